@@ -1,0 +1,103 @@
+"""procrastinate: a job queue that lives in your PostgreSQL database.
+
+Connectors are attributes of this module too (``procrastinate.AiopgConnector``): each is imported
+from its own package when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from procrastinate import connectors, errors
+from procrastinate.app.app import App
+from procrastinate.app.blueprint import Blueprint
+from procrastinate.errors import (
+    AlreadyEnqueued,
+    AppNotOpen,
+    ConfigurationError,
+    ConnectorException,
+    ConnectorNotInstalled,
+    InvalidArguments,
+    InvalidOption,
+    InvalidTimestamp,
+    JobAborted,
+    JobNotFound,
+    LoadFromPathError,
+    ProcrastinateException,
+    SyncConnectorConfigurationError,
+    TaskAlreadyRegistered,
+    TaskNotFound,
+    UnboundTaskError,
+    UniqueViolation,
+)
+from procrastinate.model.job import Job, Status
+from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
+from procrastinate.worker.context import JobContext
+
+if TYPE_CHECKING:
+    from procrastinate_aiopg import AiopgConnector as AiopgConnector
+    from procrastinate_psycopg2 import Psycopg2Connector as Psycopg2Connector
+    from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector as SQLAlchemyPsycopg2Connector
+
+__version__ = metadata.version("procrastinate")
+
+__all__ = [
+    "AlreadyEnqueued",
+    "App",
+    "AppNotOpen",
+    "BaseRetryStrategy",
+    "Blueprint",
+    "ConfigurationError",
+    "ConnectorException",
+    "ConnectorNotInstalled",
+    "InvalidArguments",
+    "InvalidOption",
+    "InvalidTimestamp",
+    "Job",
+    "JobAborted",
+    "JobContext",
+    "JobNotFound",
+    "LoadFromPathError",
+    "ProcrastinateException",
+    "RetryDecision",
+    "RetryStrategy",
+    "Status",
+    "SyncConnectorConfigurationError",
+    "TaskAlreadyRegistered",
+    "TaskNotFound",
+    "UnboundTaskError",
+    "UniqueViolation",
+    "connectors",
+    "errors",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Return an installed connector class by its name."""
+    if name.startswith("_"):
+        raise AttributeError(f"module 'procrastinate' has no attribute {name!r}")
+    try:
+        found = connectors.by_class_name(name)
+    except errors.ConnectorNotInstalled as exc:
+        if _asked_by_import():
+            raise
+        raise errors.ConnectorAttributeError(str(exc)) from exc
+    if found is None:
+        raise AttributeError(f"module 'procrastinate' has no attribute {name!r}")
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*(set(globals()) - {"TYPE_CHECKING", "Any", "sys"}), *connectors.class_names()})
+
+
+def _asked_by_import() -> bool:
+    """Whether ``from procrastinate import name`` is asking, and not attribute access.
+
+    Python looks a name up through importlib first, and would turn an AttributeError into an
+    ImportError that says nothing of what to install.
+    """
+    caller = sys._getframe(2).f_globals.get("__name__")
+    return caller in ("importlib._bootstrap", "_frozen_importlib")

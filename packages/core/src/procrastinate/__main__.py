@@ -1,0 +1,8 @@
+"""``python -m procrastinate``: the command line."""
+
+from __future__ import annotations
+
+from procrastinate.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+"""The App: tasks, and the connector that leads to their jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+from procrastinate import connectors
+from procrastinate.app.blueprint import Blueprint
+from procrastinate.app.deferring import _UNSET, JobDeferrer, JobOptions, configured, options_of
+from procrastinate.app.job_manager import JobManager
+from procrastinate.app.schema_manager import SchemaManager
+from procrastinate.app.task import Task
+from procrastinate.connector import Connector
+from procrastinate.errors import LoadFromPathError
+from procrastinate.gateway import Gateway
+from procrastinate.model import limits
+from procrastinate.model.options import WorkerOptions, worker_options
+from procrastinate.storage import schema as schema_flows
+from procrastinate.worker.worker import Worker
+
+
+class App(Blueprint):
+    """A set of tasks and the way to the database where their jobs are.
+
+    ``connector`` is a connector, the name of one (``"psycopg2"``) or a URL
+    (``"aiopg://user@host/database"``). ``import_paths`` names the modules that define tasks; a
+    worker imports them before it starts. ``worker_defaults`` are options for `run_worker`.
+    """
+
+    def __init__(
+        self,
+        *,
+        connector: Connector | str,
+        import_paths: Iterable[str] | None = None,
+        worker_defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self._gateway = Gateway(connectors.resolve(connector))
+        self.import_paths = tuple(import_paths or ())
+        self.worker_defaults = dict(worker_defaults or {})
+        worker_options(**self.worker_defaults)
+
+    @classmethod
+    def from_path(cls, path: str) -> App:
+        """Return the app at a dotted path, such as ``"package.module.app"``.
+
+        Raises `LoadFromPathError` if there is none.
+        """
+        return app_from_path(path)
+
+    @property
+    def connector(self) -> Connector:
+        """The connector that this app defers through."""
+        return self._gateway.connector
+
+    @property
+    def job_manager(self) -> JobManager:
+        """Listing, cancelling and retrying jobs."""
+        return JobManager(self._gateway)
+
+    @property
+    def schema_manager(self) -> SchemaManager:
+        """Creating, migrating and checking procrastinate's tables."""
+        return SchemaManager(self._gateway)
+
+    # Opening and closing
+
+    def open(self, pool_or_engine: Any = None) -> _Opened:
+        """Open the app for synchronous calls; ``with app.open():`` closes it again.
+
+        A pool or engine given here is used, and never closed. Raises `ConnectionFailed`.
+        """
+        self._gateway.open(pool_or_engine)
+        return _Opened(self)
+
+    def close(self) -> None:
+        """Close what `open` opened. An app that is not open is left as it is."""
+        self._gateway.close()
+
+    def open_async(self, pool: Any = None) -> _OpenedAsync:
+        """Open the app: ``await app.open_async()`` or ``async with app.open_async():``.
+
+        Asynchronous calls then run on the connector, and synchronous ones on its synchronous
+        counterpart. A pool given here is used, and never closed. Raises `ConnectionFailed`.
+        """
+        return _OpenedAsync(self, pool)
+
+    async def close_async(self) -> None:
+        """Close what `open_async` opened."""
+        await self._gateway.close_async()
+
+    def check_connection(self) -> bool:
+        """Ask the database whether procrastinate's tables are there, and fit.
+
+        Returns False where there are none; raises `SchemaError` where they do not fit this code,
+        and `ConnectorException` where the database cannot be asked.
+        """
+        return self.schema_manager.check_connection()
+
+    async def check_connection_async(self) -> bool:
+        """Ask the database whether procrastinate's tables are there; see `check_connection`."""
+        return await self.schema_manager.check_connection_async()
+
+    # Tasks
+
+    def configure_task(
+        self,
+        name_or_task: str | Task[..., ..., Any],
+        *,
+        allow_unknown: bool = True,
+        queue: str | None = None,
+        priority: int | None = None,
+        lock: str | None = _UNSET,
+        queueing_lock: str | None = _UNSET,
+        task_kwargs: Mapping[str, Any] | None = None,
+        schedule_at: datetime | None = None,
+        schedule_in: timedelta | Mapping[str, Any] | None = None,
+        connection: Any = None,
+    ) -> JobDeferrer[...]:
+        """Return a deferrer for a task, by name or as such, through this app's connector.
+
+        A name that is not registered here may be a task of another program; with
+        ``allow_unknown=False`` it raises `TaskNotFound`. The options are those of
+        `Task.configure`.
+        """
+        options = configured(
+            self._options_for(name_or_task, allow_unknown),
+            queue=queue,
+            priority=priority,
+            lock=lock,
+            queueing_lock=queueing_lock,
+            task_kwargs=task_kwargs,
+            schedule_at=schedule_at,
+            schedule_in=schedule_in,
+            connection=connection,
+        )
+        return JobDeferrer(options, self._gateway)
+
+    def _options_for(self, name_or_task: str | Task[..., ..., Any], allow_unknown: bool) -> JobOptions:
+        name = name_or_task.name if isinstance(name_or_task, Task) else name_or_task
+        definition = self._registry.get(limits.check_name("task name", name))
+        if definition is not None:
+            return options_of(definition)
+        if isinstance(name_or_task, Task):
+            return options_of(name_or_task.definition)
+        if not allow_unknown:
+            self.perform_import_paths()
+            return options_of(self._registry[name])
+        return JobOptions(task_name=name, definition=None)
+
+    def perform_import_paths(self) -> None:
+        """Import the modules of ``import_paths``, so that their tasks are registered.
+
+        Raises `LoadFromPathError` naming the module that cannot be imported.
+        """
+        for path in self.import_paths:
+            try:
+                importlib.import_module(path)
+            except Exception as exc:
+                raise LoadFromPathError(
+                    f"import path {path!r} cannot be imported: {type(exc).__name__}: {exc}"
+                ) from exc
+
+    # Other connectors
+
+    def with_connector(self, connector: Connector | str) -> App:
+        """Return another app on the same tasks, with another connector.
+
+        A task registered on either is known to both, before or after this call. Deferring
+        through an app always uses that app's connector. Each is opened and closed by itself.
+        """
+        other = App(
+            connector=connector,
+            import_paths=self.import_paths,
+            worker_defaults=self.worker_defaults,
+        )
+        other._registry = self._registry
+        return other
+
+    def replace_connector(self, connector: Connector | str) -> AbstractContextManager[App]:
+        """Use another connector for the length of a ``with`` block: for tests.
+
+        Tasks registered on this app defer through it meanwhile. It is not opened or closed.
+        """
+        return self._replaced(Gateway(connectors.resolve(connector)))
+
+    @contextmanager
+    def _replaced(self, gateway: Gateway) -> Iterator[App]:
+        original, self._gateway = self._gateway, gateway
+        try:
+            yield self
+        finally:
+            self._gateway = original
+
+    def _gateway_if_any(self) -> Gateway:
+        return self._gateway
+
+    # The worker
+
+    async def run_worker_async(self, **options: Any) -> None:
+        """Run a worker until it is told to stop (or, with ``wait=False``, until no job is ready).
+
+        The options and their defaults are those of `WorkerOptions`. The app must be open.
+        Raises `InvalidOption`, `SyncConnectorConfigurationError`, `SchemaError`.
+        """
+        await self._worker(self._worker_options(options)).run()
+
+    def run_worker(self, **options: Any) -> None:
+        """Open the app, run a worker, and close the app; see `run_worker_async`."""
+        checked = self._worker_options(options)
+        self._gateway.async_connector()
+
+        async def run() -> None:
+            async with self.open_async():
+                await self._worker(checked).run()
+
+        asyncio.run(run())
+
+    def _worker_options(self, options: Mapping[str, Any]) -> WorkerOptions:
+        return worker_options(**{**self.worker_defaults, **options})
+
+    def _worker(self, options: WorkerOptions) -> Worker:
+        self.perform_import_paths()
+        return Worker(app=self, gateway=self._gateway, registry=self._registry, options=options)
+
+
+class _Opened:
+    """What ``app.open()`` returns: leaving the block closes the app."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def __enter__(self) -> App:
+        return self._app
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._app.close()
+
+
+class _OpenedAsync:
+    """What ``app.open_async()`` returns: to be awaited, or entered and left."""
+
+    def __init__(self, app: App, pool: Any) -> None:
+        self._app = app
+        self._pool = pool
+
+    def __await__(self) -> Any:
+        return self.__aenter__().__await__()
+
+    async def __aenter__(self) -> App:
+        await self._app._gateway.open_async(self._pool)
+        return self._app
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._app.close_async()
+
+
+def app_from_path(path: str) -> App:
+    """Return the App at a dotted path. Raises `LoadFromPathError`."""
+    module_name, _, attribute = path.replace(":", ".").rpartition(".")
+    if not module_name:
+        raise LoadFromPathError(f"{path!r} is no dotted path to an App, such as 'package.module.app'")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as exc:
+        raise LoadFromPathError(
+            f"module {module_name!r} cannot be imported: {type(exc).__name__}: {exc}"
+        ) from exc
+    app = getattr(module, attribute, None)
+    if not isinstance(app, App):
+        found = "nothing" if app is None else f"{type(app).__name__} {app!r:.80}"
+        raise LoadFromPathError(f"there is {found} at {path!r}, where an App should be")
+    return app

@@ -1,0 +1,186 @@
+"""Blueprints: groups of tasks, defined apart from the app that will run them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+
+from procrastinate.app.task import Task
+from procrastinate.errors import InvalidOption, UnboundTaskError
+from procrastinate.gateway import Gateway
+from procrastinate.model.retry import BaseRetryStrategy, strategy_from
+from procrastinate.model.task import TaskDefinition, TaskRegistry
+
+if TYPE_CHECKING:
+    from procrastinate.worker.context import JobContext
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Retry = bool | int | BaseRetryStrategy
+
+
+class Blueprint:
+    """A group of tasks. An App takes them up with ``add_tasks_from(blueprint, namespace=...)``."""
+
+    def __init__(self) -> None:
+        self._registry = TaskRegistry()
+        self._taken_up_by: tuple[Blueprint, str] | None = None
+
+    @property
+    def tasks(self) -> Mapping[str, Task[..., ..., Any]]:
+        """The registered tasks by name and alias; deferring them goes through this app."""
+        return _Tasks(self._registry, self)
+
+    @overload
+    def task(self, func: Callable[P, R], /) -> Task[P, P, R]: ...
+
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = ...,
+        aliases: Iterable[str] | None = ...,
+        retry: Retry = ...,
+        pass_context: Literal[False] = ...,
+        queue: str = ...,
+        priority: int = ...,
+        lock: str | None = ...,
+        queueing_lock: str | None = ...,
+    ) -> Callable[[Callable[P, R]], Task[P, P, R]]: ...
+
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = ...,
+        aliases: Iterable[str] | None = ...,
+        retry: Retry = ...,
+        pass_context: Literal[True],
+        queue: str = ...,
+        priority: int = ...,
+        lock: str | None = ...,
+        queueing_lock: str | None = ...,
+    ) -> Callable[
+        [Callable[Concatenate[JobContext, P], R]], Task[Concatenate[JobContext, P], P, R]
+    ]: ...
+
+    def task(
+        self,
+        func: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        aliases: Iterable[str] | None = None,
+        retry: Retry = False,
+        pass_context: bool = False,
+        queue: str = "default",
+        priority: int = 0,
+        lock: str | None = None,
+        queueing_lock: str | None = None,
+    ) -> Any:
+        """Register a function, plain or ``async def``, as a task: ``@app.task`` or ``@app.task(...)``.
+
+        ``name`` is by default the function's module and qualified name. ``retry``: False, True
+        (without end), a number of retries, or a strategy. ``pass_context`` gives the function a
+        `JobContext` as its first argument. The rest are the defaults of the task's jobs; a job of
+        larger ``priority`` runs first. Raises `TaskAlreadyRegistered` and `InvalidOption`.
+        """
+
+        def register(function: Callable[..., Any]) -> Task[..., ..., Any]:
+            definition = TaskDefinition(
+                func=_checked_function(function),
+                name=default_name(function) if name is None else name,
+                aliases=_alias_names(aliases),
+                retry=strategy_from(retry),
+                pass_context=pass_context,
+                queue=queue,
+                priority=priority,
+                lock=lock,
+                queueing_lock=queueing_lock,
+            )
+            self._registry.add(definition)
+            return Task(definition, self)
+
+        return register if func is None else register(func)
+
+    def add_task_alias(self, task: Task[..., ..., Any], alias: str) -> None:
+        """Let a registered task be found under one more name, for jobs deferred under it."""
+        self._registry.add_alias(self.name_of(task.definition), alias)
+
+    def add_tasks_from(self, blueprint: Blueprint, *, namespace: str) -> None:
+        """Take up a blueprint's tasks as ``namespace:name``, all or none.
+
+        From then on the blueprint's own task objects defer through this app; when several apps
+        take one blueprint up, through the first. Raises `TaskAlreadyRegistered`.
+        """
+        self._registry.add_all(blueprint._registry, namespace=namespace)
+        if blueprint._taken_up_by is None:
+            blueprint._taken_up_by = (self, namespace)
+
+    def name_of(self, definition: TaskDefinition) -> str:
+        """Return the name that this task's jobs carry once deferred through here."""
+        if self._taken_up_by is None or self._gateway_if_any() is not None:
+            return definition.name
+        owner, namespace = self._taken_up_by
+        prefixed = f"{namespace}:{definition.name}" if namespace else definition.name
+        return owner.name_of(owner._registry.get(prefixed) or definition)
+
+    def way_out(self, definition: TaskDefinition) -> tuple[Gateway, TaskDefinition]:
+        """Return the gateway to defer through, and the definition under its final name."""
+        gateway = self._gateway_if_any()
+        if gateway is not None:
+            return gateway, definition
+        if self._taken_up_by is None:
+            raise UnboundTaskError(
+                f"task {definition.name!r} belongs to a blueprint that no app has taken up:"
+                " call app.add_tasks_from(blueprint, namespace=...) first"
+            )
+        owner, namespace = self._taken_up_by
+        name = f"{namespace}:{definition.name}" if namespace else definition.name
+        return owner.way_out(owner._registry[name])
+
+    def _gateway_if_any(self) -> Gateway | None:
+        """A blueprint has no way to a database of its own; an App does."""
+        return None
+
+
+class _Tasks(Mapping[str, Task[..., ..., Any]]):
+    """A registry's tasks, bound to one app."""
+
+    def __init__(self, registry: TaskRegistry, owner: Blueprint) -> None:
+        self._registry = registry
+        self._owner = owner
+
+    def __getitem__(self, name: str) -> Task[..., ..., Any]:
+        return Task(self._registry[name], self._owner)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._registry)
+
+    def __len__(self) -> int:
+        return len(self._registry)
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """Return ``module.qualname``, by which a task is known unless it is named."""
+    module = getattr(function, "__module__", None)
+    qualname = getattr(function, "__qualname__", None)
+    if not module or not qualname:
+        raise InvalidOption(f"{function!r} has no name of its own: give the task a `name=`")
+    return f"{module}.{qualname}"
+
+
+def _checked_function(function: Any) -> Callable[..., Any]:
+    if isinstance(function, Task):
+        raise InvalidOption(f"{function!r} is a task already: register its function, `.func`")
+    if not callable(function):
+        raise InvalidOption(f"a task is made from a function, not from {function!r}")
+    checked: Callable[..., Any] = function
+    return checked
+
+
+def _alias_names(aliases: Iterable[str] | None) -> tuple[str, ...]:
+    if isinstance(aliases, str):
+        raise InvalidOption(f"aliases must be a list of names, not the text {aliases!r}")
+    return tuple(aliases or ())

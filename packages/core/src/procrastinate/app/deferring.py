@@ -1,0 +1,226 @@
+"""From a task and its options to jobs in the database.
+
+Everything that can be wrong with a job is found here, before the database is asked: the
+arguments against the function's signature, their JSON, the options, the time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Generic, ParamSpec
+
+from procrastinate.connector import Connector
+from procrastinate.drive import Flow
+from procrastinate.errors import InvalidArguments, InvalidOption
+from procrastinate.gateway import Gateway
+from procrastinate.model import limits
+from procrastinate.model.job import NewJob
+from procrastinate.model.task import TaskDefinition
+from procrastinate.storage import defer as flows
+
+P = ParamSpec("P")
+
+_NUL_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """The options of jobs about to be deferred, checked."""
+
+    task_name: str
+    definition: TaskDefinition | None
+    queue: str = "default"
+    priority: int = 0
+    lock: str | None = None
+    queueing_lock: str | None = None
+    task_kwargs: dict[str, Any] = field(default_factory=dict)
+    schedule_at: datetime | None = None
+    schedule_in: timedelta | None = None
+    connection: Any = None
+
+
+_UNSET: Any = object()
+
+
+def options_of(definition: TaskDefinition) -> JobOptions:
+    """Return the options that a task's jobs have by default."""
+    return JobOptions(
+        task_name=definition.name,
+        definition=definition,
+        queue=definition.queue,
+        priority=definition.priority,
+        lock=definition.lock,
+        queueing_lock=definition.queueing_lock,
+    )
+
+
+def configured(
+    options: JobOptions,
+    *,
+    queue: str | None = None,
+    priority: int | None = None,
+    lock: str | None = _UNSET,
+    queueing_lock: str | None = _UNSET,
+    task_kwargs: Mapping[str, Any] | None = None,
+    schedule_at: datetime | None = None,
+    schedule_in: timedelta | Mapping[str, Any] | None = None,
+    connection: Any = None,
+) -> JobOptions:
+    """Return the options with some of them replaced; None (and absent) leaves a value.
+
+    A ``lock`` or ``queueing_lock`` of None takes the task's own away.
+    Raises `InvalidOption` or `InvalidTimestamp`, naming the option and the value.
+    """
+    if schedule_at is not None and schedule_in is not None:
+        raise InvalidOption("schedule_at and schedule_in exclude each other; give one of them")
+    changes: dict[str, Any] = {"connection": connection}
+    if queue is not None:
+        changes["queue"] = limits.check_name("queue", queue)
+    if priority is not None:
+        changes["priority"] = limits.check_priority(priority)
+    if lock is not _UNSET:
+        changes["lock"] = limits.check_lock("lock", lock)
+    if queueing_lock is not _UNSET:
+        changes["queueing_lock"] = limits.check_lock("queueing_lock", queueing_lock)
+    if task_kwargs is not None:
+        changes["task_kwargs"] = {**options.task_kwargs, **_names_checked(task_kwargs)}
+    if schedule_at is not None:
+        changes["schedule_at"] = limits.check_aware("schedule_at", schedule_at)
+        changes["schedule_in"] = None
+    if schedule_in is not None:
+        delta = dict(schedule_in) if isinstance(schedule_in, Mapping) else schedule_in
+        changes["schedule_in"] = _checked_delay(limits.check_delta("schedule_in", delta))
+        changes["schedule_at"] = None
+    return replace(options, **changes)
+
+
+#: The furthest delay: PostgreSQL's timestamps end in the year 294276, Python's in 9999.
+_LONGEST_DELAY = timedelta(days=365 * 1000)
+
+
+def _checked_delay(delay: timedelta) -> timedelta:
+    if delay > _LONGEST_DELAY:
+        raise InvalidOption(f"schedule_in must be at most 1000 years, not {delay}")
+    return delay
+
+
+def _names_checked(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+        raise InvalidArguments(f"a task's arguments are a mapping of names to values, not {kwargs!r}")
+    return kwargs
+
+
+def new_job(options: JobOptions, kwargs: Mapping[str, Any], connector: Connector) -> NewJob:
+    """Return the job to insert for one call. Raises `InvalidArguments`."""
+    arguments = {**options.task_kwargs, **_names_checked(kwargs)}
+    if options.definition is not None:
+        options.definition.check_arguments(arguments)
+    return NewJob(
+        task_name=options.task_name,
+        queue=options.queue,
+        priority=options.priority,
+        lock=options.lock,
+        queueing_lock=options.queueing_lock,
+        args=_json_text(options.task_name, arguments, connector),
+        scheduled_at=options.schedule_at,
+        schedule_in_us=options.schedule_in and limits.microseconds(options.schedule_in),
+    )
+
+
+def _json_text(task_name: str, arguments: dict[str, Any], connector: Connector) -> str:
+    try:
+        text = connector.json_dumps(arguments)
+        size = len(text.encode())
+    except Exception as exc:  # a json_dumps of the user's own may raise anything
+        raise InvalidArguments(
+            f"the argument {_culprit(arguments, connector)} of task {task_name} is not JSON: {exc}"
+        ) from exc
+    if _NUL_ESCAPE.search(text):
+        raise InvalidArguments(
+            f"the argument {_culprit(arguments, connector)} of task {task_name} contains a NUL"
+            " character, which PostgreSQL cannot store"
+        )
+    if size > limits.ARGS_BYTES:
+        raise InvalidArguments(
+            f"the arguments of task {task_name} take {size} bytes of JSON, and {limits.ARGS_BYTES}"
+            " is the limit"
+        )
+    return text
+
+
+def _culprit(arguments: dict[str, Any], connector: Connector) -> str:
+    """The names of the arguments that cannot be stored by themselves."""
+    return ", ".join(
+        repr(name) for name, value in arguments.items() if not _storable(value, connector)
+    ) or ", ".join(map(repr, arguments))
+
+
+def _storable(value: Any, connector: Connector) -> bool:
+    try:
+        text = connector.json_dumps(value)
+        text.encode()
+    except Exception:
+        return False
+    return _NUL_ESCAPE.search(text) is None
+
+
+class JobDeferrer(Generic[P]):
+    """A task with its options: ``defer`` inserts jobs of it through one app's connector."""
+
+    def __init__(self, options: JobOptions, gateway: Gateway) -> None:
+        self.options = options
+        self._gateway = gateway
+
+    def defer(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Defer one job and return its id.
+
+        The job is committed when this returns; with ``connection=`` it is part of the caller's
+        transaction instead. Raises `InvalidArguments` before the database is asked, and
+        `AlreadyEnqueued`.
+        """
+        return self._gateway.run(self._one(args, kwargs), connection=self.options.connection)
+
+    async def defer_async(self, *args: P.args, **kwargs: P.kwargs) -> int:
+        """Defer one job and return its id; see `defer`."""
+        flow = self._one(args, kwargs)
+        return await self._gateway.run_async(flow, connection=self.options.connection)
+
+    def batch_defer(self, *task_kwargs: Mapping[str, Any]) -> list[int]:
+        """Defer one job for each mapping of arguments, all or none; return the ids in their order.
+
+        Raises as `defer` does.
+        """
+        jobs = self._many(task_kwargs)
+        return self._gateway.run(
+            flows.defer_jobs(self._gateway.sql, jobs),
+            connection=self.options.connection,
+            transaction=len(jobs) > flows.ROWS_PER_STATEMENT,
+        )
+
+    async def batch_defer_async(self, *task_kwargs: Mapping[str, Any]) -> list[int]:
+        """Defer one job for each mapping of arguments; see `batch_defer`."""
+        jobs = self._many(task_kwargs)
+        return await self._gateway.run_async(
+            flows.defer_jobs(self._gateway.sql, jobs),
+            connection=self.options.connection,
+            transaction=len(jobs) > flows.ROWS_PER_STATEMENT,
+        )
+
+    def _one(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[int]:
+        job = new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)
+        return flows.defer_job(self._gateway.sql, job)
+
+    def _many(self, task_kwargs: Sequence[Mapping[str, Any]]) -> list[NewJob]:
+        return [new_job(self.options, kwargs, self._gateway.connector) for kwargs in task_kwargs]
+
+    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        if not args:
+            return kwargs
+        if self.options.definition is None:
+            raise InvalidArguments(
+                f"task {self.options.task_name!r} is not known here: give its arguments by name"
+            )
+        return self.options.definition.bound_arguments(args, kwargs)

@@ -1,0 +1,102 @@
+"""A task in the hands of its users: still the function, and the way to defer jobs of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from procrastinate.app.deferring import _UNSET, JobDeferrer, configured, options_of
+from procrastinate.model.task import TaskDefinition
+
+if TYPE_CHECKING:
+    from procrastinate.app.blueprint import Blueprint
+
+Call = ParamSpec("Call")
+Args = ParamSpec("Args")
+R = TypeVar("R", covariant=True)
+
+
+class Task(Generic[Call, Args, R]):
+    """A function registered on an App or a Blueprint.
+
+    Calling it calls the function, here and now. ``defer`` and its relatives insert jobs through
+    the app that it belongs to.
+    """
+
+    def __init__(self, definition: TaskDefinition, owner: Blueprint) -> None:
+        self.definition = definition
+        self.owner = owner
+        functools.update_wrapper(self, definition.func)
+
+    def __call__(self, *args: Call.args, **kwargs: Call.kwargs) -> R:
+        result: R = self.definition.func(*args, **kwargs)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """The name that jobs carry: with the namespaces of the blueprints it came through."""
+        return self.owner.name_of(self.definition)
+
+    @property
+    def func(self) -> Any:
+        """The plain function."""
+        return self.definition.func
+
+    def defer(self, *args: Args.args, **kwargs: Args.kwargs) -> int:
+        """Defer one job with the task's own options and return its id; see `JobDeferrer.defer`."""
+        return self._deferrer().defer(*args, **kwargs)
+
+    async def defer_async(self, *args: Args.args, **kwargs: Args.kwargs) -> int:
+        """Defer one job with the task's own options and return its id; see `JobDeferrer.defer`."""
+        return await self._deferrer().defer_async(*args, **kwargs)
+
+    def batch_defer(self, *task_kwargs: Mapping[str, Any]) -> list[int]:
+        """Defer one job for each mapping, all or none; see `JobDeferrer.batch_defer`."""
+        return self._deferrer().batch_defer(*task_kwargs)
+
+    async def batch_defer_async(self, *task_kwargs: Mapping[str, Any]) -> list[int]:
+        """Defer one job for each mapping, all or none; see `JobDeferrer.batch_defer`."""
+        return await self._deferrer().batch_defer_async(*task_kwargs)
+
+    def configure(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        lock: str | None = _UNSET,
+        queueing_lock: str | None = _UNSET,
+        task_kwargs: Mapping[str, Any] | None = None,
+        schedule_at: datetime | None = None,
+        schedule_in: timedelta | Mapping[str, Any] | None = None,
+        connection: Any = None,
+    ) -> JobDeferrer[...]:
+        """Return a deferrer with some options replaced; those left out stay the task's own.
+
+        ``schedule_at`` is an aware datetime, ``schedule_in`` a timedelta or a dict of its
+        arguments; both together are an error. ``task_kwargs`` are arguments given beforehand.
+        ``connection`` defers inside the caller's transaction: a psycopg2 connection, an
+        SQLAlchemy Connection or Session, or an aiopg connection, as the app's connector takes.
+        Raises `InvalidOption` or `InvalidTimestamp`.
+        """
+        deferrer = self._deferrer()
+        options = configured(
+            deferrer.options,
+            queue=queue,
+            priority=priority,
+            lock=lock,
+            queueing_lock=queueing_lock,
+            task_kwargs=task_kwargs,
+            schedule_at=schedule_at,
+            schedule_in=schedule_in,
+            connection=connection,
+        )
+        return JobDeferrer(options, deferrer._gateway)
+
+    def _deferrer(self) -> JobDeferrer[Args]:
+        gateway, definition = self.owner.way_out(self.definition)
+        return JobDeferrer(options_of(definition), gateway)

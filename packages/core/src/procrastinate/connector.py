@@ -1,0 +1,226 @@
+"""The connector contract: all that core asks of a driver.
+
+A connector package implements `SyncConnector`, or `AsyncConnector` (`ListeningConnector` where
+it can LISTEN), and announces its class in the entry-point group ``procrastinate.connectors``.
+The public test kit, ``procrastinate-connector-testkit``, says when it is done.
+
+Rules
+
+1. A `Query` is one SQL text with ``%(name)s`` placeholders and a mapping of values. Values come
+   from the closed set `Value`; every placeholder in core's SQL carries a cast. With an empty
+   mapping the text is sent as it is: ``%`` then means itself, and the text may hold several
+   statements (migrations do).
+2. ``execute`` returns the rows of the statement as a sequence of tuples, ``[]`` where it returns
+   none. Numbers arrive as int and float, texts as str, timestamptz as aware datetimes, arrays as
+   lists. JSON never reaches a connector: it travels as text, in both directions.
+3. A session is one connection. With ``transaction=True`` it is one transaction, committed when
+   the block ends and rolled back when it raises. With ``transaction=False`` every query commits
+   by itself (autocommit, one round trip each). Nothing that a session leaves on the connection
+   may be visible to the next user of it: no settings, no prepared statements.
+4. ``bind`` gives an executor that runs inside the caller's own transaction, on the caller's
+   connection: it never begins, commits, rolls back or closes, and neither needs nor changes the
+   connection's row or cursor factory.
+5. Pools or engines handed to ``open`` belong to the caller and are never closed.
+6. Every error is a `procrastinate.errors.ConnectorException`, raised from the driver's own
+   exception: `database_error` for what the server reported, `ConnectionFailed`, `PoolTimeout`
+   and `ConnectionLost` for the connection itself. Messages are never parsed. A connection that
+   broke is not given out again.
+7. Connectors do not reconnect by themselves in the middle of a session and never repeat a
+   statement; core decides that. They do replace connections of their pool found dead *before*
+   a statement was sent.
+8. What a connector cannot do is absent from its type.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+from procrastinate import json_codec
+
+#: The version of this contract. A connector names the one that it was built for in
+#: `Connector.contract`; another number is refused when the connector is loaded.
+CONTRACT_VERSION = 1
+
+Value: TypeAlias = (
+    None | bool | int | float | str | bytes | datetime | Sequence[int | None] | Sequence[str | None]
+)
+Row: TypeAlias = tuple[Any, ...]
+Rows: TypeAlias = Sequence[Row]
+
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One statement to execute: its name (for logs), its SQL, and the values of its parameters."""
+
+    name: str
+    sql: str
+    params: Mapping[str, Value] = field(default_factory=dict)
+
+    def numbered(self) -> tuple[str, list[Value]]:
+        """Return the SQL with ``$1, $2, ...`` and the values in that order, for other drivers.
+
+        A name used twice keeps one number.
+        """
+        if not self.params:
+            return self.sql, []
+        numbers: dict[str, int] = {}
+
+        def number(match: re.Match[str]) -> str:
+            name = match.group(1)
+            return "%" if name is None else f"${numbers.setdefault(name, len(numbers) + 1)}"
+
+        sql = _PLACEHOLDER.sub(number, self.sql)
+        return sql, [self.params[name] for name in numbers]
+
+
+class Executor(Protocol):
+    """Runs queries on one connection, synchronously."""
+
+    def execute(self, query: Query, /) -> Rows: ...
+
+
+class AsyncExecutor(Protocol):
+    """Runs queries on one connection, asynchronously."""
+
+    async def execute(self, query: Query, /) -> Rows: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One NOTIFY as heard by a listener."""
+
+    channel: str
+    payload: str
+
+
+class Connector(abc.ABC):
+    """What every connector has; implement one of its subclasses.
+
+    ``schema`` names the PostgreSQL schema of procrastinate's tables; None leaves it to the
+    connection's ``search_path``. ``json_dumps`` and ``json_loads`` encode and decode task
+    arguments (object to str, str to object).
+    """
+
+    #: The contract version that this class was written for: a literal, not `CONTRACT_VERSION`.
+    contract: ClassVar[int]
+    #: What ``connection=`` takes, in words for people ("psycopg2 connection").
+    binds: ClassVar[tuple[str, ...]] = ()
+    #: Whether ``execute`` runs any SQL, or (False) only core's named statements.
+    runs_sql: ClassVar[bool] = True
+    #: Whether it can be used without ``open``, having nothing to connect to.
+    always_open: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        json_dumps: Callable[[Any], str] | None = None,
+        json_loads: Callable[[str], Any] | None = None,
+        schema: str | None = None,
+    ) -> None:
+        self.json_dumps: Callable[[Any], str] = json_dumps or json_codec.dumps
+        self.json_loads: Callable[[str], Any] = json_loads or json_codec.loads
+        self.schema = schema
+
+    @classmethod
+    @abc.abstractmethod
+    def from_url(cls, url: str) -> Connector:
+        """Return a connector for ``NAME://user:password@host:port/database?option=value``.
+
+        The scheme is the connector's entry-point name; ``NAME://`` alone leaves everything to
+        libpq's environment. Raises `ConfigurationError` for an URL that cannot be one.
+        """
+
+
+class SyncConnector(Connector):
+    """A connector for synchronous code. Threads may share it; a fork gives the child its own pool."""
+
+    @abc.abstractmethod
+    def open(self, pool: Any = None) -> None:
+        """Make ready, with the caller's pool or engine where one is given. Twice is harmless."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close what this connector opened itself. Twice is harmless; it may be opened again."""
+
+    @abc.abstractmethod
+    def session(self, *, transaction: bool = False) -> AbstractContextManager[Executor]:
+        """Return a block holding one connection (rule 3).
+
+        Raises `ConnectionFailed` or `PoolTimeout` when no connection is to be had.
+        """
+
+    @abc.abstractmethod
+    def bind(self, connection: Any) -> Executor:
+        """Return an executor inside the caller's transaction (rule 4).
+
+        Raises `InvalidOption` for an object that is no connection of the kinds in ``binds``.
+        """
+
+
+class AsyncConnector(Connector):
+    """A connector for asynchronous code, with a synchronous counterpart for plain code."""
+
+    @abc.abstractmethod
+    async def open_async(self, pool: Any = None) -> None:
+        """Make ready, with the caller's pool where one is given. Twice is harmless."""
+
+    @abc.abstractmethod
+    async def close_async(self) -> None:
+        """Close what this connector opened itself. Twice is harmless; it may be opened again."""
+
+    @abc.abstractmethod
+    def session_async(
+        self, *, transaction: bool = False
+    ) -> AbstractAsyncContextManager[AsyncExecutor]:
+        """Return a block holding one connection (rule 3).
+
+        A database call is never interrupted half-way by the cancellation of the waiting task:
+        the call ends first, then the cancellation is delivered.
+        """
+
+    @abc.abstractmethod
+    def bind_async(self, connection: Any) -> AsyncExecutor:
+        """Return an executor inside the caller's transaction (rule 4)."""
+
+    @abc.abstractmethod
+    def sync_connector(self) -> SyncConnector:
+        """Return a new, unopened synchronous connector to the same database.
+
+        Core opens it when it is first needed and closes it with the app. A worker asks for one
+        more, whose single connection carries the heartbeat.
+        """
+
+
+class ListeningConnector(AsyncConnector):
+    """An asynchronous connector that hears NOTIFY."""
+
+    @abc.abstractmethod
+    def listen(
+        self, channels: Sequence[str]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Notification]]:
+        """Return a block that LISTENs on a connection of its own.
+
+        Entering it returns once LISTEN is in force. The iterator raises `ConnectionLost` when the
+        connection breaks; core then enters a new block and polls once for what was missed.
+        Leaving the block leaves no LISTEN behind.
+        """
+
+
+def capabilities(connector: type[Connector]) -> tuple[str, ...]:
+    """Return what a connector class can do, as declared by its type, in words for people."""
+    words = []
+    if issubclass(connector, SyncConnector | AsyncConnector):
+        words.append("defer")
+    if issubclass(connector, AsyncConnector):
+        words.extend(["async", "worker"])
+    if issubclass(connector, ListeningConnector):
+        words.append("listen")
+    return tuple(words)

@@ -1,0 +1,151 @@
+"""Finding connectors: the entry points of the group ``procrastinate.connectors``.
+
+An entry point's name is the connector's name (``psycopg2``), its object the class
+(``procrastinate_psycopg2:Psycopg2Connector``). Nothing is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib import metadata
+
+from procrastinate import errors
+from procrastinate.connector import CONTRACT_VERSION, Connector
+
+GROUP = "procrastinate.connectors"
+
+#: The connectors that this project publishes: name, class and package to install.
+PUBLISHED = {
+    "aiopg": ("AiopgConnector", "procrastinate-aiopg"),
+    "psycopg2": ("Psycopg2Connector", "procrastinate-psycopg2"),
+    "sqlalchemy": ("SQLAlchemyPsycopg2Connector", "procrastinate-sqlalchemy"),
+}
+
+_URL = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*)://")
+
+
+def available() -> dict[str, str]:
+    """Return the installed connectors: ``{name: where it comes from}``. Imports none of them."""
+    return {name: " and ".join(map(_origin, found)) for name, found in sorted(_found().items())}
+
+
+def get(name: str) -> type[Connector]:
+    """Return a connector class by its name, importing only its own package.
+
+    Raises `ConnectorNotInstalled`, `ConnectorBroken`, `ConnectorConflict` or
+    `ConnectorVersionMismatch`.
+    """
+    found = _found().get(name, [])
+    if not found:
+        raise errors.ConnectorImportError(_not_installed(name))
+    if len(found) > 1:
+        raise errors.ConnectorConflict(
+            f"the connector name {name!r} is claimed by {' and by '.join(map(_origin, found))}:"
+            " uninstall one of them"
+        )
+    return _checked(found[0], _load(found[0]))
+
+
+def by_class_name(class_name: str) -> type[Connector] | None:
+    """Return the installed connector whose class has this name, or None if there is none.
+
+    Raises `ConnectorNotInstalled` for one that this project publishes.
+    """
+    for name, found in _found().items():
+        if any(each.attr == class_name for each in found):
+            return get(name)
+    for name, (published, _) in PUBLISHED.items():
+        if published == class_name:
+            raise errors.ConnectorImportError(_not_installed(name))
+    return None
+
+
+def resolve(connector: Connector | str) -> Connector:
+    """Return a connector given as such, by name (``"psycopg2"``), or by URL (``"aiopg://host/db"``)."""
+    if isinstance(connector, Connector):
+        return connector
+    if isinstance(connector, type) and issubclass(connector, Connector):
+        raise errors.InvalidOption(
+            f"connector must be an instance: write {connector.__name__}(...), with parentheses"
+        )
+    if not isinstance(connector, str):
+        raise errors.InvalidOption(
+            "connector must be a connector, its name or a URL,"
+            f" not {type(connector).__name__} {connector!r}"
+        )
+    url = _URL.match(connector)
+    if url is None and ":" in connector:
+        raise errors.InvalidOption(
+            "connector is neither a name nor a URL like aiopg://user@host/database:"
+            f" {_without_password(connector)!r}"
+        )
+    name = url[1] if url else connector
+    return get(name).from_url(connector if url else f"{connector}://")
+
+
+def class_names() -> list[str]:
+    """Return the class names of all installed connectors."""
+    return sorted({each.attr for found in _found().values() for each in found})
+
+
+def _found() -> Mapping[str, list[metadata.EntryPoint]]:
+    """All entry points of the group by name; one distribution found twice on the path counts once."""
+    found: dict[str, dict[tuple[str, str], metadata.EntryPoint]] = {}
+    for each in metadata.entry_points(group=GROUP):
+        found.setdefault(each.name, {}).setdefault((_distribution(each)[0], each.value), each)
+    return {name: list(each.values()) for name, each in found.items()}
+
+
+def _distribution(entry_point: metadata.EntryPoint) -> tuple[str, str]:
+    dist = entry_point.dist
+    return ("an unknown package", "") if dist is None else (dist.name, dist.version)
+
+
+def _origin(entry_point: metadata.EntryPoint) -> str:
+    name, version = _distribution(entry_point)
+    return f"{name} {version} ({entry_point.value})"
+
+
+def _load(entry_point: metadata.EntryPoint) -> object:
+    try:
+        return entry_point.load()
+    except errors.ProcrastinateException:
+        raise
+    except Exception as exc:  # anything may happen in a stranger's module
+        raise errors.ConnectorBroken(
+            f"connector {entry_point.name!r} of {_origin(entry_point)} cannot be imported:"
+            f" {type(exc).__name__}: {exc}"
+        ) from exc
+
+
+def _checked(entry_point: metadata.EntryPoint, loaded: object) -> type[Connector]:
+    if not (isinstance(loaded, type) and issubclass(loaded, Connector)):
+        raise errors.ConnectorBroken(
+            f"connector {entry_point.name!r} of {_origin(entry_point)} is no Connector class:"
+            f" {loaded!r}"
+        )
+    contract = getattr(loaded, "contract", None)
+    if contract != CONTRACT_VERSION:
+        older = isinstance(contract, int) and contract < CONTRACT_VERSION
+        upgrade = _distribution(entry_point)[0] if older else "procrastinate"
+        raise errors.ConnectorVersionMismatch(
+            f"connector {entry_point.name!r} of {_origin(entry_point)} was built for version"
+            f" {contract} of the connector contract, and procrastinate {metadata.version('procrastinate')}"
+            f" has version {CONTRACT_VERSION}: upgrade the package {upgrade}"
+        )
+    return loaded
+
+
+def _not_installed(name: str) -> str:
+    if name in PUBLISHED:
+        return f"connector {name!r} is not installed: run `pip install {PUBLISHED[name][1]}`"
+    known = sorted({*_found(), *PUBLISHED})
+    return (
+        f"there is no connector {name!r} (known: {', '.join(known)}): install the package that"
+        " provides it, or correct the name"
+    )
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(:)[^:@/]*(@)", r"\1***\2", url)

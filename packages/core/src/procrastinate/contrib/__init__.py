@@ -1,0 +1,1 @@
+"""Doors to the connectors' packages, under the import paths that users know."""

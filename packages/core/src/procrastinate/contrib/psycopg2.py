@@ -1,0 +1,14 @@
+"""`Psycopg2Connector`, from the package that is installed for the connector name ``psycopg2``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from procrastinate import connectors
+
+if TYPE_CHECKING:
+    from procrastinate_psycopg2 import Psycopg2Connector
+else:
+    Psycopg2Connector = connectors.get("psycopg2")
+
+__all__ = ["Psycopg2Connector"]

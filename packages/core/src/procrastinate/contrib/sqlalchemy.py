@@ -1,0 +1,14 @@
+"""`SQLAlchemyPsycopg2Connector`, from the package that is installed for the connector name ``sqlalchemy``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from procrastinate import connectors
+
+if TYPE_CHECKING:
+    from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
+else:
+    SQLAlchemyPsycopg2Connector = connectors.get("sqlalchemy")
+
+__all__ = ["SQLAlchemyPsycopg2Connector"]

@@ -1,0 +1,228 @@
+"""Every error of procrastinate, in one tree that says whose fault it is.
+
+::
+
+    ProcrastinateException
+    ├── ConfigurationError                  your set-up does not fit together
+    │   ├── ConnectorNotInstalled           no package provides this connector
+    │   │   ├── ConnectorImportError        ... as met by an import (also ImportError)
+    │   │   └── ConnectorAttributeError     ... as met by attribute access (also AttributeError)
+    │   ├── ConnectorBroken                 its package is installed and fails to import (also ImportError)
+    │   ├── ConnectorConflict               two packages claim one connector name
+    │   ├── ConnectorVersionMismatch        built for another version of the connector contract
+    │   ├── SyncConnectorConfigurationError a worker needs an asynchronous connector
+    │   ├── LoadFromPathError               no App at this dotted path
+    │   ├── InvalidOption                   an option's value is out of range, unknown or contradictory
+    │   └── InvalidTimestamp                a naive or impossible date and time
+    ├── AppNotOpen                          the app was used before ``open`` or after ``close``
+    ├── TaskError                           the task or its arguments are wrong
+    │   ├── TaskNotFound
+    │   ├── TaskAlreadyRegistered
+    │   ├── UnboundTaskError
+    │   └── InvalidArguments                not JSON, or they do not fit the function's signature
+    ├── AlreadyEnqueued                     a job with this queueing lock is waiting already
+    ├── JobNotFound
+    ├── JobAborted                          raised *by* a task to end its job as aborted
+    └── ConnectorException                  the database or the way to it (``sqlstate``, ``constraint``)
+        ├── ConnectionFailed                no connection could be made
+        ├── PoolTimeout                     every connection of the pool stayed in use
+        ├── ConnectionLost                  the connection broke; a statement under way may have run
+        ├── QueryCanceled                   the server cancelled the statement
+        ├── UniqueViolation
+        ├── InvalidData                     the server refused a value (SQLSTATE class 22)
+        ├── InsufficientPrivilege           the role lacks a grant
+        └── SchemaError
+            ├── SchemaNotApplied            procrastinate's tables are missing
+            ├── SchemaOutdated              the database needs ``procrastinate schema --migrate``
+            └── SchemaTooNew                the database was migrated by a newer procrastinate
+"""
+
+from __future__ import annotations
+
+
+class ProcrastinateException(Exception):
+    """Root of all errors that procrastinate raises."""
+
+
+class ConfigurationError(ProcrastinateException):
+    """The parts of the set-up do not fit together."""
+
+
+class ConnectorNotInstalled(ConfigurationError):
+    """No installed package provides the connector; the message names the package to install.
+
+    Python allows no class that is an ImportError and an AttributeError at once (their layouts
+    conflict), so what is raised is one of the two subclasses.
+    """
+
+
+class ConnectorImportError(ConnectorNotInstalled, ImportError):
+    """`ConnectorNotInstalled` as met by ``import``, `procrastinate.connectors.get` and ``App``."""
+
+
+class ConnectorAttributeError(ConnectorNotInstalled, AttributeError):
+    """`ConnectorNotInstalled` as met by ``procrastinate.SomeConnector``: ``hasattr`` is False."""
+
+
+class ConnectorBroken(ConfigurationError, ImportError):
+    """The connector's package is installed and cannot be imported; the cause says why."""
+
+
+class ConnectorConflict(ConfigurationError):
+    """Two installed packages provide a connector under the same name."""
+
+
+class ConnectorVersionMismatch(ConfigurationError):
+    """The connector was built for another version of the connector contract than this core's."""
+
+
+class SyncConnectorConfigurationError(ConfigurationError):
+    """The operation needs an asynchronous connector, and the app has a synchronous one."""
+
+
+class LoadFromPathError(ConfigurationError):
+    """The dotted path does not lead to an ``App``."""
+
+
+class InvalidOption(ConfigurationError, ValueError):
+    """An option's value is of the wrong type, out of range, unknown, or contradicts another."""
+
+
+class InvalidTimestamp(ConfigurationError, ValueError):
+    """A date and time without a time zone, or one that cannot be."""
+
+
+class AppNotOpen(ProcrastinateException):
+    """The app was used before it was opened, or after it was closed."""
+
+
+class TaskError(ProcrastinateException):
+    """A task, or the arguments given to it, are wrong."""
+
+
+class TaskNotFound(TaskError, LookupError):
+    """No task is registered under this name."""
+
+
+class TaskAlreadyRegistered(TaskError, ValueError):
+    """Another task is registered under this name or alias."""
+
+
+class UnboundTaskError(TaskError):
+    """The task belongs to a Blueprint that no App has taken up yet."""
+
+
+class InvalidArguments(TaskError, ValueError):
+    """The arguments are not JSON, or do not fit the signature of the task's function."""
+
+
+class AlreadyEnqueued(ProcrastinateException):
+    """A job with the same queueing lock is waiting already; nothing was inserted."""
+
+
+class JobNotFound(ProcrastinateException, LookupError):
+    """There is no job with this id."""
+
+
+class JobAborted(ProcrastinateException):
+    """Raised by a task's code to end its job as ``aborted``."""
+
+
+class ConnectorException(ProcrastinateException):
+    """The database, or the way to it, failed.
+
+    ``sqlstate`` is the server's five-character code (None where no server answered), and
+    ``constraint`` the name of the violated constraint, if any. The driver's own exception is
+    the ``__cause__``.
+    """
+
+    def __init__(
+        self,
+        message: str = "the database operation failed",
+        *,
+        sqlstate: str | None = None,
+        constraint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+
+
+class ConnectionFailed(ConnectorException):
+    """No connection to the server could be made."""
+
+
+class PoolTimeout(ConnectorException):
+    """No connection of the pool became free in time."""
+
+
+class ConnectionLost(ConnectorException):
+    """The connection broke. A statement that was under way may or may not have been executed."""
+
+
+class QueryCanceled(ConnectorException):
+    """The server cancelled the statement (``statement_timeout``, ``pg_cancel_backend``)."""
+
+
+class UniqueViolation(ConnectorException):
+    """A unique constraint or index, named by ``constraint``, was violated."""
+
+
+class InvalidData(ConnectorException):
+    """The server refused a value (SQLSTATE class 22, for instance a NUL character in a text)."""
+
+
+class InsufficientPrivilege(ConnectorException):
+    """The database role lacks a privilege."""
+
+
+class SchemaError(ConnectorException):
+    """Procrastinate's tables and this version of the code do not fit."""
+
+
+class SchemaNotApplied(SchemaError):
+    """Procrastinate's tables are not in the database (or not on the search path)."""
+
+
+class SchemaOutdated(SchemaError):
+    """The database lacks migrations that this code needs."""
+
+
+class SchemaTooNew(SchemaError):
+    """The database was migrated by a newer procrastinate that this code does not fit."""
+
+
+_SCHEMA_HINT = "run `procrastinate schema --apply`, or check the search_path and `schema=`"
+
+# The server's own codes (PostgreSQL manual, appendix A), longest prefix first.
+_BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
+    ("23505", UniqueViolation, ""),
+    ("57014", QueryCanceled, ""),
+    ("42501", InsufficientPrivilege, "grant the role what it needs"),
+    ("42P01", SchemaNotApplied, _SCHEMA_HINT),  # undefined_table
+    ("42883", SchemaNotApplied, _SCHEMA_HINT),  # undefined_function
+    ("42704", SchemaNotApplied, _SCHEMA_HINT),  # undefined_object
+    ("3F000", SchemaNotApplied, _SCHEMA_HINT),  # invalid_schema_name
+    ("42703", SchemaOutdated, "run `procrastinate schema --migrate`"),  # undefined_column
+    ("57P", ConnectionLost, ""),  # admin_shutdown, crash_shutdown, cannot_connect_now
+    ("25006", ConnectionLost, "the server is a read-only standby"),  # read_only_sql_transaction
+    ("08", ConnectionLost, ""),
+    ("22", InvalidData, ""),
+)
+
+
+def database_error(
+    message: str, *, sqlstate: str | None = None, constraint: str | None = None
+) -> ConnectorException:
+    """Return the error for what a server reported: the one place that gives SQLSTATEs a meaning.
+
+    For connectors: ``raise database_error(...) from driver_exception``. Without a SQLSTATE the
+    result is a plain `ConnectorException`; raise `ConnectionFailed` or `ConnectionLost` where
+    the driver says that the connection itself failed.
+    """
+    message = message.strip() or "the database operation failed"
+    for prefix, kind, hint in _BY_SQLSTATE:
+        if sqlstate is not None and sqlstate.startswith(prefix):
+            text = f"{message} ({hint})" if hint else message
+            return kind(text, sqlstate=sqlstate, constraint=constraint)
+    return ConnectorException(message, sqlstate=sqlstate, constraint=constraint)

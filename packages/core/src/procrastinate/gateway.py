@@ -1,0 +1,156 @@
+"""One app's way to its database: which half of the connector runs a flow, and whether it may.
+
+Rules
+
+- Synchronous calls always run on the synchronous connector: the app's own, or the counterpart of
+  its asynchronous one. It makes no difference what else is open.
+- Asynchronous calls run on the asynchronous connector; with a synchronous one they run in a thread.
+- A call inside the caller's transaction (``connection=``) needs neither an open app nor a pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from procrastinate import drive
+from procrastinate.connector import AsyncConnector, Connector, SyncConnector
+from procrastinate.drive import Flow
+from procrastinate.errors import AppNotOpen, ConfigurationError, SyncConnectorConfigurationError
+from procrastinate.storage.statements import Statements
+
+T = TypeVar("T")
+
+
+class Gateway:
+    """Runs storage flows through a connector."""
+
+    def __init__(self, connector: Connector) -> None:
+        self.connector = connector
+        self.sql = Statements(connector.schema)
+        self._open = connector.always_open
+        self._open_async = connector.always_open
+        self._counterpart: SyncConnector | None = None
+        self._counterpart_opened = False
+        self._counterpart_lock = threading.Lock()
+
+    def open(self, pool: Any = None) -> None:
+        if isinstance(self.connector, SyncConnector):
+            self.connector.open(pool)
+        else:
+            self._open_counterpart(pool)
+        self._open = True
+
+    def close(self) -> None:
+        if isinstance(self.connector, SyncConnector):
+            self.connector.close()
+            self._open_async = self.connector.always_open
+        else:
+            self._close_counterpart()
+        self._open = self.connector.always_open
+
+    async def open_async(self, pool: Any = None) -> None:
+        if isinstance(self.connector, AsyncConnector):
+            await self.connector.open_async(pool)
+        else:
+            await in_thread(lambda: self.open(pool))
+        self._open_async = True
+
+    async def close_async(self) -> None:
+        if isinstance(self.connector, AsyncConnector):
+            await self.connector.close_async()
+            if not self._open:
+                await in_thread(self._close_counterpart)
+        else:
+            await in_thread(self.close)
+        self._open_async = self.connector.always_open
+
+    def run(self, flow: Flow[T], *, connection: Any = None, transaction: bool = False) -> T:
+        """Run a flow synchronously: on the caller's connection where one is given."""
+        if connection is not None:
+            return drive.run(flow, self._counterpart_or_self().bind(connection))
+        with self.sync_connector().session(transaction=transaction) as executor:
+            return drive.run(flow, executor)
+
+    async def run_async(
+        self, flow: Flow[T], *, connection: Any = None, transaction: bool = False
+    ) -> T:
+        """Run a flow asynchronously: on the caller's connection where one is given."""
+        if not isinstance(self.connector, AsyncConnector):
+            return await in_thread(
+                lambda: self.run(flow, connection=connection, transaction=transaction)
+            )
+        if connection is not None:
+            return await drive.run_async(flow, self.connector.bind_async(connection))
+        if not self._open_async:
+            raise AppNotOpen(_not_open(self._open, "open_async"))
+        async with self.connector.session_async(transaction=transaction) as executor:
+            return await drive.run_async(flow, executor)
+
+    def sync_connector(self) -> SyncConnector:
+        """Return the open synchronous connector. Raises `AppNotOpen`."""
+        if not (self._open or self._open_async):
+            raise AppNotOpen(_not_open(False, "open"))
+        if isinstance(self.connector, SyncConnector):
+            return self.connector
+        if not self._counterpart_opened:
+            self._open_counterpart(None)
+        return self._counterpart_or_self()
+
+    def async_connector(self) -> AsyncConnector:
+        """Return the connector for a worker. Raises `SyncConnectorConfigurationError`."""
+        if isinstance(self.connector, AsyncConnector):
+            return self.connector
+        raise SyncConnectorConfigurationError(
+            f"{type(self.connector).__name__} is synchronous, and a worker needs an asynchronous"
+            " connector: run `pip install procrastinate-aiopg` and give the worker's app an"
+            " AiopgConnector"
+        )
+
+    def _counterpart_or_self(self) -> SyncConnector:
+        if isinstance(self.connector, SyncConnector):
+            return self.connector
+        if not isinstance(self.connector, AsyncConnector):
+            raise ConfigurationError(
+                f"{type(self.connector).__name__} is neither a SyncConnector nor an AsyncConnector"
+            )
+        with self._counterpart_lock:
+            if self._counterpart is None:
+                self._counterpart = self.connector.sync_connector()
+            return self._counterpart
+
+    def _open_counterpart(self, pool: Any) -> None:
+        self._counterpart_or_self().open(pool)
+        self._counterpart_opened = True
+
+    def _close_counterpart(self) -> None:
+        counterpart, self._counterpart = self._counterpart, None
+        self._counterpart_opened = False
+        if counterpart is not None:
+            counterpart.close()
+
+
+async def in_thread(function: Callable[[], T]) -> T:
+    """Run a blocking function in a thread. A cancellation is delivered once the function has ended."""
+    running = asyncio.ensure_future(asyncio.to_thread(function))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # seen; the cancellation is what the caller gets
+        raise
+
+
+def _not_open(other_half: bool, method: str) -> str:
+    if other_half:
+        return (
+            "the app was opened for synchronous use only: open it with"
+            " `async with app.open_async():` for asynchronous calls"
+        )
+    return (
+        f"the app is not open: call app.{method}() first, or use `with app.open():`"
+        " or `async with app.open_async():`"
+    )

@@ -1,0 +1,160 @@
+"""Whether, when and how a failed attempt is tried again: pure functions of (job, exception).
+
+The wait before attempt ``n + 1`` (``n`` failed attempts so far, counted from 1) is::
+
+    wait + linear_wait * (n - 1) + exponential_wait ** n        seconds,
+
+capped at ``max_wait``; ``jitter`` then spreads it evenly over ``[w * (1 - jitter), w]``, because
+retries arrive in herds. The exponential term is computed in logarithms where it would overflow.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from procrastinate.errors import InvalidOption
+from procrastinate.model import limits
+from procrastinate.model.job import Job
+
+#: Waits end here whatever the formula says (seconds): a year.
+LONGEST_WAIT = 366 * 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryDecision:
+    """Try again: at ``retry_at`` (aware) or ``retry_in`` (from now), at once where neither is set.
+
+    ``priority``, ``queue`` and ``lock`` change the job for its next attempt; None leaves them.
+    """
+
+    retry_at: datetime | None = None
+    retry_in: timedelta | dict[str, Any] | None = None
+    priority: int | None = None
+    queue: str | None = None
+    lock: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.retry_at is not None and self.retry_in is not None:
+            raise InvalidOption("retry_at and retry_in exclude each other; give one of them")
+        if self.retry_at is not None:
+            limits.check_aware("retry_at", self.retry_at)
+        if self.retry_in is not None:
+            object.__setattr__(self, "retry_in", limits.check_delta("retry_in", self.retry_in))
+        if self.priority is not None:
+            limits.check_priority(self.priority)
+        if self.queue is not None:
+            limits.check_name("queue", self.queue)
+        limits.check_lock("lock", self.lock)
+
+    @property
+    def retry_in_us(self) -> int | None:
+        """``retry_in`` in microseconds; 0 where the retry is immediate, None with ``retry_at``."""
+        if self.retry_at is not None:
+            return None
+        return limits.microseconds(limits.check_delta("retry_in", self.retry_in or timedelta()))
+
+
+class BaseRetryStrategy(abc.ABC):
+    """Decides about each failed attempt; subclass it for rules of your own."""
+
+    @abc.abstractmethod
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        """Return how to try again, or None to let the job fail.
+
+        ``job.attempts`` counts the attempts so far, the failed one included.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryStrategy(BaseRetryStrategy):
+    """Try again up to ``max_attempts`` times, waiting as the module's formula says.
+
+    ``max_attempts`` counts retries after the first attempt; None means without end. ``wait``,
+    ``linear_wait`` and ``max_wait`` are seconds, ``exponential_wait`` is the base of the power
+    (0: no such term), ``jitter`` a fraction from 0 to 1. ``retry_exceptions`` limits retries
+    to these exception classes and their subclasses.
+    """
+
+    max_attempts: int | None = None
+    wait: float = 0
+    linear_wait: float = 0
+    exponential_wait: float = 0
+    max_wait: float | None = None
+    jitter: float = 0
+    retry_exceptions: Iterable[type[BaseException]] | None = None
+    random: Callable[[], float] = field(default=random.random, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.max_attempts is not None and (
+            not isinstance(self.max_attempts, int) or self.max_attempts < 0
+        ):
+            raise InvalidOption(f"max_attempts must be an int from 0, not {self.max_attempts!r}")
+        for name in ("wait", "linear_wait", "exponential_wait", "max_wait"):
+            _check_seconds(name, getattr(self, name))
+        if not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
+            raise InvalidOption(f"jitter must be between 0 and 1, not {self.jitter!r}")
+        if self.retry_exceptions is not None:
+            object.__setattr__(self, "retry_exceptions", _exception_classes(self.retry_exceptions))
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        if self.max_attempts is not None and job.attempts > self.max_attempts:
+            return None
+        if self.retry_exceptions is not None and not isinstance(
+            exception, tuple(self.retry_exceptions)
+        ):
+            return None
+        return RetryDecision(retry_in=timedelta(seconds=self.seconds_before_retry(job.attempts)))
+
+    def seconds_before_retry(self, failed_attempts: int) -> float:
+        """Return the wait after this many failed attempts (from 1), jitter included, in seconds."""
+        total = self.wait + self.linear_wait * (failed_attempts - 1)
+        total += _power(self.exponential_wait, failed_attempts)
+        total = min(total, LONGEST_WAIT if self.max_wait is None else self.max_wait)
+        return total * (1 - self.jitter * self.random())
+
+
+def _check_seconds(name: str, value: float | None) -> None:
+    if value is None and name == "max_wait":
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        raise InvalidOption(f"{name} must be a number from 0, not {value!r}")
+
+
+def _exception_classes(classes: Iterable[Any]) -> tuple[type[BaseException], ...]:
+    found = tuple(classes) if not isinstance(classes, type) else (classes,)
+    for item in found:
+        if not (isinstance(item, type) and issubclass(item, BaseException)):
+            raise InvalidOption(f"retry_exceptions must hold exception classes, not {item!r}")
+    return found
+
+
+def _power(base: float, exponent: int) -> float:
+    """``base ** exponent``, but never more than `LONGEST_WAIT` and never an OverflowError."""
+    if base <= 0:
+        return 0.0
+    if exponent * math.log(base) >= math.log(LONGEST_WAIT):
+        return LONGEST_WAIT
+    return float(base**exponent)
+
+
+def strategy_from(retry: object) -> BaseRetryStrategy | None:
+    """Return the strategy that a task's ``retry=`` stands for.
+
+    False: none; True: without end, at once; an int: so many retries, at once; or a strategy.
+    Raises `InvalidOption` for anything else.
+    """
+    if retry is False or retry is None:
+        return None
+    if retry is True:
+        return RetryStrategy()
+    if isinstance(retry, int):
+        return RetryStrategy(max_attempts=retry)
+    if isinstance(retry, BaseRetryStrategy):
+        return retry
+    raise InvalidOption(f"retry must be a bool, an int or a retry strategy, not {retry!r}")

@@ -1,0 +1,184 @@
+"""A task as it is defined, and the registry that apps and blueprints share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from procrastinate.errors import InvalidArguments, InvalidOption, TaskAlreadyRegistered, TaskNotFound
+from procrastinate.model import limits
+from procrastinate.model.retry import BaseRetryStrategy
+
+
+@dataclass(frozen=True, eq=False)
+class TaskDefinition:
+    """What the decorator was told: the function, its names, and the defaults of its jobs."""
+
+    func: Callable[..., Any]
+    name: str
+    aliases: tuple[str, ...] = ()
+    retry: BaseRetryStrategy | None = None
+    pass_context: bool = False
+    queue: str = "default"
+    priority: int = 0
+    lock: str | None = None
+    queueing_lock: str | None = None
+    is_async: bool = field(init=False)
+    _signature: inspect.Signature = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        limits.check_name("name", self.name)
+        for alias in self.aliases:
+            limits.check_name("aliases", alias)
+        limits.check_name("queue", self.queue)
+        limits.check_priority(self.priority)
+        limits.check_lock("lock", self.lock)
+        limits.check_lock("queueing_lock", self.queueing_lock)
+        object.__setattr__(self, "is_async", _is_async(self.func))
+        object.__setattr__(self, "_signature", _job_signature(self.func, self.pass_context))
+
+    def bound_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return a call's arguments by name. Raises `InvalidArguments` where they do not fit."""
+        if not args:
+            self.check_arguments(kwargs)
+            return kwargs
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise self._misfit(exc) from exc
+        return _by_name(bound)
+
+    def check_arguments(self, kwargs: dict[str, Any]) -> None:
+        """Raise `InvalidArguments` unless the function can be called with these arguments."""
+        try:
+            self._signature.bind(**kwargs)
+        except TypeError as exc:
+            raise self._misfit(exc) from exc
+
+    def _misfit(self, exc: TypeError) -> InvalidArguments:
+        return InvalidArguments(
+            f"the arguments do not fit the task {self.name}{self._signature}: {exc}"
+        )
+
+
+def _is_async(func: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
+        getattr(func, "__call__", None)  # noqa: B004  an object with an async __call__
+    )
+
+
+def _job_signature(func: Callable[..., Any], pass_context: bool) -> inspect.Signature:
+    """The function's signature as a job sees it: all by name, without the context."""
+    signature = inspect.signature(func)
+    parameters = list(signature.parameters.values())
+    if pass_context:
+        if not parameters or parameters[0].kind not in (
+            inspect.Parameter.POSITIONAL_ONLY,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            inspect.Parameter.VAR_POSITIONAL,
+        ):
+            raise InvalidOption(
+                f"pass_context=True needs a first parameter for the context, and {func!r} has none"
+            )
+        if parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
+            parameters = parameters[1:]
+    for parameter in parameters:
+        if (
+            parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+            and parameter.default is inspect.Parameter.empty
+        ):
+            raise InvalidOption(
+                f"a task's arguments are passed by name, and parameter {parameter.name!r} of"
+                f" {func!r} is positional-only"
+            )
+    return signature.replace(parameters=parameters)
+
+
+def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            arguments.update(value)
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            raise InvalidArguments(f"a job's arguments are passed by name, and {value!r} have none")
+        else:
+            arguments[name] = value
+    return arguments
+
+
+class TaskRegistry:
+    """Tasks by name and alias."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, TaskDefinition] = {}
+
+    def add(self, definition: TaskDefinition) -> None:
+        """Register a task under its name and aliases. Raises `TaskAlreadyRegistered`."""
+        names = (definition.name, *definition.aliases)
+        for name in names:
+            if name in self._by_name or names.count(name) > 1:
+                raise TaskAlreadyRegistered(
+                    f"a task named {name!r} is registered already ({self._origin(name)}):"
+                    " give one of them another `name=`"
+                )
+        self._by_name.update(dict.fromkeys(names, definition))
+
+    def add_alias(self, name: str, alias: str) -> None:
+        """Let a registered task be found under one more name."""
+        definition = self[name]
+        limits.check_name("alias", alias)
+        if alias in self._by_name:
+            raise TaskAlreadyRegistered(
+                f"a task named {alias!r} is registered already ({self._origin(alias)})"
+            )
+        self._by_name[alias] = definition
+
+    def add_all(self, other: TaskRegistry, *, namespace: str) -> None:
+        """Register another registry's tasks, all or none, as ``namespace:name``."""
+        additions: dict[str, TaskDefinition] = {}
+        renamed: dict[int, TaskDefinition] = {}
+        for name, definition in other._by_name.items():
+            new_name = f"{namespace}:{name}" if namespace else name
+            if new_name in self._by_name:
+                raise TaskAlreadyRegistered(
+                    f"a task named {new_name!r} is registered already ({self._origin(new_name)})"
+                )
+            new = renamed.setdefault(id(definition), _moved(definition, namespace))
+            additions[limits.check_name("name", new_name)] = new
+        self._by_name.update(additions)
+
+    def get(self, name: str) -> TaskDefinition | None:
+        return self._by_name.get(name)
+
+    def __getitem__(self, name: str) -> TaskDefinition:
+        try:
+            return self._by_name[name]
+        except KeyError:
+            raise TaskNotFound(
+                f"no task named {name!r} is registered: was the module that defines it imported?"
+                " (see `import_paths`)"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_name)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def _origin(self, name: str) -> str:
+        known = self._by_name.get(name)
+        func = known.func if known else None
+        return f"{getattr(func, '__module__', '?')}.{getattr(func, '__qualname__', '?')}"
+
+
+def _moved(definition: TaskDefinition, namespace: str) -> TaskDefinition:
+    if not namespace:
+        return definition
+    return replace(
+        definition,
+        name=f"{namespace}:{definition.name}",
+        aliases=tuple(f"{namespace}:{alias}" for alias in definition.aliases),
+    )

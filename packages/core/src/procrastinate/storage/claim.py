@@ -1,0 +1,110 @@
+"""Flows by which a worker gets jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from procrastinate.connector import Row, Rows
+from procrastinate.drive import Flow
+from procrastinate.model.job import Job
+from procrastinate.storage.rows import Loads, job_from
+from procrastinate.storage.statements import Statements
+
+PROMOTED_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A low-water mark of one queue: jobs of ``priority`` with ids above ``low`` are next."""
+
+    priority: int
+    low: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim brought: the jobs, in order, and how many others it had to park.
+
+    ``unreadable`` maps a job's id to the error of ``json_loads``: such a job has no arguments.
+    """
+
+    jobs: list[Job]
+    parked: int
+    unreadable: dict[int, Exception] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """How many scheduled jobs became ready, and the seconds until the next one does, if any."""
+
+    count: int
+    seconds_to_next: float | None
+
+
+def ready_queues(sql: Statements) -> Flow[list[str]]:
+    """Return the names of all queues that have a ready job."""
+    rows = yield sql("ready_queues")
+    return [row[0] for row in rows]
+
+
+def claim_full(
+    sql: Statements, *, queues: Sequence[str], worker_id: int, limit: int, loads: Loads
+) -> Flow[Claim]:
+    """Claim up to ``limit`` ready jobs of these queues."""
+    rows = yield sql(
+        "claim_full",
+        queue_names=list(queues),
+        mark_priorities=[None] * len(queues),
+        mark_ids=[None] * len(queues),
+        worker_id=worker_id,
+        limit=limit,
+    )
+    return _claim_from(rows, loads)
+
+
+def claim_marked(
+    sql: Statements, *, marks: dict[str, Mark], worker_id: int, limit: int, loads: Loads
+) -> Flow[Claim]:
+    """Claim up to ``limit`` ready jobs above the marks of their queues."""
+    rows = yield sql(
+        "claim_marked",
+        queue_names=list(marks),
+        mark_priorities=[mark.priority for mark in marks.values()],
+        mark_ids=[mark.low for mark in marks.values()],
+        worker_id=worker_id,
+        limit=limit,
+    )
+    return _claim_from(rows, loads)
+
+
+def _claim_from(rows: Rows, loads: Loads) -> Claim:
+    unreadable: dict[int, Exception] = {}
+    jobs = [_readable(row[1:], loads, unreadable) for row in rows if row[1] is not None]
+    parked: int = rows[0][0]
+    return Claim(jobs, parked, unreadable)
+
+
+def _readable(row: Row, loads: Loads, unreadable: dict[int, Exception]) -> Job:
+    """A claimed job; one whose arguments cannot be decoded must not spoil the others' claim."""
+    try:
+        return job_from(row, loads)
+    except Exception as exc:  # a json_loads of the user's own may raise anything
+        job = job_from(row, lambda text: {})
+        unreadable[job.id] = exc
+        return job
+
+
+def held_jobs(sql: Statements, *, worker_id: int) -> Flow[list[Job]]:
+    """Return the jobs that a worker holds, as the database sees it, without their arguments."""
+    rows = yield sql("held_jobs", worker_id=worker_id)
+    return [job_from(row, lambda text: {}) for row in rows]
+
+
+def promote_due(sql: Statements) -> Flow[Promotion]:
+    """Make scheduled jobs ready whose time has come."""
+    rows = yield sql("promote_due", limit=PROMOTED_AT_ONCE)
+    count, microseconds, _ = rows[0]
+    if count == PROMOTED_AT_ONCE:
+        return Promotion(count, 0.0)  # there may be more
+    return Promotion(count, None if microseconds is None else max(0.0, microseconds / 1e6))

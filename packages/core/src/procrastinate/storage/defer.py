@@ -1,0 +1,83 @@
+"""Flows that insert jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from procrastinate.connector import Value
+from procrastinate.drive import Flow
+from procrastinate.errors import AlreadyEnqueued, InvalidArguments, InvalidData, UniqueViolation
+from procrastinate.model.job import NewJob
+from procrastinate.storage.statements import Statements
+
+#: Jobs in one INSERT at the most: above it a batch is sent in several statements.
+ROWS_PER_STATEMENT = 5_000
+
+
+def defer_job(sql: Statements, job: NewJob) -> Flow[int]:
+    """Insert one job and return its id. Raises `AlreadyEnqueued`; the transaction stays usable."""
+    params: dict[str, Value] = {
+        "queue_name": job.queue,
+        "task_name": job.task_name,
+        "priority": job.priority,
+        "lock": job.lock,
+        "queueing_lock": job.queueing_lock,
+        "args": job.args,
+        "scheduled_at": job.scheduled_at,
+        "schedule_in_us": job.schedule_in_us,
+    }
+    try:
+        rows = yield sql("defer_job", **params)
+    except InvalidData as exc:
+        raise _unacceptable(exc, [job]) from exc
+    if not rows:
+        raise _already_enqueued(job.queueing_lock)
+    return int(rows[0][0])
+
+
+def defer_jobs(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
+    """Insert jobs, all or none, and return their ids in the order given.
+
+    Needs a transaction where it takes more than `ROWS_PER_STATEMENT` jobs.
+    """
+    ids: list[int] = []
+    for start in range(0, len(jobs), ROWS_PER_STATEMENT):
+        ids += yield from _defer_some(sql, jobs[start : start + ROWS_PER_STATEMENT])
+    return ids
+
+
+def _defer_some(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
+    params: dict[str, Value] = {
+        "queue_names": [job.queue for job in jobs],
+        "task_names": [job.task_name for job in jobs],
+        "priorities": [job.priority for job in jobs],
+        "locks": [job.lock for job in jobs],
+        "queueing_locks": [job.queueing_lock for job in jobs],
+        "args": [job.args for job in jobs],
+        "scheduled_ats": [job.scheduled_at and job.scheduled_at.isoformat() for job in jobs],
+        "schedule_in_us": [job.schedule_in_us for job in jobs],
+    }
+    try:
+        rows = yield sql("defer_jobs", **params)
+    except InvalidData as exc:
+        raise _unacceptable(exc, jobs) from exc
+    except UniqueViolation as exc:
+        # A twin that was committed while this statement ran.
+        if exc.constraint != "procrastinate_jobs_queueing_lock_key":
+            raise
+        raise _already_enqueued(None) from exc
+    if rows[0][0] is None:
+        raise _already_enqueued(rows[0][1])
+    return sorted(int(row[0]) for row in rows)  # a sequence's values follow the order given
+
+
+def _already_enqueued(queueing_lock: str | None) -> AlreadyEnqueued:
+    which = "" if queueing_lock is None else f" {queueing_lock!r}"
+    return AlreadyEnqueued(
+        f"a job with the queueing lock{which} is waiting already; nothing was deferred"
+    )
+
+
+def _unacceptable(exc: InvalidData, jobs: Sequence[NewJob]) -> InvalidArguments:
+    names = ", ".join(sorted({job.task_name for job in jobs}))
+    return InvalidArguments(f"the database refused the arguments of {names}: {exc}")

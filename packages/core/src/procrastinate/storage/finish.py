@@ -1,0 +1,136 @@
+"""Flows that end attempts. All are fenced by (worker, attempt) and return the ids they changed.
+
+Where a job held a lock, its flow needs a transaction: giving the lock up and passing it on are
+statements of their own (see ``finish.sql``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from procrastinate.drive import Flow
+from procrastinate.model.job import Job
+from procrastinate.model.outcome import Ending
+from procrastinate.storage.statements import Statements
+
+Dumps = Callable[[Any], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that ended: how, and how long ago it began and ended (microseconds)."""
+
+    job: Job
+    ending: Ending
+    began_us: int
+    ended_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unstarted:
+    """A claimed job to hand back; ``begun`` when its attempt had begun and was given up."""
+
+    job: Job
+    begun: bool
+
+
+def finish_jobs(
+    sql: Statements, ended: Sequence[Ended], *, worker_id: int, dumps: Dumps
+) -> Flow[set[int]]:
+    """Write the final status of jobs (their endings carry no retry)."""
+    rows = yield sql(
+        "finish_jobs",
+        ids=[each.job.id for each in ended],
+        attempts=[each.job.attempts for each in ended],
+        statuses=[each.ending.status.value for each in ended],
+        began_us=[each.began_us for each in ended],
+        ended_us=[each.ended_us for each in ended],
+        errors=[_error_text(each, dumps) for each in ended],
+        worker_id=worker_id,
+    )
+    return (yield from _released(sql, rows, [each.job for each in ended]))
+
+
+def delete_finished(
+    sql: Statements, ended: Sequence[Ended], *, worker_id: int
+) -> Flow[set[int]]:
+    """Remove jobs that ended."""
+    rows = yield sql(
+        "delete_finished",
+        ids=[each.job.id for each in ended],
+        attempts=[each.job.attempts for each in ended],
+        worker_id=worker_id,
+    )
+    return (yield from _released(sql, rows, [each.job for each in ended]))
+
+
+def retry_job(sql: Statements, ended: Ended, *, worker_id: int, dumps: Dumps) -> Flow[set[int]]:
+    """Send one job back for another attempt, as its ending's retry decision says.
+
+    A twin with the same queueing lock that is committed while the statement runs raises
+    `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled.
+    """
+    retry = ended.ending.retry
+    assert retry is not None
+    rows = yield sql(
+        "retry_job",
+        id=ended.job.id,
+        attempt=ended.job.attempts,
+        worker_id=worker_id,
+        retry_at=retry.retry_at,
+        retry_in_us=retry.retry_in_us,
+        began_us=ended.began_us,
+        ended_us=ended.ended_us,
+        priority=retry.priority,
+        queue_name=retry.queue,
+        lock=retry.lock,
+        error=_error_text(ended, dumps),
+    )
+    return (yield from _released(sql, rows, [ended.job]))
+
+
+def hand_back(
+    sql: Statements, unstarted: Sequence[Unstarted], *, worker_id: int
+) -> Flow[set[int]]:
+    """Return claimed jobs to the queue: untouched, or with their attempt counted if it had begun."""
+    rows = yield sql(
+        "hand_back",
+        ids=[each.job.id for each in unstarted],
+        attempts=[each.job.attempts for each in unstarted],
+        begun=[int(each.begun) for each in unstarted],
+        worker_id=worker_id,
+    )
+    return (yield from _released(sql, rows, [each.job for each in unstarted]))
+
+
+def needs_transaction(jobs: Sequence[Job]) -> bool:
+    """Whether a flow that ends these jobs takes more than one statement."""
+    return any(job.lock is not None for job in jobs)
+
+
+def pass_on_locks(sql: Statements, locks: Sequence[str]) -> Flow[None]:
+    """Make the next job of each of these locks' lines ready."""
+    if locks:
+        yield sql("pass_on_locks", locks=sorted(set(locks)))
+
+
+def release_locks(sql: Statements, job_ids: Sequence[int]) -> Flow[None]:
+    """Give up what these jobs hold, and pass it on. Needs a transaction."""
+    rows = yield sql("release_locks", ids=list(job_ids))
+    yield from pass_on_locks(sql, [row[0] for row in rows])
+
+
+def _released(sql: Statements, rows: Sequence[tuple[Any, ...]], jobs: Sequence[Job]) -> Flow[set[int]]:
+    changed = {int(row[0]) for row in rows}
+    holders = [job.id for job in jobs if job.lock is not None and job.id in changed]
+    if holders:
+        yield from release_locks(sql, holders)
+    return changed
+
+
+def _error_text(ended: Ended, dumps: Dumps) -> str | None:
+    return None if ended.ending.error is None else dumps(ended.ending.error)
+
+

@@ -1,0 +1,157 @@
+"""Flows of the job manager: reading and changing jobs by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from procrastinate.connector import Rows
+from procrastinate.drive import Flow
+from procrastinate.errors import AlreadyEnqueued, UniqueViolation
+from procrastinate.model.job import Job, Status
+from procrastinate.storage.finish import pass_on_locks
+from procrastinate.storage.rows import Loads, jobs_from
+from procrastinate.storage.statements import Statements
+
+DELETED_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs: None matches everything."""
+
+    ids: Sequence[int] | None = None
+    queue: str | None = None
+    task: str | None = None
+    statuses: Sequence[Status] | None = None
+    lock: str | None = None
+    queueing_lock: str | None = None
+    worker_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many jobs a queue, task or lock has, in all and by status."""
+
+    name: str
+    jobs_count: int
+    todo: int
+    doing: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    aborted: int
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """What a retry by hand changes; None leaves the value, ``retry_at`` None means at once."""
+
+    retry_at: datetime | None = None
+    priority: int | None = None
+    queue: str | None = None
+    lock: str | None = None
+
+
+def get_job(sql: Statements, job_id: int, loads: Loads) -> Flow[Job | None]:
+    """Return one job, or None."""
+    rows = yield sql("get_job", id=job_id)
+    return jobs_from(rows, loads)[0] if rows else None
+
+
+def list_jobs(
+    sql: Statements, which: JobFilter, *, after_id: int, limit: int, loads: Loads
+) -> Flow[list[Job]]:
+    """Return a page of jobs with ids above ``after_id``, in order of id."""
+    rows = yield sql(
+        "list_jobs",
+        ids=None if which.ids is None else list(which.ids),
+        queue_name=which.queue,
+        task_name=which.task,
+        statuses=None if which.statuses is None else [status.value for status in which.statuses],
+        lock=which.lock,
+        queueing_lock=which.queueing_lock,
+        worker_id=which.worker_id,
+        after_id=after_id,
+        limit=limit,
+    )
+    return jobs_from(rows, loads)
+
+
+def list_counts(
+    sql: Statements,
+    by: Literal["list_queues", "list_tasks", "list_locks"],
+    *,
+    queue: str | None,
+    task: str | None,
+    lock: str | None,
+) -> Flow[list[Counts]]:
+    """Return the number of jobs by queue, task or lock, and by status."""
+    rows = yield sql(by, queue_name=queue, task_name=task, lock=lock)
+    return [Counts(*row) for row in rows]
+
+
+def cancel_jobs(
+    sql: Statements, ids: Sequence[int], *, abort: bool, delete: bool
+) -> Flow[set[int]]:
+    """Cancel (or delete) waiting jobs and, with ``abort``, ask for the end of running ones.
+
+    Returns the ids of the jobs that were cancelled or asked. Needs a transaction.
+    """
+    rows = yield sql("delete_todo" if delete else "cancel_todo", ids=list(ids))
+    yield from pass_on_locks(sql, _locks(rows))
+    changed = {int(row[0]) for row in rows}
+    if abort:
+        rows = yield sql("request_abort", ids=[each for each in ids if each not in changed])
+        changed |= {int(row[0]) for row in rows}
+    return changed
+
+
+def retry_by_hand(sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
+    """Make ended or waiting jobs due again and return their ids. Needs a transaction.
+
+    Raises `AlreadyEnqueued` when a job with the same queueing lock is waiting.
+    """
+    try:
+        rows = yield sql(
+            "retry_jobs_by_hand",
+            ids=list(ids),
+            retry_at=change.retry_at,
+            priority=change.priority,
+            queue_name=change.queue,
+            lock=change.lock,
+        )
+    except UniqueViolation as exc:
+        if exc.constraint != "procrastinate_jobs_queueing_lock_key":
+            raise
+        raise AlreadyEnqueued("a job with the same queueing lock is waiting already") from exc
+    yield from pass_on_locks(sql, _locks(rows))
+    return {int(row[0]) for row in rows}
+
+
+def delete_old_jobs(
+    sql: Statements, statuses: Sequence[Status], *, age_us: int, queue: str | None
+) -> Flow[int]:
+    """Delete a batch of jobs that ended long ago; a full batch means that there may be more."""
+    rows = yield sql(
+        "delete_old_jobs",
+        statuses=[status.value for status in statuses],
+        age_us=age_us,
+        queue_name=queue,
+        limit=DELETED_AT_ONCE,
+    )
+    return int(rows[0][0])
+
+
+def stalled_jobs(
+    sql: Statements, *, timeout_us: int, queue: str | None, task: str | None, loads: Loads
+) -> Flow[list[Job]]:
+    """Return the jobs that run on workers not heard of for so long."""
+    rows = yield sql("list_stalled", timeout_us=timeout_us, queue_name=queue, task_name=task)
+    return jobs_from(rows, loads)
+
+
+def _locks(rows: Rows) -> list[str]:
+    return [row[1] for row in rows if row[1] is not None]

@@ -1,0 +1,137 @@
+-- The first schema of procrastinate 4.
+-- compatible-from: 1
+--
+-- {schema}. stands for the schema given to the connector; without one it is empty and the
+-- search_path decides. Every primary key holds the partition after the id, so that the same
+-- tables can be distributed over a Citus cluster; with one partition it is always 0.
+
+create type {schema}.procrastinate_job_status as enum (
+    'todo', 'doing', 'succeeded', 'failed', 'cancelled', 'aborted'
+);
+
+-- Why a job that is 'todo' may not be claimed yet; null means ready now.
+create type {schema}.procrastinate_hold as enum (
+    'schedule',  -- scheduled_at lies ahead
+    'lock'       -- another job holds its lock, or comes before it in the lock's line
+);
+
+create sequence {schema}.procrastinate_jobs_id_seq as bigint;
+create sequence {schema}.procrastinate_workers_id_seq as bigint;
+
+create table {schema}.procrastinate_jobs (
+    id bigint not null default nextval('{schema}.procrastinate_jobs_id_seq'),
+    partition smallint not null default 0,
+    priority integer not null default 0,
+    attempts integer not null default 0,
+    crashes smallint not null default 0,
+    status {schema}.procrastinate_job_status not null default 'todo',
+    hold {schema}.procrastinate_hold,
+    abort_requested boolean not null default false,
+    worker_id bigint,
+    deferred_at timestamptz not null default statement_timestamp(),
+    scheduled_at timestamptz,
+    started_at timestamptz,
+    finished_at timestamptz,
+    queue_name varchar(128) not null,
+    task_name varchar(128) not null,
+    lock text,
+    queueing_lock text,
+    args jsonb not null default '{}',
+    errors jsonb,
+    constraint procrastinate_jobs_pkey primary key (id, partition),
+    constraint procrastinate_jobs_names_check check (queue_name <> '' and task_name <> ''),
+    constraint procrastinate_jobs_args_check check (jsonb_typeof(args) = 'object')
+) with (fillfactor = 70);
+
+alter sequence {schema}.procrastinate_jobs_id_seq owned by {schema}.procrastinate_jobs.id;
+
+-- claim_full, claim_marked, ready_queues: jobs that may start now, in the order of their claim.
+create index procrastinate_jobs_ready_idx on {schema}.procrastinate_jobs
+    (partition, queue_name, priority desc, id)
+    where status = 'todo' and hold is null;
+
+-- promote_due: jobs whose time has not come yet.
+create index procrastinate_jobs_scheduled_idx on {schema}.procrastinate_jobs
+    (partition, scheduled_at)
+    where status = 'todo' and hold = 'schedule';
+
+-- claim_full and pass_on_locks: the line of each lock, in each queue.
+create index procrastinate_jobs_line_idx on {schema}.procrastinate_jobs
+    (lock, queue_name, priority desc, id)
+    where lock is not null and status = 'todo' and hold is distinct from 'schedule';
+
+-- recover_jobs, list_stalled, abort_requests: what is running, by worker.
+create index procrastinate_jobs_doing_idx on {schema}.procrastinate_jobs
+    (partition, worker_id)
+    where status = 'doing';
+
+-- One waiting job for each queueing lock.
+create unique index procrastinate_jobs_queueing_lock_key on {schema}.procrastinate_jobs
+    (queueing_lock, partition)
+    where queueing_lock is not null and status = 'todo';
+
+-- Who holds each lock now. A row exists exactly while its job is 'doing'.
+create table {schema}.procrastinate_locks (
+    lock text not null,
+    partition smallint not null default 0,
+    job_id bigint not null,
+    constraint procrastinate_locks_pkey primary key (lock, partition)
+);
+
+create index procrastinate_locks_job_idx on {schema}.procrastinate_locks (job_id);
+
+create table {schema}.procrastinate_workers (
+    id bigint not null default nextval('{schema}.procrastinate_workers_id_seq'),
+    partition smallint not null default 0,
+    name text not null,
+    started_at timestamptz not null default statement_timestamp(),
+    last_heartbeat timestamptz not null default statement_timestamp(),
+    constraint procrastinate_workers_pkey primary key (id, partition)
+);
+
+alter sequence {schema}.procrastinate_workers_id_seq owned by {schema}.procrastinate_workers.id;
+
+-- Which migrations the database has. Code written for schema version V fits the database when
+-- no version below or equal to V is missing and no row's compatible_from lies above V.
+create table {schema}.procrastinate_migrations (
+    version integer not null,
+    name text not null,
+    compatible_from integer not null,
+    applied_at timestamptz not null default statement_timestamp(),
+    constraint procrastinate_migrations_pkey primary key (version)
+);
+
+-- For other languages: defers one job and wakes the workers; returns the job's id, or null when
+-- a job with the same queueing lock is waiting.
+create function {schema}.procrastinate_defer_job(
+    task_name text,
+    args jsonb default '{}',
+    queue_name text default 'default',
+    priority integer default 0,
+    lock text default null,
+    queueing_lock text default null,
+    scheduled_at timestamptz default null
+) returns bigint language plpgsql as $function$
+#variable_conflict use_column
+declare
+    new_id bigint;
+    channel text := case
+        when $7 is null or $7 <= statement_timestamp() then 'procrastinate_jobs'
+        when $7 < statement_timestamp() + interval '60 seconds' then 'procrastinate_schedule'
+    end;
+begin
+    insert into {schema}.procrastinate_jobs as job
+        (task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at, hold)
+    values (
+        $1, coalesce($2, '{}'), $3, $4, $5, $6, $7,
+        case when $7 > statement_timestamp() then 'schedule'::{schema}.procrastinate_hold end
+    )
+    on conflict (queueing_lock, partition)
+        where queueing_lock is not null and status = 'todo' do nothing
+    returning job.id into new_id;
+    if new_id is not null and channel is not null then
+        perform pg_notify(channel, $3);
+    end if;
+    return new_id;
+end
+$function$;

@@ -1,0 +1,45 @@
+"""From rows to values and back: the one place that knows the order of the job columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from procrastinate import json_codec
+from procrastinate.connector import Row
+from procrastinate.model.job import Job, Status
+
+Loads = Callable[[str], Any]
+
+_STATUS = {status.value: status for status in Status}
+
+
+def job_from(row: Row, loads: Loads) -> Job:
+    """Return the job that a row of the ``job_columns`` fragment holds."""
+    return Job(
+        id=row[0],
+        status=_STATUS[row[1]],
+        queue=row[2],
+        task_name=row[3],
+        task_kwargs=loads(row[4]),
+        priority=row[5],
+        lock=row[6],
+        queueing_lock=row[7],
+        attempts=row[8],
+        deferred_at=_utc(row[9]),
+        scheduled_at=_utc(row[10]),
+        started_at=_utc(row[11]),
+        finished_at=_utc(row[12]),
+        worker=row[13],
+        errors=[] if row[14] is None else json_codec.loads(row[14]),
+    )
+
+
+def jobs_from(rows: Sequence[Row], loads: Loads) -> list[Job]:
+    """Return the jobs of many rows, in their order."""
+    return [job_from(row, loads) for row in rows]
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(timezone.utc)

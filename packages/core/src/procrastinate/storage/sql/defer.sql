@@ -1,0 +1,102 @@
+-- name: defer_job :many
+-- Inserts one job and wakes the workers: on procrastinate_jobs when it is ready, on
+-- procrastinate_schedule when it is due within a minute. (A worker looks at the schedule twice a
+-- minute; without the second channel a job due in a second would start at the next look.)
+-- Returns its id; no row when a job with the same queueing lock is waiting.
+with inserted as (
+    insert into {schema}.procrastinate_jobs as job
+        (partition, queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, hold)
+    select
+        0, new.queue_name, new.task_name, new.priority, new.lock, new.queueing_lock, new.args,
+        new.scheduled_at,
+        case when new.scheduled_at > statement_timestamp()
+            then 'schedule'::{schema}.procrastinate_hold end
+    from (select
+        %(queue_name)s::text as queue_name,
+        %(task_name)s::text as task_name,
+        %(priority)s::integer as priority,
+        %(lock)s::text as lock,
+        %(queueing_lock)s::text as queueing_lock,
+        %(args)s::jsonb as args,
+        coalesce(
+            %(scheduled_at)s::timestamptz,
+            statement_timestamp() + %(schedule_in_us)s::bigint * interval '1 microsecond'
+        ) as scheduled_at
+    ) as new
+    on conflict (queueing_lock, partition)
+        where queueing_lock is not null and status = 'todo' do nothing
+    returning job.id, job.queue_name, job.scheduled_at, job.hold
+)
+select
+    id,
+    case
+        when hold is null then pg_notify('procrastinate_jobs', queue_name)::text
+        when scheduled_at < statement_timestamp() + interval '60 seconds'
+            then pg_notify('procrastinate_schedule', queue_name)::text
+    end
+from inserted
+
+-- name: defer_jobs :many
+-- Inserts jobs in the order given, all or none, and wakes the workers once for each queue and channel.
+-- Returns (id, null) for each; or (null, queueing_lock) once when a queueing lock is taken by a
+-- waiting job or stands twice in the batch: then nothing was inserted.
+with new as materialized (
+    select
+        batch.queue_name, batch.task_name, batch.priority, batch.lock, batch.queueing_lock,
+        batch.args::jsonb as args,
+        coalesce(
+            batch.scheduled_at::timestamptz,
+            statement_timestamp() + batch.schedule_in_us * interval '1 microsecond'
+        ) as scheduled_at,
+        batch.place
+    from unnest(
+        %(queue_names)s::text[], %(task_names)s::text[], %(priorities)s::integer[],
+        %(locks)s::text[], %(queueing_locks)s::text[], %(args)s::text[],
+        %(scheduled_ats)s::text[], %(schedule_in_us)s::bigint[]
+    ) with ordinality as batch(
+        queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, schedule_in_us,
+        place
+    )
+),
+clash as materialized (
+    select new.queueing_lock
+    from new
+    where new.queueing_lock is not null
+        and exists (
+            select from {schema}.procrastinate_jobs as twin
+            where twin.queueing_lock = new.queueing_lock and twin.partition = 0
+                and twin.status = 'todo'
+        )
+    union all
+    select new.queueing_lock
+    from new
+    where new.queueing_lock is not null
+    group by new.queueing_lock
+    having count(*) > 1
+    limit 1
+),
+inserted as (
+    insert into {schema}.procrastinate_jobs as job
+        (partition, queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, hold)
+    select
+        0, new.queue_name, new.task_name, new.priority, new.lock, new.queueing_lock, new.args,
+        new.scheduled_at,
+        case when new.scheduled_at > statement_timestamp()
+            then 'schedule'::{schema}.procrastinate_hold end
+    from new
+    where not exists (select from clash)
+    order by new.place
+    returning job.id, job.queue_name, job.scheduled_at, job.hold
+),
+woken as materialized (
+    select pg_notify(
+        case when hold is null then 'procrastinate_jobs' else 'procrastinate_schedule' end,
+        queue_name
+    )
+    from inserted
+    where hold is null or scheduled_at < statement_timestamp() + interval '60 seconds'
+    group by queue_name, hold
+)
+select inserted.id, null::text from inserted, (select count(*) from woken) as woken
+union all
+select null, clash.queueing_lock from clash

@@ -1,0 +1,147 @@
+-- Reading and changing jobs by hand: the job manager's statements.
+
+-- fragment: job_columns
+job.id, job.status::text, job.queue_name, job.task_name, job.args::text, job.priority, job.lock,
+    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.started_at,
+    job.finished_at, job.worker_id, job.errors::text
+
+-- name: get_job :many
+select {>job_columns}
+from {schema}.procrastinate_jobs as job
+where job.id = %(id)s::bigint and job.partition = 0
+
+-- name: list_jobs :many
+-- A page of jobs after an id, in order of id. A null filter matches everything.
+select {>job_columns}
+from {schema}.procrastinate_jobs as job
+where job.partition = 0 and job.id > %(after_id)s::bigint
+    and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+    and (
+        %(statuses)s::text[] is null
+        or job.status = any(%(statuses)s::text[]::{schema}.procrastinate_job_status[])
+    )
+    and (%(lock)s::text is null or job.lock = %(lock)s::text)
+    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+order by job.id
+limit %(limit)s::integer
+
+-- fragment: status_counts
+count(*),
+    count(*) filter (where job.status = 'todo'),
+    count(*) filter (where job.status = 'doing'),
+    count(*) filter (where job.status = 'succeeded'),
+    count(*) filter (where job.status = 'failed'),
+    count(*) filter (where job.status = 'cancelled'),
+    count(*) filter (where job.status = 'aborted')
+
+-- fragment: count_filters
+job.partition = 0
+    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+    and (%(lock)s::text is null or job.lock = %(lock)s::text)
+
+-- name: list_queues :many
+select job.queue_name, {>status_counts}
+from {schema}.procrastinate_jobs as job
+where {>count_filters}
+group by job.queue_name
+order by job.queue_name
+
+-- name: list_tasks :many
+select job.task_name, {>status_counts}
+from {schema}.procrastinate_jobs as job
+where {>count_filters}
+group by job.task_name
+order by job.task_name
+
+-- name: list_locks :many
+select job.lock, {>status_counts}
+from {schema}.procrastinate_jobs as job
+where {>count_filters} and job.lock is not null
+group by job.lock
+order by job.lock
+
+-- name: cancel_todo :many
+-- Cancels jobs that wait. Returns (id, lock) of those that it cancelled.
+update {schema}.procrastinate_jobs as job
+set status = 'cancelled', hold = null, finished_at = statement_timestamp()
+where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
+returning job.id, job.lock
+
+-- name: delete_todo :many
+-- Deletes jobs that wait. Returns (id, lock) of those that it deleted.
+delete from {schema}.procrastinate_jobs as job
+where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
+returning job.id, job.lock
+
+-- name: request_abort :many
+-- Asks the workers that run these jobs to abort them, and wakes those workers.
+with asked as (
+    update {schema}.procrastinate_jobs as job
+    set abort_requested = true
+    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'doing'
+    returning job.id
+)
+select asked.id, pg_notify('procrastinate_aborts', asked.id::text)::text from asked
+
+-- name: retry_jobs_by_hand :many
+-- Makes ended or waiting jobs due at a time (null: at once). Returns (id, lock, queue).
+update {schema}.procrastinate_jobs as job
+set status = 'todo',
+    abort_requested = false,
+    crashes = 0,
+    worker_id = null,
+    started_at = null,
+    finished_at = null,
+    scheduled_at = %(retry_at)s::timestamptz,
+    hold = case when %(retry_at)s::timestamptz > statement_timestamp()
+        then 'schedule'::{schema}.procrastinate_hold end,
+    priority = coalesce(%(priority)s::integer, job.priority),
+    queue_name = coalesce(%(queue_name)s::text, job.queue_name),
+    lock = coalesce(%(lock)s::text, job.lock)
+where job.partition = 0 and job.id = any(%(ids)s::bigint[])
+    and job.status in ('todo', 'failed', 'cancelled', 'aborted')
+returning job.id, job.lock, job.queue_name,
+    case
+        when job.hold is null then pg_notify('procrastinate_jobs', job.queue_name)::text
+        when job.scheduled_at < statement_timestamp() + interval '60 seconds'
+            then pg_notify('procrastinate_schedule', job.queue_name)::text
+    end
+
+-- name: delete_old_jobs :one
+-- Deletes up to `limit` jobs that ended more than so many microseconds ago. Returns how many.
+with old as materialized (
+    select job.id
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0
+        and job.status = any(%(statuses)s::text[]::{schema}.procrastinate_job_status[])
+        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+        and job.finished_at
+            < statement_timestamp() - %(age_us)s::bigint * interval '1 microsecond'
+    limit %(limit)s::integer
+    for update skip locked
+),
+deleted as (
+    delete from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.id = any(array(select old.id from old))
+    returning job.id
+)
+select count(*)::integer from deleted
+
+-- name: list_stalled :many
+-- The jobs that run on a worker which has not been heard of for so many microseconds.
+select {>job_columns}
+from {schema}.procrastinate_jobs as job
+where job.partition = 0 and job.status = 'doing'
+    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+    and not exists (
+        select from {schema}.procrastinate_workers as worker
+        where worker.id = job.worker_id and worker.partition = 0
+            and worker.last_heartbeat
+                >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+    )
+order by job.id

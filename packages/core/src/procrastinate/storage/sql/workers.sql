@@ -1,0 +1,160 @@
+-- Workers: who is alive, and what becomes of the jobs of those who are not.
+
+-- name: register_worker :one
+insert into {schema}.procrastinate_workers (name) values (%(name)s::text) returning id
+
+-- name: heartbeat :many
+-- Says that the worker is alive. Returns one row; `reborn` is true when another worker had taken it
+-- for dead and removed it.
+with beat as (
+    update {schema}.procrastinate_workers as worker
+    set last_heartbeat = statement_timestamp()
+    where worker.id = %(worker_id)s::bigint and worker.partition = 0
+    returning worker.id
+),
+reborn as (
+    insert into {schema}.procrastinate_workers as worker (id, name)
+    select %(worker_id)s::bigint, %(name)s::text
+    where not exists (select from beat)
+    on conflict (id, partition) do update set last_heartbeat = statement_timestamp()
+    returning worker.id
+)
+select exists (select from reborn) as reborn from (select count(*) from beat) as counted
+
+-- name: unregister_worker :exec
+delete from {schema}.procrastinate_workers as worker
+where worker.id = %(worker_id)s::bigint and worker.partition = 0
+
+-- name: recover_jobs :many
+-- Takes running jobs from workers that have not been heard of for so long, and sends them back to
+-- the queue. A job that lost its worker `crash_limit` times fails instead, and one whose twin with
+-- the same queueing lock is waiting ends as cancelled. Returns (id, new status, queue, task).
+with stalled as materialized (
+    select job.id, job.crashes + 1 as crashes, job.queueing_lock
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.status = 'doing'
+        and not exists (
+            select from {schema}.procrastinate_workers as worker
+            where worker.id = job.worker_id and worker.partition = 0
+                and worker.last_heartbeat
+                    >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+        )
+    limit %(limit)s::integer
+    for update skip locked
+),
+verdict as materialized (
+    select
+        stalled.id,
+        stalled.crashes,
+        case
+            when stalled.crashes >= %(crash_limit)s::integer then 'failed'
+            when stalled.queueing_lock is not null and (
+                exists (
+                    select from {schema}.procrastinate_jobs as twin
+                    where twin.queueing_lock = stalled.queueing_lock and twin.partition = 0
+                        and twin.status = 'todo'
+                )
+                or exists (
+                    select from stalled as sibling
+                    where sibling.queueing_lock = stalled.queueing_lock
+                        and sibling.id < stalled.id
+                )
+            ) then 'cancelled'
+            else 'todo'
+        end as status
+    from stalled
+),
+recovered as (
+    update {schema}.procrastinate_jobs as job
+    set status = verdict.status::{schema}.procrastinate_job_status,
+        crashes = verdict.crashes,
+        worker_id = case when verdict.status <> 'todo' then job.worker_id end,
+        finished_at = case when verdict.status <> 'todo' then statement_timestamp() end,
+        errors = case when verdict.status = 'todo' then job.errors
+            else coalesce(job.errors, '[]') || jsonb_build_object(
+                'attempt', job.attempts,
+                'at', to_char(
+                    statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
+                ),
+                'type', 'procrastinate.WorkerLost',
+                'message', case verdict.status
+                    when 'failed' then format(
+                        'its worker died %%s times while it held this job', verdict.crashes
+                    )
+                    else 'its worker died, and a job with the same queueing lock is waiting'
+                end,
+                'traceback', ''
+            ) end
+    from verdict
+    where job.partition = 0 and job.id = verdict.id
+    returning job.id, job.status::text, job.queue_name, job.task_name
+),
+woken as materialized (
+    select pg_notify('procrastinate_jobs', recovered.queue_name)
+    from recovered
+    where recovered.status = 'todo'
+    group by recovered.queue_name
+)
+select recovered.id, recovered.status, recovered.queue_name, recovered.task_name
+from recovered, (select count(*) from woken) as woken
+
+-- name: prune_workers :exec
+-- Forgets workers that have not been heard of for so long and hold no job.
+delete from {schema}.procrastinate_workers as worker
+where worker.partition = 0
+    and worker.last_heartbeat
+        < statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+    and not exists (
+        select from {schema}.procrastinate_jobs as job
+        where job.partition = 0 and job.status = 'doing' and job.worker_id = worker.id
+    )
+
+-- name: idle_lines :many
+-- The locks that nobody rightly holds while jobs are parked for them, or whose holder is not
+-- running any more: the trace of jobs removed by hand. Returns (lock).
+with recursive line(lock) as (
+    select min(job.lock)
+    from {schema}.procrastinate_jobs as job
+    where job.lock is not null and job.status = 'todo' and job.hold is distinct from 'schedule'
+    union all
+    select (
+        select min(job.lock)
+        from {schema}.procrastinate_jobs as job
+        where job.lock > line.lock and job.status = 'todo'
+            and job.hold is distinct from 'schedule'
+    )
+    from line
+    where line.lock is not null
+)
+select line.lock
+from line
+where line.lock is not null
+    and not exists (
+        select
+        from {schema}.procrastinate_locks as held
+        join {schema}.procrastinate_jobs as job
+            on job.id = held.job_id and job.partition = 0 and job.status = 'doing'
+        where held.lock = line.lock and held.partition = 0
+    )
+
+-- name: drop_stale_locks :exec
+-- Removes these locks unless their holder is running.
+delete from {schema}.procrastinate_locks as held
+where held.partition = 0 and held.lock = any(%(locks)s::text[])
+    and not exists (
+        select from {schema}.procrastinate_jobs as job
+        where job.id = held.job_id and job.partition = 0 and job.status = 'doing'
+    )
+
+-- name: abort_requests :many
+-- Which of this worker's running jobs are to be aborted.
+select job.id
+from {schema}.procrastinate_jobs as job
+where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+    and job.abort_requested
+
+-- name: held_jobs :many
+-- The jobs that this worker holds, as the database sees it: after a claim whose answer was lost.
+select {>job_columns}
+from {schema}.procrastinate_jobs as job
+where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint

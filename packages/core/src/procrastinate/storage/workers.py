@@ -1,0 +1,74 @@
+"""Flows about workers: who is alive, and what becomes of the jobs of those who are not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from procrastinate.drive import Flow
+from procrastinate.model.job import Status
+from procrastinate.storage.finish import pass_on_locks, release_locks
+from procrastinate.storage.statements import Statements
+
+RECOVERED_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A job taken from a dead worker, and what it became."""
+
+    job_id: int
+    status: Status
+    queue: str
+    task_name: str
+
+
+def register_worker(sql: Statements, name: str) -> Flow[int]:
+    """Enter a worker and return its id."""
+    rows = yield sql("register_worker", name=name)
+    return int(rows[0][0])
+
+
+def unregister_worker(sql: Statements, worker_id: int) -> Flow[None]:
+    """Remove a worker that ends."""
+    yield sql("unregister_worker", worker_id=worker_id)
+
+
+def heartbeat(sql: Statements, worker_id: int, name: str) -> Flow[bool]:
+    """Say that a worker is alive. Returns True when another one had taken it for dead."""
+    rows = yield sql("heartbeat", worker_id=worker_id, name=name)
+    return bool(rows[0][0])
+
+
+def recover_jobs(sql: Statements, *, timeout_us: int, crash_limit: int) -> Flow[list[Recovered]]:
+    """Send the jobs of dead workers back to the queue. Needs a transaction.
+
+    Batches of `RECOVERED_AT_ONCE`, one job at a time where a twin with the same queueing lock
+    appeared in the meantime; call it again until it returns fewer.
+    """
+    rows = yield sql(
+        "recover_jobs", timeout_us=timeout_us, crash_limit=crash_limit, limit=RECOVERED_AT_ONCE
+    )
+    recovered = [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
+    if recovered:
+        yield from release_locks(sql, [each.job_id for each in recovered])
+    return recovered
+
+
+def prune_workers(sql: Statements, *, timeout_us: int) -> Flow[None]:
+    """Forget dead workers that hold no job."""
+    yield sql("prune_workers", timeout_us=timeout_us)
+
+
+def mend_lines(sql: Statements) -> Flow[None]:
+    """Set lines of locks going again that wait for nobody. Needs a transaction."""
+    rows = yield sql("idle_lines")
+    locks = sorted(row[0] for row in rows)
+    if locks:
+        yield sql("drop_stale_locks", locks=locks)
+        yield from pass_on_locks(sql, locks)
+
+
+def abort_requests(sql: Statements, worker_id: int) -> Flow[set[int]]:
+    """Return the ids of this worker's jobs that somebody wants aborted."""
+    rows = yield sql("abort_requests", worker_id=worker_id)
+    return {int(row[0]) for row in rows}

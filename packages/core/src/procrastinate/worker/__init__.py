@@ -1,0 +1,1 @@
+"""The worker: claims jobs, runs their tasks, writes what became of them."""

@@ -1,0 +1,30 @@
+"""Waiting longer and longer while the database is away."""
+
+from __future__ import annotations
+
+import random
+
+FIRST = 0.1  # seconds
+LONGEST = 5.0  # seconds
+
+
+class Backoff:
+    """The waits between tries: doubling from `FIRST` to `LONGEST`, spread by half."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last try failed."""
+        return self._failures > 0
+
+    def next_wait(self) -> float:
+        """Note a failure and return the seconds to wait before the next try."""
+        wait = min(LONGEST, FIRST * 2**min(self._failures, 10))
+        self._failures += 1
+        return wait * random.uniform(0.5, 1.0)
+
+    def reset(self) -> None:
+        """Note a success."""
+        self._failures = 0

@@ -1,0 +1,221 @@
+"""The jobs that a worker holds: those that run, and those claimed ahead that wait for a slot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from procrastinate.errors import InvalidArguments, TaskNotFound
+from procrastinate.model.job import Job, Status
+from procrastinate.model.options import WorkerOptions
+from procrastinate.model.outcome import Ending, ending_of
+from procrastinate.model.prefetch import Prefetch
+from procrastinate.model.task import TaskRegistry
+from procrastinate.storage.claim import Claim
+from procrastinate.worker.context import AbortReason, JobContext
+from procrastinate.worker.execution import Attempt, perform
+from procrastinate.worker.threads import TaskThreads
+from procrastinate.worker.writer import Finished, HandedBack, Writer
+
+if TYPE_CHECKING:
+    from procrastinate.app.app import App
+
+logger = logging.getLogger("procrastinate.worker")
+
+PATIENCE = 1.0  # seconds that a job claimed ahead may wait before it is handed back
+MAX_UNWRITTEN = 2_000  # endings that may wait for the database before no more jobs are claimed
+
+
+class Crew:
+    """Runs claimed jobs in a number of slots and gives their endings to the writer."""
+
+    def __init__(
+        self,
+        *,
+        app: App,
+        registry: TaskRegistry,
+        writer: Writer,
+        options: WorkerOptions,
+        worker_name: str,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._app = app
+        self._registry = registry
+        self._writer = writer
+        self._concurrency = options.concurrency
+        self._additional_context = dict(options.additional_context or {})
+        self._worker_name = worker_name
+        self._on_change = on_change
+        self._threads = TaskThreads(options.concurrency, worker_name)
+        self._running: dict[int, Attempt] = {}
+        self._waiting: deque[tuple[Job, float]] = deque()
+        self.prefetch = Prefetch(options.concurrency)
+
+    def __contains__(self, job_id: object) -> bool:
+        return (
+            job_id in self._running
+            or any(job.id == job_id for job, _ in self._waiting)
+            or job_id in self._writer
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs or waits for a slot."""
+        return bool(self._running or self._waiting)
+
+    @property
+    def running(self) -> list[Attempt]:
+        return list(self._running.values())
+
+    def room(self) -> int:
+        """How many jobs to claim now; 0 while it is better to wait."""
+        if len(self._writer) > MAX_UNWRITTEN:
+            return 0
+        free = self._concurrency - len(self._running)
+        ahead = self.prefetch.size
+        if len(self._waiting) > ahead // 2 or (free <= 0 and ahead == 0):
+            return 0
+        return max(0, free + ahead - len(self._waiting))
+
+    def take(self, claim: Claim) -> None:
+        """Take over claimed jobs, in order; those beyond the free slots wait."""
+        now = time.monotonic()
+        for job in claim.jobs:
+            broken = claim.unreadable.get(job.id)
+            if broken is None:
+                self._waiting.append((job, now))
+            else:
+                self._fail(job, InvalidArguments(f"json_loads failed: {broken!r}"))
+        self._fill_slots()
+
+    def give_back_waiting(self, *, older_than: float = 0.0) -> None:
+        """Hand back jobs that have waited for a slot for so many seconds."""
+        now = time.monotonic()
+        while self._waiting and now - self._waiting[-1][1] >= older_than:
+            job, _ = self._waiting.pop()
+            self._writer.add(HandedBack(job, begun=False))
+
+    def give_back_impatient(self) -> None:
+        """Hand back what was claimed ahead, if it has to wait too long: a long job is in the way."""
+        if self._waiting and time.monotonic() - self._waiting[0][1] >= PATIENCE:
+            logger.debug("handing back %d jobs claimed ahead", len(self._waiting))
+            self.prefetch.job_took(PATIENCE)
+            self.give_back_waiting()
+
+    def give_back_running(self) -> None:
+        """Hand back jobs whose tasks do not end; what they still do is not written."""
+        for attempt in self.running:
+            attempt.handed_back = True
+            del self._running[attempt.job.id]
+            self._writer.add(HandedBack(attempt.job, begun=True))
+            logger.warning("handed back %s, which did not end", attempt.job.call_string)
+
+    def abort(self, ids: Iterable[int]) -> None:
+        """Abort those of these jobs that are here, as a user asked."""
+        for job_id in ids:
+            attempt = self._running.get(job_id)
+            if attempt is not None and not attempt.context.should_abort():
+                logger.info("aborting %s", attempt.job.call_string)
+                attempt.abort(AbortReason.USER_REQUEST)
+
+    def abort_all(self) -> None:
+        """Abort everything that runs, because the worker has to end."""
+        for attempt in self.running:
+            attempt.abort(AbortReason.SHUTDOWN)
+
+    def close(self) -> None:
+        self._threads.close()
+
+    # One job after the other
+
+    def _fill_slots(self) -> None:
+        while self._waiting and len(self._running) < self._concurrency:
+            job, _ = self._waiting.popleft()
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
+        definition = self._registry.get(job.task_name)
+        if definition is None:
+            self._fail(job, TaskNotFound(f"no task named {job.task_name!r} is registered here"))
+            return
+        context = JobContext(
+            app=self._app,
+            worker_name=self._worker_name,
+            job=job,
+            task=definition,
+            start_timestamp=time.time(),
+            additional_context=self._additional_context,
+        )
+        attempt = Attempt(job, definition, context)
+        self._running[job.id] = attempt
+        attempt.task = asyncio.create_task(self._run(attempt))
+
+    async def _run(self, attempt: Attempt) -> None:
+        exception = await perform(attempt, self._threads)
+        if not attempt.handed_back:
+            self._ended(attempt, exception)
+
+    def _ended(self, attempt: Attempt, exception: BaseException | None) -> None:
+        ended = time.monotonic()
+        del self._running[attempt.job.id]
+        self.prefetch.job_took(ended - attempt.began)
+        if exception is not None and attempt.abort_reason is AbortReason.SHUTDOWN:
+            self._writer.add(HandedBack(attempt.job, begun=True))
+            logger.info("handed back %s, which was interrupted", attempt.job.call_string)
+        else:
+            ending = ending_of(
+                attempt.job,
+                exception,
+                strategy=attempt.definition.retry,
+                abort_requested=attempt.abort_reason is AbortReason.USER_REQUEST,
+                now=datetime.now(timezone.utc),
+            )
+            self._writer.add(Finished(attempt.job, ending, attempt.began, ended))
+            if exception is not None:
+                _log_ending(attempt.job, ending, exception)
+        self._fill_slots()
+        self._on_change()
+
+    def _fail(self, job: Job, exception: Exception) -> None:
+        now = time.monotonic()
+        ending = ending_of(
+            job,
+            exception,
+            strategy=None,
+            abort_requested=False,
+            now=datetime.now(timezone.utc),
+        )
+        _log_ending(job, ending, exception)
+        self._writer.add(Finished(job, ending, now, now))
+        self._on_change()
+
+
+_SAID = {
+    Status.TODO: (logging.WARNING, "failed, and will be tried again"),
+    Status.FAILED: (logging.ERROR, "failed"),
+    Status.ABORTED: (logging.INFO, "was aborted"),
+}
+
+
+def _log_ending(job: Job, ending: Ending, exception: BaseException) -> None:
+    level, what = _SAID[ending.status]
+    logger.log(
+        level,
+        "%s %s: %s: %s",
+        job.call_string,
+        what,
+        type(exception).__name__,
+        exception,
+        exc_info=exception if level >= logging.ERROR else None,
+        extra={
+            "action": "job_ended",
+            "job_id": job.id,
+            "task_name": job.task_name,
+            "status": ending.status.value,
+        },
+    )

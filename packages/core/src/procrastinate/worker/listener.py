@@ -1,0 +1,42 @@
+"""Hearing the database: LISTEN for ever, through every loss of the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from procrastinate.connector import ListeningConnector, Notification
+from procrastinate.errors import ConnectorException
+from procrastinate.worker.backoff import Backoff
+
+logger = logging.getLogger("procrastinate.worker")
+
+JOBS = "procrastinate_jobs"  # a job is ready; the payload is its queue
+SCHEDULE = "procrastinate_schedule"  # a job is due within a minute; the payload is its queue
+ABORTS = "procrastinate_aborts"  # a running job is to be aborted; the payload is its id
+
+
+async def listen(
+    connector: ListeningConnector,
+    *,
+    on_notification: Callable[[Notification], None],
+    on_listening: Callable[[], None],
+) -> None:
+    """Pass on every notification until cancelled.
+
+    ``on_listening`` is called each time LISTEN is in force: what came before went unheard, so
+    one look at the tables has to follow.
+    """
+    backoff = Backoff()
+    while True:
+        try:
+            async with connector.listen([JOBS, SCHEDULE, ABORTS]) as notifications:
+                backoff.reset()
+                on_listening()
+                async for notification in notifications:
+                    on_notification(notification)
+        except ConnectorException as exc:
+            if not backoff.failing:
+                logger.warning("not listening to the database until it is back: %s", exc)
+        await asyncio.sleep(backoff.next_wait())

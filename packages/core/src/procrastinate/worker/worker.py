@@ -1,0 +1,280 @@
+"""The worker: one loop that fetches, and the order in which everything starts and ends.
+
+Rules
+
+1. One fetch loop for all slots. It claims as many jobs as there are slots free, and some ahead while
+   jobs are short (`procrastinate.model.prefetch`).
+2. Connections: one to fetch, one to write, one to listen, and one for housekeeping, whatever the
+   concurrency.
+3. Nothing but a request to stop ends the loop. While the database is away, running jobs run on,
+   their endings wait, and the loop tries again.
+4. The end, in this order: fetch no more; hand back what waits; let running jobs end, or abort them
+   when time is up; write every ending; only then stop the heartbeat and leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from procrastinate.connector import ListeningConnector, Notification
+from procrastinate.errors import ConnectorException
+from procrastinate.gateway import Gateway, in_thread
+from procrastinate.model.options import WorkerOptions
+from procrastinate.model.task import TaskRegistry
+from procrastinate.storage import workers as flows
+from procrastinate.storage.schema import check_schema
+from procrastinate.worker import listener
+from procrastinate.worker.backoff import Backoff
+from procrastinate.worker.crew import Crew
+from procrastinate.worker.fetcher import Fetcher
+from procrastinate.worker.housekeeping import Housekeeping
+from procrastinate.worker.stopping import StopRequests
+from procrastinate.worker.writer import Writer
+
+if TYPE_CHECKING:
+    from procrastinate.app.app import App
+
+logger = logging.getLogger("procrastinate.worker")
+
+TICK = 0.25  # seconds between looks at jobs claimed ahead
+ABORTED_TASKS_MAY_TAKE = 2.0  # seconds to end once aborted by the worker's shutdown
+LAST_WRITES_MAY_TAKE = 10.0  # seconds, while the database is away, before a stopped worker gives up
+
+
+class Worker:
+    """Runs the jobs of one app until it is told to stop; made by ``App.run_worker``."""
+
+    def __init__(
+        self, *, app: App, gateway: Gateway, registry: TaskRegistry, options: WorkerOptions
+    ) -> None:
+        self._app = app
+        self._gateway = gateway
+        self._registry = registry
+        self._options = options
+        self._connector = gateway.async_connector()
+        self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
+        self._loop_turned = time.monotonic()
+
+    def stop(self) -> None:
+        """Ask for a graceful end; asked twice, for an end now. On the worker's loop only."""
+        self._stop.request()
+
+    async def run(self) -> None:
+        """Work until told to stop or, with ``wait=False``, until no job is ready.
+
+        Cancelling stops it gracefully first. Raises `SchemaError` and `ConnectorException` while
+        it starts; afterwards no failure of the database ends it.
+        """
+        self._wake = asyncio.Event()
+        self._stop = StopRequests(on_request=self._wake.set)
+        self._fetch_due = 0.0
+        with self._stop.on_signals(install=self._options.install_signal_handlers):
+            working = asyncio.create_task(self._work())
+            try:
+                await asyncio.shield(working)
+            except asyncio.CancelledError:
+                await self._stopped(working)
+                raise
+
+    async def _stopped(self, working: asyncio.Task[None]) -> None:
+        """See a cancelled run to its graceful end; a second cancellation makes it end now."""
+        while not working.done():
+            self._stop.request()
+            try:
+                await asyncio.shield(working)
+            except asyncio.CancelledError:
+                continue
+
+    async def _work(self) -> None:
+        await self._gateway.run_async(check_schema(self._gateway.sql))
+        register = flows.register_worker(self._gateway.sql, self.name)
+        self._worker_id = await self._gateway.run_async(register)
+        self._set_up()
+        logger.info(
+            "worker %s starts: queues %s, concurrency %d",
+            self.name,
+            ", ".join(self._options.queues or ["(all)"]),
+            self._options.concurrency,
+            extra={"action": "start_worker", "worker_id": self._worker_id},
+        )
+        helpers = [asyncio.create_task(each) for each in (self._writer.run(), self._tick())]
+        if self._options.listen_notify and isinstance(self._connector, ListeningConnector):
+            helpers.append(asyncio.create_task(self._listen(self._connector)))
+        self._housekeeping.start()
+        try:
+            await self._fetch_until_stopped()
+            await self._finish_what_runs()
+        finally:
+            await self._leave(helpers)
+
+    def _set_up(self) -> None:
+        self._writer = Writer(
+            self._gateway, self._worker_id, self._options.delete_jobs, on_written=self._job_ended
+        )
+        self._crew = Crew(
+            app=self._app,
+            registry=self._registry,
+            writer=self._writer,
+            options=self._options,
+            worker_name=self.name,
+            on_change=self._job_ended,
+        )
+        self._fetcher = Fetcher(self._gateway, self._worker_id, self._options.queues)
+        loop = asyncio.get_running_loop()
+        self._housekeeping = Housekeeping(
+            self._connector.sync_connector(),
+            self._gateway.sql,
+            self._worker_id,
+            self.name,
+            self._options,
+            on_aborts=lambda ids: loop.call_soon_threadsafe(self._crew.abort, ids) and None,
+            seconds_since_loop_turned=lambda: time.monotonic() - self._loop_turned,
+        )
+
+    # Fetching
+
+    async def _fetch_until_stopped(self) -> None:
+        backoff = Backoff()
+        while not self._stop.gracefully.is_set():
+            self._wake.clear()
+            room = self._crew.room()
+            if room == 0 or time.monotonic() < self._fetch_due:
+                await self._sleep(room)
+                continue
+            self._fetch_due = math.inf  # news meanwhile make it 0 again
+            try:
+                found = await self._fetch(room)
+            except ConnectorException as exc:
+                self._fetch_due = 0.0
+                await self._wait_for_database(backoff, exc)
+                continue
+            backoff.reset()
+            if self._nothing_left(found):
+                return
+            if found == room:
+                self._fetch_due = 0.0
+            elif self._fetch_due:
+                self._fetch_due = time.monotonic() + self._seconds_to_next_look()
+
+    async def _fetch(self, room: int) -> int:
+        began = time.monotonic()
+        claim = await self._fetcher.claim(room, known=self._crew)
+        self._crew.prefetch.claim_took(time.monotonic() - began)
+        self._crew.take(claim)
+        return len(claim.jobs)
+
+    def _nothing_left(self, found: int) -> bool:
+        """Whether a worker that does not wait has come to its end."""
+        return not (self._options.wait or found or self._crew.busy or len(self._writer))
+
+    def _seconds_to_next_look(self) -> float:
+        return min(self._options.fetch_job_polling_interval, self._fetcher.seconds_to_schedule)
+
+    async def _sleep(self, room: int) -> None:
+        """Wait for a slot, a notification, a written ending, or the time of the next look."""
+        timeout = None if room == 0 else max(0.0, self._fetch_due - time.monotonic())
+        try:
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+        except TimeoutError:
+            self._fetcher.look_at_everything()
+
+    async def _wait_for_database(self, backoff: Backoff, exc: ConnectorException) -> None:
+        if not backoff.failing:
+            logger.warning("no jobs can be fetched: %s", exc)
+        try:
+            async with asyncio.timeout(backoff.next_wait()):
+                await self._stop.gracefully.wait()
+        except TimeoutError:
+            pass
+
+    # Being woken
+
+    async def _listen(self, connector: ListeningConnector) -> None:
+        await listener.listen(
+            connector, on_notification=self._heard, on_listening=self._look_at_everything
+        )
+
+    def _heard(self, notification: Notification) -> None:
+        if notification.channel == listener.ABORTS:
+            if notification.payload.isdecimal():
+                self._crew.abort([int(notification.payload)])
+        elif notification.channel == listener.SCHEDULE:
+            self._fetcher.schedule_changed()
+            self._look_now()
+        elif self._fetcher.serves(notification.payload):
+            self._fetcher.heard_of(notification.payload)
+            self._look_now()
+
+    def _job_ended(self) -> None:
+        if not self._options.wait:
+            self._fetch_due = 0.0  # a worker that does not wait looks again before it ends
+        self._wake.set()
+
+    def _look_at_everything(self) -> None:
+        self._fetcher.look_at_everything()
+        self._look_now()
+
+    def _look_now(self) -> None:
+        self._fetch_due = 0.0
+        self._wake.set()
+
+    async def _tick(self) -> None:
+        while True:
+            self._loop_turned = time.monotonic()
+            self._crew.give_back_impatient()
+            await asyncio.sleep(TICK)
+
+    # Ending
+
+    async def _finish_what_runs(self) -> None:
+        self._crew.give_back_waiting()
+        if self._crew.busy:
+            logger.info("waiting for %d running jobs", len(self._crew.running))
+        await self._until_idle(self._options.shutdown_graceful_timeout, or_told=True)
+        if self._crew.busy:
+            self._crew.abort_all()
+            await self._until_idle(ABORTED_TASKS_MAY_TAKE, or_told=False)
+            self._crew.give_back_running()
+
+    async def _until_idle(self, timeout: float | None, *, or_told: bool) -> None:
+        """Wait until no job runs; no longer than so many seconds, nor than told to end now."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._crew.busy and not (or_told and self._stop.now.is_set()):
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _leave(self, helpers: list[asyncio.Task[None]]) -> None:
+        await self._write_the_rest()
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.gather(*helpers, return_exceptions=True)
+        self._crew.close()
+        await in_thread(self._housekeeping.stop)
+        try:
+            await self._gateway.run_async(
+                flows.unregister_worker(self._gateway.sql, self._worker_id)
+            )
+        except ConnectorException as exc:
+            logger.warning("worker %s could not say goodbye: %s", self.name, exc)
+        logger.info("worker %s has stopped", self.name, extra={"action": "stop_worker"})
+
+    async def _write_the_rest(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_WRITES_MAY_TAKE):
+                while len(self._writer):
+                    self._wake.clear()
+                    await self._wake.wait()
+        except TimeoutError:
+            logger.error(
+                "%d results could not be written; their jobs will run again", len(self._writer)
+            )

@@ -1,0 +1,209 @@
+"""Writing what became of attempts, in batches.
+
+Rules
+
+1. Whatever has ended while one write was under way goes into the next one. The first goes at once.
+2. Nothing is dropped: while the database is away, endings wait here and are written when it is back.
+3. Every write is fenced by (worker, attempt). A job that does not match was taken from this worker;
+   that is logged and counted, never raised.
+4. A batch that the server refuses is written one by one, so that one bad ending spoils no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from procrastinate import json_codec
+from procrastinate.drive import Flow
+from procrastinate.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectorException,
+    InvalidData,
+    PoolTimeout,
+    UniqueViolation,
+)
+from procrastinate.gateway import Gateway
+from procrastinate.model.job import Job, Status
+from procrastinate.model.outcome import Ending
+from procrastinate.storage import finish as flows
+from procrastinate.worker.backoff import Backoff
+
+logger = logging.getLogger("procrastinate.worker")
+
+MAX_BATCH = 500  # endings in one statement
+_AWAY = (ConnectionFailed, ConnectionLost, PoolTimeout)
+_RETRIES_OF_A_RACE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An attempt that ended; times are seconds of the monotonic clock."""
+
+    job: Job
+    ending: Ending
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """A claimed job that this worker gives up."""
+
+    job: Job
+    begun: bool
+
+
+Entry = Finished | HandedBack
+
+
+class Writer:
+    """Carries endings to the database, one batch after the other."""
+
+    def __init__(
+        self, gateway: Gateway, worker_id: int, delete_jobs: str, on_written: Callable[[], None]
+    ) -> None:
+        self._gateway = gateway
+        self._worker_id = worker_id
+        self._delete_jobs = delete_jobs
+        self._on_written = on_written
+        self._entries: deque[Entry] = deque()
+        self._writing: Sequence[Entry] = ()
+        self._something = asyncio.Event()
+        self._backoff = Backoff()
+        self.lost_leases = 0
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._writing)
+
+    def __contains__(self, job_id: object) -> bool:
+        return any(each.job.id == job_id for each in (*self._entries, *self._writing))
+
+    def add(self, entry: Entry) -> None:
+        """Take an ending over; it will be written soon."""
+        self._entries.append(entry)
+        self._something.set()
+
+    async def run(self) -> None:
+        """Write until cancelled; cancel it only when it is empty, or to give up."""
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            while self._entries:
+                await self._write_next_batch()
+                self._on_written()
+
+    async def _write_next_batch(self) -> None:
+        count = min(len(self._entries), MAX_BATCH)
+        self._writing = [self._entries.popleft() for _ in range(count)]
+        unwritten = await self._write_groups(self._writing)
+        self._writing = ()
+        if not unwritten:
+            self._backoff.reset()
+            return
+        self._entries.extendleft(reversed(unwritten))
+        await asyncio.sleep(self._backoff.next_wait())
+
+    async def _write_groups(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Write entries, those of one kind together. Returns those to be tried again."""
+        unwritten: list[Entry] = []
+        for group in _groups(entries, self._delete_jobs):
+            unwritten += await self._write_group(group)
+        return unwritten
+
+    async def _write_group(self, group: Sequence[Entry]) -> Sequence[Entry]:
+        try:
+            await self._write(group)
+        except _AWAY as exc:
+            if not self._backoff.failing:
+                logger.warning("%d results wait for the database: %s", len(group), exc)
+            return group
+        except Exception as exc:  # whatever it is, the endings must not be lost
+            if len(group) == 1:
+                return [self._after_refusal(group[0], exc)]
+            unwritten: list[Entry] = []
+            for entry in group:
+                unwritten += await self._write_group([entry])
+            return unwritten
+        return ()
+
+    def _after_refusal(self, entry: Entry, exc: Exception) -> Entry:
+        logger.error("the result of job %d could not be written: %r", entry.job.id, exc)
+        if isinstance(exc, InvalidData) and isinstance(entry, Finished) and entry.ending.error:
+            error = {"attempt": entry.job.attempts, "type": "", "traceback": "", "at": None}
+            error["message"] = "the error of this attempt could not be stored"
+            return replace(entry, ending=replace(entry.ending, error=error))
+        return entry
+
+    async def _write(self, group: Sequence[Entry]) -> None:
+        for _ in range(_RETRIES_OF_A_RACE):
+            try:
+                changed = await self._gateway.run_async(
+                    self._flow(group),
+                    transaction=flows.needs_transaction([each.job for each in group]),
+                )
+                break
+            except UniqueViolation:
+                continue  # a twin was deferred meanwhile; the next try sees it
+        else:
+            raise ConnectorException("jobs with the same queueing lock keep appearing")
+        for entry in group:
+            if entry.job.id not in changed:
+                self.lost_leases += 1
+                logger.warning(
+                    "job %d, attempt %d: its result was not written, for this worker no longer"
+                    " holds it",
+                    entry.job.id,
+                    entry.job.attempts,
+                    extra={"action": "lost_lease", "job_id": entry.job.id},
+                )
+
+    def _flow(self, group: Sequence[Entry]) -> Flow[set[int]]:
+        sql, worker_id = self._gateway.sql, self._worker_id
+        handed_back = [each for each in group if isinstance(each, HandedBack)]
+        if handed_back:
+            unstarted = [flows.Unstarted(each.job, each.begun) for each in handed_back]
+            return flows.hand_back(sql, unstarted, worker_id=worker_id)
+        now = time.monotonic()
+        ended = [_aged(each, now) for each in group if isinstance(each, Finished)]
+        if ended[0].ending.status is Status.TODO:
+            return flows.retry_job(sql, ended[0], worker_id=worker_id, dumps=json_codec.dumps)
+        if _is_deleted(ended[0].ending, self._delete_jobs):
+            return flows.delete_finished(sql, ended, worker_id=worker_id)
+        return flows.finish_jobs(sql, ended, worker_id=worker_id, dumps=json_codec.dumps)
+
+
+def _aged(finished: Finished, now: float) -> flows.Ended:
+    return flows.Ended(
+        finished.job,
+        finished.ending,
+        began_us=int((now - finished.began) * 1e6),
+        ended_us=int((now - finished.ended) * 1e6),
+    )
+
+
+def _is_deleted(ending: Ending, delete_jobs: str) -> bool:
+    if delete_jobs == "never" or not ending.status.is_final:
+        return False
+    return delete_jobs == "always" or ending.status is Status.SUCCEEDED
+
+
+def _groups(entries: Sequence[Entry], delete_jobs: str) -> list[list[Entry]]:
+    """Entries that one flow writes: by kind, retries one by one, those with a lock apart."""
+    groups: dict[object, list[Entry]] = {}
+    for entry in entries:
+        locked = entry.job.lock is not None
+        key: object
+        if isinstance(entry, HandedBack):
+            key = ("hand back", locked)
+        elif entry.ending.status is Status.TODO:
+            key = ("retry", entry.job.id)
+        else:
+            key = ("finish", locked, _is_deleted(entry.ending, delete_jobs))
+        groups.setdefault(key, []).append(entry)
+    return list(groups.values())
