@@ -48,7 +48,7 @@ from procrastinate import json_codec
 CONTRACT_VERSION = 1
 
 Value: TypeAlias = (
-    None | bool | int | float | str | bytes | datetime | Sequence[int | None] | Sequence[str | None]
+    bool | int | float | str | bytes | datetime | Sequence[int | None] | Sequence[str | None] | None
 )
 Row: TypeAlias = tuple[Any, ...]
 Rows: TypeAlias = Sequence[Row]
@@ -140,7 +140,7 @@ class Connector(abc.ABC):
 
 
 class SyncConnector(Connector):
-    """A connector for synchronous code. Threads may share it; a fork gives the child its own pool."""
+    """A connector for synchronous code. Threads may share it; a forked child gets its own pool."""
 
     @abc.abstractmethod
     def open(self, pool: Any = None) -> None:

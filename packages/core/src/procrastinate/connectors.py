@@ -90,7 +90,7 @@ def class_names() -> list[str]:
 
 
 def _found() -> Mapping[str, list[metadata.EntryPoint]]:
-    """All entry points of the group by name; one distribution found twice on the path counts once."""
+    """All entry points of the group by name; a distribution found twice on the path counts once."""
     found: dict[str, dict[tuple[str, str], metadata.EntryPoint]] = {}
     for each in metadata.entry_points(group=GROUP):
         found.setdefault(each.name, {}).setdefault((_distribution(each)[0], each.value), each)
@@ -131,8 +131,9 @@ def _checked(entry_point: metadata.EntryPoint, loaded: object) -> type[Connector
         upgrade = _distribution(entry_point)[0] if older else "procrastinate"
         raise errors.ConnectorVersionMismatch(
             f"connector {entry_point.name!r} of {_origin(entry_point)} was built for version"
-            f" {contract} of the connector contract, and procrastinate {metadata.version('procrastinate')}"
-            f" has version {CONTRACT_VERSION}: upgrade the package {upgrade}"
+            f" {contract} of the connector contract, and procrastinate"
+            f" {metadata.version('procrastinate')} has version {CONTRACT_VERSION}: upgrade the"
+            f" package {upgrade}"
         )
     return loaded
 

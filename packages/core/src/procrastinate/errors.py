@@ -7,12 +7,12 @@
     │   ├── ConnectorNotInstalled           no package provides this connector
     │   │   ├── ConnectorImportError        ... as met by an import (also ImportError)
     │   │   └── ConnectorAttributeError     ... as met by attribute access (also AttributeError)
-    │   ├── ConnectorBroken                 its package is installed and fails to import (also ImportError)
+    │   ├── ConnectorBroken                 its package fails to import (also ImportError)
     │   ├── ConnectorConflict               two packages claim one connector name
     │   ├── ConnectorVersionMismatch        built for another version of the connector contract
     │   ├── SyncConnectorConfigurationError a worker needs an asynchronous connector
     │   ├── LoadFromPathError               no App at this dotted path
-    │   ├── InvalidOption                   an option's value is out of range, unknown or contradictory
+    │   ├── InvalidOption                   an option is out of range, unknown or contradictory
     │   └── InvalidTimestamp                a naive or impossible date and time
     ├── AppNotOpen                          the app was used before ``open`` or after ``close``
     ├── TaskError                           the task or its arguments are wrong
@@ -23,7 +23,7 @@
     ├── AlreadyEnqueued                     a job with this queueing lock is waiting already
     ├── JobNotFound
     ├── JobAborted                          raised *by* a task to end its job as aborted
-    └── ConnectorException                  the database or the way to it (``sqlstate``, ``constraint``)
+    └── ConnectorException                  the database, or the way to it
         ├── ConnectionFailed                no connection could be made
         ├── PoolTimeout                     every connection of the pool stayed in use
         ├── ConnectionLost                  the connection broke; a statement under way may have run

@@ -133,7 +133,7 @@ class Gateway:
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Run a blocking function in a thread. A cancellation is delivered once the function has ended."""
+    """Run a blocking function in a thread. A cancellation is delivered once it has ended."""
     running = asyncio.ensure_future(asyncio.to_thread(function))
     try:
         return await asyncio.shield(running)

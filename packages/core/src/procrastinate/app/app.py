@@ -21,7 +21,6 @@ from procrastinate.errors import LoadFromPathError
 from procrastinate.gateway import Gateway
 from procrastinate.model import limits
 from procrastinate.model.options import WorkerOptions, worker_options
-from procrastinate.storage import schema as schema_flows
 from procrastinate.worker.worker import Worker
 
 
@@ -142,7 +141,9 @@ class App(Blueprint):
         )
         return JobDeferrer(options, self._gateway)
 
-    def _options_for(self, name_or_task: str | Task[..., ..., Any], allow_unknown: bool) -> JobOptions:
+    def _options_for(
+        self, name_or_task: str | Task[..., ..., Any], allow_unknown: bool
+    ) -> JobOptions:
         name = name_or_task.name if isinstance(name_or_task, Task) else name_or_task
         definition = self._registry.get(limits.check_name("task name", name))
         if definition is not None:
@@ -275,7 +276,9 @@ def app_from_path(path: str) -> App:
     """Return the App at a dotted path. Raises `LoadFromPathError`."""
     module_name, _, attribute = path.replace(":", ".").rpartition(".")
     if not module_name:
-        raise LoadFromPathError(f"{path!r} is no dotted path to an App, such as 'package.module.app'")
+        raise LoadFromPathError(
+            f"{path!r} is no dotted path to an App, such as 'package.module.app'"
+        )
     try:
         module = importlib.import_module(module_name)
     except Exception as exc:

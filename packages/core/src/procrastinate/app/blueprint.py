@@ -33,7 +33,7 @@ class Blueprint:
         return _Tasks(self._registry, self)
 
     @overload
-    def task(self, func: Callable[P, R], /) -> Task[P, P, R]: ...
+    def task(self, func: Callable[P, R]) -> Task[P, P, R]: ...
 
     @overload
     def task(
@@ -68,7 +68,6 @@ class Blueprint:
     def task(
         self,
         func: Callable[..., Any] | None = None,
-        /,
         *,
         name: str | None = None,
         aliases: Iterable[str] | None = None,
@@ -79,7 +78,7 @@ class Blueprint:
         lock: str | None = None,
         queueing_lock: str | None = None,
     ) -> Any:
-        """Register a function, plain or ``async def``, as a task: ``@app.task`` or ``@app.task(...)``.
+        """Register a function, plain or ``async def``, as a task; with or without parentheses.
 
         ``name`` is by default the function's module and qualified name. ``retry``: False, True
         (without end), a number of retries, or a strategy. ``pass_context`` gives the function a

@@ -109,7 +109,9 @@ def _checked_delay(delay: timedelta) -> timedelta:
 
 def _names_checked(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
-        raise InvalidArguments(f"a task's arguments are a mapping of names to values, not {kwargs!r}")
+        raise InvalidArguments(
+            f"a task's arguments are a mapping of names to values, not {kwargs!r}"
+        )
     return kwargs
 
 
@@ -126,7 +128,9 @@ def new_job(options: JobOptions, kwargs: Mapping[str, Any], connector: Connector
         queueing_lock=options.queueing_lock,
         args=_json_text(options.task_name, arguments, connector),
         scheduled_at=options.schedule_at,
-        schedule_in_us=options.schedule_in and limits.microseconds(options.schedule_in),
+        schedule_in_us=(
+            None if options.schedule_in is None else limits.microseconds(options.schedule_in)
+        ),
     )
 
 

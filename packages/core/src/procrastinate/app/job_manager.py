@@ -177,7 +177,7 @@ class JobManager:
         lock: str | None = None,
         connection: Any = None,
     ) -> bool:
-        """Make a failed, cancelled, aborted or waiting job due: at once, or at ``retry_at`` (aware).
+        """Make a failed, cancelled, aborted or waiting job due at ``retry_at`` (aware), or now.
 
         ``priority``, ``queue`` and ``lock`` change it; None leaves them. Returns False for a job
         that is unknown, runs, or has succeeded. Raises `AlreadyEnqueued` when a job with the

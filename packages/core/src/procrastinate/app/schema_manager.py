@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from procrastinate.drive import Flow
 from procrastinate.errors import SchemaNotApplied
 from procrastinate.gateway import Gateway
 from procrastinate.storage import schema as flows
 
 
 class SchemaManager:
-    """The schema of one app's database. Every method is safe when many processes call it at once."""
+    """The schema of one app's database. Many processes may call any of this at once."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -73,7 +74,7 @@ class SchemaManager:
         """Return the folder of the migrations, numbered SQL files."""
         return Path(flows.__file__).parent / "migrations"
 
-    def _migrate(self, *, create: bool) -> flows.Flow[list[flows.Migration]]:
+    def _migrate(self, *, create: bool) -> Flow[list[flows.Migration]]:
         return flows.migrate(self._gateway.sql, create=create)
 
 

@@ -1,4 +1,4 @@
-"""`AiopgConnector`, from the package that is installed for the connector name ``aiopg``."""
+"""`AiopgConnector`, from the package installed for the connector ``aiopg``."""
 
 from __future__ import annotations
 

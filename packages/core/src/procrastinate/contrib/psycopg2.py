@@ -1,4 +1,4 @@
-"""`Psycopg2Connector`, from the package that is installed for the connector name ``psycopg2``."""
+"""`Psycopg2Connector`, from the package installed for the connector ``psycopg2``."""
 
 from __future__ import annotations
 

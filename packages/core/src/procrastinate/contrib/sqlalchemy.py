@@ -1,4 +1,4 @@
-"""`SQLAlchemyPsycopg2Connector`, from the package that is installed for the connector name ``sqlalchemy``."""
+"""`SQLAlchemyPsycopg2Connector`, from the package installed for the connector ``sqlalchemy``."""
 
 from __future__ import annotations
 

@@ -102,7 +102,9 @@ class Job:
     @property
     def call_string(self) -> str:
         """The job as the call that it stands for, with long arguments cut: for people and logs."""
-        arguments = ", ".join(f"{key}={_shortened(value)}" for key, value in self.task_kwargs.items())
+        arguments = ", ".join(
+            f"{key}={_shortened(value)}" for key, value in self.task_kwargs.items()
+        )
         return f"{self.task_name}[{self.id}]({arguments})"
 
 

@@ -39,9 +39,11 @@ class WorkerOptions:
         5.0, "seconds between looks for running jobs that are to be aborted"
     )
     shutdown_graceful_timeout: float | None = _option(
-        None, "seconds that running jobs may take to end once the worker stops; None: for ever"
+        None, "seconds that running jobs may take to end once the worker stops; by default for ever"
     )
-    delete_jobs: str = _option("never", "which jobs to delete when they end: never, successful, always")
+    delete_jobs: str = _option(
+        "never", "which jobs to delete when they end: never, successful, always"
+    )
     update_heartbeat_interval: float = _option(10, "seconds between signs of life")
     stalled_worker_timeout: float = _option(
         30, "seconds without a sign of life after which a worker is taken for dead"
@@ -76,7 +78,9 @@ class WorkerOptions:
                 " worker would be taken for dead"
             )
         if self.additional_context is not None and not isinstance(self.additional_context, Mapping):
-            raise InvalidOption(f"additional_context must be a dict, not {self.additional_context!r}")
+            raise InvalidOption(
+                f"additional_context must be a dict, not {self.additional_context!r}"
+            )
 
 
 def worker_options(**given: Any) -> WorkerOptions:
@@ -93,7 +97,9 @@ def worker_options(**given: Any) -> WorkerOptions:
     known = {each.name for each in dataclasses.fields(WorkerOptions)}
     for name in given:
         if name not in known:
-            raise InvalidOption(f"a worker has no option {name!r} (known: {', '.join(sorted(known))})")
+            raise InvalidOption(
+                f"a worker has no option {name!r} (known: {', '.join(sorted(known))})"
+            )
     return WorkerOptions(**given)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from procrastinate.errors import JobAborted
@@ -53,7 +53,7 @@ def ending_of(
     if isinstance(exception, JobAborted) or abort_requested:
         return Ending(Status.ABORTED, error=error)
     try:
-        retry = strategy and strategy.get_retry_decision(exception=exception, job=job)
+        retry = _retry_decision(strategy, exception, job)
     except Exception as broken:  # a strategy of the user's own must not lose the job
         error["retry_error"] = describe(broken, attempt=job.attempts, now=now)
         return Ending(Status.FAILED, error=error)
@@ -62,11 +62,17 @@ def ending_of(
     return Ending(Status.TODO, retry=retry, error=error)
 
 
+def _retry_decision(
+    strategy: BaseRetryStrategy | None, exception: BaseException, job: Job
+) -> RetryDecision | None:
+    return None if strategy is None else strategy.get_retry_decision(exception=exception, job=job)
+
+
 def describe(exception: BaseException, *, attempt: int, now: datetime) -> dict[str, Any]:
     """Return a failed attempt's exception as JSON data, its texts capped (in characters)."""
     return {
         "attempt": attempt,
-        "at": now.astimezone(timezone.utc).isoformat(),
+        "at": now.astimezone(UTC).isoformat(),
         "type": f"{type(exception).__module__}.{type(exception).__qualname__}",
         "message": _storable(_message_of(exception), MESSAGE_CHARACTERS),
         "traceback": _storable(_traceback_of(exception), TRACEBACK_CHARACTERS),

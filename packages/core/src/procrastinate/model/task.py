@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from procrastinate.errors import InvalidArguments, InvalidOption, TaskAlreadyRegistered, TaskNotFound
+from procrastinate.errors import (
+    InvalidArguments,
+    InvalidOption,
+    TaskAlreadyRegistered,
+    TaskNotFound,
+)
 from procrastinate.model import limits
 from procrastinate.model.retry import BaseRetryStrategy
 

@@ -24,14 +24,27 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a claim brought: the jobs, in order, and how many others it had to park.
+    """What a claim brought: the jobs, in order, and what it saw on the way.
 
-    ``unreadable`` maps a job's id to the error of ``json_loads``: such a job has no arguments.
+    ``parked`` counts the jobs that it put aside because of their locks, ``undecided`` those that
+    another transaction was just deciding about. ``unreadable`` maps a job's id to the error of
+    ``json_loads``: such a job has no arguments. ``suspects`` are jobs that have lost a worker.
     """
 
     jobs: list[Job]
-    parked: int
+    parked: int = 0
+    undecided: int = 0
     unreadable: dict[int, Exception] = field(default_factory=dict)
+    suspects: frozenset[int] = frozenset()
+
+    def __add__(self, later: Claim) -> Claim:
+        return Claim(
+            self.jobs + later.jobs,
+            self.parked + later.parked,
+            later.undecided,
+            {**self.unreadable, **later.unreadable},
+            self.suspects | later.suspects,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +93,11 @@ def claim_marked(
 
 def _claim_from(rows: Rows, loads: Loads) -> Claim:
     unreadable: dict[int, Exception] = {}
-    jobs = [_readable(row[1:], loads, unreadable) for row in rows if row[1] is not None]
-    parked: int = rows[0][0]
-    return Claim(jobs, parked, unreadable)
+    parked, undecided, *_ = rows[0]
+    claimed = [row for row in rows if row[3] is not None]
+    jobs = [_readable(row[3:], loads, unreadable) for row in claimed]
+    suspects = frozenset(row[3] for row in claimed if row[2])
+    return Claim(jobs, parked, undecided, unreadable, suspects)
 
 
 def _readable(row: Row, loads: Loads, unreadable: dict[int, Exception]) -> Job:

@@ -54,7 +54,9 @@ def _defer_some(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
         "locks": [job.lock for job in jobs],
         "queueing_locks": [job.queueing_lock for job in jobs],
         "args": [job.args for job in jobs],
-        "scheduled_ats": [job.scheduled_at and job.scheduled_at.isoformat() for job in jobs],
+        "scheduled_ats": [
+            None if job.scheduled_at is None else job.scheduled_at.isoformat() for job in jobs
+        ],
         "schedule_in_us": [job.schedule_in_us for job in jobs],
     }
     try:

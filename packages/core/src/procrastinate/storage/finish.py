@@ -53,9 +53,7 @@ def finish_jobs(
     return (yield from _released(sql, rows, [each.job for each in ended]))
 
 
-def delete_finished(
-    sql: Statements, ended: Sequence[Ended], *, worker_id: int
-) -> Flow[set[int]]:
+def delete_finished(sql: Statements, ended: Sequence[Ended], *, worker_id: int) -> Flow[set[int]]:
     """Remove jobs that ended."""
     rows = yield sql(
         "delete_finished",
@@ -91,10 +89,8 @@ def retry_job(sql: Statements, ended: Ended, *, worker_id: int, dumps: Dumps) ->
     return (yield from _released(sql, rows, [ended.job]))
 
 
-def hand_back(
-    sql: Statements, unstarted: Sequence[Unstarted], *, worker_id: int
-) -> Flow[set[int]]:
-    """Return claimed jobs to the queue: untouched, or with their attempt counted if it had begun."""
+def hand_back(sql: Statements, unstarted: Sequence[Unstarted], *, worker_id: int) -> Flow[set[int]]:
+    """Return claimed jobs to the queue: untouched, unless their attempt had begun."""
     rows = yield sql(
         "hand_back",
         ids=[each.job.id for each in unstarted],
@@ -122,7 +118,9 @@ def release_locks(sql: Statements, job_ids: Sequence[int]) -> Flow[None]:
     yield from pass_on_locks(sql, [row[0] for row in rows])
 
 
-def _released(sql: Statements, rows: Sequence[tuple[Any, ...]], jobs: Sequence[Job]) -> Flow[set[int]]:
+def _released(
+    sql: Statements, rows: Sequence[tuple[Any, ...]], jobs: Sequence[Job]
+) -> Flow[set[int]]:
     changed = {int(row[0]) for row in rows}
     holders = [job.id for job in jobs if job.lock is not None and job.id in changed]
     if holders:
@@ -132,5 +130,3 @@ def _released(sql: Statements, rows: Sequence[tuple[Any, ...]], jobs: Sequence[J
 
 def _error_text(ended: Ended, dumps: Dumps) -> str | None:
     return None if ended.ending.error is None else dumps(ended.ending.error)
-
-

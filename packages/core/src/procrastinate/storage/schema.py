@@ -74,7 +74,9 @@ def schema_state(sql: Statements) -> Flow[SchemaState]:
     if not rows[0][0]:
         return SchemaState(exists=False)
     rows = yield sql("list_migrations")
-    return SchemaState(True, tuple(row[0] for row in rows), max((row[1] for row in rows), default=0))
+    return SchemaState(
+        True, tuple(row[0] for row in rows), max((row[1] for row in rows), default=0)
+    )
 
 
 def problem_with(state: SchemaState) -> SchemaError | None:
@@ -87,7 +89,8 @@ def problem_with(state: SchemaState) -> SchemaError | None:
     missing = [m.version for m in migrations() if m.version not in state.versions]
     if missing:
         return SchemaOutdated(
-            f"the database lacks the migrations {_list(missing)}: run `procrastinate schema --migrate`"
+            f"the database lacks the migrations {_list(missing)}:"
+            " run `procrastinate schema --migrate`"
         )
     if state.compatible_from > latest_version():
         return SchemaTooNew(

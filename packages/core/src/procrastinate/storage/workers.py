@@ -42,8 +42,9 @@ def heartbeat(sql: Statements, worker_id: int, name: str) -> Flow[bool]:
 def recover_jobs(sql: Statements, *, timeout_us: int, crash_limit: int) -> Flow[list[Recovered]]:
     """Send the jobs of dead workers back to the queue. Needs a transaction.
 
-    Batches of `RECOVERED_AT_ONCE`, one job at a time where a twin with the same queueing lock
-    appeared in the meantime; call it again until it returns fewer.
+    Takes up to `RECOVERED_AT_ONCE`; call it again until it returns fewer. A twin with the same
+    queueing lock that is committed meanwhile raises `UniqueViolation`, and nothing is changed: the
+    next call sees the twin.
     """
     rows = yield sql(
         "recover_jobs", timeout_us=timeout_us, crash_limit=crash_limit, limit=RECOVERED_AT_ONCE

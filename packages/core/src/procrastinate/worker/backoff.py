@@ -21,7 +21,7 @@ class Backoff:
 
     def next_wait(self) -> float:
         """Note a failure and return the seconds to wait before the next try."""
-        wait = min(LONGEST, FIRST * 2**min(self._failures, 10))
+        wait: float = min(LONGEST, FIRST * 2.0 ** min(self._failures, 10))
         self._failures += 1
         return wait * random.uniform(0.5, 1.0)
 

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
+from collections.abc import Callable, Container, Iterable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from procrastinate.errors import InvalidArguments, TaskNotFound
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("procrastinate.worker")
 
 PATIENCE = 1.0  # seconds that a job claimed ahead may wait before it is handed back
+MAX_CLAIM = 500  # jobs in one claim
 MAX_UNWRITTEN = 2_000  # endings that may wait for the database before no more jobs are claimed
 
 
@@ -54,6 +55,7 @@ class Crew:
         self._threads = TaskThreads(options.concurrency, worker_name)
         self._running: dict[int, Attempt] = {}
         self._waiting: deque[tuple[Job, float]] = deque()
+        self._cautious = False
         self.prefetch = Prefetch(options.concurrency)
 
     def __contains__(self, job_id: object) -> bool:
@@ -77,14 +79,19 @@ class Crew:
         if len(self._writer) > MAX_UNWRITTEN:
             return 0
         free = self._concurrency - len(self._running)
-        ahead = self.prefetch.size
+        ahead = 0 if self._cautious else self.prefetch.size
         if len(self._waiting) > ahead // 2 or (free <= 0 and ahead == 0):
             return 0
-        return max(0, free + ahead - len(self._waiting))
+        return max(0, min(MAX_CLAIM, free + ahead - len(self._waiting)))
 
     def take(self, claim: Claim) -> None:
-        """Take over claimed jobs, in order; those beyond the free slots wait."""
+        """Take over claimed jobs, in order; those beyond the free slots wait.
+
+        But a job that has lost a worker before never waits claimed: if a job that runs kills this
+        worker too, only those that ran beside it shall be counted as suspects once more.
+        """
         now = time.monotonic()
+        self._cautious = bool(claim.suspects)
         for job in claim.jobs:
             broken = claim.unreadable.get(job.id)
             if broken is None:
@@ -92,6 +99,8 @@ class Crew:
             else:
                 self._fail(job, InvalidArguments(f"json_loads failed: {broken!r}"))
         self._fill_slots()
+        if self._cautious and self._waiting:
+            self._give_back_suspects(claim.suspects)
 
     def give_back_waiting(self, *, older_than: float = 0.0) -> None:
         """Hand back jobs that have waited for a slot for so many seconds."""
@@ -100,8 +109,14 @@ class Crew:
             job, _ = self._waiting.pop()
             self._writer.add(HandedBack(job, begun=False))
 
+    def _give_back_suspects(self, suspects: Container[int]) -> None:
+        for job, _ in self._waiting:
+            if job.id in suspects:
+                self._writer.add(HandedBack(job, begun=False))
+        self._waiting = deque(each for each in self._waiting if each[0].id not in suspects)
+
     def give_back_impatient(self) -> None:
-        """Hand back what was claimed ahead, if it has to wait too long: a long job is in the way."""
+        """Hand back what was claimed ahead, if a long job makes it wait too long."""
         if self._waiting and time.monotonic() - self._waiting[0][1] >= PATIENCE:
             logger.debug("handing back %d jobs claimed ahead", len(self._waiting))
             self.prefetch.job_took(PATIENCE)
@@ -173,7 +188,7 @@ class Crew:
                 exception,
                 strategy=attempt.definition.retry,
                 abort_requested=attempt.abort_reason is AbortReason.USER_REQUEST,
-                now=datetime.now(timezone.utc),
+                now=datetime.now(UTC),
             )
             self._writer.add(Finished(attempt.job, ending, attempt.began, ended))
             if exception is not None:
@@ -188,7 +203,7 @@ class Crew:
             exception,
             strategy=None,
             abort_requested=False,
-            now=datetime.now(timezone.utc),
+            now=datetime.now(UTC),
         )
         _log_ending(job, ending, exception)
         self._writer.add(Finished(job, ending, now, now))

@@ -9,7 +9,8 @@ Rules
    jobs that can start.
 3. Scheduled jobs are promoted when the next one is due, when a notification says that one was added
    for the next minute, and at least every `LOOK_AT_SCHEDULE_EVERY` seconds.
-4. After a claim whose answer was lost, the database is asked which jobs it gave us; those nobody
+4. A claim that met jobs which another transaction was just deciding about looks again soon.
+5. After a claim whose answer was lost, the database is asked which jobs it gave us; those nobody
    here knows are handed back.
 """
 
@@ -27,7 +28,7 @@ from procrastinate.storage.finish import Unstarted, hand_back, needs_transaction
 
 FULL_SCAN_EVERY = 1.0  # seconds
 LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within 60
-MAX_CLAIM = 500  # jobs in one claim
+LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds: a transaction of another worker's
 
 
 class Fetcher:
@@ -48,6 +49,7 @@ class Fetcher:
         self._full_scan_due = 0.0
         self._schedule_due = 0.0
         self._answer_lost = False
+        self._undecided = False
 
     def serves(self, queue: str) -> bool:
         """Whether this worker works on a queue."""
@@ -67,9 +69,10 @@ class Fetcher:
         self._full_scan_due = self._schedule_due = 0.0
 
     @property
-    def seconds_to_schedule(self) -> float:
-        """How long until the schedule must be looked at."""
-        return max(0.0, self._schedule_due - self._clock())
+    def seconds_to_next_look(self) -> float:
+        """How long to wait at the most: for the schedule, or for others to decide about jobs."""
+        to_schedule = max(0.0, self._schedule_due - self._clock())
+        return min(to_schedule, LOOK_AT_UNDECIDED_AFTER) if self._undecided else to_schedule
 
     async def claim(self, limit: int, known: Container[int]) -> Claim:
         """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
@@ -78,19 +81,21 @@ class Fetcher:
                 await self._hand_back_unknown(known)
             if self._clock() >= self._schedule_due:
                 await self._promote()
-            return await self._claim(min(limit, MAX_CLAIM))
+            found = await self._claim(limit)
+            self._undecided = found.undecided > 0
+            return found
         except ConnectorException:
             self._answer_lost = True
             self.look_at_everything()
             raise
 
     async def _claim(self, limit: int) -> Claim:
-        found = Claim([], 0)
+        found = Claim([])
         if self._marks and self._clock() < self._full_scan_due:
             found = await self._claim_marked(limit)
         while len(found.jobs) < limit:
             more = await self._claim_full(limit - len(found.jobs))
-            found = _joined(found, more)
+            found += more
             if not more.parked:
                 break
         return found
@@ -115,7 +120,7 @@ class Fetcher:
         self._full_scan_due = self._clock() + FULL_SCAN_EVERY
         if not queues:
             self._marks = {}
-            return Claim([], 0)
+            return Claim([])
         found = await self._gateway.run_async(
             flows.claim_full(
                 self._gateway.sql,
@@ -153,14 +158,6 @@ class Fetcher:
                 transaction=needs_transaction(unknown),
             )
         self._answer_lost = False
-
-
-def _joined(first: Claim, second: Claim) -> Claim:
-    return Claim(
-        first.jobs + second.jobs,
-        first.parked + second.parked,
-        {**first.unreadable, **second.unreadable},
-    )
 
 
 def _marks_of(jobs: Sequence[Job]) -> dict[str, Mark]:

@@ -145,13 +145,22 @@ class Housekeeping:
 
 
 def _log_recovered(recovered: list[flows.Recovered]) -> None:
+    """Say in one line what was taken over, and name each job that goes no further."""
+    if not recovered:
+        return
+    again = [each for each in recovered if each.status is Status.TODO]
+    logger.warning(
+        "%d jobs lost their worker; %d of them go back to the queue",
+        len(recovered),
+        len(again),
+        extra={"action": "recover", "job_ids": [each.job_id for each in recovered]},
+    )
     for each in recovered:
-        level = logging.ERROR if each.status is Status.FAILED else logging.WARNING
-        logger.log(
-            level,
-            "job %d (%s) lost its worker and is now %s",
-            each.job_id,
-            each.task_name,
-            each.status.value,
-            extra={"action": "recover", "job_id": each.job_id},
-        )
+        if each.status is not Status.TODO:
+            logger.error(
+                "job %d (%s) lost its worker and is now %s: see its errors",
+                each.job_id,
+                each.task_name,
+                each.status.value,
+                extra={"action": "recover", "job_id": each.job_id},
+            )

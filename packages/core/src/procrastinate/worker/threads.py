@@ -28,7 +28,7 @@ class TaskThreads:
         self._busy = 0
 
     def call(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Run a function in a thread, in a copy of the current context; on the loop's thread only."""
+        """Run a function in a thread, in a copy of the context; for the loop's thread only."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         context = contextvars.copy_context()

@@ -2,8 +2,8 @@
 
 Rules
 
-1. One fetch loop for all slots. It claims as many jobs as there are slots free, and some ahead while
-   jobs are short (`procrastinate.model.prefetch`).
+1. One fetch loop for all slots. It claims as many jobs as there are slots free, and some ahead
+   while jobs are short (`procrastinate.model.prefetch`).
 2. Connections: one to fetch, one to write, one to listen, and one for housekeeping, whatever the
    concurrency.
 3. Nothing but a request to stop ends the loop. While the database is away, running jobs run on,
@@ -115,7 +115,11 @@ class Worker:
 
     def _set_up(self) -> None:
         self._writer = Writer(
-            self._gateway, self._worker_id, self._options.delete_jobs, on_written=self._job_ended
+            self._gateway,
+            self._worker_id,
+            self._options.delete_jobs,
+            on_written=self._job_ended,
+            on_requeued=self._look_at_everything,
         )
         self._crew = Crew(
             app=self._app,
@@ -127,13 +131,17 @@ class Worker:
         )
         self._fetcher = Fetcher(self._gateway, self._worker_id, self._options.queues)
         loop = asyncio.get_running_loop()
+
+        def abort(ids: set[int]) -> None:
+            loop.call_soon_threadsafe(self._crew.abort, ids)
+
         self._housekeeping = Housekeeping(
             self._connector.sync_connector(),
             self._gateway.sql,
             self._worker_id,
             self.name,
             self._options,
-            on_aborts=lambda ids: loop.call_soon_threadsafe(self._crew.abort, ids) and None,
+            on_aborts=abort,
             seconds_since_loop_turned=lambda: time.monotonic() - self._loop_turned,
         )
 
@@ -174,7 +182,7 @@ class Worker:
         return not (self._options.wait or found or self._crew.busy or len(self._writer))
 
     def _seconds_to_next_look(self) -> float:
-        return min(self._options.fetch_job_polling_interval, self._fetcher.seconds_to_schedule)
+        return min(self._options.fetch_job_polling_interval, self._fetcher.seconds_to_next_look)
 
     async def _sleep(self, room: int) -> None:
         """Wait for a slot, a notification, a written ending, or the time of the next look."""

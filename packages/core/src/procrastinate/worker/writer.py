@@ -3,7 +3,7 @@
 Rules
 
 1. Whatever has ended while one write was under way goes into the next one. The first goes at once.
-2. Nothing is dropped: while the database is away, endings wait here and are written when it is back.
+2. Nothing is dropped: while the database is away, endings wait here until it is back.
 3. Every write is fenced by (worker, attempt). A job that does not match was taken from this worker;
    that is logged and counted, never raised.
 4. A batch that the server refuses is written one by one, so that one bad ending spoils no other.
@@ -66,12 +66,19 @@ class Writer:
     """Carries endings to the database, one batch after the other."""
 
     def __init__(
-        self, gateway: Gateway, worker_id: int, delete_jobs: str, on_written: Callable[[], None]
+        self,
+        gateway: Gateway,
+        worker_id: int,
+        delete_jobs: str,
+        *,
+        on_written: Callable[[], None],
+        on_requeued: Callable[[], None],
     ) -> None:
         self._gateway = gateway
         self._worker_id = worker_id
         self._delete_jobs = delete_jobs
         self._on_written = on_written
+        self._on_requeued = on_requeued
         self._entries: deque[Entry] = deque()
         self._writing: Sequence[Entry] = ()
         self._something = asyncio.Event()
@@ -152,6 +159,8 @@ class Writer:
                 continue  # a twin was deferred meanwhile; the next try sees it
         else:
             raise ConnectorException("jobs with the same queueing lock keep appearing")
+        if isinstance(group[0], Finished) and group[0].ending.status is Status.TODO:
+            self._on_requeued()  # it may be due before this worker's next look
         for entry in group:
             if entry.job.id not in changed:
                 self.lost_leases += 1

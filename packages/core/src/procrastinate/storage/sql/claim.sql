@@ -89,10 +89,13 @@ acquired as (
 ),
 holder as materialized (
     -- Locked against a release until this claim commits: the releaser then sees what is parked.
+    -- Only after the locks above were taken (hence the count): claims and releases that wait for
+    -- each other always wait in the same order.
     select held.lock
     from {schema}.procrastinate_locks as held
     where held.partition = 0
         and held.lock = any(array(select candidate.lock from candidate where lock is not null))
+        and (select count(*) from acquired) >= 0
     order by held.lock
     for key share
 ),
@@ -116,7 +119,8 @@ claimed as (
     set status = 'doing',
         worker_id = %(worker_id)s::bigint,
         attempts = job.attempts + 1,
-        started_at = statement_timestamp()
+        started_at = statement_timestamp(),
+        finished_at = null
     where job.partition = 0 and job.id = any(array(
         select candidate.id from candidate where candidate.lock is null
         union all
@@ -124,13 +128,21 @@ claimed as (
     ))
     returning job.*
 )
-select (select count(*) from parked)::integer as parked, {>job_columns}
+select
+    (select count(*) from parked)::integer as parked,
+    (
+        (select count(*) from candidate) - (select count(*) from parked)
+        - (select count(*) from claimed)
+    )::integer as undecided,
+    job.crashes,
+    {>job_columns}
 from (select set_config('synchronous_commit', 'off', true)) as setting
 left join claimed as job on true
 order by job.priority desc, job.id
 
 -- name: claim_full :many
--- Returns (parked, job...) for each claimed job, or one row with no job.
+-- Returns (parked, undecided, crashes, job...) for each claimed job, or one row with no job.
+-- `undecided` counts the candidates that another transaction was just deciding about.
 with {>claim scan=scan_full}
 
 -- name: claim_marked :many

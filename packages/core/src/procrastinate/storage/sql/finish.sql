@@ -45,50 +45,84 @@ with plan as materialized (
                 and twin.status = 'todo'
             where job.id = %(id)s::bigint and job.partition = 0
         ) as superseded
+),
+retried as (
+    update {schema}.procrastinate_jobs as job
+    set status = case when plan.superseded then 'cancelled' else 'todo' end
+            ::{schema}.procrastinate_job_status,
+        hold = case when not plan.superseded and plan.due > statement_timestamp()
+            then 'schedule'::{schema}.procrastinate_hold end,
+        scheduled_at = plan.due,
+        worker_id = case when plan.superseded then job.worker_id end,
+        started_at = statement_timestamp() - %(began_us)s::bigint * interval '1 microsecond',
+        finished_at = statement_timestamp() - %(ended_us)s::bigint * interval '1 microsecond',
+        priority = coalesce(%(priority)s::integer, job.priority),
+        queue_name = coalesce(%(queue_name)s::text, job.queue_name),
+        lock = coalesce(%(lock)s::text, job.lock),
+        errors = case when %(error)s::text is null then job.errors
+            else coalesce(job.errors, '[]') || %(error)s::jsonb end
+    from plan
+    where job.partition = 0 and job.id = %(id)s::bigint
+        and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+        and job.attempts = %(attempt)s::integer
+    returning job.id, job.status, job.hold, job.queue_name
 )
-update {schema}.procrastinate_jobs as job
-set status = case when plan.superseded then 'cancelled' else 'todo' end
-        ::{schema}.procrastinate_job_status,
-    hold = case when not plan.superseded and plan.due > statement_timestamp()
-        then 'schedule'::{schema}.procrastinate_hold end,
-    scheduled_at = plan.due,
-    worker_id = case when plan.superseded then job.worker_id end,
-    started_at = statement_timestamp() - %(began_us)s::bigint * interval '1 microsecond',
-    finished_at = statement_timestamp() - %(ended_us)s::bigint * interval '1 microsecond',
-    priority = coalesce(%(priority)s::integer, job.priority),
-    queue_name = coalesce(%(queue_name)s::text, job.queue_name),
-    lock = coalesce(%(lock)s::text, job.lock),
-    errors = case when %(error)s::text is null then job.errors
-        else coalesce(job.errors, '[]') || %(error)s::jsonb end
-from plan
-where job.partition = 0 and job.id = %(id)s::bigint
-    and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
-    and job.attempts = %(attempt)s::integer
-returning job.id
+select
+    retried.id,
+    case when retried.status = 'todo' and retried.hold is null
+        then pg_notify('procrastinate_jobs', retried.queue_name)::text end
+from retried
 
 -- name: hand_back :many
 -- Returns claimed jobs to the queue. `begun` says for each whether its attempt had begun; one that
--- had not is given back untouched.
-update {schema}.procrastinate_jobs as job
-set status = case when superseded.id is null then 'todo' else 'cancelled' end
-        ::{schema}.procrastinate_job_status,
-    worker_id = null,
-    started_at = case when unstarted.begun then job.started_at end,
-    attempts = job.attempts - case when unstarted.begun then 0 else 1 end
-from unnest(%(ids)s::bigint[], %(attempts)s::integer[], %(begun)s::integer[]::boolean[])
-    as unstarted(id, attempt, begun)
-left join lateral (
-    select held.id
-    from {schema}.procrastinate_jobs as held
-    join {schema}.procrastinate_jobs as twin
-        on twin.queueing_lock = held.queueing_lock and twin.partition = 0 and twin.status = 'todo'
-    where held.id = unstarted.id and held.partition = 0
-    limit 1
-) as superseded on true
-where job.partition = 0 and job.id = unstarted.id
-    and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
-    and job.attempts = unstarted.attempt
-returning job.id
+-- had not is given back untouched. Where a job with the same queueing lock is waiting, or comes
+-- before it in this batch, that one will do the work, and this one ends as cancelled.
+with held as materialized (
+    select job.id, job.queueing_lock, unstarted.begun
+    from unnest(%(ids)s::bigint[], %(attempts)s::integer[], %(begun)s::integer[]::boolean[])
+        as unstarted(id, attempt, begun)
+    join {schema}.procrastinate_jobs as job on job.id = unstarted.id
+    where job.partition = 0 and job.id = any(%(ids)s::bigint[])
+        and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+        and job.attempts = unstarted.attempt
+    for update of job
+),
+verdict as materialized (
+    select
+        held.id,
+        held.begun,
+        held.queueing_lock is not null and (
+            exists (
+                select from {schema}.procrastinate_jobs as twin
+                where twin.queueing_lock = held.queueing_lock and twin.partition = 0
+                    and twin.status = 'todo'
+            )
+            or exists (
+                select from held as sibling
+                where sibling.queueing_lock = held.queueing_lock and sibling.id < held.id
+            )
+        ) as superseded
+    from held
+),
+handed_back as (
+    update {schema}.procrastinate_jobs as job
+    set status = case when verdict.superseded then 'cancelled' else 'todo' end
+            ::{schema}.procrastinate_job_status,
+        worker_id = null,
+        started_at = case when verdict.begun then job.started_at end,
+        finished_at = case when verdict.superseded then statement_timestamp() end,
+        attempts = job.attempts - case when verdict.begun then 0 else 1 end
+    from verdict
+    where job.partition = 0 and job.id = verdict.id
+    returning job.id, job.status, job.queue_name
+),
+woken as materialized (
+    select pg_notify('procrastinate_jobs', handed_back.queue_name)
+    from handed_back
+    where handed_back.status = 'todo'
+    group by handed_back.queue_name
+)
+select handed_back.id from handed_back, (select count(*) from woken) as woken
 
 -- name: release_locks :many
 -- Gives up the locks of jobs that are no longer running. Returns the locks. Must be followed, in

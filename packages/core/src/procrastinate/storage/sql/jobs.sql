@@ -88,28 +88,42 @@ with asked as (
 select asked.id, pg_notify('procrastinate_aborts', asked.id::text)::text from asked
 
 -- name: retry_jobs_by_hand :many
--- Makes ended or waiting jobs due at a time (null: at once). Returns (id, lock, queue).
-update {schema}.procrastinate_jobs as job
-set status = 'todo',
-    abort_requested = false,
-    crashes = 0,
-    worker_id = null,
-    started_at = null,
-    finished_at = null,
-    scheduled_at = %(retry_at)s::timestamptz,
-    hold = case when %(retry_at)s::timestamptz > statement_timestamp()
-        then 'schedule'::{schema}.procrastinate_hold end,
-    priority = coalesce(%(priority)s::integer, job.priority),
-    queue_name = coalesce(%(queue_name)s::text, job.queue_name),
-    lock = coalesce(%(lock)s::text, job.lock)
-where job.partition = 0 and job.id = any(%(ids)s::bigint[])
-    and job.status in ('todo', 'failed', 'cancelled', 'aborted')
-returning job.id, job.lock, job.queue_name,
+-- Makes ended or waiting jobs due at a time (null: at once). Returns (id, lock it had before).
+with before as materialized (
+    select job.id, job.lock
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.id = any(%(ids)s::bigint[])
+        and job.status in ('todo', 'failed', 'cancelled', 'aborted')
+    order by job.id
+    for update
+),
+retried as (
+    update {schema}.procrastinate_jobs as job
+    set status = 'todo',
+        abort_requested = false,
+        crashes = 0,
+        worker_id = null,
+        started_at = null,
+        finished_at = null,
+        scheduled_at = %(retry_at)s::timestamptz,
+        hold = case when %(retry_at)s::timestamptz > statement_timestamp()
+            then 'schedule'::{schema}.procrastinate_hold end,
+        priority = coalesce(%(priority)s::integer, job.priority),
+        queue_name = coalesce(%(queue_name)s::text, job.queue_name),
+        lock = coalesce(%(lock)s::text, job.lock)
+    from before
+    where job.partition = 0 and job.id = before.id
+    returning job.id, before.lock, job.queue_name, job.hold, job.scheduled_at
+)
+select
+    retried.id,
+    retried.lock,
     case
-        when job.hold is null then pg_notify('procrastinate_jobs', job.queue_name)::text
-        when job.scheduled_at < statement_timestamp() + interval '60 seconds'
-            then pg_notify('procrastinate_schedule', job.queue_name)::text
+        when retried.hold is null then pg_notify('procrastinate_jobs', retried.queue_name)::text
+        when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
+            then pg_notify('procrastinate_schedule', retried.queue_name)::text
     end
+from retried
 
 -- name: delete_old_jobs :one
 -- Deletes up to `limit` jobs that ended more than so many microseconds ago. Returns how many.

@@ -58,6 +58,7 @@ verdict as materialized (
                     select from stalled as sibling
                     where sibling.queueing_lock = stalled.queueing_lock
                         and sibling.id < stalled.id
+                        and sibling.crashes < %(crash_limit)s::integer
                 )
             ) then 'cancelled'
             else 'todo'

@@ -1,0 +1,220 @@
+"""Making aiopg connections.
+
+Rules
+
+1. aiopg watches the socket that it started with. With several hosts, or several addresses of one
+   name, libpq drops that socket for another when the first server refuses or has the wrong
+   ``target_session_attrs``, and aiopg waits for the dead one until its timeout (seen: 5 s of
+   5 s allowed, where psycopg2 takes 7 ms). So libpq's handshake runs in a thread of ours, which
+   asks for the socket's number at each step; that also keeps name resolution off the event loop.
+   aiopg is handed the finished connection through psycopg2's ``connection_factory``.
+2. In asynchronous mode libpq ignores ``connect_timeout``: we apply it. A host that answers nothing
+   at all would use up all of the time, so among several hosts a synchronous connection picks the
+   one to connect to, as libpq's whole logic does with ``connect_timeout`` for each.
+3. A process forked off must not say goodbye to the server over its parent's sockets: there they
+   are replaced by the null device at once, where nothing that it does can be heard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiopg
+import psycopg2
+from psycopg2 import extensions
+
+from procrastinate.errors import ConnectionFailed
+from procrastinate_psycopg2.driver import connect_error, plain_cursor
+
+#: Seconds for one of several hosts to answer, where no ``connect_timeout`` is given.
+_HOST_TIMEOUT = 10
+#: Seconds between two looks at whether anybody still waits for a connection.
+_SLICE = 0.25
+
+
+@dataclass(frozen=True)
+class ConnectOptions:
+    """What a connection is made of: psycopg2's arguments, and aiopg's. ``timeout`` in seconds."""
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float = 60.0
+    on_connect: Callable[[aiopg.Connection], Awaitable[Any]] | None = None
+    aiopg_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+async def connect(options: ConnectOptions) -> aiopg.Connection:
+    """Return a new connection. Raises `ConnectionFailed`."""
+    try:
+        async with asyncio.timeout(options.timeout):
+            raw = await _Handshake(options).connection()
+            connection = await _wrapped(raw, options)
+            if options.on_connect is not None:
+                await _prepared(connection, options.on_connect)
+    except TimeoutError as exc:
+        raise ConnectionFailed(
+            f"cannot connect to PostgreSQL: no answer within {options.timeout:g} seconds"
+        ) from exc
+    except psycopg2.Error as exc:
+        raise connect_error(exc) from exc
+    return connection
+
+
+async def _wrapped(raw: extensions.connection, options: ConnectOptions) -> aiopg.Connection:
+    def finished(dsn: str, async_: int) -> extensions.connection:
+        return raw
+
+    # aiopg waits for something to end before it calls a connection its own.
+    cursor = plain_cursor(raw)
+    cursor.execute("SELECT 1")
+    no_timeout: Any = None
+    connection = await aiopg.connect(
+        "",
+        timeout=no_timeout,
+        connection_factory=finished,
+        cursor_factory=options.arguments.get("cursor_factory"),
+        **options.aiopg_options,
+    )
+    cursor.close()
+    _connections.add(connection)
+    return connection
+
+
+async def _prepared(
+    connection: aiopg.Connection, on_connect: Callable[[aiopg.Connection], Awaitable[Any]]
+) -> None:
+    try:
+        await on_connect(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+class _Handshake:
+    """One connection being made by a thread, for a coroutine that may stop waiting for it."""
+
+    def __init__(self, options: ConnectOptions) -> None:
+        self._arguments = dict(options.arguments)
+        self._deadline = time.monotonic() + options.timeout
+        self._loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[extensions.connection] = self._loop.create_future()
+
+    async def connection(self) -> extensions.connection:
+        threading.Thread(target=self._run, name="procrastinate-connect", daemon=True).start()
+        return await self._outcome
+
+    def _run(self) -> None:
+        raw, error = None, None
+        try:
+            raw = self._connected()
+        except Exception as exc:
+            error = exc
+        try:
+            self._loop.call_soon_threadsafe(self._settle, raw, error)
+        except RuntimeError:  # the event loop has ended
+            _close(raw)
+
+    def _settle(self, raw: extensions.connection | None, error: Exception | None) -> None:
+        if self._outcome.done():
+            _close(raw)
+        elif raw is not None:
+            self._outcome.set_result(raw)
+        else:
+            self._outcome.set_exception(error or ConnectionFailed("cannot connect to PostgreSQL"))
+
+    def _connected(self) -> extensions.connection:
+        raw: extensions.connection = psycopg2.connect(async_=True, **self._arguments)
+        try:
+            settings = raw.info.dsn_parameters  # with libpq's environment and service files
+            if _is_several_hosts(settings):
+                _close(raw)
+                chosen = self._host_of_choice(settings)
+                raw = psycopg2.connect(async_=True, **(self._arguments | chosen))
+            else:
+                self._limit(settings.get("connect_timeout", ""))
+            self._shake_hands(raw)
+        except BaseException:
+            _close(raw)
+            raise
+        return raw
+
+    def _limit(self, connect_timeout: str) -> None:
+        if not connect_timeout.isdigit() or int(connect_timeout) == 0:
+            return  # libpq's word for no limit, or for nothing at all
+        self._deadline = min(self._deadline, time.monotonic() + max(int(connect_timeout), 2))
+
+    def _host_of_choice(self, settings: Mapping[str, str]) -> dict[str, str]:
+        arguments = {k: v for k, v in self._arguments.items() if k != "connection_factory"}
+        if not settings.get("connect_timeout"):
+            arguments["connect_timeout"] = _HOST_TIMEOUT
+        probe = psycopg2.connect(**arguments)
+        try:
+            return chosen_host(settings, probe.info.host, str(probe.info.port))
+        finally:
+            probe.close()
+
+    def _shake_hands(self, raw: extensions.connection) -> None:
+        while (state := raw.poll()) != extensions.POLL_OK:
+            event = (
+                selectors.EVENT_WRITE if state == extensions.POLL_WRITE else selectors.EVENT_READ
+            )
+            with selectors.DefaultSelector() as selector:
+                selector.register(raw.fileno(), event)
+                while not selector.select(_SLICE):
+                    self._check_wanted()
+
+    def _check_wanted(self) -> None:
+        if self._outcome.done() or time.monotonic() > self._deadline:
+            raise ConnectionFailed(
+                "cannot connect to PostgreSQL: the server did not answer in time"
+            )
+
+
+def _is_several_hosts(settings: Mapping[str, str]) -> bool:
+    return any("," in settings.get(name, "") for name in ("host", "hostaddr"))
+
+
+def chosen_host(settings: Mapping[str, str], host: str, port: str) -> dict[str, str]:
+    """Return the arguments that name one of the several hosts in libpq's settings."""
+    hosts = settings.get("host", "").split(",")
+    addresses = settings.get("hostaddr", "").split(",")
+    if len(addresses) <= 1 and not addresses[0]:
+        return {"host": host, "port": port}
+    ports = settings.get("port", "").split(",")
+    names = hosts if any(hosts) else addresses
+    for i, (name, address) in enumerate(zip(names, addresses, strict=True)):
+        if name in ("", host) and port == (ports[i] if len(ports) > 1 else ports[0]):
+            return {"host": hosts[i] if any(hosts) else "", "hostaddr": address, "port": port}
+    return {"host": host, "port": port}
+
+
+def _close(raw: extensions.connection | None) -> None:
+    if raw is not None:
+        with suppress(psycopg2.Error):
+            raw.close()
+
+
+_connections: weakref.WeakSet[aiopg.Connection] = weakref.WeakSet()
+
+
+def _detach_sockets_in_child() -> None:
+    connections = [c for c in list(_connections) if not c.closed]
+    if not connections:
+        return
+    null = os.open(os.devnull, os.O_RDWR)
+    for connection in connections:
+        with suppress(OSError, psycopg2.Error):
+            os.dup2(null, connection.raw.fileno())
+    os.close(null)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_detach_sockets_in_child)

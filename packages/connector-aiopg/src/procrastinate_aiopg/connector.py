@@ -1,0 +1,239 @@
+"""The asynchronous connector: coroutines and workers, over aiopg."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar, cast
+
+import aiopg
+
+from procrastinate.connector import AsyncExecutor, ListeningConnector, Notification
+from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
+from procrastinate_aiopg.connecting import ConnectOptions, connect
+from procrastinate_aiopg.held import close_quietly
+from procrastinate_aiopg.listening import Listener
+from procrastinate_aiopg.options import URL_OPTIONS, read_options, sync_arguments
+from procrastinate_aiopg.pools import GivenPool, OwnPool, Source
+from procrastinate_aiopg.sessions import Session, bound
+from procrastinate_psycopg2 import Psycopg2Connector
+from procrastinate_psycopg2.driver import split_url
+
+
+class AiopgConnector(ListeningConnector):
+    """An asynchronous connector over aiopg.
+
+    ``minsize`` connections are made when it is opened and up to ``maxsize`` (0: no limit) when
+    they are needed; with all of them in use, a coroutine waits up to ``pool_timeout`` seconds
+    (None: for ever) and then gets `PoolTimeout`. ``timeout`` is the time to connect in seconds; an
+    idle connection is replaced after ``pool_recycle`` seconds (-1: never). ``on_connect`` is
+    awaited with each new connection. ``listen_dsn`` names a direct connection to LISTEN on, where
+    others go through a pooler. ``enable_json``, ``enable_hstore``, ``enable_uuid`` and ``echo``
+    are aiopg's, all False by default. All other arguments go to ``psycopg2.connect``: ``dsn``,
+    ``host``, ``port``, ``user``, ``password``, ``dbname``, ``options``, ``cursor_factory`` and
+    whatever libpq knows; those that are absent come from libpq's environment (``PGHOST``, ...).
+
+    It belongs to the event loop in which it was opened, until it is closed or that loop has ended.
+
+    Raises `InvalidOption` for an unknown or impossible argument and `ConfigurationError` for a
+    malformed ``dsn``.
+    """
+
+    contract: ClassVar[int] = 1
+    binds = ("aiopg connection",)
+
+    def __init__(
+        self,
+        *,
+        json_dumps: Callable[[Any], str] | None = None,
+        json_loads: Callable[[str], Any] | None = None,
+        schema: str | None = None,
+        listen_dsn: str | None = None,
+        pool_timeout: float | None = 30.0,
+        minsize: int = 1,
+        maxsize: int = 10,
+        timeout: float = 60.0,
+        pool_recycle: float = -1.0,
+        on_connect: Callable[[aiopg.Connection], Awaitable[Any]] | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
+        self._options = read_options(
+            minsize=minsize,
+            maxsize=maxsize,
+            timeout=timeout,
+            pool_recycle=pool_recycle,
+            pool_timeout=pool_timeout,
+            on_connect=on_connect,
+            listen_dsn=listen_dsn,
+            arguments=arguments,
+        )
+        self._source: Source | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+
+    @classmethod
+    def from_url(cls, url: str) -> AiopgConnector:
+        """Return a connector for ``aiopg://user:password@host:port/database?option=value``.
+
+        The options are libpq's, and ``minsize``, ``maxsize``, ``timeout``, ``pool_recycle``,
+        ``pool_timeout``, ``schema`` and ``listen_dsn``. Raises `ConfigurationError` for an URL
+        that cannot be one.
+        """
+        dsn, options = split_url(url, URL_OPTIONS)
+        return cls(dsn=dsn, **options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._options.shown}>"
+
+    # Opening and closing
+
+    async def open_async(self, pool: Any = None) -> None:
+        """Connect, or take the application's ``aiopg.Pool``, which stays its own.
+
+        Raises `ConnectionFailed` when no connection can be made, `InvalidOption` for an object
+        that is no open pool of this event loop, or when the connector is open with another one,
+        and `ConfigurationError` when it is open in another event loop.
+        """
+        self._leave_ended_loop()
+        if self._source is not None:
+            if pool is not None and not _is_over(self._source, pool):
+                raise InvalidOption("the connector is open already, with another pool: close it")
+            return
+        self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+        if pool is not None:
+            self._source = GivenPool(_checked(pool), timeout=self._options.pool_timeout)
+        else:
+            await self._open_own()
+
+    async def _open_own(self) -> None:
+        options = self._options
+        own = self._source = OwnPool(
+            lambda: connect(options.connect),
+            minsize=options.minsize,
+            maxsize=options.maxsize,
+            recycle=options.recycle,
+            timeout=options.pool_timeout,
+        )
+        try:
+            await own.fill()
+        except BaseException:
+            own.close()
+            if self._source is own:
+                self._source = self._loop = None
+            raise
+
+    async def close_async(self) -> None:
+        """Close the pool unless it was handed in, at once, also connections in use."""
+        self._leave_ended_loop()
+        source, self._source, self._loop = self._source, None, None
+        if source is not None:
+            source.close()
+
+    def _leave_ended_loop(self) -> None:
+        """Drop what was opened in an event loop that has ended, or in the process forked from.
+
+        Raises `ConfigurationError` for one that still runs.
+        """
+        loop = self._loop
+        if loop is None or loop is asyncio.get_running_loop():
+            return
+        if self._process == os.getpid() and loop.is_running():
+            raise ConfigurationError(
+                "the connector is open in another event loop that still runs: close it there, or"
+                " give each event loop a connector of its own"
+            )
+        source, self._source, self._loop = self._source, None, None
+        if source is not None:
+            source.close()
+
+    def _opened(self) -> Source:
+        source = self._source
+        if source is None:
+            raise AppNotOpen("the connector is not open: call open_async() first")
+        if self._loop is not asyncio.get_running_loop():
+            raise ConfigurationError(
+                "the connector was opened in another event loop or process: open_async() it in"
+                " this one"
+            )
+        return source
+
+    # Running queries
+
+    def session_async(
+        self, *, transaction: bool = False
+    ) -> AbstractAsyncContextManager[AsyncExecutor]:
+        """Return a block holding one connection.
+
+        Raises `AppNotOpen` before `open_async` and `ConfigurationError` in another event loop;
+        entering it raises `ConnectionFailed` or `PoolTimeout` when no connection is to be had. A
+        cancelled task gets its cancellation when the query under way has ended; one that lasts is
+        cancelled on the server after 5 seconds.
+        """
+        return Session(self._opened(), transaction=transaction)
+
+    def bind_async(self, connection: Any) -> AsyncExecutor:
+        """Return an executor in the transaction of the caller's aiopg connection.
+
+        Raises `InvalidOption` for a closed connection, or anything else.
+        """
+        return bound(connection)
+
+    def listen(
+        self, channels: Sequence[str]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Notification]]:
+        """Return a block that LISTENs on a connection of its own.
+
+        That is a new one, to ``listen_dsn`` where one is given; or, of a pool that was handed in,
+        one of its connections, closed afterwards. Entering it raises `ConnectionFailed` or
+        `PoolTimeout`, the iterator `ConnectionLost`.
+        """
+        source = self._opened()
+        listen = self._options.listen
+        if listen is None:
+            block = Listener(channels, source.acquire_for_listening, source.release_from_listening)
+        else:
+            block = Listener(channels, _connecting(listen), close_quietly)
+        return cast(AbstractAsyncContextManager[AsyncIterator[Notification]], block)
+
+    # Synchronous calls
+
+    def sync_connector(self) -> Psycopg2Connector:
+        """Return a new, unopened `Psycopg2Connector` to the same database.
+
+        Raises `ConfigurationError` for a pool handed in that does not say where it connects to.
+        """
+        pool = self._source.pool if isinstance(self._source, GivenPool) else None
+        return Psycopg2Connector(
+            json_dumps=self.json_dumps,
+            json_loads=self.json_loads,
+            schema=self.schema,
+            **sync_arguments(self._options, pool),
+        )
+
+
+def _connecting(options: ConnectOptions) -> Callable[[], Awaitable[aiopg.Connection]]:
+    return lambda: connect(options)
+
+
+def _is_over(source: Source, pool: Any) -> bool:
+    return isinstance(source, GivenPool) and source.pool is pool
+
+
+def _checked(pool: Any) -> aiopg.Pool:
+    if not isinstance(pool, aiopg.Pool):
+        raise InvalidOption(
+            f"open_async() takes an aiopg.Pool (`await aiopg.create_pool(...)`), not"
+            f" {type(pool).__module__}.{type(pool).__qualname__}"
+        )
+    if pool.closed or getattr(pool, "_closing", False):
+        raise InvalidOption("the aiopg pool given to open_async() is closed")
+    loop = getattr(pool, "_loop", None)
+    if loop is not None and loop is not asyncio.get_running_loop():
+        raise InvalidOption(
+            "the aiopg pool given to open_async() was made in another event loop: make it in this"
+            " one"
+        )
+    return pool

@@ -1,0 +1,149 @@
+"""One aiopg connection in our hands: running statements on it, and judging its health.
+
+Rules
+
+1. Statements run on psycopg2's plain cursor with psycopg2's own casters, so that whatever the
+   connection's owner set up (cursor factory, JSON, hstore, UUID) is neither used nor changed.
+2. aiopg's timeout of 60 s per statement closes the connection and leaves the server at work;
+   statements that run long end by the server's ``statement_timeout``, so ours wait for ever.
+3. A connection is checked before a statement is sent and never afterwards: the event loop may
+   not have had the time to notice that the server hung up. The server's farewell ("terminating
+   connection ...") comes a moment before the end of the stream; an idle connection that has
+   received any notice is taken for dead.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Mapping
+from typing import Any
+
+import aiopg
+import psycopg2
+from psycopg2 import extensions
+
+from procrastinate.connector import Query, Rows
+from procrastinate.errors import ConnectionLost, ConnectorException
+from procrastinate_aiopg.calls import Uninterrupted
+from procrastinate_psycopg2.driver import (
+    VALUE_ERRORS,
+    adapted,
+    leaves_traces,
+    plain_cursor,
+    rows_of,
+    translate,
+    value_error,
+)
+
+_NEVER = 365 * 86400.0  # aiopg takes None for "the connection's default"
+_IDLE = extensions.TRANSACTION_STATUS_IDLE
+
+
+class Held:
+    """A connection and the cursor that our statements run on."""
+
+    __slots__ = ("broken", "connection", "cursor", "idle_since", "raw")
+
+    def __init__(self, connection: aiopg.Connection, cursor: aiopg.Cursor) -> None:
+        self.connection = connection
+        self.cursor = cursor
+        self.raw: extensions.connection = connection.raw
+        #: Not to be given out again, whatever its state.
+        self.broken = False
+        self.idle_since = 0.0
+
+    @classmethod
+    async def hold(cls, connection: aiopg.Connection) -> Held:
+        """Return a connection with a cursor of ours. Sends nothing."""
+        timeout: Any = connection.timeout  # None where we connected: then aiopg sets up no timer
+        cursor = await connection.cursor(
+            cursor_factory=_plain_cursor, timeout=None if timeout is None else _NEVER
+        )
+        return cls(connection, cursor)
+
+    async def run(self, query: Query, prefix: str = "") -> Rows:
+        """Execute a query, with ``prefix`` in the same message, and return its rows."""
+        try:
+            sql, params = adapted(query)
+            await self.send(prefix + sql, params)
+            return rows_of(self.cursor.raw)
+        except VALUE_ERRORS as exc:
+            raise value_error(exc, query) from exc
+        except psycopg2.Error as exc:
+            raise self._judged(exc) from exc
+        finally:
+            if leaves_traces(query.sql):
+                self.broken = True
+
+    async def command(self, sql: str) -> None:
+        """Execute a statement of our own, without values and rows."""
+        try:
+            await self.send(sql, None)
+        except psycopg2.Error as exc:
+            raise self._judged(exc) from exc
+
+    async def send(self, sql: str, params: Mapping[str, Any] | None) -> None:
+        call = self.cursor.execute(sql, params)
+        try:
+            await Uninterrupted(call, self.connection)
+        except RuntimeError as exc:
+            raise ConnectorException(
+                "the connection is in use by another coroutine: a connection runs one statement"
+                " at a time"
+            ) from exc
+
+    def _judged(self, exc: psycopg2.Error) -> ConnectorException:
+        error = translate(exc)
+        if isinstance(error, ConnectionLost):
+            self.broken = True
+        return error
+
+    @property
+    def in_transaction(self) -> bool:
+        return not self.raw.closed and self.raw.get_transaction_status() != _IDLE
+
+    @property
+    def reusable(self) -> bool:
+        return not (self.broken or self.raw.closed or self.in_transaction)
+
+
+def _plain_cursor(raw: Any, name: str | None = None) -> Any:
+    return plain_cursor(raw)
+
+
+def close_quietly(connection: aiopg.Connection) -> None:
+    """Close a connection, also one whose event loop has ended."""
+    try:
+        connection.close()
+    except RuntimeError:  # an event loop that refuses everything once it is closed
+        connection.raw.close()
+
+
+def is_alive(connection: aiopg.Connection) -> bool:
+    """Say whether an idle connection is still the server's, as far as it can be known."""
+    raw = connection.raw
+    if raw.closed:
+        return False
+    if not readable(raw.fileno()):
+        return True
+    heard = list(raw.notices)
+    try:
+        raw.poll()
+    except psycopg2.Error:
+        return False
+    return not raw.closed and list(raw.notices) == heard
+
+
+if hasattr(select, "poll"):
+
+    def readable(fileno: int) -> bool:
+        """Say whether something waits to be read, without waiting."""
+        poll = select.poll()
+        poll.register(fileno, select.POLLIN)
+        return bool(poll.poll(0))
+
+else:  # Windows
+
+    def readable(fileno: int) -> bool:
+        """Say whether something waits to be read, without waiting."""
+        return bool(select.select([fileno], [], [], 0)[0])

@@ -1,0 +1,80 @@
+"""Hearing NOTIFY on a connection that does nothing else.
+
+The connection is closed at the end instead of sent an UNLISTEN: LISTEN, and notifications that
+nobody fetched, would survive on a connection given back. aiopg reports a server that goes away to
+whoever waits for a notification, at once, after those that had arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+
+import aiopg
+import psycopg2
+
+from procrastinate.connector import Notification
+from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption
+from procrastinate_aiopg.held import Held
+
+Acquire = Callable[[], Awaitable[aiopg.Connection]]
+Release = Callable[[aiopg.Connection], None]
+
+
+class Listener:
+    """A block that LISTENs, and the iterator over what it hears."""
+
+    def __init__(self, channels: Sequence[str], acquire: Acquire, release: Release) -> None:
+        self._sql = listen_sql(channels)
+        self._acquire = acquire
+        self._release = release
+        self._connection: aiopg.Connection | None = None
+
+    async def __aenter__(self) -> Listener:
+        connection = await self._acquire()
+        try:
+            if self._sql:
+                await (await Held.hold(connection)).command(self._sql)
+        except BaseException:
+            self._release(connection)
+            raise
+        self._connection = connection
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._release(connection)
+
+    def __aiter__(self) -> Listener:
+        return self
+
+    async def __anext__(self) -> Notification:
+        if self._connection is None:
+            raise ConnectorException("this listener has ended")
+        try:
+            heard = await self._connection.notifies.get()
+        except psycopg2.Error as exc:
+            text = " ".join(str(exc).split())
+            raise ConnectionLost(f"the listening connection broke: {text}") from exc
+        return Notification(channel=heard.channel, payload=heard.payload)
+
+
+def listen_sql(channels: Sequence[str]) -> str:
+    """Return the statements that LISTEN on channels of any name, to be sent in one message.
+
+    Raises `InvalidOption` for a name that no channel can have.
+    """
+    return ";".join(f"LISTEN {_quoted(channel)}" for channel in channels)
+
+
+def _quoted(channel: str) -> str:
+    # The server truncates a longer name in LISTEN, and would then hear another channel's.
+    if not channel or "\0" in channel or len(channel.encode()) > 63:
+        raise InvalidOption(f"a channel's name has 1 to 63 bytes and no NUL, not {channel!r}")
+    return '"' + channel.replace('"', '""') + '"'

@@ -1,0 +1,153 @@
+"""The connector's arguments: whose each is, what it may be, and its synchronous counterpart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiopg
+
+from procrastinate.errors import ConfigurationError, InvalidOption
+from procrastinate_aiopg.connecting import ConnectOptions
+from procrastinate_psycopg2.driver import check_dsn, shown_dsn
+
+#: aiopg's switches. Nothing of ours needs what they set up, and hstore costs a query each time.
+_SWITCHES: Mapping[str, bool] = {
+    "enable_json": False,
+    "enable_hstore": False,
+    "enable_uuid": False,
+    "echo": False,
+}
+#: Arguments of psycopg2.connect() that are not libpq's.
+_FACTORIES = frozenset({"connection_factory", "cursor_factory"})
+
+URL_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "minsize": int,
+    "maxsize": int,
+    "timeout": float,
+    "pool_recycle": float,
+    "pool_timeout": float,
+    "schema": str,
+    "listen_dsn": str,
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `AiopgConnector` was given, checked."""
+
+    connect: ConnectOptions
+    listen: ConnectOptions | None
+    minsize: int
+    maxsize: int
+    recycle: float
+    pool_timeout: float | None
+
+    @property
+    def names_a_database(self) -> bool:
+        """Whether any argument says where to connect to."""
+        return any(self.connect.arguments.get(k) is not None for k in self._where())
+
+    def _where(self) -> set[str]:
+        return set(self.connect.arguments) - _FACTORIES
+
+    @property
+    def shown(self) -> str:
+        """What may be shown of the connection's arguments."""
+        return shown_dsn(check_dsn(**_libpq(self.connect.arguments))) or "(libpq defaults)"
+
+
+def read_options(
+    *,
+    minsize: Any,
+    maxsize: Any,
+    timeout: Any,
+    pool_recycle: Any,
+    pool_timeout: Any,
+    on_connect: Any,
+    listen_dsn: Any,
+    arguments: Mapping[str, Any],
+) -> Options:
+    """Check the arguments. Raises `InvalidOption`, `ConfigurationError` for a malformed DSN."""
+    _check_sizes(minsize, maxsize)
+    _check_seconds("timeout", timeout)
+    if pool_timeout is not None:
+        _check_seconds("pool_timeout", pool_timeout)
+    if not _is_number(pool_recycle):
+        raise InvalidOption(f"pool_recycle={pool_recycle!r} is not a number of seconds")
+    if on_connect is not None and not callable(on_connect):
+        raise InvalidOption(f"on_connect={on_connect!r} is not a coroutine function")
+    psycopg2_arguments = {k: v for k, v in arguments.items() if k not in _SWITCHES}
+    check_dsn(**_libpq(psycopg2_arguments))
+    switches = {k: bool(arguments.get(k, default)) for k, default in _SWITCHES.items()}
+    return Options(
+        connect=ConnectOptions(psycopg2_arguments, timeout, on_connect, switches),
+        listen=_listen_options(listen_dsn, timeout),
+        minsize=minsize,
+        maxsize=maxsize,
+        recycle=pool_recycle,
+        pool_timeout=pool_timeout,
+    )
+
+
+def _listen_options(listen_dsn: Any, timeout: float) -> ConnectOptions | None:
+    if listen_dsn is None:
+        return None
+    if not isinstance(listen_dsn, str):
+        raise InvalidOption(f"listen_dsn={listen_dsn!r} is not a connection string")
+    check_dsn(listen_dsn)
+    return ConnectOptions({"dsn": listen_dsn}, timeout, None, _SWITCHES)
+
+
+def _libpq(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in arguments.items() if k not in _FACTORIES}
+
+
+def _check_sizes(minsize: Any, maxsize: Any) -> None:
+    if not _is_int(minsize) or minsize < 0:
+        raise InvalidOption(f"minsize={minsize!r} is not a number of connections (0 or more)")
+    if not _is_int(maxsize) or (maxsize != 0 and maxsize < max(minsize, 1)):
+        raise InvalidOption(
+            f"maxsize={maxsize!r} must be a number, 1 or more, from minsize up; 0 is no limit"
+        )
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    if not _is_number(value) or value < 0:
+        raise InvalidOption(f"{name}={value!r} is not a number of seconds")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
+
+
+def sync_arguments(options: Options, pool: aiopg.Pool | None) -> dict[str, Any]:
+    """Return what a `Psycopg2Connector` to the same database is made with.
+
+    That is the application's ``pool``'s, where there is one and we have nothing of our own.
+    """
+    if pool is not None and not options.names_a_database:
+        return _arguments_of(pool)
+    sizes = {"minconn": options.minsize}
+    if options.maxsize:
+        sizes["maxconn"] = options.maxsize
+    return {**options.connect.arguments, **sizes, "pool_timeout": options.pool_timeout}
+
+
+def _arguments_of(pool: aiopg.Pool) -> dict[str, Any]:
+    # aiopg has no public word for where a pool connects to.
+    try:
+        dsn, arguments = vars(pool)["_dsn"], vars(pool)["_conn_kwargs"]
+    except (TypeError, KeyError) as exc:
+        raise ConfigurationError(
+            "the aiopg pool given to open_async() does not say which database it connects to:"
+            " give AiopgConnector the same dsn= for synchronous calls"
+        ) from exc
+    unwanted = {"async", "async_", "loop"}
+    return {"dsn": dsn} | {k: v for k, v in arguments.items() if k not in unwanted}

@@ -1,0 +1,281 @@
+"""Where sessions take their connections: our own pool, or one that the application handed in.
+
+Rules
+
+1. aiopg's pool connects while it holds the lock that everybody needs, hangs in ``wait_closed()``
+   while a connection is out, makes a task for each connection given back, and cannot connect to
+   several hosts (see `connecting`). So our own pool is ours; it holds aiopg connections.
+2. Both give out connections that are alive before anything is sent on them, and take back clean
+   ones; anything else is closed, which both aiopg's pool and ours take for "make a new one".
+3. The application's pool is used by its public methods only and is never closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
+
+import aiopg
+import psycopg2
+
+from procrastinate.errors import AppNotOpen, ConfigurationError, ConnectionFailed, PoolTimeout
+from procrastinate_aiopg.held import Held, close_quietly, is_alive
+from procrastinate_psycopg2.driver import connect_error
+
+
+class Source(Protocol):
+    """Where sessions take their connections."""
+
+    async def acquire(self) -> Held:
+        """Return a live connection for one user. Raises `PoolTimeout`, `ConnectionFailed`."""
+
+    def release(self, held: Held) -> None:
+        """Take a connection back; one that is not clean is closed."""
+
+    async def acquire_for_listening(self) -> aiopg.Connection:
+        """Return a connection for a listener, outside of the limit where that can be."""
+
+    def release_from_listening(self, connection: aiopg.Connection) -> None:
+        """Close a listener's connection."""
+
+    def discard_idle(self) -> None:
+        """Close idle connections, as they lead to a server that cannot be written to."""
+
+    def close(self) -> None:
+        """Close what is ours, at once, also connections in use."""
+
+
+class OwnPool:
+    """Up to ``maxsize`` connections (0: any number), of which ``minsize`` are made by `fill`.
+
+    ``recycle``: an idle connection older than this many seconds is replaced, -1 for never.
+    ``timeout``: seconds to wait for a free connection, None for ever.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[aiopg.Connection]],
+        *,
+        minsize: int,
+        maxsize: int,
+        recycle: float,
+        timeout: float | None,
+    ) -> None:
+        self._connect = connect
+        self._minsize = minsize
+        self._maxsize = maxsize
+        self._recycle = recycle
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[Held] = []
+        self._open: set[Held] = set()
+        self._listeners: set[aiopg.Connection] = set()
+        self._connecting = 0
+        #: Each is given a connection, or None: "try again, something has changed".
+        self._waiting: deque[asyncio.Future[Held | None]] = deque()
+        self._closed = False
+
+    async def fill(self) -> None:
+        """Make the first ``minsize`` connections. Raises `ConnectionFailed`."""
+        while len(self._open) < self._minsize:
+            self.release(await self._new())
+
+    async def acquire(self) -> Held:
+        held = self._live_idle()
+        if held is not None:
+            return held
+        deadline = None if self._timeout is None else self._loop.time() + self._timeout
+        while held is None:
+            if self._maxsize and len(self._open) + self._connecting >= self._maxsize:
+                held = await self._given_back(deadline) or self._live_idle()
+            else:
+                held = await self._new()
+        return held
+
+    def _live_idle(self) -> Held | None:
+        if self._closed:
+            raise AppNotOpen("the connector was closed: call open_async() first")
+        while self._idle:
+            held = self._idle.pop()
+            if self._is_good(held):
+                return held
+            self._drop(held)
+        return None
+
+    def _is_good(self, held: Held) -> bool:
+        if -1 < self._recycle < self._loop.time() - held.idle_since:
+            return False
+        # A notice that came in idleness is the server's farewell; `release` left none.
+        return is_alive(held.connection) and not held.raw.notices
+
+    async def _given_back(self, deadline: float | None) -> Held | None:
+        turn: asyncio.Future[Held | None] = self._loop.create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await turn
+        except TimeoutError as exc:
+            self._pass_on(turn)
+            raise _timed_out(self._timeout) from exc
+        except asyncio.CancelledError:
+            self._pass_on(turn)
+            raise
+
+    def _pass_on(self, turn: asyncio.Future[Held | None]) -> None:
+        """Give what a waiter was given, and has no use for any more, to the next."""
+        with suppress(ValueError):
+            self._waiting.remove(turn)
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
+            held = turn.result()
+            if held is None:
+                self._wake(None)
+            else:
+                self.release(held)
+
+    async def _new(self) -> Held:
+        self._connecting += 1
+        try:
+            held = await Held.hold(await self._connect())
+            self._open.add(held)
+        finally:
+            self._connecting -= 1
+            self._wake(None)
+        if self._closed:
+            self._drop(held)
+            raise AppNotOpen("the connector was closed while a connection was made")
+        return held
+
+    def release(self, held: Held) -> None:
+        if self._closed or not held.reusable:
+            self._drop(held)
+            return
+        held.idle_since = self._loop.time()
+        if held.raw.notices:
+            del held.raw.notices[:]
+        if not self._wake(held):
+            self._idle.append(held)
+
+    def _drop(self, held: Held) -> None:
+        close_quietly(held.connection)
+        self._open.discard(held)
+        self._wake(None)
+
+    def _wake(self, held: Held | None) -> bool:
+        """Give the first waiter a connection, or None. Say whether there was a waiter."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(held)
+                return True
+        return False
+
+    async def acquire_for_listening(self) -> aiopg.Connection:
+        connection = await self._connect()
+        self._listeners.add(connection)
+        return connection
+
+    def release_from_listening(self, connection: aiopg.Connection) -> None:
+        self._listeners.discard(connection)
+        close_quietly(connection)
+
+    def discard_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for held in idle:
+            self._drop(held)
+
+    def close(self) -> None:
+        self._closed = True
+        for connection in [held.connection for held in self._open] + list(self._listeners):
+            close_quietly(connection)
+        self._idle.clear()
+        self._open.clear()
+        self._listeners.clear()
+        while self._wake(None):
+            pass
+
+
+class GivenPool:
+    """The application's own aiopg pool, which others use too."""
+
+    def __init__(self, pool: aiopg.Pool, *, timeout: float | None) -> None:
+        self.pool = pool
+        self._timeout = timeout
+
+    async def acquire(self) -> Held:
+        return await Held.hold(await self._live())
+
+    async def _live(self) -> aiopg.Connection:
+        async with _waiting_at_most(self._timeout):
+            while True:
+                connection = await self._acquired()
+                if is_alive(connection):
+                    return connection
+                connection.close()
+                self.pool.release(connection)
+
+    async def _acquired(self) -> aiopg.Connection:
+        try:
+            return await self.pool.acquire()
+        except psycopg2.Error as exc:
+            raise connect_error(exc) from exc
+        except RuntimeError as exc:
+            raise ConnectionFailed(
+                "the aiopg pool given to open_async() has been closed by its owner:"
+                " open with another one"
+            ) from exc
+
+    def release(self, held: Held) -> None:
+        if held.reusable:
+            held.cursor.close()
+        else:
+            held.connection.close()
+        self.pool.release(held.connection)
+
+    async def acquire_for_listening(self) -> aiopg.Connection:
+        """Take one of the pool's connections, as only the pool knows how its owner connects."""
+        if self.pool.maxsize == 1:
+            raise ConfigurationError(
+                "the aiopg pool given to open_async() has maxsize=1, and listening holds a"
+                " connection for itself: raise maxsize, or give the connector listen_dsn="
+            )
+        return await self._live()
+
+    def release_from_listening(self, connection: aiopg.Connection) -> None:
+        connection.close()
+        self.pool.release(connection)
+
+    def discard_idle(self) -> None:
+        """Leave the others alone: they are the application's."""
+
+    def close(self) -> None:
+        """Leave the pool open: it is the application's."""
+
+
+class _waiting_at_most:
+    """`asyncio.timeout` that ends in `PoolTimeout`, also for aiopg's own timeout."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, kind: object, exc: BaseException | None, tb: object) -> None:
+        try:
+            await self._timeout.__aexit__(type(exc) if exc else None, exc, None)
+        except TimeoutError as timeout:
+            raise _timed_out(self._seconds) from timeout
+        if isinstance(exc, TimeoutError):
+            raise _timed_out(self._seconds) from exc
+
+
+def _timed_out(seconds: float | None) -> PoolTimeout:
+    within = "the pool's own timeout" if seconds is None else f"{seconds:g} seconds"
+    return PoolTimeout(
+        f"no connection of the pool became free within {within}:"
+        " raise maxsize or pool_timeout, or hold connections for less long"
+    )

@@ -1,0 +1,141 @@
+"""Executors on aiopg connections: a session of our own, or the caller's transaction.
+
+Rules
+
+1. aiopg connections are in autocommit mode, so one query is one round trip. A transaction's BEGIN
+   travels in one message with its first query.
+2. A connection on which anything is doubtful is closed and not given back: it broke, it stands on
+   a read-only server, a statement is still under way or left a setting behind, a rollback failed.
+3. A COMMIT that the server turned into a rollback is an error: an earlier statement had failed and
+   the block went on.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import aiopg
+
+from procrastinate.connector import Query, Rows
+from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption
+from procrastinate_aiopg.held import Held
+from procrastinate_aiopg.pools import Source
+
+_READ_ONLY = "25006"
+_ABORTED = "25P02"
+
+
+class Session:
+    """One connection for the length of a block, also as its executor."""
+
+    __slots__ = ("_begun", "_held", "_source", "_transaction")
+
+    def __init__(self, source: Source, *, transaction: bool) -> None:
+        self._source = source
+        self._transaction = transaction
+        self._held: Held | None = None
+        self._begun = False
+
+    async def __aenter__(self) -> Session:
+        self._held = await self._source.acquire()
+        return self
+
+    async def execute(self, query: Query, /) -> Rows:
+        """Execute one query. Raises `ConnectorException`."""
+        held = self._held
+        if held is None:
+            raise ConnectorException(f"{query.name}: this session has ended")
+        prefix = "BEGIN;" if self._transaction and not self._begun else ""
+        self._begun = self._transaction
+        try:
+            return await held.run(query, prefix)
+        except ConnectionLost as exc:
+            self._look_around(exc)
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        held, self._held = self._held, None
+        if held is None:
+            return
+        try:
+            if kind is None and self._begun:
+                await self._commit(held)
+        finally:
+            await self._give_back(held, wait=not isinstance(exc, GeneratorExit))
+
+    async def _give_back(self, held: Held, *, wait: bool) -> None:
+        """Release a connection, after a rollback where it needs one and there is time to wait."""
+        try:
+            if wait and held.in_transaction and not held.connection.isexecuting():
+                await _roll_back(held)
+        finally:
+            self._source.release(held)
+
+    async def _commit(self, held: Held) -> None:
+        try:
+            await held.command("COMMIT")
+        except ConnectionLost as exc:
+            self._look_around(exc)
+            raise
+        if held.cursor.statusmessage == "ROLLBACK":
+            raise ConnectorException(
+                "the transaction was rolled back instead of committed:"
+                " one of its statements had failed",
+                sqlstate=_ABORTED,
+            )
+
+    def _look_around(self, exc: ConnectionLost) -> None:
+        if exc.sqlstate == _READ_ONLY:
+            self._source.discard_idle()
+
+
+async def _roll_back(held: Held) -> None:
+    try:
+        await held.command("ROLLBACK")
+    except ConnectorException:
+        held.broken = True
+
+
+class BoundExecutor:
+    """Executes queries in the transaction that the caller has, or begins, on a connection."""
+
+    __slots__ = ("_connection", "_held")
+
+    def __init__(self, connection: aiopg.Connection) -> None:
+        self._connection = connection
+        self._held: Held | None = None
+
+    async def execute(self, query: Query, /) -> Rows:
+        """Execute one query. Raises `ConnectorException`."""
+        if self._held is None:
+            self._held = await Held.hold(self._connection)
+        return await self._held.run(query)
+
+
+def bound(connection: Any) -> BoundExecutor:
+    """Return an executor on the caller's connection. Raises `InvalidOption` for anything else."""
+    if not isinstance(connection, aiopg.Connection):
+        raise InvalidOption(_refusal(connection))
+    if connection.closed:
+        raise InvalidOption("the aiopg connection given as connection= is closed")
+    return BoundExecutor(connection)
+
+
+def _refusal(connection: Any) -> str:
+    kind = type(connection)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if kind.__module__.startswith("aiopg.sa"):
+        hint = "aiopg.sa is not supported, as it does not work with SQLAlchemy 2"
+    elif kind.__module__.startswith("aiopg"):
+        hint = "await pool.acquire() and give what it returns"
+    elif kind.__module__.startswith(("psycopg2", "sqlalchemy")):
+        hint = "that is for synchronous calls, through a synchronous connector's app"
+    else:
+        hint = "it comes from aiopg.connect() or pool.acquire()"
+    return f"connection= takes an aiopg connection in asynchronous calls, not {name}: {hint}"

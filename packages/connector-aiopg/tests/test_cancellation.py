@@ -1,0 +1,242 @@
+"""A cancelled task never leaves a statement half-way, and a cancelled statement cancels no task."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import aiopg
+import pytest
+
+from procrastinate.connector import Query
+from procrastinate.errors import QueryCanceled
+from procrastinate_aiopg import AiopgConnector, calls
+
+SLOW_INSERT = Query("slow", "insert into things select 'a' from (select pg_sleep(0.4)) as s")
+PID = Query("pid", "select pg_backend_pid()")
+
+
+async def _under_way(observer: Any, sql: str = "%pg_sleep%") -> None:
+    """Wait until the server executes a statement."""
+    statement = "pg_stat_activity where pid <> pg_backend_pid() and state = 'active' and query like"
+    await asyncio.to_thread(observer.until, lambda: observer.count(f"{statement} %s", sql) > 0)
+
+
+async def _insert(connector: AiopgConnector, **options: Any) -> None:
+    async with connector.session_async(**options) as session:
+        await session.execute(SLOW_INSERT)
+
+
+async def test_a_cancelled_task_ends_after_its_statement(either: Any, observer: Any) -> None:
+    task = asyncio.create_task(_insert(either))
+    await _under_way(observer)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert observer.sql("select name from things") == [("a",)]
+
+
+async def test_the_connection_of_a_cancelled_task_is_used_again(
+    connector: Any, observer: Any
+) -> None:
+    async with connector.session_async() as session:
+        before = await session.execute(PID)
+    task = asyncio.create_task(_insert(connector))
+    await _under_way(observer)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with connector.session_async() as session:
+        assert await session.execute(PID) == before
+
+
+async def test_cancelling_twice_changes_nothing(connector: Any, observer: Any) -> None:
+    task = asyncio.create_task(_insert(connector))
+    await _under_way(observer)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert observer.count("things") == 1
+
+
+async def test_a_cancelled_transaction_is_rolled_back(either: Any, observer: Any) -> None:
+    task = asyncio.create_task(_insert(either, transaction=True))
+    await _under_way(observer)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert observer.count("things") == 0
+
+
+async def test_a_task_cancelled_during_commit_has_committed(connector: Any, observer: Any) -> None:
+    observer.sql(
+        "create function doze() returns trigger language plpgsql as"
+        " 'begin perform pg_sleep(0.4); return null; end'"
+    )
+    observer.sql(
+        "create constraint trigger doze after insert on things initially deferred"
+        " for each row execute function doze()"
+    )
+
+    async def insert() -> None:
+        async with connector.session_async(transaction=True) as session:
+            await session.execute(Query("insert", "insert into things values ('a')"))
+
+    task = asyncio.create_task(insert())
+    await _under_way(observer, "COMMIT")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert observer.count("things") == 1
+
+
+async def test_cancelling_every_task_interrupts_no_statement(
+    procrastinate_dsn: str, observer: Any
+) -> None:
+    """As `asyncio.run` does at its end."""
+    connector = AiopgConnector(dsn=procrastinate_dsn)
+
+    def end_of_a_program() -> None:
+        async def main() -> None:
+            await connector.open_async()
+            inserting = asyncio.create_task(_insert(connector))
+            await _under_way(observer)
+            assert not inserting.done()
+
+        asyncio.run(main())
+
+    await asyncio.to_thread(end_of_a_program)
+    assert observer.count("things") == 1
+    await connector.close_async()
+
+
+async def test_a_timeout_around_a_call_is_a_timeout(connector: Any, observer: Any) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await _insert(connector)
+    assert observer.count("things") == 1
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_wait_for_around_a_call_is_a_timeout(connector: Any, observer: Any) -> None:
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(_insert(connector), 0.1)
+    assert observer.count("things") == 1
+
+
+async def test_a_statement_that_lasts_is_cancelled_on_the_server(
+    connector: Any, observer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "PATIENCE", 0.1)
+
+    async def sleep() -> None:
+        async with connector.session_async() as session:
+            await session.execute(
+                Query("sleep", "insert into things select 'a' from (select pg_sleep(60)) as s")
+            )
+
+    task = asyncio.create_task(sleep())
+    await _under_way(observer)
+    started = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - started < 10
+    assert observer.count("things") == 0
+    active = "pg_stat_activity where query like %s and state = 'active' and pid <> pg_backend_pid()"
+    assert observer.count(active, "%pg_sleep%") == 0
+
+
+async def test_a_server_that_does_not_answer_holds_no_cancelled_task(
+    connector: Any, observer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "PATIENCE", 0.1)
+    monkeypatch.setattr(calls, "_request_cancel", lambda raw: None)
+
+    async def sleep() -> None:
+        async with connector.session_async() as session:
+            await session.execute(Query("sleep", "select pg_sleep(5)"))
+
+    task = asyncio.create_task(sleep())
+    await _under_way(observer)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 3)
+    async with connector.session_async() as session:
+        assert await session.execute(Query("one", "select 1")) == [(1,)]
+
+
+async def test_a_statement_timeout_is_an_error_and_cancels_no_task(either: Any) -> None:
+    async with either.session_async() as session:
+        with pytest.raises(QueryCanceled) as caught:
+            await session.execute(
+                Query("slow", "set local statement_timeout = 50; select pg_sleep(5)")
+            )
+        assert caught.value.sqlstate == "57014"
+        assert await session.execute(Query("one", "select 1")) == [(1,)]
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_pg_cancel_backend_is_an_error_and_cancels_no_task(
+    either: Any, observer: Any
+) -> None:
+    async with either.session_async() as session:
+        [(pid,)] = await session.execute(PID)
+        task = asyncio.create_task(session.execute(Query("sleep", "select pg_sleep(5)")))
+        await _under_way(observer)
+        observer.sql("select pg_cancel_backend(%s)", pid)
+        with pytest.raises(QueryCanceled):
+            await task
+        assert await session.execute(PID) == [(pid,)]
+
+
+async def test_a_given_pool_keeps_the_promise_too(
+    pool: aiopg.Pool, procrastinate_dsn: str, observer: Any
+) -> None:
+    """There, aiopg's own timeouts are armed."""
+    short = await aiopg.create_pool(procrastinate_dsn, timeout=0.2)
+    connector = AiopgConnector()
+    await connector.open_async(short)
+    await _insert(connector)
+    assert observer.count("things") == 1
+    await connector.close_async()
+    short.close()
+    await short.wait_closed()
+
+
+async def test_a_cancelled_wait_for_a_connection_loses_none(connector: Any) -> None:
+    async with connector.session_async(), connector.session_async():
+        waiting = [asyncio.create_task(_one(connector)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(end) for end in done] == [asyncio.CancelledError] * 3
+    results = await asyncio.gather(*(_one(connector) for _ in range(10)))
+    assert results == [[(1,)]] * 10
+
+
+async def test_a_waiter_cancelled_as_its_turn_comes_passes_it_on(connector: Any) -> None:
+    first, second = connector.session_async(), connector.session_async()
+    await first.__aenter__()
+    await second.__aenter__()
+    waiting = [asyncio.create_task(_one(connector)) for _ in range(2)]
+    await asyncio.sleep(0)
+    await first.__aexit__(None, None, None)
+    waiting[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[0]
+    assert await waiting[1] == [(1,)]
+    await second.__aexit__(None, None, None)
+
+
+async def _one(connector: AiopgConnector) -> Any:
+    async with connector.session_async() as session:
+        return await session.execute(Query("one", "select 1"))

@@ -1,0 +1,313 @@
+"""Connections of the pool: found dead, exhausted, spoilt; and the caller's own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiopg
+import psycopg2.extras
+import pytest
+
+from procrastinate.connector import Query
+from procrastinate.errors import (
+    AppNotOpen,
+    ConnectionLost,
+    ConnectorException,
+    InvalidData,
+    InvalidOption,
+    PoolTimeout,
+    UniqueViolation,
+)
+from procrastinate_aiopg import AiopgConnector
+
+ONE = Query("one", "select 1")
+PID = Query("pid", "select pg_backend_pid()")
+INSERT = Query("insert", "insert into things values (%(name)s::text)", {"name": "a"})
+
+
+async def _run(connector: AiopgConnector, *queries: Query, **options: Any) -> Any:
+    async with connector.session_async(**options) as session:
+        return [await session.execute(query) for query in queries][-1]
+
+
+async def test_a_connection_that_the_server_dropped_is_replaced_unseen(
+    either: Any, observer: Any
+) -> None:
+    """The event loop has no turn in between to notice."""
+    [(pid,)] = await _run(either, PID)
+    observer.kill(pid)
+    [(other,)] = await _run(either, PID)
+    assert other != pid
+
+
+async def test_a_dropped_connection_is_replaced_when_the_loop_noticed(
+    either: Any, observer: Any
+) -> None:
+    [(pid,)] = await _run(either, PID)
+    observer.kill(pid)
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    [(other,)] = await _run(either, PID)
+    assert other != pid
+
+
+async def test_a_pool_full_of_dropped_connections_works_on(either: Any, observer: Any) -> None:
+    async with either.session_async() as a, either.session_async() as b:
+        pids = [(await s.execute(PID))[0][0] for s in (a, b)]
+    for pid in pids:
+        observer.kill(pid)
+    async with either.session_async() as a, either.session_async() as b:
+        assert [await a.execute(ONE), await b.execute(ONE)] == [[(1,)], [(1,)]]
+
+
+async def test_a_connection_killed_in_use_is_lost_and_not_given_out_again(
+    either: Any, observer: Any
+) -> None:
+    async with either.session_async() as session:
+        [(pid,)] = await session.execute(PID)
+        task = asyncio.create_task(session.execute(Query("sleep", "select pg_sleep(10)")))
+        await asyncio.sleep(0)
+        observer.kill(pid)
+        with pytest.raises(ConnectionLost):
+            await task
+    assert await _run(either, PID) != [(pid,)]
+
+
+async def test_an_exhausted_pool_is_a_pool_timeout(connector: Any) -> None:
+    async with connector.session_async(), connector.session_async():
+        with pytest.raises(PoolTimeout, match=r"0\.2 seconds"):
+            await _run(connector, ONE)
+    assert await _run(connector, ONE) == [(1,)]
+
+
+async def test_an_exhausted_given_pool_is_a_pool_timeout(procrastinate_dsn: str) -> None:
+    async with aiopg.create_pool(procrastinate_dsn, maxsize=1) as pool:
+        connector = AiopgConnector(pool_timeout=0.1)
+        await connector.open_async(pool)
+        async with connector.session_async():
+            with pytest.raises(PoolTimeout):
+                await _run(connector, ONE)
+        assert await _run(connector, ONE) == [(1,)]
+        assert (pool.size, pool.freesize) == (1, 1)
+
+
+async def test_the_pools_own_timeout_is_a_pool_timeout(procrastinate_dsn: str) -> None:
+    async with aiopg.create_pool(procrastinate_dsn, maxsize=1, timeout=0.1) as pool:
+        connector = AiopgConnector(pool_timeout=None)
+        await connector.open_async(pool)
+        async with connector.session_async():
+            with pytest.raises(PoolTimeout):
+                await _run(connector, ONE)
+
+
+async def test_waiting_coroutines_are_served_as_connections_come_back(connector: Any) -> None:
+    pids = await asyncio.gather(*(_run(connector, PID) for _ in range(20)))
+    assert len({pid for [(pid,)] in pids}) <= 2
+
+
+async def test_a_given_pool_is_never_closed(pool: aiopg.Pool) -> None:
+    connector = AiopgConnector()
+    await connector.open_async(pool)
+    await _run(connector, ONE)
+    await connector.close_async()
+    async with pool.acquire() as connection, connection.cursor() as cursor:
+        await cursor.execute("select 1")
+        assert await cursor.fetchall() == [(1,)]
+
+
+async def test_a_pool_closed_by_its_owner_is_refused_and_reported(procrastinate_dsn: str) -> None:
+    pool = await aiopg.create_pool(procrastinate_dsn)
+    connector = AiopgConnector()
+    await connector.open_async(pool)
+    pool.close()
+    await pool.wait_closed()
+    with pytest.raises(ConnectorException, match="closed by its owner"):
+        await _run(connector, ONE)
+    await connector.close_async()
+    with pytest.raises(InvalidOption, match="is closed"):
+        await connector.open_async(pool)
+
+
+async def test_anything_but_an_aiopg_pool_is_refused(connector: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"aiopg\.Pool"):
+        await AiopgConnector().open_async(object())
+
+
+async def test_opening_twice_is_harmless_and_another_pool_is_refused(
+    connector: Any, pool: aiopg.Pool
+) -> None:
+    await connector.open_async()
+    with pytest.raises(InvalidOption, match="another pool"):
+        await connector.open_async(pool)
+
+
+async def test_closing_does_not_wait_for_connections_in_use(
+    procrastinate_dsn: str, observer: Any
+) -> None:
+    connector = AiopgConnector(dsn=procrastinate_dsn)
+    await connector.open_async()
+    async with connector.session_async() as session:
+        await session.execute(ONE)
+        await connector.close_async()
+        await connector.close_async()
+        with pytest.raises(ConnectionLost):
+            await session.execute(ONE)
+    with pytest.raises(AppNotOpen):
+        connector.session_async()
+    observer.until(lambda: observer.others() == 0)
+
+
+async def test_closing_wakes_those_who_wait_for_a_connection(procrastinate_dsn: str) -> None:
+    connector = AiopgConnector(dsn=procrastinate_dsn, maxsize=1)
+    await connector.open_async()
+    async with connector.session_async():
+        waiting = asyncio.create_task(_run(connector, ONE))
+        await asyncio.sleep(0)
+        await connector.close_async()
+        with pytest.raises(AppNotOpen):
+            await waiting
+
+
+async def test_a_transaction_commits_at_its_end(either: Any, observer: Any) -> None:
+    async with either.session_async(transaction=True) as session:
+        await session.execute(INSERT)
+        assert observer.count("things") == 0
+    assert observer.count("things") == 1
+
+
+async def test_a_transaction_that_raises_is_rolled_back(either: Any, observer: Any) -> None:
+    with pytest.raises(UniqueViolation) as caught:
+        await _run(either, INSERT, INSERT, transaction=True)
+    assert caught.value.constraint == "things_pkey"
+    assert observer.count("things") == 0
+    assert await _run(either, ONE) == [(1,)]
+
+
+async def test_a_failed_statement_that_was_ignored_makes_the_commit_fail(
+    either: Any, observer: Any
+) -> None:
+    block = either.session_async(transaction=True)
+    session = await block.__aenter__()
+    await session.execute(INSERT)
+    with pytest.raises(UniqueViolation):
+        await session.execute(INSERT)
+    with pytest.raises(ConnectorException, match="rolled back"):
+        await block.__aexit__(None, None, None)
+    assert observer.count("things") == 0
+
+
+async def test_a_connection_lost_before_the_commit_is_an_error(either: Any, observer: Any) -> None:
+    block = either.session_async(transaction=True)
+    session = await block.__aenter__()
+    await session.execute(INSERT)
+    [(pid,)] = await session.execute(PID)
+    observer.kill(pid)
+    await asyncio.sleep(0.05)
+    with pytest.raises(ConnectionLost):
+        await block.__aexit__(None, None, None)
+    assert observer.count("things") == 0
+    assert await _run(either, ONE) == [(1,)]
+
+
+async def test_settings_left_on_a_connection_are_not_seen_by_the_next(either: Any) -> None:
+    await _run(either, Query("set", "set application_name = 'stained'"))
+    assert await _run(either, Query("show", "show application_name")) != [("stained",)]
+
+
+async def test_a_value_that_cannot_be_sent_is_an_error_and_the_connection_stays(
+    either: Any,
+) -> None:
+    async with either.session_async() as session:
+        [(pid,)] = await session.execute(PID)
+        with pytest.raises(InvalidData):
+            await session.execute(Query("nul", "select %(x)s::text", {"x": "\0"}))
+        assert await session.execute(PID) == [(pid,)]
+
+
+async def test_an_idle_connection_is_replaced_after_pool_recycle(procrastinate_dsn: str) -> None:
+    connector = AiopgConnector(dsn=procrastinate_dsn, pool_recycle=0)
+    await connector.open_async()
+    first, second = await _run(connector, PID), await _run(connector, PID)
+    assert first != second
+    await connector.close_async()
+
+
+async def test_a_read_only_server_is_lost_and_not_given_out_again(
+    procrastinate_dsn: str, observer: Any
+) -> None:
+    connector = AiopgConnector(dsn=procrastinate_dsn)
+    await connector.open_async()
+    [(pid,)] = await _run(connector, PID)
+    read_only = Query("ro", "set local transaction_read_only = on")
+    with pytest.raises(ConnectionLost) as caught:
+        await _run(connector, read_only, INSERT, transaction=True)
+    assert caught.value.sqlstate == "25006"
+    assert await _run(connector, PID) != [(pid,)]
+    await connector.close_async()
+
+
+async def test_the_owners_factories_and_casters_are_neither_used_nor_changed(
+    procrastinate_dsn: str,
+) -> None:
+    options: Any = {"cursor_factory": psycopg2.extras.RealDictCursor, "enable_json": True}
+    async with aiopg.create_pool(procrastinate_dsn, **options) as pool:
+        connector = AiopgConnector()
+        await connector.open_async(pool)
+        rows = await _run(connector, Query("json", """select '{"a": 1}'::jsonb, 1.5::numeric"""))
+        assert rows == [('{"a": 1}', 1.5)]
+        async with pool.acquire() as connection, connection.cursor() as cursor:
+            await cursor.execute("""select '{"a": 1}'::jsonb as j""")
+            assert [dict(row) for row in await cursor.fetchall()] == [{"j": {"a": 1}}]
+
+
+# connection=
+
+
+async def test_a_bound_executor_works_in_the_callers_transaction(
+    connector: Any, pool: aiopg.Pool, observer: Any
+) -> None:
+    async with pool.acquire() as connection, connection.cursor() as cursor:
+        await cursor.execute("begin")
+        await connector.bind_async(connection).execute(INSERT)
+        assert observer.count("things") == 0
+        await cursor.execute("rollback")
+        await cursor.execute("begin")
+        await connector.bind_async(connection).execute(INSERT)
+        await cursor.execute("commit")
+    assert observer.count("things") == 1
+
+
+async def test_a_bound_executor_needs_no_open_connector(pool: aiopg.Pool) -> None:
+    async with pool.acquire() as connection:
+        assert await AiopgConnector().bind_async(connection).execute(ONE) == [(1,)]
+
+
+async def test_a_bound_connection_in_use_elsewhere_is_an_error(pool: aiopg.Pool) -> None:
+    async with pool.acquire() as connection:
+        bound = AiopgConnector().bind_async(connection)
+        task = asyncio.create_task(bound.execute(Query("sleep", "select pg_sleep(0.2)")))
+        await asyncio.sleep(0)
+        with pytest.raises(ConnectorException, match="another coroutine"):
+            await bound.execute(ONE)
+        await task
+
+
+async def test_connections_of_other_kinds_are_refused_with_a_hint(
+    connector: Any, pool: aiopg.Pool, observer: Any
+) -> None:
+    with pytest.raises(InvalidOption, match="synchronous"):
+        connector.bind_async(observer.connection)
+    with pytest.raises(InvalidOption, match=r"pool\.acquire"):
+        connector.bind_async(pool)
+    with pytest.raises(InvalidOption, match=r"aiopg\.sa is not supported"):
+        connector.bind_async(type("SAConnection", (), {"__module__": "aiopg.sa.connection"})())
+    with pytest.raises(InvalidOption, match=r"not builtins\.str"):
+        connector.bind_async("connection")
+
+
+async def test_a_closed_connection_is_refused(connector: Any, procrastinate_dsn: str) -> None:
+    connection = await aiopg.connect(procrastinate_dsn)
+    await connection.close()
+    with pytest.raises(InvalidOption, match="closed"):
+        connector.bind_async(connection)

@@ -1,0 +1,122 @@
+"""The statements by which workers get jobs, in Python: see `queue_statements`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from procrastinate.connector import Rows
+from procrastinate.model.job import Status
+from procrastinate.testing.queue_statements import Function, Params, in_claim_order
+from procrastinate.testing.values import JobRow, job_columns
+from procrastinate.testing.view import View
+
+
+def ready_queues(view: View, p: Params) -> Rows:
+    ready = {job.queue_name for job in view.active_jobs(Status.TODO) if job.hold is None}
+    return [(name,) for name in sorted(ready)]
+
+
+def claim_full(view: View, p: Params) -> Rows:
+    def scan(ready: list[JobRow]) -> Iterator[list[JobRow]]:
+        for queue in p["queue_names"]:
+            yield [job for job in ready if job.queue_name == queue]
+
+    return _claim(view, p, scan)
+
+
+def claim_marked(view: View, p: Params) -> Rows:
+    def scan(ready: list[JobRow]) -> Iterator[list[JobRow]]:
+        marks = zip(p["queue_names"], p["mark_priorities"], p["mark_ids"], strict=True)
+        for mark in marks:
+            yield [
+                job
+                for job in ready
+                if (job.queue_name, job.priority) == mark[:2] and job.id > mark[2]
+            ]
+
+    return _claim(view, p, scan)
+
+
+def _claim(view: View, p: Params, scan: Callable[[list[JobRow]], Iterator[list[JobRow]]]) -> Rows:
+    waiting = view.active_jobs(Status.TODO)
+    ready = view.unlocked(job for job in waiting if job.hold is None)
+    found = [job for jobs in scan(ready) for job in in_claim_order(jobs)[: p["limit"]]]
+    candidates = in_claim_order(found)[: p["limit"]]
+    acquired, parked = _locks_for(view, candidates, _heads(waiting, p["queue_names"]))
+    for job in parked:
+        view.write_job(replace(job, hold="lock"))
+    claimed = [
+        view.write_job(_begun(view, job, p["worker_id"]))
+        for job in candidates
+        if job.lock is None or job.id in acquired
+    ]
+    rows = [(len(parked), *job_columns(job)) for job in claimed]
+    return rows or [(len(parked), *[None] * JOB_COLUMNS)]
+
+
+JOB_COLUMNS = 15
+
+
+def _heads(waiting: list[JobRow], queues: Sequence[str]) -> dict[str, int]:
+    """Return the id of the first job in each lock's line, as far as these queues go."""
+    lines = (job for job in waiting if job.hold != "schedule" and job.queue_name in queues)
+    heads: dict[str, int] = {}
+    for job in in_claim_order(lines):
+        if job.lock is not None:
+            heads.setdefault(job.lock, job.id)
+    return heads
+
+
+def _locks_for(
+    view: View, candidates: list[JobRow], heads: Mapping[str, int]
+) -> tuple[set[int], list[JobRow]]:
+    """Take the locks that are free; return the ids that got one, and the jobs to park."""
+    acquired: set[int] = set()
+    locked = [job for job in candidates if job.lock is not None]
+    for job in sorted(locked, key=lambda job: str(job.lock)):
+        assert job.lock is not None
+        if heads[job.lock] == job.id and view.holder(job.lock) is None:
+            view.hold_lock(job.lock, job.id)
+            acquired.add(job.id)
+    taken = {job.lock for job in locked if job.lock and view.holder(job.lock) is not None}
+    return acquired, [job for job in locked if job.lock in taken and job.id not in acquired]
+
+
+def _begun(view: View, job: JobRow, worker_id: int) -> JobRow:
+    return replace(
+        job,
+        status=Status.DOING,
+        worker_id=worker_id,
+        attempts=job.attempts + 1,
+        started_at=view.now,
+    )
+
+
+def promote_due(view: View, p: Params) -> Rows:
+    scheduled = [job for job in view.active_jobs(Status.TODO) if job.hold == "schedule"]
+    due = [job for job in scheduled if _time_of(job) <= view.now]
+    promoted = sorted(view.unlocked(due), key=_time_of)[: p["limit"]]
+    for job in promoted:
+        view.write_job(replace(job, hold=None))
+    queues = {job.queue_name for job in promoted}
+    view.wake(queues)
+    later = [_time_of(job) - view.now for job in scheduled if _time_of(job) > view.now]
+    wait = min(later) // timedelta(microseconds=1) if later else None
+    return [(len(promoted), wait, len(queues))]
+
+
+def _time_of(job: JobRow) -> datetime:
+    assert job.scheduled_at is not None
+    return job.scheduled_at
+
+
+_FUNCTIONS: tuple[Function, ...] = (
+    ready_queues,
+    claim_full,
+    claim_marked,
+    promote_due,
+)
+
+STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}

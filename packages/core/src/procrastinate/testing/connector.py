@@ -1,0 +1,166 @@
+"""Connectors to a store in memory, for tests: no database, and the same behaviour."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, ClassVar, Self
+
+from procrastinate.connector import (
+    AsyncExecutor,
+    Connector,
+    Executor,
+    ListeningConnector,
+    Notification,
+    SyncConnector,
+)
+from procrastinate.errors import ConfigurationError, InvalidOption
+from procrastinate.model.job import Job
+from procrastinate.storage.rows import job_from
+from procrastinate.testing.clock import Clock
+from procrastinate.testing.store import AsyncSession, Listener, Store, SyncSession
+from procrastinate.testing.tables import Transaction
+from procrastinate.testing.values import job_columns
+
+
+class InMemoryConnection:
+    """What `transaction` gives, for ``connection=``; it has no methods of its own."""
+
+    def __init__(self, store: Store, transaction: Transaction) -> None:
+        self._store = store
+        self._transaction = transaction
+
+
+class _InMemory(Connector):
+    """What both connectors have: the store, and how a test looks at it."""
+
+    contract: ClassVar[int] = 1
+    binds = ("the connection that InMemoryConnector.transaction() gives",)
+    runs_sql = False
+    always_open = True
+
+    def __init__(
+        self,
+        *,
+        json_dumps: Callable[[Any], str] | None = None,
+        json_loads: Callable[[str], Any] | None = None,
+        schema: str | None = None,
+        store: Store | None = None,
+    ) -> None:
+        super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
+        self._store = store or Store()
+
+    @classmethod
+    def from_url(cls, url: str) -> Self:
+        """Return a connector of its own for ``memory://``, the only URL that there is."""
+        if url.rstrip("/") != "memory:":
+            raise ConfigurationError(f"the in-memory connector's URL is memory://, not {url!r}")
+        return cls()
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that all times in the store come from; freeze it, or move it."""
+        return self._store.clock
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs that are committed, in order of id."""
+        return [job_from(job_columns(row), self.json_loads) for row in self._store.job_rows()]
+
+    def reset(self) -> None:
+        """Forget all jobs, workers and locks; ids start at 1 and the clock shows real time again.
+
+        Closing the connector does not do this.
+        """
+        self._store.reset()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[InMemoryConnection]:
+        """A block that stands for the application's own transaction, rolled back when it raises.
+
+        Give the connection to ``task.configure(connection=...)``. It is used with ``with`` in
+        coroutines, too.
+        """
+        with self._store.transaction() as transaction:
+            yield InMemoryConnection(self._store, transaction)
+
+    def _bound(self, connection: Any) -> Transaction:
+        if not isinstance(connection, InMemoryConnection):
+            raise InvalidOption(f"connection must be {self.binds[0]}, not {connection!r}")
+        if connection._store is not self._store:
+            raise InvalidOption("connection belongs to another in-memory connector")
+        if connection._transaction.ended.done():
+            raise InvalidOption("connection is used after the end of its transaction() block")
+        return connection._transaction
+
+
+class InMemorySyncConnector(_InMemory, SyncConnector):
+    """The synchronous half of an `InMemoryConnector`: the same store, for plain code."""
+
+    def open(self, pool: Any = None) -> None:
+        """Do nothing. A pool or engine is accepted, for start-up code under test, and not used."""
+
+    def close(self) -> None:
+        """Do nothing: the jobs stay."""
+
+    @contextlib.contextmanager
+    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+        """Return a block holding one session; nothing has to be opened first."""
+        if not transaction:
+            yield SyncSession(self._store)
+            return
+        with self._store.transaction() as begun:
+            yield SyncSession(self._store, begun)
+
+    def bind(self, connection: Any) -> Executor:
+        """Return an executor inside a `transaction` block of this connector or its other half."""
+        return SyncSession(self._store, self._bound(connection))
+
+
+class InMemoryConnector(_InMemory, ListeningConnector):
+    """A connector for tests that needs no database and behaves as with one.
+
+    Jobs are deferred, locked, claimed and finished as in PostgreSQL, transactions and
+    notifications included; a worker runs on it, and threads may share it. Every instance has
+    a store of its own, which lasts until `reset`. Times are those of `clock`.
+    """
+
+    async def open_async(self, pool: Any = None) -> None:
+        """Do nothing. A pool or engine is accepted, for start-up code under test, and not used."""
+
+    async def close_async(self) -> None:
+        """Send `ConnectionLost` to listeners; the jobs stay."""
+        self._store.close_listeners(self)
+
+    @contextlib.asynccontextmanager
+    async def session_async(self, *, transaction: bool = False) -> AsyncIterator[AsyncExecutor]:
+        """Return a block holding one session; nothing has to be opened first."""
+        if not transaction:
+            yield AsyncSession(self._store)
+            return
+        with self._store.transaction() as begun:
+            yield AsyncSession(self._store, begun)
+
+    def bind_async(self, connection: Any) -> AsyncExecutor:
+        """Return an executor inside a `transaction` block of this connector or its other half."""
+        return AsyncSession(self._store, self._bound(connection))
+
+    def sync_connector(self) -> InMemorySyncConnector:
+        """Return a new, unopened synchronous connector to the same store."""
+        return InMemorySyncConnector(
+            json_dumps=self.json_dumps,
+            json_loads=self.json_loads,
+            schema=self.schema,
+            store=self._store,
+        )
+
+    @contextlib.asynccontextmanager
+    async def listen(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[Notification]]:
+        """Return a block that hears the notifications of any thread, on the running loop."""
+        listener = Listener(self, frozenset(channels), asyncio.get_running_loop())
+        self._store.add_listener(listener)
+        try:
+            yield listener.heard()
+        finally:
+            self._store.remove_listener(listener)

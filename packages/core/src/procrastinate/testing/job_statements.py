@@ -1,0 +1,180 @@
+"""The job manager's statements, in Python: see `queue_statements`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime
+
+from procrastinate.connector import Rows
+from procrastinate.model.job import Status
+from procrastinate.testing.queue_statements import (
+    Function,
+    Params,
+    announce,
+    changes,
+    hold_until,
+)
+from procrastinate.testing.values import (
+    JobRow,
+    interval,
+    job_columns,
+    status,
+)
+from procrastinate.testing.view import View
+
+
+def _matches(wanted: object, value: object) -> bool:
+    """Whether a filter lets a value pass; a null one lets everything."""
+    return wanted is None or wanted == value
+
+
+def get_job(view: View, p: Params) -> Rows:
+    job = view.job(p["id"])
+    return [] if job is None else [job_columns(job)]
+
+
+def list_jobs(view: View, p: Params) -> Rows:
+    ids = None if p["ids"] is None else set(p["ids"])
+    statuses = None if p["statuses"] is None else {status(each) for each in p["statuses"]}
+    found = [
+        job_columns(job)
+        for job in view.jobs()
+        if job.id > p["after_id"]
+        and (ids is None or job.id in ids)
+        and (statuses is None or job.status in statuses)
+        and _matches(p["queue_name"], job.queue_name)
+        and _matches(p["task_name"], job.task_name)
+        and _matches(p["lock"], job.lock)
+        and _matches(p["queueing_lock"], job.queueing_lock)
+        and _matches(p["worker_id"], job.worker_id)
+    ]
+    return found[: p["limit"]]
+
+
+def list_queues(view: View, p: Params) -> Rows:
+    return _counts(view, p, lambda job: job.queue_name)
+
+
+def list_tasks(view: View, p: Params) -> Rows:
+    return _counts(view, p, lambda job: job.task_name)
+
+
+def list_locks(view: View, p: Params) -> Rows:
+    return _counts(view, p, lambda job: job.lock)
+
+
+def _counts(view: View, p: Params, name_of: Callable[[JobRow], str | None]) -> Rows:
+    groups: dict[str, list[Status]] = {}
+    for job in view.jobs():
+        name = name_of(job)
+        if (
+            name is not None
+            and _matches(p["queue_name"], job.queue_name)
+            and _matches(p["task_name"], job.task_name)
+            and _matches(p["lock"], job.lock)
+        ):
+            groups.setdefault(name, []).append(job.status)
+    return [
+        (name, len(found), *(found.count(each) for each in Status))
+        for name, found in sorted(groups.items())
+    ]
+
+
+def cancel_todo(view: View, p: Params) -> Rows:
+    waiting = list(_jobs_of(view, p, Status.TODO))
+    for job in waiting:
+        view.write_job(replace(job, status=Status.CANCELLED, hold=None, finished_at=view.now))
+    return [(job.id, job.lock) for job in waiting]
+
+
+def delete_todo(view: View, p: Params) -> Rows:
+    waiting = list(_jobs_of(view, p, Status.TODO))
+    for job in waiting:
+        view.delete_job(job)
+    return [(job.id, job.lock) for job in waiting]
+
+
+def request_abort(view: View, p: Params) -> Rows:
+    running = list(_jobs_of(view, p, Status.DOING))
+    for job in running:
+        view.write_job(replace(job, abort_requested=True))
+    return [(job.id, view.notify("procrastinate_aborts", str(job.id))) for job in running]
+
+
+def retry_jobs_by_hand(view: View, p: Params) -> Rows:
+    at: datetime | None = p["retry_at"]
+    startable = (Status.TODO, Status.FAILED, Status.CANCELLED, Status.ABORTED)
+    rows = []
+    for job in _jobs_of(view, p, *startable):
+        changed = view.write_job(
+            replace(
+                job,
+                status=Status.TODO,
+                abort_requested=False,
+                crashes=0,
+                worker_id=None,
+                started_at=None,
+                finished_at=None,
+                scheduled_at=at,
+                hold=hold_until(at, view),
+                **changes(job, p),
+            )
+        )
+        rows.append((job.id, changed.lock, changed.queue_name, announce(view, changed)))
+    return rows
+
+
+def _jobs_of(view: View, p: Params, *statuses: Status) -> Iterator[JobRow]:
+    for job_id in sorted(set(p["ids"])):
+        job = view.job(job_id)
+        if job is not None and job.status in statuses:
+            yield job
+
+
+def delete_old_jobs(view: View, p: Params) -> Rows:
+    statuses = {status(each) for each in p["statuses"]}
+    before = view.now - interval(p["age_us"])
+    old = [
+        job
+        for job in view.unlocked(view.jobs())
+        if job.status in statuses
+        and _matches(p["queue_name"], job.queue_name)
+        and job.finished_at is not None
+        and job.finished_at < before
+    ][: p["limit"]]
+    for job in old:
+        view.delete_job(job)
+    return [(len(old),)]
+
+
+def list_stalled(view: View, p: Params) -> Rows:
+    return [
+        job_columns(job)
+        for job in stalled_jobs(view, p)
+        if _matches(p["queue_name"], job.queue_name) and _matches(p["task_name"], job.task_name)
+    ]
+
+
+def stalled_jobs(view: View, p: Params) -> list[JobRow]:
+    """Return the jobs that run on workers not heard of for so long, in order of id."""
+    since = view.now - interval(p["timeout_us"])
+    alive = {worker.id for worker in view.workers() if worker.last_heartbeat >= since}
+    return [job for job in view.active_jobs(Status.DOING) if job.worker_id not in alive]
+
+
+_FUNCTIONS: tuple[Function, ...] = (
+    get_job,
+    list_jobs,
+    list_queues,
+    list_tasks,
+    list_locks,
+    cancel_todo,
+    delete_todo,
+    request_abort,
+    retry_jobs_by_hand,
+    delete_old_jobs,
+    list_stalled,
+)
+
+STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}

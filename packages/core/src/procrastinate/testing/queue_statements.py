@@ -1,0 +1,256 @@
+"""The statements that insert and end jobs, in Python: one function for each, same name.
+
+Each takes the view and the statement's parameters and returns rows with the columns of its SQL.
+The SQL files say what they are for; here is only how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+
+from procrastinate.connector import Rows
+from procrastinate.model.job import Status
+from procrastinate.testing.values import (
+    JobRow,
+    appended,
+    interval,
+    jsonb,
+    status,
+    timestamp,
+)
+from procrastinate.testing.view import View
+
+Params: TypeAlias = Mapping[str, Any]
+Function: TypeAlias = Callable[[View, Params], Rows]
+
+NOTIFIED_AHEAD = timedelta(seconds=60)
+
+
+def hold_until(due: datetime | None, view: View) -> str | None:
+    """Return the hold of a job that is due then."""
+    return "schedule" if due is not None and due > view.now else None
+
+
+def announce(view: View, job: JobRow) -> str | None:
+    """Wake workers for a job that is ready or soon due; returns the column that tells of it."""
+    if job.hold is None:
+        return view.notify("procrastinate_jobs", job.queue_name)
+    if job.scheduled_at is not None and job.scheduled_at < view.now + NOTIFIED_AHEAD:
+        return view.notify("procrastinate_schedule", job.queue_name)
+    return None
+
+
+def in_claim_order(jobs: Iterable[JobRow]) -> list[JobRow]:
+    """Return jobs as claims take them."""
+    return sorted(jobs, key=lambda job: (-job.priority, job.id))
+
+
+# --- defer ---------------------------------------------------------------------------------------
+
+
+def defer_job(view: View, p: Params) -> Rows:
+    if view.conflicts(p["queueing_lock"]):
+        return []
+    job = _insert(view, **p)
+    return [(job.id, announce(view, job))]
+
+
+def defer_jobs(view: View, p: Params) -> Rows:
+    batch = [_new(*values) for values in zip(*(p[name] for name in _BATCH), strict=True)]
+    clash = _clash(view, [new["queueing_lock"] for new in batch])
+    if clash is not None:
+        return [(None, clash)]
+    jobs = [_insert(view, **new) for new in batch]
+    for job in sorted(jobs, key=lambda job: job.queue_name):
+        announce(view, job)
+    return [(job.id, None) for job in jobs]
+
+
+_BATCH = (
+    "queue_names",
+    "task_names",
+    "priorities",
+    "locks",
+    "queueing_locks",
+    "args",
+    "scheduled_ats",
+    "schedule_in_us",
+)
+
+
+def _new(
+    queue_name: str,
+    task_name: str,
+    priority: int,
+    lock: str | None,
+    queueing_lock: str | None,
+    args: str,
+    scheduled_at: str | None,
+    schedule_in_us: int | None,
+) -> dict[str, Any]:
+    return {
+        "queue_name": queue_name,
+        "task_name": task_name,
+        "priority": priority,
+        "lock": lock,
+        "queueing_lock": queueing_lock,
+        "args": jsonb(args),
+        "scheduled_at": None if scheduled_at is None else timestamp(scheduled_at),
+        "schedule_in_us": schedule_in_us,
+    }
+
+
+def _clash(view: View, queueing_locks: Sequence[str | None]) -> str | None:
+    seen = set()
+    for queueing_lock in queueing_locks:
+        if queueing_lock is None:
+            continue
+        if queueing_lock in seen or view.has_twin(queueing_lock):
+            return queueing_lock
+        seen.add(queueing_lock)
+    return None
+
+
+def _insert(
+    view: View, *, scheduled_at: datetime | None, schedule_in_us: int | None, **columns: Any
+) -> JobRow:
+    due = _due(view, scheduled_at, schedule_in_us)
+    return view.write_job(
+        JobRow(
+            id=view.next_job_id(),
+            deferred_at=view.now,
+            scheduled_at=due,
+            hold=hold_until(due, view),
+            **columns,
+        )
+    )
+
+
+def _due(view: View, at: datetime | None, in_us: int | None) -> datetime | None:
+    if at is not None or in_us is None:
+        return at
+    return view.now + interval(in_us)
+
+
+# --- finish --------------------------------------------------------------------------------------
+
+
+def finish_jobs(view: View, p: Params) -> Rows:
+    rows = []
+    columns = ("statuses", "began_us", "ended_us", "errors")
+    for job, to, began_us, ended_us, error in _held(view, p, *columns):
+        changed = replace(
+            job,
+            status=status(to),
+            started_at=view.now - interval(began_us),
+            finished_at=view.now - interval(ended_us),
+            errors=appended(job.errors, error),
+        )
+        rows.append((view.write_job(changed).id,))
+    return rows
+
+
+def delete_finished(view: View, p: Params) -> Rows:
+    held = [job for (job,) in _held(view, p)]
+    for job in held:
+        view.delete_job(job)
+    return [(job.id,) for job in held]
+
+
+def retry_job(view: View, p: Params) -> Rows:
+    due = _due(view, p["retry_at"], p["retry_in_us"])
+    job = _still_held(view, p["id"], p["attempt"], p["worker_id"])
+    if job is None:
+        return []
+    superseded = view.has_twin(job.queueing_lock)
+    view.write_job(
+        replace(
+            job,
+            status=Status.CANCELLED if superseded else Status.TODO,
+            hold=None if superseded else hold_until(due, view),
+            scheduled_at=due,
+            worker_id=job.worker_id if superseded else None,
+            started_at=view.now - interval(p["began_us"]),
+            finished_at=view.now - interval(p["ended_us"]),
+            errors=appended(job.errors, p["error"]),
+            **changes(job, p),
+        )
+    )
+    return [(job.id,)]
+
+
+def changes(job: JobRow, p: Params) -> dict[str, Any]:
+    """Return the columns that a retry may change, where a null leaves them."""
+    names = ("priority", "queue_name", "lock")
+    return {name: getattr(job, name) if p[name] is None else p[name] for name in names}
+
+
+def hand_back(view: View, p: Params) -> Rows:
+    held = list(_held(view, p, "begun"))
+    superseded = {job.id for job, _ in held if view.has_twin(job.queueing_lock)}
+    for job, begun in held:
+        view.write_job(
+            replace(
+                job,
+                status=Status.CANCELLED if job.id in superseded else Status.TODO,
+                worker_id=None,
+                started_at=job.started_at if begun else None,
+                attempts=job.attempts if begun else job.attempts - 1,
+            )
+        )
+    return [(job.id,) for job, _ in held]
+
+
+def _held(view: View, p: Params, *columns: str) -> Iterator[tuple[Any, ...]]:
+    """Yield (job, column...) for the jobs that the worker still holds, at these attempts."""
+    arrays = (p[column] for column in columns)
+    for job_id, attempt, *values in zip(p["ids"], p["attempts"], *arrays, strict=True):
+        job = _still_held(view, job_id, attempt, p["worker_id"])
+        if job is not None:
+            yield (job, *values)
+
+
+def _still_held(view: View, job_id: int, attempt: int, worker_id: int) -> JobRow | None:
+    job = view.job(job_id)
+    if job is None or job.status is not Status.DOING:
+        return None
+    return job if (job.attempts, job.worker_id) == (attempt, worker_id) else None
+
+
+# --- locks ---------------------------------------------------------------------------------------
+
+
+def release_locks(view: View, p: Params) -> Rows:
+    released = sorted(lock for lock, job_id in view.held_locks().items() if job_id in p["ids"])
+    for lock in released:
+        view.release_lock(lock)
+    return [(lock,) for lock in released]
+
+
+def pass_on_locks(view: View, p: Params) -> Rows:
+    parked = [job for job in view.active_jobs(Status.TODO) if job.hold == "lock"]
+    first: dict[tuple[str | None, str], JobRow] = {}
+    for job in in_claim_order(parked):
+        if job.lock in p["locks"]:
+            first.setdefault((job.lock, job.queue_name), job)
+    for job in first.values():
+        view.write_job(replace(job, hold=None))
+    queues = sorted({job.queue_name for job in first.values()})
+    return [(queue, view.notify("procrastinate_jobs", queue)) for queue in queues]
+
+
+_FUNCTIONS: tuple[Function, ...] = (
+    defer_job,
+    defer_jobs,
+    finish_jobs,
+    delete_finished,
+    retry_job,
+    hand_back,
+    release_locks,
+    pass_on_locks,
+)
+
+STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}

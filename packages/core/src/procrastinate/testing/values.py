@@ -1,0 +1,232 @@
+"""The rows of the in-memory tables, and values as PostgreSQL would accept, store and return them.
+
+Rows are immutable, so that an older version of one can be kept while a transaction is open.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from procrastinate.connector import Query, Row
+from procrastinate.errors import ConnectorException, database_error
+from procrastinate.model import limits
+from procrastinate.model.job import Status
+from procrastinate.storage import statements
+
+_CAST = re.compile(r"%\((\w+)\)s::(\w+)(\[\])?")
+_INTEGER_LIMITS = {"integer": 2**31, "bigint": 2**63}
+_NUMERIC_DIGITS = (131_072, 16_383)  # of jsonb's numbers: before and after the decimal point
+ACTIVE = (Status.TODO, Status.DOING)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A row of procrastinate_jobs; ``args`` and each of ``errors`` are the text of a jsonb."""
+
+    id: int
+    queue_name: str
+    task_name: str
+    args: str
+    deferred_at: datetime
+    priority: int = 0
+    attempts: int = 0
+    crashes: int = 0
+    status: Status = Status.TODO
+    hold: str | None = None
+    abort_requested: bool = False
+    worker_id: int | None = None
+    scheduled_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    lock: str | None = None
+    queueing_lock: str | None = None
+    errors: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A row of procrastinate_workers."""
+
+    id: int
+    name: str
+    started_at: datetime
+    last_heartbeat: datetime
+
+
+def job_columns(job: JobRow) -> Row:
+    """Return what the SQL fragment of the same name selects."""
+    return (
+        job.id,
+        job.status.value,
+        job.queue_name,
+        job.task_name,
+        job.args,
+        job.priority,
+        job.lock,
+        job.queueing_lock,
+        job.attempts,
+        job.deferred_at,
+        job.scheduled_at,
+        job.started_at,
+        job.finished_at,
+        job.worker_id,
+        None if job.errors is None else f"[{', '.join(job.errors)}]",
+    )
+
+
+def check_job(job: JobRow) -> JobRow:
+    """Return a job, or raise what the columns' types and the table's constraints raise."""
+    for name in (job.queue_name, job.task_name):
+        if name is None:
+            raise _refused("a queue or task name is null", "23502")
+        if len(name) > limits.NAME_LENGTH:
+            raise _refused(f"value too long for {limits.NAME_LENGTH} characters", "22001")
+        if not name:
+            raise _violated("procrastinate_jobs_names_check")
+    if not job.args.startswith("{"):
+        raise _violated("procrastinate_jobs_args_check")
+    return job
+
+
+def _violated(constraint: str) -> ConnectorException:
+    return database_error(
+        f'new row violates check constraint "{constraint}"',
+        sqlstate="23514",
+        constraint=constraint,
+    )
+
+
+def _refused(message: str, sqlstate: str) -> ConnectorException:
+    return database_error(message, sqlstate=sqlstate)
+
+
+# --- parameters ----------------------------------------------------------------------------------
+
+
+def parameters_of(query: Query) -> dict[str, Any]:
+    """Return a named statement's parameters, converted to the types that its SQL casts them to."""
+    return {
+        name: _converted(query.params[name], kind, is_array)
+        for name, (kind, is_array) in _casts(query.name).items()
+    }
+
+
+@functools.cache
+def _casts(name: str) -> Mapping[str, tuple[str, bool]]:
+    text = statements.load()[name].text
+    return {match[1]: (match[2], match[3] is not None) for match in _CAST.finditer(text)}
+
+
+def _converted(value: Any, kind: str, is_array: bool) -> Any:
+    if value is None:
+        return None
+    if is_array:
+        return [_converted(item, kind, False) for item in value]
+    if kind == "timestamptz":
+        return value.astimezone(UTC)
+    if kind in _INTEGER_LIMITS:
+        return _integer(value, kind)
+    text = _text(value)
+    return jsonb(text) if kind == "jsonb" else text
+
+
+def _integer(value: Any, kind: str) -> int:
+    number = int(value)
+    limit = _INTEGER_LIMITS[kind]
+    if not -limit <= number < limit:
+        raise _refused(f"{number} is out of range for type {kind}", "22003")
+    return number
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise _refused("invalid byte sequence for encoding UTF8", "22021") from exc
+    if "\0" in text:
+        raise _refused("a text cannot hold the character NUL", "22021")
+    return text
+
+
+def status(value: str) -> Status:
+    """Return the status of this name, or raise as a cast to the enum does."""
+    try:
+        return Status(value)
+    except ValueError as exc:
+        raise _refused(f"invalid input value for enum: {value!r}", "22P02") from exc
+
+
+def timestamp(text: str) -> datetime:
+    """Return the moment that an ISO 8601 text names, in UTC."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError as exc:
+        raise _refused(f"invalid input for timestamp: {text!r}", "22007") from exc
+
+
+def interval(microseconds: int) -> timedelta:
+    """Return a number of microseconds as a duration."""
+    return timedelta(microseconds=microseconds)
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def jsonb(text: str) -> str:
+    """Return JSON as jsonb gives it back: keys ordered, numbers exact and without exponents.
+
+    So a float like 1e22 comes back as an integer, here as there.
+    """
+    try:
+        value = json.loads(
+            text, parse_float=Decimal, parse_int=Decimal, parse_constant=_no_constant
+        )
+        return _jsonb_text(value)
+    except (ValueError, RecursionError) as exc:
+        raise _refused(f"invalid input for type json: {exc}", "22P02") from exc
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _jsonb_text(value: Any) -> str:
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
+        pairs = (f"{_jsonb_string(key)}: {_jsonb_text(value[key])}" for key in keys)
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_jsonb_text, value))}]"
+    if isinstance(value, Decimal):
+        return _jsonb_number(value)
+    return _jsonb_string(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _jsonb_number(value: Decimal) -> str:
+    exponent = value.as_tuple().exponent
+    before, after = _NUMERIC_DIGITS
+    if value.adjusted() >= before or (isinstance(exponent, int) and exponent < -after):
+        raise _refused("value overflows numeric format", "22003")
+    return format(abs(value) if value == 0 else value, "f")
+
+
+def _jsonb_string(value: str) -> str:
+    if "\0" in value:
+        raise _refused("\\u0000 cannot be converted to text", "22P05")
+    value.encode()  # raises a ValueError for half a surrogate pair
+    return json.dumps(value, ensure_ascii=False)
+
+
+def appended(errors: Sequence[str] | None, error: str | None) -> tuple[str, ...] | None:
+    """Return the errors of a job with one more, if there is one (as JSON)."""
+    if error is None:
+        return None if errors is None else tuple(errors)
+    return (*(errors or ()), jsonb(error))

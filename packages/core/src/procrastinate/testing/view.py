@@ -1,0 +1,108 @@
+"""What the function of a statement works with: the tables as its transaction sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from procrastinate.connector import Notification
+from procrastinate.model.job import Status
+from procrastinate.testing.tables import Blocked, Tables, Transaction
+from procrastinate.testing.values import JobRow, WorkerRow
+
+
+class View:
+    """The tables as one statement sees and changes them, at one time ``now``."""
+
+    def __init__(self, tables: Tables, transaction: Transaction, now: datetime) -> None:
+        self.now = now
+        self.transaction = transaction
+        self._tables = tables
+        self._undo: list[Callable[[], None]] = []
+
+    def undo(self) -> None:
+        """Take back what the statement has written so far."""
+        while self._undo:
+            self._undo.pop()()
+
+    def notify(self, channel: str, payload: str) -> str:
+        """Announce something at commit; returns what ``pg_notify(...)::text`` returns."""
+        self.transaction.notifications[Notification(channel, payload)] = None
+        return ""
+
+    def wake(self, queues: Iterable[str]) -> None:
+        """Wake the workers of queues."""
+        for queue in sorted(set(queues)):
+            self.notify("procrastinate_jobs", queue)
+
+    # jobs
+
+    def next_job_id(self) -> int:
+        return next(self._tables.job_ids)
+
+    def job(self, job_id: int) -> JobRow | None:
+        return self._tables.jobs.get(job_id, self.transaction)
+
+    def jobs(self) -> list[JobRow]:
+        """Return all jobs, in order of id."""
+        return sorted(self._tables.jobs.rows(self.transaction), key=lambda job: job.id)
+
+    def active_jobs(self, status: Status) -> list[JobRow]:
+        """Return the jobs that wait (todo) or run (doing), in order of id."""
+        return [job for job in self._tables.jobs.active(self.transaction) if job.status is status]
+
+    def unlocked(self, jobs: Iterable[JobRow]) -> list[JobRow]:
+        """Leave out the jobs that another transaction has pending: SKIP LOCKED."""
+        other_owner = self._tables.jobs.other_owner
+        return [job for job in jobs if other_owner(job.id, self.transaction) is None]
+
+    def has_twin(self, queueing_lock: str | None) -> bool:
+        """Whether a job with this queueing lock waits."""
+        return self._tables.jobs.has_twin(queueing_lock, self.transaction)
+
+    def conflicts(self, queueing_lock: str | None) -> bool:
+        """The same for ON CONFLICT, which waits for the transactions that will decide it."""
+        return self._tables.jobs.has_settled_twin(queueing_lock, self.transaction)
+
+    def write_job(self, job: JobRow) -> JobRow:
+        self._undo.append(self._tables.jobs.write(job.id, job, self.transaction))
+        return job
+
+    def delete_job(self, job: JobRow) -> None:
+        self._undo.append(self._tables.jobs.write(job.id, None, self.transaction))
+
+    # locks: the id of the job that holds each
+
+    def held_locks(self) -> dict[str, int]:
+        return dict(self._tables.locks.rows(self.transaction))
+
+    def holder(self, lock: str) -> int | None:
+        """Return who holds a lock, once no other transaction is about to change that."""
+        other = self._tables.locks.other_owner(lock, self.transaction)
+        if other is not None:
+            raise Blocked(other)
+        row = self._tables.locks.get(lock, self.transaction)
+        return None if row is None else row[1]
+
+    def hold_lock(self, lock: str, job_id: int) -> None:
+        self._undo.append(self._tables.locks.write(lock, (lock, job_id), self.transaction))
+
+    def release_lock(self, lock: str) -> None:
+        self._undo.append(self._tables.locks.write(lock, None, self.transaction))
+
+    # workers
+
+    def next_worker_id(self) -> int:
+        return next(self._tables.worker_ids)
+
+    def worker(self, worker_id: int) -> WorkerRow | None:
+        return self._tables.workers.get(worker_id, self.transaction)
+
+    def workers(self) -> list[WorkerRow]:
+        return self._tables.workers.rows(self.transaction)
+
+    def write_worker(self, worker: WorkerRow) -> None:
+        self._undo.append(self._tables.workers.write(worker.id, worker, self.transaction))
+
+    def delete_worker(self, worker_id: int) -> None:
+        self._undo.append(self._tables.workers.write(worker_id, None, self.transaction))

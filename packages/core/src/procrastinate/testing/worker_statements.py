@@ -1,0 +1,153 @@
+"""The statements about workers and the schema, in Python: see `queue_statements`.
+
+The in-memory schema always exists and is always at the latest version.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from procrastinate.connector import Rows
+from procrastinate.model.job import Status
+from procrastinate.storage import schema
+from procrastinate.testing.job_statements import stalled_jobs
+from procrastinate.testing.queue_statements import Function, Params
+from procrastinate.testing.values import JobRow, WorkerRow, appended, interval, job_columns
+from procrastinate.testing.view import View
+
+
+def register_worker(view: View, p: Params) -> Rows:
+    worker = WorkerRow(view.next_worker_id(), p["name"], view.now, view.now)
+    view.write_worker(worker)
+    return [(worker.id,)]
+
+
+def heartbeat(view: View, p: Params) -> Rows:
+    worker = view.worker(p["worker_id"])
+    reborn = worker is None
+    worker = worker or WorkerRow(p["worker_id"], p["name"], view.now, view.now)
+    view.write_worker(replace(worker, last_heartbeat=view.now))
+    return [(reborn,)]
+
+
+def unregister_worker(view: View, p: Params) -> Rows:
+    if view.worker(p["worker_id"]) is not None:
+        view.delete_worker(p["worker_id"])
+    return []
+
+
+def recover_jobs(view: View, p: Params) -> Rows:
+    stalled = view.unlocked(stalled_jobs(view, p))[: p["limit"]]
+    verdicts = [(job, _verdict(view, job, stalled, p["crash_limit"])) for job in stalled]
+    for job, verdict in verdicts:
+        view.write_job(_recovered(view, job, verdict))
+    view.wake(job.queue_name for job, verdict in verdicts if verdict is Status.TODO)
+    return [(job.id, verdict.value, job.queue_name, job.task_name) for job, verdict in verdicts]
+
+
+def _verdict(view: View, job: JobRow, stalled: list[JobRow], crash_limit: int) -> Status:
+    if job.crashes + 1 >= crash_limit:
+        return Status.FAILED
+    if job.queueing_lock is None:
+        return Status.TODO
+    earlier = {each.queueing_lock for each in stalled if each.id < job.id}
+    superseded = job.queueing_lock in earlier or view.has_twin(job.queueing_lock)
+    return Status.CANCELLED if superseded else Status.TODO
+
+
+def _recovered(view: View, job: JobRow, verdict: Status) -> JobRow:
+    job = replace(job, status=verdict, crashes=job.crashes + 1)
+    if verdict is Status.TODO:
+        return replace(job, worker_id=None, finished_at=None)
+    message = "its worker died, and a job with the same queueing lock is waiting"
+    if verdict is Status.FAILED:
+        message = f"its worker died {job.crashes} times while it held this job"
+    error = {
+        "attempt": job.attempts,
+        "at": view.now.isoformat(timespec="microseconds"),
+        "type": "procrastinate.WorkerLost",
+        "message": message,
+        "traceback": "",
+    }
+    return replace(job, finished_at=view.now, errors=appended(job.errors, json.dumps(error)))
+
+
+def prune_workers(view: View, p: Params) -> Rows:
+    before = view.now - interval(p["timeout_us"])
+    busy = {job.worker_id for job in view.active_jobs(Status.DOING)}
+    for worker in view.workers():
+        if worker.last_heartbeat < before and worker.id not in busy:
+            view.delete_worker(worker.id)
+    return []
+
+
+def idle_lines(view: View, p: Params) -> Rows:
+    waiting = view.active_jobs(Status.TODO)
+    lines = {job.lock for job in waiting if job.lock is not None and job.hold != "schedule"}
+    return [(lock,) for lock in sorted(lines - _running_locks(view))]
+
+
+def drop_stale_locks(view: View, p: Params) -> Rows:
+    stale = (view.held_locks().keys() & set(p["locks"])) - _running_locks(view)
+    for lock in stale:
+        view.release_lock(lock)
+    return []
+
+
+def _running_locks(view: View) -> set[str]:
+    running = {job.id for job in view.active_jobs(Status.DOING)}
+    return {lock for lock, job_id in view.held_locks().items() if job_id in running}
+
+
+def abort_requests(view: View, p: Params) -> Rows:
+    running = view.active_jobs(Status.DOING)
+    return [(job.id,) for job in running if job.worker_id == p["worker_id"] and job.abort_requested]
+
+
+def held_jobs(view: View, p: Params) -> Rows:
+    running = view.active_jobs(Status.DOING)
+    return [job_columns(job) for job in running if job.worker_id == p["worker_id"]]
+
+
+# --- schema --------------------------------------------------------------------------------------
+
+
+def migrations_table(view: View, p: Params) -> Rows:
+    return [(True,)]
+
+
+def list_migrations(view: View, p: Params) -> Rows:
+    return [(each.version, each.compatible_from) for each in schema.migrations()]
+
+
+def ping(view: View, p: Params) -> Rows:
+    return [(1,)]
+
+
+def nothing(view: View, p: Params) -> Rows:
+    """For what the schema in memory has no need of."""
+    return []
+
+
+_FUNCTIONS: tuple[Function, ...] = (
+    register_worker,
+    heartbeat,
+    unregister_worker,
+    recover_jobs,
+    prune_workers,
+    idle_lines,
+    drop_stale_locks,
+    abort_requests,
+    held_jobs,
+    migrations_table,
+    list_migrations,
+    ping,
+)
+
+STATEMENTS: dict[str, Function] = {
+    **{function.__name__: function for function in _FUNCTIONS},
+    "lock_migrations": nothing,
+    "record_migration": nothing,
+    "create_schema": nothing,
+}

@@ -1,0 +1,110 @@
+"""Whether, when and how a failed attempt is tried again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from procrastinate.errors import InvalidOption, InvalidTimestamp
+from procrastinate.model.job import Job, Status
+from procrastinate.model.retry import (
+    LONGEST_WAIT,
+    RetryDecision,
+    RetryStrategy,
+    strategy_from,
+)
+
+
+def job(attempts: int) -> Job:
+    return Job(1, Status.DOING, "default", "task", {}, attempts=attempts)
+
+
+def waits(strategy: RetryStrategy, attempts: int) -> list[float]:
+    return [strategy.seconds_before_retry(n) for n in range(1, attempts + 1)]
+
+
+def test_fixed_linear_and_exponential_waits_add_up() -> None:
+    assert waits(RetryStrategy(wait=5), 3) == [5, 5, 5]
+    assert waits(RetryStrategy(linear_wait=5), 3) == [0, 5, 10]
+    assert waits(RetryStrategy(exponential_wait=2), 4) == [2, 4, 8, 16]
+    assert waits(RetryStrategy(wait=1, linear_wait=1, exponential_wait=3), 2) == [4, 11]
+
+
+def test_max_wait_caps_the_sum() -> None:
+    assert waits(RetryStrategy(exponential_wait=10, max_wait=500), 4) == [10, 100, 500, 500]
+
+
+@pytest.mark.parametrize("attempts", [1_000, 2**31 - 1])
+def test_endless_exponential_growth_does_not_overflow(attempts: int) -> None:
+    strategy = RetryStrategy(exponential_wait=9.5)
+
+    assert strategy.seconds_before_retry(attempts) == LONGEST_WAIT
+    assert strategy.get_retry_decision(exception=ValueError(), job=job(attempts)) is not None
+
+
+@given(random=st.floats(0, 1, exclude_max=True), jitter=st.floats(0, 1))
+def test_jitter_shortens_a_wait_by_at_most_its_fraction(random: float, jitter: float) -> None:
+    strategy = RetryStrategy(wait=100, jitter=jitter, random=lambda: random)
+
+    assert 100 * (1 - jitter) <= strategy.seconds_before_retry(1) <= 100
+
+
+def test_max_attempts_counts_retries_after_the_first_attempt() -> None:
+    strategy = RetryStrategy(max_attempts=2)
+    decisions = [strategy.get_retry_decision(exception=ValueError(), job=job(n)) for n in (1, 2, 3)]
+
+    assert [decision is not None for decision in decisions] == [True, True, False]
+
+
+def test_only_the_named_exceptions_and_their_subclasses_are_retried() -> None:
+    strategy = RetryStrategy(retry_exceptions=[OSError])
+
+    assert strategy.get_retry_decision(exception=ConnectionError(), job=job(1)) is not None
+    assert strategy.get_retry_decision(exception=ValueError(), job=job(1)) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_attempts": -1},
+        {"max_attempts": "3"},
+        {"wait": -1},
+        {"wait": "1"},
+        {"linear_wait": float("nan")},
+        {"jitter": 1.5},
+        {"retry_exceptions": ["ValueError"]},
+    ],
+)
+def test_a_bad_option_is_named_with_its_value(options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(InvalidOption, match=name):
+        RetryStrategy(**options)
+
+
+def test_retry_true_an_int_and_a_strategy() -> None:
+    strategy = RetryStrategy(wait=1)
+
+    assert strategy_from(False) is None
+    assert strategy_from(True) == RetryStrategy(max_attempts=None)
+    assert strategy_from(3) == RetryStrategy(max_attempts=3)
+    assert strategy_from(strategy) is strategy
+    with pytest.raises(InvalidOption, match="'always'"):
+        strategy_from("always")
+
+
+def test_a_decision_has_one_time_at_most() -> None:
+    now = datetime.now(UTC)
+    with pytest.raises(InvalidOption, match="exclude each other"):
+        RetryDecision(retry_at=now, retry_in=timedelta(seconds=1))
+    with pytest.raises(InvalidTimestamp, match="time zone"):
+        RetryDecision(retry_at=now.replace(tzinfo=None))
+
+
+def test_a_decision_counts_in_microseconds() -> None:
+    assert RetryDecision(retry_in={"minutes": 1}).retry_in_us == 60_000_000
+    assert RetryDecision().retry_in_us == 0
+    assert RetryDecision(retry_at=datetime.now(UTC)).retry_in_us is None

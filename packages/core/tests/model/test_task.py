@@ -1,0 +1,126 @@
+"""Task definitions, their arguments, and the registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from procrastinate.errors import (
+    InvalidArguments,
+    InvalidOption,
+    TaskAlreadyRegistered,
+    TaskNotFound,
+)
+from procrastinate.model.task import TaskDefinition, TaskRegistry
+
+
+def plain(a: int, b: int = 2, **rest: Any) -> None: ...
+def strict(a: int, *, b: int = 2) -> None: ...
+def with_context(context: Any, a: int) -> None: ...
+def positional_only(a: int, /) -> None: ...
+async def asynchronous() -> None: ...
+
+
+def definition(func: Any = plain, name: str = "task", **options: Any) -> TaskDefinition:
+    return TaskDefinition(func=func, name=name, **options)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"a": 1, "c": 3}, {"b": 1}])
+def test_arguments_that_do_not_fit_are_refused_by_name(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArguments, match=r"task\(a.*'[abc]'"):
+        definition(strict).check_arguments(kwargs)
+
+
+def test_arguments_that_fit_pass() -> None:
+    definition().check_arguments({"a": 1, "other": 2})
+    definition(with_context, pass_context=True).check_arguments({"a": 1})
+
+
+def test_positional_arguments_get_their_names() -> None:
+    assert definition().bound_arguments((1,), {"b": 3, "c": 4}) == {"a": 1, "b": 3, "c": 4}
+
+
+def test_the_context_is_not_an_argument_of_the_job() -> None:
+    with pytest.raises(InvalidArguments, match="context"):
+        definition(with_context, pass_context=True).check_arguments({"context": 1, "a": 1})
+
+
+def test_a_positional_only_parameter_is_refused_at_definition() -> None:
+    with pytest.raises(InvalidOption, match="positional-only"):
+        definition(positional_only)
+
+
+def test_pass_context_needs_a_parameter_for_it() -> None:
+    with pytest.raises(InvalidOption, match="pass_context"):
+        definition(asynchronous, pass_context=True)
+
+
+def test_async_functions_and_objects_are_told_apart() -> None:
+    class Callable:
+        async def __call__(self) -> None: ...
+
+    assert [definition(func).is_async for func in (plain, asynchronous, Callable())] == [
+        False,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("name", ""),
+        ("name", "x" * 129),
+        ("name", 7),
+        ("queue", ""),
+        ("queue", "x" * 129),
+        ("queue", "a\0b"),
+        ("priority", "high"),
+        ("priority", 2**31),
+        ("lock", 5),
+        ("queueing_lock", "x" * 600),
+    ],
+)
+def test_a_bad_option_is_named(option: str, value: Any) -> None:
+    with pytest.raises(InvalidOption, match=option):
+        definition(**{"name": "task", option: value})
+
+
+def test_a_second_task_of_the_same_name_is_refused_and_the_first_one_named() -> None:
+    registry = TaskRegistry()
+    registry.add(definition())
+
+    with pytest.raises(TaskAlreadyRegistered, match="test_task.plain"):
+        registry.add(definition(asynchronous))
+    assert registry["task"].func is plain
+
+
+def test_an_alias_finds_the_task_and_cannot_be_taken_twice() -> None:
+    registry = TaskRegistry()
+    registry.add(definition(aliases=("old",)))
+    registry.add_alias("task", "older")
+
+    assert registry["old"] is registry["older"] is registry["task"]
+    with pytest.raises(TaskAlreadyRegistered, match="older"):
+        registry.add_alias("task", "older")
+
+
+def test_an_unknown_task_is_named() -> None:
+    with pytest.raises(TaskNotFound, match="'nobody'"):
+        TaskRegistry()["nobody"]
+
+
+def test_a_namespace_is_taken_up_whole_or_not_at_all() -> None:
+    source, target = TaskRegistry(), TaskRegistry()
+    source.add(definition(name="a", aliases=("b",)))
+    source.add(definition(asynchronous, name="c"))
+    target.add(definition(name="ns:c"))
+
+    with pytest.raises(TaskAlreadyRegistered, match="ns:c"):
+        target.add_all(source, namespace="ns")
+    assert list(target) == ["ns:c"]
+
+    target.add_all(source, namespace="other")
+    assert list(target) == ["ns:c", "other:a", "other:b", "other:c"]
+    assert target["other:a"] is target["other:b"]

@@ -1,0 +1,109 @@
+"""The in-memory connector knows what the SQL files know."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from procrastinate import drive
+from procrastinate.connector import Query
+from procrastinate.errors import ConnectorException, InvalidData
+from procrastinate.model.job import NewJob
+from procrastinate.storage import defer, schema, statements
+from procrastinate.storage.statements import Statements
+from procrastinate.testing import InMemoryConnector
+from procrastinate.testing.claim_statements import JOB_COLUMNS
+from procrastinate.testing.store import STATEMENTS
+
+
+def test_every_named_statement_has_a_function_and_no_function_is_left_over() -> None:
+    assert sorted(STATEMENTS) == sorted(statements.load())
+
+
+def test_an_empty_claim_has_as_many_columns_as_the_job_columns_of_the_sql() -> None:
+    select = re.match(r"select (.*?)\nfrom", statements.load()["get_job"].text, re.DOTALL)
+    assert select is not None
+    assert select[1].count("job.") == JOB_COLUMNS
+
+
+def test_a_statement_of_the_users_own_is_refused_by_name() -> None:
+    with (
+        InMemoryConnector().sync_connector().session() as executor,
+        pytest.raises(ConnectorException, match="not 'mine'") as caught,
+    ):
+        executor.execute(Query("mine", "select 1"))
+    assert caught.value.sqlstate == "0A000"
+
+
+def test_the_schema_is_always_at_the_latest_version() -> None:
+    sql = Statements()
+    with InMemoryConnector().sync_connector().session(transaction=True) as executor:
+        assert drive.run(schema.migrate(sql, create=False), executor) == []
+        assert drive.run(schema.check_schema(sql), executor).exists is True
+
+
+@pytest.mark.parametrize(
+    "param, value, sqlstate",
+    [
+        ("queue_name", "nul \0", "22021"),
+        ("task_name", "half a pair \ud800", "22021"),
+        ("queue_name", "x" * 129, "22001"),
+        ("priority", 2**31, "22003"),
+        ("args", "{", "22P02"),
+        ("args", '{"x": NaN}', "22P02"),
+        ("args", '{"x": "\\u0000"}', "22P05"),
+        ("args", '{"x": "\\ud800"}', "22P02"),
+        ("args", '{"x": 1e200000}', "22003"),
+        ("schedule_in_us", 2**62, "22008"),
+    ],
+)
+def test_values_that_postgresql_refuses_are_refused_as_invalid_data(
+    param: str, value: object, sqlstate: str
+) -> None:
+    query = _defer_query(param, value)
+    with (
+        InMemoryConnector().sync_connector().session() as executor,
+        pytest.raises(InvalidData) as caught,
+    ):
+        executor.execute(query)
+    assert caught.value.sqlstate == sqlstate
+
+
+@pytest.mark.parametrize(
+    "param, value, constraint",
+    [
+        ("args", "[]", "procrastinate_jobs_args_check"),
+        ("queue_name", "", "procrastinate_jobs_names_check"),
+        ("task_name", "", "procrastinate_jobs_names_check"),
+    ],
+)
+def test_check_constraints_are_named(param: str, value: str, constraint: str) -> None:
+    query = _defer_query(param, value)
+    with (
+        InMemoryConnector().sync_connector().session() as executor,
+        pytest.raises(ConnectorException) as caught,
+    ):
+        executor.execute(query)
+    assert (caught.value.sqlstate, caught.value.constraint) == ("23514", constraint)
+
+
+def _defer_query(param: str, value: object) -> Query:
+    query = next(defer.defer_job(Statements(), NewJob("task")))
+    return Query(query.name, query.sql, {**query.params, param: value})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    "text, stored",
+    [
+        ('{"bb":1,"a":[null,true,"é\\n"],"a":2}', '{"a": 2, "bb": 1}'),
+        ('{"x":1e22}', '{"x": 10000000000000000000000}'),
+        ('{"x":1.50,"y":-0.0,"z":1e-3}', '{"x": 1.50, "y": 0.0, "z": 0.001}'),
+        ('{"x":{},"y":[]}', '{"x": {}, "y": []}'),
+    ],
+)
+def test_arguments_come_back_as_jsonb_stores_them(text: str, stored: str) -> None:
+    sql = Statements()
+    with InMemoryConnector().sync_connector().session() as executor:
+        job_id = drive.run(defer.defer_job(sql, NewJob("task", args=text)), executor)
+        assert executor.execute(sql("get_job", id=job_id))[0][4] == stored

@@ -1,0 +1,149 @@
+"""Transactions in memory: atomic, invisible until they commit, and waiting where others would."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from procrastinate import drive
+from procrastinate.errors import AlreadyEnqueued, ConnectorException, UniqueViolation
+from procrastinate.model.job import NewJob
+from procrastinate.storage import defer
+from procrastinate.testing import store
+
+if TYPE_CHECKING:
+    from conftest import MemoryQueue
+
+
+def test_a_transaction_that_raises_leaves_nothing(queue: MemoryQueue) -> None:
+    kept = queue.defer()
+    with pytest.raises(ZeroDivisionError), queue.sync.session(transaction=True) as executor:
+        drive.run(defer.defer_job(queue.sql, NewJob("lost")), executor)
+        executor.execute(queue.sql("delete_todo", ids=[kept]))
+        raise ZeroDivisionError
+    assert queue.statuses() == {kept: "todo"}
+
+
+def test_others_see_a_transaction_only_once_it_commits(queue: MemoryQueue) -> None:
+    with queue.sync.session(transaction=True) as executor:
+        job_id = drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
+        assert len(executor.execute(queue.sql("get_job", id=job_id))) == 1
+        assert queue.claimed() == []
+        other = queue.defer()  # and they are not held up by it
+    assert queue.claimed() == [job_id, other]
+
+
+def test_a_failed_statement_spoils_its_transaction(queue: MemoryQueue) -> None:
+    first = queue.defer(queueing_lock="q")
+    queue.cancel(first)
+    queue.defer(queueing_lock="q")
+    again = queue.sql(
+        "retry_jobs_by_hand", ids=[first], retry_at=None, priority=None, queue_name=None, lock=None
+    )
+    with queue.sync.session(transaction=True) as executor:
+        drive.run(defer.defer_job(queue.sql, NewJob("lost")), executor)
+        with pytest.raises(UniqueViolation) as caught:
+            executor.execute(again)
+        with pytest.raises(ConnectorException) as aborted:
+            executor.execute(queue.sql("ping"))
+    assert caught.value.constraint == "procrastinate_jobs_queueing_lock_key"
+    assert (caught.value.sqlstate, aborted.value.sqlstate) == ("23505", "25P02")
+    assert queue.statuses() == {1: "cancelled", 2: "todo"}
+
+
+def test_without_a_transaction_every_statement_commits_by_itself(queue: MemoryQueue) -> None:
+    with queue.sync.session() as executor:
+        job_id = drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
+        assert queue.statuses() == {job_id: "todo"}
+
+
+def test_a_claim_skips_what_another_transaction_has_claimed(queue: MemoryQueue) -> None:
+    first, second = queue.defer(), queue.defer()
+    query = queue.sql(
+        "claim_full",
+        queue_names=["default"],
+        mark_priorities=[None],
+        mark_ids=[None],
+        worker_id=2,
+        limit=1,
+    )
+    with queue.sync.session(transaction=True) as executor:
+        assert executor.execute(query)[0][1] == first
+        assert queue.claimed() == [second]
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_twin_in_an_open_transaction_is_waited_for(queue: MemoryQueue, *, commit: bool) -> None:
+    outcome: list[object] = []
+    done = threading.Event()
+
+    def twin() -> None:
+        try:
+            outcome.append(queue.defer(queueing_lock="q"))
+        except AlreadyEnqueued as exc:
+            outcome.append(type(exc))
+        done.set()
+
+    thread = threading.Thread(target=twin)
+    try:
+        with queue.sync.session(transaction=True) as executor:
+            drive.run(defer.defer_job(queue.sql, NewJob("task", queueing_lock="q")), executor)
+            thread.start()
+            assert not done.wait(0.1)
+            if not commit:
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    thread.join(10)
+    assert outcome == [AlreadyEnqueued if commit else 2]
+
+
+async def test_a_coroutine_waits_for_another_transaction_without_blocking_the_loop(
+    queue: MemoryQueue,
+) -> None:
+    new = NewJob("task", queueing_lock="q")
+
+    async def twin() -> int:
+        async with queue.connector.session_async() as executor:
+            return await drive.run_async(defer.defer_job(queue.sql, new), executor)
+
+    async with queue.connector.session_async(transaction=True) as executor:
+        await drive.run_async(defer.defer_job(queue.sql, new), executor)
+        waiting = asyncio.create_task(twin())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    with pytest.raises(AlreadyEnqueued):
+        await asyncio.wait_for(waiting, 10)
+
+
+def test_code_that_waits_for_itself_gets_an_error_in_time(
+    queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "LOCK_TIMEOUT", 0.05)
+    with queue.sync.session(transaction=True) as executor:
+        drive.run(defer.defer_job(queue.sql, NewJob("task", queueing_lock="q")), executor)
+        with pytest.raises(ConnectorException, match="kept a row locked") as caught:
+            queue.defer(queueing_lock="q")
+    assert caught.value.sqlstate == "55P03"
+    assert queue.statuses() == {1: "todo"}
+
+
+def test_threads_share_a_connector(queue: MemoryQueue) -> None:
+    barrier = threading.Barrier(4)
+    claimed: list[int] = []
+
+    def work() -> None:
+        barrier.wait()
+        for _ in range(25):
+            queue.defer()
+            claimed.extend(queue.claimed(limit=1))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == list(range(1, 101))

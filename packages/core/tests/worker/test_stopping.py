@@ -1,0 +1,197 @@
+"""How a worker stops: first signal, second signal, graceful timeout, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import procrastinate
+from procrastinate import Status
+
+APP = Path(__file__).with_name("crash_app.py")
+
+
+@pytest.fixture
+def start(dsn: str) -> Any:
+    started: list[subprocess.Popen[str]] = []
+
+    def run(**options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(APP), dsn, json.dumps(options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.01)
+
+
+def said(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == word
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_lets_running_jobs_end_and_hands_back_the_rest(
+    sync_app: procrastinate.App, start: Any, number: signal.Signals
+) -> None:
+    ids = sync_app.configure_task("nap").batch_defer(*[{"seconds": 0.5}] * 3)
+    worker = start(concurrency=2)
+    wait_for(lambda: sync_app.job_manager.get_job_status(ids[1]) is Status.DOING)
+    worker.send_signal(number)
+
+    assert worker.wait(20) == 0
+    jobs = sync_app.job_manager.list_jobs()
+    assert [(job.status, job.attempts) for job in jobs] == [
+        (Status.SUCCEEDED, 1),
+        (Status.SUCCEEDED, 1),
+        (Status.TODO, 0),
+    ]
+
+
+def test_past_the_graceful_timeout_jobs_are_handed_back(
+    sync_app: procrastinate.App, start: Any
+) -> None:
+    job_id = sync_app.configure_task("stubborn").defer()
+    worker = start(shutdown_graceful_timeout=0.2)
+    said(worker, "began")
+    worker.terminate()
+
+    assert worker.wait(20) == 0
+    job = sync_app.job_manager.get_job(job_id)
+    assert (job.status, job.attempts, job.worker) == (Status.TODO, 1, None)
+
+
+def test_the_second_signal_ends_a_worker_whose_job_never_ends(
+    sync_app: procrastinate.App, start: Any
+) -> None:
+    job_id = sync_app.configure_task("stubborn").defer()
+    worker = start()
+    said(worker, "began")
+    worker.terminate()
+    wait_for(lambda: sync_app.job_manager.get_job_status(job_id) is Status.DOING)
+    deadline = time.monotonic() + 20
+    while worker.poll() is None and time.monotonic() < deadline:
+        worker.terminate()
+        time.sleep(0.3)
+
+    assert worker.wait(1) == 0
+    assert sync_app.job_manager.get_job_status(job_id) is Status.TODO
+
+
+def test_a_task_that_obeys_the_shutdown_is_handed_back(
+    sync_app: procrastinate.App, start: Any
+) -> None:
+    job_id = sync_app.configure_task("patient").defer()
+    worker = start(shutdown_graceful_timeout=0)
+    said(worker, "began")
+    worker.terminate()
+
+    assert worker.wait(20) == 0
+    job = sync_app.job_manager.get_job(job_id)
+    assert (job.status, job.attempts) == (Status.TODO, 1)
+
+
+async def test_a_coroutine_past_the_graceful_timeout_is_cancelled(
+    app: procrastinate.App,
+) -> None:
+    began = asyncio.Event()
+    cleaned: list[bool] = []
+
+    @app.task
+    async def endless() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            cleaned.append(True)
+
+    job_id = await endless.defer_async()
+    worker = asyncio.create_task(app.run_worker_async(shutdown_graceful_timeout=0.1))
+    await asyncio.wait_for(began.wait(), 10)
+    worker.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await worker
+
+    job = await app.job_manager.get_job_async(job_id)
+    assert cleaned == [True]
+    assert (job.status, job.attempts) == (Status.TODO, 1)
+
+
+async def test_a_coroutine_that_ends_well_although_cancelled_has_succeeded(
+    app: procrastinate.App,
+) -> None:
+    began = asyncio.Event()
+
+    @app.task
+    async def thorough() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.05)
+
+    job_id = await thorough.defer_async()
+    worker = asyncio.create_task(app.run_worker_async(shutdown_graceful_timeout=0))
+    await asyncio.wait_for(began.wait(), 10)
+    worker.cancel()
+    await asyncio.wait([worker])
+
+    assert await app.job_manager.get_job_status_async(job_id) is Status.SUCCEEDED
+
+
+async def test_a_draining_worker_gives_signs_of_life_and_obeys_aborts(
+    app: procrastinate.App, query: Callable[..., Any]
+) -> None:
+    began = asyncio.Event()
+
+    @app.task
+    async def endless() -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    job_id = await endless.defer_async()
+    worker = asyncio.create_task(app.run_worker_async(update_heartbeat_interval=0.1))
+    await asyncio.wait_for(began.wait(), 10)
+    worker.cancel()
+    beats = set()
+    async with asyncio.timeout(10):
+        while len(beats) < 3:
+            beats.update(query("select last_heartbeat from procrastinate_workers"))
+            await asyncio.sleep(0.02)
+    assert await app.job_manager.cancel_job_by_id_async(job_id, abort=True)
+    await asyncio.wait([worker], timeout=10)
+
+    assert worker.done()
+    assert await app.job_manager.get_job_status_async(job_id) is Status.ABORTED
+
+
+async def test_a_stopped_worker_leaves_no_trace_and_the_signal_handlers_as_they_were(
+    app: procrastinate.App, query: Callable[..., Any]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    await app.run_worker_async(wait=False)
+
+    assert query("select count(*) from procrastinate_workers") == [(0,)]
+    assert signal.getsignal(signal.SIGTERM) is before
