@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from procrastinate_psycopg2 import Psycopg2Connector as Psycopg2Connector
     from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector as SQLAlchemyPsycopg2Connector
 
-__version__ = metadata.version("procrastinate")
+    __version__: str
 
 __all__ = [
     "AlreadyEnqueued",
@@ -75,7 +75,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Return an installed connector class by its name."""
+    """Return an installed connector class by its name, or the version."""
+    if name == "__version__":
+        return metadata.version("procrastinate")
     if name.startswith("_"):
         raise AttributeError(f"module 'procrastinate' has no attribute {name!r}")
     try:

@@ -27,7 +27,9 @@ _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*)://")
 
 def available() -> dict[str, str]:
     """Return the installed connectors: ``{name: where it comes from}``. Imports none of them."""
-    return {name: " and ".join(map(_origin, found)) for name, found in sorted(_found().items())}
+    return {
+        name: " and ".join(sorted(map(_origin, found))) for name, found in sorted(_found().items())
+    }
 
 
 def get(name: str) -> type[Connector]:
@@ -41,8 +43,8 @@ def get(name: str) -> type[Connector]:
         raise errors.ConnectorImportError(_not_installed(name))
     if len(found) > 1:
         raise errors.ConnectorConflict(
-            f"the connector name {name!r} is claimed by {' and by '.join(map(_origin, found))}:"
-            " uninstall one of them"
+            f"two packages claim the connector name {name!r}: uninstall one of"
+            f" {' and '.join(sorted(map(_origin, found)))}"
         )
     return _checked(found[0], _load(found[0]))
 

@@ -62,7 +62,7 @@ def test_the_old_name_of_the_polling_interval_works_and_warns() -> None:
 
 def test_the_old_name_together_with_the_new_one_is_refused() -> None:
     with (
-        pytest.warns(DeprecationWarning),
+        pytest.warns(DeprecationWarning, match="timeout"),
         pytest.raises(InvalidOption, match="give one"),
     ):
         worker_options(timeout=2.0, fetch_job_polling_interval=3.0)

@@ -91,7 +91,7 @@ def test_a_second_task_of_the_same_name_is_refused_and_the_first_one_named() -> 
     registry = TaskRegistry()
     registry.add(definition())
 
-    with pytest.raises(TaskAlreadyRegistered, match="test_task.plain"):
+    with pytest.raises(TaskAlreadyRegistered, match=r"test_task\.plain"):
         registry.add(definition(asynchronous))
     assert registry["task"].func is plain
 

@@ -1,4 +1,4 @@
-"""The app of the worker processes that the tests kill. Run as ``python crash_app.py DSN OPTIONS``."""
+"""The app of the workers that the tests kill: ``python crash_app.py DSN OPTIONS``."""
 
 from __future__ import annotations
 

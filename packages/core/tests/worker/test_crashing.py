@@ -118,18 +118,20 @@ async def test_the_server_closing_every_connection_costs_no_job(
         done.add(n)
 
     await work.batch_defer_async(*[{"n": n} for n in range(1000)])
-    async with app.with_connector(connector).open_async() as worker_app:
-        async with working(worker_app, concurrency=10, fetch_job_polling_interval=1.0):
-            for cut in range(1, 6):
-                await until(lambda cut=cut: len(done) >= 100 * cut, 30)
-                query(
-                    "select pg_terminate_backend(pid) from pg_stat_activity"
-                    " where application_name = 'the_worker'"
-                )
-            await until(lambda: len(done) == 1000, 30)
-            # LISTEN is in force again: a new job starts without a poll in reach.
-            await work.defer_async(n=1000)
-            await until(lambda: 1000 in done, 5)
+    async with (
+        app.with_connector(connector).open_async() as worker_app,
+        working(worker_app, concurrency=10, fetch_job_polling_interval=1.0),
+    ):
+        for cut in range(1, 6):
+            await until(lambda cut=cut: len(done) >= 100 * cut, 30)
+            query(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = 'the_worker'"
+            )
+        await until(lambda: len(done) == 1000, 30)
+        # LISTEN is in force again: a new job starts without a poll in reach.
+        await work.defer_async(n=1000)
+        await until(lambda: 1000 in done, 5)
 
     jobs = await app.job_manager.list_jobs_async(limit=2000)
     assert {job.status for job in jobs} == {Status.SUCCEEDED}

@@ -51,7 +51,9 @@ async def test_the_history_of_a_job_is_in_order(app: procrastinate.App) -> None:
     await app.run_worker_async(wait=False)
     job = await app.job_manager.get_job_async(job_id)
 
-    assert job.deferred_at and job.started_at and job.finished_at
+    assert job.deferred_at is not None
+    assert job.started_at is not None
+    assert job.finished_at is not None
     assert job.deferred_at <= job.started_at <= job.finished_at
     assert job.finished_at - job.started_at >= timedelta(seconds=0.1)
     assert job.finished_at.tzinfo is UTC

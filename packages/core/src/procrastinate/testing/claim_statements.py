@@ -52,8 +52,9 @@ def _claim(view: View, p: Params, scan: Callable[[list[JobRow]], Iterator[list[J
         for job in candidates
         if job.lock is None or job.id in acquired
     ]
-    rows = [(len(parked), *job_columns(job)) for job in claimed]
-    return rows or [(len(parked), *[None] * JOB_COLUMNS)]
+    seen = (len(parked), len(candidates) - len(parked) - len(claimed))
+    rows = [(*seen, job.crashes, *job_columns(job)) for job in claimed]
+    return rows or [(*seen, None, *[None] * JOB_COLUMNS)]
 
 
 JOB_COLUMNS = 15
@@ -91,6 +92,7 @@ def _begun(view: View, job: JobRow, worker_id: int) -> JobRow:
         worker_id=worker_id,
         attempts=job.attempts + 1,
         started_at=view.now,
+        finished_at=None,
     )
 
 

@@ -54,7 +54,7 @@ class _InMemory(Connector):
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Return a connector of its own for ``memory://``, the only URL that there is."""
-        if url.rstrip("/") != "memory:":
+        if url.partition("://")[2].strip("/"):
             raise ConfigurationError(f"the in-memory connector's URL is memory://, not {url!r}")
         return cls()
 

@@ -121,7 +121,7 @@ def retry_jobs_by_hand(view: View, p: Params) -> Rows:
                 **changes(job, p),
             )
         )
-        rows.append((job.id, changed.lock, changed.queue_name, announce(view, changed)))
+        rows.append((job.id, job.lock, announce(view, changed)))
     return rows
 
 

@@ -166,7 +166,7 @@ def retry_job(view: View, p: Params) -> Rows:
     if job is None:
         return []
     superseded = view.has_twin(job.queueing_lock)
-    view.write_job(
+    changed = view.write_job(
         replace(
             job,
             status=Status.CANCELLED if superseded else Status.TODO,
@@ -179,7 +179,8 @@ def retry_job(view: View, p: Params) -> Rows:
             **changes(job, p),
         )
     )
-    return [(job.id,)]
+    ready = not superseded and changed.hold is None
+    return [(job.id, view.notify("procrastinate_jobs", changed.queue_name) if ready else None)]
 
 
 def changes(job: JobRow, p: Params) -> dict[str, Any]:
@@ -190,7 +191,7 @@ def changes(job: JobRow, p: Params) -> dict[str, Any]:
 
 def hand_back(view: View, p: Params) -> Rows:
     held = list(_held(view, p, "begun"))
-    superseded = {job.id for job, _ in held if view.has_twin(job.queueing_lock)}
+    superseded = superseded_among(view, [job for job, _ in held])
     for job, begun in held:
         view.write_job(
             replace(
@@ -198,10 +199,25 @@ def hand_back(view: View, p: Params) -> Rows:
                 status=Status.CANCELLED if job.id in superseded else Status.TODO,
                 worker_id=None,
                 started_at=job.started_at if begun else None,
+                finished_at=view.now if job.id in superseded else None,
                 attempts=job.attempts if begun else job.attempts - 1,
             )
         )
+    view.wake(job.queue_name for job, _ in held if job.id not in superseded)
     return [(job.id,) for job, _ in held]
+
+
+def superseded_among(view: View, jobs: Iterable[JobRow]) -> set[int]:
+    """Return which of these jobs may not wait: a twin waits, or comes before it among them."""
+    superseded: set[int] = set()
+    taken: set[str] = set()
+    for job in sorted(jobs, key=lambda job: job.id):
+        if job.queueing_lock is None:
+            continue
+        if job.queueing_lock in taken or view.has_twin(job.queueing_lock):
+            superseded.add(job.id)
+        taken.add(job.queueing_lock)
+    return superseded
 
 
 def _held(view: View, p: Params, *columns: str) -> Iterator[tuple[Any, ...]]:

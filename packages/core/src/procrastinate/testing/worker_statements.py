@@ -12,7 +12,7 @@ from procrastinate.connector import Rows
 from procrastinate.model.job import Status
 from procrastinate.storage import schema
 from procrastinate.testing.job_statements import stalled_jobs
-from procrastinate.testing.queue_statements import Function, Params
+from procrastinate.testing.queue_statements import Function, Params, superseded_among
 from procrastinate.testing.values import JobRow, WorkerRow, appended, interval, job_columns
 from procrastinate.testing.view import View
 
@@ -39,21 +39,19 @@ def unregister_worker(view: View, p: Params) -> Rows:
 
 def recover_jobs(view: View, p: Params) -> Rows:
     stalled = view.unlocked(stalled_jobs(view, p))[: p["limit"]]
-    verdicts = [(job, _verdict(view, job, stalled, p["crash_limit"])) for job in stalled]
+    lost = {job.id for job in stalled if job.crashes + 1 >= p["crash_limit"]}
+    superseded = superseded_among(view, [job for job in stalled if job.id not in lost])
+    verdicts = [(job, _verdict(job, lost, superseded)) for job in stalled]
     for job, verdict in verdicts:
         view.write_job(_recovered(view, job, verdict))
     view.wake(job.queue_name for job, verdict in verdicts if verdict is Status.TODO)
     return [(job.id, verdict.value, job.queue_name, job.task_name) for job, verdict in verdicts]
 
 
-def _verdict(view: View, job: JobRow, stalled: list[JobRow], crash_limit: int) -> Status:
-    if job.crashes + 1 >= crash_limit:
+def _verdict(job: JobRow, lost: set[int], superseded: set[int]) -> Status:
+    if job.id in lost:
         return Status.FAILED
-    if job.queueing_lock is None:
-        return Status.TODO
-    earlier = {each.queueing_lock for each in stalled if each.id < job.id}
-    superseded = job.queueing_lock in earlier or view.has_twin(job.queueing_lock)
-    return Status.CANCELLED if superseded else Status.TODO
+    return Status.CANCELLED if job.id in superseded else Status.TODO
 
 
 def _recovered(view: View, job: JobRow, verdict: Status) -> JobRow:

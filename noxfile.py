@@ -1,0 +1,202 @@
+"""Every check of this repository in one command, ``nox``, and the demo in ``nox -s demo``.
+
+Rules
+
+1. It runs on a fresh machine that has Python and nox: everything else is installed into the
+   sessions' own environments, and the tests bring their own PostgreSQL.
+2. What is tested is wheels. They are built once per run, each from its sdist (which proves that
+   the sdist is complete), and installed in one command by path, so that no package of this
+   repository is ever looked up on an index, where older releases live under the same name.
+3. The tests run on every Python of `SUPPORTED` that is found. A missing one is reported and
+   skipped; with ``CI`` set it is an error.
+4. One Python runs everything; the others leave out the tests marked slow and the coverage.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.10.16"
+
+ROOT = Path(__file__).parent
+DIST = ROOT / "dist"
+SUPPORTED = ["3.11", "3.12", "3.13"]
+
+#: Folder below packages/ and the name of what it builds. Each comes after those it needs.
+PACKAGES = {
+    "core": "procrastinate",
+    "connector-psycopg2": "procrastinate_psycopg2",
+    "connector-aiopg": "procrastinate_aiopg",
+    "connector-sqlalchemy": "procrastinate_sqlalchemy",
+    "connector-testkit": "procrastinate_connector_testkit",
+    "embedded": "procrastinate_embedded",
+}
+EVERYTHING = tuple(PACKAGES)
+
+
+# --- Which Pythons --------------------------------------------------------------------------------
+
+
+def pyenv_folders() -> list[str]:
+    """Return the folders of pyenv's interpreters, for each minor version its newest release.
+
+    pyenv's shims answer only for versions that ``PYENV_VERSION`` selects, so nox has to be shown
+    the interpreters themselves.
+    """
+
+    def release(folder: Path) -> tuple[int, ...]:
+        return tuple(int(part) for part in folder.parent.name.split(".") if part.isdigit())
+
+    versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    found = [sorted(versions.glob(f"{minor}.*/bin"), key=release) for minor in SUPPORTED]
+    return [str(folders[-1]) for folders in found if folders]
+
+
+def is_found(python: str) -> bool:
+    return python == RUNNING or shutil.which(f"python{python}") is not None
+
+
+def tested_pythons() -> list[str]:
+    """Return the supported Pythons, or nox's own where it is a newer one and the only one."""
+    running = sys.version_info[:2]
+    if any(is_found(python) for python in SUPPORTED):
+        return SUPPORTED
+    if running >= (3, 11):
+        return [RUNNING]
+    raise SystemExit(
+        f"procrastinate needs Python {SUPPORTED[0]} or newer, and found none: nox runs on "
+        f"{RUNNING}; none of {', '.join(SUPPORTED)} is on PATH or in pyenv"
+    )
+
+
+# In front of PATH, where the shims are too and would be found first.
+os.environ["PATH"] = os.pathsep.join([*pyenv_folders(), os.environ.get("PATH", os.defpath)])
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHONS = tested_pythons()
+PRIMARY = RUNNING if RUNNING in PYTHONS else next(filter(is_found, PYTHONS))
+#: For sessions that run once; None is nox's own interpreter, which is certainly there.
+ONCE = None if PRIMARY == RUNNING else PRIMARY
+
+nox.options.sessions = ["lint", "types", "imports", "tests", "packages"]
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = bool(os.environ.get("CI"))
+nox.options.download_python = "never"
+
+
+# --- Installing -----------------------------------------------------------------------------------
+
+
+def tools(group: str) -> list[str]:
+    """Return the requirements of a dependency group of the top pyproject.toml."""
+    pyproject = nox.project.load_toml(ROOT / "pyproject.toml")
+    return list(nox.project.dependency_groups(pyproject, group))
+
+
+def wheel(package: str) -> str:
+    """Return the path of the wheel that this run has built."""
+    (path,) = DIST.glob(f"{PACKAGES[package]}-[0-9]*.whl")
+    return str(path)
+
+
+def install(session: nox.Session, *packages: str, group: str | None = None) -> None:
+    """Install wheels of this repository, all in one command, and the tools of a group."""
+    wheels = [wheel(package) for package in packages]
+    session.install(*wheels, *(tools(group) if group else []))
+    # An environment that is reused may hold an earlier build of the same version.
+    session.install("--force-reinstall", "--no-deps", *wheels, silent=True)
+
+
+# --- Sessions -------------------------------------------------------------------------------------
+
+
+@nox.session(python=ONCE)
+def build(session: nox.Session) -> None:
+    """Build every package's sdist, and its wheel from that sdist, into dist/."""
+    session.install(*tools("build"))
+    shutil.rmtree(DIST, ignore_errors=True)
+    for package in PACKAGES:
+        session.run(
+            *("python", "-m", "build", "--no-isolation", "--outdir", str(DIST)),
+            str(ROOT / "packages" / package),
+            silent=True,
+        )
+    session.log("built %s", ", ".join(sorted(path.name for path in DIST.iterdir())))
+
+
+@nox.session(python=ONCE)
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*tools("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(name="format", python=ONCE)
+def format_(session: nox.Session) -> None:
+    """Correct what lint complains of, where it can be corrected."""
+    session.install(*tools("lint"))
+    session.run("ruff", "check", "--fix", ".")
+    session.run("ruff", "format", ".")
+
+
+@nox.session(python=ONCE, requires=["build"])
+def types(session: nox.Session) -> None:
+    """Check the sources strictly, and what a user's editor sees of the installed wheels."""
+    install(session, *EVERYTHING, group="types")
+    session.run("mypy", "noxfile.py", *(f"packages/{package}/src" for package in PACKAGES))
+    session.run("mypy", "--config-file", "tests/typing/mypy.ini", "tests/typing")
+    session.run("pyright", "--project", "tests/typing", *session.posargs)
+
+
+@nox.session(python=ONCE)
+def imports(session: nox.Session) -> None:
+    """Check who imports whom against the contracts in pyproject.toml."""
+    session.install(*tools("imports"))
+    sources = os.pathsep.join(str(ROOT / "packages" / package / "src") for package in PACKAGES)
+    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": sources})
+
+
+@nox.session(python=PYTHONS, requires=["build"])
+def tests(session: nox.Session) -> None:
+    """Run the tests against the installed wheels; arguments are pytest's."""
+    install(session, *EVERYTHING, group="test")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+    elif session.python == PRIMARY:
+        measured_tests(session)
+    else:
+        session.run("pytest", "-n", "2", "-m", "not slow")
+
+
+def measured_tests(session: nox.Session) -> None:
+    """Run all tests, also in the processes that they start, under coverage."""
+    # Not the session's temporary folder: its path is too long for PostgreSQL's socket.
+    folder = Path(session.virtualenv.location).resolve() / "measured"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    data = folder / "coverage"
+    env = {"COVERAGE_FILE": str(data), "COVERAGE_RCFILE": str(ROOT / "pyproject.toml")}
+    session.run("coverage", "run", "-m", "pytest", "-n", "2", env=env)
+    session.run("coverage", "combine", "--quiet", env=env)
+    session.run("coverage", "report", env=env)
+
+
+@nox.session(python=PYTHONS, requires=["build"])
+def packages(session: nox.Session) -> None:
+    """Install each wheel into an empty environment and use it there; arguments are pytest's."""
+    install(session, "core", "embedded", group="packages")
+    arguments = session.posargs or ["-n", "2", "--dist", "loadscope"]
+    session.run("pytest", "tests/wheels", *arguments, env={"PROCRASTINATE_DIST": str(DIST)})
+
+
+@nox.session(python=ONCE, requires=["build"])
+def demo(session: nox.Session) -> None:
+    """Watch real jobs go through a real PostgreSQL; arguments are those of procrastinate demo."""
+    install(session, "core", "connector-psycopg2", "connector-aiopg", "embedded")
+    session.run("procrastinate", "demo", *session.posargs)

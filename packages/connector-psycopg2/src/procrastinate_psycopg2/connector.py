@@ -1,0 +1,179 @@
+"""The connector for classic synchronous I/O: web applications with threads, scripts, WSGI."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from procrastinate.connector import Executor, SyncConnector
+from procrastinate.errors import AppNotOpen, InvalidOption
+from procrastinate_psycopg2 import dsn as connection_strings
+from procrastinate_psycopg2.pools import (
+    BorrowedPool,
+    ForeignProcessPool,
+    Source,
+    WaitingPool,
+    borrowed,
+)
+from procrastinate_psycopg2.sessions import Session, bound
+
+_URL_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "minconn": int,
+    "maxconn": int,
+    "pool_timeout": float,
+    "schema": str,
+}
+#: Arguments of psycopg2.connect() that are not libpq's.
+_FACTORIES = frozenset({"connection_factory", "cursor_factory"})
+
+
+class Psycopg2Connector(SyncConnector):
+    """A synchronous connector over a psycopg2 ThreadedConnectionPool.
+
+    ``minconn`` connections are made when it is opened and up to ``maxconn`` when they are needed;
+    with all of them in use, a caller waits up to ``pool_timeout`` seconds (None: for ever) and
+    then gets `PoolTimeout`. All other arguments go to ``psycopg2.connect``: ``dsn``, ``host``,
+    ``port``, ``user``, ``password``, ``dbname``, ``options``, ``connection_factory`` and whatever
+    libpq knows; those that are absent come from libpq's environment (``PGHOST``, ...).
+
+    Threads may share it. A process forked off gets a pool of its own; a pool that was handed to
+    ``open`` stays with its process.
+
+    Raises `InvalidOption` for an unknown or impossible argument and `ConfigurationError` for a
+    malformed ``dsn``.
+    """
+
+    contract: ClassVar[int] = 1
+    binds = ("psycopg2 connection",)
+
+    def __init__(
+        self,
+        *,
+        json_dumps: Callable[[Any], str] | None = None,
+        json_loads: Callable[[str], Any] | None = None,
+        schema: str | None = None,
+        pool_timeout: float | None = 30.0,
+        minconn: int = 1,
+        maxconn: int = 10,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
+        _check_sizes(minconn, maxconn, pool_timeout)
+        self._shown = _check_arguments(arguments)
+        self._pool_timeout = pool_timeout
+        self._sizes = (minconn, maxconn)
+        self._arguments = arguments
+        self._lock = threading.Lock()
+        self._source: Source | None = None
+        _connectors.add(self)
+
+    @classmethod
+    def from_url(cls, url: str) -> Psycopg2Connector:
+        """Return a connector for ``psycopg2://user:password@host:port/database?option=value``.
+
+        The options are libpq's, and ``minconn``, ``maxconn``, ``pool_timeout`` and ``schema``.
+        Raises `ConfigurationError` for an URL that cannot be one.
+        """
+        dsn, options = connection_strings.split_url(url, _URL_OPTIONS)
+        return cls(dsn=dsn, **options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._shown}>"
+
+    def open(self, pool: Any = None) -> None:
+        """Connect, or take the application's ``ThreadedConnectionPool``, which stays its own.
+
+        Raises `ConnectionFailed` when no connection can be made, `InvalidOption` for an object
+        that is not an open pool, or when the connector is open with another one.
+        """
+        with self._lock:
+            if self._source is None:
+                self._source = self._own_pool() if pool is None else self._borrowed(pool)
+            elif pool is not None and not _is_over(self._source, pool):
+                raise InvalidOption("the connector is open already, with another pool: close it")
+
+    def _own_pool(self) -> WaitingPool:
+        return WaitingPool(*self._sizes, timeout=self._pool_timeout, **self._arguments)
+
+    def _borrowed(self, pool: Any) -> BorrowedPool:
+        return borrowed(pool, self._pool_timeout)
+
+    def close(self) -> None:
+        """Close the pool unless it was handed in; connections in use close when they come back."""
+        with self._lock:
+            source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def session(self, *, transaction: bool = False) -> AbstractContextManager[Executor]:
+        """Return a block holding one connection.
+
+        Raises `AppNotOpen` before `open`; entering it raises `ConnectionFailed` or `PoolTimeout`
+        when no connection is to be had.
+        """
+        source = self._source
+        if source is None:
+            raise AppNotOpen("the connector is not open: call app.open() first")
+        return Session(source, transaction=transaction)
+
+    def bind(self, connection: Any) -> Executor:
+        """Return an executor in the transaction of the caller's psycopg2 connection.
+
+        Raises `InvalidOption` for a closed connection, or anything else.
+        """
+        return bound(connection)
+
+    def _after_fork(self) -> None:
+        """Leave the parent its sockets; its lock may be held by a thread that is not here."""
+        self._lock = threading.Lock()
+        source = self._source
+        if source is None:
+            return
+        source.inherited = True
+        _inherited.append(source)
+        self._source = source.renewed() if isinstance(source, WaitingPool) else ForeignProcessPool()
+
+
+def _is_over(source: Source, pool: Any) -> bool:
+    return isinstance(source, BorrowedPool) and source.pool is pool
+
+
+def _check_sizes(minconn: Any, maxconn: Any, pool_timeout: Any) -> None:
+    if not _is_int(minconn) or minconn < 0:
+        raise InvalidOption(f"minconn={minconn!r} is not a number of connections (0 or more)")
+    if not _is_int(maxconn) or maxconn < max(minconn, 1):
+        raise InvalidOption(f"maxconn={maxconn!r} must be a number, 1 or more, from minconn up")
+    if pool_timeout is None:
+        return
+    if not isinstance(pool_timeout, int | float) or not 0 <= pool_timeout <= threading.TIMEOUT_MAX:
+        raise InvalidOption(f"pool_timeout={pool_timeout!r} is not a number of seconds")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_arguments(arguments: dict[str, Any]) -> str:
+    """Return what may be shown of the connection's arguments."""
+    if arguments.get("async") or arguments.get("async_"):
+        raise InvalidOption("async connections cannot be used here: leave async_ out")
+    libpq = {k: v for k, v in arguments.items() if k not in _FACTORIES}
+    return connection_strings.shown_dsn(connection_strings.check_dsn(**libpq)) or "(libpq defaults)"
+
+
+_connectors: weakref.WeakSet[Psycopg2Connector] = weakref.WeakSet()
+#: Pools of the parent process, kept so that nothing finalises their connections here.
+_inherited: list[Source] = []
+
+
+def _after_fork_in_child() -> None:
+    for connector in list(_connectors):
+        connector._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,306 @@
+"""What every connector built on psycopg2 shares: values, rows and errors.
+
+Rules
+
+1. The connection may be somebody else's. Its cursor and row factories, and the type casters
+   registered on it or globally, stay as they are and are never relied on: statements run on a
+   plain cursor that carries psycopg2's own casters.
+2. What psycopg2 raises never leaves: errors of the server get their meaning from the SQLSTATE,
+   errors without one from their PEP 249 class. Texts are passed on and never interpreted.
+3. A list travels as the text of an array (``{1,2,NULL}``), to which the placeholder's cast gives
+   its type: empty lists and lists with None need no care, and the server reads a constant
+   instead of parsing an expression per element (1,000 bigints: 0.3 ms instead of 1.6 ms).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import select
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, cast
+
+import psycopg2
+from psycopg2 import extensions
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from procrastinate.connector import Query, Rows
+from procrastinate.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectorException,
+    InvalidData,
+    database_error,
+)
+from procrastinate_psycopg2.dsn import check_dsn, connection_url, shown_dsn, split_url
+
+__all__ = [
+    "Connection",
+    "Cursor",
+    "PlainCursor",
+    "adapted",
+    "check_dsn",
+    "connect_error",
+    "connection_url",
+    "leaves_traces",
+    "looks_alive",
+    "plain_cursor",
+    "real_connection",
+    "rows_of",
+    "run_query",
+    "shown_dsn",
+    "split_url",
+    "translate",
+    "value_error",
+]
+
+# Rows: what comes out of the database.
+
+_SCALARS = ("BOOLEAN", "FLOAT", "INTEGER", "LONGINTEGER", "UNICODE")
+_TIMES = ("PYDATE", "PYTIME", "PYDATETIME", "PYDATETIMETZ", "PYINTERVAL")
+
+
+def _bytes(value: Any, cursor: Any) -> bytes | None:
+    buffer = psycopg2.BINARY(value, cursor)
+    return None if buffer is None else bytes(buffer)
+
+
+def _own_casters() -> dict[int, Any]:
+    """Return psycopg2's casters by type: numeric as float, JSON as text, bytea as bytes."""
+    names = [name + suffix for name in _SCALARS + _TIMES for suffix in ("", "ARRAY")]
+    casters = [getattr(extensions, name) for name in names]
+    by_type = {oid: caster for caster in casters for oid in caster.values}
+    by_type |= dict.fromkeys(extensions.DECIMAL.values, extensions.FLOAT)
+    by_type |= dict.fromkeys(extensions.JSON.values + extensions.JSONB.values, extensions.UNICODE)
+    as_bytes = extensions.new_type(psycopg2.BINARY.values, "BYTES", cast(Any, _bytes))
+    by_type |= dict.fromkeys(psycopg2.BINARY.values, as_bytes)
+    return by_type
+
+
+_CASTERS = _own_casters()
+
+
+def plain_cursor(connection: Connection) -> Cursor:
+    """Return a cursor that gives tuples of plain values, whatever the connection's owner set up.
+
+    The connection may be of any subclass of psycopg2's, or a transparent proxy around one, as
+    instrumentation makes them.
+    """
+    if type(connection) is not Connection:
+        connection = real_connection(connection)
+    cursor: Any = extensions.cursor(connection)
+    cursor.string_types = _CASTERS
+    return cast(Cursor, cursor)
+
+
+class PlainCursor(Cursor):
+    """The same as a class, to stand in for a while as somebody's ``cursor_factory``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        cast(Any, self).string_types = _CASTERS
+
+
+def real_connection(connection: Any) -> Connection:
+    """Return the psycopg2 connection inside any transparent proxies (``__wrapped__``).
+
+    Raises TypeError when there is none.
+    """
+    real = connection
+    while not issubclass(type(real), Connection):  # isinstance() believes what a proxy claims
+        real = getattr(real, "__wrapped__", None)
+        if real is None:
+            raise TypeError(f"{type(connection).__qualname__} is not a psycopg2 connection")
+    return cast(Connection, real)
+
+
+def rows_of(cursor: Cursor) -> Rows:
+    """Return all rows of the statement that a cursor executed, ``[]`` where it returns none."""
+    return [] if cursor.description is None else cursor.fetchall()
+
+
+# Values: what goes in.
+
+
+_ARRAYS = (list, tuple)
+_CHANGED = (int, list, tuple)
+
+
+def adapted(query: Query) -> tuple[str, Mapping[str, Any] | None]:
+    """Return the SQL and the parameters in the form that psycopg2 takes.
+
+    Without parameters the second is None, which keeps ``%`` literal.
+    """
+    params = query.params
+    if not params:
+        return query.sql, None
+    for value in params.values():
+        if isinstance(value, _CHANGED) and (not isinstance(value, int) or value < 0):
+            return query.sql, {name: _adapted(value) for name, value in params.items()}
+    return query.sql, params
+
+
+def _adapted(value: Any) -> Any:
+    if isinstance(value, _ARRAYS):
+        return _array_text(value)
+    if isinstance(value, int) and value < 0:
+        # The cast binds closer than the minus: -32768::smallint would be out of range.
+        return str(int(value))
+    return value
+
+
+def _array_text(values: Sequence[Any]) -> str:
+    return "{" + ",".join(map(_element_text, values)) + "}"
+
+
+def _element_text(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, datetime):
+        return f'"{value.isoformat()}"'
+    if isinstance(value, list | tuple):
+        return _array_text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))
+    return str(value)
+
+
+# Errors
+
+#: Raised by psycopg2 and Python for a value that cannot be sent, or a row that cannot be read.
+VALUE_ERRORS = (ValueError, OverflowError)
+
+
+def translate(exc: psycopg2.Error) -> ConnectorException:
+    """Return the error for what psycopg2 raised on an established connection."""
+    if exc.pgcode is not None:
+        diag = exc.diag
+        return database_error(
+            _server_text(exc), sqlstate=exc.pgcode, constraint=diag.constraint_name
+        )
+    if _means_lost(exc):
+        return ConnectionLost(f"the connection broke: {_one_line(exc)}")
+    return database_error(_one_line(exc))
+
+
+def _server_text(exc: psycopg2.Error) -> str:
+    primary, detail = exc.diag.message_primary, exc.diag.message_detail
+    if primary is None:
+        return _one_line(exc)
+    return f"{primary}: {detail}" if detail else primary
+
+
+def _means_lost(exc: psycopg2.Error) -> bool:
+    """Say whether an error without SQLSTATE is the connection's end.
+
+    A broken socket is an OperationalError or a bare DatabaseError, a connection closed before
+    the call an InterfaceError; mistakes of the caller are of the other subclasses.
+    """
+    if isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return True
+    return type(exc) is psycopg2.DatabaseError
+
+
+def connect_error(exc: psycopg2.Error) -> ConnectionFailed:
+    """Return the error for what psycopg2 raised while it made a connection.
+
+    psycopg2 has no SQLSTATE for those. libpq's text says which server refused and why, and holds
+    no password as long as `check_dsn` passed the connection string.
+    """
+    return ConnectionFailed(f"cannot connect to PostgreSQL: {_one_line(exc)}", sqlstate=exc.pgcode)
+
+
+def value_error(exc: Exception, query: Query) -> InvalidData:
+    """Return the error for a value that was refused on the way, before or behind the server."""
+    names = [name for name, value in query.params.items() if not _is_sendable(value)]
+    if names:
+        return InvalidData(f"parameter {names[0]!r} of {query.name} cannot be sent: {exc}")
+    return InvalidData(f"a value of {query.name} cannot be sent or read: {exc}")
+
+
+def _is_sendable(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_sendable, value))
+    try:
+        text = value if isinstance(value, str) else str(value)
+        return b"\0" not in text.encode()
+    except ValueError:
+        return False
+
+
+def _one_line(exc: Exception) -> str:
+    return " ".join(str(exc).split()) or type(exc).__name__
+
+
+# Is it still there?
+
+
+def looks_alive(connection: Connection) -> bool:
+    """Say whether an idle connection can be used, without a round trip.
+
+    A server that ends a connection says so on the socket (an error message, then its end), so a
+    silent socket means a live connection as far as anybody can know. What is waiting there is
+    read without sending anything; notifications and notices stay with the connection.
+    """
+    try:
+        while not connection.closed and _has_news(connection):
+            connection.poll()
+    except psycopg2.Error:
+        return False
+    return not connection.closed
+
+
+def _has_news(connection: Connection) -> bool:
+    if sys.platform == "win32":
+        return bool(select.select([connection.fileno()], [], [], 0)[0])
+    poller = select.poll()  # unlike select(), takes descriptors of 1024 and above
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(0))
+
+
+# Running a query
+
+
+def run_query(connection: Connection, query: Query, prefix: str = "") -> Rows:
+    """Execute one query on a connection, in whatever transaction that is in.
+
+    ``prefix`` is SQL sent in the same message. Raises `ConnectorException` only.
+    """
+    try:
+        cursor = plain_cursor(connection)  # needs no close(): it holds nothing on the server
+        sql, params = adapted(query)
+        cursor.execute(prefix + sql, params)
+        return rows_of(cursor)
+    except psycopg2.Error as exc:
+        raise translate(exc) from exc
+    except VALUE_ERRORS as exc:
+        raise value_error(exc, query) from exc
+
+
+_TRACES = re.compile(
+    r"""(?: \A | ; ) (?: \s | --[^\n]*\n | /\*.*?\*/ )*
+        (?: set \s+ (?! local\b | constraints\b | transaction\b )
+          | (?: reset | prepare | listen | load | discard | declare ) \s
+          | create \s+ (?: (?: local | global ) \s+ )? temp )
+      | set_config \s* \( [^()]* , \s* false \s* \)
+      | pg_(?: try_ )? advisory_lock (?: _shared )? \s* \(
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+
+
+@functools.lru_cache(maxsize=512)
+def leaves_traces(sql: str) -> bool:
+    """Say whether a statement changes what the next user of the connection would see.
+
+    Settings, prepared statements, LISTEN, temporary tables, and advisory locks of the session. A
+    connection on which one ran is closed instead of given back: cheaper than a reset after each
+    session, and right for connections that carry their owner's settings.
+    """
+    return _TRACES.search(sql) is not None

@@ -1,0 +1,172 @@
+"""Executors on psycopg2 connections: a session of our own, or the caller's transaction.
+
+Rules
+
+1. Connections of sessions are in autocommit mode, so one query is one round trip. A transaction's
+   BEGIN travels in one message with its first query: psycopg2's own BEGIN is a round trip more.
+2. A connection on which anything is doubtful is closed and not given back: it broke, it stands on
+   a read-only server, a rollback failed, or a statement left a setting behind.
+3. A COMMIT that the server turned into a rollback is an error: an earlier statement had failed and
+   the block went on.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import psycopg2
+from psycopg2 import extensions
+
+from procrastinate.connector import Query, Rows
+from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption
+from procrastinate_psycopg2 import driver
+from procrastinate_psycopg2.driver import Connection
+from procrastinate_psycopg2.pools import Source
+
+_IDLE = extensions.TRANSACTION_STATUS_IDLE
+_IN_TRANSACTION = (
+    extensions.TRANSACTION_STATUS_INTRANS,
+    extensions.TRANSACTION_STATUS_INERROR,
+)
+_READ_ONLY = "25006"
+_ABORTED = "25P02"
+
+
+class Session:
+    """One connection for the length of a block, also as its executor."""
+
+    __slots__ = ("_begun", "_connection", "_discard", "_failed", "_source", "_transaction")
+
+    def __init__(self, source: Source, *, transaction: bool) -> None:
+        self._source = source
+        self._transaction = transaction
+        self._connection: Connection | None = None
+        self._begun = False
+        self._failed = False
+        self._discard = False
+
+    def __enter__(self) -> Session:
+        self._connection = self._source.acquire()
+        return self
+
+    def execute(self, query: Query, /) -> Rows:
+        """Execute one query. Raises `ConnectorException`."""
+        if self._connection is None:
+            raise ConnectorException(f"{query.name}: this session has ended")
+        if self._failed:
+            raise aborted()
+        begin = self._transaction and not self._begun
+        self._discard = self._discard or driver.leaves_traces(query.sql)
+        try:
+            rows = driver.run_query(self._connection, query, "BEGIN;" if begin else "")
+        except ConnectorException as exc:
+            if begin:
+                self._first_failed(self._connection, exc)
+            if isinstance(exc, ConnectionLost):
+                self._lost(exc)
+            raise
+        self._begun = self._transaction
+        return rows
+
+    def _first_failed(self, connection: Connection, exc: ConnectorException) -> None:
+        """Find out whether BEGIN was executed before the first query failed.
+
+        It was not where the server could not parse the message: then the transaction counts as
+        failed all the same. Or where the message was never sent: then it is still to begin.
+        """
+        self._begun = connection.info.transaction_status != _IDLE
+        self._failed = not self._begun and exc.sqlstate is not None
+
+    def _lost(self, exc: ConnectionLost) -> None:
+        self._discard = True
+        if exc.sqlstate == _READ_ONLY:
+            self._source.discard_idle()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None or self._source.inherited:
+            return
+        try:
+            if kind is None and self._failed:
+                raise aborted()
+            if kind is None and self._begun:
+                self._commit(connection)
+        finally:
+            self._give_back(connection)
+
+    def _commit(self, connection: Connection) -> None:
+        try:
+            ended = _run(connection, "COMMIT")
+        except psycopg2.Error as exc:
+            error = driver.translate(exc)
+            if isinstance(error, ConnectionLost):
+                self._lost(error)
+            raise error from exc
+        if ended == "ROLLBACK":
+            raise aborted()
+
+    def _give_back(self, connection: Connection) -> None:
+        status = connection.info.transaction_status  # "unknown" for one that is closed
+        if status != _IDLE and not (self._discard or _rolled_back(connection, status)):
+            self._discard = True
+        self._source.release(connection, discard=self._discard)
+
+
+def aborted() -> ConnectorException:
+    """Return the error for a transaction that goes on after one of its statements failed."""
+    return ConnectorException(
+        "the transaction was rolled back instead of committed: one of its statements had failed",
+        sqlstate=_ABORTED,
+    )
+
+
+def _run(connection: Connection, sql: str) -> str | None:
+    """Execute a command without results and return what the server says it did."""
+    with driver.plain_cursor(connection) as cursor:
+        cursor.execute(sql)
+        return cursor.statusmessage
+
+
+def _rolled_back(connection: Connection, status: int) -> bool:
+    """Roll a transaction back and say whether that put the connection right."""
+    if status not in _IN_TRANSACTION:  # a statement is under way, or the connection is closed
+        return False
+    try:
+        _run(connection, "ROLLBACK")
+    except psycopg2.Error:
+        return False
+    return True
+
+
+class BoundExecutor:
+    """Executes queries in the transaction that the caller has, or begins, on a connection."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def execute(self, query: Query, /) -> Rows:
+        """Execute one query. Raises `ConnectorException`."""
+        return driver.run_query(self._connection, query)
+
+
+def bound(connection: Any) -> BoundExecutor:
+    """Return an executor on the caller's connection. Raises `InvalidOption` for anything else."""
+    try:
+        real = driver.real_connection(connection)
+    except TypeError as exc:
+        raise InvalidOption(
+            f"connection= takes a psycopg2 connection, not {type(connection).__qualname__}"
+        ) from exc
+    if real.closed:
+        raise InvalidOption("the psycopg2 connection given as connection= is closed")
+    if real.async_:
+        raise InvalidOption("the psycopg2 connection given as connection= is an asynchronous one")
+    return BoundExecutor(real)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from psycopg2.extensions import connection as Connection
+
+from procrastinate.connector import Executor, Query
+from procrastinate_psycopg2 import Psycopg2Connector
+
+PID = "select pg_backend_pid()"
+INSERT = "insert into notes (text) values (%(text)s::text)"
+
+
+def run(executor: Executor, sql: str, **params: Any) -> list[Any]:
+    return list(executor.execute(Query("test", sql, params)))
+
+
+def once(connector: Psycopg2Connector, sql: str, **params: Any) -> list[Any]:
+    with connector.session() as executor:
+        return run(executor, sql, **params)
+
+
+def texts(admin: Connection) -> list[str]:
+    with admin.cursor() as cursor:
+        cursor.execute("select text from notes order by id")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def pids(connector: Psycopg2Connector, count: int) -> list[int]:
+    """Return the servers' process ids of ``count`` connections used at the same time."""
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(connector.session()) for _ in range(count)]
+        return [run(session, PID)[0][0] for session in sessions]
+
+
+def terminate(admin: Connection, pids: list[int]) -> None:
+    """End these connections from the server's side, and wait until they are gone."""
+    with admin.cursor() as cursor:
+        cursor.execute("select pg_terminate_backend(pid, 5000) from unnest(%s) pid", [pids])
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg2
+import psycopg2.extras
+import pytest
+from psycopg2 import extensions
+from psycopg2.extensions import connection as Connection
+
+from procrastinate.connector import Query
+from procrastinate.errors import (
+    ConnectionLost,
+    ConnectorException,
+    InvalidData,
+    QueryCanceled,
+    SchemaNotApplied,
+    UniqueViolation,
+)
+from procrastinate_psycopg2 import driver
+from procrastinate_psycopg2.sessions import bound
+
+from .helpers import run
+
+VALUES = (
+    "select %(b)s::bool, %(i)s::bigint, %(f)s::float8, %(t)s::text, %(z)s::timestamptz, "
+    "%(y)s::bytea, %(n)s::text, %(j)s::jsonb, %(is)s::bigint[], %(ts)s::text[]"
+)
+WHEN = datetime.datetime(2026, 3, 29, 1, 30, tzinfo=datetime.UTC)
+PARAMS: dict[str, Any] = {
+    "b": True,
+    "i": -(2**63),
+    "f": 0.1,
+    "t": "100% 'quoted' \\ back ☃ %(x)s",
+    "z": WHEN,
+    "y": b"\x00\xff",
+    "n": None,
+    "j": '{"a": 1}',
+    "is": [1, None, -3],
+    "ts": ["", "NULL", None, 'a"b', "c\\d", "{e,f}", " g ", "o'h"],
+}
+Connect = Callable[..., Connection]
+
+
+def row(connection: Connection) -> Any:
+    return run(bound(connection), VALUES, **PARAMS)[0]
+
+
+def test_values_come_back_as_they_went_in(connect: Connect) -> None:
+    result = row(connect())
+    assert result == tuple(PARAMS.values())
+    assert [type(value) for value in result] == [type(value) for value in PARAMS.values()]
+
+
+def test_empty_lists_and_numerics_are_plain_values(connect: Connect) -> None:
+    sql = "select %(a)s::bigint[], %(b)s::text[], 1.5::numeric"
+    assert run(bound(connect()), sql, a=[], b=()) == [([], [], 1.5)]
+
+
+def test_without_parameters_a_percent_sign_is_itself_and_scripts_run(connect: Connect) -> None:
+    assert run(bound(connect()), "select 1; select '%', '%s', '%%'") == [("%", "%s", "%%")]
+
+
+def test_a_statement_without_rows_gives_an_empty_list(connect: Connect) -> None:
+    assert run(bound(connect()), "do $$ begin end $$") == []
+
+
+FACTORIES = [
+    {"cursor_factory": psycopg2.extras.RealDictCursor},
+    {"cursor_factory": psycopg2.extras.NamedTupleCursor},
+    {"cursor_factory": psycopg2.extras.DictCursor},
+    {"connection_factory": psycopg2.extras.DictConnection},
+    {"connection_factory": psycopg2.extras.RealDictConnection},
+    {"connection_factory": psycopg2.extras.LoggingConnection},
+]
+
+
+@pytest.mark.parametrize("arguments", FACTORIES)
+def test_the_owners_cursor_factory_stays_and_is_not_used(
+    connect: Connect, arguments: dict[str, Any]
+) -> None:
+    connection = connect(**arguments)
+    before = connection.cursor_factory
+    assert row(connection) == tuple(PARAMS.values())
+    assert connection.cursor_factory is before
+
+
+@pytest.fixture
+def shouting() -> Iterator[Any]:
+    """A type caster for everything that makes it an upper-case text; the global ones restored."""
+    before = dict(extensions.string_types)
+    types = (16, 17, 20, 25, 701, 1009, 1016, 1184, 1700, 3802)
+    yield extensions.new_type(types, "SHOUT", lambda value, cursor: f"{value}".upper())
+    extensions.string_types.clear()
+    extensions.string_types.update(before)
+
+
+def test_type_casters_of_the_owner_stay_and_are_not_used(connect: Connect, shouting: Any) -> None:
+    connection = connect()
+    extensions.register_type(shouting, connection)
+    assert row(connection) == tuple(PARAMS.values())
+    with connection.cursor() as cursor:
+        cursor.execute("select 'loud'::text")
+        assert cursor.fetchall() == [("LOUD",)]
+
+
+def test_global_type_casters_are_not_used(connect: Connect, shouting: Any) -> None:
+    extensions.register_type(shouting)
+    assert row(connect()) == tuple(PARAMS.values())
+
+
+def test_a_proxy_around_a_connection_is_looked_through(connect: Connect) -> None:
+    class Proxy:
+        def __init__(self, wrapped: Connection) -> None:
+            self.__wrapped__ = wrapped
+
+    proxy: Any = Proxy(connect())
+    assert row(proxy) == tuple(PARAMS.values())
+
+
+@pytest.mark.parametrize(
+    "value, cast",
+    [("a\0b", "text"), ("\ud800", "text"), (["a\0"], "text[]"), (10**5000, "bigint")],
+    ids=["NUL", "surrogate", "list", "long"],
+)
+def test_a_value_that_cannot_be_sent_names_its_parameter(
+    connect: Connect, value: Any, cast: str
+) -> None:
+    with pytest.raises(InvalidData, match="parameter 'a' of test cannot be sent") as caught:
+        run(bound(connect()), f"select %(ok)s::text, %(a)s::{cast}", ok="fine", a=value)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    "sql, kind, sqlstate",
+    [
+        ("select 9223372036854775807::bigint + 1", InvalidData, "22003"),
+        ("select * from nowhere", SchemaNotApplied, "42P01"),
+        ("select pg_cancel_backend(pg_backend_pid()), pg_sleep(5)", QueryCanceled, "57014"),
+        ("select pg_terminate_backend(pg_backend_pid())", ConnectionLost, None),
+        ("select '20000-01-01'::timestamptz", InvalidData, None),
+        ("selec", ConnectorException, "42601"),
+        ("", ConnectorException, None),
+    ],
+)
+def test_errors_carry_their_meaning_and_sqlstate(
+    connect: Connect, sql: str, kind: type[ConnectorException], sqlstate: str | None
+) -> None:
+    with pytest.raises(ConnectorException) as caught:
+        run(bound(connect()), sql)
+    assert (type(caught.value), caught.value.sqlstate) == (kind, sqlstate)
+
+
+def test_a_unique_violation_names_its_constraint(connect: Connect, admin: Connection) -> None:
+    executor = bound(admin)
+    run(executor, "insert into notes (text) values ('once')")
+    with pytest.raises(UniqueViolation) as caught:
+        run(executor, "insert into notes (text) values ('once')")
+    assert caught.value.constraint == "notes_text_key"
+    assert isinstance(caught.value.__cause__, psycopg2.IntegrityError)
+
+
+@pytest.mark.parametrize(
+    "exc, kind",
+    [
+        (psycopg2.OperationalError("gone"), ConnectionLost),
+        (psycopg2.InterfaceError("connection already closed"), ConnectionLost),
+        (psycopg2.DatabaseError("no message from the libpq"), ConnectionLost),
+        (psycopg2.ProgrammingError("can't adapt"), ConnectorException),
+    ],
+)
+def test_errors_without_sqlstate_are_told_apart_by_their_class(
+    exc: psycopg2.Error, kind: type[ConnectorException]
+) -> None:
+    assert type(driver.translate(exc)) is kind
+
+
+@pytest.mark.parametrize(
+    "sql, expected",
+    [
+        ("set search_path = x", True),
+        ("-- why\n  SET search_path = x", True),
+        ("select 1; listen a", True),
+        ("create temp table t ()", True),
+        ("select set_config('a.b', 'c', false)", True),
+        ("select pg_advisory_lock(1)", True),
+        ("set local statement_timeout = 1; select 1", False),
+        ("update notes\nset text = 'a'", False),
+        ("select set_config('a.b', 'c', true)", False),
+        ("select pg_advisory_xact_lock(1)", False),
+    ],
+)
+def test_statements_that_leave_traces_are_known(sql: str, expected: bool) -> None:
+    assert driver.leaves_traces(sql) is expected
+
+
+def test_adapted_leaves_scalars_alone() -> None:
+    params = {"a": 1, "b": "x"}
+    assert driver.adapted(Query("q", "sql", params)) == ("sql", params)
+    assert driver.adapted(Query("q", "sql", {})) == ("sql", None)

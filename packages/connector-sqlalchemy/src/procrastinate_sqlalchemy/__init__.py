@@ -1,0 +1,7 @@
+"""The connector for SQLAlchemy engines: one engine for the application and the queue."""
+
+from __future__ import annotations
+
+from procrastinate_sqlalchemy.connector import SQLAlchemyPsycopg2Connector
+
+__all__ = ["SQLAlchemyPsycopg2Connector"]

@@ -1,0 +1,191 @@
+"""The connector for applications on SQLAlchemy: one engine and one pool for both."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+import sqlalchemy
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import URL, Engine, make_url
+
+from procrastinate.connector import Executor, SyncConnector
+from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
+from procrastinate_psycopg2 import dsn as connection_strings
+from procrastinate_psycopg2.driver import PlainCursor
+from procrastinate_sqlalchemy import engines
+from procrastinate_sqlalchemy.engines import Source
+from procrastinate_sqlalchemy.sessions import Session, bound
+
+_URL_OPTIONS: dict[str, Callable[[str], Any]] = {
+    "pool_size": int,
+    "max_overflow": int,
+    "pool_timeout": float,
+    "schema": str,
+}
+_DRIVER_URL = "postgresql+psycopg2://"
+#: Arguments of psycopg2.connect() that are not libpq's.
+_FACTORIES = frozenset({"connection_factory", "cursor_factory"})
+
+
+class SQLAlchemyPsycopg2Connector(SyncConnector):
+    """A synchronous connector over an SQLAlchemy engine on psycopg2.
+
+    ``app.open(engine)`` shares the application's engine and its pool, and never disposes of it.
+    Without one, an engine of its own is made from ``dsn`` and ``create_engine``'s arguments.
+    What ``dsn`` leaves out comes from libpq's environment (``PGHOST``, ...).
+
+    Threads may share it. In a process forked off, its own engine starts with an empty pool; with
+    an application's engine call ``engine.dispose(close=False)`` there, as SQLAlchemy asks for.
+
+    Raises `InvalidOption` for an unknown argument or another dialect than psycopg2's, and
+    `ConfigurationError` for a malformed ``dsn``.
+    """
+
+    contract: ClassVar[int] = 1
+    binds = ("SQLAlchemy Connection", "SQLAlchemy Session")
+
+    def __init__(
+        self,
+        *,
+        dsn: str | URL = _DRIVER_URL,
+        json_dumps: Callable[[Any], str] | None = None,
+        json_loads: Callable[[str], Any] | None = None,
+        schema: str | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
+        self._url = _read_url(dsn)
+        connect_args = arguments.pop("connect_args", None) or {}
+        self._shown = _check_connect_arguments(self._url, connect_args)
+        # SQLAlchemy itself cannot begin on a connection whose cursors give dictionaries.
+        connect_args = {**connect_args, "cursor_factory": PlainCursor}
+        self._arguments = {**arguments, "connect_args": connect_args}
+        self._new_engine()  # connects to nothing, and finds unknown arguments now
+        self._lock = threading.Lock()
+        self._source: Source | None = None
+        _connectors.add(self)
+
+    @classmethod
+    def from_url(cls, url: str) -> SQLAlchemyPsycopg2Connector:
+        """Return a connector for ``sqlalchemy://user:password@host:port/database?option=value``.
+
+        The options are libpq's, and ``pool_size``, ``max_overflow``, ``pool_timeout`` and
+        ``schema``. Raises `ConfigurationError` for an URL that cannot be one.
+        """
+        dsn, options = connection_strings.split_url(url, _URL_OPTIONS)
+        # As libpq reads it: lists of hosts, which SQLAlchemy's URLs write in another way, too.
+        return cls(connect_args=connection_strings.check_dsn(dsn), **options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._shown}>"
+
+    def _new_engine(self) -> Engine:
+        try:
+            return sqlalchemy.create_engine(self._url, **self._arguments)
+        except (TypeError, sa_exc.ArgumentError) as exc:
+            raise InvalidOption(f"create_engine() refused its arguments: {exc}") from exc
+
+    def open(self, pool: Any = None) -> None:
+        """Connect, or take the application's engine, which stays its own.
+
+        Raises `ConnectionFailed` when no connection can be made, `InvalidOption` for an object
+        that is not an engine on psycopg2, or when the connector is open with another one.
+        """
+        with self._lock:
+            source = self._source
+            if source is None:
+                self._source = self._own() if pool is None else self._borrowed(pool)
+            elif pool is not None and (source.own or source.engine is not pool):
+                raise InvalidOption("the connector is open already, with another engine: close it")
+
+    def _own(self) -> Source:
+        source = Source(self._new_engine(), own=True)
+        try:
+            engines.Lease(source.engine).close()
+        except BaseException:
+            source.close()
+            raise
+        return source
+
+    def _borrowed(self, engine: Any) -> Source:
+        return Source(engines.checked_engine(engine), own=False)
+
+    def close(self) -> None:
+        """Dispose of the engine unless it was handed in. Twice is harmless."""
+        with self._lock:
+            source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def session(self, *, transaction: bool = False) -> AbstractContextManager[Executor]:
+        """Return a block holding one connection.
+
+        Raises `AppNotOpen` before `open`; entering it raises `ConnectionFailed` or `PoolTimeout`
+        when no connection is to be had.
+        """
+        source = self._source
+        if source is None:
+            raise AppNotOpen("the connector is not open: call app.open() first")
+        return Session(source, transaction=transaction)
+
+    def bind(self, connection: Any) -> Executor:
+        """Return an executor in the transaction of the caller's Connection or Session.
+
+        Raises `InvalidOption` for a closed Connection, another dialect, or anything else.
+        """
+        return bound(connection)
+
+    def _after_fork(self) -> None:
+        """Leave the parent its sockets; its lock may be held by a thread that is not here."""
+        self._lock = threading.Lock()
+        source = self._source
+        if source is None:
+            return
+        source.inherited = True
+        _inherited.extend((source, source.engine.pool))
+        if source.own:
+            source.engine.dispose(close=False)
+        self._source = Source(source.engine, own=source.own)
+
+
+def _read_url(dsn: str | URL) -> URL:
+    """Return the URL that create_engine() would read. No message shows it, for its password."""
+    try:
+        url = make_url(dsn)
+        dialect = url.get_dialect()
+    except (sa_exc.ArgumentError, TypeError, ValueError):
+        url = None
+    if url is None:
+        raise ConfigurationError(
+            f"dsn is not an SQLAlchemy URL like {_DRIVER_URL}user:password@host:port/database "
+            "(several hosts: ?host=one:5432&host=two:5432)"
+        )
+    engines.check_dialect(dialect, "dsn")
+    return url
+
+
+def _check_connect_arguments(url: URL, connect_args: dict[str, Any]) -> str:
+    """Return what may be shown of the connection's arguments."""
+    arguments, options = url.get_dialect()().create_connect_args(url)
+    options = {k: v for k, v in {**options, **connect_args}.items() if k not in _FACTORIES}
+    read = connection_strings.check_dsn(*arguments, **options)
+    return connection_strings.shown_dsn(read) or "(libpq defaults)"
+
+
+_connectors: weakref.WeakSet[SQLAlchemyPsycopg2Connector] = weakref.WeakSet()
+#: What was the parent process's, kept so that nothing finalises its connections here.
+_inherited: list[Any] = []
+
+
+def _after_fork_in_child() -> None:
+    for connector in list(_connectors):
+        connector._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,222 @@
+"""Taking connections from an engine, and checking that it is one that we can use.
+
+Rules
+
+1. Connections come from the engine's pool with all of its events. While anybody would see it (echo,
+   a listener), each statement goes through SQLAlchemy too. Otherwise it goes to psycopg2 directly:
+   SQLAlchemy's result alone costs 100 microseconds beside an insert and commit of 290.
+2. For the length of a session the psycopg2 connection is in autocommit mode and makes plain
+   cursors. Both are attributes on the client's side: they cost no round trip, where SQLAlchemy's
+   isolation level option costs more than the whole session. Both go back as they were.
+3. Pooled connections that the server has dropped are found by a look at the socket. The engine's
+   own pre-ping, a round trip per checkout, stays the owner's choice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg2
+from psycopg2 import extensions
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+
+from procrastinate.connector import Query
+from procrastinate.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectorException,
+    InvalidOption,
+    PoolTimeout,
+    database_error,
+)
+from procrastinate_psycopg2 import driver
+
+_IDLE = extensions.TRANSACTION_STATUS_IDLE
+
+
+@dataclass(slots=True, eq=False)
+class Source:
+    """An engine, and whose it is."""
+
+    engine: Engine
+    own: bool
+    #: Whether this belongs to the process that ours was forked from.
+    inherited: bool = False
+
+    def close(self) -> None:
+        """Dispose of our own engine; the application's stays as it is."""
+        if self.own:
+            self.engine.dispose()
+
+    def discard_idle(self) -> None:
+        """Close idle connections, as they lead to a server that cannot be written to."""
+        if self.own:
+            self.engine.dispose()
+
+
+def check_dialect(dialect: Dialect | type[Dialect], what: str) -> None:
+    """Raise `InvalidOption` unless a dialect is the one for psycopg2."""
+    if (dialect.name, dialect.driver) != ("postgresql", "psycopg2"):
+        raise InvalidOption(
+            f"{what} uses SQLAlchemy's dialect {dialect.name}+{dialect.driver}, and this connector "
+            "needs psycopg2: write postgresql+psycopg2:// in the URL (SQLAlchemy 2.1 takes "
+            "postgresql:// for psycopg 3)"
+        )
+
+
+def checked_engine(engine: Any) -> Engine:
+    """Return the engine handed to ``open``. Raises `InvalidOption` for what cannot be used."""
+    if not isinstance(engine, Engine):
+        raise InvalidOption(
+            f"open() takes an SQLAlchemy Engine on psycopg2, not {type(engine).__qualname__}"
+        )
+    check_dialect(engine.dialect, "the engine given to open()")
+    return engine
+
+
+def real_connection(connection: Connection) -> driver.Connection:
+    """Return the psycopg2 connection that an SQLAlchemy Connection stands on."""
+    return driver.real_connection(connection.connection.driver_connection)
+
+
+def is_watched(connection: Connection) -> bool:
+    """Say whether the log or a listener of the engine's would see a statement.
+
+    SQLAlchemy has no public question for that; without its answer the statement is visible.
+    """
+    return bool(
+        getattr(connection, "_echo", True)
+        or getattr(connection, "_has_events", True)
+        or getattr(connection.engine, "_has_events", True)
+        or getattr(connection.dialect, "_has_events", True)
+    )
+
+
+class Lease:
+    """A connection of an engine, made ready for a session, and given back as it was."""
+
+    __slots__ = ("_autocommit", "_cursor_factory", "connection", "real", "watched")
+
+    def __init__(self, engine: Engine) -> None:
+        self.connection, self.real = _live_connection(engine)
+        self.watched = is_watched(self.connection)
+        try:
+            self._take(engine)
+        except psycopg2.Error as exc:
+            self.connection.invalidate()
+            self.connection.close()
+            raise driver.translate(exc) from exc
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def _take(self, engine: Engine) -> None:
+        real = self.real
+        if real.info.transaction_status != _IDLE:
+            _end_transaction(real, engine)
+        self._autocommit = real.autocommit
+        self._cursor_factory = real.cursor_factory
+        if not self._autocommit:
+            real.autocommit = True
+        real.cursor_factory = driver.PlainCursor
+
+    def close(self) -> None:
+        """Give the connection back to the engine's pool; it is outside of any transaction."""
+        real = self.real
+        try:
+            if not real.closed:
+                real.cursor_factory = self._cursor_factory
+                if not self._autocommit:
+                    real.autocommit = False
+        except psycopg2.Error:
+            self.connection.invalidate()
+        finally:
+            self.connection.close()
+
+
+def _end_transaction(real: driver.Connection, engine: Engine) -> None:
+    """End what a listener of the engine's has begun at checkout, keeping its settings."""
+    if isinstance(engine.pool, StaticPool | SingletonThreadPool):
+        raise PoolTimeout(
+            f"the engine's {type(engine.pool).__name__} shares one connection, and it is in the "
+            "middle of a transaction: use another pool class"
+        )
+    real.commit()
+
+
+def _live_connection(engine: Engine) -> tuple[Connection, driver.Connection]:
+    while True:
+        connection = _connect(engine)
+        try:
+            real = real_connection(connection)
+            if driver.looks_alive(real):
+                return connection, real
+            connection.invalidate()
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+
+
+def _connect(engine: Engine) -> Connection:
+    try:
+        return engine.connect()
+    except sa_exc.TimeoutError as exc:
+        raise PoolTimeout(
+            f"no connection of the engine's pool became free ({engine.pool.status()}): raise "
+            "pool_size or pool_timeout, or hold connections for less long"
+        ) from exc
+    except Exception as exc:
+        cause = driver_error(exc)
+        if cause is not None:
+            raise driver.connect_error(cause) from cause
+        if isinstance(exc, sa_exc.SQLAlchemyError):
+            raise ConnectionFailed(f"cannot connect to PostgreSQL: {first_line(exc)}") from exc
+        raise
+
+
+def driver_error(exc: BaseException | None) -> psycopg2.Error | None:
+    """Return psycopg2's error inside SQLAlchemy's, or inside one that a listener made of it."""
+    while exc is not None and not isinstance(exc, psycopg2.Error):
+        exc = getattr(exc, "orig", None) or exc.__cause__
+    return exc
+
+
+def error_of(exc: Exception, query: Query) -> ConnectorException | None:
+    """Return the error for what a statement raised, None where it is a mistake in our code."""
+    cause = driver_error(exc)
+    if cause is not None:
+        return driver.translate(cause)
+    if isinstance(exc, driver.VALUE_ERRORS):
+        return driver.value_error(exc, query)
+    if isinstance(exc, sa_exc.SQLAlchemyError):
+        return database_error(f"{query.name}: {first_line(exc)}")
+    return None
+
+
+def lost(query: Query) -> ConnectionLost:
+    """Return the error for a statement on a connection known to be broken."""
+    return ConnectionLost(f"{query.name}: the connection broke during an earlier statement")
+
+
+def first_line(exc: Exception) -> str:
+    """Return SQLAlchemy's message without the statement and its parameters."""
+    return str(exc).partition("\n")[0]
+
+
+__all__ = [
+    "Connection",
+    "Engine",
+    "Lease",
+    "Source",
+    "check_dialect",
+    "checked_engine",
+    "driver_error",
+    "error_of",
+    "lost",
+    "real_connection",
+]

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2.extras
+import pytest
+import sqlalchemy
+from psycopg2.extensions import connection as RawConnection
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption, UniqueViolation
+from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
+
+from .helpers import INSERT, PID, run, terminate, texts
+
+connector = SQLAlchemyPsycopg2Connector()
+
+
+def test_bind_runs_inside_the_transaction_of_a_connection(
+    new_engine: Callable[..., Engine], admin: RawConnection
+) -> None:
+    with new_engine().connect() as theirs:
+        run(connector.bind(theirs), INSERT, text="undone")
+        theirs.rollback()
+        run(connector.bind(theirs), INSERT, text="done")
+        assert texts(admin) == []
+        theirs.commit()
+    assert texts(admin) == ["done"]
+
+
+def test_bind_runs_inside_the_transaction_of_a_session(
+    new_engine: Callable[..., Engine], admin: RawConnection
+) -> None:
+    with Session(new_engine()) as theirs:
+        executor = connector.bind(theirs)
+        run(executor, INSERT, text="undone")
+        theirs.rollback()
+        run(executor, INSERT, text="done")
+        assert texts(admin) == []
+        theirs.commit()
+        run(executor, INSERT, text="never committed")
+    assert texts(admin) == ["done"]
+
+
+def test_a_savepoint_of_the_callers_decides_too(
+    new_engine: Callable[..., Engine], admin: RawConnection
+) -> None:
+    with Session(new_engine()) as theirs, theirs.begin():
+        executor = connector.bind(theirs)
+        run(executor, INSERT, text="kept")
+        with pytest.raises(UniqueViolation), theirs.begin_nested():
+            run(executor, INSERT, text="kept")
+    assert texts(admin) == ["kept"]
+
+
+def test_bind_takes_a_scoped_session(
+    new_engine: Callable[..., Engine], admin: RawConnection
+) -> None:
+    theirs = scoped_session(sessionmaker(new_engine()))
+    run(connector.bind(theirs), INSERT, text="scoped")
+    theirs.commit()
+    theirs.remove()
+    assert texts(admin) == ["scoped"]
+
+
+def test_bind_leaves_the_connections_cursor_factory_in_place(
+    new_engine: Callable[..., Engine],
+) -> None:
+    factory = psycopg2.extras.NamedTupleCursor
+    with new_engine({"cursor_factory": factory}).connect() as theirs:
+        rows = run(connector.bind(theirs), "select 1 as one")
+        raw: Any = theirs.connection.driver_connection
+        assert (rows, type(rows[0])) == ([(1,)], tuple)
+        assert raw.cursor_factory is factory
+        assert raw.autocommit is False
+        with pytest.raises(ConnectorException):
+            run(connector.bind(theirs), "selec")
+        assert raw.cursor_factory is factory
+
+
+def test_bind_takes_a_connection_in_autocommit_mode_as_it_is(
+    new_engine: Callable[..., Engine], admin: RawConnection
+) -> None:
+    with new_engine(isolation_level="AUTOCOMMIT").connect() as theirs:
+        run(connector.bind(theirs), INSERT, text="at once")
+        assert texts(admin) == ["at once"]
+
+
+class SomebodysAsyncSession:
+    pass
+
+
+def test_bind_refuses_what_it_cannot_use(new_engine: Callable[..., Engine]) -> None:
+    engine = new_engine()
+    with engine.connect() as closed:
+        pass
+    with pytest.raises(InvalidOption, match="is closed"):
+        connector.bind(closed)
+    with pytest.raises(InvalidOption, match=r"Connection or Session, not .*SomebodysAsyncSession"):
+        connector.bind(SomebodysAsyncSession())
+    with pytest.raises(InvalidOption, match="Engine"):
+        connector.bind(engine)
+    with pytest.raises(InvalidOption, match="no engine of its own"):
+        connector.bind(Session())
+    sqlite = sqlalchemy.create_engine("sqlite://")
+    with pytest.raises(InvalidOption, match=r"sqlite\+pysqlite"), sqlite.connect() as other:
+        connector.bind(other)
+    with pytest.raises(InvalidOption, match=r"sqlite\+pysqlite"):
+        connector.bind(Session(sqlite))
+
+
+def test_a_bound_connection_that_broke_is_lost_and_not_replaced(
+    new_engine: Callable[..., Engine], admin: RawConnection
+) -> None:
+    with new_engine().connect() as theirs:
+        executor = connector.bind(theirs)
+        terminate(admin, list(run(executor, PID)[0]))
+        for _ in range(2):
+            with pytest.raises(ConnectionLost):
+                run(executor, INSERT, text="a")
+    assert texts(admin) == []
+
+
+def test_a_session_that_was_closed_for_good_says_so(new_engine: Callable[..., Engine]) -> None:
+    theirs = Session(new_engine(), close_resets_only=False)
+    theirs.close()
+    with pytest.raises(ConnectorException, match="cannot be used"):
+        run(connector.bind(theirs), "select 1")

@@ -1,0 +1,1 @@
+"""The behaviours by subject, each written once for both kinds of connectors."""

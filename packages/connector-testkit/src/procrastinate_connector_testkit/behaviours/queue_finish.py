@@ -1,0 +1,146 @@
+"""Ending attempts: what is written, and by whom it may be written."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from procrastinate.model.job import NewJob, Status
+from procrastinate.model.outcome import Ending
+from procrastinate_connector_testkit.behaviour import behaviour
+from procrastinate_connector_testkit.queue import Queue, error
+
+QUEUE = "the queue: ending attempts"
+
+
+class Finishing:
+    """From running to whatever comes next."""
+
+    @pytest.mark.parametrize("status", [status for status in Status if status.is_final])
+    @behaviour(QUEUE)
+    async def test_finish_writes_the_status(self, queue: Queue, status: Status) -> None:
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        claimed = await queue.claim_one(worker)
+        problem = None if status is Status.SUCCEEDED else error("é 'x' %s \"\\ 🦆")
+        assert await queue.finish(worker, claimed, ending=Ending(status, error=problem)) == {job_id}
+        job = await queue.job(job_id)
+        assert (job.status, job.worker, job.attempts) == (status, worker, 1)
+        assert job.errors == ([] if problem is None else [problem])
+        assert job.started_at is not None
+        assert job.finished_at is not None
+        assert job.finished_at - job.started_at == timedelta(seconds=1)
+
+    @behaviour(QUEUE)
+    async def test_finish_takes_many_at_once(self, queue: Queue) -> None:
+        ids = await queue.defer_all(*(NewJob("task", lock=f"l{n % 3}") for n in range(9)))
+        worker = await queue.worker()
+        claimed = (await queue.claim(worker)).jobs
+        assert await queue.finish(worker, *claimed) == set(ids[:3])
+        assert await queue.claimed_ids(worker) == ids[3:6]
+
+    @behaviour(QUEUE)
+    async def test_finish_is_fenced_by_worker_and_attempt(self, queue: Queue) -> None:
+        """Whoever lost a job writes nothing: another worker has it, at another attempt."""
+        job_id = await queue.defer()
+        one, two = await queue.worker("one"), await queue.worker("two")
+        lost = await queue.claim_one(one)
+        assert await queue.finish(two, lost) == set()
+        await queue.unregister(one)
+        await queue.recover(timeout_us=10**13)
+        held = await queue.claim_one(one)
+        assert held.attempts == 2
+        failed = Ending(Status.FAILED, error=error("lost"))
+        assert await queue.finish(one, lost, ending=failed) == set()
+        assert await queue.retry(one, lost) == set()
+        assert await queue.hand_back(one, lost) == set()
+        assert await queue.delete_finished(one, lost) == set()
+        assert await queue.job(job_id) == held
+        assert await queue.finish(one, held) == {job_id}
+        assert await queue.finish(one, held) == set(), "a job that ended was ended again"
+
+    @behaviour(QUEUE)
+    async def test_finished_jobs_may_be_deleted(self, queue: Queue) -> None:
+        await queue.defer()
+        kept = await queue.defer()
+        worker = await queue.worker()
+        job = await queue.claim_one(worker)
+        assert await queue.delete_finished(worker, job) == {job.id}
+        assert await queue.ids() == [kept]
+
+    @behaviour(QUEUE)
+    async def test_retries_are_ready_at_once_by_default(self, queue: Queue) -> None:
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        for attempt in (1, 2, 3):
+            job = await queue.claim_one(worker)
+            assert (job.id, job.attempts, len(job.errors)) == (job_id, attempt, attempt - 1)
+            assert await queue.retry(worker, job, error(f"number {attempt}", attempt)) == {job_id}
+        job = await queue.job(job_id)
+        assert (job.status, job.worker, job.attempts) == (Status.TODO, None, 3)
+        assert [each["message"] for each in job.errors] == ["number 1", "number 2", "number 3"]
+
+    @behaviour(QUEUE)
+    async def test_retries_may_wait(self, queue: Queue) -> None:
+        """For a while, or for a moment; then they are scheduled."""
+        ids = await queue.defer_all(NewJob("a"), NewJob("b"))
+        worker = await queue.worker()
+        one, two = (await queue.claim(worker)).jobs
+        at = datetime(2090, 1, 1, 0, 0, 0, 5, timezone(timedelta(hours=2)))
+        await queue.retry(worker, one, None, retry_at=at)
+        await queue.retry(worker, two, None, retry_in={"milliseconds": 50})
+        assert (await queue.job(ids[0])).scheduled_at == at
+
+        async def claimed() -> list[int]:
+            await queue.promote()
+            return await queue.claimed_ids(worker)
+
+        assert await queue.db.eventually("the retry is due", claimed) == [ids[1]]
+
+    @behaviour(QUEUE)
+    async def test_retries_may_change_the_job(self, queue: Queue) -> None:
+        job_id = await queue.defer(lock="old")
+        await queue.defer(queue="other", lock="new")
+        worker = await queue.worker()
+        job = await queue.claim_one(worker)
+        await queue.retry(worker, job, None, priority=9, queue="other", lock="new")
+        assert await queue.claimed_ids(worker, "default") == []
+        changed = await queue.claim_one(worker, "other")
+        assert (changed.id, changed.priority, changed.queue, changed.lock) == (
+            *(job_id, 9, "other", "new"),
+        )
+        assert await queue.claimed_ids(worker, "other") == [], "the new lock is not held"
+
+    @pytest.mark.parametrize("by", ["retry", "hand_back"])
+    @behaviour(QUEUE)
+    async def test_jobs_with_a_waiting_twin_end_as_cancelled(self, queue: Queue, by: str) -> None:
+        """A job with the same queueing lock is waiting, and will do the work."""
+        job_id = await queue.defer(queueing_lock="q")
+        worker = await queue.worker()
+        job = await queue.claim_one(worker)
+        twin = await queue.defer(queueing_lock="q")
+        changed = await (
+            queue.retry(worker, job, error("x")) if by == "retry" else queue.hand_back(worker, job)
+        )
+        assert changed == {job_id}
+        assert await queue.statuses() == {job_id: "cancelled", twin: "todo"}
+
+    @behaviour(QUEUE)
+    async def test_jobs_handed_back_are_untouched(self, queue: Queue) -> None:
+        """As if they had never been claimed."""
+        before = await queue.job(await queue.defer(priority=3, lock="l"))
+        worker = await queue.worker()
+        job = await queue.claim_one(worker)
+        assert await queue.hand_back(worker, job) == {before.id}
+        assert await queue.job(before.id) == before
+        again = await queue.claim_one(await queue.worker("other"))
+        assert (again.id, again.attempts) == (before.id, 1)
+
+    @behaviour(QUEUE)
+    async def test_jobs_handed_back_after_they_began_count_the_attempt(self, queue: Queue) -> None:
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        await queue.hand_back(worker, await queue.claim_one(worker), begun=True)
+        job = await queue.claim_one(worker)
+        assert (job.id, job.attempts) == (job_id, 2)

@@ -1,0 +1,113 @@
+"""Workers that die, and what becomes of their jobs."""
+
+from __future__ import annotations
+
+from procrastinate.model.job import NewJob, Status
+from procrastinate.storage.workers import Recovered
+from procrastinate_connector_testkit.behaviour import behaviour
+from procrastinate_connector_testkit.queue import HOUR_US, Queue
+
+QUEUE = "the queue: recovery"
+
+
+class Recovery:
+    """From a dead worker back to the queue."""
+
+    @behaviour(QUEUE)
+    async def test_workers_have_ids_of_their_own(self, queue: Queue) -> None:
+        ids = [await queue.worker("same name") for _ in range(3)]
+        assert len(set(ids)) == 3
+
+    @behaviour(QUEUE)
+    async def test_jobs_of_a_living_worker_are_left_alone(self, queue: Queue) -> None:
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        await queue.claim_one(worker)
+        assert await queue.heartbeat(worker) is False
+        assert await queue.stalled(timeout_us=HOUR_US) == []
+        assert await queue.recover(timeout_us=HOUR_US) == []
+        assert await queue.statuses() == {job_id: "doing"}
+
+    @behaviour(QUEUE)
+    async def test_jobs_of_a_silent_worker_go_back(self, queue: Queue) -> None:
+        """Their attempt is counted, and they are ready again."""
+        ids = await queue.defer_all(NewJob("a", queue="x"), NewJob("b", lock="l"))
+        waiting = await queue.defer("waiting", queue="y")
+        silent = await queue.worker("silent")
+        await queue.claim(silent, "x", "default")
+        assert await queue.stalled() == ids
+        assert sorted(await queue.recover(), key=lambda each: each.job_id) == [
+            Recovered(ids[0], Status.TODO, "x", "a"),
+            Recovered(ids[1], Status.TODO, "default", "b"),
+        ]
+        assert await queue.recover() == []
+        job = await queue.claim_one(await queue.worker("alive"), "x")
+        assert (job.id, job.attempts, job.errors) == (ids[0], 2, [])
+        assert (await queue.job(waiting)).status == Status.TODO
+
+    @behaviour(QUEUE)
+    async def test_jobs_of_an_unregistered_worker_go_back(self, queue: Queue) -> None:
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        await queue.claim_one(worker)
+        await queue.unregister(worker)
+        assert await queue.stalled(timeout_us=HOUR_US) == [job_id]
+        assert [each.job_id for each in await queue.recover(timeout_us=HOUR_US)] == [job_id]
+
+    @behaviour(QUEUE)
+    async def test_jobs_that_keep_killing_their_worker_fail(self, queue: Queue) -> None:
+        """After the limit, with the reason among their errors."""
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        found = []
+        for _ in range(3):
+            await queue.claim_one(worker)
+            found += [each.status for each in await queue.recover(crash_limit=3)]
+        assert found == [Status.TODO, Status.TODO, Status.FAILED]
+        job = await queue.job(job_id)
+        assert (job.status, job.attempts, job.worker) == (Status.FAILED, 3, worker)
+        assert job.finished_at is not None
+        (reason,) = job.errors
+        assert (reason["attempt"], reason["type"]) == (3, "procrastinate.WorkerLost")
+        assert "3 times" in reason["message"]
+
+    @behaviour(QUEUE)
+    async def test_recovered_jobs_with_a_waiting_twin_end_as_cancelled(self, queue: Queue) -> None:
+        job_id = await queue.defer(queueing_lock="q")
+        worker = await queue.worker()
+        await queue.claim_one(worker)
+        twin = await queue.defer(queueing_lock="q")
+        assert [each.status for each in await queue.recover()] == [Status.CANCELLED]
+        assert await queue.statuses() == {job_id: "cancelled", twin: "todo"}
+
+    @behaviour(QUEUE)
+    async def test_recovered_twins_leave_one_waiting(self, queue: Queue) -> None:
+        """Two running jobs with one queueing lock cannot both go back: the first does."""
+        worker = await queue.worker()
+        ids = []
+        for _ in range(2):
+            ids.append(await queue.defer(queueing_lock="q"))
+            await queue.claim_one(worker)
+        await queue.recover()
+        assert await queue.statuses() == {ids[0]: "todo", ids[1]: "cancelled"}
+
+    @behaviour(QUEUE)
+    async def test_stalled_jobs_can_be_filtered(self, queue: Queue) -> None:
+        ids = await queue.defer_all(NewJob("a", queue="x"), NewJob("b", queue="y"))
+        worker = await queue.worker()
+        await queue.claim(worker, "x", "y")
+        assert await queue.stalled(queue="x") == [ids[0]]
+        assert await queue.stalled(task="b") == [ids[1]]
+
+    @behaviour(QUEUE)
+    async def test_dead_workers_are_forgotten_once_they_hold_nothing(self, queue: Queue) -> None:
+        """And are told, when they come back to life."""
+        busy, idle = await queue.worker("busy"), await queue.worker("idle")
+        await queue.defer()
+        await queue.claim_one(busy)
+        await queue.prune(timeout_us=HOUR_US)
+        assert await queue.heartbeat(idle, "idle") is False
+        await queue.prune()
+        assert await queue.heartbeat(busy, "busy") is False
+        assert await queue.heartbeat(idle, "idle") is True
+        assert await queue.heartbeat(idle, "idle") is False

@@ -1,0 +1,99 @@
+"""Where the kit finds a server, and the databases that it makes there.
+
+The server is the first of these that there is:
+
+1. the fixture ``procrastinate_connector_dsn``, where the user wrote one (any scope of session or
+   class): a connection string of libpq's;
+2. the environment variable ``PROCRASTINATE_TEST_DSN``;
+3. the fixture ``procrastinate_server`` of procrastinate-embedded, where that is installed.
+
+The user that it names must be allowed to create databases. Each suite gets one of its own, which
+is dropped at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import pytest
+
+from procrastinate_connector_testkit.subject import Subject
+
+_HOW_TO = (
+    "the suite needs a PostgreSQL server: set PROCRASTINATE_TEST_DSN to a connection string of a"
+    " user who may create databases, or write a session fixture `procrastinate_connector_dsn`"
+    " that returns one, or pip install procrastinate-embedded"
+)
+
+
+def server_dsn(request: pytest.FixtureRequest) -> str:
+    """Return the connection string of the server to test on. Fails the test where there is none."""
+    own = _fixture(request, "procrastinate_connector_dsn")
+    if own is not None:
+        return str(own)
+    given = os.environ.get("PROCRASTINATE_TEST_DSN")
+    if given:
+        return given
+    embedded: Any = _fixture(request, "procrastinate_server")
+    if embedded is not None:
+        return str(embedded.dsn)
+    pytest.fail(_HOW_TO, pytrace=False)
+
+
+def _fixture(request: pytest.FixtureRequest, name: str) -> object | None:
+    try:
+        value: object = request.getfixturevalue(name)
+    except pytest.FixtureLookupError as exc:
+        if exc.argname == name:
+            return None
+        raise
+    return value
+
+
+def new_name() -> str:
+    """Return a name for a database that nothing else has."""
+    return f"procrastinate_testkit_{secrets.token_hex(6)}"
+
+
+async def create(server: Subject, name: str, settings: Mapping[str, str] | None = None) -> str:
+    """Create a database with settings of its own, and return its connection string."""
+    await server.sql(f"create database {name}")
+    for setting, value in (settings or {}).items():
+        await server.sql(f"alter database {name} set {setting} = '{value}'")
+    return dsn_for(server.dsn, name)
+
+
+async def drop(server: Subject, name: str) -> None:
+    """Drop a database, and whoever is still connected to it."""
+    await server.sql(f"drop database if exists {name} with (force)")
+
+
+def dsn_for(dsn: str, database: str) -> str:
+    """Return a connection string, a URL or keywords, for another database of the same server."""
+    if "://" not in dsn:
+        return f"{dsn} dbname='{database}'".lstrip()  # libpq takes the last of two
+    scheme, netloc, _, query, fragment = urlsplit(dsn)
+    kept = [part for part in query.split("&") if part and not part.startswith("dbname=")]
+    return urlunsplit((scheme, netloc, f"/{quote(database)}", "&".join(kept), fragment))
+
+
+@asynccontextmanager
+async def other_database(
+    db: Subject, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Subject]:
+    """The same kind of connector, open on another new database with settings of its own."""
+    name = new_name()
+    referee = await db.referee()
+    dsn = await create(referee, name, settings)
+    there = db.another(db.adapter.connector(dsn), dsn)
+    try:
+        await there.open()
+        yield there
+    finally:
+        await there.close()
+        await drop(referee, name)

@@ -1,0 +1,234 @@
+"""The queue in few words: storage flows, each in the session that it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from procrastinate import drive
+from procrastinate.model.job import Job, NewJob, Status
+from procrastinate.model.outcome import SUCCEEDED, Ending
+from procrastinate.model.retry import RetryDecision
+from procrastinate.storage import claim, defer, finish, jobs, schema, workers
+from procrastinate.storage.claim import Claim, Mark, Promotion
+from procrastinate.storage.statements import Statements
+from procrastinate_connector_testkit.subject import Session, Subject, entered
+
+T = TypeVar("T")
+
+SECOND_US = 1_000_000
+HOUR_US = 3600 * SECOND_US
+#: A timeout (microseconds) at which every worker counts as dead, however lately it was heard of.
+AT_ONCE_US = -HOUR_US
+
+
+class Queue:
+    """What an app and its workers do with the database, through the connector under test."""
+
+    def __init__(self, db: Subject) -> None:
+        self.db = db
+        self.statements = Statements(db.connector.schema)
+        self.loads = db.connector.json_loads
+        self.dumps = db.connector.json_dumps
+
+    async def run(self, flow: drive.Flow[T], *, transaction: bool = False) -> T:
+        """Run a storage flow in a session of its own."""
+        async with entered(self.db.session(transaction=transaction)) as session:
+            return await session.flow(flow)
+
+    # The schema
+
+    async def migrate(self, *, create: bool = True) -> list[int]:
+        flow = schema.migrate(self.statements, create=create)
+        return [migration.version for migration in await self.run(flow, transaction=True)]
+
+    async def empty(self) -> None:
+        tables = ", ".join(
+            self.statements.render("{schema}.") + f"procrastinate_{name}"
+            for name in ("jobs", "locks", "workers")
+        )
+        await self.db.sql(f"truncate {tables}")
+
+    # Deferring
+
+    async def defer(self, task: str = "task", /, **options: Any) -> int:
+        return await self.run(self.defer_flow(task, **options))
+
+    def defer_flow(self, task: str = "task", /, **options: Any) -> drive.Flow[int]:
+        return defer.defer_job(self.statements, NewJob(task, **options))
+
+    async def defer_all(self, *new: NewJob) -> list[int]:
+        flow = defer.defer_jobs(self.statements, new)
+        return await self.run(flow, transaction=len(new) > defer.ROWS_PER_STATEMENT)
+
+    # Working
+
+    async def worker(self, name: str = "worker") -> int:
+        return await self.run(workers.register_worker(self.statements, name))
+
+    async def claim(
+        self, worker: int, *queues: str, limit: int = 100, session: Session | None = None
+    ) -> Claim:
+        flow = claim.claim_full(
+            self.statements,
+            queues=queues or ("default",),
+            worker_id=worker,
+            limit=limit,
+            loads=self.loads,
+        )
+        return await (self.run(flow) if session is None else session.flow(flow))
+
+    async def claimed_ids(self, worker: int, *queues: str, limit: int = 100) -> list[int]:
+        return [job.id for job in (await self.claim(worker, *queues, limit=limit)).jobs]
+
+    async def claim_one(self, worker: int, *queues: str) -> Job:
+        """Claim one job, which must be there."""
+        claimed = (await self.claim(worker, *queues, limit=1)).jobs
+        assert len(claimed) == 1, "a job is ready, and the claim brought none"
+        return claimed[0]
+
+    async def claim_above(
+        self, worker: int, marks: dict[str, Mark], *, limit: int = 100
+    ) -> list[int]:
+        flow = claim.claim_marked(
+            self.statements, marks=marks, worker_id=worker, limit=limit, loads=self.loads
+        )
+        return [job.id for job in (await self.run(flow)).jobs]
+
+    async def ready_queues(self) -> list[str]:
+        return await self.run(claim.ready_queues(self.statements))
+
+    async def promote(self) -> Promotion:
+        return await self.run(claim.promote_due(self.statements))
+
+    # Ending attempts
+
+    async def finish(self, worker: int, *ended: Job, ending: Ending = SUCCEEDED) -> set[int]:
+        flow = finish.finish_jobs(
+            self.statements,
+            [finish.Ended(job, ending, 2 * SECOND_US, SECOND_US) for job in ended],
+            worker_id=worker,
+            dumps=self.dumps,
+        )
+        return await self.run(flow, transaction=finish.needs_transaction(ended))
+
+    async def delete_finished(self, worker: int, *ended: Job) -> set[int]:
+        flow = finish.delete_finished(
+            self.statements,
+            [finish.Ended(job, SUCCEEDED, 0, 0) for job in ended],
+            worker_id=worker,
+        )
+        return await self.run(flow, transaction=finish.needs_transaction(ended))
+
+    async def retry(
+        self, worker: int, job: Job, error: dict[str, Any] | None = None, /, **changes: Any
+    ) -> set[int]:
+        ending = Ending(Status.TODO, retry=RetryDecision(**changes), error=error)
+        flow = finish.retry_job(
+            self.statements,
+            finish.Ended(job, ending, 2 * SECOND_US, SECOND_US),
+            worker_id=worker,
+            dumps=self.dumps,
+        )
+        return await self.run(flow, transaction=True)
+
+    async def hand_back(self, worker: int, *unstarted: Job, begun: bool = False) -> set[int]:
+        flow = finish.hand_back(
+            self.statements, [finish.Unstarted(job, begun) for job in unstarted], worker_id=worker
+        )
+        return await self.run(flow, transaction=finish.needs_transaction(unstarted))
+
+    # Workers
+
+    async def heartbeat(self, worker: int, name: str = "worker") -> bool:
+        return await self.run(workers.heartbeat(self.statements, worker, name))
+
+    async def unregister(self, worker: int) -> None:
+        await self.run(workers.unregister_worker(self.statements, worker))
+
+    async def recover(
+        self, *, timeout_us: int = AT_ONCE_US, crash_limit: int = 3
+    ) -> list[workers.Recovered]:
+        flow = workers.recover_jobs(self.statements, timeout_us=timeout_us, crash_limit=crash_limit)
+        return await self.run(flow, transaction=True)
+
+    async def prune(self, *, timeout_us: int = AT_ONCE_US) -> None:
+        await self.run(workers.prune_workers(self.statements, timeout_us=timeout_us))
+
+    async def mend(self) -> None:
+        await self.run(workers.mend_lines(self.statements), transaction=True)
+
+    async def abort_requests(self, worker: int) -> set[int]:
+        return await self.run(workers.abort_requests(self.statements, worker))
+
+    # By hand
+
+    async def job(self, job_id: int) -> Job:
+        """Return a job, which must be there."""
+        job = await self.find(job_id)
+        assert job is not None, f"job {job_id} is gone"
+        return job
+
+    async def find(self, job_id: int) -> Job | None:
+        return await self.run(jobs.get_job(self.statements, job_id, self.loads))
+
+    async def ids(self, *, after_id: int = 0, limit: int = 1000, **filters: Any) -> list[int]:
+        flow = jobs.list_jobs(
+            self.statements,
+            jobs.JobFilter(**filters),
+            after_id=after_id,
+            limit=limit,
+            loads=self.loads,
+        )
+        return [job.id for job in await self.run(flow)]
+
+    async def statuses(self) -> dict[int, str]:
+        """Return the status of every job, by id."""
+        flow = jobs.list_jobs(
+            self.statements, jobs.JobFilter(), after_id=0, limit=100_000, loads=self.loads
+        )
+        return {job.id: job.status.value for job in await self.run(flow)}
+
+    async def counts(
+        self, by: Literal["list_queues", "list_tasks", "list_locks"], **filters: str
+    ) -> dict[str, dict[str, int]]:
+        """Return the counts that are not zero, by name."""
+        wanted = {"queue": None, "task": None, "lock": None} | filters
+        found = await self.run(jobs.list_counts(self.statements, by, **wanted))
+        return {each.name: _nonzero(each) for each in found}
+
+    async def cancel(self, *ids: int, abort: bool = False, delete: bool = False) -> set[int]:
+        flow = jobs.cancel_jobs(self.statements, ids, abort=abort, delete=delete)
+        return await self.run(flow, transaction=True)
+
+    async def retry_by_hand(self, *ids: int, **changes: Any) -> set[int]:
+        flow = jobs.retry_by_hand(self.statements, ids, jobs.ByHand(**changes))
+        return await self.run(flow, transaction=True)
+
+    async def delete_old(self, *statuses: Status, age_us: int = 0, queue: str | None = None) -> int:
+        flow = jobs.delete_old_jobs(self.statements, statuses, age_us=age_us, queue=queue)
+        return await self.run(flow)
+
+    async def stalled(self, *, timeout_us: int = AT_ONCE_US, **filters: Any) -> list[int]:
+        wanted = {"queue": None, "task": None} | filters
+        flow = jobs.stalled_jobs(self.statements, timeout_us=timeout_us, loads=self.loads, **wanted)
+        return [job.id for job in await self.run(flow)]
+
+
+def _nonzero(counts: jobs.Counts) -> dict[str, int]:
+    fields = dataclasses.asdict(counts)
+    fields.pop("name")
+    return {name: count for name, count in fields.items() if count}
+
+
+def error(message: str, attempt: int = 1) -> dict[str, Any]:
+    """Return what the worker stores about a failed attempt."""
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).isoformat()
+    return {
+        "attempt": attempt,
+        "at": at,
+        "type": "builtins.ValueError",
+        "message": message,
+        "traceback": "Traceback …",
+    }

@@ -1,0 +1,43 @@
+"""A small connector of one's own passes the kit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+from tiny_connector import TinyConnector
+
+from procrastinate_connector_testkit import Adapter, Binds, OwnedConnection, suite_for
+
+
+def run(connection: Any, sql: str) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def owned_connection(dsn: str) -> Iterator[OwnedConnection]:
+    connection = psycopg2.connect(dsn)
+    yield OwnedConnection(
+        connection,
+        query=lambda sql: run(connection, sql),
+        commit=connection.commit,
+        rollback=connection.rollback,
+    )
+    connection.close()
+
+
+class TinyAdapter(Adapter, Binds):
+    connector_class = TinyConnector
+
+    def connector(self, dsn: str, **options: Any) -> TinyConnector:
+        return TinyConnector(dsn, **options)
+
+    def connections(self) -> Mapping[str, Callable[[str], Any]]:
+        return {"psycopg2": owned_connection}
+
+
+TestTiny = suite_for(TinyAdapter())

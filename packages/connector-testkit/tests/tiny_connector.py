@@ -1,0 +1,116 @@
+"""A whole connector in some eighty lines: psycopg2, and a new connection for each session.
+
+It is slow and it is right, and the base of the broken ones in `broken_connectors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import psycopg2
+import psycopg2.extensions as ext
+
+from procrastinate import errors
+from procrastinate.connector import Executor, Query, Rows, SyncConnector
+
+# Rule 2: numeric as float, bytea as bytes; the rest is psycopg2's own choice already.
+FLOAT = ext.new_type(ext.DECIMAL.values, "FLOAT", ext.FLOAT)
+
+
+class TinyConnector(SyncConnector):
+    contract: ClassVar[int] = 1
+    binds: ClassVar[tuple[str, ...]] = ("psycopg2 connection",)
+    is_open = False
+
+    def __init__(self, dsn: str = "", **options: Any) -> None:
+        super().__init__(**options)
+        self.dsn = dsn
+
+    @classmethod
+    def from_url(cls, url: str) -> TinyConnector:
+        scheme, separator, address = url.partition("://")
+        try:
+            ext.parse_dsn(f"postgresql://{address}")
+            if not (scheme and separator) or "port" in address:
+                raise ValueError(url)
+        except (psycopg2.Error, ValueError) as exc:
+            raise errors.ConfigurationError(f"not a connector's URL: {url!r}") from exc
+        return cls(f"postgresql://{address}")
+
+    def open(self, pool: Any = None) -> None:
+        self.is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+
+    @contextmanager
+    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+        if not self.is_open:
+            raise errors.AppNotOpen("the connector is not open")
+        connection = self.take()
+        try:
+            connection.autocommit = not transaction
+            with translated():
+                yield self.executor(connection)
+                if transaction:
+                    connection.commit()
+        finally:
+            self.give_back(connection)
+
+    def take(self) -> Any:
+        try:
+            return psycopg2.connect(self.dsn)
+        except psycopg2.Error as exc:
+            raise errors.ConnectionFailed("cannot connect", sqlstate=exc.pgcode) from exc
+
+    def give_back(self, connection: Any) -> None:
+        connection.close()
+
+    def bind(self, connection: Any) -> Executor:
+        if not isinstance(connection, ext.connection):
+            raise errors.InvalidOption(f"not a psycopg2 connection: {connection!r}")
+        return self.executor(connection)
+
+    def executor(self, connection: Any) -> Executor:
+        return TinyExecutor(connection)
+
+
+class TinyExecutor:
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    def execute(self, query: Query, /) -> Rows:
+        with translated(), ext.cursor(self.connection) as cursor:  # rule 4: a plain cursor
+            return self.run(cursor, query)
+
+    def run(self, cursor: Any, query: Query) -> Rows:
+        ext.register_type(FLOAT, cursor)
+        cursor.execute(query.sql, {k: _sent(v) for k, v in query.params.items()} or None)
+        return [tuple(map(_received, row)) for row in cursor] if cursor.description else []
+
+
+def _sent(value: Any) -> Any:
+    if isinstance(value, int) and value < 0:
+        return str(value)  # '-5'::smallint, where -5::smallint negates what may be out of range
+    return [_sent(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _received(value: Any) -> Any:
+    return bytes(value) if isinstance(value, memoryview) else value
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    try:
+        yield
+    except psycopg2.Error as exc:
+        if exc.pgcode is not None:
+            name = exc.diag.constraint_name
+            raise errors.database_error(str(exc), sqlstate=exc.pgcode, constraint=name) from exc
+        if isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError):
+            raise errors.ConnectionLost("the connection broke") from exc
+        raise errors.ConnectorException("the driver failed") from exc
+    except ValueError as exc:
+        raise errors.InvalidData("a text cannot be sent") from exc

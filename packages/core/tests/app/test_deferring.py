@@ -1,0 +1,366 @@
+"""Deferring: what is inserted, what is refused before the database, and transactions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy
+from sqlalchemy.orm import Session
+
+import procrastinate
+from procrastinate import (
+    AlreadyEnqueued,
+    AppNotOpen,
+    InvalidArguments,
+    InvalidOption,
+    InvalidTimestamp,
+    Status,
+    TaskNotFound,
+    UnboundTaskError,
+)
+from procrastinate.testing import InMemoryConnector
+
+
+@pytest.fixture
+def memory() -> procrastinate.App:
+    return procrastinate.App(connector=InMemoryConnector())
+
+
+def add(a: int, b: int = 2) -> None: ...
+
+
+def test_a_job_carries_the_tasks_options_and_those_of_configure(memory: procrastinate.App) -> None:
+    task = memory.task(name="add", queue="q", priority=1, lock="l", queueing_lock="ql")(add)
+    first = task.defer(a=1)
+    second = task.configure(
+        queue="other", priority=9, lock=None, queueing_lock="x", task_kwargs={"a": 5}
+    ).defer(b=3)
+
+    one, two = memory.job_manager.get_job(first), memory.job_manager.get_job(second)
+    assert (one.task_name, one.queue, one.priority, one.lock, one.queueing_lock) == (
+        *("add", "q", 1, "l", "ql"),
+    )
+    assert (two.queue, two.priority, two.lock, two.queueing_lock) == ("other", 9, None, "x")
+    assert (one.task_kwargs, two.task_kwargs) == ({"a": 1}, {"a": 5, "b": 3})
+    assert (one.status, one.attempts, one.errors) == (Status.TODO, 0, [])
+
+
+def test_a_task_stays_the_function(memory: procrastinate.App) -> None:
+    @memory.task
+    def double(n: int) -> int:
+        """Twice as much."""
+        return 2 * n
+
+    assert double(4) == 8
+    assert (double.__name__, double.__doc__) == ("double", "Twice as much.")
+    assert double.name.endswith("test_deferring.test_a_task_stays_the_function.<locals>.double")
+
+
+def test_positional_arguments_are_stored_by_name(memory: procrastinate.App) -> None:
+    job_id = memory.task(add).defer(1, b=3)
+
+    assert memory.job_manager.get_job(job_id).task_kwargs == {"a": 1, "b": 3}
+
+
+def test_a_batch_returns_its_ids_in_the_order_given(sync_app: procrastinate.App) -> None:
+    ids = sync_app.task(add).batch_defer(*[{"a": n} for n in range(7000)])
+
+    assert ids == sorted(ids)
+    jobs = sync_app.job_manager.list_jobs(limit=10_000)
+    assert [(job.id, job.task_kwargs["a"]) for job in jobs] == list(
+        zip(ids, range(7000), strict=True)
+    )
+    assert sync_app.task(name="none")(add).batch_defer() == []
+
+
+def test_a_batch_with_a_clash_inserts_nothing(sync_app: procrastinate.App) -> None:
+    task = sync_app.task(add)
+    task.configure(queueing_lock="x").defer(a=1)
+
+    with pytest.raises(AlreadyEnqueued, match="'x'"):
+        task.configure(queueing_lock="x").batch_defer({"a": 2}, {"a": 3})
+    with pytest.raises(AlreadyEnqueued, match="'x'"):
+        task.configure(queueing_lock="x").defer(a=2)
+    assert len(sync_app.job_manager.list_jobs()) == 1
+
+
+def test_times(sync_app: procrastinate.App) -> None:
+    task = sync_app.task(add)
+    at = datetime(2030, 1, 1, 12, tzinfo=timezone(timedelta(hours=5)))
+    ids = [
+        task.configure(schedule_at=at).defer(a=1),
+        task.configure(schedule_in=timedelta(hours=1)).defer(a=1),
+        task.configure(schedule_in={"minutes": 90}).defer(a=1),
+        task.configure(schedule_in={"hours": -1}).defer(a=1),
+    ]
+    exact, hour, ninety, past = [sync_app.job_manager.get_job(id) for id in ids]
+
+    assert exact.scheduled_at == at
+    for job, delta in ((hour, 60), (ninety, 90), (past, -60)):
+        assert job.scheduled_at is not None
+        assert job.deferred_at is not None
+        waits = job.scheduled_at - job.deferred_at
+        assert abs(waits - timedelta(minutes=delta)) < timedelta(seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"schedule_at": datetime(2030, 1, 1)}, InvalidTimestamp, "time zone"),
+        ({"schedule_at": "tomorrow"}, InvalidTimestamp, "'tomorrow'"),
+        ({"schedule_in": 5}, InvalidOption, "schedule_in .* 5"),
+        ({"schedule_in": {"fortnights": 1}}, InvalidOption, "fortnights"),
+        ({"schedule_in": {"days": 10**9}}, InvalidOption, "schedule_in"),
+        (
+            {"schedule_at": datetime.now(UTC), "schedule_in": {"days": 1}},
+            InvalidOption,
+            "exclude each other",
+        ),
+        ({"queue": ""}, InvalidOption, "queue"),
+        ({"queue": "q" * 129}, InvalidOption, "queue .* 128"),
+        ({"priority": 2**40}, InvalidOption, "priority"),
+        ({"lock": "a\0b"}, InvalidOption, "lock .* NUL"),
+        ({"queueing_lock": 7}, InvalidOption, "queueing_lock"),
+        ({"task_kwargs": [1]}, InvalidArguments, "mapping"),
+    ],
+)
+def test_a_bad_option_is_refused_by_name(
+    memory: procrastinate.App, options: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        memory.task(add).configure(**options)
+
+
+class Unprintable:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({}, "'a'"),
+        ({"a": 1, "c": 2}, "'c'"),
+        ({"a": Unprintable()}, "'a' .* not JSON"),
+        ({"a": float("nan")}, "'a' .* not JSON"),
+        ({"a": 1, "b": "nul \0"}, "'b' .* NUL"),
+        ({"a": {"deep": ["\0"]}}, "'a' .* NUL"),
+        ({"a": 1, "b": "\udcff"}, "'b' .* not JSON"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name_before_the_database(
+    memory: procrastinate.App, kwargs: dict[str, Any], says: str
+) -> None:
+    task = memory.task(add)
+    with pytest.raises(InvalidArguments, match=says):
+        task.defer(**kwargs)
+    with pytest.raises(InvalidArguments, match=says):
+        task.batch_defer({"a": 1}, kwargs)
+    assert memory.job_manager.list_jobs() == []
+
+
+def test_an_escaped_nul_that_is_plain_text_is_fine(sync_app: procrastinate.App) -> None:
+    job_id = sync_app.task(add).defer(a="\\u0000")  # type: ignore[arg-type]
+
+    assert sync_app.job_manager.get_job(job_id).task_kwargs == {"a": "\\u0000"}
+
+
+def test_a_megabyte_of_arguments_arrives(sync_app: procrastinate.App) -> None:
+    text = "é" * 1_000_000
+    job_id = sync_app.task(add).defer(a=text)  # type: ignore[arg-type]
+
+    assert sync_app.job_manager.get_job(job_id).task_kwargs == {"a": text}
+
+
+def test_what_only_the_database_can_refuse_names_the_task(dsn: str) -> None:
+    connector = procrastinate.Psycopg2Connector(dsn=dsn, json_dumps=lambda value: "{broken")
+    with (
+        procrastinate.App(connector=connector).open() as app,
+        pytest.raises(InvalidArguments, match="add"),
+    ):
+        app.task(name="add")(add).defer(a=1)
+
+
+def test_an_app_that_is_not_open_says_so(dsn: str) -> None:
+    app = procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn))
+    task = app.task(add)
+    with pytest.raises(AppNotOpen, match=r"app\.open\(\)"):
+        task.defer(a=1)
+    with app.open():
+        task.defer(a=1)
+    with pytest.raises(AppNotOpen):
+        task.defer(a=1)
+
+
+async def test_an_app_open_for_synchronous_use_says_what_asynchronous_calls_need(dsn: str) -> None:
+    app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=dsn))
+    task = app.task(add)
+    with app.open():
+        assert task.defer(a=1) == 1
+        with pytest.raises(AppNotOpen, match="open_async"):
+            await task.defer_async(a=1)
+
+
+async def test_synchronous_calls_work_whatever_half_is_open(app: procrastinate.App) -> None:
+    task = app.task(add)
+
+    assert [await task.defer_async(a=1), task.defer(a=2)] == [1, 2]
+
+
+async def test_asynchronous_calls_work_on_a_synchronous_connector(dsn: str) -> None:
+    app = procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn))
+    async with app.open_async():
+        job_id = await app.task(add).defer_async(a=1)
+        assert (await app.job_manager.get_job_async(job_id)).task_kwargs == {"a": 1}
+
+
+def test_threads_share_an_app(sync_app: procrastinate.App) -> None:
+    task = sync_app.task(add)
+    ids: list[int] = []
+
+    def work() -> None:
+        ids.extend(task.defer(a=n) for n in range(20))
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(set(ids)) == 320 == len(sync_app.job_manager.list_jobs())
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_psycopg2_transaction_decides(
+    sync_app: procrastinate.App, dsn: str, commits: bool
+) -> None:
+    task = sync_app.task(add)
+    connection = psycopg2.connect(dsn)
+    job_id = task.configure(connection=connection, queueing_lock="q").defer(a=1)
+    with pytest.raises(AlreadyEnqueued):
+        task.configure(connection=connection, queueing_lock="q").defer(a=2)
+    ids = task.configure(connection=connection).batch_defer({"a": 1}, {"a": 2})
+    assert sync_app.job_manager.get_job(job_id, connection=connection).task_kwargs == {"a": 1}
+    assert sync_app.job_manager.list_jobs() == []
+    connection.commit() if commits else connection.rollback()
+    connection.close()
+
+    expected = [job_id, *ids] if commits else []
+    assert [job.id for job in sync_app.job_manager.list_jobs()] == expected
+
+
+@pytest.mark.parametrize("kind", ["connection", "session"])
+def test_an_sqlalchemy_transaction_decides(dsn: str, kind: str) -> None:
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg2://", creator=lambda: psycopg2.connect(dsn)
+    )
+    app = procrastinate.App(connector=procrastinate.SQLAlchemyPsycopg2Connector())
+    task = app.task(add)
+    with app.open(engine):
+        owner = engine.connect() if kind == "connection" else Session(engine)
+        with owner as transaction:
+            task.configure(connection=transaction).defer(a=1)
+            transaction.rollback()
+            task.configure(connection=transaction).defer(a=2)
+            assert app.job_manager.list_jobs() == []
+            transaction.commit()
+        jobs = app.job_manager.list_jobs()
+    engine.dispose()
+
+    assert [job.task_kwargs for job in jobs] == [{"a": 2}]
+
+
+async def test_an_aiopg_transaction_decides(app: procrastinate.App, dsn: str) -> None:
+    import aiopg
+
+    task = app.task(add)
+    async with aiopg.connect(dsn) as connection:
+        for ending, n in (("ROLLBACK", 1), ("COMMIT", 2)):
+            async with connection.cursor() as cursor:
+                await cursor.execute("BEGIN")
+            await task.configure(connection=connection).defer_async(a=n)
+            assert await app.job_manager.list_jobs_async() == []
+            async with connection.cursor() as cursor:
+                await cursor.execute(ending)
+
+    assert [job.task_kwargs for job in await app.job_manager.list_jobs_async()] == [{"a": 2}]
+
+
+def test_a_connection_of_the_wrong_kind_is_refused(sync_app: procrastinate.App) -> None:
+    with pytest.raises(InvalidOption, match="connection"):
+        sync_app.task(add).configure(connection=object()).defer(a=1)
+
+
+def test_an_unknown_name_may_be_deferred_unless_refused(memory: procrastinate.App) -> None:
+    job_id = memory.configure_task("elsewhere").defer(anything=1)
+
+    assert memory.job_manager.get_job(job_id).task_name == "elsewhere"
+    with pytest.raises(TaskNotFound, match="'elsewhere'"):
+        memory.configure_task("elsewhere", allow_unknown=False)
+
+
+def test_a_blueprints_task_defers_through_the_app_that_took_it_up(
+    memory: procrastinate.App,
+) -> None:
+    inner, outer = procrastinate.Blueprint(), procrastinate.Blueprint()
+    task = inner.task(name="add", aliases=["plus"])(add)
+    with pytest.raises(UnboundTaskError, match="add_tasks_from"):
+        task.defer(a=1)
+    outer.add_tasks_from(inner, namespace="in")
+    with pytest.raises(UnboundTaskError):
+        task.defer(a=1)
+    memory.add_tasks_from(outer, namespace="out")
+
+    assert task.name == "out:in:add"
+    job = memory.job_manager.get_job(task.defer(a=1))
+    assert job.task_name == "out:in:add"
+    assert sorted(memory.tasks) == ["out:in:add", "out:in:plus"]
+    assert memory.tasks["out:in:plus"].name == "out:in:add"
+
+
+def test_an_alias_keeps_old_jobs_runnable(memory: procrastinate.App) -> None:
+    task = memory.task(name="new")(add)
+    memory.add_task_alias(task, "old")
+
+    assert memory.configure_task("old", allow_unknown=False).options.task_name == "new"
+
+
+def test_tasks_with_one_name_are_refused(memory: procrastinate.App) -> None:
+    memory.task(name="one")(add)
+    with pytest.raises(procrastinate.TaskAlreadyRegistered, match=r"'one' .*test_deferring\.add"):
+        memory.task(name="one")(lambda: None)
+
+
+def test_the_job_manager_changes_and_lists_jobs(
+    sync_app: procrastinate.App, query: Callable[..., Any]
+) -> None:
+    task = sync_app.task(add)
+    ids = task.batch_defer({"a": 1}, {"a": 2}, {"a": 3})
+    manager = sync_app.job_manager
+
+    assert manager.cancel_job_by_id(ids[0])
+    assert not manager.cancel_job_by_id(ids[0])
+    assert manager.cancel_job_by_id(ids[1], delete_job=True)
+    assert not manager.cancel_job_by_id(10**9)
+    assert manager.retry_job_by_id(ids[0], priority=3, queue="again")
+    with pytest.raises(procrastinate.JobNotFound, match=str(ids[1])):
+        manager.get_job(ids[1])
+    job = manager.get_job(ids[0])
+    assert (job.status, job.priority, job.queue) == (Status.TODO, 3, "again")
+    assert [(counts.name, counts.todo) for counts in manager.list_queues()] == [
+        ("again", 1),
+        ("default", 1),
+    ]
+    assert [job.id for job in manager.list_jobs(after_id=ids[0], limit=1)] == [ids[2]]
+    assert manager.list_jobs(status="succeeded") == []
+    with pytest.raises(InvalidOption, match="status"):
+        manager.list_jobs(status="finished")
+    query(
+        "update procrastinate_jobs set status = 'succeeded', finished_at = now() - interval '2 d'"
+    )
+    assert manager.delete_old_jobs(older_than=timedelta(days=3)) == 0
+    assert manager.delete_old_jobs(older_than=timedelta(days=1)) == 2

@@ -1,0 +1,230 @@
+"""Creating and migrating the schema: at once by many, in any schema, and never by old code."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import pytest
+
+import procrastinate
+from procrastinate import errors
+from procrastinate.storage import schema
+from procrastinate.storage.schema import SchemaState, problem_with
+from procrastinate.storage.statements import load
+
+CATALOG = """
+    select 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
+        a.attnotnull::text, pg_get_expr(d.adbin, d.adrelid)
+    from pg_class c
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+    where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'S')
+    union all
+    select 'index', indexname, indexdef, '', '', '' from pg_indexes where schemaname = 'public'
+    union all
+    select 'constraint', conname, pg_get_constraintdef(oid), '', '', ''
+    from pg_constraint where connamespace = 'public'::regnamespace
+    union all
+    select 'function', proname, pg_get_functiondef(oid), '', '', ''
+    from pg_proc where pronamespace = 'public'::regnamespace
+    union all
+    select 'type', typname, string_agg(enumlabel, ',' order by enumsortorder), '', '', ''
+    from pg_type join pg_enum on enumtypid = pg_type.oid
+    where typnamespace = 'public'::regnamespace group by typname
+    union all
+    select 'options', relname, reloptions::text, '', '', ''
+    from pg_class where relnamespace = 'public'::regnamespace and reloptions is not null
+    order by 1, 2, 3
+"""
+
+
+def open_app(dsn: str, **options: Any) -> Any:
+    return procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn, **options)).open()
+
+
+def test_migrations_and_the_schema_file_give_the_same_catalog(
+    procrastinate_dsn: str, query: Callable[..., Any]
+) -> None:
+    with open_app(procrastinate_dsn) as app:
+        app.schema_manager.apply_schema()
+        migrated = query(CATALOG)
+        query("drop schema public cascade; create schema public")
+        query(app.schema_manager.get_schema())
+
+    assert query(CATALOG) == migrated
+    assert len(migrated) > 50
+
+
+def test_applying_twice_changes_nothing(procrastinate_dsn: str) -> None:
+    with open_app(procrastinate_dsn) as app:
+        assert app.schema_manager.apply_schema() == ["0001_initial"]
+        assert app.schema_manager.apply_schema() == []
+        assert app.schema_manager.migrate() == []
+        assert app.schema_manager.check().versions == (1,)
+
+
+def test_migrating_nothing_says_what_to_do(procrastinate_dsn: str) -> None:
+    with (
+        open_app(procrastinate_dsn) as app,
+        pytest.raises(errors.SchemaNotApplied, match="schema --apply"),
+    ):
+        app.schema_manager.migrate()
+
+
+def test_twenty_processes_apply_at_once(procrastinate_dsn: str, query: Callable[..., Any]) -> None:
+    script = (
+        "import sys, procrastinate\n"
+        "app = procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=sys.argv[1]))\n"
+        "app.open(); sys.stdin.readline(); print(app.schema_manager.apply_schema())"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, procrastinate_dsn],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(20)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
+
+    assert [process.returncode for process in processes] == [0] * 20
+    assert said == ["['0001_initial']", *["[]"] * 19]
+    assert query("select count(*) from procrastinate_migrations") == [(1,)]
+
+
+@pytest.mark.parametrize("name", ["jobs", "With Space", "ünï-code"])
+def test_tables_live_in_the_schema_that_the_connector_names(
+    procrastinate_dsn: str, query: Callable[..., Any], name: str
+) -> None:
+    with open_app(procrastinate_dsn, schema=name) as app:
+        app.schema_manager.apply_schema()
+        job_id = app.configure_task("task").defer()
+        assert app.job_manager.get_job(job_id).task_name == "task"
+
+    schemas = query(
+        "select distinct nspname from pg_class join pg_namespace n on n.oid = relnamespace"
+        " where relname ~ '^procrastinate'"
+    )
+    assert schemas == [(name,)]
+
+
+def test_tables_live_in_the_first_schema_of_the_search_path(
+    procrastinate_dsn: str, query: Callable[..., Any]
+) -> None:
+    query("create schema mine")
+    with open_app(procrastinate_dsn, options="-c search_path=mine") as app:
+        app.schema_manager.apply_schema()
+        app.configure_task("task").defer()
+
+    assert query("select task_name from mine.procrastinate_jobs") == [("task",)]
+
+
+def test_two_schemas_of_one_database_do_not_meet(procrastinate_dsn: str) -> None:
+    with (
+        open_app(procrastinate_dsn, schema="a") as first,
+        open_app(procrastinate_dsn, schema="b") as second,
+    ):
+        first.schema_manager.apply_schema()
+        second.schema_manager.apply_schema()
+        first.configure_task("task").defer()
+        assert len(first.job_manager.list_jobs()) == 1
+        assert second.job_manager.list_jobs() == []
+
+
+@pytest.mark.parametrize("name", ["", "a'b", 'a"b', "x" * 64, "per%cent", 7])
+def test_a_schema_that_cannot_be_is_refused(name: Any) -> None:
+    with pytest.raises(procrastinate.InvalidOption, match="schema"):
+        procrastinate.App(connector=procrastinate.Psycopg2Connector(schema=name))
+
+
+def test_deferring_without_tables_says_what_to_do(procrastinate_dsn: str) -> None:
+    with (
+        open_app(procrastinate_dsn) as app,
+        pytest.raises(errors.SchemaNotApplied, match="schema --apply") as caught,
+    ):
+        app.configure_task("task").defer()
+    assert isinstance(caught.value.__cause__, psycopg2.Error)
+
+
+def test_a_database_ahead_of_the_code_is_refused_unless_it_is_compatible(
+    procrastinate_dsn: str, query: Callable[..., Any]
+) -> None:
+    with open_app(procrastinate_dsn) as app:
+        app.schema_manager.apply_schema()
+        latest = schema.latest_version()
+        query("insert into procrastinate_migrations values (998, 'additive', %s)", latest)
+        assert app.check_connection()
+        query("insert into procrastinate_migrations values (999, 'breaking', 999)")
+        for refused in (
+            app.check_connection,
+            app.schema_manager.apply_schema,
+            app.schema_manager.migrate,
+        ):
+            with pytest.raises(errors.SchemaTooNew, match=r"version 999.*upgrade"):
+                refused()
+
+
+def test_what_is_wrong_with_a_schema() -> None:
+    latest = schema.latest_version()
+
+    assert problem_with(SchemaState(True, tuple(range(1, latest + 1)), 1)) is None
+    assert isinstance(problem_with(SchemaState(False)), errors.SchemaNotApplied)
+    assert isinstance(problem_with(SchemaState(True, (), 0)), errors.SchemaOutdated)
+    assert isinstance(problem_with(SchemaState(True, (1,), latest + 1)), errors.SchemaTooNew)
+
+
+def test_a_role_without_rights_is_told_so(dsn: str, query: Callable[..., Any]) -> None:
+    query("drop role if exists procrastinate_nobody")
+    query("create role procrastinate_nobody login")
+    try:
+        with (
+            open_app(dsn, user="procrastinate_nobody") as app,
+            pytest.raises(errors.InsufficientPrivilege, match="grant"),
+        ):
+            app.configure_task("task").defer()
+    finally:
+        query("drop role procrastinate_nobody")
+
+
+def test_other_languages_defer_by_a_function(sync_app: procrastinate.App, query: Any) -> None:
+    ((job_id,),) = query("select procrastinate_defer_job('task', '{\"a\": 1}', priority => 4)")
+    query("select procrastinate_defer_job('task', queueing_lock => 'q')")
+    ((twin,),) = query("select procrastinate_defer_job('task', queueing_lock => 'q')")
+
+    job = sync_app.job_manager.get_job(job_id)
+    assert (job.task_name, job.task_kwargs, job.priority, job.queue) == (
+        "task",
+        {"a": 1},
+        4,
+        "default",
+    )
+    assert twin is None
+
+
+def test_every_statement_casts_every_parameter() -> None:
+    """Drivers that send parameters apart from the text need the types."""
+    uncast = {
+        statement.name: found
+        for statement in load().values()
+        if (found := re.findall(r"%\(\w+\)s(?!::)", statement.text))
+    }
+    assert uncast == {}
+
+
+def test_a_schema_is_put_before_every_name() -> None:
+    """All that stands without one is the names of channels, which belong to no schema."""
+    for statement in load().values():
+        bare = set(re.findall(r"(?<!\{schema\}\.)\bprocrastinate_\w+", statement.text))
+        assert bare <= {f"procrastinate_{each}" for each in ("jobs", "schedule", "aborts")}
+        for name in bare:
+            assert f"'{name}'" in statement.text, statement.name

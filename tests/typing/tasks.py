@@ -1,0 +1,78 @@
+"""What a type checker knows of tasks: deferring is typed by the task's own function.
+
+Never run, only checked. A line that must be an error says so to both checkers, each of which
+complains if it finds none there.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import assert_type
+
+import procrastinate
+from procrastinate import App, Blueprint, JobContext
+
+app = App(connector=procrastinate.Psycopg2Connector(host="somehost"))
+blueprint = Blueprint()
+
+
+@app.task
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+@app.task(queue="downloads", retry=3, aliases=["old.fetch"])
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+@blueprint.task(name="tidy", pass_context=True)
+def tidy(context: JobContext, folder: str) -> None:
+    assert_type(context.should_abort(), bool)
+
+
+def a_task_stays_the_function_that_it_was() -> None:
+    assert_type(add(1, b=2), int)
+    add("one")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+async def a_coroutine_function_stays_one() -> None:
+    assert_type(await fetch("http://example.org"), bytes)
+
+
+def deferring_takes_the_arguments_of_the_function() -> None:
+    assert_type(add.defer(a=1, b=2), int)
+    assert_type(add.defer(a=1), int)
+    add.defer(a="one")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    add.defer(a=1, c=2)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    add.defer()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+async def deferring_asynchronously_does_too() -> None:
+    assert_type(await fetch.defer_async(url="http://example.org"), int)
+    await fetch.defer_async(uri="x")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+def the_context_is_not_an_argument_of_the_job() -> None:
+    assert_type(tidy.defer(folder="/tmp"), int)
+
+
+def a_batch_gives_one_id_for_each_job() -> None:
+    assert_type(add.batch_defer({"a": 1}, {"a": 2, "b": 3}), list[int])
+
+
+async def a_batch_does_so_asynchronously() -> None:
+    assert_type(await add.batch_defer_async({"a": 1}), list[int])
+
+
+def configured_tasks_are_deferred_too() -> None:
+    soon = add.configure(
+        queue="other",
+        priority=5,
+        lock="a",
+        queueing_lock="b",
+        schedule_in=datetime.timedelta(seconds=5),
+    )
+    assert_type(soon.defer(a=1, b=2), int)
+    add.configure(prority=5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    assert_type(app.configure_task("known").defer(a=1), int)

