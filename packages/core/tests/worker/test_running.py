@@ -114,7 +114,7 @@ async def test_a_job_out_of_attempts_fails(app: procrastinate.App) -> None:
     job = await app.job_manager.get_job_async(job_id)
 
     assert (job.status, job.attempts, len(job.errors)) == (Status.FAILED, 2, 2)
-    assert job.errors[1]["type"] == "builtins.KeyError"
+    assert job.errors[1]["type"] == "KeyError"
 
 
 async def test_a_retry_waits_and_may_change_the_job(
@@ -414,6 +414,20 @@ async def test_jobs_of_one_lock_run_one_at_a_time_in_order_and_others_beside_the
         assert [n for held, n in order if held == lock] == list(range(first, 30, 3))
     # The unlocked ones do not queue behind the locked ones.
     assert order.index((None, 29)) < order.index(("a", 27))
+
+
+async def test_a_worker_that_does_not_wait_leaves_no_job_behind_a_lock(
+    app: procrastinate.App,
+) -> None:
+    @app.task
+    async def noop() -> None: ...
+
+    for _ in range(20):
+        await noop.configure(lock="a").batch_defer_async(*[{}] * 10)
+        await app.run_worker_async(wait=False, concurrency=100)
+
+        jobs = await app.job_manager.list_jobs_async()
+        assert {job.status for job in jobs} == {Status.SUCCEEDED}
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,16 @@ def describe(exception: BaseException, *, attempt: int, now: datetime) -> dict[s
     return {
         "attempt": attempt,
         "at": now.astimezone(UTC).isoformat(),
-        "type": f"{type(exception).__module__}.{type(exception).__qualname__}",
+        "type": _type_of(exception),
         "message": _storable(_message_of(exception), MESSAGE_CHARACTERS),
         "traceback": _storable(_traceback_of(exception), TRACEBACK_CHARACTERS),
     }
+
+
+def _type_of(exception: BaseException) -> str:
+    kind = type(exception)
+    builtin = kind.__module__ == "builtins"
+    return kind.__qualname__ if builtin else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _message_of(exception: BaseException) -> str:

@@ -16,6 +16,7 @@ Rules
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Container, Sequence
 
@@ -69,6 +70,11 @@ class Fetcher:
         self._full_scan_due = self._schedule_due = 0.0
 
     @property
+    def unsure(self) -> bool:
+        """Whether the last claim met jobs that another transaction was just deciding about."""
+        return self._undecided
+
+    @property
     def seconds_to_next_look(self) -> float:
         """How long to wait at the most: for the schedule, or for others to decide about jobs."""
         to_schedule = max(0.0, self._schedule_due - self._clock())
@@ -114,10 +120,10 @@ class Fetcher:
         return found
 
     async def _claim_full(self, limit: int) -> Claim:
+        self._full_scan_due = self._clock() + FULL_SCAN_EVERY  # news meanwhile make it 0 again
         queues = self._queues
         if queues is None:
             queues = await self._gateway.run_async(flows.ready_queues(self._gateway.sql))
-        self._full_scan_due = self._clock() + FULL_SCAN_EVERY
         if not queues:
             self._marks = {}
             return Claim([])
@@ -134,6 +140,7 @@ class Fetcher:
         return found
 
     async def _promote(self) -> None:
+        self._schedule_due = math.inf  # news meanwhile make it 0 again
         promotion = await self._gateway.run_async(flows.promote_due(self._gateway.sql))
         while promotion.count == flows.PROMOTED_AT_ONCE:
             promotion = await self._gateway.run_async(flows.promote_due(self._gateway.sql))
@@ -141,7 +148,8 @@ class Fetcher:
             self._full_scan_due = 0.0
         to_next = promotion.seconds_to_next
         wait = LOOK_AT_SCHEDULE_EVERY if to_next is None else min(to_next, LOOK_AT_SCHEDULE_EVERY)
-        self._schedule_due = self._clock() + wait
+        if self._schedule_due:
+            self._schedule_due = self._clock() + wait
 
     async def _hand_back_unknown(self, known: Container[int]) -> None:
         held = await self._gateway.run_async(

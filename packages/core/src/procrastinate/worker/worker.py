@@ -156,6 +156,7 @@ class Worker:
                 await self._sleep(room)
                 continue
             self._fetch_due = math.inf  # news meanwhile make it 0 again
+            was_idle = not (self._crew.busy or len(self._writer))
             try:
                 found = await self._fetch(room)
             except ConnectorException as exc:
@@ -163,7 +164,7 @@ class Worker:
                 await self._wait_for_database(backoff, exc)
                 continue
             backoff.reset()
-            if self._nothing_left(found):
+            if was_idle and not found and not self._options.wait and not self._fetcher.unsure:
                 return
             if found == room:
                 self._fetch_due = 0.0
@@ -176,10 +177,6 @@ class Worker:
         self._crew.prefetch.claim_took(time.monotonic() - began)
         self._crew.take(claim)
         return len(claim.jobs)
-
-    def _nothing_left(self, found: int) -> bool:
-        """Whether a worker that does not wait has come to its end."""
-        return not (self._options.wait or found or self._crew.busy or len(self._writer))
 
     def _seconds_to_next_look(self) -> float:
         return min(self._options.fetch_job_polling_interval, self._fetcher.seconds_to_next_look)

@@ -1,0 +1,167 @@
+"""The fetcher's memory: nothing that is heard while a query is under way is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from procrastinate.errors import ConnectionLost
+from procrastinate.model.job import Job, Status
+from procrastinate.storage.claim import Claim, Promotion
+from procrastinate.storage.statements import Statements
+from procrastinate.worker.fetcher import FULL_SCAN_EVERY, LOOK_AT_SCHEDULE_EVERY, Fetcher
+
+
+class Scripted:
+    """A gateway that answers by the flow's name, and notes which flows ran."""
+
+    def __init__(self) -> None:
+        self.sql = Statements()
+        self.connector = type("Codec", (), {"json_loads": staticmethod(dict)})()
+        self.ran: list[str] = []
+        self.answers: dict[str, Any] = {
+            "promote_due": Promotion(0, None),
+            "ready_queues": ["q"],
+            "claim_full": Claim([]),
+            "claim_marked": Claim([]),
+            "held_jobs": [],
+            "hand_back": set(),
+        }
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    async def run_async(self, flow: Any, **options: Any) -> Any:
+        flow.close()
+        self.ran.append(flow.__name__)
+        self.meanwhile()
+        answer = self.answers[flow.__name__]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def gateway() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def clock() -> list[float]:
+    return [1000.0]
+
+
+@pytest.fixture
+def fetcher(gateway: Scripted, clock: list[float]) -> Fetcher:
+    return Fetcher(gateway, 1, None, clock=lambda: clock[0])  # type: ignore[arg-type]
+
+
+def jobs(*ids: int) -> Claim:
+    return Claim([Job(id, Status.DOING, "q", "task", {}) for id in ids])
+
+
+async def test_a_busy_queue_is_scanned_from_its_mark_between_full_scans(
+    gateway: Scripted, fetcher: Fetcher, clock: list[float]
+) -> None:
+    gateway.answers.update(claim_full=jobs(1, 2), claim_marked=jobs(3, 4))
+    for _ in range(3):
+        await fetcher.claim(2, known=())
+    clock[0] += FULL_SCAN_EVERY
+    await fetcher.claim(2, known=())
+
+    assert [name for name in gateway.ran if name.startswith("claim")] == [
+        "claim_full",
+        "claim_marked",
+        "claim_marked",
+        "claim_full",
+    ]
+
+
+async def test_a_marked_scan_that_comes_back_short_is_followed_by_a_full_one(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    gateway.answers.update(claim_full=jobs(1, 2), claim_marked=jobs(3))
+    await fetcher.claim(2, known=())
+    gateway.answers.update(claim_full=jobs(7))
+    claim = await fetcher.claim(2, known=())
+
+    assert [job.id for job in claim.jobs] == [3, 7]
+
+
+async def test_a_claim_that_parked_jobs_looks_again_at_once(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    gateway.answers["claim_full"] = Claim([], parked=5)
+
+    def then_nothing() -> None:
+        if gateway.ran.count("claim_full") == 2:
+            gateway.answers["claim_full"] = jobs(9)
+
+    gateway.meanwhile = then_nothing
+    claim = await fetcher.claim(10, known=())
+
+    assert [job.id for job in claim.jobs] == [9]
+    assert claim.parked == 5
+
+
+async def test_jobs_that_others_decide_about_are_looked_at_again_soon(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    gateway.answers["claim_full"] = Claim([], undecided=1)
+    await fetcher.claim(10, known=())
+
+    assert fetcher.unsure
+    assert fetcher.seconds_to_next_look < 0.1
+
+
+@pytest.mark.parametrize("news", ["schedule_changed", "look_at_everything"])
+async def test_news_of_the_schedule_during_a_look_at_it_is_not_forgotten(
+    gateway: Scripted, fetcher: Fetcher, news: str
+) -> None:
+    gateway.meanwhile = getattr(fetcher, news)
+    await fetcher.claim(1, known=())
+
+    assert fetcher.seconds_to_next_look == 0
+
+
+async def test_the_schedule_is_looked_at_when_the_next_job_is_due_and_at_least_so_often(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    await fetcher.claim(1, known=())
+    assert fetcher.seconds_to_next_look == LOOK_AT_SCHEDULE_EVERY
+
+    gateway.answers["promote_due"] = Promotion(1, 0.25)
+    fetcher.schedule_changed()
+    await fetcher.claim(1, known=())
+    assert fetcher.seconds_to_next_look == 0.25
+
+
+async def test_a_queue_heard_of_during_a_full_scan_gets_a_full_scan(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    gateway.answers.update(claim_full=jobs(1))
+    gateway.meanwhile = lambda: fetcher.heard_of("other")
+    await fetcher.claim(1, known=())
+    gateway.meanwhile = lambda: None
+    await fetcher.claim(1, known=())
+
+    assert [name for name in gateway.ran if name.startswith("claim")] == ["claim_full"] * 2
+
+
+async def test_after_a_lost_answer_unknown_jobs_are_handed_back(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    gateway.answers.update(claim_full=ConnectionLost("cut"), held_jobs=jobs(1, 2).jobs)
+    with pytest.raises(ConnectionLost):
+        await fetcher.claim(1, known=())
+    gateway.answers.update(claim_full=jobs(3))
+    await fetcher.claim(1, known={1})
+
+    assert gateway.ran[-5:] == ["held_jobs", "hand_back", "promote_due", "ready_queues", "claim_full"]
+
+
+async def test_no_ready_queue_means_no_claim(gateway: Scripted, fetcher: Fetcher) -> None:
+    gateway.answers["ready_queues"] = []
+    claim = await fetcher.claim(5, known=())
+
+    assert claim.jobs == []
+    assert "claim_full" not in gateway.ran
