@@ -26,7 +26,7 @@ QUICK = {"update_heartbeat_interval": 0.2, "stalled_worker_timeout": 1.0}
 def start(dsn: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(APP), dsn, json.dumps({**QUICK, **options})],
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         text=True,
     )
 
@@ -187,6 +187,7 @@ async def test_a_result_of_a_worker_taken_for_dead_is_not_written(
     async with working(app):
         await asyncio.wait_for(began.wait(), 10)
         # Somebody else has recovered the job meanwhile, and runs its second attempt.
+        query("insert into procrastinate_workers (id, name) values (999, 'somebody')")
         query("update procrastinate_jobs set attempts = 2, worker_id = 999")
         go.set()
         await until(lambda: "no longer holds it" in caplog.text)

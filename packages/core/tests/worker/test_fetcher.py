@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from procrastinate.errors import ConnectionLost
 from procrastinate.model.job import Job, Status
 from procrastinate.storage.claim import Claim, Promotion
@@ -156,7 +157,13 @@ async def test_after_a_lost_answer_unknown_jobs_are_handed_back(
     gateway.answers.update(claim_full=jobs(3))
     await fetcher.claim(1, known={1})
 
-    assert gateway.ran[-5:] == ["held_jobs", "hand_back", "promote_due", "ready_queues", "claim_full"]
+    assert gateway.ran[-5:] == [
+        "held_jobs",
+        "hand_back",
+        "promote_due",
+        "ready_queues",
+        "claim_full",
+    ]
 
 
 async def test_no_ready_queue_means_no_claim(gateway: Scripted, fetcher: Fetcher) -> None:

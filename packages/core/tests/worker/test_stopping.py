@@ -37,7 +37,7 @@ def start(dsn: str) -> Any:
     yield run
     for process in started:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from procrastinate.app.task import Task
 from procrastinate.errors import InvalidOption, UnboundTaskError
 from procrastinate.gateway import Gateway
 from procrastinate.model.retry import BaseRetryStrategy, strategy_from
 from procrastinate.model.task import TaskDefinition, TaskRegistry
-
-if TYPE_CHECKING:
-    from procrastinate.worker.context import JobContext
+from procrastinate.worker.context import JobContext
 
 P = ParamSpec("P")
 R = TypeVar("R")

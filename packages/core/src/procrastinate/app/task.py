@@ -5,17 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from procrastinate.app.deferring import _UNSET, JobDeferrer, configured, options_of
+from procrastinate.gateway import Gateway
 from procrastinate.model.task import TaskDefinition
-
-if TYPE_CHECKING:
-    from procrastinate.app.blueprint import Blueprint
 
 Call = ParamSpec("Call")
 Args = ParamSpec("Args")
 R = TypeVar("R", covariant=True)
+
+
+class Owner(Protocol):
+    """What a task needs of the App or Blueprint that it is registered on."""
+
+    def name_of(self, definition: TaskDefinition, /) -> str: ...
+
+    def way_out(self, definition: TaskDefinition, /) -> tuple[Gateway, TaskDefinition]: ...
 
 
 class Task(Generic[Call, Args, R]):
@@ -25,7 +31,7 @@ class Task(Generic[Call, Args, R]):
     the app that it belongs to.
     """
 
-    def __init__(self, definition: TaskDefinition, owner: Blueprint) -> None:
+    def __init__(self, definition: TaskDefinition, owner: Owner) -> None:
         self.definition = definition
         self.owner = owner
         functools.update_wrapper(self, definition.func)

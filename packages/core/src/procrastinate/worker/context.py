@@ -5,13 +5,26 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from procrastinate.connector import Connector
 from procrastinate.model.job import Job
 from procrastinate.model.task import TaskDefinition
 
-if TYPE_CHECKING:
-    from procrastinate.app.app import App
+
+class RunningApp(Protocol):
+    """What a task may ask of the app that runs it: an excerpt of `procrastinate.App`."""
+
+    @property
+    def connector(self) -> Connector: ...
+
+    @property
+    def job_manager(self) -> Any: ...
+
+    @property
+    def tasks(self) -> Mapping[str, Any]: ...
+
+    def configure_task(self, *args: Any, **options: Any) -> Any: ...
 
 
 class AbortReason(enum.StrEnum):
@@ -29,7 +42,7 @@ class JobContext:
     asked from any thread, as often as one likes: it costs nothing.
     """
 
-    app: App
+    app: RunningApp
     worker_name: str
     job: Job
     task: TaskDefinition

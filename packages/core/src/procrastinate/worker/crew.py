@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from procrastinate.errors import InvalidArguments, TaskNotFound
 from procrastinate.model.job import Job, Status
@@ -17,13 +16,10 @@ from procrastinate.model.outcome import Ending, ending_of
 from procrastinate.model.prefetch import Prefetch
 from procrastinate.model.task import TaskRegistry
 from procrastinate.storage.claim import Claim
-from procrastinate.worker.context import AbortReason, JobContext
+from procrastinate.worker.context import AbortReason, JobContext, RunningApp
 from procrastinate.worker.execution import Attempt, perform
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.writer import Finished, HandedBack, Writer
-
-if TYPE_CHECKING:
-    from procrastinate.app.app import App
 
 logger = logging.getLogger("procrastinate.worker")
 
@@ -38,7 +34,7 @@ class Crew:
     def __init__(
         self,
         *,
-        app: App,
+        app: RunningApp,
         registry: TaskRegistry,
         writer: Writer,
         options: WorkerOptions,

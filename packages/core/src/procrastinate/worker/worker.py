@@ -20,7 +20,6 @@ import math
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
 
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.errors import ConnectorException
@@ -31,14 +30,12 @@ from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
 from procrastinate.worker import listener
 from procrastinate.worker.backoff import Backoff
+from procrastinate.worker.context import RunningApp
 from procrastinate.worker.crew import Crew
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.housekeeping import Housekeeping
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.writer import Writer
-
-if TYPE_CHECKING:
-    from procrastinate.app.app import App
 
 logger = logging.getLogger("procrastinate.worker")
 
@@ -51,7 +48,7 @@ class Worker:
     """Runs the jobs of one app until it is told to stop; made by ``App.run_worker``."""
 
     def __init__(
-        self, *, app: App, gateway: Gateway, registry: TaskRegistry, options: WorkerOptions
+        self, *, app: RunningApp, gateway: Gateway, registry: TaskRegistry, options: WorkerOptions
     ) -> None:
         self._app = app
         self._gateway = gateway

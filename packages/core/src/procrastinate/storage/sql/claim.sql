@@ -131,8 +131,19 @@ claimed as (
 select
     (select count(*) from parked)::integer as parked,
     (
-        (select count(*) from candidate) - (select count(*) from parked)
-        - (select count(*) from claimed)
+        case when exists (select from candidate)
+            then (select count(*) from candidate) - (select count(*) from parked)
+                - (select count(*) from claimed)
+            else (
+                select count(*)
+                from (
+                    select from {schema}.procrastinate_jobs as job
+                    where job.partition = 0 and job.status = 'todo' and job.hold is null
+                        and job.queue_name = any(%(queue_names)s::text[])
+                    limit 1
+                ) as locked_by_another
+            )
+        end
     )::integer as undecided,
     job.crashes,
     {>job_columns}
@@ -142,7 +153,8 @@ order by job.priority desc, job.id
 
 -- name: claim_full :many
 -- Returns (parked, undecided, crashes, job...) for each claimed job, or one row with no job.
--- `undecided` counts the candidates that another transaction was just deciding about.
+-- `undecided` counts the ready jobs that another transaction was just deciding about (where all
+-- of them are: 1).
 with {>claim scan=scan_full}
 
 -- name: claim_marked :many

@@ -65,12 +65,16 @@ retried as (
     where job.partition = 0 and job.id = %(id)s::bigint
         and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
         and job.attempts = %(attempt)s::integer
-    returning job.id, job.status, job.hold, job.queue_name
+    returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
 )
 select
     retried.id,
-    case when retried.status = 'todo' and retried.hold is null
-        then pg_notify('procrastinate_jobs', retried.queue_name)::text end
+    case
+        when retried.status <> 'todo' then null
+        when retried.hold is null then pg_notify('procrastinate_jobs', retried.queue_name)::text
+        when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
+            then pg_notify('procrastinate_schedule', retried.queue_name)::text
+    end
 from retried
 
 -- name: hand_back :many

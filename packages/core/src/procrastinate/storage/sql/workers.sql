@@ -111,18 +111,19 @@ where worker.partition = 0
     )
 
 -- name: idle_lines :many
--- The locks that nobody rightly holds while jobs are parked for them, or whose holder is not
--- running any more: the trace of jobs removed by hand. Returns (lock).
+-- The locks for which jobs are parked although nobody rightly holds them and no job of their line
+-- is ready: the trace of jobs changed by hand. Returns (lock).
 with recursive line(lock) as (
     select min(job.lock)
     from {schema}.procrastinate_jobs as job
     where job.lock is not null and job.status = 'todo' and job.hold is distinct from 'schedule'
+        and job.hold = 'lock'
     union all
     select (
         select min(job.lock)
         from {schema}.procrastinate_jobs as job
         where job.lock > line.lock and job.status = 'todo'
-            and job.hold is distinct from 'schedule'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
     )
     from line
     where line.lock is not null
@@ -136,6 +137,12 @@ where line.lock is not null
         join {schema}.procrastinate_jobs as job
             on job.id = held.job_id and job.partition = 0 and job.status = 'doing'
         where held.lock = line.lock and held.partition = 0
+    )
+    and not exists (
+        select
+        from {schema}.procrastinate_jobs as job
+        where job.lock = line.lock and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold is null
     )
 
 -- name: drop_stale_locks :exec

@@ -1,0 +1,157 @@
+"""``procrastinate defer``: one job, or one for each line of standard input."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import Any, BinaryIO
+
+import click
+
+from procrastinate.app.app import App
+from procrastinate.app.deferring import JobDeferrer
+from procrastinate.cli import json_lines
+from procrastinate.cli.settings import settings_of
+from procrastinate.cli.values import Duration, Moment
+from procrastinate.errors import AlreadyEnqueued, InvalidOption, TaskNotFound
+
+MANY = 20  # ids: more are not printed to a terminal unasked
+
+
+@click.command("defer")
+@click.argument("task")
+@click.argument("arguments", metavar="[JSON | -]", required=False)
+@click.option("--queue", help="The jobs' queue. By default the task's own.")
+@click.option(
+    "--priority", type=int, help="Jobs of larger priority run first. Default: the task's."
+)
+@click.option("--lock", help="Jobs with the same lock run one after the other.")
+@click.option("--queueing-lock", help="Only one job with this queueing lock may wait.")
+@click.option(
+    "-i",
+    "--ignore-already-enqueued",
+    is_flag=True,
+    help="Where a job with the queueing lock waits already, defer nothing and end well.",
+)
+@click.option("--at", "at", type=Moment(), help="When to run: ISO 8601 with a time zone.")
+@click.option(
+    "--in",
+    "in_",
+    type=Duration(),
+    envvar="PROCRASTINATE_DEFER_IN",
+    allow_from_autoenv=False,
+    show_envvar=True,
+    help="Run after that time: seconds, or 5m, 1h30m, 2d.",
+)
+@click.option("--unknown/--no-unknown", help="Also defer a task that the app does not know.")
+@click.option(
+    "--commit-every",
+    type=click.IntRange(min=1),
+    metavar="LINES",
+    help="With -: commit so often. By default all lines are one transaction, all or nothing.",
+)
+@click.option(
+    "--print-ids/--no-print-ids",
+    default=None,
+    help="Print the jobs' ids to stdout, one a line. By default always,"
+    f" except more than {MANY} to a terminal.",
+)
+@click.pass_context
+def defer(
+    ctx: click.Context,
+    /,
+    task: str,
+    arguments: str | None,
+    *,
+    unknown: bool,
+    print_ids: bool | None,
+    ignore_already_enqueued: bool,
+    commit_every: int | None,
+    **options: Any,
+) -> None:
+    """Defer jobs of TASK.
+
+    JSON is an object with the task's arguments by name; without it the task gets none. With -
+    each line of stdin is such an object and becomes a job; empty lines are skipped.
+
+    A line that cannot be deferred is named by its number, and then nothing of the input was
+    deferred (with --commit-every: nothing since the last commit).
+
+    \b
+      procrastinate -a shop.app defer shop.send_mail '{"to": "ann@example.org"}'
+      procrastinate -a shop.app defer shop.send_mail - < addresses.jsonl
+    """
+    if commit_every is not None and arguments != "-":
+        raise click.UsageError("--commit-every is for jobs from stdin (-)", ctx)
+    if options["at"] is not None and options["in_"] is not None:
+        raise click.UsageError("--at and --in exclude each other; give one of them", ctx)
+    app = settings_of(ctx).load_app()
+    deferrer = _deferrer(app, task, unknown, **options)
+    if arguments == "-":
+        ids = _defer_stdin(app, deferrer, ignore_already_enqueued, commit_every)
+    else:
+        ids = _defer_one(app, deferrer, arguments, ignore_already_enqueued)
+    if print_ids or (print_ids is None and (len(ids) <= MANY or not sys.stdout.isatty())):
+        click.echo("".join(f"{job_id}\n" for job_id in ids), nl=False)
+
+
+def _deferrer(app: App, task: str, unknown: bool, **options: Any) -> JobDeferrer[...]:
+    names = {"at": "schedule_at", "in_": "schedule_in"}
+    given = {names.get(name, name): value for name, value in options.items() if value is not None}
+    app.perform_import_paths()
+    try:
+        return app.configure_task(task, allow_unknown=unknown, **given)
+    except TaskNotFound as exc:
+        raise TaskNotFound(f"{exc}; or give --unknown to defer it all the same") from exc
+    except InvalidOption as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
+def _defer_one(
+    app: App, deferrer: JobDeferrer[...], text: str | None, ignore_already_enqueued: bool
+) -> list[int]:
+    kwargs = json_lines.arguments("{}" if text is None else text, app.connector)
+    with app.open():
+        try:
+            return deferrer.batch_defer(kwargs)
+        except AlreadyEnqueued as exc:
+            if not ignore_already_enqueued:
+                raise
+            click.echo(str(exc), err=True)
+            return []
+
+
+def _defer_stdin(
+    app: App, deferrer: JobDeferrer[...], ignore_already_enqueued: bool, commit_every: int | None
+) -> list[int]:
+    stdin = sys.stdin.buffer
+    with app.open(), progress_bar(size_of(stdin)) as progress:
+        deferred = json_lines.defer_lines(
+            deferrer,
+            stdin,
+            one_by_one=ignore_already_enqueued,
+            commit_every=commit_every,
+            progress=progress,
+        )
+    already = f", and {deferred.ignored} were waiting already" if deferred.ignored else ""
+    click.echo(f"deferred {len(deferred.ids)} jobs{already}", err=True)
+    return deferred.ids
+
+
+def size_of(stream: BinaryIO) -> int | None:
+    """Return how many bytes are to be read, where that is known: of a file, not of a pipe."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def progress_bar(total: int | None) -> json_lines.Progress:
+    """Return a progress bar on stderr, or one that shows nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        return json_lines.Progress()
+    from procrastinate.cli.progress import TerminalProgress
+
+    return TerminalProgress(total)

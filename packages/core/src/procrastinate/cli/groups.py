@@ -1,0 +1,91 @@
+"""The group of commands: each is imported when it is called, so that the program starts at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NamedTuple
+
+import click
+
+from procrastinate.cli import failures
+from procrastinate.cli.settings import Settings, after_command, settings_of
+
+
+class Lazy(NamedTuple):
+    """A command that is not imported yet: where it is, and its line in the list of commands."""
+
+    module: str
+    attribute: str
+    help: str
+    default_level: str = "warning"
+
+
+class Root(click.Group):
+    """``procrastinate``: lazy commands, one-line errors, and `sys.argv` as applications want it."""
+
+    def __init__(self, *args: Any, lazy: dict[str, Lazy], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._lazy:
+            return None
+        if cmd_name not in self.commands:
+            lazy = self._lazy[cmd_name]
+            command = getattr(importlib.import_module(lazy.module), lazy.attribute)
+            self.add_command(_completed(command), cmd_name)
+        return self.commands[cmd_name]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.help) for name, lazy in self._lazy.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        settings = settings_of(ctx)
+        if name is not None:
+            settings.default_level = self._lazy[name].default_level
+        if settings.shows_argv:
+            _put_command_first(settings.args, args)
+        return name, command, rest
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run and exit; see `click.Command.main`."""
+        settings = kwargs["obj"] = kwargs.get("obj") or Settings()
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+            sys.stdout.flush()
+        except (Exception, KeyboardInterrupt) as exc:
+            code = failures.report(exc, verbose=settings.verbose > 0)
+        sys.exit(int(code or 0))
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        extra["obj"].args = list(args)
+        return super().make_context(info_name, args, *more, **extra)
+
+
+def _put_command_first(given: list[str], from_command_on: list[str]) -> None:
+    """Let applications see ``["procrastinate", "worker", ...]`` also for ``-a app worker ...``.
+
+    Options of the program are accepted after the command too, so this is the same command line,
+    and one that looks at ``sys.argv[1]`` need not know which options have values.
+    """
+    options = given[: len(given) - len(from_command_on)]
+    sys.argv[1:] = [*from_command_on[:1], *options, *from_command_on[1:]]
+
+
+def _completed(command: click.Command) -> click.Command:
+    """Give a command what they all have: the program's options, variables shown in the help."""
+    for option in command.params:
+        if isinstance(option, click.Option) and option.allow_from_autoenv:
+            option.show_envvar = True
+    taken = {name for option in command.params for name in option.opts}
+    command.params += [each for each in after_command() if not taken.intersection(each.opts)]
+    return command

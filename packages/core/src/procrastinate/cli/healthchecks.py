@@ -1,0 +1,77 @@
+"""``procrastinate healthchecks``: whether an app could work, told in one line for each question."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import click
+
+from procrastinate.app.app import App
+from procrastinate.cli.failures import one_line
+from procrastinate.cli.settings import Settings, settings_of
+from procrastinate.connector import AsyncConnector
+from procrastinate.errors import ProcrastinateException
+from procrastinate.storage.schema import schema_state
+
+Check = tuple[str, Callable[[], str]]
+
+
+@click.command("healthchecks")
+@click.pass_context
+def healthchecks(ctx: click.Context) -> None:
+    """Check that the app can be loaded, its database reached, and that the tables fit.
+
+    Each check is a line, "ok" or "fail"; those after a failure are not made. The exit code is
+    that of the failure.
+    """
+    for name, check in _checks(settings_of(ctx)):
+        try:
+            detail = check()
+        except ProcrastinateException as exc:
+            click.echo(f"fail  {name}: {one_line(str(exc))}")
+            raise
+        click.echo(f"ok    {name}: {detail}")
+
+
+def _checks(settings: Settings) -> Iterator[Check]:
+    """Yield the checks in their order; each relies on those before it."""
+    apps: list[App] = []
+    yield "app", lambda: _app(settings, apps)
+    app = apps[0]
+    yield "connection", lambda: _connection(app)
+    if isinstance(app.connector, AsyncConnector):
+        yield "asynchronous connection", lambda: asyncio.run(_connection_async(app))
+    yield "schema", lambda: _schema(app)
+    yield "workers", lambda: _workers(app)
+
+
+def _app(settings: Settings, apps: list[App]) -> str:
+    app = settings.load_app()
+    app.perform_import_paths()
+    apps.append(app)
+    return f"{settings.app}, with {len(app.tasks)} tasks"
+
+
+def _connection(app: App) -> str:
+    with app.open():
+        app._gateway.run(schema_state(app._gateway.sql))
+        return type(app._gateway.sync_connector()).__name__
+
+
+async def _connection_async(app: App) -> str:
+    async with app.open_async():
+        await app._gateway.run_async(schema_state(app._gateway.sql))
+    return type(app.connector).__name__
+
+
+def _schema(app: App) -> str:
+    with app.open():
+        return f"version {max(app.schema_manager.check().versions)}"
+
+
+def _workers(app: App) -> str:
+    """Read the workers' signs of life, which an enqueue-only role may not be allowed to."""
+    with app.open():
+        stalled = app.job_manager.get_stalled_jobs()
+    return f"{len(stalled)} jobs of workers that are not heard of any more"

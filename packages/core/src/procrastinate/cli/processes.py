@@ -1,0 +1,215 @@
+"""``worker --processes N``: a supervisor that keeps N worker processes running.
+
+Rules
+
+1. A child is the same command in a new interpreter, told by a variable that it is one. Nothing is
+   forked, so threads and connections of the application's modules cannot be torn.
+2. One queue of events (a signal came, a child ended) and one loop that reads it, in the main
+   thread: signal handlers and waiting threads only put events in.
+3. Signals go to the supervisor, which passes each on as a SIGTERM: a worker takes both alike, but
+   an interpreter that is still starting would answer SIGINT with a traceback. Children are in a
+   session of their own, or Ctrl-C in a terminal would reach them twice, and a second signal means
+   "abort what runs".
+4. A child that ends though nobody asked it to is started again: at once after it lived for a
+   while, else after a pause that doubles. Once a stop was asked for, nothing is started.
+5. No child outlives its supervisor, even one killed by SIGKILL: its standard input is a pipe whose
+   other end only the supervisor holds. At the end of the file it stops gracefully, and is less and
+   less graceful if that takes long.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import FrameType
+
+from procrastinate.cli.exit_codes import ExitCode
+
+logger = logging.getLogger("procrastinate.supervisor")
+
+#: Tells a child its number.
+MARK = "_PROCRASTINATE_WORKER_PROCESS"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+FIRST_PAUSE = 1.0  # seconds before a child that died young is started again
+LONGEST_PAUSE = 60.0
+GROWN_UP = 30.0  # seconds after which a child's death is no sign of one that cannot start
+
+ORPHAN_MAY_FINISH = 30.0  # seconds that an orphan's running jobs may take
+ORPHAN_MAY_ABORT = 10.0  # seconds more until it just exits; others then recover its jobs
+
+_WELL_ENDED = (ExitCode.OK, -signal.SIGTERM)  # once a stop was asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """A signal reached the supervisor."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A child ended, with an exit code, or minus the number of the signal that killed it."""
+
+    number: int
+    code: int
+
+
+@dataclass(slots=True)
+class Child:
+    """One of the workers: its process while it runs, and else when to start it again."""
+
+    number: int
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    start_at: float | None = 0.0
+    pause: float = FIRST_PAUSE
+
+    @property
+    def done(self) -> bool:
+        return self.process is None and self.start_at is None
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Runs ``count`` children of ``command`` until it is told to stop, or all ended for good."""
+
+    command: Sequence[str]
+    count: int
+    one_shot: bool = False
+    first_pause: float = FIRST_PAUSE
+    _events: queue.SimpleQueue[Signalled | Ended] = field(default_factory=queue.SimpleQueue)
+    _stopping: bool = False
+    _failed: bool = False
+
+    def run(self) -> ExitCode:
+        """Return OK if all children ended well, else ERROR."""
+        children = [Child(number, pause=self.first_pause) for number in range(1, self.count + 1)]
+        previous = {number: signal.signal(number, self._heard) for number in SIGNALS}
+        try:
+            while not all(child.done for child in children):
+                self._start_due(children)
+                self._handle_next(children)
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        return ExitCode.ERROR if self._failed else ExitCode.OK
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        self._events.put(Signalled(number))
+
+    def _start_due(self, children: list[Child]) -> None:
+        for child in children:
+            if child.start_at is not None and child.start_at <= time.monotonic():
+                self._start(child)
+
+    def _start(self, child: Child) -> None:
+        process = subprocess.Popen(
+            self.command,
+            env={**os.environ, MARK: str(child.number)},
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        child.process, child.started_at, child.start_at = process, time.monotonic(), None
+        logger.info("worker process %d of %d has pid %d", child.number, self.count, process.pid)
+        threading.Thread(target=self._wait_for, args=(child.number, process), daemon=True).start()
+
+    def _wait_for(self, number: int, process: subprocess.Popen[bytes]) -> None:
+        self._events.put(Ended(number, process.wait()))
+
+    def _handle_next(self, children: list[Child]) -> None:
+        try:
+            event = self._events.get(timeout=_seconds_to_next_start(children))
+        except queue.Empty:
+            return
+        if isinstance(event, Signalled):
+            self._pass_on(event.number, children)
+        else:
+            self._bury(children[event.number - 1], event.code)
+
+    def _pass_on(self, number: int, children: list[Child]) -> None:
+        self._stopping = True
+        logger.info("%s: passed on to the worker processes", signal.Signals(number).name)
+        for child in children:
+            child.start_at = None
+            if child.process is not None:
+                child.process.terminate()
+
+    def _bury(self, child: Child, code: int) -> None:
+        process, child.process = child.process, None
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+        if self._stopping:
+            if code not in _WELL_ENDED:
+                self._failed = True
+                logger.error("worker process %d %s", child.number, _told(code))
+        elif not (self.one_shot and code == ExitCode.OK):
+            self._plan_restart(child, code)
+
+    def _plan_restart(self, child: Child, code: int) -> None:
+        now = time.monotonic()
+        if now - child.started_at >= GROWN_UP:
+            child.pause = 0.0
+        logger.error(
+            "worker process %d %s; it is started again%s",
+            child.number,
+            _told(code),
+            f" in {child.pause:g} s" if child.pause else "",
+            extra={"worker_process": child.number, "exit_code": code},
+        )
+        child.start_at = now + child.pause
+        child.pause = min(max(child.pause * 2, self.first_pause), LONGEST_PAUSE)
+
+
+def _seconds_to_next_start(children: list[Child]) -> float:
+    """How long the loop may wait for an event: at most a second, as Windows needs for Ctrl-C."""
+    now = time.monotonic()
+    waits = [child.start_at - now for child in children if child.start_at is not None]
+    return max(0.0, min([1.0, *waits]))
+
+
+def _told(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def adopted() -> int | None:
+    """Return the number of this process among its supervisor's children; None if it has none.
+
+    From then on it stops when its supervisor is gone.
+    """
+    number = os.environ.pop(MARK, None)
+    if number is None:
+        return None
+    # A descriptor that no job's own children inherit; jobs read an empty standard input.
+    pipe = os.dup(0)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
+    threading.Thread(target=_stop_with_supervisor, args=(pipe,), daemon=True).start()
+    return int(number)
+
+
+def _stop_with_supervisor(pipe: int) -> None:
+    while os.read(pipe, 1):
+        pass
+    logger.warning("the supervisor is gone: stopping")
+    for patience in (ORPHAN_MAY_FINISH, ORPHAN_MAY_ABORT):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(patience)
+    logger.error("running jobs do not end: exiting without them")
+    sys.stderr.flush()
+    os._exit(ExitCode.ERROR)

@@ -1,0 +1,55 @@
+"""``procrastinate`` itself: its options and its commands."""
+
+from __future__ import annotations
+
+import click
+
+from procrastinate.cli import PROGRAM, exit_codes
+from procrastinate.cli.groups import Lazy, Root
+from procrastinate.cli.settings import before_command, settings_of
+
+_EPILOG = f"""\b
+The options above may also follow the command. Each option, also of a command,
+can be set by the environment: PROCRASTINATE_APP, PROCRASTINATE_WORKER_QUEUES.
+
+{exit_codes.table()}"""
+
+
+def _command(name: str, help: str, *, default_level: str = "warning") -> Lazy:
+    return Lazy(f"{__package__}.{name}", name, help, default_level)
+
+
+@click.group(
+    cls=Root,
+    lazy={
+        "worker": _command("worker", "Run jobs.", default_level="info"),
+        "defer": _command("defer", "Defer jobs: one, or one for each line of stdin."),
+        "schema": _command("schema", "Create, migrate, check or print the tables."),
+        "healthchecks": _command("healthchecks", "Check the app, the connection and the schema."),
+        "connectors": _command("connectors", "Show which connectors are installed."),
+        "demo": Lazy("procrastinate.demo.command", "command", "Watch real jobs go by."),
+    },
+    params=before_command(),
+    epilog=_EPILOG,
+    invoke_without_command=True,
+    context_settings={
+        "auto_envvar_prefix": PROGRAM.upper(),
+        "help_option_names": ["-h", "--help"],
+    },
+)
+@click.version_option(
+    None,
+    "-V",
+    "--version",
+    package_name=PROGRAM,
+    prog_name=PROGRAM,
+    message="%(prog)s %(version)s",
+    allow_from_autoenv=False,
+)
+@click.pass_context
+def root(ctx: click.Context) -> None:
+    """A job queue that lives in your PostgreSQL database."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(exit_codes.ExitCode.USAGE)
+    settings_of(ctx).configure_logging()

@@ -1,0 +1,93 @@
+"""``procrastinate schema``: create, migrate, check or print the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from procrastinate.app.schema_manager import SchemaManager
+from procrastinate.cli import exit_codes
+from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.settings import Settings, settings_of
+from procrastinate.storage import schema as flows
+from procrastinate.storage.statements import Statements
+
+_CHECK_CODES = (
+    ExitCode.OK,
+    ExitCode.ERROR,
+    ExitCode.SCHEMA_NOT_APPLIED,
+    ExitCode.SCHEMA_OUTDATED,
+    ExitCode.SCHEMA_TOO_NEW,
+)
+
+
+@click.command("schema", epilog=exit_codes.table(_CHECK_CODES))
+@click.option("--apply", is_flag=True, help="Create the tables, or migrate those that are there.")
+@click.option("--migrate", is_flag=True, help="Migrate the tables that are there; create none.")
+@click.option(
+    "--check", is_flag=True, help="Say by the exit code whether the tables fit this code."
+)
+@click.option("--read", is_flag=True, help="Print the whole schema as SQL; needs no database.")
+@click.option(
+    "--migrations-path", is_flag=True, help="Print the folder of the migrations; needs no app."
+)
+@click.pass_context
+def schema(ctx: click.Context, /, **chosen: bool) -> None:
+    """Create, migrate, check or print procrastinate's tables.
+
+    Give exactly one of the options. Applying and migrating run in one transaction, and any number
+    of processes may do it at once.
+    """
+    names = [name for name, given in chosen.items() if given]
+    if len(names) != 1:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in _ACTIONS)
+        raise click.UsageError(f"give exactly one of {options}", ctx)
+    _ACTIONS[names[0]](settings_of(ctx))
+
+
+def _apply(settings: Settings) -> None:
+    app = settings.load_app()
+    with app.open():
+        _tell_applied(app.schema_manager.apply_schema())
+
+
+def _migrate(settings: Settings) -> None:
+    app = settings.load_app()
+    with app.open():
+        _tell_applied(app.schema_manager.migrate())
+
+
+def _tell_applied(names: list[str]) -> None:
+    for name in names:
+        click.echo(f"applied {name}")
+    if not names:
+        click.echo(f"nothing to do: the schema is at version {flows.latest_version()}")
+
+
+def _check(settings: Settings) -> None:
+    app = settings.load_app()
+    with app.open():
+        state = app.schema_manager.check()
+    click.echo(f"the schema fits: version {max(state.versions)}")
+
+
+def _read(settings: Settings) -> None:
+    """Print the schema: for the app's own PostgreSQL schema where an app is given."""
+    if settings.app:
+        click.echo(settings.load_app().schema_manager.get_schema())
+    else:
+        click.echo(flows.current_schema_sql(Statements()))
+
+
+def _migrations_path(settings: Settings) -> None:
+    click.echo(SchemaManager.get_migrations_path())
+
+
+_ACTIONS: dict[str, Callable[[Settings], None]] = {
+    "apply": _apply,
+    "migrate": _migrate,
+    "check": _check,
+    "read": _read,
+    "migrations_path": _migrations_path,
+}

@@ -1,0 +1,97 @@
+"""Kinds of option values: lists of queues, durations, dates and times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from procrastinate.errors import InvalidOption, InvalidTimestamp
+from procrastinate.model import limits
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # takes no argument in older releases of click
+
+_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[wdhms])+", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms])", re.ASCII)
+_SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+
+
+class Queues(_ParamType):
+    """Names separated by commas; the option may be given several times."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        if not value.strip():
+            self.fail("names no queue; leave the option out for all queues", param, ctx)
+        try:
+            return tuple(limits.check_name("queue", name.strip()) for name in value.split(","))
+        except InvalidOption as exc:
+            self.fail(f"{value!r}: {exc}", param, ctx)
+
+    def split_envvar_value(self, rv: str) -> Sequence[str]:
+        return [rv]  # click would split at spaces, which names may contain
+
+
+class Duration(_ParamType):
+    """Seconds as a number, or weeks, days, hours, minutes and seconds: 90, 5m, 1h30m, 2d."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        text = value.strip().lower()
+        try:
+            if _SECONDS.fullmatch(text):
+                return timedelta(seconds=float(text))
+            if _DURATION.fullmatch(text):
+                return sum((_part(*found) for found in _PART.findall(text)), timedelta())
+        except OverflowError:
+            self.fail(f"{value!r} is too long", param, ctx)
+        self.fail(f"{value!r} is no duration; write seconds (90), or 5m, 1h30m, 2d", param, ctx)
+
+
+def _part(number: str, unit: str) -> timedelta:
+    return timedelta(**{_UNITS[unit]: float(number)})
+
+
+class Moment(_ParamType):
+    """A date and time in ISO 8601 with its time zone: 2030-01-31T08:00:00+01:00, or Z for UTC."""
+
+    name = "date and time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        try:
+            return limits.check_aware("the time", _parsed(value))
+        except InvalidTimestamp:
+            self.fail(
+                f"{value!r} has no time zone; add one, as in 2030-01-31T08:00+01:00, or Z for UTC",
+                param,
+                ctx,
+            )
+        except ValueError:
+            self.fail(
+                f"{value!r} is no date and time in ISO 8601, such as 2030-01-31T08:00:00Z",
+                param,
+                ctx,
+            )
+
+
+def _parsed(value: Any) -> datetime:
+    return value if isinstance(value, datetime) else datetime.fromisoformat(value.strip())

@@ -1,0 +1,159 @@
+"""``procrastinate worker``: one worker, or a supervisor of several."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+from procrastinate.app.app import App
+from procrastinate.cli import processes
+from procrastinate.cli.settings import Settings, StoppedBySignal, settings_of
+from procrastinate.cli.values import Queues
+from procrastinate.errors import InvalidOption
+from procrastinate.model import options as model
+from procrastinate.model.options import worker_options
+
+MAX_PROCESSES = 1_000
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+class Flag(NamedTuple):
+    """How a worker option is written on the command line; the rest is in `model.options`."""
+
+    field: str
+    names: tuple[str, ...]
+    type: Any
+    multiple: bool = False
+    inverted: bool = False  # the flag given means False
+
+
+FLAGS = (
+    Flag("queues", ("-q", "--queues"), Queues(), multiple=True),
+    Flag("concurrency", ("-c", "--concurrency"), click.IntRange(1, model.MAX_CONCURRENCY)),
+    Flag("name", ("-n", "--name"), str),
+    Flag("fetch_job_polling_interval", ("-p", "--polling-interval"), _SECONDS),
+    Flag("abort_job_polling_interval", ("--abort-polling-interval",), _SECONDS),
+    Flag("wait", ("--one-shot/--wait",), bool, inverted=True),
+    Flag("listen_notify", ("--listen-notify/--no-listen-notify",), bool),
+    Flag("delete_jobs", ("--delete-jobs",), click.Choice(model.DELETE_JOBS)),
+    Flag("shutdown_graceful_timeout", ("--shutdown-graceful-timeout",), click.FloatRange(min=0)),
+    Flag("update_heartbeat_interval", ("--heartbeat-interval",), _SECONDS),
+    Flag("stalled_worker_timeout", ("--stalled-worker-timeout",), _SECONDS),
+)
+
+
+def _option(flag: Flag) -> click.Option:
+    """Return the option of the command line: None unless given, so that the app's defaults hold."""
+    default = model.default_of(flag.field)
+    return click.Option(
+        [*flag.names],
+        type=flag.type,
+        default=None,
+        multiple=flag.multiple,
+        help=f"{_capital(model.help_of(flag.field))}.{_default_text(flag, default)}",
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _default_text(flag: Flag, default: Any) -> str:
+    if default is None:
+        return ""
+    if isinstance(default, bool):
+        first, second = flag.names[-1].split("/")
+        return f" Default: {first if default is not flag.inverted else second}."
+    return (
+        f" Default: {default:g}." if isinstance(default, int | float) else f" Default: {default}."
+    )
+
+
+def _name_of(option: click.Parameter) -> str:
+    assert option.name is not None
+    return option.name
+
+
+_OPTIONS = [_option(flag) for flag in FLAGS]
+_PROCESSES = click.Option(
+    ["--processes"],
+    type=click.IntRange(1, MAX_PROCESSES),
+    default=1,
+    help="Run so many workers, each in a process of its own, and start again those that die."
+    " Default: 1.",
+)
+
+
+@click.command("worker", params=[*_OPTIONS, _PROCESSES])
+@click.pass_context
+def worker(ctx: click.Context, /, processes: int, **given: Any) -> int | None:
+    """Run jobs.
+
+    The worker needs an app with an asynchronous connector. It stops on SIGINT (Ctrl-C) or
+    SIGTERM: it fetches no more jobs, lets those that run come to their end, and exits with 0. A
+    second signal aborts running jobs, or hands them back.
+
+    Options that are not given here are those of the app's worker_defaults, and then the defaults
+    named below. Times are seconds.
+    """
+    options = {
+        flag.field: _value(flag, given[_name_of(option)])
+        for flag, option in zip(FLAGS, _OPTIONS, strict=True)
+        if given[_name_of(option)] not in (None, ())
+    }
+    try:
+        worker_options(**options)
+    except InvalidOption as exc:
+        raise click.UsageError(str(exc), ctx) from exc
+    return _run(settings_of(ctx), options, processes)
+
+
+def _value(flag: Flag, value: Any) -> Any:
+    if flag.multiple:
+        return [name for names in value for name in names]
+    return not value if flag.inverted else value
+
+
+def _run(settings: Settings, options: dict[str, Any], count: int) -> int | None:
+    child = processes.adopted()
+    _stop_while_starting()
+    if child is not None:
+        options |= _named(settings.load_app(), options, child)
+    elif count > 1:
+        return _supervise(settings, options, count)
+    settings.load_app().run_worker(**options)
+    return None
+
+
+def _named(app: App, options: dict[str, Any], number: int) -> dict[str, str]:
+    """The name of one worker among several: with its number, if there is a name to number."""
+    name = options.get("name") or app.worker_defaults.get("name")
+    return {"name": f"{name}-{number}"} if name else {}
+
+
+def _supervise(settings: Settings, options: dict[str, Any], count: int) -> int:
+    """Start the workers once it is clear that one could run here, and see them to their end.
+
+    What is wrong for every worker is thus told once, and not again by each one that is started.
+    """
+    app = settings.load_app()
+    merged = app._worker_options(options | _named(app, options, count))
+    app._gateway.async_connector()
+    app.perform_import_paths()
+    with app.open():
+        app.schema_manager.check()
+    command = [sys.executable, "-m", "procrastinate", *settings.args]
+    return processes.Supervisor(command, count, one_shot=not merged.wait).run()
+
+
+def _stop_while_starting() -> None:
+    """Exit with 0 on a signal that comes before the worker listens to signals: nothing runs yet."""
+
+    def leave(*_: object) -> NoReturn:
+        raise StoppedBySignal(0)
+
+    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGTERM, leave)

@@ -1,0 +1,180 @@
+"""The program ``procrastinate``, run as users run it: in a folder with an application's module."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SHOP = """
+import asyncio, json, os, sys, time
+import procrastinate
+
+dsn = os.environ.get("SHOP_DSN", "")
+if os.environ.get("SHOP_ARGV"):
+    with open(os.environ["SHOP_ARGV"], "a") as file:
+        file.write(json.dumps(sys.argv) + "\\n")
+app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=dsn))
+sync_app = app.with_connector(procrastinate.Psycopg2Connector(dsn=dsn))
+if sys.argv[0:2] == ["procrastinate", "worker"]:      # an example of a condition
+    connector_class = procrastinate.AiopgConnector
+else:
+    connector_class = procrastinate.Psycopg2Connector
+chosen_app = app.with_connector(connector_class(dsn=dsn))
+named_app = procrastinate.App(
+    connector=procrastinate.AiopgConnector(dsn=dsn),
+    worker_defaults={"name": "till", "queues": ["letters"], "delete_jobs": "successful"},
+)
+
+@app.task(queue="letters")
+def add(a, b): return a + b
+
+@app.task
+def pid(): print(f"running in {os.getpid()}", flush=True)
+
+@app.task
+def stdin(): print(f"read {sys.stdin.read()!r}", flush=True)
+
+@app.task(pass_context=True)
+def nap(context, seconds):
+    print("napping", flush=True)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if context.should_abort():
+            raise procrastinate.JobAborted
+        time.sleep(0.01)
+"""
+
+
+class Running:
+    """A program that runs: what it has printed so far, and the signals it is sent."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._lines: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream,), daemon=True)
+            for stream in (process.stdout, process.stderr)
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream: Any) -> None:
+        with stream:
+            for line in stream:
+                self._lines.append(line.rstrip("\n"))
+
+    @property
+    def output(self) -> str:
+        """Lines of stdout and stderr, as they came."""
+        return "\n".join(self._lines)
+
+    def lines_with(self, text: str) -> list[str]:
+        return [line for line in list(self._lines) if text in line]
+
+    def wait_for(self, text: str, times: int = 1, seconds: float = 30) -> list[str]:
+        """Return the lines with this text, once there are so many."""
+        until(lambda: len(self.lines_with(text)) >= times, seconds, lambda: self.output)
+        return self.lines_with(text)
+
+    def press_ctrl_c(self, seconds: float = 30) -> int:
+        """Send SIGINT to the whole process group, as a terminal does, and return the exit code."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.ended(seconds)
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.ended(seconds)
+
+    def ended(self, seconds: float = 30) -> int:
+        """Return the exit code, once the program has ended and all it wrote was read."""
+        code = self.process.wait(seconds)
+        for reader in self._readers:
+            reader.join(seconds)
+        return code
+
+
+class Program:
+    """Runs ``procrastinate`` in a folder of its own, with the environment of its own."""
+
+    def __init__(self, folder: Path, **env: str) -> None:
+        self.folder = folder
+        self.env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("PROCRASTINATE")
+        } | {"COLUMNS": "80", "PYTHONUNBUFFERED": "1", **env}
+        self.command = [str(Path(sys.executable).with_name("procrastinate"))]
+        self.started: list[Running] = []
+
+    def __call__(
+        self, *args: str, stdin: str | bytes = b"", env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end; its output as text."""
+        done = subprocess.run(
+            [*self.command, *args],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            cwd=self.folder,
+            env=self.env | (env or {}),
+            capture_output=True,
+            timeout=60,
+        )
+        return subprocess.CompletedProcess(
+            done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    def start(self, *args: str, **env: str) -> Running:
+        process = subprocess.Popen(
+            [*self.command, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env=self.env | env,
+            start_new_session=True,
+        )
+        self.started.append(Running(process))
+        return self.started[-1]
+
+
+@pytest.fixture
+def bare_program(tmp_path: Path) -> Program:
+    """The program in a folder with the module ``shop``, and no server."""
+    tmp_path.joinpath("shop.py").write_text(SHOP)
+    return Program(tmp_path, SHOP_DSN="host=127.0.0.1 port=9 connect_timeout=5")
+
+
+@pytest.fixture
+def program(bare_program: Program, dsn: str) -> Iterator[Program]:
+    """The same with a database that has procrastinate's tables; the app is ``shop.app``."""
+    bare_program.env |= {"SHOP_DSN": dsn, "PROCRASTINATE_APP": "shop.app"}
+    yield bare_program
+    for running in bare_program.started:
+        if running.process.poll() is None:
+            running.process.kill()
+        running.ended()
+
+
+def until(
+    condition: Callable[[], object], seconds: float = 30, describe: Callable[[], str] = str
+) -> None:
+    """Wait until a condition holds, looking often."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {describe()}"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    return until

@@ -1,0 +1,111 @@
+"""``procrastinate schema`` and ``healthchecks``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from typing import Any as Program  # of conftest.py, which cannot be imported by name
+
+import pytest
+
+from procrastinate.cli.exit_codes import ExitCode
+
+
+@pytest.fixture
+def empty(bare_program: Program, procrastinate_dsn: str) -> Program:
+    """The program with an empty database."""
+    bare_program.env |= {"SHOP_DSN": procrastinate_dsn, "PROCRASTINATE_APP": "shop.app"}
+    return bare_program
+
+
+def test_apply_creates_the_tables_and_does_nothing_the_second_time(empty: Program) -> None:
+    first, second = empty("schema", "--apply"), empty("schema", "--apply")
+    assert (first.returncode, first.stdout) == (0, "applied 0001_initial\n")
+    assert (second.returncode, second.stdout) == (0, "nothing to do: the schema is at version 1\n")
+
+
+def test_check_and_migrate_tell_an_empty_database_by_their_exit_code(empty: Program) -> None:
+    for action in ("--check", "--migrate"):
+        done = empty("schema", action)
+        assert done.returncode == ExitCode.SCHEMA_NOT_APPLIED
+        assert "run `procrastinate schema --apply`" in done.stderr
+
+
+def test_check_fits_after_apply(program: Program) -> None:
+    done = program("schema", "--check")
+    assert (done.returncode, done.stdout) == (0, "the schema fits: version 1\n")
+    assert program("schema", "--migrate").returncode == 0
+
+
+def test_check_tells_an_outdated_schema_by_its_exit_code(
+    program: Program, query: Callable[..., Any]
+) -> None:
+    query("delete from procrastinate_migrations")
+    done = program("schema", "--check")
+    assert done.returncode == ExitCode.SCHEMA_OUTDATED
+    assert "run `procrastinate schema --migrate`" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["schema", "--check"], ["schema", "--apply"], ["worker"]])
+def test_a_schema_of_newer_code_is_told_by_the_exit_code_of_every_command(
+    program: Program, query: Callable[..., Any], command: list[str]
+) -> None:
+    query(
+        "insert into procrastinate_migrations (version, name, compatible_from)"
+        " values (999, 'later', 999)"
+    )
+    done = program(*command)
+    assert done.returncode == ExitCode.SCHEMA_TOO_NEW
+    assert done.stderr.splitlines()[-1].startswith("error: the database is at schema version 999")
+
+
+@pytest.mark.parametrize("options", [[], ["--apply", "--check"]])
+def test_exactly_one_action_is_to_be_given(empty: Program, options: list[str]) -> None:
+    done = empty("schema", *options)
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr.startswith(
+        "error: give exactly one of --apply, --migrate, --check, --read, --migrations-path"
+    )
+
+
+def test_read_prints_sql_that_makes_the_tables(
+    bare_program: Program, query: Callable[..., Any]
+) -> None:
+    done = bare_program("schema", "--read")
+    assert done.returncode == 0
+    query(done.stdout)
+    assert query("select count(*) from procrastinate_jobs") == [(0,)]
+
+
+def test_migrations_path_is_a_folder_of_sql_files(bare_program: Program) -> None:
+    folder = Path(bare_program("schema", "--migrations-path").stdout.strip())
+    assert folder.joinpath("0001_initial.sql").is_file()
+
+
+def test_healthchecks_say_what_is_well(program: Program) -> None:
+    done = program("healthchecks")
+    assert done.returncode == 0
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        "ok    app",
+        "ok    connection",
+        "ok    asynchronous connection",
+        "ok    schema",
+        "ok    workers",
+    ]
+
+
+def test_healthchecks_stop_at_what_fails_and_exit_with_its_code(empty: Program) -> None:
+    done = empty("healthchecks")
+    assert done.returncode == ExitCode.SCHEMA_NOT_APPLIED
+    assert done.stdout.splitlines()[-1].startswith("fail  schema: procrastinate's tables are not")
+    assert done.stderr.startswith("error: procrastinate's tables are not")
+
+
+def test_healthchecks_without_a_server(bare_program: Program) -> None:
+    done = bare_program("healthchecks", "-a", "shop.app")
+    assert done.returncode == ExitCode.ERROR
+    assert [line[:16] for line in done.stdout.splitlines()] == [
+        "ok    app: shop.",
+        "fail  connection",
+    ]
