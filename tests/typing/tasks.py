@@ -55,6 +55,7 @@ async def deferring_asynchronously_does_too() -> None:
 
 def the_context_is_not_an_argument_of_the_job() -> None:
     assert_type(tidy.defer(folder="/tmp"), int)
+    tidy.defer(context=1, folder="/tmp")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 
 
 def a_batch_gives_one_id_for_each_job() -> None:
@@ -74,5 +75,14 @@ def configured_tasks_are_deferred_too() -> None:
         schedule_in=datetime.timedelta(seconds=5),
     )
     assert_type(soon.defer(a=1, b=2), int)
-    add.configure(prority=5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    soon.defer(a="one")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    soon.defer(c=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    add.configure(prority=5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    assert_type(add.configure(task_kwargs={"a": 1}).defer(b=2), int)
+
+
+def tasks_are_configured_through_an_app() -> None:
     assert_type(app.configure_task("known").defer(a=1), int)
+    assert_type(app.configure_task(add, queue="other").defer(a=1), int)
+    app.configure_task(add).defer(a="x")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert_type(app.configure_task(add, task_kwargs={"a": 1}).defer(), int)

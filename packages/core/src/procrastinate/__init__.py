@@ -7,7 +7,6 @@ from its own package when it is first asked for.
 from __future__ import annotations
 
 import sys
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from procrastinate import connectors, errors
@@ -77,6 +76,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Return an installed connector class by its name, or the version."""
     if name == "__version__":
+        from importlib import metadata
+
         return metadata.version("procrastinate")
     if name.startswith("_"):
         raise AttributeError(f"module 'procrastinate' has no attribute {name!r}")

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib import metadata
+from typing import TYPE_CHECKING
 
 from procrastinate import errors
 from procrastinate.connector import CONTRACT_VERSION, Connector
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 GROUP = "procrastinate.connectors"
 
@@ -93,6 +96,8 @@ def class_names() -> list[str]:
 
 def _found() -> Mapping[str, list[metadata.EntryPoint]]:
     """All entry points of the group by name; a distribution found twice on the path counts once."""
+    from importlib import metadata  # slow to import, and not needed by who imports a class
+
     found: dict[str, dict[tuple[str, str], metadata.EntryPoint]] = {}
     for each in metadata.entry_points(group=GROUP):
         found.setdefault(each.name, {}).setdefault((_distribution(each)[0], each.value), each)
@@ -129,6 +134,8 @@ def _checked(entry_point: metadata.EntryPoint, loaded: object) -> type[Connector
         )
     contract = getattr(loaded, "contract", None)
     if contract != CONTRACT_VERSION:
+        from importlib import metadata
+
         older = isinstance(contract, int) and contract < CONTRACT_VERSION
         upgrade = _distribution(entry_point)[0] if older else "procrastinate"
         raise errors.ConnectorVersionMismatch(
@@ -143,11 +150,11 @@ def _checked(entry_point: metadata.EntryPoint, loaded: object) -> type[Connector
 def _not_installed(name: str) -> str:
     if name in PUBLISHED:
         return f"connector {name!r} is not installed: run `pip install {PUBLISHED[name][1]}`"
-    known = sorted({*_found(), *PUBLISHED})
-    return (
-        f"there is no connector {name!r} (known: {', '.join(known)}): install the package that"
-        " provides it, or correct the name"
-    )
+    known = ", ".join(sorted({*_found(), *PUBLISHED}))
+    what_to_do = "install the package that provides it, or correct the name"
+    if name in ("postgres", "postgresql"):
+        what_to_do = "a connector's URL begins with its name, as in aiopg://user@host/database"
+    return f"there is no connector {name!r} (known: {known}): {what_to_do}"
 
 
 def _without_password(url: str) -> str:

@@ -10,7 +10,6 @@ Rules
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -134,6 +133,8 @@ class Gateway:
 
 async def in_thread(function: Callable[[], T]) -> T:
     """Run a blocking function in a thread. A cancellation is delivered once it has ended."""
+    import asyncio  # not at the top: synchronous code does without
+
     running = asyncio.ensure_future(asyncio.to_thread(function))
     try:
         return await asyncio.shield(running)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,35 @@ def test_import_paths_are_imported_for_the_worker_and_for_strict_names(
 
     with pytest.raises(LoadFromPathError, match="'no_such_module'"):
         app_in_memory(import_paths=["no_such_module"]).perform_import_paths()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"worker_defaults": "abc"}, "worker_defaults .* 'abc'"),
+        ({"import_paths": "my.tasks"}, "import_paths .* 'my.tasks'"),
+    ],
+)
+def test_a_bad_option_of_the_app_is_named(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(procrastinate.InvalidOption, match=says):
+        app_in_memory(**options)
+
+
+def test_a_default_under_its_old_name_gives_way_to_an_option() -> None:
+    with pytest.warns(DeprecationWarning, match="fetch_job_polling_interval"):
+        app = app_in_memory(worker_defaults={"timeout": 2.0})
+
+    assert app._worker_options({}).fetch_job_polling_interval == 2.0
+    options = app._worker_options({"fetch_job_polling_interval": 3.0})
+    assert options.fetch_job_polling_interval == 3.0
+
+
+def test_importing_procrastinate_loads_neither_asyncio_nor_the_worker() -> None:
+    """Programs that only defer jobs, and the command line, start without what they do not use."""
+    code = "import sys, procrastinate; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy = {"asyncio", "importlib.metadata", "email", "procrastinate.worker.worker"}
+    assert heavy & set(out.stdout.split()) == set()
 
 
 def test_worker_defaults_are_checked_at_once() -> None:

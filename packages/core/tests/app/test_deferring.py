@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -59,6 +62,22 @@ def test_a_task_stays_the_function(memory: procrastinate.App) -> None:
     assert double(4) == 8
     assert (double.__name__, double.__doc__) == ("double", "Twice as much.")
     assert double.name.endswith("test_deferring.test_a_task_stays_the_function.<locals>.double")
+
+
+@pytest.mark.parametrize("how", [["tasks.py"], ["-m", "tasks"]])
+def test_a_task_of_a_script_is_named_as_a_worker_would_import_it(
+    tmp_path: Path, how: list[str]
+) -> None:
+    (tmp_path / "tasks.py").write_text(
+        "import procrastinate\nfrom procrastinate.testing import InMemoryConnector\n"
+        "app = procrastinate.App(connector=InMemoryConnector())\n"
+        "@app.task\ndef hello(): ...\nprint(hello.name)\n"
+    )
+    said = subprocess.run(
+        [sys.executable, *how], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+
+    assert said == "tasks.hello\n"
 
 
 def test_positional_arguments_are_stored_by_name(memory: procrastinate.App) -> None:
@@ -116,6 +135,11 @@ def test_times(sync_app: procrastinate.App) -> None:
         ({"schedule_in": 5}, InvalidOption, "schedule_in .* 5"),
         ({"schedule_in": {"fortnights": 1}}, InvalidOption, "fortnights"),
         ({"schedule_in": {"days": 10**9}}, InvalidOption, "schedule_in"),
+        ({"schedule_in": {"hours": float("nan")}}, InvalidOption, "schedule_in .* nan"),
+        ({"schedule_in": {"days": 900_000}}, InvalidOption, "schedule_in .* 1000 years"),
+        ({"schedule_in": {"days": -900_000}}, InvalidOption, "schedule_in .* 1000 years"),
+        ({"schedule_at": datetime.max.replace(tzinfo=UTC)}, InvalidTimestamp, "9999-12-31"),
+        ({"schedule_at": datetime.min.replace(tzinfo=UTC)}, InvalidTimestamp, "0001-01-01"),
         (
             {"schedule_at": datetime.now(UTC), "schedule_in": {"days": 1}},
             InvalidOption,
@@ -359,8 +383,42 @@ def test_the_job_manager_changes_and_lists_jobs(
     assert manager.list_jobs(status="succeeded") == []
     with pytest.raises(InvalidOption, match="status"):
         manager.list_jobs(status="finished")
+    for filters in ({"queue": 3}, {"task": "a\0"}, {"after_id": "x"}, {"worker_id": "x"}):
+        with pytest.raises(InvalidOption, match=next(iter(filters))):
+            manager.list_jobs(**filters)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="seconds_since_heartbeat"):
+        manager.get_stalled_jobs(seconds_since_heartbeat=float("inf"))
     query(
         "update procrastinate_jobs set status = 'succeeded', finished_at = now() - interval '2 d'"
     )
     assert manager.delete_old_jobs(older_than=timedelta(days=3)) == 0
     assert manager.delete_old_jobs(older_than=timedelta(days=1)) == 2
+
+
+@pytest.mark.parametrize("method", ["list_queues", "list_tasks", "list_locks"])
+def test_the_job_manager_counts_inside_the_callers_transaction(
+    sync_app: procrastinate.App, dsn: str, method: str
+) -> None:
+    task = sync_app.task(name="add", lock="l")(add)
+    connection = psycopg2.connect(dsn)
+    try:
+        task.configure(connection=connection).defer(a=1)
+        inside = getattr(sync_app.job_manager, method)(connection=connection)
+        assert [each.todo for each in inside] == [1]
+        assert getattr(sync_app.job_manager, method)() == []
+    finally:
+        connection.close()
+
+
+def test_cancelling_takes_positional_arguments(memory: procrastinate.App) -> None:
+    job_id = memory.task(add).defer(a=1)
+    assert memory.job_manager.cancel_job_by_id(job_id, False, True)
+    assert memory.job_manager.list_jobs() == []
+
+
+def test_arguments_that_json_loads_refuses_are_an_error_of_ours(dsn: str) -> None:
+    connector = procrastinate.Psycopg2Connector(dsn=dsn, json_loads=lambda text: 1 / 0)
+    with procrastinate.App(connector=connector).open() as app:
+        app.configure_task("t").defer()
+        with pytest.raises(InvalidArguments, match="json_loads: division by zero"):
+            app.job_manager.list_jobs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -109,7 +110,7 @@ def test_a_strangers_connector_appears_everywhere(install: Callable[..., None]) 
 
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connectors.metadata, "entry_points", lambda group: ())
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: ())
 
 
 @pytest.mark.usefixtures("nothing_installed")
@@ -143,6 +144,11 @@ def test_an_unknown_attribute_is_a_plain_attribute_error() -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(errors.ConnectorNotInstalled, match=r"'postgres' .*known: aiopg, memory"):
         connectors.get("postgres")
+
+
+def test_an_url_of_libpq_is_told_apart_from_a_connectors() -> None:
+    with pytest.raises(errors.ConnectorNotInstalled, match=r"begins with its name, as in aiopg://"):
+        procrastinate.App(connector="postgresql://user@host/database")
 
 
 def test_a_broken_connector_names_its_package_and_cause(install: Callable[..., None]) -> None:

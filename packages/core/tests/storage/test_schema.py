@@ -196,6 +196,19 @@ def test_a_role_without_rights_is_told_so(dsn: str, query: Callable[..., Any]) -
         query("drop role procrastinate_nobody")
 
 
+def test_the_owner_of_an_empty_schema_needs_no_right_on_the_database(
+    procrastinate_dsn: str, query: Callable[..., Any]
+) -> None:
+    query("create role procrastinate_owner login")
+    query("create schema theirs authorization procrastinate_owner")
+    try:
+        with open_app(procrastinate_dsn, user="procrastinate_owner", schema="theirs") as app:
+            assert app.schema_manager.apply_schema() == ["0001_initial"]
+    finally:
+        query("drop schema theirs cascade")
+        query("drop role procrastinate_owner")
+
+
 def test_other_languages_defer_by_a_function(sync_app: procrastinate.App, query: Any) -> None:
     ((job_id,),) = query("select procrastinate_defer_job('task', '{\"a\": 1}', priority => 4)")
     query("select procrastinate_defer_job('task', queueing_lock => 'q')")

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, ParamSpec, Unpack, overload
 
 from procrastinate import connectors
 from procrastinate.app.blueprint import Blueprint
-from procrastinate.app.deferring import _UNSET, JobDeferrer, JobOptions, configured, options_of
+from procrastinate.app.deferring import (
+    _UNSET,
+    ConfigureOptions,
+    JobDeferrer,
+    JobOptions,
+    configured,
+    options_of,
+)
 from procrastinate.app.job_manager import JobManager
 from procrastinate.app.schema_manager import SchemaManager
 from procrastinate.app.task import Task
 from procrastinate.connector import Connector
-from procrastinate.errors import LoadFromPathError
+from procrastinate.errors import InvalidOption, LoadFromPathError
 from procrastinate.gateway import Gateway
 from procrastinate.model import limits
-from procrastinate.model.options import WorkerOptions, worker_options
-from procrastinate.worker.worker import Worker
+from procrastinate.model.options import WorkerOptions, renamed, worker_options
+
+if TYPE_CHECKING:
+    from procrastinate.worker.worker import Worker
+
+Args = ParamSpec("Args")
 
 
 class App(Blueprint):
@@ -30,6 +40,9 @@ class App(Blueprint):
     ``connector`` is a connector, the name of one (``"psycopg2"``) or a URL
     (``"aiopg://user@host/database"``). ``import_paths`` names the modules that define tasks; a
     worker imports them before it starts. ``worker_defaults`` are options for `run_worker`.
+
+    Raises `InvalidOption` for a value that cannot be, `ConnectorNotInstalled` for a connector's
+    name or URL that no package provides, and `ConfigurationError` for a malformed URL.
     """
 
     def __init__(
@@ -41,9 +54,8 @@ class App(Blueprint):
     ) -> None:
         super().__init__()
         self._gateway = Gateway(connectors.resolve(connector))
-        self.import_paths = tuple(import_paths or ())
-        self.worker_defaults = dict(worker_defaults or {})
-        worker_options(**self.worker_defaults)
+        self.import_paths = _paths(import_paths)
+        self.worker_defaults = _worker_defaults(worker_defaults)
 
     @classmethod
     def from_path(cls, path: str) -> App:
@@ -108,6 +120,35 @@ class App(Blueprint):
 
     # Tasks
 
+    @overload
+    def configure_task(
+        self,
+        name_or_task: Task[..., Args, Any],
+        *,
+        allow_unknown: bool = ...,
+        **options: Unpack[ConfigureOptions],
+    ) -> JobDeferrer[Args]: ...
+
+    @overload
+    def configure_task(
+        self,
+        name_or_task: Task[..., ..., Any],
+        *,
+        allow_unknown: bool = ...,
+        task_kwargs: Mapping[str, Any] | None,
+        **options: Unpack[ConfigureOptions],
+    ) -> JobDeferrer[...]: ...
+
+    @overload
+    def configure_task(
+        self,
+        name_or_task: str,
+        *,
+        allow_unknown: bool = ...,
+        task_kwargs: Mapping[str, Any] | None = ...,
+        **options: Unpack[ConfigureOptions],
+    ) -> JobDeferrer[...]: ...
+
     def configure_task(
         self,
         name_or_task: str | Task[..., ..., Any],
@@ -121,7 +162,7 @@ class App(Blueprint):
         schedule_at: datetime | None = None,
         schedule_in: timedelta | Mapping[str, Any] | None = None,
         connection: Any = None,
-    ) -> JobDeferrer[...]:
+    ) -> JobDeferrer[Any]:
         """Return a deferrer for a task, by name or as such, through this app's connector.
 
         A name that is not registered here may be a task of another program; with
@@ -175,6 +216,7 @@ class App(Blueprint):
 
         A task registered on either is known to both, before or after this call. Deferring
         through an app always uses that app's connector. Each is opened and closed by itself.
+        Raises as `App` does for its connector.
         """
         other = App(
             connector=connector,
@@ -214,6 +256,8 @@ class App(Blueprint):
 
     def run_worker(self, **options: Any) -> None:
         """Open the app, run a worker, and close the app; see `run_worker_async`."""
+        import asyncio  # not at the top: who only defers needs neither it nor the worker
+
         checked = self._worker_options(options)
         self._gateway.async_connector()
 
@@ -224,9 +268,11 @@ class App(Blueprint):
         asyncio.run(run())
 
     def _worker_options(self, options: Mapping[str, Any]) -> WorkerOptions:
-        return worker_options(**{**self.worker_defaults, **options})
+        return worker_options(**{**self.worker_defaults, **renamed(options)})
 
     def _worker(self, options: WorkerOptions) -> Worker:
+        from procrastinate.worker.worker import Worker
+
         self.perform_import_paths()
         return Worker(app=self, gateway=self._gateway, registry=self._registry, options=options)
 
@@ -272,8 +318,25 @@ class _OpenedAsync:
         await self._app.close_async()
 
 
+def _paths(import_paths: Any) -> tuple[str, ...]:
+    if isinstance(import_paths, str):
+        raise InvalidOption(f"import_paths must be a list of modules, not {import_paths!r}")
+    return tuple(import_paths or ())
+
+
+def _worker_defaults(defaults: Any) -> dict[str, Any]:
+    """Return checked defaults under the options' present names."""
+    if not isinstance(defaults, Mapping | None):
+        raise InvalidOption(f"worker_defaults must be a dict, not {defaults!r}")
+    known = renamed(defaults or {})
+    worker_options(**known)
+    return known
+
+
 def app_from_path(path: str) -> App:
     """Return the App at a dotted path. Raises `LoadFromPathError`."""
+    if not isinstance(path, str):
+        raise LoadFromPathError(f"the path of an App is a str, not {path!r}")
     module_name, _, attribute = path.replace(":", ".").rpartition(".")
     if not module_name:
         raise LoadFromPathError(

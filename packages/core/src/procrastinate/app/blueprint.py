@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from procrastinate.app.task import Task
@@ -102,14 +104,18 @@ class Blueprint:
         return register if func is None else register(func)
 
     def add_task_alias(self, task: Task[..., ..., Any], alias: str) -> None:
-        """Let a registered task be found under one more name, for jobs deferred under it."""
+        """Let a registered task be found under one more name, for jobs deferred under it.
+
+        Raises `TaskAlreadyRegistered` for a name that is taken, `TaskNotFound`, `InvalidOption`.
+        """
         self._registry.add_alias(self.name_of(task.definition), alias)
 
     def add_tasks_from(self, blueprint: Blueprint, *, namespace: str) -> None:
         """Take up a blueprint's tasks as ``namespace:name``, all or none.
 
         From then on the blueprint's own task objects defer through this app; when several apps
-        take one blueprint up, through the first. Raises `TaskAlreadyRegistered`.
+        take one blueprint up, through the first. Raises `TaskAlreadyRegistered`, and
+        `InvalidOption` for a name that becomes too long.
         """
         self._registry.add_all(blueprint._registry, namespace=namespace)
         if blueprint._taken_up_by is None:
@@ -160,12 +166,26 @@ class _Tasks(Mapping[str, Task[..., ..., Any]]):
 
 
 def default_name(function: Callable[..., Any]) -> str:
-    """Return ``module.qualname``, by which a task is known unless it is named."""
+    """Return ``module.qualname``, by which a task is known unless it is named.
+
+    For a script that is run directly the module is the one that a worker imports: a job called
+    ``__main__.task`` would be unknown to it.
+    """
     module = getattr(function, "__module__", None)
+    if module == "__main__":
+        module = _main_module()
     qualname = getattr(function, "__qualname__", None)
     if not module or not qualname:
         raise InvalidOption(f"{function!r} has no name of its own: give the task a `name=`")
     return f"{module}.{qualname}"
+
+
+def _main_module() -> str:
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:  # python -m package.module
+        return str(spec.name).removesuffix(".__main__")
+    return "__main__" if file is None else Path(file).stem
 
 
 def _checked_function(function: Any) -> Callable[..., Any]:

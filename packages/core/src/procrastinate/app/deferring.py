@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, ParamSpec
+from typing import Any, Generic, ParamSpec, TypedDict
 
 from procrastinate.connector import Connector
 from procrastinate.drive import Flow
@@ -40,6 +40,18 @@ class JobOptions:
     schedule_at: datetime | None = None
     schedule_in: timedelta | None = None
     connection: Any = None
+
+
+class ConfigureOptions(TypedDict, total=False):
+    """The options of `Task.configure`, for type checkers; all but ``task_kwargs``."""
+
+    queue: str | None
+    priority: int | None
+    lock: str | None
+    queueing_lock: str | None
+    schedule_at: datetime | None
+    schedule_in: timedelta | Mapping[str, Any] | None
+    connection: Any
 
 
 _UNSET: Any = object()
@@ -92,19 +104,9 @@ def configured(
         changes["schedule_in"] = None
     if schedule_in is not None:
         delta = dict(schedule_in) if isinstance(schedule_in, Mapping) else schedule_in
-        changes["schedule_in"] = _checked_delay(limits.check_delta("schedule_in", delta))
+        changes["schedule_in"] = limits.check_delay("schedule_in", delta)
         changes["schedule_at"] = None
     return replace(options, **changes)
-
-
-#: The furthest delay: PostgreSQL's timestamps end in the year 294276, Python's in 9999.
-_LONGEST_DELAY = timedelta(days=365 * 1000)
-
-
-def _checked_delay(delay: timedelta) -> timedelta:
-    if delay > _LONGEST_DELAY:
-        raise InvalidOption(f"schedule_in must be at most 1000 years, not {delay}")
-    return delay
 
 
 def _names_checked(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from procrastinate.drive import Flow
-from procrastinate.errors import InvalidOption, JobNotFound
+from procrastinate.errors import InvalidArguments, InvalidOption, JobNotFound
 from procrastinate.gateway import Gateway
 from procrastinate.model import limits
 from procrastinate.model.job import Job, Status
@@ -23,29 +23,35 @@ PAGE = 1_000  # jobs
 
 
 class JobManager:
-    """The jobs of one app's database."""
+    """The jobs of one app's database.
+
+    Filters left at None match everything, and one that matches nothing gives an empty list.
+    ``connection=`` runs the operation inside the caller's transaction. Every method raises
+    `InvalidOption` for a value that cannot be, `AppNotOpen`, and `ConnectorException` where the
+    database fails.
+    """
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
     # Reading
 
-    def get_job(self, job_id: int, *, connection: Any = None) -> Job:
+    def get_job(self, id: int, *, connection: Any = None) -> Job:
         """Return one job. Raises `JobNotFound`."""
-        return _found(job_id, self._gateway.run(self._get(job_id), connection=connection))
+        return _found(id, self._gateway.run(self._get(id), connection=connection))
 
-    async def get_job_async(self, job_id: int, *, connection: Any = None) -> Job:
+    async def get_job_async(self, id: int, *, connection: Any = None) -> Job:
         """Return one job. Raises `JobNotFound`."""
-        flow = self._get(job_id)
-        return _found(job_id, await self._gateway.run_async(flow, connection=connection))
+        flow = self._get(id)
+        return _found(id, await self._gateway.run_async(flow, connection=connection))
 
-    def get_job_status(self, job_id: int, *, connection: Any = None) -> Status:
+    def get_job_status(self, id: int, *, connection: Any = None) -> Status:
         """Return one job's status. Raises `JobNotFound`."""
-        return self.get_job(job_id, connection=connection).status
+        return self.get_job(id, connection=connection).status
 
-    async def get_job_status_async(self, job_id: int, *, connection: Any = None) -> Status:
+    async def get_job_status_async(self, id: int, *, connection: Any = None) -> Status:
         """Return one job's status. Raises `JobNotFound`."""
-        return (await self.get_job_async(job_id, connection=connection)).status
+        return (await self.get_job_async(id, connection=connection)).status
 
     def list_jobs(
         self,
@@ -63,7 +69,8 @@ class JobManager:
     ) -> list[Job]:
         """Return up to ``limit`` jobs with ids above ``after_id``, in order of id.
 
-        The next page starts after the last id of this one.
+        The next page starts after the last id of this one. Raises `InvalidArguments` where the
+        connector's ``json_loads`` refuses the arguments of one of them.
         """
         which = _filter(id, queue, task, status, lock, queueing_lock, worker_id)
         return self._gateway.run(self._list(which, after_id, limit), connection=connection)
@@ -88,40 +95,76 @@ class JobManager:
         return await self._gateway.run_async(flow, connection=connection)
 
     def list_queues(
-        self, *, queue: str | None = None, task: str | None = None, lock: str | None = None
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
     ) -> list[Counts]:
         """Return each queue's number of jobs, in all and by status, in order of name."""
-        return self._gateway.run(self._counts("list_queues", queue, task, lock))
+        flow = self._counts("list_queues", queue, task, lock)
+        return self._gateway.run(flow, connection=connection)
 
     async def list_queues_async(
-        self, *, queue: str | None = None, task: str | None = None, lock: str | None = None
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
     ) -> list[Counts]:
         """Return each queue's number of jobs; see `list_queues`."""
-        return await self._gateway.run_async(self._counts("list_queues", queue, task, lock))
+        flow = self._counts("list_queues", queue, task, lock)
+        return await self._gateway.run_async(flow, connection=connection)
 
     def list_tasks(
-        self, *, queue: str | None = None, task: str | None = None, lock: str | None = None
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
     ) -> list[Counts]:
         """Return each task's number of jobs, in all and by status, in order of name."""
-        return self._gateway.run(self._counts("list_tasks", queue, task, lock))
+        flow = self._counts("list_tasks", queue, task, lock)
+        return self._gateway.run(flow, connection=connection)
 
     async def list_tasks_async(
-        self, *, queue: str | None = None, task: str | None = None, lock: str | None = None
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
     ) -> list[Counts]:
         """Return each task's number of jobs; see `list_tasks`."""
-        return await self._gateway.run_async(self._counts("list_tasks", queue, task, lock))
+        flow = self._counts("list_tasks", queue, task, lock)
+        return await self._gateway.run_async(flow, connection=connection)
 
     def list_locks(
-        self, *, queue: str | None = None, task: str | None = None, lock: str | None = None
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
     ) -> list[Counts]:
         """Return each lock's number of jobs, in all and by status, in order of lock."""
-        return self._gateway.run(self._counts("list_locks", queue, task, lock))
+        flow = self._counts("list_locks", queue, task, lock)
+        return self._gateway.run(flow, connection=connection)
 
     async def list_locks_async(
-        self, *, queue: str | None = None, task: str | None = None, lock: str | None = None
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
     ) -> list[Counts]:
         """Return each lock's number of jobs; see `list_locks`."""
-        return await self._gateway.run_async(self._counts("list_locks", queue, task, lock))
+        flow = self._counts("list_locks", queue, task, lock)
+        return await self._gateway.run_async(flow, connection=connection)
 
     def get_stalled_jobs(
         self,
@@ -129,9 +172,14 @@ class JobManager:
         queue: str | None = None,
         task: str | None = None,
         seconds_since_heartbeat: float = 30,
+        connection: Any = None,
     ) -> list[Job]:
-        """Return the running jobs whose worker has not been heard of for so many seconds."""
-        return self._gateway.run(self._stalled(queue, task, seconds_since_heartbeat))
+        """Return the running jobs whose worker has not been heard of for so many seconds.
+
+        Workers recover such jobs by themselves; this shows those that none has recovered yet.
+        """
+        flow = self._stalled(queue, task, seconds_since_heartbeat)
+        return self._gateway.run(flow, connection=connection)
 
     async def get_stalled_jobs_async(
         self,
@@ -139,14 +187,16 @@ class JobManager:
         queue: str | None = None,
         task: str | None = None,
         seconds_since_heartbeat: float = 30,
+        connection: Any = None,
     ) -> list[Job]:
         """Return the running jobs whose worker is silent; see `get_stalled_jobs`."""
-        return await self._gateway.run_async(self._stalled(queue, task, seconds_since_heartbeat))
+        flow = self._stalled(queue, task, seconds_since_heartbeat)
+        return await self._gateway.run_async(flow, connection=connection)
 
     # Changing
 
     def cancel_job_by_id(
-        self, job_id: int, *, abort: bool = False, delete_job: bool = False, connection: Any = None
+        self, id: int, abort: bool = False, delete_job: bool = False, *, connection: Any = None
     ) -> bool:
         """Cancel a waiting job; with ``abort``, ask a running one to end.
 
@@ -156,20 +206,20 @@ class JobManager:
         """
         return bool(
             self._gateway.run(
-                self._cancel([job_id], abort, delete_job), connection=connection, transaction=True
+                self._cancel([id], abort, delete_job), connection=connection, transaction=True
             )
         )
 
     async def cancel_job_by_id_async(
-        self, job_id: int, *, abort: bool = False, delete_job: bool = False, connection: Any = None
+        self, id: int, abort: bool = False, delete_job: bool = False, *, connection: Any = None
     ) -> bool:
         """Cancel a waiting job; see `cancel_job_by_id`."""
-        flow = self._cancel([job_id], abort, delete_job)
+        flow = self._cancel([id], abort, delete_job)
         return bool(await self._gateway.run_async(flow, connection=connection, transaction=True))
 
     def retry_job_by_id(
         self,
-        job_id: int,
+        id: int,
         *,
         retry_at: datetime | None = None,
         priority: int | None = None,
@@ -183,12 +233,12 @@ class JobManager:
         that is unknown, runs, or has succeeded. Raises `AlreadyEnqueued` when a job with the
         same queueing lock is waiting.
         """
-        flow = self._retry([job_id], retry_at, priority, queue, lock)
+        flow = self._retry([id], retry_at, priority, queue, lock)
         return bool(self._gateway.run(flow, connection=connection, transaction=True))
 
     async def retry_job_by_id_async(
         self,
-        job_id: int,
+        id: int,
         *,
         retry_at: datetime | None = None,
         priority: int | None = None,
@@ -197,7 +247,7 @@ class JobManager:
         connection: Any = None,
     ) -> bool:
         """Make a job due again; see `retry_job_by_id`."""
-        flow = self._retry([job_id], retry_at, priority, queue, lock)
+        flow = self._retry([id], retry_at, priority, queue, lock)
         return bool(await self._gateway.run_async(flow, connection=connection, transaction=True))
 
     def delete_old_jobs(
@@ -209,7 +259,9 @@ class JobManager:
     ) -> int:
         """Delete jobs that ended with these statuses longer ago than that; return how many.
 
-        Works in batches, each a transaction of its own, so that it never holds up the workers.
+        ``older_than`` is counted from the end of the job, by the server's clock. Works in batches,
+        each a transaction of its own, so that it never holds up the workers. Raises
+        `InvalidOption` for a status that is not final.
         """
         deleted = 0
         while True:
@@ -242,7 +294,11 @@ class JobManager:
         if not isinstance(limit, int) or not 1 <= limit <= 2**31 - 1:
             raise InvalidOption(f"limit must be a number of jobs from 1, not {limit!r}")
         return flows.list_jobs(
-            self._gateway.sql, which, after_id=after_id, limit=limit, loads=self._loads
+            self._gateway.sql,
+            which,
+            after_id=_checked_id(after_id, "after_id"),
+            limit=limit,
+            loads=self._loads,
         )
 
     def _counts(
@@ -252,14 +308,22 @@ class JobManager:
         task: str | None,
         lock: str | None,
     ) -> Flow[list[Counts]]:
-        return flows.list_counts(self._gateway.sql, by, queue=queue, task=task, lock=lock)
+        return flows.list_counts(
+            self._gateway.sql,
+            by,
+            queue=_name_or_none("queue", queue),
+            task=_name_or_none("task", task),
+            lock=limits.check_lock("lock", lock),
+        )
 
     def _stalled(self, queue: str | None, task: str | None, seconds: float) -> Flow[list[Job]]:
         return flows.stalled_jobs(
             self._gateway.sql,
-            timeout_us=int(seconds * 1_000_000),
-            queue=queue,
-            task=task,
+            timeout_us=limits.microseconds(
+                limits.check_delay("seconds_since_heartbeat", {"seconds": seconds})
+            ),
+            queue=_name_or_none("queue", queue),
+            task=_name_or_none("task", task),
             loads=self._loads,
         )
 
@@ -278,7 +342,7 @@ class JobManager:
         change = ByHand(
             retry_at=None if retry_at is None else limits.check_aware("retry_at", retry_at),
             priority=None if priority is None else limits.check_priority(priority),
-            queue=None if queue is None else limits.check_name("queue", queue),
+            queue=_name_or_none("queue", queue),
             lock=limits.check_lock("lock", lock),
         )
         return flows.retry_by_hand(self._gateway.sql, [_checked_id(each) for each in ids], change)
@@ -289,11 +353,18 @@ class JobManager:
         chosen = _statuses(statuses)
         if not all(status.is_final for status in chosen):
             raise InvalidOption("only jobs that ended can be deleted by age, not todo or doing")
-        age_us = limits.microseconds(limits.check_delta("older_than", older_than))
-        return flows.delete_old_jobs(self._gateway.sql, chosen, age_us=age_us, queue=queue)
+        age_us = limits.microseconds(limits.check_delay("older_than", older_than))
+        return flows.delete_old_jobs(
+            self._gateway.sql, chosen, age_us=age_us, queue=_name_or_none("queue", queue)
+        )
 
     def _loads(self, text: str) -> Any:
-        return self._gateway.connector.json_loads(text)
+        try:
+            return self._gateway.connector.json_loads(text)
+        except Exception as exc:  # a json_loads of the user's own may raise anything
+            raise InvalidArguments(
+                f"the arguments of a job cannot be decoded by json_loads: {exc}: {text[:80]}"
+            ) from exc
 
 
 def _found(job_id: int, job: Job | None) -> Job:
@@ -302,10 +373,14 @@ def _found(job_id: int, job: Job | None) -> Job:
     return job
 
 
-def _checked_id(job_id: Any) -> int:
-    if not isinstance(job_id, int) or isinstance(job_id, bool) or not 0 <= job_id < 2**63:
-        raise InvalidOption(f"a job id is a positive int, not {job_id!r}")
-    return job_id
+def _checked_id(value: Any, what: str = "a job id") -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise InvalidOption(f"{what} must be a positive int, not {value!r}")
+    return value
+
+
+def _name_or_none(option: str, value: Any) -> str | None:
+    return None if value is None else limits.check_name(option, value)
 
 
 def _filter(
@@ -320,12 +395,12 @@ def _filter(
     ids = [id] if isinstance(id, int) else id
     return JobFilter(
         ids=None if ids is None else [_checked_id(each) for each in ids],
-        queue=queue,
-        task=task,
+        queue=_name_or_none("queue", queue),
+        task=_name_or_none("task", task),
         statuses=None if status is None else _statuses(status),
-        lock=lock,
-        queueing_lock=queueing_lock,
-        worker_id=worker_id,
+        lock=limits.check_lock("lock", lock),
+        queueing_lock=limits.check_lock("queueing_lock", queueing_lock),
+        worker_id=None if worker_id is None else _checked_id(worker_id, "worker_id"),
     )
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from procrastinate.app.deferring import _UNSET, JobDeferrer, configured, options_of
+from procrastinate.app.deferring import (
+    _UNSET,
+    ConfigureOptions,
+    JobDeferrer,
+    configured,
+    options_of,
+)
 from procrastinate.gateway import Gateway
 from procrastinate.model.task import TaskDefinition
 
@@ -69,6 +75,15 @@ class Task(Generic[Call, Args, R]):
         """Defer one job for each mapping, all or none; see `JobDeferrer.batch_defer`."""
         return await self._deferrer().batch_defer_async(*task_kwargs)
 
+    # With arguments given beforehand, a checker cannot know which ones are still missing.
+    @overload
+    def configure(self, **options: Unpack[ConfigureOptions]) -> JobDeferrer[Args]: ...
+
+    @overload
+    def configure(
+        self, *, task_kwargs: Mapping[str, Any] | None, **options: Unpack[ConfigureOptions]
+    ) -> JobDeferrer[...]: ...
+
     def configure(
         self,
         *,
@@ -80,7 +95,7 @@ class Task(Generic[Call, Args, R]):
         schedule_at: datetime | None = None,
         schedule_in: timedelta | Mapping[str, Any] | None = None,
         connection: Any = None,
-    ) -> JobDeferrer[...]:
+    ) -> JobDeferrer[Any]:
         """Return a deferrer with some options replaced; those left out stay the task's own.
 
         ``schedule_at`` is an aware datetime, ``schedule_in`` a timedelta or a dict of its

@@ -11,7 +11,7 @@ from procrastinate.app.app import App
 from procrastinate.cli.failures import one_line
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.connector import AsyncConnector
-from procrastinate.errors import ProcrastinateException
+from procrastinate.errors import InsufficientPrivilege, ProcrastinateException
 from procrastinate.storage.schema import schema_state
 
 Check = tuple[str, Callable[[], str]]
@@ -73,5 +73,8 @@ def _schema(app: App) -> str:
 def _workers(app: App) -> str:
     """Read the workers' signs of life, which an enqueue-only role may not be allowed to."""
     with app.open():
-        stalled = app.job_manager.get_stalled_jobs()
+        try:
+            stalled = app.job_manager.get_stalled_jobs()
+        except InsufficientPrivilege:
+            return "not checked, as this role has no right to: it can only enqueue"
     return f"{len(stalled)} jobs of workers that are not heard of any more"

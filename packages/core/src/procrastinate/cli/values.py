@@ -78,19 +78,23 @@ class Moment(_ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime:
         try:
-            return limits.check_aware("the time", _parsed(value))
-        except InvalidTimestamp:
-            self.fail(
-                f"{value!r} has no time zone; add one, as in 2030-01-31T08:00+01:00, or Z for UTC",
-                param,
-                ctx,
-            )
+            moment = _parsed(value)
         except ValueError:
             self.fail(
                 f"{value!r} is no date and time in ISO 8601, such as 2030-01-31T08:00:00Z",
                 param,
                 ctx,
             )
+        if moment.tzinfo is None:
+            self.fail(
+                f"{value!r} has no time zone; add one, as in 2030-01-31T08:00+01:00, or Z for UTC",
+                param,
+                ctx,
+            )
+        try:
+            return limits.check_aware("the time", moment)
+        except InvalidTimestamp as exc:
+            self.fail(str(exc), param, ctx)
 
 
 def _parsed(value: Any) -> datetime:

@@ -5,7 +5,7 @@ Each raises `InvalidOption` (or `InvalidTimestamp`) naming the option and the va
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from procrastinate.errors import InvalidOption, InvalidTimestamp
@@ -14,6 +14,12 @@ NAME_LENGTH = 128  # characters, of task and queue names: the width of their col
 LOCK_LENGTH = 512  # characters, of locks: an index entry must fit into a third of a page
 PRIORITY_RANGE = (-(2**31), 2**31 - 1)  # PostgreSQL's integer
 ARGS_BYTES = 200 * 1024 * 1024  # bytes of JSON; jsonb itself refuses 256 MiB
+
+# PostgreSQL stores times that Python cannot hold. One such row could never be read again, neither
+# by whoever lists jobs nor by a worker. Two days are left for the session's time zone.
+EARLIEST = datetime(1, 1, 3, tzinfo=UTC)
+LATEST = datetime(9999, 12, 29, tzinfo=UTC)
+LONGEST_DELAY = timedelta(days=365 * 1000)  # from now, in both directions
 
 
 def check_name(option: str, value: Any) -> str:
@@ -64,6 +70,11 @@ def check_aware(option: str, value: Any) -> datetime:
             f"{option} must have a time zone, and {value.isoformat()!r} has none:"
             " use for instance datetime.now(timezone.utc)"
         )
+    if not EARLIEST <= value <= LATEST:
+        raise InvalidTimestamp(
+            f"{option} must lie between the years 1 and 9999 in every time zone, and"
+            f" {value.isoformat()!r} does not"
+        )
     return value
 
 
@@ -78,8 +89,16 @@ def check_delta(option: str, value: Any) -> timedelta:
         )
     try:
         return timedelta(**value)
-    except (TypeError, OverflowError) as exc:
+    except (TypeError, ValueError, OverflowError) as exc:  # ValueError: not a number
         raise InvalidOption(f"{option} is no duration: {value!r} ({exc})") from exc
+
+
+def check_delay(option: str, value: Any) -> timedelta:
+    """Return a time from now, given as `check_delta` takes it, or raise: up to 1000 years."""
+    delay = check_delta(option, value)
+    if not -LONGEST_DELAY <= delay <= LONGEST_DELAY:
+        raise InvalidOption(f"{option} must be at most 1000 years, not {delay}")
+    return delay
 
 
 def microseconds(delta: timedelta) -> int:

@@ -85,15 +85,7 @@ class WorkerOptions:
 
 def worker_options(**given: Any) -> WorkerOptions:
     """Return checked options. Raises `InvalidOption` naming the option and the value."""
-    if "timeout" in given:
-        warnings.warn(
-            "the worker option `timeout` is now called `fetch_job_polling_interval`",
-            DeprecationWarning,
-            stacklevel=4,
-        )
-        if "fetch_job_polling_interval" in given:
-            raise InvalidOption("timeout is the old name of fetch_job_polling_interval; give one")
-        given["fetch_job_polling_interval"] = given.pop("timeout")
+    given = renamed(given)
     known = {each.name for each in dataclasses.fields(WorkerOptions)}
     for name in given:
         if name not in known:
@@ -101,6 +93,21 @@ def worker_options(**given: Any) -> WorkerOptions:
                 f"a worker has no option {name!r} (known: {', '.join(sorted(known))})"
             )
     return WorkerOptions(**given)
+
+
+def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options under their present names, with a warning for an old one."""
+    options = dict(given)
+    if "timeout" in options:
+        warnings.warn(
+            "the worker option `timeout` is now called `fetch_job_polling_interval`",
+            DeprecationWarning,
+            stacklevel=4,
+        )
+        if "fetch_job_polling_interval" in options:
+            raise InvalidOption("timeout is the old name of fetch_job_polling_interval; give one")
+        options["fetch_job_polling_interval"] = options.pop("timeout")
+    return options
 
 
 def help_of(option: str) -> str:

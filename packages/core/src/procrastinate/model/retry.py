@@ -45,7 +45,7 @@ class RetryDecision:
         if self.retry_at is not None:
             limits.check_aware("retry_at", self.retry_at)
         if self.retry_in is not None:
-            object.__setattr__(self, "retry_in", limits.check_delta("retry_in", self.retry_in))
+            object.__setattr__(self, "retry_in", limits.check_delay("retry_in", self.retry_in))
         if self.priority is not None:
             limits.check_priority(self.priority)
         if self.queue is not None:
@@ -115,7 +115,7 @@ class RetryStrategy(BaseRetryStrategy):
         """Return the wait after this many failed attempts (from 1), jitter included, in seconds."""
         total = self.wait + self.linear_wait * (failed_attempts - 1)
         total += _power(self.exponential_wait, failed_attempts)
-        total = min(total, LONGEST_WAIT if self.max_wait is None else self.max_wait)
+        total = min(total, LONGEST_WAIT, math.inf if self.max_wait is None else self.max_wait)
         return total * (1 - self.jitter * self.random())
 
 
@@ -154,6 +154,8 @@ def strategy_from(retry: object) -> BaseRetryStrategy | None:
     if retry is True:
         return RetryStrategy()
     if isinstance(retry, int):
+        if retry < 0:
+            raise InvalidOption(f"retry must be a number of retries from 0, not {retry!r}")
         return RetryStrategy(max_attempts=retry)
     if isinstance(retry, BaseRetryStrategy):
         return retry

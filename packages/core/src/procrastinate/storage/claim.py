@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from procrastinate.connector import Row, Rows
@@ -77,14 +77,25 @@ def claim_full(
 
 
 def claim_marked(
-    sql: Statements, *, marks: dict[str, Mark], worker_id: int, limit: int, loads: Loads
+    sql: Statements,
+    *,
+    marks: Mapping[str, Mark],
+    worker_id: int,
+    limit: int,
+    loads: Loads,
+    queues: Iterable[str] = (),
 ) -> Flow[Claim]:
-    """Claim up to ``limit`` ready jobs above the marks of their queues."""
+    """Claim up to ``limit`` ready jobs above the marks of their queues.
+
+    Queues without a mark are not scanned, but their jobs keep their places in the locks' lines.
+    """
+    names = [*marks, *(name for name in queues if name not in marks)]
+    found = [marks.get(name) for name in names]
     rows = yield sql(
         "claim_marked",
-        queue_names=list(marks),
-        mark_priorities=[mark.priority for mark in marks.values()],
-        mark_ids=[mark.low for mark in marks.values()],
+        queue_names=names,
+        mark_priorities=[None if mark is None else mark.priority for mark in found],
+        mark_ids=[None if mark is None else mark.low for mark in found],
         worker_id=worker_id,
         limit=limit,
     )

@@ -107,15 +107,16 @@ def needs_transaction(jobs: Sequence[Job]) -> bool:
 
 
 def pass_on_locks(sql: Statements, locks: Sequence[str]) -> Flow[None]:
-    """Make the next job of each of these locks' lines ready."""
+    """Make the next job of each of these locks' lines ready, after a change by hand."""
     if locks:
         yield sql("pass_on_locks", locks=sorted(set(locks)))
 
 
 def release_locks(sql: Statements, job_ids: Sequence[int]) -> Flow[None]:
-    """Give up what these jobs hold, and pass it on. Needs a transaction."""
-    rows = yield sql("release_locks", ids=list(job_ids))
-    yield from pass_on_locks(sql, [row[0] for row in rows])
+    """Pass on what these jobs hold, and give it up. Needs a transaction."""
+    rows = yield sql("grip_locks", ids=list(job_ids))
+    if rows:
+        yield sql("release_locks", locks=[row[0] for row in rows])
 
 
 def _released(

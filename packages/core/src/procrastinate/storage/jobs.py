@@ -100,13 +100,22 @@ def cancel_jobs(
 
     Returns the ids of the jobs that were cancelled or asked. Needs a transaction.
     """
-    rows = yield sql("delete_todo" if delete else "cancel_todo", ids=list(ids))
+    # Running jobs first: the end of one may be waiting for the next of its line, and that for us.
+    asked = (yield from _request_abort(sql, ids)) if abort else set()
+    waiting = sorted(set(ids) - asked)
+    rows = (yield sql("delete_todo" if delete else "cancel_todo", ids=waiting)) if waiting else []
     yield from pass_on_locks(sql, _locks(rows))
-    changed = {int(row[0]) for row in rows}
-    if abort:
-        rows = yield sql("request_abort", ids=[each for each in ids if each not in changed])
-        changed |= {int(row[0]) for row in rows}
+    changed = asked | {int(row[0]) for row in rows}
+    if abort:  # what was claimed between the two
+        changed |= yield from _request_abort(sql, sorted(set(ids) - changed))
     return changed
+
+
+def _request_abort(sql: Statements, ids: Sequence[int]) -> Flow[set[int]]:
+    if not ids:
+        return set()
+    rows = yield sql("request_abort", ids=list(ids))
+    return {int(row[0]) for row in rows}
 
 
 def retry_by_hand(sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:

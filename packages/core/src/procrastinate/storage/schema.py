@@ -122,7 +122,9 @@ def migrate(sql: Statements, *, create: bool) -> Flow[list[Migration]]:
     if isinstance(problem, SchemaTooNew) or (isinstance(problem, SchemaNotApplied) and not create):
         raise problem
     if create and not state.exists and sql.schema is not None:
-        yield sql("create_schema")
+        rows = yield sql("schema_exists")
+        if not rows[0][0]:
+            yield sql("create_schema")
     missing = [m for m in migrations() if m.version not in state.versions]
     for migration in missing:
         yield from _apply(sql, migration)

@@ -41,7 +41,7 @@ def claim_marked(view: View, p: Params) -> Rows:
 
 def _claim(view: View, p: Params, scan: Callable[[list[JobRow]], Iterator[list[JobRow]]]) -> Rows:
     waiting = view.active_jobs(Status.TODO)
-    ready = view.unlocked(job for job in waiting if job.hold is None)
+    ready = view.unlocked(filter(_is_ready, waiting))
     found = [job for jobs in scan(ready) for job in in_claim_order(jobs)[: p["limit"]]]
     candidates = in_claim_order(found)[: p["limit"]]
     acquired, parked = _locks_for(view, candidates, _heads(waiting, p["queue_names"]))
@@ -52,12 +52,20 @@ def _claim(view: View, p: Params, scan: Callable[[list[JobRow]], Iterator[list[J
         for job in candidates
         if job.lock is None or job.id in acquired
     ]
-    seen = (len(parked), len(candidates) - len(parked) - len(claimed))
+    undecided = len(candidates) - len(parked) - len(claimed)
+    if not candidates:
+        served = (job for job in waiting if job.queue_name in p["queue_names"])
+        undecided = int(any(map(_is_ready, served)))
+    seen = (len(parked), undecided)
     rows = [(*seen, job.crashes, *job_columns(job)) for job in claimed]
     return rows or [(*seen, None, *[None] * JOB_COLUMNS)]
 
 
 JOB_COLUMNS = 15
+
+
+def _is_ready(job: JobRow) -> bool:
+    return job.hold is None
 
 
 def _heads(waiting: list[JobRow], queues: Sequence[str]) -> dict[str, int]:
@@ -81,7 +89,8 @@ def _locks_for(
         if heads[job.lock] == job.id and view.holder(job.lock) is None:
             view.hold_lock(job.lock, job.id)
             acquired.add(job.id)
-    taken = {job.lock for job in locked if job.lock and view.holder(job.lock) is not None}
+    # Behind a lock that is being given up nobody is parked any more.
+    taken = {job.lock for job in locked if job.lock and view.is_held_firmly(job.lock)}
     return acquired, [job for job in locked if job.lock in taken and job.id not in acquired]
 
 

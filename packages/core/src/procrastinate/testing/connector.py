@@ -54,7 +54,8 @@ class _InMemory(Connector):
     @classmethod
     def from_url(cls, url: str) -> Self:
         """Return a connector of its own for ``memory://``, the only URL that there is."""
-        if url.partition("://")[2].strip("/"):
+        scheme, separator, rest = url.partition("://")
+        if not scheme or not separator or rest.strip("/"):
             raise ConfigurationError(f"the in-memory connector's URL is memory://, not {url!r}")
         return cls()
 

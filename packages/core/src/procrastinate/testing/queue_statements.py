@@ -179,8 +179,7 @@ def retry_job(view: View, p: Params) -> Rows:
             **changes(job, p),
         )
     )
-    ready = not superseded and changed.hold is None
-    return [(job.id, view.notify("procrastinate_jobs", changed.queue_name) if ready else None)]
+    return [(job.id, None if superseded else announce(view, changed))]
 
 
 def changes(job: JobRow, p: Params) -> dict[str, Any]:
@@ -239,23 +238,43 @@ def _still_held(view: View, job_id: int, attempt: int, worker_id: int) -> JobRow
 # --- locks ---------------------------------------------------------------------------------------
 
 
+def grip_locks(view: View, p: Params) -> Rows:
+    gripped = sorted(lock for lock, job_id in view.held_locks().items() if job_id in p["ids"])
+    for lock in gripped:
+        view.grip_lock(lock)
+    return [(lock,) for lock in gripped]
+
+
 def release_locks(view: View, p: Params) -> Rows:
-    released = sorted(lock for lock, job_id in view.held_locks().items() if job_id in p["ids"])
-    for lock in released:
+    rows = _pass_on(view, _parked_for(view, p["locks"]))
+    for lock in p["locks"]:
         view.release_lock(lock)
-    return [(lock,) for lock in released]
+    return rows
 
 
 def pass_on_locks(view: View, p: Params) -> Rows:
-    parked = [job for job in view.active_jobs(Status.TODO) if job.hold == "lock"]
-    first: dict[tuple[str | None, str], JobRow] = {}
-    for job in in_claim_order(parked):
-        if job.lock in p["locks"]:
-            first.setdefault((job.lock, job.queue_name), job)
-    for job in first.values():
+    return _pass_on(view, view.unlocked(_parked_for(view, p["locks"])))
+
+
+def _parked_for(view: View, locks: Sequence[str]) -> list[JobRow]:
+    waiting = view.active_jobs(Status.TODO)
+    return [job for job in waiting if job.hold == "lock" and job.lock in locks]
+
+
+def _pass_on(view: View, parked: Iterable[JobRow]) -> Rows:
+    first = first_of_lines(parked)
+    for job in first:
         view.write_job(replace(job, hold=None))
-    queues = sorted({job.queue_name for job in first.values()})
+    queues = sorted({job.queue_name for job in first})
     return [(queue, view.notify("procrastinate_jobs", queue)) for queue in queues]
+
+
+def first_of_lines(jobs: Iterable[JobRow]) -> list[JobRow]:
+    """Return the best of these jobs for each lock and queue."""
+    first: dict[tuple[str | None, str], JobRow] = {}
+    for job in in_claim_order(jobs):
+        first.setdefault((job.lock, job.queue_name), job)
+    return list(first.values())
 
 
 _FUNCTIONS: tuple[Function, ...] = (
@@ -265,6 +284,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     delete_finished,
     retry_job,
     hand_back,
+    grip_locks,
     release_locks,
     pass_on_locks,
 )

@@ -77,12 +77,23 @@ class View:
         return dict(self._tables.locks.rows(self.transaction))
 
     def holder(self, lock: str) -> int | None:
-        """Return who holds a lock, once no other transaction is about to change that."""
-        other = self._tables.locks.other_owner(lock, self.transaction)
-        if other is not None:
+        """Return who holds a lock, once no other transaction has changed that without an end."""
+        locks = self._tables.locks
+        other = locks.other_owner(lock, self.transaction)
+        if other is not None and locks.pending[lock] != locks.committed.get(lock):
             raise Blocked(other)
-        row = self._tables.locks.get(lock, self.transaction)
+        row = locks.get(lock, self.transaction)
         return None if row is None else row[1]
+
+    def is_held_firmly(self, lock: str) -> bool:
+        """Whether a lock is held, and not in the grip of another transaction."""
+        other = self._tables.locks.other_owner(lock, self.transaction)
+        return other is None and self.holder(lock) is not None
+
+    def grip_lock(self, lock: str) -> None:
+        """Keep others from relying on a held lock, until the end of the transaction."""
+        row = self._tables.locks.get(lock, self.transaction)
+        self._undo.append(self._tables.locks.write(lock, row, self.transaction))
 
     def hold_lock(self, lock: str, job_id: int) -> None:
         self._undo.append(self._tables.locks.write(lock, (lock, job_id), self.transaction))

@@ -12,7 +12,12 @@ from procrastinate.connector import Rows
 from procrastinate.model.job import Status
 from procrastinate.storage import schema
 from procrastinate.testing.job_statements import stalled_jobs
-from procrastinate.testing.queue_statements import Function, Params, superseded_among
+from procrastinate.testing.queue_statements import (
+    Function,
+    Params,
+    first_of_lines,
+    superseded_among,
+)
 from procrastinate.testing.values import JobRow, WorkerRow, appended, interval, job_columns
 from procrastinate.testing.view import View
 
@@ -81,9 +86,9 @@ def prune_workers(view: View, p: Params) -> Rows:
 
 
 def idle_lines(view: View, p: Params) -> Rows:
-    waiting = view.active_jobs(Status.TODO)
-    lines = {job.lock for job in waiting if job.lock is not None and job.hold != "schedule"}
-    return [(lock,) for lock in sorted(lines - _running_locks(view))]
+    waiting = [job for job in view.active_jobs(Status.TODO) if job.hold != "schedule"]
+    parked = {job.lock for job in first_of_lines(waiting) if job.lock and job.hold == "lock"}
+    return [(lock,) for lock in sorted(parked - _running_locks(view))]
 
 
 def drop_stale_locks(view: View, p: Params) -> Rows:
@@ -115,6 +120,10 @@ def migrations_table(view: View, p: Params) -> Rows:
     return [(True,)]
 
 
+def schema_exists(view: View, p: Params) -> Rows:
+    return [(True,)]
+
+
 def list_migrations(view: View, p: Params) -> Rows:
     return [(each.version, each.compatible_from) for each in schema.migrations()]
 
@@ -139,6 +148,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     abort_requests,
     held_jobs,
     migrations_table,
+    schema_exists,
     list_migrations,
     ping,
 )

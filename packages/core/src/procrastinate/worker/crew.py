@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from procrastinate.errors import InvalidArguments, TaskNotFound
@@ -24,6 +25,7 @@ from procrastinate.worker.writer import Finished, HandedBack, Writer
 logger = logging.getLogger("procrastinate.worker")
 
 PATIENCE = 1.0  # seconds that a job claimed ahead may wait before it is handed back
+STALE = 2.0  # seconds after which, if nobody looked meanwhile, it is not started any more
 MAX_CLAIM = 500  # jobs in one claim
 MAX_UNWRITTEN = 2_000  # endings that may wait for the database before no more jobs are claimed
 
@@ -88,7 +90,10 @@ class Crew:
         """
         now = time.monotonic()
         self._cautious = bool(claim.suspects)
+        self._forget_waiting({job.id for job in claim.jobs})
         for job in claim.jobs:
+            if self._has_already(job):
+                continue
             broken = claim.unreadable.get(job.id)
             if broken is None:
                 self._waiting.append((job, now))
@@ -97,6 +102,27 @@ class Crew:
         self._fill_slots()
         if self._cautious and self._waiting:
             self._give_back_suspects(claim.suspects)
+
+    def _forget_waiting(self, ids: Container[int]) -> None:
+        if any(job.id in ids for job, _ in self._waiting):
+            self._waiting = deque(each for each in self._waiting if each[0].id not in ids)
+
+    def _has_already(self, job: Job) -> bool:
+        """Continue a job under its new claim that still runs here, or whose ending is unwritten.
+
+        Such a job was lost meanwhile and came back: this worker was taken for dead, the server
+        forgot the claim in a crash, or handed back and never heard the answer. A second run here
+        would be in the way of the first, and could not be told from it where the attempt's
+        number is the same.
+        """
+        attempt = self._running.get(job.id)
+        if attempt is not None:
+            attempt.job = job
+            return True
+        ending = self._writer.unwritten(job.id)
+        if ending is not None:
+            self._writer.add(replace(ending, job=job))
+        return ending is not None
 
     def give_back_waiting(self, *, older_than: float = 0.0) -> None:
         """Hand back jobs that have waited for a slot for so many seconds."""
@@ -145,9 +171,15 @@ class Crew:
     # One job after the other
 
     def _fill_slots(self) -> None:
+        self._give_back_stale()
         while self._waiting and len(self._running) < self._concurrency:
             job, _ = self._waiting.popleft()
             self._start(job)
+
+    def _give_back_stale(self) -> None:
+        """Start nothing that waited long: a process that was suspended may have lost it since."""
+        if self._waiting and time.monotonic() - self._waiting[0][1] > STALE:
+            self.give_back_waiting()
 
     def _start(self, job: Job) -> None:
         definition = self._registry.get(job.task_name)

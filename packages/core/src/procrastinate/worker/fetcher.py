@@ -9,13 +9,17 @@ Rules
    jobs that can start.
 3. Scheduled jobs are promoted when the next one is due, when a notification says that one was added
    for the next minute, and at least every `LOOK_AT_SCHEDULE_EVERY` seconds.
-4. A claim that met jobs which another transaction was just deciding about looks again soon.
+4. A claim that met jobs which another transaction was just deciding about looks again soon, and
+   less and less often while that goes on.
 5. After a claim whose answer was lost, the database is asked which jobs it gave us; those nobody
    here knows are handed back.
+6. Every claim names all queues that are served, also those that it does not scan: the line of a
+   lock runs through them all. Where a worker serves all queues, those are the ones it has seen.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Container, Sequence
@@ -29,7 +33,9 @@ from procrastinate.storage.finish import Unstarted, hand_back, needs_transaction
 
 FULL_SCAN_EVERY = 1.0  # seconds
 LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within 60
-LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds: a transaction of another worker's
+LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds: a transaction of another worker's; doubling, for ...
+LOOK_AT_UNDECIDED_EVERY = 1.0  # ... it may also be one that a user keeps open
+REMEMBERED_QUEUES = 100
 
 
 class Fetcher:
@@ -50,7 +56,8 @@ class Fetcher:
         self._full_scan_due = 0.0
         self._schedule_due = 0.0
         self._answer_lost = False
-        self._undecided = False
+        self._undecided_in_a_row = 0
+        self._seen: set[str] = set()
 
     def serves(self, queue: str) -> bool:
         """Whether this worker works on a queue."""
@@ -58,6 +65,7 @@ class Fetcher:
 
     def heard_of(self, queue: str) -> None:
         """Note that a job arrived in a queue."""
+        self._seen.add(queue)
         if queue not in self._marks:
             self._full_scan_due = 0.0
 
@@ -72,28 +80,41 @@ class Fetcher:
     @property
     def unsure(self) -> bool:
         """Whether the last claim met jobs that another transaction was just deciding about."""
-        return self._undecided
+        return self._undecided_in_a_row > 0
 
     @property
     def seconds_to_next_look(self) -> float:
         """How long to wait at the most: for the schedule, or for others to decide about jobs."""
         to_schedule = max(0.0, self._schedule_due - self._clock())
-        return min(to_schedule, LOOK_AT_UNDECIDED_AFTER) if self._undecided else to_schedule
+        if not self._undecided_in_a_row:
+            return to_schedule
+        doubled = LOOK_AT_UNDECIDED_AFTER * 2.0 ** min(self._undecided_in_a_row - 1, 10)
+        return min(to_schedule, doubled, LOOK_AT_UNDECIDED_EVERY)
 
     async def claim(self, limit: int, known: Container[int]) -> Claim:
         """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
         try:
-            if self._answer_lost:
-                await self._hand_back_unknown(known)
+            await self.settle(known)
             if self._clock() >= self._schedule_due:
                 await self._promote()
             found = await self._claim(limit)
-            self._undecided = found.undecided > 0
+            self._note_undecided(found)
             return found
-        except ConnectorException:
+        except (ConnectorException, asyncio.CancelledError):
             self._answer_lost = True
             self.look_at_everything()
             raise
+
+    async def settle(self, known: Container[int]) -> None:
+        """After a lost answer, hand back the jobs that this worker holds without knowing it."""
+        if self._answer_lost:
+            await self._hand_back_unknown(known)
+
+    def _note_undecided(self, found: Claim) -> None:
+        if found.jobs or not found.undecided:
+            self._undecided_in_a_row = 0
+        if found.undecided:
+            self._undecided_in_a_row += 1
 
     async def _claim(self, limit: int) -> Claim:
         found = Claim([])
@@ -110,6 +131,7 @@ class Fetcher:
         found = await self._gateway.run_async(
             flows.claim_marked(
                 self._gateway.sql,
+                queues=self._queues or self._seen,
                 marks=self._marks,
                 worker_id=self._worker_id,
                 limit=limit,
@@ -123,7 +145,9 @@ class Fetcher:
         self._full_scan_due = self._clock() + FULL_SCAN_EVERY  # news meanwhile make it 0 again
         queues = self._queues
         if queues is None:
-            queues = await self._gateway.run_async(flows.ready_queues(self._gateway.sql))
+            queues = self._remembered(
+                await self._gateway.run_async(flows.ready_queues(self._gateway.sql))
+            )
         if not queues:
             self._marks = {}
             return Claim([])
@@ -138,6 +162,13 @@ class Fetcher:
         )
         self._marks = _marks_of(found.jobs)
         return found
+
+    def _remembered(self, ready: Sequence[str]) -> list[str]:
+        """The queues with ready jobs, and those that were seen before; none if none is ready."""
+        if len(self._seen) > REMEMBERED_QUEUES:
+            self._seen.clear()
+        self._seen.update(ready)
+        return sorted(self._seen) if ready else []
 
     async def _promote(self) -> None:
         self._schedule_due = math.inf  # news meanwhile make it 0 again

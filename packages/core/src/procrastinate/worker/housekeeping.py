@@ -26,6 +26,7 @@ logger = logging.getLogger("procrastinate.worker")
 
 CRASH_LIMIT = 5  # times that a job may lose its worker before it is failed
 RETRY_AFTER = 1.0  # seconds after which a failed round is tried again
+STOP_MAY_TAKE = 5.0  # seconds
 LOOP_BLOCKED_AFTER = 5.0  # seconds without a turn of the event loop that are worth a warning
 
 
@@ -63,9 +64,9 @@ class Housekeeping:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread and wait for it; blocks for at most a round."""
+        """End the thread and wait for it; no longer than `STOP_MAY_TAKE`, if the database hangs."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(STOP_MAY_TAKE)
 
     def _run(self) -> None:
         wait = 0.0

@@ -9,8 +9,8 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 logger = logging.getLogger("procrastinate.worker")
 
@@ -24,6 +24,7 @@ class StopRequests:
         self._on_request = on_request
         self.gracefully = asyncio.Event()
         self.now = asyncio.Event()
+        self._limits: dict[asyncio.Timeout, float] = {}
 
     def request(self) -> None:
         """Ask for an end: gracefully, or now if that was asked for already."""
@@ -33,7 +34,30 @@ class StopRequests:
         else:
             logger.info("stopping: no more jobs are fetched, running ones may end")
             self.gracefully.set()
+        for limit in self._limits:
+            self._tighten(limit)
         self._on_request()
+
+    @asynccontextmanager
+    async def limit(self, seconds: float | None, *, stopping: float) -> AsyncIterator[None]:
+        """A block that may take so many seconds (None: any), and fewer once an end is asked for.
+
+        It gets no more time when an end now is asked for. Raises TimeoutError.
+        """
+        async with asyncio.timeout(seconds) as limit:
+            self._limits[limit] = stopping
+            self._tighten(limit)
+            try:
+                yield
+            finally:
+                del self._limits[limit]
+
+    def _tighten(self, limit: asyncio.Timeout) -> None:
+        if not self.gracefully.is_set() or limit.expired():
+            return
+        left = 0.0 if self.now.is_set() else self._limits[limit]
+        deadline = asyncio.get_running_loop().time() + left
+        limit.reschedule(min(deadline, limit.when() or deadline))
 
     @contextmanager
     def on_signals(self, *, install: bool) -> Iterator[None]:

@@ -42,6 +42,8 @@ logger = logging.getLogger("procrastinate.worker")
 TICK = 0.25  # seconds between looks at jobs claimed ahead
 ABORTED_TASKS_MAY_TAKE = 2.0  # seconds to end once aborted by the worker's shutdown
 LAST_WRITES_MAY_TAKE = 10.0  # seconds, while the database is away, before a stopped worker gives up
+LAST_CALL_MAY_TAKE = 5.0  # seconds for any other call of a stopping worker, for the same reason
+CALL_MAY_TAKE = 60.0  # seconds until a call is given up, as the network seems to swallow it
 
 
 class Worker:
@@ -89,9 +91,12 @@ class Worker:
                 continue
 
     async def _work(self) -> None:
-        await self._gateway.run_async(check_schema(self._gateway.sql))
-        register = flows.register_worker(self._gateway.sql, self.name)
-        self._worker_id = await self._gateway.run_async(register)
+        try:
+            async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
+                await self._register()
+        except TimeoutError:
+            logger.warning("worker %s was stopped before it was heard by the database", self.name)
+            return
         self._set_up()
         logger.info(
             "worker %s starts: queues %s, concurrency %d",
@@ -110,6 +115,11 @@ class Worker:
         finally:
             await self._leave(helpers)
 
+    async def _register(self) -> None:
+        await self._gateway.run_async(check_schema(self._gateway.sql))
+        register = flows.register_worker(self._gateway.sql, self.name)
+        self._worker_id = await self._gateway.run_async(register)
+
     def _set_up(self) -> None:
         self._writer = Writer(
             self._gateway,
@@ -117,6 +127,7 @@ class Worker:
             self._options.delete_jobs,
             on_written=self._job_ended,
             on_requeued=self._look_at_everything,
+            on_released=self._look_now,
         )
         self._crew = Crew(
             app=self._app,
@@ -156,7 +167,7 @@ class Worker:
             was_idle = not (self._crew.busy or len(self._writer))
             try:
                 found = await self._fetch(room)
-            except ConnectorException as exc:
+            except (ConnectorException, TimeoutError) as exc:
                 self._fetch_due = 0.0
                 await self._wait_for_database(backoff, exc)
                 continue
@@ -170,7 +181,8 @@ class Worker:
 
     async def _fetch(self, room: int) -> int:
         began = time.monotonic()
-        claim = await self._fetcher.claim(room, known=self._crew)
+        async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
+            claim = await self._fetcher.claim(room, known=self._crew)
         self._crew.prefetch.claim_took(time.monotonic() - began)
         self._crew.take(claim)
         return len(claim.jobs)
@@ -187,9 +199,9 @@ class Worker:
         except TimeoutError:
             self._fetcher.look_at_everything()
 
-    async def _wait_for_database(self, backoff: Backoff, exc: ConnectorException) -> None:
+    async def _wait_for_database(self, backoff: Backoff, exc: Exception) -> None:
         if not backoff.failing:
-            logger.warning("no jobs can be fetched: %s", exc)
+            logger.warning("no jobs can be fetched: %s", str(exc) or "the database does not answer")
         try:
             async with asyncio.timeout(backoff.next_wait()):
                 await self._stop.gracefully.wait()
@@ -199,9 +211,12 @@ class Worker:
     # Being woken
 
     async def _listen(self, connector: ListeningConnector) -> None:
-        await listener.listen(
-            connector, on_notification=self._heard, on_listening=self._look_at_everything
-        )
+        try:
+            await listener.listen(
+                connector, on_notification=self._heard, on_listening=self._look_at_everything
+            )
+        except Exception:  # a connector set up in a way that cannot listen, for instance
+            logger.exception("cannot listen to the database: jobs are found by polling alone")
 
     def _heard(self, notification: Notification) -> None:
         if notification.channel == listener.ABORTS:
@@ -263,11 +278,14 @@ class Worker:
         self._crew.close()
         await in_thread(self._housekeeping.stop)
         try:
-            await self._gateway.run_async(
-                flows.unregister_worker(self._gateway.sql, self._worker_id)
-            )
-        except ConnectorException as exc:
-            logger.warning("worker %s could not say goodbye: %s", self.name, exc)
+            async with asyncio.timeout(LAST_CALL_MAY_TAKE):
+                await self._fetcher.settle(known=self._crew)
+                await self._gateway.run_async(
+                    flows.unregister_worker(self._gateway.sql, self._worker_id)
+                )
+        except (ConnectorException, TimeoutError) as exc:
+            reason = str(exc) or "the database does not answer"
+            logger.warning("worker %s could not say goodbye: %s", self.name, reason)
         logger.info("worker %s has stopped", self.name, extra={"action": "stop_worker"})
 
     async def _write_the_rest(self) -> None:

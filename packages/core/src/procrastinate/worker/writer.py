@@ -6,7 +6,8 @@ Rules
 2. Nothing is dropped: while the database is away, endings wait here until it is back.
 3. Every write is fenced by (worker, attempt). A job that does not match was taken from this worker;
    that is logged and counted, never raised.
-4. A batch that the server refuses is written one by one, so that one bad ending spoils no other.
+4. A batch that the server refuses is written one by one, so that one bad ending spoils no other;
+   and an ending that is refused alone is tried again later, while others go past it.
 """
 
 from __future__ import annotations
@@ -36,8 +37,11 @@ from procrastinate.worker.backoff import Backoff
 
 logger = logging.getLogger("procrastinate.worker")
 
+REFUSED_AGAIN_AFTER = 2.0  # seconds
 MAX_BATCH = 500  # endings in one statement
-_AWAY = (ConnectionFailed, ConnectionLost, PoolTimeout)
+WRITE_MAY_TAKE = 60.0  # seconds until a write is given up, as the network seems to swallow it
+LOCK_NOT_AVAILABLE = "55P03"  # the server's code where a statement waited too long for a lock
+_AWAY = (ConnectionFailed, ConnectionLost, PoolTimeout, TimeoutError)
 _RETRIES_OF_A_RACE = 5
 
 
@@ -73,26 +77,35 @@ class Writer:
         *,
         on_written: Callable[[], None],
         on_requeued: Callable[[], None],
+        on_released: Callable[[], None],
     ) -> None:
         self._gateway = gateway
         self._worker_id = worker_id
         self._delete_jobs = delete_jobs
         self._on_written = on_written
         self._on_requeued = on_requeued
+        self._on_released = on_released
         self._entries: deque[Entry] = deque()
         self._writing: Sequence[Entry] = ()
+        self._refused: list[Entry] = []
+        self._unwritten: dict[int, Entry] = {}
         self._something = asyncio.Event()
         self._backoff = Backoff()
         self.lost_leases = 0
 
     def __len__(self) -> int:
-        return len(self._entries) + len(self._writing)
+        return len(self._entries) + len(self._writing) + len(self._refused)
 
     def __contains__(self, job_id: object) -> bool:
-        return any(each.job.id == job_id for each in (*self._entries, *self._writing))
+        return job_id in self._unwritten
+
+    def unwritten(self, job_id: int) -> Entry | None:
+        """The ending of a job that the database has not confirmed yet, the latest if several."""
+        return self._unwritten.get(job_id)
 
     def add(self, entry: Entry) -> None:
         """Take an ending over; it will be written soon."""
+        self._unwritten[entry.job.id] = entry
         self._entries.append(entry)
         self._something.set()
 
@@ -109,6 +122,11 @@ class Writer:
         count = min(len(self._entries), MAX_BATCH)
         self._writing = [self._entries.popleft() for _ in range(count)]
         unwritten = await self._write_groups(self._writing)
+        for entry in self._writing:
+            if self._unwritten.get(entry.job.id) is entry:
+                del self._unwritten[entry.job.id]
+        for entry in (*unwritten, *self._refused):
+            self._unwritten.setdefault(entry.job.id, entry)
         self._writing = ()
         if not unwritten:
             self._backoff.reset()
@@ -128,18 +146,32 @@ class Writer:
             await self._write(group)
         except _AWAY as exc:
             if not self._backoff.failing:
-                logger.warning("%d results wait for the database: %s", len(group), exc)
+                reason = str(exc) or "it does not answer"
+                logger.warning("%d results wait for the database: %s", len(group), reason)
             return group
         except Exception as exc:  # whatever it is, the endings must not be lost
             if len(group) == 1:
-                return [self._after_refusal(group[0], exc)]
+                self._try_later(self._after_refusal(group[0], exc))
+                return ()
             unwritten: list[Entry] = []
             for entry in group:
                 unwritten += await self._write_group([entry])
             return unwritten
         return ()
 
+    def _try_later(self, entry: Entry) -> None:
+        self._refused.append(entry)
+        asyncio.get_running_loop().call_later(REFUSED_AGAIN_AFTER, self._try_again, entry)
+
+    def _try_again(self, entry: Entry) -> None:
+        self._refused.remove(entry)
+        self._entries.append(entry)
+        self._something.set()
+
     def _after_refusal(self, entry: Entry, exc: Exception) -> Entry:
+        if isinstance(exc, ConnectorException) and exc.sqlstate == LOCK_NOT_AVAILABLE:
+            logger.info("the result of job %d waits for another transaction", entry.job.id)
+            return entry
         logger.error("the result of job %d could not be written: %r", entry.job.id, exc)
         if isinstance(exc, InvalidData) and isinstance(entry, Finished) and entry.ending.error:
             error = {"attempt": entry.job.attempts, "type": "", "traceback": "", "at": None}
@@ -150,10 +182,11 @@ class Writer:
     async def _write(self, group: Sequence[Entry]) -> None:
         for _ in range(_RETRIES_OF_A_RACE):
             try:
-                changed = await self._gateway.run_async(
-                    self._flow(group),
-                    transaction=flows.needs_transaction([each.job for each in group]),
-                )
+                async with asyncio.timeout(WRITE_MAY_TAKE):
+                    changed = await self._gateway.run_async(
+                        self._flow(group),
+                        transaction=flows.needs_transaction([each.job for each in group]),
+                    )
                 break
             except UniqueViolation:
                 continue  # a twin was deferred meanwhile; the next try sees it
@@ -161,6 +194,8 @@ class Writer:
             raise ConnectorException("jobs with the same queueing lock keep appearing")
         if isinstance(group[0], Finished) and group[0].ending.status is Status.TODO:
             self._on_requeued()  # it may be due before this worker's next look
+        elif group[0].job.lock is not None or isinstance(group[0], HandedBack):
+            self._on_released()  # jobs may be ready now, also where no notification is heard
         for entry in group:
             if entry.job.id not in changed:
                 self.lost_leases += 1
@@ -211,7 +246,7 @@ def _groups(entries: Sequence[Entry], delete_jobs: str) -> list[list[Entry]]:
         if isinstance(entry, HandedBack):
             key = ("hand back", locked)
         elif entry.ending.status is Status.TODO:
-            key = ("retry", entry.job.id)
+            key = ("retry", id(entry))  # of one job there may be several: see Crew.take
         else:
             key = ("finish", locked, _is_deleted(entry.ending, delete_jobs))
         groups.setdefault(key, []).append(entry)

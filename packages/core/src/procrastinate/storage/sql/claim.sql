@@ -2,7 +2,12 @@
 -- locks that they need, and makes the worker their holder. It never waits for another claim of
 -- an unlocked job, and it fails for no lock: a job that may not start yet because of its lock is
 -- parked (hold = 'lock'), so that the next claim does not read it again; whoever releases the
--- lock takes the best of each queue out of the parking again (pass_on_locks).
+-- lock takes the best of each queue out of the parking again (release_locks).
+--
+-- No deadlock, because nobody waits in a circle. A claim waits for no job, and for a lock only where
+-- another claim is taking it or a release is removing it; claims take locks in order, and a removal
+-- is the last thing that its transaction does. That a claim may hold jobs which it did not get (a row
+-- is locked before it is seen to have changed) makes this necessary: a release waits for such rows.
 --
 -- A lost claim only means that its jobs still wait; so it need not reach the disk at once, and
 -- the transaction commits asynchronously.
@@ -89,15 +94,15 @@ acquired as (
 ),
 holder as materialized (
     -- Locked against a release until this claim commits: the releaser then sees what is parked.
-    -- Only after the locks above were taken (hence the count): claims and releases that wait for
-    -- each other always wait in the same order.
+    -- Where a release came first nothing is parked: the job stays ready and undecided.
+    -- Only after the locks above were taken (hence the count), which is where this may wait.
     select held.lock
     from {schema}.procrastinate_locks as held
     where held.partition = 0
         and held.lock = any(array(select candidate.lock from candidate where lock is not null))
         and (select count(*) from acquired) >= 0
     order by held.lock
-    for key share
+    for key share skip locked
 ),
 parked as (
     update {schema}.procrastinate_jobs as job

@@ -2,6 +2,16 @@
 -- at this attempt. It returns the ids that it changed; a job that is missing was lost to a
 -- recovery, and what it did is not written.
 
+-- fragment: patience
+-- For the rest of the transaction, in milliseconds. What a user's open transaction holds (a twin
+-- with the same queueing lock, a job about to be cancelled) is not waited for: others' endings
+-- would wait too. And a worker that freezes in the middle does not keep locks from all the others.
+(
+    select
+        set_config('lock_timeout', '500', true),
+        set_config('idle_in_transaction_session_timeout', '10000', true)
+) as patience
+
 -- name: finish_jobs :many
 -- Writes the final status of jobs. The two ages say, in microseconds, how long before this
 -- statement the attempt began and ended: the worker's clock is never compared with the server's.
@@ -15,6 +25,7 @@ from unnest(
     %(ids)s::bigint[], %(attempts)s::integer[], %(statuses)s::text[],
     %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]
 ) as ended(id, attempt, status, began_us, ended_us, error)
+cross join {>patience}
 where job.partition = 0 and job.id = ended.id
     and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
     and job.attempts = ended.attempt
@@ -24,6 +35,7 @@ returning job.id
 -- Removes jobs that ended, for workers that keep no history.
 delete from {schema}.procrastinate_jobs as job
 using unnest(%(ids)s::bigint[], %(attempts)s::integer[]) as ended(id, attempt)
+cross join {>patience}
 where job.partition = 0 and job.id = ended.id
     and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
     and job.attempts = ended.attempt
@@ -45,6 +57,7 @@ with plan as materialized (
                 and twin.status = 'todo'
             where job.id = %(id)s::bigint and job.partition = 0
         ) as superseded
+    from {>patience}
 ),
 retried as (
     update {schema}.procrastinate_jobs as job
@@ -85,6 +98,7 @@ with held as materialized (
     select job.id, job.queueing_lock, unstarted.begun
     from unnest(%(ids)s::bigint[], %(attempts)s::integer[], %(begun)s::integer[]::boolean[])
         as unstarted(id, attempt, begun)
+    cross join {>patience}
     join {schema}.procrastinate_jobs as job on job.id = unstarted.id
     where job.partition = 0 and job.id = any(%(ids)s::bigint[])
         and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
@@ -128,25 +142,24 @@ woken as materialized (
 )
 select handed_back.id from handed_back, (select count(*) from woken) as woken
 
--- name: release_locks :many
--- Gives up the locks of jobs that are no longer running. Returns the locks. Must be followed, in
--- the same transaction, by pass_on_locks: a statement of its own, so that it sees the jobs that
--- a claim parked while this one waited for it.
-with given_up as materialized (
-    -- In order of the lock, as claims take them: two transactions never wait for each other.
-    select held.lock
-    from {schema}.procrastinate_locks as held
-    where held.partition = 0 and held.job_id = any(%(ids)s::bigint[])
-    order by held.lock
-    for update
-)
-delete from {schema}.procrastinate_locks as held
-where held.partition = 0 and held.lock = any(array(select given_up.lock from given_up))
-returning held.lock
+-- name: grip_locks :many
+-- Keeps claims from parking jobs behind the locks of jobs that run no longer. Returns the locks.
+-- Must be followed, in the same transaction, by release_locks: a statement of its own, so that
+-- it sees the jobs that a claim parked while this one waited for it.
+select held.lock
+from {schema}.procrastinate_locks as held
+where held.partition = 0 and held.job_id = any(%(ids)s::bigint[])
+order by held.lock
+for update
 
--- name: pass_on_locks :many
--- Takes the best parked job of each queue out of each lock's line and wakes the queue's workers.
-with recursive line(lock, queue_name) as (
+-- fragment: or_wait
+-- For jobs that somebody is changing by hand: whatever becomes of them, the line goes on.
+
+-- fragment: or_skip
+skip locked
+
+-- fragment: pass_on
+line(lock, queue_name) as (
     select
         released.lock,
         (
@@ -169,25 +182,52 @@ with recursive line(lock, queue_name) as (
     from line
     where line.queue_name is not null
 ),
+next as materialized (
+    -- In the order in which all others lock waiting jobs, too.
+    select best.id
+    from (
+        select line.lock, line.queue_name
+        from line
+        where line.queue_name is not null
+        order by line.lock, line.queue_name
+    ) as parking
+    cross join lateral (
+        select job.id
+        from {schema}.procrastinate_jobs as job
+        where job.lock = parking.lock and job.queue_name = parking.queue_name
+            and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.priority desc, job.id
+        limit 1
+        for update {>busy}
+    ) as best
+),
 passed as (
     update {schema}.procrastinate_jobs as job
     set hold = null
-    where job.partition = 0 and job.id = any(array(
-        select best.id
-        from line
-        cross join lateral (
-            select job.id
-            from {schema}.procrastinate_jobs as job
-            where job.lock = line.lock and job.queue_name = line.queue_name
-                and job.status = 'todo'
-                and job.hold is distinct from 'schedule' and job.hold = 'lock'
-            order by job.priority desc, job.id
-            limit 1
-        ) as best
-        where line.queue_name is not null
-    ))
+    where job.partition = 0 and job.id = any(array(select next.id from next))
     returning job.queue_name
 )
+
+-- name: release_locks :many
+-- Takes the best parked job of each queue out of each lock's line, wakes the queue's workers, and
+-- gives up the locks: last (hence the count), since claims wait for that.
+with recursive {>pass_on busy=or_wait},
+given_up as (
+    delete from {schema}.procrastinate_locks as held
+    where held.partition = 0 and held.lock = any(%(locks)s::text[])
+        and (select count(*) from passed) >= 0
+)
+select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
+from passed
+group by passed.queue_name
+
+-- name: pass_on_locks :many
+-- The same for locks that may be free already, after a change by hand. It passes over jobs that
+-- somebody else has in hand, because those who change jobs by hand hold some and may not wait for
+-- others: whoever has them passes on in turn. Only where that one rolls back, or a claim
+-- far behind the times is looking at them, is a line left for mend_lines.
+with recursive {>pass_on busy=or_skip}
 select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
 from passed
 group by passed.queue_name

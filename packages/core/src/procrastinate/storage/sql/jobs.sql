@@ -1,4 +1,5 @@
--- Reading and changing jobs by hand: the job manager's statements.
+-- Reading and changing jobs by hand: the job manager's statements. Those that change several lock
+-- them first, in the order of their lines: two that meet never wait for each other in a circle.
 
 -- fragment: job_columns
 job.id, job.status::text, job.queue_name, job.task_name, job.args::text, job.priority, job.lock,
@@ -64,25 +65,43 @@ where {>count_filters} and job.lock is not null
 group by job.lock
 order by job.lock
 
+-- fragment: chosen_todo
+chosen as materialized (
+    select job.id
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
+    order by job.lock, job.queue_name, job.priority desc, job.id
+    for update
+)
+
 -- name: cancel_todo :many
 -- Cancels jobs that wait. Returns (id, lock) of those that it cancelled.
+with {>chosen_todo}
 update {schema}.procrastinate_jobs as job
 set status = 'cancelled', hold = null, finished_at = statement_timestamp()
-where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
+where job.partition = 0 and job.id = any(array(select chosen.id from chosen))
 returning job.id, job.lock
 
 -- name: delete_todo :many
 -- Deletes jobs that wait. Returns (id, lock) of those that it deleted.
+with {>chosen_todo}
 delete from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
+where job.partition = 0 and job.id = any(array(select chosen.id from chosen))
 returning job.id, job.lock
 
 -- name: request_abort :many
 -- Asks the workers that run these jobs to abort them, and wakes those workers.
-with asked as (
+with running as materialized (
+    select job.id
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'doing'
+    order by job.id
+    for update
+),
+asked as (
     update {schema}.procrastinate_jobs as job
     set abort_requested = true
-    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'doing'
+    where job.partition = 0 and job.id = any(array(select running.id from running))
     returning job.id
 )
 select asked.id, pg_notify('procrastinate_aborts', asked.id::text)::text from asked
@@ -94,7 +113,7 @@ with before as materialized (
     from {schema}.procrastinate_jobs as job
     where job.partition = 0 and job.id = any(%(ids)s::bigint[])
         and job.status in ('todo', 'failed', 'cancelled', 'aborted')
-    order by job.id
+    order by job.lock, job.queue_name, job.priority desc, job.id
     for update
 ),
 retried as (

@@ -17,6 +17,10 @@ order by version
 insert into {schema}.procrastinate_migrations (version, name, compatible_from)
 values (%(version)s::integer, %(name)s::text, %(compatible_from)s::integer)
 
+-- name: schema_exists :one
+-- Whether the schema is there: creating it, even `if not exists`, needs a right on the database.
+select to_regnamespace('{schema_name}') is not null
+
 -- name: create_schema :exec
 create schema if not exists {schema_name}
 

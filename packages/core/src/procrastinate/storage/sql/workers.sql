@@ -32,6 +32,7 @@ where worker.id = %(worker_id)s::bigint and worker.partition = 0
 with stalled as materialized (
     select job.id, job.crashes + 1 as crashes, job.queueing_lock
     from {schema}.procrastinate_jobs as job
+    cross join {>patience}
     where job.partition = 0 and job.status = 'doing'
         and not exists (
             select from {schema}.procrastinate_workers as worker
@@ -40,7 +41,7 @@ with stalled as materialized (
                     >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
         )
     limit %(limit)s::integer
-    for update skip locked
+    for update of job skip locked
 ),
 verdict as materialized (
     select
@@ -111,48 +112,64 @@ where worker.partition = 0
     )
 
 -- name: idle_lines :many
--- The locks for which jobs are parked although nobody rightly holds them and no job of their line
--- is ready: the trace of jobs changed by hand. Returns (lock).
-with recursive line(lock) as (
-    select min(job.lock)
-    from {schema}.procrastinate_jobs as job
-    where job.lock is not null and job.status = 'todo' and job.hold is distinct from 'schedule'
-        and job.hold = 'lock'
-    union all
-    select (
-        select min(job.lock)
+-- The locks that nobody rightly holds while the best job of a queue in their line is parked: the
+-- trace of jobs changed by hand. (Behind a ready job others may be parked.) Returns (lock).
+with recursive parking(lock, queue_name) as (
+    (
+        select job.lock, job.queue_name
         from {schema}.procrastinate_jobs as job
-        where job.lock > line.lock and job.status = 'todo'
+        where job.lock is not null and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.lock, job.queue_name
+        limit 1
     )
-    from line
-    where line.lock is not null
+    union all
+    select following.lock, following.queue_name
+    from parking
+    cross join lateral (
+        select job.lock, job.queue_name
+        from {schema}.procrastinate_jobs as job
+        where (job.lock, job.queue_name) > (parking.lock, parking.queue_name)
+            and job.lock is not null and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.lock, job.queue_name
+        limit 1
+    ) as following
 )
-select line.lock
-from line
-where line.lock is not null
+select distinct parking.lock
+from parking
+cross join lateral (
+    select job.hold
+    from {schema}.procrastinate_jobs as job
+    where job.lock = parking.lock and job.queue_name = parking.queue_name
+        and job.status = 'todo' and job.hold is distinct from 'schedule'
+    order by job.priority desc, job.id
+    limit 1
+) as best
+where best.hold = 'lock'
     and not exists (
         select
         from {schema}.procrastinate_locks as held
         join {schema}.procrastinate_jobs as job
             on job.id = held.job_id and job.partition = 0 and job.status = 'doing'
-        where held.lock = line.lock and held.partition = 0
-    )
-    and not exists (
-        select
-        from {schema}.procrastinate_jobs as job
-        where job.lock = line.lock and job.status = 'todo'
-            and job.hold is distinct from 'schedule' and job.hold is null
+        where held.lock = parking.lock and held.partition = 0
     )
 
 -- name: drop_stale_locks :exec
--- Removes these locks unless their holder is running.
+-- Removes these locks unless their holder is running, in order of the lock, as others do.
+with stale as materialized (
+    select held.lock
+    from {schema}.procrastinate_locks as held
+    where held.partition = 0 and held.lock = any(%(locks)s::text[])
+        and not exists (
+            select from {schema}.procrastinate_jobs as job
+            where job.id = held.job_id and job.partition = 0 and job.status = 'doing'
+        )
+    order by held.lock
+    for update
+)
 delete from {schema}.procrastinate_locks as held
-where held.partition = 0 and held.lock = any(%(locks)s::text[])
-    and not exists (
-        select from {schema}.procrastinate_jobs as job
-        where job.id = held.job_id and job.partition = 0 and job.status = 'doing'
-    )
+where held.partition = 0 and held.lock = any(array(select stale.lock from stale))
 
 -- name: abort_requests :many
 -- Which of this worker's running jobs are to be aborted.

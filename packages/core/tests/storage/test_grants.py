@@ -1,0 +1,348 @@
+"""The grants that the documentation lists suffice, and the enqueue-only role gets no further.
+
+The statements are taken from the page as they stand there; only the names of the roles are made
+unique, since roles belong to the whole server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import pytest
+
+import procrastinate
+from procrastinate import errors
+
+PAGE = Path(__file__).parents[4] / "docs" / "howto" / "schema.md"
+ENQUEUER = "enqueue-only role"
+WORKER = "worker role"
+ENQUEUER_COLUMNS = [
+    *(
+        ("INSERT", column)
+        for column in (
+            *("partition", "queue_name", "task_name", "priority", "lock", "queueing_lock"),
+            *("args", "scheduled_at", "hold"),
+        )
+    ),
+    *(
+        ("SELECT", column)
+        for column in (
+            *("id", "partition", "status", "hold", "queue_name", "queueing_lock", "scheduled_at"),
+        )
+    ),
+]
+
+
+def grants() -> dict[str, str]:
+    """Return the page's blocks of GRANT statements, by the comment that heads each."""
+    blocks = re.findall(r"^```sql\n-- (.+)\n([^`]+)^```$", PAGE.read_text("utf-8"), re.MULTILINE)
+    return {head: text for head, text in blocks if "GRANT" in text}
+
+
+def statements(text: str) -> list[str]:
+    return [" ".join(each.split()) for each in text.split(";") if each.strip()]
+
+
+def test_the_page_lists_the_grants_of_two_roles_in_two_schemas():
+    assert sorted(grants()) == [
+        "enqueue-only role",
+        "enqueue-only role, schema queue",
+        "worker role",
+        "worker role, schema queue",
+    ]
+    assert {each.split()[0] for text in grants().values() for each in statements(text)} == {"GRANT"}
+
+
+@pytest.mark.parametrize("role", [ENQUEUER, WORKER])
+def test_the_grants_for_a_schema_are_those_for_public_with_its_name(role: str):
+    in_public = [each.replace("SCHEMA public", "SCHEMA queue") for each in _of(role)]
+    assert _of(f"{role}, schema queue") == [
+        re.sub(r"\bprocrastinate_", "queue.procrastinate_", each) for each in in_public
+    ]
+
+
+def _of(head: str) -> list[str]:
+    return statements(grants()[head])
+
+
+@dataclass
+class Place:
+    """A database with procrastinate's tables in some schema, and who may do what there."""
+
+    dsn: str
+    schema: str | None
+    roles: dict[str, str]
+    query: Callable[..., list[tuple[Any, ...]]]
+
+    def dsn_of(self, role: str) -> str:
+        name = self.roles[role]
+        return psycopg2.extensions.make_dsn(self.dsn, user=name, password=name)
+
+    def table(self, name: str) -> str:
+        return f"{self.schema or 'public'}.procrastinate_{name}"
+
+    def app(self, role: str, connector: str = "Psycopg2Connector") -> procrastinate.App:
+        kind = getattr(procrastinate, connector)
+        return procrastinate.App(connector=kind(dsn=self.dsn_of(role), schema=self.schema))
+
+    def as_(self, role: str, sql: str) -> None:
+        """Run SQL as a role."""
+        connection = psycopg2.connect(self.dsn_of(role))
+        try:
+            with connection, connection.cursor() as cursor:
+                cursor.execute(sql)
+        finally:
+            connection.close()
+
+
+@pytest.fixture(params=[None, "queue"])
+def place(
+    request: pytest.FixtureRequest,
+    procrastinate_dsn: str,
+    query: Callable[..., list[tuple[Any, ...]]],
+) -> Iterator[Place]:
+    """The tables, and two roles with nothing but the page's grants."""
+    owner = procrastinate.App(
+        connector=procrastinate.Psycopg2Connector(dsn=procrastinate_dsn, schema=request.param)
+    )
+    with owner.open():
+        owner.schema_manager.apply_schema()
+    query("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+    unique = uuid.uuid4().hex[:12]
+    roles = {ENQUEUER: f"shop_web_{unique}", WORKER: f"shop_worker_{unique}"}
+    try:
+        for head, name in roles.items():
+            query(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
+            query(_renamed(grants()[head + (", schema queue" if request.param else "")], unique))
+        yield Place(procrastinate_dsn, request.param, roles, query)
+    finally:
+        for name in roles.values():
+            if query("SELECT 1 FROM pg_roles WHERE rolname = %s", name):
+                query(f"DROP OWNED BY {name}")
+                query(f"DROP ROLE {name}")
+
+
+def _renamed(text: str, unique: str) -> str:
+    return re.sub(r"\b(shop_web|shop_worker)\b", rf"\1_{unique}", text)
+
+
+# --- The enqueue-only role ------------------------------------------------------------------------
+
+
+def test_the_enqueue_only_role_defers_in_every_way(place: Place):
+    with place.app(ENQUEUER).open() as app:
+        every_way(app)
+        assert app.check_connection()
+    place.as_(ENQUEUER, f"SELECT {place.table('defer_job')}('add', queueing_lock => 'other')")
+    counts = place.query(
+        f"SELECT status::text, hold::text, count(*) FROM {place.table('jobs')}"
+        " GROUP BY 1, 2 ORDER BY 1, 2"
+    )
+    assert counts == [("todo", "schedule", 2), ("todo", None, 5)]
+
+
+def every_way(app: procrastinate.App) -> None:
+    """Defer one, many, later, with locks, and where a job waits already."""
+    app.configure_task("add", queue="sums", priority=1, lock="one").defer(a=1)
+    app.configure_task("add", schedule_in=timedelta(seconds=5)).defer(a=1)
+    app.configure_task("add", lock="one").batch_defer({"a": 1}, {"a": 2})
+    app.configure_task("add", schedule_in=timedelta(hours=1)).batch_defer({"a": 1})
+    once = app.configure_task("add", queueing_lock="once")
+    once.defer(a=1)
+    with pytest.raises(errors.AlreadyEnqueued, match="'once'"):
+        once.defer(a=1)
+    with pytest.raises(errors.AlreadyEnqueued, match="'once'"):
+        once.batch_defer({"a": 1})
+
+
+async def test_the_enqueue_only_role_defers_asynchronously(place: Place):
+    async with place.app(ENQUEUER, "AiopgConnector").open_async() as app:
+        once = app.configure_task("add", queueing_lock="once")
+        await once.defer_async(a=1)
+        with pytest.raises(errors.AlreadyEnqueued):
+            await once.batch_defer_async({"a": 1})
+
+
+def test_every_column_that_the_enqueue_only_role_is_granted_is_needed(place: Place):
+    jobs, role = place.table("jobs"), place.roles[ENQUEUER]
+    granted = place.query(
+        "SELECT privilege_type, column_name::text FROM information_schema.column_privileges"
+        " WHERE grantee = %s AND table_name = 'procrastinate_jobs'",
+        role,
+    )
+    assert sorted(granted) == sorted(ENQUEUER_COLUMNS)
+    with place.app(ENQUEUER).open() as app:
+        for privilege, column in granted:
+            place.query(f"REVOKE {privilege} ({column}) ON {jobs} FROM {role}")
+            with pytest.raises(errors.InsufficientPrivilege):
+                every_way(app)
+            place.query(f"GRANT {privilege} ({column}) ON {jobs} TO {role}")
+            place.query(f"DELETE FROM {jobs}")
+        every_way(app)
+
+
+FORBIDDEN = [
+    "SELECT args FROM {jobs}",
+    "SELECT task_name, lock, errors, attempts, worker_id FROM {jobs}",
+    "SELECT * FROM {jobs}",
+    "INSERT INTO {jobs} (queue_name, task_name) VALUES ('q', 't') RETURNING args",
+    "INSERT INTO {jobs} (queue_name, task_name, status) VALUES ('q', 't', 'succeeded')",
+    "INSERT INTO {jobs} (id, queue_name, task_name) VALUES (1, 'q', 't')",
+    "UPDATE {jobs} SET priority = 1",
+    "UPDATE {jobs} SET status = 'cancelled'",
+    "SELECT id FROM {jobs} FOR UPDATE",
+    "DELETE FROM {jobs}",
+    "TRUNCATE {jobs}",
+    "LOCK TABLE {jobs} IN ACCESS EXCLUSIVE MODE",
+    "SELECT * FROM {workers}",
+    "INSERT INTO {workers} (name) VALUES ('intruder')",
+    "SELECT * FROM {locks}",
+    "DELETE FROM {locks}",
+    "DELETE FROM {migrations}",
+    "SELECT setval('{jobs_id_seq}', 1)",
+]
+
+
+def test_the_enqueue_only_role_can_do_nothing_else(place: Place):
+    """Every other statement is refused; all are tried, and those that pass are told."""
+    tables = {
+        name: place.table(name)
+        for name in ("jobs", "workers", "locks", "migrations", "jobs_id_seq")
+    }
+    passed = []
+    for sql in FORBIDDEN:
+        try:
+            place.as_(ENQUEUER, sql.format(**tables))
+        except psycopg2.errors.InsufficientPrivilege:
+            continue
+        passed.append(sql)
+    assert passed == []
+
+
+def test_the_job_manager_tells_the_enqueue_only_role_what_it_lacks(place: Place):
+    with place.app(ENQUEUER).open() as app:
+        job_id = app.configure_task("add").defer(a=1)
+        with pytest.raises(errors.InsufficientPrivilege, match="procrastinate_jobs"):
+            app.job_manager.get_job(job_id)
+        with pytest.raises(errors.InsufficientPrivilege, match="procrastinate_jobs"):
+            app.job_manager.cancel_job_by_id(job_id)
+
+
+# --- The worker role ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_work(working: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a worker in an app of the worker role's, with a quick heartbeat, for a block."""
+
+    @asynccontextmanager
+    async def run(app: procrastinate.App, **options: Any) -> AsyncIterator[None]:
+        quick = {
+            "update_heartbeat_interval": 0.1,
+            "stalled_worker_timeout": 1.0,
+            "abort_job_polling_interval": 0.1,
+        }
+        async with app.open_async(), working(app, **quick, **options):
+            yield
+
+    return run
+
+
+def worker_app(place: Place) -> procrastinate.App:
+    app = place.app(WORKER, "AiopgConnector")
+
+    @app.task(name="add")
+    async def add(a: int) -> None:
+        return None
+
+    @app.task(name="flaky", retry=1, pass_context=True)
+    def flaky(context: procrastinate.JobContext) -> None:
+        if context.job.attempts == 1:
+            raise ValueError("the first time")
+
+    @app.task(name="deferring")
+    async def deferring() -> None:
+        await app.configure_task("add", queueing_lock="once").defer_async(a=1)
+
+    @app.task(name="endless")
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    return app
+
+
+def statuses(place: Place) -> dict[str, int]:
+    rows = place.query(f"SELECT status::text, count(*) FROM {place.table('jobs')} GROUP BY 1")
+    return dict(rows)
+
+
+async def test_the_worker_role_runs_what_the_enqueue_only_role_defers(
+    place: Place, at_work: Callable[..., Any], until: Callable[..., Any]
+):
+    """Locks, schedules, retries, and tasks that defer jobs themselves."""
+    with place.app(ENQUEUER).open() as web:
+        web.configure_task("add", lock="one").batch_defer({"a": 1}, {"a": 2}, {"a": 3})
+        web.configure_task("add", schedule_in=timedelta(milliseconds=100)).defer(a=4)
+        web.configure_task("flaky", lock="one").defer()
+        web.configure_task("deferring").defer()
+    async with at_work(worker_app(place), concurrency=4):
+        await until(lambda: statuses(place) == {"succeeded": 7})
+    assert place.query(f"SELECT count(*) FROM {place.table('locks')}") == [(0,)]
+    assert place.query(f"SELECT count(*) FROM {place.table('workers')}") == [(0,)]
+
+
+async def test_the_worker_role_recovers_the_jobs_of_a_dead_worker(
+    place: Place, at_work: Callable[..., Any], until: Callable[..., Any]
+):
+    with place.app(ENQUEUER).open() as web:
+        lost = web.configure_task("add", lock="one").defer(a=1)
+    jobs, workers, locks = (place.table(name) for name in ("jobs", "workers", "locks"))
+    place.query(
+        f"INSERT INTO {workers} (id, name, last_heartbeat) VALUES (99, 'dead', '-infinity');"
+        f"INSERT INTO {locks} (lock, job_id) VALUES ('one', {lost});"
+        f"UPDATE {jobs} SET status = 'doing', worker_id = 99, attempts = 1"
+    )
+    async with at_work(worker_app(place)):
+        await until(lambda: statuses(place) == {"succeeded": 1})
+        await until(lambda: place.query(f"SELECT name FROM {workers} WHERE id = 99") == [])
+    assert place.query(f"SELECT attempts, crashes FROM {jobs}") == [(2, 1)]
+
+
+async def test_the_worker_role_cancels_aborts_retries_and_deletes_jobs(
+    place: Place, at_work: Callable[..., Any], until: Callable[..., Any]
+):
+    with place.app(ENQUEUER).open() as web:
+        waiting = web.configure_task("add", schedule_in=timedelta(hours=1)).defer(a=1)
+        running = web.configure_task("endless").defer()
+    app = worker_app(place)
+    async with at_work(app):
+        await until(lambda: statuses(place) == {"todo": 1, "doing": 1})
+        assert await app.job_manager.cancel_job_by_id_async(waiting)
+        assert await app.job_manager.cancel_job_by_id_async(running, abort=True)
+        await until(lambda: statuses(place) == {"cancelled": 1, "aborted": 1})
+        assert await app.job_manager.retry_job_by_id_async(waiting)
+        await until(lambda: statuses(place) == {"succeeded": 1, "aborted": 1})
+        assert await app.job_manager.get_stalled_jobs_async() == []
+        deleted = await app.job_manager.delete_old_jobs_async(
+            older_than=timedelta(0), statuses=["succeeded", "aborted"]
+        )
+    assert (deleted, statuses(place)) == (2, {})
+
+
+async def test_the_worker_role_deletes_jobs_that_ended(
+    place: Place, at_work: Callable[..., Any], until: Callable[..., Any]
+):
+    with place.app(ENQUEUER).open() as web:
+        web.configure_task("add", lock="one").batch_defer({"a": 1}, {"a": 2})
+    async with at_work(worker_app(place), delete_jobs="always"):
+        await until(lambda: statuses(place) == {})
