@@ -180,7 +180,7 @@ def test_bind_refuses_what_it_cannot_use(
     closed.close()
     with pytest.raises(InvalidOption, match="is closed"):
         connector.bind(closed)
-    with pytest.raises(InvalidOption, match="not cursor"):
+    with pytest.raises(InvalidOption, match=r"not psycopg2\.extensions\.cursor"):
         connector.bind(connect().cursor())
     with pytest.raises(InvalidOption, match="asynchronous"):
         connector.bind(connect(async_=True))

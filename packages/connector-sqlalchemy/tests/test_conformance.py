@@ -9,6 +9,7 @@ from typing import Any
 import psycopg2.extras
 import sqlalchemy
 import sqlalchemy.orm
+from psycopg2.extensions import parse_dsn
 
 from procrastinate_connector_testkit import (
     Adapter,
@@ -21,9 +22,7 @@ from procrastinate_connector_testkit import (
 )
 from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
 
-
-def url_of(dsn: str) -> str:
-    return "postgresql+psycopg2://" + dsn.partition("://")[2]
+URL = "postgresql+psycopg2://"
 
 
 def rows_of(connection: Any, sql: str) -> Any:
@@ -38,7 +37,8 @@ def state_of(connection: sqlalchemy.Connection) -> Any:
 
 @contextmanager
 def engine_of(dsn: str, **options: Any) -> Iterator[sqlalchemy.Engine]:
-    engine = sqlalchemy.create_engine(url_of(dsn), pool_size=4, **options)
+    arguments = parse_dsn(dsn) | options.pop("connect_args", {})
+    engine = sqlalchemy.create_engine(URL, pool_size=4, connect_args=arguments, **options)
     try:
         yield engine
     finally:
@@ -92,11 +92,11 @@ class SQLAlchemyAdapter(Adapter, LimitsPool, TakesPools, Binds):
     name = "sqlalchemy"
 
     def connector(self, dsn: str, **options: Any) -> SQLAlchemyPsycopg2Connector:
-        return SQLAlchemyPsycopg2Connector(dsn=url_of(dsn), **options)
+        return SQLAlchemyPsycopg2Connector(connect_args=parse_dsn(dsn), **options)
 
     def limited(self, dsn: str) -> SQLAlchemyPsycopg2Connector:
         return SQLAlchemyPsycopg2Connector(
-            dsn=url_of(dsn), pool_size=1, max_overflow=0, pool_timeout=1
+            connect_args=parse_dsn(dsn), pool_size=1, max_overflow=0, pool_timeout=1
         )
 
     def pools(self) -> Mapping[str, Callable[[str], Any]]:

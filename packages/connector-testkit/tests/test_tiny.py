@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg2
@@ -20,14 +20,13 @@ def run(connection: Any, sql: str) -> Any:
 
 @contextmanager
 def owned_connection(dsn: str) -> Iterator[OwnedConnection]:
-    connection = psycopg2.connect(dsn)
-    yield OwnedConnection(
-        connection,
-        query=lambda sql: run(connection, sql),
-        commit=connection.commit,
-        rollback=connection.rollback,
-    )
-    connection.close()
+    with closing(psycopg2.connect(dsn)) as connection:
+        yield OwnedConnection(
+            connection,
+            query=lambda sql: run(connection, sql),
+            commit=connection.commit,
+            rollback=connection.rollback,
+        )
 
 
 class TinyAdapter(Adapter, Binds):

@@ -55,9 +55,14 @@ class TinyConnector(SyncConnector):
             with translated():
                 yield self.executor(connection)
                 if transaction:
-                    connection.commit()
+                    self.commit(connection)
         finally:
             self.give_back(connection)
+
+    def commit(self, connection: Any) -> None:
+        if connection.info.transaction_status == ext.TRANSACTION_STATUS_INERROR:
+            raise errors.ConnectorException("an earlier statement had failed", sqlstate="25P02")
+        connection.commit()
 
     def take(self) -> Any:
         try:

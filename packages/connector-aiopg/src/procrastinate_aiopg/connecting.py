@@ -33,7 +33,7 @@ import psycopg2
 from psycopg2 import extensions
 
 from procrastinate.errors import ConnectionFailed
-from procrastinate_psycopg2.driver import connect_error, plain_cursor
+from procrastinate_psycopg2.driver import connect_error, plain_cursor, shown_dsn
 
 #: Seconds for one of several hosts to answer, where no ``connect_timeout`` is given.
 _HOST_TIMEOUT = 10
@@ -53,18 +53,20 @@ class ConnectOptions:
 
 async def connect(options: ConnectOptions) -> aiopg.Connection:
     """Return a new connection. Raises `ConnectionFailed`."""
+    handshake = _Handshake(options)
     try:
         async with asyncio.timeout(options.timeout):
-            raw = await _Handshake(options).connection()
+            raw = await handshake.connection()
             connection = await _wrapped(raw, options)
             if options.on_connect is not None:
                 await _prepared(connection, options.on_connect)
     except TimeoutError as exc:
         raise ConnectionFailed(
-            f"cannot connect to PostgreSQL: no answer within {options.timeout:g} seconds"
+            f"cannot connect to PostgreSQL{f' ({handshake.where})' if handshake.where else ''}:"
+            f" no answer within {options.timeout:g} seconds"
         ) from exc
     except psycopg2.Error as exc:
-        raise connect_error(exc) from exc
+        raise connect_error(exc, handshake.where) from exc
     return connection
 
 
@@ -102,6 +104,8 @@ class _Handshake:
     """One connection being made by a thread, for a coroutine that may stop waiting for it."""
 
     def __init__(self, options: ConnectOptions) -> None:
+        #: Where to, as far as known: libpq's text of an asynchronous failure leaves it out.
+        self.where = ""
         self._arguments = dict(options.arguments)
         self._deadline = time.monotonic() + options.timeout
         self._loop = asyncio.get_running_loop()
@@ -134,6 +138,7 @@ class _Handshake:
         raw: extensions.connection = psycopg2.connect(async_=True, **self._arguments)
         try:
             settings = raw.info.dsn_parameters  # with libpq's environment and service files
+            self.where = shown_dsn(settings)
             if _is_several_hosts(settings):
                 _close(raw)
                 chosen = self._host_of_choice(settings)

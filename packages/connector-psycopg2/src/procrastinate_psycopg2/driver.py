@@ -207,13 +207,16 @@ def _means_lost(exc: psycopg2.Error) -> bool:
     return type(exc) is psycopg2.DatabaseError
 
 
-def connect_error(exc: psycopg2.Error) -> ConnectionFailed:
-    """Return the error for what psycopg2 raised while it made a connection.
+def connect_error(exc: psycopg2.Error, where: str = "") -> ConnectionFailed:
+    """Return the error for what psycopg2 raised while it made a connection, to ``where``.
 
     psycopg2 has no SQLSTATE for those. libpq's text says which server refused and why, and holds
     no password as long as `check_dsn` passed the connection string.
     """
-    return ConnectionFailed(f"cannot connect to PostgreSQL: {_one_line(exc)}", sqlstate=exc.pgcode)
+    place = f" ({where})" if where else ""
+    return ConnectionFailed(
+        f"cannot connect to PostgreSQL{place}: {_one_line(exc)}", sqlstate=exc.pgcode
+    )
 
 
 def value_error(exc: Exception, query: Query) -> InvalidData:

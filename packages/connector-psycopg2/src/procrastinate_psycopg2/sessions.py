@@ -162,8 +162,11 @@ def bound(connection: Any) -> BoundExecutor:
     try:
         real = driver.real_connection(connection)
     except TypeError as exc:
+        kind = type(connection)
         raise InvalidOption(
-            f"connection= takes a psycopg2 connection, not {type(connection).__qualname__}"
+            "connection= takes a psycopg2 connection, not"
+            f" {kind.__module__}.{kind.__qualname__} (for SQLAlchemy's give the app an"
+            " SQLAlchemyPsycopg2Connector, for aiopg's use the _async method)"
         ) from exc
     if real.closed:
         raise InvalidOption("the psycopg2 connection given as connection= is closed")

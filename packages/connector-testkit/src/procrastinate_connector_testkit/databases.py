@@ -7,18 +7,19 @@ The server is the first of these that there is:
 2. the environment variable ``PROCRASTINATE_TEST_DSN``;
 3. the fixture ``procrastinate_server`` of procrastinate-embedded, where that is installed.
 
-The user that it names must be allowed to create databases. Each suite gets one of its own, which
-is dropped at the end.
+The user that it names must be a superuser. Each suite gets a database of its own, which is dropped
+at the end.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 
@@ -26,7 +27,7 @@ from procrastinate_connector_testkit.subject import Subject
 
 _HOW_TO = (
     "the suite needs a PostgreSQL server: set PROCRASTINATE_TEST_DSN to a connection string of a"
-    " user who may create databases, or write a session fixture `procrastinate_connector_dsn`"
+    " superuser, or write a session fixture `procrastinate_connector_dsn`"
     " that returns one, or pip install procrastinate-embedded"
 )
 
@@ -77,9 +78,23 @@ def dsn_for(dsn: str, database: str) -> str:
     """Return a connection string, a URL or keywords, for another database of the same server."""
     if "://" not in dsn:
         return f"{dsn} dbname='{database}'".lstrip()  # libpq takes the last of two
-    scheme, netloc, _, query, fragment = urlsplit(dsn)
+    scheme, netloc, _, query, _ = urlsplit(dsn)
     kept = [part for part in query.split("&") if part and not part.startswith("dbname=")]
-    return urlunsplit((scheme, netloc, f"/{quote(database)}", "&".join(kept), fragment))
+    # By hand: urlunsplit() leaves the slashes out where there is no host.
+    options = "?" + "&".join(kept) if kept else ""
+    return f"{scheme}://{netloc}/{quote(database)}{options}"
+
+
+def url_for(dsn: str, scheme: str, **options: str) -> str:
+    """Return a connection string, a URL or keywords, as a URL with more options."""
+    if "://" in dsn:
+        url = f"{scheme}://{dsn.partition('://')[2]}"
+    else:
+        url = f"{scheme}:///"
+        options = dict(part.split("=", 1) for part in shlex.split(dsn)) | options
+    if not options:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(options, quote_via=quote)}"
 
 
 @asynccontextmanager

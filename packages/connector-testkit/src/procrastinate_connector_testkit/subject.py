@@ -34,7 +34,7 @@ from procrastinate.connector import (
 )
 from procrastinate_connector_testkit.adapter import Adapter, Block
 
-DEADLINE = 60.0  # seconds for one behaviour
+DEADLINE = 30.0  # seconds for one behaviour
 PATIENCE = 10.0  # seconds until what should be so has to be so
 
 T = TypeVar("T")

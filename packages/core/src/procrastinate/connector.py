@@ -14,7 +14,8 @@ Rules
    none. Numbers arrive as int and float, texts as str, timestamptz as aware datetimes, arrays as
    lists. JSON never reaches a connector: it travels as text, in both directions.
 3. A session is one connection. With ``transaction=True`` it is one transaction, committed when
-   the block ends and rolled back when it raises. With ``transaction=False`` every query commits
+   the block ends and rolled back when it raises; a block that ends well although one of its
+   statements had failed raises instead of pretending to have committed. With ``transaction=False`` every query commits
    by itself (autocommit, one round trip each). Nothing that a session leaves on the connection
    may be visible to the next user of it: no settings, no prepared statements.
 4. ``bind`` gives an executor that runs inside the caller's own transaction, on the caller's
@@ -154,7 +155,8 @@ class SyncConnector(Connector):
     def session(self, *, transaction: bool = False) -> AbstractContextManager[Executor]:
         """Return a block holding one connection (rule 3).
 
-        Raises `ConnectionFailed` or `PoolTimeout` when no connection is to be had.
+        Raises `AppNotOpen` before ``open``, and `ConnectionFailed` or `PoolTimeout` when no
+        connection is to be had.
         """
 
     @abc.abstractmethod

@@ -29,7 +29,7 @@
         ├── ConnectionLost                  the connection broke; a statement under way may have run
         ├── QueryCanceled                   the server cancelled the statement
         ├── UniqueViolation
-        ├── InvalidData                     the server refused a value (SQLSTATE class 22)
+        ├── InvalidData                     the server refused a value
         ├── InsufficientPrivilege           the role lacks a grant
         └── SchemaError
             ├── SchemaNotApplied            procrastinate's tables are missing
@@ -169,7 +169,7 @@ class UniqueViolation(ConnectorException):
 
 
 class InvalidData(ConnectorException):
-    """The server refused a value (SQLSTATE class 22, for instance a NUL character in a text)."""
+    """The server refused a value: SQLSTATE class 22 (a NUL character), or a check constraint."""
 
 
 class InsufficientPrivilege(ConnectorException):
@@ -207,6 +207,7 @@ _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
     ("57P", ConnectionLost, ""),  # admin_shutdown, crash_shutdown, cannot_connect_now
     ("25006", ConnectionLost, "the server is a read-only standby"),  # read_only_sql_transaction
     ("08", ConnectionLost, ""),
+    ("23514", InvalidData, ""),  # check_violation
     ("22", InvalidData, ""),
 )
 

@@ -85,6 +85,11 @@ def test_a_bad_option_is_named_with_its_value(options: dict[str, Any]) -> None:
         RetryStrategy(**options)
 
 
+def test_no_wait_is_longer_than_a_year_whatever_the_cap() -> None:
+    strategy = RetryStrategy(wait=1e300, max_wait=1e300)
+    assert strategy.seconds_before_retry(1) == LONGEST_WAIT
+
+
 def test_retry_true_an_int_and_a_strategy() -> None:
     strategy = RetryStrategy(wait=1)
 
@@ -94,6 +99,8 @@ def test_retry_true_an_int_and_a_strategy() -> None:
     assert strategy_from(strategy) is strategy
     with pytest.raises(InvalidOption, match="'always'"):
         strategy_from("always")
+    with pytest.raises(InvalidOption, match=r"retry .* -1"):
+        strategy_from(-1)
 
 
 def test_a_decision_has_one_time_at_most() -> None:
@@ -102,6 +109,13 @@ def test_a_decision_has_one_time_at_most() -> None:
         RetryDecision(retry_at=now, retry_in=timedelta(seconds=1))
     with pytest.raises(InvalidTimestamp, match="time zone"):
         RetryDecision(retry_at=now.replace(tzinfo=None))
+
+
+def test_a_decision_is_for_a_time_that_the_database_and_python_can_hold() -> None:
+    with pytest.raises(InvalidOption, match=r"retry_in .* 1000 years"):
+        RetryDecision(retry_in=timedelta.max)
+    with pytest.raises(InvalidTimestamp, match=r"retry_at .* 9999"):
+        RetryDecision(retry_at=datetime.max.replace(tzinfo=UTC))
 
 
 def test_a_decision_counts_in_microseconds() -> None:

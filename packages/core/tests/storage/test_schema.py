@@ -241,3 +241,12 @@ def test_a_schema_is_put_before_every_name() -> None:
         assert bare <= {f"procrastinate_{each}" for each in ("jobs", "schedule", "aborts")}
         for name in bare:
             assert f"'{name}'" in statement.text, statement.name
+
+
+@pytest.mark.parametrize("moment", ["infinity", "-infinity", "12000-01-01", "4000-01-01 BC"])
+def test_a_time_that_no_driver_could_read_back_is_refused(
+    sync_app: procrastinate.App, query: Callable[..., Any], moment: str
+) -> None:
+    with pytest.raises(psycopg2.errors.CheckViolation, match="scheduled_at"):
+        query("select procrastinate_defer_job('task', scheduled_at => %s)", moment)
+    assert sync_app.job_manager.list_jobs() == []

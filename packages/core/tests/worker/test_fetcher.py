@@ -114,6 +114,21 @@ async def test_jobs_that_others_decide_about_are_looked_at_again_soon(
     assert fetcher.seconds_to_next_look < 0.1
 
 
+async def test_jobs_that_stay_undecided_are_looked_at_less_and_less_often(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    gateway.answers["claim_full"] = Claim([], undecided=1)
+    waits = []
+    for _ in range(8):
+        await fetcher.claim(10, known=())
+        waits.append(fetcher.seconds_to_next_look)
+    gateway.answers["claim_full"] = Claim(jobs(1).jobs, undecided=1)
+    await fetcher.claim(10, known=())
+
+    assert waits == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0]
+    assert fetcher.seconds_to_next_look == 0.02
+
+
 @pytest.mark.parametrize("news", ["schedule_changed", "look_at_everything"])
 async def test_news_of_the_schedule_during_a_look_at_it_is_not_forgotten(
     gateway: Scripted, fetcher: Fetcher, news: str

@@ -154,7 +154,7 @@ class Errors:
         self, db: Subject, transaction: bool
     ) -> None:
         async with other_database(db, {"statement_timeout": "100ms"}) as there:
-            error = await error_of(there, "select pg_sleep(30)", transaction=transaction)
+            error = await error_of(there, "select pg_sleep(5)", transaction=transaction)
         assert (type(error), error.sqlstate) == (errors.QueryCanceled, "57014")
 
     @behaviour(6)
@@ -163,11 +163,11 @@ class Errors:
             cancel = (
                 "select pg_cancel_backend(pid) from pg_stat_activity"
                 " where datname = current_database() and state = 'active'"
-                " and query like '%pg_sleep(29)%' and pid <> pg_backend_pid()"
+                " and query like '%pg_sleep(5.5)%' and pid <> pg_backend_pid()"
             )
             await db.eventually("the statement runs", lambda: db.outside(cancel))
 
-        error, _ = await db.together(error_of(db, "select pg_sleep(29)"), somebody())
+        error, _ = await db.together(error_of(db, "select pg_sleep(5.5)"), somebody())
         assert type(error) is errors.QueryCanceled
 
     @behaviour(6)

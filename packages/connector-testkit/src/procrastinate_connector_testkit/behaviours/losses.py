@@ -86,14 +86,14 @@ class Losses:
         async def sleep() -> errors.ConnectionLost:
             with pytest.raises(errors.ConnectionLost) as caught:
                 async with entered(db.session(transaction=transaction)) as session:
-                    await session.sql("select pg_sleep(28)")
+                    await session.sql("select pg_sleep(4.5)")
             return caught.value
 
         async def kill() -> None:
             sql = (
                 "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
                 " where datname = current_database() and state = 'active'"
-                " and query like '%pg_sleep(28)%' and pid <> pg_backend_pid()"
+                " and query like '%pg_sleep(4.5)%' and pid <> pg_backend_pid()"
             )
             await db.eventually("the statement runs", lambda: db.outside(sql))
 

@@ -10,6 +10,7 @@ import pytest
 from procrastinate import connector as contract
 from procrastinate import errors, json_codec
 from procrastinate_connector_testkit.behaviour import behaviour
+from procrastinate_connector_testkit.databases import url_for
 from procrastinate_connector_testkit.queue import Queue
 from procrastinate_connector_testkit.subject import Subject, SyncSubject, entered
 
@@ -131,17 +132,15 @@ class HasUrls:
     @behaviour("Connector.from_url", ways="own")
     async def test_urls_name_the_database(self, db: Subject) -> None:
         """The connection string that the kit was given, with the connector's name for a scheme."""
-        _, _, address = db.dsn.partition("://")
-        subject = db.another(db.adapter.connector_class.from_url(f"{db.adapter.name}://{address}"))
+        url = url_for(db.dsn, str(db.adapter.name))
+        subject = db.another(db.adapter.connector_class.from_url(url))
         await subject.open()
         here = await db.value("select current_database()::text")
         assert await subject.value("select current_database()::text") == here
 
     @behaviour("Connector.from_url", ways="own")
     async def test_urls_may_name_the_schema(self, db: Subject) -> None:
-        mark = "&" if "?" in db.dsn else "?"
-        _, _, address = db.dsn.partition("://")
-        url = f"{db.adapter.name}://{address}{mark}schema=kit"
+        url = url_for(db.dsn, str(db.adapter.name), schema="kit")
         assert db.adapter.connector_class.from_url(url).schema == "kit"
 
 

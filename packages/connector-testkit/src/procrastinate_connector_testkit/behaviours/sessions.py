@@ -144,6 +144,19 @@ class Sessions:
         assert await stored(db) == []
         assert await db.value("select 1") == 1
 
+    @behaviour(3)
+    async def test_transactions_that_failed_do_not_end_as_if_committed(self, db: Subject) -> None:
+        """PostgreSQL answers COMMIT with a rollback then; the block must not end in silence."""
+        await scratch(db)
+        with pytest.raises(errors.ConnectorException) as caught:
+            async with entered(db.session(transaction=True)) as session:
+                await session.sql("insert into kit_rows values (1)")
+                with pytest.raises(errors.InvalidData):
+                    await session.sql("select 1 / 0")
+        assert not isinstance(caught.value, errors.ConnectionLost)
+        assert await stored(db) == []
+        assert await db.value("select 1") == 1
+
     @pytest.mark.parametrize("value", ["nonsense", "nul"])
     @behaviour(3)
     async def test_transactions_roll_back_also_when_their_first_statement_failed(

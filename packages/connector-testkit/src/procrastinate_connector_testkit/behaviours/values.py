@@ -18,6 +18,8 @@ from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.databases import other_database
 from procrastinate_connector_testkit.subject import Session, Subject, entered
 
+EXAMPLES = 40  # of up to 8 values each, for each kind
+
 BIGINT = st.integers(-(2**63), 2**63 - 1)
 INTEGER = st.integers(-(2**31), 2**31 - 1)
 #: PostgreSQL has no NUL, and UTF-8 no surrogates.
@@ -131,7 +133,7 @@ class Values:
         """Any value of the kind comes back equal, and of the same type."""
         cast, strategy = KINDS[kind]
 
-        @hypothesis.settings(deadline=None, max_examples=40)
+        @hypothesis.settings(deadline=None, max_examples=EXAMPLES)
         @hypothesis.given(st.lists(strategy, min_size=1, max_size=8))
         def each_of(values: list[Value]) -> None:
             db.run(round_trips_once(db, cast, values))

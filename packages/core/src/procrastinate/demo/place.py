@@ -41,7 +41,7 @@ def place(dsn: str | None, *, keep: bool) -> Iterator[Place]:
 
     Raises `PackagesMissing`, and the embedded server's errors.
     """
-    _check_packages(embedded=dsn is None)
+    check_packages(dsn)
     schema = f"procrastinate_demo_{secrets.token_hex(4)}"
     if dsn is not None:
         yield Place(
@@ -56,13 +56,14 @@ def place(dsn: str | None, *, keep: bool) -> Iterator[Place]:
         yield Place(started.dsn, schema, "started for this demo", afterwards)
 
 
-def _check_packages(*, embedded: bool) -> None:
+def check_packages(dsn: str | None) -> None:
+    """Raise `PackagesMissing` unless there is all that the demo needs for this place."""
     missing = []
     try:
         connectors.get("aiopg")
     except ConnectorNotInstalled:
         missing.append("procrastinate-aiopg")
-    if embedded and find_spec(_EMBEDDED) is None:
+    if dsn is None and find_spec(_EMBEDDED) is None:
         missing.append("procrastinate-embedded")
     if missing:
         hint = ", or name a server with --dsn" if missing == ["procrastinate-embedded"] else ""

@@ -18,7 +18,7 @@ import procrastinate
 from procrastinate.connector import AsyncConnector
 from procrastinate.demo import crash, files, report
 from procrastinate.demo.counts import Counts, counts
-from procrastinate.demo.place import Place, place
+from procrastinate.demo.place import Place, check_packages, place
 from procrastinate.demo.progress import Display, display
 from procrastinate.demo.summary import Summary, failures, lost_files, summary
 from procrastinate.demo.tables import Tables, tables_of
@@ -52,6 +52,7 @@ class Options:
 
 def tell(options: Options, console: Console) -> bool:
     """Run the demo. Returns whether every file was read, or failed with an error that says why."""
+    check_packages(options.dsn)
     paths = _find(options, console)
     if not paths:
         _say(console, f"There is no file below {files.shown(options.folder)}: nothing to do.")

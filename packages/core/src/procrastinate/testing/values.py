@@ -92,6 +92,8 @@ def check_job(job: JobRow) -> JobRow:
             raise _violated("procrastinate_jobs_names_check")
     if not job.args.startswith("{"):
         raise _violated("procrastinate_jobs_args_check")
+    if job.scheduled_at and not limits.EARLIEST <= job.scheduled_at <= limits.LATEST:
+        raise _violated("procrastinate_jobs_scheduled_at_check")
     return job
 
 

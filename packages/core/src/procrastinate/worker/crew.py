@@ -90,8 +90,10 @@ class Crew:
         """
         now = time.monotonic()
         self._cautious = bool(claim.suspects)
-        self._forget_waiting({job.id for job in claim.jobs})
-        for job in claim.jobs:
+        # By id: what a claim's first scan got may be lost, and come again with its second.
+        claimed = {job.id: job for job in claim.jobs}
+        self._forget_waiting(claimed)
+        for job in claimed.values():
             if self._has_already(job):
                 continue
             broken = claim.unreadable.get(job.id)

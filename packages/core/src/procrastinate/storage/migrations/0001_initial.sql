@@ -40,7 +40,10 @@ create table {schema}.procrastinate_jobs (
     errors jsonb,
     constraint procrastinate_jobs_pkey primary key (id, partition),
     constraint procrastinate_jobs_names_check check (queue_name <> '' and task_name <> ''),
-    constraint procrastinate_jobs_args_check check (jsonb_typeof(args) = 'object')
+    constraint procrastinate_jobs_args_check check (jsonb_typeof(args) = 'object'),
+    -- Times that every driver can read: one that it cannot would stop whoever claims the job.
+    constraint procrastinate_jobs_scheduled_at_check
+        check (scheduled_at between '0001-01-03 00:00+00' and '9999-12-29 00:00+00')
 ) with (fillfactor = 70);
 
 alter sequence {schema}.procrastinate_jobs_id_seq owned by {schema}.procrastinate_jobs.id;
@@ -55,9 +58,10 @@ create index procrastinate_jobs_scheduled_idx on {schema}.procrastinate_jobs
     (partition, scheduled_at)
     where status = 'todo' and hold = 'schedule';
 
--- claim_full and pass_on_locks: the line of each lock, in each queue.
+-- claim_full, release_locks and idle_lines: the line of each lock, in each queue; those who are
+-- parked apart from those who are ready, so that neither are read in search of the others.
 create index procrastinate_jobs_line_idx on {schema}.procrastinate_jobs
-    (lock, queue_name, priority desc, id)
+    (hold, lock, queue_name, priority desc, id)
     where lock is not null and status = 'todo' and hold is distinct from 'schedule';
 
 -- recover_jobs, list_stalled, abort_requests: what is running, by worker.

@@ -53,6 +53,27 @@ order by job.id
 limit %(limit)s::integer
 for update skip locked
 
+-- fragment: first_in_line
+-- The best ready job of a line in one queue and the best parked one, each at the end of an index
+-- (whose order begins with the hold, also where that is null).
+(
+    select job.id, job.priority, job.hold
+    from {schema}.procrastinate_jobs as job
+    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and job.hold is null
+    order by job.hold, job.priority desc, job.id
+    limit 1
+)
+union all
+(
+    select job.id, job.priority, job.hold
+    from {schema}.procrastinate_jobs as job
+    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and job.hold = 'lock'
+    order by job.priority desc, job.id
+    limit 1
+)
+
 -- fragment: claim
 candidate as materialized (
     select found.id, found.priority, found.queue_name, found.lock
@@ -72,14 +93,12 @@ head as materialized (
         as contended
     cross join lateral (
         select best.id
-        from unnest(%(queue_names)s::text[]) as served(queue_name)
+        from (
+            select contended.lock, served.queue_name
+            from unnest(%(queue_names)s::text[]) as served(queue_name)
+        ) as line
         cross join lateral (
-            select job.id, job.priority
-            from {schema}.procrastinate_jobs as job
-            where job.lock = contended.lock and job.queue_name = served.queue_name
-                and job.status = 'todo' and job.hold is distinct from 'schedule'
-            order by job.priority desc, job.id
-            limit 1
+            {>first_in_line}
         ) as best
         order by best.priority desc, best.id
         limit 1
@@ -140,13 +159,19 @@ select
             then (select count(*) from candidate) - (select count(*) from parked)
                 - (select count(*) from claimed)
             else (
-                select count(*)
-                from (
-                    select from {schema}.procrastinate_jobs as job
-                    where job.partition = 0 and job.status = 'todo' and job.hold is null
-                        and job.queue_name = any(%(queue_names)s::text[])
-                    limit 1
-                ) as locked_by_another
+                -- In order, so that no plan reads the whole table in search of any one.
+                select exists (
+                    select
+                    from unnest(%(queue_names)s::text[]) as served(queue_name)
+                    cross join lateral (
+                        select job.id
+                        from {schema}.procrastinate_jobs as job
+                        where job.partition = 0 and job.queue_name = served.queue_name
+                            and job.status = 'todo' and job.hold is null
+                        order by job.priority desc, job.id
+                        limit 1
+                    ) as locked_by_another
+                )::integer
             )
         end
     )::integer as undecided,

@@ -1,6 +1,10 @@
 -- Ending attempts. Every statement is fenced: it changes a job only while this worker holds it,
 -- at this attempt. It returns the ids that it changed; a job that is missing was lost to a
 -- recovery, and what it did is not written.
+--
+-- Jobs are looked up by id. `status::text` keeps the planner from the index of running jobs instead,
+-- where every job that its worker has ended leaves a dead entry: with an old snapshot open elsewhere,
+-- the ending of 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms).
 
 -- fragment: patience
 -- For the rest of the transaction, in milliseconds. What a user's open transaction holds (a twin
@@ -27,7 +31,7 @@ from unnest(
 ) as ended(id, attempt, status, began_us, ended_us, error)
 cross join {>patience}
 where job.partition = 0 and job.id = ended.id
-    and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+    and job.status::text = 'doing' and job.worker_id = %(worker_id)s::bigint
     and job.attempts = ended.attempt
 returning job.id
 
@@ -37,7 +41,7 @@ delete from {schema}.procrastinate_jobs as job
 using unnest(%(ids)s::bigint[], %(attempts)s::integer[]) as ended(id, attempt)
 cross join {>patience}
 where job.partition = 0 and job.id = ended.id
-    and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+    and job.status::text = 'doing' and job.worker_id = %(worker_id)s::bigint
     and job.attempts = ended.attempt
 returning job.id
 
@@ -76,7 +80,7 @@ retried as (
             else coalesce(job.errors, '[]') || %(error)s::jsonb end
     from plan
     where job.partition = 0 and job.id = %(id)s::bigint
-        and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+        and job.status::text = 'doing' and job.worker_id = %(worker_id)s::bigint
         and job.attempts = %(attempt)s::integer
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
 )
@@ -101,7 +105,7 @@ with held as materialized (
     cross join {>patience}
     join {schema}.procrastinate_jobs as job on job.id = unstarted.id
     where job.partition = 0 and job.id = any(%(ids)s::bigint[])
-        and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+        and job.status::text = 'doing' and job.worker_id = %(worker_id)s::bigint
         and job.attempts = unstarted.attempt
     for update of job
 ),

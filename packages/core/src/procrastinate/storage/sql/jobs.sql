@@ -94,7 +94,7 @@ returning job.id, job.lock
 with running as materialized (
     select job.id
     from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'doing'
+    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status::text = 'doing'
     order by job.id
     for update
 ),

@@ -136,14 +136,14 @@ with recursive parking(lock, queue_name) as (
         limit 1
     ) as following
 )
-select distinct parking.lock
-from parking
+select distinct line.lock
+from parking as line
 cross join lateral (
-    select job.hold
-    from {schema}.procrastinate_jobs as job
-    where job.lock = parking.lock and job.queue_name = parking.queue_name
-        and job.status = 'todo' and job.hold is distinct from 'schedule'
-    order by job.priority desc, job.id
+    select first.hold
+    from (
+        {>first_in_line}
+    ) as first
+    order by first.priority desc, first.id
     limit 1
 ) as best
 where best.hold = 'lock'
@@ -151,8 +151,8 @@ where best.hold = 'lock'
         select
         from {schema}.procrastinate_locks as held
         join {schema}.procrastinate_jobs as job
-            on job.id = held.job_id and job.partition = 0 and job.status = 'doing'
-        where held.lock = parking.lock and held.partition = 0
+            on job.id = held.job_id and job.partition = 0 and job.status::text = 'doing'
+        where held.lock = line.lock and held.partition = 0
     )
 
 -- name: drop_stale_locks :exec
@@ -163,7 +163,7 @@ with stale as materialized (
     where held.partition = 0 and held.lock = any(%(locks)s::text[])
         and not exists (
             select from {schema}.procrastinate_jobs as job
-            where job.id = held.job_id and job.partition = 0 and job.status = 'doing'
+            where job.id = held.job_id and job.partition = 0 and job.status::text = 'doing'
         )
     order by held.lock
     for update

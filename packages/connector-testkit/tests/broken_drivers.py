@@ -1,0 +1,156 @@
+"""Connectors with one fault each, made from the real ones; `faults` says how they are found."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from procrastinate import errors
+from procrastinate.connector import Executor, Notification, Query, Rows
+from procrastinate_aiopg import AiopgConnector
+from procrastinate_psycopg2 import Psycopg2Connector
+
+# --- Pools --------------------------------------------------------------------------------------
+
+
+class ClosesForeignPool(Psycopg2Connector):
+    lent: Any = None
+
+    def open(self, pool: Any = None) -> None:
+        super().open(pool)
+        self.lent = pool
+
+    def close(self) -> None:
+        super().close()
+        if self.lent is not None:
+            self.lent.closeall()
+            self.lent = None
+
+
+class IgnoresForeignPool(Psycopg2Connector):
+    def open(self, pool: Any = None) -> None:
+        super().open()
+
+
+class DoesNotWait(Psycopg2Connector):
+    """Fails at once when the pool is exhausted."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**(options | {"pool_timeout": 0}))
+
+
+class LosesConnections(Psycopg2Connector):
+    """Forgets to give a connection back when the block raises."""
+
+    @contextmanager
+    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+        block = super().session(transaction=transaction)
+        executor = block.__enter__()
+        try:
+            yield executor
+        except ZeroDivisionError:
+            LOST.append(block)
+            raise
+        except BaseException as exc:
+            block.__exit__(type(exc), exc, None)
+            raise
+        block.__exit__(None, None, None)
+
+
+LOST: list[Any] = []
+
+# --- Asynchronous connectors --------------------------------------------------------------------
+
+
+class NeverTellsOfLoss(AiopgConnector):
+    @asynccontextmanager
+    async def listen(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[Notification]]:
+        async def deaf(notifications: AsyncIterator[Notification]) -> AsyncIterator[Notification]:
+            try:
+                async for notification in notifications:
+                    yield notification
+            except errors.ConnectionLost:
+                await asyncio.sleep(3600)
+
+        async with super().listen(channels) as notifications:
+            yield deaf(notifications)
+
+
+class ListensLate(AiopgConnector):
+    """Begins to LISTEN when the first notification is asked for."""
+
+    @asynccontextmanager
+    async def listen(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[Notification]]:
+        stack = contextlib.AsyncExitStack()
+
+        async def late() -> AsyncIterator[Notification]:
+            block = super(ListensLate, self).listen(channels)
+            async for notification in await stack.enter_async_context(block):
+                yield notification
+
+        async with stack:
+            yield late()
+
+
+class UnquotedChannels(AiopgConnector):
+    def listen(self, channels: Sequence[str]) -> Any:
+        return super().listen([channel.lower() for channel in channels])
+
+
+class LeavesListening(AiopgConnector):
+    """Leaves LISTEN on a connection that goes on to serve sessions."""
+
+    @asynccontextmanager
+    async def listen(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[Notification]]:
+        async with super().listen(channels) as notifications:
+            yield notifications
+        held = await self._opened().acquire()
+        async with held.connection.cursor() as cursor:
+            await cursor.execute("listen kit_forgotten")
+        self._opened().release(held)
+
+
+class CancelsStatements(AiopgConnector):
+    """Lets a cancellation go through to the driver, which drops the connection at once."""
+
+    @asynccontextmanager
+    async def session_async(self, *, transaction: bool = False) -> AsyncIterator[Any]:
+        async with super().session_async(transaction=transaction) as inner:
+            yield AbandonsStatements(inner)
+
+
+class AbandonsStatements:
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    async def execute(self, query: Query) -> Rows:
+        task = asyncio.ensure_future(self.inner.execute(query))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                ABANDONED.append(task)
+            raise
+
+
+ABANDONED: list[Any] = []
+
+
+class OneCounterpart(AiopgConnector):
+    counterpart: Any = None
+
+    def sync_connector(self) -> Psycopg2Connector:
+        if self.counterpart is None:
+            self.counterpart = super().sync_connector()
+        return self.counterpart
+
+
+class CounterpartWithoutOptions(AiopgConnector):
+    def sync_connector(self) -> Psycopg2Connector:
+        counterpart = super().sync_connector()
+        fresh = Psycopg2Connector()
+        counterpart.json_dumps, counterpart.json_loads = fresh.json_dumps, fresh.json_loads
+        return counterpart

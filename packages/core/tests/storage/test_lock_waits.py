@@ -1,0 +1,160 @@
+"""Who waits for whom around a lock, step by step: what keeps the crowd from deadlocks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from procrastinate import drive, json_codec
+from procrastinate.connector import Executor
+from procrastinate.model.job import Job, NewJob, Status
+from procrastinate.model.outcome import Ending
+from procrastinate.storage import claim, defer, finish, jobs, workers
+from procrastinate.storage.statements import Statements
+from procrastinate_psycopg2 import Psycopg2Connector
+
+sql = Statements()
+
+Look = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def connector(dsn: str) -> Iterator[Psycopg2Connector]:
+    """A statement that waits where it must not fails instead."""
+    connector = Psycopg2Connector(dsn=dsn, options="-c lock_timeout=5s")
+    connector.open()
+    yield connector
+    connector.close()
+
+
+@pytest.fixture
+def line(connector: Psycopg2Connector) -> tuple[Job, list[int]]:
+    """A line for one lock: the running job that holds it, and three that are parked."""
+    batch = [NewJob("task", lock="k") for _ in range(4)]
+    with connector.session() as executor:
+        ids = drive.run(defer.defer_jobs(sql, batch), executor)
+        found = claimed(executor)
+    assert ([job.id for job in found.jobs], found.parked) == (ids[:1], 3)
+    return found.jobs[0], ids[1:]
+
+
+def claimed(executor: Executor) -> claim.Claim:
+    flow = claim.claim_full(sql, queues=["default"], worker_id=1, limit=10, loads=json_codec.loads)
+    return drive.run(flow, executor)
+
+
+def finish_job(connector: Psycopg2Connector, job: Job) -> None:
+    ended = finish.Ended(job, Ending(Status.SUCCEEDED), began_us=1, ended_us=0)
+    with connector.session(transaction=True) as executor:
+        flow = finish.finish_jobs(sql, [ended], worker_id=1, dumps=json_codec.dumps)
+        assert drive.run(flow, executor) == {job.id}
+
+
+def ready(query: Look) -> list[int]:
+    return [
+        row[0]
+        for row in query(
+            "select id from procrastinate_jobs where status = 'todo' and hold is null order by id"
+        )
+    ]
+
+
+def test_a_claim_neither_waits_for_a_release_under_way_nor_parks_behind_it(
+    connector: Psycopg2Connector, line: tuple[Job, list[int]]
+) -> None:
+    holder, _ = line
+    with connector.session(transaction=True) as releaser, connector.session() as other:
+        releaser.execute(sql("grip_locks", ids=[holder.id]))
+        drive.run(defer.defer_job(sql, NewJob("task", lock="k")), other)
+        found = claimed(other)
+    assert (found.jobs, found.parked, found.undecided) == ([], 0, 1)
+
+
+def test_two_who_cancel_jobs_of_one_line_do_not_wait_for_each_other(
+    connector: Psycopg2Connector, line: tuple[Job, list[int]], query: Look
+) -> None:
+    """Each would pass the lock on to the job that the other is cancelling."""
+    _, (first, second, third) = line
+    with (
+        connector.session(transaction=True) as one,
+        connector.session(transaction=True) as other,
+    ):
+        one.execute(sql("cancel_todo", ids=[first]))
+        cancel = jobs.cancel_jobs(sql, [second], abort=False, delete=False)
+        assert drive.run(cancel, other) == {second}
+        one.execute(sql("pass_on_locks", locks=["k"]))
+    assert ready(query) == [third]
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_release_waits_for_a_change_by_hand_and_passes_on_to_whoever_is_next_then(
+    connector: Psycopg2Connector, line: tuple[Job, list[int]], query: Look, *, commit: bool
+) -> None:
+    holder, (first, second, _) = line
+    thread = threading.Thread(target=finish_job, args=(connector, holder), daemon=True)
+    try:
+        with connector.session(transaction=True) as operator:
+            operator.execute(sql("delete_todo", ids=[first]))
+            thread.start()
+            until_somebody_waits(query)
+            if not commit:
+                raise ZeroDivisionError
+    except ZeroDivisionError:
+        pass
+    thread.join(10)
+    assert ready(query) == [second if commit else first]
+    assert query("select * from procrastinate_locks") == []
+
+
+def test_a_release_does_not_wait_for_changes_in_other_lines(
+    connector: Psycopg2Connector, line: tuple[Job, list[int]], query: Look
+) -> None:
+    holder, (first, *_) = line
+    with connector.session() as executor:
+        elsewhere = drive.run(defer.defer_job(sql, NewJob("task", lock="other")), executor)
+    with connector.session(transaction=True) as operator:
+        operator.execute(sql("cancel_todo", ids=[elsewhere]))
+        finish_job(connector, holder)
+    assert ready(query) == [first]
+
+
+def test_a_line_whose_best_job_stayed_parked_is_mended(
+    connector: Psycopg2Connector, line: tuple[Job, list[int]], query: Look
+) -> None:
+    """Nothing could start there any more, although a job behind it is ready."""
+    holder, (first, second, third) = line
+    finish_job(connector, holder)
+    query("update procrastinate_jobs set hold = 'lock' where id = %s", first)
+    query("update procrastinate_jobs set hold = null where id = %s", second)
+    with connector.session(transaction=True) as executor:
+        assert claimed(executor).jobs == []
+        drive.run(workers.mend_lines(sql), executor)
+        assert [job.id for job in claimed(executor).jobs] == [first]
+    assert ready(query) == []
+    assert query("select hold::text from procrastinate_jobs where id = %s", third) == [("lock",)]
+
+
+def test_a_line_that_moves_is_left_alone(
+    connector: Psycopg2Connector, line: tuple[Job, list[int]], query: Look
+) -> None:
+    holder, (first, *_) = line
+    with connector.session(transaction=True) as executor:
+        drive.run(workers.mend_lines(sql), executor)
+    assert ready(query) == []
+    finish_job(connector, holder)
+    with connector.session(transaction=True) as executor:
+        drive.run(workers.mend_lines(sql), executor)
+    assert ready(query) == [first]
+
+
+def until_somebody_waits(query: Look) -> None:
+    deadline = time.monotonic() + 10
+    while not query(
+        "select pid from pg_stat_activity"
+        " where datname = current_database() and wait_event_type = 'Lock'"
+    ):
+        assert time.monotonic() < deadline, "nobody waits"

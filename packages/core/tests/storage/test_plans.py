@@ -1,0 +1,210 @@
+"""Statements read the rows that they are about, and no others, whatever else is in the table.
+
+`CROWD` jobs of each sort that is none of a statement's business stand around: waiting in another
+queue, scheduled for later, finished, parked behind one lock. EXPLAIN counts what a plan read, on
+tables that were never analyzed, that were analyzed while empty, and that are analyzed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+import pytest
+
+import procrastinate
+from procrastinate.storage.statements import Statements
+
+CROWD = 20_000
+LIMIT = 10
+RUNNING = 40  # jobs, of which a worker that is dead, number 2, holds the first LIMIT
+FIRST = 1_000_000  # the id of the first of these
+
+READY_INDEX = "procrastinate_jobs_ready_idx"
+SCHEDULED_INDEX = "procrastinate_jobs_scheduled_idx"
+LINE_INDEX = "procrastinate_jobs_line_idx"
+DOING_INDEX = "procrastinate_jobs_doing_idx"
+QUEUEING_LOCK_INDEX = "procrastinate_jobs_queueing_lock_key"
+KEY = "procrastinate_jobs_pkey"
+
+CROWDS = f"""
+    insert into procrastinate_jobs (task_name, queue_name, priority)
+    select 'task', 'other', n % 5 from generate_series(1, {CROWD}) as n;
+
+    insert into procrastinate_jobs (task_name, queue_name, hold, scheduled_at)
+    select 'task', 'default', 'schedule', now() + interval '1 day' + n * interval '1 second'
+    from generate_series(1, {CROWD}) as n;
+
+    insert into procrastinate_jobs (task_name, queue_name, status, worker_id, finished_at, lock)
+    select 'task', 'default', 'succeeded', 1, now(), 'lock ' || n % 100
+    from generate_series(1, {CROWD}) as n;
+
+    insert into procrastinate_jobs (task_name, queue_name, hold, lock)
+    select 'task', 'default', 'lock', 'long' from generate_series(1, {CROWD}) as n;
+"""
+
+#: What the statements are about: running jobs, of which the first holds the lock of the long line,
+#: and a tenth of a crowd that is ready, and as much that is due.
+THEIRS = f"""
+    insert into procrastinate_workers (id, name) values (1, 'alive');
+
+    insert into procrastinate_jobs
+        (id, task_name, queue_name, status, attempts, worker_id, started_at, lock, queueing_lock)
+    select
+        {FIRST} + n, 'task', 'default', 'doing', 1, case when n < {LIMIT} then 2 else 1 end, now(),
+        case n when 0 then 'long' else 'lock ' || n end, 'queueing lock ' || n
+    from generate_series(0, {RUNNING} - 1) as n;
+
+    insert into procrastinate_locks (lock, job_id)
+    select lock, id from procrastinate_jobs where status = 'doing';
+
+    insert into procrastinate_jobs (task_name, queue_name, priority, lock)
+    select 'task', 'default', n % 2, case when n % 3 = 0 then 'long' end
+    from generate_series(1, {CROWD} / 10) as n;
+
+    insert into procrastinate_jobs (task_name, queue_name, hold, scheduled_at)
+    select 'task', 'default', 'schedule', now() - n * interval '1 second'
+    from generate_series(1, {CROWD} / 10) as n;
+"""
+
+#: How the tables came to be, and whether the planner knows what is in them.
+STATISTICS = {
+    "never analyzed": [CROWDS, THEIRS],
+    "analyzed when empty": ["analyze", CROWDS, THEIRS],
+    "analyzed": [CROWDS, THEIRS, "analyze"],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A statement, which indexes on jobs it may use, and how many of their rows it may read."""
+
+    statement: str
+    indexes: set[str]
+    rows: int
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+IDS = list(range(FIRST, FIRST + LIMIT))
+ONES = [1] * LIMIT
+HELD = {"ids": IDS, "attempts": ONES, "worker_id": 2}
+HOUR_US = 3_600_000_000
+#: Above the crowds and below what is ready.
+MARK = {"mark_priorities": [1], "mark_ids": [4 * CROWD]}
+CLAIM = {
+    "queue_names": ["default"],
+    "mark_priorities": [None],
+    "mark_ids": [None],
+    "worker_id": 1,
+    "limit": LIMIT,
+}
+RETRY = {
+    "id": FIRST,
+    "attempt": 1,
+    "worker_id": 2,
+    "retry_in_us": 0,
+    "began_us": 1,
+    "ended_us": 1,
+    **dict.fromkeys(["retry_at", "priority", "queue_name", "lock", "error"]),
+}
+ENDED = {
+    "statuses": ["failed"] * LIMIT,
+    "began_us": ONES,
+    "ended_us": ONES,
+    "errors": ["{}"] * LIMIT,
+}
+LINES = {"locks": ["long", "lock 1", "lock 2"]}
+
+CASES = [
+    # A probe for each queue, and one that finds no further queue.
+    Case("ready_queues", {READY_INDEX}, 3),
+    # The candidates, the best of the one line among the ready and the parked, the updates.
+    Case("claim_full", {READY_INDEX, LINE_INDEX, KEY}, 2 * LIMIT + 2, CLAIM),
+    Case("claim_marked", {READY_INDEX, LINE_INDEX, KEY}, 2 * LIMIT + 2, CLAIM | MARK),
+    Case("claim_full", {READY_INDEX, LINE_INDEX, KEY}, 0, CLAIM | {"queue_names": ["empty"]}),
+    # Those that are due, the first that is not, the updates.
+    Case("promote_due", {SCHEDULED_INDEX, KEY}, 2 * LIMIT + 1, {"limit": LIMIT}),
+    Case("finish_jobs", {KEY}, LIMIT, HELD | ENDED),
+    Case("delete_finished", {KEY}, LIMIT, HELD),
+    # Once to look for a twin, once for the update.
+    Case("retry_job", {KEY, QUEUEING_LOCK_INDEX}, 2, RETRY),
+    Case("hand_back", {KEY, QUEUEING_LOCK_INDEX}, 2 * LIMIT, HELD | {"begun": ONES}),
+    # All that run, the updates.
+    Case(
+        "recover_jobs",
+        {DOING_INDEX, KEY, QUEUEING_LOCK_INDEX},
+        RUNNING + LIMIT,
+        {"timeout_us": HOUR_US, "crash_limit": 5, "limit": LIMIT},
+    ),
+    Case("grip_locks", set(), 0, {"ids": IDS}),
+    # Of the one line that there is: its queue, its best, the update.
+    Case("release_locks", {LINE_INDEX, KEY}, 3, LINES),
+    Case("pass_on_locks", {LINE_INDEX, KEY}, 3, LINES),
+    # The one line's queue, its best two, and the holders of all locks.
+    Case("idle_lines", {LINE_INDEX, KEY}, 3 + RUNNING),
+    Case("drop_stale_locks", {KEY}, len(LINES["locks"]), LINES),
+    Case("cancel_todo", {KEY}, LIMIT + 2, {"ids": [CROWD, *IDS]}),
+    Case("request_abort", {KEY}, 2 * LIMIT, {"ids": IDS}),
+    Case("abort_requests", {DOING_INDEX}, RUNNING, {"worker_id": 1}),
+    Case("held_jobs", {DOING_INDEX}, RUNNING, {"worker_id": 1}),
+    Case("prune_workers", {DOING_INDEX}, RUNNING, {"timeout_us": -HOUR_US}),
+    Case("get_job", {KEY}, 1, {"id": FIRST}),
+]
+
+
+@pytest.fixture(scope="module", params=STATISTICS)
+def connection(request: pytest.FixtureRequest, procrastinate_server: Any) -> Iterator[Any]:
+    with procrastinate_server.database() as dsn:
+        connector = procrastinate.Psycopg2Connector(dsn=dsn)
+        with procrastinate.App(connector=connector).open() as app:
+            app.schema_manager.apply_schema()
+        connection = psycopg2.connect(dsn)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for table in ("jobs", "locks", "workers"):
+                cursor.execute(f"alter table procrastinate_{table} set (autovacuum_enabled = off)")
+            for step in STATISTICS[request.param]:
+                cursor.execute(step)
+        connection.autocommit = False
+        yield connection
+        connection.close()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.statement)
+def test_a_statement_reads_only_the_jobs_that_it_is_about(connection: Any, case: Case) -> None:
+    query = Statements()(case.statement, **case.params)
+    with connection.cursor() as cursor:
+        cursor.execute(f"explain (analyze, timing off, format json) {query.sql}", query.params)
+        plan = cursor.fetchone()[0][0]["Plan"]
+    connection.rollback()
+    reads = [Read.by(node) for node in _nodes(plan) if _reads_jobs(node)]
+    assert [read for read in reads if not read.indexes <= case.indexes] == [], reads
+    assert sum(read.rows for read in reads) <= case.rows, reads
+
+
+@dataclass(frozen=True)
+class Read:
+    """A node of a plan that reads jobs: by which indexes (or "none"), and how many rows in all."""
+
+    indexes: set[str]
+    rows: int
+
+    @classmethod
+    def by(cls, node: dict[str, Any]) -> Read:
+        filters = ("Rows Removed by Filter", "Rows Removed by Index Recheck")
+        seen = node["Actual Rows"] + sum(node.get(each, 0) for each in filters)
+        indexes = {each["Index Name"] for each in _nodes(node) if "Index Name" in each}
+        rows = round(seen * node["Actual Loops"])
+        return cls(indexes or {f"none ({node['Node Type']})"}, rows)
+
+
+def _reads_jobs(node: dict[str, Any]) -> bool:
+    return node.get("Relation Name") == "procrastinate_jobs" and "Scan" in node["Node Type"]
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child)

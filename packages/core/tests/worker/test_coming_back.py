@@ -1,0 +1,245 @@
+"""Jobs that a worker loses without knowing and gets again; and who must not wait for whom."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import psycopg2
+import pytest
+
+import procrastinate
+from procrastinate import Status
+from procrastinate.model.job import Job
+from procrastinate.model.outcome import Ending
+from procrastinate.model.retry import RetryDecision
+from procrastinate.storage import claim as flows
+from procrastinate.storage import workers
+from procrastinate.storage.statements import Statements
+from procrastinate.worker import worker as worker_module
+from procrastinate.worker.writer import Finished, Writer
+
+
+async def test_a_job_that_comes_back_while_it_still_runs_is_not_run_beside_itself(
+    app: procrastinate.App,
+    working: Callable[..., Any],
+    query: Callable[..., Any],
+    until: Callable[..., Any],
+) -> None:
+    """Taken for dead, a worker loses its job; it may be the one to claim it again."""
+    runs: list[int] = []
+    go = asyncio.Event()
+
+    @app.task(name="work")
+    async def work() -> None:
+        runs.append(1)
+        await go.wait()
+
+    job_id = await work.defer_async()
+    async with working(app, concurrency=5, fetch_job_polling_interval=0.05):
+        await until(lambda: runs)
+        query("update procrastinate_jobs set status = 'todo', worker_id = null, crashes = 1")
+        await until(lambda: query("select attempts from procrastinate_jobs") == [(2,)])
+        go.set()
+        await until(lambda: query("select status from procrastinate_jobs") == [("succeeded",)])
+
+    job = await app.job_manager.get_job_async(job_id)
+    assert (runs, job.status, job.attempts) == ([1], Status.SUCCEEDED, 2)
+
+
+async def test_a_job_lost_and_claimed_again_within_one_claim_runs_once(
+    app: procrastinate.App,
+    working: Callable[..., Any],
+    query: Callable[..., Any],
+    until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the two scans of a claim, others take the worker for dead and recover its jobs."""
+    runs: list[int] = []
+
+    @app.task(name="work")
+    async def work(n: int) -> None:
+        runs.append(n)
+
+    original = app._gateway.run_async
+    lost: list[Job] = []
+
+    async def losing(flow: Any, **options: Any) -> Any:
+        result = await original(flow, **options)
+        if flow.__name__ == "claim_full" and result.jobs and not lost:
+            lost.extend(result.jobs)
+            query("update procrastinate_jobs set status = 'todo', worker_id = null")
+            return replace(result, parked=1)
+        return result
+
+    monkeypatch.setattr(app._gateway, "run_async", losing)
+    ids = await work.batch_defer_async(*[{"n": n} for n in range(3)])
+    async with working(app, concurrency=10):
+        await until(
+            lambda: (
+                query("select distinct status::text from procrastinate_jobs") == [("succeeded",)]
+            )
+        )
+
+    jobs = await app.job_manager.list_jobs_async(id=ids)
+    assert len(lost) == 3
+    assert sorted(runs) == [0, 1, 2]
+    assert {job.attempts for job in jobs} == {2}
+
+
+class Recorder:
+    """A gateway that notes the attempt that each retry is written for."""
+
+    def __init__(self) -> None:
+        self.sql = Statements()
+        self.attempts: list[Any] = []
+
+    async def run_async(self, flow: Any, **options: Any) -> set[int]:
+        query = next(flow)
+        flow.close()
+        self.attempts.append(query.params["attempt"])
+        return {query.params["id"]}
+
+
+async def test_two_unwritten_retries_of_one_job_are_both_written(
+    until: Callable[..., Any],
+) -> None:
+    """The first one's answer was lost, the job was claimed again, and its next attempt failed."""
+    gateway = Recorder()
+    writer = Writer(
+        gateway,  # type: ignore[arg-type]
+        1,
+        "never",
+        on_written=lambda: None,
+        on_requeued=lambda: None,
+        on_released=lambda: None,
+    )
+    retry = Ending(Status.TODO, retry=RetryDecision(retry_in=timedelta(0)))
+    for attempts in (1, 2):
+        job = Job(7, Status.DOING, "q", "task", {}, attempts=attempts)
+        writer.add(Finished(job, retry, 0.0, 0.0))
+    writing = asyncio.create_task(writer.run())
+    await until(lambda: len(writer) == 0)
+    writing.cancel()
+
+    assert gateway.attempts == [1, 2]
+
+
+async def test_a_twin_in_a_users_open_transaction_holds_up_one_retry_and_nothing_else(
+    app: procrastinate.App,
+    sync_app: procrastinate.App,
+    dsn: str,
+    working: Callable[..., Any],
+    until: Callable[..., Any],
+) -> None:
+    go = asyncio.Event()
+    done: list[int] = []
+
+    @app.task(name="flaky", retry=True)
+    async def flaky() -> None:
+        await go.wait()
+        raise ValueError
+
+    @app.task(name="fine")
+    async def fine(n: int) -> None:
+        done.append(n)
+
+    flaky_id = await flaky.configure(queueing_lock="twin").defer_async()
+    users = psycopg2.connect(dsn)
+    async with working(app, concurrency=5):
+        while await app.job_manager.get_job_status_async(flaky_id) is not Status.DOING:
+            await asyncio.sleep(0.01)
+        sync_app.configure_task(
+            "fine", queueing_lock="twin", schedule_in={"hours": 1}, connection=users
+        ).defer(n=0)
+        go.set()
+        ids = [await fine.defer_async(n=n) for n in range(1, 4)]
+        async with asyncio.timeout(10):
+            for job_id in ids:
+                while await app.job_manager.get_job_status_async(job_id) is not Status.SUCCEEDED:
+                    await asyncio.sleep(0.01)
+        assert await app.job_manager.get_job_status_async(flaky_id) is Status.DOING
+        users.commit()
+        users.close()
+        async with asyncio.timeout(10):
+            while await app.job_manager.get_job_status_async(flaky_id) is not Status.CANCELLED:
+                await asyncio.sleep(0.01)
+
+    assert done == [1, 2, 3]
+
+
+async def test_a_lock_runs_in_order_through_queues_that_are_not_scanned(
+    app: procrastinate.App,
+) -> None:
+    first = await app.configure_task("noop", queue="a", lock="L").defer_async()
+    second = await app.configure_task("noop", queue="b", lock="L").defer_async()
+    gateway = app._gateway
+    worker_id = await gateway.run_async(workers.register_worker(gateway.sql, "w"))
+
+    def claim(marks: dict[str, flows.Mark]) -> Any:
+        return flows.claim_marked(
+            gateway.sql,
+            queues=["a", "b"],
+            marks=marks,
+            worker_id=worker_id,
+            limit=10,
+            loads=app.connector.json_loads,
+        )
+
+    only_b = await gateway.run_async(claim({"b": flows.Mark(0, 0)}))
+    both = await gateway.run_async(claim({"a": flows.Mark(0, 0), "b": flows.Mark(0, 0)}))
+
+    assert (only_b.jobs, only_b.undecided) == ([], 1)
+    assert ([job.id for job in both.jobs], both.parked) == ([first], 1)
+    assert await app.job_manager.get_job_status_async(second) is Status.TODO
+
+
+async def test_a_lock_is_passed_on_without_notifications_and_without_waiting_for_the_next_poll(
+    app: procrastinate.App, working: Callable[..., Any], until: Callable[..., Any]
+) -> None:
+    order: list[int] = []
+
+    @app.task(name="work", lock="L")
+    async def work(n: int) -> None:
+        order.append(n)
+
+    await work.batch_defer_async(*[{"n": n} for n in range(10)])
+    async with working(app, listen_notify=False, fetch_job_polling_interval=60.0):
+        await until(lambda: len(order) == 10, 20)
+
+    assert order == list(range(10))
+
+
+@pytest.mark.parametrize("swallowed", ["check_schema", "claim_full", "unregister_worker"])
+async def test_a_database_that_never_answers_does_not_keep_a_worker_from_ending(
+    app: procrastinate.App,
+    monkeypatch: pytest.MonkeyPatch,
+    swallowed: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(worker_module, "LAST_CALL_MAY_TAKE", 0.1)
+    caplog.set_level(logging.INFO)
+    original = app._gateway.run_async
+    reached = asyncio.Event()
+
+    async def swallowing(flow: Any, **options: Any) -> Any:
+        if flow.__name__ == swallowed:
+            reached.set()
+            flow.close()
+            await asyncio.Event().wait()
+        return await original(flow, **options)
+
+    monkeypatch.setattr(app._gateway, "run_async", swallowing)
+    await app.configure_task("noop").defer_async()
+    running = asyncio.create_task(app.run_worker_async(install_signal_handlers=False))
+    if swallowed != "unregister_worker":
+        await asyncio.wait_for(reached.wait(), 10)
+    running.cancel()
+    ended, _ = await asyncio.wait([running], timeout=20)
+
+    assert ended == {running}
+    assert running.cancelled()
