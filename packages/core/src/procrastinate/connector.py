@@ -15,9 +15,10 @@ Rules
    lists. JSON never reaches a connector: it travels as text, in both directions.
 3. A session is one connection. With ``transaction=True`` it is one transaction, committed when
    the block ends and rolled back when it raises; a block that ends well although one of its
-   statements had failed raises instead of pretending to have committed. With ``transaction=False`` every query commits
-   by itself (autocommit, one round trip each). Nothing that a session leaves on the connection
-   may be visible to the next user of it: no settings, no prepared statements.
+   statements had failed raises instead of pretending to have committed. With
+   ``transaction=False`` every query commits by itself (autocommit, one round trip each). Nothing
+   that a session leaves on the connection may be visible to the next user of it: no settings, no
+   prepared statements.
 4. ``bind`` gives an executor that runs inside the caller's own transaction, on the caller's
    connection: it never begins, commits, rolls back or closes, and neither needs nor changes the
    connection's row or cursor factory.
