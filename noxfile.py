@@ -53,6 +53,8 @@ def pyenv_folders() -> list[str]:
         return tuple(int(part) for part in folder.parent.name.split(".") if part.isdigit())
 
     versions = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    if not os.access(versions, os.R_OK | os.X_OK):  # none, or another user's
+        return []
     found = [sorted(versions.glob(f"{minor}.*/bin"), key=release) for minor in SUPPORTED]
     return [str(folders[-1]) for folders in found if folders]
 
