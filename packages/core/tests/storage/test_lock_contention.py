@@ -52,8 +52,8 @@ WEIGHTS = {
     "crash": 1,
     "recover": 2,
     "defer": 20,
-    "cancel": 8,
-    "retry_by_hand": 5,
+    "cancel": 12,
+    "retry_by_hand": 8,
     "promote": 4,
 }
 
@@ -285,7 +285,7 @@ class Quarreller:
         )
 
     def take_marked(self) -> None:
-        low = self.some_ids(1)[0] - 5
+        low = self.some_id() - 5
         marks = {
             queue: claim.Mark(self.random.randint(0, 1), low)
             for queue in self.random.sample(QUEUES, 2)
@@ -403,7 +403,7 @@ class Quarreller:
         began = time.monotonic()
         flow = jobs.cancel_jobs(
             self.sql,
-            self.some_ids(3),
+            [self.some_id()],
             abort=self.random.random() < 0.3,
             delete=self.random.random() < 0.3,
         )
@@ -413,7 +413,7 @@ class Quarreller:
         queue, lock = self.random.choice(QUEUES), self.random.choice(LOCKS)
         change = jobs.ByHand(priority=1, queue=queue, lock=lock)
         began = time.monotonic()
-        flow = jobs.retry_by_hand(self.sql, self.some_ids(3), change)
+        flow = jobs.retry_by_hand(self.sql, [self.some_id()], change)
         changed = self.run(flow, transaction=True)
         self.note(changed, began, ready=[Place(each, queue, 1, lock) for each in changed])
 
@@ -440,9 +440,8 @@ class Quarreller:
         held = list(self.held.values())
         return self.random.sample(held, min(len(held), self.random.randint(1, 4)))
 
-    def some_ids(self, count: int) -> list[int]:
-        recent = self.history.ids[-60:] or [1]
-        return [self.random.choice(recent) for _ in range(self.random.randint(1, count))]
+    def some_id(self) -> int:
+        return self.random.choice(self.history.ids[-60:] or [1])
 
 
 def _ended(job: Job, status: Status, retry: RetryDecision | None = None) -> finish.Ended:

@@ -167,21 +167,25 @@ line(lock, queue_name) as (
     select
         released.lock,
         (
-            select min(job.queue_name)
+            select job.queue_name
             from {schema}.procrastinate_jobs as job
             where job.lock = released.lock and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
+            order by job.queue_name
+            limit 1
         )
     from unnest(%(locks)s::text[]) as released(lock)
     union all
     select
         line.lock,
         (
-            select min(job.queue_name)
+            select job.queue_name
             from {schema}.procrastinate_jobs as job
             where job.lock = line.lock and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and job.queue_name > line.queue_name
+            order by job.queue_name
+            limit 1
         )
     from line
     where line.queue_name is not null

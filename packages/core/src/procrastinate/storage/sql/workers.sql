@@ -183,3 +183,4 @@ where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+order by job.id
