@@ -40,7 +40,9 @@ logger = logging.getLogger("procrastinate.worker")
 REFUSED_AGAIN_AFTER = 2.0  # seconds
 MAX_BATCH = 500  # endings in one statement
 WRITE_MAY_TAKE = 60.0  # seconds until a write is given up, as the network seems to swallow it
-LOCK_NOT_AVAILABLE = "55P03"  # the server's code where a statement waited too long for a lock
+#: The server's codes where another transaction was in the way: the statement waited too long for a
+#: lock, was the victim of a deadlock, or met a serialization failure.
+IN_THE_WAY = ("55P03", "40P01", "40001")
 _AWAY = (ConnectionFailed, ConnectionLost, PoolTimeout, TimeoutError)
 _RETRIES_OF_A_RACE = 5
 
@@ -169,7 +171,7 @@ class Writer:
         self._something.set()
 
     def _after_refusal(self, entry: Entry, exc: Exception) -> Entry:
-        if isinstance(exc, ConnectorException) and exc.sqlstate == LOCK_NOT_AVAILABLE:
+        if isinstance(exc, ConnectorException) and exc.sqlstate in IN_THE_WAY:
             logger.info("the result of job %d waits for another transaction", entry.job.id)
             return entry
         logger.error("the result of job %d could not be written: %r", entry.job.id, exc)
