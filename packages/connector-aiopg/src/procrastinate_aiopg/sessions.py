@@ -21,22 +21,20 @@ from procrastinate.connector import Query, Rows
 from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption
 from procrastinate_aiopg.held import Held
 from procrastinate_aiopg.pools import Source
+from procrastinate_psycopg2.transactions import LazyTransaction, aborted
 
 _READ_ONLY = "25006"
-_ABORTED = "25P02"
 
 
 class Session:
     """One connection for the length of a block, also as its executor."""
 
-    __slots__ = ("_begun", "_failed", "_held", "_source", "_transaction")
+    __slots__ = ("_held", "_source", "_transaction")
 
     def __init__(self, source: Source, *, transaction: bool) -> None:
         self._source = source
-        self._transaction = transaction
+        self._transaction = LazyTransaction(wanted=transaction)
         self._held: Held | None = None
-        self._begun = False
-        self._failed = False
 
     async def __aenter__(self) -> Session:
         self._held = await self._source.acquire()
@@ -47,20 +45,18 @@ class Session:
         held = self._held
         if held is None:
             raise ConnectorException(f"{query.name}: this session has ended")
-        if self._failed:
-            raise _aborted()
-        begin = self._transaction and not self._begun
+        prefix = self._transaction.prefix()
+        error: ConnectorException | None = None
         try:
-            return await held.run(query, "BEGIN;" if begin else "")
+            return await held.run(query, prefix)
         except ConnectorException as exc:
-            self._failed = begin and not held.in_transaction and exc.sqlstate is not None
+            error = exc
             if isinstance(exc, ConnectionLost):
                 self._look_around(exc)
             raise
         finally:
-            # Not begun: the server could not parse the message, so that BEGIN was not executed and
-            # the transaction counts as failed all the same; or the message was never sent.
-            self._begun = self._begun or (begin and held.in_transaction)
+            if prefix:
+                self._transaction.after_prefix(error, in_transaction=held.in_transaction)
 
     async def __aexit__(
         self,
@@ -72,9 +68,7 @@ class Session:
         if held is None:
             return
         try:
-            if kind is None and self._failed:
-                raise _aborted()
-            if kind is None and self._begun:
+            if kind is None and self._transaction.is_to_commit():
                 await self._commit(held)
         finally:
             await self._give_back(held, wait=not isinstance(exc, GeneratorExit))
@@ -94,18 +88,11 @@ class Session:
             self._look_around(exc)
             raise
         if held.cursor.statusmessage == "ROLLBACK":
-            raise _aborted()
+            raise aborted()
 
     def _look_around(self, exc: ConnectionLost) -> None:
         if exc.sqlstate == _READ_ONLY:
             self._source.discard_idle()
-
-
-def _aborted() -> ConnectorException:
-    return ConnectorException(
-        "the transaction was rolled back instead of committed: one of its statements had failed",
-        sqlstate=_ABORTED,
-    )
 
 
 async def _roll_back(held: Held) -> None:

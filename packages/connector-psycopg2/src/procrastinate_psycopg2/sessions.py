@@ -3,7 +3,7 @@
 Rules
 
 1. Connections of sessions are in autocommit mode, so one query is one round trip. A transaction's
-   BEGIN travels in one message with its first query: psycopg2's own BEGIN is a round trip more.
+   BEGIN travels in one message with its first query (`transactions`).
 2. A connection on which anything is doubtful is closed and not given back: it broke, it stands on
    a read-only server, a rollback failed, or a statement left a setting behind.
 3. A COMMIT that the server turned into a rollback is an error: an earlier statement had failed and
@@ -23,6 +23,7 @@ from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOpti
 from procrastinate_psycopg2 import driver
 from procrastinate_psycopg2.driver import Connection
 from procrastinate_psycopg2.pools import Source
+from procrastinate_psycopg2.transactions import LazyTransaction, aborted
 
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
 _IN_TRANSACTION = (
@@ -30,20 +31,17 @@ _IN_TRANSACTION = (
     extensions.TRANSACTION_STATUS_INERROR,
 )
 _READ_ONLY = "25006"
-_ABORTED = "25P02"
 
 
 class Session:
     """One connection for the length of a block, also as its executor."""
 
-    __slots__ = ("_begun", "_connection", "_discard", "_failed", "_source", "_transaction")
+    __slots__ = ("_connection", "_discard", "_source", "_transaction")
 
     def __init__(self, source: Source, *, transaction: bool) -> None:
         self._source = source
-        self._transaction = transaction
+        self._transaction = LazyTransaction(wanted=transaction)
         self._connection: Connection | None = None
-        self._begun = False
-        self._failed = False
         self._discard = False
 
     def __enter__(self) -> Session:
@@ -52,31 +50,23 @@ class Session:
 
     def execute(self, query: Query, /) -> Rows:
         """Execute one query. Raises `ConnectorException`."""
-        if self._connection is None:
+        connection = self._connection
+        if connection is None:
             raise ConnectorException(f"{query.name}: this session has ended")
-        if self._failed:
-            raise aborted()
-        begin = self._transaction and not self._begun
+        prefix = self._transaction.prefix()
         self._discard = self._discard or driver.leaves_traces(query.sql)
+        error: ConnectorException | None = None
         try:
-            rows = driver.run_query(self._connection, query, "BEGIN;" if begin else "")
+            return driver.run_query(connection, query, prefix)
         except ConnectorException as exc:
-            if begin:
-                self._first_failed(self._connection, exc)
+            error = exc
             if isinstance(exc, ConnectionLost):
                 self._lost(exc)
             raise
-        self._begun = self._transaction
-        return rows
-
-    def _first_failed(self, connection: Connection, exc: ConnectorException) -> None:
-        """Find out whether BEGIN was executed before the first query failed.
-
-        It was not where the server could not parse the message: then the transaction counts as
-        failed all the same. Or where the message was never sent: then it is still to begin.
-        """
-        self._begun = connection.info.transaction_status != _IDLE
-        self._failed = not self._begun and exc.sqlstate is not None
+        finally:
+            if prefix:
+                in_transaction = connection.info.transaction_status != _IDLE
+                self._transaction.after_prefix(error, in_transaction=in_transaction)
 
     def _lost(self, exc: ConnectionLost) -> None:
         self._discard = True
@@ -93,9 +83,7 @@ class Session:
         if connection is None or self._source.inherited:
             return
         try:
-            if kind is None and self._failed:
-                raise aborted()
-            if kind is None and self._begun:
+            if kind is None and self._transaction.is_to_commit():
                 self._commit(connection)
         finally:
             self._give_back(connection)
@@ -116,14 +104,6 @@ class Session:
         if status != _IDLE and not (self._discard or _rolled_back(connection, status)):
             self._discard = True
         self._source.release(connection, discard=self._discard)
-
-
-def aborted() -> ConnectorException:
-    """Return the error for a transaction that goes on after one of its statements failed."""
-    return ConnectorException(
-        "the transaction was rolled back instead of committed: one of its statements had failed",
-        sqlstate=_ABORTED,
-    )
 
 
 def _run(connection: Connection, sql: str) -> str | None:

@@ -25,7 +25,7 @@ from sqlalchemy.orm import scoped_session
 from procrastinate.connector import Query, Rows
 from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption
 from procrastinate_psycopg2 import driver
-from procrastinate_psycopg2.sessions import aborted
+from procrastinate_psycopg2.transactions import LazyTransaction, aborted
 from procrastinate_sqlalchemy import engines
 from procrastinate_sqlalchemy.engines import Connection, Lease, Source
 
@@ -41,14 +41,12 @@ _OPTIONS: Mapping[str, Any] = {"no_parameters": True, "stream_results": False}
 class Session:
     """One connection for the length of a block, also as its executor."""
 
-    __slots__ = ("_begun", "_discard", "_failed", "_lease", "_source", "_transaction")
+    __slots__ = ("_discard", "_lease", "_source", "_transaction")
 
     def __init__(self, source: Source, *, transaction: bool) -> None:
         self._source = source
-        self._transaction = transaction
+        self._transaction = LazyTransaction(wanted=transaction)
         self._lease: Lease | None = None
-        self._begun = False
-        self._failed = False
         self._discard = False
 
     def __enter__(self) -> Session:
@@ -57,29 +55,21 @@ class Session:
 
     def execute(self, query: Query, /) -> Rows:
         """Execute one query. Raises `ConnectorException`."""
-        if self._lease is None:
+        lease = self._lease
+        if lease is None:
             raise ConnectorException(f"{query.name}: this session has ended")
-        if self._failed:
-            raise aborted()
-        begin = self._transaction and not self._begun
+        prefix = self._transaction.prefix()
         self._discard = self._discard or driver.leaves_traces(query.sql)
+        error: ConnectorException | None = None
         try:
-            rows = self._run(self._lease, query, "BEGIN;" if begin else "")
+            return self._run(lease, query, prefix)
         except ConnectorException as exc:
-            if begin:
-                self._first_failed(self._lease, exc)
+            error = exc
             raise
-        self._begun = self._transaction
-        return rows
-
-    def _first_failed(self, lease: Lease, exc: ConnectorException) -> None:
-        """Find out whether BEGIN was executed before the first query failed.
-
-        It was not where the server could not parse the message: then the transaction counts as
-        failed all the same. Or where the message was never sent: then it is still to begin.
-        """
-        self._begun = lease.real.info.transaction_status != _IDLE
-        self._failed = not self._begun and exc.sqlstate is not None
+        finally:
+            if prefix:
+                in_transaction = lease.real.info.transaction_status != _IDLE
+                self._transaction.after_prefix(error, in_transaction=in_transaction)
 
     def _run(self, lease: Lease, query: Query, prefix: str = "") -> Rows:
         if lease.connection.invalidated:  # SQLAlchemy would connect again, in mid-session
@@ -104,9 +94,7 @@ class Session:
         if lease is None or self._source.inherited:
             return
         try:
-            if kind is None and self._failed:
-                raise aborted()
-            if kind is None and self._begun:
+            if kind is None and self._transaction.is_to_commit():
                 self._commit(lease)
         except BaseException:
             self._give_back(lease, succeeded=False)
