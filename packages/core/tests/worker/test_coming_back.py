@@ -91,6 +91,41 @@ async def test_a_job_lost_and_claimed_again_within_one_claim_runs_once(
     assert {job.attempts for job in jobs} == {2}
 
 
+async def test_a_retry_claimed_again_before_its_write_is_confirmed_is_a_run_of_its_own(
+    app: procrastinate.App,
+    working: Callable[..., Any],
+    query: Callable[..., Any],
+    until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database has the retry, and gives the job out, before the writer hears of it."""
+
+    @app.task(name="flaky", retry=2, pass_context=True)
+    async def flaky(context: procrastinate.JobContext) -> None:
+        if context.job.attempts < 3:
+            raise ValueError(context.job.attempts)
+
+    original = app._gateway.run_async
+
+    async def slow_to_answer(flow: Any, **options: Any) -> Any:
+        result = await original(flow, **options)
+        if flow.__name__ == "retry_job":
+            await until(lambda: query("select status::text from procrastinate_jobs") != [("todo",)])
+            await asyncio.sleep(0.05)
+        return result
+
+    monkeypatch.setattr(app._gateway, "run_async", slow_to_answer)
+    job_id = await flaky.defer_async()
+    async with working(app, concurrency=5):
+        await until(
+            lambda: query("select status::text from procrastinate_jobs") == [("succeeded",)]
+        )
+
+    job = await app.job_manager.get_job_async(job_id)
+    assert job.attempts == 3
+    assert [(error["attempt"], error["message"]) for error in job.errors] == [(1, "1"), (2, "2")]
+
+
 class Recorder:
     """A gateway that notes the attempt that each retry is written for."""
 

@@ -20,7 +20,7 @@ from procrastinate.storage.claim import Claim
 from procrastinate.worker.context import AbortReason, JobContext, RunningApp
 from procrastinate.worker.execution import Attempt, perform
 from procrastinate.worker.threads import TaskThreads
-from procrastinate.worker.writer import Finished, HandedBack, Writer
+from procrastinate.worker.writer import Entry, Finished, HandedBack, Writer
 
 logger = logging.getLogger("procrastinate.worker")
 
@@ -116,15 +116,19 @@ class Crew:
         forgot the claim in a crash, or handed back and never heard the answer. A second run here
         would be in the way of the first, and could not be told from it where the attempt's
         number is the same.
+
+        Not so a job whose ending, still unconfirmed, sends it back for another attempt: then this
+        is the next attempt, under a number of its own.
         """
         attempt = self._running.get(job.id)
         if attempt is not None:
             attempt.job = job
             return True
         ending = self._writer.unwritten(job.id)
-        if ending is not None:
-            self._writer.add(replace(ending, job=job))
-        return ending is not None
+        if ending is None or _is_retry(ending):
+            return False
+        self._writer.add(replace(ending, job=job))
+        return True
 
     def give_back_waiting(self, *, older_than: float = 0.0) -> None:
         """Hand back jobs that have waited for a slot for so many seconds."""
@@ -238,6 +242,10 @@ class Crew:
         _log_ending(job, ending, exception)
         self._writer.add(Finished(job, ending, now, now))
         self._on_change()
+
+
+def _is_retry(entry: Entry) -> bool:
+    return isinstance(entry, Finished) and entry.ending.status is Status.TODO
 
 
 _SAID = {

@@ -124,11 +124,6 @@ class Writer:
         count = min(len(self._entries), MAX_BATCH)
         self._writing = [self._entries.popleft() for _ in range(count)]
         unwritten = await self._write_groups(self._writing)
-        for entry in self._writing:
-            if self._unwritten.get(entry.job.id) is entry:
-                del self._unwritten[entry.job.id]
-        for entry in (*unwritten, *self._refused):
-            self._unwritten.setdefault(entry.job.id, entry)
         self._writing = ()
         if not unwritten:
             self._backoff.reset()
@@ -153,15 +148,23 @@ class Writer:
             return group
         except Exception as exc:  # whatever it is, the endings must not be lost
             if len(group) == 1:
-                self._try_later(self._after_refusal(group[0], exc))
+                self._try_later(group[0], self._after_refusal(group[0], exc))
                 return ()
             unwritten: list[Entry] = []
             for entry in group:
                 unwritten += await self._write_group([entry])
             return unwritten
+        self._confirm(group)
         return ()
 
-    def _try_later(self, entry: Entry) -> None:
+    def _confirm(self, group: Sequence[Entry]) -> None:
+        for entry in group:
+            if self._unwritten.get(entry.job.id) is entry:
+                del self._unwritten[entry.job.id]
+
+    def _try_later(self, refused: Entry, entry: Entry) -> None:
+        if self._unwritten.get(entry.job.id) is refused:
+            self._unwritten[entry.job.id] = entry
         self._refused.append(entry)
         asyncio.get_running_loop().call_later(REFUSED_AGAIN_AFTER, self._try_again, entry)
 
