@@ -1,4 +1,4 @@
-"""The transition table, and the SQL that must keep to it."""
+"""The transition table, and how a job is shown."""
 
 from __future__ import annotations
 

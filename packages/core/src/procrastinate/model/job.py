@@ -1,7 +1,7 @@
 """A job, its status, and every legal change of status.
 
 A transition that is not in `TRANSITIONS` does not happen: the SQL statements that write a status
-name the statuses they start from, and a test holds them against this table.
+name the statuses they start from.
 """
 
 from __future__ import annotations
