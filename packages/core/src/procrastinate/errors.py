@@ -23,6 +23,7 @@
     ├── AlreadyEnqueued                     a job with this queueing lock is waiting already
     ├── JobNotFound
     ├── JobAborted                          raised *by* a task to end its job as aborted
+    ├── TaskTimeout                         an attempt took longer than the task's ``timeout``
     └── ConnectorException                  the database, or the way to it
         ├── ConnectionFailed                no connection could be made
         ├── PoolTimeout                     every connection of the pool stayed in use
@@ -126,6 +127,13 @@ class JobNotFound(ProcrastinateException, LookupError):
 
 class JobAborted(ProcrastinateException):
     """Raised by a task's code to end its job as ``aborted``."""
+
+
+class TaskTimeout(ProcrastinateException, TimeoutError):
+    """An attempt was told to end at the task's ``timeout``, and raised.
+
+    What it raised is the ``__cause__``. For ``retry_exceptions``, and in a job's ``errors``.
+    """
 
 
 class ConnectorException(ProcrastinateException):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from procrastinate import json_codec
-from procrastinate.errors import JobAborted
+from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.job import Job, Status, may_become
 from procrastinate.model.outcome import (
+    INTERRUPTED,
     MESSAGE_CHARACTERS,
-    SUCCEEDED,
     TRACEBACK_CHARACTERS,
+    AbortReason,
     describe,
     ending_of,
+    judged,
+    stronger,
 )
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 
@@ -25,13 +29,107 @@ JOB = Job(1, Status.DOING, "default", "task", {}, attempts=2)
 
 def ending(exception: BaseException | None, **options: Any) -> Any:
     return ending_of(
-        JOB, exception, **{"strategy": None, "abort_requested": False, "now": NOW, **options}
+        JOB, exception, **{"strategy": None, "abort_reason": None, "now": NOW, **options}
     )
 
 
-def test_a_task_that_returns_has_succeeded_even_if_it_was_to_be_aborted() -> None:
-    assert ending(None) == SUCCEEDED
-    assert ending(None, abort_requested=True) == SUCCEEDED
+def ended(exception: BaseException | None, reason: AbortReason | None, **options: Any) -> Any:
+    """The ending of an attempt as the worker sees it, with a timeout of a minute."""
+    if exception is not None:
+        exception = judged(exception, reason, 60.0)
+    return ending(exception, abort_reason=reason, **options)
+
+
+USER_REQUEST, SHUTDOWN, TIMEOUT = AbortReason
+CANCELLED = asyncio.CancelledError()
+ABORTED = JobAborted("enough")
+ABORTED_IN_GROUP = ExceptionGroup("tasks", [ExceptionGroup("more", [JobAborted()]), JobAborted()])
+MIXED_GROUP = ExceptionGroup("tasks", [JobAborted(), ValueError()])
+HANDED_BACK = "handed back"
+
+
+@pytest.mark.parametrize("strategy", [None, RetryStrategy()], ids=["once", "with retries"])
+@pytest.mark.parametrize(
+    ("exception", "reason", "becomes"),
+    [
+        # What returned has succeeded, whatever it was asked to.
+        (None, None, "succeeded"),
+        (None, USER_REQUEST, "succeeded"),
+        (None, SHUTDOWN, "succeeded"),
+        (None, TIMEOUT, "succeeded"),
+        # Nothing was asked of it.
+        (ValueError("no"), None, "failed: ValueError"),
+        (CANCELLED, None, "failed: asyncio.exceptions.CancelledError"),
+        (SystemExit(1), None, "failed: SystemExit"),
+        (ABORTED, None, "aborted: procrastinate.errors.JobAborted"),
+        (ABORTED_IN_GROUP, None, "aborted: ExceptionGroup"),
+        (MIXED_GROUP, None, "failed: ExceptionGroup"),
+        # A person asked for its end.
+        (ValueError("clean-up"), USER_REQUEST, "aborted: ValueError"),
+        (CANCELLED, USER_REQUEST, "aborted: asyncio.exceptions.CancelledError"),
+        (ABORTED, USER_REQUEST, "aborted: procrastinate.errors.JobAborted"),
+        # The worker has to end.
+        (ValueError("clean-up"), SHUTDOWN, HANDED_BACK),
+        (CANCELLED, SHUTDOWN, HANDED_BACK),
+        (ABORTED, SHUTDOWN, HANDED_BACK),
+        # Its time was over.
+        (ValueError("clean-up"), TIMEOUT, "failed: procrastinate.errors.TaskTimeout"),
+        (CANCELLED, TIMEOUT, "failed: procrastinate.errors.TaskTimeout"),
+        (ABORTED, TIMEOUT, "failed: procrastinate.errors.TaskTimeout"),
+        (ABORTED_IN_GROUP, TIMEOUT, "failed: procrastinate.errors.TaskTimeout"),
+    ],
+)
+def test_what_an_attempt_becomes(
+    exception: BaseException | None,
+    reason: AbortReason | None,
+    becomes: str,
+    strategy: RetryStrategy | None,
+) -> None:
+    result = ended(exception, reason, strategy=strategy)
+
+    status, _, error = becomes.partition(": ")
+    if becomes == HANDED_BACK:
+        assert result is INTERRUPTED
+    elif status == "failed" and strategy is not None:
+        assert (result.status, result.retry) == (Status.TODO, RetryDecision(retry_in=timedelta()))
+    else:
+        assert (result.status, result.retry) == (status, None)
+    assert (result.error or {}).get("type", "") == error
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "holds"),
+    [
+        (None, TIMEOUT, TIMEOUT),
+        (None, SHUTDOWN, SHUTDOWN),
+        (None, USER_REQUEST, USER_REQUEST),
+        (TIMEOUT, TIMEOUT, TIMEOUT),
+        (TIMEOUT, SHUTDOWN, SHUTDOWN),
+        (SHUTDOWN, TIMEOUT, SHUTDOWN),
+        (TIMEOUT, USER_REQUEST, USER_REQUEST),
+        (USER_REQUEST, TIMEOUT, USER_REQUEST),
+        (SHUTDOWN, USER_REQUEST, USER_REQUEST),
+        (USER_REQUEST, SHUTDOWN, USER_REQUEST),
+    ],
+)
+def test_a_request_is_stronger_than_a_shutdown_and_that_than_a_timeout(
+    first: AbortReason | None, second: AbortReason, holds: AbortReason
+) -> None:
+    assert stronger(first, second) is holds
+
+
+def test_a_timeout_names_its_limit_and_what_the_task_raised() -> None:
+    error = ended(ValueError("in finally"), TIMEOUT).error
+
+    assert error["message"] == "the attempt took longer than its timeout of 60 s"
+    assert "ValueError: in finally" in error["traceback"]
+
+
+def test_a_strategy_may_name_timeouts() -> None:
+    strategy = RetryStrategy(retry_exceptions=[TaskTimeout])
+
+    assert ended(JobAborted(), TIMEOUT, strategy=strategy).status is Status.TODO
+    assert ended(TimeoutError(), None, strategy=strategy).status is Status.FAILED
 
 
 def test_a_task_that_raises_fails_with_its_error() -> None:
@@ -52,15 +150,6 @@ def test_a_retry_keeps_the_error_of_the_failed_attempt() -> None:
     assert result.error["message"] == "no"
 
 
-@pytest.mark.parametrize(
-    ("exception", "asked"), [(JobAborted("enough"), False), (ValueError("cleanup"), True)]
-)
-def test_an_aborted_job_is_not_retried(exception: Exception, asked: bool) -> None:
-    result = ending(exception, strategy=RetryStrategy(), abort_requested=asked)
-
-    assert (result.status, result.retry) == (Status.ABORTED, None)
-
-
 def test_a_broken_retry_strategy_fails_the_job_and_is_reported() -> None:
     class Broken(BaseRetryStrategy):
         def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
@@ -75,14 +164,15 @@ def test_a_broken_retry_strategy_fails_the_job_and_is_reported() -> None:
 
 @pytest.mark.parametrize("exception", [None, ValueError(), JobAborted(), SystemExit(1)])
 @pytest.mark.parametrize("strategy", [None, RetryStrategy()])
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("reason", [None, *AbortReason])
 def test_every_ending_is_a_legal_transition(
-    exception: BaseException | None, strategy: RetryStrategy | None, asked: bool
+    exception: BaseException | None, strategy: RetryStrategy | None, reason: AbortReason | None
 ) -> None:
-    result = ending(exception, strategy=strategy, abort_requested=asked)
+    result = ended(exception, reason, strategy=strategy)
 
     assert may_become(Status.DOING, result.status)
-    assert (result.retry is not None) == (result.status is Status.TODO)
+    waits = result.status is Status.TODO
+    assert (result.retry is not None or result is INTERRUPTED) == waits
 
 
 def test_texts_are_capped_and_keep_their_end() -> None:

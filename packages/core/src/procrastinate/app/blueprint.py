@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from procrastinate.app.task import Task
 from procrastinate.errors import InvalidOption, UnboundTaskError
 from procrastinate.gateway import Gateway
+from procrastinate.model import limits
+from procrastinate.model.middleware import middlewares
 from procrastinate.model.retry import BaseRetryStrategy, strategy_from
 from procrastinate.model.task import TaskDefinition, TaskRegistry
-from procrastinate.worker.context import JobContext
+from procrastinate.worker.context import AsyncMiddleware, JobContext, Middleware
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Retry = bool | int | BaseRetryStrategy
+SomeMiddleware = (
+    Middleware | AsyncMiddleware | Sequence[Middleware] | Sequence[AsyncMiddleware] | None
+)
 
 
 class Blueprint:
@@ -47,6 +53,8 @@ class Blueprint:
         priority: int = ...,
         lock: str | None = ...,
         queueing_lock: str | None = ...,
+        timeout: float | timedelta | None = ...,
+        middleware: SomeMiddleware = ...,
     ) -> Callable[[Callable[P, R]], Task[P, P, R]]: ...
 
     @overload
@@ -61,6 +69,8 @@ class Blueprint:
         priority: int = ...,
         lock: str | None = ...,
         queueing_lock: str | None = ...,
+        timeout: float | timedelta | None = ...,
+        middleware: SomeMiddleware = ...,
     ) -> Callable[
         [Callable[Concatenate[JobContext, P], R]], Task[Concatenate[JobContext, P], P, R]
     ]: ...
@@ -77,12 +87,16 @@ class Blueprint:
         priority: int = 0,
         lock: str | None = None,
         queueing_lock: str | None = None,
+        timeout: float | timedelta | None = None,
+        middleware: SomeMiddleware = None,
     ) -> Any:
         """Register a function, plain or ``async def``, as a task; with or without parentheses.
 
         ``name`` is by default the function's module and qualified name. ``retry``: False, True
         (without end), a number of retries, or a strategy. ``pass_context`` gives the function a
-        `JobContext` as its first argument. The rest are the defaults of the task's jobs; a job of
+        `JobContext` as its first argument. ``timeout`` (seconds, or a timedelta) is for one
+        attempt. ``middleware`` wraps each attempt: one function or a list of them, the outermost
+        first, ``async def`` if the task is. The rest are the defaults of the task's jobs; a job of
         larger ``priority`` runs first. Raises `TaskAlreadyRegistered` and `InvalidOption`.
         """
 
@@ -97,6 +111,8 @@ class Blueprint:
                 priority=priority,
                 lock=lock,
                 queueing_lock=queueing_lock,
+                timeout=limits.check_limit("timeout", timeout),
+                middleware=middlewares(middleware),
             )
             self._registry.add(definition)
             return Task(definition, self)

@@ -39,9 +39,9 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
     Status.DOING: {
         Status.SUCCEEDED: "the task returned",
         Status.FAILED: "the task raised and has no attempt left, or keeps killing its worker",
-        Status.ABORTED: "abortion was asked for, or the task raised JobAborted",
+        Status.ABORTED: "the task raised JobAborted, or abortion was asked for, and it raised",
         Status.CANCELLED: "a twin with the same queueing lock is waiting and will do the work",
-        Status.TODO: "retried, handed back, or recovered from a dead worker",
+        Status.TODO: "retried, handed back, or recovered, unless abortion was asked for",
     },
     Status.SUCCEEDED: {},
     Status.FAILED: {Status.TODO: "retried by hand"},

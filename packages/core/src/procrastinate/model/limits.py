@@ -5,6 +5,7 @@ Each raises `InvalidOption` (or `InvalidTimestamp`) naming the option and the va
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -99,6 +100,19 @@ def check_delay(option: str, value: Any) -> timedelta:
     if not -LONGEST_DELAY <= delay <= LONGEST_DELAY:
         raise InvalidOption(f"{option} must be at most 1000 years, not {delay}")
     return delay
+
+
+def check_limit(option: str, value: Any) -> float | None:
+    """Return a limit in seconds, given as such, as a timedelta or as None (no limit), or raise."""
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not math.isfinite(seconds) or seconds <= 0:
+        raise InvalidOption(
+            f"{option} must be a number of seconds above 0 or such a timedelta, not {value!r}"
+        )
+    return float(seconds)
 
 
 def microseconds(delta: timedelta) -> int:

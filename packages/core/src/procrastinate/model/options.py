@@ -14,6 +14,7 @@ from typing import Any
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model import limits
+from procrastinate.model.middleware import AnyMiddleware, check_order, middlewares
 
 DELETE_JOBS = ("never", "successful", "always")
 MAX_CONCURRENCY = 10_000  # jobs at once in one process
@@ -52,6 +53,9 @@ class WorkerOptions:
     additional_context: Mapping[str, Any] | None = _option(
         None, "values that every job finds in its context"
     )
+    middleware: tuple[AnyMiddleware, ...] = _option(
+        (), "functions that wrap every job, outermost first"
+    )
 
     def __post_init__(self) -> None:
         if self.queues is not None:
@@ -81,6 +85,8 @@ class WorkerOptions:
             raise InvalidOption(
                 f"additional_context must be a dict, not {self.additional_context!r}"
             )
+        object.__setattr__(self, "middleware", middlewares(self.middleware))
+        check_order(self.middleware)
 
 
 def worker_options(**given: Any) -> WorkerOptions:

@@ -1,16 +1,31 @@
 """What a finished attempt becomes: a pure function of (job, what happened, retry strategy, now).
 
 An exception becomes data here. The worker only carries an `Ending` to the database.
+
+Rules
+
+1. What returned has succeeded, whatever it was asked to: what it did is done.
+2. What raised ended for the strongest reason that it was asked to end for, whatever it raised, for
+   the exception of a clean-up says nothing about why there was one. A person's request is stronger
+   than the worker's shutdown, and that than the task's timeout, in whichever order they came:
+
+   ============ ===========================================================================
+   user request ``aborted``; never tried again
+   shutdown     back to the queue, to be run elsewhere; the attempt counts
+   timeout      failed with `TaskTimeout`, caused by what it raised; its strategy decides
+   none         ``aborted`` if it raised `JobAborted`, else failed; its strategy decides
+   ============ ===========================================================================
 """
 
 from __future__ import annotations
 
+import enum
 import traceback
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from procrastinate.errors import JobAborted
+from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.job import Job, Status
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision
 
@@ -18,12 +33,30 @@ MESSAGE_CHARACTERS = 2_000
 TRACEBACK_CHARACTERS = 8_000
 
 
+class AbortReason(enum.StrEnum):
+    """Why a running job should end; of several, the first in this list."""
+
+    USER_REQUEST = "user_request"
+    SHUTDOWN = "shutdown"
+    TIMEOUT = "timeout"
+
+
+_STRENGTH = {reason: strength for strength, reason in enumerate(reversed(AbortReason))}
+
+
+def stronger(current: AbortReason | None, new: AbortReason) -> AbortReason:
+    """Return which of two reasons holds, where the other one came first."""
+    if current is None:
+        return new
+    return max(current, new, key=_STRENGTH.__getitem__)
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """What to write about an attempt that ended.
 
-    ``status`` is a final one, or ``todo`` together with ``retry``. ``error`` describes a failed
-    attempt, for the job's ``errors``.
+    ``status`` is a final one, or ``todo`` together with ``retry``; `INTERRUPTED` alone is ``todo``
+    without. ``error`` describes a failed attempt, for the job's ``errors``.
     """
 
     status: Status
@@ -32,6 +65,7 @@ class Ending:
 
 
 SUCCEEDED = Ending(Status.SUCCEEDED)
+INTERRUPTED = Ending(Status.TODO)  # by the worker's end: the job is handed back
 
 
 def ending_of(
@@ -39,18 +73,19 @@ def ending_of(
     exception: BaseException | None,
     *,
     strategy: BaseRetryStrategy | None,
-    abort_requested: bool,
+    abort_reason: AbortReason | None,
     now: datetime,
 ) -> Ending:
     """Return what an attempt becomes that returned (``exception`` None) or raised.
 
-    A task that was asked to abort and returned all the same has succeeded: what it did is done.
-    One that was asked to abort and raised, whatever it raised, is aborted and not retried.
+    ``exception`` has been through `judged`. The module's rules say the rest.
     """
     if exception is None:
         return SUCCEEDED
+    if abort_reason is AbortReason.SHUTDOWN:
+        return INTERRUPTED
     error = describe(exception, attempt=job.attempts, now=now)
-    if isinstance(exception, JobAborted) or abort_requested:
+    if abort_reason is AbortReason.USER_REQUEST or _is_abortion(exception):
         return Ending(Status.ABORTED, error=error)
     try:
         retry = _retry_decision(strategy, exception, job)
@@ -60,6 +95,24 @@ def ending_of(
     if retry is None:
         return Ending(Status.FAILED, error=error)
     return Ending(Status.TODO, retry=retry, error=error)
+
+
+def judged(
+    exception: BaseException, abort_reason: AbortReason | None, timeout: float | None
+) -> BaseException:
+    """Return what an attempt that raised this has failed with; ``timeout`` is seconds."""
+    if abort_reason is not AbortReason.TIMEOUT or timeout is None:
+        return exception
+    timed_out = TaskTimeout(f"the attempt took longer than its timeout of {timeout:g} s")
+    timed_out.__cause__ = exception
+    return timed_out
+
+
+def _is_abortion(exception: BaseException) -> bool:
+    """Whether this is `JobAborted`, or a TaskGroup's exception that holds nothing else."""
+    if isinstance(exception, BaseExceptionGroup):
+        return exception.split(JobAborted)[1] is None
+    return isinstance(exception, JobAborted)
 
 
 def _retry_decision(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,12 +14,16 @@ from procrastinate.errors import (
     TaskNotFound,
 )
 from procrastinate.model import limits
+from procrastinate.model.middleware import AnyMiddleware, Layers, check_kind, is_async, layers
 from procrastinate.model.retry import BaseRetryStrategy
 
 
 @dataclass(frozen=True, eq=False)
 class TaskDefinition:
-    """What the decorator was told: the function, its names, and the defaults of its jobs."""
+    """What the decorator was told: the function, its names, and the defaults of its jobs.
+
+    ``timeout`` is seconds for one attempt; ``middleware`` wraps each, outermost first.
+    """
 
     func: Callable[..., Any]
     name: str
@@ -30,6 +34,8 @@ class TaskDefinition:
     priority: int = 0
     lock: str | None = None
     queueing_lock: str | None = None
+    timeout: float | None = None
+    middleware: tuple[AnyMiddleware, ...] = ()
     is_async: bool = field(init=False)
     _signature: inspect.Signature = field(init=False, repr=False)
 
@@ -41,8 +47,14 @@ class TaskDefinition:
         limits.check_priority(self.priority)
         limits.check_lock("lock", self.lock)
         limits.check_lock("queueing_lock", self.queueing_lock)
-        object.__setattr__(self, "is_async", _is_async(self.func))
+        limits.check_limit("timeout", self.timeout)
+        object.__setattr__(self, "is_async", is_async(self.func))
         object.__setattr__(self, "_signature", _job_signature(self.func, self.pass_context))
+        check_kind(self.name, self.is_async, self.middleware)
+
+    def layers(self, of_worker: Sequence[AnyMiddleware]) -> Layers:
+        """Return what wraps this task in a worker. Raises `InvalidOption`."""
+        return layers(self.name, self.is_async, self.middleware, of_worker)
 
     def bound_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Return a call's arguments by name. Raises `InvalidArguments` where they do not fit."""
@@ -66,12 +78,6 @@ class TaskDefinition:
         return InvalidArguments(
             f"the arguments do not fit the task {self.name}{self._signature}: {exc}"
         )
-
-
-def _is_async(func: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(func) or inspect.iscoroutinefunction(
-        getattr(func, "__call__", None)  # noqa: B004  an object with an async __call__
-    )
 
 
 def _job_signature(func: Callable[..., Any], pass_context: bool) -> inspect.Signature:

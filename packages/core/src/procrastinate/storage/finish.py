@@ -68,7 +68,8 @@ def retry_job(sql: Statements, ended: Ended, *, worker_id: int, dumps: Dumps) ->
     """Send one job back for another attempt, as its ending's retry decision says.
 
     A twin with the same queueing lock that is committed while the statement runs raises
-    `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled.
+    `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled. One
+    whose abortion was asked for meanwhile ends as aborted.
     """
     retry = ended.ending.retry
     assert retry is not None
@@ -90,7 +91,10 @@ def retry_job(sql: Statements, ended: Ended, *, worker_id: int, dumps: Dumps) ->
 
 
 def hand_back(sql: Statements, unstarted: Sequence[Unstarted], *, worker_id: int) -> Flow[set[int]]:
-    """Return claimed jobs to the queue: untouched, unless their attempt had begun."""
+    """Return claimed jobs to the queue: untouched, unless their attempt had begun.
+
+    Those whose abortion was asked for end as aborted: nobody else may begin them again.
+    """
     rows = yield sql(
         "hand_back",
         ids=[each.job.id for each in unstarted],

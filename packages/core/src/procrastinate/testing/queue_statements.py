@@ -6,6 +6,7 @@ The SQL files say what they are for; here is only how.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -165,21 +166,43 @@ def retry_job(view: View, p: Params) -> Rows:
     job = _still_held(view, p["id"], p["attempt"], p["worker_id"])
     if job is None:
         return []
-    superseded = view.has_twin(job.queueing_lock)
-    changed = view.write_job(
-        replace(
-            job,
-            status=Status.CANCELLED if superseded else Status.TODO,
-            hold=None if superseded else hold_until(due, view),
-            scheduled_at=due,
-            worker_id=job.worker_id if superseded else None,
-            started_at=view.now - interval(p["began_us"]),
-            finished_at=view.now - interval(p["ended_us"]),
-            errors=appended(job.errors, p["error"]),
-            **changes(job, p),
-        )
+    verdict = requeued(job, superseded=view.has_twin(job.queueing_lock))
+    waits = verdict is Status.TODO
+    changed = replace(
+        job,
+        status=verdict,
+        hold=hold_until(due, view) if waits else None,
+        scheduled_at=due,
+        worker_id=None if waits else job.worker_id,
+        started_at=view.now - interval(p["began_us"]),
+        finished_at=view.now - interval(p["ended_us"]),
+        errors=appended(job.errors, p["error"]),
+        **changes(job, p),
     )
-    return [(job.id, None if superseded else announce(view, changed))]
+    if verdict is Status.ABORTED:
+        changed = replace(changed, errors=appended(changed.errors, why_aborted(view, job)))
+    view.write_job(changed)
+    return [(job.id, announce(view, changed) if waits else None)]
+
+
+def requeued(job: JobRow, *, superseded: bool) -> Status:
+    """Return what becomes of a running job that should go back to the queue."""
+    if job.abort_requested:
+        return Status.ABORTED
+    return Status.CANCELLED if superseded else Status.TODO
+
+
+def why_aborted(view: View, job: JobRow) -> str:
+    """Return the entry in the errors of a job that somebody wants aborted, as JSON."""
+    return json.dumps(
+        {
+            "attempt": job.attempts,
+            "at": view.now.isoformat(timespec="microseconds"),
+            "type": "procrastinate.errors.JobAborted",
+            "message": "an abortion was asked for, so the job does not go back to the queue",
+            "traceback": "",
+        }
+    )
 
 
 def changes(job: JobRow, p: Params) -> dict[str, Any]:
@@ -190,20 +213,30 @@ def changes(job: JobRow, p: Params) -> dict[str, Any]:
 
 def hand_back(view: View, p: Params) -> Rows:
     held = list(_held(view, p, "begun"))
-    superseded = superseded_among(view, [job for job, _ in held])
-    for job, begun in held:
-        view.write_job(
-            replace(
-                job,
-                status=Status.CANCELLED if job.id in superseded else Status.TODO,
-                worker_id=None,
-                started_at=job.started_at if begun else None,
-                finished_at=view.now if job.id in superseded else None,
-                attempts=job.attempts if begun else job.attempts - 1,
-            )
-        )
-    view.wake(job.queue_name for job, _ in held if job.id not in superseded)
-    return [(job.id,) for job, _ in held]
+    superseded = superseded_among(view, [job for job, _ in held if not job.abort_requested])
+    changed = [
+        _handed_back(view, job, requeued(job, superseded=job.id in superseded), begun=bool(begun))
+        for job, begun in held
+    ]
+    for job in changed:
+        view.write_job(job)
+    view.wake(job.queue_name for job in changed if job.status is Status.TODO)
+    return [(job.id,) for job in changed]
+
+
+def _handed_back(view: View, job: JobRow, verdict: Status, *, begun: bool) -> JobRow:
+    changed = replace(
+        job,
+        status=verdict,
+        worker_id=None,
+        started_at=job.started_at if begun else None,
+        finished_at=None if verdict is Status.TODO else view.now,
+        attempts=job.attempts if begun else job.attempts - 1,
+    )
+    if verdict is not Status.ABORTED:
+        return changed
+    errors = appended(job.errors, why_aborted(view, job))
+    return replace(changed, worker_id=job.worker_id, errors=errors)
 
 
 def superseded_among(view: View, jobs: Iterable[JobRow]) -> set[int]:

@@ -1,14 +1,14 @@
-"""What a running job knows about itself."""
+"""What a running job knows about itself, and what its middleware is given."""
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from procrastinate.connector import Connector
 from procrastinate.model.job import Job
+from procrastinate.model.outcome import AbortReason, stronger
 from procrastinate.model.task import TaskDefinition
 
 
@@ -27,19 +27,27 @@ class RunningApp(Protocol):
     def configure_task(self, *args: Any, **options: Any) -> Any: ...
 
 
-class AbortReason(enum.StrEnum):
-    """Why a running job should end."""
+class RunningWorker(Protocol):
+    """What middleware may ask of the worker that runs it."""
 
-    USER_REQUEST = "user_request"
-    SHUTDOWN = "shutdown"
+    @property
+    def name(self) -> str: ...
+
+    def stop(self) -> None:
+        """Let the worker end gracefully, as the first SIGTERM does. From any thread.
+
+        Asking again, also after the end, changes nothing.
+        """
 
 
 @dataclass(slots=True)
 class JobContext:
-    """What a task with ``pass_context=True`` gets as its first argument.
+    """What a task with ``pass_context=True`` gets as its first argument, and all middleware.
 
     ``start_timestamp`` is the attempt's start in seconds since the epoch. ``should_abort`` may be
-    asked from any thread, as often as one likes: it costs nothing.
+    asked from any thread, as often as one likes: it costs nothing. ``additional_context`` holds the
+    worker's option: one read-only mapping for all of the worker's jobs, and in it the very objects
+    that were given, not copies.
     """
 
     app: RunningApp
@@ -55,5 +63,19 @@ class JobContext:
         return self._abort_reason is not None
 
     def abort_reason(self) -> AbortReason | None:
-        """Why the task should end, or None while it should not."""
+        """Why the task should end, or None while it should not.
+
+        A stronger reason that comes later takes the place of a weaker one.
+        """
         return self._abort_reason
+
+    def _ask_to_end(self, reason: AbortReason) -> None:
+        self._abort_reason = stronger(self._abort_reason, reason)
+
+
+CallNext: TypeAlias = Callable[[], Any]
+AsyncCallNext: TypeAlias = Callable[[], Awaitable[Any]]
+#: For plain functions: runs in the job's thread.
+Middleware: TypeAlias = Callable[[CallNext, JobContext, RunningWorker], Any]
+#: For ``async def`` tasks and, given to a worker, for all: runs on the event loop.
+AsyncMiddleware: TypeAlias = Callable[[AsyncCallNext, JobContext, RunningWorker], Awaitable[Any]]

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 
-from procrastinate.errors import InvalidArguments, TaskNotFound
+from procrastinate.errors import InvalidArguments, InvalidOption, TaskNotFound
 from procrastinate.model.job import Job, Status
 from procrastinate.model.options import WorkerOptions
-from procrastinate.model.outcome import Ending, ending_of
+from procrastinate.model.outcome import (
+    INTERRUPTED,
+    SUCCEEDED,
+    AbortReason,
+    Ending,
+    ending_of,
+    judged,
+)
 from procrastinate.model.prefetch import Prefetch
 from procrastinate.model.task import TaskRegistry
 from procrastinate.storage.claim import Claim
-from procrastinate.worker.context import AbortReason, JobContext, RunningApp
+from procrastinate.worker.context import JobContext, RunningApp, RunningWorker
 from procrastinate.worker.execution import Attempt, perform
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.writer import Entry, Finished, HandedBack, Writer
@@ -40,17 +49,18 @@ class Crew:
         registry: TaskRegistry,
         writer: Writer,
         options: WorkerOptions,
-        worker_name: str,
+        worker: RunningWorker,
         on_change: Callable[[], None],
     ) -> None:
         self._app = app
         self._registry = registry
         self._writer = writer
         self._concurrency = options.concurrency
-        self._additional_context = dict(options.additional_context or {})
-        self._worker_name = worker_name
+        self._additional_context = MappingProxyType(dict(options.additional_context or {}))
+        self._layers_of = functools.cache(lambda definition: definition.layers(options.middleware))
+        self._worker = worker
         self._on_change = on_change
-        self._threads = TaskThreads(options.concurrency, worker_name)
+        self._threads = TaskThreads(options.concurrency, worker.name)
         self._running: dict[int, Attempt] = {}
         self._waiting: deque[tuple[Job, float]] = deque()
         self._cautious = False
@@ -155,23 +165,35 @@ class Crew:
         for attempt in self.running:
             attempt.handed_back = True
             del self._running[attempt.job.id]
-            self._writer.add(HandedBack(attempt.job, begun=True))
+            self._writer.add(HandedBack(attempt.job, begun=attempt.began > 0))
             logger.warning("handed back %s, which did not end", attempt.job.call_string)
 
-    def abort(self, ids: Iterable[int]) -> None:
-        """Abort those of these jobs that are here, as a user asked."""
+    def abort(self, ids: Collection[int]) -> None:
+        """Abort those of these jobs that are here, as a user asked; once each."""
         for job_id in ids:
             attempt = self._running.get(job_id)
-            if attempt is not None and not attempt.context.should_abort():
+            if attempt is not None and attempt.abort_reason is not AbortReason.USER_REQUEST:
                 logger.info("aborting %s", attempt.job.call_string)
-                attempt.abort(AbortReason.USER_REQUEST)
+                attempt.ask_to_end(AbortReason.USER_REQUEST)
+        self._give_back_asked(ids)
+
+    def _give_back_asked(self, ids: Container[int]) -> None:
+        """Hand back the jobs among these that wait: so the request ends them, see `hand_back`."""
+        asked = [job for job, _ in self._waiting if job.id in ids]
+        self._forget_waiting(ids)
+        for job in asked:
+            logger.info("aborting %s, which has not begun", job.call_string)
+            self._writer.add(HandedBack(job, begun=False))
 
     def abort_all(self) -> None:
         """Abort everything that runs, because the worker has to end."""
         for attempt in self.running:
-            attempt.abort(AbortReason.SHUTDOWN)
+            attempt.ask_to_end(AbortReason.SHUTDOWN)
 
     def close(self) -> None:
+        """Let threads end, and go of attempts that are still here: the loop may end next."""
+        for attempt in self.running:
+            attempt.abandon()
         self._threads.close()
 
     # One job after the other
@@ -192,41 +214,60 @@ class Crew:
         if definition is None:
             self._fail(job, TaskNotFound(f"no task named {job.task_name!r} is registered here"))
             return
+        try:
+            layers = self._layers_of(definition)
+        except InvalidOption as exc:  # the task was registered after the worker had started
+            self._fail(job, exc)
+            return
         context = JobContext(
             app=self._app,
-            worker_name=self._worker_name,
+            worker_name=self._worker.name,
             job=job,
             task=definition,
             start_timestamp=time.time(),
             additional_context=self._additional_context,
         )
-        attempt = Attempt(job, definition, context)
+        attempt = Attempt(job, definition, context, layers, self._worker)
         self._running[job.id] = attempt
         attempt.task = asyncio.create_task(self._run(attempt))
 
     async def _run(self, attempt: Attempt) -> None:
+        if attempt.handed_back:
+            return
+        if attempt.context.should_abort():  # asked before this first turn
+            self._leave_slot(attempt, HandedBack(attempt.job, begun=False))
+            return
         exception = await perform(attempt, self._threads)
         if not attempt.handed_back:
             self._ended(attempt, exception)
 
     def _ended(self, attempt: Attempt, exception: BaseException | None) -> None:
         ended = time.monotonic()
-        del self._running[attempt.job.id]
         self.prefetch.job_took(ended - attempt.began)
-        if exception is not None and attempt.abort_reason is AbortReason.SHUTDOWN:
-            self._writer.add(HandedBack(attempt.job, begun=True))
-            logger.info("handed back %s, which was interrupted", attempt.job.call_string)
+        if exception is None:
+            self._leave_slot(attempt, Finished(attempt.job, SUCCEEDED, attempt.began, ended))
         else:
-            ending = ending_of(
-                attempt.job,
-                exception,
-                strategy=attempt.definition.retry,
-                abort_requested=attempt.abort_reason is AbortReason.USER_REQUEST,
-                now=datetime.now(UTC),
-            )
-            self._writer.add(Finished(attempt.job, ending, attempt.began, ended))
-            if exception is not None:
-                _log_ending(attempt.job, ending, exception)
+            self._leave_slot(attempt, self._after_exception(attempt, exception, ended))
+
+    def _after_exception(self, attempt: Attempt, exception: BaseException, ended: float) -> Entry:
+        job, reason, definition = attempt.job, attempt.abort_reason, attempt.definition
+        exception = judged(exception, reason, definition.timeout)
+        ending = ending_of(
+            job,
+            exception,
+            strategy=definition.retry,
+            abort_reason=reason,
+            now=datetime.now(UTC),
+        )
+        if ending is INTERRUPTED:
+            logger.info("handed back %s, which was interrupted", job.call_string)
+            return HandedBack(job, begun=True)
+        _log_ending(job, ending, exception)
+        return Finished(job, ending, attempt.began, ended)
+
+    def _leave_slot(self, attempt: Attempt, entry: Entry) -> None:
+        del self._running[attempt.job.id]
+        self._writer.add(entry)
         self._fill_slots()
         self._on_change()
 
@@ -236,7 +277,7 @@ class Crew:
             job,
             exception,
             strategy=None,
-            abort_requested=False,
+            abort_reason=None,
             now=datetime.now(UTC),
         )
         _log_ending(job, ending, exception)

@@ -59,10 +59,20 @@ class Worker:
         self._connector = gateway.async_connector()
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
         self._loop_turned = time.monotonic()
+        self._aborts_heard: set[int] | None = None
+        for name in registry:  # raises `InvalidOption` before anything begins
+            registry[name].layers(options.middleware)
 
     def stop(self) -> None:
-        """Ask for a graceful end; asked twice, for an end now. On the worker's loop only."""
-        self._stop.request()
+        """Ask for a graceful end, from any thread. Asking again changes nothing."""
+        try:
+            self._loop.call_soon_threadsafe(self._stop_gracefully)
+        except RuntimeError:
+            pass  # the loop is closed: it has ended
+
+    def _stop_gracefully(self) -> None:
+        if not self._stop.gracefully.is_set():
+            self._stop.request()
 
     async def run(self) -> None:
         """Work until told to stop or, with ``wait=False``, until no job is ready.
@@ -70,6 +80,7 @@ class Worker:
         Cancelling stops it gracefully first. Raises `SchemaError` and `ConnectorException` while
         it starts; afterwards no failure of the database ends it.
         """
+        self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._stop = StopRequests(on_request=self._wake.set)
         self._fetch_due = 0.0
@@ -134,14 +145,13 @@ class Worker:
             registry=self._registry,
             writer=self._writer,
             options=self._options,
-            worker_name=self.name,
+            worker=self,
             on_change=self._job_ended,
         )
         self._fetcher = Fetcher(self._gateway, self._worker_id, self._options.queues)
-        loop = asyncio.get_running_loop()
 
         def abort(ids: set[int]) -> None:
-            loop.call_soon_threadsafe(self._crew.abort, ids)
+            self._loop.call_soon_threadsafe(self._crew.abort, ids)
 
         self._housekeeping = Housekeeping(
             self._connector.sync_connector(),
@@ -181,11 +191,26 @@ class Worker:
 
     async def _fetch(self, room: int) -> int:
         began = time.monotonic()
-        async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
-            claim = await self._fetcher.claim(room, known=self._crew)
+        heard = self._aborts_heard = set()
+        try:
+            async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
+                claim = await self._fetcher.claim(room, known=self._crew)
+        finally:
+            self._aborts_heard = None
         self._crew.prefetch.claim_took(time.monotonic() - began)
         self._crew.take(claim)
+        if any(job.id in heard for job in claim.jobs):
+            await self._look_for_aborts()
         return len(claim.jobs)
+
+    async def _look_for_aborts(self) -> None:
+        """Ask the database which jobs to abort: one was heard of before the claim's answer came.
+
+        Not all that is heard concerns this worker: the job may have been another one's before.
+        """
+        async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
+            requests = flows.abort_requests(self._gateway.sql, self._worker_id)
+            self._crew.abort(await self._gateway.run_async(requests))
 
     def _seconds_to_next_look(self) -> float:
         return min(self._options.fetch_job_polling_interval, self._fetcher.seconds_to_next_look)
@@ -221,13 +246,18 @@ class Worker:
     def _heard(self, notification: Notification) -> None:
         if notification.channel == listener.ABORTS:
             if notification.payload.isdecimal():
-                self._crew.abort([int(notification.payload)])
+                self._abort_heard(int(notification.payload))
         elif notification.channel == listener.SCHEDULE:
             self._fetcher.schedule_changed()
             self._look_now()
         elif self._fetcher.serves(notification.payload):
             self._fetcher.heard_of(notification.payload)
             self._look_now()
+
+    def _abort_heard(self, job_id: int) -> None:
+        self._crew.abort([job_id])
+        if self._aborts_heard is not None:
+            self._aborts_heard.add(job_id)
 
     def _job_ended(self) -> None:
         if not self._options.wait:

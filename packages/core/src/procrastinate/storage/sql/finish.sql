@@ -16,6 +16,16 @@
         set_config('idle_in_transaction_session_timeout', '10000', true)
 ) as patience
 
+-- fragment: why_aborted
+-- For the errors of a job that would go back to the queue, had nobody asked for its abortion.
+jsonb_build_object(
+    'attempt', job.attempts,
+    'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+    'type', 'procrastinate.errors.JobAborted',
+    'message', 'an abortion was asked for, so the job does not go back to the queue',
+    'traceback', ''
+)
+
 -- name: finish_jobs :many
 -- Writes the final status of jobs. The two ages say, in microseconds, how long before this
 -- statement the attempt began and ended: the worker's clock is never compared with the server's.
@@ -46,8 +56,9 @@ where job.partition = 0 and job.id = ended.id
 returning job.id
 
 -- name: retry_job :many
--- Sends one job back for another attempt. Where a job with the same queueing lock is waiting,
--- that one will do the work, and this one ends as cancelled. A null change leaves the value.
+-- Sends one job back for another attempt. Where somebody has asked for its abortion meanwhile, it
+-- ends as aborted instead. Where a job with the same queueing lock is waiting, that one will do the
+-- work, and this one ends as cancelled. A null change leaves the value.
 with plan as materialized (
     select
         coalesce(
@@ -65,19 +76,28 @@ with plan as materialized (
 ),
 retried as (
     update {schema}.procrastinate_jobs as job
-    set status = case when plan.superseded then 'cancelled' else 'todo' end
-            ::{schema}.procrastinate_job_status,
-        hold = case when not plan.superseded and plan.due > statement_timestamp()
-            then 'schedule'::{schema}.procrastinate_hold end,
+    set status = case
+            when job.abort_requested then 'aborted'
+            when plan.superseded then 'cancelled'
+            else 'todo'
+        end::{schema}.procrastinate_job_status,
+        hold = case
+            when job.abort_requested or plan.superseded then null
+            when plan.due > statement_timestamp() then 'schedule'::{schema}.procrastinate_hold
+        end,
         scheduled_at = plan.due,
-        worker_id = case when plan.superseded then job.worker_id end,
+        worker_id = case when job.abort_requested or plan.superseded then job.worker_id end,
         started_at = statement_timestamp() - %(began_us)s::bigint * interval '1 microsecond',
         finished_at = statement_timestamp() - %(ended_us)s::bigint * interval '1 microsecond',
         priority = coalesce(%(priority)s::integer, job.priority),
         queue_name = coalesce(%(queue_name)s::text, job.queue_name),
         lock = coalesce(%(lock)s::text, job.lock),
-        errors = case when %(error)s::text is null then job.errors
-            else coalesce(job.errors, '[]') || %(error)s::jsonb end
+        errors = nullif(
+            coalesce(job.errors, '[]')
+                || coalesce(%(error)s::jsonb, '[]')
+                || case when job.abort_requested then {>why_aborted} else '[]' end,
+            '[]'
+        )
     from plan
     where job.partition = 0 and job.id = %(id)s::bigint
         and job.status::text = 'doing' and job.worker_id = %(worker_id)s::bigint
@@ -96,10 +116,11 @@ from retried
 
 -- name: hand_back :many
 -- Returns claimed jobs to the queue. `begun` says for each whether its attempt had begun; one that
--- had not is given back untouched. Where a job with the same queueing lock is waiting, or comes
--- before it in this batch, that one will do the work, and this one ends as cancelled.
+-- had not is given back untouched. One whose abortion somebody has asked for ends as aborted. Where
+-- a job with the same queueing lock is waiting, or comes before it in this batch, that one will do
+-- the work, and this one ends as cancelled.
 with held as materialized (
-    select job.id, job.queueing_lock, unstarted.begun
+    select job.id, job.queueing_lock, job.abort_requested, unstarted.begun
     from unnest(%(ids)s::bigint[], %(attempts)s::integer[], %(begun)s::integer[]::boolean[])
         as unstarted(id, attempt, begun)
     cross join {>patience}
@@ -113,27 +134,33 @@ verdict as materialized (
     select
         held.id,
         held.begun,
-        held.queueing_lock is not null and (
-            exists (
-                select from {schema}.procrastinate_jobs as twin
-                where twin.queueing_lock = held.queueing_lock and twin.partition = 0
-                    and twin.status = 'todo'
-            )
-            or exists (
-                select from held as sibling
-                where sibling.queueing_lock = held.queueing_lock and sibling.id < held.id
-            )
-        ) as superseded
+        case
+            when held.abort_requested then 'aborted'
+            when held.queueing_lock is not null and (
+                exists (
+                    select from {schema}.procrastinate_jobs as twin
+                    where twin.queueing_lock = held.queueing_lock and twin.partition = 0
+                        and twin.status = 'todo'
+                )
+                or exists (
+                    select from held as sibling
+                    where sibling.queueing_lock = held.queueing_lock and sibling.id < held.id
+                        and not sibling.abort_requested
+                )
+            ) then 'cancelled'
+            else 'todo'
+        end as status
     from held
 ),
 handed_back as (
     update {schema}.procrastinate_jobs as job
-    set status = case when verdict.superseded then 'cancelled' else 'todo' end
-            ::{schema}.procrastinate_job_status,
-        worker_id = null,
+    set status = verdict.status::{schema}.procrastinate_job_status,
+        worker_id = case when verdict.status = 'aborted' then job.worker_id end,
         started_at = case when verdict.begun then job.started_at end,
-        finished_at = case when verdict.superseded then statement_timestamp() end,
-        attempts = job.attempts - case when verdict.begun then 0 else 1 end
+        finished_at = case when verdict.status <> 'todo' then statement_timestamp() end,
+        attempts = job.attempts - case when verdict.begun then 0 else 1 end,
+        errors = case when verdict.status = 'aborted'
+            then coalesce(job.errors, '[]') || {>why_aborted} else job.errors end
     from verdict
     where job.partition = 0 and job.id = verdict.id
     returning job.id, job.status, job.queue_name
