@@ -144,3 +144,71 @@ class Finishing:
         await queue.hand_back(worker, await queue.claim_one(worker), begun=True)
         job = await queue.claim_one(worker)
         assert (job.id, job.attempts) == (job_id, 2)
+
+    @pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
+    @behaviour(QUEUE)
+    async def test_jobs_to_be_aborted_do_not_go_back_to_the_queue(
+        self, queue: Queue, begun: bool
+    ) -> None:
+        """Nobody else shall begin what somebody wants to end; and the line behind it goes on."""
+        job_id = await queue.defer(lock="l")
+        behind = await queue.defer(lock="l")
+        other = await queue.defer()
+        worker = await queue.worker()
+        claimed = (await queue.claim(worker)).jobs
+        assert [job.id for job in claimed] == [job_id, other]
+        await queue.cancel(job_id, abort=True)
+        assert await queue.hand_back(worker, *claimed, begun=begun) == {job_id, other}
+        job = await queue.job(job_id)
+        assert (job.status, job.worker, job.attempts) == (Status.ABORTED, worker, int(begun))
+        assert (job.started_at is not None) is begun
+        assert job.finished_at is not None
+        assert [(each["attempt"], each["type"]) for each in job.errors] == [
+            (1, "procrastinate.errors.JobAborted")
+        ]
+        assert sorted(job.errors[0]) == ["at", "attempt", "message", "traceback", "type"]
+        assert datetime.fromisoformat(job.errors[0]["at"]) == job.finished_at
+        assert await queue.statuses() == {job_id: "aborted", behind: "todo", other: "todo"}
+        assert await queue.claimed_ids(worker) == [behind, other]
+
+    @pytest.mark.parametrize("problem", [None, error("x")], ids=["no error", "an error"])
+    @behaviour(QUEUE)
+    async def test_jobs_to_be_aborted_are_not_retried(
+        self, queue: Queue, problem: dict[str, object] | None
+    ) -> None:
+        """The failed attempt's error stays, and the reason why it was the last comes after it."""
+        job_id = await queue.defer(queueing_lock="q")
+        worker = await queue.worker()
+        claimed = await queue.claim_one(worker)
+        await queue.cancel(job_id, abort=True)
+        twin = await queue.defer(queueing_lock="q")
+        assert await queue.retry(worker, claimed, problem, retry_in={"hours": 1}) == {job_id}
+        job = await queue.job(job_id)
+        assert (job.status, job.worker, job.attempts) == (Status.ABORTED, worker, 1)
+        assert job.errors[:-1] == ([] if problem is None else [problem])
+        assert job.errors[-1]["type"] == "procrastinate.errors.JobAborted"
+        assert await queue.statuses() == {job_id: "aborted", twin: "todo"}
+
+    @behaviour(QUEUE)
+    async def test_a_job_to_be_aborted_is_in_the_way_of_no_twin(self, queue: Queue) -> None:
+        """Of two with one queueing lock that are handed back together, the other one waits."""
+        first = await queue.defer(queueing_lock="q")
+        worker = await queue.worker()
+        one = await queue.claim_one(worker)
+        second = await queue.defer(queueing_lock="q")
+        two = await queue.claim_one(worker)
+        await queue.cancel(first, abort=True)
+        assert await queue.hand_back(worker, one, two) == {first, second}
+        assert await queue.statuses() == {first: "aborted", second: "todo"}
+
+    @behaviour(QUEUE)
+    async def test_a_job_retried_by_hand_has_nothing_asked_of_it(self, queue: Queue) -> None:
+        """Who retries an aborted job by hand wants it to run, and to be handed back again."""
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        claimed = await queue.claim_one(worker)
+        await queue.cancel(job_id, abort=True)
+        await queue.hand_back(worker, claimed)
+        await queue.retry_by_hand(job_id)
+        await queue.hand_back(worker, await queue.claim_one(worker))
+        assert await queue.statuses() == {job_id: "todo"}
