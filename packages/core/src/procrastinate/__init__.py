@@ -28,12 +28,21 @@ from procrastinate.errors import (
     SyncConnectorConfigurationError,
     TaskAlreadyRegistered,
     TaskNotFound,
+    TaskTimeout,
     UnboundTaskError,
     UniqueViolation,
 )
 from procrastinate.model.job import Job, Status
+from procrastinate.model.outcome import AbortReason
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
-from procrastinate.worker.context import JobContext
+from procrastinate.worker.context import (
+    AsyncCallNext,
+    AsyncMiddleware,
+    CallNext,
+    JobContext,
+    Middleware,
+    RunningWorker,
+)
 
 if TYPE_CHECKING:
     from procrastinate_aiopg import AiopgConnector as AiopgConnector
@@ -43,11 +52,15 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "AbortReason",
     "AlreadyEnqueued",
     "App",
     "AppNotOpen",
+    "AsyncCallNext",
+    "AsyncMiddleware",
     "BaseRetryStrategy",
     "Blueprint",
+    "CallNext",
     "ConfigurationError",
     "ConnectorException",
     "ConnectorNotInstalled",
@@ -59,13 +72,16 @@ __all__ = [
     "JobContext",
     "JobNotFound",
     "LoadFromPathError",
+    "Middleware",
     "ProcrastinateException",
     "RetryDecision",
     "RetryStrategy",
+    "RunningWorker",
     "Status",
     "SyncConnectorConfigurationError",
     "TaskAlreadyRegistered",
     "TaskNotFound",
+    "TaskTimeout",
     "UnboundTaskError",
     "UniqueViolation",
     "connectors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -37,11 +38,28 @@ def patient(context: procrastinate.JobContext) -> None:
     raise procrastinate.JobAborted
 
 
+@app.task(name="hour", pass_context=True, retry=True)
+def hour(context: procrastinate.JobContext) -> None:
+    print("began", flush=True)
+    deadline = time.monotonic() + 3600
+    while time.monotonic() < deadline:
+        if context.should_abort():
+            raise procrastinate.JobAborted
+        time.sleep(0.02)
+
+
+@app.task(name="hour_async", retry=True)
+async def hour_async() -> None:
+    print("began", flush=True)
+    await asyncio.sleep(3600)
+
+
 @app.task(name="suicide")
 def suicide() -> None:
     os._exit(9)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING)
-    app.run_worker(**json.loads(sys.argv[2]))
+    options = json.loads(sys.argv[2])
+    logging.basicConfig(level=options.pop("log_level", "WARNING"))
+    app.run_worker(**options)

@@ -3,42 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import procrastinate
 from procrastinate import Status
-
-APP = Path(__file__).with_name("crash_app.py")
-
-
-@pytest.fixture
-def start(dsn: str) -> Any:
-    started: list[subprocess.Popen[str]] = []
-
-    def run(**options: Any) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, str(APP), dsn, json.dumps(options)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
