@@ -20,6 +20,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from procrastinate.errors import InvalidOption
+from procrastinate.model import limits
 from procrastinate.model.job import NewJob
 
 #: Ticks that are deferred in one statement at the most.
@@ -28,8 +29,6 @@ TICKS_AT_ONCE = 1_000
 COUNTED = 1_000
 
 _MICROSECOND = timedelta(microseconds=1)
-#: Longer than the 50 years after which cronsim says that there is no further tick.
-_EVER = timedelta(days=366 * 60)
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 
 Key: TypeAlias = tuple[str, str]  # the name of a task, and the periodic_id
@@ -120,8 +119,11 @@ def _minutes(schedule: Schedule, after: datetime) -> Iterator[datetime]:
 
 
 def next_tick(schedule: Schedule, after: datetime) -> datetime | None:
-    """Return the first tick later than ``after``, or None where none will come."""
-    return next(ticks(schedule, after, after + _EVER), None)
+    """Return the first tick later than ``after``, or None where none comes within 50 years."""
+    try:
+        return next(ticks(schedule, after, limits.LATEST), None)
+    except OverflowError:  # after the year 9999
+        return None
 
 
 @dataclass(frozen=True)
