@@ -30,7 +30,9 @@ from procrastinate.model import limits
 from procrastinate.model.options import WorkerOptions, renamed, worker_options
 
 if TYPE_CHECKING:
+    from procrastinate.drive import Flow
     from procrastinate.model.periodic import Periodic
+    from procrastinate.storage.periodic import Settled
     from procrastinate.worker.worker import Worker
 
 Args = ParamSpec("Args")
@@ -290,11 +292,16 @@ class App(Blueprint):
         )
 
     def _periodics_to_defer(self) -> list[Periodic]:
-        """What `procrastinate.storage.periodic.defer_due` takes: the schedules, with their jobs."""
         return [
             periodics.for_worker(each, self._gateway.connector, self.periodic_defaults)
             for each in self._periodics
         ]
+
+    def _defer_due_flow(self) -> Flow[list[Settled]]:
+        """Return a flow that defers, by the server's clock, what workers would have by now."""
+        from procrastinate.storage.periodic import defer_due
+
+        return defer_due(self._gateway.sql, self._periodics_to_defer())
 
 
 class _Opened:
