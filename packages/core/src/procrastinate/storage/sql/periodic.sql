@@ -123,6 +123,13 @@ inserted as (
         where queueing_lock is not null and status = 'todo' do nothing
     returning job.id, job.queue_name
 ),
+-- (IN is hashed; a join on the ids was a nested loop: 1.4 s for 1,000 ticks.)
+told as materialized (
+    select
+        claimed.place, claimed.task_name, claimed.periodic_id, claimed.tick,
+        case when claimed.id in (select inserted.id from inserted) then claimed.id end as job_id
+    from claimed
+),
 settled as (
     update {schema}.procrastinate_periodic as periodic
     set done_until = latest.done_until,
@@ -131,13 +138,12 @@ settled as (
         seen_at = statement_timestamp()
     from (
         select
-            claimed.task_name, claimed.periodic_id,
-            max(claimed.tick) as done_until,
-            max(claimed.tick) filter (where inserted.id is not null) as last_tick,
-            max(inserted.id) as job_id
-        from claimed
-        left join inserted on inserted.id = claimed.id
-        group by claimed.task_name, claimed.periodic_id
+            told.task_name, told.periodic_id,
+            max(told.tick) as done_until,
+            max(told.tick) filter (where told.job_id is not null) as last_tick,
+            max(told.job_id) as job_id
+        from told
+        group by told.task_name, told.periodic_id
     ) as latest
     where periodic.task_name = latest.task_name and periodic.periodic_id = latest.periodic_id
         and periodic.partition = 0
@@ -148,14 +154,13 @@ woken as materialized (
     group by inserted.queue_name
 )
 select
-    claimed.place is not null,
-    inserted.id,
+    told.place is not null,
+    told.job_id,
     periodic.done_until,
     statement_timestamp(),
     (select count(*) from woken)::integer
 from due
-left join claimed on claimed.place = due.place
-left join inserted on inserted.id = claimed.id
+left join told on told.place = due.place
 left join {schema}.procrastinate_periodic as periodic
     on periodic.task_name = due.task_name and periodic.periodic_id = due.periodic_id
         and periodic.partition = 0
