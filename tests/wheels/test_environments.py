@@ -7,7 +7,7 @@ import json
 import pytest
 from environments import PACKAGES, Environment
 
-CORE = {"procrastinate", "click", "rich", "markdown-it-py", "mdurl", "pygments"}
+CORE = {"procrastinate", "click", "cronsim", "rich", "markdown-it-py", "mdurl", "pygments"}
 PSYCOPG2 = {"procrastinate-psycopg2", "psycopg2-binary"}
 AIOPG = {"procrastinate-aiopg", "aiopg", "async-timeout"}
 

@@ -24,7 +24,7 @@ FOLDERS = {
 
 #: What each package brings along.
 NEEDS = {
-    "procrastinate": {"click", "rich"},
+    "procrastinate": {"click", "cronsim", "rich", "tzdata"},  # tzdata on Windows only
     "procrastinate-psycopg2": {"procrastinate", "psycopg2-binary"},
     "procrastinate-aiopg": {"procrastinate", "procrastinate-psycopg2", "aiopg"},
     "procrastinate-sqlalchemy": {"procrastinate", "procrastinate-psycopg2", "sqlalchemy"},
@@ -94,7 +94,7 @@ def test_a_wheel_needs_python_311_and_only_what_it_uses(dist: Path, package: str
 
 
 def split_requirement(line: str) -> tuple[str, str]:
-    end = next((index for index, char in enumerate(line) if char in "<>=~! "), len(line))
+    end = next((index for index, char in enumerate(line) if char in "<>=~!; "), len(line))
     return line[:end], line[end:].strip()
 
 

@@ -45,7 +45,7 @@ def test_nothing_is_tested_that_was_not_declared() -> None:
     assert topics(Tiny()) == {
         *("opening", "values", "results", "errors", "sessions", "losses", "threads", "forks"),
         *("schema", "queue_defer", "queue_claim", "queue_locks", "queue_finish"),
-        *("queue_recovery", "queue_by_hand"),
+        *("queue_recovery", "queue_by_hand", "queue_periodic"),
     }
 
 
@@ -57,7 +57,7 @@ def test_type_of_the_connector_decides() -> None:
     """The in-memory connector listens, and runs no SQL."""
     assert topics(InMemory()) == {
         *("opening", "listening", "queue_defer", "queue_claim", "queue_locks", "queue_finish"),
-        *("queue_recovery", "queue_by_hand"),
+        *("queue_recovery", "queue_by_hand", "queue_periodic"),
     }
 
 

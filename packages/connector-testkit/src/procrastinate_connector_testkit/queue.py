@@ -46,7 +46,7 @@ class Queue:
     async def empty(self) -> None:
         tables = ", ".join(
             self.statements.render("{schema}.") + f"procrastinate_{name}"
-            for name in ("jobs", "locks", "workers")
+            for name in ("jobs", "locks", "workers", "periodic")
         )
         await self.db.sql(f"truncate {tables}")
 

@@ -26,6 +26,7 @@ from procrastinate_connector_testkit.behaviours import (
     queue_defer,
     queue_finish,
     queue_locks,
+    queue_periodic,
     queue_recovery,
     results,
     schema,
@@ -139,6 +140,7 @@ _QUEUE: tuple[type, ...] = (
     queue_locks.Locks,
     queue_finish.Finishing,
     queue_recovery.Recovery,
+    queue_periodic.Periodics,
     queue_by_hand.ByHand,
 )
 #: Those that run any SQL.

@@ -207,6 +207,8 @@ FORBIDDEN = [
     "SELECT * FROM {workers}",
     "INSERT INTO {workers} (name) VALUES ('intruder')",
     "SELECT * FROM {locks}",
+    "SELECT * FROM {periodic}",
+    "UPDATE {periodic} SET done_until = now()",
     "DELETE FROM {locks}",
     "DELETE FROM {migrations}",
     "SELECT setval('{jobs_id_seq}', 1)",
@@ -217,7 +219,7 @@ def test_the_enqueue_only_role_can_do_nothing_else(place: Place):
     """Every other statement is refused; all are tried, and those that pass are told."""
     tables = {
         name: place.table(name)
-        for name in ("jobs", "workers", "locks", "migrations", "jobs_id_seq")
+        for name in ("jobs", "workers", "locks", "periodic", "migrations", "jobs_id_seq")
     }
     passed = []
     for sql in FORBIDDEN:
@@ -299,6 +301,25 @@ async def test_the_worker_role_runs_what_the_enqueue_only_role_defers(
         await until(lambda: statuses(place) == {"succeeded": 7})
     assert place.query(f"SELECT count(*) FROM {place.table('locks')}") == [(0,)]
     assert place.query(f"SELECT count(*) FROM {place.table('workers')}") == [(0,)]
+
+
+async def test_the_worker_role_defers_periodic_tasks(
+    place: Place, at_work: Callable[..., Any], until: Callable[..., Any]
+):
+    """Also of a schedule that was not at work for more than a day."""
+    app = worker_app(place)
+    app.periodic(cron="* * * * * *", task_kwargs={"a": 1}, queueing_lock="once")(
+        app.task(name="second")(lambda timestamp, a: None)
+    )
+    place.query(
+        f"INSERT INTO {place.table('periodic')} (task_name, periodic_id, done_until, seen_at)"
+        " VALUES ('second', '', now(), now() - interval '2 days')"
+    )
+    async with at_work(app):
+        await until(lambda: statuses(place).get("succeeded", 0) >= 2)
+    assert place.query(
+        f"SELECT last_tick > now() - interval '1 minute' FROM {place.table('periodic')}"
+    ) == [(True,)]
 
 
 async def test_the_worker_role_recovers_the_jobs_of_a_dead_worker(

@@ -57,6 +57,9 @@ THEIRS = f"""
         case n when 0 then 'long' else 'lock ' || n end, 'queueing lock ' || n
     from generate_series(0, {RUNNING} - 1) as n;
 
+    insert into procrastinate_periodic (task_name, periodic_id, done_until)
+    select 'task', id, '2025-12-31' from unnest('{{a, b}}'::text[]) as id;
+
     insert into procrastinate_locks (lock, job_id)
     select lock, id from procrastinate_jobs where status = 'doing';
 
@@ -115,6 +118,15 @@ ENDED = {
     "ended_us": ONES,
     "errors": ["{}"] * LIMIT,
 }
+SCHEDULES = {"task_names": ["task", "task"], "periodic_ids": ["a", "b"]}
+TICKS = {
+    "ticks": ["2026-01-01T00:00:00+00:00", "2026-01-01T00:01:00+00:00"],
+    "queue_names": ["default"] * 2,
+    "priorities": [0] * 2,
+    "locks": ["long"] * 2,
+    "queueing_locks": ["queueing lock", None],
+    "args": ["{}"] * 2,
+}
 LINES = {"locks": ["long", "lock 1", "lock 2"]}
 
 CASES = [
@@ -151,6 +163,9 @@ CASES = [
     Case("held_jobs", {DOING_INDEX}, RUNNING, {"worker_id": 1}),
     Case("prune_workers", {DOING_INDEX}, RUNNING, {"timeout_us": -HOUR_US}),
     Case("get_job", {KEY}, 1, {"id": FIRST}),
+    # The jobs are inserted; a twin that waits is found by inserting, too.
+    Case("look_at_periodics", set(), 0, SCHEDULES),
+    Case("defer_ticks", set(), 0, SCHEDULES | TICKS),
 ]
 
 
@@ -163,7 +178,7 @@ def connection(request: pytest.FixtureRequest, procrastinate_server: Any) -> Ite
         connection = psycopg2.connect(dsn)
         connection.autocommit = True
         with connection.cursor() as cursor:
-            for table in ("jobs", "locks", "workers"):
+            for table in ("jobs", "locks", "workers", "periodic"):
                 cursor.execute(f"alter table procrastinate_{table} set (autovacuum_enabled = off)")
             for step in STATISTICS[request.param]:
                 cursor.execute(step)

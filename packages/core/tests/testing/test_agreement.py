@@ -28,12 +28,13 @@ from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException, ProcrastinateException
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import Ending
+from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_from
 from procrastinate.model.retry import RetryDecision
-from procrastinate.storage import claim, defer, finish, jobs, workers
+from procrastinate.storage import claim, defer, finish, jobs, periodic, workers
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
 from procrastinate.testing.store import STATEMENTS
-from procrastinate.testing.values import JobRow
+from procrastinate.testing.values import JobRow, PeriodicRow
 from procrastinate_psycopg2 import Psycopg2Connector
 
 SEEDS = [1, 2, 3, 4, 5, 6]
@@ -47,6 +48,11 @@ HOUR = timedelta(hours=1)
 HOUR_US = 3_600_000_000
 SOON_US = 50_000_000  # within the minute that is announced, and after the end of the test
 ARGUMENTS = ['{"x":1.50,"bb":1,"a":[null,true]}', '{"x":1e20}', '{"é":"\\n"}', "{}"]
+
+PERIODICS = [
+    Periodic("t1", name, schedule_from("* * * * *", "UTC"), HOUR, lambda tick: NewJob("t1"))
+    for name in ("", "p", "q")
+]
 
 sql = Statements()
 
@@ -169,7 +175,7 @@ class Sides:
 
     def reset(self) -> None:
         tables = "procrastinate_jobs, procrastinate_locks, procrastinate_workers"
-        self.select(f"truncate {tables} restart identity")
+        self.select(f"truncate {tables}, procrastinate_periodic restart identity")
         self.memory.reset()
 
     def align(self) -> None:
@@ -215,6 +221,9 @@ class Sides:
             "workers": self.select(
                 "select id, name, started_at, last_heartbeat from procrastinate_workers order by id"
             ),
+            "periodics": self.select(
+                f"select {', '.join(_PERIODIC_COLUMNS)} from procrastinate_periodic order by 1, 2"
+            ),
         }
 
     def _in_memory(self, flow: Flow[Any]) -> Outcome:
@@ -233,6 +242,9 @@ class Sides:
             "jobs": [_job_tuple(row) for row in self.store.job_rows()],
             "locks": sorted(tables.locks.committed.values()),
             "workers": [tuple(asdict(row).values()) for _, row in workers_by_id],
+            "periodics": [
+                tuple(asdict(row).values()) for _, row in sorted(tables.periodics.committed.items())
+            ],
         }
 
     def _run(self, flow: Flow[Any], executor: Executor, connection: Any) -> tuple[Any, Any]:
@@ -250,6 +262,7 @@ class Sides:
         return sorted(value, key=repr) if _is_unordered(value) else value, None
 
 
+_PERIODIC_COLUMNS = [each.name for each in fields(PeriodicRow)]
 _JOB_COLUMNS = [each.name for each in fields(JobRow)]
 
 
@@ -288,6 +301,8 @@ WEIGHTS = {
     "look_at_jobs": 2,
     "count": 1,
     "delete_old": 1,
+    "look_at_periodics": 1,
+    "defer_ticks": 3,
 }
 
 Make = Callable[[], Flow[Any]]
@@ -498,3 +513,24 @@ class Player:
     def delete_old(self) -> Make:
         statuses, queue = [Status.SUCCEEDED, Status.CANCELLED], self.maybe("a")
         return lambda: jobs.delete_old_jobs(sql, statuses, age_us=-1_000_000, queue=queue)
+
+    def look_at_periodics(self) -> Make:
+        some = self.random.sample(PERIODICS, 2)
+        return lambda: periodic.look(sql, Timetable(some))
+
+    def defer_ticks(self) -> Make:
+        """Of now, of the past and of the future, with and without jobs."""
+        now = self.sides.memory.clock.now()
+        ago = timedelta(microseconds=1)
+        moments = [now - HOUR, now - ago, now, now, now + HOUR]
+        keys = self.random.sample(PERIODICS, 2)
+        due = [
+            DueTick(self.random.choice(keys), tick, self.maybe(self.new(), self.new()))
+            for tick in sorted(self.random.sample(moments, 3))
+        ]
+        due = [each for each in due if each.job is None or each.job.schedule_in_us is None]
+        return lambda: self._settled(due or [DueTick(keys[0], now, None)])
+
+    def _settled(self, due: list[DueTick]) -> Flow[list[Any]]:
+        result = yield from periodic.defer_ticks(sql, Timetable(PERIODICS), due)
+        return [(each.outcome, each.job_id) for each in result.settled]

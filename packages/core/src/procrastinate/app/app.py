@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Unpack, overload
 
 from procrastinate import connectors
+from procrastinate.app import periodic as periodics
 from procrastinate.app.blueprint import Blueprint
 from procrastinate.app.deferring import (
     _UNSET,
@@ -29,6 +30,9 @@ from procrastinate.model import limits
 from procrastinate.model.options import WorkerOptions, renamed, worker_options
 
 if TYPE_CHECKING:
+    from procrastinate.drive import Flow
+    from procrastinate.model.periodic import Periodic
+    from procrastinate.storage.periodic import Settled
     from procrastinate.worker.worker import Worker
 
 Args = ParamSpec("Args")
@@ -39,7 +43,8 @@ class App(Blueprint):
 
     ``connector`` is a connector, the name of one (``"psycopg2"``) or a URL
     (``"aiopg://user@host/database"``). ``import_paths`` names the modules that define tasks; a
-    worker imports them before it starts. ``worker_defaults`` are options for `run_worker`.
+    worker imports them before it starts. ``worker_defaults`` are options for `run_worker`, and
+    ``periodic_defaults`` those for all periodic tasks: ``{"max_delay": seconds}``.
 
     Raises `InvalidOption` for a value that cannot be, `ConnectorNotInstalled` for a connector's
     name or URL that no package provides, and `ConfigurationError` for a malformed URL.
@@ -51,11 +56,13 @@ class App(Blueprint):
         connector: Connector | str,
         import_paths: Iterable[str] | None = None,
         worker_defaults: Mapping[str, Any] | None = None,
+        periodic_defaults: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self._gateway = Gateway(connectors.resolve(connector))
         self.import_paths = _paths(import_paths)
         self.worker_defaults = _worker_defaults(worker_defaults)
+        self.periodic_defaults = periodics.periodic_defaults(periodic_defaults)
 
     @classmethod
     def from_path(cls, path: str) -> App:
@@ -214,16 +221,18 @@ class App(Blueprint):
     def with_connector(self, connector: Connector | str) -> App:
         """Return another app on the same tasks, with another connector.
 
-        A task registered on either is known to both, before or after this call. Deferring
-        through an app always uses that app's connector. Each is opened and closed by itself.
-        Raises as `App` does for its connector.
+        A task or schedule registered on either is known to both, before or after this call.
+        Deferring through an app always uses that app's connector. Each is opened and closed by
+        itself. Raises as `App` does for its connector.
         """
         other = App(
             connector=connector,
             import_paths=self.import_paths,
             worker_defaults=self.worker_defaults,
+            periodic_defaults=self.periodic_defaults,
         )
         other._registry = self._registry
+        other._periodics = self._periodics
         return other
 
     def replace_connector(self, connector: Connector | str) -> AbstractContextManager[App]:
@@ -274,7 +283,25 @@ class App(Blueprint):
         from procrastinate.worker.worker import Worker
 
         self.perform_import_paths()
-        return Worker(app=self, gateway=self._gateway, registry=self._registry, options=options)
+        return Worker(
+            app=self,
+            gateway=self._gateway,
+            registry=self._registry,
+            options=options,
+            periodics=self._periodics_to_defer(),
+        )
+
+    def _periodics_to_defer(self) -> list[Periodic]:
+        return [
+            periodics.for_worker(each, self._gateway.connector, self.periodic_defaults)
+            for each in self._periodics
+        ]
+
+    def _defer_due_flow(self) -> Flow[list[Settled]]:
+        """Return a flow that defers, by the server's clock, what workers would have by now."""
+        from procrastinate.storage.periodic import defer_due
+
+        return defer_due(self._gateway.sql, self._periodics_to_defer())
 
 
 class _Opened:

@@ -6,10 +6,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
+from procrastinate.app.periodic import (
+    PeriodicOptions,
+    PeriodicRegistry,
+    periodic_task,
+    task_to_repeat,
+)
 from procrastinate.app.task import Task
-from procrastinate.errors import InvalidOption, UnboundTaskError
+from procrastinate.errors import ConfigurationError, InvalidOption, UnboundTaskError
 from procrastinate.gateway import Gateway
 from procrastinate.model import limits
 from procrastinate.model.middleware import middlewares
@@ -19,6 +25,7 @@ from procrastinate.worker.context import AsyncMiddleware, JobContext, Middleware
 
 P = ParamSpec("P")
 R = TypeVar("R")
+AnyTask = TypeVar("AnyTask", bound=Task[..., ..., Any])
 
 Retry = bool | int | BaseRetryStrategy
 SomeMiddleware = (
@@ -31,6 +38,7 @@ class Blueprint:
 
     def __init__(self) -> None:
         self._registry = TaskRegistry()
+        self._periodics = PeriodicRegistry()
         self._taken_up_by: tuple[Blueprint, str] | None = None
 
     @property
@@ -119,6 +127,59 @@ class Blueprint:
 
         return register if func is None else register(func)
 
+    def periodic(
+        self,
+        *,
+        cron: str,
+        periodic_id: str = "",
+        timezone: str = "UTC",
+        max_delay: float | None = None,
+        **options: Unpack[PeriodicOptions],
+    ) -> Callable[[AnyTask], AnyTask]:
+        """Let workers defer a task on a schedule, once per tick; stands above ``@task``.
+
+        ``cron`` has five fields, or six with the seconds first, and is read in ``timezone``.
+        The task gets ``timestamp``, the tick in seconds since the epoch, as an int. Several
+        schedules of one task need a ``periodic_id`` each. Ticks that were missed are made up for
+        when they are not older than ``max_delay`` seconds (by default ``periodic_defaults`` of the
+        app, else 600). The other options are those of `Task.configure` that concern every job:
+        ``queue, priority, lock, queueing_lock, task_kwargs``. Raises `InvalidOption`,
+        `InvalidArguments` for a task that cannot be called so, and `TaskNotFound`.
+        """
+
+        def register(task: AnyTask) -> AnyTask:
+            self._add_periodic(task, cron, periodic_id, timezone, max_delay, options)
+            return task
+
+        return register
+
+    def _add_periodic(
+        self,
+        task: Any,
+        cron: str,
+        periodic_id: str,
+        timezone: str,
+        max_delay: float | None,
+        options: Any,
+    ) -> None:
+        if not isinstance(task, Task):
+            raise InvalidOption(f"@periodic stands above @task, and not above {task!r}")
+        if self._taken_up_by is not None:
+            raise ConfigurationError(
+                f"the task {task.name} becomes periodic after an app has taken up its blueprint,"
+                " and would never be deferred: call add_tasks_from later"
+            )
+        self._periodics.add(
+            periodic_task(
+                task_to_repeat(self._registry, task.name),
+                cron=cron,
+                periodic_id=periodic_id,
+                timezone=timezone,
+                max_delay=max_delay,
+                options=options,
+            )
+        )
+
     def add_task_alias(self, task: Task[..., ..., Any], alias: str) -> None:
         """Let a registered task be found under one more name, for jobs deferred under it.
 
@@ -127,13 +188,14 @@ class Blueprint:
         self._registry.add_alias(self.name_of(task.definition), alias)
 
     def add_tasks_from(self, blueprint: Blueprint, *, namespace: str) -> None:
-        """Take up a blueprint's tasks as ``namespace:name``, all or none.
+        """Take up a blueprint's tasks as ``namespace:name``, all or none, with their schedules.
 
         From then on the blueprint's own task objects defer through this app; when several apps
         take one blueprint up, through the first. Raises `TaskAlreadyRegistered`, and
         `InvalidOption` for a name that becomes too long.
         """
         self._registry.add_all(blueprint._registry, namespace=namespace)
+        self._periodics.add_all(blueprint._periodics, namespace=namespace, tasks=self._registry)
         if blueprint._taken_up_by is None:
             blueprint._taken_up_by = (self, namespace)
 

@@ -94,6 +94,18 @@ create table {schema}.procrastinate_workers (
 
 alter sequence {schema}.procrastinate_workers_id_seq owned by {schema}.procrastinate_workers.id;
 
+-- Which ticks of a schedule are settled: those up to done_until are deferred, or given up.
+create table {schema}.procrastinate_periodic (
+    task_name varchar(128) not null,
+    periodic_id varchar(128) not null,
+    partition smallint not null default 0,
+    done_until timestamptz not null,
+    last_tick timestamptz,  -- of the latest job, with the next column
+    job_id bigint,
+    seen_at timestamptz not null default statement_timestamp(),  -- by code that has it, to the day
+    constraint procrastinate_periodic_pkey primary key (task_name, periodic_id, partition)
+);
+
 -- Which migrations the database has. Code written for schema version V fits the database when
 -- no version below or equal to V is missing and no row's compatible_from lies above V.
 create table {schema}.procrastinate_migrations (

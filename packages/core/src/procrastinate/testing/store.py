@@ -24,6 +24,7 @@ from procrastinate.storage.statements import Statements
 from procrastinate.testing import (
     claim_statements,
     job_statements,
+    periodic_statements,
     queue_statements,
     worker_statements,
 )
@@ -40,6 +41,7 @@ STATEMENTS = {
     **queue_statements.STATEMENTS,
     **claim_statements.STATEMENTS,
     **job_statements.STATEMENTS,
+    **periodic_statements.STATEMENTS,
     **worker_statements.STATEMENTS,
 }
 

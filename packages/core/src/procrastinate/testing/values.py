@@ -60,6 +60,18 @@ class WorkerRow:
     last_heartbeat: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class PeriodicRow:
+    """A row of procrastinate_periodic."""
+
+    task_name: str
+    periodic_id: str
+    done_until: datetime
+    seen_at: datetime
+    last_tick: datetime | None = None
+    job_id: int | None = None
+
+
 def job_columns(job: JobRow) -> Row:
     """Return what the SQL fragment of the same name selects."""
     return (

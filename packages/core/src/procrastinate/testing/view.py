@@ -8,7 +8,7 @@ from datetime import datetime
 from procrastinate.connector import Notification
 from procrastinate.model.job import Status
 from procrastinate.testing.tables import Blocked, Tables, Transaction
-from procrastinate.testing.values import JobRow, WorkerRow
+from procrastinate.testing.values import JobRow, PeriodicRow, WorkerRow
 
 
 class View:
@@ -117,3 +117,25 @@ class View:
 
     def delete_worker(self, worker_id: int) -> None:
         self._undo.append(self._tables.workers.write(worker_id, None, self.transaction))
+
+    # periodic tasks
+
+    def periodic(self, task_name: str, periodic_id: str) -> PeriodicRow | None:
+        return self._tables.periodics.get((task_name, periodic_id), self.transaction)
+
+    def settled_periodic(self, task_name: str, periodic_id: str) -> PeriodicRow | None:
+        """Return a schedule's row, once no other transaction has changed it without an end."""
+        other = self._tables.periodics.other_owner((task_name, periodic_id), self.transaction)
+        if other is not None:
+            raise Blocked(other)
+        return self.periodic(task_name, periodic_id)
+
+    def is_locked_periodic(self, task_name: str, periodic_id: str) -> bool:
+        """Whether another transaction has a schedule's row pending: SKIP LOCKED leaves it out."""
+        key = (task_name, periodic_id)
+        return self._tables.periodics.other_owner(key, self.transaction) is not None
+
+    def write_periodic(self, row: PeriodicRow) -> PeriodicRow:
+        key = (row.task_name, row.periodic_id)
+        self._undo.append(self._tables.periodics.write(key, row, self.transaction))
+        return row

@@ -4,8 +4,8 @@ Rules
 
 1. One fetch loop for all slots. It claims as many jobs as there are slots free, and some ahead
    while jobs are short (`procrastinate.model.prefetch`).
-2. Connections: one to fetch, one to write, one to listen, and one for housekeeping, whatever the
-   concurrency.
+2. Connections: one to fetch, one to write, one to listen, one for housekeeping, and one for
+   periodic tasks where there are any, whatever the concurrency.
 3. Nothing but a request to stop ends the loop. While the database is away, running jobs run on,
    their endings wait, and the loop tries again.
 4. The end, in this order: fetch no more; hand back what waits; let running jobs end, or abort them
@@ -20,18 +20,22 @@ import math
 import os
 import socket
 import time
+from collections.abc import Sequence
 
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway, in_thread
 from procrastinate.model.options import WorkerOptions
+from procrastinate.model.periodic import Periodic
 from procrastinate.model.task import TaskRegistry
 from procrastinate.storage import workers as flows
+from procrastinate.storage.periodic import defer_due
 from procrastinate.storage.schema import check_schema
 from procrastinate.worker import listener
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.context import RunningApp
 from procrastinate.worker.crew import Crew
+from procrastinate.worker.deferrer import Deferrer, log_settled
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.housekeeping import Housekeeping
 from procrastinate.worker.stopping import StopRequests
@@ -50,12 +54,19 @@ class Worker:
     """Runs the jobs of one app until it is told to stop; made by ``App.run_worker``."""
 
     def __init__(
-        self, *, app: RunningApp, gateway: Gateway, registry: TaskRegistry, options: WorkerOptions
+        self,
+        *,
+        app: RunningApp,
+        gateway: Gateway,
+        registry: TaskRegistry,
+        options: WorkerOptions,
+        periodics: Sequence[Periodic] = (),
     ) -> None:
         self._app = app
         self._gateway = gateway
         self._registry = registry
         self._options = options
+        self._periodics = periodics
         self._connector = gateway.async_connector()
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
         self._loop_turned = time.monotonic()
@@ -121,7 +132,9 @@ class Worker:
             helpers.append(asyncio.create_task(self._listen(self._connector)))
         self._housekeeping.start()
         try:
+            await self._start_deferring()
             await self._fetch_until_stopped()
+            self._deferrer.defer_no_more()
             await self._finish_what_runs()
         finally:
             await self._leave(helpers)
@@ -162,6 +175,29 @@ class Worker:
             on_aborts=abort,
             seconds_since_loop_turned=lambda: time.monotonic() - self._loop_turned,
         )
+
+        self._deferrer = Deferrer(
+            self._connector.sync_connector(),
+            self._gateway.sql,
+            self._periodics,
+            worker_name=self.name,
+        )
+
+    # Periodic tasks
+
+    async def _start_deferring(self) -> None:
+        """Let the deferrer begin; a worker that does not wait defers what is due now, once."""
+        if self._options.wait:
+            self._deferrer.start()
+            return
+        try:
+            async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
+                log_settled(
+                    await self._gateway.run_async(defer_due(self._gateway.sql, self._periodics))
+                )
+        except (ConnectorException, TimeoutError) as exc:
+            reason = str(exc) or "the database does not answer"
+            logger.warning("periodic tasks could not be deferred: %s", reason)
 
     # Fetching
 
@@ -306,6 +342,7 @@ class Worker:
             helper.cancel()
         await asyncio.gather(*helpers, return_exceptions=True)
         self._crew.close()
+        await in_thread(self._deferrer.stop)
         await in_thread(self._housekeeping.stop)
         try:
             async with asyncio.timeout(LAST_CALL_MAY_TAKE):

@@ -1,0 +1,211 @@
+"""Cron schedules: which moments they name, which of these are due, and which are too old.
+
+Rules
+
+1. A tick is a moment that a cron expression names in its time zone, here always in UTC. The
+   expression is evaluated by `cronsim`, which does what Debian's cron does when clocks change.
+   Seconds are added here: six fields are the ticks of the last five, times the first. So an
+   expression with seconds meets a change of clocks as the same one without them does.
+2. Ticks up to a schedule's ``done_until`` are settled: deferred, or given up. It is the database's
+   to say, and it only moves on.
+3. A tick that is older than ``max_delay`` when it is found is given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from itertools import islice
+from typing import Any, TypeAlias
+
+from procrastinate.errors import InvalidOption
+from procrastinate.model import limits
+from procrastinate.model.job import NewJob
+
+#: Ticks that are deferred in one statement at the most.
+TICKS_AT_ONCE = 1_000
+#: Ticks that are counted at the most when they are given up: a year of seconds would take long.
+COUNTED = 1_000
+
+_MICROSECOND = timedelta(microseconds=1)
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+
+Key: TypeAlias = tuple[str, str]  # the name of a task, and the periodic_id
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A cron expression in a time zone, checked; made by `schedule_from`."""
+
+    minutes: str
+    seconds: tuple[int, ...]
+    zone: tzinfo
+
+
+def schedule_from(cron: Any, timezone: Any) -> Schedule:
+    """Return the schedule of an expression of five fields, or of six with the seconds first.
+
+    Raises `InvalidOption` naming the option and the value, also for an expression that never
+    matches.
+    """
+    fields = cron.split() if isinstance(cron, str) else []
+    if len(fields) not in (5, 6):
+        raise InvalidOption(
+            "cron must be a text of five fields (minute, hour, day of the month, month, day of the"
+            f" week), or of six with the seconds first, not {cron!r}"
+        )
+    try:
+        schedule = Schedule(" ".join(fields[-5:]), _seconds(fields), _zone(timezone))
+        matches = next_tick(schedule, _ANY_TIME) is not None
+    except InvalidOption:
+        raise
+    except Exception as exc:  # cronsim's own error, and others for odd combinations
+        raise InvalidOption(f"cron {cron!r} is no cron expression: {exc}") from exc
+    if not matches:
+        raise InvalidOption(f"cron {cron!r} matches no date at all")
+    return schedule
+
+
+def _seconds(fields: list[str]) -> tuple[int, ...]:
+    """Return the seconds of each minute: of the first of six fields, else 0."""
+    from cronsim import CronSim
+
+    if len(fields) == 5:
+        return (0,)
+    before = _ANY_TIME - timedelta(seconds=1)
+    found = islice(CronSim(f"{fields[0]} * * * * *", before), 60)
+    return tuple(tick.second for tick in found if tick < _ANY_TIME + timedelta(minutes=1))
+
+
+def _zone(name: Any) -> tzinfo:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    if name == "UTC":
+        return UTC  # also where there is no time zone data
+    if not isinstance(name, str):
+        raise InvalidOption(f"timezone must be a name such as 'Europe/Berlin', not {name!r}")
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
+        raise InvalidOption(
+            f"timezone {name!r} is not known: it must be a name such as 'Europe/Berlin' (and a"
+            " system without time zone data needs `pip install tzdata`)"
+        ) from exc
+
+
+def ticks(schedule: Schedule, after: datetime, until: datetime) -> Iterator[datetime]:
+    """Yield the ticks later than ``after`` and not later than ``until``, in order, in UTC."""
+    for minute in _minutes(schedule, after):
+        for second in schedule.seconds:
+            tick = minute + timedelta(seconds=second)
+            if tick > until:
+                return
+            if tick > after:
+                yield tick
+
+
+def _minutes(schedule: Schedule, after: datetime) -> Iterator[datetime]:
+    """Yield the full minutes with ticks, from that of ``after`` on, in UTC."""
+    from cronsim import CronSim  # not at the top: who has no periodic tasks does without
+
+    minute = after.astimezone(UTC).replace(second=0, microsecond=0)
+    latest = minute - timedelta(seconds=1)
+    for local in CronSim(schedule.minutes, latest.astimezone(schedule.zone)):
+        # From within the hour that comes twice, cronsim begins with times of the first one.
+        if (tick := local.astimezone(UTC)) > latest:
+            latest = tick
+            yield tick
+
+
+def next_tick(schedule: Schedule, after: datetime) -> datetime | None:
+    """Return the first tick later than ``after``, or None where none comes within 50 years."""
+    try:
+        return next(ticks(schedule, after, limits.LATEST), None)
+    except OverflowError:  # after the year 9999
+        return None
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """A schedule, and the jobs that it asks for: ``new_job(tick)``."""
+
+    task_name: str
+    periodic_id: str
+    schedule: Schedule
+    max_delay: timedelta
+    new_job: Callable[[datetime], NewJob]
+
+    @property
+    def key(self) -> Key:
+        return self.task_name, self.periodic_id
+
+
+@dataclass(frozen=True)
+class DueTick:
+    """A tick that is due, with its job; or, without one, the end of ``given_up`` older ones."""
+
+    periodic: Periodic
+    tick: datetime
+    job: NewJob | None
+    given_up: int = 0
+
+
+def due_ticks(
+    periodic: Periodic, *, done_until: datetime, now: datetime, limit: int
+) -> list[DueTick]:
+    """Return what is due by now, the oldest first: what to give up, and ``limit`` ticks."""
+    oldest = max(done_until, now - periodic.max_delay - _MICROSECOND)
+    missed = sum(1 for _ in islice(ticks(periodic.schedule, done_until, oldest), COUNTED))
+    due = [DueTick(periodic, oldest, None, given_up=missed)] if missed else []
+    return due + [
+        DueTick(periodic, tick, periodic.new_job(tick))
+        for tick in islice(ticks(periodic.schedule, oldest, now), limit)
+    ]
+
+
+class Timetable:
+    """When each of several schedules is due next, as far as the database has told."""
+
+    def __init__(self, periodics: Iterable[Periodic]) -> None:
+        self.periodics = {periodic.key: periodic for periodic in periodics}
+        self._done_until: dict[Key, datetime] = {}
+        self._next: dict[Key, datetime] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the database has told of every schedule."""
+        return len(self._done_until) == len(self.periodics)
+
+    def settled(self, key: Key, done_until: datetime) -> None:
+        """Note that the ticks of a schedule are settled up to this one."""
+        self._done_until[key] = done_until
+        tick = next_tick(self.periodics[key].schedule, done_until)
+        if tick is None:
+            self._next.pop(key, None)
+        else:
+            self._next[key] = tick
+
+    def forget(self, key: Key) -> None:
+        """Note that the database knows nothing of a schedule any more."""
+        self._done_until.pop(key, None)
+        self._next.pop(key, None)
+
+    def next_due(self) -> datetime | None:
+        """Return the time of the first tick that is not settled."""
+        return min(self._next.values(), default=None)
+
+    def due(self, now: datetime) -> list[DueTick]:
+        """Return what is due by now, for one statement: some of every schedule that is due."""
+        keys = [key for key, tick in self._next.items() if tick <= now][:TICKS_AT_ONCE]
+        due = [
+            each
+            for key in keys
+            for each in due_ticks(
+                self.periodics[key],
+                done_until=self._done_until[key],
+                now=now,
+                limit=TICKS_AT_ONCE // len(keys),
+            )
+        ]
+        return sorted(due, key=lambda each: (each.tick, each.periodic.key))

@@ -1,0 +1,150 @@
+"""Flows that defer the jobs of periodic tasks, each tick once."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from procrastinate.connector import Row, Rows, Value
+from procrastinate.drive import Flow
+from procrastinate.errors import InvalidData
+from procrastinate.model.job import NewJob
+from procrastinate.model.periodic import DueTick, Key, Periodic, Timetable
+from procrastinate.storage.statements import Statements
+
+
+class Outcome(enum.Enum):
+    """What became of a tick that was due."""
+
+    DEFERRED = "its job was inserted"
+    WAITING = "a job with its queueing lock is waiting already"
+    GIVEN_UP = "it was missed, with others, for longer than max_delay"
+    ELSEWHERE = "another worker was first"
+    EARLY = "its time has not come by the server's clock"
+    REFUSED = "the database refuses its arguments"
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A due tick, and what became of it."""
+
+    due: DueTick
+    outcome: Outcome
+    job_id: int | None = None
+    reason: InvalidData | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one call settled, and the server's time (None: the server gave none)."""
+
+    settled: Sequence[Settled]
+    now: datetime | None
+
+
+def defer_due(sql: Statements, periodics: Iterable[Periodic]) -> Flow[list[Settled]]:
+    """Defer all that is due by the server's clock, and return what became of each tick.
+
+    Schedules that the database does not know yet are entered, and start now. Every statement may
+    be committed by itself.
+    """
+    timetable = Timetable(periodics)
+    if not timetable.periodics:
+        return []
+    now = yield from look(sql, timetable)
+    settled: list[Settled] = []
+    while due := timetable.due(now):
+        result = yield from defer_ticks(sql, timetable, due)
+        settled += result.settled
+        now = result.now or now
+    return settled
+
+
+def look(sql: Statements, timetable: Timetable) -> Flow[datetime]:
+    """Tell the timetable what is settled, enter new schedules, and return the server's time."""
+    keys = list(timetable.periodics)
+    while True:
+        rows = yield sql(
+            "look_at_periodics",
+            task_names=[task_name for task_name, _ in keys],
+            periodic_ids=[periodic_id for _, periodic_id in keys],
+        )
+        for key, (done_until, _) in zip(keys, rows, strict=True):
+            if done_until is None:
+                timetable.forget(key)
+            else:
+                timetable.settled(key, done_until.astimezone(UTC))
+        if timetable.complete:
+            now: datetime = rows[0][1]
+            return now.astimezone(UTC)
+
+
+def defer_ticks(sql: Statements, timetable: Timetable, due: Sequence[DueTick]) -> Flow[Round]:
+    """Defer due ticks in one statement, where nobody has, and tell the timetable."""
+    try:
+        rows = yield sql("defer_ticks", **_params(due))
+    except InvalidData as exc:
+        return (yield from _defer_apart(sql, timetable, due, exc))
+    settled = [_settled(each, row) for each, row in zip(due, rows, strict=True)]
+    _learn(timetable, due, rows)
+    return Round(settled, rows[0][3].astimezone(UTC))
+
+
+def _defer_apart(
+    sql: Statements, timetable: Timetable, due: Sequence[DueTick], exc: InvalidData
+) -> Flow[Round]:
+    """Find the schedule whose arguments the database refuses, and defer the others."""
+    keys = list(dict.fromkeys(each.periodic.key for each in due))
+    if len(keys) == 1:
+        timetable.settled(keys[0], due[-1].tick)
+        return Round([Settled(each, Outcome.REFUSED, reason=exc) for each in due], None)
+    rounds = []
+    for key in keys:
+        of_this = [each for each in due if each.periodic.key == key]
+        rounds.append((yield from defer_ticks(sql, timetable, of_this)))
+    times = [each.now for each in rounds if each.now is not None]
+    return Round([one for each in rounds for one in each.settled], max(times, default=None))
+
+
+def _params(due: Sequence[DueTick]) -> dict[str, Value]:
+    def of_jobs(value: Callable[[NewJob], Any]) -> list[Any]:
+        return [None if each.job is None else value(each.job) for each in due]
+
+    return {
+        "task_names": [each.periodic.task_name for each in due],
+        "periodic_ids": [each.periodic.periodic_id for each in due],
+        "ticks": [each.tick.isoformat() for each in due],
+        "queue_names": of_jobs(lambda job: job.queue),
+        "priorities": of_jobs(lambda job: job.priority),
+        "locks": of_jobs(lambda job: job.lock),
+        "queueing_locks": of_jobs(lambda job: job.queueing_lock),
+        "args": of_jobs(lambda job: job.args),
+    }
+
+
+def _settled(due: DueTick, row: Row) -> Settled:
+    is_mine, job_id, _, now, _ = row
+    if not is_mine:
+        return Settled(due, Outcome.EARLY if due.tick > now else Outcome.ELSEWHERE)
+    if due.job is None:
+        return Settled(due, Outcome.GIVEN_UP)
+    return Settled(due, Outcome.WAITING if job_id is None else Outcome.DEFERRED, job_id)
+
+
+def _learn(timetable: Timetable, due: Sequence[DueTick], rows: Rows) -> None:
+    """Tell the timetable up to where each of these schedules is settled now."""
+    done: dict[Key, datetime | None] = {}
+    for each, (_, _, done_until, now, _) in zip(due, rows, strict=True):
+        key = each.periodic.key
+        if done_until is None:  # somebody has deleted the schedule's row
+            done[key] = None
+        elif each.tick <= now:
+            done[key] = max(each.tick, done_until.astimezone(UTC), done.get(key) or each.tick)
+    for key, until in done.items():
+        if until is None:
+            timetable.forget(key)
+        else:
+            timetable.settled(key, until)

@@ -1,0 +1,145 @@
+"""The statements of periodic tasks, in Python: see `queue_statements`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from procrastinate.connector import Row, Rows
+from procrastinate.testing.queue_statements import Function, Params
+from procrastinate.testing.values import JobRow, PeriodicRow, jsonb, timestamp
+from procrastinate.testing.view import View
+
+SEEN_EVERY = timedelta(days=1)
+#: How far ahead of the clock a time may lie before the clock counts as set back.
+SET_BACK = timedelta(hours=3)
+
+
+def look_at_periodics(view: View, p: Params) -> Rows:
+    keys = zip(p["task_names"], p["periodic_ids"], strict=True)
+    return [(_looked_at(view, *key), view.now) for key in keys]
+
+
+def _looked_at(view: View, task_name: str, periodic_id: str) -> datetime:
+    row = view.periodic(task_name, periodic_id)
+    if row is None:
+        # As ON CONFLICT DO NOTHING, which waits for whoever is entering the same.
+        row = view.settled_periodic(task_name, periodic_id)
+    if row is None:
+        return view.write_periodic(
+            PeriodicRow(task_name, periodic_id, done_until=view.now, seen_at=view.now)
+        ).done_until
+    if _is_stale(view, row) and not view.is_locked_periodic(task_name, periodic_id):
+        ahead = row.done_until > view.now + SET_BACK
+        done_until = view.now if ahead else row.done_until
+        row = view.write_periodic(replace(row, seen_at=view.now, done_until=done_until))
+    return row.done_until
+
+
+def _is_stale(view: View, row: PeriodicRow) -> bool:
+    in_time = view.now - SEEN_EVERY <= row.seen_at <= view.now + SET_BACK
+    return not in_time or row.done_until > view.now + SET_BACK
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A tick that is due, as its statement gets it."""
+
+    task_name: str
+    periodic_id: str
+    tick: datetime
+    columns: dict[str, Any]  # of its job; the args are null where it asks for none
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.task_name, self.periodic_id
+
+
+def defer_ticks(view: View, p: Params) -> Rows:
+    due = _due(p)
+    before = {each.key: view.periodic(*each.key) for each in due}
+    held = _held(view, [each for each in due if each.tick <= view.now])
+    claimed = [
+        place
+        for place, each in sorted(enumerate(due), key=lambda pair: (pair[1].tick, pair[0]))
+        if each.key in held and held[each.key].done_until < each.tick <= view.now
+    ]
+    jobs = {place: _insert(view, due[place]) for place in claimed}
+    for place in claimed:
+        _settle(view, due[place], jobs[place])
+    queues = {job.queue_name for job in jobs.values() if job is not None}
+    view.wake(queues)
+    return [
+        _row(view, before[each.key], place in jobs, jobs.get(place), len(queues))
+        for place, each in enumerate(due)
+    ]
+
+
+def _due(p: Params) -> list[_Due]:
+    names = ("task_names", "periodic_ids", "ticks", *_COLUMNS)
+    rows = zip(*(p[name] for name in names), strict=True)
+    return [_Due(name, id, timestamp(tick), _columns(rest)) for name, id, tick, *rest in rows]
+
+
+#: The parameters that hold the jobs' columns, and the names of these.
+_COLUMNS = {
+    "queue_names": "queue_name",
+    "priorities": "priority",
+    "locks": "lock",
+    "queueing_locks": "queueing_lock",
+    "args": "args",
+}
+
+
+def _columns(values: list[Any]) -> dict[str, Any]:
+    columns = dict(zip(_COLUMNS.values(), values, strict=True))
+    args = columns["args"]
+    return {**columns, "args": None if args is None else jsonb(args)}
+
+
+def _held(view: View, due: Iterable[_Due]) -> dict[tuple[str, str], PeriodicRow]:
+    """Return the rows of schedules, as others leave them who are settling ticks of them."""
+    latest: dict[tuple[str, str], datetime] = {}
+    for each in due:
+        latest[each.key] = max(each.tick, latest.get(each.key, each.tick))
+    held = {}
+    for key, tick in sorted(latest.items()):
+        row = view.periodic(*key)
+        if row is not None and row.done_until < tick:
+            row = view.settled_periodic(*key)
+        if row is not None and row.done_until < tick:
+            held[key] = row
+    return held
+
+
+def _insert(view: View, due: _Due) -> JobRow | None:
+    if due.columns["args"] is None:
+        return None
+    job_id = view.next_job_id()
+    if view.conflicts(due.columns["queueing_lock"]):
+        return None
+    job = JobRow(id=job_id, task_name=due.task_name, deferred_at=view.now, **due.columns)
+    return view.write_job(job)
+
+
+def _settle(view: View, due: _Due, job: JobRow | None) -> None:
+    row = view.periodic(*due.key)
+    assert row is not None
+    row = replace(row, done_until=due.tick, seen_at=view.now)
+    if job is not None:
+        row = replace(row, last_tick=due.tick, job_id=job.id)
+    view.write_periodic(row)
+
+
+def _row(
+    view: View, before: PeriodicRow | None, is_mine: bool, job: JobRow | None, queues: int
+) -> Row:
+    done_until = None if before is None else before.done_until
+    return (is_mine, None if job is None else job.id, done_until, view.now, queues)
+
+
+_FUNCTIONS: tuple[Function, ...] = (look_at_periodics, defer_ticks)
+
+STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}

@@ -1,0 +1,437 @@
+"""What a worker does about periodic tasks, on a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+import procrastinate
+from procrastinate import drive
+from procrastinate.drive import Flow
+from procrastinate.model.job import NewJob
+from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_from
+from procrastinate.storage import periodic as flows
+from procrastinate.storage.statements import Statements
+from procrastinate.testing import InMemoryConnector
+from procrastinate.worker import deferrer as deferrer_module
+from procrastinate.worker.deferrer import Deferrer, ServerClock
+
+APP = Path(__file__).with_name("periodic_app.py")
+SECOND = timedelta(seconds=1)
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+#: Each job's tick, and by how many seconds it was deferred after it, in the order of their ids.
+TICKS = """
+    select
+        (args->>'timestamp')::bigint,
+        extract(epoch from deferred_at)::float - (args->>'timestamp')::bigint
+    from procrastinate_jobs order by id
+"""
+
+Query = Callable[..., list[tuple[Any, ...]]]
+
+
+def every_second(app: procrastinate.App, **options: Any) -> None:
+    @app.periodic(cron="* * * * * *", **options)
+    @app.task(name="second")
+    async def second(timestamp: int) -> None: ...
+
+
+def seen_before(query: Query, *, seconds: float, task: str = "second") -> None:
+    """Let a schedule be settled up to so many seconds ago, as if there was no worker since."""
+    query(
+        "insert into procrastinate_periodic (task_name, periodic_id, done_until)"
+        " values (%s, '', now() - %s * interval '1 second')",
+        task,
+        seconds,
+    )
+
+
+def ticks_of(query: Query) -> list[int]:
+    return [tick for tick, _ in query(TICKS)]
+
+
+def consecutive(ticks: list[int]) -> bool:
+    return ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+
+
+async def test_a_tick_is_deferred_when_its_time_comes_and_run(
+    app: procrastinate.App, working: Callable[..., Any], query: Query, until: Callable[..., Any]
+) -> None:
+    """Never before, and hardly after: on an idle machine within some milliseconds."""
+    every_second(app, queue="q", priority=7, lock="l")
+    ended = "select count(*) from procrastinate_jobs where status = 'succeeded'"
+    async with working(app):
+        await until(lambda: query(ended)[0][0] >= 3)
+    found = query(TICKS)
+    assert consecutive([tick for tick, _ in found])
+    assert 0 <= min(late for _, late in found) < 0.2
+    assert query("select distinct queue_name, priority, lock from procrastinate_jobs") == [
+        ("q", 7, "l")
+    ]
+
+
+async def test_a_task_that_blocks_the_event_loop_delays_no_tick(
+    app: procrastinate.App, working: Callable[..., Any], query: Query, until: Callable[..., Any]
+) -> None:
+    every_second(app)
+    began = []
+
+    @app.task
+    async def blocking() -> None:
+        began.append(time.time())
+        time.sleep(5)  # noqa: ASYNC251 - the point of it
+
+    async with working(app):
+        await until(lambda: len(query(TICKS)) >= 1)
+        await blocking.defer_async()
+        await until(lambda: began)
+    during = [late for tick, late in query(TICKS) if tick and began[0] <= tick < began[0] + 4.5]
+    assert len(during) >= 4
+    assert max(during) < 0.9
+
+
+async def test_what_was_missed_is_made_up_for_in_order_after_a_restart(
+    app: procrastinate.App, query: Query
+) -> None:
+    """Up to max_delay; what is older is counted in one line."""
+    every_second(app, max_delay=5)
+    seen_before(query, seconds=60)
+    await app.run_worker_async(wait=False)
+    found = query(TICKS)
+    assert consecutive([tick for tick, _ in found])
+    assert 5 <= len(found) <= 7
+    assert max(late for _, late in found) <= 5.5
+
+
+async def test_ticks_that_are_too_old_are_told_once_and_by_one_worker(
+    app: procrastinate.App, query: Query, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.periodic(cron="0 * * * *")
+    @app.task(name="hourly")
+    async def hourly(timestamp: int) -> None: ...
+
+    seen_before(query, seconds=48 * 3600, task="hourly")
+    for _ in range(2):
+        await app.run_worker_async(wait=False)
+    lines = [each.getMessage() for each in caplog.records if "max_delay" in each.getMessage()]
+    assert len(lines) == 1
+    assert re.search(r"hourly has missed 4[78] ticks", lines[0])
+
+
+async def test_a_schedule_that_nobody_saw_before_starts_now(
+    app: procrastinate.App, query: Query
+) -> None:
+    every_second(app)
+    await app.run_worker_async(wait=False)
+    assert ticks_of(query) == []
+    query("update procrastinate_periodic set done_until = done_until - interval '2 seconds'")
+    await app.run_worker_async(wait=False)
+    assert len(ticks_of(query)) >= 2
+
+
+async def test_a_worker_that_does_not_wait_runs_what_is_due_and_ends(
+    app: procrastinate.App, query: Query
+) -> None:
+    every_second(app)
+    seen_before(query, seconds=3)
+    await app.run_worker_async(wait=False)
+    assert query("select distinct status::text from procrastinate_jobs") == [("succeeded",)]
+
+
+async def test_a_worker_of_another_queue_defers_too(
+    app: procrastinate.App, working: Callable[..., Any], query: Query, until: Callable[..., Any]
+) -> None:
+    every_second(app, queue="elsewhere")
+    async with working(app, queues=["mine"]):
+        await until(lambda: query(TICKS))
+
+
+async def test_a_changed_expression_goes_on_from_the_last_tick(
+    app: procrastinate.App, query: Query
+) -> None:
+    every_second(app)
+    last = int(time.time()) - 4
+    query(
+        "insert into procrastinate_periodic (task_name, periodic_id, done_until)"
+        " values ('second', '', to_timestamp(%s))",
+        last,
+    )
+    await app.run_worker_async(wait=False)
+    assert ticks_of(query)[0] == last + 1
+
+
+async def test_a_draining_worker_defers_no_more(
+    app: procrastinate.App, working: Callable[..., Any], query: Query, until: Callable[..., Any]
+) -> None:
+    every_second(app, queue="elsewhere")
+    began, go = asyncio.Event(), asyncio.Event()
+
+    @app.task(queue="mine")
+    async def long() -> None:
+        began.set()
+        await go.wait()
+
+    await long.defer_async()
+    async with working(app, queues=["mine"]) as worker:
+        await asyncio.wait_for(began.wait(), 10)
+        await until(lambda: len(ticks_of(query)) >= 2)
+        worker.cancel()
+        await asyncio.sleep(0.2)
+        before = ticks_of(query)
+        await asyncio.sleep(1.5)
+        assert ticks_of(query) == before
+        go.set()
+
+
+async def test_ticks_are_made_up_for_when_the_database_comes_back(
+    app: procrastinate.App,
+    working: Callable[..., Any],
+    query: Query,
+    until: Callable[..., Any],
+    procrastinate_dsn: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    every_second(app)
+    ((name,),) = query("select current_database()")
+    elsewhere = psycopg2.connect(procrastinate_dsn, dbname="postgres")
+    elsewhere.autocommit = True
+    async with working(app):
+        await until(lambda: query(TICKS))
+        with elsewhere.cursor() as cursor:
+            cursor.execute(f'alter database "{name}" with allow_connections false')
+        query(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        await until(lambda: "no periodic task can be deferred" in caplog.text)
+        count = len(ticks_of(query))
+        await asyncio.sleep(2)
+        assert len(ticks_of(query)) == count
+        with elsewhere.cursor() as cursor:
+            cursor.execute(f'alter database "{name}" with allow_connections true')
+        elsewhere.close()
+        await until(lambda: len(ticks_of(query)) >= count + 4)
+    assert consecutive(ticks_of(query))
+
+
+async def test_a_deleted_row_is_entered_again(
+    app: procrastinate.App, working: Callable[..., Any], query: Query, until: Callable[..., Any]
+) -> None:
+    every_second(app)
+    async with working(app):
+        await until(lambda: query(TICKS))
+        query("delete from procrastinate_periodic")
+        query("delete from procrastinate_jobs where status = 'succeeded'")
+        await until(lambda: len(ticks_of(query)) >= 2)
+
+
+async def test_two_deferrers_race_on_one_tick_and_one_inserts(app: procrastinate.App) -> None:
+    """The second one waits for the first one's commit, and finds its tick settled."""
+    which = job_of_t("* * * * * *")
+    sql = Statements()
+    now = await app._gateway.run_async(flows.look(sql, Timetable([which])))
+    due = [DueTick(which, now + timedelta(microseconds=1), NewJob("t"))]
+
+    def settle() -> Flow[flows.Round]:
+        return flows.defer_ticks(sql, Timetable([which]), due)
+
+    async with app.connector.session_async(transaction=True) as first:  # type: ignore[attr-defined]
+        mine = await drive.run_async(settle(), first)
+        second = asyncio.create_task(app._gateway.run_async(settle()))
+        await asyncio.wait([second], timeout=0.3)
+        assert not second.done()
+    theirs = await second
+    assert [mine.settled[0].outcome, theirs.settled[0].outcome] == [
+        flows.Outcome.DEFERRED,
+        flows.Outcome.ELSEWHERE,
+    ]
+    assert len(await app.job_manager.list_jobs_async()) == 1
+
+
+# --- how much it costs, and the clock, in memory -------------------------------------------------
+
+
+def job_of_t(cron: str, periodic_id: str = "") -> Periodic:
+    schedule = schedule_from(cron, "UTC")
+    return Periodic("t", periodic_id, schedule, timedelta(hours=1), lambda tick: NewJob("t"))
+
+
+class Counted(Deferrer):
+    """A deferrer on a connector in memory that counts its flows."""
+
+    def __init__(self, connector: InMemoryConnector, *periodics: Periodic) -> None:
+        super().__init__(connector.sync_connector(), Statements(), periodics, worker_name="w")
+        self.flows: list[str] = []
+
+    def _do(self, flow: Any) -> Any:
+        self.flows.append(flow.__name__)
+        return super()._do(flow)
+
+
+@pytest.fixture
+def memory() -> InMemoryConnector:
+    return InMemoryConnector()
+
+
+async def test_a_hundred_schedules_cost_one_statement_when_they_are_due_together(
+    memory: InMemoryConnector, until: Callable[..., Any]
+) -> None:
+    """And one a minute while nothing is due."""
+    now = memory.clock.now()
+    noon = now.replace(hour=12, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    memory.clock.move(noon - 1.0 * SECOND - now)
+    deferrer = Counted(memory, *(job_of_t("0 12 * * *", str(n)) for n in range(100)))
+    deferrer.start()
+    await until(lambda: len(memory.jobs) == 100)
+    await asyncio.sleep(1.5)
+    deferrer.stop()
+    assert deferrer.flows == ["look", "defer_ticks"]
+    assert {job.deferred_at - noon < SECOND for job in memory.jobs if job.deferred_at} == {True}
+
+
+async def test_a_clock_that_moves_is_noticed_by_the_next_look(
+    memory: InMemoryConnector, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deferrer_module, "LOOK_EVERY", 0.05)
+    memory.clock.freeze(NOON)
+    deferrer = Counted(memory, job_of_t("*/10 * * * *"))
+    deferrer.start()
+    await until(lambda: deferrer.flows)
+    memory.clock.move(timedelta(minutes=35))
+    await until(lambda: len(memory.jobs) == 3)
+    deferrer.stop()
+
+
+def test_a_deferrer_without_schedules_starts_no_thread(memory: InMemoryConnector) -> None:
+    deferrer = Counted(memory)
+    deferrer.start()
+    deferrer.stop()
+    assert deferrer.flows == []
+
+
+def test_the_server_s_time_is_never_taken_for_later_than_it_is() -> None:
+    clock = ServerClock()
+    began = time.monotonic()
+    clock.learn(NOON, sent=began - 5, received=began)
+    assert abs(clock.now() - NOON) < SECOND
+
+
+def test_an_answer_that_took_long_does_not_spoil_what_is_known() -> None:
+    clock = ServerClock()
+    now = time.monotonic()
+    clock.learn(NOON, sent=now - 0.001, received=now)
+    clock.learn(NOON + SECOND, sent=now + 1 - 0.001, received=now + 1 + 30)
+    assert abs(clock.now() - NOON) < SECOND
+
+
+def test_a_server_s_clock_that_was_set_is_believed() -> None:
+    clock = ServerClock()
+    now = time.monotonic()
+    clock.learn(NOON, sent=now - 0.001, received=now)
+    clock.learn(NOON - timedelta(hours=1), sent=now, received=now + 0.001)
+    assert abs(clock.now() - NOON + timedelta(hours=1)) < SECOND
+
+
+def test_a_machine_that_stood_still_looks_again(
+    memory: InMemoryConnector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its monotonic clock stood still as well; the time of the day went on."""
+    deferrer = Counted(memory, job_of_t("0 0 1 1 *"))
+    deferrer._round()
+    deferrer._round()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    deferrer._round()
+    deferrer._round()
+    assert deferrer.flows == ["look", "look"]
+
+
+async def test_an_error_of_our_own_does_not_end_the_thread(
+    memory: InMemoryConnector,
+    until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    deferrer = Counted(memory, job_of_t("* * * * * *"))
+    look = deferrer._look
+    failures = iter([ZeroDivisionError()])
+
+    def failing() -> None:
+        for failure in failures:
+            raise failure
+        look()
+
+    monkeypatch.setattr(deferrer, "_look", failing)
+    deferrer.start()
+    await until(lambda: len(memory.jobs) >= 1)
+    deferrer.stop()
+    assert "it goes on" in caplog.text
+
+
+def test_what_is_left_out_for_a_queueing_lock_is_said_and_no_error(
+    memory: InMemoryConnector, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "procrastinate.worker")
+    app = procrastinate.App(connector=memory)
+
+    @app.periodic(cron="* * * * *", queueing_lock="once", queue="nobody's")
+    @app.task(name="minutely")
+    def minutely(timestamp: int) -> None: ...
+
+    memory.clock.freeze(NOON)
+    for _ in range(3):
+        app.run_worker(wait=False, queues=["mine"])
+        memory.clock.move(60)
+    lines = [each for each in caplog.records if getattr(each, "action", "") == "defer_periodic"]
+    assert [(each.levelname, each.job_id) for each in lines] == [("INFO", 1), ("INFO", None)]  # type: ignore[attr-defined]
+    assert len(memory.jobs) == 1
+
+
+# --- several workers -----------------------------------------------------------------------------
+
+
+def start(dsn: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(APP), dsn])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_three_workers_defer_sixty_ticks_a_minute_and_none_twice(dsn: str, query: Query) -> None:
+    """While one of them is killed, and another one starts."""
+
+    def wait_for_ticks(count: int) -> None:
+        deadline = time.monotonic() + 90
+        while len(ticks_of(query)) < count:
+            assert time.monotonic() < deadline, f"{count} ticks did not come"
+            time.sleep(0.05)
+
+    workers = [start(dsn) for _ in range(3)]
+    try:
+        wait_for_ticks(20)
+        workers[0].kill()
+        wait_for_ticks(35)
+        workers.append(start(dsn))
+        wait_for_ticks(64)
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.wait(30)
+    found = query(TICKS)
+    (first, _), *_ = found
+    window = [(tick, late) for tick, late in found if first + 2 <= tick < first + 62]
+    assert [tick for tick, _ in window] == list(range(first + 2, first + 62))
+    assert all(0 <= late < 1 for _, late in window), json.dumps(window)
