@@ -282,7 +282,7 @@ WEIGHTS = {
     "retry_by_hand": 3,
     "change_by_filter": 4,
     "promote": 2,
-    "recover": 1,
+    "recover": 2,
     "mend": 3,
     "look_at_worker": 2,
     "come_and_go": 2,
@@ -431,7 +431,10 @@ class Player:
 
     def recover(self) -> Make:
         timeout_us = self.random.choice([HOUR_US, HOUR_US, -HOUR_US])
-        return lambda: workers.recover_jobs(sql, timeout_us=timeout_us, crash_limit=2)
+        if self.random.random() < 0.2:
+            return lambda: workers.stalled_ids(sql, timeout_us=timeout_us)
+        ids = self.maybe(self.some_ids())
+        return lambda: workers.recover_jobs(sql, timeout_us=timeout_us, crash_limit=2, ids=ids)
 
     def mend(self) -> Make:
         """Also of a line that a change past our statements has left parked, and its lock stale."""
