@@ -266,6 +266,14 @@ def _is_unordered(value: Any) -> bool:
     )
 
 
+def _in_statements_of_two(batch: list[NewJob]) -> Flow[list[int]]:
+    before, defer.ROWS_PER_STATEMENT = defer.ROWS_PER_STATEMENT, 2
+    try:
+        return (yield from defer.defer_jobs(sql, batch))
+    finally:
+        defer.ROWS_PER_STATEMENT = before
+
+
 # --- the steps -----------------------------------------------------------------------------------
 
 #: How often each is taken.
@@ -363,6 +371,9 @@ class Player:
 
     def defer_batch(self) -> Make:
         batch = [self.new() for _ in range(self.random.randint(1, 5))]
+        if self.random.random() < 0.2:
+            free = [replace(new, queueing_lock=None) for new in batch]
+            return lambda: _in_statements_of_two(free)
         return lambda: defer.defer_jobs(sql, batch)
 
     def claim(self) -> Make:

@@ -242,7 +242,7 @@ before as materialized (
             where twin.queueing_lock = ranked.queueing_lock and twin.partition = 0
                 and twin.status = 'todo' and twin.id <> ranked.id
         )
-    order by ranked.queueing_lock, ranked.id
+    order by ranked.queueing_lock collate "C", ranked.id
 ),
 {>retried}
 

@@ -39,6 +39,7 @@ job.partition = 0 and job.status = 'doing'
 select job.id
 from {schema}.procrastinate_jobs as job
 where {>stalled}
+order by job.id
 limit %(limit)s::integer
 
 -- name: recover_jobs :many
