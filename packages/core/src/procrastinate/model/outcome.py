@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import enum
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -118,7 +118,16 @@ def _is_abortion(exception: BaseException) -> bool:
 def _retry_decision(
     strategy: BaseRetryStrategy | None, exception: BaseException, job: Job
 ) -> RetryDecision | None:
-    return None if strategy is None else strategy.get_retry_decision(exception=exception, job=job)
+    if strategy is None:
+        return None
+    counted = replace(job, attempts=job.attempts - job.attempts_forgiven)
+    decision = strategy.get_retry_decision(exception=exception, job=counted)
+    if decision is not None and not isinstance(decision, RetryDecision):
+        raise TypeError(
+            f"{type(strategy).__name__}.get_retry_decision must return a RetryDecision or None,"
+            f" not {decision!r:.200}"
+        )
+    return decision
 
 
 def describe(exception: BaseException, *, attempt: int, now: datetime) -> dict[str, Any]:

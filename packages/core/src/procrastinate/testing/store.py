@@ -22,6 +22,7 @@ from procrastinate.errors import ConnectionLost, ConnectorException, database_er
 from procrastinate.storage.claim import PROMOTED_AT_ONCE, promote_due
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import (
+    bulk_statements,
     claim_statements,
     job_statements,
     periodic_statements,
@@ -42,6 +43,7 @@ STATEMENTS = {
     **claim_statements.STATEMENTS,
     **job_statements.STATEMENTS,
     **periodic_statements.STATEMENTS,
+    **bulk_statements.STATEMENTS,
     **worker_statements.STATEMENTS,
 }
 
