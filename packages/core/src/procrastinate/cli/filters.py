@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -50,14 +50,14 @@ def lock() -> click.Option:
     )
 
 
-def all_filters() -> list[click.Parameter]:
+def all_filters(statuses: Iterable[Status] = tuple(Status)) -> list[click.Parameter]:
     """Return the options by which jobs are chosen other than by their ids."""
     return [
         queue(),
         task(),
         click.Option(
             ["--status"],
-            type=click.Choice([status.value for status in Status], case_sensitive=False),
+            type=click.Choice([status.value for status in statuses], case_sensitive=False),
             multiple=True,
             help="Only jobs in this status. May be given several times.",
         ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import click
@@ -77,8 +76,7 @@ def jobs(ctx: click.Context, /, ids: tuple[int, ...], **given: Any) -> int:
         if ids:
             return details.show(app, ids, as_json=given["json"])
         limit = None if given["all"] else given["limit"] or (None if given["json"] else SHOWN)
-        with closing(_matching(app, which, limit, given)) as found:
-            _print_list(app, found, limit, given)
+        _print_list(app, _matching(app, which, limit, given), limit, given)
     return ExitCode.OK
 
 

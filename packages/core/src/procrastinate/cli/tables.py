@@ -63,13 +63,10 @@ def print_jobs(jobs: Sequence[Job], connector: Connector, *, errors: bool) -> No
 
 
 def print_counts(counts: Sequence[Counts], what: str) -> None:
-    """Print a table of counts by queue, task or lock; where there is no room, without zeros."""
+    """Print a table of counts by queue, task or lock; without room, of what is under way."""
     console = _console()
-    shown = [
-        status
-        for status in Status
-        if console.width >= WIDE or any(getattr(each, status.value) for each in counts)
-    ]
+    wide = console.width >= WIDE
+    shown = tuple(Status) if wide else (Status.TODO, Status.DOING, Status.FAILED)
     table = _table()
     _add(table, what, shrinks=True)
     for name in ("jobs", *shown):
@@ -100,6 +97,7 @@ def _columns(connector: Connector, errors: bool, zone: tzinfo) -> list[Column]:
     def cell_of_arguments(job: Job) -> str:
         return arguments(job, connector)[:ENOUGH]
 
+    this_year = datetime.now(zone).year
     return [
         Column("id", lambda job: str(job.id), right=True),
         Column("status", lambda job: job.status.value),
@@ -110,8 +108,8 @@ def _columns(connector: Connector, errors: bool, zone: tzinfo) -> list[Column]:
         else Column("arguments", cell_of_arguments, WIDE, shrinks=True),
         Column("tries", lambda job: str(job.attempts), WIDE, right=True),
         Column(
-            f"due, started, ended\n({zone_name(zone)})",
-            lambda job: f"{_latest(job).astimezone(zone):%Y-%m-%d %H:%M:%S}",
+            f"due, started\nor ended\n{zone_name(zone)}",
+            lambda job: _shortened(_latest(job).astimezone(zone), this_year),
             MEDIUM,
         ),
     ]
@@ -130,6 +128,11 @@ def _latest(job: Job) -> datetime:
     return moment
 
 
+def _shortened(moment: datetime, this_year: int) -> str:
+    """Return a time to the second; one of another year as the date and the minute."""
+    return f"{moment:%m-%d %H:%M:%S}" if moment.year == this_year else f"{moment:%Y-%m-%d %H:%M}"
+
+
 def _cell(text: str) -> Text:
     from rich.text import Text
 
@@ -144,7 +147,7 @@ def _table() -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
 
 
 def _console() -> Console:
@@ -157,7 +160,7 @@ def _print(console: Console, table: Table) -> None:
     """Print a table, also where the terminal cannot show the sign for what was cut off."""
     with console.capture() as captured:
         console.print(table)
-    text = captured.get().strip("\n")
+    text = captured.get()
     if not console.encoding.lower().startswith("utf"):
         text = text.replace("…", "~")
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.splitlines()))
