@@ -23,7 +23,7 @@ from procrastinate.app.job_manager import JobManager
 from procrastinate.cli import filters, paging
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import settings_of
-from procrastinate.cli.values import Duration, Moment, Name
+from procrastinate.cli.values import Duration, Id, Moment, Name
 from procrastinate.errors import InvalidOption
 from procrastinate.model import limits
 from procrastinate.model.job import Status
@@ -71,12 +71,12 @@ RETRY = Action("retried", (Status.TODO, *_ENDED_BADLY), _ENDED_BADLY, _retry)
 
 def _options(action: Action, *own: click.Parameter) -> list[click.Parameter]:
     return [
-        click.Argument(["ids"], type=filters.JOB_ID, nargs=-1, metavar="[ID]..."),
+        click.Argument(["ids"], type=Id(), nargs=-1, metavar="[ID]..."),
         *filters.all_filters(action.possible),
         *own,
         click.Option(
             ["--limit"],
-            type=click.IntRange(1, 2**31 - 1),
+            type=click.IntRange(min=1),
             metavar="N",
             help="Change so many jobs at the most, those with the lowest ids.",
         ),
@@ -93,7 +93,9 @@ def _options(action: Action, *own: click.Parameter) -> list[click.Parameter]:
 )
 @click.pass_context
 def cancel(ctx: click.Context, /, **given: Any) -> ExitCode:
-    """Cancel jobs that wait: those with these IDs, or all that the options choose.
+    """Cancel waiting jobs.
+
+    Those with these IDs, or all that the options choose.
 
     \b
       cancel 12 13
@@ -107,7 +109,7 @@ def cancel(ctx: click.Context, /, **given: Any) -> ExitCode:
 def abort(ctx: click.Context, /, **given: Any) -> ExitCode:
     """Ask running jobs to end, and cancel waiting ones.
 
-    A running job ends as soon as its task obeys.
+    Those with these IDs, or all that the options choose. A running job ends when its task obeys.
 
     \b
       abort 12
@@ -129,8 +131,7 @@ def abort(ctx: click.Context, /, **given: Any) -> ExitCode:
         ),
         click.Option(
             ["--to-priority"],
-            type=click.IntRange(*limits.PRIORITY_RANGE),
-            metavar="N",
+            type=int,
             help="Give the jobs this priority.",
         ),
         click.Option(

@@ -8,11 +8,9 @@ from typing import Any
 import click
 
 from procrastinate.cli import completing
-from procrastinate.cli.values import Name
+from procrastinate.cli.values import Id, Name
 from procrastinate.model import limits
 from procrastinate.model.job import Status
-
-JOB_ID = click.IntRange(1, 2**63 - 1)
 
 #: The job manager's names for them.
 _NAMES = {
@@ -69,8 +67,7 @@ def all_filters(statuses: Iterable[Status] = tuple(Status)) -> list[click.Parame
         ),
         click.Option(
             ["--worker"],
-            type=click.IntRange(0, 2**63 - 1),
-            metavar="ID",
+            type=Id(),
             help="Only jobs that this worker runs, or ran last.",
         ),
     ]

@@ -13,6 +13,7 @@ from procrastinate.app.app import App
 from procrastinate.cli import details, filters, paging, records, tables
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import settings_of
+from procrastinate.cli.values import Id
 from procrastinate.model.job import Job
 
 SHOWN = 50  # jobs, unless another number is asked for
@@ -23,25 +24,24 @@ _FIELDS = (
 )  # fmt: skip
 
 _OPTIONS: list[click.Parameter] = [
-    click.Argument(["ids"], type=filters.JOB_ID, nargs=-1, metavar="[ID]..."),
+    click.Argument(["ids"], type=Id(), nargs=-1, metavar="[ID]..."),
     click.Option(
         ["--id"],
-        type=filters.JOB_ID,
+        type=Id(),
         multiple=True,
         help="Only the jobs with these ids, as a list. May be given several times.",
     ),
     *filters.all_filters(),
     click.Option(
         ["--limit"],
-        type=click.IntRange(1, 2**31 - 2),
+        type=click.IntRange(min=1),
         metavar="N",
         help=f"Show so many jobs. Default: {SHOWN}, and with --json all.",
     ),
     click.Option(["--all"], is_flag=True, help="Show all that match, however many."),
     click.Option(
         ["--after-id"],
-        type=click.IntRange(0, 2**63 - 1),
-        metavar="ID",
+        type=Id(),
         help="Go on behind this job: the last one of the page before.",
     ),
     click.Option(
@@ -56,7 +56,7 @@ _OPTIONS: list[click.Parameter] = [
 @click.command("jobs", params=_OPTIONS)
 @click.pass_context
 def jobs(ctx: click.Context, /, ids: tuple[int, ...], **given: Any) -> int:
-    """Show jobs: a list of those that match, or everything about those whose ID is given.
+    """Show jobs: a list, or everything about those with these IDs.
 
     A terminal gets a table in local time. Elsewhere each job is a line of fields separated by
     tabs, below a line with their names, times in ISO 8601. With --json each job is a line with

@@ -81,8 +81,12 @@ class Prompt:
             return failures.report(exc, verbose=self._settings.verbose > 0)
 
     def _invoke(self, words: list[str]) -> int:
-        with click.Context(self._commands, info_name="", obj=self._settings) as ctx:
+        with self._context() as ctx:
             name, command, rest = self._commands.resolve_command(ctx, words)
             assert command is not None
             with command.make_context(name, rest, parent=ctx) as below:
                 return int(command.invoke(below) or ExitCode.OK)
+
+    def _context(self) -> click.Context:
+        settings = self._commands.context_settings
+        return click.Context(self._commands, info_name="", obj=self._settings, **settings)

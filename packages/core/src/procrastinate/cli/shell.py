@@ -12,12 +12,13 @@ from typing import Any
 
 import click
 
-from procrastinate.cli import changes, details, filters
+from procrastinate.cli import changes, details
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.groups import completed
 from procrastinate.cli.jobs import jobs
 from procrastinate.cli.queues import KINDS, listing, queues
 from procrastinate.cli.settings import settings_of
+from procrastinate.cli.values import Id
 
 _OLDER_SPELLING = re.compile(r"(id|queue|task|status|lock|queueing_lock|worker)=")
 
@@ -56,11 +57,11 @@ def _in_todays_spelling(args: list[str]) -> list[str]:
 
 
 @click.command("show")
-@click.argument("ids", type=filters.JOB_ID, nargs=-1, required=True, metavar="ID...")
+@click.argument("ids", type=Id(), nargs=-1, required=True, metavar="ID...")
 @click.option("--json", is_flag=True, help="Print one JSON object a line.")
 @click.pass_context
 def show(ctx: click.Context, /, ids: tuple[int, ...], **given: Any) -> ExitCode:
-    """Show everything about jobs, with their errors and tracebacks."""
+    """Show everything about jobs, with their tracebacks."""
     with settings_of(ctx).open_app() as app:
         return details.show(app, ids, as_json=given["json"])
 
@@ -90,7 +91,12 @@ def exit_() -> None:
     raise Leave(ExitCode.OK)
 
 
-@click.group("shell", cls=Commands, invoke_without_command=True)
+@click.group(
+    "shell",
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},  # the prompt has no root to ask
+)
 @click.pass_context
 def shell(ctx: click.Context) -> int | None:
     """Look after jobs: at a prompt, or by one command.

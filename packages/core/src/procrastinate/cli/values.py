@@ -40,6 +40,18 @@ class Name(_ParamType):
         return str(value)
 
 
+class Id(_ParamType):
+    """The id of a job or a worker: a positive number, as PostgreSQL's bigint holds it."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63:
+            return int(text)
+        self.fail(f"{text!r} is no id, which is a number such as 12", param, ctx)
+
+
 class Queues(_ParamType):
     """Names separated by commas; the option may be given several times."""
 
