@@ -10,7 +10,7 @@ from procrastinate import drive
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import SUCCEEDED, Ending
 from procrastinate.model.retry import RetryDecision
-from procrastinate.storage import claim, defer, finish, jobs, schema, workers
+from procrastinate.storage import bulk, claim, defer, finish, jobs, schema, workers
 from procrastinate.storage.claim import Claim, Mark, Promotion
 from procrastinate.storage.statements import Statements
 from procrastinate_connector_testkit.subject import Session, Subject, entered
@@ -207,8 +207,10 @@ class Queue:
         return await self.run(flow, transaction=True)
 
     async def delete_old(self, *statuses: Status, age_us: int = 0, queue: str | None = None) -> int:
-        flow = jobs.delete_old_jobs(self.statements, statuses, age_us=age_us, queue=queue)
-        return await self.run(flow)
+        flow = bulk.delete_old(
+            self.statements, dict.fromkeys(statuses, age_us), queue=queue, after_id=0
+        )
+        return (await self.run(flow)).count
 
     async def stalled(self, *, timeout_us: int = AT_ONCE_US, **filters: Any) -> list[int]:
         wanted = {"queue": None, "task": None} | filters

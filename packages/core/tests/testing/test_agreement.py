@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -29,7 +29,7 @@ from procrastinate.errors import ConnectorException, ProcrastinateException
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import Ending
 from procrastinate.model.retry import RetryDecision
-from procrastinate.storage import claim, defer, finish, jobs, workers
+from procrastinate.storage import bulk, claim, defer, finish, jobs, workers
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
 from procrastinate.testing.store import STATEMENTS
@@ -280,9 +280,10 @@ WEIGHTS = {
     "hand_back": 3,
     "cancel": 3,
     "retry_by_hand": 3,
+    "change_by_filter": 4,
     "promote": 2,
     "recover": 1,
-    "mend": 1,
+    "mend": 3,
     "look_at_worker": 2,
     "come_and_go": 2,
     "look_at_jobs": 2,
@@ -488,7 +489,36 @@ class Player:
         (job_id, *_) = self.some_ids()
         if self.random.random() < 0.3:
             return lambda: jobs.get_job(sql, job_id, json_codec.loads)
-        return lambda: jobs.list_jobs(sql, which, after_id=3, limit=5, loads=json_codec.loads)
+        page = jobs.Page(
+            after_id=3,
+            before_id=self.maybe(12),
+            newest_first=self.random.random() < 0.5,
+            limit=5,
+        )
+        return lambda: jobs.list_page(sql, which, page, json_codec.loads)
+
+    def change_by_filter(self) -> Make:
+        """Waiting jobs, ended ones, or some by id; now and then waiting for those in hand."""
+        statuses = self.random.choice(
+            [[Status.TODO], [Status.TODO, Status.DOING], [Status.FAILED, Status.CANCELLED]]
+        )
+        which = jobs.JobFilter(
+            ids=self.maybe(self.some_ids()),
+            queue=self.maybe("a"),
+            task=self.maybe("t1"),
+            statuses=statuses,
+        )
+        by_hand = jobs.ByHand(priority=self.maybe(3), queue=self.maybe("b"))
+
+        def change(ids: Sequence[int]) -> Flow[set[int]]:
+            if Status.DOING in statuses:
+                return jobs.cancel_jobs(sql, ids, abort=True, delete=False)
+            return jobs.retry_unless_twin_waits(sql, ids, by_hand)
+
+        if which.ids is not None and self.random.random() < 0.5:
+            return lambda: bulk.change_when_free(sql, which, change)
+        limit = self.random.randint(1, 4)
+        return lambda: bulk.change_batch(sql, which, change, after_id=0, limit=limit)
 
     def count(self) -> Make:
         by = self.random.choice(["list_queues", "list_tasks", "list_locks"])
@@ -497,4 +527,5 @@ class Player:
 
     def delete_old(self) -> Make:
         statuses, queue = [Status.SUCCEEDED, Status.CANCELLED], self.maybe("a")
-        return lambda: jobs.delete_old_jobs(sql, statuses, age_us=-1_000_000, queue=queue)
+        ages = dict.fromkeys(statuses, -1_000_000)
+        return lambda: bulk.delete_old(sql, ages, queue=queue, after_id=0)

@@ -10,7 +10,7 @@ import pytest
 from procrastinate import json_codec
 from procrastinate.errors import AlreadyEnqueued
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.storage import claim, jobs, workers
+from procrastinate.storage import bulk, claim, jobs, workers
 from procrastinate.testing import InMemoryConnector
 
 if TYPE_CHECKING:
@@ -299,10 +299,9 @@ def test_old_jobs_are_deleted_by_age_and_status(queue: MemoryQueue) -> None:
     queue.finish(old)
     queue.finish(failed, Status.FAILED)
     queue.connector.clock.move(61)
-    deleted = queue.run(
-        jobs.delete_old_jobs(queue.sql, [Status.SUCCEEDED], age_us=60_000_000, queue=None)
-    )
-    assert (deleted, queue.statuses()) == (1, {2: "failed", 3: "doing"})
+    ages = {Status.SUCCEEDED: 60_000_000}
+    deleted = queue.run(bulk.delete_old(queue.sql, ages, queue=None, after_id=0))
+    assert (deleted.count, queue.statuses()) == (1, {2: "failed", 3: "doing"})
 
 
 def test_every_connector_has_jobs_of_its_own(queue: MemoryQueue) -> None:

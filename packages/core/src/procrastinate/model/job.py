@@ -80,7 +80,9 @@ class Job:
     ``started_at`` and ``finished_at`` belong to the latest attempt; ``attempts`` counts the
     attempts that were begun, including a running one. ``worker`` is the id of the worker that
     holds the job, or held it last. Each entry of ``errors`` describes one failed attempt:
-    ``attempt``, ``at`` (ISO 8601, UTC), ``type``, ``message``, ``traceback``.
+    ``attempt``, ``at`` (ISO 8601, UTC), ``type``, ``message``, ``traceback``. Of the attempts,
+    ``attempts_forgiven`` were made before the job was last retried by hand: a retry strategy does
+    not count them.
     """
 
     id: int
@@ -98,6 +100,7 @@ class Job:
     finished_at: datetime | None = None
     worker: int | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
+    attempts_forgiven: int = 0
 
     @property
     def call_string(self) -> str:

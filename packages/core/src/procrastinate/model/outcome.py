@@ -6,7 +6,7 @@ An exception becomes data here. The worker only carries an `Ending` to the datab
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -65,7 +65,16 @@ def ending_of(
 def _retry_decision(
     strategy: BaseRetryStrategy | None, exception: BaseException, job: Job
 ) -> RetryDecision | None:
-    return None if strategy is None else strategy.get_retry_decision(exception=exception, job=job)
+    if strategy is None:
+        return None
+    counted = replace(job, attempts=job.attempts - job.attempts_forgiven)
+    decision = strategy.get_retry_decision(exception=exception, job=counted)
+    if decision is not None and not isinstance(decision, RetryDecision):
+        raise TypeError(
+            f"{type(strategy).__name__}.get_retry_decision must return a RetryDecision or None,"
+            f" not {decision!r:.200}"
+        )
+    return decision
 
 
 def describe(exception: BaseException, *, attempt: int, now: datetime) -> dict[str, Any]:

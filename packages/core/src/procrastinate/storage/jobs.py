@@ -15,7 +15,8 @@ from procrastinate.storage.finish import pass_on_locks
 from procrastinate.storage.rows import Loads, jobs_from
 from procrastinate.storage.statements import Statements
 
-DELETED_AT_ONCE = 1_000
+#: What may be retried by hand without being named.
+ENDED_BADLY = (Status.FAILED, Status.CANCELLED, Status.ABORTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,16 @@ class JobFilter:
     lock: str | None = None
     queueing_lock: str | None = None
     worker_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list: ids between two others, from which end, and how many jobs."""
+
+    after_id: int = 0
+    before_id: int | None = None
+    newest_first: bool = False
+    limit: int = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +76,13 @@ def list_jobs(
     sql: Statements, which: JobFilter, *, after_id: int, limit: int, loads: Loads
 ) -> Flow[list[Job]]:
     """Return a page of jobs with ids above ``after_id``, in order of id."""
+    return list_page(sql, which, Page(after_id=after_id, limit=limit), loads)
+
+
+def list_page(sql: Statements, which: JobFilter, page: Page, loads: Loads) -> Flow[list[Job]]:
+    """Return a page of jobs, in order of id or from the newest on."""
     rows = yield sql(
-        "list_jobs",
+        "list_newest_jobs" if page.newest_first else "list_jobs",
         ids=None if which.ids is None else list(which.ids),
         queue_name=which.queue,
         task_name=which.task,
@@ -74,8 +90,9 @@ def list_jobs(
         lock=which.lock,
         queueing_lock=which.queueing_lock,
         worker_id=which.worker_id,
-        after_id=after_id,
-        limit=limit,
+        after_id=page.after_id,
+        before_id=page.before_id,
+        limit=page.limit,
     )
     return jobs_from(rows, loads)
 
@@ -124,34 +141,33 @@ def retry_by_hand(sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[s
     Raises `AlreadyEnqueued` when a job with the same queueing lock is waiting.
     """
     try:
-        rows = yield sql(
-            "retry_jobs_by_hand",
-            ids=list(ids),
-            retry_at=change.retry_at,
-            priority=change.priority,
-            queue_name=change.queue,
-            lock=change.lock,
-        )
+        return (yield from _retry("retry_jobs_by_hand", sql, ids, change))
     except UniqueViolation as exc:
         if exc.constraint != "procrastinate_jobs_queueing_lock_key":
             raise
         raise AlreadyEnqueued("a job with the same queueing lock is waiting already") from exc
+
+
+def retry_unless_twin_waits(sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
+    """The same, but leaves jobs as they are whose twin is waiting. Needs a transaction.
+
+    A twin that is committed while the statement runs raises `UniqueViolation`; run the flow again
+    then: it sees the twin.
+    """
+    return (yield from _retry("retry_unless_twin_waits", sql, ids, change))
+
+
+def _retry(statement: str, sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
+    rows = yield sql(
+        statement,
+        ids=list(ids),
+        retry_at=change.retry_at,
+        priority=change.priority,
+        queue_name=change.queue,
+        lock=change.lock,
+    )
     yield from pass_on_locks(sql, _locks(rows))
     return {int(row[0]) for row in rows}
-
-
-def delete_old_jobs(
-    sql: Statements, statuses: Sequence[Status], *, age_us: int, queue: str | None
-) -> Flow[int]:
-    """Delete a batch of jobs that ended long ago; a full batch means that there may be more."""
-    rows = yield sql(
-        "delete_old_jobs",
-        statuses=[status.value for status in statuses],
-        age_us=age_us,
-        queue_name=queue,
-        limit=DELETED_AT_ONCE,
-    )
-    return int(rows[0][0])
 
 
 def stalled_jobs(

@@ -33,6 +33,7 @@ def job_from(row: Row, loads: Loads) -> Job:
         finished_at=_utc(row[12]),
         worker=row[13],
         errors=[] if row[14] is None else json_codec.loads(row[14]),
+        attempts_forgiven=row[15] or 0,
     )
 
 

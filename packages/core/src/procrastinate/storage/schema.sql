@@ -37,6 +37,7 @@ create table {schema}.procrastinate_jobs (
     queueing_lock text,
     args jsonb not null default '{}',
     errors jsonb,
+    attempts_forgiven integer,  -- null but for jobs that were retried by hand
     constraint procrastinate_jobs_pkey primary key (id, partition),
     constraint procrastinate_jobs_names_check check (queue_name <> '' and task_name <> ''),
     constraint procrastinate_jobs_args_check check (jsonb_typeof(args) = 'object'),
@@ -67,6 +68,11 @@ create index procrastinate_jobs_line_idx on {schema}.procrastinate_jobs
 create index procrastinate_jobs_doing_idx on {schema}.procrastinate_jobs
     (partition, worker_id)
     where status = 'doing';
+
+-- list_jobs, grip_ended: what failed, was cancelled or aborted, without a walk through what succeeded.
+create index procrastinate_jobs_ended_idx on {schema}.procrastinate_jobs
+    (partition, status, id)
+    where status in ('failed', 'cancelled', 'aborted');
 
 -- One waiting job for each queueing lock.
 create unique index procrastinate_jobs_queueing_lock_key on {schema}.procrastinate_jobs

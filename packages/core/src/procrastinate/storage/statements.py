@@ -2,8 +2,9 @@
 
 In the files, ``-- name: NAME :KIND`` heads a statement (``:one`` row, ``:many`` rows, ``:exec``
 none of interest), and ``-- fragment: NAME`` heads a text that statements include with ``{>NAME}``
-or ``{>NAME key=OTHER}``, where the fragment then includes OTHER as ``{>key}``. ``{schema}.`` stands
-for the schema of the tables, or for nothing.
+or ``{>NAME key=OTHER}``, where the fragment then includes OTHER as ``{>key}``, and hands it on to a
+fragment of its own as ``{>NAME key=key}``. ``{schema}.`` stands for the schema of the tables, or
+for nothing.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def _without_comments(text: str) -> str:
 
 def _included(text: str, fragments: Mapping[str, str], names: Mapping[str, str]) -> str:
     def include(match: re.Match[str]) -> str:
-        inner = dict(pair.split("=") for pair in match[2].split())
+        given = dict(pair.split("=") for pair in match[2].split())
+        inner = {key: names.get(value, value) for key, value in given.items()}
         name = names.get(match[1], match[1])
         return _included(fragments[name], fragments, inner)
 

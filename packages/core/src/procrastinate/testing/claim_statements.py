@@ -61,7 +61,7 @@ def _claim(view: View, p: Params, scan: Callable[[list[JobRow]], Iterator[list[J
     return rows or [(*seen, None, *[None] * JOB_COLUMNS)]
 
 
-JOB_COLUMNS = 15
+JOB_COLUMNS = 16
 
 
 def _is_ready(job: JobRow) -> bool:

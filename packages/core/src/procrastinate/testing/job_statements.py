@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -14,6 +15,7 @@ from procrastinate.testing.queue_statements import (
     announce,
     changes,
     hold_until,
+    rank,
 )
 from procrastinate.testing.values import (
     JobRow,
@@ -35,21 +37,34 @@ def get_job(view: View, p: Params) -> Rows:
 
 
 def list_jobs(view: View, p: Params) -> Rows:
+    return [job_columns(job) for job in _listed(view, p)][: p["limit"]]
+
+
+def list_newest_jobs(view: View, p: Params) -> Rows:
+    return [job_columns(job) for job in reversed(_listed(view, p))][: p["limit"]]
+
+
+def _listed(view: View, p: Params) -> list[JobRow]:
     ids = None if p["ids"] is None else set(p["ids"])
-    statuses = None if p["statuses"] is None else {status(each) for each in p["statuses"]}
-    found = [
-        job_columns(job)
+    before_id = math.inf if p["before_id"] is None else p["before_id"]
+    return [
+        job
         for job in view.jobs()
-        if job.id > p["after_id"]
-        and (ids is None or job.id in ids)
-        and (statuses is None or job.status in statuses)
+        if p["after_id"] < job.id < before_id and (ids is None or job.id in ids) and matches(job, p)
+    ]
+
+
+def matches(job: JobRow, p: Params) -> bool:
+    """Whether the filters let a job pass."""
+    statuses = None if p["statuses"] is None else {status(each) for each in p["statuses"]}
+    return (
+        (statuses is None or job.status in statuses)
         and _matches(p["queue_name"], job.queue_name)
         and _matches(p["task_name"], job.task_name)
         and _matches(p["lock"], job.lock)
         and _matches(p["queueing_lock"], job.queueing_lock)
         and _matches(p["worker_id"], job.worker_id)
-    ]
-    return found[: p["limit"]]
+    )
 
 
 def list_queues(view: View, p: Params) -> Rows:
@@ -103,10 +118,34 @@ def request_abort(view: View, p: Params) -> Rows:
 
 
 def retry_jobs_by_hand(view: View, p: Params) -> Rows:
+    return _retry(view, p, list(_jobs_of(view, p, *_STARTABLE)))
+
+
+def retry_unless_twin_waits(view: View, p: Params) -> Rows:
+    chosen = list(_jobs_of(view, p, *_STARTABLE))
+    first: dict[str, JobRow] = {}
+    for job in sorted(chosen, key=lambda job: (job.status is not Status.TODO, *rank(job))):
+        if job.queueing_lock is not None:
+            first.setdefault(job.queueing_lock, job)
+    free = [
+        job
+        for job in chosen
+        if job.queueing_lock is None
+        or (
+            first[job.queueing_lock] is job and not view.has_twin(job.queueing_lock, besides=job.id)
+        )
+    ]
+    return _retry(view, p, free)
+
+
+_STARTABLE = (Status.TODO, Status.FAILED, Status.CANCELLED, Status.ABORTED)
+
+
+def _retry(view: View, p: Params, chosen: list[JobRow]) -> Rows:
     at: datetime | None = p["retry_at"]
-    startable = (Status.TODO, Status.FAILED, Status.CANCELLED, Status.ABORTED)
     rows = []
-    for job in _jobs_of(view, p, *startable):
+    for job in chosen:
+        waiting = job.status is Status.TODO
         changed = view.write_job(
             replace(
                 job,
@@ -116,6 +155,7 @@ def retry_jobs_by_hand(view: View, p: Params) -> Rows:
                 worker_id=None,
                 started_at=None,
                 finished_at=None,
+                attempts_forgiven=job.attempts_forgiven if waiting else job.attempts,
                 scheduled_at=at,
                 hold=hold_until(at, view),
                 **changes(job, p),
@@ -130,22 +170,6 @@ def _jobs_of(view: View, p: Params, *statuses: Status) -> Iterator[JobRow]:
         job = view.job(job_id)
         if job is not None and job.status in statuses:
             yield job
-
-
-def delete_old_jobs(view: View, p: Params) -> Rows:
-    statuses = {status(each) for each in p["statuses"]}
-    before = view.now - interval(p["age_us"])
-    old = [
-        job
-        for job in view.unlocked(view.jobs())
-        if job.status in statuses
-        and _matches(p["queue_name"], job.queue_name)
-        and job.finished_at is not None
-        and job.finished_at < before
-    ][: p["limit"]]
-    for job in old:
-        view.delete_job(job)
-    return [(len(old),)]
 
 
 def list_stalled(view: View, p: Params) -> Rows:
@@ -166,6 +190,7 @@ def stalled_jobs(view: View, p: Params) -> list[JobRow]:
 _FUNCTIONS: tuple[Function, ...] = (
     get_job,
     list_jobs,
+    list_newest_jobs,
     list_queues,
     list_tasks,
     list_locks,
@@ -173,7 +198,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     delete_todo,
     request_abort,
     retry_jobs_by_hand,
-    delete_old_jobs,
+    retry_unless_twin_waits,
     list_stalled,
 )
 

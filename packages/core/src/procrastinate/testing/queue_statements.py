@@ -45,7 +45,12 @@ def announce(view: View, job: JobRow) -> str | None:
 
 def in_claim_order(jobs: Iterable[JobRow]) -> list[JobRow]:
     """Return jobs as claims take them."""
-    return sorted(jobs, key=lambda job: (-job.priority, job.id))
+    return sorted(jobs, key=rank)
+
+
+def rank(job: JobRow) -> tuple[int, int]:
+    """Return a job's place in the order of claims."""
+    return (-job.priority, job.id)
 
 
 # --- defer ---------------------------------------------------------------------------------------

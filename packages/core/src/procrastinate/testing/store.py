@@ -22,6 +22,7 @@ from procrastinate.errors import ConnectionLost, ConnectorException, database_er
 from procrastinate.storage.claim import PROMOTED_AT_ONCE, promote_due
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import (
+    bulk_statements,
     claim_statements,
     job_statements,
     queue_statements,
@@ -40,6 +41,7 @@ STATEMENTS = {
     **queue_statements.STATEMENTS,
     **claim_statements.STATEMENTS,
     **job_statements.STATEMENTS,
+    **bulk_statements.STATEMENTS,
     **worker_statements.STATEMENTS,
 }
 

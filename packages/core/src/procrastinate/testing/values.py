@@ -48,6 +48,7 @@ class JobRow:
     lock: str | None = None
     queueing_lock: str | None = None
     errors: tuple[str, ...] | None = None
+    attempts_forgiven: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def job_columns(job: JobRow) -> Row:
         job.finished_at,
         job.worker_id,
         None if job.errors is None else f"[{', '.join(job.errors)}]",
+        job.attempts_forgiven,
     )
 
 

@@ -56,9 +56,9 @@ class View:
         other_owner = self._tables.jobs.other_owner
         return [job for job in jobs if other_owner(job.id, self.transaction) is None]
 
-    def has_twin(self, queueing_lock: str | None) -> bool:
-        """Whether a job with this queueing lock waits."""
-        return self._tables.jobs.has_twin(queueing_lock, self.transaction)
+    def has_twin(self, queueing_lock: str | None, *, besides: int | None = None) -> bool:
+        """Whether a (or another) job with this queueing lock waits."""
+        return self._tables.jobs.has_twin(queueing_lock, self.transaction, besides=besides)
 
     def conflicts(self, queueing_lock: str | None) -> bool:
         """The same for ON CONFLICT, which waits for the transactions that will decide it."""

@@ -4,30 +4,92 @@
 -- fragment: job_columns
 job.id, job.status::text, job.queue_name, job.task_name, job.args::text, job.priority, job.lock,
     job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.started_at,
-    job.finished_at, job.worker_id, job.errors::text
+    job.finished_at, job.worker_id, job.errors::text, job.attempts_forgiven
 
 -- name: get_job :many
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
 where job.id = %(id)s::bigint and job.partition = 0
 
--- name: list_jobs :many
--- A page of jobs after an id, in order of id. A null filter matches everything.
-select {>job_columns}
+-- fragment: oldest_first
+job.id
+
+-- fragment: newest_first
+job.id desc
+
+-- fragment: some
+select job.id
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.id > %(after_id)s::bigint
+where job.partition = 0 and {>status}
+    and job.id > %(after_id)s::bigint
+    and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
     and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (
-        %(statuses)s::text[] is null
-        or job.status = any(%(statuses)s::text[]::{schema}.procrastinate_job_status[])
-    )
     and (%(lock)s::text is null or job.lock = %(lock)s::text)
     and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
     and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-order by job.id
+order by {>order}
 limit %(limit)s::integer
+
+-- fragment: any_status
+%(statuses)s::text[] is null
+
+-- fragment: is_ready
+'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold is null
+
+-- fragment: is_scheduled
+'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold = 'schedule'
+
+-- fragment: is_parked
+'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.lock is not null
+    and job.hold is distinct from 'schedule' and job.hold = 'lock'
+
+-- fragment: is_running
+'doing' = any(%(statuses)s::text[]) and job.status = 'doing'
+
+-- fragment: has_succeeded
+'succeeded' = any(%(statuses)s::text[]) and job.status = 'succeeded'
+
+-- fragment: has_failed
+'failed' = any(%(statuses)s::text[])
+    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'failed'
+
+-- fragment: was_cancelled
+'cancelled' = any(%(statuses)s::text[])
+    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'cancelled'
+
+-- fragment: was_aborted
+'aborted' = any(%(statuses)s::text[])
+    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'aborted'
+
+-- fragment: page
+-- One branch for each index that holds jobs of one status and few others. The planner drops those
+-- of statuses that are not wanted.
+page as materialized (
+    ({>some status=any_status order=order})
+    union all ({>some status=is_ready order=order})
+    union all ({>some status=is_scheduled order=order})
+    union all ({>some status=is_parked order=order})
+    union all ({>some status=is_running order=order})
+    union all ({>some status=has_succeeded order=order})
+    union all ({>some status=has_failed order=order})
+    union all ({>some status=was_cancelled order=order})
+    union all ({>some status=was_aborted order=order})
+)
+select {>job_columns}
+from {schema}.procrastinate_jobs as job
+where job.partition = 0 and job.id = any(array(select page.id from page))
+order by {>order}
+limit %(limit)s::integer
+
+-- name: list_jobs :many
+-- A page of jobs between two ids, in order of id. A null filter matches everything.
+with {>page order=oldest_first}
+
+-- name: list_newest_jobs :many
+-- The same from the other end.
+with {>page order=newest_first}
 
 -- fragment: status_counts
 count(*),
@@ -106,16 +168,15 @@ asked as (
 )
 select asked.id, pg_notify('procrastinate_aborts', asked.id::text)::text from asked
 
--- name: retry_jobs_by_hand :many
--- Makes ended or waiting jobs due at a time (null: at once). Returns (id, lock it had before).
-with before as materialized (
-    select job.id, job.lock
-    from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(%(ids)s::bigint[])
-        and job.status in ('todo', 'failed', 'cancelled', 'aborted')
-    order by job.lock, job.queue_name, job.priority desc, job.id
-    for update
-),
+-- fragment: to_retry
+select job.id, job.lock, job.queueing_lock, job.priority, job.status
+from {schema}.procrastinate_jobs as job
+where job.partition = 0 and job.id = any(%(ids)s::bigint[])
+    and job.status in ('todo', 'failed', 'cancelled', 'aborted')
+order by job.lock, job.queue_name, job.priority desc, job.id
+for update
+
+-- fragment: retried
 retried as (
     update {schema}.procrastinate_jobs as job
     set status = 'todo',
@@ -124,6 +185,8 @@ retried as (
         worker_id = null,
         started_at = null,
         finished_at = null,
+        attempts_forgiven = case when job.status = 'todo' then job.attempts_forgiven
+            else job.attempts end,
         scheduled_at = %(retry_at)s::timestamptz,
         hold = case when %(retry_at)s::timestamptz > statement_timestamp()
             then 'schedule'::{schema}.procrastinate_hold end,
@@ -144,25 +207,44 @@ select
     end
 from retried
 
--- name: delete_old_jobs :one
--- Deletes up to `limit` jobs that ended more than so many microseconds ago. Returns how many.
-with old as materialized (
-    select job.id
-    from {schema}.procrastinate_jobs as job
-    where job.partition = 0
-        and job.status = any(%(statuses)s::text[]::{schema}.procrastinate_job_status[])
-        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-        and job.finished_at
-            < statement_timestamp() - %(age_us)s::bigint * interval '1 microsecond'
-    limit %(limit)s::integer
-    for update skip locked
+-- name: retry_jobs_by_hand :many
+-- Makes ended or waiting jobs due at a time (null: at once), with as many attempts as new ones.
+-- Returns (id, lock it had before).
+with before as materialized (
+    {>to_retry}
 ),
-deleted as (
-    delete from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(array(select old.id from old))
-    returning job.id
-)
-select count(*)::integer from deleted
+{>retried}
+
+-- name: retry_unless_twin_waits :many
+-- The same, but leaves those as they are whose twin with the same queueing lock waits already; of
+-- several with one queueing lock it takes the first by (priority, id).
+with chosen as materialized (
+    {>to_retry}
+),
+ranked as materialized (
+    select
+        chosen.id,
+        chosen.lock,
+        chosen.queueing_lock,
+        row_number() over (
+            partition by chosen.queueing_lock
+            order by chosen.status <> 'todo', chosen.priority desc, chosen.id
+        ) as place
+    from chosen
+),
+before as materialized (
+    -- In this order, so that two who retry the same queueing locks do not wait in a circle.
+    select ranked.id, ranked.lock
+    from ranked
+    where ranked.queueing_lock is null
+        or ranked.place = 1 and not exists (
+            select from {schema}.procrastinate_jobs as twin
+            where twin.queueing_lock = ranked.queueing_lock and twin.partition = 0
+                and twin.status = 'todo' and twin.id <> ranked.id
+        )
+    order by ranked.queueing_lock, ranked.id
+),
+{>retried}
 
 -- name: list_stalled :many
 -- The jobs that run on a worker which has not been heard of for so many microseconds.

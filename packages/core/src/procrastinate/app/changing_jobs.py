@@ -1,0 +1,265 @@
+"""The part of the job manager that cancels and retries jobs, singly or by filter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
+from typing import Any, Unpack
+
+from procrastinate.app.batches import Batches, run_batches, run_batches_async
+from procrastinate.app.job_filters import (
+    JobFilters,
+    checked_filter,
+    checked_flag,
+    checked_id,
+    checked_limit,
+    name_or_none,
+)
+from procrastinate.drive import Flow
+from procrastinate.errors import InvalidOption
+from procrastinate.gateway import Gateway
+from procrastinate.model import limits
+from procrastinate.model.job import Status
+from procrastinate.storage import bulk
+from procrastinate.storage import jobs as flows
+from procrastinate.storage.bulk import BATCH, Change
+from procrastinate.storage.jobs import ENDED_BADLY, ByHand, JobFilter
+
+
+class ChangingJobs:
+    """Cancelling and retrying jobs.
+
+    Changes by filter work in batches of up to `BATCH` jobs, each a transaction of its own (with
+    ``connection=`` all of them are part of the caller's). A batch passes over jobs that somebody
+    else has in hand, so that it holds nobody up; those are waited for at the end, one by one.
+    """
+
+    _gateway: Gateway
+
+    def cancel_job_by_id(
+        self, id: int, abort: bool = False, delete_job: bool = False, *, connection: Any = None
+    ) -> bool:
+        """Cancel a waiting job; with ``abort``, ask a running one to end.
+
+        ``delete_job`` removes the waiting job altogether. Returns whether there was anything to
+        do: False for a job that is unknown, has ended, or runs (without ``abort``). A running
+        job ends when its task obeys.
+        """
+        return bool(
+            self._gateway.run(
+                self._cancel([id], abort, delete_job), connection=connection, transaction=True
+            )
+        )
+
+    async def cancel_job_by_id_async(
+        self, id: int, abort: bool = False, delete_job: bool = False, *, connection: Any = None
+    ) -> bool:
+        """Cancel a waiting job; see `cancel_job_by_id`."""
+        flow = self._cancel([id], abort, delete_job)
+        return bool(await self._gateway.run_async(flow, connection=connection, transaction=True))
+
+    def retry_job_by_id(
+        self,
+        id: int,
+        *,
+        retry_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
+    ) -> bool:
+        """Make a failed, cancelled, aborted or waiting job due at ``retry_at`` (aware), or now.
+
+        A job that had ended gets as many attempts as a new one: earlier ones go on to be counted in
+        ``attempts``, and count no longer for its task's ``max_attempts``.
+        ``priority``, ``queue`` and ``lock`` change it; None leaves them. Returns False for a job
+        that is unknown, runs, or has succeeded. Raises `AlreadyEnqueued` when a job with the
+        same queueing lock is waiting.
+        """
+        flow = self._retry([id], _by_hand(retry_at, priority, queue, lock))
+        return bool(self._gateway.run(flow, connection=connection, transaction=True))
+
+    async def retry_job_by_id_async(
+        self,
+        id: int,
+        *,
+        retry_at: datetime | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
+    ) -> bool:
+        """Make a job due again; see `retry_job_by_id`."""
+        flow = self._retry([id], _by_hand(retry_at, priority, queue, lock))
+        return bool(await self._gateway.run_async(flow, connection=connection, transaction=True))
+
+    def cancel_jobs(
+        self,
+        *,
+        abort: bool = False,
+        delete_job: bool = False,
+        limit: int | None = None,
+        connection: Any = None,
+        **filters: Unpack[JobFilters],
+    ) -> list[int]:
+        """Cancel the waiting jobs that match the `JobFilters`; return the ids of those changed.
+
+        With ``abort``, running jobs that match are asked to end. ``delete_job`` removes the waiting
+        ones altogether. ``limit`` bounds how many are changed, lowest ids first. At least one
+        filter is needed. Raises `InvalidOption` without one, and for a status that cannot be
+        cancelled.
+        """
+        batches = self._cancelling(filters, abort, delete_job, limit)
+        return run_batches(self._gateway, batches, connection=connection)
+
+    async def cancel_jobs_async(
+        self,
+        *,
+        abort: bool = False,
+        delete_job: bool = False,
+        limit: int | None = None,
+        connection: Any = None,
+        **filters: Unpack[JobFilters],
+    ) -> list[int]:
+        """Cancel the waiting jobs that match; see `cancel_jobs`."""
+        batches = self._cancelling(filters, abort, delete_job, limit)
+        return await run_batches_async(self._gateway, batches, connection=connection)
+
+    def retry_jobs(
+        self,
+        *,
+        retry_at: datetime | None = None,
+        to_priority: int | None = None,
+        to_queue: str | None = None,
+        to_lock: str | None = None,
+        limit: int | None = None,
+        connection: Any = None,
+        **filters: Unpack[JobFilters],
+    ) -> list[int]:
+        """Make the jobs that match due at ``retry_at`` (aware), or now; return the ids of those.
+
+        Which jobs, the `JobFilters` say; without ``status`` those that failed, were cancelled or
+        aborted. ``to_priority``, ``to_queue`` and ``to_lock`` change them. ``limit`` bounds how
+        many are changed, lowest ids first. A job stays as it is where one with its queueing lock
+        waits already; of several with one queueing lock the first by (priority, id) of a batch is
+        retried. At least one filter is needed. Raises `InvalidOption` without one, and for a
+        status that cannot be retried. Otherwise as `retry_job_by_id`.
+        """
+        change = _by_hand(retry_at, to_priority, to_queue, to_lock, prefix="to_")
+        batches = self._retrying(filters, change, limit)
+        return run_batches(self._gateway, batches, connection=connection)
+
+    async def retry_jobs_async(
+        self,
+        *,
+        retry_at: datetime | None = None,
+        to_priority: int | None = None,
+        to_queue: str | None = None,
+        to_lock: str | None = None,
+        limit: int | None = None,
+        connection: Any = None,
+        **filters: Unpack[JobFilters],
+    ) -> list[int]:
+        """Make the jobs that match due again; see `retry_jobs`."""
+        change = _by_hand(retry_at, to_priority, to_queue, to_lock, prefix="to_")
+        batches = self._retrying(filters, change, limit)
+        return await run_batches_async(self._gateway, batches, connection=connection)
+
+    # The flows
+
+    def _cancel(self, ids: list[int], abort: bool, delete: bool) -> Flow[set[int]]:
+        return flows.cancel_jobs(
+            self._gateway.sql,
+            [checked_id(each) for each in ids],
+            abort=checked_flag("abort", abort),
+            delete=checked_flag("delete_job", delete),
+        )
+
+    def _retry(self, ids: list[int], change: ByHand) -> Flow[set[int]]:
+        return flows.retry_by_hand(self._gateway.sql, [checked_id(each) for each in ids], change)
+
+    def _cancelling(
+        self, filters: JobFilters, abort: bool, delete: bool, limit: int | None
+    ) -> Batches[list[int]]:
+        checked_flag("abort", abort)
+        checked_flag("delete_job", delete)
+        possible = (Status.TODO, Status.DOING) if abort else (Status.TODO,)
+        which = _chosen(filters, possible, possible, "cancelled" + " or aborted" * abort)
+        change = partial(flows.cancel_jobs, self._gateway.sql, abort=abort, delete=delete)
+        return self._changing(which, change, limit)
+
+    def _retrying(
+        self, filters: JobFilters, by_hand: ByHand, limit: int | None
+    ) -> Batches[list[int]]:
+        possible = (Status.TODO, *ENDED_BADLY)
+        which = _chosen(filters, ENDED_BADLY, possible, "retried")
+        change = partial(flows.retry_unless_twin_waits, self._gateway.sql, change=by_hand)
+        return self._changing(which, change, limit)
+
+    def _changing(self, which: JobFilter, change: Change, limit: int | None) -> Batches[list[int]]:
+        room = None if limit is None else checked_limit(limit)
+        return _in_batches(self._gateway, which, change, room)
+
+
+def _in_batches(
+    gateway: Gateway, which: JobFilter, change: Change, limit: int | None
+) -> Batches[list[int]]:
+    """First all jobs that nobody else has in hand, then the others, waiting for each."""
+    sql, changed, busy = gateway.sql, set[int](), list[int]()
+
+    def room() -> int:
+        return BATCH if limit is None else min(BATCH, limit - len(changed))
+
+    for part in bulk.parts(which):
+        after_id: int | None = 0
+        while after_id is not None and room():
+            batch: bulk.Batch = yield partial(
+                bulk.change_batch, sql, part, change, after_id=after_id, limit=room()
+            )
+            changed |= batch.changed
+            busy += batch.busy
+            after_id = batch.last_id
+    for job_id in busy:
+        if room():
+            batch = yield partial(bulk.change_when_free, sql, replace(which, ids=[job_id]), change)
+            changed |= batch.changed
+    return sorted(changed)
+
+
+def _chosen(
+    filters: JobFilters, default: Sequence[Status], possible: Sequence[Status], what: str
+) -> JobFilter:
+    """Return the filter of a change, which needs one, and statuses that the change starts from."""
+    which = checked_filter(filters)
+    if which == JobFilter():
+        raise InvalidOption(
+            "a change by filter needs at least one filter, or it would be for all jobs: give a"
+            " status, a queue, ..."
+        )
+    if which.statuses is None:
+        return replace(which, statuses=default)
+    for status in which.statuses:
+        if status not in possible:
+            raise InvalidOption(
+                f"status {status} cannot be {what}, only {', '.join(possible)}"
+                + (": running jobs end with abort=True" if status is Status.DOING else "")
+            )
+    return which
+
+
+def _by_hand(
+    retry_at: datetime | None,
+    priority: int | None,
+    queue: str | None,
+    lock: str | None,
+    *,
+    prefix: str = "",
+) -> ByHand:
+    return ByHand(
+        retry_at=None if retry_at is None else limits.check_aware("retry_at", retry_at),
+        priority=None if priority is None else limits.check_priority(priority),
+        queue=name_or_none(f"{prefix}queue", queue),
+        lock=limits.check_lock(f"{prefix}lock", lock),
+    )

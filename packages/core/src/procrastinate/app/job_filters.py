@@ -1,0 +1,108 @@
+"""What the job manager is asked for, checked: filters, statuses, ids, ages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, TypedDict
+
+from procrastinate.errors import InvalidOption
+from procrastinate.model import limits
+from procrastinate.model.job import Status
+from procrastinate.storage.jobs import JobFilter
+
+Statuses = Status | str | Iterable[Status | str]
+
+
+class JobFilters(TypedDict, total=False):
+    """Which jobs; what is left out or None matches everything, an empty list nothing.
+
+    ``task``, ``queue``, ``lock`` and ``queueing_lock`` are compared as a whole; ``worker_id`` is
+    the worker that holds the job or held it last.
+    """
+
+    id: int | Iterable[int] | None
+    queue: str | None
+    task: str | None
+    status: Statuses | None
+    lock: str | None
+    queueing_lock: str | None
+    worker_id: int | None
+
+
+def checked_filter(filters: Mapping[str, Any]) -> JobFilter:
+    """Return the filter that these mean. Raises `InvalidOption` naming the filter and the value."""
+    unknown = sorted(filters.keys() - JobFilters.__annotations__.keys())
+    if unknown:
+        known = ", ".join(JobFilters.__annotations__)
+        raise InvalidOption(f"jobs have no filter {unknown[0]!r} (known: {known})")
+    ids, status, worker_id = (filters.get(name) for name in ("id", "status", "worker_id"))
+    return JobFilter(
+        ids=None if ids is None else _ids(ids),
+        queue=name_or_none("queue", filters.get("queue")),
+        task=name_or_none("task", filters.get("task")),
+        statuses=None if status is None else statuses(status),
+        lock=limits.check_lock("lock", filters.get("lock")),
+        queueing_lock=limits.check_lock("queueing_lock", filters.get("queueing_lock")),
+        worker_id=None if worker_id is None else checked_id(worker_id, "worker_id"),
+    )
+
+
+def _ids(given: Any) -> list[int]:
+    if isinstance(given, str) or not isinstance(given, int | Iterable):
+        raise InvalidOption(f"id must be a job id or a list of them, not {given!r}")
+    return [checked_id(each) for each in ([given] if isinstance(given, int) else given)]
+
+
+def checked_id(value: Any, what: str = "a job id") -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise InvalidOption(f"{what} must be a positive int, not {value!r}")
+    return value
+
+
+def checked_limit(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**31 - 1:
+        raise InvalidOption(f"limit must be a number of jobs from 1, not {value!r}")
+    return value
+
+
+def checked_flag(option: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidOption(f"{option} must be True or False, not {value!r}")
+    return value
+
+
+def name_or_none(option: str, value: Any) -> str | None:
+    return None if value is None else limits.check_name(option, value)
+
+
+def statuses(given: Any) -> list[Status]:
+    """Return one status or several as a list."""
+    try:
+        return [Status(each) for each in ([given] if isinstance(given, str) else given)]
+    except (ValueError, TypeError) as exc:
+        raise InvalidOption(f"status must be one of {', '.join(Status)}, not {given!r}") from exc
+
+
+def ages_us(policy: Any) -> dict[Status, int]:
+    """Return how long to keep jobs of each status, in microseconds."""
+    if not isinstance(policy, Mapping) or not policy:
+        raise InvalidOption(
+            "a retention policy must be a dict of ages by status, such as"
+            f" {{'failed': timedelta(days=90)}}, not {policy!r}"
+        )
+    ages = {}
+    for name, age in policy.items():
+        (status,) = statuses(name if isinstance(name, str) else [name])
+        if not status.is_final:
+            raise InvalidOption(f"only jobs that ended can be deleted by age, not {status} ones")
+        ages[status] = age_us(f"the age of {status} jobs", age)
+    return ages
+
+
+def age_us(option: str, age: Any) -> int:
+    """Return an age in microseconds, given as a timedelta or a dict of its arguments."""
+    checked = limits.check_delay(option, age)
+    if checked < timedelta():
+        raise InvalidOption(f"{option} must not be negative: {checked}")
+    return limits.microseconds(checked)

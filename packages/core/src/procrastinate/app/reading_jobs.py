@@ -1,0 +1,251 @@
+"""The half of the job manager that reads."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Unpack
+
+from procrastinate import json_codec
+from procrastinate.app.job_filters import (
+    JobFilters,
+    checked_filter,
+    checked_flag,
+    checked_id,
+    checked_limit,
+    name_or_none,
+)
+from procrastinate.drive import Flow
+from procrastinate.errors import InvalidArguments, JobNotFound
+from procrastinate.gateway import Gateway
+from procrastinate.model import limits
+from procrastinate.model.job import Job, Status
+from procrastinate.storage import jobs as flows
+from procrastinate.storage.jobs import Counts, Page
+
+PAGE = 1_000  # jobs
+
+
+class ReadingJobs:
+    """Looking at jobs, one or a page of them, and counting them."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def get_job(self, id: int, *, connection: Any = None) -> Job:
+        """Return one job. Raises `JobNotFound`."""
+        return _found(id, self._gateway.run(self._get(id), connection=connection))
+
+    async def get_job_async(self, id: int, *, connection: Any = None) -> Job:
+        """Return one job. Raises `JobNotFound`."""
+        flow = self._get(id)
+        return _found(id, await self._gateway.run_async(flow, connection=connection))
+
+    def get_job_status(self, id: int, *, connection: Any = None) -> Status:
+        """Return one job's status. Raises `JobNotFound`."""
+        return self.get_job(id, connection=connection).status
+
+    async def get_job_status_async(self, id: int, *, connection: Any = None) -> Status:
+        """Return one job's status. Raises `JobNotFound`."""
+        return (await self.get_job_async(id, connection=connection)).status
+
+    def list_jobs(
+        self,
+        *,
+        after_id: int = 0,
+        before_id: int | None = None,
+        newest_first: bool = False,
+        limit: int = PAGE,
+        connection: Any = None,
+        **filters: Unpack[JobFilters],
+    ) -> list[Job]:
+        """Return up to ``limit`` jobs that match the `JobFilters`, in order of id.
+
+        The next page starts with ``after_id``, the last id of this one. With ``newest_first`` the
+        order is the other way round, and the next page ends with ``before_id``. Arguments that the
+        connector's ``json_loads`` refuses are shown as the JSON that they are; `get_job` raises for
+        them.
+        """
+        flow = self._list(filters, after_id, before_id, newest_first, limit)
+        return self._gateway.run(flow, connection=connection)
+
+    async def list_jobs_async(
+        self,
+        *,
+        after_id: int = 0,
+        before_id: int | None = None,
+        newest_first: bool = False,
+        limit: int = PAGE,
+        connection: Any = None,
+        **filters: Unpack[JobFilters],
+    ) -> list[Job]:
+        """Return a page of jobs; see `list_jobs`."""
+        flow = self._list(filters, after_id, before_id, newest_first, limit)
+        return await self._gateway.run_async(flow, connection=connection)
+
+    def list_queues(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
+    ) -> list[Counts]:
+        """Return each queue's number of jobs, in all and by status, in order of name."""
+        flow = self._counts("list_queues", queue, task, lock)
+        return self._gateway.run(flow, connection=connection)
+
+    async def list_queues_async(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
+    ) -> list[Counts]:
+        """Return each queue's number of jobs; see `list_queues`."""
+        flow = self._counts("list_queues", queue, task, lock)
+        return await self._gateway.run_async(flow, connection=connection)
+
+    def list_tasks(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
+    ) -> list[Counts]:
+        """Return each task's number of jobs, in all and by status, in order of name."""
+        flow = self._counts("list_tasks", queue, task, lock)
+        return self._gateway.run(flow, connection=connection)
+
+    async def list_tasks_async(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
+    ) -> list[Counts]:
+        """Return each task's number of jobs; see `list_tasks`."""
+        flow = self._counts("list_tasks", queue, task, lock)
+        return await self._gateway.run_async(flow, connection=connection)
+
+    def list_locks(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
+    ) -> list[Counts]:
+        """Return each lock's number of jobs, in all and by status, in order of lock."""
+        flow = self._counts("list_locks", queue, task, lock)
+        return self._gateway.run(flow, connection=connection)
+
+    async def list_locks_async(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        lock: str | None = None,
+        connection: Any = None,
+    ) -> list[Counts]:
+        """Return each lock's number of jobs; see `list_locks`."""
+        flow = self._counts("list_locks", queue, task, lock)
+        return await self._gateway.run_async(flow, connection=connection)
+
+    def get_stalled_jobs(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        seconds_since_heartbeat: float = 30,
+        connection: Any = None,
+    ) -> list[Job]:
+        """Return the running jobs whose worker has not been heard of for so many seconds.
+
+        Workers recover such jobs by themselves; this shows those that none has recovered yet.
+        """
+        flow = self._stalled(queue, task, seconds_since_heartbeat)
+        return self._gateway.run(flow, connection=connection)
+
+    async def get_stalled_jobs_async(
+        self,
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        seconds_since_heartbeat: float = 30,
+        connection: Any = None,
+    ) -> list[Job]:
+        """Return the running jobs whose worker is silent; see `get_stalled_jobs`."""
+        flow = self._stalled(queue, task, seconds_since_heartbeat)
+        return await self._gateway.run_async(flow, connection=connection)
+
+    # The flows
+
+    def _get(self, job_id: int) -> Flow[Job | None]:
+        return flows.get_job(self._gateway.sql, checked_id(job_id), self._loads)
+
+    def _list(
+        self,
+        filters: JobFilters,
+        after_id: int,
+        before_id: int | None,
+        newest_first: bool,
+        limit: int,
+    ) -> Flow[list[Job]]:
+        page = Page(
+            after_id=checked_id(after_id, "after_id"),
+            before_id=None if before_id is None else checked_id(before_id, "before_id"),
+            newest_first=checked_flag("newest_first", newest_first),
+            limit=checked_limit(limit),
+        )
+        return flows.list_page(
+            self._gateway.sql, checked_filter(filters), page, self._loads_as_it_can
+        )
+
+    def _counts(
+        self,
+        by: Literal["list_queues", "list_tasks", "list_locks"],
+        queue: str | None,
+        task: str | None,
+        lock: str | None,
+    ) -> Flow[list[Counts]]:
+        return flows.list_counts(
+            self._gateway.sql,
+            by,
+            queue=name_or_none("queue", queue),
+            task=name_or_none("task", task),
+            lock=limits.check_lock("lock", lock),
+        )
+
+    def _stalled(self, queue: str | None, task: str | None, seconds: float) -> Flow[list[Job]]:
+        return flows.stalled_jobs(
+            self._gateway.sql,
+            timeout_us=limits.microseconds(
+                limits.check_delay("seconds_since_heartbeat", {"seconds": seconds})
+            ),
+            queue=name_or_none("queue", queue),
+            task=name_or_none("task", task),
+            loads=self._loads,
+        )
+
+    def _loads(self, text: str) -> Any:
+        try:
+            return self._gateway.connector.json_loads(text)
+        except Exception as exc:  # a json_loads of the user's own may raise anything
+            raise InvalidArguments(
+                f"the arguments of a job cannot be decoded by json_loads: {exc}: {text[:80]}"
+            ) from exc
+
+    def _loads_as_it_can(self, text: str) -> Any:
+        """Decode arguments; as plain JSON where ``json_loads`` refuses them, since people look."""
+        try:
+            return self._gateway.connector.json_loads(text)
+        except Exception:  # a json_loads of the user's own may raise anything
+            return json_codec.loads(text)
+
+
+def _found(job_id: int, job: Job | None) -> Job:
+    if job is None:
+        raise JobNotFound(f"there is no job {job_id}")
+    return job

@@ -1,0 +1,130 @@
+-- Many jobs by filter, one bounded batch at a time: see storage/bulk.py.
+
+-- fragment: wanted
+(%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+    and job.status = any(%(statuses)s::text[]::{schema}.procrastinate_job_status[])
+    and (%(lock)s::text is null or job.lock = %(lock)s::text)
+    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+
+-- fragment: walk_any
+-- The next jobs of all, whatever they are: only so is the end of the scan certain.
+select job.id, ({>wanted}) as matching
+from {schema}.procrastinate_jobs as job
+where job.partition = 0 and job.id > %(after_id)s::bigint
+order by job.id
+limit %(scanned)s::integer
+
+-- fragment: walk_ended
+-- The next of those that failed, were cancelled or aborted: by an index that holds no others.
+select found.id, found.matching
+from unnest(%(statuses)s::text[]) as ended(status)
+cross join lateral (
+    select job.id, ({>wanted}) as matching
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.status in ('failed', 'cancelled', 'aborted')
+        and job.status = ended.status::{schema}.procrastinate_job_status
+        and job.id > %(after_id)s::bigint
+    order by job.id
+    limit %(scanned)s::integer
+) as found
+order by found.id
+limit %(scanned)s::integer
+
+-- fragment: walk_ids
+select job.id, ({>wanted}) as matching
+from {schema}.procrastinate_jobs as job
+where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.id > %(after_id)s::bigint
+order by job.id
+limit %(scanned)s::integer
+
+-- fragment: grip
+walk as materialized (
+    {>sort}
+),
+matching as materialized (
+    select walk.id from walk where walk.matching order by walk.id limit %(limit)s::integer
+),
+gripped as materialized (
+    select job.id
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.id = any(array(select matching.id from matching))
+        and {>wanted}
+    order by job.lock, job.queue_name, job.priority desc, job.id
+    for update {>busy}
+)
+select reached.last_id, matching.id, (gripped.id is not null)::integer
+from (
+    select case
+        when (select count(*) from matching) = %(limit)s::integer
+            then (select max(matching.id) from matching)
+        when (select count(*) from walk) = %(scanned)s::integer
+            then (select max(walk.id) from walk)
+    end as last_id
+) as reached
+left join matching on true
+left join gripped on gripped.id = matching.id
+order by matching.id
+
+-- name: grip_any :many
+-- Locks the matching ones among the next jobs after an id, in the order of their lines. Returns
+-- (where to go on after or null, id, 1 or 0 for one that somebody else has in hand) for each match,
+-- or one row without id.
+with {>grip sort=walk_any busy=or_skip}
+
+-- name: grip_ended :many
+-- The same where only failed, cancelled and aborted jobs are wanted.
+with {>grip sort=walk_ended busy=or_skip}
+
+-- name: grip_ids :many
+-- The same among jobs known by id.
+with {>grip sort=walk_ids busy=or_skip}
+
+-- name: grip_ids_when_free :many
+-- The same, waiting for those who have the jobs in hand.
+with {>grip sort=walk_ids busy=or_wait}
+
+-- name: delete_old_jobs :one
+-- Among the next jobs after an id, deletes those that ended longer ago than the age (microseconds)
+-- that belongs to their status. Returns (how many, the last id, or null at the end). The end is
+-- also where jobs were deferred too lately to have ended so long ago: ids follow time.
+with kept as materialized (
+    select
+        age.status::{schema}.procrastinate_job_status as status,
+        statement_timestamp() - age.us * interval '1 microsecond' as since
+    from unnest(%(statuses)s::text[], %(ages_us)s::bigint[]) as age(status, us)
+),
+walk as materialized (
+    select job.id, job.status, job.queue_name, job.deferred_at, job.finished_at
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.id > %(after_id)s::bigint
+    order by job.id
+    limit %(scanned)s::integer
+),
+old as materialized (
+    select job.id
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.status not in ('todo', 'doing')
+        and job.id = any(array(
+            select walk.id
+            from walk
+            join kept on kept.status = walk.status
+            where walk.finished_at < kept.since
+                and (%(queue_name)s::text is null or walk.queue_name = %(queue_name)s::text)
+        ))
+    for update skip locked
+),
+deleted as (
+    delete from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.id = any(array(select old.id from old))
+    returning job.id
+)
+select
+    (select count(*) from deleted)::integer,
+    (
+        select last.id
+        from (select walk.id, walk.deferred_at from walk order by walk.id desc limit 1) as last
+        where last.deferred_at < (select max(kept.since) from kept)
+            and (select count(*) from walk) = %(scanned)s::integer
+    )
