@@ -206,7 +206,7 @@ def _count(manager: JobManager, which: dict[str, Any]) -> Counter[str]:
     if which.keys() <= _COUNTABLE:
         counted = manager.list_queues(**{k: v for k, v in which.items() if k != "status"})
         return Counter({each: sum(getattr(q, each) for q in counted) for each in statuses})
-    jobs = paging.oldest_first(manager, which, after_id=0, page=paging.PAGE)
+    jobs = paging.oldest_first(manager, which, after_id=None)
     return Counter(job.status.value for job in jobs)
 
 

@@ -87,8 +87,8 @@ def _matching(
     page = paging.PAGE if limit is None else min(paging.PAGE, limit + 1)
     after_id = given["after_id"]
     if given["newest_first"]:
-        return paging.newest_first(app.job_manager, which, below_id=after_id, page=page)
-    return paging.oldest_first(app.job_manager, which, after_id=after_id or 0, page=page)
+        return paging.newest_first(app.job_manager, which, before_id=after_id, page=page)
+    return paging.oldest_first(app.job_manager, which, after_id=after_id, page=page)
 
 
 def _print_list(app: App, found: Iterator[Job], limit: int | None, given: dict[str, Any]) -> None:

@@ -29,8 +29,11 @@ def counts_line(counts: Counts) -> str:
 
 
 def arguments(job: Job, connector: Connector) -> str:
-    """Return a job's arguments as JSON text, as the app writes it."""
-    return connector.json_dumps(job.task_kwargs)
+    """Return a job's arguments as JSON text: as the app would write it, where it can."""
+    try:
+        return connector.json_dumps(job.task_kwargs)
+    except Exception:  # a json_dumps of the user's own may raise anything; people want to look
+        return json.dumps(job.task_kwargs, default=str, ensure_ascii=False)
 
 
 def iso(moment: datetime | None) -> str:
