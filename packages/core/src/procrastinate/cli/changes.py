@@ -172,7 +172,8 @@ def _run(ctx: click.Context, action: Action, given: Mapping[str, Any]) -> ExitCo
             changed = action.change(manager, which, given)
         except InvalidOption as exc:
             raise click.UsageError(str(exc), ctx) from exc
-        _tell_changed(action, changed)
+        if changed or not ids:
+            _tell_changed(action, changed)
         return _tell_unchanged(manager, action, sorted(set(ids) - set(changed)))
 
 
@@ -192,12 +193,22 @@ def _agreed(
         click.echo("no jobs match", err=True)
         return False
     parts = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()) if count)
-    question = f"{_jobs(total)} would be {action.done} ({parts} match)"
+    of = "" if total == counts.total() else "of "
+    question = f"{_jobs(total)} would be {action.done} ({of}{parts})"
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question}: add --yes to agree, where there is no terminal", ctx)
-    if not click.confirm(f"{question}. Go on?", err=True):
+    if not _confirmed(f"{question}. Go on?"):
         raise click.ClickException("nothing was changed")
     return True
+
+
+def _confirmed(question: str) -> bool:
+    """Ask at the terminal. Raises `click.Abort` on Ctrl-C and Ctrl-D, with the line ended."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        raise
 
 
 def _count(manager: JobManager, which: dict[str, Any]) -> Counter[str]:
@@ -230,11 +241,11 @@ def _tell_unchanged(manager: JobManager, action: Action, ids: Sequence[int]) -> 
 def _why(action: Action, job_id: int, status: Status | None) -> str:
     if status is None:
         return f"there is no job {job_id}"
-    told = f"job {job_id} is {status} and was not {action.done}"
+    told = f"job {job_id} was not {action.done}: it is {status}"
     if action is RETRY and status in action.possible:
-        return f"{told}: does a job with its queueing lock wait? does it match the filters?"
-    if action is CANCEL and status is Status.DOING:
-        return f"{told}: abort asks a running job to end"
+        return f"{told}, and a job with its queueing lock waits, or it does not match the filters"
+    if action in (CANCEL, DELETE) and status is Status.DOING:
+        return f"{told}, and `abort` asks running jobs to end"
     return told
 
 

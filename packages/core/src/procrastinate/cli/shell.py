@@ -6,7 +6,6 @@ each command for itself.
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Any
 
@@ -19,8 +18,6 @@ from procrastinate.cli.jobs import jobs
 from procrastinate.cli.queues import KINDS, listing, queues
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Id
-
-_OLDER_SPELLING = re.compile(r"(id|queue|task|status|lock|queueing_lock|worker)=")
 
 
 class Leave(click.exceptions.Exit):
@@ -43,17 +40,24 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         ctx.auto_envvar_prefix = None  # see the rules of `changes`
-        return super().resolve_command(ctx, _in_todays_spelling(args))
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, rest if command is None else _in_todays_spelling(command, rest)
 
 
-def _in_todays_spelling(args: list[str]) -> list[str]:
+def _in_todays_spelling(command: click.Command, args: list[str]) -> list[str]:
     """Accept ``queue=mail`` for ``--queue=mail``, as earlier releases wrote it."""
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    valued = {name for each in options if not each.is_flag and not each.count for name in each.opts}
     return [
-        f"--{word.replace('queueing_', 'queueing-', 1)}"
-        if _OLDER_SPELLING.match(word) and not before.startswith("-")
-        else word
+        _option_for(word, valued) if before not in valued else word
         for before, word in zip(["", *args], args, strict=False)
     ]
+
+
+def _option_for(word: str, valued: set[str]) -> str:
+    name, equals, value = word.partition("=")
+    option = f"--{name.replace('_', '-')}"
+    return f"{option}={value}" if equals and option in valued else word
 
 
 @click.command("show")

@@ -52,7 +52,7 @@ def print_jobs(jobs: Sequence[Job], connector: Connector, *, errors: bool) -> No
         for column in _columns(connector, errors, local_zone())
         if console.width >= column.from_width
     ]
-    table = _table()
+    table = _table(console)
     for column in columns:
         _add(table, column.header, right=column.right, shrinks=column.shrinks)
     for job in jobs:
@@ -67,7 +67,7 @@ def print_counts(counts: Sequence[Counts], what: str) -> None:
     console = _console()
     wide = console.width >= WIDE
     shown = tuple(Status) if wide else (Status.TODO, Status.DOING, Status.FAILED)
-    table = _table()
+    table = _table(console)
     _add(table, what, shrinks=True)
     for name in ("jobs", *shown):
         _add(table, name, right=True)
@@ -143,11 +143,14 @@ def _add(table: Table, header: str, *, right: bool = False, shrinks: bool = Fals
     table.add_column(header, justify="right" if right else "left", no_wrap=not shrinks)
 
 
-def _table() -> Table:
+def _table(console: Console) -> Table:
     from rich import box
     from rich.table import Table
 
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    lines = box.SIMPLE_HEAD
+    if console.options.ascii_only:
+        lines = box.Box(str(lines).replace("─", "-"), ascii=True)
+    return Table(box=lines, show_edge=False, pad_edge=False, collapse_padding=True)
 
 
 def _console() -> Console:
@@ -161,6 +164,6 @@ def _print(console: Console, table: Table) -> None:
     with console.capture() as captured:
         console.print(table)
     text = captured.get()
-    if not console.encoding.lower().startswith("utf"):
+    if console.options.ascii_only:
         text = text.replace("…", "~")
     sys.stdout.write("".join(f"{line.rstrip()}\n" for line in text.splitlines()))
