@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -12,7 +13,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,26 @@ def nap(context, seconds):
         if context.should_abort():
             raise procrastinate.JobAborted
         time.sleep(0.01)
+"""
+
+
+EACH = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from procrastinate.cli.root import root
+
+done = []
+command_lines, sys.stdin = json.load(sys.stdin), io.StringIO()
+sys.path.insert(0, "")
+for args in command_lines:
+    code = None
+    with redirect_stdout(io.StringIO()) as stdout, redirect_stderr(io.StringIO()) as stderr:
+        try:
+            root.main(args, prog_name="procrastinate")
+        except SystemExit as exc:
+            code = exc.code
+    done.append([args, code, stdout.getvalue(), stderr.getvalue()])
+json.dump(done, sys.stdout)
 """
 
 
@@ -183,6 +204,21 @@ class Program:
         return subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
         )
+
+    def each(self, command_lines: Iterable[list[str]]) -> list[subprocess.CompletedProcess[str]]:
+        """Run many command lines in one process, which is quicker than one for each."""
+        lines = [list(each) for each in command_lines]
+        done = subprocess.run(
+            [sys.executable, "-c", EACH],
+            input=json.dumps(lines),
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return [subprocess.CompletedProcess(*each) for each in json.loads(done.stdout)]
 
     def on_terminal(self, *args: str, **env: str) -> Terminal:
         """Start on a terminal, which draws nothing but text."""

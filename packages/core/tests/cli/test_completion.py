@@ -2,62 +2,77 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any as Program  # of conftest.py, which cannot be imported by name
 
 import pytest
 
+PROTOCOL = """
+import io, json, os, sys
+from contextlib import redirect_stdout
+from procrastinate.cli.root import root
 
-def completed(program: Program, line: str, **env: str) -> list[str]:
-    """What may stand for the last word of a command line: as bash asks for it."""
-    words = line.split(" ")
-    done = program(
-        env={
-            "_PROCRASTINATE_COMPLETE": "bash_complete",
-            "COMP_WORDS": line,
-            "COMP_CWORD": str(len(words) - 1),
-            **env,
-        }
+found = {}
+lines = json.load(sys.stdin)
+sys.path.insert(0, "")
+for line in lines:
+    os.environ["COMP_WORDS"] = line
+    os.environ["COMP_CWORD"] = str(len(line.split(" ")) - 1)
+    with redirect_stdout(io.TextIOWrapper(io.BytesIO())) as stdout:
+        try:
+            root.main([], prog_name="procrastinate")
+        except SystemExit:
+            pass
+        stdout.flush()
+        found[line] = stdout.buffer.getvalue().decode().split()
+json.dump(found, sys.stdout)
+"""
+
+
+def completed(program: Program, lines: Iterable[str]) -> dict[str, list[str]]:
+    """What may stand for the last word of each command line: as bash asks for it."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROTOCOL],
+        input=json.dumps(list(lines)),
+        cwd=program.folder,
+        env={**program.env, "_PROCRASTINATE_COMPLETE": "bash_complete"},
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    return [each.removeprefix("plain,") for each in done.stdout.split()]
+    return {
+        line: [each.removeprefix("plain,") for each in found]
+        for line, found in json.loads(done.stdout).items()
+    }
 
 
-APP = {"PROCRASTINATE_APP": "shop.app"}
-
-
-@pytest.mark.parametrize(
-    "line, expected",
-    [
-        ("procrastinate he", ["healthchecks"]),
-        ("procrastinate -a shop.app qu", ["queues"]),
-        ("procrastinate worker --conc", ["--concurrency"]),
-        ("procrastinate worker --delete-jobs ", ["never", "successful", "always"]),
-        ("procrastinate jobs --queue mail --status a", ["aborted"]),
-        ("procrastinate jobs --newest", ["--newest-first"]),
-        ("procrastinate queues --by t", ["task"]),
-        ("procrastinate shell list_", ["list_jobs", "list_queues", "list_tasks", "list_locks"]),
-        ("procrastinate shell cancel --status ", ["todo"]),
-        ("procrastinate shell retry --to-", ["--to-queue", "--to-priority", "--to-lock"]),
-        ("procrastinate completion ", ["bash", "zsh", "fish"]),
-        (
-            "procrastinate -a shop.app defer shop.",
-            ["shop.add", "shop.nap", "shop.pid", "shop.stdin"],
-        ),
-        ("procrastinate -a shop.app jobs --task shop.a", ["shop.add"]),
-        ("procrastinate -a shop.app shell cancel --queue ", ["default", "letters"]),
-        ("procrastinate -a nowhere.app defer ", []),
-        ("procrastinate defer ", []),
-    ],
-)
-def test_commands_options_and_names_are_completed(
-    bare_program: Program, line: str, expected: list[str]
-) -> None:
-    assert completed(bare_program, line) == expected
+def test_commands_options_and_names_are_completed(bare_program: Program) -> None:
+    lists = ["list_jobs", "list_queues", "list_tasks", "list_locks"]
+    expected = {
+        "procrastinate he": ["healthchecks"],
+        "procrastinate -a shop.app qu": ["queues"],
+        "procrastinate worker --conc": ["--concurrency"],
+        "procrastinate worker --delete-jobs ": ["never", "successful", "always"],
+        "procrastinate jobs --queue mail --status a": ["aborted"],
+        "procrastinate jobs --newest": ["--newest-first"],
+        "procrastinate queues --by t": ["task"],
+        "procrastinate shell list_": lists,
+        "procrastinate shell cancel --status ": ["todo"],
+        "procrastinate shell retry --to-": ["--to-queue", "--to-priority", "--to-lock"],
+        "procrastinate completion ": ["bash", "zsh", "fish"],
+        "procrastinate -a shop.app defer shop.n": ["shop.nap"],
+        "procrastinate -a shop.app jobs --task shop.a": ["shop.add"],
+        "procrastinate -a shop.app shell cancel --queue ": ["default", "letters"],
+        "procrastinate -a nowhere.app defer ": [],
+        "procrastinate defer ": [],
+    }
+    assert completed(bare_program, expected) == expected
 
 
 def test_completing_a_command_imports_none(bare_program: Program) -> None:
@@ -94,8 +109,11 @@ def test_what_an_app_prints_or_breaks_while_it_is_imported_is_not_shown(
     )
     bare_program.folder.joinpath("chatty.py").write_text(app.format("[]"))
     bare_program.folder.joinpath("broken.py").write_text(app.format("['no_such_module']"))
-    assert completed(bare_program, "procrastinate -a chatty.app defer ") == ["chat"]
-    assert completed(bare_program, "procrastinate -a broken.app defer ") == []
+    expected = {
+        "procrastinate -a chatty.app defer ": ["chat"],
+        "procrastinate -a broken.app defer ": [],
+    }
+    assert completed(bare_program, expected) == expected
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -97,7 +97,7 @@ def test_a_narrow_terminal_gets_fewer_columns(five: Program) -> None:
         five.shown("jobs", "--limit", "3", COLUMNS="40")
         == """\
 id  status  task
-────────────────────────
+───────────────────────
  1  todo    shop.send
  2  doing   shop.send
  3  failed  shop.report
@@ -265,30 +265,25 @@ def test_an_unknown_id_is_told_beside_the_known_ones(five: Program) -> None:
     assert json.loads(done.stdout)["id"] == 5
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["jobs", "twelve"], "'twelve' is no id, which is a number such as 12"),
-        (["jobs", "--id", "0x1"], "'0x1' is no id"),
-        (["jobs", "--id", str(2**63)], "is no id"),
-        (["jobs", "3", "--queue", "mail"], "filters are for lists: --id ID"),
-        (["jobs", "--status", "done"], "'done' is not one of 'todo', 'doing'"),
-        (["jobs", "--queue", ""], "queue must not be empty"),
-        (["jobs", "--task", "x" * 129], "task must have at most 128 characters"),
-        (["jobs", "--lock", "x" * 513], "lock must have at most 512 characters"),
-        (["jobs", "--limit", "0"], "0 is not in the range x>=1"),
-        (["jobs", "--limit", "5", "--all"], "--all and --limit exclude each other"),
-        (["queues", "--by", "colour"], "'colour' is not one of 'queue', 'task', 'lock'"),
-    ],
-)
-def test_bad_input_is_one_clear_line(
-    bare_program: Program, arguments: list[str], message: str
-) -> None:
-    done = bare_program(*arguments)
-    assert done.returncode == ExitCode.USAGE
-    assert done.stdout == ""
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_bad_input_is_one_clear_line(bare_program: Program) -> None:
+    expected = {
+        "jobs twelve": "'twelve' is no id, which is a number such as 12",
+        "jobs --id 0x1": "'0x1' is no id",
+        f"jobs --id {2**63}": "is no id",
+        "jobs 3 --queue mail": "filters are for lists: --id ID",
+        "jobs --status done": "'done' is not one of 'todo', 'doing'",
+        "jobs --queue=": "queue must not be empty",
+        f"jobs --task {'x' * 129}": "task must have at most 128 characters",
+        f"jobs --lock {'x' * 513}": "lock must have at most 512 characters",
+        "jobs --limit 0": "0 is not in the range x>=1",
+        "jobs --limit 5 --all": "--all and --limit exclude each other",
+        "queues --by colour": "'colour' is not one of 'queue', 'task', 'lock'",
+    }
+    done = bare_program.each(command.split() for command in expected)
+    for each, message in zip(done, expected.values(), strict=True):
+        assert (each.returncode, each.stdout) == (ExitCode.USAGE, "")
+        assert message in each.stderr
+        assert len(each.stderr.splitlines()) == 1
 
 
 # Many jobs
@@ -335,9 +330,9 @@ def test_the_memory_for_a_list_does_not_grow_with_it(program: Program, query: Qu
         assert done.returncode == 0
         return int(done.stderr)
 
-    query(MANY, 60_000)
+    query(MANY, 30_000)
     short, long = peak("--limit", "1000"), peak()
-    assert long < short + 8_000  # kB; 60,000 jobs at once are 60 MB
+    assert long < short + 8_000  # kB; 30,000 jobs at once are 30 MB
 
 
 def test_a_reader_that_goes_away_ends_the_list_quietly(program: Program, query: Query) -> None:

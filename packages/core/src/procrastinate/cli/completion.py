@@ -27,4 +27,4 @@ def completion(ctx: click.Context, /, shell: str) -> None:
     """
     found = get_completion_class(shell)
     assert found is not None
-    click.echo(found(ctx.find_root().command, {}, PROGRAM, VARIABLE).source())
+    click.echo(found(ctx.find_root().command, {}, PROGRAM, VARIABLE).source(), nl=False)
