@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -419,6 +420,23 @@ def test_cancelling_takes_positional_arguments(memory: procrastinate.App) -> Non
 def test_arguments_that_json_loads_refuses_are_an_error_of_ours(dsn: str) -> None:
     connector = procrastinate.Psycopg2Connector(dsn=dsn, json_loads=lambda text: 1 / 0)
     with procrastinate.App(connector=connector).open() as app:
-        app.configure_task("t").defer()
+        job_id = app.configure_task("t").defer(a=1)
         with pytest.raises(InvalidArguments, match="json_loads: division by zero"):
-            app.job_manager.list_jobs()
+            app.job_manager.get_job(job_id)
+
+
+def test_a_list_shows_arguments_that_json_loads_refuses_as_plain_json(dsn: str) -> None:
+    """One job that cannot be decoded does not hide a page of others."""
+
+    def refusing_dates(text: str) -> Any:
+        value = json.loads(text)
+        return {"date": date.fromisoformat(value["date"])} if "date" in value else value
+
+    connector = procrastinate.Psycopg2Connector(dsn=dsn, json_loads=refusing_dates)
+    with procrastinate.App(connector=connector).open() as app:
+        app.configure_task("t").batch_defer({"date": "2026-01-02"}, {"date": "no date"}, {"a": 1})
+        assert [job.task_kwargs for job in app.job_manager.list_jobs()] == [
+            {"date": date(2026, 1, 2)},
+            {"date": "no date"},
+            {"a": 1},
+        ]

@@ -30,7 +30,8 @@ ENQUEUER_COLUMNS = [
     *(
         ("INSERT", column)
         for column in (
-            *("partition", "queue_name", "task_name", "priority", "lock", "queueing_lock"),
+            *("id", "partition", "queue_name", "task_name", "priority", "lock"),
+            "queueing_lock",
             *("args", "scheduled_at", "hold"),
         )
     ),
@@ -197,7 +198,6 @@ FORBIDDEN = [
     "SELECT * FROM {jobs}",
     "INSERT INTO {jobs} (queue_name, task_name) VALUES ('q', 't') RETURNING args",
     "INSERT INTO {jobs} (queue_name, task_name, status) VALUES ('q', 't', 'succeeded')",
-    "INSERT INTO {jobs} (id, queue_name, task_name) VALUES (1, 'q', 't')",
     "UPDATE {jobs} SET priority = 1",
     "UPDATE {jobs} SET status = 'cancelled'",
     "SELECT id FROM {jobs} FOR UPDATE",

@@ -26,6 +26,7 @@ READY_INDEX = "procrastinate_jobs_ready_idx"
 SCHEDULED_INDEX = "procrastinate_jobs_scheduled_idx"
 LINE_INDEX = "procrastinate_jobs_line_idx"
 DOING_INDEX = "procrastinate_jobs_doing_idx"
+ENDED_INDEX = "procrastinate_jobs_ended_idx"
 QUEUEING_LOCK_INDEX = "procrastinate_jobs_queueing_lock_key"
 KEY = "procrastinate_jobs_pkey"
 
@@ -43,6 +44,9 @@ CROWDS = f"""
 
     insert into procrastinate_jobs (task_name, queue_name, hold, lock)
     select 'task', 'default', 'lock', 'long' from generate_series(1, {CROWD}) as n;
+
+    insert into procrastinate_jobs (task_name, queue_name, status, finished_at)
+    select 'task', 'default', 'cancelled', now() from generate_series(1, {CROWD}) as n;
 """
 
 #: What the statements are about: running jobs, of which the first holds the lock of the long line,
@@ -59,6 +63,10 @@ THEIRS = f"""
 
     insert into procrastinate_locks (lock, job_id)
     select lock, id from procrastinate_jobs where status = 'doing';
+
+    insert into procrastinate_jobs (id, task_name, queue_name, status, finished_at, queueing_lock)
+    select {FIRST} + 100 + n, 'task', 'default', 'failed', now(), 'queueing lock ' || 100 + n
+    from generate_series(1, {RUNNING}) as n;
 
     insert into procrastinate_jobs (task_name, queue_name, priority, lock)
     select 'task', 'default', n % 2, case when n % 3 = 0 then 'long' end
@@ -115,6 +123,18 @@ ENDED = {
     "ended_us": ONES,
     "errors": ["{}"] * LIMIT,
 }
+ALL_JOBS = {
+    "after_id": 0,
+    **dict.fromkeys(["queue_name", "task_name", "lock", "queueing_lock", "worker_id"]),
+}
+LIST = ALL_JOBS | {"ids": None, "before_id": None, "limit": LIMIT, "statuses": None}
+GRIP = ALL_JOBS | {"limit": LIMIT, "scanned": 3 * LIMIT}
+FAILED = {"statuses": ["failed"]}
+TO_RETRY = {
+    "ids": [FIRST + 100 + n for n in range(1, LIMIT + 1)],
+    **dict.fromkeys(["retry_at", "priority", "queue_name", "lock"]),
+}
+OLD = {"queue_name": None, "scanned": 3 * LIMIT, "ages_us": [-HOUR_US]}
 LINES = {"locks": ["long", "lock 1", "lock 2"]}
 
 CASES = [
@@ -136,8 +156,9 @@ CASES = [
         "recover_jobs",
         {DOING_INDEX, KEY, QUEUEING_LOCK_INDEX},
         RUNNING + LIMIT,
-        {"timeout_us": HOUR_US, "crash_limit": 5, "limit": LIMIT},
+        {"timeout_us": HOUR_US, "crash_limit": 5, "limit": LIMIT, "ids": None},
     ),
+    Case("stalled_ids", {DOING_INDEX}, RUNNING, {"timeout_us": HOUR_US, "limit": LIMIT}),
     Case("grip_locks", set(), 0, {"ids": IDS}),
     # Of the one line that there is: its queue, its best, the update.
     Case("release_locks", {LINE_INDEX, KEY}, 3, LINES),
@@ -151,6 +172,22 @@ CASES = [
     Case("held_jobs", {DOING_INDEX}, RUNNING, {"worker_id": 1}),
     Case("prune_workers", {DOING_INDEX}, RUNNING, {"timeout_us": -HOUR_US}),
     Case("get_job", {KEY}, 1, {"id": FIRST}),
+    # A page of ids, and their rows.
+    Case("list_jobs", {KEY}, 2 * LIMIT, LIST),
+    Case("list_newest_jobs", {KEY}, 2 * LIMIT, LIST),
+    Case("list_jobs", {ENDED_INDEX, KEY}, 2 * LIMIT, LIST | FAILED),
+    Case("list_newest_jobs", {ENDED_INDEX, KEY}, 2 * LIMIT, LIST | FAILED),
+    Case("list_jobs", {DOING_INDEX, KEY}, RUNNING + LIMIT, LIST | {"statuses": ["doing"]}),
+    Case("list_jobs", {KEY}, 2 * LIMIT, LIST | {"ids": IDS}),
+    # The next ids, and the matching ones again, to lock them.
+    Case("grip_any", {KEY}, 4 * LIMIT, GRIP | {"statuses": ["todo"]}),
+    Case("grip_ended", {ENDED_INDEX, KEY}, 4 * LIMIT, GRIP | FAILED),
+    Case("grip_ids", {KEY}, 2 * LIMIT, GRIP | {"ids": IDS, "statuses": ["doing"]}),
+    # Their rows, once more to change them; no twin waits.
+    Case("retry_unless_twin_waits", {KEY, QUEUEING_LOCK_INDEX}, 2 * LIMIT, TO_RETRY),
+    # A walk whatever there is, and nothing more where it is nothing's time.
+    Case("delete_old_jobs", {KEY}, 9 * LIMIT, OLD | {"after_id": FIRST + 100} | FAILED),
+    Case("delete_old_jobs", {KEY}, 3 * LIMIT, OLD | {"after_id": 0} | FAILED),
 ]
 
 

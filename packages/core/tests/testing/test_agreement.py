@@ -266,6 +266,14 @@ def _is_unordered(value: Any) -> bool:
     )
 
 
+def _in_statements_of_two(batch: list[NewJob]) -> Flow[list[int]]:
+    before, defer.ROWS_PER_STATEMENT = defer.ROWS_PER_STATEMENT, 2
+    try:
+        return (yield from defer.defer_jobs(sql, batch))
+    finally:
+        defer.ROWS_PER_STATEMENT = before
+
+
 # --- the steps -----------------------------------------------------------------------------------
 
 #: How often each is taken.
@@ -282,7 +290,7 @@ WEIGHTS = {
     "retry_by_hand": 3,
     "change_by_filter": 4,
     "promote": 2,
-    "recover": 1,
+    "recover": 2,
     "mend": 3,
     "look_at_worker": 2,
     "come_and_go": 2,
@@ -363,6 +371,9 @@ class Player:
 
     def defer_batch(self) -> Make:
         batch = [self.new() for _ in range(self.random.randint(1, 5))]
+        if self.random.random() < 0.2:
+            free = [replace(new, queueing_lock=None) for new in batch]
+            return lambda: _in_statements_of_two(free)
         return lambda: defer.defer_jobs(sql, batch)
 
     def claim(self) -> Make:
@@ -431,7 +442,10 @@ class Player:
 
     def recover(self) -> Make:
         timeout_us = self.random.choice([HOUR_US, HOUR_US, -HOUR_US])
-        return lambda: workers.recover_jobs(sql, timeout_us=timeout_us, crash_limit=2)
+        if self.random.random() < 0.2:
+            return lambda: workers.stalled_ids(sql, timeout_us=timeout_us)
+        ids = self.maybe(self.some_ids())
+        return lambda: workers.recover_jobs(sql, timeout_us=timeout_us, crash_limit=2, ids=ids)
 
     def mend(self) -> Make:
         """Also of a line that a change past our statements has left parked, and its lock stale."""

@@ -101,6 +101,16 @@ class Deferring:
         assert (await queue.job(ids[-1])).task_kwargs == {"n": len(new) - 1}
 
     @behaviour(QUEUE)
+    async def test_ids_follow_the_order_given_and_not_that_of_queueing_locks(
+        self, queue: Queue
+    ) -> None:
+        """Although rows go in by queueing lock, so that batches do not deadlock."""
+        locks = ["b", "c", None, "a"]
+        ids = await queue.defer_all(*(NewJob("task", queueing_lock=each) for each in locks))
+        assert ids == sorted(ids)
+        assert [(await queue.job(each)).queueing_lock for each in ids] == locks
+
+    @behaviour(QUEUE)
     async def test_queueing_locks_allow_one_waiting_job(self, queue: Queue) -> None:
         job_id = await queue.defer(queueing_lock="q")
         with pytest.raises(errors.AlreadyEnqueued):

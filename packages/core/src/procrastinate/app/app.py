@@ -22,11 +22,13 @@ from procrastinate.app.deferring import (
 from procrastinate.app.job_manager import JobManager
 from procrastinate.app.schema_manager import SchemaManager
 from procrastinate.app.task import Task
+from procrastinate.builtin_tasks import BUILTIN_TASKS
 from procrastinate.connector import Connector
 from procrastinate.errors import InvalidOption, LoadFromPathError
 from procrastinate.gateway import Gateway
 from procrastinate.model import limits
 from procrastinate.model.options import WorkerOptions, renamed, worker_options
+from procrastinate.model.task import TaskRegistry
 
 if TYPE_CHECKING:
     from procrastinate.worker.worker import Worker
@@ -53,6 +55,7 @@ class App(Blueprint):
         worker_defaults: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self._registry = TaskRegistry(BUILTIN_TASKS)
         self._gateway = Gateway(connectors.resolve(connector))
         self.import_paths = _paths(import_paths)
         self.worker_defaults = _worker_defaults(worker_defaults)

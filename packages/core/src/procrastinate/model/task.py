@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,10 +115,15 @@ def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
 
 
 class TaskRegistry:
-    """Tasks by name and alias."""
+    """Tasks by name and alias.
 
-    def __init__(self) -> None:
+    ``builtins`` are found by name as long as no other task has it; they are not listed, and no
+    other registry takes them up.
+    """
+
+    def __init__(self, builtins: Mapping[str, TaskDefinition] | None = None) -> None:
         self._by_name: dict[str, TaskDefinition] = {}
+        self._builtins = builtins or {}
 
     def add(self, definition: TaskDefinition) -> None:
         """Register a task under its name and aliases. Raises `TaskAlreadyRegistered`."""
@@ -156,16 +161,16 @@ class TaskRegistry:
         self._by_name.update(additions)
 
     def get(self, name: str) -> TaskDefinition | None:
-        return self._by_name.get(name)
+        return self._by_name.get(name) or self._builtins.get(name)
 
     def __getitem__(self, name: str) -> TaskDefinition:
-        try:
-            return self._by_name[name]
-        except KeyError:
+        definition = self.get(name)
+        if definition is None:
             raise TaskNotFound(
                 f"no task named {name!r} is registered: was the module that defines it imported?"
                 " (see `import_paths`)"
-            ) from None
+            )
+        return definition
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_name)

@@ -40,13 +40,28 @@ def defer_jobs(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
 
     Needs a transaction where it takes more than `ROWS_PER_STATEMENT` jobs.
     """
-    ids: list[int] = []
-    for start in range(0, len(jobs), ROWS_PER_STATEMENT):
-        ids += yield from _defer_some(sql, jobs[start : start + ROWS_PER_STATEMENT])
+    if not jobs:
+        return []
+    if len(jobs) <= ROWS_PER_STATEMENT:
+        return (yield from _defer_some(sql, jobs, [None] * len(jobs)))
+    rows = yield sql("draw_job_ids", count=len(jobs))
+    ids = sorted(int(row[0]) for row in rows)
+    # In the order of their queueing locks over all statements, as within each.
+    numbered = sorted(zip(jobs, ids, strict=True), key=_queueing_lock_first)
+    for start in range(0, len(numbered), ROWS_PER_STATEMENT):
+        some = numbered[start : start + ROWS_PER_STATEMENT]
+        yield from _defer_some(sql, [job for job, _ in some], [job_id for _, job_id in some])
     return ids
 
 
-def _defer_some(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
+def _queueing_lock_first(numbered: tuple[NewJob, int]) -> tuple[str, int]:
+    job, job_id = numbered
+    return (job.queueing_lock or "", job_id)
+
+
+def _defer_some(
+    sql: Statements, jobs: Sequence[NewJob], ids: Sequence[int | None]
+) -> Flow[list[int]]:
     params: dict[str, Value] = {
         "queue_names": [job.queue for job in jobs],
         "task_names": [job.task_name for job in jobs],
@@ -58,6 +73,7 @@ def _defer_some(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
             None if job.scheduled_at is None else job.scheduled_at.isoformat() for job in jobs
         ],
         "schedule_in_us": [job.schedule_in_us for job in jobs],
+        "ids": list(ids),
     }
     try:
         rows = yield sql("defer_jobs", **params)
@@ -70,7 +86,7 @@ def _defer_some(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
         raise _already_enqueued(None) from exc
     if rows[0][0] is None:
         raise _already_enqueued(rows[0][1])
-    return sorted(int(row[0]) for row in rows)  # a sequence's values follow the order given
+    return sorted(int(row[0]) for row in rows)  # they were drawn in the order given
 
 
 def _already_enqueued(queueing_lock: str | None) -> AlreadyEnqueued:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from procrastinate.drive import Flow
@@ -39,20 +40,34 @@ def heartbeat(sql: Statements, worker_id: int, name: str) -> Flow[bool]:
     return bool(rows[0][0])
 
 
-def recover_jobs(sql: Statements, *, timeout_us: int, crash_limit: int) -> Flow[list[Recovered]]:
+def recover_jobs(
+    sql: Statements, *, timeout_us: int, crash_limit: int, ids: Sequence[int] | None = None
+) -> Flow[list[Recovered]]:
     """Send the jobs of dead workers back to the queue. Needs a transaction.
 
-    Takes up to `RECOVERED_AT_ONCE`; call it again until it returns fewer. A twin with the same
-    queueing lock that is committed meanwhile raises `UniqueViolation`, and nothing is changed: the
-    next call sees the twin.
+    Takes up to `RECOVERED_AT_ONCE`, of these ids where they are given; call it again until it
+    returns fewer. It is all or nothing: a twin with the same queueing lock that is committed
+    meanwhile raises `UniqueViolation` (the next call sees it), and where somebody's open
+    transaction is in the way, such as one that has deferred a twin, it waits for half a second and
+    fails. Recover the `stalled_ids` one by one then.
     """
     rows = yield sql(
-        "recover_jobs", timeout_us=timeout_us, crash_limit=crash_limit, limit=RECOVERED_AT_ONCE
+        "recover_jobs",
+        timeout_us=timeout_us,
+        crash_limit=crash_limit,
+        ids=None if ids is None else list(ids),
+        limit=RECOVERED_AT_ONCE,
     )
     recovered = [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
     if recovered:
         yield from release_locks(sql, [each.job_id for each in recovered])
     return recovered
+
+
+def stalled_ids(sql: Statements, *, timeout_us: int) -> Flow[list[int]]:
+    """Return the ids of up to `RECOVERED_AT_ONCE` jobs of dead workers."""
+    rows = yield sql("stalled_ids", timeout_us=timeout_us, limit=RECOVERED_AT_ONCE)
+    return [int(row[0]) for row in rows]
 
 
 def prune_workers(sql: Statements, *, timeout_us: int) -> Flow[None]:

@@ -63,12 +63,19 @@ def defer_job(view: View, p: Params) -> Rows:
     return [(job.id, announce(view, job))]
 
 
+def draw_job_ids(view: View, p: Params) -> Rows:
+    return [(view.next_job_id(),) for _ in range(p["count"])]
+
+
 def defer_jobs(view: View, p: Params) -> Rows:
     batch = [_new(*values) for values in zip(*(p[name] for name in _BATCH), strict=True)]
     clash = _clash(view, [new["queueing_lock"] for new in batch])
     if clash is not None:
         return [(None, clash)]
-    jobs = [_insert(view, **new) for new in batch]
+    for new in batch:
+        new["id"] = new["id"] or view.next_job_id()
+    by_lock = sorted(batch, key=lambda new: (new["queueing_lock"] or "", new["id"]))
+    jobs = [_insert(view, **new) for new in by_lock]
     for job in sorted(jobs, key=lambda job: job.queue_name):
         announce(view, job)
     return [(job.id, None) for job in jobs]
@@ -83,6 +90,7 @@ _BATCH = (
     "args",
     "scheduled_ats",
     "schedule_in_us",
+    "ids",
 )
 
 
@@ -95,8 +103,10 @@ def _new(
     args: str,
     scheduled_at: str | None,
     schedule_in_us: int | None,
+    id: int | None,
 ) -> dict[str, Any]:
     return {
+        "id": id,
         "queue_name": queue_name,
         "task_name": task_name,
         "priority": priority,
@@ -120,12 +130,17 @@ def _clash(view: View, queueing_locks: Sequence[str | None]) -> str | None:
 
 
 def _insert(
-    view: View, *, scheduled_at: datetime | None, schedule_in_us: int | None, **columns: Any
+    view: View,
+    *,
+    scheduled_at: datetime | None,
+    schedule_in_us: int | None,
+    id: int | None = None,
+    **columns: Any,
 ) -> JobRow:
     due = _due(view, scheduled_at, schedule_in_us)
     return view.write_job(
         JobRow(
-            id=view.next_job_id(),
+            id=id or view.next_job_id(),
             deferred_at=view.now,
             scheduled_at=due,
             hold=hold_until(due, view),
@@ -284,6 +299,7 @@ def first_of_lines(jobs: Iterable[JobRow]) -> list[JobRow]:
 
 _FUNCTIONS: tuple[Function, ...] = (
     defer_job,
+    draw_job_ids,
     defer_jobs,
     finish_jobs,
     delete_finished,

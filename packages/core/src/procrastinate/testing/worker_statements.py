@@ -42,30 +42,37 @@ def unregister_worker(view: View, p: Params) -> Rows:
     return []
 
 
+def stalled_ids(view: View, p: Params) -> Rows:
+    return [(job.id,) for job in stalled_jobs(view, p)[: p["limit"]]]
+
+
 def recover_jobs(view: View, p: Params) -> Rows:
-    stalled = view.unlocked(stalled_jobs(view, p))[: p["limit"]]
-    lost = {job.id for job in stalled if job.crashes + 1 >= p["crash_limit"]}
-    superseded = superseded_among(view, [job for job in stalled if job.id not in lost])
-    verdicts = [(job, _verdict(job, lost, superseded)) for job in stalled]
+    ids = p["ids"]
+    stalled = [job for job in stalled_jobs(view, p) if ids is None or job.id in ids]
+    verdicts = _verdicts(view, view.unlocked(stalled)[: p["limit"]], p["crash_limit"])
     for job, verdict in verdicts:
         view.write_job(_recovered(view, job, verdict))
     view.wake(job.queue_name for job, verdict in verdicts if verdict is Status.TODO)
     return [(job.id, verdict.value, job.queue_name, job.task_name) for job, verdict in verdicts]
 
 
-def _verdict(job: JobRow, lost: set[int], superseded: set[int]) -> Status:
-    if job.id in lost:
-        return Status.FAILED
-    return Status.CANCELLED if job.id in superseded else Status.TODO
+def _verdicts(view: View, stalled: list[JobRow], crash_limit: int) -> list[tuple[JobRow, Status]]:
+    ended = {job.id: Status.FAILED for job in stalled if job.crashes + 1 >= crash_limit}
+    ended |= {job.id: Status.ABORTED for job in stalled if job.abort_requested}
+    superseded = superseded_among(view, [job for job in stalled if job.id not in ended])
+    ended |= dict.fromkeys(superseded, Status.CANCELLED)
+    return [(job, ended.get(job.id, Status.TODO)) for job in stalled]
 
 
 def _recovered(view: View, job: JobRow, verdict: Status) -> JobRow:
     job = replace(job, status=verdict, crashes=job.crashes + 1)
     if verdict is Status.TODO:
         return replace(job, worker_id=None, finished_at=None)
-    message = "its worker died, and a job with the same queueing lock is waiting"
-    if verdict is Status.FAILED:
-        message = f"its worker died {job.crashes} times while it held this job"
+    message = {
+        Status.FAILED: f"its worker died {job.crashes} times while it held this job",
+        Status.ABORTED: "its worker died after abortion had been asked for",
+        Status.CANCELLED: "its worker died, and a job with the same queueing lock is waiting",
+    }[verdict]
     error = {
         "attempt": job.attempts,
         "at": view.now.isoformat(timespec="microseconds"),
@@ -142,6 +149,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     heartbeat,
     unregister_worker,
     recover_jobs,
+    stalled_ids,
     prune_workers,
     idle_lines,
     drop_stale_locks,

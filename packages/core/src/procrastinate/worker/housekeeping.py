@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from procrastinate import drive
 from procrastinate.connector import SyncConnector
@@ -26,8 +26,12 @@ logger = logging.getLogger("procrastinate.worker")
 
 CRASH_LIMIT = 5  # times that a job may lose its worker before it is failed
 RETRY_AFTER = 1.0  # seconds after which a failed round is tried again
+ONE_BY_ONE_MAY_TAKE = 2.0  # seconds for recovering jobs that somebody else may be in the way of
 STOP_MAY_TAKE = 5.0  # seconds
 LOOP_BLOCKED_AFTER = 5.0  # seconds without a turn of the event loop that are worth a warning
+#: The server's codes where another transaction was in the way of a recovery: a twin with the same
+#: queueing lock was committed, or something was waited for too long, or in a circle.
+IN_THE_WAY = ("23505", "55P03", "40P01", "40001")
 
 
 class Housekeeping:
@@ -120,16 +124,49 @@ class Housekeeping:
 
     def _recover(self) -> None:
         timeout_us = int(self._options.stalled_worker_timeout * 1e6)
-        while True:
-            recovered = self._do(
-                flows.recover_jobs(self._sql, timeout_us=timeout_us, crash_limit=CRASH_LIMIT),
-                transaction=True,
-            )
-            _log_recovered(recovered)
-            if len(recovered) < flows.RECOVERED_AT_ONCE:
-                break
+        try:
+            while len(self._recovered(timeout_us)) == flows.RECOVERED_AT_ONCE:
+                pass
+        except ConnectorException as exc:
+            if exc.sqlstate not in IN_THE_WAY:
+                raise
+            self._recover_one_by_one(timeout_us)
         self._do(flows.prune_workers(self._sql, timeout_us=timeout_us))
         self._do(flows.mend_lines(self._sql), transaction=True)
+
+    def _recover_one_by_one(self, timeout_us: int) -> None:
+        """Recover what can be, where somebody's open transaction is in the way of some jobs.
+
+        In random order and for a short time: those that have to wait keep neither the others nor
+        the heartbeat waiting.
+        """
+        ids = self._do(flows.stalled_ids(self._sql, timeout_us=timeout_us))
+        random.shuffle(ids)
+        deadline = time.monotonic() + ONE_BY_ONE_MAY_TAKE
+        while ids and time.monotonic() < deadline:
+            job_id = ids.pop()
+            try:
+                self._recovered(timeout_us, [job_id])
+            except ConnectorException as exc:
+                if exc.sqlstate not in IN_THE_WAY:
+                    raise
+                logger.info(
+                    "job %d lost its worker; it goes back to the queue once another transaction"
+                    " is no longer in the way (%s)",
+                    job_id,
+                    exc,
+                    extra={"action": "recover", "job_id": job_id},
+                )
+
+    def _recovered(
+        self, timeout_us: int, ids: Sequence[int] | None = None
+    ) -> list[flows.Recovered]:
+        flow = flows.recover_jobs(
+            self._sql, timeout_us=timeout_us, crash_limit=CRASH_LIMIT, ids=ids
+        )
+        recovered = self._do(flow, transaction=True)
+        _log_recovered(recovered)
+        return recovered
 
     def _do(self, flow: Flow[drive.T], *, transaction: bool = False) -> drive.T:
         with self._connector.session(transaction=transaction) as executor:

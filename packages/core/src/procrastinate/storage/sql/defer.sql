@@ -36,8 +36,15 @@ select
     end
 from inserted
 
+-- name: draw_job_ids :many
+-- So many new ids, for a batch that takes several statements.
+select nextval('{schema}.procrastinate_jobs_id_seq')
+from generate_series(1, %(count)s::integer)
+
 -- name: defer_jobs :many
--- Inserts jobs in the order given, all or none, and wakes the workers once for each queue and channel.
+-- Inserts jobs, all or none, and wakes the workers once for each queue and channel. Their ids are
+-- those given, or are drawn (null) in the order given; but the rows go in by queueing lock, so that
+-- two batches with the same ones never wait for each other in a circle.
 -- Returns (id, null) for each; or (null, queueing_lock) once when a queueing lock is taken by a
 -- waiting job or stands twice in the batch: then nothing was inserted.
 with new as materialized (
@@ -48,14 +55,14 @@ with new as materialized (
             batch.scheduled_at::timestamptz,
             statement_timestamp() + batch.schedule_in_us * interval '1 microsecond'
         ) as scheduled_at,
-        batch.place
+        batch.place, batch.id
     from unnest(
         %(queue_names)s::text[], %(task_names)s::text[], %(priorities)s::integer[],
         %(locks)s::text[], %(queueing_locks)s::text[], %(args)s::text[],
-        %(scheduled_ats)s::text[], %(schedule_in_us)s::bigint[]
+        %(scheduled_ats)s::text[], %(schedule_in_us)s::bigint[], %(ids)s::bigint[]
     ) with ordinality as batch(
         queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, schedule_in_us,
-        place
+        id, place
     )
 ),
 clash as materialized (
@@ -75,17 +82,23 @@ clash as materialized (
     having count(*) > 1
     limit 1
 ),
-inserted as (
-    insert into {schema}.procrastinate_jobs as job
-        (partition, queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, hold)
+numbered as materialized (
     select
-        0, new.queue_name, new.task_name, new.priority, new.lock, new.queueing_lock, new.args,
-        new.scheduled_at,
+        placed.*, coalesce(placed.id, nextval('{schema}.procrastinate_jobs_id_seq')) as new_id
+    from (select * from new where not exists (select from clash) order by place) as placed
+),
+inserted as (
+    insert into {schema}.procrastinate_jobs as job (
+        id, partition, queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at,
+        hold
+    )
+    select
+        new.new_id, 0, new.queue_name, new.task_name, new.priority, new.lock, new.queueing_lock,
+        new.args, new.scheduled_at,
         case when new.scheduled_at > statement_timestamp()
             then 'schedule'::{schema}.procrastinate_hold end
-    from new
-    where not exists (select from clash)
-    order by new.place
+    from numbered as new
+    order by new.queueing_lock collate "C", new.place
     returning job.id, job.queue_name, job.scheduled_at, job.hold
 ),
 woken as materialized (

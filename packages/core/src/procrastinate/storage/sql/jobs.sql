@@ -242,7 +242,7 @@ before as materialized (
             where twin.queueing_lock = ranked.queueing_lock and twin.partition = 0
                 and twin.status = 'todo' and twin.id <> ranked.id
         )
-    order by ranked.queueing_lock, ranked.id
+    order by ranked.queueing_lock collate "C", ranked.id
 ),
 {>retried}
 
@@ -250,13 +250,7 @@ before as materialized (
 -- The jobs that run on a worker which has not been heard of for so many microseconds.
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.status = 'doing'
+where {>stalled}
     and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and not exists (
-        select from {schema}.procrastinate_workers as worker
-        where worker.id = job.worker_id and worker.partition = 0
-            and worker.last_heartbeat
-                >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
-    )
 order by job.id

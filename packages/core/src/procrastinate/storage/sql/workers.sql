@@ -25,21 +25,33 @@ select exists (select from reborn) as reborn from (select count(*) from beat) as
 delete from {schema}.procrastinate_workers as worker
 where worker.id = %(worker_id)s::bigint and worker.partition = 0
 
+-- fragment: stalled
+job.partition = 0 and job.status = 'doing'
+    and not exists (
+        select from {schema}.procrastinate_workers as worker
+        where worker.id = job.worker_id and worker.partition = 0
+            and worker.last_heartbeat
+                >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+    )
+
+-- name: stalled_ids :many
+-- The ids of running jobs whose worker has not been heard of for so many microseconds.
+select job.id
+from {schema}.procrastinate_jobs as job
+where {>stalled}
+order by job.id
+limit %(limit)s::integer
+
 -- name: recover_jobs :many
--- Takes running jobs from workers that have not been heard of for so long, and sends them back to
--- the queue. A job that lost its worker `crash_limit` times fails instead, and one whose twin with
--- the same queueing lock is waiting ends as cancelled. Returns (id, new status, queue, task).
+-- Takes running jobs (of these ids; null: all) from workers that have not been heard of for so
+-- long, and sends them back to the queue. One that was to be aborted ends as aborted instead, one
+-- that lost its worker `crash_limit` times fails, and one whose twin with the same queueing lock is
+-- waiting ends as cancelled. Returns (id, new status, queue, task).
 with stalled as materialized (
-    select job.id, job.crashes + 1 as crashes, job.queueing_lock
+    select job.id, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested
     from {schema}.procrastinate_jobs as job
     cross join {>patience}
-    where job.partition = 0 and job.status = 'doing'
-        and not exists (
-            select from {schema}.procrastinate_workers as worker
-            where worker.id = job.worker_id and worker.partition = 0
-                and worker.last_heartbeat
-                    >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
-        )
+    where {>stalled} and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
     for update of job skip locked
 ),
@@ -48,6 +60,7 @@ verdict as materialized (
         stalled.id,
         stalled.crashes,
         case
+            when stalled.abort_requested then 'aborted'
             when stalled.crashes >= %(crash_limit)s::integer then 'failed'
             when stalled.queueing_lock is not null and (
                 exists (
@@ -60,6 +73,7 @@ verdict as materialized (
                     where sibling.queueing_lock = stalled.queueing_lock
                         and sibling.id < stalled.id
                         and sibling.crashes < %(crash_limit)s::integer
+                        and not sibling.abort_requested
                 )
             ) then 'cancelled'
             else 'todo'
@@ -83,6 +97,7 @@ recovered as (
                     when 'failed' then format(
                         'its worker died %%s times while it held this job', verdict.crashes
                     )
+                    when 'aborted' then 'its worker died after abortion had been asked for'
                     else 'its worker died, and a job with the same queueing lock is waiting'
                 end,
                 'traceback', ''
