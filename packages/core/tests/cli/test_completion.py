@@ -81,7 +81,7 @@ def test_completing_a_command_imports_none(bare_program: Program) -> None:
         "from procrastinate.cli.root import root\n"
         "try: root.main([], prog_name='procrastinate')\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('rich', 'procrastinate.cli.worker', 'procrastinate.app.app')"
+        "print([m for m in ('rich', 'procrastinate.cli.worker', 'procrastinate.cli.jobs')"
         " if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run(
