@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +56,26 @@ def nap(context, seconds):
         if context.should_abort():
             raise procrastinate.JobAborted
         time.sleep(0.01)
+"""
+
+
+EACH = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from procrastinate.cli.root import root
+
+done = []
+command_lines, sys.stdin = json.load(sys.stdin), io.StringIO()
+sys.path.insert(0, "")
+for args in command_lines:
+    code = None
+    with redirect_stdout(io.StringIO()) as stdout, redirect_stderr(io.StringIO()) as stderr:
+        try:
+            root.main(args, prog_name="procrastinate")
+        except SystemExit as exc:
+            code = exc.code
+    done.append([args, code, stdout.getvalue(), stderr.getvalue()])
+json.dump(done, sys.stdout)
 """
 
 
@@ -103,6 +128,53 @@ class Running:
         return code
 
 
+class Terminal:
+    """A program on a terminal of its own: what it shows, and what somebody types."""
+
+    def __init__(self, command: list[str], folder: Path, env: dict[str, str]) -> None:
+        self._side, other = pty.openpty()
+        self.process = subprocess.Popen(
+            command,
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            cwd=folder,
+            env=env,
+            start_new_session=True,
+            # The terminal that Ctrl-C comes from.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(other)
+        self._shown = b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while chunk := os.read(self._side, 65536):
+                self._shown += chunk
+        except OSError:  # how Linux says that the other side was closed
+            return
+
+    @property
+    def shown(self) -> str:
+        """All that was shown, with plain ends of lines."""
+        return self._shown.decode(errors="replace").replace("\r\n", "\n")
+
+    def type(self, text: str) -> None:
+        os.write(self._side, text.encode())
+
+    def wait_for(self, text: str, times: int = 1, seconds: float = 30) -> None:
+        until(lambda: self.shown.count(text) >= times, seconds, lambda: self.shown)
+
+    def ended(self, seconds: float = 30) -> int:
+        """Return the exit code, once the program has ended and all it showed was read."""
+        code = self.process.wait(seconds)
+        self._reader.join(seconds)
+        os.close(self._side)
+        return code
+
+
 class Program:
     """Runs ``procrastinate`` in a folder of its own, with the environment of its own."""
 
@@ -115,6 +187,7 @@ class Program:
         } | {"COLUMNS": "80", "PYTHONUNBUFFERED": "1", **env}
         self.command = [str(Path(sys.executable).with_name("procrastinate"))]
         self.started: list[Running] = []
+        self.terminals: list[Terminal] = []
 
     def __call__(
         self, *args: str, stdin: str | bytes = b"", env: dict[str, str] | None = None
@@ -131,6 +204,39 @@ class Program:
         return subprocess.CompletedProcess(
             done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
         )
+
+    def each(self, command_lines: Iterable[list[str]]) -> list[subprocess.CompletedProcess[str]]:
+        """Run many command lines in one process, which is quicker than one for each."""
+        lines = [list(each) for each in command_lines]
+        done = subprocess.run(
+            [sys.executable, "-c", EACH],
+            input=json.dumps(lines),
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return [subprocess.CompletedProcess(*each) for each in json.loads(done.stdout)]
+
+    def on_terminal(self, *args: str, **env: str) -> Terminal:
+        """Start on a terminal, which draws nothing but text."""
+        fixed = {
+            "TERM": "dumb",
+            "XDG_STATE_HOME": str(self.folder / "state"),
+            "INPUTRC": "/dev/null",
+        }
+        terminal = Terminal([*self.command, *args], self.folder, self.env | fixed | env)
+        self.terminals.append(terminal)
+        return terminal
+
+    def shown(self, *args: str, **env: str) -> str:
+        """Run to a good end on a terminal; the text that it shows, without colours."""
+        terminal = self.on_terminal(*args, **{"TERM": "xterm", **env})
+        assert terminal.ended() == 0, terminal.shown
+        text = re.sub(r"\x1b\[[\d;]*m", "", terminal.shown)
+        return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
     def start(self, *args: str, **env: str) -> Running:
         process = subprocess.Popen(
@@ -159,6 +265,10 @@ def program(bare_program: Program, dsn: str) -> Iterator[Program]:
     """The same with a database that has procrastinate's tables; the app is ``shop.app``."""
     bare_program.env |= {"SHOP_DSN": dsn, "PROCRASTINATE_APP": "shop.app"}
     yield bare_program
+    for terminal in bare_program.terminals:
+        if terminal.process.poll() is None:
+            terminal.process.kill()
+            terminal.ended()
     for running in bare_program.started:
         if running.process.poll() is None:
             running.process.kill()

@@ -11,7 +11,7 @@ import click
 
 from procrastinate.app.app import App
 from procrastinate.app.deferring import JobDeferrer
-from procrastinate.cli import json_lines
+from procrastinate.cli import completing, json_lines
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Duration, Moment
 from procrastinate.errors import AlreadyEnqueued, InvalidOption, TaskNotFound
@@ -20,7 +20,7 @@ MANY = 20  # ids: more are not printed to a terminal unasked
 
 
 @click.command("defer")
-@click.argument("task")
+@click.argument("task", shell_complete=completing.task_names)
 @click.argument("arguments", metavar="[JSON | -]", required=False)
 @click.option("--queue", help="The jobs' queue. By default the task's own.")
 @click.option(

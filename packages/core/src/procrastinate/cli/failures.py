@@ -54,7 +54,9 @@ def one_line(text: str) -> str:
 
 
 def _where_to_look(ctx: click.Context | None) -> str:
-    return "" if ctx is None else f" (see `{ctx.command_path} --help`)"
+    if ctx is None:
+        return ""
+    return f" (see `{ctx.command_path} --help`)" if ctx.command_path else " (see `help`)"
 
 
 def _print_error(message: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import sys
 from typing import Any, NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from procrastinate.cli import failures
 from procrastinate.cli.settings import Settings, after_command, settings_of
@@ -37,12 +39,21 @@ class Root(click.Group):
         if cmd_name not in self.commands:
             lazy = self._lazy[cmd_name]
             command = getattr(importlib.import_module(lazy.module), lazy.attribute)
-            self.add_command(_completed(command), cmd_name)
+            self.add_command(completed(command), cmd_name)
         return self.commands[cmd_name]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.help) for name, lazy in self._lazy.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the names of commands, importing none, and the program's options."""
+        found = [
+            CompletionItem(name, help=lazy.help)
+            for name, lazy in self._lazy.items()
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -81,11 +92,15 @@ def _put_command_first(given: list[str], from_command_on: list[str]) -> None:
     sys.argv[1:] = [*from_command_on[:1], *options, *from_command_on[1:]]
 
 
-def _completed(command: click.Command) -> click.Command:
-    """Give a command what they all have: the program's options, variables shown in the help."""
+def completed(command: click.Command) -> click.Command:
+    """Return a command with what they all have: the program's options, variables in the help."""
     for option in command.params:
         if isinstance(option, click.Option) and option.allow_from_autoenv:
             option.show_envvar = True
     taken = {name for option in command.params for name in option.opts}
-    command.params += [each for each in after_command() if not taken.intersection(each.opts)]
+    command = copy.copy(command)
+    command.params = [
+        *command.params,
+        *(each for each in after_command() if not taken.intersection(each.opts)),
+    ]
     return command

@@ -26,7 +26,13 @@ def _command(name: str, help: str, *, default_level: str = "warning") -> Lazy:
         "defer": _command("defer", "Defer jobs: one, or one for each line of stdin."),
         "schema": _command("schema", "Create, migrate, check or print the tables."),
         "healthchecks": _command("healthchecks", "Check the app, the connection and the schema."),
+        "jobs": _command("jobs", "Show jobs: a list of those that match, or one in full."),
+        "queues": _command("queues", "Count jobs by queue, task or lock."),
+        "shell": _command("shell", "Cancel, abort and retry jobs: a prompt, or one command."),
         "connectors": _command("connectors", "Show which connectors are installed."),
+        "completion": _command(
+            "completion", "Print the script that lets a shell complete commands."
+        ),
         "demo": Lazy("procrastinate.demo.command", "command", "Watch real jobs go by."),
     },
     params=before_command(),

@@ -5,7 +5,8 @@ They may stand before the command or after it; both write into the same `Setting
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ class Settings:
     args: list[str] = field(default_factory=list)
     #: Whether this is the program and not a test: applications may look at `sys.argv`.
     shows_argv: bool = False
+    #: The app that the interactive shell has opened, for all of its commands.
+    opened: App | None = None
 
     def configure_logging(self) -> None:
         level = self.log_level or self.default_level
@@ -59,6 +62,16 @@ class Settings:
                 f"the module of {self.app!r} called sys.exit({exc.code!r}) while it was imported:"
                 " keep that below `if __name__ == '__main__':`"
             ) from exc
+
+    @contextmanager
+    def open_app(self) -> Iterator[App]:
+        """Give the app, open: for the length of the block, or as the shell has opened it."""
+        if self.opened is not None:
+            yield self.opened
+            return
+        app = self.load_app()
+        with app.open():
+            yield app
 
 
 def settings_of(ctx: click.Context) -> Settings:

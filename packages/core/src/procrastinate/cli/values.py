@@ -1,9 +1,9 @@
-"""Kinds of option values: lists of queues, durations, dates and times."""
+"""Kinds of option values: names, lists of queues, durations, dates and times."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,35 @@ _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[wdhms])+", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms])", re.ASCII)
 _SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+
+
+class Name(_ParamType):
+    """A name (of a queue or a task) or a lock, as the check of `limits` allows it."""
+
+    name = "text"
+
+    def __init__(self, what: str, check: Callable[[str, Any], str | None]) -> None:
+        self._what = what
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            self._check(self._what, value)
+        except InvalidOption as exc:
+            self.fail(str(exc), param, ctx)
+        return str(value)
+
+
+class Id(_ParamType):
+    """The id of a job or a worker: a positive number, as PostgreSQL's bigint holds it."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if text.isascii() and text.isdigit() and len(text) < 20 and int(text) < 2**63:
+            return int(text)
+        self.fail(f"{text!r} is no id, which is a number such as 12", param, ctx)
 
 
 class Queues(_ParamType):

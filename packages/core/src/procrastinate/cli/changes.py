@@ -1,0 +1,253 @@
+"""The shell's commands that change jobs: cancel, abort and retry, by id or by filter.
+
+Rules
+
+1. Jobs named by their ids are changed at once. One that cannot be is told of, and makes the exit
+   code 1; the others are changed all the same.
+2. Jobs chosen by a filter alone are counted first, and somebody must agree: at the terminal, or
+   beforehand by ``--yes``. That none matches is no error.
+3. No option is taken from the environment: a filter that nobody sees would choose other jobs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import click
+
+from procrastinate.app.job_manager import JobManager
+from procrastinate.cli import filters, paging
+from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.settings import settings_of
+from procrastinate.cli.values import Duration, Id, Moment, Name
+from procrastinate.errors import InvalidOption
+from procrastinate.model import limits
+from procrastinate.model.job import Status
+
+MANY = 20  # ids: a terminal is not shown more
+
+_COUNTABLE = {"queue", "task", "lock", "status"}  # filters by which the database counts
+
+
+class Action(NamedTuple):
+    """A change: what it is called, the statuses it starts from, and how it is made.
+
+    ``by_default`` are the statuses that a filter means which names none.
+    """
+
+    done: str
+    possible: tuple[Status, ...]
+    by_default: tuple[Status, ...]
+    change: Callable[[JobManager, dict[str, Any], Mapping[str, Any]], list[int]]
+
+
+def _cancel(manager: JobManager, which: dict[str, Any], given: Mapping[str, Any]) -> list[int]:
+    return manager.cancel_jobs(**which, delete_job=given["delete"], limit=given["limit"])
+
+
+def _abort(manager: JobManager, which: dict[str, Any], given: Mapping[str, Any]) -> list[int]:
+    return manager.cancel_jobs(**which, abort=True, limit=given["limit"])
+
+
+def _retry(manager: JobManager, which: dict[str, Any], given: Mapping[str, Any]) -> list[int]:
+    changes = {name: given[name] for name in ("to_queue", "to_priority", "to_lock")}
+    at = given["at"] if given["in"] is None else datetime.now(UTC) + given["in"]
+    return manager.retry_jobs(**which, **changes, retry_at=at, limit=given["limit"])
+
+
+_WAITING = (Status.TODO,)
+_ALIVE = (Status.TODO, Status.DOING)
+_ENDED_BADLY = (Status.FAILED, Status.CANCELLED, Status.ABORTED)
+
+CANCEL = Action("cancelled", _WAITING, _WAITING, _cancel)
+DELETE = CANCEL._replace(done="deleted")
+ABORT = Action("cancelled or asked to end", _ALIVE, _ALIVE, _abort)
+RETRY = Action("retried", (Status.TODO, *_ENDED_BADLY), _ENDED_BADLY, _retry)
+
+
+def _options(action: Action, *own: click.Parameter) -> list[click.Parameter]:
+    return [
+        click.Argument(["ids"], type=Id(), nargs=-1, metavar="[ID]..."),
+        *filters.all_filters(action.possible),
+        *own,
+        click.Option(
+            ["--limit"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Change so many jobs at the most, those with the lowest ids.",
+        ),
+        click.Option(["-y", "--yes"], is_flag=True, help="Do not ask whether to go on."),
+    ]
+
+
+@click.command(
+    "cancel",
+    params=_options(
+        CANCEL,
+        click.Option(["--delete"], is_flag=True, help="Delete the jobs from the table altogether."),
+    ),
+)
+@click.pass_context
+def cancel(ctx: click.Context, /, **given: Any) -> ExitCode:
+    """Cancel waiting jobs.
+
+    Those with these IDs, or all that the options choose.
+
+    \b
+      cancel 12 13
+      cancel --queue mail --task shop.send_mail
+    """
+    return _run(ctx, DELETE if given["delete"] else CANCEL, given)
+
+
+@click.command("abort", params=_options(ABORT))
+@click.pass_context
+def abort(ctx: click.Context, /, **given: Any) -> ExitCode:
+    """Ask running jobs to end, and cancel waiting ones.
+
+    Those with these IDs, or all that the options choose. A running job ends when its task obeys.
+
+    \b
+      abort 12
+      abort --lock customer-7
+    """
+    return _run(ctx, ABORT, given)
+
+
+@click.command(
+    "retry",
+    params=_options(
+        RETRY,
+        click.Option(["--at"], type=Moment(), help="When to run: ISO 8601 with a time zone."),
+        click.Option(["--in"], type=Duration(), help="Run after that time: 90 (s), 5m, 1h30m, 2d."),
+        click.Option(
+            ["--to-queue"],
+            type=Name("to_queue", limits.check_name),
+            help="Move the jobs to this queue.",
+        ),
+        click.Option(
+            ["--to-priority"],
+            type=int,
+            help="Give the jobs this priority.",
+        ),
+        click.Option(
+            ["--to-lock"],
+            type=Name("to_lock", limits.check_lock),
+            help="Give the jobs this lock.",
+        ),
+    ),
+)
+@click.pass_context
+def retry(ctx: click.Context, /, **given: Any) -> ExitCode:
+    """Make jobs wait for a worker again: now, or later.
+
+    That is for jobs that failed, were cancelled or aborted; and, by their IDs or with --status
+    todo, for those that wait for a later time.
+
+    \b
+      retry 12 --in 5m
+      retry --status failed --queue mail
+    """
+    if given["at"] is not None and given["in"] is not None:
+        raise click.UsageError("--at and --in exclude each other; give one of them", ctx)
+    return _run(ctx, RETRY, given)
+
+
+def _run(ctx: click.Context, action: Action, given: Mapping[str, Any]) -> ExitCode:
+    ids = list(dict.fromkeys(given["ids"]))
+    which = filters.chosen(given)
+    if not ids and not which:
+        raise click.UsageError("which jobs? Name their ids, or a filter such as --queue", ctx)
+    with settings_of(ctx).open_app() as app:
+        manager = app.job_manager
+        if ids:
+            which = {"status": list(action.possible), **which, "id": ids}
+        elif not _agreed(ctx, manager, action, which, given):
+            return ExitCode.OK
+        try:
+            changed = action.change(manager, which, given)
+        except InvalidOption as exc:
+            raise click.UsageError(str(exc), ctx) from exc
+        if changed or not ids:
+            _tell_changed(action, changed)
+        return _tell_unchanged(manager, action, sorted(set(ids) - set(changed)))
+
+
+def _agreed(
+    ctx: click.Context,
+    manager: JobManager,
+    action: Action,
+    which: dict[str, Any],
+    given: Mapping[str, Any],
+) -> bool:
+    """Whether there is something to do and somebody wants it. Raises `click.ClickException`."""
+    if given["yes"]:
+        return True
+    counts = _count(manager, {"status": list(action.by_default), **which})
+    total = min(counts.total(), given["limit"] or counts.total())
+    if not total:
+        click.echo("no jobs match", err=True)
+        return False
+    parts = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()) if count)
+    of = "" if total == counts.total() else "of "
+    question = f"{_jobs(total)} would be {action.done} ({of}{parts})"
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question}: add --yes to agree, where there is no terminal", ctx)
+    if not _confirmed(f"{question}. Go on?"):
+        raise click.ClickException("nothing was changed")
+    return True
+
+
+def _confirmed(question: str) -> bool:
+    """Ask at the terminal. Raises `click.Abort` on Ctrl-C and Ctrl-D, with the line ended."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        raise
+
+
+def _count(manager: JobManager, which: dict[str, Any]) -> Counter[str]:
+    """Return how many jobs match, by status: counted by the database where it can, or read."""
+    statuses = [Status(each).value for each in which["status"]]
+    if which.keys() <= _COUNTABLE:
+        counted = manager.list_queues(**{k: v for k, v in which.items() if k != "status"})
+        return Counter({each: sum(getattr(q, each) for q in counted) for each in statuses})
+    jobs = paging.oldest_first(manager, which, after_id=None)
+    return Counter(job.status.value for job in jobs)
+
+
+def _tell_changed(action: Action, ids: Sequence[int]) -> None:
+    shown = ids[:MANY] if sys.stdout.isatty() else ids
+    more = f" and {len(ids) - len(shown):,} more" if len(shown) < len(ids) else ""
+    listed = f": {' '.join(map(str, shown))}{more}" if ids else ""
+    click.echo(f"{_jobs(len(ids))} {action.done}{listed}")
+
+
+def _tell_unchanged(manager: JobManager, action: Action, ids: Sequence[int]) -> ExitCode:
+    """Tell of the named jobs that were not changed, and why."""
+    if not ids:
+        return ExitCode.OK
+    found = {job.id: job.status for job in manager.list_jobs(id=ids, limit=len(ids))}
+    for job_id in ids:
+        click.echo(f"error: {_why(action, job_id, found.get(job_id))}", err=True)
+    return ExitCode.ERROR
+
+
+def _why(action: Action, job_id: int, status: Status | None) -> str:
+    if status is None:
+        return f"there is no job {job_id}"
+    told = f"job {job_id} was not {action.done}: it is {status}"
+    if action is RETRY and status in action.possible:
+        return f"{told}, and a job with its queueing lock waits, or it does not match the filters"
+    if action in (CANCEL, DELETE) and status is Status.DOING:
+        return f"{told}, and `abort` asks running jobs to end"
+    return told
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count:,} jobs"

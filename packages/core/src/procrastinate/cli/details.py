@@ -1,0 +1,76 @@
+"""Everything about one job, with its errors and their tracebacks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from procrastinate.app.app import App
+from procrastinate.cli import records
+from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.connector import Connector
+from procrastinate.model.job import Job
+
+
+def show(app: App, ids: Sequence[int], *, as_json: bool) -> ExitCode:
+    """Print each of these jobs; the exit code says whether all of them are there."""
+    found = {job.id: job for job in app.job_manager.list_jobs(id=ids, limit=len(ids))}
+    known = [job_id for job_id in dict.fromkeys(ids) if job_id in found]
+    if as_json:
+        texts = [records.job_line(found[each], app.connector) for each in known]
+        sys.stdout.write(records.lines(texts))
+    else:
+        blocks = [records.lines(list(_block(found[each], app.connector))) for each in known]
+        sys.stdout.write("\n".join(blocks))
+    sys.stdout.flush()
+    return missing([each for each in ids if each not in found])
+
+
+def missing(ids: Sequence[int]) -> ExitCode:
+    """Tell of the ids that no job has."""
+    for job_id in ids:
+        click.echo(f"error: there is no job {job_id}", err=True)
+    return ExitCode.ERROR if ids else ExitCode.OK
+
+
+def _block(job: Job, connector: Connector) -> Iterator[str]:
+    """Yield the lines for one job: what there is to know, and then its errors."""
+    rows = [
+        ("job", f"{job.id}, {job.status}"),
+        ("task", job.task_name),
+        ("queue", job.queue),
+        ("arguments", records.arguments(job, connector)),
+        ("priority", job.priority),
+        ("lock", job.lock),
+        ("queueing lock", job.queueing_lock),
+        ("attempts", job.attempts),
+        ("worker", job.worker),
+        ("deferred", _local(job.deferred_at)),
+        ("scheduled", _local(job.scheduled_at)),
+        ("started", _local(job.started_at)),
+        ("ended", _local(job.finished_at)),
+    ]
+    for name, value in rows:
+        if value is not None:
+            yield f"{name:<14} {records.printable(str(value))}"
+    for error in job.errors:
+        yield ""
+        yield from _error(error)
+
+
+def _error(error: dict[str, Any]) -> Iterator[str]:
+    at = _local(datetime.fromisoformat(error["at"])) if error.get("at") else None
+    when = f", {at}" if at else ""
+    told = f"{error.get('type')}: {error.get('message')}"
+    yield records.printable(f"attempt {error.get('attempt')}{when}: {told}")
+    for line in str(error.get("traceback") or "").splitlines():
+        yield f"  {records.printable(line)}"
+
+
+def _local(moment: datetime | None) -> str | None:
+    """Return a time in the local zone, with its distance from UTC."""
+    return None if moment is None else moment.astimezone().isoformat(" ", "milliseconds")

@@ -1,0 +1,71 @@
+"""``procrastinate queues``: how many jobs there are, by queue, task or lock, and by status."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import astuple, fields
+from typing import Any
+
+import click
+
+from procrastinate.cli import filters, records, tables
+from procrastinate.cli.settings import settings_of
+from procrastinate.storage.jobs import Counts
+
+KINDS = ("queue", "task", "lock")
+
+_FILTERS: list[click.Parameter] = [filters.queue(), filters.task(), filters.lock()]
+_JSON = click.Option(["--json"], is_flag=True, help="Print one JSON object a line.")
+_BY = click.Option(
+    ["--by"],
+    type=click.Choice(KINDS),
+    default="queue",
+    help="What to count by. Default: queue.",
+)
+
+
+@click.command("queues", params=[*_FILTERS, _BY, _JSON])
+@click.pass_context
+def queues(ctx: click.Context, /, by: str, **given: Any) -> None:
+    """Count jobs by queue, task or lock, in all and by status.
+
+    A terminal gets a table. Elsewhere each queue is a line of fields separated by tabs, below a
+    line with their names. All jobs that match are counted, which takes a while where there are
+    millions.
+    """
+    show_counts(ctx, by, given)
+
+
+def listing(by: str) -> click.Command:
+    """Return the shell's command that counts by one thing."""
+
+    @click.pass_context
+    def callback(ctx: click.Context, /, **given: Any) -> None:
+        show_counts(ctx, by, given)
+
+    return click.Command(
+        f"list_{by}s",
+        callback=callback,
+        params=[*_FILTERS, _JSON],
+        help=f"Count jobs by {by}, in all and by status.",
+    )
+
+
+def show_counts(ctx: click.Context, by: str, given: dict[str, Any]) -> None:
+    """Print the counts, as the terminal or ``--json`` wants them."""
+    which = filters.chosen(given)
+    with settings_of(ctx).open_app() as app:
+        manager = app.job_manager
+        count = {"queue": manager.list_queues, "task": manager.list_tasks}.get(
+            by, manager.list_locks
+        )
+        found = count(**which)
+    if given["json"]:
+        sys.stdout.write(records.lines([records.counts_line(each) for each in found]))
+    elif not found:
+        click.echo("no jobs match", err=True)
+    elif sys.stdout.isatty():
+        tables.print_counts(found, by)
+    else:
+        head = "\t".join(field.name for field in fields(Counts))
+        sys.stdout.write(records.lines([head, *(records.tabbed(astuple(each)) for each in found)]))

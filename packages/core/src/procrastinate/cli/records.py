@@ -1,0 +1,76 @@
+"""Jobs and counts for other programs: JSON Lines, and lines of fields separated by tabs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime
+from typing import Any
+
+from procrastinate.connector import Connector
+from procrastinate.model.job import Job
+from procrastinate.storage.jobs import Counts
+
+
+def job_line(job: Job, connector: Connector) -> str:
+    """Return a job as one line of JSON: all that `Job` has, times in ISO 8601, UTC.
+
+    The line is ASCII, so that no terminal's or pipe's encoding can spoil it.
+    """
+    record = {field.name: _plain(getattr(job, field.name)) for field in fields(Job)}
+    record["task_kwargs"] = json.loads(arguments(job, connector))
+    return json.dumps(record, separators=(",", ":"))
+
+
+def counts_line(counts: Counts) -> str:
+    """Return the counts of a queue, task or lock as one line of JSON."""
+    return json.dumps(asdict(counts), separators=(",", ":"))
+
+
+def arguments(job: Job, connector: Connector) -> str:
+    """Return a job's arguments as JSON text: as the app would write it, where it can."""
+    try:
+        return connector.json_dumps(job.task_kwargs)
+    except Exception:  # a json_dumps of the user's own may raise anything; people want to look
+        return json.dumps(job.task_kwargs, default=str, ensure_ascii=False)
+
+
+def iso(moment: datetime | None) -> str:
+    """Return a time in ISO 8601 to the microsecond, with its zone; empty for none."""
+    return "" if moment is None else moment.isoformat(timespec="microseconds")
+
+
+def tabbed(values: Iterable[Any]) -> str:
+    """Return values as a line of fields separated by tabs; None is empty."""
+    return "\t".join("" if value is None else printable(str(value)) for value in values)
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters escaped (a line's end as ``\n``).
+
+    A name must neither break a line nor give orders to a terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
+
+
+def last_error(job: Job) -> str:
+    """Return the type and message of a job's last error; empty where it has none."""
+    if not job.errors:
+        return ""
+    error = job.errors[-1]
+    return f"{error.get('type')}: {error.get('message')}"
+
+
+def _plain(value: Any) -> Any:
+    return iso(value) if isinstance(value, datetime) else value
+
+
+def lines(texts: Sequence[str]) -> str:
+    """Return texts as lines, each ended."""
+    return "".join(f"{text}\n" for text in texts)

@@ -1,0 +1,135 @@
+"""``procrastinate shell``: look after jobs, at a prompt or by one command from the arguments.
+
+Both run the same click commands. The difference is in who opens the app: the prompt, once, or
+each command for itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from procrastinate.cli import changes, details
+from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.groups import completed
+from procrastinate.cli.jobs import jobs
+from procrastinate.cli.queues import KINDS, listing, queues
+from procrastinate.cli.settings import settings_of
+from procrastinate.cli.values import Id
+
+
+class Leave(click.exceptions.Exit):
+    """The command ``exit``: all is well, and the prompt ends."""
+
+
+class Commands(click.Group):
+    """The commands of the shell. ``list-jobs`` and ``list_jobs`` are the same."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command: with the program's options too, unless it comes from the prompt."""
+        command = super().get_command(ctx, cmd_name.replace("-", "_")) or _ALSO.get(cmd_name)
+        return completed(command) if command and ctx.parent else command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order in which they were added: related ones together."""
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        ctx.auto_envvar_prefix = None  # see the rules of `changes`
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, rest if command is None else _in_todays_spelling(command, rest)
+
+
+def _in_todays_spelling(command: click.Command, args: list[str]) -> list[str]:
+    """Accept ``queue=mail`` for ``--queue=mail``, as earlier releases wrote it."""
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    valued = {name for each in options if not each.is_flag and not each.count for name in each.opts}
+    return [
+        _option_for(word, valued) if before not in valued else word
+        for before, word in zip(["", *args], args, strict=False)
+    ]
+
+
+def _option_for(word: str, valued: set[str]) -> str:
+    name, equals, value = word.partition("=")
+    option = f"--{name.replace('_', '-')}"
+    return f"{option}={value}" if equals and option in valued else word
+
+
+@click.command("show")
+@click.argument("ids", type=Id(), nargs=-1, required=True, metavar="ID...")
+@click.option("--json", is_flag=True, help="Print one JSON object a line.")
+@click.pass_context
+def show(ctx: click.Context, /, ids: tuple[int, ...], **given: Any) -> ExitCode:
+    """Show everything about jobs, with their tracebacks."""
+    with settings_of(ctx).open_app() as app:
+        return details.show(app, ids, as_json=given["json"])
+
+
+@click.command("help")
+@click.argument("command", required=False)
+@click.pass_context
+def help_(ctx: click.Context, /, command: str | None) -> None:
+    """List the commands, or explain one."""
+    above = ctx.parent
+    assert above is not None
+    assert isinstance(above.command, Commands)
+    if command is None:
+        formatter = above.make_formatter()
+        above.command.format_commands(above, formatter)
+        click.echo(formatter.getvalue(), nl=False)
+        return
+    name, found, _ = above.command.resolve_command(above, [command])
+    assert found is not None
+    with click.Context(found, info_name=name, parent=above) as about:
+        click.echo(found.get_help(about))
+
+
+@click.command("exit")
+def exit_() -> None:
+    """Leave the shell; so does Ctrl-D."""
+    raise Leave(ExitCode.OK)
+
+
+@click.group(
+    "shell",
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},  # the prompt has no root to ask
+)
+@click.pass_context
+def shell(ctx: click.Context) -> int | None:
+    """Look after jobs: at a prompt, or by one command.
+
+    Without a command, a terminal gets a prompt with history and completion. Commands that come
+    from a pipe or a file are run line by line, up to the first that fails; its exit code is the
+    shell's.
+
+    \b
+      procrastinate shell
+      procrastinate shell cancel 12 13
+      procrastinate shell retry --status failed --queue mail
+    """
+    if ctx.invoked_subcommand is not None:
+        return None
+    from procrastinate.cli.prompt import Prompt
+
+    settings = settings_of(ctx)
+    with settings.open_app() as app:
+        settings.opened = app
+        prompt = Prompt(shell, settings)
+        return prompt.talk() if sys.stdin.isatty() else prompt.run_script(sys.stdin)
+
+
+# Names for the list, and those that somebody may well type too.
+_LISTED = (show, changes.cancel, changes.abort, changes.retry, help_, exit_)
+_ALSO = {"jobs": jobs, "queues": queues, "quit": exit_}
+shell.add_command(jobs, "list_jobs")
+for _kind in KINDS:
+    shell.add_command(listing(_kind))
+for _command in _LISTED:
+    shell.add_command(_command)
