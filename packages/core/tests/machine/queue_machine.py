@@ -369,7 +369,7 @@ class QueueMachine(RuleBasedStateMachine):
         error: dict[str, Any] | None,
         **changes: Any,
     ) -> None:
-        worker, (job,) = self.held(n, [which])
+        _, (job,) = self.held(n, [which])
         when = {"retry_at" if absolute else "retry_in": due}
         self._retry(job, when, changes, error)
 

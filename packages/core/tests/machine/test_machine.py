@@ -1,8 +1,8 @@
 """PostgreSQL and the in-memory connector do the same, step by step, whatever happens to a queue.
 
 ``PROCRASTINATE_MACHINE_STEPS`` makes the run longer than what CI can afford. A failure prints its
-steps; ``PROCRASTINATE_MACHINE_SEED`` draws the same ones again, and ``PROCRASTINATE_MACHINE_SHRINK=1``
-makes them as few as can be, which takes minutes.
+steps. ``PROCRASTINATE_MACHINE_SEED`` draws the same ones again, and with it
+``PROCRASTINATE_MACHINE_SHRINK=1`` makes them as few as can be, which takes minutes.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def test_postgresql_and_memory_agree_at_every_step(
 
 
 def _counts(counter: Counter[Any]) -> str:
-    named = (
-        (" to ".join(each) if isinstance(each, tuple) else each, n) for each, n in counter.items()
-    )
-    return ", ".join(f"{n} {name}" for name, n in sorted(named))
+    named = {
+        each if isinstance(each, str) else " to ".join(each): counter[each] for each in counter
+    }
+    return ", ".join(f"{count} {name}" for name, count in sorted(named.items()))
 
 
 def _about_the_schema() -> set[str]:

@@ -42,6 +42,8 @@ class Crew:
         options: WorkerOptions,
         worker_name: str,
         on_change: Callable[[], None],
+        on_ended: Callable[[Job, BaseException | None], None] | None = None,
+        threads: TaskThreads | None = None,
     ) -> None:
         self._app = app
         self._registry = registry
@@ -50,7 +52,8 @@ class Crew:
         self._additional_context = dict(options.additional_context or {})
         self._worker_name = worker_name
         self._on_change = on_change
-        self._threads = TaskThreads(options.concurrency, worker_name)
+        self._on_ended = on_ended or _nobody_asks
+        self._threads = threads or TaskThreads(options.concurrency, worker_name)
         self._running: dict[int, Attempt] = {}
         self._waiting: deque[tuple[Job, float]] = deque()
         self._cautious = False
@@ -227,6 +230,7 @@ class Crew:
             self._writer.add(Finished(attempt.job, ending, attempt.began, ended))
             if exception is not None:
                 _log_ending(attempt.job, ending, exception)
+            self._on_ended(attempt.job, exception)
         self._fill_slots()
         self._on_change()
 
@@ -241,7 +245,12 @@ class Crew:
         )
         _log_ending(job, ending, exception)
         self._writer.add(Finished(job, ending, now, now))
+        self._on_ended(job, exception)
         self._on_change()
+
+
+def _nobody_asks(job: Job, exception: BaseException | None) -> None:
+    """For workers outside of tests: what an attempt raised is logged, and in the job's errors."""
 
 
 def _is_retry(entry: Entry) -> bool:

@@ -20,10 +20,12 @@ import math
 import os
 import socket
 import time
+from collections.abc import Callable
 
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway, in_thread
+from procrastinate.model.job import Job
 from procrastinate.model.options import WorkerOptions
 from procrastinate.model.task import TaskRegistry
 from procrastinate.storage import workers as flows
@@ -35,6 +37,7 @@ from procrastinate.worker.crew import Crew
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.housekeeping import Housekeeping
 from procrastinate.worker.stopping import StopRequests
+from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.writer import Writer
 
 logger = logging.getLogger("procrastinate.worker")
@@ -50,7 +53,14 @@ class Worker:
     """Runs the jobs of one app until it is told to stop; made by ``App.run_worker``."""
 
     def __init__(
-        self, *, app: RunningApp, gateway: Gateway, registry: TaskRegistry, options: WorkerOptions
+        self,
+        *,
+        app: RunningApp,
+        gateway: Gateway,
+        registry: TaskRegistry,
+        options: WorkerOptions,
+        on_ended: Callable[[Job, BaseException | None], None] | None = None,
+        threads: TaskThreads | None = None,
     ) -> None:
         self._app = app
         self._gateway = gateway
@@ -58,6 +68,8 @@ class Worker:
         self._options = options
         self._connector = gateway.async_connector()
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
+        self._on_ended = on_ended
+        self._threads = threads
         self._loop_turned = time.monotonic()
 
     def stop(self) -> None:
@@ -136,6 +148,8 @@ class Worker:
             options=self._options,
             worker_name=self.name,
             on_change=self._job_ended,
+            on_ended=self._on_ended,
+            threads=self._threads,
         )
         self._fetcher = Fetcher(self._gateway, self._worker_id, self._options.queues)
         loop = asyncio.get_running_loop()
