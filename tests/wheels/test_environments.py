@@ -270,6 +270,7 @@ for distribution in distributions():
             "procrastinate.connectors: memory = procrastinate.testing:InMemoryConnector",
             "procrastinate.connectors: psycopg2 = procrastinate_psycopg2:Psycopg2Connector",
             f"procrastinate.connectors: sqlalchemy = {sqlalchemy}",
+            "pytest11: procrastinate = procrastinate_pytest",
             "pytest11: procrastinate_embedded = procrastinate_embedded.pytest_plugin",
         ]
 
@@ -284,7 +285,7 @@ for module, names in packages_distributions().items():
         said = getattr(importlib.import_module(module), "__version__", installed)
         print(module, said == installed)
 """
-        said = [f"{module} True" for module in PACKAGES.values()]
+        said = [f"{module} True" for module in [*PACKAGES.values(), "procrastinate_pytest"]]
         assert sorted(environment.python(code).splitlines()) == sorted(said)
 
     def test_every_connector_has_one_class_whatever_the_door(self, environment: Environment):

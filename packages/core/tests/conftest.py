@@ -84,3 +84,21 @@ def working() -> Callable[..., Any]:
                 raise task.exception()  # type: ignore[misc]
 
     return run
+
+
+REPORTED = "reported"
+
+
+@pytest.fixture
+def report(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Say something at the end of the run, also where the test passes, and in a worker of xdist."""
+    return lambda line: record_property(REPORTED, line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have reported."""
+    for outcome in ("passed", "failed", "error"):
+        for done in terminalreporter.getreports(outcome):
+            for name, line in getattr(done, "user_properties", ()):
+                if name == REPORTED and getattr(done, "when", None) == "call":
+                    terminalreporter.write_line(f"{done.nodeid}: {line}")

@@ -196,6 +196,28 @@ def test_a_frozen_clock_stands_until_it_is_moved() -> None:
     assert clock.now() < NOON
 
 
+def test_a_clock_moves_by_the_arguments_of_a_timedelta() -> None:
+    clock = Clock()
+    clock.freeze(NOON)
+    assert clock.move(hours=1, minutes=-30) == NOON + timedelta(minutes=30)
+    assert clock.move(1, days=1) == NOON + timedelta(days=1, minutes=30, seconds=1)
+    with pytest.raises(TypeError):
+        clock.move(fortnights=1)
+
+
+def test_a_clock_is_frozen_for_the_length_of_a_block_and_then_as_before() -> None:
+    clock = Clock()
+    clock.move(days=1000)
+    with clock.frozen(NOON) as now:
+        assert clock.now() == now == NOON
+        clock.move(days=1)
+        with pytest.raises(ZeroDivisionError), clock.frozen():
+            assert clock.move(1) == NOON + timedelta(days=1, seconds=1)
+            raise ZeroDivisionError
+        assert clock.now() == NOON + timedelta(days=1)
+    assert abs(clock.now() - datetime.now(UTC) - timedelta(days=1000)) < timedelta(seconds=10)
+
+
 def test_a_moved_clock_goes_on_from_there() -> None:
     clock = Clock()
     clock.move(timedelta(days=1000))

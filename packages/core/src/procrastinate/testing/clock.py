@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from procrastinate.model import limits
@@ -34,9 +35,27 @@ class Clock:
         self._on_change()
         return self._frozen
 
-    def move(self, by: timedelta | float) -> datetime:
-        """Move the clock by a timedelta or seconds, frozen or not, and return the new time."""
+    @contextlib.contextmanager
+    def frozen(self, at: datetime | None = None) -> Iterator[datetime]:
+        """A block in which the clock stands, at ``at`` or where it stood; then it is as before.
+
+        Raises `InvalidTimestamp` for a naive ``at``.
+        """
+        before = self._frozen, self._ahead
+        try:
+            yield self.freeze(at)
+        finally:
+            self._frozen, self._ahead = before
+            self._on_change()
+
+    def move(self, by: timedelta | float = 0, **more: float) -> datetime:
+        """Move the clock, frozen or not, and return the new time.
+
+        By a timedelta, by seconds, or by a timedelta's arguments: ``move(hours=1, minutes=30)``.
+        A negative one moves it back; jobs that were made ready stay so.
+        """
         delta = by if isinstance(by, timedelta) else timedelta(seconds=by)
+        delta += timedelta(**more)
         if self._frozen is None:
             self._ahead += delta
         else:

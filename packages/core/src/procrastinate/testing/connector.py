@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, ClassVar, Self
 
+from procrastinate.app.task import Task
 from procrastinate.connector import (
     AsyncExecutor,
     Connector,
@@ -68,6 +69,11 @@ class _InMemory(Connector):
     def jobs(self) -> list[Job]:
         """All jobs that are committed, in order of id."""
         return [job_from(job_columns(row), self.json_loads) for row in self._store.job_rows()]
+
+    def jobs_of(self, task: Task[..., ..., Any] | str) -> list[Job]:
+        """The committed jobs of a task, given as such or by name, in order of id."""
+        name = task if isinstance(task, str) else task.name
+        return [job for job in self.jobs if job.task_name == name]
 
     def reset(self) -> None:
         """Forget all jobs, workers and locks; ids start at 1 and the clock shows real time again.

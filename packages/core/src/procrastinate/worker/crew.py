@@ -51,6 +51,8 @@ class Crew:
         options: WorkerOptions,
         worker: RunningWorker,
         on_change: Callable[[], None],
+        on_ended: Callable[[Job, BaseException | None], None] | None = None,
+        threads: TaskThreads | None = None,
     ) -> None:
         self._app = app
         self._registry = registry
@@ -60,7 +62,8 @@ class Crew:
         self._layers_of = functools.cache(lambda definition: definition.layers(options.middleware))
         self._worker = worker
         self._on_change = on_change
-        self._threads = TaskThreads(options.concurrency, worker.name)
+        self._on_ended = on_ended or _nobody_asks
+        self._threads = threads or TaskThreads(options.concurrency, worker.name)
         self._running: dict[int, Attempt] = {}
         self._waiting: deque[tuple[Job, float]] = deque()
         self._cautious = False
@@ -245,6 +248,7 @@ class Crew:
         ended = time.monotonic()
         self.prefetch.job_took(ended - attempt.began)
         if exception is None:
+            self._on_ended(attempt.job, None)
             self._leave_slot(attempt, Finished(attempt.job, SUCCEEDED, attempt.began, ended))
         else:
             self._leave_slot(attempt, self._after_exception(attempt, exception, ended))
@@ -263,6 +267,7 @@ class Crew:
             logger.info("handed back %s, which was interrupted", job.call_string)
             return HandedBack(job, begun=True)
         _log_ending(job, ending, exception)
+        self._on_ended(job, exception)
         return Finished(job, ending, attempt.began, ended)
 
     def _leave_slot(self, attempt: Attempt, entry: Entry) -> None:
@@ -282,7 +287,12 @@ class Crew:
         )
         _log_ending(job, ending, exception)
         self._writer.add(Finished(job, ending, now, now))
+        self._on_ended(job, exception)
         self._on_change()
+
+
+def _nobody_asks(job: Job, exception: BaseException | None) -> None:
+    """For workers outside of tests: what an attempt raised is logged, and in the job's errors."""
 
 
 def _is_retry(entry: Entry) -> bool:

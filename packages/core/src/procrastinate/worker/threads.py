@@ -50,10 +50,11 @@ class TaskThreads:
     def _start_thread(self) -> None:
         self._started += 1
         threading.Thread(
-            target=self._serve, name=f"{self._name}-task-{self._started}", daemon=True
+            target=self.serve, name=f"{self._name}-task-{self._started}", daemon=True
         ).start()
 
-    def _serve(self) -> None:
+    def serve(self) -> None:
+        """Make calls, one after the other, until the threads are closed."""
         while (call := self._calls.get()) is not None:
             function, future, loop = call
             try:

@@ -15,16 +15,18 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway, in_thread
+from procrastinate.model.job import Job
 from procrastinate.model.options import WorkerOptions
 from procrastinate.model.periodic import Periodic
 from procrastinate.model.task import TaskRegistry
@@ -39,6 +41,7 @@ from procrastinate.worker.deferrer import Deferrer, log_settled
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.housekeeping import Housekeeping
 from procrastinate.worker.stopping import StopRequests
+from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.writer import Writer
 
 logger = logging.getLogger("procrastinate.worker")
@@ -61,6 +64,8 @@ class Worker:
         registry: TaskRegistry,
         options: WorkerOptions,
         periodics: Sequence[Periodic] = (),
+        on_ended: Callable[[Job, BaseException | None], None] | None = None,
+        threads: TaskThreads | None = None,
     ) -> None:
         self._app = app
         self._gateway = gateway
@@ -69,6 +74,9 @@ class Worker:
         self._periodics = periodics
         self._connector = gateway.async_connector()
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
+        self._on_ended = on_ended
+        self._threads = threads
+        self._loop: asyncio.AbstractEventLoop | None = None  # until it runs
         self._loop_turned = time.monotonic()
         self._aborts_heard: set[int] | None = None
         for name in registry:  # raises `InvalidOption` before anything begins
@@ -76,13 +84,26 @@ class Worker:
 
     def stop(self) -> None:
         """Ask for a graceful end, from any thread. Asking again changes nothing."""
+        self._call_on_loop(self._stop_gracefully)
+
+    def stop_now(self) -> None:
+        """Ask for an end now, from any thread: running jobs are aborted or handed back."""
+        self._call_on_loop(self._stop_at_once)
+
+    def _call_on_loop(self, function: Callable[[], None]) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._stop_gracefully)
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(function)
         except RuntimeError:
             pass  # the loop is closed: it has ended
 
     def _stop_gracefully(self) -> None:
         if not self._stop.gracefully.is_set():
+            self._stop.request()
+
+    def _stop_at_once(self) -> None:
+        self._stop_gracefully()
+        if not self._stop.now.is_set():
             self._stop.request()
 
     async def run(self) -> None:
@@ -160,11 +181,13 @@ class Worker:
             options=self._options,
             worker=self,
             on_change=self._job_ended,
+            on_ended=self._on_ended,
+            threads=self._threads,
         )
         self._fetcher = Fetcher(self._gateway, self._worker_id, self._options.queues)
 
         def abort(ids: set[int]) -> None:
-            self._loop.call_soon_threadsafe(self._crew.abort, ids)
+            self._call_on_loop(functools.partial(self._crew.abort, ids))
 
         self._housekeeping = Housekeeping(
             self._connector.sync_connector(),

@@ -1,0 +1,614 @@
+"""The state machine: everything that can happen to a queue, on PostgreSQL and in memory at once.
+
+To add an operation, write a rule: it draws its arguments, and hands `QueueMachine.step` what makes
+the flow. Both sides run it, must show the same and end in the same state, and the invariants are
+checked. Say there which jobs it may delete, and which may lose an attempt.
+
+Rules
+
+1. Arguments are drawn as small numbers and are then taken to mean "the third of those there are",
+   so that a failing example can be made shorter and still means something.
+2. A rule that needs a running job, and finds none, defers and claims one first.
+3. Damage that no statement of ours does is mended in the same step, but for locks whose holder
+   was deleted: those are listed in ``stale_locks`` until a mending takes them away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from queue_invariants import check_claim, check_state, check_step, claimable
+from queue_sides import Make, Outcome, Sides, State, sql
+
+from procrastinate import json_codec
+from procrastinate.drive import Flow
+from procrastinate.model.job import Job, NewJob, Status
+from procrastinate.model.outcome import Ending
+from procrastinate.model.retry import RetryDecision
+from procrastinate.storage import claim, defer, finish, jobs, workers
+
+QUEUES = ("a", "b", "c")
+LOCKS = ("k1", "k2")
+HOUR = timedelta(hours=1)
+SOON = timedelta(seconds=50)  # within the minute that is announced
+DEAD_AFTER_US = 1_800_000_000  # half an hour
+CRASH_LIMIT = 2
+FINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED, Status.ABORTED)
+
+# No sum of these comes near an hour, or half of one.
+PASSING = (timedelta(minutes=17), timedelta(hours=2), timedelta(days=1))
+
+nth = st.integers(0, 11)
+some = st.lists(nth, min_size=1, max_size=4, unique=True)
+queues = st.lists(st.sampled_from(QUEUES), min_size=1, max_size=3, unique=True)
+limits = st.integers(1, 6)
+maybe_error = st.none() | st.just({"message": "é"})
+due_in = st.sampled_from([None, None, None, timedelta(seconds=-5), SOON, HOUR])
+
+
+@dataclass(frozen=True)
+class New:
+    """A job to be deferred, on each side at that side's time."""
+
+    task: str
+    queue: str
+    priority: int
+    lock: str | None
+    queueing_lock: str | None
+    args: str
+    due: timedelta | None
+    absolute: bool
+
+    def at(self, now: datetime) -> NewJob:
+        at_time = self.due is not None and self.absolute
+        return NewJob(
+            self.task,
+            queue=self.queue,
+            priority=self.priority,
+            lock=self.lock,
+            queueing_lock=self.queueing_lock,
+            args=self.args,
+            scheduled_at=now + self.due if self.due is not None and at_time else None,
+            schedule_in_us=None
+            if self.due is None or at_time
+            else self.due // timedelta(microseconds=1),
+        )
+
+
+new_jobs = st.builds(
+    New,
+    task=st.sampled_from(["t1", "t2"]),
+    queue=st.sampled_from(QUEUES),
+    priority=st.integers(-1, 2),
+    lock=st.none() | st.sampled_from(LOCKS),
+    queueing_lock=st.sampled_from([None, None, "q1", "q2"]),
+    args=st.sampled_from(["{}", '{"x":1.50,"bb":1,"a":[null,true]}', '{"x":1e20,"é":"\\n"}']),
+    due=due_in,
+    absolute=st.booleans(),
+)
+
+
+@dataclass
+class Tally:
+    """What all runs of the machine together have done."""
+
+    steps: Counter[str] = field(default_factory=Counter)
+    statements: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    changes: Counter[tuple[Status, Status]] = field(default_factory=Counter)
+
+    def count(self, name: str, before: State, outcome: Outcome) -> None:
+        self.steps[name] += 1
+        self.statements.update(statement for statement, _ in outcome.statements)
+        if outcome.error is not None:
+            self.errors[outcome.error[0].__name__] += 1
+        for job_id, job in outcome.state.jobs.items():
+            was = before.jobs.get(job_id, job)
+            if replace(was, hold=job.hold) != job:  # (holding it or not is no event of a job's)
+                self.changes[was.status, job.status] += 1
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """A queue with a few workers. Set ``sides`` before it runs."""
+
+    sides: ClassVar[Sides]
+    tally: ClassVar[Tally] = Tally()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sides.reset()
+        self.state = State(datetime.min, {}, {}, {})
+        self.workers: list[int] = []
+        # All that any claim returned, also what was lost since, by what a write is fenced with.
+        self.claimed: dict[tuple[int, int, int | None], Job] = {}
+        self.stale_locks: set[str] = set()
+
+    # What every step does
+
+    def step(
+        self,
+        name: str,
+        make: Make,
+        *,
+        deletable: Collection[int] = (),
+        unstarted: Collection[int] = (),
+    ) -> Outcome:
+        """Run a flow on both sides and check everything; returns what it showed."""
+        before, outcome = self.state, self.sides.run(make)
+        check_step(before, outcome.state, deletable=deletable, unstarted=unstarted)
+        self._arrived(name, before, outcome)
+        return outcome
+
+    def _arrived(self, name: str, before: State, outcome: Outcome) -> None:
+        self.state = outcome.state
+        self.stale_locks &= self.state.locks.keys()
+        check_state(self.state, stale_locks=self.stale_locks)
+        self.tally.count(name, before, outcome)
+
+    # Who and what a number means
+
+    def worker(self, n: int) -> int:
+        return self.workers[n % len(self.workers)]
+
+    def ids(self, numbers: Sequence[int]) -> list[int]:
+        """Ids of jobs, or one that never was where there are none."""
+        known = list(self.state.jobs) or [99]
+        return [known[n % len(known)] for n in numbers]
+
+    def held(self, n: int, numbers: Sequence[int]) -> tuple[int, list[Job]]:
+        """A worker, and jobs that it holds, as its claims returned them."""
+        if not self.state.running():
+            self.start_one(self.worker(n))
+        holders = sorted({str(job.worker_id) for job in self.state.running()})
+        worker = int(holders[n % len(holders)])
+        theirs = [row for row in self.state.running() if row.worker_id == worker]
+        held = [self.claimed[row.id, row.attempts, worker] for row in theirs]
+        return worker, _chosen(held, numbers)
+
+    def lost(self, n: int, numbers: Sequence[int]) -> tuple[int, list[Job]]:
+        """A worker, and jobs that it has claimed some time, and may have lost since."""
+        if not self.claimed:
+            self.start_one(self.worker(n))
+        claimers = sorted({str(job.worker) for job in self.claimed.values()})
+        worker = int(claimers[n % len(claimers)])
+        theirs = [job for job in self.claimed.values() if job.worker == worker]
+        return worker, _chosen(theirs, numbers)
+
+    def start_one(
+        self, worker: int, lock: str | None = None, queueing_lock: str | None = None
+    ) -> None:
+        """Let a worker have a job, or what goes before it."""
+        new = NewJob("t1", "a", priority=9, lock=lock, queueing_lock=queueing_lock)
+        self.step("defer", lambda now: defer.defer_job(sql, new))
+        self.fetch(self.workers.index(worker), QUEUES, 3)
+
+    # Workers
+
+    @initialize(batch=st.lists(new_jobs, min_size=4, max_size=8))
+    def start(self, batch: list[New]) -> None:
+        for _ in range(2):
+            self.register()
+        self.step("defer_batch", lambda now: defer.defer_jobs(sql, [new.at(now) for new in batch]))
+
+    def register(self) -> None:
+        if len(self.workers) < 4:
+            outcome = self.step("register", lambda now: workers.register_worker(sql, "worker"))
+            self.workers.append(outcome.value)
+        else:
+            self.heartbeat(0)
+
+    def heartbeat(self, n: int) -> None:
+        worker = self.worker(n)
+        self.step("heartbeat", lambda now: workers.heartbeat(sql, worker, "worker"))
+
+    @rule(n=nth, what=st.sampled_from(["register", "heartbeat", "unregister"]))
+    def come_and_go(self, n: int, what: str) -> None:
+        worker = self.worker(n)
+        if what == "register":
+            self.register()
+        elif what == "heartbeat":
+            self.heartbeat(n)
+        else:
+            self.step("unregister", lambda now: workers.unregister_worker(sql, worker))
+
+    @rule(what=st.sampled_from(["recover", "prune", "mend", "promote"]))
+    def keep_house(self, what: str) -> None:
+        if what == "recover":
+            self.recover()
+        elif what == "mend":
+            self.mend()
+        elif what == "prune":
+            self.step("prune", lambda now: workers.prune_workers(sql, timeout_us=DEAD_AFTER_US))
+        else:
+            self.step("promote", lambda now: claim.promote_due(sql))
+
+    def recover(self) -> None:
+        self.step(
+            "recover",
+            lambda now: workers.recover_jobs(
+                sql, timeout_us=DEAD_AFTER_US, crash_limit=CRASH_LIMIT
+            ),
+        )
+
+    @rule(n=nth)
+    def crash(self, n: int) -> None:
+        """A worker dies while it holds what it holds; the others go on, and notice."""
+        self.pass_time(1, silent=n)
+        self.recover()
+
+    @rule(amount=st.integers(0, 2), silent=st.none() | nth)
+    def pass_time(self, amount: int, silent: int | None) -> None:
+        """Time passes, and every worker but a silent one says afterwards that it lives."""
+        by = PASSING[amount]
+        before, outcome = self.state, self.sides.let_pass(by)
+        check_step(before.aged(by), outcome.state)
+        self._arrived("pass_time", before.aged(by), outcome)
+        alive = [each for each in self.workers if silent is None or each != self.worker(silent)]
+        self.step("beat_all", lambda now: _beat_all(alive))
+
+    # Deferring
+
+    @rule(new=new_jobs)
+    def defer_one(self, new: New) -> None:
+        self.step("defer", lambda now: defer.defer_job(sql, new.at(now)))
+
+    @rule(batch=st.lists(new_jobs, min_size=1, max_size=6))
+    def defer_batch(self, batch: list[New]) -> None:
+        before = self.state.jobs.keys()
+        outcome = self.step(
+            "defer_batch", lambda now: defer.defer_jobs(sql, [new.at(now) for new in batch])
+        )
+        added = self.state.jobs.keys() - before
+        assert len(added) == (len(batch) if outcome.error is None else 0), "not all or none"
+
+    # Claiming
+
+    @rule(n=nth, queues=queues, limit=limits)
+    def claim_once(self, n: int, queues: list[str], limit: int) -> None:
+        worker = self.worker(n)
+        self._claim(
+            "claim", queues, limit, lambda now: _claim_full(queues, worker=worker, limit=limit)
+        )
+
+    @rule(
+        n=nth,
+        marks=st.dictionaries(
+            st.sampled_from(QUEUES),
+            st.builds(claim.Mark, st.integers(-1, 2), st.integers(0, 10)),
+            min_size=1,
+        ),
+        served=st.sampled_from([(), QUEUES]),
+        limit=limits,
+    )
+    def claim_marked(
+        self, n: int, marks: dict[str, claim.Mark], served: Sequence[str], limit: int
+    ) -> None:
+        worker = self.worker(n)
+        self._claim(
+            "claim_marked",
+            list(marks),
+            limit,
+            lambda now: claim.claim_marked(
+                sql,
+                marks=marks,
+                worker_id=worker,
+                limit=limit,
+                loads=json_codec.loads,
+                queues=served,
+            ),
+        )
+
+    @rule(n=nth, queues=queues, limit=limits)
+    def fetch(self, n: int, queues: Sequence[str], limit: int) -> None:
+        """Claim as a worker does: until nothing was parked. Then it has all that there was."""
+        worker, expected = self.worker(n), claimable(self.state, queues)[:limit]
+        got = self._claim(
+            "fetch", queues, limit, lambda now: _fetch(queues, worker=worker, limit=limit)
+        )
+        assert [job.id for job in got] == expected, "not what could be claimed"
+
+    def _claim(self, name: str, queues: Collection[str], limit: int, make: Make) -> list[Job]:
+        before = self.state
+        got: list[Job] = self.step(name, make).value.jobs
+        check_claim(before, got, queues, limit)
+        self.claimed |= {(job.id, job.attempts, job.worker): job for job in got}
+        return got
+
+    # Ending attempts
+
+    @rule(n=nth, which=some, statuses=st.lists(st.sampled_from(FINAL[:2] + FINAL[3:]), min_size=4))
+    def finish(self, n: int, which: list[int], statuses: list[Status]) -> None:
+        self._finish("finish", *self.held(n, which), statuses)
+
+    @rule(n=nth, which=some)
+    def finish_what_was_lost(self, n: int, which: list[int]) -> None:
+        self._finish("finish_lost", *self.lost(n, which), [Status.SUCCEEDED] * 4)
+
+    def _finish(
+        self, name: str, worker: int, held: Sequence[Job], statuses: Sequence[Status]
+    ) -> None:
+        ended = [_ended(job, status) for job, status in zip(held, statuses, strict=False)]
+        self.step(
+            name,
+            lambda now: finish.finish_jobs(sql, ended, worker_id=worker, dumps=json_codec.dumps),
+        )
+
+    @rule(n=nth, which=some)
+    def delete_finished(self, n: int, which: list[int]) -> None:
+        worker, held = self.held(n, which)
+        ended = [_ended(job, Status.SUCCEEDED) for job in held]
+        outcome = self.step(
+            "delete_finished",
+            lambda now: finish.delete_finished(sql, ended, worker_id=worker),
+            deletable={job.id for job in held},
+        )
+        assert set(outcome.value) == {job.id for job in held}
+
+    @rule(
+        n=nth,
+        which=nth,
+        due=due_in,
+        absolute=st.booleans(),
+        priority=st.none() | st.integers(-1, 2),
+        queue=st.none() | st.sampled_from(QUEUES),
+        lock=st.none() | st.sampled_from(LOCKS),
+        error=maybe_error,
+    )
+    def retry(
+        self,
+        n: int,
+        which: int,
+        due: timedelta | None,
+        absolute: bool,
+        error: dict[str, Any] | None,
+        **changes: Any,
+    ) -> None:
+        _, (job,) = self.held(n, [which])
+        when = {"retry_at" if absolute else "retry_in": due}
+        self._retry(job, when, changes, error)
+
+    def _retry(
+        self,
+        job: Job,
+        when: dict[str, Any],
+        changes: dict[str, Any],
+        error: dict[str, Any] | None = None,
+    ) -> None:
+        assert job.worker is not None
+        worker = job.worker
+
+        def make(now: datetime) -> Flow[set[int]]:
+            at = when.get("retry_at")
+            decision = RetryDecision(
+                retry_in=when.get("retry_in"), retry_at=at and now + at, **changes
+            )
+            ended = _ended(job, Status.TODO, decision, error)
+            return finish.retry_job(sql, ended, worker_id=worker, dumps=json_codec.dumps)
+
+        self.step("retry", make)
+
+    @rule(n=nth, which=some, begun=st.lists(st.booleans(), min_size=4, max_size=4))
+    def hand_back(self, n: int, which: list[int], begun: list[bool]) -> None:
+        self._hand_back(*self.held(n, which), begun)
+
+    @rule(n=nth, which=some)
+    def hand_back_what_was_lost(self, n: int, which: list[int]) -> None:
+        self._hand_back(*self.lost(n, which), [False] * 4)
+
+    def _hand_back(self, worker: int, given: Sequence[Job], begun: Sequence[bool]) -> None:
+        unstarted = [finish.Unstarted(*each) for each in zip(given, begun, strict=False)]
+        self.step(
+            "hand_back",
+            lambda now: finish.hand_back(sql, unstarted, worker_id=worker),
+            unstarted={each.job.id for each in unstarted if not each.begun},
+        )
+
+    @rule(n=nth, how=st.sampled_from(["retry", "hand_back", "crash"]), finished=st.booleans())
+    def return_to_a_waiting_twin(self, n: int, how: str, finished: bool) -> None:
+        """A running job is to wait again, while a job with its queueing lock waits already."""
+        worker = self.worker(n)
+        self.cancel_all("q3")
+        self.start_one(worker, queueing_lock="q3")
+        twin = NewJob("t2", "a", queueing_lock="q3")
+        self.step("defer", lambda now: defer.defer_job(sql, twin))
+        mine = [row for row in self.state.running() if row.queueing_lock == "q3"]
+        for job in [self.claimed[row.id, row.attempts, row.worker_id] for row in mine]:
+            if how == "retry":
+                self._retry(job, {}, {})
+            elif how == "hand_back":
+                self._hand_back(job.worker or 0, [job], [finished])
+        if how == "crash":
+            self.crash(n)
+
+    # By hand
+
+    def cancel_all(self, queueing_lock: str) -> None:
+        ids = [job.id for job in self.state.waiting() if job.queueing_lock == queueing_lock]
+        self.step(
+            "cancel", lambda now: jobs.cancel_jobs(sql, ids or [99], abort=False, delete=False)
+        )
+
+    @rule(n=nth, status=st.sampled_from(FINAL))
+    def retry_what_has_ended(self, n: int, status: Status) -> None:
+        """By hand; what has succeeded stays as it is."""
+        if status is Status.CANCELLED:
+            self.defer_one(New("t1", "a", 0, None, None, "{}", None, False))
+            self.cancel([len(self.state.jobs) - 1], abort=False, delete=False)
+        else:
+            self._finish("finish", *self.held(n, [n]), [status])
+        ended = [job.id for job in self.state.jobs.values() if job.status is status]
+        if ended:
+            self._retry_by_hand([ended[n % len(ended)]], None)
+
+    @rule(which=some, abort=st.booleans(), delete=st.booleans())
+    def cancel(self, which: list[int], abort: bool, delete: bool) -> None:
+        ids = self.ids(which)
+        waiting = {job.id for job in self.state.waiting() if job.id in ids}
+        self.step(
+            "cancel",
+            lambda now: jobs.cancel_jobs(sql, ids, abort=abort, delete=delete),
+            deletable=waiting if delete else (),
+        )
+        left = {job.id for job in self.state.waiting()}
+        assert not waiting & left, "it was to be cancelled, and waits"
+
+    @rule(
+        which=some,
+        due=due_in,
+        priority=st.none() | st.integers(-1, 2),
+        queue=st.none() | st.sampled_from(QUEUES),
+        lock=st.none() | st.sampled_from(LOCKS),
+    )
+    def retry_by_hand(self, which: list[int], due: timedelta | None, **changes: Any) -> None:
+        self._retry_by_hand(self.ids(which), due, **changes)
+
+    def _retry_by_hand(self, ids: Sequence[int], due: timedelta | None, **changes: Any) -> None:
+        def make(now: datetime) -> Flow[set[int]]:
+            at = None if due is None else now + due
+            return jobs.retry_by_hand(sql, ids, jobs.ByHand(at, **changes))
+
+        self.step("retry_by_hand", make)
+
+    @rule(
+        statuses=st.lists(st.sampled_from(FINAL), min_size=1, max_size=4, unique=True),
+        age=st.sampled_from([timedelta(), HOUR / 2]),
+        queue=st.none() | st.sampled_from(QUEUES),
+    )
+    def delete_old(self, statuses: list[Status], age: timedelta, queue: str | None) -> None:
+        before = self.state.jobs
+        deletable = {job.id for job in before.values() if job.status in statuses}
+        outcome = self.step(
+            "delete_old",
+            lambda now: jobs.delete_old_jobs(
+                sql, statuses, age_us=age // timedelta(microseconds=1), queue=queue
+            ),
+            deletable=deletable,
+        )
+        assert len(before) - len(self.state.jobs) == outcome.value
+
+    # Damage
+
+    def mend(self) -> None:
+        self.step("mend", lambda now: workers.mend_lines(sql))
+
+    @rule(n=nth)
+    def park_for_nobody_and_mend(self, n: int) -> None:
+        """As where a change by hand was overtaken, and left a line to housekeeping."""
+        self.defer_one(New("t1", "a", 0, LOCKS[n % 2], None, "{}", None, False))
+        free = [job for job in self.state.waiting() if job.hold is None and job.lock]
+        self.sides.park(free[n % len(free)].id)
+        self.mend()
+
+    @rule(n=nth)
+    def delete_a_running_job_in_sql(self, n: int) -> None:
+        """As an administrator may; its lock stays, and the line waits until it is mended."""
+        if not any(job.lock for job in self.state.running()):
+            self.start_one(self.worker(n), LOCKS[n % 2])
+        running = [job for job in self.state.running() if job.lock]
+        if not running:  # others go first, or the lock is stale
+            return self.mend()
+        job = running[n % len(running)]
+        assert job.lock is not None
+        self.sides.delete(job.id)
+        self.stale_locks.add(job.lock)
+        self.step("read_after_damage", lambda now: claim.ready_queues(sql), deletable={job.id})
+
+    # Looking
+
+    @rule(n=nth)
+    def look_at_worker(self, n: int) -> None:
+        worker = self.worker(n)
+        self.step("abort_requests", lambda now: workers.abort_requests(sql, worker))
+        self.step("held_jobs", lambda now: claim.held_jobs(sql, worker_id=worker))
+
+    @rule(queue=st.none() | st.sampled_from(QUEUES), task=st.none() | st.just("t1"))
+    def look_at_queues(self, queue: str | None, task: str | None) -> None:
+        self.step("ready_queues", lambda now: claim.ready_queues(sql))
+        self.step(
+            "stalled",
+            lambda now: jobs.stalled_jobs(
+                sql, timeout_us=DEAD_AFTER_US, queue=queue, task=task, loads=json_codec.loads
+            ),
+        )
+
+    @rule(
+        n=nth,
+        ids=st.none() | some,
+        queue=st.none() | st.sampled_from(QUEUES),
+        task=st.none() | st.just("t1"),
+        statuses=st.none() | st.lists(st.sampled_from(Status), max_size=3),
+        lock=st.none() | st.sampled_from(LOCKS),
+        queueing_lock=st.none() | st.just("q1"),
+        of_worker=st.booleans(),
+        after_id=st.integers(0, 5),
+    )
+    def list_jobs(
+        self, n: int, ids: list[int] | None, of_worker: bool, after_id: int, **filters: Any
+    ) -> None:
+        which = jobs.JobFilter(
+            ids=None if ids is None else self.ids(ids),
+            worker_id=self.worker(n) if of_worker else None,
+            **filters,
+        )
+        self.step(
+            "list_jobs",
+            lambda now: jobs.list_jobs(
+                sql, which, after_id=after_id, limit=5, loads=json_codec.loads
+            ),
+        )
+        (job_id,) = self.ids([n])
+        self.step("get_job", lambda now: jobs.get_job(sql, job_id, json_codec.loads))
+
+    @rule(
+        by=st.sampled_from(["list_queues", "list_tasks", "list_locks"]),
+        queue=st.none() | st.sampled_from(QUEUES),
+        task=st.none() | st.just("t1"),
+        lock=st.none() | st.sampled_from(LOCKS),
+    )
+    def count_jobs(self, by: Any, **filters: str | None) -> None:
+        self.step(by, lambda now: jobs.list_counts(sql, by, **filters))
+
+
+def _chosen(found: list[Job], numbers: Sequence[int]) -> list[Job]:
+    """Jobs by number, each once."""
+    chosen = [found[n % len(found)] for n in numbers] if found else []
+    return list({job.id: job for job in chosen}.values())
+
+
+def _ended(
+    job: Job,
+    status: Status,
+    retry: RetryDecision | None = None,
+    error: dict[str, Any] | None = None,
+) -> finish.Ended:
+    if status in (Status.FAILED, Status.ABORTED):
+        error = {"message": "é", "attempt": job.attempts}
+    return finish.Ended(job, Ending(status, retry, error), began_us=2_000_000, ended_us=1_000_000)
+
+
+def _claim_full(queues: Sequence[str], *, worker: int, limit: int) -> Flow[claim.Claim]:
+    return claim.claim_full(
+        sql, queues=queues, worker_id=worker, limit=limit, loads=json_codec.loads
+    )
+
+
+def _fetch(queues: Sequence[str], *, worker: int, limit: int) -> Flow[claim.Claim]:
+    """Claim again while jobs were parked, as the worker's fetcher does."""
+    found = claim.Claim([])
+    while len(found.jobs) < limit:
+        more = yield from _claim_full(queues, worker=worker, limit=limit - len(found.jobs))
+        found += more
+        if not more.parked:
+            break
+    return found
+
+
+def _beat_all(alive: Sequence[int]) -> Flow[None]:
+    for worker in alive:
+        yield from workers.heartbeat(sql, worker, "worker")

@@ -1,0 +1,363 @@
+"""The two sides that the machine drives: a PostgreSQL database, and the in-memory connector.
+
+Each runs a storage flow in a transaction of its own and shows all that can be seen of it: the value
+or error, the rows of every statement, the notifications, and the whole of the tables afterwards.
+
+Time. The memory's clock is virtual; the server's cannot be moved. So when time passes, the memory's
+clock goes forward, and every time in PostgreSQL's tables goes back by the same amount. Both then
+hold the same ages, and ages are what is compared. Before each step the memory's clock is set to the
+server's, plus all that has passed; delays and limits differ by minutes, so that the moments
+between two statements decide nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+from procrastinate import drive
+from procrastinate.connector import Executor, Notification, Query, Row, Rows
+from procrastinate.drive import Flow
+from procrastinate.errors import ConnectorException, ProcrastinateException
+from procrastinate.model.job import Status
+from procrastinate.storage import claim
+from procrastinate.storage.statements import Statements
+from procrastinate.storage.workers import Recovered
+from procrastinate.testing import InMemoryConnector
+from procrastinate.testing.values import JobRow, WorkerRow
+from procrastinate_psycopg2 import Psycopg2Connector
+
+CHANNELS = ("procrastinate_jobs", "procrastinate_schedule", "procrastinate_aborts")
+TOLERANCE = timedelta(seconds=30)
+
+#: Makes the flow of a step, given the time on the side that will run it.
+Make: TypeAlias = Callable[[datetime], Flow[Any]]
+
+sql = Statements()
+
+
+@dataclass(frozen=True)
+class State:
+    """All rows of all tables, and the time at which their ages are reckoned."""
+
+    now: datetime
+    jobs: dict[int, JobRow]
+    locks: dict[str, int]
+    workers: dict[int, WorkerRow]
+
+    def waiting(self) -> list[JobRow]:
+        return [job for job in self.jobs.values() if job.status is Status.TODO]
+
+    def running(self) -> list[JobRow]:
+        return [job for job in self.jobs.values() if job.status is Status.DOING]
+
+    def aged(self, by: timedelta) -> State:
+        """Return the same jobs with all times moved back, as `PostgreSQL.let_pass` moves them."""
+        moved = {}
+        for job_id, job in self.jobs.items():
+            times = {name: getattr(job, name) for name in _TIMES["procrastinate_jobs"]}
+            moved[job_id] = replace(job, **{n: t and t - by for n, t in times.items()})
+        return replace(self, jobs=moved)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one side showed of a step."""
+
+    value: Any
+    error: tuple[Any, ...] | None
+    statements: list[tuple[str, list[Any]]]
+    heard: list[tuple[str, str]]
+    state: State
+
+
+# --- comparing -----------------------------------------------------------------------------------
+
+
+def differences_of(expected: Outcome, actual: Outcome) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what differs: where, in PostgreSQL, in memory."""
+    for part in ("value", "error", "heard"):
+        yield from _differing(part, expected, actual, part)
+    for one, other in itertools.zip_longest(expected.statements, actual.statements):
+        if not alike(one, other, expected.state.now, actual.state.now):
+            yield ("statement", one, other)
+    for part in ("jobs", "locks", "workers"):
+        rows, other_rows = getattr(expected.state, part), getattr(actual.state, part)
+        for key in sorted(rows.keys() | other_rows.keys(), key=str):
+            one, other = rows.get(key), other_rows.get(key)
+            if not alike(one, other, expected.state.now, actual.state.now):
+                yield (f"{part} {key}", one, other)
+
+
+def _differing(name: str, one: Outcome, other: Outcome, part: str) -> Iterator[Any]:
+    pair = getattr(one, part), getattr(other, part)
+    if not alike(*pair, one.state.now, other.state.now):
+        yield (name, *pair)
+
+
+def alike(one: Any, other: Any, now: datetime, other_now: datetime) -> bool:
+    """Whether two values are equal, where times are equal if their ages nearly are."""
+    if isinstance(one, datetime) and isinstance(other, datetime):
+        return abs((now - one) - (other_now - other)) < TOLERANCE
+    if is_dataclass(one) and type(one) is type(other):
+        names = [each.name for each in fields(one)]
+        return all(
+            alike(getattr(one, name), getattr(other, name), now, other_now) for name in names
+        )
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(
+            alike(one[key], other[key], now, other_now) for key in one
+        )
+    if isinstance(one, list | tuple) and type(one) is type(other):
+        return len(one) == len(other) and all(
+            alike(*pair, now, other_now) for pair in zip(one, other, strict=True)
+        )
+    if isinstance(one, str) and isinstance(other, str):
+        return _without_times(one) == _without_times(other)
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) < TOLERANCE.total_seconds()
+    return bool(one == other)
+
+
+def _without_times(text: str) -> str:
+    """Blot out the times in stored errors."""
+    return re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00", "TIME", text)
+
+
+class Recorder:
+    """An executor that keeps what each statement returned, in an order of its own."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self.seen: list[tuple[str, list[Any]]] = []
+
+    def execute(self, query: Query, /) -> Rows:
+        rows = self.executor.execute(query)
+        shown = sorted(map(_SHOWN.get(query.name, tuple), rows), key=_without_ages)
+        self.seen.append((query.name, shown))
+        return rows
+
+
+#: What is compared where it is not the whole row: a wait without its length, and (None, ...) for
+#: a batch of which several queueing locks are taken, since any of them may be named.
+_SHOWN: dict[str, Callable[[Row], Row]] = {
+    "promote_due": lambda row: (row[0], row[1] is None, row[2]),
+    "defer_jobs": lambda row: row[:1],
+}
+
+
+def _without_ages(row: Row) -> str:
+    return repr([value for value in row if not isinstance(value, datetime)])
+
+
+def _in_order(value: Any) -> Any:
+    """Give what has no order of its own one that both sides share."""
+    unordered = isinstance(value, list) and bool(value) and isinstance(value[0], Recovered)
+    return sorted(value, key=repr) if unordered or isinstance(value, set) else value
+
+
+def _error_of(exc: ProcrastinateException) -> tuple[Any, ...]:
+    cause = exc if isinstance(exc, ConnectorException) else exc.__cause__
+    return (type(exc), getattr(cause, "sqlstate", None), getattr(cause, "constraint", None))
+
+
+# --- PostgreSQL ----------------------------------------------------------------------------------
+
+_COLUMNS = {
+    "errors": "case when errors is not null"
+    " then array(select each::text from jsonb_array_elements(errors) as each) end",
+    **{name: f"{name}::text" for name in ("args", "status", "hold")},
+}
+_JOB_COLUMNS = ", ".join(_COLUMNS.get(each.name, each.name) for each in fields(JobRow))
+_TIMES = {
+    "procrastinate_jobs": ("deferred_at", "scheduled_at", "started_at", "finished_at"),
+    "procrastinate_workers": ("started_at", "last_heartbeat"),
+}
+
+
+class PostgreSQL:
+    """A database, on one connection that stays open."""
+
+    def __init__(self, connection: Any) -> None:
+        connection.autocommit = True
+        self.connection = connection
+        self.executor = Psycopg2Connector().bind(connection)
+        for channel in CHANNELS:
+            self.select(f"listen {channel}")
+
+    def select(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(text, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def reset(self) -> None:
+        tables = "procrastinate_jobs, procrastinate_locks, procrastinate_workers"
+        self.select(f"truncate {tables} restart identity")
+
+    def now_and_next_id(self) -> tuple[datetime, int]:
+        ((self.now, next_id),) = self.select(
+            "select clock_timestamp(), last_value + is_called::integer"
+            " from procrastinate_jobs_id_seq"
+        )
+        return self.now, next_id
+
+    def run(self, make: Make) -> Outcome:
+        recorder = Recorder(self.executor)
+        value, error = None, None
+        self.select("begin")
+        try:
+            value = drive.run(make(self.now), recorder)
+            self.select("commit")
+        except ProcrastinateException as exc:
+            error = _error_of(exc)
+            self.select("rollback")
+        return self._outcome(_in_order(value), error, recorder.seen)
+
+    def _outcome(self, value: Any, error: Any, seen: list[Any]) -> Outcome:
+        state = self._state()  # after which what was committed has been heard, too
+        heard = sorted({(each.channel, each.payload) for each in self.connection.notifies})
+        self.connection.notifies.clear()
+        return Outcome(value, error, seen, heard, state)
+
+    def _state(self) -> State:
+        rows = self.select(f"select {_JOB_COLUMNS} from procrastinate_jobs order by id")
+        workers = self.select(
+            "select id, name, started_at, last_heartbeat from procrastinate_workers order by id"
+        )
+        return State(
+            self.now,
+            {row[0]: _job_row(row) for row in rows},
+            dict(self.select("select lock, job_id from procrastinate_locks")),
+            {row[0]: WorkerRow(*row) for row in workers},
+        )
+
+    def let_pass(self, amount: timedelta) -> Outcome:
+        """Move all times back, and do what the memory does when its clock moves."""
+        for table, columns in _TIMES.items():
+            moved = ", ".join(f"{column} = {column} - %s" for column in columns)
+            self.select(f"update {table} set {moved}", *[amount] * len(columns))
+        outcome = self.run(lambda now: claim.promote_due(sql))
+        return replace(outcome, value=None, statements=[])
+
+    def park(self, job_id: int) -> None:
+        self.select("update procrastinate_jobs set hold = 'lock' where id = %s", job_id)
+
+    def delete(self, job_id: int) -> None:
+        self.select("delete from procrastinate_jobs where id = %s", job_id)
+
+
+def _job_row(row: tuple[Any, ...]) -> JobRow:
+    job = JobRow(*row)
+    errors = None if job.errors is None else tuple(job.errors)
+    return replace(job, status=Status(job.status), errors=errors)
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+
+class Memory:
+    """The in-memory connector, through its synchronous half."""
+
+    def __init__(self) -> None:
+        self.connector = InMemoryConnector().sync_connector()
+        self.store = self.connector._store
+        self.heard: set[tuple[str, str]] = set()
+        self.store.add_listener(self)  # type: ignore[arg-type]
+
+    owner = None
+    channels = frozenset(CHANNELS)
+
+    def put(self, item: Notification) -> None:
+        self.heard.add((item.channel, item.payload))
+
+    def reset(self) -> None:
+        self.connector.reset()
+        self.ahead = timedelta()
+
+    def align(self, now: datetime, next_id: int) -> None:
+        """Set the clock, and the next id: a refused insert has used one up over there."""
+        self.now = now.astimezone(UTC) + self.ahead
+        self.connector.clock._frozen = self.now  # (freezing would promote due jobs)
+        self.store._tables.job_ids = itertools.count(next_id)
+
+    def run(self, make: Make) -> Outcome:
+        value, error = None, None
+        with self.connector.session(transaction=True) as executor:
+            recorder = Recorder(executor)
+            try:
+                value = drive.run(make(self.now), recorder)
+            except ProcrastinateException as exc:
+                error = _error_of(exc)
+        return self._outcome(_in_order(value), error, recorder.seen)
+
+    def _outcome(self, value: Any, error: Any, seen: list[Any]) -> Outcome:
+        heard = sorted(self.heard)
+        self.heard.clear()
+        tables = self.store._tables
+        state = State(
+            self.now,
+            {row.id: row for row in self.store.job_rows()},
+            dict(tables.locks.committed.values()),
+            dict(sorted(tables.workers.committed.items())),
+        )
+        return Outcome(value, error, seen, heard, state)
+
+    def let_pass(self, amount: timedelta) -> Outcome:
+        self.ahead += amount
+        self.now = self.connector.clock.move(amount)
+        return self._outcome(None, None, [])
+
+    def park(self, job_id: int) -> None:
+        table = self.store._tables.jobs.committed
+        table[job_id] = replace(table[job_id], hold="lock")
+
+    def delete(self, job_id: int) -> None:
+        del self.store._tables.jobs.committed[job_id]
+
+
+# --- both ----------------------------------------------------------------------------------------
+
+
+class Sides:
+    """A database and a memory, which are to stay in the same state."""
+
+    def __init__(self, connection: Any) -> None:
+        self.postgresql = PostgreSQL(connection)
+        self.memory = Memory()
+
+    def reset(self) -> None:
+        self.postgresql.reset()
+        self.memory.reset()
+
+    def run(self, make: Make) -> Outcome:
+        """Run a flow on both and return what PostgreSQL showed. Raises where they differ."""
+        self._align()
+        return _agreed(self.postgresql.run(make), self.memory.run(make))
+
+    def let_pass(self, amount: timedelta) -> Outcome:
+        """Let time pass, and what has become due be ready."""
+        self._align()
+        return _agreed(self.postgresql.let_pass(amount), self.memory.let_pass(amount))
+
+    def park(self, job_id: int) -> None:
+        """Damage: park a job that waits for nobody."""
+        self.postgresql.park(job_id)
+        self.memory.park(job_id)
+
+    def delete(self, job_id: int) -> None:
+        """Damage: delete a job, and leave its lock."""
+        self.postgresql.delete(job_id)
+        self.memory.delete(job_id)
+
+    def _align(self) -> None:
+        self.memory.align(*self.postgresql.now_and_next_id())
+
+
+def _agreed(expected: Outcome, actual: Outcome) -> Outcome:
+    differences = list(differences_of(expected, actual))
+    assert differences == [], "what differs: (where, in PostgreSQL, in memory)"
+    return expected

@@ -1,0 +1,82 @@
+"""PostgreSQL and the in-memory connector do the same, step by step, whatever happens to a queue.
+
+``PROCRASTINATE_MACHINE_STEPS`` makes the run longer than what CI can afford. A failure prints its
+steps. ``PROCRASTINATE_MACHINE_SEED`` draws the same ones again, and with it
+``PROCRASTINATE_MACHINE_SHRINK=1`` makes them as few as can be, which takes minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib import resources
+from typing import Any
+
+import psycopg2
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+from queue_machine import QueueMachine, Tally
+from queue_sides import Sides
+
+from procrastinate.model.job import TRANSITIONS, Status
+from procrastinate.testing.store import STATEMENTS
+
+STEPS = int(os.environ.get("PROCRASTINATE_MACHINE_STEPS") or 2_000)
+SEED = int(os.environ.get("PROCRASTINATE_MACHINE_SEED") or random.randrange(2**32))
+SHRINK = bool(os.environ.get("PROCRASTINATE_MACHINE_SHRINK"))
+DOING = Status.DOING  # a running job is asked to abort, and runs on
+ROUND = settings(
+    max_examples=10,
+    stateful_step_count=40,
+    database=None,  # what failed here before must not decide what is drawn from a seed
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+    phases=[Phase.generate, *([Phase.shrink] if SHRINK else [])],
+)
+
+
+@pytest.fixture
+def sides(dsn: str) -> Iterator[Sides]:
+    connection = psycopg2.connect(dsn)
+    yield Sides(connection)
+    connection.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120 + STEPS / 10)
+def test_postgresql_and_memory_agree_at_every_step(
+    sides: Sides, report: Callable[[str], None]
+) -> None:
+    report(f"seed of the state machine: PROCRASTINATE_MACHINE_SEED={SEED}")
+    tally = Tally()
+    QueueMachine.sides, QueueMachine.tally = sides, tally
+    steps, began, rounds = tally.steps, time.monotonic(), 0
+    while steps.total() < STEPS:
+        run_state_machine_as_test(seed(SEED + rounds)(QueueMachine), settings=ROUND)
+        rounds += 1
+    report(f"{steps.total()} steps agreed, in {time.monotonic() - began:.0f} s: {_counts(steps)}")
+    report(f"changes of status: {_counts(tally.changes)}; errors: {_counts(tally.errors)}")
+    assert steps.total() >= STEPS
+    assert tally.changes.keys() - {(DOING, DOING)} == {
+        (old, new) for old, following in TRANSITIONS.items() for new in following
+    }
+    assert tally.statements.keys() == STATEMENTS.keys() - _about_the_schema()
+
+
+def _counts(counter: Counter[Any]) -> str:
+    named = {
+        each if isinstance(each, str) else " to ".join(each): counter[each] for each in counter
+    }
+    return ", ".join(f"{count} {name}" for name, count in sorted(named.items()))
+
+
+def _about_the_schema() -> set[str]:
+    """Statements that a queue has no part in."""
+    schema_sql = resources.files("procrastinate.storage").joinpath("sql/schema.sql").read_text()
+    return set(re.findall(r"-- name: (\w+)", schema_sql))
