@@ -152,6 +152,7 @@ def types(session: nox.Session) -> None:
     """Check the sources strictly, and what a user's editor sees of the installed wheels."""
     install(session, *EVERYTHING, group="types")
     session.run("mypy", "noxfile.py", *(f"packages/{package}/src" for package in PACKAGES))
+    session.run("mypy", *(f"examples/{each}" for each in ("flask-sqlalchemy", "starlette-aiopg")))
     session.run("mypy", "--config-file", "tests/typing/mypy.ini", "tests/typing")
     session.run("pyright", "--project", "tests/typing", *session.posargs)
 
