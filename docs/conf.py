@@ -13,10 +13,13 @@ Rules
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from sphinx.util import logging
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_extensions"))
@@ -54,7 +57,7 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 80
+python_maximum_signature_line_length = 120
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
@@ -118,7 +121,8 @@ def how_to_pages() -> list[str]:
 
 
 def pages(pattern: str) -> list[str]:
-    return [f"/{path.relative_to(ROOT).with_suffix('')}" for path in sorted(ROOT.glob(pattern))]
+    found = sorted(ROOT.glob(pattern), key=lambda path: (path.parent.name != "core", path))
+    return [f"/{path.relative_to(ROOT).with_suffix('')}" for path in found]
 
 
 def add_navigation(app: Any, docname: str, source: list[str]) -> None:
@@ -129,5 +133,16 @@ def add_navigation(app: Any, docname: str, source: list[str]) -> None:
         source[0] += tree("CHANGELOG")
 
 
+def check_that_nothing_is_fetched(app: Any, exception: Exception | None) -> None:
+    """Warn of pages that load something from elsewhere when they are read."""
+    loads = re.compile(
+        r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//"""
+    )
+    for page in Path(app.outdir).rglob("*.html"):
+        if found := loads.search(page.read_text("utf-8")):
+            logging.getLogger(__name__).warning("%s loads something: %s", page, found[0])
+
+
 def setup(app: Any) -> None:
     app.connect("source-read", add_navigation)
+    app.connect("build-finished", check_that_nothing_is_fetched)

@@ -72,7 +72,7 @@ def option(option: click.Option, context: click.Context) -> Iterator[str]:
 def environment_variable(option: click.Option, context: click.Context) -> str | None:
     if isinstance(option.envvar, str):
         return option.envvar
-    if not option.allow_from_autoenv or option.name in (None, "help"):
+    if not option.allow_from_autoenv or option.is_eager or option.name is None:
         return None
     return f"{context.auto_envvar_prefix}_{option.name}".upper()
 
@@ -87,7 +87,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def literal(text: str) -> Iterator[str]:
-    yield from ("", "::", "")
+    yield from ("", ".. code-block:: text", "")
     yield from (f"   {line}" for line in text.splitlines())
     yield ""
 

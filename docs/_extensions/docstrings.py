@@ -7,6 +7,7 @@ are found wherever they are documented; a name that is documented nowhere is a w
 from __future__ import annotations
 
 import dataclasses
+import enum
 import importlib
 import inspect
 import re
@@ -33,8 +34,16 @@ PUBLIC = (
     "procrastinate_connector_testkit",
     "procrastinate_embedded",
 )
-#: Classes that users get from an App and never make themselves.
-MADE_BY_AN_APP = ("Task", "JobDeferrer", "JobManager", "SchemaManager")
+#: Classes that users are given and never make themselves.
+GIVEN = (
+    "Task",
+    "JobDeferrer",
+    "JobManager",
+    "SchemaManager",
+    "JobContext",
+    "Counts",
+    "SchemaState",
+)
 
 
 class NameRole(PyXRefRole):
@@ -75,10 +84,13 @@ def readable_signature(
     returns: str | None,
 ) -> tuple[str | None, str | None]:
     """Leave out what is not for the reader: internal arguments, sentinels, private types."""
-    if what == "class" and name.rpartition(".")[2] in MADE_BY_AN_APP:
+    if what == "class" and (name.rpartition(".")[2] in GIVEN or issubclass(obj, enum.Enum)):
         return "", None
     if signature is not None:
         signature = re.sub(r"~(\w+)\b(?![.\w])", r"\1", signature).replace("_UNSET", "...")
+        # The default of a dataclass's field that is made anew for each.
+        signature = re.sub(r"~(?:\w+\.)+(?=\w+\b[^,]*=\s*<factory>)", "", signature)
+        signature = signature.replace("<factory>", "...")
     if returns is not None and re.search(r"\b_[A-Z]\w*$", returns):
         returns = None
     return signature, returns
@@ -92,7 +104,7 @@ def options_from_fields(
         return
     for each in dataclasses.fields(obj):
         text = each.metadata["help"]
-        lines.append(f":param {each.name}: {text[:1].upper()}{text[1:]}.")
+        lines += [f"``{each.name}``", f"   {text[:1].upper()}{text[1:]}.", ""]
 
 
 def missing_names(app: Sphinx, env: BuildEnvironment) -> None:
