@@ -84,7 +84,7 @@ PRIMARY = RUNNING if RUNNING in PYTHONS else next(filter(is_found, PYTHONS))
 #: For sessions that run once; None is nox's own interpreter, which is certainly there.
 ONCE = None if PRIMARY == RUNNING else PRIMARY
 
-nox.options.sessions = ["lint", "types", "imports", "tests", "packages"]
+nox.options.sessions = ["lint", "types", "imports", "docs", "tests", "packages"]
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = bool(os.environ.get("CI"))
@@ -152,6 +152,7 @@ def types(session: nox.Session) -> None:
     """Check the sources strictly, and what a user's editor sees of the installed wheels."""
     install(session, *EVERYTHING, group="types")
     session.run("mypy", "noxfile.py", *(f"packages/{package}/src" for package in PACKAGES))
+    session.run("mypy", *(f"examples/{each}" for each in ("flask-sqlalchemy", "starlette-aiopg")))
     session.run("mypy", "--config-file", "tests/typing/mypy.ini", "tests/typing")
     session.run("pyright", "--project", "tests/typing", *session.posargs)
 
@@ -162,6 +163,19 @@ def imports(session: nox.Session) -> None:
     session.install(*tools("imports"))
     sources = os.pathsep.join(str(ROOT / "packages" / package / "src") for package in PACKAGES)
     session.run("lint-imports", "--no-cache", env={"PYTHONPATH": sources})
+
+
+@nox.session(python=ONCE, requires=["build"])
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/; a broken link or an undocumented name is an error."""
+    install(session, *EVERYTHING, group="docs")
+    shutil.rmtree(ROOT / "site", ignore_errors=True)
+    cache = session.create_tmp()
+    session.run(
+        *("sphinx-build", "--quiet", "--fresh-env", "--fail-on-warning", "--keep-going"),
+        *("--conf-dir", "docs", "--doctree-dir", cache, ".", "site"),
+    )
+    session.log("built %s", ROOT / "site" / "index.html")
 
 
 @nox.session(python=PYTHONS, requires=["build"])

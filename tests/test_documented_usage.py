@@ -335,7 +335,8 @@ SAID = {
 # --- Pages ----------------------------------------------------------------------------------------
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+PATTERNS = ("*.md", "docs/**/*.md", "packages/*/*.md", "examples/*/*.md")
+PAGES = [page for pattern in PATTERNS for page in sorted(ROOT.glob(pattern))]
 
 
 def anchors(page: Path) -> set[str]:
@@ -344,7 +345,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page: Path):
     broken = []
     for target, anchor in re.findall(
@@ -354,6 +355,26 @@ def test_links_between_pages_lead_somewhere(page: Path):
         if not path.exists() or (anchor and anchor not in anchors(path)):
             broken.append(f"{target}#{anchor}")
     assert broken == []
+
+
+def test_the_home_page_leads_to_every_page():
+    home = ROOT / "docs" / "index.md"
+    links = re.findall(r"\]\(([^)#:]+)\)", home.read_text("utf-8"))
+    reached = {(home.parent / link).resolve() for link in links}
+    missing = {page for page in PAGES if page.name != "CHANGELOG.md"} - reached - {home}
+    assert sorted(str(page.relative_to(ROOT)) for page in missing) == []
+
+
+def test_the_guarantees_name_tests_that_exist():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "guarantees.md").read_text("utf-8")))
+    sources = [*ROOT.glob("packages/*/tests/**/*.py"), *ROOT.glob("packages/*/src/**/*.py")]
+    defined = {
+        name
+        for source in sources
+        for name in re.findall(r"def (test_\w+)", source.read_text("utf-8"))
+    }
+    assert len(named) > 20
+    assert sorted(named - defined) == []
 
 
 def test_the_architecture_names_files_that_exist():

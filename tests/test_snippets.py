@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-import psycopg2.extensions
 import pytest
 import snippets
+from readers import environment
 
 ROOT = Path(__file__).parents[1]
-
-#: libpq's environment variable for each parameter of a DSN.
-VARIABLES = {
-    "host": "PGHOST",
-    "hostaddr": "PGHOSTADDR",
-    "port": "PGPORT",
-    "user": "PGUSER",
-    "password": "PGPASSWORD",
-    "dbname": "PGDATABASE",
-    "options": "PGOPTIONS",
-    "sslmode": "PGSSLMODE",
-}
 
 
 def pages() -> list[str]:
     """Return the pages that have something to run, relative to the top folder."""
-    found = [ROOT / "README.md", *ROOT.glob("packages/*/README.md"), *ROOT.glob("docs/**/*.md")]
+    patterns = ("README.md", "packages/*/README.md", "docs/**/*.md", "examples/*/README.md")
+    found = [page for pattern in patterns for page in ROOT.glob(pattern)]
     return sorted(str(page.relative_to(ROOT)) for page in found if has_something_to_run(page))
 
 
@@ -42,22 +32,11 @@ def has_something_to_run(page: Path) -> bool:
         return True
 
 
-def environment(dsn: str) -> dict[str, str]:
-    """Return a reader's environment: libpq's variables lead to the server, nothing else is set."""
-    bin_folder = str(Path(sys.executable).parent)
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("PG", "PROCRASTINATE_", "PYTEST_"))
-    }
-    server = {VARIABLES[name]: value for name, value in psycopg2.extensions.parse_dsn(dsn).items()}
-    path = os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)])
-    return {**kept, **server, "PATH": path}
-
-
 @pytest.mark.timeout(320)
 @pytest.mark.parametrize("page", pages())
 def test_examples(page: str, tmp_path: Path, procrastinate_dsn: str):
+    if page.startswith("examples/"):  # these are run in their folder
+        shutil.copytree((ROOT / page).parent, tmp_path, dirs_exist_ok=True)
     process = subprocess.Popen(
         [sys.executable, snippets.__file__, str(ROOT / page)],
         cwd=tmp_path,

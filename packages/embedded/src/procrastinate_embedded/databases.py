@@ -21,8 +21,8 @@ _TIMEOUT = 120.0  # seconds for one statement
 class Server:
     """A PostgreSQL server: an embedded one, or one that the user gave.
 
-    `dsn` names a database that is there to connect to, `version` is the major version, `pid` the
-    server's process (None for a given one).
+    ``dsn`` names a database that is there to connect to, ``version`` is the major version,
+    ``pid`` the server's process (None for a given one).
     """
 
     dsn: str
@@ -40,7 +40,7 @@ class Server:
         return dsn_for(self.dsn, name)
 
     def drop_database(self, name: str) -> None:
-        """Drop the database `name` if it exists, ending its sessions.
+        """Drop the database ``name`` if it exists, ending its sessions.
 
         Raises EmbeddedServerError, for instance when the user may not do that.
         """

@@ -30,7 +30,7 @@ _MACHINE_FOLDERS = (
 
 
 def binaries(version: int = 18) -> Path:
-    """The folder with the wheel's programs of PostgreSQL `version` (18 or 16).
+    """The folder with the wheel's programs of PostgreSQL ``version`` (18 or 16).
 
     Raises EmbeddedServerError for any other version, and when the wheel is not installed.
     """

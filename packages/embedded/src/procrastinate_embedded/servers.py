@@ -50,10 +50,11 @@ def server(
     """A PostgreSQL server, started or joined, and stopped when its last user leaves or dies.
 
     Without a directory the cluster is a temporary one, removed afterwards. A directory keeps its
-    data, and every process that names it uses the same server. `version` is the wheel's 18 or 16;
-    `bin_dir` names the programs of another server, and `version` does not count then.
-    `durable=False` is faster and loses data when the machine stops. `settings` are PostgreSQL's,
-    as in postgresql.conf. `timeout` is in seconds, for making a cluster and for a start.
+    data, and every process that names it uses the same server. ``version`` is the wheel's 18 or 16;
+    ``bin_dir`` names the programs of another server, and ``version`` does not count then.
+    ``durable=False`` is faster and loses data when the machine stops. ``settings`` are
+    PostgreSQL's, as in postgresql.conf. ``timeout`` is in seconds, for making a cluster and for a
+    start.
 
     Raises EmbeddedServerError when the server cannot be started, or cannot be stopped.
     """
@@ -75,7 +76,7 @@ def shared_temporary_server(token: str, **options: Unpack[Options]) -> Iterator[
 def server_or_given(
     directory: str | os.PathLike[str] | None = None, **options: Unpack[Options]
 ) -> Iterator[Server]:
-    """The server that the environment variable PROCRASTINATE_TEST_DSN names, else `server(...)`.
+    """The server that the environment variable PROCRASTINATE_TEST_DSN names, else `server`.
 
     Raises EmbeddedServerError when the given server does not answer.
     """

@@ -1,0 +1,1 @@
+"""Reports that take their time: Starlette and procrastinate on one pool of aiopg."""
