@@ -29,7 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options is None:
         return 0
-    console = Console(soft_wrap=True)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
     if options.show_list:
         list_all(console)
         return 0
@@ -50,7 +52,9 @@ def list_all(console: Console) -> None:
         targets = ", ".join(
             f"{measure.name} {measure.target}" for measure in workload.measures if measure.target
         )
-        console.print(f"[bold]{workload.key:>4}[/bold]  {workload.title}: {targets}", highlight=False)
+        console.print(
+            f"[bold]{workload.key:>4}[/bold]  {workload.title}: {targets}", highlight=False
+        )
         console.print(f"      limit: {workload.limit}", style="dim", highlight=False)
         console.print(f"      timed: {workload.timed}", style="dim", highlight=False)
     for peer in PEERS.values():

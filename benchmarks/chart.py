@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,13 @@ class Row:
         if len(workload["measures"]) == 1:
             self.label = workload["title"]
         self.measure = measure
-        self.target = measure["target"]["bound"]
-        self.at_least = measure["target"]["at_least"]
+        self.target: float = measure["target"]["bound"]
+        self.at_least: bool = measure["target"]["at_least"]
         self.color = MET if measure["met"] else MISSED
 
     @property
     def is_ratio_of_speeds(self) -> bool:
-        return self.measure["kind"] == "ratio" and self.at_least
+        return self.at_least and bool(self.measure["kind"] == "ratio")
 
     def values(self) -> tuple[float, float, float, float]:
         """Return low, median, high and the target: ratios, or shares of what is allowed."""
@@ -114,7 +115,9 @@ def _draw_panel(axes: Axes, title: str, rows: Sequence[Row]) -> None:
     for place, row in enumerate(rows):
         low, median, high, target = row.values()
         axes.barh(place, min(median, top), height=0.56, color=row.color, alpha=0.22, zorder=2)
-        axes.plot([min(low, top), min(high, top)], [place, place], color=row.color, lw=2.2, zorder=3)
+        axes.plot(
+            [min(low, top), min(high, top)], [place, place], color=row.color, lw=2.2, zorder=3
+        )
         beyond = median > top
         axes.plot(
             min(median, top), place, ">" if beyond else "o", color=row.color, ms=6, zorder=4,
@@ -146,13 +149,14 @@ def _peers(found: Mapping[str, Any]) -> Any:
     drawing, all_axes = _figure_for([len(peers)] * len(_PEER_PANELS), found, right=0.88)
     for axes, (name, title) in zip(all_axes, _PEER_PANELS, strict=False):
         measured = [peer for peer in peers if name in peer["figures"]]
-        sign = 1 if name.startswith("latency") else -1
-        measured.sort(key=lambda peer: sign * peer["figures"][name]["median"])  # noqa: B023
+        measured.sort(key=partial(_median, name), reverse=not name.startswith("latency"))
         for place, peer in enumerate(measured):
             values = peer["figures"][name]
             color = MET if peer["name"] == OURS else PLAIN
             axes.barh(place, values["median"], height=0.56, color=color, alpha=0.3, zorder=2)
-            axes.plot([values["low"], values["high"]], [place, place], color=color, lw=2.2, zorder=3)
+            axes.plot(
+                [values["low"], values["high"]], [place, place], color=color, lw=2.2, zorder=3
+            )
             axes.plot(values["median"], place, "o", color=color, ms=6, zorder=4)
             axes.annotate(
                 figure(values["median"]), (1.015, place), xycoords=("axes fraction", "data"),
@@ -166,6 +170,10 @@ def _peers(found: Mapping[str, Any]) -> Any:
         axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", pad=8)
         _plain(axes)
     return drawing
+
+
+def _median(name: str, peer: Mapping[str, Any]) -> float:
+    return float(peer["figures"][name]["median"])
 
 
 # --- both -----------------------------------------------------------------------------------------
@@ -189,8 +197,8 @@ def _figure_for(rows: Sequence[int], found: Mapping[str, Any], right: float = 0.
 def _measured_on(found: Mapping[str, Any]) -> str:
     about, server = found["machine"], found["server"]
     return (
-        f"{found['taken_at'][:10]}, {found['scale']} size, {found['repeat']} rounds: dot is the median,"
-        f" line from the lowest to the highest. {about['cpu']}, {about['cores']} cores,"
+        f"{found['taken_at'][:10]}, {found['scale']} size, {found['repeat']} rounds: the dot is the"
+        f" median, the line from the lowest to the highest. {about['cpu']}, {about['cores']} cores,"
         f" Python {about['python']}, PostgreSQL {server['server_version']}, fsync {server['fsync']}"
     )
 

@@ -1,8 +1,8 @@
 """The server that everything is measured on, and fresh databases there.
 
-The embedded server runs with PostgreSQL's own defaults: ``fsync`` and ``synchronous_commit`` are on,
-as in production (the tests' server has them off). Each round of a workload gets new databases, so
-that no round pays for the dead rows of the one before.
+The embedded server runs with PostgreSQL's own defaults: ``fsync`` and ``synchronous_commit`` are
+on, as in production (the tests' server has them off). Each round of a workload gets new databases,
+so that no round pays for the dead rows of the one before.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import procrastinate_embedded
 import psycopg2
 from psycopg2 import extensions
 
 import procrastinate
+import procrastinate_embedded
 
 SETTINGS = (
     "server_version",
@@ -58,7 +58,9 @@ class Server:
     def database(self) -> Iterator[Database]:
         """A new database with procrastinate's tables."""
         with self.empty_database() as dsn:
-            with procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn)).open() as app:
+            with procrastinate.App(
+                connector=procrastinate.Psycopg2Connector(dsn=dsn)
+            ).open() as app:
                 app.schema_manager.apply_schema()
             with connected(dsn) as cursor:
                 yield Database(dsn, cursor)
@@ -82,7 +84,8 @@ class Database:
     ) -> range:
         """Insert waiting jobs by plain SQL, and wake nobody. Return their ids.
 
-        ``columns`` and ``values`` are more of SQL's, each beginning with a comma; ``n`` counts there.
+        ``columns`` and ``values`` are more of SQL's, each beginning with a comma; ``n`` counts
+        there.
         """
         self.cursor.execute(
             f"with inserted as ("

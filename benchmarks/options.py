@@ -28,7 +28,7 @@ class Options:
     show_list: bool
 
 
-class Names(click.ParamType):
+class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A comma-separated list of known names, in any case."""
 
     name = "names"

@@ -4,11 +4,11 @@ It is an ordinary worker with the options that it is given. Its tasks do nothing
 what a workload wants to know. It writes lines of JSON to its standard output:
 
 ``{"began": t}``     at each body of the task ``tell``, with the moment that it was entered
-``{"ran": n, ...}``  once ``report_at`` bodies were entered, and every second while ``report`` is set
+``{"ran": n, ...}``  once ``report_at`` bodies were entered; with ``report``, all the time
 ``{"ended": ...}``   at its end: what it ran, CPU seconds, peak memory, statements, notes
 
-Moments are both of ``time.monotonic()``, which all processes of a machine share on Linux and macOS, and
-of ``time.time()``. Only what is needed is imported, since start and memory are measured too.
+Moments are of ``time.monotonic()``, which all processes of a machine share on Linux and macOS, and
+where a job's time counts also of ``time.time()``. Only what is needed is imported, since start and memory are measured too.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def connector_for(dsn: str, *, traced: bool, notes: list[Any]) -> Any:
     if not traced:
         return procrastinate.AiopgConnector(dsn=dsn)
 
-    class Traced(procrastinate.AiopgConnector):  # type: ignore[misc]
+    class Traced(procrastinate.AiopgConnector):
         def session_async(
             self, *, transaction: bool = False
         ) -> AbstractAsyncContextManager[AsyncExecutor]:

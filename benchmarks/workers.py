@@ -98,7 +98,9 @@ def idle_workers(
         for _ in workers:
             database.fill(1, task="warm_up")
             database.wake()
-            _until(database, "select count(*) from procrastinate_jobs where status <> 'succeeded'", 0)
+            _until(
+                database, "select count(*) from procrastinate_jobs where status <> 'succeeded'", 0
+            )
         yield workers
     finally:
         for worker in workers:

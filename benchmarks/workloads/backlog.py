@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from benchmarks.databases import Database
 from benchmarks.measures import Measure, Sample, at_least
 from benchmarks.workers import drained, idle_worker
@@ -50,17 +47,19 @@ class Backlog(Workload):
         return samples
 
     def _ours(self, bench: Bench, name: str, count: int) -> float:
-        with bench.server.database() as database, idle_worker(
-            database, report_at=count, concurrency=CONCURRENCY, queues=["default"]
-        ) as worker:  # fmt: skip
-            with _crowd(bench, database, name, count) as ids:
-                bench.say(f"draining {count:,} jobs, with the crowd: {name}")
-                return count / drained(database, worker, ids)
+        with (
+            bench.server.database() as database,
+            idle_worker(
+                database, report_at=count, concurrency=CONCURRENCY, queues=["default"]
+            ) as worker,
+        ):
+            ids = _fill(bench, database, name, count)
+            bench.say(f"draining {count:,} jobs, with the crowd: {name}")
+            return count / drained(database, worker, ids)
 
 
-@contextmanager
-def _crowd(bench: Bench, database: Database, name: str, count: int) -> Iterator[range]:
-    """The ids of the jobs to be drained, in front of or beside the crowd."""
+def _fill(bench: Bench, database: Database, name: str, count: int) -> range:
+    """Insert a crowd; return the ids of the jobs to be drained, in front of it or beside it."""
     full, queue, columns, values = CROWDS[name]
     size = bench.scale.of(full)
     bench.say(f"inserting a crowd of {size:,}: {name}")
@@ -70,4 +69,4 @@ def _crowd(bench: Bench, database: Database, name: str, count: int) -> Iterator[
     # As autovacuum would have done: else its work, and the writing of hint bits, are timed too.
     database.cursor.execute("vacuum (analyze) procrastinate_jobs")
     database.cursor.execute("checkpoint")
-    yield ids
+    return ids

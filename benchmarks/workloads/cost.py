@@ -1,4 +1,4 @@
-"""W13: what a job costs in statements, commits, write-ahead log and CPU time, whatever the clock."""
+"""W13: what a job costs in statements, commits, write-ahead log and CPU time."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ class Cost(Workload):
 
 def _commits(database: Database) -> int:
     """Return the commits in this database, once they have reached the statistics."""
-    flush = "pg_stat_force_next_flush" if _version(database) >= 150_000 else "pg_stat_clear_snapshot"
+    flush = (
+        "pg_stat_force_next_flush" if _version(database) >= 150_000 else "pg_stat_clear_snapshot"
+    )
     database.cursor.execute(f"select {flush}()")
     commits: int = database.ask(
         "select xact_commit from pg_stat_database where datname = current_database()"

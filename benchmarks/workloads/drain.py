@@ -13,8 +13,8 @@ JOBS = 50_000
 CONCURRENCY = 100
 ONE_STATEMENT = f"one statement per batch of {limits.BATCH}"
 TIMED = (
-    "from before the NOTIFY that wakes an idle worker until a look into the table finds the last job"
-    " finished; the limit's loop alone"
+    "from before the NOTIFY that wakes an idle worker until a look into the table finds the last"
+    " job finished; the limit's loop alone"
 )
 
 

@@ -11,7 +11,9 @@ from benchmarks.workload import Bench, Round, Workload
 from benchmarks.workloads.drain import CONCURRENCY
 
 JOBS = 200_000
-_IMPORT = "import time; t = time.perf_counter(); import procrastinate; print(time.perf_counter() - t)"
+_IMPORT = (
+    "import time; t = time.perf_counter(); import procrastinate; print(time.perf_counter() - t)"
+)
 
 
 class Footprint(Workload):
@@ -19,8 +21,8 @@ class Footprint(Workload):
     title = "peak memory, import, and start to first job"
     limit = "none: amounts"
     timed = (
-        "memory: the worker process's peak resident set; import: in a new interpreter, files cached;"
-        " start: from before the process is made to the first body, with a job waiting"
+        "memory: the worker process's peak resident set; import: in a new interpreter, files"
+        " cached; start: from before the process is made to the first body, with a job waiting"
     )
     measures = (
         Measure("peak memory", "MiB", at_most(80), Kind.AMOUNT),

@@ -23,8 +23,8 @@ class Latency(Workload):
     title = "idle worker: defer called to body entered"
     limit = "plain SQL, one insert and one claim, each with its commit"
     timed = (
-        "each job alone, from before task.defer() in one process to the body's first line in another;"
-        " one insert and one claim of the limit before each job"
+        "each job alone, from before task.defer() in one process to the body's first line in"
+        " another; one insert and one claim of the limit before each job"
     )
     measures = (
         Measure("p50", "ms", at_most(2), against="insert + claim, p50"),

@@ -50,7 +50,7 @@ class Locks(Workload):
         }
 
     def _mixed(self, bench: Bench, count: int) -> tuple[float, float, int]:
-        """Return the rates of the unlocked and of the locked jobs, and how many were out of order."""
+        """Return the rates of unlocked and locked jobs, and how many were out of order."""
         bench.say(f"{count:,} jobs on {LOCKS} locks between {count:,} without")
         with bench.server.database() as database, idle_worker(
             database, report_at=2 * count, concurrency=CONCURRENCY

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -111,7 +110,7 @@ def _open_snapshot(dsn: str) -> Iterator[None]:
 
 
 def _watched(worker: WorkerProcess, refill: Refill, seconds: float) -> list[tuple[float, int]]:
-    """Return (seconds, jobs run since the start) several times a second, until it has been so long."""
+    """Return (seconds, jobs run so far) of several looks a second, until it has been so long."""
     first = _next(worker, refill)
     while not (second := _next(worker, refill))[1]:
         first = second
@@ -136,10 +135,12 @@ def _first_and_last(seen: Sequence[tuple[float, int]], window: float) -> Sample:
     end = seen[-1][0]
     first = [each for each in seen if each[0] <= window]
     last = [each for each in seen if each[0] >= end - window]
-    return Sample(ours=_rate(last), limit=_rate(first))
+    sample = Sample(ours=_rate(last), limit=_rate(first))
+    if not sample.limit:
+        raise WorkerFailed("no job ran in the first window")
+    return sample
 
 
 def _rate(seen: Sequence[tuple[float, int]]) -> float:
     (began, before), (ended, after) = seen[0], seen[-1]
     return (after - before) / (ended - began) if ended > began else 0.0
-
