@@ -169,6 +169,8 @@ def imports(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests against the installed wheels; arguments are pytest's."""
     install(session, *EVERYTHING, group="test")
+    if session.python == PRIMARY:
+        session.install(*tools("bench"))
     if session.posargs:
         session.run("pytest", *session.posargs)
     elif session.python == PRIMARY:

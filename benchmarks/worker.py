@@ -8,7 +8,8 @@ what a workload wants to know. It writes lines of JSON to its standard output:
 ``{"ended": ...}``   at its end: what it ran, CPU seconds, peak memory, statements, notes
 
 Moments are of ``time.monotonic()``, which all processes of a machine share on Linux and macOS, and
-where a job's time counts also of ``time.time()``. Only what is needed is imported, since start and memory are measured too.
+where a job's time counts also of ``time.time()``. Only what is needed is imported, since start and
+memory are measured too.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ sent that wakes it, and stops when a look into the table finds that no job is le
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -16,10 +15,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from benchmarks.databases import Database
 
+ROOT = Path(__file__).parent.parent  # where -m finds this package
 PATIENCE = 120.0  # seconds without a sign of life until a workload is given up
 POLL = 0.002  # seconds between looks for the end of a drain
 _NEVER = 86_400.0  # seconds: workers start when they are woken, and not when they happen to look
@@ -39,7 +40,7 @@ class WorkerProcess:
             [sys.executable, "-m", "benchmarks.worker", json.dumps(options)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            cwd=os.getcwd(),
+            cwd=ROOT,
         )
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()

@@ -90,7 +90,7 @@ PEERS = {
         ),
         Peer(
             "procrastinate-3",
-            "Procrastinate 3",
+            "Procrastinate, released:",
             "procrastinate",
             "procrastinate_3.py",
             ("procrastinate==3.10.0", "psycopg[binary,pool]==3.3.9"),

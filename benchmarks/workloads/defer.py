@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import sqlalchemy
+from psycopg2 import extensions
+
 import procrastinate
 from benchmarks import limits
 from benchmarks.measures import Measure, Sample, at_least
@@ -24,14 +27,20 @@ _UNNEST = f"unnest, {BATCH:,} rows in a statement"
 def deferring(bench: Bench, connector: str) -> Iterator[Any]:
     """A task of an app with this connector, open for synchronous use on a new database."""
     with bench.server.database() as database:
-        # SQLAlchemy takes libpq's own form of a DSN only behind its back.
-        dsn = {"dsn": database.dsn}
-        arguments = {"connect_args": dsn} if connector.startswith("SQLAlchemy") else dsn
-        app = procrastinate.App(connector=getattr(procrastinate, connector)(**arguments))
+        dsn = url_of(database.dsn) if connector.startswith("SQLAlchemy") else database.dsn
+        app = procrastinate.App(connector=getattr(procrastinate, connector)(dsn=dsn))
         with app.open():
             task = noop_of(app)
             task.defer(n=0)
             yield task
+
+
+def url_of(dsn: str) -> str:
+    """Return a DSN of libpq's in the form that SQLAlchemy reads."""
+    parts = extensions.parse_dsn(dsn)
+    name = parts.pop("dbname")
+    url = sqlalchemy.URL.create("postgresql+psycopg2", database=name, query=parts)
+    return url.render_as_string(hide_password=False)
 
 
 def noop_of(app: procrastinate.App) -> Any:
