@@ -304,7 +304,7 @@ def test_a_workload_that_fails_does_not_keep_the_others_from_running(
 def test_peers_that_cannot_be_installed_are_named_and_the_others_are_measured(
     run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(environments.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     code, found = run("--peers", "--only", "procrastinate,graphile-worker", "--no-chart")
     ours, theirs = found["peers"]
     assert code == 0
