@@ -20,6 +20,7 @@ from benchmarks.report import figure
 MET, MISSED, PLAIN = "#2a7f62", "#c8553d", "#5b6b7b"
 INK, FAINT, GRID = "#22303c", "#7b8794", "#e4e8ec"
 ROW = 0.34  # inches
+LONGEST = 2.2  # what lies beyond is cut off, with an arrow
 OURS = "procrastinate"
 
 pyplot.rcParams.update(
@@ -55,9 +56,9 @@ class Row:
 
     def __init__(self, workload: Mapping[str, Any], measure: Mapping[str, Any]) -> None:
         self.key = workload["key"]
-        self.label = f"{workload['title']} · {measure['name']}"
-        if len(workload["measures"]) == 1:
-            self.label = workload["title"]
+        self.label = workload["short"]
+        if len(workload["measures"]) > 1:
+            self.label += f": {measure['name']}"
         self.measure = measure
         self.target: float = measure["target"]["bound"]
         self.at_least: bool = measure["target"]["at_least"]
@@ -111,7 +112,7 @@ def _workloads(found: Mapping[str, Any]) -> Any:
 
 def _draw_panel(axes: Axes, title: str, rows: Sequence[Row]) -> None:
     top = max([1.15, *(max(row.values()[2], row.values()[3]) * 1.08 for row in rows)])
-    top = min(top, 2.6)
+    top = min(top, LONGEST)
     for place, row in enumerate(rows):
         low, median, high, target = row.values()
         axes.barh(place, min(median, top), height=0.56, color=row.color, alpha=0.22, zorder=2)
@@ -128,7 +129,7 @@ def _draw_panel(axes: Axes, title: str, rows: Sequence[Row]) -> None:
             row.text(), (1.015, place), xycoords=("axes fraction", "data"), va="center",
             color=row.color, fontsize=9,
         )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [f"{row.label}   {row.key}" for row in rows])
+    axes.set_yticks(range(len(rows)), [f"{row.label}   {row.key:>3}" for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, top)
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", pad=8)
@@ -146,7 +147,7 @@ _PEER_PANELS = (
 
 def _peers(found: Mapping[str, Any]) -> Any:
     peers = [peer for peer in found["peers"] if peer["figures"]]
-    drawing, all_axes = _figure_for([len(peers)] * len(_PEER_PANELS), found, right=0.88)
+    drawing, all_axes = _figure_for([len(peers)] * len(_PEER_PANELS), found, left=0.22, right=0.88)
     for axes, (name, title) in zip(all_axes, _PEER_PANELS, strict=False):
         measured = [peer for peer in peers if name in peer["figures"]]
         measured.sort(key=partial(_median, name), reverse=not name.startswith("latency"))
@@ -179,7 +180,9 @@ def _median(name: str, peer: Mapping[str, Any]) -> float:
 # --- both -----------------------------------------------------------------------------------------
 
 
-def _figure_for(rows: Sequence[int], found: Mapping[str, Any], right: float = 0.76) -> Any:
+def _figure_for(
+    rows: Sequence[int], found: Mapping[str, Any], left: float = 0.27, right: float = 0.74
+) -> Any:
     """A figure with one panel for each number of rows, and what it was measured on below."""
     heights = [max(1, count) for count in rows] or [1]
     height = sum(heights) * ROW + 0.75 * len(heights) + 0.75
@@ -187,7 +190,7 @@ def _figure_for(rows: Sequence[int], found: Mapping[str, Any], right: float = 0.
         len(heights), 1, figsize=(11.5, height), height_ratios=heights, squeeze=False
     )
     drawing.subplots_adjust(
-        left=0.36, right=right, top=1 - 0.45 / height, bottom=0.75 / height,
+        left=left, right=right, top=1 - 0.45 / height, bottom=0.75 / height,
         hspace=0.75 * len(heights) / (sum(heights) * ROW),
     )  # fmt: skip
     drawing.text(0.012, 0.16 / height, _measured_on(found), color=FAINT, fontsize=8)

@@ -74,6 +74,7 @@ def _workload(outcome: Outcome) -> dict[str, Any]:
     return {
         "key": workload.key,
         "title": workload.title,
+        "short": workload.short,
         "limit": workload.limit,
         "timed": workload.timed,
         "error": outcome.error,

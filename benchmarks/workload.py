@@ -49,6 +49,8 @@ class Workload(ABC):
 
     key: ClassVar[str]
     title: ClassVar[str]
+    #: A few words, for the chart.
+    short: ClassVar[str]
     #: What ours is compared with, and what exactly is timed.
     limit: ClassVar[str]
     timed: ClassVar[str]

@@ -166,6 +166,7 @@ def test_the_list_names_every_workload_and_peer(capsys: pytest.CaptureFixture[st
 class Example(Workload):
     key = "W0"
     title = "an example"
+    short = "example"
     limit = "the limit"
     timed = "nothing"
     measures = (
@@ -210,6 +211,7 @@ def test_the_json_holds_every_sample_and_what_follows_from_them(found: dict[str,
             {
                 "key": "W0",
                 "title": "an example",
+                "short": "example",
                 "limit": "the limit",
                 "timed": "nothing",
                 "error": None,
@@ -265,7 +267,7 @@ def test_a_chart_is_drawn_as_png_and_svg(found: dict[str, Any], tmp_path: Path) 
     paths = draw(found, tmp_path / "new" / "chart")
     assert paths == [tmp_path / "new" / "chart.png", tmp_path / "new" / "chart.svg"]
     assert paths[0].read_bytes().startswith(b"\x89PNG")
-    assert "an example" in paths[1].read_text()
+    assert "example: speed" in paths[1].read_text()
 
 
 # --- running --------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ CROWDS = {
 class Backlog(Workload):
     key = "W7"
     title = "W1 with a crowd of other jobs"
+    short = "W1 with a crowd"
     limit = "W1 without the crowd"
     timed = TIMED + "; the table is analyzed, and the crowd inserted before (waiting: after)"
     measures = tuple(Measure(name, "jobs/s", at_least(0.9), against="W1") for name in CROWDS)

@@ -14,6 +14,7 @@ from benchmarks.workloads.drain import CONCURRENCY, JOBS
 class Cost(Workload):
     key = "W13"
     title = "statements, commits and WAL per job, concurrency 100"
+    short = "cost"
     limit = "none: amounts"
     timed = (
         "nothing: statements are counted on the worker's way to aiopg, commits by pg_stat_database,"

@@ -53,6 +53,7 @@ def noop_of(app: procrastinate.App) -> Any:
 class DeferOneByOne(Workload):
     key = "W4"
     title = "defer one by one"
+    short = "defer"
     limit = "plain SQL, insert and commit, one by one"
     timed = "the loop of calls alone, on an open app; the limit right before each connector"
     measures = (
@@ -105,6 +106,7 @@ async def _rate_async(dsn: str, count: int) -> float:
 class BatchDefer(Workload):
     key = "W5"
     title = f"batch_defer in calls of {BATCH:,}"
+    short = "batch_defer"
     limit = "plain SQL, unnest"
     timed = "the loop of calls alone, on an open app (Psycopg2Connector)"
     measures = (Measure("batch_defer", "jobs/s", at_least(0.5), against=_UNNEST),)

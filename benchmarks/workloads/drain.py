@@ -56,6 +56,7 @@ class _Drain(Workload):
 class DrainConcurrently(_Drain):
     key = "W1"
     title = "drain async jobs, concurrency 100"
+    short = "drain, concurrency 100"
     options: ClassVar[dict[str, Any]] = {"concurrency": CONCURRENCY}
     measures = (Measure("drain", "jobs/s", at_least(0.8), against=ONE_STATEMENT),)
 
@@ -63,12 +64,14 @@ class DrainConcurrently(_Drain):
 class DrainDefault(_Drain):
     key = "W2"
     title = "drain async jobs, default options"
+    short = "drain, default options"
     measures = (Measure("drain", "jobs/s", at_least(0.5), against=ONE_STATEMENT),)
 
 
 class DrainThreads(_Drain):
     key = "W3"
     title = "drain plain functions in threads"
+    short = "drain, threads"
     task = "noop_sync"
     options: ClassVar[dict[str, Any]] = {"concurrency": CONCURRENCY}
     measures = (Measure("drain", "jobs/s", at_least(0.4), against=ONE_STATEMENT),)
@@ -77,6 +80,7 @@ class DrainThreads(_Drain):
 class NeverAnalyzed(Workload):
     key = "W14"
     title = "drain on a new database, never analyzed"
+    short = "W1, never analyzed"
     limit = "W1 on a database of the same size that was analyzed"
     timed = TIMED
     measures = (Measure("drain", "jobs/s", at_least(0.8), against="W1"),)

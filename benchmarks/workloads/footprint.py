@@ -19,6 +19,7 @@ _IMPORT = (
 class Footprint(Workload):
     key = "W12"
     title = "peak memory, import, and start to first job"
+    short = "footprint"
     limit = "none: amounts"
     timed = (
         "memory: the worker process's peak resident set; import: in a new interpreter, files"

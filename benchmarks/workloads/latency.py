@@ -21,6 +21,7 @@ LEAD = 0.5  # seconds between deferring the scheduled jobs and the earliest one'
 class Latency(Workload):
     key = "W6"
     title = "idle worker: defer called to body entered"
+    short = "defer to body"
     limit = "plain SQL, one insert and one claim, each with its commit"
     timed = (
         "each job alone, from before task.defer() in one process to the body's first line in"
@@ -60,6 +61,7 @@ class Latency(Workload):
 class Schedule(Workload):
     key = "W11"
     title = "a scheduled job's start after its time"
+    short = "scheduled start"
     limit = "the job's time itself"
     timed = "from scheduled_at to the body's first line, on one machine's clock"
     measures = (

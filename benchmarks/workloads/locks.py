@@ -22,6 +22,7 @@ _LINE = "'lock ' || (n % {locks})"
 class Locks(Workload):
     key = "W8"
     title = "jobs with locks among jobs without; one hot lock"
+    short = "locks"
     limit = "the same number of jobs without locks, alone"
     timed = (
         "the unlocked jobs from before the NOTIFY until the last one's stored finished_at, while"

@@ -20,6 +20,7 @@ LOOK_EVERY = 0.01  # seconds
 class Processes(Workload):
     key = "W10"
     title = "2 and 4 worker processes on one queue"
+    short = "processes"
     limit = "one worker process"
     timed = (
         "as W1, until the last job is seen finished; bodies are counted in the workers, and every"

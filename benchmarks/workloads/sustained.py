@@ -24,6 +24,7 @@ _WINDOWS = "the first sixth of the time"
 class Sustained(Workload):
     key = "W9"
     title = "continuous refill and drain"
+    short = "refill and drain"
     limit = "the same run's first 20 seconds (of 120)"
     timed = (
         f"bodies entered in the first and the last sixth of the time, while another process keeps"
