@@ -151,7 +151,8 @@ def format_(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the sources strictly, and what a user's editor sees of the installed wheels."""
     install(session, *EVERYTHING, group="types")
-    session.run("mypy", "noxfile.py", *(f"packages/{package}/src" for package in PACKAGES))
+    sources = [f"packages/{package}/src" for package in PACKAGES]
+    session.run("mypy", "noxfile.py", "benchmarks", *sources)
     session.run("mypy", *(f"examples/{each}" for each in ("flask-sqlalchemy", "starlette-aiopg")))
     session.run("mypy", "--config-file", "tests/typing/mypy.ini", "tests/typing")
     session.run("pyright", "--project", "tests/typing", *session.posargs)
@@ -182,6 +183,8 @@ def docs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests against the installed wheels; arguments are pytest's."""
     install(session, *EVERYTHING, group="test")
+    if session.python == PRIMARY:
+        session.install(*tools("bench"))
     if session.posargs:
         session.run("pytest", *session.posargs)
     elif session.python == PRIMARY:
@@ -216,3 +219,11 @@ def demo(session: nox.Session) -> None:
     """Watch real jobs go through a real PostgreSQL; arguments are those of procrastinate demo."""
     install(session, "core", "connector-psycopg2", "connector-aiopg", "embedded")
     session.run("procrastinate", "demo", *session.posargs)
+
+
+@nox.session(python=ONCE, requires=["build"])
+def bench(session: nox.Session) -> None:
+    """Measure the installed wheels beside plain SQL, or other queues; benchmarks/README.md."""
+    packages = ("core", "connector-psycopg2", "connector-aiopg", "connector-sqlalchemy", "embedded")
+    install(session, *packages, group="bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)

@@ -1,0 +1,1 @@
+"""How fast procrastinate is, beside what plain SQL does on the same server: ``nox -s bench``."""

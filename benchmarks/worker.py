@@ -1,0 +1,164 @@
+"""A worker process that is measured: ``python -m benchmarks.worker '{"dsn": ...}'``.
+
+It is an ordinary worker with the options that it is given. Its tasks do nothing but count, or note
+what a workload wants to know. It writes lines of JSON to its standard output:
+
+``{"began": t}``     at each body of the task ``tell``, with the moment that it was entered
+``{"ran": n, ...}``  once ``report_at`` bodies were entered; with ``report``, all the time
+``{"ended": ...}``   at its end: what it ran, CPU seconds, peak memory, statements, notes
+
+Moments are of ``time.monotonic()``, which all processes of a machine share on Linux and macOS, and
+where a job's time counts also of ``time.time()``. Only what is needed is imported, since start and
+memory are measured too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import resource
+import sys
+import time
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import procrastinate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from procrastinate.connector import AsyncExecutor, Query, Rows
+
+
+class Recorder:
+    """What the tasks note."""
+
+    def __init__(self, report_at: int) -> None:
+        self.report_at = report_at
+        self.ran = 0
+        self.notes: list[Any] = []
+        self._count = itertools.count(1)
+
+    def entered(self) -> None:
+        """Count a body that was entered, from any thread."""
+        self.ran = number = next(self._count)
+        if number == self.report_at:
+            say(ran=number, monotonic=time.monotonic())
+
+
+def say(**message: Any) -> None:
+    """Write one message, in one system call."""
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def app_on(connector: Any, recorder: Recorder) -> procrastinate.App:
+    """Return an app with the tasks of all workloads."""
+    app = procrastinate.App(connector=connector)
+
+    @app.task(name="noop")
+    async def noop(n: int) -> None:
+        recorder.entered()
+
+    @app.task(name="noop_sync")
+    def noop_sync(n: int) -> None:
+        recorder.entered()
+
+    @app.task(name="warm_up")
+    def warm_up(n: int) -> None:
+        pass
+
+    @app.task(name="tell")
+    async def tell(n: int) -> None:
+        moment, clock = time.monotonic(), time.time()
+        say(began=moment, clock=clock, n=n)
+
+    @app.task(name="in_line")
+    async def in_line(n: int, line: str) -> None:
+        recorder.notes.append([line, n, "begins"])
+        await asyncio.sleep(0)
+        recorder.notes.append([line, n, "ends"])
+        recorder.entered()
+
+    @app.task(name="hold")
+    async def hold(n: int) -> None:
+        await asyncio.sleep(n)
+
+    return app
+
+
+def connector_for(dsn: str, *, traced: bool, notes: list[Any]) -> Any:
+    """Return an AiopgConnector, or one that notes each statement's name and milliseconds."""
+    if not traced:
+        return procrastinate.AiopgConnector(dsn=dsn)
+
+    class Traced(procrastinate.AiopgConnector):
+        def session_async(
+            self, *, transaction: bool = False
+        ) -> AbstractAsyncContextManager[AsyncExecutor]:
+            return _traced(super().session_async(transaction=transaction), notes)
+
+    return Traced(dsn=dsn)
+
+
+@asynccontextmanager
+async def _traced(
+    session: AbstractAsyncContextManager[AsyncExecutor], notes: list[Any]
+) -> AsyncIterator[AsyncExecutor]:
+    async with session as executor:
+        yield _TracedExecutor(executor, notes)
+
+
+class _TracedExecutor:
+    def __init__(self, executor: AsyncExecutor, notes: list[Any]) -> None:
+        self._executor = executor
+        self._notes = notes
+
+    async def execute(self, query: Query, /) -> Rows:
+        began = time.perf_counter()
+        try:
+            return await self._executor.execute(query)
+        finally:
+            self._notes.append([query.name, (time.perf_counter() - began) * 1e3, time.monotonic()])
+
+
+async def run(app: procrastinate.App, recorder: Recorder, options: dict[str, Any]) -> None:
+    """Work until told to stop, and report each second where that was asked for."""
+    report = options.pop("report", False)
+    async with app.open_async():
+        reporting = asyncio.create_task(_report(recorder)) if report else None
+        await app.run_worker_async(**options)
+        if reporting is not None:
+            reporting.cancel()
+
+
+async def _report(recorder: Recorder) -> None:
+    while True:
+        say(ran=recorder.ran, monotonic=time.monotonic())
+        await asyncio.sleep(0.25)
+
+
+def main() -> None:
+    """Run the worker that the first argument describes."""
+    options = json.loads(sys.argv[1])
+    statements: list[Any] = []
+    recorder = Recorder(options.pop("report_at", 0))
+    connector = connector_for(
+        options.pop("dsn"), traced=options.pop("traced", False), notes=statements
+    )
+    asyncio.run(run(app_on(connector, recorder), recorder, options))
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    say(
+        ended=True,
+        ran=recorder.ran,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        # Kilobytes, but bytes on macOS.
+        peak_mib=usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
+        statements=statements,
+        notes=recorder.notes,
+    )
+
+
+if __name__ == "__main__":
+    main()

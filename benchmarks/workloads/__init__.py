@@ -1,0 +1,34 @@
+"""The workloads W1 to W14, in order."""
+
+from __future__ import annotations
+
+from benchmarks.workload import Workload
+from benchmarks.workloads.backlog import Backlog
+from benchmarks.workloads.cost import Cost
+from benchmarks.workloads.defer import BatchDefer, DeferOneByOne
+from benchmarks.workloads.drain import DrainConcurrently, DrainDefault, DrainThreads, NeverAnalyzed
+from benchmarks.workloads.footprint import Footprint
+from benchmarks.workloads.latency import Latency, Schedule
+from benchmarks.workloads.locks import Locks
+from benchmarks.workloads.processes import Processes
+from benchmarks.workloads.sustained import Sustained
+
+WORKLOADS: dict[str, Workload] = {
+    workload.key: workload
+    for workload in (
+        DrainConcurrently(),
+        DrainDefault(),
+        DrainThreads(),
+        DeferOneByOne(),
+        BatchDefer(),
+        Latency(),
+        Backlog(),
+        Locks(),
+        Sustained(),
+        Processes(),
+        Schedule(),
+        Footprint(),
+        Cost(),
+        NeverAnalyzed(),
+    )
+}
