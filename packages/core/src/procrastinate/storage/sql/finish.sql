@@ -16,6 +16,12 @@
         set_config('idle_in_transaction_session_timeout', '10000', true)
 ) as patience
 
+-- fragment: held
+-- Whether this worker holds the job. Said as a CASE, which the planner takes to be true of every other
+-- row: from the columns' statistics it expected a single row, and joined 500 jobs with their 500 endings
+-- by looking at all 250,000 pairs.
+case when job.status = 'doing' and job.worker_id = %(worker_id)s::bigint then true else false end
+
 -- name: finish_jobs :many
 -- Writes the final status of jobs. The two ages say, in microseconds, how long before this
 -- statement the attempt began and ended: the worker's clock is never compared with the server's.
@@ -30,9 +36,8 @@ from unnest(
     %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]
 ) as ended(id, attempt, status, began_us, ended_us, error)
 cross join {>patience}
-where job.partition = 0 and job.id = ended.id
-    and job.status::text = 'doing' and job.worker_id = %(worker_id)s::bigint
-    and job.attempts = ended.attempt
+where job.partition = 0 and job.id = ended.id and job.id = any(%(ids)s::bigint[])
+    and {>held} and job.attempts = ended.attempt
 returning job.id
 
 -- name: delete_finished :many
@@ -40,9 +45,8 @@ returning job.id
 delete from {schema}.procrastinate_jobs as job
 using unnest(%(ids)s::bigint[], %(attempts)s::integer[]) as ended(id, attempt)
 cross join {>patience}
-where job.partition = 0 and job.id = ended.id
-    and job.status::text = 'doing' and job.worker_id = %(worker_id)s::bigint
-    and job.attempts = ended.attempt
+where job.partition = 0 and job.id = ended.id and job.id = any(%(ids)s::bigint[])
+    and {>held} and job.attempts = ended.attempt
 returning job.id
 
 -- name: retry_job :many
