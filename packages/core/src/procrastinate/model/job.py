@@ -73,7 +73,7 @@ class NewJob:
     schedule_in_us: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Job:
     """A job as the database holds it. All times are aware, in UTC.
 
