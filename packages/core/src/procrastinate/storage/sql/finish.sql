@@ -16,6 +16,11 @@
         set_config('idle_in_transaction_session_timeout', '10000', true)
 ) as patience
 
+-- fragment: by_id
+-- A list of unknown length, which the planner takes to be short: for one that it can count it read small
+-- tables from end to end.
+job.id = any(array(select unnest(%(ids)s::bigint[])))
+
 -- fragment: held
 -- Whether this worker holds the job. Said as a CASE, which the planner takes to be true of every other
 -- row: from the columns' statistics it expected a single row, and joined 500 jobs with their 500 endings
@@ -25,6 +30,7 @@ case when job.status = 'doing' and job.worker_id = %(worker_id)s::bigint then tr
 -- name: finish_jobs :many
 -- Writes the final status of jobs. The two ages say, in microseconds, how long before this
 -- statement the attempt began and ended: the worker's clock is never compared with the server's.
+with patient as materialized (select from {>patience})
 update {schema}.procrastinate_jobs as job
 set status = ended.status::{schema}.procrastinate_job_status,
     started_at = statement_timestamp() - ended.began_us * interval '1 microsecond',
@@ -35,17 +41,18 @@ from unnest(
     %(ids)s::bigint[], %(attempts)s::integer[], %(statuses)s::text[],
     %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]
 ) as ended(id, attempt, status, began_us, ended_us, error)
-cross join {>patience}
-where job.partition = 0 and job.id = ended.id and job.id = any(%(ids)s::bigint[])
+cross join patient
+where job.partition = 0 and job.id = ended.id and {>by_id}
     and {>held} and job.attempts = ended.attempt
 returning job.id
 
 -- name: delete_finished :many
 -- Removes jobs that ended, for workers that keep no history.
+with patient as materialized (select from {>patience})
 delete from {schema}.procrastinate_jobs as job
 using unnest(%(ids)s::bigint[], %(attempts)s::integer[]) as ended(id, attempt)
-cross join {>patience}
-where job.partition = 0 and job.id = ended.id and job.id = any(%(ids)s::bigint[])
+cross join patient
+where job.partition = 0 and job.id = ended.id and {>by_id}
     and {>held} and job.attempts = ended.attempt
 returning job.id
 
