@@ -55,7 +55,7 @@ def may_become(current: Status, new: Status) -> bool:
     return new in TRANSITIONS[current]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewJob:
     """A job as it is about to be inserted.
 
