@@ -153,15 +153,36 @@ def _adapted(value: Any) -> Any:
 
 
 def _array_text(values: Sequence[Any]) -> str:
+    """Return the text of an array.
+
+    Those of one kind, which all but a few are, without a call for each element: the arrays of a
+    worker's batch took a sixth of its time.
+    """
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return "{" + ",".join(map(str, values)) + "}"
+    if kinds == {type(None)}:
+        return "{" + ",".join(["NULL"] * len(values)) + "}"
+    if kinds == {str}:
+        joined = _SEPARATOR.join(values)
+        if joined.count(_SEPARATOR) == len(values) - 1:
+            return '{"' + _escaped(joined).replace(_SEPARATOR, '","') + '"}'
     return "{" + ",".join(map(_element_text, values)) + "}"
+
+
+#: Stands in no text that PostgreSQL takes.
+_SEPARATOR = "\0"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _element_text(value: Any) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return f'"{_escaped(value)}"'
     if isinstance(value, datetime):
         return f'"{value.isoformat()}"'
     if isinstance(value, list | tuple):

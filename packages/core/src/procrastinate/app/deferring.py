@@ -7,7 +7,7 @@ arguments against the function's signature, their JSON, the options, the time.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, TypedDict
@@ -109,8 +109,13 @@ def configured(
     return replace(options, **changes)
 
 
+def _are_texts(names: Iterable[Any]) -> bool:
+    plain = {str}.issuperset(map(type, names))  # as they all but always are
+    return plain or all(isinstance(name, str) for name in names)
+
+
 def _names_checked(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
+    if not isinstance(kwargs, Mapping) or not _are_texts(kwargs):
         raise InvalidArguments(
             f"a task's arguments are a mapping of names to values, not {kwargs!r}"
         )
@@ -144,7 +149,7 @@ def _json_text(task_name: str, arguments: dict[str, Any], connector: Connector) 
         raise InvalidArguments(
             f"the argument {_culprit(arguments, connector)} of task {task_name} is not JSON: {exc}"
         ) from exc
-    if _NUL_ESCAPE.search(text):
+    if "\\u0000" in text and _NUL_ESCAPE.search(text):
         raise InvalidArguments(
             f"the argument {_culprit(arguments, connector)} of task {task_name} contains a NUL"
             " character, which PostgreSQL cannot store"

@@ -55,7 +55,7 @@ def may_become(current: Status, new: Status) -> bool:
     return new in TRANSITIONS[current]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewJob:
     """A job as it is about to be inserted.
 
@@ -73,7 +73,7 @@ class NewJob:
     schedule_in_us: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Job:
     """A job as the database holds it. All times are aware, in UTC.
 

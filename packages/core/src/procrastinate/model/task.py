@@ -38,6 +38,8 @@ class TaskDefinition:
     middleware: tuple[AnyMiddleware, ...] = ()
     is_async: bool = field(init=False)
     _signature: inspect.Signature = field(init=False, repr=False)
+    _required: frozenset[str] = field(init=False, repr=False)
+    _accepted: frozenset[str] | None = field(init=False, repr=False)  # None: any name
 
     def __post_init__(self) -> None:
         limits.check_name("name", self.name)
@@ -49,7 +51,10 @@ class TaskDefinition:
         limits.check_lock("queueing_lock", self.queueing_lock)
         limits.check_limit("timeout", self.timeout)
         object.__setattr__(self, "is_async", is_async(self.func))
-        object.__setattr__(self, "_signature", _job_signature(self.func, self.pass_context))
+        signature = _job_signature(self.func, self.pass_context)
+        object.__setattr__(self, "_signature", signature)
+        object.__setattr__(self, "_required", _required_names(signature))
+        object.__setattr__(self, "_accepted", _accepted_names(signature))
         check_kind(self.name, self.is_async, self.middleware)
 
     def layers(self, of_worker: Sequence[AnyMiddleware]) -> Layers:
@@ -69,6 +74,9 @@ class TaskDefinition:
 
     def check_arguments(self, kwargs: dict[str, Any]) -> None:
         """Raise `InvalidArguments` unless the function can be called with these arguments."""
+        names = kwargs.keys()
+        if self._required <= names and (self._accepted is None or names <= self._accepted):
+            return  # `bind` comes to the same, in six times as long; but it says what is wrong
         try:
             self._signature.bind(**kwargs)
         except TypeError as exc:
@@ -105,6 +113,23 @@ def _job_signature(func: Callable[..., Any], pass_context: bool) -> inspect.Sign
                 f" {func!r} is positional-only"
             )
     return signature.replace(parameters=parameters)
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _required_names(signature: inspect.Signature) -> frozenset[str]:
+    """The arguments without which a call by name fails."""
+    parameters = signature.parameters.values()
+    return frozenset(p.name for p in parameters if p.kind in _NAMED and p.default is p.empty)
+
+
+def _accepted_names(signature: inspect.Signature) -> frozenset[str] | None:
+    """The arguments that a call by name may have; None where it may have any (``**kwargs``)."""
+    parameters = signature.parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return frozenset(p.name for p in parameters if p.kind in _NAMED)
 
 
 def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
