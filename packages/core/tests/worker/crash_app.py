@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -52,6 +53,14 @@ def hour(context: procrastinate.JobContext) -> None:
 async def hour_async() -> None:
     print("began", flush=True)
     await asyncio.sleep(3600)
+
+
+@app.task(name="deaf")
+async def deaf() -> None:
+    print("began", flush=True)
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
 
 
 @app.task(name="suicide")

@@ -22,6 +22,7 @@ from procrastinate import (
     RunningWorker,
     Status,
 )
+from procrastinate.testing import InMemoryConnector
 
 KINDS = pytest.mark.parametrize("kind", ["coroutine", "function"])
 
@@ -526,6 +527,34 @@ async def test_middleware_of_a_job_that_was_handed_back_ends_in_peace(
 
     job = await app.job_manager.get_job_async(job_id)
     assert (job.status, job.attempts, notes) == (Status.TODO, 1, [AbortReason.SHUTDOWN])
+
+
+async def test_a_loop_that_ends_does_not_wait_for_a_thread_behind_middleware() -> None:
+    """A worker in the background, of a program that ends without a word to it."""
+    app = procrastinate.App(connector=InMemoryConnector())
+    began, let_go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    @app.task(name="stubborn")
+    def stubborn() -> None:
+        began.set()
+        let_go.wait(20)
+        ended.set()
+
+    async def outside(call_next: AsyncCallNext, context: JobContext, worker: RunningWorker) -> Any:
+        return await call_next()
+
+    async def program() -> None:
+        async with app.open_async():
+            await stubborn.defer_async()
+            worker = asyncio.create_task(
+                app.run_worker_async(middleware=outside, install_signal_handlers=False)
+            )
+            await asyncio.to_thread(began.wait, 10)
+            assert not worker.done()
+
+    await asyncio.to_thread(asyncio.run, program())
+    assert not ended.is_set()
+    let_go.set()
 
 
 async def test_plain_middleware_refuses_a_coroutine_that_it_would_lose(

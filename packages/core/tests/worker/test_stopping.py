@@ -59,6 +59,19 @@ def test_past_the_graceful_timeout_jobs_are_handed_back(
     assert (job.status, job.attempts, job.worker) == (Status.TODO, 1, None)
 
 
+def test_a_coroutine_that_swallows_every_cancellation_does_not_keep_the_process_alive(
+    sync_app: procrastinate.App, start: Any
+) -> None:
+    job_id = sync_app.configure_task("deaf").defer()
+    worker = start(shutdown_graceful_timeout=0)
+    said(worker, "began")
+    worker.terminate()
+
+    assert worker.wait(20) == 0
+    job = sync_app.job_manager.get_job(job_id)
+    assert (job.status, job.attempts) == (Status.TODO, 1)
+
+
 def test_the_second_signal_ends_a_worker_whose_job_never_ends(
     sync_app: procrastinate.App, start: Any
 ) -> None:

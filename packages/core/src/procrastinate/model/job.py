@@ -39,7 +39,7 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
     Status.DOING: {
         Status.SUCCEEDED: "the task returned",
         Status.FAILED: "the task raised and has no attempt left, or keeps killing its worker",
-        Status.ABORTED: "the task raised JobAborted, or abortion was asked for, and it raised",
+        Status.ABORTED: "raised JobAborted, or did not succeed after abortion was asked for",
         Status.CANCELLED: "a twin with the same queueing lock is waiting and will do the work",
         Status.TODO: "retried, handed back, or recovered, unless abortion was asked for",
     },

@@ -166,7 +166,7 @@ class Crew:
     def give_back_running(self) -> None:
         """Hand back jobs whose tasks do not end; what they still do is not written."""
         for attempt in self.running:
-            attempt.handed_back = True
+            attempt.abandon()
             del self._running[attempt.job.id]
             self._writer.add(HandedBack(attempt.job, begun=attempt.began > 0))
             logger.warning("handed back %s, which did not end", attempt.job.call_string)

@@ -57,9 +57,17 @@ class Attempt:
             self.ask_to_end(AbortReason.TIMEOUT)
 
     def abandon(self) -> None:
-        """Let go of code that does not end; what it still does is not written."""
+        """Let go of an attempt that does not end; what it still does is not written.
+
+        ``asyncio.run`` waits at its end for all tasks that it knows. One that swallows every
+        cancellation, or waits for a thread, would keep a worker alive that has stopped.
+        """
         self.handed_back = True
-        if self.task is not None and self.began:
+        if self.task is None:
+            return
+        if self.on_loop:
+            asyncio._unregister_task(self.task)
+        else:
             self.task.cancel()
 
     @property
