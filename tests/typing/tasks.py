@@ -86,3 +86,21 @@ def tasks_are_configured_through_an_app() -> None:
     assert_type(app.configure_task(add, queue="other").defer(a=1), int)
     app.configure_task(add).defer(a="x")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_type(app.configure_task(add, task_kwargs={"a": 1}).defer(), int)
+
+
+def a_periodic_task_stays_the_task_that_it_was() -> None:
+    @app.periodic(cron="* * * * *", periodic_id="a", timezone="UTC", max_delay=5, queue="q")
+    @app.periodic(cron="0 * * * *", task_kwargs={"name": "x"}, lock=None)
+    @app.task
+    def report(timestamp: int, name: str = "") -> str:
+        return name
+
+    assert_type(report(timestamp=1), str)
+    assert_type(report.defer(timestamp=1, name="a"), int)
+    report.defer(timestamp="now")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def periodic_options_are_known() -> None:
+    app.periodic(cron=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    app.periodic(cron="* * * * *", every=5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    app.periodic(cron="* * * * *", priority="x")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

@@ -198,7 +198,8 @@ class AsyncConnector(Connector):
         """Return a new, unopened synchronous connector to the same database.
 
         Core opens it when it is first needed and closes it with the app. A worker asks for one
-        more, whose single connection carries the heartbeat.
+        more, whose single connection carries the heartbeat, and for another one where it has
+        periodic tasks to defer.
         """
 
 

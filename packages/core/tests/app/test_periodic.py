@@ -274,6 +274,24 @@ def test_schedules_of_imported_modules_are_known(
     monkeypatch.delitem(sys.modules, "periodic_module")
 
 
+# --- a clock that is wrong -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hours, expected", [(2, 0), (5, 3)])
+def test_a_clock_that_was_set_back_by_more_than_three_hours_is_believed(
+    app: procrastinate.App, memory: InMemoryConnector, hours: int, expected: int
+) -> None:
+    """By less than that, no tick comes twice: schedules wait until the clock is past the last."""
+
+    @app.periodic(cron="*/10 * * * *", max_delay=3600)
+    @app.task(name="t")
+    def task(timestamp: int) -> None: ...
+
+    app.run_worker(wait=False)
+    memory.clock.move(timedelta(hours=-hours))
+    assert len(after(app, memory, minutes=30)) == expected
+
+
 # --- changes of clocks ---------------------------------------------------------------------------
 
 

@@ -227,6 +227,20 @@ async def test_ticks_are_made_up_for_when_the_database_comes_back(
     assert consecutive(ticks_of(query))
 
 
+async def test_a_schedule_that_is_settled_far_ahead_starts_again_from_now(
+    app: procrastinate.App, query: Query
+) -> None:
+    """The clock must have been wrong, and was set back."""
+    every_second(app)
+    seen_before(query, seconds=-2 * 3600)
+    await app.run_worker_async(wait=False)
+    ahead = "select done_until > now() from procrastinate_periodic"
+    assert query(ahead) == [(True,)]
+    query("update procrastinate_periodic set done_until = now() + interval '4 hours'")
+    await app.run_worker_async(wait=False)
+    assert query(ahead) == [(False,)]
+
+
 async def test_a_deleted_row_is_entered_again(
     app: procrastinate.App, working: Callable[..., Any], query: Query, until: Callable[..., Any]
 ) -> None:
@@ -238,27 +252,37 @@ async def test_a_deleted_row_is_entered_again(
         await until(lambda: len(ticks_of(query)) >= 2)
 
 
-async def test_two_deferrers_race_on_one_tick_and_one_inserts(app: procrastinate.App) -> None:
-    """The second one waits for the first one's commit, and finds its tick settled."""
+@pytest.mark.parametrize(
+    "more, expected",
+    [(0, [flows.Outcome.ELSEWHERE]), (1, [flows.Outcome.ELSEWHERE, flows.Outcome.DEFERRED])],
+)
+async def test_two_deferrers_race_on_one_tick_and_one_inserts(
+    app: procrastinate.App, query: Query, more: int, expected: list[flows.Outcome]
+) -> None:
+    """The second one waits for the first one's commit, and finds done what was done by it."""
     which = job_of_t("* * * * * *")
     sql = Statements()
     now = await app._gateway.run_async(flows.look(sql, Timetable([which])))
-    due = [DueTick(which, now + timedelta(microseconds=1), NewJob("t"))]
+    due = [
+        DueTick(which, now + n * timedelta(microseconds=1), NewJob("t")) for n in (1, 2)[: 1 + more]
+    ]
 
-    def settle() -> Flow[flows.Round]:
-        return flows.defer_ticks(sql, Timetable([which]), due)
+    def settle(ticks: list[DueTick]) -> Flow[flows.Round]:
+        return flows.defer_ticks(sql, Timetable([which]), ticks)
 
     async with app.connector.session_async(transaction=True) as first:  # type: ignore[attr-defined]
-        mine = await drive.run_async(settle(), first)
-        second = asyncio.create_task(app._gateway.run_async(settle()))
+        mine = await drive.run_async(settle(due[:1]), first)
+        second = asyncio.create_task(app._gateway.run_async(settle(due)))
         await asyncio.wait([second], timeout=0.3)
         assert not second.done()
     theirs = await second
-    assert [mine.settled[0].outcome, theirs.settled[0].outcome] == [
-        flows.Outcome.DEFERRED,
-        flows.Outcome.ELSEWHERE,
+    assert [each.outcome for each in mine.settled] == [flows.Outcome.DEFERRED]
+    assert [each.outcome for each in theirs.settled] == expected
+    ids = [job.id for job in await app.job_manager.list_jobs_async()]
+    assert len(ids) == 1 + more
+    assert query("select done_until, last_tick, job_id from procrastinate_periodic") == [
+        (due[-1].tick, due[-1].tick, ids[-1])
     ]
-    assert len(await app.job_manager.list_jobs_async()) == 1
 
 
 # --- how much it costs, and the clock, in memory -------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def test_jobs_go_all_their_ways(version: int) -> None:
             if context.job.attempts < 3:
                 raise ValueError(context.job.attempts)
 
+        @app.periodic(cron="* * * * * *", queueing_lock="second")
+        @app.task(name="second", queue="nobody")
+        async def second(timestamp: int) -> None: ...
+
         with app.open():
             assert app.schema_manager.apply_schema()[0] == "0001_initial"
             ids = locked.configure(lock="one").batch_defer(*[{"n": n} for n in range(20)])
@@ -52,6 +57,10 @@ def test_jobs_go_all_their_ways(version: int) -> None:
                 flaky.configure(queueing_lock="q", queue="nobody").defer()
             app.run_worker(wait=False, concurrency=5, queues=["default"])
 
+            deadline = time.monotonic() + 10
+            while not app.job_manager.list_jobs(task="second"):
+                assert time.monotonic() < deadline, "no tick was deferred"
+                app.run_worker(wait=False, queues=["default"])
             jobs = {job.id: job for job in app.job_manager.list_jobs()}
             assert app.job_manager.cancel_job_by_id(later)
             assert [counts.name for counts in app.job_manager.list_queues()] == [

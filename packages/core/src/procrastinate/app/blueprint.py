@@ -164,7 +164,7 @@ class Blueprint:
     ) -> None:
         if not isinstance(task, Task):
             raise InvalidOption(f"@periodic stands above @task, and not above {task!r}")
-        if self._taken_up_by is not None:
+        if self._taken_up_by is not None and self._gateway_if_any() is None:
             raise ConfigurationError(
                 f"the task {task.name} becomes periodic after an app has taken up its blueprint,"
                 " and would never be deferred: call add_tasks_from later"

@@ -18,9 +18,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 
 from procrastinate import drive
 from procrastinate.connector import SyncConnector
@@ -162,20 +161,14 @@ def _seconds_ahead() -> float:
     return time.time() - time.monotonic()
 
 
-def log_settled(settled: Iterable[Settled]) -> None:
+def log_settled(settled: Sequence[Settled]) -> None:
     """Say what was deferred, and what was not although its time came."""
     for each in settled:
         if each.outcome is not Outcome.REFUSED:
             _log(each)
-    refused = (each for each in settled if each.outcome is Outcome.REFUSED)
-    for _, group in groupby(refused, key=lambda each: each.due.periodic.key):
-        logger.error(
-            "periodic task %s cannot be deferred: %s", *_names_and_reason(next(iter(group)))
-        )
-
-
-def _names_and_reason(settled: Settled) -> tuple[str, str]:
-    return _name(settled), str(settled.reason)
+    refused = {_name(each): each.reason for each in settled if each.outcome is Outcome.REFUSED}
+    for name, reason in refused.items():
+        logger.error("periodic task %s cannot be deferred: %s", name, reason)
 
 
 def _log(settled: Settled) -> None:
