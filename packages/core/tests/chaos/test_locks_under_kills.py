@@ -29,10 +29,10 @@ import procrastinate
 
 APP = Path(__file__).with_name("chaos_app.py")
 WORKERS, JOBS, LOCKS = 10, 2_000, 50
-KILLING_LASTS = 12.0  # seconds
+KILLING_LASTS = 8.0  # seconds
 ALL_MAY_TAKE = 150.0  # seconds, on a machine that is busy with other things
-#: How long it may take, on a machine that is busy with other things, until a job that failed or came
-#: due is in line again, and from a claim, which decides about the order, to the run.
+#: How long it may take, on a machine that is busy with other things, until a job that failed or
+#: came due is in line again, and from a claim, which decides about the order, to the run.
 SURELY_SEEN = timedelta(seconds=5)
 OPTIONS = {
     "concurrency": 3,  # each has a connection for its records too, and a server allows 100
