@@ -108,3 +108,38 @@ def test_an_exception_that_cannot_be_printed_is_still_described() -> None:
     error = describe(Silent(), attempt=1, now=NOW)
 
     assert error["message"] == "<str() of the exception failed with RuntimeError>"
+
+
+@pytest.mark.parametrize("garbage", [True, 3, "tomorrow", timedelta(seconds=1), NOW])
+def test_a_strategy_that_returns_something_else_fails_the_job_and_is_reported(
+    garbage: object,
+) -> None:
+    class Broken(BaseRetryStrategy):
+        def get_retry_decision(self, *, exception: BaseException, job: Job) -> Any:
+            return garbage
+
+    result = ending(ValueError("no"), strategy=Broken())
+
+    assert (result.status, result.retry) == (Status.FAILED, None)
+    assert result.error["message"] == "no"
+    assert "must return a RetryDecision or None, not" in result.error["retry_error"]["message"]
+
+
+def test_attempts_before_a_retry_by_hand_do_not_count() -> None:
+    """Neither for the number of retries nor for the length of the wait."""
+    strategy = RetryStrategy(max_attempts=2, linear_wait=10)
+    retries = [
+        ending_of(
+            Job(1, Status.DOING, "default", "task", {}, attempts=n, attempts_forgiven=3),
+            ValueError("no"),
+            strategy=strategy,
+            abort_requested=False,
+            now=NOW,
+        ).retry
+        for n in (4, 5, 6)
+    ]
+    assert retries == [
+        RetryDecision(retry_in=timedelta()),
+        RetryDecision(retry_in=timedelta(seconds=10)),
+        None,
+    ]

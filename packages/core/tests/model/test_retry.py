@@ -72,6 +72,22 @@ def test_only_the_named_exceptions_and_their_subclasses_are_retried() -> None:
     [
         {"max_attempts": -1},
         {"max_attempts": "3"},
+        {"max_attempts": True},
+        {"max_attempts": 2.0},
+        {"wait": float("inf")},
+        {"wait": True},
+        {"linear_wait": float("-inf")},
+        {"exponential_wait": float("inf")},
+        {"exponential_wait": -2},
+        {"exponential_wait": float("nan")},
+        {"max_wait": float("inf")},
+        {"max_wait": -1},
+        {"jitter": float("nan")},
+        {"jitter": True},
+        {"jitter": -0.1},
+        {"retry_exceptions": "ValueError"},
+        {"retry_exceptions": ValueError()},
+        {"retry_exceptions": [int]},
         {"wait": -1},
         {"wait": "1"},
         {"linear_wait": float("nan")},
@@ -122,3 +138,75 @@ def test_a_decision_counts_in_microseconds() -> None:
     assert RetryDecision(retry_in={"minutes": 1}).retry_in_us == 60_000_000
     assert RetryDecision().retry_in_us == 0
     assert RetryDecision(retry_at=datetime.now(UTC)).retry_in_us is None
+
+
+amounts = st.one_of(
+    st.floats(0, allow_infinity=False), st.integers(0), st.just(10**400), st.just(5e-324)
+)
+
+
+@given(
+    wait=amounts,
+    linear_wait=amounts,
+    exponential_wait=amounts,
+    max_wait=st.none() | amounts,
+    jitter=st.floats(0, 1),
+    attempts=st.integers(1, 10**6) | st.just(2**31 - 1),
+)
+def test_every_wait_is_a_time_that_can_be_waited_for(
+    wait: float,
+    linear_wait: float,
+    exponential_wait: float,
+    max_wait: float | None,
+    jitter: float,
+    attempts: int,
+) -> None:
+    """Whatever the options and however many attempts: no overflow, and never above the cap."""
+    strategy = RetryStrategy(
+        wait=wait,
+        linear_wait=linear_wait,
+        exponential_wait=exponential_wait,
+        max_wait=max_wait,
+        jitter=jitter,
+    )
+    seconds = strategy.seconds_before_retry(attempts)
+    assert 0 <= seconds <= (LONGEST_WAIT if max_wait is None else min(max_wait, LONGEST_WAIT))
+    decision = strategy.get_retry_decision(exception=ValueError(), job=job(attempts))
+    assert decision is not None
+    assert decision.retry_in_us is not None
+    assert 0 <= decision.retry_in_us <= LONGEST_WAIT * 1e6
+
+
+@given(
+    wait=st.floats(0, 1e6),
+    linear_wait=st.floats(0, 1e6),
+    exponential_wait=st.just(0.0) | st.floats(1, 100),
+    attempts=st.integers(1, 10_000),
+)
+def test_waits_never_become_shorter(
+    wait: float, linear_wait: float, exponential_wait: float, attempts: int
+) -> None:
+    strategy = RetryStrategy(wait=wait, linear_wait=linear_wait, exponential_wait=exponential_wait)
+    first, second = (strategy.seconds_before_retry(n) for n in (attempts, attempts + 1))
+    assert first <= second
+
+
+@pytest.mark.parametrize("classes", [OSError, (OSError,), [OSError, KeyError], {OSError}])
+def test_exceptions_are_named_by_a_class_or_by_several(classes: Any) -> None:
+    strategy = RetryStrategy(retry_exceptions=classes)
+
+    assert strategy.get_retry_decision(exception=ConnectionError(), job=job(1)) is not None
+    assert strategy.get_retry_decision(exception=ValueError(), job=job(1)) is None
+
+
+def test_exceptions_may_come_from_an_iterator() -> None:
+    strategy = RetryStrategy(retry_exceptions=(each for each in [OSError]))
+
+    for _ in range(2):
+        assert strategy.get_retry_decision(exception=OSError(), job=job(1)) is not None
+
+
+def test_no_exceptions_at_all_mean_no_retries() -> None:
+    strategy = RetryStrategy(retry_exceptions=[])
+
+    assert strategy.get_retry_decision(exception=OSError(), job=job(1)) is None

@@ -4,8 +4,9 @@ The wait before attempt ``n + 1`` (``n`` failed attempts so far, counted from 1)
 
     wait + linear_wait * (n - 1) + exponential_wait ** n        seconds,
 
-capped at ``max_wait``; ``jitter`` then spreads it evenly over ``[w * (1 - jitter), w]``, because
-retries arrive in herds. The exponential term is computed in logarithms where it would overflow.
+capped at ``max_wait`` and at `LONGEST_WAIT`; ``jitter`` then spreads it evenly over
+``[w * (1 - jitter), w]``, because retries arrive in herds. Nothing overflows, whatever the number
+of attempts: each term is capped before it is computed.
 """
 
 from __future__ import annotations
@@ -61,13 +62,18 @@ class RetryDecision:
 
 
 class BaseRetryStrategy(abc.ABC):
-    """Decides about each failed attempt; subclass it for rules of your own."""
+    """Decides about each failed attempt; subclass it for rules of your own.
+
+    A strategy that raises, or returns something else, fails the job: ``errors`` then says both what
+    the task raised and, as ``retry_error``, what is wrong with the strategy.
+    """
 
     @abc.abstractmethod
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
         """Return how to try again, or None to let the job fail.
 
-        ``job.attempts`` counts the attempts so far, the failed one included.
+        ``job.attempts`` counts the attempts so far, the failed one included, since the job was
+        deferred or last retried by hand.
         """
 
 
@@ -77,8 +83,9 @@ class RetryStrategy(BaseRetryStrategy):
 
     ``max_attempts`` counts retries after the first attempt; None means without end. ``wait``,
     ``linear_wait`` and ``max_wait`` are seconds, ``exponential_wait`` is the base of the power
-    (0: no such term), ``jitter`` a fraction from 0 to 1. ``retry_exceptions`` limits retries
-    to these exception classes and their subclasses.
+    (0: no such term), ``jitter`` a fraction from 0 to 1. ``retry_exceptions``, one class or
+    several, limits retries to these exceptions and their subclasses. Raises `InvalidOption` naming
+    the option and the value.
     """
 
     max_attempts: int | None = None
@@ -87,17 +94,15 @@ class RetryStrategy(BaseRetryStrategy):
     exponential_wait: float = 0
     max_wait: float | None = None
     jitter: float = 0
-    retry_exceptions: Iterable[type[BaseException]] | None = None
+    retry_exceptions: type[BaseException] | Iterable[type[BaseException]] | None = None
     random: Callable[[], float] = field(default=random.random, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.max_attempts is not None and (
-            not isinstance(self.max_attempts, int) or self.max_attempts < 0
-        ):
+        if self.max_attempts is not None and not _is_count(self.max_attempts):
             raise InvalidOption(f"max_attempts must be an int from 0, not {self.max_attempts!r}")
         for name in ("wait", "linear_wait", "exponential_wait", "max_wait"):
             _check_seconds(name, getattr(self, name))
-        if not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
+        if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise InvalidOption(f"jitter must be between 0 and 1, not {self.jitter!r}")
         if self.retry_exceptions is not None:
             object.__setattr__(self, "retry_exceptions", _exception_classes(self.retry_exceptions))
@@ -105,37 +110,62 @@ class RetryStrategy(BaseRetryStrategy):
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
         if self.max_attempts is not None and job.attempts > self.max_attempts:
             return None
-        if self.retry_exceptions is not None and not isinstance(
-            exception, tuple(self.retry_exceptions)
-        ):
+        if not isinstance(exception, self._retried):
             return None
         return RetryDecision(retry_in=timedelta(seconds=self.seconds_before_retry(job.attempts)))
 
     def seconds_before_retry(self, failed_attempts: int) -> float:
         """Return the wait after this many failed attempts (from 1), jitter included, in seconds."""
-        total = self.wait + self.linear_wait * (failed_attempts - 1)
-        total += _power(self.exponential_wait, failed_attempts)
-        total = min(total, LONGEST_WAIT, math.inf if self.max_wait is None else self.max_wait)
-        return total * (1 - self.jitter * self.random())
+        total = (
+            min(self.wait, LONGEST_WAIT)
+            + _product(self.linear_wait, failed_attempts - 1)
+            + _power(self.exponential_wait, failed_attempts)
+        )
+        cap = LONGEST_WAIT if self.max_wait is None else min(self.max_wait, LONGEST_WAIT)
+        return min(total, cap) * (1 - self.jitter * self.random())
+
+    @property
+    def _retried(self) -> tuple[type[BaseException], ...]:
+        if self.retry_exceptions is None:
+            return (BaseException,)
+        return _exception_classes(self.retry_exceptions)
 
 
-def _check_seconds(name: str, value: float | None) -> None:
+def _check_seconds(name: str, value: Any) -> None:
     if value is None and name == "max_wait":
         return
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+    if not _is_number(value) or not value >= 0:
         raise InvalidOption(f"{name} must be a number from 0, not {value!r}")
 
 
-def _exception_classes(classes: Iterable[Any]) -> tuple[type[BaseException], ...]:
-    found = tuple(classes) if not isinstance(classes, type) else (classes,)
+def _is_number(value: Any) -> bool:
+    """Whether it is a real number that can be computed with: not a bool, infinite or no number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _exception_classes(classes: Any) -> tuple[type[BaseException], ...]:
+    found = tuple(classes) if isinstance(classes, Iterable) else (classes,)
     for item in found:
         if not (isinstance(item, type) and issubclass(item, BaseException)):
             raise InvalidOption(f"retry_exceptions must hold exception classes, not {item!r}")
     return found
 
 
+def _product(step: float, count: int) -> float:
+    """``step * count``, but never more than `LONGEST_WAIT`, and never an OverflowError."""
+    if step <= 0 or count <= 0:
+        return 0.0
+    return LONGEST_WAIT if step >= LONGEST_WAIT / count else float(step * count)
+
+
 def _power(base: float, exponent: int) -> float:
-    """``base ** exponent``, but never more than `LONGEST_WAIT` and never an OverflowError."""
+    """``base ** exponent``, but never more than `LONGEST_WAIT`, and never an OverflowError."""
     if base <= 0:
         return 0.0
     if exponent * math.log(base) >= math.log(LONGEST_WAIT):
