@@ -121,6 +121,12 @@ id  status  queue  task       arguments           tries  UTC+03:00
     )
 
 
+def test_a_letter_that_a_pipe_cannot_take_is_escaped(five: Program) -> None:
+    done = five("jobs", "--id", "2", env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r'{"to":"J\xfcrgen"}' in done.stdout
+
+
 def test_a_terminal_shows_the_last_errors_instead_of_arguments(five: Program) -> None:
     line = "─" * 80
     assert (

@@ -37,14 +37,20 @@ def test_the_version_is_that_of_the_package(bare_program: Program) -> None:
 
 def test_help_lists_commands_and_exit_codes_within_80_columns(bare_program: Program) -> None:
     text = bare_program("--help").stdout
-    for command in ("worker", "defer", "schema", "healthchecks", "connectors", "demo"):
+    commands = (
+        "worker", "defer", "schema", "healthchecks", "jobs", "queues", "shell", "connectors",
+        "completion", "demo",
+    )  # fmt: skip
+    for command in commands:
         assert f"\n  {command} " in text
     for code, meaning in MEANINGS.items():
         assert f"  {code:<4} {meaning}\n" in text
     assert max(map(len, text.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", ["worker", "defer", "schema", "healthchecks", "connectors"])
+@pytest.mark.parametrize(
+    "command", ["worker", "defer", "schema", "healthchecks", "jobs", "queues", "connectors"]
+)
 def test_each_commands_help_fits_80_columns_and_names_its_variables(
     bare_program: Program, command: str
 ) -> None:

@@ -7,6 +7,7 @@ it was interrupted.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -29,8 +30,15 @@ def main() -> NoReturn:
 
     sys.argv[:1] = [PROGRAM]
     _make_current_folder_importable()
+    _escape_what_stdout_cannot_encode()
     root.main(prog_name=PROGRAM, obj=Settings(shows_argv=True))
     raise AssertionError("the command line exits by itself")
+
+
+def _escape_what_stdout_cannot_encode() -> None:
+    r"""Print a name that a terminal or pipe has no letters for as ``\xfc``, and do not fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _make_current_folder_importable() -> None:

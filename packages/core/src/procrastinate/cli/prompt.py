@@ -20,7 +20,7 @@ import click
 from procrastinate.cli import PROGRAM, failures, line_editing
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import Settings
-from procrastinate.cli.shell import Commands, Leave
+from procrastinate.cli.shell_group import Commands, Leave
 
 PROMPT = f"{PROGRAM}> "
 

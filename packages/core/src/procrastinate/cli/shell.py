@@ -13,51 +13,11 @@ import click
 
 from procrastinate.cli import changes, details
 from procrastinate.cli.exit_codes import ExitCode
-from procrastinate.cli.groups import completed
 from procrastinate.cli.jobs import jobs
 from procrastinate.cli.queues import KINDS, listing, queues
 from procrastinate.cli.settings import settings_of
+from procrastinate.cli.shell_group import Commands, Leave
 from procrastinate.cli.values import Id
-
-
-class Leave(click.exceptions.Exit):
-    """The command ``exit``: all is well, and the prompt ends."""
-
-
-class Commands(click.Group):
-    """The commands of the shell. ``list-jobs`` and ``list_jobs`` are the same."""
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command: with the program's options too, unless it comes from the prompt."""
-        command = super().get_command(ctx, cmd_name.replace("-", "_")) or _ALSO.get(cmd_name)
-        return completed(command) if command and ctx.parent else command
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order in which they were added: related ones together."""
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        ctx.auto_envvar_prefix = None  # see the rules of `changes`
-        name, command, rest = super().resolve_command(ctx, args)
-        return name, command, rest if command is None else _in_todays_spelling(command, rest)
-
-
-def _in_todays_spelling(command: click.Command, args: list[str]) -> list[str]:
-    """Accept ``queue=mail`` for ``--queue=mail``, as earlier releases wrote it."""
-    options = [each for each in command.params if isinstance(each, click.Option)]
-    valued = {name for each in options if not each.is_flag and not each.count for name in each.opts}
-    return [
-        _option_for(word, valued) if before not in valued else word
-        for before, word in zip(["", *args], args, strict=False)
-    ]
-
-
-def _option_for(word: str, valued: set[str]) -> str:
-    name, equals, value = word.partition("=")
-    option = f"--{name.replace('_', '-')}"
-    return f"{option}={value}" if equals and option in valued else word
 
 
 @click.command("show")
@@ -125,11 +85,9 @@ def shell(ctx: click.Context) -> int | None:
         return prompt.talk() if sys.stdin.isatty() else prompt.run_script(sys.stdin)
 
 
-# Names for the list, and those that somebody may well type too.
-_LISTED = (show, changes.cancel, changes.abort, changes.retry, help_, exit_)
-_ALSO = {"jobs": jobs, "queues": queues, "quit": exit_}
 shell.add_command(jobs, "list_jobs")
 for _kind in KINDS:
     shell.add_command(listing(_kind))
-for _command in _LISTED:
+for _command in (show, changes.cancel, changes.abort, changes.retry, help_, exit_):
     shell.add_command(_command)
+shell.also |= {"jobs": jobs, "queues": queues, "quit": exit_}
