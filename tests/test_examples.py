@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
-from examples import Example, Process, free_port, request, wait_until
+from examples import ROOT, Example, free_port, request, wait_until
+from packaging.requirements import Requirement
 from readers import environment
 
-pytestmark = pytest.mark.slow
+from procrastinate_embedded import Server
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+EXAMPLES = ROOT / "examples"
 Ask = Callable[..., tuple[int, Any]]
 
 MUG = {"item": "mug", "quantity": 1, "email": "ann@example.org"}
 
 
-@pytest.fixture
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture
-def ask(port: int) -> Ask:
-    """Send a request to the server."""
-    return lambda method, path, body=None: request(port, method, path, body)
+def application(name: str, folder: Path, server: Server, *commands: str) -> Iterator[Example]:
+    """Give an example a database of its own, and run the commands that make its tables."""
+    with server.database() as dsn:
+        example = Example(name, folder, environment(dsn))
+        for command in commands:
+            example.run(command)
+        yield example
 
 
 def answers(ask: Ask, path: str, **expected: Any) -> bool:
@@ -36,23 +40,39 @@ def answers(ask: Ask, path: str, **expected: Any) -> bool:
     return {name: found[name] for name in expected} == expected
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.iterdir()))
+def test_what_an_example_asks_for_is_what_it_is_run_with(name: str):
+    for line in (EXAMPLES / name / "requirements.txt").read_text("utf-8").splitlines():
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(metadata.version(requirement.name)), line
+
+
 # --- Flask and SQLAlchemy -------------------------------------------------------------------------
 
 
-@pytest.fixture
-def shop(tmp_path: Path, procrastinate_dsn: str) -> Example:
+@pytest.fixture(scope="module")
+def shop(
+    tmp_path_factory: pytest.TempPathFactory, procrastinate_server: Server
+) -> Iterator[Example]:
     """The shop with its tables."""
-    example = Example("flask-sqlalchemy", tmp_path, environment(procrastinate_dsn))
-    example.run("python -m shop.database")
-    example.run("procrastinate --app=shop.tasks.app schema")
-    return example
+    yield from application(
+        "flask-sqlalchemy",
+        tmp_path_factory.mktemp("shop"),
+        procrastinate_server,
+        "python -m shop.database",
+        "procrastinate --app=shop.tasks.app schema",
+    )
 
 
-@pytest.fixture
-def shop_server(shop: Example, port: int, ask: Ask) -> Iterator[Process]:
+@pytest.fixture(scope="module")
+def ask_shop(shop: Example) -> Iterator[Ask]:
+    """The shop's server, to be asked; it ends well."""
+    port = free_port()
+    ask = partial(request, port)
     with shop.running("gunicorn", shows="Booting worker", port=port) as server:
         wait_until(lambda: answers_at_all(ask, "/orders/1"))
-        yield server
+        yield ask
+        assert server.stop() == 0
 
 
 def answers_at_all(ask: Ask, path: str) -> bool:
@@ -66,103 +86,128 @@ def shop_worker(shop: Example) -> Any:
     return shop.running("procrastinate --app=shop.worker.app worker", shows="starts: queues")
 
 
-def test_an_order_is_confirmed_by_a_worker(shop: Example, shop_server: Process, ask: Ask):
-    status, placed = ask("POST", "/orders", MUG)
+def test_an_order_is_confirmed_by_a_worker(shop: Example, ask_shop: Ask):
+    status, placed = ask_shop("POST", "/orders", MUG)
     order, job = f"/orders/{placed['order']}", f"/jobs/{placed['job']}"
     assert status == 202
-    assert ask("GET", job) == (200, {"status": "todo", "attempts": 0, "last_error": None})
-    assert ask("GET", order) == (200, {"item": "mug", "quantity": 1, "confirmed_at": None})
+    assert ask_shop("GET", job) == (200, {"status": "todo", "attempts": 0, "last_error": None})
+    assert ask_shop("GET", order) == (200, {"item": "mug", "quantity": 1, "confirmed_at": None})
     with shop_worker(shop) as worker:
-        wait_until(lambda: answers(ask, job, status="succeeded", attempts=1))
-        assert not answers(ask, order, confirmed_at=None)
-        assert "mail to ann@example.org: Your order 1: 1 x mug" in worker.output
+        wait_until(lambda: answers(ask_shop, job, status="succeeded", attempts=1))
+        assert not answers(ask_shop, order, confirmed_at=None)
+        sent = f"mail to ann@example.org: Your order {placed['order']}: 1 x mug"
+        assert sent in worker.output
         assert worker.stop() == 0
-    assert shop_server.stop() == 0
 
 
-def test_an_order_that_is_rolled_back_leaves_no_job(shop: Example, shop_server: Process, ask: Ask):
-    assert ask("POST", "/orders", MUG | {"quantity": 11})[0] == 409
-    assert ask("GET", "/orders/1")[0] == 404
-    assert ask("GET", "/jobs/1")[0] == 404
-    # Both had been inserted: the ids that they had are not used again.
-    assert ask("POST", "/orders", MUG) == (202, {"order": 2, "job": 2})
+def test_an_order_that_is_rolled_back_leaves_no_job(shop: Example, ask_shop: Ask):
+    _, before = ask_shop("POST", "/orders", MUG)
+    assert ask_shop("POST", "/orders", MUG | {"quantity": 11})[0] == 409
+    _, after = ask_shop("POST", "/orders", MUG)
+    # Order and job had been inserted: their ids are used up.
+    assert after == {"order": before["order"] + 2, "job": before["job"] + 2}
+    assert ask_shop("GET", f"/orders/{before['order'] + 1}")[0] == 404
+    assert ask_shop("GET", f"/jobs/{before['job'] + 1}")[0] == 404
     with shop_worker(shop) as worker:
-        wait_until(lambda: answers(ask, "/jobs/2", status="succeeded"))
+        wait_until(lambda: answers(ask_shop, f"/jobs/{after['job']}", status="succeeded"))
         assert worker.stop() == 0
-        assert worker.output.count("mail to") == 1
+        assert worker.output.count("mail to") == 2
 
 
-def test_a_mail_that_cannot_be_sent_is_tried_again(shop: Example, shop_server: Process, ask: Ask):
-    ask("POST", "/orders", MUG | {"email": "ann@nowhere"})
+def test_an_order_that_cannot_be_is_refused(ask_shop: Ask):
+    assert ask_shop("POST", "/orders", {"item": "mug"})[0] == 400
+    assert ask_shop("POST", "/orders", MUG | {"quantity": -1})[0] == 400
+
+
+def test_a_mail_that_cannot_be_sent_is_tried_again(shop: Example, ask_shop: Ask):
+    _, placed = ask_shop("POST", "/orders", MUG | {"email": "ann@nowhere"})
+    job = f"/jobs/{placed['job']}"
     with shop_worker(shop) as worker:
-        wait_until(lambda: answers(ask, "/jobs/1", last_error="there is no way to ann@nowhere"))
-        assert answers(ask, "/jobs/1", status="todo", attempts=1)
-        assert answers(ask, "/orders/1", confirmed_at=None)
+        wait_until(lambda: answers(ask_shop, job, last_error="there is no way to ann@nowhere"))
         assert worker.stop() == 0
+    assert answers(ask_shop, f"/orders/{placed['order']}", confirmed_at=None)
+    assert ask_shop("GET", job)[1]["status"] == "todo"
 
 
 # --- Starlette and aiopg --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def reports(tmp_path: Path, procrastinate_dsn: str) -> Example:
+@pytest.fixture(scope="module")
+def reports(
+    tmp_path_factory: pytest.TempPathFactory, procrastinate_server: Server
+) -> Iterator[Example]:
     """The reports with their tables."""
-    example = Example("starlette-aiopg", tmp_path, environment(procrastinate_dsn))
-    example.run("python -m reports.database")
-    example.run("procrastinate --app=reports.tasks.app schema")
-    return example
+    yield from application(
+        "starlette-aiopg",
+        tmp_path_factory.mktemp("reports"),
+        procrastinate_server,
+        "python -m reports.database",
+        "procrastinate --app=reports.tasks.app schema",
+    )
 
 
-@pytest.fixture
-def reports_server(reports: Example, port: int) -> Iterator[Process]:
+@pytest.fixture(scope="module")
+def ask_reports(reports: Example) -> Iterator[Ask]:
+    """The reports' server, to be asked; it ends well."""
+    port = free_port()
     with reports.running("uvicorn", shows="Uvicorn running on", port=port) as server:
-        yield server
+        yield partial(request, port)
+        # It ends gracefully, and then passes the signal on to itself.
+        assert server.stop() == -signal.SIGTERM
+        assert "Application shutdown complete" in server.output
 
 
 def reports_worker(reports: Example) -> Any:
     return reports.running("python -m reports.worker", shows="starts: queues")
 
 
-def test_a_report_is_written_by_a_worker(reports: Example, reports_server: Process, ask: Ask):
-    assert ask("POST", "/reports", {"title": "Sales", "pages": 5}) == (202, {"report": 1, "job": 1})
+def ordered(ask: Ask, title: str, pages: int) -> str:
+    """Order a report; return the path of its page."""
+    status, placed = ask("POST", "/reports", {"title": title, "pages": pages})
+    assert status == 202
+    return f"/reports/{placed['report']}"
+
+
+def test_a_report_is_written_by_a_worker(reports: Example, ask_reports: Ask):
+    report = ordered(ask_reports, "Sales", 5)
     waiting = {"title": "Sales", "pages": 5, "written": 0, "job": "todo", "attempts": 0}
-    assert ask("GET", "/reports/1") == (200, waiting)
+    assert ask_reports("GET", report) == (200, waiting)
     with reports_worker(reports) as worker:
-        wait_until(lambda: answers(ask, "/reports/1", job="succeeded", written=5, attempts=1))
-        assert ask("DELETE", "/reports/1")[0] == 409
+        wait_until(lambda: answers(ask_reports, report, job="succeeded", written=5, attempts=1))
+        assert ask_reports("DELETE", report)[0] == 409
         assert worker.stop() == 0
-    # uvicorn ends gracefully, and then passes the signal on to itself.
-    assert reports_server.stop() == -signal.SIGTERM
-    assert "Application shutdown complete" in reports_server.output
+
+
+def test_a_report_that_cannot_be_is_refused(ask_reports: Ask):
+    assert ask_reports("POST", "/reports", {"title": "Sales", "pages": "many"})[0] == 400
+    assert ask_reports("GET", "/reports/1000")[0] == 404
 
 
 def test_a_report_is_called_off_while_it_waits_and_while_it_is_written(
-    reports: Example, reports_server: Process, ask: Ask
+    reports: Example, ask_reports: Ask
 ):
-    for _ in range(2):
-        ask("POST", "/reports", {"title": "Everything", "pages": 100_000})
-    assert ask("DELETE", "/reports/1")[0] == 202
-    assert answers(ask, "/reports/1", job="cancelled", written=0)
+    waiting = ordered(ask_reports, "Everything", 100_000)
+    running = ordered(ask_reports, "Everything", 100_000)
+    assert ask_reports("DELETE", waiting)[0] == 202
+    assert answers(ask_reports, waiting, job="cancelled", written=0)
     with reports_worker(reports) as worker:
-        wait_until(lambda: not answers(ask, "/reports/2", written=0))
-        assert ask("DELETE", "/reports/2")[0] == 202
-        wait_until(lambda: answers(ask, "/reports/2", job="aborted", attempts=1))
+        wait_until(lambda: not answers(ask_reports, running, written=0))
+        assert ask_reports("DELETE", running)[0] == 202
+        wait_until(lambda: answers(ask_reports, running, job="aborted", attempts=1))
         assert worker.stop() == 0
-    assert answers(ask, "/reports/1", job="cancelled", written=0)
+    assert answers(ask_reports, waiting, job="cancelled", written=0)
 
 
-def test_a_report_goes_on_where_a_stopped_worker_left_it(
-    reports: Example, reports_server: Process, ask: Ask
-):
-    ask("POST", "/reports", {"title": "Long", "pages": 200})
+def test_a_report_goes_on_where_a_stopped_worker_left_it(reports: Example, ask_reports: Ask):
+    report = ordered(ask_reports, "Long", 200)
     with reports_worker(reports) as worker:
-        wait_until(lambda: not answers(ask, "/reports/1", written=0))
+        wait_until(lambda: not answers(ask_reports, report, written=0))
         worker.ask_to_stop()
         worker.wait_for("stopping: no more jobs")
         assert worker.stop() == 0  # a second signal means "now"
-    _, left = ask("GET", "/reports/1")
+    _, left = ask_reports("GET", report)
     assert (left["job"], left["attempts"]) == ("todo", 1)
     assert 0 < left["written"] < 200
     with reports_worker(reports) as worker:
-        wait_until(lambda: answers(ask, "/reports/1", job="succeeded", attempts=2, written=200))
+        wait_until(lambda: answers(ask_reports, report, job="succeeded", attempts=2, written=200))
         assert worker.stop() == 0

@@ -35,12 +35,12 @@ class Commands(SphinxDirective):
                 found += self.sections(command, context, name)
         return found
 
-    def sections(self, command: click.Command, context: click.Context, name: str) -> Any:
+    def sections(
+        self, command: click.Command, context: click.Context, name: str
+    ) -> list[nodes.Node]:
         title = f"{PROGRAM} {name}".strip()
-        return self.parse_text_to_nodes(
-            "\n".join([title, "-" * len(title), "", *described(command, context)]),
-            allow_section_headings=True,
-        )
+        text = "\n".join([title, "-" * len(title), "", *described(command, context)])
+        return [*self.parse_text_to_nodes(text, allow_section_headings=True)]
 
 
 def described(command: click.Command, context: click.Context) -> Iterator[str]:

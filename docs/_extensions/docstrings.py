@@ -84,6 +84,8 @@ def readable_signature(
     returns: str | None,
 ) -> tuple[str | None, str | None]:
     """Leave out what is not for the reader: internal arguments, sentinels, private types."""
+    if what == "class" and signature == "(*args, **kwargs)":  # a protocol
+        return "", None
     if what == "class" and (name.rpartition(".")[2] in GIVEN or issubclass(obj, enum.Enum)):
         return "", None
     if signature is not None:

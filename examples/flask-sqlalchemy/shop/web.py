@@ -27,15 +27,25 @@ def create_app() -> Flask:
 
 def place_order() -> Answer:
     """Take an order and defer its confirmation, in one transaction."""
-    form = request.get_json()
+    order = order_from(request.get_json())
     with Session.begin() as session:
-        order = Order(item=form["item"], quantity=int(form["quantity"]), email=form["email"])
         session.add(order)
         session.flush()  # now it has an id
         job_id = send_confirmation.configure(connection=session).defer(order_id=order.id)
         take_from_shelf(session, order)
     # Committed: the order is there and so is its job. No worker could see either before.
     return {"order": order.id, "job": job_id}, 202
+
+
+def order_from(form: dict[str, Any]) -> Order:
+    """Return the order that was asked for, or answer 400."""
+    try:
+        order = Order(item=form["item"], quantity=int(form["quantity"]), email=form["email"])
+    except (KeyError, TypeError, ValueError):
+        abort(400, "an order has an item, a quantity and an email")
+    if order.quantity < 1:
+        abort(400, "the quantity must be at least 1")
+    return order
 
 
 def take_from_shelf(session: Any, order: Order) -> None:

@@ -27,12 +27,12 @@ async def lifespan(web: Starlette) -> AsyncIterator[None]:
 
 async def order_report(request: Request) -> Response:
     """Insert a report and defer the job that writes it, in one transaction."""
-    wanted = await request.json()
+    title, pages = await wanted_report(request)
     pool = request.app.state.pool
     async with pool.acquire() as connection, connection.cursor() as cursor, cursor.begin():
         await cursor.execute(
             "insert into reports (title, pages) values (%s, %s) returning id",
-            [wanted["title"], wanted["pages"]],
+            [title, pages],
         )
         (report_id,) = await cursor.fetchone()
         job_id = await write_report.configure(connection=connection).defer_async(
@@ -41,6 +41,15 @@ async def order_report(request: Request) -> Response:
         await cursor.execute("update reports set job_id = %s where id = %s", [job_id, report_id])
     headers = {"Location": f"/reports/{report_id}"}
     return JSONResponse({"report": report_id, "job": job_id}, status_code=202, headers=headers)
+
+
+async def wanted_report(request: Request) -> tuple[str, int]:
+    """Return the title and the number of pages in the request's body, or answer 400."""
+    try:
+        wanted = await request.json()
+        return str(wanted["title"]), int(wanted["pages"])
+    except (KeyError, TypeError, ValueError) as exc:
+        raise HTTPException(400, "a report has a title and a number of pages") from exc
 
 
 async def show_report(request: Request) -> Response:
