@@ -4,7 +4,7 @@ The wait before attempt ``n + 1`` (``n`` failed attempts so far, counted from 1)
 
     wait + linear_wait * (n - 1) + exponential_wait ** n        seconds,
 
-capped at ``max_wait`` and at `LONGEST_WAIT`; ``jitter`` then spreads it evenly over
+capped at ``max_wait`` and at ``LONGEST_WAIT``; ``jitter`` then spreads it evenly over
 ``[w * (1 - jitter), w]``, because retries arrive in herds. Nothing overflows, whatever the number
 of attempts: each term is capped before it is computed.
 """

@@ -73,7 +73,9 @@ class JobContext:
         self._abort_reason = stronger(self._abort_reason, reason)
 
 
+#: What plain middleware calls to go on: the task, or the middleware within. It gives its result.
 CallNext: TypeAlias = Callable[[], Any]
+#: The same for ``async def`` middleware: to be awaited.
 AsyncCallNext: TypeAlias = Callable[[], Awaitable[Any]]
 #: For plain functions: runs in the job's thread.
 Middleware: TypeAlias = Callable[[CallNext, JobContext, RunningWorker], Any]
