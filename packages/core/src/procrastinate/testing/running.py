@@ -128,9 +128,14 @@ class TestWorker(Worker):
             gateway=app._gateway,
             registry=app._registry,
             options=_options(app, queues, options),
-            on_ended=lambda job, exception: self._raised.update({job.id: exception}),
+            on_ended=self._note,
             threads=threads,
         )
+
+    def _note(self, job: Job, exception: BaseException | None) -> None:
+        self._raised[job.id] = exception
+        if isinstance(exception, KeyboardInterrupt):
+            self.stop()
 
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -138,7 +143,9 @@ class TestWorker(Worker):
 
     def interrupt(self) -> None:
         """Ask for an end now, from another thread."""
-        if self._loop is not None:
+        if self._loop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
             for _ in range(2):
                 self._loop.call_soon_threadsafe(self.stop)
 
@@ -160,7 +167,8 @@ class TestWorker(Worker):
         for job in ended:
             exception = self._raised[job.id]
             failed = raise_errors and job.status in (Status.FAILED, Status.TODO)
-            if exception and (failed or isinstance(exception, KeyboardInterrupt)):
+            interrupted = isinstance(exception, KeyboardInterrupt)
+            if exception is not None and (failed or interrupted):
                 exception.add_note(f"raised by {job.call_string}, which is now {job.status}")
                 raise exception
         return ended
