@@ -46,11 +46,11 @@ def metadata(opened: zipfile.ZipFile) -> email.message.Message:
 
 
 def source_files(package: str) -> set[str]:
-    """Return the files of the package's module in this checkout, as a wheel names them."""
+    """Return the files of the package's modules in this checkout, as a wheel names them."""
     source = ROOT / "packages" / FOLDERS[package] / "src"
     return {
         path.relative_to(source).as_posix()
-        for path in (source / PACKAGES[package]).rglob("*")
+        for path in source.rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
 

@@ -358,6 +358,9 @@ class Sides:
 
 
 def _agreed(expected: Outcome, actual: Outcome) -> Outcome:
-    differences = list(differences_of(expected, actual))
-    assert differences == [], "what differs: (where, in PostgreSQL, in memory)"
+    differences = [
+        f"{where}\n    PostgreSQL: {one}\n    memory:     {other}"
+        for where, one, other in differences_of(expected, actual)
+    ]
+    assert not differences, "they differ in " + "\n".join(differences)
     return expected

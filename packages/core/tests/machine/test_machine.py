@@ -23,16 +23,17 @@ from hypothesis.stateful import run_state_machine_as_test
 from queue_machine import QueueMachine, Tally
 from queue_sides import Sides
 
-from procrastinate.model.job import TRANSITIONS, Status
+from procrastinate.model.job import TRANSITIONS
 from procrastinate.testing.store import STATEMENTS
 
 STEPS = int(os.environ.get("PROCRASTINATE_MACHINE_STEPS") or 2_000)
 SEED = int(os.environ.get("PROCRASTINATE_MACHINE_SEED") or random.randrange(2**32))
 SHRINK = bool(os.environ.get("PROCRASTINATE_MACHINE_SHRINK"))
-DOING = Status.DOING  # a running job is asked to abort, and runs on
+#: Statements that no rule of the machine makes use of. Each needs a reason.
+NOT_DRIVEN: set[str] = set()
 ROUND = settings(
     max_examples=10,
-    stateful_step_count=40,
+    stateful_step_count=30,
     database=None,  # what failed here before must not decide what is drawn from a seed
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -57,16 +58,22 @@ def test_postgresql_and_memory_agree_at_every_step(
     tally = Tally()
     QueueMachine.sides, QueueMachine.tally = sides, tally
     steps, began, rounds = tally.steps, time.monotonic(), 0
-    while steps.total() < STEPS:
+    while steps.total() < STEPS or (_unseen(tally) and steps.total() < 3 * STEPS):
         run_state_machine_as_test(seed(SEED + rounds)(QueueMachine), settings=ROUND)
         rounds += 1
     report(f"{steps.total()} steps agreed, in {time.monotonic() - began:.0f} s: {_counts(steps)}")
     report(f"changes of status: {_counts(tally.changes)}; errors: {_counts(tally.errors)}")
     assert steps.total() >= STEPS
-    assert tally.changes.keys() - {(DOING, DOING)} == {
-        (old, new) for old, following in TRANSITIONS.items() for new in following
-    }
-    assert tally.statements.keys() == STATEMENTS.keys() - _about_the_schema()
+    assert _unseen(tally) == set()
+
+
+def _unseen(tally: Tally) -> set[object]:
+    """Statements and changes of status that did not happen yet."""
+    schema_sql = resources.files("procrastinate.storage").joinpath("sql/schema.sql").read_text()
+    about_the_schema = re.findall(r"-- name: (\w+)", schema_sql)
+    legal = {(old, new) for old, following in TRANSITIONS.items() for new in following}
+    statements = STATEMENTS.keys() - NOT_DRIVEN - set(about_the_schema) - tally.statements.keys()
+    return {*statements, *(legal - tally.changes.keys())}
 
 
 def _counts(counter: Counter[Any]) -> str:
@@ -74,9 +81,3 @@ def _counts(counter: Counter[Any]) -> str:
         each if isinstance(each, str) else " to ".join(each): counter[each] for each in counter
     }
     return ", ".join(f"{count} {name}" for name, count in sorted(named.items()))
-
-
-def _about_the_schema() -> set[str]:
-    """Statements that a queue has no part in."""
-    schema_sql = resources.files("procrastinate.storage").joinpath("sql/schema.sql").read_text()
-    return set(re.findall(r"-- name: (\w+)", schema_sql))

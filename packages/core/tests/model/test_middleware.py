@@ -41,7 +41,7 @@ def test_middleware_is_given_as_one_function_or_as_a_sequence(given: Any, found:
     assert middlewares(given) == found
 
 
-@pytest.mark.parametrize("given", ["plain", 5, {plain}, [plain, None], [[plain]]], ids=repr)
+@pytest.mark.parametrize("given", ["plain", 5, {plain}, [plain, None], [[plain]]])
 def test_what_is_no_function_is_refused_with_its_value(given: Any) -> None:
     with pytest.raises(InvalidOption, match="middleware must be a function or a list of them, not"):
         middlewares(given)

@@ -12,7 +12,13 @@ import pytest
 import procrastinate
 from procrastinate.errors import ConfigurationError, InvalidOption, TaskNotFound
 from procrastinate.model.job import Status
-from procrastinate.testing import InMemoryConnector, in_memory, run_jobs, run_jobs_async
+from procrastinate.testing import (
+    InMemoryConnector,
+    in_memory,
+    run_jobs,
+    run_jobs_async,
+    running,
+)
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -255,10 +261,41 @@ def test_a_job_of_an_unknown_task_fails(shop: Shop) -> None:
         run_jobs(shop.app)
 
 
-def test_an_interruption_in_a_task_is_never_kept_back(shop: Shop) -> None:
+def test_an_interruption_in_a_task_ends_the_run_and_is_never_kept_back(shop: Shop) -> None:
     shop.failing(KeyboardInterrupt()).configure_task("fail").defer()
+    shop.count_down.defer(n=100)
     with pytest.raises(KeyboardInterrupt):
         run_jobs(shop.app, raise_errors=False)
+    assert len(shop.did) < 100
+
+
+def test_an_interruption_between_tasks_ends_the_run(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: object) -> None:
+        assert started.wait(10)
+        raise KeyboardInterrupt
+
+    started, forever = threading.Event(), asyncio.Event()
+
+    @shop.app.task(name="endless")
+    async def endless() -> None:
+        started.set()
+        await forever.wait()
+
+    monkeypatch.setattr(running.CallersThread, "serve", interrupted)
+    endless.defer()
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(shop.app)
+    assert shop.statuses() == ["todo"]  # handed back, as when a worker is told to stop
+
+
+def test_a_run_leaves_no_thread_behind(shop: Shop) -> None:
+    before = threading.active_count()
+    shop.say.defer(what=1)
+    shop.say_async.defer(what=1)
+    run_jobs(shop.app)
+    assert threading.active_count() == before
 
 
 # --- options -------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from procrastinate.testing.queue_statements import Function, Params, in_claim_or
 from procrastinate.testing.values import JobRow, job_columns
 from procrastinate.testing.view import View
 
+JOB_COLUMNS = 16  # that a claim returns for a job, all null where it got none
+
 
 def ready_queues(view: View, p: Params) -> Rows:
     ready = {job.queue_name for job in view.active_jobs(Status.TODO) if job.hold is None}
@@ -59,9 +61,6 @@ def _claim(view: View, p: Params, scan: Callable[[list[JobRow]], Iterator[list[J
     seen = (len(parked), undecided)
     rows = [(*seen, job.crashes, *job_columns(job)) for job in claimed]
     return rows or [(*seen, None, *[None] * JOB_COLUMNS)]
-
-
-JOB_COLUMNS = 16
 
 
 def _is_ready(job: JobRow) -> bool:

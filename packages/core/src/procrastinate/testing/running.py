@@ -128,9 +128,14 @@ class TestWorker(Worker):
             registry=app._registry,
             options=_options(app, queues, options),
             periodics=app._periodics_to_defer(),
-            on_ended=lambda job, exception: self._raised.update({job.id: exception}),
+            on_ended=self._note,
             threads=threads,
         )
+
+    def _note(self, job: Job, exception: BaseException | None) -> None:
+        self._raised[job.id] = exception
+        if isinstance(exception, KeyboardInterrupt):
+            self.stop()
 
     async def _fetch(self, room: int) -> int:
         if self._left is None:
@@ -150,7 +155,8 @@ class TestWorker(Worker):
         for job in ended:
             exception = self._raised[job.id]
             failed = raise_errors and job.status in (Status.FAILED, Status.TODO)
-            if exception and (failed or isinstance(exception, KeyboardInterrupt)):
+            interrupted = isinstance(exception, KeyboardInterrupt)
+            if exception is not None and (failed or interrupted):
                 exception.add_note(f"raised by {job.call_string}, which is now {job.status}")
                 raise exception
         return ended
