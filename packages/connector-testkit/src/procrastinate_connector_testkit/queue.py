@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
@@ -82,6 +84,13 @@ class Queue:
     async def claimed_ids(self, worker: int, *queues: str, limit: int = 100) -> list[int]:
         return [job.id for job in (await self.claim(worker, *queues, limit=limit)).jobs]
 
+    async def claim_jobs(self, worker: int, *queues: str) -> list[Job]:
+        """Claim what is ready; again while a claim has only parked jobs."""
+        while True:
+            found = await self.claim(worker, *queues)
+            if found.jobs or not found.parked:
+                return list(found.jobs)
+
     async def claim_one(self, worker: int, *queues: str) -> Job:
         """Claim one job, which must be there."""
         claimed = (await self.claim(worker, *queues, limit=1)).jobs
@@ -148,10 +157,19 @@ class Queue:
         await self.run(workers.unregister_worker(self.statements, worker))
 
     async def recover(
-        self, *, timeout_us: int = AT_ONCE_US, crash_limit: int = 3
+        self,
+        *,
+        timeout_us: int = AT_ONCE_US,
+        crash_limit: int = 3,
+        ids: Sequence[int] | None = None,
     ) -> list[workers.Recovered]:
-        flow = workers.recover_jobs(self.statements, timeout_us=timeout_us, crash_limit=crash_limit)
+        flow = workers.recover_jobs(
+            self.statements, timeout_us=timeout_us, crash_limit=crash_limit, ids=ids
+        )
         return await self.run(flow, transaction=True)
+
+    async def stalled_ids(self) -> list[int]:
+        return await self.run(workers.stalled_ids(self.statements, timeout_us=AT_ONCE_US))
 
     async def prune(self, *, timeout_us: int = AT_ONCE_US) -> None:
         await self.run(workers.prune_workers(self.statements, timeout_us=timeout_us))
@@ -204,6 +222,30 @@ class Queue:
 
     async def retry_by_hand(self, *ids: int, **changes: Any) -> set[int]:
         flow = jobs.retry_by_hand(self.statements, ids, jobs.ByHand(**changes))
+        return await self.run(flow, transaction=True)
+
+    async def cancel_batch(
+        self, *, after_id: int = 0, limit: int = 100, abort: bool = False, **filters: Any
+    ) -> bulk.Batch:
+        """Cancel the next of those that match."""
+        statuses = [Status.TODO, Status.DOING] if abort else [Status.TODO]
+        which = jobs.JobFilter(**{"statuses": statuses, **filters})
+        change = functools.partial(jobs.cancel_jobs, self.statements, abort=abort, delete=False)
+        return await self._batch(which, change, after_id, limit)
+
+    async def retry_batch(
+        self, *, after_id: int = 0, limit: int = 100, priority: int | None = None, **filters: Any
+    ) -> bulk.Batch:
+        """Retry the next of those that match."""
+        which = jobs.JobFilter(**{"statuses": jobs.ENDED_BADLY, **filters})
+        by_hand = jobs.ByHand(priority=priority)
+        change = functools.partial(jobs.retry_unless_twin_waits, self.statements, change=by_hand)
+        return await self._batch(which, change, after_id, limit)
+
+    async def _batch(
+        self, which: jobs.JobFilter, change: bulk.Change, after_id: int, limit: int
+    ) -> bulk.Batch:
+        flow = bulk.change_batch(self.statements, which, change, after_id=after_id, limit=limit)
         return await self.run(flow, transaction=True)
 
     async def delete_old(self, *statuses: Status, age_us: int = 0, queue: str | None = None) -> int:

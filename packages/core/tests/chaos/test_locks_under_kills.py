@@ -29,10 +29,11 @@ import procrastinate
 
 APP = Path(__file__).with_name("chaos_app.py")
 WORKERS, JOBS, LOCKS = 10, 2_000, 50
-KILLING_LASTS = 12.0  # seconds
+KILLING_LASTS = 8.0  # seconds
 ALL_MAY_TAKE = 150.0  # seconds, on a machine that is busy with other things
-#: How long before a run began its claim may have been, which decided about the order.
-SURELY_SEEN = timedelta(seconds=2)
+#: How long it may take, on a machine that is busy with other things, until a job that failed or
+#: came due is in line again, and from a claim, which decides about the order, to the run.
+SURELY_SEEN = timedelta(seconds=5)
 OPTIONS = {
     "concurrency": 3,  # each has a connection for its records too, and a server allows 100
     "update_heartbeat_interval": 0.3,
@@ -73,7 +74,8 @@ class Job:
         if self.crashes or not any(run.began > moment for run in self.runs):
             return False
         earlier = [run.ended for run in self.runs if run.began <= moment]
-        return max([self.due, *earlier]) < moment - SURELY_SEEN
+        in_line_since_the_start = self.priority < 2 and not earlier
+        return in_line_since_the_start or max([self.due, *earlier]) < moment - SURELY_SEEN
 
 
 class Fleet:
@@ -214,7 +216,7 @@ def wrong_order(jobs: Iterable[Job]) -> Iterator[str]:
             for run in job.runs:
                 overtaken = [other for other in before if other.surely_waited_at(run.began)]
                 if overtaken:
-                    yield f"{job} before {overtaken}"
+                    yield f"{run.began}: {job} before {overtaken}"
 
 
 def problems(query: Query) -> list[tuple[Any, ...]]:

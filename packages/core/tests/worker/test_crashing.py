@@ -86,6 +86,30 @@ def test_a_job_that_keeps_killing_its_worker_fails_with_the_reason(
     assert f"died {housekeeping.CRASH_LIMIT} times" in job.errors[-1]["message"]
 
 
+async def test_an_open_transaction_with_a_twin_holds_up_the_recovery_of_no_other_job(
+    app: procrastinate.App, dsn: str, query: Callable[..., Any], working: Any, until: Any
+) -> None:
+    @app.task(name="noop")
+    async def noop() -> None: ...
+
+    ids = await noop.batch_defer_async({}, {}, {})
+    query("update procrastinate_jobs set queueing_lock = 'q' where id = %s", ids[1])
+    query("update procrastinate_jobs set status = 'doing', attempts = 1, worker_id = 10^6")
+    holder = psycopg2.connect(dsn)
+    twin = noop.configure(queueing_lock="q", connection=holder).defer()
+
+    def statuses() -> list[str]:
+        return [row[0] for row in query("select status::text from procrastinate_jobs order by id")]
+
+    async with working(app, **QUICK):
+        await until(lambda: statuses() == ["succeeded", "doing", "succeeded"], 30)
+        holder.commit()
+        holder.close()
+        await until(lambda: statuses()[1] in ("cancelled", "succeeded"), 30)
+        await until(lambda: statuses()[3] == "succeeded", 30)
+    assert twin > ids[2]
+
+
 def test_a_killed_workers_lock_is_passed_on(sync_app: procrastinate.App, dsn: str) -> None:
     first = sync_app.configure_task("nap", lock="L").defer(seconds=1000)
     worker = start(dsn)

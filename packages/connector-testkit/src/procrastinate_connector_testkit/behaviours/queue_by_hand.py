@@ -179,6 +179,53 @@ class ByHand:
         assert await queue.statuses() == {job_id: "failed", other: "failed", twin: "todo"}
 
     @behaviour(QUEUE)
+    async def test_retries_by_hand_forgive_the_attempts_made(self, queue: Queue) -> None:
+        """They go on being counted, and the retry strategy is told from where."""
+        job_id = await ended(queue, Status.FAILED)
+        await queue.retry_by_hand(job_id)
+        job = await queue.claim_one(await queue.worker())
+        assert (job.attempts, job.attempts_forgiven) == (2, 1)
+        waiting = await queue.defer()
+        await queue.retry_by_hand(waiting)
+        assert (await queue.job(waiting)).attempts_forgiven == 0
+
+    @behaviour(QUEUE)
+    async def test_jobs_are_cancelled_by_filter_in_batches(self, queue: Queue) -> None:
+        ids = [await queue.defer(queue="x") for _ in range(3)]
+        other = await queue.defer(queue="y")
+        running = await queue.claim_one(await queue.worker(), "x")
+        assert running.id == ids[0]
+        first = await queue.cancel_batch(queue="x", limit=1)
+        assert (first.changed, first.busy, first.last_id) == ({ids[1]}, [], ids[1])
+        second = await queue.cancel_batch(queue="x", after_id=ids[1])
+        assert (second.changed, second.last_id) == ({ids[2]}, None)
+        assert (await queue.cancel_batch(ids=[ids[0], other], abort=True)).changed == {
+            ids[0],
+            other,
+        }
+        assert await queue.abort_requests(running.worker or 0) == {ids[0]}
+
+    @behaviour(QUEUE)
+    async def test_jobs_are_retried_by_filter_unless_their_twin_waits(self, queue: Queue) -> None:
+        """Of several with one queueing lock, the first by (priority, id)."""
+        ids = [
+            await ended(queue, Status.FAILED, queueing_lock="q", priority=priority)
+            for priority in (0, 5, 5)
+        ]
+        beside = await ended(queue, Status.ABORTED, queueing_lock="r")
+        twin = await queue.defer(queueing_lock="r")
+        assert (await queue.retry_batch(statuses=[Status.FAILED], priority=9)).changed == {ids[1]}
+        assert (await queue.retry_batch()).changed == set()
+        assert await queue.statuses() == {
+            ids[0]: "failed",
+            ids[1]: "todo",
+            ids[2]: "failed",
+            beside: "aborted",
+            twin: "todo",
+        }
+        assert (await queue.job(ids[1])).priority == 9
+
+    @behaviour(QUEUE)
     async def test_old_jobs_can_be_deleted(self, queue: Queue) -> None:
         """Those that ended so long ago, with these statuses, in this queue."""
         done = await ended(queue, Status.SUCCEEDED)

@@ -92,6 +92,30 @@ class Recovery:
         assert await queue.statuses() == {ids[0]: "todo", ids[1]: "cancelled"}
 
     @behaviour(QUEUE)
+    async def test_jobs_that_were_to_be_aborted_do_not_run_again(self, queue: Queue) -> None:
+        """Whoever asked for their end gets it, and a twin of theirs may wait."""
+        worker = await queue.worker()
+        aborted, recovered = await queue.defer(queueing_lock="a"), await queue.defer()
+        await queue.claim(worker)
+        await queue.cancel(aborted, abort=True)
+        twin = await queue.defer(queueing_lock="a")
+        assert {each.status for each in await queue.recover()} == {Status.ABORTED, Status.TODO}
+        assert await queue.statuses() == {aborted: "aborted", recovered: "todo", twin: "todo"}
+        job = await queue.job(aborted)
+        assert (job.worker, job.finished_at is not None) == (worker, True)
+        (reason,) = job.errors
+        assert (reason["attempt"], reason["type"]) == (1, "procrastinate.WorkerLost")
+        assert "abortion" in reason["message"]
+
+    @behaviour(QUEUE)
+    async def test_jobs_can_be_recovered_by_id(self, queue: Queue) -> None:
+        ids = [await queue.defer(), await queue.defer()]
+        await queue.claim(await queue.worker())
+        assert await queue.stalled_ids() == ids
+        assert [each.job_id for each in await queue.recover(ids=ids[1:])] == ids[1:]
+        assert await queue.stalled_ids() == ids[:1]
+
+    @behaviour(QUEUE)
     async def test_stalled_jobs_can_be_filtered(self, queue: Queue) -> None:
         ids = await queue.defer_all(NewJob("a", queue="x"), NewJob("b", queue="y"))
         worker = await queue.worker()
