@@ -84,6 +84,13 @@ class Queue:
     async def claimed_ids(self, worker: int, *queues: str, limit: int = 100) -> list[int]:
         return [job.id for job in (await self.claim(worker, *queues, limit=limit)).jobs]
 
+    async def claim_jobs(self, worker: int, *queues: str) -> list[Job]:
+        """Claim what is ready; again while a claim has only parked jobs."""
+        while True:
+            found = await self.claim(worker, *queues)
+            if found.jobs or not found.parked:
+                return list(found.jobs)
+
     async def claim_one(self, worker: int, *queues: str) -> Job:
         """Claim one job, which must be there."""
         claimed = (await self.claim(worker, *queues, limit=1)).jobs

@@ -423,6 +423,7 @@ def test_arguments_that_json_loads_refuses_are_an_error_of_ours(dsn: str) -> Non
         job_id = app.configure_task("t").defer(a=1)
         with pytest.raises(InvalidArguments, match="json_loads: division by zero"):
             app.job_manager.get_job(job_id)
+        assert app.job_manager.get_job_status(job_id) == "todo"
 
 
 def test_a_list_shows_arguments_that_json_loads_refuses_as_plain_json(dsn: str) -> None:

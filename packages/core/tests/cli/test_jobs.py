@@ -174,6 +174,16 @@ def test_options_come_from_the_environment_too(five: Program) -> None:
     assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [1, 2, 4]
 
 
+def test_what_is_typed_outdoes_the_environment(five: Program) -> None:
+    env = {"PROCRASTINATE_JOBS_QUEUE": "mail", "PROCRASTINATE_JOBS_LIMIT": "1"}
+    assert ids(five("jobs", "--all", env=env).stdout) == [1, 2, 4]
+    assert ids(five("jobs", "--limit", "2", env=env | {"PROCRASTINATE_JOBS_ALL": "1"}).stdout) == [
+        1,
+        2,
+    ]
+    assert five("jobs", "3", env=env).stdout.startswith("job            3, failed\n")
+
+
 def test_that_nothing_matches_is_said_and_no_error(five: Program) -> None:
     done = five("jobs", "--queue", "nope")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "no jobs match\n")

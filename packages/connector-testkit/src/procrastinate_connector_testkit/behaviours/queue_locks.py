@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from procrastinate.model.job import NewJob
+from procrastinate.model.job import NewJob, Status
+from procrastinate.model.outcome import Ending
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue
 
@@ -97,6 +98,50 @@ class Locks:
         await queue.defer_all(locked("l", schedule_in_us=HOUR_US, priority=9))
         (due,) = await queue.defer_all(locked("l"))
         assert await queue.claimed_ids(await queue.worker()) == [due]
+
+    @behaviour(QUEUE)
+    async def test_locks_keep_the_place_of_a_job_that_comes_back(self, queue: Queue) -> None:
+        """Retried, handed back, recovered or retried by hand: before those that it preceded."""
+        ids = await queue.defer_all(*(locked("l") for _ in range(3)))
+        worker = await queue.worker()
+        job = await queue.claim_one(worker)
+        await queue.claim(worker)  # parks the others
+        await queue.retry(worker, job)
+        job = await queue.claim_one(worker)
+        await queue.hand_back(worker, job, begun=True)
+        job = await queue.claim_one(worker)
+        await queue.recover()
+        job = await queue.claim_one(worker)
+        await queue.finish(worker, job, ending=Ending(Status.FAILED))
+        await queue.retry_by_hand(job.id)
+        order = [job.id]
+        while found := await queue.claim_jobs(worker):
+            order += [each.id for each in found]
+            await queue.finish(worker, *found)
+        assert order == [ids[0], *ids]
+
+    @behaviour(QUEUE)
+    async def test_locks_let_the_next_job_run_while_a_retry_waits_for_its_time(
+        self, queue: Queue
+    ) -> None:
+        ids = await queue.defer_all(*(locked("l") for _ in range(2)))
+        worker = await queue.worker()
+        job = await queue.claim_one(worker)
+        await queue.retry(worker, job, retry_in={"hours": 1})
+        assert await queue.claimed_ids(worker) == ids[1:]
+
+    @behaviour(QUEUE)
+    async def test_locks_let_a_late_job_of_high_priority_go_next(self, queue: Queue) -> None:
+        """It interrupts nobody, and goes before those that have waited for long."""
+        ids = await queue.defer_all(*(locked("l") for _ in range(3)))
+        worker = await queue.worker()
+        running = await queue.claim_one(worker)
+        await queue.claim(worker)  # parks the others
+        (urgent,) = await queue.defer_all(locked("l", priority=9))
+        assert await queue.claimed_ids(worker) == []
+        await queue.finish(worker, running)
+        job = await queue.claim_one(worker)
+        assert (running.id, job.id) == (ids[0], urgent)
 
     @behaviour(QUEUE)
     async def test_locks_are_passed_on_by_every_end(self, queue: Queue) -> None:

@@ -15,7 +15,7 @@ from procrastinate.model.job import Status
 from procrastinate.storage import bulk
 
 Age = timedelta | Mapping[str, Any]
-Policy = Mapping[Status, Age] | Mapping[str, Age]
+Policy = Mapping[str, Age]
 
 
 class DeletingJobs:

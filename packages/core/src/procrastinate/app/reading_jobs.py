@@ -41,11 +41,13 @@ class ReadingJobs:
 
     def get_job_status(self, id: int, *, connection: Any = None) -> Status:
         """Return one job's status. Raises `JobNotFound`."""
-        return self.get_job(id, connection=connection).status
+        flow = self._get_without_arguments(id)
+        return _found(id, self._gateway.run(flow, connection=connection)).status
 
     async def get_job_status_async(self, id: int, *, connection: Any = None) -> Status:
         """Return one job's status. Raises `JobNotFound`."""
-        return (await self.get_job_async(id, connection=connection)).status
+        flow = self._get_without_arguments(id)
+        return _found(id, await self._gateway.run_async(flow, connection=connection)).status
 
     def list_jobs(
         self,
@@ -184,6 +186,9 @@ class ReadingJobs:
 
     def _get(self, job_id: int) -> Flow[Job | None]:
         return flows.get_job(self._gateway.sql, checked_id(job_id), self._loads)
+
+    def _get_without_arguments(self, job_id: int) -> Flow[Job | None]:
+        return flows.get_job(self._gateway.sql, checked_id(job_id), lambda text: {})
 
     def _list(
         self,

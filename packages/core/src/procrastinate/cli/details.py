@@ -19,7 +19,8 @@ from procrastinate.model.job import Job
 def show(app: App, ids: Sequence[int], *, as_json: bool) -> ExitCode:
     """Print each of these jobs; the exit code says whether all of them are there."""
     found = {job.id: job for job in app.job_manager.list_jobs(id=ids, limit=len(ids))}
-    known = [job_id for job_id in dict.fromkeys(ids) if job_id in found]
+    ids = list(dict.fromkeys(ids))
+    known = [job_id for job_id in ids if job_id in found]
     if as_json:
         texts = [records.job_line(found[each], app.connector) for each in known]
         sys.stdout.write(records.lines(texts))

@@ -36,7 +36,7 @@ _OPTIONS: list[click.Parameter] = [
         ["--limit"],
         type=click.IntRange(min=1),
         metavar="N",
-        help=f"Show so many jobs. Default: {SHOWN}, and with --json all.",
+        help=f"Show so many jobs. Default: {SHOWN}, or all as JSON.",
     ),
     click.Option(["--all"], is_flag=True, help="Show all that match, however many."),
     click.Option(
@@ -67,17 +67,35 @@ def jobs(ctx: click.Context, /, ids: tuple[int, ...], **given: Any) -> int:
       procrastinate jobs 12
       procrastinate jobs --queue mail --json > jobs.jsonl
     """
-    if given["all"] and given["limit"]:
-        raise click.UsageError("--all and --limit exclude each other; give one of them", ctx)
-    which = filters.chosen(given)
-    if ids and (which or given["all"] or given["limit"] or given["after_id"] is not None):
+    if ids and _typed(ctx) - {"ids", "json"}:
         raise click.UsageError("an ID shows this job whole; filters are for lists: --id ID", ctx)
+    limit = _limit(ctx, given)
     with settings_of(ctx).open_app() as app:
         if ids:
             return details.show(app, ids, as_json=given["json"])
-        limit = None if given["all"] else given["limit"] or (None if given["json"] else SHOWN)
-        _print_list(app, _matching(app, which, limit, given), limit, given)
+        _print_list(app, _matching(app, filters.chosen(given), limit, given), limit, given)
     return ExitCode.OK
+
+
+def _limit(ctx: click.Context, given: dict[str, Any]) -> int | None:
+    """Return how many jobs to show; None: all. What was typed outdoes the environment."""
+    if given["all"] and given["limit"]:
+        typed = _typed(ctx) & {"all", "limit"}
+        if len(typed) != 1:
+            raise click.UsageError("--all and --limit exclude each other; give one of them", ctx)
+        return None if "all" in typed else given["limit"]
+    if given["all"]:
+        return None
+    return given["limit"] or (None if given["json"] else SHOWN)
+
+
+def _typed(ctx: click.Context) -> set[str]:
+    """Return the names of the parameters that stand on the command line."""
+    return {
+        name
+        for name in ctx.params
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    }
 
 
 def _matching(

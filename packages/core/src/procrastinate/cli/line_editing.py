@@ -59,8 +59,8 @@ def enabled(commands: click.Group, settings: Settings) -> Iterator[None]:
 
 def history_file() -> Path:
     """Return where lines are kept, by the XDG rules: ~/.local/state/procrastinate/history."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / PROGRAM / "history"
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(state, PROGRAM, "history")
 
 
 def _write_history(history: Path) -> None:

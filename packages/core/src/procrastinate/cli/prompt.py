@@ -12,6 +12,7 @@ Rules
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Iterable
 from importlib import metadata
 
@@ -78,6 +79,8 @@ class Prompt:
         except BrokenPipeError:
             raise
         except (Exception, KeyboardInterrupt) as exc:
+            if isinstance(exc, KeyboardInterrupt) and sys.stderr.isatty():
+                click.echo(err=True)  # the line on which the terminal shows ^C
             return failures.report(exc, verbose=self._settings.verbose > 0)
 
     def _invoke(self, words: list[str]) -> int:
