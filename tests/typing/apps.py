@@ -51,7 +51,8 @@ def jobs_have_types() -> None:
     assert_type(app.job_manager.cancel_job_by_id(1, abort=True), bool)
     assert_type(app.job_manager.cancel_jobs(queue="mail", status=[Status.TODO]), list[int])
     assert_type(app.job_manager.retry_jobs(id=[1, 2], to_queue="mail"), list[int])
-    app.job_manager.cancel_jobs(colour="red")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    manager = app.job_manager
+    manager.cancel_jobs(colour="red")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 
 
 async def jobs_have_types_asynchronously() -> None:
