@@ -49,6 +49,10 @@ def jobs_have_types() -> None:
     assert_type(job.status, Status)
     assert_type(app.job_manager.get_job_status(1), Status)
     assert_type(app.job_manager.cancel_job_by_id(1, abort=True), bool)
+    assert_type(app.job_manager.cancel_jobs(queue="mail", status=[Status.TODO]), list[int])
+    assert_type(app.job_manager.retry_jobs(id=[1, 2], to_queue="mail"), list[int])
+    manager = app.job_manager
+    manager.cancel_jobs(colour="red")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 
 
 async def jobs_have_types_asynchronously() -> None:

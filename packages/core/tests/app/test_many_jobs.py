@@ -176,6 +176,37 @@ def test_jobs_that_somebody_has_in_hand_are_waited_for_at_the_end(
     assert changed == ids
 
 
+def test_a_twin_that_is_committed_meanwhile_is_seen(
+    sync_app: procrastinate.App, dsn: str, query: Query
+) -> None:
+    """The batch waits to know, and is done again without that job."""
+    task = sync_app.configure_task("send", queueing_lock="q")
+    failed = [task.defer()]
+    set_status(query, "failed", failed)
+    failed += sync_app.configure_task("send").batch_defer({}, {})
+    set_status(query, "failed", failed[1:])
+    holder = psycopg2.connect(dsn)
+    sync_app.configure_task("send", queueing_lock="q", connection=holder).defer()
+    changed: list[int] = []
+    thread = threading.Thread(
+        target=lambda: changed.extend(sync_app.job_manager.retry_jobs(status="failed")),
+        daemon=True,
+    )
+    thread.start()
+    waiting = (
+        "select pid from pg_stat_activity"
+        " where datname = current_database() and wait_event_type = 'Lock'"
+    )
+    deadline = time.monotonic() + 10
+    while not query(waiting):
+        assert time.monotonic() < deadline, "nobody waits"
+    holder.commit()
+    thread.join(10)
+    holder.close()
+    assert changed == failed[1:]
+    assert statuses(query)[failed[0]] == "failed"
+
+
 def test_changes_by_filter_can_be_part_of_the_caller_s_transaction(
     sync_app: procrastinate.App, dsn: str, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
