@@ -12,6 +12,8 @@ import pytest
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.storage.schema import latest_version, migrations
 
+MIGRATIONS = [f"{each.version:04}_{each.name}" for each in migrations()]
+
 
 @pytest.fixture
 def empty(bare_program: Program, procrastinate_dsn: str) -> Program:
@@ -22,10 +24,14 @@ def empty(bare_program: Program, procrastinate_dsn: str) -> Program:
 
 def test_apply_creates_the_tables_and_does_nothing_the_second_time(empty: Program) -> None:
     first, second = empty("schema", "--apply"), empty("schema", "--apply")
-    applied = "".join(f"applied {each.version:04}_{each.name}\n" for each in migrations())
-    assert (first.returncode, first.stdout) == (0, applied)
-    there = f"nothing to do: the schema is at version {latest_version()}\n"
-    assert (second.returncode, second.stdout) == (0, there)
+    assert (first.returncode, first.stdout) == (
+        0,
+        "".join(f"applied {each}\n" for each in MIGRATIONS),
+    )
+    assert (second.returncode, second.stdout) == (
+        0,
+        f"nothing to do: the schema is at version {latest_version()}\n",
+    )
 
 
 def test_check_and_migrate_tell_an_empty_database_by_their_exit_code(empty: Program) -> None:

@@ -17,8 +17,8 @@ from procrastinate.storage import schema
 from procrastinate.storage.schema import SchemaState, problem_with
 from procrastinate.storage.statements import load
 
-#: The names of all migrations.
-ALL = [f"{each.version:04}_{each.name}" for each in schema.migrations()]
+VERSIONS = tuple(each.version for each in schema.migrations())
+MIGRATIONS = [f"{each.version:04}_{each.name}" for each in schema.migrations()]
 
 CATALOG = """
     select 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod),
@@ -65,10 +65,10 @@ def test_migrations_and_the_schema_file_give_the_same_catalog(
 
 def test_applying_twice_changes_nothing(procrastinate_dsn: str) -> None:
     with open_app(procrastinate_dsn) as app:
-        assert app.schema_manager.apply_schema() == ALL
+        assert app.schema_manager.apply_schema() == MIGRATIONS
         assert app.schema_manager.apply_schema() == []
         assert app.schema_manager.migrate() == []
-        assert app.schema_manager.check().versions == tuple(range(1, schema.latest_version() + 1))
+        assert app.schema_manager.check().versions == VERSIONS
 
 
 def test_migrating_nothing_says_what_to_do(procrastinate_dsn: str) -> None:
@@ -101,8 +101,8 @@ def test_twenty_processes_apply_at_once(procrastinate_dsn: str, query: Callable[
     said = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
 
     assert [process.returncode for process in processes] == [0] * 20
-    assert said == [repr(ALL), *["[]"] * 19]
-    assert query("select count(*) from procrastinate_migrations") == [(len(ALL),)]
+    assert said == [str(MIGRATIONS), *["[]"] * 19]
+    assert query("select count(*) from procrastinate_migrations") == [(len(VERSIONS),)]
 
 
 @pytest.mark.parametrize("name", ["jobs", "With Space", "ünï-code"])
@@ -179,12 +179,11 @@ def test_a_database_ahead_of_the_code_is_refused_unless_it_is_compatible(
 
 def test_what_is_wrong_with_a_schema() -> None:
     latest = schema.latest_version()
-    versions = tuple(range(1, latest + 1))
 
-    assert problem_with(SchemaState(True, versions, 1)) is None
+    assert problem_with(SchemaState(True, VERSIONS, 1)) is None
     assert isinstance(problem_with(SchemaState(False)), errors.SchemaNotApplied)
     assert isinstance(problem_with(SchemaState(True, (), 0)), errors.SchemaOutdated)
-    assert isinstance(problem_with(SchemaState(True, versions, latest + 1)), errors.SchemaTooNew)
+    assert isinstance(problem_with(SchemaState(True, VERSIONS, latest + 1)), errors.SchemaTooNew)
 
 
 def test_a_role_without_rights_is_told_so(dsn: str, query: Callable[..., Any]) -> None:
@@ -207,7 +206,7 @@ def test_the_owner_of_an_empty_schema_needs_no_right_on_the_database(
     query("create schema theirs authorization procrastinate_owner")
     try:
         with open_app(procrastinate_dsn, user="procrastinate_owner", schema="theirs") as app:
-            assert app.schema_manager.apply_schema() == ALL
+            assert app.schema_manager.apply_schema() == MIGRATIONS
     finally:
         query("drop schema theirs cascade")
         query("drop role procrastinate_owner")
