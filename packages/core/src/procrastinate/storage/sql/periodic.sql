@@ -110,6 +110,7 @@ claimed as materialized (
         order by due.tick, due.place
     ) as fresh
 ),
+-- In the order of the queueing locks, as other batches: so that none waits for another in a circle.
 inserted as (
     insert into {schema}.procrastinate_jobs as job
         (id, partition, queue_name, task_name, priority, lock, queueing_lock, args)
@@ -118,7 +119,7 @@ inserted as (
         claimed.queueing_lock, claimed.args
     from claimed
     where claimed.args is not null
-    order by claimed.id
+    order by claimed.queueing_lock, claimed.id
     on conflict (queueing_lock, partition)
         where queueing_lock is not null and status = 'todo' do nothing
     returning job.id, job.queue_name
