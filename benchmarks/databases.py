@@ -72,6 +72,8 @@ class Database:
     def __init__(self, dsn: str, cursor: Any) -> None:
         self.dsn = dsn
         self.cursor = cursor
+        #: How many statements, and so commits, went through the methods below.
+        self.sent = 0
 
     def fill(
         self,
@@ -87,31 +89,41 @@ class Database:
         ``columns`` and ``values`` are more of SQL's, each beginning with a comma; ``n`` counts
         there.
         """
-        self.cursor.execute(
+        row = self.row(
             f"with inserted as ("
             f"  insert into procrastinate_jobs (task_name, queue_name, args{columns})"
             f"  select %s, %s, jsonb_build_object('n', n){values} from generate_series(1, %s) as n"
             f"  returning id"
             f") select min(id), max(id) from inserted",
-            [task, queue, count],
+            task,
+            queue,
+            count,
         )
-        first, last = self.cursor.fetchone()
-        return range(first, last + 1)
+        return range(row[0], row[1] + 1)
 
     def analyze(self) -> None:
-        self.cursor.execute("analyze procrastinate_jobs")
+        self.run("analyze procrastinate_jobs")
 
     def wake(self, queue: str = "default") -> None:
         """Tell the workers of a queue that there are jobs."""
-        self.cursor.execute("select pg_notify('procrastinate_jobs', %s)", [queue])
+        self.run("select pg_notify('procrastinate_jobs', %s)", queue)
 
     def ask(self, statement: str, *params: object) -> Any:
         """Return the one value that a statement gives."""
-        return _one(self.cursor, statement, *params)
+        return self.row(statement, *params)[0]
+
+    def row(self, statement: str, *params: object) -> tuple[Any, ...]:
+        """Return the one row that a statement gives."""
+        (row,) = self.rows(statement, *params)
+        return row
 
     def rows(self, statement: str, *params: object) -> list[tuple[Any, ...]]:
-        self.cursor.execute(statement, params)
+        self.run(statement, *params)
         return list(self.cursor.fetchall())
+
+    def run(self, statement: str, *params: object) -> None:
+        self.sent += 1
+        self.cursor.execute(statement, params or None)
 
 
 @contextmanager

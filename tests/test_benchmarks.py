@@ -274,6 +274,7 @@ def test_a_chart_is_drawn_as_png_and_svg(found: dict[str, Any], tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # W7 starts eight workers
 @pytest.mark.parametrize("key", WORKLOADS)
 def test_a_workload_takes_all_its_measures(run: Any, key: str) -> None:
     code, found = run("--only", key, "--no-chart")

@@ -68,6 +68,6 @@ def _fill(bench: Bench, database: Database, name: str, count: int) -> range:
     database.fill(size, queue=queue, columns=columns, values=values)
     ids = in_front or database.fill(count)
     # As autovacuum would have done: else its work, and the writing of hint bits, are timed too.
-    database.cursor.execute("vacuum (analyze) procrastinate_jobs")
-    database.cursor.execute("checkpoint")
+    database.run("vacuum (analyze) procrastinate_jobs")
+    database.run("checkpoint")
     return ids

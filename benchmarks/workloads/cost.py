@@ -47,17 +47,17 @@ class Cost(Workload):
             ) as worker:
                 ids = database.fill(count)
                 database.analyze()
-                before = _commits(database)
+                before = _commits(database) - database.sent
                 drained(database, worker, ids)
                 last = worker.stop()
-            # The server adds up a session's commits when it ends; those of this one are not there
-            # while it is busy, and looks for the end of the drain are few.
-            return len(last["statements"]), _commits(database) - before, last["cpu_seconds"] * 1e6
+            # The server adds up a session's commits when it ends; those of ours are not counted.
+            commits = _commits(database) - database.sent - before
+            return len(last["statements"]), commits, last["cpu_seconds"] * 1e6
 
     def _wal(self, bench: Bench, count: int) -> int:
         bench.say(f"counting the WAL of {count:,} jobs")
         with bench.server.database() as database:
-            database.cursor.execute("checkpoint")
+            database.run("checkpoint")
             before = _wal_position(database)
             with (
                 idle_worker(database, report_at=count, concurrency=CONCURRENCY) as worker,
@@ -79,7 +79,7 @@ def _commits(database: Database) -> int:
     flush = (
         "pg_stat_force_next_flush" if _version(database) >= 150_000 else "pg_stat_clear_snapshot"
     )
-    database.cursor.execute(f"select {flush}()")
+    database.run(f"select {flush}()")
     commits: int = database.ask(
         "select xact_commit from pg_stat_database where datname = current_database()"
     )

@@ -76,13 +76,13 @@ class Schedule(Workload):
         with bench.server.database() as database, idle_worker(database) as worker:
             now = time.time()
             due = [now + LEAD + random.uniform(0, seconds) for _ in range(count)]
-            database.cursor.execute(
+            database.run(
                 "insert into procrastinate_jobs (task_name, queue_name, args, scheduled_at, hold)"
                 " select 'tell', 'default', jsonb_build_object('n', place - 1), to_timestamp(at),"
                 " 'schedule' from unnest(%s::float8[]) with ordinality as due(at, place)",
-                [due],
+                due,
             )
-            database.cursor.execute("select pg_notify('procrastinate_schedule', 'default')")
+            database.run("select pg_notify('procrastinate_schedule', 'default')")
             for _ in range(count):
                 message = worker.hear("began")
                 late.append((message["clock"] - due[message["n"]]) * 1e3)

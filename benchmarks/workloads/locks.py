@@ -79,10 +79,10 @@ class Locks(Workload):
         with bench.server.database() as database, idle_worker(
             database, concurrency=CONCURRENCY, traced=True, fetch_job_polling_interval=POLLING
         ) as worker:  # fmt: skip
-            database.cursor.execute(
+            database.run(
                 "insert into procrastinate_jobs (task_name, queue_name, args, lock)"
                 " values ('hold', 'default', jsonb_build_object('n', %s), 'hot')",
-                [held],
+                held,
             )
             database.fill(count, columns=", lock", values=", 'hot'")
             database.analyze()

@@ -30,7 +30,7 @@ class Processes(Workload):
         Measure("2 processes", "jobs/s", at_least(1.3), against=_ONE),
         Measure("4 processes", "jobs/s", None, against=_ONE),
         Measure("jobs run twice", "jobs", at_most(0), Kind.AMOUNT),
-        Measure("looks that saw a blocked worker", "%", at_most(1), Kind.AMOUNT),
+        Measure("blocked, share of looks", "%", at_most(1), Kind.AMOUNT),
     )
 
     def run(self, bench: Bench) -> Round:
@@ -42,7 +42,7 @@ class Processes(Workload):
             "2 processes": Sample(two.rate, one.rate),
             "4 processes": Sample(four.rate, one.rate),
             "jobs run twice": Sample(two.twice + four.twice),
-            "looks that saw a blocked worker": Sample(max(two.blocked, four.blocked)),
+            "blocked, share of looks": Sample(max(two.blocked, four.blocked)),
         }
 
 
