@@ -62,7 +62,7 @@ def told(due: list[DueTick]) -> Flow[list[Any]]:
     ]
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, random.randrange(2**32)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_random_steps_do_the_same_in_memory_and_in_postgresql(
     sync_app: procrastinate.App, query: Callable[..., list[tuple[Any, ...]]], seed: int
 ) -> None:
