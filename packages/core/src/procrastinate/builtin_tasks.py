@@ -1,7 +1,8 @@
 """Tasks that every app has, without registering them.
 
 They are not among the names that ``app.tasks`` lists, but are found there by name, deferred by
-name, and run by every worker that serves their queue, ``builtin``.
+name, and run by every worker that serves their queue, ``builtin``. They are plain functions, which
+middleware of both kinds can wrap.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ logger = logging.getLogger("procrastinate.builtin_tasks")
 QUEUE = "builtin"
 
 
-async def remove_old_jobs(
+def remove_old_jobs(
     context: JobContext,
     *,
     max_hours: float | None = None,
@@ -51,7 +52,7 @@ async def remove_old_jobs(
             Status.ABORTED: remove_aborted,
         }
         policy = {status: {"hours": max_hours} for status, chosen in flags.items() if chosen}
-    deleted = await context.app.job_manager.apply_retention_async(
+    deleted = context.app.job_manager.apply_retention(
         policy, queue=queue, should_stop=context.should_abort
     )
     logger.info("%d old jobs were removed", deleted, extra={"action": "remove_old_jobs"})

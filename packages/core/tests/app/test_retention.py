@@ -162,12 +162,12 @@ def test_arguments_that_remove_old_jobs_does_not_have_are_refused_at_defer() -> 
         app.configure_task(REMOVE).defer(max_days=3)
 
 
-async def test_remove_old_jobs_ends_as_aborted_between_two_batches(
-    app: procrastinate.App, old_jobs: Any, monkeypatch: pytest.MonkeyPatch
+def test_remove_old_jobs_ends_as_aborted_between_two_batches(
+    sync_app: procrastinate.App, old_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "SCANNED", 4)
     context = procrastinate.JobContext(
-        app=app,
+        app=sync_app,
         worker_name="w",
         job=procrastinate.Job(1, procrastinate.Status.DOING, "builtin", REMOVE, {}),
         task=builtin_tasks.BUILTIN_TASKS[REMOVE],
@@ -176,7 +176,7 @@ async def test_remove_old_jobs_ends_as_aborted_between_two_batches(
     answers = iter([False, True, True])
     monkeypatch.setattr(procrastinate.JobContext, "should_abort", lambda self: next(answers))
     with pytest.raises(procrastinate.JobAborted, match="1 old jobs were removed"):
-        await builtin_tasks.remove_old_jobs(context, max_hours=0)
+        builtin_tasks.remove_old_jobs(context, max_hours=0)
     assert old_jobs() == {**ALL, "succeeded": 8}
 
 

@@ -223,7 +223,7 @@ def test_attempts_before_a_retry_by_hand_do_not_count() -> None:
             Job(1, Status.DOING, "default", "task", {}, attempts=n, attempts_forgiven=3),
             ValueError("no"),
             strategy=strategy,
-            abort_requested=False,
+            abort_reason=None,
             now=NOW,
         ).retry
         for n in (4, 5, 6)
