@@ -12,6 +12,7 @@ import pytest
 
 import procrastinate
 from procrastinate import AbortReason, Job, JobAborted, JobContext, Status
+from procrastinate.worker import listener
 from procrastinate.worker.fetcher import Fetcher
 
 Working = Callable[..., Any]
@@ -360,6 +361,34 @@ async def test_a_request_for_a_job_that_is_elsewhere_is_no_business_of_this_work
         job = await end_of(app, job_id)
 
     assert job.status is Status.SUCCEEDED
+
+
+async def test_a_request_from_before_the_worker_listened_is_obeyed_once_it_does(
+    app: procrastinate.App, working: Working, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first job may have begun, and be aborted, before its worker hears anything."""
+    listen, began, asked = listener.listen, asyncio.Event(), asyncio.Event()
+
+    async def listen_late(*args: Any, **options: Any) -> None:
+        await asked.wait()
+        await asyncio.sleep(0.3)  # the notification is gone, and so is the first look
+        await listen(*args, **options)
+
+    @app.task(name="endless")
+    async def endless() -> None:
+        began.set()
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(listener, "listen", listen_late)
+    job_id = await endless.defer_async()
+    async with working(app, abort_job_polling_interval=60):
+        await asyncio.wait_for(began.wait(), 10)
+        await asyncio.sleep(0.3)
+        assert await app.job_manager.cancel_job_by_id_async(job_id, abort=True)
+        asked.set()
+        job = await end_of(app, job_id)
+
+    assert job.status is Status.ABORTED
 
 
 # At the very end

@@ -55,7 +55,9 @@ class Housekeeping:
         self._options = options
         self._on_aborts = on_aborts
         self._seconds_since_loop_turned = seconds_since_loop_turned
-        self._stop = threading.Event()
+        self._turn = threading.Event()  # set where a round may not wait for its time
+        self._stopping = False
+        self._aborts_asked = False
         self._beat_due = 0.0
         self._recovery_due = 0.0
         self._aborts_due = 0.0
@@ -69,12 +71,18 @@ class Housekeeping:
 
     def stop(self) -> None:
         """End the thread and wait for it; no longer than `STOP_MAY_TAKE`, if the database hangs."""
-        self._stop.set()
+        self._stopping = True
+        self._turn.set()
         self._thread.join(STOP_MAY_TAKE)
+
+    def look_for_aborts(self) -> None:
+        """Look at once for abort requests that may not have been heard; from any thread."""
+        self._aborts_asked = True
+        self._turn.set()
 
     def _run(self) -> None:
         wait = 0.0
-        while not self._stop.wait(wait):
+        while not self._stopped_within(wait):
             try:
                 self._connector.open()  # twice is harmless; the first may have failed
                 self._round()
@@ -90,12 +98,18 @@ class Housekeeping:
                 wait = RETRY_AFTER
         self._connector.close()
 
+    def _stopped_within(self, seconds: float) -> bool:
+        self._turn.wait(seconds)
+        self._turn.clear()
+        return self._stopping
+
     def _round(self) -> None:
         now = time.monotonic()
         if now >= self._beat_due:
             self._beat()
             self._beat_due = now + self._options.update_heartbeat_interval
-        if now >= self._aborts_due:
+        if self._aborts_asked or now >= self._aborts_due:
+            self._aborts_asked = False
             self._look_for_aborts()
             self._aborts_due = now + self._options.abort_job_polling_interval
         if now >= self._recovery_due:

@@ -259,17 +259,9 @@ class Worker:
         self._crew.prefetch.claim_took(time.monotonic() - began)
         self._crew.take(claim)
         if any(job.id in heard for job in claim.jobs):
-            await self._look_for_aborts()
+            # A request overtook the claim's answer; or it was for another worker that had the job.
+            self._housekeeping.look_for_aborts()
         return len(claim.jobs)
-
-    async def _look_for_aborts(self) -> None:
-        """Ask the database which jobs to abort: one was heard of before the claim's answer came.
-
-        Not all that is heard concerns this worker: the job may have been another one's before.
-        """
-        async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
-            requests = flows.abort_requests(self._gateway.sql, self._worker_id)
-            self._crew.abort(await self._gateway.run_async(requests))
 
     def _seconds_to_next_look(self) -> float:
         return min(self._options.fetch_job_polling_interval, self._fetcher.seconds_to_next_look)
@@ -297,7 +289,7 @@ class Worker:
     async def _listen(self, connector: ListeningConnector) -> None:
         try:
             await listener.listen(
-                connector, on_notification=self._heard, on_listening=self._look_at_everything
+                connector, on_notification=self._heard, on_listening=self._listening
             )
         except Exception:  # a connector set up in a way that cannot listen, for instance
             logger.exception("cannot listen to the database: jobs are found by polling alone")
@@ -322,6 +314,11 @@ class Worker:
         if not self._options.wait:
             self._fetch_due = 0.0  # a worker that does not wait looks again before it ends
         self._wake.set()
+
+    def _listening(self) -> None:
+        """Look at all that may have been announced while nobody listened."""
+        self._look_at_everything()
+        self._housekeeping.look_for_aborts()
 
     def _look_at_everything(self) -> None:
         self._fetcher.look_at_everything()
