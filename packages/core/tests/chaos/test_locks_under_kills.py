@@ -129,7 +129,7 @@ def test_order_and_exclusion_hold_while_workers_are_killed_at_random(
     assert list(wrong_order(jobs)) == []
     assert query("select * from procrastinate_locks") == []
     assert problems(query) == []
-    assert len(fleet.killed) >= 5
+    assert len(fleet.killed) >= 4
     assert sum(job.crashes > 0 for job in jobs) > 0, "no job lost its worker: nothing was shown"
 
 
@@ -145,7 +145,7 @@ def defer_all(app: procrastinate.App, draw: random.Random) -> None:
 
 
 def _arguments(draw: random.Random) -> dict[str, Any]:
-    return {"seconds": draw.uniform(0, 0.02), "failing": int(draw.random() < 0.1)}
+    return {"seconds": draw.uniform(0, 0.03), "failing": int(draw.random() < 0.1)}
 
 
 def kill_while_they_work(fleet: Fleet, query: Query, draw: random.Random) -> None:

