@@ -119,10 +119,30 @@ def missing_names(app: Sphinx, env: BuildEnvironment) -> None:
                 logger.warning("%s.%s is public and in no page of docs/reference", module, name)
 
 
+def missing_docstrings(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn of public methods, of classes in the reference, that say nothing."""
+    for name, entry in env.domains.python_domain.objects.items():
+        if entry.objtype not in ("class", "exception") or entry.aliased:
+            continue
+        module, _, qualname = name.rpartition(".")
+        kind = getattr(importlib.import_module(module), qualname)
+        fields = getattr(kind, "__dataclass_fields__", {})
+        for member, value in vars(kind).items():
+            if member.startswith("_") or member in fields or not is_method(value):
+                continue
+            if not inspect.getdoc(getattr(kind, member)):
+                logger.warning("%s.%s is public and has no docstring", name, member)
+
+
+def is_method(value: Any) -> bool:
+    return inspect.isfunction(value) or isinstance(value, property | classmethod | staticmethod)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     without_overloads()
     app.add_role("name", NameRole())
     app.connect("autodoc-process-signature", readable_signature)
     app.connect("autodoc-process-docstring", options_from_fields)
     app.connect("env-check-consistency", missing_names)
+    app.connect("env-check-consistency", missing_docstrings)
     return {"parallel_read_safe": True}

@@ -86,13 +86,17 @@ class Query:
 class Executor(Protocol):
     """Runs queries on one connection, synchronously."""
 
-    def execute(self, query: Query, /) -> Rows: ...
+    def execute(self, query: Query, /) -> Rows:
+        """Execute one statement and return its rows (rule 2)."""
+        ...
 
 
 class AsyncExecutor(Protocol):
     """Runs queries on one connection, asynchronously."""
 
-    async def execute(self, query: Query, /) -> Rows: ...
+    async def execute(self, query: Query, /) -> Rows:
+        """Execute one statement and return its rows (rule 2)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
