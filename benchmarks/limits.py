@@ -61,11 +61,10 @@ def table(dsn: str) -> Iterator[Any]:
         connection.close()
 
 
-def fill(cursor: Any, count: int, *, analyze: bool = True) -> None:
+def fill(cursor: Any, count: int) -> None:
     """Put waiting jobs into the table. Not timed."""
     cursor.execute(_FILL, [count])
-    if analyze:
-        cursor.execute("analyze jobs")
+    cursor.execute("analyze jobs")
 
 
 # --- drain ----------------------------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from benchmarks import limits
-from benchmarks.measures import Measure, Sample, at_least
+from benchmarks.measures import Kind, Measure, Sample, at_least
 from benchmarks.workers import drained, idle_worker
 from benchmarks.workload import Bench, Round, Workload
 
@@ -32,12 +33,14 @@ def drain_rate(
         return count / drained(database, worker, ids)
 
 
-def limit_rate(bench: Bench, *, count: int, analyze: bool = True) -> float:
-    """Return the jobs/s of the one-statement loop, on a new database."""
+def limit_rate(
+    bench: Bench, *, count: int, loop: Callable[[Any], float] = limits.drain_by_one_statement
+) -> float:
+    """Return the jobs/s of a loop of plain SQL, on a new database."""
     bench.say(f"limit: {count:,} jobs by plain SQL")
     with bench.server.empty_database() as dsn, limits.table(dsn) as cursor:
-        limits.fill(cursor, count, analyze=analyze)
-        return limits.drain_by_one_statement(cursor)
+        limits.fill(cursor, count)
+        return loop(cursor)
 
 
 class _Drain(Workload):
@@ -58,7 +61,15 @@ class DrainConcurrently(_Drain):
     title = "drain async jobs, concurrency 100"
     short = "drain, concurrency 100"
     options: ClassVar[dict[str, Any]] = {"concurrency": CONCURRENCY}
-    measures = (Measure("drain", "jobs/s", at_least(0.8), against=ONE_STATEMENT),)
+    measures = (
+        Measure("drain", "jobs/s", at_least(0.8), against=ONE_STATEMENT),
+        Measure("plain SQL, two statements", "jobs/s", None, Kind.AMOUNT),
+    )
+
+    def run(self, bench: Bench) -> Round:
+        count = bench.scale.of(JOBS, at_least=200)
+        two = limit_rate(bench, count=count, loop=limits.drain_by_two_statements)
+        return {**super().run(bench), "plain SQL, two statements": Sample(two)}
 
 
 class DrainDefault(_Drain):
