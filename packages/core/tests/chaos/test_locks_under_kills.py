@@ -35,7 +35,7 @@ ALL_MAY_TAKE = 150.0  # seconds, on a machine that is busy with other things
 #: came due is in line again, and from a claim, which decides about the order, to the run.
 SURELY_SEEN = timedelta(seconds=5)
 OPTIONS = {
-    "concurrency": 3,  # each has a connection for its records too, and a server allows 100
+    "concurrency": 1,  # so that ten take half of the connections of a server that others use too
     "update_heartbeat_interval": 0.3,
     "stalled_worker_timeout": 2.0,
     "fetch_job_polling_interval": 1.0,
@@ -145,7 +145,7 @@ def defer_all(app: procrastinate.App, draw: random.Random) -> None:
 
 
 def _arguments(draw: random.Random) -> dict[str, Any]:
-    return {"seconds": draw.uniform(0, 0.03), "failing": int(draw.random() < 0.1)}
+    return {"seconds": draw.uniform(0, 0.02), "failing": int(draw.random() < 0.1)}
 
 
 def kill_while_they_work(fleet: Fleet, query: Query, draw: random.Random) -> None:
