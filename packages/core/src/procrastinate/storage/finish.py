@@ -18,7 +18,7 @@ from procrastinate.storage.statements import Statements
 Dumps = Callable[[Any], str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ended:
     """An attempt that ended: how, and how long ago it began and ended (microseconds)."""
 

@@ -60,13 +60,16 @@ class Crew:
         self._concurrency = options.concurrency
         self._additional_context = MappingProxyType(dict(options.additional_context or {}))
         self._layers_of = functools.cache(lambda definition: definition.layers(options.middleware))
+        self._loop = asyncio.get_running_loop()
         self._worker = worker
+        self._worker_name = worker.name
         self._on_change = on_change
         self._on_ended = on_ended or _nobody_asks
         self._threads = threads or TaskThreads(options.concurrency, worker.name)
         self._running: dict[int, Attempt] = {}
         self._waiting: deque[tuple[Job, float]] = deque()
         self._cautious = False
+        self._enough = 0  # jobs waiting for a slot above which no more are wanted
         self.prefetch = Prefetch(options.concurrency)
 
     def __contains__(self, job_id: object) -> bool:
@@ -91,7 +94,8 @@ class Crew:
             return 0
         free = self._concurrency - len(self._running)
         ahead = 0 if self._cautious else self.prefetch.size
-        if len(self._waiting) > ahead // 2 or (free <= 0 and ahead == 0):
+        self._enough = ahead // 2
+        if len(self._waiting) > self._enough or (free <= 0 and ahead == 0):
             return 0
         return max(0, min(MAX_CLAIM, free + ahead - len(self._waiting)))
 
@@ -224,7 +228,7 @@ class Crew:
             return
         context = JobContext(
             app=self._app,
-            worker_name=self._worker.name,
+            worker_name=self._worker_name,
             job=job,
             task=definition,
             start_timestamp=time.time(),
@@ -232,7 +236,7 @@ class Crew:
         )
         attempt = Attempt(job, definition, context, layers, self._worker)
         self._running[job.id] = attempt
-        attempt.task = asyncio.create_task(self._run(attempt))
+        attempt.task = self._loop.create_task(self._run(attempt))
 
     async def _run(self, attempt: Attempt) -> None:
         if attempt.handed_back:
@@ -274,7 +278,8 @@ class Crew:
         del self._running[attempt.job.id]
         self._writer.add(entry)
         self._fill_slots()
-        self._on_change()
+        if len(self._waiting) <= self._enough:  # else whoever was told would find no room
+            self._on_change()
 
     def _fail(self, job: Job, exception: Exception) -> None:
         now = time.monotonic()

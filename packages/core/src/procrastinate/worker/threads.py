@@ -3,6 +3,9 @@
 Not `concurrent.futures.ThreadPoolExecutor`: its threads are joined when the interpreter ends, so
 that one task which never returns would keep a stopped worker alive for ever. These are daemons:
 a job whose thread does not end is handed back, and the process may leave.
+
+The loop is woken once for all calls that have ended by the time it comes round: waking it for each
+takes longer than a short call does.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ import asyncio
 import contextvars
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 _Call = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
+_Ended = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
 class TaskThreads:
@@ -24,6 +29,8 @@ class TaskThreads:
         self._limit = limit
         self._name = name
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._ended: deque[_Ended] = deque()
+        self._loop_is_woken = False
         self._started = 0
         self._busy = 0
 
@@ -60,25 +67,25 @@ class TaskThreads:
             try:
                 result = function()
             except BaseException as exc:  # SystemExit in a task ends the job, not the worker
-                _report(loop, future, None, exc)
+                self._report(loop, (future, None, exc))
             else:
-                _report(loop, future, result, None)
+                self._report(loop, (future, result, None))
             del call, function, future
 
+    def _report(self, loop: asyncio.AbstractEventLoop, ended: _Ended) -> None:
+        self._ended.append(ended)
+        if self._loop_is_woken:
+            return
+        self._loop_is_woken = True
+        try:
+            loop.call_soon_threadsafe(self._settle)
+        except RuntimeError:
+            pass  # the loop has been closed: the job was handed back long ago
 
-def _report(
-    loop: asyncio.AbstractEventLoop,
-    future: asyncio.Future[Any],
-    result: Any,
-    exception: BaseException | None,
-) -> None:
-    try:
-        loop.call_soon_threadsafe(_settle, future, result, exception)
-    except RuntimeError:
-        pass  # the loop has been closed: the job was handed back long ago
-
-
-def _settle(future: asyncio.Future[Any], result: Any, exception: BaseException | None) -> None:
-    if future.cancelled():
-        return
-    future.set_result((result, exception))
+    def _settle(self) -> None:
+        # First, so that a thread which comes too late for this turn wakes the loop again.
+        self._loop_is_woken = False
+        while self._ended:
+            future, result, exception = self._ended.popleft()
+            if not future.cancelled():
+                future.set_result((result, exception))

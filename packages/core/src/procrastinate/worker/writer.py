@@ -47,7 +47,7 @@ _AWAY = (ConnectionFailed, ConnectionLost, PoolTimeout, TimeoutError)
 _RETRIES_OF_A_RACE = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finished:
     """An attempt that ended; times are seconds of the monotonic clock."""
 
@@ -57,7 +57,7 @@ class Finished:
     ended: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HandedBack:
     """A claimed job that this worker gives up."""
 

@@ -1,0 +1,237 @@
+"""What a job costs, told without a clock: rows compared, statements, WAL, dead rows, objects.
+
+Speeds are for the benchmarks; these are the causes of slowness that were met so far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg2
+import pytest
+
+import procrastinate
+from procrastinate.connector import Query, Rows
+from procrastinate.storage.statements import Statements
+from procrastinate_aiopg.sessions import Session
+
+Run = Callable[..., list[tuple[Any, ...]]]
+
+WAITING = 20_000
+FILL = f"""
+    insert into procrastinate_jobs (task_name, queue_name)
+    select 'noop', 'default' from generate_series(1, {WAITING})
+"""
+#: A worker holds 1,000 of them.
+CLAIM = """
+    update procrastinate_jobs set status = 'doing', worker_id = 1, attempts = 1
+    where id <= 1000
+"""
+#: How the planner came to what it believes of the table.
+BELIEFS = {
+    "never analyzed": [FILL, CLAIM],
+    "analyzed when empty": ["analyze procrastinate_jobs", FILL, CLAIM],
+    "analyzed while all waited": [FILL, "analyze procrastinate_jobs", CLAIM],
+    "analyzed": [FILL, CLAIM, "analyze procrastinate_jobs"],
+}
+
+
+@pytest.fixture(scope="module", params=BELIEFS)
+def busy(request: pytest.FixtureRequest, procrastinate_server: Any) -> Iterator[Any]:
+    """A connection to tables in which a worker holds many jobs."""
+    with procrastinate_server.database() as dsn:
+        connector = procrastinate.Psycopg2Connector(dsn=dsn)
+        with procrastinate.App(connector=connector).open() as app:
+            app.schema_manager.apply_schema()
+        connection = psycopg2.connect(dsn)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("alter table procrastinate_jobs set (autovacuum_enabled = off)")
+            for step in BELIEFS[request.param]:
+                cursor.execute(step)
+        connection.autocommit = False
+        yield connection
+        connection.close()
+
+
+def params_of(statement: str, batch: int) -> dict[str, Any]:
+    ids, ones = list(range(1, batch + 1)), [1] * batch
+    held = {"ids": ids, "attempts": ones, "worker_id": 1}
+    return {
+        "finish_jobs": held
+        | {
+            "statuses": ["succeeded"] * batch,
+            "began_us": ones,
+            "ended_us": ones,
+            "errors": [None] * batch,
+        },
+        "delete_finished": held,
+        "hand_back": held | {"begun": ones},
+        "claim_full": {
+            "queue_names": ["default"],
+            "mark_priorities": [None],
+            "mark_ids": [None],
+            "worker_id": 1,
+            "limit": batch,
+        },
+        "claim_marked": {
+            "queue_names": ["default"],
+            "mark_priorities": [0],
+            "mark_ids": [1000],
+            "worker_id": 1,
+            "limit": batch,
+        },
+    }[statement]
+
+
+@pytest.mark.parametrize("batch", [100, 500])
+@pytest.mark.parametrize(
+    "statement", ["finish_jobs", "delete_finished", "hand_back", "claim_full", "claim_marked"]
+)
+def test_a_batch_is_worked_on_without_comparing_each_job_with_every_other(
+    busy: Any, statement: str, batch: int
+) -> None:
+    """A nested loop over 500 jobs and 500 endings looks at 250,000 pairs."""
+    plan = explained(busy, Statements()(statement, **params_of(statement, batch)))
+    steps = list(nodes(plan))
+    changed = sum(each["Actual Rows"] for each in steps if each["Node Type"] == "CTE Scan")
+    ended = plan["Actual Rows"]
+    assert batch in (changed, ended) or changed > batch  # it did change the batch
+    removed = ("Rows Removed by Join Filter", "Rows Removed by Filter")
+    assert sum(each.get(name, 0) * each["Actual Loops"] for each in steps for name in removed) <= (
+        3 * batch
+    )
+
+
+def explained(connection: Any, query: Query) -> dict[str, Any]:
+    """Return the plan of a statement that was run, and undo what it did."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"explain (analyze, buffers, timing off, format json) {query.sql}", as_text(query)
+        )
+        plan: dict[str, Any] = cursor.fetchone()[0][0]["Plan"]
+    connection.rollback()
+    return plan
+
+
+def as_text(query: Query) -> dict[str, Any]:
+    """Return parameters as the connectors send them: lists as the text of an array."""
+
+    def text(value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return "{" + ",".join("NULL" if each is None else str(each) for each in value) + "}"
+
+    return {name: text(value) for name, value in query.params.items()}
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The statements that asynchronous sessions have run, by name."""
+    counter: Counter[str] = Counter()
+    execute = Session.execute
+
+    async def counting(self: Session, query: Query, /) -> Rows:
+        counter[query.name] += 1
+        return await execute(self, query)
+
+    monkeypatch.setattr(Session, "execute", counting)
+    return counter
+
+
+async def until_all_ended(query: Run) -> None:
+    async with asyncio.timeout(60):
+        while query("select 1 from procrastinate_jobs where status in ('todo', 'doing') limit 1"):
+            await asyncio.sleep(0.02)
+
+
+def wal_bytes(query: Run) -> int:
+    ((position,),) = query("select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint")
+    return int(position)
+
+
+async def test_a_jobs_whole_life_takes_few_statements_and_little_wal(
+    app: procrastinate.App, query: Run, working: Any, counted: Counter[str]
+) -> None:
+    """Batches of about 100: 0.05 statements (each a commit at the most), and 1,200 bytes of WAL."""
+    jobs = 3_000
+
+    @app.task(name="noop")
+    async def noop(n: int) -> None: ...
+
+    before = wal_bytes(query)
+    for first in range(0, jobs, 500):
+        await noop.batch_defer_async(*[{"n": n} for n in range(first, first + 500)])
+    counted.clear()
+    async with working(app, concurrency=100):
+        await until_all_ended(query)
+    statements = counted.total()
+
+    assert query("select count(*) from procrastinate_jobs where status = 'succeeded'") == [(jobs,)]
+    assert statements / jobs <= 0.05, counted
+    assert (wal_bytes(query) - before) / jobs <= 1_200
+
+
+def test_a_marked_claim_does_not_read_what_ended_under_an_old_snapshot(
+    dsn: str, query: Run
+) -> None:
+    """While somebody's transaction keeps vacuum from the dead rows of a queue's beginning."""
+    query("alter table procrastinate_jobs set (autovacuum_enabled = off)")
+    query(FILL)
+    snapshot, mine = psycopg2.connect(dsn), psycopg2.connect(dsn)
+    snapshot.set_session(isolation_level="REPEATABLE READ")
+    with snapshot.cursor() as cursor:
+        cursor.execute("select count(*) from procrastinate_jobs")
+    done = WAITING - 1_000
+    query(f"update procrastinate_jobs set status = 'doing', worker_id = 1 where id <= {done}")
+    query(f"update procrastinate_jobs set status = 'succeeded' where id <= {done}")
+    marked = params_of("claim_marked", 100) | {"mark_ids": [done]}
+
+    full = explained(mine, Statements()("claim_full", **params_of("claim_full", 100)))
+    above = explained(mine, Statements()("claim_marked", **marked))
+
+    for plan in (full, above):
+        assert sum(1 for each in nodes(plan) if each["Node Type"] == "LockRows") >= 1
+    assert above["Shared Hit Blocks"] + above["Shared Read Blocks"] <= 100 * 20
+    assert scanned_blocks(above) * 10 < scanned_blocks(full)
+    snapshot.close()
+    mine.close()
+
+
+def scanned_blocks(plan: dict[str, Any]) -> int:
+    """The pages that were read to find the jobs to be claimed."""
+    (locking,) = [each for each in nodes(plan) if each["Node Type"] == "LockRows"][:1]
+    (scan,) = locking["Plans"]
+    return int(scan["Shared Hit Blocks"] + scan["Shared Read Blocks"])
+
+
+async def test_a_worker_keeps_nothing_of_the_jobs_that_it_has_run(
+    app: procrastinate.App, query: Run, working: Any, until: Any
+) -> None:
+    @app.task(name="noop")
+    async def noop(n: int) -> None: ...
+
+    def objects() -> int:
+        gc.collect()
+        return len(gc.get_objects())
+
+    async def run(jobs: int) -> None:
+        await noop.batch_defer_async(*[{"n": n} for n in range(jobs)])
+        await until_all_ended(query)
+
+    async with working(app, concurrency=20):
+        await run(500)  # caches fill
+        await asyncio.sleep(0.1)  # what comes after the last answer of the database is not of a job
+        before = objects()
+        await run(2_000)
+        await until(lambda: objects() - before < 500)  # a quarter of an object for each job
