@@ -124,9 +124,8 @@ def _check_progress(before: PeriodicRow, after: PeriodicRow) -> None:
     if before.last_tick is not None:
         assert after.last_tick, f"nobody knows its latest job: {change}"
         assert after.last_tick >= before.last_tick, f"its latest job was one before: {change}"
-        assert after.last_tick > before.last_tick or after.job_id == before.job_id, (
-            f"changed: {change}"
-        )
+        same = after.last_tick == before.last_tick
+        assert not same or after.job_id == before.job_id, f"two jobs of a tick: {change}"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from queue_machine import (
     some,
     with_limit,
 )
-from queue_sides import Key, State, sql
+from queue_sides import TOLERANCE, Key, State, sql
 
 from procrastinate.drive import Flow
 from procrastinate.model.job import NewJob, Status
@@ -308,14 +308,16 @@ class WholeMachine(QueueMachine):
             return self.ticks[tick.again % len(self.ticks)]
         return self.state.now + self.passed + tick.offset
 
-    @rule(n=nth)
-    def set_the_clock_back(self, n: int) -> None:
-        """What is known of a schedule lies ahead then, and it starts again from now."""
+    @rule(n=nth, by=st.sampled_from([HOUR, 4 * HOUR]))
+    def set_the_clock_back(self, n: int, by: timedelta) -> None:
+        """A schedule is settled up to a time that lies ahead then: it waits, or starts from now."""
         self.look_at_timetable(SCHEDULES)
         each = SCHEDULES[n % len(SCHEDULES)]
-        self.sides.set_ahead(each.key, 4 * HOUR)
+        self.sides.set_ahead(each.key, by)
+        self._forget(each)
         self.look_at_timetable([each])
-        assert self.state.periodics[each.key].done_until <= self.state.now + HOUR, "stands still"
+        ahead = self.state.periodics[each.key].done_until - self.state.now
+        assert abs(ahead - (by if by == HOUR else timedelta())) < TOLERANCE
 
     @rule(n=nth, sent=st.lists(sent_ticks, min_size=1, max_size=5))
     def delete_a_schedule_in_sql(self, n: int, sent: list[Tick]) -> None:
@@ -323,10 +325,14 @@ class WholeMachine(QueueMachine):
         self.look_at_timetable(SCHEDULES)
         each = SCHEDULES[n % len(SCHEDULES)]
         self.sides.delete_schedule(each.key)
-        left = {key: row for key, row in self.state.periodics.items() if key != each.key}
-        self.state = replace(self.state, periodics=left)
+        self._forget(each)
         self.defer_ticks(sent)
         assert each.key not in self.state.periodics, "entered by a tick"
+
+    def _forget(self, schedule: Periodic) -> None:
+        """Compare nothing with what was known of a schedule before it was damaged."""
+        left = {key: row for key, row in self.state.periodics.items() if key != schedule.key}
+        self.state = replace(self.state, periodics=left)
 
 
 def _by_tick(pair: tuple[datetime, Tick]) -> tuple[datetime, Key]:

@@ -277,9 +277,9 @@ class PostgreSQL:
 
     def set_ahead(self, key: Key, by: timedelta) -> None:
         self.select(
-            "update procrastinate_periodic set done_until = done_until + %s, seen_at = seen_at + %s"
+            "update procrastinate_periodic set done_until = %s, seen_at = %s"
             " where (task_name, periodic_id) = (%s, %s)",
-            *(by, by, *key),
+            *(self.now + by, self.now + by, *key),
         )
 
     def delete_schedule(self, key: Key) -> None:
@@ -360,8 +360,7 @@ class Memory:
 
     def set_ahead(self, key: Key, by: timedelta) -> None:
         table = self.store._tables.periodics.committed
-        row = table[key]
-        table[key] = replace(row, done_until=row.done_until + by, seen_at=row.seen_at + by)
+        table[key] = replace(table[key], done_until=self.now + by, seen_at=self.now + by)
 
     def delete_schedule(self, key: Key) -> None:
         del self.store._tables.periodics.committed[key]
