@@ -138,9 +138,9 @@ class Told:
 
 
 def check_ticks(before: State, after: State, told: Sequence[Told]) -> None:
-    """Check that each tick that has a job has one, that nothing else was inserted, and who says so.
+    """Check that there is one new job for each tick that is said to have one, and for no other.
 
-    A tick without a job has it as its schedule settled it: nobody defers what is known as given up.
+    The row of each schedule names the latest of its own.
     """
     named = [each.job_id for each in told if each.job_id is not None]
     deferred = [each for each in told if each.outcome is periodic.Outcome.DEFERRED]
