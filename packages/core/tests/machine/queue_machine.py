@@ -440,6 +440,28 @@ class QueueMachine(RuleBasedStateMachine):
         if how == "crash":
             self.crash(n)
 
+    @rule(n=nth, crashed=st.booleans(), abort=st.none() | st.integers(0, 1))
+    def return_twins(self, n: int, crashed: bool, abort: int | None) -> None:
+        """Two running jobs with one queueing lock are to wait again, or one is to be aborted."""
+        worker = self.worker(n)
+        self.cancel_all("q3")
+        self.start_one(worker, queueing_lock="q3")
+        self.start_one(worker, queueing_lock="q3")
+        twins = [
+            self.claimed[row.id, row.attempts, worker]
+            for row in self.state.running()
+            if (row.queueing_lock, row.worker_id) == ("q3", worker)
+        ]
+        if abort is not None and twins:
+            job_id = twins[abort % len(twins)].id
+            self.step(
+                "cancel", lambda now: jobs.cancel_jobs(sql, [job_id], abort=True, delete=False)
+            )
+        if crashed:
+            self.crash(n)
+        elif twins:
+            self._hand_back(worker, twins, [False] * len(twins))
+
     @rule(n=nth, how=st.sampled_from(["retry", "hand_back", "crash"]), begun=st.booleans())
     def return_what_is_to_be_aborted(self, n: int, how: str, begun: bool) -> None:
         """A running job is to wait again, and somebody has asked for its abortion."""

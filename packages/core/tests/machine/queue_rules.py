@@ -19,6 +19,7 @@ from queue_machine import (
     HOUR,
     LOCKS,
     QUEUES,
+    New,
     QueueMachine,
     due_in,
     nth,
@@ -33,6 +34,7 @@ from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_
 from procrastinate.storage import bulk, jobs, periodic
 
 MICROSECOND = timedelta(microseconds=1)
+MINUTE = timedelta(minutes=1)
 SCHEDULES = [
     Periodic("t1", name, schedule_from("* * * * *", "UTC"), HOUR, lambda tick: NewJob("t1"))
     for name in ("", "p", "q")
@@ -87,7 +89,7 @@ sent_ticks = st.builds(
     Tick,
     schedule=st.integers(0, len(SCHEDULES) - 1),
     again=st.none() | nth,
-    offset=st.sampled_from([-HOUR, -MICROSECOND, timedelta(), HOUR]),
+    offset=st.sampled_from([-HOUR, -5 * MINUTE, -MICROSECOND, timedelta(), timedelta(), HOUR]),
     job=st.none() | tick_jobs,
 )
 
@@ -161,6 +163,29 @@ class WholeMachine(QueueMachine):
             taken = {job.queueing_lock for job in waiting.values() if job.queueing_lock}
             left = [self.state.jobs[job_id] for job_id in matching - changed]
             assert {job.queueing_lock for job in left} <= taken, "left for no reason"
+
+    @rule(
+        priorities=st.lists(st.integers(0, 1), min_size=2, max_size=3),
+        waits=st.booleans(),
+        limit=changed_at_most,
+    )
+    def retry_twins_by_filter(self, priorities: list[int], waits: bool, limit: int | None) -> None:
+        """Of several with one queueing lock one is retried; the one that waits, if one does."""
+        for priority in priorities:
+            self.cancel_all("q3")
+            self.defer_one(New("t1", "a", priority, None, "q3", "{}", None, False))
+        if not waits:
+            self.cancel_all("q3")
+        self.retry_by_filter(
+            chosen={"queueing_lock": "q3"},
+            statuses=[Status.TODO, *jobs.ENDED_BADLY],
+            due=None,
+            priority=None,
+            to_queue=None,
+            to_lock=None,
+            limit=limit,
+            scanned=bulk.SCANNED,
+        )
 
     @rule(which=some, abort=st.booleans())
     def change_when_free(self, which: list[int], abort: bool) -> None:
@@ -276,6 +301,9 @@ class WholeMachine(QueueMachine):
     @rule(sent=st.lists(sent_ticks, min_size=1, max_size=5))
     def defer_ticks(self, sent: list[Tick]) -> None:
         """Ticks of the past, of now and of the future, with jobs and without, some once more."""
+        if not self.state.periodics:
+            self.look_at_timetable(SCHEDULES)
+            self.pass_time(0, silent=None)
         chosen = {(each.schedule, self._moment(each)): each for each in sent}
         due = sorted(((at, each) for (_, at), each in chosen.items()), key=_by_tick)
 
