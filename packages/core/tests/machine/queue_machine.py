@@ -36,7 +36,7 @@ from procrastinate.drive import Flow
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import Ending
 from procrastinate.model.retry import RetryDecision
-from procrastinate.storage import claim, defer, finish, jobs, workers
+from procrastinate.storage import claim, defer, finish, jobs, periodic, workers
 
 T = TypeVar("T")
 
@@ -109,6 +109,7 @@ class Tally:
     statements: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     changes: Counter[tuple[Status, Status]] = field(default_factory=Counter)
+    ticks: Counter[periodic.Outcome] = field(default_factory=Counter)
 
     def count(self, name: str, before: State, outcome: Outcome) -> None:
         self.steps[name] += 1
@@ -440,7 +441,7 @@ class QueueMachine(RuleBasedStateMachine):
         if how == "crash":
             self.crash(n)
 
-    @rule(n=nth, crashed=st.booleans(), abort=st.none() | st.integers(0, 1))
+    @rule(n=nth, crashed=st.booleans(), abort=st.sampled_from([None, 0, 0, 1]))
     def return_twins(self, n: int, crashed: bool, abort: int | None) -> None:
         """Two running jobs with one queueing lock are to wait again, or one is to be aborted."""
         worker = self.worker(n)

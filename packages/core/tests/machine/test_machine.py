@@ -25,6 +25,7 @@ from queue_rules import WholeMachine
 from queue_sides import COMPARED, Sides
 
 from procrastinate.model.job import TRANSITIONS
+from procrastinate.storage.periodic import Outcome
 from procrastinate.testing.store import STATEMENTS
 
 STEPS = int(os.environ.get("PROCRASTINATE_MACHINE_STEPS") or 2_000)
@@ -77,17 +78,18 @@ def test_postgresql_and_memory_agree_at_every_step(
         rounds += 1
     report(f"{steps.total()} steps agreed, in {time.monotonic() - began:.0f} s: {_counts(steps)}")
     report(f"changes of status: {_counts(tally.changes)}; errors: {_counts(tally.errors)}")
+    report(f"ticks: {_counts(Counter({each.name: n for each, n in tally.ticks.items()}))}")
     assert steps.total() >= STEPS
     assert _unseen(tally) == set()
 
 
 def _unseen(tally: Tally) -> set[object]:
-    """Statements and changes of status that did not happen yet."""
+    """Statements, changes of status, and outcomes of ticks that did not happen yet."""
     schema_sql = resources.files("procrastinate.storage").joinpath("sql/schema.sql").read_text()
     about_the_schema = re.findall(r"-- name: (\w+)", schema_sql)
     legal = {(old, new) for old, following in TRANSITIONS.items() for new in following}
     statements = STATEMENTS.keys() - NOT_DRIVEN - set(about_the_schema) - tally.statements.keys()
-    return {*statements, *(legal - tally.changes.keys())}
+    return {*statements, *(legal - tally.changes.keys()), *(set(Outcome) - tally.ticks.keys())}
 
 
 def _counts(counter: Counter[Any]) -> str:
