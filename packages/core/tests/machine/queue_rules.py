@@ -82,13 +82,13 @@ tick_jobs = st.builds(
     queue=st.sampled_from(QUEUES),
     priority=st.integers(-1, 2),
     lock=st.none() | st.sampled_from(LOCKS),
-    queueing_lock=st.sampled_from([None, None, "q1", "q2"]),
+    queueing_lock=st.sampled_from([None, "q1", "q2"]),
     args=st.sampled_from(["{}", '{"timestamp":7}']),
 )
 sent_ticks = st.builds(
     Tick,
     schedule=st.integers(0, len(SCHEDULES) - 1),
-    again=st.none() | nth,
+    again=st.none() | st.none() | nth,
     offset=st.sampled_from([-HOUR, -5 * MINUTE, -MICROSECOND, timedelta(), timedelta(), HOUR]),
     job=tick_jobs | tick_jobs | st.none(),
 )
