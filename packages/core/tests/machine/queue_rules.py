@@ -338,6 +338,16 @@ class WholeMachine(QueueMachine):
             return self.ticks[tick.again % len(self.ticks)]
         return self.state.now + self.passed + tick.offset
 
+    @rule(n=nth)
+    def defer_a_tick_whose_twin_waits(self, n: int) -> None:
+        """It is settled without a job, unless its schedule waits for the clock."""
+        self.look_at_timetable(SCHEDULES)
+        self.cancel_all("q3")
+        self.defer_one(New("t1", "a", 0, None, "q3", "{}", None, False))
+        before, twin = self.state, NewJob("t1", queueing_lock="q3")
+        self.defer_ticks([Tick(n % len(SCHEDULES), None, timedelta(), twin)], later=True)
+        assert self.state.jobs.keys() == before.jobs.keys()
+
     @rule(sent=st.lists(sent_ticks, min_size=1, max_size=2))
     def defer_refused_ticks(self, sent: list[Tick]) -> None:
         """PostgreSQL takes no NUL in a text; nothing of the transaction is left then."""
