@@ -7,12 +7,16 @@ against it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 
-from queue_sides import State
+from queue_sides import TOLERANCE, Key, State
 
 from procrastinate.model.job import Job, Status, may_become
-from procrastinate.testing.values import JobRow
+from procrastinate.storage import periodic
+from procrastinate.storage.jobs import JobFilter
+from procrastinate.testing.values import JobRow, PeriodicRow
 
 
 def check_state(state: State, *, stale_locks: Collection[str] = ()) -> None:
@@ -22,6 +26,8 @@ def check_state(state: State, *, stale_locks: Collection[str] = ()) -> None:
     _check_queueing_locks(state)
     _check_locks(state, stale_locks)
     _check_lines(state)
+    for schedule in state.periodics.values():
+        _check_schedule(schedule)
 
 
 def _check_job(job: JobRow) -> None:
@@ -32,7 +38,13 @@ def _check_job(job: JobRow) -> None:
     assert (job.status is Status.DOING) <= (job.started_at is not None), f"not started: {job}"
     assert job.hold != "schedule" or job.scheduled_at, f"due at no time: {job}"
     assert job.hold != "lock" or job.lock, f"parked without a lock: {job}"
-    assert job.attempts >= 0, job
+    assert 0 <= (job.attempts_forgiven or 0) <= job.attempts, f"forgiven in advance: {job}"
+    assert job.status is not Status.TODO or not job.abort_requested, f"to be aborted: {job}"
+
+
+def _check_schedule(row: PeriodicRow) -> None:
+    assert (row.last_tick is None) == (row.job_id is None), f"a tick without its job: {row}"
+    assert row.last_tick is None or row.last_tick <= row.done_until, f"not settled: {row}"
 
 
 def _check_queueing_locks(state: State) -> None:
@@ -68,14 +80,17 @@ def check_step(
     deletable: Collection[int] = (),
     unstarted: Collection[int] = (),
 ) -> None:
-    """Check what one statement or flow did to the jobs.
+    """Check what one statement or flow did to the jobs and schedules.
 
-    Only those in ``deletable`` may be gone, and only those in ``unstarted`` have an attempt less.
+    Only jobs in ``deletable`` may be gone, and only those in ``unstarted`` have an attempt less.
     """
     lost = before.jobs.keys() - after.jobs.keys() - set(deletable)
     assert not lost, f"jobs are lost: {lost}"
     for job_id in before.jobs.keys() & after.jobs.keys():
         _check_change(before.jobs[job_id], after.jobs[job_id], handed_back=job_id in unstarted)
+    for key in before.periodics:
+        assert key in after.periodics, f"a schedule is lost: {key}"
+        _check_progress(before.periodics[key], after.periodics[key])
 
 
 def _check_change(before: JobRow, after: JobRow, *, handed_back: bool) -> None:
@@ -89,6 +104,79 @@ def _check_change(before: JobRow, after: JobRow, *, handed_back: bool) -> None:
     begun = (before.status, after.status) == (Status.TODO, Status.DOING)
     assert after.attempts - before.attempts <= begun, f"attempts out of nothing: {change}"
     assert len(after.errors or ()) >= len(before.errors or ()), f"errors lost: {change}"
+    _check_change_by_hand(before, after)
+
+
+def _check_change_by_hand(before: JobRow, after: JobRow) -> None:
+    change = f"{before} became {after}"
+    if (before.status, after.status) == (Status.DOING, Status.TODO):
+        assert not before.abort_requested, f"begins again, and was to be aborted: {change}"
+    again = before.status.is_final and after.status is Status.TODO
+    forgiven = before.attempts if again else before.attempts_forgiven
+    assert after.attempts_forgiven == forgiven, f"attempts forgiven: {change}"
+    assert again or after.abort_requested >= before.abort_requested, f"may go on: {change}"
+    assert not again or after.crashes == 0, f"crashes are counted on: {change}"
+
+
+def _check_progress(before: PeriodicRow, after: PeriodicRow) -> None:
+    change = f"{before} became {after}"
+    assert after.done_until >= before.done_until, f"ticks would come twice: {change}"
+    if before.last_tick is not None:
+        assert after.last_tick, f"nobody knows its latest job: {change}"
+        assert after.last_tick >= before.last_tick, f"its latest job was one before: {change}"
+        same = after.last_tick == before.last_tick
+        assert not same or after.job_id == before.job_id, f"two jobs of a tick: {change}"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a flow told about a tick: of which schedule, what became of it, and its job's id."""
+
+    key: Key
+    outcome: periodic.Outcome
+    job_id: int | None
+
+
+def check_ticks(before: State, after: State, told: Sequence[Told]) -> None:
+    """Check that there is one new job for each tick that is said to have one, and for no other.
+
+    The row of each schedule names the latest of its own.
+    """
+    named = [each.job_id for each in told if each.job_id is not None]
+    deferred = [each for each in told if each.outcome is periodic.Outcome.DEFERRED]
+    assert [each.job_id for each in deferred] == named, f"jobs of ticks that have none: {told}"
+    added = after.jobs.keys() - before.jobs.keys()
+    assert sorted(named) == sorted(added), f"not one job for each tick: {told}"
+    for key, row in after.periodics.items():
+        of_this = [each.job_id for each in deferred if each.key == key]
+        known = before.periodics[key].job_id if key in before.periodics else None
+        assert row.job_id == (of_this[-1] if of_this else known), f"not the latest job: {row}"
+
+
+def matches(job: JobRow, which: JobFilter) -> bool:
+    """Whether a filter is meant to choose a job."""
+    wanted = {
+        "id": which.ids,
+        "queue_name": None if which.queue is None else [which.queue],
+        "task_name": None if which.task is None else [which.task],
+        "status": which.statuses,
+        "lock": None if which.lock is None else [which.lock],
+        "queueing_lock": None if which.queueing_lock is None else [which.queueing_lock],
+        "worker_id": None if which.worker_id is None else [which.worker_id],
+    }
+    return all(each is None or getattr(job, name) in each for name, each in wanted.items())
+
+
+def outlived(state: State, ages: Mapping[Status, timedelta], queue: str | None) -> set[int]:
+    """Return the ids of the jobs that such a policy of retention no longer keeps."""
+    return {
+        job.id
+        for job in state.jobs.values()
+        if job.finished_at is not None
+        and job.status in ages
+        and state.now - job.finished_at > ages[job.status] - TOLERANCE
+        and queue in (None, job.queue_name)
+    }
 
 
 def in_claim_order(jobs: Iterable[JobRow]) -> list[JobRow]:

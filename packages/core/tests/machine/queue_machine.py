@@ -1,9 +1,12 @@
-"""The state machine: everything that can happen to a queue, on PostgreSQL and in memory at once.
+"""The state machine: what can happen to a queue, on PostgreSQL and in memory at once.
+
+Here are single jobs and workers; `queue_rules` adds many jobs at a time, and periodic tasks.
 
 To add an operation, write a rule: it draws its arguments, and hands `QueueMachine.step` what makes
 the flow. Both sides run it, must show the same and end in the same state, and the invariants are
 checked. Say there which jobs it may delete, and which may lose an attempt. A new column of the jobs
-is compared as soon as `JobRow` has it; a new table is added to `State` and to what fills it.
+is compared as soon as `JobRow` has it; a new table is added to `State` and to what fills it (a test
+says which one is missing).
 
 Rules
 
@@ -20,11 +23,12 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import Any, ClassVar, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from queue_invariants import check_claim, check_state, check_step, claimable
+from queue_invariants import check_claim, check_state, check_step, claimable, matches
 from queue_sides import Make, Outcome, Sides, State, sql
 
 from procrastinate import json_codec
@@ -32,7 +36,9 @@ from procrastinate.drive import Flow
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import Ending
 from procrastinate.model.retry import RetryDecision
-from procrastinate.storage import claim, defer, finish, jobs, workers
+from procrastinate.storage import claim, defer, finish, jobs, periodic, workers
+
+T = TypeVar("T")
 
 QUEUES = ("a", "b", "c")
 LOCKS = ("k1", "k2")
@@ -103,6 +109,7 @@ class Tally:
     statements: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     changes: Counter[tuple[Status, Status]] = field(default_factory=Counter)
+    ticks: Counter[periodic.Outcome] = field(default_factory=Counter)
 
     def count(self, name: str, before: State, outcome: Outcome) -> None:
         self.steps[name] += 1
@@ -125,6 +132,7 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.sides.reset()
         self.state = State(datetime.min, {}, {}, {})
+        self.passed = timedelta()
         self.workers: list[int] = []
         # All that any claim returned, also what was lost since, by what a write is fenced with.
         self.claimed: dict[tuple[int, int, int | None], Job] = {}
@@ -217,11 +225,11 @@ class QueueMachine(RuleBasedStateMachine):
         self.step("prune", lambda now: workers.prune_workers(sql, timeout_us=DEAD_AFTER_US))
         self.mend()
 
-    def recover(self) -> None:
+    def recover(self, ids: Sequence[int] | None = None) -> None:
         self.step(
             "recover",
             lambda now: workers.recover_jobs(
-                sql, timeout_us=DEAD_AFTER_US, crash_limit=CRASH_LIMIT
+                sql, timeout_us=DEAD_AFTER_US, crash_limit=CRASH_LIMIT, ids=ids
             ),
         )
 
@@ -231,10 +239,23 @@ class QueueMachine(RuleBasedStateMachine):
         self.pass_time(1, silent=n)
         self.recover()
 
+    @rule(n=nth, numbers=st.permutations(range(8)))
+    def crash_and_recover_one_by_one(self, n: int, numbers: list[int]) -> None:
+        """As where somebody's open transaction is in the way of recovering all at once."""
+        self.pass_time(1, silent=n)
+        stalled = self.step(
+            "stalled_ids", lambda now: workers.stalled_ids(sql, timeout_us=DEAD_AFTER_US)
+        ).value
+        lost = [stalled[number % len(stalled)] for number in numbers] if stalled else []
+        for job_id in dict.fromkeys([*lost, *stalled]):
+            self.recover([job_id])
+        assert not {job.id for job in self.state.running()} & set(stalled), "not recovered"
+
     @rule(amount=st.integers(0, 2), silent=st.none() | nth)
     def pass_time(self, amount: int, silent: int | None) -> None:
         """Time passes, and every worker but a silent one says afterwards that it lives."""
         by = PASSING[amount]
+        self.passed += by
         before, outcome = self.state, self.sides.let_pass(by)
         check_step(before.aged(by), outcome.state)
         self._arrived("pass_time", before.aged(by), outcome)
@@ -248,12 +269,16 @@ class QueueMachine(RuleBasedStateMachine):
     def defer_one(self, new: New) -> None:
         self.step("defer", lambda now: defer.defer_job(sql, new.at(now)))
 
-    @rule(batch=st.lists(new_jobs, min_size=1, max_size=6))
-    def defer_batch(self, batch: list[New]) -> None:
+    @rule(
+        batch=st.lists(new_jobs, min_size=1, max_size=6), in_statements_of=st.sampled_from([2, 9])
+    )
+    def defer_batch(self, batch: list[New], in_statements_of: int) -> None:
+        def make(now: datetime) -> Flow[list[int]]:
+            flow = defer.defer_jobs(sql, [new.at(now) for new in batch])
+            return with_limit(defer, "ROWS_PER_STATEMENT", in_statements_of, flow)
+
         before = self.state.jobs.keys()
-        outcome = self.step(
-            "defer_batch", lambda now: defer.defer_jobs(sql, [new.at(now) for new in batch])
-        )
+        outcome = self.step("defer_batch", make)
         added = self.state.jobs.keys() - before
         assert len(added) == (len(batch) if outcome.error is None else 0), "not all or none"
 
@@ -416,6 +441,46 @@ class QueueMachine(RuleBasedStateMachine):
         if how == "crash":
             self.crash(n)
 
+    @rule(n=nth, crashed=st.booleans(), abort=st.sampled_from([None, 0, 0, 1]))
+    def return_twins(self, n: int, crashed: bool, abort: int | None) -> None:
+        """Two running jobs with one queueing lock are to wait again, or one is to be aborted."""
+        worker = self.worker(n)
+        self.cancel_all("q3")
+        self.start_one(worker, queueing_lock="q3")
+        self.start_one(worker, queueing_lock="q3")
+        twins = [
+            self.claimed[row.id, row.attempts, worker]
+            for row in self.state.running()
+            if (row.queueing_lock, row.worker_id) == ("q3", worker)
+        ]
+        if abort is not None and twins:
+            job_id = twins[abort % len(twins)].id
+            self.step(
+                "cancel", lambda now: jobs.cancel_jobs(sql, [job_id], abort=True, delete=False)
+            )
+        if crashed:
+            self.crash(n)
+        elif twins:
+            self._hand_back(worker, twins, [False] * len(twins))
+
+    @rule(n=nth, how=st.sampled_from(["retry", "hand_back", "crash"]), begun=st.booleans())
+    def return_what_is_to_be_aborted(self, n: int, how: str, begun: bool) -> None:
+        """A running job is to wait again, and somebody has asked for its abortion."""
+        worker, (job, *_) = self.held(n, [n])
+        outcome = self.step(
+            "cancel", lambda now: jobs.cancel_jobs(sql, [job.id], abort=True, delete=False)
+        )
+        assert outcome.value == [job.id]
+        if how == "retry":
+            self._retry(job, {}, {})
+        elif how == "hand_back":
+            self._hand_back(worker, [job], [begun])
+        elif worker in self.workers:
+            self.crash(self.workers.index(worker))
+        else:
+            return
+        assert self.state.jobs[job.id].status is Status.ABORTED
+
     # By hand
 
     def cancel_all(self, queueing_lock: str) -> None:
@@ -464,23 +529,6 @@ class QueueMachine(RuleBasedStateMachine):
             return jobs.retry_by_hand(sql, ids, jobs.ByHand(at, **changes))
 
         self.step("retry_by_hand", make)
-
-    @rule(
-        statuses=st.lists(st.sampled_from(FINAL), min_size=1, max_size=4, unique=True),
-        age=st.sampled_from([timedelta(), HOUR / 2]),
-        queue=st.none() | st.sampled_from(QUEUES),
-    )
-    def delete_old(self, statuses: list[Status], age: timedelta, queue: str | None) -> None:
-        before = self.state.jobs
-        deletable = {job.id for job in before.values() if job.status in statuses}
-        outcome = self.step(
-            "delete_old",
-            lambda now: jobs.delete_old_jobs(
-                sql, statuses, age_us=age // timedelta(microseconds=1), queue=queue
-            ),
-            deletable=deletable,
-        )
-        assert len(before) - len(self.state.jobs) == outcome.value
 
     # Damage
 
@@ -536,22 +584,29 @@ class QueueMachine(RuleBasedStateMachine):
         lock=st.none() | st.sampled_from(LOCKS),
         queueing_lock=st.none() | st.just("q1"),
         of_worker=st.booleans(),
-        after_id=st.integers(0, 5),
+        page=st.builds(
+            jobs.Page,
+            after_id=st.integers(0, 5),
+            before_id=st.none() | st.integers(6, 12),
+            newest_first=st.booleans(),
+            limit=st.just(5),
+        ),
     )
     def list_jobs(
-        self, n: int, ids: list[int] | None, of_worker: bool, after_id: int, **filters: Any
+        self, n: int, ids: list[int] | None, of_worker: bool, page: jobs.Page, **filters: Any
     ) -> None:
         which = jobs.JobFilter(
             ids=None if ids is None else self.ids(ids),
             worker_id=self.worker(n) if of_worker else None,
             **filters,
         )
-        self.step(
-            "list_jobs",
-            lambda now: jobs.list_jobs(
-                sql, which, after_id=after_id, limit=5, loads=json_codec.loads
-            ),
+        outcome = self.step(
+            "list_jobs", lambda now: jobs.list_page(sql, which, page, json_codec.loads)
         )
+        listed = [job.id for job in outcome.value]
+        known = [job.id for job in self.state.jobs.values() if matches(job, which)]
+        on_page = [each for each in known if page.after_id < each < (page.before_id or each + 1)]
+        assert listed == sorted(on_page, reverse=page.newest_first)[: page.limit]
         (job_id,) = self.ids([n])
         self.step("get_job", lambda now: jobs.get_job(sql, job_id, json_codec.loads))
 
@@ -598,6 +653,16 @@ def _fetch(queues: Sequence[str], *, worker: int, limit: int) -> Flow[claim.Clai
         if not more.parked:
             break
     return found
+
+
+def with_limit(module: ModuleType, name: str, limit: int, flow: Flow[T]) -> Flow[T]:
+    """Run a flow with one of its module's limits made small enough to be met."""
+    before = getattr(module, name)
+    setattr(module, name, limit)
+    try:
+        return (yield from flow)
+    finally:
+        setattr(module, name, before)
 
 
 def _beat_all(alive: Sequence[int]) -> Flow[None]:

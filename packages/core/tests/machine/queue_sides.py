@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from procrastinate import drive
 from procrastinate.connector import Executor, Notification, Query, Row, Rows
@@ -28,14 +28,20 @@ from procrastinate.storage import claim
 from procrastinate.storage.statements import Statements
 from procrastinate.storage.workers import Recovered
 from procrastinate.testing import InMemoryConnector
-from procrastinate.testing.values import JobRow, WorkerRow
+from procrastinate.testing.values import JobRow, PeriodicRow, WorkerRow
 from procrastinate_psycopg2 import Psycopg2Connector
 
 CHANNELS = ("procrastinate_jobs", "procrastinate_schedule", "procrastinate_aborts")
 TOLERANCE = timedelta(seconds=30)
 
+#: A schedule: the name of a task, and the periodic_id.
+Key: TypeAlias = tuple[str, str]
+
 #: Makes the flow of a step, given the time on the side that will run it.
 Make: TypeAlias = Callable[[datetime], Flow[Any]]
+
+K = TypeVar("K")
+R = TypeVar("R", JobRow, PeriodicRow)
 
 sql = Statements()
 
@@ -48,6 +54,7 @@ class State:
     jobs: dict[int, JobRow]
     locks: dict[str, int]
     workers: dict[int, WorkerRow]
+    periodics: dict[Key, PeriodicRow] = field(default_factory=dict)
 
     def waiting(self) -> list[JobRow]:
         return [job for job in self.jobs.values() if job.status is Status.TODO]
@@ -56,12 +63,20 @@ class State:
         return [job for job in self.jobs.values() if job.status is Status.DOING]
 
     def aged(self, by: timedelta) -> State:
-        """Return the same jobs with all times moved back, as `PostgreSQL.let_pass` moves them."""
-        moved = {}
-        for job_id, job in self.jobs.items():
-            times = {name: getattr(job, name) for name in _TIMES["procrastinate_jobs"]}
-            moved[job_id] = replace(job, **{n: t and t - by for n, t in times.items()})
-        return replace(self, jobs=moved)
+        """Return the same rows with all times moved back, as `PostgreSQL.let_pass` moves them."""
+        return replace(
+            self,
+            jobs=_aged(self.jobs, _TIMES["procrastinate_jobs"], by),
+            periodics=_aged(self.periodics, _TIMES["procrastinate_periodic"], by),
+        )
+
+
+def _aged(rows: Mapping[K, R], columns: Sequence[str], by: timedelta) -> dict[K, R]:
+    aged = {}
+    for key, row in rows.items():
+        times = {name: getattr(row, name) for name in columns}
+        aged[key] = replace(row, **{name: at and at - by for name, at in times.items()})
+    return aged
 
 
 @dataclass(frozen=True)
@@ -85,7 +100,7 @@ def differences_of(expected: Outcome, actual: Outcome) -> Iterator[tuple[str, An
     for one, other in itertools.zip_longest(expected.statements, actual.statements):
         if not alike(one, other, expected.state.now, actual.state.now):
             yield ("statement", one, other)
-    for part in ("jobs", "locks", "workers"):
+    for part in ("jobs", "locks", "workers", "periodics"):
         rows, other_rows = getattr(expected.state, part), getattr(actual.state, part)
         for key in sorted(rows.keys() | other_rows.keys(), key=str):
             one, other = rows.get(key), other_rows.get(key)
@@ -173,9 +188,21 @@ _COLUMNS = {
     **{name: f"{name}::text" for name in ("args", "status", "hold")},
 }
 _JOB_COLUMNS = ", ".join(_COLUMNS.get(each.name, each.name) for each in fields(JobRow))
+_WORKER_COLUMNS = ", ".join(each.name for each in fields(WorkerRow))
+_PERIODIC_COLUMNS = ", ".join(each.name for each in fields(PeriodicRow))
 _TIMES = {
     "procrastinate_jobs": ("deferred_at", "scheduled_at", "started_at", "finished_at"),
     "procrastinate_workers": ("started_at", "last_heartbeat"),
+    "procrastinate_periodic": ("done_until", "last_tick", "seen_at"),
+}
+
+#: The columns of each table that are compared. The partition is always 0; of the migrations, the
+#: memory has but what it needs.
+COMPARED = {
+    "procrastinate_jobs": {each.name for each in fields(JobRow)},
+    "procrastinate_locks": {"lock", "job_id"},
+    "procrastinate_workers": {each.name for each in fields(WorkerRow)},
+    "procrastinate_periodic": {each.name for each in fields(PeriodicRow)},
 }
 
 
@@ -195,8 +222,7 @@ class PostgreSQL:
             return cursor.fetchall() if cursor.description else []
 
     def reset(self) -> None:
-        tables = "procrastinate_jobs, procrastinate_locks, procrastinate_workers"
-        self.select(f"truncate {tables} restart identity")
+        self.select(f"truncate {', '.join(COMPARED)} restart identity")
 
     def now_and_next_id(self) -> tuple[datetime, int]:
         ((self.now, next_id),) = self.select(
@@ -225,14 +251,14 @@ class PostgreSQL:
 
     def _state(self) -> State:
         rows = self.select(f"select {_JOB_COLUMNS} from procrastinate_jobs order by id")
-        workers = self.select(
-            "select id, name, started_at, last_heartbeat from procrastinate_workers order by id"
-        )
+        workers = self.select(f"select {_WORKER_COLUMNS} from procrastinate_workers order by id")
+        periodics = self.select(f"select {_PERIODIC_COLUMNS} from procrastinate_periodic")
         return State(
             self.now,
             {row[0]: _job_row(row) for row in rows},
             dict(self.select("select lock, job_id from procrastinate_locks")),
             {row[0]: WorkerRow(*row) for row in workers},
+            {row[:2]: PeriodicRow(*row) for row in periodics},
         )
 
     def let_pass(self, amount: timedelta) -> Outcome:
@@ -248,6 +274,18 @@ class PostgreSQL:
 
     def delete(self, job_id: int) -> None:
         self.select("delete from procrastinate_jobs where id = %s", job_id)
+
+    def set_ahead(self, key: Key, by: timedelta) -> None:
+        self.select(
+            "update procrastinate_periodic set done_until = %s, seen_at = %s"
+            " where (task_name, periodic_id) = (%s, %s)",
+            *(self.now + by, self.now + by, *key),
+        )
+
+    def delete_schedule(self, key: Key) -> None:
+        self.select(
+            "delete from procrastinate_periodic where (task_name, periodic_id) = (%s, %s)", *key
+        )
 
 
 def _job_row(row: tuple[Any, ...]) -> JobRow:
@@ -285,14 +323,15 @@ class Memory:
         self.store._tables.job_ids = itertools.count(next_id)
 
     def run(self, make: Make) -> Outcome:
-        value, error = None, None
-        with self.connector.session(transaction=True) as executor:
-            recorder = Recorder(executor)
-            try:
+        value, error, seen = None, None, []
+        try:
+            with self.connector.session(transaction=True) as executor:
+                recorder = Recorder(executor)
+                seen = recorder.seen
                 value = drive.run(make(self.now), recorder)
-            except ProcrastinateException as exc:
-                error = _error_of(exc)
-        return self._outcome(_in_order(value), error, recorder.seen)
+        except ProcrastinateException as exc:
+            error = _error_of(exc)
+        return self._outcome(_in_order(value), error, seen)
 
     def _outcome(self, value: Any, error: Any, seen: list[Any]) -> Outcome:
         heard = sorted(self.heard)
@@ -303,6 +342,7 @@ class Memory:
             {row.id: row for row in self.store.job_rows()},
             dict(tables.locks.committed.values()),
             dict(sorted(tables.workers.committed.items())),
+            dict(tables.periodics.committed),
         )
         return Outcome(value, error, seen, heard, state)
 
@@ -317,6 +357,13 @@ class Memory:
 
     def delete(self, job_id: int) -> None:
         del self.store._tables.jobs.committed[job_id]
+
+    def set_ahead(self, key: Key, by: timedelta) -> None:
+        table = self.store._tables.periodics.committed
+        table[key] = replace(table[key], done_until=self.now + by, seen_at=self.now + by)
+
+    def delete_schedule(self, key: Key) -> None:
+        del self.store._tables.periodics.committed[key]
 
 
 # --- both ----------------------------------------------------------------------------------------
@@ -352,6 +399,20 @@ class Sides:
         """Damage: delete a job, and leave its lock."""
         self.postgresql.delete(job_id)
         self.memory.delete(job_id)
+
+    def set_ahead(self, key: Key, by: timedelta) -> None:
+        """Damage: what a schedule's row tells lies ahead, as after a clock was set back."""
+        self.postgresql.set_ahead(key, by)
+        self.memory.set_ahead(key, by)
+
+    def delete_schedule(self, key: Key) -> None:
+        """Damage: delete a schedule's row."""
+        self.postgresql.delete_schedule(key)
+        self.memory.delete_schedule(key)
+
+    def ahead_of_server(self, now: datetime) -> timedelta:
+        """How far the clock of the side whose time is ``now`` is ahead of the server's."""
+        return now - self.postgresql.now
 
     def _align(self) -> None:
         self.memory.align(*self.postgresql.now_and_next_id())

@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from queue_invariants import check_claim, check_state, check_step, claimable
+from queue_invariants import (
+    Told,
+    check_claim,
+    check_state,
+    check_step,
+    check_ticks,
+    claimable,
+    matches,
+    outlived,
+)
 from queue_sides import State
 
 from procrastinate.model.job import Job, Status
-from procrastinate.testing.values import JobRow
+from procrastinate.storage.jobs import JobFilter
+from procrastinate.storage.periodic import Outcome
+from procrastinate.testing.values import JobRow, PeriodicRow
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TODO = JobRow(1, "a", "task", "{}", NOW)
+AGAIN = replace(TODO, attempts=1, attempts_forgiven=1)
 DOING = replace(TODO, status=Status.DOING, worker_id=7, started_at=NOW, attempts=1)
 ENDED = replace(DOING, status=Status.SUCCEEDED, finished_at=NOW)
 
 
+MINUTE = timedelta(minutes=1)
+NEW = PeriodicRow("t", "", done_until=NOW, seen_at=NOW)
+USED = replace(NEW, last_tick=NOW, job_id=1)
+
+
 def state(*jobs: JobRow, **locks: int) -> State:
     return State(NOW, {job.id: job for job in jobs}, locks, {})
+
+
+def with_schedule(row: PeriodicRow | None, *jobs: JobRow) -> State:
+    rows = {} if row is None else {(row.task_name, row.periodic_id): row}
+    return replace(state(*jobs), periodics=rows)
 
 
 def test_a_queue_in_order_breaks_none() -> None:
@@ -29,6 +51,8 @@ def test_a_queue_in_order_breaks_none() -> None:
     check_step(state(TODO), state(DOING))
     check_step(state(DOING), state(TODO), unstarted=[1])
     check_step(state(ENDED), state(), deletable=[1])
+    check_step(state(replace(ENDED, status=Status.FAILED)), state(AGAIN))
+    check_step(with_schedule(NEW), with_schedule(USED))
 
 
 @pytest.mark.parametrize(
@@ -42,6 +66,11 @@ def test_a_queue_in_order_breaks_none() -> None:
         state(replace(TODO, hold="schedule")),
         state(replace(TODO, hold="lock")),
         state(replace(TODO, queueing_lock="q"), replace(TODO, id=2, queueing_lock="q")),
+        state(replace(TODO, abort_requested=True)),
+        state(replace(TODO, attempts_forgiven=1)),
+        with_schedule(replace(NEW, last_tick=NOW)),
+        with_schedule(replace(NEW, job_id=1)),
+        with_schedule(replace(USED, last_tick=NOW + MINUTE)),
         state(replace(DOING, lock="k")),
         state(replace(DOING, lock="k"), replace(DOING, id=2, lock="k"), k=1),
         state(TODO, k=1),
@@ -66,11 +95,87 @@ def test_a_state_that_must_not_be_is_noticed(broken: State) -> None:
         (TODO, replace(TODO, attempts=1)),
         (TODO, replace(DOING, attempts=2)),
         (replace(DOING, errors=("{}",)), replace(ENDED, errors=None)),
+        (replace(DOING, abort_requested=True), replace(TODO, attempts=1)),
+        (replace(DOING, abort_requested=True), DOING),
+        (replace(ENDED, status=Status.FAILED), replace(TODO, attempts=1)),
+        (replace(ENDED, status=Status.FAILED), replace(AGAIN, crashes=1)),
+        (AGAIN, replace(AGAIN, attempts_forgiven=None)),
     ],
 )
 def test_a_step_that_must_not_be_is_noticed(before: JobRow, after: JobRow | None) -> None:
     with pytest.raises(AssertionError):
         check_step(state(before), state(*([after] if after else [])))
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        (NEW, None),
+        (NEW, replace(NEW, done_until=NOW - MINUTE)),
+        (USED, NEW),
+        (USED, replace(USED, last_tick=NOW - MINUTE)),
+        (USED, replace(USED, job_id=2)),
+    ],
+)
+def test_a_step_back_of_a_schedule_is_noticed(
+    before: PeriodicRow, after: PeriodicRow | None
+) -> None:
+    with pytest.raises(AssertionError):
+        check_step(with_schedule(before), with_schedule(after))
+
+
+DEFERRED = Told(("t", ""), Outcome.DEFERRED, 1)
+
+
+def test_one_job_for_each_tick_breaks_nothing() -> None:
+    check_ticks(with_schedule(NEW), with_schedule(USED, TODO), [DEFERRED])
+    check_ticks(with_schedule(NEW), with_schedule(NEW), [Told(("t", ""), Outcome.GIVEN_UP, None)])
+
+
+@pytest.mark.parametrize(
+    "after, told",
+    [
+        (with_schedule(USED), [DEFERRED]),
+        (with_schedule(USED, TODO), [DEFERRED, DEFERRED]),
+        (with_schedule(USED, TODO, replace(TODO, id=2)), [DEFERRED]),
+        (with_schedule(NEW, TODO), [DEFERRED]),
+        (with_schedule(USED, TODO), [replace(DEFERRED, outcome=Outcome.WAITING)]),
+        (with_schedule(USED), [replace(DEFERRED, job_id=None)]),
+    ],
+)
+def test_a_tick_without_just_its_job_is_noticed(after: State, told: list[Told]) -> None:
+    with pytest.raises(AssertionError):
+        check_ticks(with_schedule(NEW), after, told)
+
+
+@pytest.mark.parametrize(
+    "which, expected",
+    [
+        (JobFilter(), True),
+        (JobFilter(ids=[7, 1], queue="a", task="task", statuses=[Status.TODO]), True),
+        (JobFilter(ids=[7]), False),
+        (JobFilter(queue="b"), False),
+        (JobFilter(task="other"), False),
+        (JobFilter(statuses=[Status.DOING]), False),
+        (JobFilter(lock="k"), False),
+        (JobFilter(queueing_lock="q"), False),
+        (JobFilter(worker_id=7), False),
+    ],
+)
+def test_a_filter_matches_what_has_all_that_it_names(which: JobFilter, expected: bool) -> None:
+    assert matches(TODO, which) is expected
+
+
+def test_what_is_outlived_has_ended_so_and_there_and_long_enough_ago() -> None:
+    old = replace(ENDED, finished_at=NOW - 5 * MINUTE)
+    jobs = [
+        old,
+        replace(old, id=2, finished_at=NOW - 3 * MINUTE),
+        replace(old, id=3, status=Status.FAILED),
+        replace(old, id=4, queue_name="b"),
+        replace(old, id=5, status=Status.TODO),
+    ]
+    assert outlived(state(*jobs), {Status.SUCCEEDED: 4 * MINUTE}, "a") == {1}
 
 
 def job(row: JobRow) -> Job:

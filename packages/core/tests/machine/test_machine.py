@@ -20,10 +20,12 @@ import psycopg2
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
-from queue_machine import QueueMachine, Tally
-from queue_sides import Sides
+from queue_machine import Tally
+from queue_rules import WholeMachine
+from queue_sides import COMPARED, Sides
 
 from procrastinate.model.job import TRANSITIONS
+from procrastinate.storage.periodic import Outcome
 from procrastinate.testing.store import STATEMENTS
 
 STEPS = int(os.environ.get("PROCRASTINATE_MACHINE_STEPS") or 2_000)
@@ -49,6 +51,19 @@ def sides(dsn: str) -> Iterator[Sides]:
     connection.close()
 
 
+def test_all_columns_of_all_tables_are_compared(
+    dsn: str, query: Callable[..., list[tuple[Any, ...]]]
+) -> None:
+    columns: dict[str, set[str]] = {}
+    for table, column in query(
+        "select table_name, column_name from information_schema.columns"
+        " where table_schema = 'public' and column_name <> 'partition'"
+    ):
+        columns.setdefault(table, set()).add(column)
+    del columns["procrastinate_migrations"]
+    assert columns == COMPARED
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(120 + STEPS / 10)
 def test_postgresql_and_memory_agree_at_every_step(
@@ -56,24 +71,25 @@ def test_postgresql_and_memory_agree_at_every_step(
 ) -> None:
     report(f"seed of the state machine: PROCRASTINATE_MACHINE_SEED={SEED}")
     tally = Tally()
-    QueueMachine.sides, QueueMachine.tally = sides, tally
+    WholeMachine.sides, WholeMachine.tally = sides, tally
     steps, began, rounds = tally.steps, time.monotonic(), 0
     while steps.total() < STEPS or (_unseen(tally) and steps.total() < 3 * STEPS):
-        run_state_machine_as_test(seed(SEED + rounds)(QueueMachine), settings=ROUND)
+        run_state_machine_as_test(seed(SEED + rounds)(WholeMachine), settings=ROUND)
         rounds += 1
     report(f"{steps.total()} steps agreed, in {time.monotonic() - began:.0f} s: {_counts(steps)}")
     report(f"changes of status: {_counts(tally.changes)}; errors: {_counts(tally.errors)}")
+    report(f"ticks: {_counts(Counter({each.name: n for each, n in tally.ticks.items()}))}")
     assert steps.total() >= STEPS
     assert _unseen(tally) == set()
 
 
 def _unseen(tally: Tally) -> set[object]:
-    """Statements and changes of status that did not happen yet."""
+    """Statements, changes of status, and outcomes of ticks that did not happen yet."""
     schema_sql = resources.files("procrastinate.storage").joinpath("sql/schema.sql").read_text()
     about_the_schema = re.findall(r"-- name: (\w+)", schema_sql)
     legal = {(old, new) for old, following in TRANSITIONS.items() for new in following}
     statements = STATEMENTS.keys() - NOT_DRIVEN - set(about_the_schema) - tally.statements.keys()
-    return {*statements, *(legal - tally.changes.keys())}
+    return {*statements, *(legal - tally.changes.keys()), *(set(Outcome) - tally.ticks.keys())}
 
 
 def _counts(counter: Counter[Any]) -> str:
