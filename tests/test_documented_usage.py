@@ -329,6 +329,7 @@ SAID = {
     "name": "host and process id",
     "shutdown_graceful_timeout": "for ever",
     "additional_context": "none",
+    "middleware": "none",
 }
 
 

@@ -37,7 +37,7 @@ class Sustained(Workload):
     most_rounds = 1
 
     def run(self, bench: Bench) -> Round:
-        seconds = max(3.0, SECONDS * bench.scale.factor * 2)
+        seconds = max(6.0, SECONDS * bench.scale.factor * 2)
         seconds = min(seconds, SECONDS)
         return {
             measure.name: self._ours(bench, measure.name, seconds, pinned=pinned)
@@ -134,7 +134,7 @@ def _next(worker: WorkerProcess, refill: Refill) -> tuple[float, int]:
 def _first_and_last(seen: Sequence[tuple[float, int]], window: float) -> Sample:
     """Return the rates of the last and the first window of a run."""
     end = seen[-1][0]
-    first = [each for each in seen if each[0] <= window]
+    first = seen[: 1 + sum(each[0] <= window for each in seen)]  # at least two looks
     last = [each for each in seen if each[0] >= end - window]
     sample = Sample(ours=_rate(last), limit=_rate(first))
     if not sample.limit:
