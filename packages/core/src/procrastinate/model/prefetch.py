@@ -12,7 +12,7 @@ single long job is felt at once, because it weighs by its length.
 
 from __future__ import annotations
 
-MAX_AHEAD = 500  # jobs: more than fits one claim brings nothing
+MAX_AHEAD = 1_000  # jobs: two claims, so that one can be worked on while the next is under way
 AHEAD = 4  # round trips
 WEIGHT = 0.1  # of the newest observation in a moving average
 
