@@ -7,7 +7,6 @@ middleware of both kinds can wrap.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +14,6 @@ from procrastinate.errors import InvalidOption, JobAborted
 from procrastinate.model.job import Status
 from procrastinate.model.task import TaskDefinition
 from procrastinate.worker.context import JobContext
-
-logger = logging.getLogger("procrastinate.builtin_tasks")
 
 QUEUE = "builtin"
 
@@ -55,6 +52,9 @@ def remove_old_jobs(
     deleted = context.app.job_manager.apply_retention(
         policy, queue=queue, should_stop=context.should_abort
     )
+    import logging  # not at the top: who only defers does without
+
+    logger = logging.getLogger("procrastinate.builtin_tasks")
     logger.info("%d old jobs were removed", deleted, extra={"action": "remove_old_jobs"})
     if context.should_abort():
         raise JobAborted(f"{deleted} old jobs were removed before the abortion")

@@ -18,7 +18,7 @@ def test_nothing_is_claimed_ahead_before_anything_is_known() -> None:
 
 
 def test_short_jobs_are_claimed_ahead_up_to_the_limit() -> None:
-    assert observed(1, job=0.000_02, claim=0.003).size == MAX_AHEAD
+    assert observed(1, job=0.000_01, claim=0.003).size == MAX_AHEAD
     assert observed(1, job=0.001, claim=0.003).size == 12
 
 

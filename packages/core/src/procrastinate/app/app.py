@@ -20,8 +20,6 @@ from procrastinate.app.deferring import (
     configured,
     options_of,
 )
-from procrastinate.app.job_manager import JobManager
-from procrastinate.app.schema_manager import SchemaManager
 from procrastinate.app.task import Task
 from procrastinate.builtin_tasks import BUILTIN_TASKS
 from procrastinate.connector import Connector
@@ -32,6 +30,8 @@ from procrastinate.model.options import WorkerOptions, renamed, worker_options
 from procrastinate.model.task import TaskRegistry
 
 if TYPE_CHECKING:
+    from procrastinate.app.job_manager import JobManager
+    from procrastinate.app.schema_manager import SchemaManager
     from procrastinate.drive import Flow
     from procrastinate.model.periodic import Periodic
     from procrastinate.storage.periodic import Settled
@@ -83,11 +83,15 @@ class App(Blueprint):
     @property
     def job_manager(self) -> JobManager:
         """Listing, cancelling and retrying jobs."""
+        from procrastinate.app.job_manager import JobManager  # who only defers does without
+
         return JobManager(self._gateway)
 
     @property
     def schema_manager(self) -> SchemaManager:
         """Creating, migrating and checking procrastinate's tables."""
+        from procrastinate.app.schema_manager import SchemaManager
+
         return SchemaManager(self._gateway)
 
     # Opening and closing

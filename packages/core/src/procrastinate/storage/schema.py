@@ -12,13 +12,14 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 
 from procrastinate.connector import Query
 from procrastinate.drive import Flow
 from procrastinate.errors import SchemaError, SchemaNotApplied, SchemaOutdated, SchemaTooNew
 from procrastinate.storage.statements import Statements
 
+FOLDER = Path(__file__).parent
 _FILE_NAME = re.compile(r"^(\d{4})_(\w+)\.sql$")
 _COMPATIBLE_FROM = re.compile(r"^-- compatible-from: (\d+)$", re.MULTILINE)
 
@@ -46,7 +47,7 @@ class SchemaState:
 def migrations() -> tuple[Migration, ...]:
     """Return all migrations of this code, in order."""
     found = []
-    for file in resources.files(__package__).joinpath("migrations").iterdir():
+    for file in (FOLDER / "migrations").iterdir():
         match = _FILE_NAME.match(file.name)
         if match:
             text = file.read_text("utf-8")
@@ -64,7 +65,7 @@ def latest_version() -> int:
 
 def current_schema_sql(sql: Statements) -> str:
     """Return the whole schema as one SQL script."""
-    text = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
+    text = (FOLDER / "schema.sql").read_text("utf-8")
     return sql.render(text)
 
 

@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
+from pathlib import Path
 
 from procrastinate.connector import Query, Value
 from procrastinate.errors import InvalidOption
@@ -63,9 +63,10 @@ def quoted(schema: str) -> str:
 @functools.cache
 def load() -> Mapping[str, Statement]:
     """Return all statements by name."""
+    folder = Path(__file__).parent / "sql"
     fragments: dict[str, str] = {}
     statements: dict[str, Statement] = {}
-    for file in sorted(resources.files(__package__).joinpath("sql").iterdir(), key=str):
+    for file in sorted(folder.iterdir()):
         for sort, name, kind, text in _sections(file.read_text("utf-8")):
             if name in fragments or name in statements:
                 raise ValueError(f"two statements are called {name}")

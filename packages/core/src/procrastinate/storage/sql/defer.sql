@@ -1,40 +1,36 @@
+-- fragment: due
+coalesce(
+    %(scheduled_at)s::timestamptz,
+    statement_timestamp() + %(schedule_in_us)s::bigint * interval '1 microsecond'
+)
+
 -- name: defer_job :many
 -- Inserts one job and wakes the workers: on procrastinate_jobs when it is ready, on
 -- procrastinate_schedule when it is due within a minute. (A worker looks at the schedule twice a
 -- minute; without the second channel a job due in a second would start at the next look.)
 -- Returns its id; no row when a job with the same queueing lock is waiting.
-with inserted as (
-    insert into {schema}.procrastinate_jobs as job
-        (partition, queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, hold)
-    select
-        0, new.queue_name, new.task_name, new.priority, new.lock, new.queueing_lock, new.args,
-        new.scheduled_at,
-        case when new.scheduled_at > statement_timestamp()
-            then 'schedule'::{schema}.procrastinate_hold end
-    from (select
-        %(queue_name)s::text as queue_name,
-        %(task_name)s::text as task_name,
-        %(priority)s::integer as priority,
-        %(lock)s::text as lock,
-        %(queueing_lock)s::text as queueing_lock,
-        %(args)s::jsonb as args,
-        coalesce(
-            %(scheduled_at)s::timestamptz,
-            statement_timestamp() + %(schedule_in_us)s::bigint * interval '1 microsecond'
-        ) as scheduled_at
-    ) as new
-    on conflict (queueing_lock, partition)
-        where queueing_lock is not null and status = 'todo' do nothing
-    returning job.id, job.queue_name, job.scheduled_at, job.hold
+-- (One INSERT and no CTE: planning that took as long as the rest of the statement.)
+insert into {schema}.procrastinate_jobs as job
+    (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, hold)
+values (
+    %(queue_name)s::text,
+    %(task_name)s::text,
+    %(priority)s::integer,
+    %(lock)s::text,
+    %(queueing_lock)s::text,
+    %(args)s::jsonb,
+    {>due},
+    case when {>due} > statement_timestamp() then 'schedule'::{schema}.procrastinate_hold end
 )
-select
-    id,
+on conflict (queueing_lock, partition)
+    where queueing_lock is not null and status = 'todo' do nothing
+returning
+    job.id,
     case
-        when hold is null then pg_notify('procrastinate_jobs', queue_name)::text
-        when scheduled_at < statement_timestamp() + interval '60 seconds'
-            then pg_notify('procrastinate_schedule', queue_name)::text
+        when job.hold is null then pg_notify('procrastinate_jobs', job.queue_name)::text
+        when job.scheduled_at < statement_timestamp() + interval '60 seconds'
+            then pg_notify('procrastinate_schedule', job.queue_name)::text
     end
-from inserted
 
 -- name: draw_job_ids :many
 -- So many new ids, for a batch that takes several statements.
