@@ -38,6 +38,7 @@ include_patterns = [
     "packages/*/README.md",
     "packages/*/CHANGELOG.md",
     "examples/*/README.md",
+    "benchmarks/*.md",
 ]
 exclude_patterns = [".*", "**/.*", "site", "dist"]
 templates_path = ["_templates"]
@@ -101,10 +102,10 @@ def navigation() -> str:
         "Begin": ["The README </README>", "tutorial"],
         "How to": how_to_pages(),
         "To look things up": ["guarantees", "errors", "reference/index"],
-        "To understand": ["architecture"],
+        "To understand": ["architecture", "performance"],
         "Examples": pages("examples/*/README.md"),
         "Packages": pages("packages/*/README.md"),
-        "To change it": ["/CONTRIBUTING"],
+        "To change it": ["/CONTRIBUTING", "/benchmarks/README", "/benchmarks/LOG"],
     }
     return "".join(tree(f":caption: {caption}", *entries) for caption, entries in groups.items())
 

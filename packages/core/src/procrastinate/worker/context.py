@@ -31,7 +31,8 @@ class RunningWorker(Protocol):
     """What middleware may ask of the worker that runs it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The worker's name, as in its logs."""
 
     def stop(self) -> None:
         """Let the worker end gracefully, as the first SIGTERM does. From any thread.
