@@ -84,6 +84,9 @@ PRIMARY = RUNNING if RUNNING in PYTHONS else next(filter(is_found, PYTHONS))
 #: For sessions that run once; None is nox's own interpreter, which is certainly there.
 ONCE = None if PRIMARY == RUNNING else PRIMARY
 
+#: More processes than two cores: half of the time tests wait, for a worker or for the server.
+IN_PARALLEL = ("-n", "3")
+
 nox.options.sessions = ["lint", "types", "imports", "docs", "tests", "packages"]
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
@@ -190,7 +193,7 @@ def tests(session: nox.Session) -> None:
     elif session.python == PRIMARY:
         measured_tests(session)
     else:
-        session.run("pytest", "-n", "2", "-m", "not slow")
+        session.run("pytest", *IN_PARALLEL, "-m", "not slow")
 
 
 def measured_tests(session: nox.Session) -> None:
@@ -201,7 +204,7 @@ def measured_tests(session: nox.Session) -> None:
     folder.mkdir()
     data = folder / "coverage"
     env = {"COVERAGE_FILE": str(data), "COVERAGE_RCFILE": str(ROOT / "pyproject.toml")}
-    session.run("coverage", "run", "-m", "pytest", "-n", "2", env=env)
+    session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, env=env)
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "report", env=env)
 

@@ -27,8 +27,9 @@ def run_suite(fault: str, dsn: str) -> str:
         "PROCRASTINATE_TESTKIT_FAULT": fault,
         "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
     }
-    # Not among the variables of the outer run: its workers, options and plugins are its own.
-    for name in [name for name in environment if name.startswith("PYTEST_")]:
+    # Not among the variables of the outer run: its workers, options and plugins are its own. Nor
+    # is it measured: there are many of it, and what it covers the conformance tests cover.
+    for name in [name for name in environment if name.startswith(("PYTEST_", "COVERAGE_"))]:
         del environment[name]
     result = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=110, check=False
