@@ -84,8 +84,8 @@ PRIMARY = RUNNING if RUNNING in PYTHONS else next(filter(is_found, PYTHONS))
 #: For sessions that run once; None is nox's own interpreter, which is certainly there.
 ONCE = None if PRIMARY == RUNNING else PRIMARY
 
-#: More processes than two cores: half of the time tests wait, for a worker or for the server.
-IN_PARALLEL = ("-n", "3")
+#: Tests that wait for something to happen in time fail where more processes share two cores.
+IN_PARALLEL = ("-n", "2")
 
 nox.options.sessions = ["lint", "types", "imports", "docs", "tests", "packages"]
 nox.options.default_venv_backend = "uv|virtualenv"
