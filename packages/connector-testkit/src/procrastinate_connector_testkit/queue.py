@@ -75,6 +75,7 @@ class Queue:
         flow = claim.claim_full(
             self.statements,
             queues=queues or ("default",),
+            served=queues or ("default",),
             worker_id=worker,
             limit=limit,
             loads=self.loads,
@@ -101,7 +102,12 @@ class Queue:
         self, worker: int, marks: dict[str, Mark], *, limit: int = 100
     ) -> list[int]:
         flow = claim.claim_marked(
-            self.statements, marks=marks, worker_id=worker, limit=limit, loads=self.loads
+            self.statements,
+            marks=marks,
+            served=list(marks),
+            worker_id=worker,
+            limit=limit,
+            loads=self.loads,
         )
         return [job.id for job in (await self.run(flow)).jobs]
 

@@ -8,7 +8,7 @@ to less.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -33,9 +33,6 @@ CREATE_RUNS = """
 FORGOTTEN = timedelta(seconds=1)
 #: A job deferred so long before another one began was there for its claim to see.
 SEEN_AFTER = timedelta(seconds=8)
-#: A worker that serves all queues knows those in which it has seen a ready job: most of them, so
-#: long after its first.
-SETTLED_AFTER = timedelta(seconds=2)
 
 
 @dataclass(frozen=True)
@@ -134,18 +131,9 @@ def _of_locks(jobs: Sequence[Job]) -> Iterator[str]:
     for job in jobs:
         if job.lock is not None and job.undisturbed:
             lines[job.lock].append(job)
-    settled = _settled_at(jobs)
     for line in lines.values():
         yield from _overlaps(line)
-        yield from _wrong_order(line, settled)
-
-
-def _settled_at(jobs: Sequence[Job]) -> dict[int, datetime]:
-    """Return for each worker from when on it can be held to the order of lines over all queues."""
-    runs = sorted(
-        (run for job in jobs for run in job.runs), key=lambda run: run.began, reverse=True
-    )
-    return {run.worker: run.began + SETTLED_AFTER for run in runs}
+        yield from _wrong_order(line)
 
 
 def _overlaps(line: Sequence[Job]) -> Iterator[str]:
@@ -155,7 +143,7 @@ def _overlaps(line: Sequence[Job]) -> Iterator[str]:
             yield f"two at a time with one lock: {one} {two}"
 
 
-def _wrong_order(line: Sequence[Job], settled: Mapping[int, datetime]) -> Iterator[str]:
+def _wrong_order(line: Sequence[Job]) -> Iterator[str]:
     """Jobs that ran once and were never scheduled began in order, once both were there."""
     simple = [
         job for job in line if len(job.runs) == 1 and job.attempts == 1 and job.scheduled_at is None
@@ -165,7 +153,5 @@ def _wrong_order(line: Sequence[Job], settled: Mapping[int, datetime]) -> Iterat
             if (-first.priority, first.id) >= (-second.priority, second.id):
                 continue
             began = second.runs[0].began
-            if began < settled[second.runs[0].worker]:
-                continue
             if first.deferred_at + SEEN_AFTER < began < first.runs[0].began:
                 yield f"out of order with one lock: {second} before {first}"

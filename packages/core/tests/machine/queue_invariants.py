@@ -193,15 +193,19 @@ def check_claim(before: State, claimed: Sequence[Job], queues: Collection[str], 
     assert not {job.lock for job in rows} & before.locks.keys(), "its lock was held"
 
 
-def claimable(state: State, queues: Collection[str]) -> list[int]:
+def claimable(state: State, queues: Collection[str], served: Collection[str] | None) -> list[int]:
     """Return the ids of the jobs that could all be claimed now for these queues, in order.
 
-    They are those without a lock, and of each line whose lock is free the first, as far as these
-    queues go.
+    They are those without a lock, and of each line whose lock is free the first, as far as the
+    served queues go (None: all).
     """
     ready = [job for job in state.waiting() if job.hold is None and job.queue_name in queues]
     first_of_lines: dict[str, int] = {}
-    due = [job for job in state.waiting() if job.hold != "schedule" and job.queue_name in queues]
+    due = [
+        job
+        for job in state.waiting()
+        if job.hold != "schedule" and (served is None or job.queue_name in served)
+    ]
     for job in in_claim_order(due):
         if job.lock is not None and job.lock not in state.locks:
             first_of_lines.setdefault(job.lock, job.id)

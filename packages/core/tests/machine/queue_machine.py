@@ -20,7 +20,7 @@ Rules
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import ModuleType
@@ -284,12 +284,18 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Claiming
 
+    @rule(n=nth, queues=queues, limit=limits, everywhere=st.booleans())
+    def claim_once(self, n: int, queues: list[str], limit: int, everywhere: bool) -> None:
+        full = _claim_full(queues, None if everywhere else queues, self.worker(n))
+        self._claim("claim", queues, limit, lambda now: full(limit))
+
     @rule(n=nth, queues=queues, limit=limits)
-    def claim_once(self, n: int, queues: list[str], limit: int) -> None:
-        worker = self.worker(n)
-        self._claim(
-            "claim", queues, limit, lambda now: _claim_full(queues, worker=worker, limit=limit)
+    def claim_unlocked(self, n: int, queues: list[str], limit: int) -> None:
+        full = _claim_full(queues, None, self.worker(n))
+        got = self._claim(
+            "claim_unlocked", queues, limit, lambda now: full(limit, unlocked_only=True)
         )
+        assert not [job.lock for job in got if job.lock is not None], "a lock was passed over"
 
     @rule(
         n=nth,
@@ -298,11 +304,17 @@ class QueueMachine(RuleBasedStateMachine):
             st.builds(claim.Mark, st.integers(-1, 2), st.integers(0, 10)),
             min_size=1,
         ),
-        served=st.sampled_from([(), QUEUES]),
+        served=st.sampled_from([None, QUEUES]),
         limit=limits,
+        unlocked_only=st.booleans(),
     )
     def claim_marked(
-        self, n: int, marks: dict[str, claim.Mark], served: Sequence[str], limit: int
+        self,
+        n: int,
+        marks: dict[str, claim.Mark],
+        served: Sequence[str] | None,
+        limit: int,
+        unlocked_only: bool,
     ) -> None:
         worker = self.worker(n)
         self._claim(
@@ -315,17 +327,26 @@ class QueueMachine(RuleBasedStateMachine):
                 worker_id=worker,
                 limit=limit,
                 loads=json_codec.loads,
-                queues=served,
+                served=served,
+                unlocked_only=unlocked_only,
             ),
         )
 
-    @rule(n=nth, queues=queues, limit=limits)
-    def fetch(self, n: int, queues: Sequence[str], limit: int) -> None:
+    @rule(
+        n=nth,
+        queues=queues,
+        limit=limits,
+        everywhere=st.booleans(),
+        unlocked_first=st.booleans(),
+    )
+    def fetch(
+        self, n: int, queues: Sequence[str], limit: int, everywhere: bool, unlocked_first: bool
+    ) -> None:
         """Claim as a worker does: until nothing was parked. Then it has all that there was."""
-        worker, expected = self.worker(n), claimable(self.state, queues)[:limit]
-        got = self._claim(
-            "fetch", queues, limit, lambda now: _fetch(queues, worker=worker, limit=limit)
-        )
+        served = None if everywhere else queues
+        full = _claim_full(queues, served, self.worker(n))
+        expected = claimable(self.state, queues, served)[:limit]
+        got = self._claim("fetch", queues, limit, lambda now: _fetch(full, limit, unlocked_first))
         assert [job.id for job in got] == expected, "not what could be claimed"
 
     def _claim(self, name: str, queues: Collection[str], limit: int, make: Make) -> list[Job]:
@@ -638,17 +659,36 @@ def _ended(
     return finish.Ended(job, Ending(status, retry, error), began_us=2_000_000, ended_us=1_000_000)
 
 
-def _claim_full(queues: Sequence[str], *, worker: int, limit: int) -> Flow[claim.Claim]:
-    return claim.claim_full(
-        sql, queues=queues, worker_id=worker, limit=limit, loads=json_codec.loads
-    )
+def _claim_full(
+    queues: Sequence[str], served: Sequence[str] | None, worker: int
+) -> Callable[..., Flow[claim.Claim]]:
+    """Return what claims up to so many jobs of these queues."""
+
+    def claim_full(limit: int, *, unlocked_only: bool = False) -> Flow[claim.Claim]:
+        return claim.claim_full(
+            sql,
+            queues=queues,
+            served=served,
+            worker_id=worker,
+            limit=limit,
+            loads=json_codec.loads,
+            unlocked_only=unlocked_only,
+        )
+
+    return claim_full
 
 
-def _fetch(queues: Sequence[str], *, worker: int, limit: int) -> Flow[claim.Claim]:
+def _fetch(
+    claim_full: Callable[..., Flow[claim.Claim]], limit: int, unlocked_first: bool
+) -> Flow[claim.Claim]:
     """Claim again while jobs were parked, as the worker's fetcher does."""
     found = claim.Claim([])
+    if unlocked_first:
+        found = yield from claim_full(limit, unlocked_only=True)
+        if not found.left:
+            return found
     while len(found.jobs) < limit:
-        more = yield from _claim_full(queues, worker=worker, limit=limit - len(found.jobs))
+        more = yield from claim_full(limit - len(found.jobs))
         found += more
         if not more.parked:
             break

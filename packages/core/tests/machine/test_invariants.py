@@ -211,4 +211,6 @@ def test_what_can_be_claimed_is_what_is_free_and_the_first_of_each_free_line() -
         replace(TODO, id=7, priority=2),
         replace(DOING, id=8),
     ]
-    assert claimable(state(*jobs, held=9), ["a"]) == [7, 3, 6]
+    assert claimable(state(*jobs, held=9), ["a"], served=["a"]) == [7, 3, 6]
+    assert claimable(state(*jobs, held=9), ["a"], served=None) == [7, 6]
+    assert claimable(state(*jobs, held=9), ["a", "elsewhere"], served=None) == [4, 7, 6]

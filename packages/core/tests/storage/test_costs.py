@@ -59,6 +59,24 @@ def busy(request: pytest.FixtureRequest, procrastinate_server: Any) -> Iterator[
         connection.close()
 
 
+SCAN = {
+    "queue_names": ["default"],
+    "mark_priorities": [None],
+    "mark_ids": [None],
+    "worker_id": 1,
+}
+MARK = {"mark_priorities": [0], "mark_ids": [1000]}
+BATCHES = [
+    "finish_jobs",
+    "delete_finished",
+    "hand_back",
+    "claim_unlocked_full",
+    "claim_unlocked_marked",
+    "claim_full",
+    "claim_marked",
+]
+
+
 def params_of(statement: str, batch: int) -> dict[str, Any]:
     ids, ones = list(range(1, batch + 1)), [1] * batch
     held = {"ids": ids, "attempts": ones, "worker_id": 1}
@@ -72,27 +90,15 @@ def params_of(statement: str, batch: int) -> dict[str, Any]:
         },
         "delete_finished": held,
         "hand_back": held | {"begun": ones},
-        "claim_full": {
-            "queue_names": ["default"],
-            "mark_priorities": [None],
-            "mark_ids": [None],
-            "worker_id": 1,
-            "limit": batch,
-        },
-        "claim_marked": {
-            "queue_names": ["default"],
-            "mark_priorities": [0],
-            "mark_ids": [1000],
-            "worker_id": 1,
-            "limit": batch,
-        },
+        "claim_unlocked_full": SCAN | {"limit": batch},
+        "claim_unlocked_marked": SCAN | MARK | {"limit": batch},
+        "claim_full": SCAN | {"limit": batch, "served": None},
+        "claim_marked": SCAN | MARK | {"limit": batch, "served": None},
     }[statement]
 
 
 @pytest.mark.parametrize("batch", [100, 500])
-@pytest.mark.parametrize(
-    "statement", ["finish_jobs", "delete_finished", "hand_back", "claim_full", "claim_marked"]
-)
+@pytest.mark.parametrize("statement", BATCHES)
 def test_a_batch_is_worked_on_without_comparing_each_job_with_every_other(
     busy: Any, statement: str, batch: int
 ) -> None:

@@ -127,6 +127,7 @@ class History:
     events: list[Event] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
+    asked_to_abort: set[int] = field(default_factory=set)
 
     @property
     def claims(self) -> int:
@@ -281,6 +282,7 @@ class Quarreller:
             claim.claim_full(
                 self.sql,
                 queues=queues,
+                served=queues,
                 worker_id=self.worker_id,
                 limit=limit,
                 loads=json_codec.loads,
@@ -300,7 +302,7 @@ class Quarreller:
             worker_id=self.worker_id,
             limit=3,
             loads=json_codec.loads,
-            queues=served,
+            served=served,
         )
         self._claimed(served, flow)
 
@@ -357,7 +359,9 @@ class Quarreller:
             return
         began = time.monotonic()
         changed = self.run(flow, transaction=finish.needs_transaction(ended))
-        self.note(changed, began, ready=ready)
+        # Who was asked to abort meanwhile does not go back to the queue.
+        asked = self.history.asked_to_abort
+        self.note(changed, began, ready=[each for each in ready if each.job_id not in asked])
         for job in ended:
             del self.held[job.id]
 
@@ -410,7 +414,9 @@ class Quarreller:
             abort=self.random.random() < 0.3,
             delete=self.random.random() < 0.3,
         )
-        self.note(self.run(flow, transaction=True), began)
+        changed = self.run(flow, transaction=True)
+        self.history.asked_to_abort.update(changed)
+        self.note(changed, began)
 
     def retry_by_hand(self) -> None:
         queue, lock = self.random.choice(QUEUES), self.random.choice(LOCKS)
@@ -424,7 +430,7 @@ class Quarreller:
         """Waiting jobs of one line and, now and then, the running one."""
         statuses = [Status.TODO, Status.DOING][: self.random.choice([1, 1, 2])]
         change = partial(jobs.cancel_jobs, self.sql, abort=True, delete=False)
-        self._change_batch(jobs.JobFilter(statuses=statuses), change, ready=None)
+        self._change_batch(jobs.JobFilter(statuses=statuses), change)
 
     def retry_by_filter(self) -> None:
         place = Place(0, self.random.choice(QUEUES), 1, self.random.choice(LOCKS))
@@ -433,12 +439,15 @@ class Quarreller:
         self._change_batch(jobs.JobFilter(statuses=jobs.ENDED_BADLY), change, ready=place)
 
     def _change_batch(
-        self, which: jobs.JobFilter, change: bulk.Change, *, ready: Place | None
+        self, which: jobs.JobFilter, change: bulk.Change, *, ready: Place | None = None
     ) -> None:
+        """Change jobs; without ``ready`` it asks them to abort, or cancels them."""
         which = replace(which, queue=self.random.choice(QUEUES), lock=self.random.choice(LOCKS))
         began = time.monotonic()
         flow = bulk.change_batch(self.sql, which, change, after_id=0, limit=3)
         changed = self.run(flow, transaction=True).changed
+        if ready is None:
+            self.history.asked_to_abort.update(changed)
         places = [] if ready is None else [replace(ready, job_id=each) for each in changed]
         self.note(changed, began, ready=places)
 

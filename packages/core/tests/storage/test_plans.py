@@ -104,13 +104,14 @@ HELD = {"ids": IDS, "attempts": ONES, "worker_id": 2}
 HOUR_US = 3_600_000_000
 #: Above the crowds and below what is ready.
 MARK = {"mark_priorities": [1], "mark_ids": [4 * CROWD]}
-CLAIM = {
+SCAN = {
     "queue_names": ["default"],
     "mark_priorities": [None],
     "mark_ids": [None],
     "worker_id": 1,
     "limit": LIMIT,
 }
+CLAIM = SCAN | {"served": None}
 RETRY = {
     "id": FIRST,
     "attempt": 1,
@@ -152,7 +153,11 @@ LINES = {"locks": ["long", "lock 1", "lock 2"]}
 CASES = [
     # A probe for each queue, and one that finds no further queue.
     Case("ready_queues", {READY_INDEX}, 3),
-    # The candidates, the best of the one line among the ready and the parked, the updates.
+    # The candidates, the updates.
+    Case("claim_unlocked_full", {READY_INDEX, KEY}, 2 * LIMIT, SCAN),
+    Case("claim_unlocked_marked", {READY_INDEX, KEY}, 2 * LIMIT, SCAN | MARK),
+    Case("claim_unlocked_full", {READY_INDEX, KEY}, 0, SCAN | {"queue_names": ["empty"]}),
+    # The same, and the best of the one line among the ready and the parked.
     Case("claim_full", {READY_INDEX, LINE_INDEX, KEY}, 2 * LIMIT + 2, CLAIM),
     Case("claim_marked", {READY_INDEX, LINE_INDEX, KEY}, 2 * LIMIT + 2, CLAIM | MARK),
     Case("claim_full", {READY_INDEX, LINE_INDEX, KEY}, 0, CLAIM | {"queue_names": ["empty"]}),

@@ -47,6 +47,7 @@ class MemoryQueue:
             claim.claim_full(
                 self.sql,
                 queues=queues,
+                served=queues,
                 worker_id=worker_id,
                 limit=limit,
                 loads=json_codec.loads,

@@ -64,6 +64,7 @@ def test_a_claim_skips_what_another_transaction_has_claimed(queue: MemoryQueue) 
     first, second = queue.defer(), queue.defer()
     query = queue.sql(
         "claim_full",
+        served=None,
         queue_names=["default"],
         mark_priorities=[None],
         mark_ids=[None],

@@ -14,6 +14,7 @@ import procrastinate
 from procrastinate import AbortReason, Job, JobAborted, JobContext, Status
 from procrastinate.worker import listener
 from procrastinate.worker.fetcher import Fetcher
+from procrastinate.worker.housekeeping import Housekeeping
 
 Working = Callable[..., Any]
 
@@ -339,6 +340,44 @@ async def test_a_request_that_overtakes_the_claims_answer_is_obeyed_at_once(
         job = await end_of(app, job_id)
 
     assert (job.status, overtaken) == (Status.ABORTED, [job_id])
+
+
+async def test_a_request_found_while_the_claim_is_answered_is_obeyed_at_once(
+    app: procrastinate.App,
+    working: Working,
+    monkeypatch: pytest.MonkeyPatch,
+    query: Callable[..., Any],
+    until: Callable[..., Any],
+) -> None:
+    """Found by looking for it, as after a reconnection, and not again for a minute."""
+    claim, look = Fetcher.claim, Housekeeping._look_for_aborts
+    looks: list[Housekeeping] = []
+
+    def noted_look(self: Housekeeping) -> None:
+        look(self)
+        looks.append(self)
+
+    async def slow_claim(self: Fetcher, limit: int, known: Any) -> Any:
+        found = await claim(self, limit, known)
+        for job in found.jobs:
+            query("update procrastinate_jobs set abort_requested = true where id = %s", job.id)
+            before = len(looks)
+            looks[0].look_for_aborts()
+            while len(looks) == before:
+                await asyncio.sleep(0.01)
+        return found
+
+    @app.task
+    async def endless() -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(Housekeeping, "_look_for_aborts", noted_look)
+    async with working(app, abort_job_polling_interval=60, fetch_job_polling_interval=0.1):
+        await until(lambda: bool(looks))
+        monkeypatch.setattr(Fetcher, "claim", slow_claim)
+        job = await end_of(app, await endless.defer_async())
+
+    assert job.status is Status.ABORTED
 
 
 async def test_a_request_for_a_job_that_is_elsewhere_is_no_business_of_this_worker(

@@ -21,6 +21,7 @@ from procrastinate.storage import claim as flows
 from procrastinate.storage import workers
 from procrastinate.storage.statements import Statements
 from procrastinate.worker import worker as worker_module
+from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.writer import Finished, Writer
 
 
@@ -207,8 +208,9 @@ async def test_a_twin_in_a_users_open_transaction_holds_up_one_retry_and_nothing
     assert done == [1, 2, 3]
 
 
+@pytest.mark.parametrize("served", [["a", "b"], None])
 async def test_a_lock_runs_in_order_through_queues_that_are_not_scanned(
-    app: procrastinate.App,
+    app: procrastinate.App, served: list[str] | None
 ) -> None:
     first = await app.configure_task("noop", queue="a", lock="L").defer_async()
     second = await app.configure_task("noop", queue="b", lock="L").defer_async()
@@ -218,7 +220,7 @@ async def test_a_lock_runs_in_order_through_queues_that_are_not_scanned(
     def claim(marks: dict[str, flows.Mark]) -> Any:
         return flows.claim_marked(
             gateway.sql,
-            queues=["a", "b"],
+            served=served,
             marks=marks,
             worker_id=worker_id,
             limit=10,
@@ -231,6 +233,19 @@ async def test_a_lock_runs_in_order_through_queues_that_are_not_scanned(
     assert (only_b.jobs, only_b.undecided) == ([], 1)
     assert ([job.id for job in both.jobs], both.parked) == ([first], 1)
     assert await app.job_manager.get_job_status_async(second) is Status.TODO
+
+
+async def test_a_worker_of_all_queues_knows_what_is_parked_in_queues_that_it_never_saw(
+    app: procrastinate.App, query: Callable[..., Any]
+) -> None:
+    first = await app.configure_task("noop", queue="a", lock="L").defer_async()
+    await app.configure_task("noop", queue="b", lock="L").defer_async()
+    query("update procrastinate_jobs set hold = 'lock' where id = %s", first)
+    gateway = app._gateway
+    fetcher = Fetcher(gateway, 1, None)
+
+    assert await gateway.run_async(flows.ready_queues(gateway.sql)) == ["b"]
+    assert (await fetcher.claim(10, known=())).jobs == []
 
 
 async def test_a_lock_is_passed_on_without_notifications_and_without_waiting_for_the_next_poll(

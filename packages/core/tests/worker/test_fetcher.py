@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,12 @@ from procrastinate.errors import ConnectionLost
 from procrastinate.model.job import Job, Status
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate.storage.statements import Statements
-from procrastinate.worker.fetcher import FULL_SCAN_EVERY, LOOK_AT_SCHEDULE_EVERY, Fetcher
+from procrastinate.worker.fetcher import (
+    FULL_SCAN_EVERY,
+    LOCKS_EXPECTED_FOR,
+    LOOK_AT_SCHEDULE_EVERY,
+    Fetcher,
+)
 
 
 class Scripted:
@@ -21,6 +27,7 @@ class Scripted:
         self.sql = Statements()
         self.connector = type("Codec", (), {"json_loads": staticmethod(dict)})()
         self.ran: list[str] = []
+        self.params: dict[str, Any] = {}
         self.answers: dict[str, Any] = {
             "promote_due": Promotion(0, None),
             "ready_queues": ["q"],
@@ -32,13 +39,20 @@ class Scripted:
         self.meanwhile: Callable[[], None] = lambda: None
 
     async def run_async(self, flow: Any, **options: Any) -> Any:
+        self.params = inspect.getgeneratorlocals(flow)
         flow.close()
         self.ran.append(flow.__name__)
         self.meanwhile()
         answer = self.answers[flow.__name__]
+        if callable(answer):
+            answer = answer(self.params["unlocked_only"])
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+
+def jobs(*ids: int) -> Claim:
+    return Claim([Job(id, Status.DOING, "q", "task", {}) for id in ids])
 
 
 @pytest.fixture
@@ -54,10 +68,6 @@ def clock() -> list[float]:
 @pytest.fixture
 def fetcher(gateway: Scripted, clock: list[float]) -> Fetcher:
     return Fetcher(gateway, 1, None, clock=lambda: clock[0])  # type: ignore[arg-type]
-
-
-def jobs(*ids: int) -> Claim:
-    return Claim([Job(id, Status.DOING, "q", "task", {}) for id in ids])
 
 
 async def test_a_busy_queue_is_scanned_from_its_mark_between_full_scans(
@@ -77,15 +87,91 @@ async def test_a_busy_queue_is_scanned_from_its_mark_between_full_scans(
     ]
 
 
-async def test_a_marked_scan_that_comes_back_short_is_followed_by_a_full_one(
+async def test_what_a_short_marked_scan_brought_starts_before_the_full_scan_that_it_owes(
     gateway: Scripted, fetcher: Fetcher
 ) -> None:
     gateway.answers.update(claim_full=jobs(1, 2), claim_marked=jobs(3))
     await fetcher.claim(2, known=())
     gateway.answers.update(claim_full=jobs(7))
+    claims = [await fetcher.claim(2, known=())]
+    assert fetcher.seconds_to_next_look == 0
+    claims.append(await fetcher.claim(2, known=()))
+
+    assert [[job.id for job in claim.jobs] for claim in claims] == [[3], [7]]
+    assert fetcher.seconds_to_next_look > 0
+
+
+async def test_a_marked_scan_that_brings_nothing_is_followed_by_a_full_one_at_once(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    gateway.answers.update(claim_full=jobs(1, 2))
+    await fetcher.claim(2, known=())
+    gateway.answers.update(claim_full=jobs(7))
     claim = await fetcher.claim(2, known=())
 
-    assert [job.id for job in claim.jobs] == [3, 7]
+    assert gateway.ran[-3:] == ["claim_marked", "ready_queues", "claim_full"]
+    assert [job.id for job in claim.jobs] == [7]
+
+
+async def test_once_nothing_was_left_only_the_queues_heard_of_are_scanned(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    await fetcher.claim(2, known=())
+    fetcher.heard_of("news")
+    fetcher.heard_of("more")
+    gateway.ran.clear()
+    await fetcher.claim(2, known=())
+
+    assert gateway.ran == ["claim_full"]
+    assert gateway.params["queues"] == ["more", "news"]
+
+
+@pytest.mark.parametrize("left", [jobs(1, 2), Claim([], undecided=1)])
+async def test_while_there_may_be_more_all_queues_are_scanned(
+    gateway: Scripted, fetcher: Fetcher, left: Claim
+) -> None:
+    gateway.answers.update(claim_full=left)
+    await fetcher.claim(2, known=())
+    fetcher.heard_of("news")
+    gateway.ran.clear()
+    await fetcher.claim(2, known=())
+
+    assert gateway.ran == ["ready_queues", "claim_full"]
+
+
+async def test_a_gap_in_what_was_heard_makes_it_scan_all_queues(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    await fetcher.claim(2, known=())
+    fetcher.heard_of("news")
+    fetcher.look_at_everything()
+    gateway.ran.clear()
+    await fetcher.claim(2, known=())
+
+    assert gateway.ran == ["promote_due", "ready_queues", "claim_full"]
+
+
+async def test_a_job_with_a_lock_makes_it_claim_those_too_for_a_while(
+    gateway: Scripted, fetcher: Fetcher, clock: list[float]
+) -> None:
+    def claimed(unlocked_only: bool) -> Claim:
+        return Claim(jobs(2).jobs, left=1) if unlocked_only else jobs(1)
+
+    gateway.answers.update(claim_full=claimed)
+    claim = await fetcher.claim(5, known=())
+    assert [job.id for job in claim.jobs] == [1, 2]  # in order
+    assert gateway.ran[-2:] == ["claim_full", "claim_full"]
+
+    gateway.ran.clear()
+    fetcher.look_at_everything()
+    await fetcher.claim(5, known=())
+    assert gateway.ran.count("claim_full") == 1
+
+    gateway.ran.clear()
+    fetcher.look_at_everything()
+    clock[0] += LOCKS_EXPECTED_FOR
+    await fetcher.claim(5, known=())
+    assert gateway.ran.count("claim_full") == 2
 
 
 async def test_a_claim_that_parked_jobs_looks_again_at_once(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from procrastinate import json_codec
-from procrastinate.connector import Row, Rows
+from procrastinate.connector import Row, Rows, Value
 from procrastinate.drive import Flow
 from procrastinate.model.job import Job
 from procrastinate.storage.rows import ARGS, Loads, job_from, job_with
@@ -28,25 +28,32 @@ class Mark:
 class Claim:
     """What a claim brought: the jobs, in order, and what it saw on the way.
 
-    ``parked`` counts the jobs that it put aside because of their locks, ``undecided`` those that
-    another transaction was just deciding about. ``unreadable`` maps a job's id to the error of
-    ``json_loads``: such a job has no arguments. ``suspects`` are jobs that have lost a worker.
+    ``parked`` counts the jobs that it put aside because of their locks, ``left`` those that it left
+    because it takes none that have a lock, ``undecided`` those that another transaction was just
+    deciding about. ``unreadable`` maps a job's id to the error of ``json_loads``: such a job has no
+    arguments. ``suspects`` are jobs that have lost a worker.
     """
 
     jobs: list[Job]
     parked: int = 0
+    left: int = 0
     undecided: int = 0
     unreadable: dict[int, Exception] = field(default_factory=dict)
     suspects: frozenset[int] = frozenset()
 
     def __add__(self, later: Claim) -> Claim:
         return Claim(
-            self.jobs + later.jobs,
+            sorted(self.jobs + later.jobs, key=_place) if self.jobs else later.jobs,
             self.parked + later.parked,
+            later.left,
             later.undecided,
             {**self.unreadable, **later.unreadable},
             self.suspects | later.suspects,
         )
+
+
+def _place(job: Job) -> tuple[int, int]:
+    return -job.priority, job.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +71,26 @@ def ready_queues(sql: Statements) -> Flow[list[str]]:
 
 
 def claim_full(
-    sql: Statements, *, queues: Sequence[str], worker_id: int, limit: int, loads: Loads
+    sql: Statements,
+    *,
+    queues: Sequence[str],
+    worker_id: int,
+    limit: int,
+    loads: Loads,
+    served: Sequence[str] | None = None,
+    unlocked_only: bool = False,
 ) -> Flow[Claim]:
-    """Claim up to ``limit`` ready jobs of these queues."""
-    rows = yield sql(
-        "claim_full",
-        queue_names=list(queues),
-        mark_priorities=[None] * len(queues),
-        mark_ids=[None] * len(queues),
-        worker_id=worker_id,
-        limit=limit,
-    )
-    return _claim_from(rows, loads)
+    """Claim up to ``limit`` ready jobs of these queues.
+
+    ``served`` are all queues that the worker serves (None: all there are): the line of a lock runs
+    through them, whichever are scanned.
+    """
+    params = _params(dict.fromkeys(queues), worker_id, limit)
+    if unlocked_only:
+        rows = yield sql("claim_unlocked_full", **params)
+        return _claim_from(rows, loads, unlocked_only=True)
+    rows = yield sql("claim_full", served=served and list(served), **params)
+    return _claim_from(rows, loads, unlocked_only=False)
 
 
 def claim_marked(
@@ -85,28 +100,32 @@ def claim_marked(
     worker_id: int,
     limit: int,
     loads: Loads,
-    queues: Iterable[str] = (),
+    served: Sequence[str] | None = None,
+    unlocked_only: bool = False,
 ) -> Flow[Claim]:
-    """Claim up to ``limit`` ready jobs above the marks of their queues.
-
-    Queues without a mark are not scanned, but their jobs keep their places in the locks' lines.
-    """
-    names = [*marks, *(name for name in queues if name not in marks)]
-    found = [marks.get(name) for name in names]
-    rows = yield sql(
-        "claim_marked",
-        queue_names=names,
-        mark_priorities=[None if mark is None else mark.priority for mark in found],
-        mark_ids=[None if mark is None else mark.low for mark in found],
-        worker_id=worker_id,
-        limit=limit,
-    )
-    return _claim_from(rows, loads)
+    """Claim up to ``limit`` ready jobs above the marks of their queues; see `claim_full`."""
+    params = _params(marks, worker_id, limit)
+    if unlocked_only:
+        rows = yield sql("claim_unlocked_marked", **params)
+        return _claim_from(rows, loads, unlocked_only=True)
+    rows = yield sql("claim_marked", served=served and list(served), **params)
+    return _claim_from(rows, loads, unlocked_only=False)
 
 
-def _claim_from(rows: Rows, loads: Loads) -> Claim:
+def _params(marks: Mapping[str, Mark | None], worker_id: int, limit: int) -> dict[str, Value]:
+    return {
+        "queue_names": list(marks),
+        "mark_priorities": [None if mark is None else mark.priority for mark in marks.values()],
+        "mark_ids": [None if mark is None else mark.low for mark in marks.values()],
+        "worker_id": worker_id,
+        "limit": limit,
+    }
+
+
+def _claim_from(rows: Rows, loads: Loads, *, unlocked_only: bool) -> Claim:
     unreadable: dict[int, Exception] = {}
-    parked, undecided, *_ = rows[0]
+    aside, undecided, *_ = rows[0]
+    parked, left = (0, aside) if unlocked_only else (aside, 0)
     claimed = [row for row in rows if row[3] is not None]
     columns = [row[3:] for row in claimed]
     together = _decoded_together(columns, loads)
@@ -115,7 +134,7 @@ def _claim_from(rows: Rows, loads: Loads) -> Claim:
     else:
         jobs = list(map(job_with, columns, together))
     suspects = frozenset(row[3] for row in claimed if row[2])
-    return Claim(jobs, parked, undecided, unreadable, suspects)
+    return Claim(jobs, parked, left, undecided, unreadable, suspects)
 
 
 def _decoded_together(columns: Sequence[Row], loads: Loads) -> list[Any] | None:

@@ -20,33 +20,61 @@ def ready_queues(view: View, p: Params) -> Rows:
     return [(name,) for name in sorted(ready)]
 
 
-def claim_full(view: View, p: Params) -> Rows:
-    def scan(ready: list[JobRow]) -> Iterator[list[JobRow]]:
-        for queue in p["queue_names"]:
-            yield [job for job in ready if job.queue_name == queue]
+def claim_unlocked_full(view: View, p: Params) -> Rows:
+    return _claim_unlocked(view, p, _scan_full)
 
-    return _claim(view, p, scan)
+
+def claim_unlocked_marked(view: View, p: Params) -> Rows:
+    return _claim_unlocked(view, p, _scan_marked)
+
+
+def claim_full(view: View, p: Params) -> Rows:
+    return _claim(view, p, _scan_full)
 
 
 def claim_marked(view: View, p: Params) -> Rows:
-    def scan(ready: list[JobRow]) -> Iterator[list[JobRow]]:
-        marks = zip(p["queue_names"], p["mark_priorities"], p["mark_ids"], strict=True)
-        for mark in marks:
-            yield [
-                job
-                for job in ready
-                if (job.queue_name, job.priority) == mark[:2] and job.id > mark[2]
-            ]
-
-    return _claim(view, p, scan)
+    return _claim(view, p, _scan_marked)
 
 
-def _claim(view: View, p: Params, scan: Callable[[list[JobRow]], Iterator[list[JobRow]]]) -> Rows:
+Scan = Callable[[list[JobRow], Params], Iterator[list[JobRow]]]
+
+
+def _scan_full(ready: list[JobRow], p: Params) -> Iterator[list[JobRow]]:
+    for queue in p["queue_names"]:
+        yield [job for job in ready if job.queue_name == queue]
+
+
+def _scan_marked(ready: list[JobRow], p: Params) -> Iterator[list[JobRow]]:
+    for mark in zip(p["queue_names"], p["mark_priorities"], p["mark_ids"], strict=True):
+        yield [
+            job for job in ready if (job.queue_name, job.priority) == mark[:2] and job.id > mark[2]
+        ]
+
+
+def _candidates(view: View, p: Params, scan: Scan) -> list[JobRow]:
+    ready = view.unlocked(filter(_is_ready, view.active_jobs(Status.TODO)))
+    found = [job for jobs in scan(ready, p) for job in in_claim_order(jobs)[: p["limit"]]]
+    return in_claim_order(found)[: p["limit"]]
+
+
+def _any_ready(view: View, p: Params) -> int:
+    scanned = (job for job in view.active_jobs(Status.TODO) if job.queue_name in p["queue_names"])
+    return int(any(map(_is_ready, scanned)))
+
+
+def _claim_unlocked(view: View, p: Params, scan: Scan) -> Rows:
+    candidates = _candidates(view, p, scan)
+    undecided = 0 if candidates else _any_ready(view, p)
+    free = [job for job in candidates if job.lock is None]
+    claimed = [view.write_job(_begun(view, job, p["worker_id"])) for job in free]
+    return _answer(claimed, len(candidates) - len(claimed), undecided)
+
+
+def _claim(view: View, p: Params, scan: Scan) -> Rows:
     waiting = view.active_jobs(Status.TODO)
-    ready = view.unlocked(filter(_is_ready, waiting))
-    found = [job for jobs in scan(ready) for job in in_claim_order(jobs)[: p["limit"]]]
-    candidates = in_claim_order(found)[: p["limit"]]
-    acquired, parked = _locks_for(view, candidates, _heads(waiting, p["queue_names"]))
+    candidates = _candidates(view, p, scan)
+    undecided = _any_ready(view, p)
+    acquired, parked = _locks_for(view, candidates, _heads(waiting, p["served"]))
     for job in parked:
         view.write_job(replace(job, hold="lock"))
     claimed = [
@@ -54,25 +82,25 @@ def _claim(view: View, p: Params, scan: Callable[[list[JobRow]], Iterator[list[J
         for job in candidates
         if job.lock is None or job.id in acquired
     ]
-    undecided = len(candidates) - len(parked) - len(claimed)
-    if not candidates:
-        served = (job for job in waiting if job.queue_name in p["queue_names"])
-        undecided = int(any(map(_is_ready, served)))
-    seen = (len(parked), undecided)
-    rows = [(*seen, job.crashes, *job_columns(job)) for job in claimed]
-    return rows or [(*seen, None, *[None] * JOB_COLUMNS)]
+    if candidates:
+        undecided = len(candidates) - len(parked) - len(claimed)
+    return _answer(claimed, len(parked), undecided)
+
+
+def _answer(claimed: list[JobRow], aside: int, undecided: int) -> Rows:
+    rows = [(aside, undecided, job.crashes, *job_columns(job)) for job in claimed]
+    return rows or [(aside, undecided, None, *[None] * JOB_COLUMNS)]
 
 
 def _is_ready(job: JobRow) -> bool:
     return job.hold is None
 
 
-def _heads(waiting: list[JobRow], queues: Sequence[str]) -> dict[str, int]:
-    """Return the id of the first job in each lock's line, as far as these queues go."""
-    lines = (job for job in waiting if job.hold != "schedule" and job.queue_name in queues)
+def _heads(waiting: list[JobRow], served: Sequence[str] | None) -> dict[str, int]:
+    """Return the id of the first job in each lock's line, as far as the served queues go."""
     heads: dict[str, int] = {}
-    for job in in_claim_order(lines):
-        if job.lock is not None:
+    for job in in_claim_order(job for job in waiting if job.hold != "schedule"):
+        if job.lock is not None and (served is None or job.queue_name in served):
             heads.setdefault(job.lock, job.id)
     return heads
 
@@ -124,6 +152,8 @@ def _time_of(job: JobRow) -> datetime:
 
 _FUNCTIONS: tuple[Function, ...] = (
     ready_queues,
+    claim_unlocked_full,
+    claim_unlocked_marked,
     claim_full,
     claim_marked,
     promote_due,

@@ -3,27 +3,32 @@
 Rules
 
 1. A busy queue is scanned from a low-water mark: the priority and the id just below the first job
-   of the last claim. A full scan follows when a marked one comes back short, when a queue without a
+   of the last claim. A full scan is owed when a marked one comes back short, when a queue without a
    mark is heard of, and once in `FULL_SCAN_EVERY` seconds: it finds what the marks hide.
-2. A claim that had to park jobs (their locks are taken) looks again at once: behind them may be
+2. What a marked scan brought starts at once; the full scan that it owes is made by the next claim.
+3. Once a full scan has come back short, jobs can only be in the queues that are heard of from then
+   on: until `look_at_everything`, the next full scan looks into these and no others.
+4. A claim passes over jobs that have a lock, which makes it cheaper. If it met any, another one
+   follows that takes them too, as all do for the next `LOCKS_EXPECTED_FOR` seconds.
+5. A claim that had to park jobs (their locks are taken) looks again at once: behind them may be
    jobs that can start.
-3. Scheduled jobs are promoted when the next one is due, when a notification says that one was added
+6. Scheduled jobs are promoted when the next one is due, when a notification says that one was added
    for the next minute, and at least every `LOOK_AT_SCHEDULE_EVERY` seconds.
-4. A claim that met jobs which another transaction was just deciding about looks again soon, and
+7. A claim that met jobs which another transaction was just deciding about looks again soon, and
    less and less often while that goes on.
-5. After a claim whose answer was lost, the database is asked which jobs it gave us; those nobody
+8. After a claim whose answer was lost, the database is asked which jobs it gave us; those nobody
    here knows are handed back.
-6. Every claim names all queues that are served, also those that it does not scan: the line of a
-   lock runs through them all. Where a worker serves all queues, those are the ones it has seen.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import Callable, Container, Sequence
 
+from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway
 from procrastinate.model.job import Job
@@ -35,7 +40,7 @@ FULL_SCAN_EVERY = 1.0  # seconds
 LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within 60
 LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds: a transaction of another worker's; doubling, for ...
 LOOK_AT_UNDECIDED_EVERY = 1.0  # ... it may also be one that a user keeps open
-REMEMBERED_QUEUES = 100
+LOCKS_EXPECTED_FOR = 1.0  # seconds after a job with a lock was met
 
 
 class Fetcher:
@@ -54,18 +59,20 @@ class Fetcher:
         self._clock = clock
         self._marks: dict[str, Mark] = {}
         self._full_scan_due = 0.0
+        self._only_in: set[str] | None = None  # the queues that may have a ready job; None: any
+        self._locks_expected_until = 0.0
         self._schedule_due = 0.0
         self._answer_lost = False
         self._undecided_in_a_row = 0
-        self._seen: set[str] = set()
 
     def serves(self, queue: str) -> bool:
         """Whether this worker works on a queue."""
         return self._queues is None or queue in self._queues
 
     def heard_of(self, queue: str) -> None:
-        """Note that a job arrived in a queue."""
-        self._seen.add(queue)
+        """Note that a job of a queue that is served became ready."""
+        if self._only_in is not None:
+            self._only_in.add(queue)
         if queue not in self._marks:
             self._full_scan_due = 0.0
 
@@ -76,6 +83,7 @@ class Fetcher:
     def look_at_everything(self) -> None:
         """Make the next claim a full one, schedule included: after a gap in what was heard."""
         self._full_scan_due = self._schedule_due = 0.0
+        self._only_in = None
 
     @property
     def unsure(self) -> bool:
@@ -84,7 +92,12 @@ class Fetcher:
 
     @property
     def seconds_to_next_look(self) -> float:
-        """How long to wait at the most: for the schedule, or for others to decide about jobs."""
+        """How long to wait at the most: for the schedule, or for others to decide about jobs.
+
+        Not at all where a full scan is owed.
+        """
+        if not self._full_scan_due:
+            return 0.0
         to_schedule = max(0.0, self._schedule_due - self._clock())
         if not self._undecided_in_a_row:
             return to_schedule
@@ -117,9 +130,11 @@ class Fetcher:
             self._undecided_in_a_row += 1
 
     async def _claim(self, limit: int) -> Claim:
-        found = Claim([])
         if self._marks and self._clock() < self._full_scan_due:
             found = await self._claim_marked(limit)
+            if found.jobs:
+                return found
+        found = Claim([])
         while len(found.jobs) < limit:
             more = await self._claim_full(limit - len(found.jobs))
             found += more
@@ -128,47 +143,55 @@ class Fetcher:
         return found
 
     async def _claim_marked(self, limit: int) -> Claim:
-        found = await self._gateway.run_async(
-            flows.claim_marked(
-                self._gateway.sql,
-                queues=self._queues or self._seen,
-                marks=self._marks,
-                worker_id=self._worker_id,
-                limit=limit,
-                loads=self._gateway.connector.json_loads,
-            )
-        )
+        found = await self._scan(functools.partial(flows.claim_marked, marks=self._marks), limit)
         self._marks.update(_marks_of(found.jobs))
+        if len(found.jobs) < limit:
+            self._full_scan_due = 0.0
         return found
 
     async def _claim_full(self, limit: int) -> Claim:
         self._full_scan_due = self._clock() + FULL_SCAN_EVERY  # news meanwhile make it 0 again
-        queues = self._queues
-        if queues is None:
-            queues = self._remembered(
-                await self._gateway.run_async(flows.ready_queues(self._gateway.sql))
-            )
-        if not queues:
-            self._marks = {}
-            return Claim([])
-        found = await self._gateway.run_async(
-            flows.claim_full(
+        where, self._only_in = self._only_in, set()  # news meanwhile are added, or make it None
+        found = Claim([])
+        queues = await self._queues_to_scan(where)
+        if queues:
+            found = await self._scan(functools.partial(flows.claim_full, queues=queues), limit)
+        self._marks = _marks_of(found.jobs)
+        if found.parked or found.undecided or len(found.jobs) == limit:  # there may be more
+            news = self._only_in
+            self._only_in = None if where is None or news is None else where | news
+        return found
+
+    async def _queues_to_scan(self, where: set[str] | None) -> Sequence[str]:
+        if where:
+            return sorted(where)
+        if self._queues is not None:
+            return self._queues
+        return await self._gateway.run_async(flows.ready_queues(self._gateway.sql))
+
+    async def _scan(self, claim: Callable[..., Flow[Claim]], limit: int) -> Claim:
+        """Claim up to ``limit`` jobs by one scan: those without a lock first, while none is met."""
+        found = Claim([])
+        if self._clock() >= self._locks_expected_until:
+            found = await self._run(claim, limit, unlocked_only=True)
+            if not found.left:
+                return found
+            self._locks_expected_until = self._clock() + LOCKS_EXPECTED_FOR
+        return found + await self._run(claim, limit - len(found.jobs), unlocked_only=False)
+
+    async def _run(
+        self, claim: Callable[..., Flow[Claim]], limit: int, *, unlocked_only: bool
+    ) -> Claim:
+        return await self._gateway.run_async(
+            claim(
                 self._gateway.sql,
-                queues=queues,
+                served=self._queues,
                 worker_id=self._worker_id,
                 limit=limit,
                 loads=self._gateway.connector.json_loads,
+                unlocked_only=unlocked_only,
             )
         )
-        self._marks = _marks_of(found.jobs)
-        return found
-
-    def _remembered(self, ready: Sequence[str]) -> list[str]:
-        """The queues with ready jobs, and those that were seen before; none if none is ready."""
-        if len(self._seen) > REMEMBERED_QUEUES:
-            self._seen.clear()
-        self._seen.update(ready)
-        return sorted(self._seen) if ready else []
 
     async def _promote(self) -> None:
         self._schedule_due = math.inf  # news meanwhile make it 0 again

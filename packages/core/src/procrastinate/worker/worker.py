@@ -187,7 +187,7 @@ class Worker:
         self._fetcher = Fetcher(self._gateway, self._worker_id, self._options.queues)
 
         def abort(ids: set[int]) -> None:
-            self._call_on_loop(functools.partial(self._crew.abort, ids))
+            self._call_on_loop(functools.partial(self._abort, ids))
 
         self._housekeeping = Housekeeping(
             self._connector.sync_connector(),
@@ -297,7 +297,7 @@ class Worker:
     def _heard(self, notification: Notification) -> None:
         if notification.channel == listener.ABORTS:
             if notification.payload.isdecimal():
-                self._abort_heard(int(notification.payload))
+                self._abort({int(notification.payload)})
         elif notification.channel == listener.SCHEDULE:
             self._fetcher.schedule_changed()
             self._look_now()
@@ -305,10 +305,11 @@ class Worker:
             self._fetcher.heard_of(notification.payload)
             self._look_now()
 
-    def _abort_heard(self, job_id: int) -> None:
-        self._crew.abort([job_id])
+    def _abort(self, ids: set[int]) -> None:
+        """Abort jobs, also those whose claim is being answered: they are not known here yet."""
+        self._crew.abort(ids)
         if self._aborts_heard is not None:
-            self._aborts_heard.add(job_id)
+            self._aborts_heard |= ids
 
     def _job_ended(self) -> None:
         if not self._options.wait:

@@ -4,6 +4,10 @@
 -- parked (hold = 'lock'), so that the next claim does not read it again; whoever releases the
 -- lock takes the best of each queue out of the parking again (release_locks).
 --
+-- Most jobs have no lock, and planning what is done about locks takes longer than the rest of a small
+-- claim. So a claim exists twice: `claim_unlocked_*` leaves jobs with a lock where they are and counts
+-- them, and `claim_*` takes both kinds.
+--
 -- No deadlock, because nobody waits in a circle. A claim waits for no job, and for a lock only where
 -- another claim is taking it or a release is removing it; claims take locks in order, and a removal
 -- is the last thing that its transaction does. That a claim may hold jobs which it did not get (a row
@@ -60,28 +64,42 @@ order by job.id
 limit %(limit)s::integer
 for update skip locked
 
--- fragment: first_in_line
--- The best ready job of a line in one queue and the best parked one, each at the end of an index
--- (whose order begins with the hold, also where that is null).
+-- fragment: which_are_parked
+job.hold = 'lock'
+
+-- fragment: which_are_ready
+job.hold is null
+
+-- fragment: in_ready
+ready
+
+-- fragment: in_parking
+parking
+
+-- fragment: best_of_queues
+-- The best job of a line in each queue, from queue to queue: one index probe for each. (In order of
+-- the hold, too, because the planner does not see that it is the same where it is null.)
 (
-    select job.id, job.priority, job.hold
+    select job.id, job.priority, job.queue_name
     from {schema}.procrastinate_jobs as job
-    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold is null
-    order by job.hold, job.priority desc, job.id
+    where job.lock = contended.lock and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and {>those}
+    order by job.hold, job.queue_name, job.priority desc, job.id
     limit 1
 )
 union all
-(
-    select job.id, job.priority, job.hold
+select following.id, following.priority, following.queue_name
+from {>before} as before
+cross join lateral (
+    select job.id, job.priority, job.queue_name
     from {schema}.procrastinate_jobs as job
-    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold = 'lock'
-    order by job.priority desc, job.id
+    where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and {>those}
+    order by job.hold, job.queue_name, job.priority desc, job.id
     limit 1
-)
+) as following
 
--- fragment: claim
+-- fragment: candidate
 candidate as materialized (
     select found.id, found.priority, found.queue_name, found.lock
     from unnest(
@@ -92,21 +110,70 @@ candidate as materialized (
     ) as found
     order by found.priority desc, found.id
     limit %(limit)s::integer
-),
+)
+
+-- fragment: begun
+status = 'doing',
+worker_id = %(worker_id)s::bigint,
+attempts = job.attempts + 1,
+started_at = statement_timestamp(),
+finished_at = null
+
+-- fragment: any_ready
+-- Whether a job is ready that the scan did not get. In order, so that no plan reads the whole table
+-- in search of any one.
+exists (
+    select
+    from unnest(%(queue_names)s::text[]) as scanned(queue_name)
+    cross join lateral (
+        select job.id
+        from {schema}.procrastinate_jobs as job
+        where job.partition = 0 and job.queue_name = scanned.queue_name
+            and job.status = 'todo' and job.hold is null
+        order by job.priority desc, job.id
+        limit 1
+    ) as locked_by_another
+)
+
+-- fragment: asynchronously
+(select set_config('synchronous_commit', 'off', true)) as setting
+
+-- fragment: claim_unlocked
+{>candidate scan=scan},
+claimed as (
+    update {schema}.procrastinate_jobs as job
+    set {>begun}
+    where job.partition = 0
+        and job.id = any(array(select candidate.id from candidate where candidate.lock is null))
+    returning job.*
+)
+select
+    (select count(*) from candidate where candidate.lock is not null)::integer as locked,
+    (case when exists (select from candidate) then false else {>any_ready} end)::integer
+        as undecided,
+    job.crashes,
+    {>job_columns}
+from {>asynchronously}
+left join claimed as job on true
+order by job.priority desc, job.id
+
+-- fragment: claim
+{>candidate scan=scan},
 head as materialized (
-    -- The first of each lock's line, as far as these queues go; it must be a candidate itself.
+    -- The first of each lock's line, as far as the served queues go (null: all); it must be a candidate.
     select first.id, contended.lock
     from (select distinct candidate.lock from candidate where candidate.lock is not null)
         as contended
     cross join lateral (
+        with recursive ready as (
+            {>best_of_queues before=in_ready those=which_are_ready}
+        ),
+        parking as (
+            {>best_of_queues before=in_parking those=which_are_parked}
+        )
         select best.id
-        from (
-            select contended.lock, served.queue_name
-            from unnest(%(queue_names)s::text[]) as served(queue_name)
-        ) as line
-        cross join lateral (
-            {>first_in_line}
-        ) as best
+        from (select * from ready union all select * from parking) as best
+        where %(served)s::text[] is null or best.queue_name = any(%(served)s::text[])
         order by best.priority desc, best.id
         limit 1
     ) as first
@@ -147,11 +214,7 @@ parked as (
 ),
 claimed as (
     update {schema}.procrastinate_jobs as job
-    set status = 'doing',
-        worker_id = %(worker_id)s::bigint,
-        attempts = job.attempts + 1,
-        started_at = statement_timestamp(),
-        finished_at = null
+    set {>begun}
     where job.partition = 0 and job.id = any(array(
         select candidate.id from candidate where candidate.lock is null
         union all
@@ -165,28 +228,24 @@ select
         case when exists (select from candidate)
             then (select count(*) from candidate) - (select count(*) from parked)
                 - (select count(*) from claimed)
-            else (
-                -- In order, so that no plan reads the whole table in search of any one.
-                select exists (
-                    select
-                    from unnest(%(queue_names)s::text[]) as served(queue_name)
-                    cross join lateral (
-                        select job.id
-                        from {schema}.procrastinate_jobs as job
-                        where job.partition = 0 and job.queue_name = served.queue_name
-                            and job.status = 'todo' and job.hold is null
-                        order by job.priority desc, job.id
-                        limit 1
-                    ) as locked_by_another
-                )::integer
-            )
+            else {>any_ready}::integer
         end
     )::integer as undecided,
     job.crashes,
     {>job_columns}
-from (select set_config('synchronous_commit', 'off', true)) as setting
+from {>asynchronously}
 left join claimed as job on true
 order by job.priority desc, job.id
+
+-- name: claim_unlocked_full :many
+-- Returns (locked, undecided, crashes, job...) for each claimed job, or one row with no job. `locked`
+-- counts the jobs that were left because they have a lock; `undecided` is 1 where jobs are ready, and
+-- another transaction was just deciding about all of them.
+with {>claim_unlocked scan=scan_full}
+
+-- name: claim_unlocked_marked :many
+-- The same above each queue's low-water mark.
+with {>claim_unlocked scan=scan_marked}
 
 -- name: claim_full :many
 -- Returns (parked, undecided, crashes, job...) for each claimed job, or one row with no job.

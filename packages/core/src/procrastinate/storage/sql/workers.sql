@@ -126,6 +126,27 @@ where worker.partition = 0
         where job.partition = 0 and job.status = 'doing' and job.worker_id = worker.id
     )
 
+-- fragment: first_in_line
+-- The best ready job of a line in one queue and the best parked one, each at the end of an index
+-- (whose order begins with the hold, also where that is null).
+(
+    select job.id, job.priority, job.hold
+    from {schema}.procrastinate_jobs as job
+    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and job.hold is null
+    order by job.hold, job.priority desc, job.id
+    limit 1
+)
+union all
+(
+    select job.id, job.priority, job.hold
+    from {schema}.procrastinate_jobs as job
+    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and job.hold = 'lock'
+    order by job.priority desc, job.id
+    limit 1
+)
+
 -- name: idle_lines :many
 -- The locks that nobody rightly holds while the best job of a queue in their line is parked: the
 -- trace of jobs changed by hand. (Behind a ready job others may be parked.) Returns (lock).
