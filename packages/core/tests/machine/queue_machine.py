@@ -195,7 +195,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Let a worker have a job, or what goes before it."""
         new = NewJob("t1", "a", priority=9, lock=lock, queueing_lock=queueing_lock)
         self.step("defer", lambda now: defer.defer_job(sql, new))
-        self.fetch(self.workers.index(worker), QUEUES, 3)
+        self.fetch(self.workers.index(worker), QUEUES, 3, everywhere=True, unlocked_first=True)
 
     # Workers
 

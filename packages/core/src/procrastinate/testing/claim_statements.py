@@ -113,7 +113,8 @@ def _locks_for(
     locked = [job for job in candidates if job.lock is not None]
     for job in sorted(locked, key=lambda job: str(job.lock)):
         assert job.lock is not None
-        if heads[job.lock] == job.id and view.holder(job.lock) is None:
+        is_head = heads[job.lock] == job.id and not view.sees_holder(job.lock)
+        if is_head and view.holder(job.lock) is None:
             view.hold_lock(job.lock, job.id)
             acquired.add(job.id)
     # Behind a lock that is being given up nobody is parked any more.

@@ -85,6 +85,10 @@ class View:
         row = locks.get(lock, self.transaction)
         return None if row is None else row[1]
 
+    def sees_holder(self, lock: str) -> bool:
+        """Whether a lock is held as far as this transaction can see."""
+        return self._tables.locks.get(lock, self.transaction) is not None
+
     def is_held_firmly(self, lock: str) -> bool:
         """Whether a lock is held, and not in the grip of another transaction."""
         other = self._tables.locks.other_owner(lock, self.transaction)

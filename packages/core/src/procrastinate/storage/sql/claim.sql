@@ -160,7 +160,9 @@ order by job.priority desc, job.id
 -- fragment: claim
 {>candidate scan=scan},
 head as materialized (
-    -- The first of each lock's line, as far as the served queues go (null: all); it must be a candidate.
+    -- The first of each free lock's line, as far as the served queues go (null: all); it must be a
+    -- candidate. A lock whose holder is seen here is not free, even if it is given up before it could be
+    -- taken below: the holder may go back to the line, and this snapshot would not show it there.
     select first.id, contended.lock
     from (select distinct candidate.lock from candidate where candidate.lock is not null)
         as contended
@@ -178,6 +180,10 @@ head as materialized (
         limit 1
     ) as first
     where first.id in (select candidate.id from candidate)
+        and not exists (
+            select from {schema}.procrastinate_locks as held
+            where held.lock = contended.lock and held.partition = 0
+        )
 ),
 acquired as (
     insert into {schema}.procrastinate_locks as held (lock, partition, job_id)
