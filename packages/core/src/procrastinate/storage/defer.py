@@ -30,9 +30,10 @@ def defer_job(sql: Statements, job: NewJob) -> Flow[int]:
         rows = yield sql("defer_job", **params)
     except InvalidData as exc:
         raise _unacceptable(exc, [job]) from exc
-    if not rows:
+    job_id = rows[0][0]
+    if job_id is None:
         raise _already_enqueued(job.queueing_lock)
-    return int(rows[0][0])
+    return int(job_id)
 
 
 def defer_jobs(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:

@@ -59,9 +59,10 @@ def rank(job: JobRow) -> tuple[int, int]:
 
 def defer_job(view: View, p: Params) -> Rows:
     if view.conflicts(p["queueing_lock"]):
-        return []
+        return [(None,)]
     job = _insert(view, **p)
-    return [(job.id, announce(view, job))]
+    announce(view, job)
+    return [(job.id,)]
 
 
 def draw_job_ids(view: View, p: Params) -> Rows:
