@@ -64,6 +64,10 @@ class Queue:
         flow = defer.defer_jobs(self.statements, new)
         return await self.run(flow, transaction=len(new) > defer.ROWS_PER_STATEMENT)
 
+    def defer_all_flow(self, *new: NewJob) -> drive.Flow[list[int]]:
+        """The flow that defers a batch in a transaction of the caller's."""
+        return defer.defer_jobs_for_caller(self.statements, new)
+
     # Working
 
     async def worker(self, name: str = "worker") -> int:
@@ -200,6 +204,10 @@ class Queue:
             loads=self.loads,
         )
         return [job.id for job in await self.run(flow)]
+
+    async def task_names(self) -> list[str]:
+        """Return the task of every job, in order of id."""
+        return [(await self.job(job_id)).task_name for job_id in await self.ids()]
 
     async def statuses(self) -> dict[int, str]:
         """Return the status of every job, by id."""

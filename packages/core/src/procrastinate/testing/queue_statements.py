@@ -68,6 +68,21 @@ def draw_job_ids(view: View, p: Params) -> Rows:
     return [(view.next_job_id(),) for _ in range(p["count"])]
 
 
+def begin_batch(view: View, p: Params) -> Rows:
+    view.transaction.set_savepoint()
+    return []
+
+
+def keep_batch(view: View, p: Params) -> Rows:
+    view.transaction.keep_savepoint()
+    return []
+
+
+def undo_batch(view: View, p: Params) -> Rows:
+    view.transaction.return_to_savepoint()
+    return []
+
+
 def defer_jobs(view: View, p: Params) -> Rows:
     batch = [_new(*values) for values in zip(*(p[name] for name in _BATCH), strict=True)]
     clash = _clash(view, [new["queueing_lock"] for new in batch])
@@ -333,6 +348,9 @@ def first_of_lines(jobs: Iterable[JobRow]) -> list[JobRow]:
 _FUNCTIONS: tuple[Function, ...] = (
     defer_job,
     draw_job_ids,
+    begin_batch,
+    keep_batch,
+    undo_batch,
     defer_jobs,
     finish_jobs,
     delete_finished,
