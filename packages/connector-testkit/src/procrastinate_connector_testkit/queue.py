@@ -135,7 +135,14 @@ class Queue:
         return await self.run(flow, transaction=finish.needs_transaction(ended))
 
     async def retry(
-        self, worker: int, job: Job, error: dict[str, Any] | None = None, /, **changes: Any
+        self,
+        worker: int,
+        job: Job,
+        error: dict[str, Any] | None = None,
+        /,
+        *,
+        delete_ended: bool = False,
+        **changes: Any,
     ) -> set[int]:
         ending = Ending(Status.TODO, retry=RetryDecision(**changes), error=error)
         flow = finish.retry_job(
@@ -143,14 +150,21 @@ class Queue:
             finish.Ended(job, ending, 2 * SECOND_US, SECOND_US),
             worker_id=worker,
             dumps=self.dumps,
+            delete_ended=delete_ended,
         )
         return await self.run(flow, transaction=True)
 
-    async def hand_back(self, worker: int, *unstarted: Job, begun: bool = False) -> set[int]:
+    async def hand_back(
+        self, worker: int, *unstarted: Job, begun: bool = False, delete_ended: bool = False
+    ) -> set[int]:
         flow = finish.hand_back(
-            self.statements, [finish.Unstarted(job, begun) for job in unstarted], worker_id=worker
+            self.statements,
+            [finish.Unstarted(job, begun) for job in unstarted],
+            worker_id=worker,
+            delete_ended=delete_ended,
         )
-        return await self.run(flow, transaction=finish.needs_transaction(unstarted))
+        several = delete_ended or finish.needs_transaction(unstarted)
+        return await self.run(flow, transaction=several)
 
     # Workers
 
@@ -166,9 +180,14 @@ class Queue:
         timeout_us: int = AT_ONCE_US,
         crash_limit: int = 3,
         ids: Sequence[int] | None = None,
+        delete_ended: bool = False,
     ) -> list[workers.Recovered]:
         flow = workers.recover_jobs(
-            self.statements, timeout_us=timeout_us, crash_limit=crash_limit, ids=ids
+            self.statements,
+            timeout_us=timeout_us,
+            crash_limit=crash_limit,
+            ids=ids,
+            delete_ended=delete_ended,
         )
         return await self.run(flow, transaction=True)
 

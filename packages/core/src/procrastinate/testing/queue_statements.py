@@ -196,6 +196,14 @@ def delete_finished(view: View, p: Params) -> Rows:
     return [(job.id,) for job in held]
 
 
+def delete_ended(view: View, p: Params) -> Rows:
+    for job_id in sorted(set(p["ids"])):
+        job = view.job(job_id)
+        if job is not None and job.status.is_final:
+            view.delete_job(job)
+    return []
+
+
 def retry_job(view: View, p: Params) -> Rows:
     due = _due(view, p["retry_at"], p["retry_in_us"])
     job = _still_held(view, p["id"], p["attempt"], p["worker_id"])
@@ -217,7 +225,7 @@ def retry_job(view: View, p: Params) -> Rows:
     if verdict is Status.ABORTED:
         changed = replace(changed, errors=appended(changed.errors, why_aborted(view, job)))
     view.write_job(changed)
-    return [(job.id, announce(view, changed) if waits else None)]
+    return [(job.id, verdict.value, announce(view, changed) if waits else None)]
 
 
 def requeued(job: JobRow, *, superseded: bool) -> Status:
@@ -256,7 +264,7 @@ def hand_back(view: View, p: Params) -> Rows:
     for job in changed:
         view.write_job(job)
     view.wake(job.queue_name for job in changed if job.status is Status.TODO)
-    return [(job.id,) for job in changed]
+    return [(job.id, job.status.value) for job in changed]
 
 
 def _handed_back(view: View, job: JobRow, verdict: Status, *, begun: bool) -> JobRow:
@@ -354,6 +362,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     defer_jobs,
     finish_jobs,
     delete_finished,
+    delete_ended,
     retry_job,
     hand_back,
     grip_locks,

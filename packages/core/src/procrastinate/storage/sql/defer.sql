@@ -39,14 +39,14 @@ from generate_series(1, %(count)s::integer)
 
 -- name: begin_batch :exec
 -- Goes before the statements of a batch in the caller's transaction, so that they can be undone.
-savepoint procrastinate_batch
+savepoint batch_of_jobs
 
 -- name: keep_batch :exec
-release savepoint procrastinate_batch
+release savepoint batch_of_jobs
 
 -- name: undo_batch :exec
-rollback to savepoint procrastinate_batch;
-release savepoint procrastinate_batch
+rollback to savepoint batch_of_jobs;
+release savepoint batch_of_jobs
 
 -- name: defer_jobs :many
 -- Inserts jobs, all or none, and wakes the workers once for each queue and channel. Their ids are
