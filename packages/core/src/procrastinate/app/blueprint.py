@@ -138,7 +138,8 @@ class Blueprint:
     ) -> Callable[[AnyTask], AnyTask]:
         """Let workers defer a task on a schedule, once per tick; stands above ``@task``.
 
-        ``cron`` has five fields, or six with the seconds first, and is read in ``timezone``.
+        ``cron`` has five fields, six with the seconds first, or is a name such as ``@daily``; it
+        is read in ``timezone``.
         The task gets ``timestamp``, the tick in seconds since the epoch, as an int. Several
         schedules of one task need a ``periodic_id`` each. Ticks that were missed are made up for
         when they are not older than ``max_delay`` seconds (by default ``periodic_defaults`` of the
