@@ -54,7 +54,8 @@ FAULTS: dict[str, Fault] = {
         statements_run_exactly_once statements_with_numbers_for_other_drivers
         bind_commit_and_rollback_are_the_caller_s bind_defers_with_the_caller_s_transaction
         bind_needs_and_changes_no_row_factory bind_takes_the_same_values
-        bind_survives_already_enqueued
+        bind_survives_already_enqueued bind_survives_a_large_batch
+        bind_keeps_nothing_of_a_large_batch_with_a_clash
         """,
     ),
     "NaiveMoments": fault(
@@ -179,7 +180,8 @@ FAULTS: dict[str, Fault] = {
         "bind",
         """
         bind_begins_nothing_by_itself bind_commit_and_rollback_are_the_caller_s
-        bind_defers_with_the_caller_s_transaction
+        bind_defers_with_the_caller_s_transaction bind_survives_a_large_batch
+        bind_keeps_nothing_of_a_large_batch_with_a_clash
         """,
     ),
     "BindUsesRowFactory": fault(
@@ -187,6 +189,7 @@ FAULTS: dict[str, Fault] = {
         """
         bind_commit_and_rollback_are_the_caller_s bind_defers_with_the_caller_s_transaction
         bind_needs_and_changes_no_row_factory bind_survives_already_enqueued
+        bind_survives_a_large_batch bind_keeps_nothing_of_a_large_batch_with_a_clash
         bind_takes_the_same_values
         """,
     ),

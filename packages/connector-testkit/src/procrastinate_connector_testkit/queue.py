@@ -64,6 +64,10 @@ class Queue:
         flow = defer.defer_jobs(self.statements, new)
         return await self.run(flow, transaction=len(new) > defer.ROWS_PER_STATEMENT)
 
+    def defer_all_flow(self, *new: NewJob) -> drive.Flow[list[int]]:
+        """The flow that defers a batch in a transaction of the caller's."""
+        return defer.defer_jobs_for_caller(self.statements, new)
+
     # Working
 
     async def worker(self, name: str = "worker") -> int:
@@ -137,7 +141,14 @@ class Queue:
         return await self.run(flow, transaction=finish.needs_transaction(ended))
 
     async def retry(
-        self, worker: int, job: Job, error: dict[str, Any] | None = None, /, **changes: Any
+        self,
+        worker: int,
+        job: Job,
+        error: dict[str, Any] | None = None,
+        /,
+        *,
+        delete_ended: bool = False,
+        **changes: Any,
     ) -> set[int]:
         ending = Ending(Status.TODO, retry=RetryDecision(**changes), error=error)
         flow = finish.retry_job(
@@ -145,14 +156,21 @@ class Queue:
             finish.Ended(job, ending, 2 * SECOND_US, SECOND_US),
             worker_id=worker,
             dumps=self.dumps,
+            delete_ended=delete_ended,
         )
         return await self.run(flow, transaction=True)
 
-    async def hand_back(self, worker: int, *unstarted: Job, begun: bool = False) -> set[int]:
+    async def hand_back(
+        self, worker: int, *unstarted: Job, begun: bool = False, delete_ended: bool = False
+    ) -> set[int]:
         flow = finish.hand_back(
-            self.statements, [finish.Unstarted(job, begun) for job in unstarted], worker_id=worker
+            self.statements,
+            [finish.Unstarted(job, begun) for job in unstarted],
+            worker_id=worker,
+            delete_ended=delete_ended,
         )
-        return await self.run(flow, transaction=finish.needs_transaction(unstarted))
+        several = delete_ended or finish.needs_transaction(unstarted)
+        return await self.run(flow, transaction=several)
 
     # Workers
 
@@ -168,9 +186,14 @@ class Queue:
         timeout_us: int = AT_ONCE_US,
         crash_limit: int = 3,
         ids: Sequence[int] | None = None,
+        delete_ended: bool = False,
     ) -> list[workers.Recovered]:
         flow = workers.recover_jobs(
-            self.statements, timeout_us=timeout_us, crash_limit=crash_limit, ids=ids
+            self.statements,
+            timeout_us=timeout_us,
+            crash_limit=crash_limit,
+            ids=ids,
+            delete_ended=delete_ended,
         )
         return await self.run(flow, transaction=True)
 
@@ -206,6 +229,10 @@ class Queue:
             loads=self.loads,
         )
         return [job.id for job in await self.run(flow)]
+
+    async def task_names(self) -> list[str]:
+        """Return the task of every job, in order of id."""
+        return [(await self.job(job_id)).task_name for job_id in await self.ids()]
 
     async def statuses(self) -> dict[int, str]:
         """Return the status of every job, by id."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -152,11 +153,28 @@ def test_import_paths_are_imported_for_the_worker_and_for_strict_names(
     [
         ({"worker_defaults": "abc"}, "worker_defaults .* 'abc'"),
         ({"import_paths": "my.tasks"}, "import_paths .* 'my.tasks'"),
+        ({"import_paths": 5}, "import_paths .* 5"),
+        ({"import_paths": ["my.tasks", 5]}, "import_paths .* 5"),
     ],
 )
 def test_a_bad_option_of_the_app_is_named(options: dict[str, Any], says: str) -> None:
     with pytest.raises(procrastinate.InvalidOption, match=says):
         app_in_memory(**options)
+
+
+def test_what_is_no_task_no_blueprint_and_no_name_is_refused_and_shown() -> None:
+    app, blueprint = app_in_memory(), procrastinate.Blueprint()
+    anything: Any = 5
+    calls: dict[str, Callable[[], Any]] = {
+        "aliases": lambda: app.task(aliases=anything)(print),
+        "task of an alias": lambda: app.add_task_alias(anything, "old"),
+        "Blueprint": lambda: app.add_tasks_from(anything, namespace="ns"),
+        "namespace": lambda: app.add_tasks_from(blueprint, namespace=anything),
+        "allow_unknown": lambda: app.configure_task("task", allow_unknown=anything),
+    }
+    for says, call in calls.items():
+        with pytest.raises(procrastinate.InvalidOption, match=f"{says}.* 5$"):
+            call()
 
 
 def test_a_default_under_its_old_name_gives_way_to_an_option() -> None:

@@ -124,6 +124,75 @@ def test_what_is_wrong_for_every_worker_is_told_once_and_nothing_is_started(
     assert "at most 128 characters" in too_long.stderr
 
 
+UNFIT = """
+import procrastinate
+
+def middleware(call_next, context, worker): return call_next()
+
+app = procrastinate.App(
+    connector=procrastinate.AiopgConnector(), worker_defaults={"middleware": middleware}
+)
+
+@app.task(name="late")
+async def late(): ...
+"""
+
+
+def test_what_only_a_worker_would_refuse_is_told_once_too(program: Program) -> None:
+    (program.folder / "unfit.py").write_text(UNFIT)
+    done = program("--app=unfit.app", "worker", "--processes", "3")
+    assert done.returncode == ExitCode.ERROR
+    (line,) = done.stderr.splitlines()
+    assert re.search(r"unfit\.middleware .* 'late'", line)
+
+
+ONCE = """
+import os, pathlib, procrastinate
+
+dsn = os.environ["SHOP_DSN"]
+imported = pathlib.Path("imported")
+if imported.exists():
+    {failure}
+imported.touch()
+app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=dsn))
+"""
+
+
+def test_workers_that_are_set_up_wrongly_are_not_started_again(program: Program) -> None:
+    """Where the supervisor itself could find nothing wrong."""
+    failure = 'procrastinate.App(connector="aiopg", worker_defaults={"concurrency": 0})'
+    (program.folder / "once.py").write_text(ONCE.format(failure=failure))
+    done = program("--app=once.app", "worker", "--processes", "2")
+    assert done.returncode == ExitCode.ERROR
+    assert "concurrency" in done.stderr
+    assert "cannot start, and no other could: stopping" in done.stderr
+    assert "started again" not in done.stderr
+
+
+def test_workers_whose_module_raised_something_are_started_again(program: Program) -> None:
+    """It may be able to do next time what it could not: ask a service, read a file."""
+    failure = "imported.unlink(); raise OSError('come back later')"
+    (program.folder / "once.py").write_text(ONCE.format(failure=failure))
+    supervisor = program.start("--app=once.app", "worker", "--processes", "2")
+    supervisor.wait_for("starts: queues", times=1)
+    supervisor.wait_for("come back later")
+    supervisor.wait_for("it is started again")
+    supervisor.wait_for("starts: queues", times=2)
+    assert supervisor.stop() == 0
+
+
+def test_a_schema_that_fits_no_longer_ends_the_workers_gracefully(
+    program: Program, query: Query
+) -> None:
+    supervisor = program.start("worker", "--processes", "2")
+    supervisor.wait_for("starts: queues", times=2)
+    query("delete from procrastinate_migrations")
+    os.kill(pids(supervisor)[0], signal.SIGKILL)
+    assert supervisor.ended() == ExitCode.SCHEMA_OUTDATED
+    assert len(supervisor.lines_with("has stopped")) == 1
+    assert len(pids(supervisor)) == 3
+
+
 def test_jobs_read_an_empty_standard_input(program: Program) -> None:
     program("defer", "shop.stdin")
     supervisor = program.start("worker", "--processes", "2")
@@ -162,6 +231,41 @@ def test_a_child_that_ends_badly_after_the_signal_makes_the_exit_code(
     caplog.set_level("INFO")
     assert Supervisor([sys.executable, "-c", script], 1).run() == expected
     assert (f"ended with exit code {code}" in caplog.text) is bool(code)
+
+
+def test_a_child_that_cannot_start_ends_the_others_with_the_code_of_one_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from procrastinate.cli import processes\n"
+        "from procrastinate.errors import SchemaTooNew\n"
+        f"if os.environ[{MARK!r}] == '2':\n"
+        "    sys.exit(processes.refused(SchemaTooNew()))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "while True: signal.pause()"
+    )
+    supervisor = Supervisor([sys.executable, "-c", script], 3)
+    assert supervisor.run() == ExitCode.SCHEMA_TOO_NEW
+    told = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert told == ["worker process 2 cannot start, and no other could: stopping"]
+
+
+@pytest.mark.parametrize("code", [1, 2, 5, 192, 198, 255])
+def test_an_exit_code_of_a_job_s_own_is_not_taken_for_a_refusal_to_start(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, code: int
+) -> None:
+    script = (
+        "import os, signal, sys\n"
+        f"tries = open({str(tmp_path / 'tries')!r}, 'a+')\n"
+        "if tries.tell() == 1:\n"
+        "    os.kill(os.getppid(), signal.SIGTERM)\n"
+        "    signal.pause()\n"
+        "tries.write('.'); tries.flush()\n"
+        f"os._exit({code})"
+    )
+    assert Supervisor([sys.executable, "-c", script], 1, first_pause=0.01).run() == ExitCode.OK
+    assert f"worker process 1 ended with exit code {code}; it is started again" in caplog.text
 
 
 def test_an_orphan_whose_jobs_do_not_end_is_asked_twice_and_then_exits() -> None:

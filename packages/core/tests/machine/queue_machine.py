@@ -33,6 +33,7 @@ from queue_sides import Make, Outcome, Sides, State, sql
 
 from procrastinate import json_codec
 from procrastinate.drive import Flow
+from procrastinate.errors import AlreadyEnqueued, InvalidArguments
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import Ending
 from procrastinate.model.retry import RetryDecision
@@ -218,26 +219,47 @@ class QueueMachine(RuleBasedStateMachine):
             worker = self.worker(n)
             self.step("unregister", lambda now: workers.unregister_worker(sql, worker))
 
-    @rule()
-    def keep_house(self) -> None:
+    @rule(delete=st.booleans())
+    def keep_house(self, delete: bool) -> None:
         """What every worker does now and then for all."""
-        self.recover()
+        self.recover(delete=delete)
         self.step("prune", lambda now: workers.prune_workers(sql, timeout_us=DEAD_AFTER_US))
         self.mend()
 
-    def recover(self, ids: Sequence[int] | None = None) -> None:
+    def recover(self, ids: Sequence[int] | None = None, *, delete: bool = False) -> None:
+        running = [job.id for job in self.state.running()]
         self.step(
             "recover",
             lambda now: workers.recover_jobs(
-                sql, timeout_us=DEAD_AFTER_US, crash_limit=CRASH_LIMIT, ids=ids
+                sql,
+                timeout_us=DEAD_AFTER_US,
+                crash_limit=CRASH_LIMIT,
+                ids=ids,
+                delete_ended=delete,
             ),
+            deletable=self._may_end(running) if delete else (),
         )
+        self._check_deleted(running, delete=delete)
 
-    @rule(n=nth)
-    def crash(self, n: int) -> None:
+    def _may_end(self, ids: Sequence[int]) -> set[int]:
+        """Which of these running jobs may end when they are to go back to the queue."""
+        found = [self.state.jobs[job_id] for job_id in ids if job_id in self.state.jobs]
+        return {
+            job.id
+            for job in found
+            if job.abort_requested or job.queueing_lock or job.crashes + 1 >= CRASH_LIMIT
+        }
+
+    def _check_deleted(self, ids: Sequence[int], *, delete: bool) -> None:
+        left = [self.state.jobs[job_id] for job_id in ids if job_id in self.state.jobs]
+        ended = [job for job in left if job.status.is_final]
+        assert not (delete and ended), f"ended, and kept all the same: {ended}"
+
+    @rule(n=nth, delete=st.booleans())
+    def crash(self, n: int, delete: bool) -> None:
         """A worker dies while it holds what it holds; the others go on, and notice."""
         self.pass_time(1, silent=n)
-        self.recover()
+        self.recover(delete=delete)
 
     @rule(n=nth, numbers=st.permutations(range(8)))
     def crash_and_recover_one_by_one(self, n: int, numbers: list[int]) -> None:
@@ -281,6 +303,18 @@ class QueueMachine(RuleBasedStateMachine):
         outcome = self.step("defer_batch", make)
         added = self.state.jobs.keys() - before
         assert len(added) == (len(batch) if outcome.error is None else 0), "not all or none"
+
+    @rule(batch=st.lists(new_jobs, min_size=3, max_size=6))
+    def defer_batch_for_a_caller(self, batch: list[New]) -> None:
+        """In several statements, in a transaction that goes on and commits whatever happens."""
+
+        def make(now: datetime) -> Flow[list[int]]:
+            flow = defer.defer_jobs_for_caller(sql, [new.at(now) for new in batch])
+            return with_limit(defer, "ROWS_PER_STATEMENT", 2, _or_nothing(flow))
+
+        before = self.state.jobs.keys()
+        outcome = self.step("defer_batch_for_caller", make)
+        assert sorted(self.state.jobs.keys() - before) == outcome.value, "not all or none"
 
     # Claiming
 
@@ -395,6 +429,7 @@ class QueueMachine(RuleBasedStateMachine):
         queue=st.none() | st.sampled_from(QUEUES),
         lock=st.none() | st.sampled_from(LOCKS),
         error=maybe_error,
+        delete=st.booleans(),
     )
     def retry(
         self,
@@ -403,11 +438,12 @@ class QueueMachine(RuleBasedStateMachine):
         due: timedelta | None,
         absolute: bool,
         error: dict[str, Any] | None,
+        delete: bool,
         **changes: Any,
     ) -> None:
         _, (job,) = self.held(n, [which])
         when = {"retry_at" if absolute else "retry_in": due}
-        self._retry(job, when, changes, error)
+        self._retry(job, when, changes, error, delete=delete)
 
     def _retry(
         self,
@@ -415,6 +451,8 @@ class QueueMachine(RuleBasedStateMachine):
         when: dict[str, Any],
         changes: dict[str, Any],
         error: dict[str, Any] | None = None,
+        *,
+        delete: bool,
     ) -> None:
         assert job.worker is not None
         worker = job.worker
@@ -425,28 +463,46 @@ class QueueMachine(RuleBasedStateMachine):
                 retry_in=when.get("retry_in"), retry_at=at and now + at, **changes
             )
             ended = _ended(job, Status.TODO, decision, error)
-            return finish.retry_job(sql, ended, worker_id=worker, dumps=json_codec.dumps)
+            return finish.retry_job(
+                sql, ended, worker_id=worker, dumps=json_codec.dumps, delete_ended=delete
+            )
 
-        self.step("retry", make)
+        self.step("retry", make, deletable=self._may_end([job.id]) if delete else ())
+        self._check_deleted([job.id], delete=delete)
 
-    @rule(n=nth, which=some, begun=st.lists(st.booleans(), min_size=4, max_size=4))
-    def hand_back(self, n: int, which: list[int], begun: list[bool]) -> None:
-        self._hand_back(*self.held(n, which), begun)
+    @rule(
+        n=nth,
+        which=some,
+        begun=st.lists(st.booleans(), min_size=4, max_size=4),
+        delete=st.booleans(),
+    )
+    def hand_back(self, n: int, which: list[int], begun: list[bool], delete: bool) -> None:
+        worker, held = self.held(n, which)
+        self._hand_back(worker, held, begun, delete=delete)
+        self._check_deleted([job.id for job in held], delete=delete)
 
-    @rule(n=nth, which=some)
-    def hand_back_what_was_lost(self, n: int, which: list[int]) -> None:
-        self._hand_back(*self.lost(n, which), [False] * 4)
+    @rule(n=nth, which=some, delete=st.booleans())
+    def hand_back_what_was_lost(self, n: int, which: list[int], delete: bool) -> None:
+        self._hand_back(*self.lost(n, which), [False] * 4, delete=delete)
 
-    def _hand_back(self, worker: int, given: Sequence[Job], begun: Sequence[bool]) -> None:
+    def _hand_back(
+        self, worker: int, given: Sequence[Job], begun: Sequence[bool], *, delete: bool
+    ) -> None:
         unstarted = [finish.Unstarted(*each) for each in zip(given, begun, strict=False)]
         self.step(
             "hand_back",
-            lambda now: finish.hand_back(sql, unstarted, worker_id=worker),
+            lambda now: finish.hand_back(sql, unstarted, worker_id=worker, delete_ended=delete),
+            deletable=self._may_end([job.id for job in given]) if delete else (),
             unstarted={each.job.id for each in unstarted if not each.begun},
         )
 
-    @rule(n=nth, how=st.sampled_from(["retry", "hand_back", "crash"]), finished=st.booleans())
-    def return_to_a_waiting_twin(self, n: int, how: str, finished: bool) -> None:
+    @rule(
+        n=nth,
+        how=st.sampled_from(["retry", "hand_back", "crash"]),
+        finished=st.booleans(),
+        delete=st.booleans(),
+    )
+    def return_to_a_waiting_twin(self, n: int, how: str, finished: bool, delete: bool) -> None:
         """A running job is to wait again, while a job with its queueing lock waits already."""
         worker = self.worker(n)
         self.cancel_all("q3")
@@ -456,14 +512,16 @@ class QueueMachine(RuleBasedStateMachine):
         mine = [row for row in self.state.running() if row.queueing_lock == "q3"]
         for job in [self.claimed[row.id, row.attempts, row.worker_id] for row in mine]:
             if how == "retry":
-                self._retry(job, {}, {})
+                self._retry(job, {}, {}, delete=delete)
             elif how == "hand_back":
-                self._hand_back(job.worker or 0, [job], [finished])
+                self._hand_back(job.worker or 0, [job], [finished], delete=delete)
         if how == "crash":
-            self.crash(n)
+            self.crash(n, delete)
 
-    @rule(n=nth, crashed=st.booleans(), abort=st.sampled_from([None, 0, 0, 1]))
-    def return_twins(self, n: int, crashed: bool, abort: int | None) -> None:
+    @rule(
+        n=nth, crashed=st.booleans(), abort=st.sampled_from([None, 0, 0, 1]), delete=st.booleans()
+    )
+    def return_twins(self, n: int, crashed: bool, abort: int | None, delete: bool) -> None:
         """Two running jobs with one queueing lock are to wait again, or one is to be aborted."""
         worker = self.worker(n)
         self.cancel_all("q3")
@@ -480,12 +538,17 @@ class QueueMachine(RuleBasedStateMachine):
                 "cancel", lambda now: jobs.cancel_jobs(sql, [job_id], abort=True, delete=False)
             )
         if crashed:
-            self.crash(n)
+            self.crash(n, delete)
         elif twins:
-            self._hand_back(worker, twins, [False] * len(twins))
+            self._hand_back(worker, twins, [False] * len(twins), delete=delete)
 
-    @rule(n=nth, how=st.sampled_from(["retry", "hand_back", "crash"]), begun=st.booleans())
-    def return_what_is_to_be_aborted(self, n: int, how: str, begun: bool) -> None:
+    @rule(
+        n=nth,
+        how=st.sampled_from(["retry", "hand_back", "crash"]),
+        begun=st.booleans(),
+        delete=st.booleans(),
+    )
+    def return_what_is_to_be_aborted(self, n: int, how: str, begun: bool, delete: bool) -> None:
         """A running job is to wait again, and somebody has asked for its abortion."""
         worker, (job, *_) = self.held(n, [n])
         outcome = self.step(
@@ -493,14 +556,17 @@ class QueueMachine(RuleBasedStateMachine):
         )
         assert outcome.value == [job.id]
         if how == "retry":
-            self._retry(job, {}, {})
+            self._retry(job, {}, {}, delete=delete)
         elif how == "hand_back":
-            self._hand_back(worker, [job], [begun])
+            self._hand_back(worker, [job], [begun], delete=delete)
         elif worker in self.workers:
-            self.crash(self.workers.index(worker))
+            self.crash(self.workers.index(worker), delete)
         else:
             return
-        assert self.state.jobs[job.id].status is Status.ABORTED
+        if delete:
+            assert job.id not in self.state.jobs
+        else:
+            assert self.state.jobs[job.id].status is Status.ABORTED
 
     # By hand
 
@@ -657,6 +723,13 @@ def _ended(
     if status in (Status.FAILED, Status.ABORTED):
         error = {"message": "é", "attempt": job.attempts}
     return finish.Ended(job, Ending(status, retry, error), began_us=2_000_000, ended_us=1_000_000)
+
+
+def _or_nothing(flow: Flow[list[int]]) -> Flow[list[int]]:
+    try:
+        return (yield from flow)
+    except (AlreadyEnqueued, InvalidArguments):
+        return []
 
 
 def _claim_full(

@@ -34,6 +34,7 @@ def test_the_defaults() -> None:
         ("queues", "default"),
         ("queues", []),
         ("queues", [""]),
+        ("queues", [7]),
         ("name", ""),
         ("concurrency", 0),
         ("concurrency", True),
@@ -42,6 +43,8 @@ def test_the_defaults() -> None:
         ("fetch_job_polling_interval", 0),
         ("fetch_job_polling_interval", float("inf")),
         ("shutdown_graceful_timeout", -1),
+        ("fetch_job_polling_interval", 1e20),
+        ("stalled_worker_timeout", 1e13),
         ("delete_jobs", "sometimes"),
         ("update_heartbeat_interval", 30),
         ("additional_context", ["a"]),
@@ -49,7 +52,7 @@ def test_the_defaults() -> None:
     ],
 )
 def test_a_bad_option_is_named(option: str, value: Any) -> None:
-    with pytest.raises(InvalidOption, match=option.removesuffix("s")):
+    with pytest.raises(InvalidOption, match=option):
         worker_options(**{option: value})
 
 

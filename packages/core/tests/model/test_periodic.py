@@ -8,7 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from procrastinate.errors import InvalidOption
@@ -35,7 +35,17 @@ def local(cron: str, timezone: str, after: str, hours: float) -> list[str]:
 @pytest.mark.parametrize(
     "cron",
     [
-        *("", "* * * *", "* * * * * * *", "@daily", "every day", "60 * * * *", "* * * * 8"),
+        *(
+            "",
+            "* * * *",
+            "* * * * * * *",
+            "@reboot",
+            "daily",
+            "@ daily",
+            "every day",
+            "60 * * * *",
+            "* * * * 8",
+        ),
         *("60 * * * * *", "*/0 * * * *", "0 0 30 2 *", "0 0 31 4,6 *", "* * */20 * 1L"),
         *("٣ * * * *", "0 0 5-3 * *", None, 5, b"* * * * *", ["*"] * 5),
     ],
@@ -53,6 +63,28 @@ def test_an_unknown_time_zone_is_an_error_that_shows_it(timezone: Any) -> None:
     with pytest.raises(InvalidOption, match=r"^timezone ") as caught:
         schedule_from("* * * * *", timezone)
     assert repr(timezone) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, cron",
+    [
+        ("@hourly", "0 * * * *"),
+        ("@daily", "0 0 * * *"),
+        ("@midnight", "0 0 * * *"),
+        ("@weekly", "0 0 * * 0"),
+        ("@monthly", "0 0 1 * *"),
+        ("@yearly", "0 0 1 1 *"),
+        ("@annually", "0 0 1 1 *"),
+        (" @Daily\n", "0 0 * * *"),
+    ],
+)
+def test_some_expressions_have_names(name: str, cron: str) -> None:
+    assert schedule_from(name, "Europe/Berlin") == schedule_from(cron, "Europe/Berlin")
+
+
+def test_an_unknown_name_is_told_which_there_are() -> None:
+    with pytest.raises(InvalidOption, match=r"@hourly, @daily, .*, not '@reboot'"):
+        schedule_from("@reboot", "UTC")
 
 
 def test_seconds_are_the_first_of_six_fields() -> None:
@@ -140,6 +172,28 @@ def test_what_ran_in_the_first_hour_does_not_run_in_the_second() -> None:
     assert list(found) == []
 
 
+#: On 5 October 2025 on Lord Howe Island 02:00 is followed by 02:30, on 6 April 02:00 by 01:30.
+@pytest.mark.parametrize(
+    "after, cron, expected",
+    [
+        ("2025-10-05T01:29", "0,30 * * * *", ["01:30+1030", "02:30+1100", "03:00+1100"]),
+        ("2025-10-05T01:29", "*/15 * * * *", ["01:30+1030", "01:45+1030", "02:30+1100"]),
+        ("2025-10-05T01:29", "0 * * * *", ["03:00+1100", "04:00+1100", "05:00+1100"]),
+        ("2025-10-05T01:29", "15 2 * * *", ["02:30+1100"]),
+        ("2025-04-06T01:29", "0,30 * * * *", ["01:30+1100", "01:30+1030", "02:00+1030"]),
+        ("2025-04-06T01:44", "*/15 * * * *", ["01:45+1100", "01:30+1030", "01:45+1030"]),
+        ("2025-04-06T00:59", "0 * * * *", ["01:00+1100", "02:00+1030", "03:00+1030"]),
+        ("2025-04-06T00:59", "45 1 * * *", ["01:45+1100"]),
+    ],
+)
+def test_where_clocks_change_by_half_an_hour(after: str, cron: str, expected: list[str]) -> None:
+    zone = ZoneInfo("Australia/Lord_Howe")
+    start = datetime.fromisoformat(after).replace(tzinfo=zone)
+    found = ticks(schedule_from(cron, "Australia/Lord_Howe"), start, start + 4 * 60 * MINUTE)
+    shown = [tick.astimezone(zone).strftime("%H:%M%z") for tick in found]
+    assert shown[: len(expected)] == expected
+
+
 # --- properties ----------------------------------------------------------------------------------
 
 FIELD = {"second": 59, "minute": 59, "hour": 23}
@@ -207,16 +261,34 @@ ALL_YEAR = st.datetimes(datetime(2024, 1, 1), datetime(2027, 1, 1), timezones=st
 CHANGES = st.builds(
     lambda change, minutes: datetime.fromisoformat(change) + minutes * MINUTE,
     st.sampled_from(
-        ["2025-03-30T01:00Z", "2025-10-26T01:00Z", "2025-03-09T07:00Z", "2025-11-02T06:00Z"]
+        [
+            *("2025-03-30T01:00Z", "2025-10-26T01:00Z", "2025-03-09T07:00Z", "2025-11-02T06:00Z"),
+            *("2025-10-04T15:30Z", "2025-04-05T15:00Z"),
+        ]
     ),
     st.integers(-300, 300),
 )
+#: Whose clocks change at the times above, by an hour and by half an hour.
+CHANGING = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(CRON, st.sampled_from(CHANGING), CHANGES, st.integers(0, 4 * 3600))
+def test_what_follows_the_clock_is_what_brute_force_finds_when_clocks_change(
+    cron: str, timezone: str, after: datetime, seconds: int
+) -> None:
+    """Every moment at which clocks show a time that matches, whether it comes once or twice."""
+    schedule, until = schedule_from(cron, timezone), after + seconds * SECOND
+    assume(schedule.follows_clock)
+    assert list(ticks(schedule, after, until)) == list(
+        brute_force(cron, ZoneInfo(timezone), after, until)
+    )
 
 
 @settings(max_examples=200, deadline=None)
 @given(
     CRON,
-    st.sampled_from([*ZONES, "America/Santiago", "Africa/Casablanca"]),
+    st.sampled_from([*ZONES, "America/Santiago", "Africa/Casablanca", "Australia/Lord_Howe"]),
     st.one_of(ALL_YEAR, CHANGES),
     st.lists(st.integers(0, 4 * 3600), min_size=2, max_size=2),
 )

@@ -80,6 +80,8 @@ def test_async_functions_and_objects_are_told_apart() -> None:
         ("priority", 2**31),
         ("lock", 5),
         ("queueing_lock", "x" * 600),
+        ("pass_context", 1),
+        ("pass_context", "yes"),
     ],
 )
 def test_a_bad_option_is_named(option: str, value: Any) -> None:
@@ -104,6 +106,12 @@ def test_an_alias_finds_the_task_and_cannot_be_taken_twice() -> None:
     assert registry["old"] is registry["older"] is registry["task"]
     with pytest.raises(TaskAlreadyRegistered, match="older"):
         registry.add_alias("task", "older")
+
+
+@pytest.mark.parametrize("aliases", [("task",), ("a", "b", "a")])
+def test_a_task_with_the_same_name_twice_is_refused(aliases: tuple[str, ...]) -> None:
+    with pytest.raises(TaskAlreadyRegistered, match=r"'(task|a)' twice"):
+        TaskRegistry().add(definition(aliases=aliases))
 
 
 def test_an_unknown_task_is_named() -> None:

@@ -165,6 +165,7 @@ CASES = [
     Case("promote_due", {SCHEDULED_INDEX, KEY}, 2 * LIMIT + 1, {"limit": LIMIT}),
     Case("finish_jobs", {KEY}, LIMIT, HELD | ENDED),
     Case("delete_finished", {KEY}, LIMIT, HELD),
+    Case("delete_ended", {KEY}, LIMIT, {"ids": IDS}),
     # Once to look for a twin, once for the update.
     Case("retry_job", {KEY, QUEUEING_LOCK_INDEX}, 2, RETRY),
     Case("hand_back", {KEY, QUEUEING_LOCK_INDEX}, 2 * LIMIT, HELD | {"begun": ONES}),

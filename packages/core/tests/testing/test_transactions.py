@@ -120,6 +120,53 @@ async def test_a_coroutine_waits_for_another_transaction_without_blocking_the_lo
         await asyncio.wait_for(waiting, 10)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_a_savepoint_undoes_is_waited_for_no_longer(queue: MemoryQueue, *, kept: bool) -> None:
+    """Although its transaction goes on; what is kept is waited for until the commit."""
+    outcome: list[object] = []
+    done = threading.Event()
+
+    def twin() -> None:
+        try:
+            outcome.append(queue.defer(queueing_lock="q"))
+        except AlreadyEnqueued as exc:
+            outcome.append(type(exc))
+        done.set()
+
+    thread = threading.Thread(target=twin)
+    with queue.sync.session(transaction=True) as executor:
+        executor.execute(queue.sql("begin_batch"))
+        drive.run(defer.defer_job(queue.sql, NewJob("task", queueing_lock="q")), executor)
+        thread.start()
+        assert not done.wait(0.1)
+        executor.execute(queue.sql("keep_batch" if kept else "undo_batch"))
+        assert done.wait(0.1 if kept else 10) is not kept
+    thread.join(10)
+    assert outcome == [AlreadyEnqueued if kept else 2]
+
+
+async def test_what_a_savepoint_undoes_wakes_nobody(queue: MemoryQueue) -> None:
+    async with queue.connector.listen(["procrastinate_jobs"]) as heard:
+        with queue.sync.session(transaction=True) as executor:
+            drive.run(defer.defer_job(queue.sql, NewJob("task", queue="before")), executor)
+            executor.execute(queue.sql("begin_batch"))
+            drive.run(defer.defer_job(queue.sql, NewJob("task", queue="undone")), executor)
+            executor.execute(queue.sql("undo_batch"))
+            drive.run(defer.defer_job(queue.sql, NewJob("task", queue="after")), executor)
+        assert [(await anext(heard)).payload for _ in range(2)] == ["before", "after"]
+
+
+def test_a_savepoint_within_another_is_undone_with_it(queue: MemoryQueue) -> None:
+    with queue.sync.session(transaction=True) as executor:
+        drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
+        for statement in ("begin_batch", "begin_batch", None, "keep_batch", None, "undo_batch"):
+            if statement is None:
+                drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
+            else:
+                executor.execute(queue.sql(statement))
+    assert queue.statuses() == {1: "todo"}
+
+
 def test_code_that_waits_for_itself_gets_an_error_in_time(
     queue: MemoryQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

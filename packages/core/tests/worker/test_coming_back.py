@@ -52,6 +52,25 @@ async def test_a_job_that_comes_back_while_it_still_runs_is_not_run_beside_itsel
     assert (runs, job.status, job.attempts) == ([1], Status.SUCCEEDED, 2)
 
 
+@pytest.mark.parametrize("delete_jobs", ["successful", "always"])
+async def test_a_job_of_a_dead_worker_that_ends_is_deleted_as_asked(
+    app: procrastinate.App,
+    working: Callable[..., Any],
+    query: Callable[..., Any],
+    until: Callable[..., Any],
+    delete_jobs: str,
+) -> None:
+    job_id = await app.configure_task("lost", lock="x").defer_async()
+    query(
+        "update procrastinate_jobs set status = 'doing', worker_id = 0, started_at = now(),"
+        " attempts = 1, abort_requested = true"
+    )
+    async with working(app, delete_jobs=delete_jobs):
+        await until(lambda: not query("select 1 from procrastinate_jobs where status = 'doing'"))
+    kept = [] if delete_jobs == "always" else [(job_id, "aborted")]
+    assert query("select id, status::text from procrastinate_jobs") == kept
+
+
 async def test_a_job_lost_and_claimed_again_within_one_claim_runs_once(
     app: procrastinate.App,
     working: Callable[..., Any],

@@ -456,6 +456,27 @@ async def test_ended_jobs_are_deleted_as_asked(
     assert {job.status for job in await app.job_manager.list_jobs_async()} == kept
 
 
+@pytest.mark.parametrize("delete_jobs", ["successful", "always"])
+async def test_a_job_that_ends_instead_of_being_retried_is_deleted_as_asked(
+    app: procrastinate.App, query: Callable[..., Any], delete_jobs: str
+) -> None:
+    @app.task(retry=True, queueing_lock="q", pass_context=True)
+    async def broken(context: procrastinate.JobContext, *, twin: bool) -> None:
+        if twin:
+            await broken.configure(schedule_in={"days": 1}).defer_async(twin=False)
+        else:
+            query("update procrastinate_jobs set abort_requested = true where status = 'doing'")
+        raise ValueError
+
+    for twin in (False, True):
+        await broken.defer_async(twin=twin)
+        await app.run_worker_async(wait=False, delete_jobs=delete_jobs)
+
+    ended = [] if delete_jobs == "always" else [Status.ABORTED, Status.CANCELLED]
+    jobs = await app.job_manager.list_jobs_async()
+    assert [job.status for job in jobs] == [*ended, Status.TODO]
+
+
 async def test_a_running_coroutine_is_aborted_from_outside(
     app: procrastinate.App, working: Callable[..., Any]
 ) -> None:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from procrastinate import errors
+from procrastinate.model.job import NewJob
+from procrastinate.storage import defer
 from procrastinate_connector_testkit.adapter import Binds, OwnedConnection
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.errors import check_cause
@@ -23,6 +25,11 @@ async def caller(db: Subject, kind: str) -> AsyncIterator[OwnedConnection]:
     assert isinstance(db.adapter, Binds)
     async with entered(db.adapter.connections()[kind](db.dsn)) as owned:
         yield owned
+
+
+def clashing(queueing_lock: str) -> list[NewJob]:
+    """A batch whose clash is the last that is found, as jobs go in by queueing lock."""
+    return [NewJob(name) for name in "abcd"] + [NewJob("e", queueing_lock=queueing_lock)]
 
 
 class BindQueue:
@@ -68,6 +75,46 @@ class BindQueue:
             await bound.flow(queue.defer_flow(queue="other"))
             await called(owned.commit)
         assert await queue.ready_queues() == ["default", "other"]
+
+    @behaviour(4, ways="own")
+    async def test_bind_keeps_nothing_of_a_large_batch_with_a_clash(
+        self,
+        db: Subject,
+        queue: Queue,
+        connection_kind: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Also of the statements before the clash; what the caller did before and after stays."""
+        monkeypatch.setattr(defer, "ROWS_PER_STATEMENT", 2)
+        await queue.defer(queueing_lock="q")
+        async with caller(db, connection_kind) as owned:
+            bound = db.bind(owned.connection)
+            await bound.flow(queue.defer_flow("before"))
+            with pytest.raises(errors.AlreadyEnqueued):
+                await bound.flow(queue.defer_all_flow(*clashing("q")))
+            await bound.flow(queue.defer_flow("after"))
+            await called(owned.commit)
+        assert await queue.task_names() == ["task", "before", "after"]
+
+    @behaviour(4, ways="own")
+    async def test_bind_survives_a_large_batch(
+        self,
+        db: Subject,
+        queue: Queue,
+        connection_kind: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """All of it is part of the caller's transaction, and goes with it."""
+        monkeypatch.setattr(defer, "ROWS_PER_STATEMENT", 2)
+        new = [NewJob(name) for name in "abcde"]
+        async with caller(db, connection_kind) as owned:
+            await db.bind(owned.connection).flow(queue.defer_all_flow(*new))
+            await called(owned.rollback)
+            assert await queue.ids() == []
+            ids = await db.bind(owned.connection).flow(queue.defer_all_flow(*new))
+            await called(owned.commit)
+        assert await queue.ids() == ids
+        assert await queue.task_names() == list("abcde")
 
 
 class Bind(BindQueue):

@@ -152,6 +152,36 @@ class Deferring:
         assert len(await queue.ids()) == 2
         assert len(await queue.ids(task="afterwards")) == 1
 
+    @pytest.mark.parametrize("transaction", [True, False], ids=["transaction", "autocommit"])
+    @behaviour(QUEUE)
+    async def test_large_batches_for_a_caller_are_all_or_none(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch, *, transaction: bool
+    ) -> None:
+        """Although the caller goes on and commits what was done before and after the clash."""
+        monkeypatch.setattr(defer, "ROWS_PER_STATEMENT", 2)
+        await queue.defer(queueing_lock="q")
+        free = [NewJob(name) for name in "abc"]
+        async with entered(queue.db.session(transaction=transaction)) as session:
+            with pytest.raises(errors.AlreadyEnqueued):
+                await session.flow(queue.defer_all_flow(*free, NewJob("d", queueing_lock="q")))
+            ids = await session.flow(queue.defer_all_flow(*free))
+        assert ids == sorted(ids)
+        assert await queue.task_names() == ["task", "a", "b", "c"]
+
+    @behaviour(QUEUE)
+    async def test_large_batches_that_the_database_refuses_leave_nothing_in_a_transaction(
+        self, queue: Queue, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is usable afterwards, as the statement that failed is undone with the others."""
+        monkeypatch.setattr(defer, "ROWS_PER_STATEMENT", 2)
+        batch = [NewJob("a"), NewJob("b"), NewJob("c", args='{"x": "a\\u0000b"}')]
+        async with entered(queue.db.session(transaction=True)) as session:
+            await session.flow(queue.defer_flow("before"))
+            with pytest.raises(errors.InvalidArguments):
+                await session.flow(queue.defer_all_flow(*batch))
+            await session.flow(queue.defer_flow("after"))
+        assert await queue.task_names() == ["before", "after"]
+
     @behaviour(3, QUEUE)
     async def test_jobs_of_a_transaction_that_fails_are_not_there(self, queue: Queue) -> None:
         with pytest.raises(ZeroDivisionError):

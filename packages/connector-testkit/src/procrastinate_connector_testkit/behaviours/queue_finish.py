@@ -126,6 +126,33 @@ class Finishing:
         assert changed == {job_id}
         assert await queue.statuses() == {job_id: "cancelled", twin: "todo"}
 
+    @pytest.mark.parametrize("by", ["retry", "hand_back", "recover"])
+    @behaviour(QUEUE)
+    async def test_jobs_that_end_instead_of_going_back_are_deleted_where_none_are_kept(
+        self, queue: Queue, by: str
+    ) -> None:
+        """Those to be aborted and those whose twin waits; the others go back, and the line on."""
+        ids = [await queue.defer(lock=lock, queueing_lock=lock) for lock in "abc"]
+        worker = await queue.worker()
+        claimed = await queue.claim_jobs(worker)
+        await queue.cancel(ids[0], abort=True)
+        twin = await queue.defer(queueing_lock="b")
+        behind = [await queue.defer(lock=lock) for lock in "abc"]
+        if by == "retry":
+            for job in claimed:
+                assert await queue.retry(worker, job, delete_ended=True) == {job.id}
+        elif by == "hand_back":
+            assert await queue.hand_back(worker, *claimed, delete_ended=True) == set(ids)
+        else:
+            recovered = await queue.recover(delete_ended=True)
+            assert {each.job_id: each.status for each in recovered} == {
+                ids[0]: Status.ABORTED,
+                ids[1]: Status.CANCELLED,
+                ids[2]: Status.TODO,
+            }
+        assert await queue.statuses() == dict.fromkeys([ids[2], twin, *behind], "todo")
+        assert {job.id for job in await queue.claim_jobs(worker)} == {ids[2], twin, *behind[:2]}
+
     @behaviour(QUEUE)
     async def test_jobs_handed_back_are_untouched(self, queue: Queue) -> None:
         """As if they had never been claimed."""

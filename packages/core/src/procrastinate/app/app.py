@@ -183,8 +183,9 @@ class App(Blueprint):
         ``allow_unknown=False`` it raises `TaskNotFound`. The options are those of
         `Task.configure`.
         """
+        known_only = not limits.check_flag("allow_unknown", allow_unknown)
         options = configured(
-            self._options_for(name_or_task, allow_unknown),
+            self._options_for(name_or_task, known_only),
             queue=queue,
             priority=priority,
             lock=lock,
@@ -196,16 +197,14 @@ class App(Blueprint):
         )
         return JobDeferrer(options, self._gateway)
 
-    def _options_for(
-        self, name_or_task: str | Task[..., ..., Any], allow_unknown: bool
-    ) -> JobOptions:
+    def _options_for(self, name_or_task: str | Task[..., ..., Any], known_only: bool) -> JobOptions:
         name = name_or_task.name if isinstance(name_or_task, Task) else name_or_task
         definition = self._registry.get(limits.check_name("task name", name))
         if definition is not None:
             return options_of(definition)
         if isinstance(name_or_task, Task):
             return options_of(name_or_task.definition)
-        if not allow_unknown:
+        if known_only:
             self.perform_import_paths()
             return options_of(self._registry[name])
         return JobOptions(task_name=name, definition=None)
@@ -353,9 +352,13 @@ class _OpenedAsync:
 
 
 def _paths(import_paths: Any) -> tuple[str, ...]:
-    if isinstance(import_paths, str):
+    if isinstance(import_paths, str) or not isinstance(import_paths, Iterable | None):
         raise InvalidOption(f"import_paths must be a list of modules, not {import_paths!r}")
-    return tuple(import_paths or ())
+    paths = tuple(import_paths or ())
+    for path in paths:
+        if not isinstance(path, str):
+            raise InvalidOption(f"import_paths must hold names of modules, not {path!r}")
+    return paths
 
 
 def _worker_defaults(defaults: Any) -> dict[str, Any]:

@@ -138,7 +138,8 @@ class Blueprint:
     ) -> Callable[[AnyTask], AnyTask]:
         """Let workers defer a task on a schedule, once per tick; stands above ``@task``.
 
-        ``cron`` has five fields, or six with the seconds first, and is read in ``timezone``.
+        ``cron`` has five fields, six with the seconds first, or is a name such as ``@daily``; it
+        is read in ``timezone``.
         The task gets ``timestamp``, the tick in seconds since the epoch, as an int. Several
         schedules of one task need a ``periodic_id`` each. Ticks that were missed are made up for
         when they are not older than ``max_delay`` seconds (by default ``periodic_defaults`` of the
@@ -185,6 +186,8 @@ class Blueprint:
 
         Raises `TaskAlreadyRegistered` for a name that is taken, `TaskNotFound`, `InvalidOption`.
         """
+        if not isinstance(task, Task):
+            raise InvalidOption(f"the task of an alias must be a task, not {task!r}")
         self._registry.add_alias(self.name_of(task.definition), alias)
 
     def add_tasks_from(self, blueprint: Blueprint, *, namespace: str) -> None:
@@ -194,6 +197,10 @@ class Blueprint:
         take one blueprint up, through the first. Raises `TaskAlreadyRegistered`, and
         `InvalidOption` for a name that becomes too long.
         """
+        if not isinstance(blueprint, Blueprint):
+            raise InvalidOption(f"tasks are taken up from a Blueprint, not from {blueprint!r}")
+        if namespace != "":  # which leaves the names as they are
+            limits.check_name("namespace", namespace)
         self._registry.add_all(blueprint._registry, namespace=namespace)
         self._periodics.add_all(blueprint._periodics, namespace=namespace, tasks=self._registry)
         if blueprint._taken_up_by is None:
@@ -276,6 +283,6 @@ def _checked_function(function: Any) -> Callable[..., Any]:
 
 
 def _alias_names(aliases: Iterable[str] | None) -> tuple[str, ...]:
-    if isinstance(aliases, str):
-        raise InvalidOption(f"aliases must be a list of names, not the text {aliases!r}")
+    if isinstance(aliases, str) or not isinstance(aliases, Iterable | None):
+        raise InvalidOption(f"aliases must be a list of names, not {aliases!r}")
     return tuple(aliases or ())

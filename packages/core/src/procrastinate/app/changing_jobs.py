@@ -12,7 +12,6 @@ from procrastinate.app.batches import Batches, run_batches, run_batches_async
 from procrastinate.app.job_filters import (
     JobFilters,
     checked_filter,
-    checked_flag,
     checked_id,
     checked_limit,
     name_or_none,
@@ -173,8 +172,8 @@ class ChangingJobs:
         return flows.cancel_jobs(
             self._gateway.sql,
             [checked_id(each) for each in ids],
-            abort=checked_flag("abort", abort),
-            delete=checked_flag("delete_job", delete),
+            abort=limits.check_flag("abort", abort),
+            delete=limits.check_flag("delete_job", delete),
         )
 
     def _retry(self, ids: list[int], change: ByHand) -> Flow[set[int]]:
@@ -183,8 +182,8 @@ class ChangingJobs:
     def _cancelling(
         self, filters: JobFilters, abort: bool, delete: bool, limit: int | None
     ) -> Batches[list[int]]:
-        checked_flag("abort", abort)
-        checked_flag("delete_job", delete)
+        limits.check_flag("abort", abort)
+        limits.check_flag("delete_job", delete)
         possible = (Status.TODO, Status.DOING) if abort else (Status.TODO,)
         which = _chosen(filters, possible, possible, "cancelled" + " or aborted" * abort)
         change = partial(flows.cancel_jobs, self._gateway.sql, abort=abort, delete=delete)

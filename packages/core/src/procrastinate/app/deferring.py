@@ -206,7 +206,7 @@ class JobDeferrer(Generic[P]):
         """
         jobs = self._many(task_kwargs)
         return self._gateway.run(
-            flows.defer_jobs(self._gateway.sql, jobs),
+            self._batch(jobs),
             connection=self.options.connection,
             transaction=len(jobs) > flows.ROWS_PER_STATEMENT,
         )
@@ -215,7 +215,7 @@ class JobDeferrer(Generic[P]):
         """Defer one job for each mapping of arguments; see `batch_defer`."""
         jobs = self._many(task_kwargs)
         return await self._gateway.run_async(
-            flows.defer_jobs(self._gateway.sql, jobs),
+            self._batch(jobs),
             connection=self.options.connection,
             transaction=len(jobs) > flows.ROWS_PER_STATEMENT,
         )
@@ -226,6 +226,11 @@ class JobDeferrer(Generic[P]):
 
     def _many(self, task_kwargs: Sequence[Mapping[str, Any]]) -> list[NewJob]:
         return [new_job(self.options, kwargs, self._gateway.connector) for kwargs in task_kwargs]
+
+    def _batch(self, jobs: list[NewJob]) -> Flow[list[int]]:
+        if self.options.connection is None:
+            return flows.defer_jobs(self._gateway.sql, jobs)
+        return flows.defer_jobs_for_caller(self._gateway.sql, jobs)
 
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if not args:

@@ -66,12 +66,6 @@ def checked_limit(value: Any) -> int:
     return value
 
 
-def checked_flag(option: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidOption(f"{option} must be True or False, not {value!r}")
-    return value
-
-
 def name_or_none(option: str, value: Any) -> str | None:
     return None if value is None else limits.check_name(option, value)
 

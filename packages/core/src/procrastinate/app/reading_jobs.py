@@ -8,7 +8,6 @@ from procrastinate import json_codec
 from procrastinate.app.job_filters import (
     JobFilters,
     checked_filter,
-    checked_flag,
     checked_id,
     checked_limit,
     name_or_none,
@@ -210,7 +209,7 @@ class ReadingJobs:
         page = Page(
             after_id=checked_id(after_id, "after_id"),
             before_id=None if before_id is None else checked_id(before_id, "before_id"),
-            newest_first=checked_flag("newest_first", newest_first),
+            newest_first=limits.check_flag("newest_first", newest_first),
             limit=checked_limit(limit),
         )
         return flows.list_page(

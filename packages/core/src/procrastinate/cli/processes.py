@@ -12,7 +12,11 @@ Rules
    "abort what runs".
 4. A child that ends though nobody asked it to is started again: at once after it lived for a
    while, else after a pause that doubles. Once a stop was asked for, nothing is started.
-5. No child outlives its supervisor, even one killed by SIGKILL: its standard input is a pipe whose
+5. A child that cannot start, whatever is tried again, says so with its exit code (`refused`): then
+   the others are stopped, gracefully, and the supervisor ends with the code that one worker alone
+   would have. That is a wrong set-up or a schema that does not fit. All else deserves another try:
+   a crash, a database that is away, a module of the user's that raised something when imported.
+6. No child outlives its supervisor, even one killed by SIGKILL: its standard input is a pipe whose
    other end only the supervisor holds. At the end of the file it stops gracefully, and is less and
    less graceful if that takes long.
 """
@@ -31,7 +35,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.exit_codes import ExitCode, code_for
+from procrastinate.errors import ConfigurationError, SchemaError
 
 logger = logging.getLogger("procrastinate.supervisor")
 
@@ -47,6 +52,9 @@ ORPHAN_MAY_FINISH = 30.0  # seconds that an orphan's running jobs may take
 ORPHAN_MAY_ABORT = 10.0  # seconds more until it just exits; others then recover its jobs
 
 _WELL_ENDED = (ExitCode.OK, -signal.SIGTERM)  # once a stop was asked for
+
+#: Added to the exit code of a child that cannot start: what a job gives to os._exit is lower.
+_REFUSAL = 192
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +97,10 @@ class Supervisor:
     first_pause: float = FIRST_PAUSE
     _events: queue.SimpleQueue[Signalled | Ended] = field(default_factory=queue.SimpleQueue)
     _stopping: bool = False
-    _failed: bool = False
+    _code: ExitCode = ExitCode.OK
 
     def run(self) -> ExitCode:
-        """Return OK if all children ended well, else ERROR."""
+        """Return OK if all children ended well, the code of one that cannot start, else ERROR."""
         children = [Child(number, pause=self.first_pause) for number in range(1, self.count + 1)]
         previous = {number: signal.signal(number, self._heard) for number in SIGNALS}
         try:
@@ -102,7 +110,7 @@ class Supervisor:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        return ExitCode.ERROR if self._failed else ExitCode.OK
+        return self._code
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         self._events.put(Signalled(number))
@@ -134,23 +142,41 @@ class Supervisor:
         if isinstance(event, Signalled):
             self._pass_on(event.number, children)
         else:
-            self._bury(children[event.number - 1], event.code)
+            self._bury(children[event.number - 1])
+            if not self._stopping and _refusal(event.code) is not None:
+                self._give_up(children, event)
+            else:
+                self._go_on_without(children[event.number - 1], event.code)
 
     def _pass_on(self, number: int, children: list[Child]) -> None:
-        self._stopping = True
         logger.info("%s: passed on to the worker processes", signal.Signals(number).name)
+        self._stop(children)
+
+    def _stop(self, children: list[Child]) -> None:
+        self._stopping = True
         for child in children:
             child.start_at = None
             if child.process is not None:
                 child.process.terminate()
 
-    def _bury(self, child: Child, code: int) -> None:
+    def _bury(self, child: Child) -> None:
         process, child.process = child.process, None
         if process is not None and process.stdin is not None:
             process.stdin.close()
+
+    def _give_up(self, children: list[Child], ended: Ended) -> None:
+        self._code = _refusal(ended.code) or ExitCode.ERROR
+        logger.error(
+            "worker process %d cannot start, and no other could: stopping",
+            ended.number,
+            extra={"worker_process": ended.number, "exit_code": self._code.value},
+        )
+        self._stop(children)
+
+    def _go_on_without(self, child: Child, code: int) -> None:
         if self._stopping:
-            if code not in _WELL_ENDED:
-                self._failed = True
+            if code not in _WELL_ENDED and _refusal(code) is None:
+                self._code = self._code or ExitCode.ERROR
                 logger.error("worker process %d %s", child.number, _told(code))
         elif not (self.one_shot and code == ExitCode.OK):
             self._plan_restart(child, code)
@@ -184,6 +210,17 @@ def _told(code: int) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
+
+
+def refused(exc: ConfigurationError | SchemaError) -> int:
+    """Return the exit code of a child that cannot start, and could not if it were tried again."""
+    return _REFUSAL + code_for(exc)
+
+
+def _refusal(code: int) -> ExitCode | None:
+    """Return what a worker alone would have ended with, if a child's code says it cannot start."""
+    refusals = set(ExitCode) - {ExitCode.OK}
+    return ExitCode(code - _REFUSAL) if code - _REFUSAL in refusals else None
 
 
 def adopted() -> int | None:

@@ -9,10 +9,16 @@ from typing import Any, NamedTuple, NoReturn
 import click
 
 from procrastinate.app.app import App
-from procrastinate.cli import processes
+from procrastinate.cli import failures, processes
 from procrastinate.cli.settings import Settings, StoppedBySignal, settings_of
 from procrastinate.cli.values import Queues
-from procrastinate.errors import InvalidOption
+from procrastinate.errors import (
+    ConfigurationError,
+    InvalidOption,
+    LoadFromPathError,
+    ProcrastinateException,
+    SchemaError,
+)
 from procrastinate.model import options as model
 from procrastinate.model.options import worker_options
 
@@ -121,11 +127,33 @@ def _run(settings: Settings, options: dict[str, Any], count: int) -> int | None:
     child = processes.adopted()
     _stop_while_starting()
     if child is not None:
-        options |= _named(settings.load_app(), options, child)
-    elif count > 1:
+        return _run_child(settings, options, child)
+    if count > 1:
         return _supervise(settings, options, count)
     settings.load_app().run_worker(**options)
     return None
+
+
+def _run_child(settings: Settings, options: dict[str, Any], number: int) -> int | None:
+    try:
+        app = settings.load_app()
+        app.run_worker(**options | _named(app, options, number))
+    except (ConfigurationError, SchemaError) as exc:
+        if _may_pass(exc):
+            raise
+        failures.report(exc, verbose=bool(settings.verbose))
+        return processes.refused(exc)
+    return None
+
+
+def _may_pass(exc: ConfigurationError | SchemaError) -> bool:
+    """Whether it is what the user's own module raised, for a reason that only they know."""
+    cause = exc.__cause__
+    return (
+        isinstance(exc, LoadFromPathError)
+        and cause is not None
+        and not isinstance(cause, ProcrastinateException)
+    )
 
 
 def _named(app: App, options: dict[str, Any], number: int) -> dict[str, str]:
@@ -141,8 +169,7 @@ def _supervise(settings: Settings, options: dict[str, Any], count: int) -> int:
     """
     app = settings.load_app()
     merged = app._worker_options(options | _named(app, options, count))
-    app._gateway.async_connector()
-    app.perform_import_paths()
+    app._worker(merged)  # only made, for what it refuses
     with app.open():
         app.schema_manager.check()
     command = [sys.executable, "-m", "procrastinate", *settings.args]

@@ -52,6 +52,13 @@ def _check_text(option: str, value: Any, limit: int) -> str:
     return value
 
 
+def check_flag(option: str, value: Any) -> bool:
+    """Return True or False, or raise for anything else."""
+    if not isinstance(value, bool):
+        raise InvalidOption(f"{option} must be True or False, not {value!r}")
+    return value
+
+
 def check_priority(value: Any) -> int:
     """Return a priority, or raise: an int of 32 bits; larger ones run first."""
     low, high = PRIORITY_RANGE

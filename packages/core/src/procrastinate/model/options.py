@@ -64,7 +64,7 @@ class WorkerOptions:
             limits.check_name("name", self.name)
         _check_int("concurrency", self.concurrency, 1, MAX_CONCURRENCY)
         for option in ("wait", "listen_notify", "install_signal_handlers"):
-            _check_bool(option, getattr(self, option))
+            limits.check_flag(option, getattr(self, option))
         for option in ("fetch_job_polling_interval", "abort_job_polling_interval"):
             _check_seconds(option, getattr(self, option))
         _check_seconds("update_heartbeat_interval", self.update_heartbeat_interval)
@@ -132,7 +132,7 @@ def default_of(option: str) -> Any:
 def _queue_names(queues: Any) -> tuple[str, ...]:
     if isinstance(queues, str) or not isinstance(queues, Iterable):
         raise InvalidOption(f"queues must be a list of names, not {queues!r}")
-    names = tuple(dict.fromkeys(limits.check_name("queue", name) for name in queues))
+    names = tuple(dict.fromkeys(limits.check_name("queues", name) for name in queues))
     if not names:
         raise InvalidOption("queues must name at least one queue; leave it out for all queues")
     return names
@@ -143,12 +143,10 @@ def _check_int(option: str, value: Any, low: int, high: int) -> None:
         raise InvalidOption(f"{option} must be an int from {low} to {high}, not {value!r}")
 
 
-def _check_bool(option: str, value: Any) -> None:
-    if not isinstance(value, bool):
-        raise InvalidOption(f"{option} must be True or False, not {value!r}")
-
-
 def _check_seconds(option: str, value: Any, *, zero: bool = False) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        raise InvalidOption(f"{option} must be a number of seconds above 0, not {value!r}")
+        least = "from 0" if zero else "above 0"
+        raise InvalidOption(f"{option} must be a number of seconds {least}, not {value!r}")
+    if value > limits.LONGEST_DELAY.total_seconds():  # else the server could not compute with it
+        raise InvalidOption(f"{option} must be at most 1000 years, not {value!r} seconds")

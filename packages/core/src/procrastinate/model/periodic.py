@@ -3,7 +3,10 @@
 Rules
 
 1. A tick is a moment that a cron expression names in its time zone, here always in UTC. The
-   expression is evaluated by `cronsim`, which does what Debian's cron does when clocks change.
+   expression is evaluated by `cronsim`, and does what Debian's cron does when clocks change. For
+   fixed times of the day cronsim knows how. An expression that follows the clock is evaluated on a
+   calendar without zones, and each of its times stands for the moments at which clocks show it:
+   none, one or two (cronsim itself loses some where clocks change by half an hour).
    Seconds are added here: six fields are the ticks of the last five, times the first. So an
    expression with seconds meets a change of clocks as the same one without them does.
 2. Ticks up to a schedule's ``done_until`` are settled: deferred, or given up. It is the database's
@@ -16,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from heapq import heappop, heappush
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -30,6 +34,18 @@ COUNTED = 1_000
 
 _MICROSECOND = timedelta(microseconds=1)
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+#: More than clocks are ever put back by.
+_PUT_BACK = timedelta(hours=3)
+
+NICKNAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
 
 Key: TypeAlias = tuple[str, str]  # the name of a task, and the periodic_id
 
@@ -42,19 +58,20 @@ class Schedule:
     seconds: tuple[int, ...]
     zone: tzinfo
 
+    @property
+    def follows_clock(self) -> bool:
+        """Whether it stands for "every so often", and not for fixed times of the day."""
+        minute, hour, *_ = self.minutes.split()
+        return minute.startswith("*") or hour.startswith("*")
+
 
 def schedule_from(cron: Any, timezone: Any) -> Schedule:
-    """Return the schedule of an expression of five fields, or of six with the seconds first.
+    """Return the schedule of an expression: five fields, six with the seconds first, or a name.
 
     Raises `InvalidOption` naming the option and the value, also for an expression that never
     matches.
     """
-    fields = cron.split() if isinstance(cron, str) else []
-    if len(fields) not in (5, 6):
-        raise InvalidOption(
-            "cron must be a text of five fields (minute, hour, day of the month, month, day of the"
-            f" week), or of six with the seconds first, not {cron!r}"
-        )
+    fields = _fields(cron)
     try:
         schedule = Schedule(" ".join(fields[-5:]), _seconds(fields), _zone(timezone))
         matches = next_tick(schedule, _ANY_TIME) is not None
@@ -65,6 +82,17 @@ def schedule_from(cron: Any, timezone: Any) -> Schedule:
     if not matches:
         raise InvalidOption(f"cron {cron!r} matches no date at all")
     return schedule
+
+
+def _fields(cron: Any) -> list[str]:
+    text = cron.strip() if isinstance(cron, str) else ""
+    fields = NICKNAMES.get(text.lower(), text).split()
+    if len(fields) not in (5, 6):
+        raise InvalidOption(
+            "cron must be a text of five fields (minute, hour, day of the month, month, day of the"
+            f" week), of six with the seconds first, or one of {', '.join(NICKNAMES)}, not {cron!r}"
+        )
+    return fields
 
 
 def _seconds(fields: list[str]) -> tuple[int, ...]:
@@ -107,15 +135,44 @@ def ticks(schedule: Schedule, after: datetime, until: datetime) -> Iterator[date
 
 def _minutes(schedule: Schedule, after: datetime) -> Iterator[datetime]:
     """Yield the full minutes with ticks, from that of ``after`` on, in UTC."""
-    from cronsim import CronSim  # not at the top: who has no periodic tasks does without
-
     minute = after.astimezone(UTC).replace(second=0, microsecond=0)
     latest = minute - timedelta(seconds=1)
-    for local in CronSim(schedule.minutes, latest.astimezone(schedule.zone)):
-        # From within the hour that comes twice, cronsim begins with times of the first one.
-        if (tick := local.astimezone(UTC)) > latest:
+    found = _as_the_clock_goes if schedule.follows_clock else _at_fixed_times
+    for tick in found(schedule, latest):
+        # From within the hour that comes twice, both begin with times of the first one.
+        if tick > latest:
             latest = tick
             yield tick
+
+
+def _at_fixed_times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
+    from cronsim import CronSim  # not at the top: who has no periodic tasks does without
+
+    for local in CronSim(schedule.minutes, after.astimezone(schedule.zone)):
+        yield local.astimezone(UTC)
+
+
+def _as_the_clock_goes(schedule: Schedule, after: datetime) -> Iterator[datetime]:
+    """Yield the moments, in UTC and in order, at which clocks show a time that matches."""
+    from cronsim import CronSim
+
+    zone, later = schedule.zone, list[datetime]()
+    least = min(_shown(after, zone), _shown(after + _PUT_BACK, zone) - _PUT_BACK)
+    for time in CronSim(schedule.minutes, least):
+        first, second = (time.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+        if _shown(first, zone) != time:  # clocks skip it
+            continue
+        while later and later[0] < first:
+            yield heappop(later)
+        yield first
+        if second != first:
+            heappush(later, second)
+    yield from sorted(later)
+
+
+def _shown(moment: datetime, zone: tzinfo) -> datetime:
+    """Return what clocks of a zone show at a moment."""
+    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
 def next_tick(schedule: Schedule, after: datetime) -> datetime | None:

@@ -43,6 +43,7 @@ class TaskDefinition:
 
     def __post_init__(self) -> None:
         limits.check_name("name", self.name)
+        limits.check_flag("pass_context", self.pass_context)
         for alias in self.aliases:
             limits.check_name("aliases", alias)
         limits.check_name("queue", self.queue)
@@ -160,7 +161,12 @@ class TaskRegistry:
         """Register a task under its name and aliases. Raises `TaskAlreadyRegistered`."""
         names = (definition.name, *definition.aliases)
         for name in names:
-            if name in self._by_name or names.count(name) > 1:
+            if names.count(name) > 1:
+                raise TaskAlreadyRegistered(
+                    f"the task {definition.name!r} has the name {name!r} twice: leave it out of its"
+                    " aliases"
+                )
+            if name in self._by_name:
                 raise TaskAlreadyRegistered(
                     f"a task named {name!r} is registered already ({self._origin(name)}):"
                     " give one of them another `name=`"

@@ -6,12 +6,20 @@ from collections.abc import Sequence
 
 from procrastinate.connector import Value
 from procrastinate.drive import Flow
-from procrastinate.errors import AlreadyEnqueued, InvalidArguments, InvalidData, UniqueViolation
+from procrastinate.errors import (
+    AlreadyEnqueued,
+    ConnectorException,
+    InvalidArguments,
+    InvalidData,
+    UniqueViolation,
+)
 from procrastinate.model.job import NewJob
 from procrastinate.storage.statements import Statements
 
 #: Jobs in one INSERT at the most: above it a batch is sent in several statements.
 ROWS_PER_STATEMENT = 5_000
+
+_NO_TRANSACTION = "25P01"  # the server's no_active_sql_transaction
 
 
 def defer_job(sql: Statements, job: NewJob) -> Flow[int]:
@@ -52,6 +60,30 @@ def defer_jobs(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
     for start in range(0, len(numbered), ROWS_PER_STATEMENT):
         some = numbered[start : start + ROWS_PER_STATEMENT]
         yield from _defer_some(sql, [job for job, _ in some], [job_id for _, job_id in some])
+    return ids
+
+
+def defer_jobs_for_caller(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
+    """Insert jobs, all or none, in the caller's transaction; return their ids in the order given.
+
+    What takes several statements has a savepoint around it: the caller's transaction lives on
+    after `AlreadyEnqueued`, and must not keep what the statements before the clash inserted. Where
+    the caller has no transaction (autocommit), one statement of any size is all or none as well.
+    """
+    if len(jobs) <= ROWS_PER_STATEMENT:
+        return (yield from defer_jobs(sql, jobs))
+    try:
+        yield sql("begin_batch")
+    except ConnectorException as exc:
+        if exc.sqlstate != _NO_TRANSACTION:
+            raise
+        return (yield from _defer_some(sql, jobs, [None] * len(jobs)))
+    try:
+        ids = yield from defer_jobs(sql, jobs)
+    except (AlreadyEnqueued, InvalidArguments):
+        yield sql("undo_batch")
+        raise
+    yield sql("keep_batch")
     return ids
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from procrastinate.drive import Flow
-from procrastinate.model.job import Job
+from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import Ending
 from procrastinate.storage.statements import Statements
 
@@ -64,12 +64,20 @@ def delete_finished(sql: Statements, ended: Sequence[Ended], *, worker_id: int) 
     return (yield from _released(sql, rows, [each.job for each in ended]))
 
 
-def retry_job(sql: Statements, ended: Ended, *, worker_id: int, dumps: Dumps) -> Flow[set[int]]:
+def retry_job(
+    sql: Statements,
+    ended: Ended,
+    *,
+    worker_id: int,
+    dumps: Dumps,
+    delete_ended: bool = False,
+) -> Flow[set[int]]:
     """Send one job back for another attempt, as its ending's retry decision says.
 
     A twin with the same queueing lock that is committed while the statement runs raises
     `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled. One
-    whose abortion was asked for meanwhile ends as aborted.
+    whose abortion was asked for meanwhile ends as aborted. With ``delete_ended`` those two are
+    removed instead, which takes a transaction.
     """
     retry = ended.ending.retry
     assert retry is not None
@@ -87,13 +95,23 @@ def retry_job(sql: Statements, ended: Ended, *, worker_id: int, dumps: Dumps) ->
         lock=retry.lock,
         error=_error_text(ended, dumps),
     )
+    if delete_ended:
+        yield from delete_what_ended(sql, rows)
     return (yield from _released(sql, rows, [ended.job]))
 
 
-def hand_back(sql: Statements, unstarted: Sequence[Unstarted], *, worker_id: int) -> Flow[set[int]]:
+def hand_back(
+    sql: Statements,
+    unstarted: Sequence[Unstarted],
+    *,
+    worker_id: int,
+    delete_ended: bool = False,
+) -> Flow[set[int]]:
     """Return claimed jobs to the queue: untouched, unless their attempt had begun.
 
-    Those whose abortion was asked for end as aborted: nobody else may begin them again.
+    Those whose abortion was asked for end as aborted, as nobody else may begin them again, and
+    those whose twin waits as cancelled. With ``delete_ended`` they are removed instead, which takes
+    a transaction.
     """
     rows = yield sql(
         "hand_back",
@@ -102,7 +120,16 @@ def hand_back(sql: Statements, unstarted: Sequence[Unstarted], *, worker_id: int
         begun=[int(each.begun) for each in unstarted],
         worker_id=worker_id,
     )
+    if delete_ended:
+        yield from delete_what_ended(sql, rows)
     return (yield from _released(sql, rows, [each.job for each in unstarted]))
+
+
+def delete_what_ended(sql: Statements, rows: Sequence[tuple[Any, ...]]) -> Flow[None]:
+    """Remove those of these jobs, rows of (id, status, ...), that do not wait. In a transaction."""
+    ended = [int(row[0]) for row in rows if Status(row[1]).is_final]
+    if ended:
+        yield sql("delete_ended", ids=ended)
 
 
 def needs_transaction(jobs: Sequence[Job]) -> bool:

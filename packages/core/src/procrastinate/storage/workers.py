@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from procrastinate.drive import Flow
 from procrastinate.model.job import Status
-from procrastinate.storage.finish import pass_on_locks, release_locks
+from procrastinate.storage.finish import delete_what_ended, pass_on_locks, release_locks
 from procrastinate.storage.statements import Statements
 
 RECOVERED_AT_ONCE = 1_000
@@ -41,9 +41,16 @@ def heartbeat(sql: Statements, worker_id: int, name: str) -> Flow[bool]:
 
 
 def recover_jobs(
-    sql: Statements, *, timeout_us: int, crash_limit: int, ids: Sequence[int] | None = None
+    sql: Statements,
+    *,
+    timeout_us: int,
+    crash_limit: int,
+    ids: Sequence[int] | None = None,
+    delete_ended: bool = False,
 ) -> Flow[list[Recovered]]:
     """Send the jobs of dead workers back to the queue. Needs a transaction.
+
+    Those that end instead are removed with ``delete_ended``; they are among the returned ones.
 
     Takes up to `RECOVERED_AT_ONCE`, of these ids where they are given; call it again until it
     returns fewer. It is all or nothing: a twin with the same queueing lock that is committed
@@ -59,6 +66,8 @@ def recover_jobs(
         limit=RECOVERED_AT_ONCE,
     )
     recovered = [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
+    if delete_ended:
+        yield from delete_what_ended(sql, rows)
     if recovered:
         yield from release_locks(sql, [each.job_id for each in recovered])
     return recovered

@@ -97,7 +97,7 @@ class _InMemory(Connector):
             raise InvalidOption(f"connection must be {self.binds[0]}, not {connection!r}")
         if connection._store is not self._store:
             raise InvalidOption("connection belongs to another in-memory connector")
-        if connection._transaction.ended.done():
+        if connection._transaction.ended:
             raise InvalidOption("connection is used after the end of its transaction() block")
         return connection._transaction
 

@@ -69,6 +69,21 @@ def draw_job_ids(view: View, p: Params) -> Rows:
     return [(view.next_job_id(),) for _ in range(p["count"])]
 
 
+def begin_batch(view: View, p: Params) -> Rows:
+    view.transaction.set_savepoint()
+    return []
+
+
+def keep_batch(view: View, p: Params) -> Rows:
+    view.transaction.keep_savepoint()
+    return []
+
+
+def undo_batch(view: View, p: Params) -> Rows:
+    view.transaction.return_to_savepoint()
+    return []
+
+
 def defer_jobs(view: View, p: Params) -> Rows:
     batch = [_new(*values) for values in zip(*(p[name] for name in _BATCH), strict=True)]
     clash = _clash(view, [new["queueing_lock"] for new in batch])
@@ -182,6 +197,14 @@ def delete_finished(view: View, p: Params) -> Rows:
     return [(job.id,) for job in held]
 
 
+def delete_ended(view: View, p: Params) -> Rows:
+    for job_id in sorted(set(p["ids"])):
+        job = view.job(job_id)
+        if job is not None and job.status.is_final:
+            view.delete_job(job)
+    return []
+
+
 def retry_job(view: View, p: Params) -> Rows:
     due = _due(view, p["retry_at"], p["retry_in_us"])
     job = _still_held(view, p["id"], p["attempt"], p["worker_id"])
@@ -203,7 +226,7 @@ def retry_job(view: View, p: Params) -> Rows:
     if verdict is Status.ABORTED:
         changed = replace(changed, errors=appended(changed.errors, why_aborted(view, job)))
     view.write_job(changed)
-    return [(job.id, announce(view, changed) if waits else None)]
+    return [(job.id, verdict.value, announce(view, changed) if waits else None)]
 
 
 def requeued(job: JobRow, *, superseded: bool) -> Status:
@@ -242,7 +265,7 @@ def hand_back(view: View, p: Params) -> Rows:
     for job in changed:
         view.write_job(job)
     view.wake(job.queue_name for job in changed if job.status is Status.TODO)
-    return [(job.id,) for job in changed]
+    return [(job.id, job.status.value) for job in changed]
 
 
 def _handed_back(view: View, job: JobRow, verdict: Status, *, begun: bool) -> JobRow:
@@ -334,9 +357,13 @@ def first_of_lines(jobs: Iterable[JobRow]) -> list[JobRow]:
 _FUNCTIONS: tuple[Function, ...] = (
     defer_job,
     draw_job_ids,
+    begin_batch,
+    keep_batch,
+    undo_batch,
     defer_jobs,
     finish_jobs,
     delete_finished,
+    delete_ended,
     retry_job,
     hand_back,
     grip_locks,

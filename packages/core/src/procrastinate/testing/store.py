@@ -85,14 +85,16 @@ class Store:
     def execute(self, query: Query, transaction: Transaction, now: datetime) -> Rows:
         """Run a statement. Raises `Blocked` when another transaction has to end first."""
         with self._mutex:
-            _check_usable(transaction)
+            _check_usable(transaction, query)
             view = View(self._tables, transaction, now)
             try:
-                return _run(query, view)
+                rows = _run(query, view)
             except BaseException as exc:
                 view.undo()
                 transaction.failed = not isinstance(exc, Blocked)
                 raise
+            transaction.written(view.undone_by)
+            return rows
 
     def end(self, transaction: Transaction, *, commit: bool) -> None:
         """End a transaction, and tell those who wait for its end or listen."""
@@ -101,7 +103,8 @@ class Store:
             self._tables.end(transaction, commit=commit)
             if commit:
                 self._deliver(transaction.notifications)
-        transaction.ended.set_result(None)
+            transaction.ended = True
+        transaction.gave_way.set_result(None)
 
     def job_rows(self) -> list[JobRow]:
         """Return the committed jobs, in order of id."""
@@ -131,9 +134,9 @@ class Store:
                     listener.put(notification)
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
-        """A block that is one transaction, rolled back when it raises."""
-        transaction = Transaction()
+    def transaction(self, *, block: bool = True) -> Iterator[Transaction]:
+        """A transaction, rolled back when it raises: a block of statements, or only one."""
+        transaction = Transaction(block=block)
         try:
             yield transaction
         except BaseException:
@@ -147,10 +150,10 @@ class Store:
             pass
 
 
-def _check_usable(transaction: Transaction) -> None:
-    if transaction.ended.done():
+def _check_usable(transaction: Transaction, query: Query) -> None:
+    if transaction.ended:
         raise ConnectorException("the in-memory connection was used after its transaction ended")
-    if transaction.failed:
+    if transaction.failed and query.name != "undo_batch":
         raise database_error(
             "current transaction is aborted: a statement before this one failed", sqlstate="25P02"
         )
@@ -179,7 +182,7 @@ class SyncSession:
     def execute(self, query: Query, /) -> Rows:
         if self.transaction is not None:
             return self._execute(query, self.transaction)
-        with self.store.transaction() as transaction:
+        with self.store.transaction(block=False) as transaction:
             return self._execute(query, transaction)
 
     def _execute(self, query: Query, transaction: Transaction) -> Rows:
@@ -188,7 +191,7 @@ class SyncSession:
             try:
                 return self.store.execute(query, transaction, now)
             except Blocked as blocked:
-                waited_for = blocked.by.ended
+                waited_for = blocked.until
             futures.wait([waited_for], max(0, deadline - time.monotonic()))
             _check_ended(waited_for, transaction)
 
@@ -204,7 +207,7 @@ class AsyncSession:
         await asyncio.sleep(0)  # others have their turn, as while a real query is under way
         if self.transaction is not None:
             return await self._execute(query, self.transaction)
-        with self.store.transaction() as transaction:
+        with self.store.transaction(block=False) as transaction:
             return await self._execute(query, transaction)
 
     async def _execute(self, query: Query, transaction: Transaction) -> Rows:
@@ -213,7 +216,7 @@ class AsyncSession:
             try:
                 return self.store.execute(query, transaction, now)
             except Blocked as blocked:
-                waited_for = blocked.by.ended
+                waited_for = blocked.until
             # asyncio.wait, unlike wait_for, leaves the future alone when it gives up.
             await asyncio.wait(
                 [asyncio.wrap_future(waited_for)], timeout=max(0, deadline - time.monotonic())

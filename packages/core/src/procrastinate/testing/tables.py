@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from procrastinate.connector import Notification
@@ -29,21 +30,63 @@ R = TypeVar("R")
 QUEUEING_LOCK_KEY = "procrastinate_jobs_queueing_lock_key"
 
 
-class Transaction:
-    """What one transaction has to deliver when it commits, and whether it can."""
+@dataclass
+class Savepoint:
+    """Where a transaction can return to: what it then had to deliver, and what undoes the rest."""
 
-    def __init__(self) -> None:
+    notifications: dict[Notification, None]
+    undo: list[Callable[[], None]] = field(default_factory=list)
+
+
+class Transaction:
+    """What one transaction has to deliver when it commits, and whether it can.
+
+    A statement on its own (autocommit) is one, too, but no ``block``.
+    """
+
+    def __init__(self, *, block: bool) -> None:
+        self.block = block
         self.notifications: dict[Notification, None] = {}
+        self.savepoints: list[Savepoint] = []
         self.failed = False
-        self.ended: Future[None] = Future()
+        self.ended = False
+        #: Done once others may look again at what this transaction had written.
+        self.gave_way: Future[None] = Future()
+
+    def written(self, undo: list[Callable[[], None]]) -> None:
+        """Remember what undoes a statement, while there is a savepoint to return to."""
+        if self.savepoints:
+            self.savepoints[-1].undo.extend(undo)
+
+    def set_savepoint(self) -> None:
+        """Begin what can be undone. Raises outside of a block."""
+        if not self.block:
+            raise database_error(
+                "SAVEPOINT can only be used in transaction blocks", sqlstate="25P01"
+            )
+        self.savepoints.append(Savepoint(dict(self.notifications)))
+
+    def keep_savepoint(self) -> None:
+        """Let what was written since belong to the savepoint before, or to the transaction."""
+        self.written(self.savepoints.pop().undo)
+
+    def return_to_savepoint(self) -> None:
+        """Undo what was written since, also after a statement that failed."""
+        savepoint = self.savepoints.pop()
+        while savepoint.undo:
+            savepoint.undo.pop()()
+        self.notifications = savepoint.notifications
+        self.failed = False
+        waited_for, self.gave_way = self.gave_way, Future()
+        waited_for.set_result(None)
 
 
 class Blocked(Exception):
-    """The statement has to wait for the end of another transaction."""
+    """The statement has to wait until another transaction ends, or takes back what it wrote."""
 
     def __init__(self, by: Transaction) -> None:
         super().__init__()
-        self.by = by
+        self.until = by.gave_way
 
 
 class Table(Generic[K, R]):

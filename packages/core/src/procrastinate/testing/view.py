@@ -18,12 +18,13 @@ class View:
         self.now = now
         self.transaction = transaction
         self._tables = tables
-        self._undo: list[Callable[[], None]] = []
+        #: What takes back what the statement has written so far, from its end to its start.
+        self.undone_by: list[Callable[[], None]] = []
 
     def undo(self) -> None:
         """Take back what the statement has written so far."""
-        while self._undo:
-            self._undo.pop()()
+        while self.undone_by:
+            self.undone_by.pop()()
 
     def notify(self, channel: str, payload: str) -> str:
         """Announce something at commit; returns what ``pg_notify(...)::text`` returns."""
@@ -65,11 +66,11 @@ class View:
         return self._tables.jobs.has_settled_twin(queueing_lock, self.transaction)
 
     def write_job(self, job: JobRow) -> JobRow:
-        self._undo.append(self._tables.jobs.write(job.id, job, self.transaction))
+        self.undone_by.append(self._tables.jobs.write(job.id, job, self.transaction))
         return job
 
     def delete_job(self, job: JobRow) -> None:
-        self._undo.append(self._tables.jobs.write(job.id, None, self.transaction))
+        self.undone_by.append(self._tables.jobs.write(job.id, None, self.transaction))
 
     # locks: the id of the job that holds each
 
@@ -97,13 +98,13 @@ class View:
     def grip_lock(self, lock: str) -> None:
         """Keep others from relying on a held lock, until the end of the transaction."""
         row = self._tables.locks.get(lock, self.transaction)
-        self._undo.append(self._tables.locks.write(lock, row, self.transaction))
+        self.undone_by.append(self._tables.locks.write(lock, row, self.transaction))
 
     def hold_lock(self, lock: str, job_id: int) -> None:
-        self._undo.append(self._tables.locks.write(lock, (lock, job_id), self.transaction))
+        self.undone_by.append(self._tables.locks.write(lock, (lock, job_id), self.transaction))
 
     def release_lock(self, lock: str) -> None:
-        self._undo.append(self._tables.locks.write(lock, None, self.transaction))
+        self.undone_by.append(self._tables.locks.write(lock, None, self.transaction))
 
     # workers
 
@@ -117,10 +118,10 @@ class View:
         return self._tables.workers.rows(self.transaction)
 
     def write_worker(self, worker: WorkerRow) -> None:
-        self._undo.append(self._tables.workers.write(worker.id, worker, self.transaction))
+        self.undone_by.append(self._tables.workers.write(worker.id, worker, self.transaction))
 
     def delete_worker(self, worker_id: int) -> None:
-        self._undo.append(self._tables.workers.write(worker_id, None, self.transaction))
+        self.undone_by.append(self._tables.workers.write(worker_id, None, self.transaction))
 
     # periodic tasks
 
@@ -141,5 +142,5 @@ class View:
 
     def write_periodic(self, row: PeriodicRow) -> PeriodicRow:
         key = (row.task_name, row.periodic_id)
-        self._undo.append(self._tables.periodics.write(key, row, self.transaction))
+        self.undone_by.append(self._tables.periodics.write(key, row, self.transaction))
         return row

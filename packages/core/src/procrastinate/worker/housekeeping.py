@@ -176,10 +176,14 @@ class Housekeeping:
         self, timeout_us: int, ids: Sequence[int] | None = None
     ) -> list[flows.Recovered]:
         flow = flows.recover_jobs(
-            self._sql, timeout_us=timeout_us, crash_limit=CRASH_LIMIT, ids=ids
+            self._sql,
+            timeout_us=timeout_us,
+            crash_limit=CRASH_LIMIT,
+            ids=ids,
+            delete_ended=self._options.delete_jobs == "always",
         )
         recovered = self._do(flow, transaction=True)
-        _log_recovered(recovered)
+        _log_recovered(recovered, deleted=self._options.delete_jobs == "always")
         return recovered
 
     def _do(self, flow: Flow[drive.T], *, transaction: bool = False) -> drive.T:
@@ -196,7 +200,7 @@ class Housekeeping:
             )
 
 
-def _log_recovered(recovered: list[flows.Recovered]) -> None:
+def _log_recovered(recovered: list[flows.Recovered], *, deleted: bool) -> None:
     """Say in one line what was taken over, and name each job that goes no further."""
     if not recovered:
         return
@@ -210,9 +214,10 @@ def _log_recovered(recovered: list[flows.Recovered]) -> None:
     for each in recovered:
         if each.status is not Status.TODO:
             logger.error(
-                "job %d (%s) lost its worker and is now %s: see its errors",
+                "job %d (%s) lost its worker and is now %s: %s",
                 each.job_id,
                 each.task_name,
                 each.status.value,
+                "deleted, as with delete_jobs=always" if deleted else "see its errors",
                 extra={"action": "recover", "job_id": each.job_id},
             )

@@ -189,8 +189,7 @@ class Writer:
             try:
                 async with asyncio.timeout(WRITE_MAY_TAKE):
                     changed = await self._gateway.run_async(
-                        self._flow(group),
-                        transaction=flows.needs_transaction([each.job for each in group]),
+                        self._flow(group), transaction=self._needs_transaction(group)
                     )
                 break
             except UniqueViolation:
@@ -212,16 +211,29 @@ class Writer:
                     extra={"action": "lost_lease", "job_id": entry.job.id},
                 )
 
+    def _needs_transaction(self, group: Sequence[Entry]) -> bool:
+        """As what goes back to the queue may end instead, and is then removed."""
+        may_be_removed = self._delete_jobs == "always" and not _has_ended(group[0])
+        return may_be_removed or flows.needs_transaction([each.job for each in group])
+
     def _flow(self, group: Sequence[Entry]) -> Flow[set[int]]:
         sql, worker_id = self._gateway.sql, self._worker_id
         handed_back = [each for each in group if isinstance(each, HandedBack)]
         if handed_back:
             unstarted = [flows.Unstarted(each.job, each.begun) for each in handed_back]
-            return flows.hand_back(sql, unstarted, worker_id=worker_id)
+            return flows.hand_back(
+                sql, unstarted, worker_id=worker_id, delete_ended=self._delete_jobs == "always"
+            )
         now = time.monotonic()
         ended = [_aged(each, now) for each in group if isinstance(each, Finished)]
         if ended[0].ending.status is Status.TODO:
-            return flows.retry_job(sql, ended[0], worker_id=worker_id, dumps=json_codec.dumps)
+            return flows.retry_job(
+                sql,
+                ended[0],
+                worker_id=worker_id,
+                dumps=json_codec.dumps,
+                delete_ended=self._delete_jobs == "always",
+            )
         if _is_deleted(ended[0].ending, self._delete_jobs):
             return flows.delete_finished(sql, ended, worker_id=worker_id)
         return flows.finish_jobs(sql, ended, worker_id=worker_id, dumps=json_codec.dumps)
@@ -234,6 +246,10 @@ def _aged(finished: Finished, now: float) -> flows.Ended:
         began_us=int((now - finished.began) * 1e6),
         ended_us=int((now - finished.ended) * 1e6),
     )
+
+
+def _has_ended(entry: Entry) -> bool:
+    return isinstance(entry, Finished) and entry.ending.status.is_final
 
 
 def _is_deleted(ending: Ending, delete_jobs: str) -> bool:

@@ -66,6 +66,13 @@ where job.partition = 0 and job.id = ended.id and {>by_id}
     and {>is_held} and job.attempts = ended.attempt
 returning job.id
 
+-- name: delete_ended :exec
+-- Removes jobs that a statement before this one, in the same transaction, has ended although they
+-- were to go back to the queue: for workers that keep nothing. (A statement of its own, as such jobs
+-- are few: nothing is paid for them where there are none.)
+delete from {schema}.procrastinate_jobs as job
+where job.partition = 0 and {>by_id} and job.status::text not in ('todo', 'doing')
+
 -- name: retry_job :many
 -- Sends one job back for another attempt. Where somebody has asked for its abortion meanwhile, it
 -- ends as aborted instead. Where a job with the same queueing lock is waiting, that one will do the
@@ -117,6 +124,7 @@ retried as (
 )
 select
     retried.id,
+    retried.status::text,
     case
         when retried.status <> 'todo' then null
         when retried.hold is null then pg_notify('procrastinate_jobs', retried.queue_name)::text
@@ -182,7 +190,8 @@ woken as materialized (
     where handed_back.status = 'todo'
     group by handed_back.queue_name
 )
-select handed_back.id from handed_back, (select count(*) from woken) as woken
+select handed_back.id, handed_back.status::text
+from handed_back, (select count(*) from woken) as woken
 
 -- name: grip_locks :many
 -- Keeps claims from parking jobs behind the locks of jobs that run no longer. Returns the locks.
