@@ -89,6 +89,7 @@ def params_of(statement: str, batch: int) -> dict[str, Any]:
     }[statement]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [100, 500])
 @pytest.mark.parametrize(
     "statement", ["finish_jobs", "delete_finished", "hand_back", "claim_full", "claim_marked"]
