@@ -8,19 +8,26 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import snippets
 from readers import environment
 
 ROOT = Path(__file__).parents[1]
+#: These run the kit for connectors, of which the tests of each connector are another run.
+SLOW = {"docs/howto/write-a-connector.md", "packages/connector-testkit/README.md"}
 
 
-def pages() -> list[str]:
+def pages() -> list[Any]:
     """Return the pages that have something to run, relative to the top folder."""
     patterns = ("README.md", "packages/*/README.md", "docs/**/*.md", "examples/*/README.md")
     found = [page for pattern in patterns for page in ROOT.glob(pattern)]
-    return sorted(str(page.relative_to(ROOT)) for page in found if has_something_to_run(page))
+    names = sorted(str(page.relative_to(ROOT)) for page in found if has_something_to_run(page))
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [], id=name)
+        for name in names
+    ]
 
 
 def has_something_to_run(page: Path) -> bool:

@@ -39,196 +39,212 @@ ALL_LISTENING = """
     listening_tells_of_a_connection_lost_before_it_was_asked
 """
 
-FAULTS: dict[str, Fault] = {
-    # Statements and rows
-    "DictRows": fault(
-        "results bind",
-        """
-        results_rows_are_tuples results_none_where_there_are_none results_numbers_are_int_and_float
-        results_texts_are_str results_moments_are_aware results_arrays_are_lists
-        results_many_rows_come_in_order results_of_one_query_stay_when_the_next_runs
-        statements_percent_means_itself_without_parameters
-        statements_percent_is_doubled_beside_parameters
-        statements_hold_what_other_drivers_take_for_placeholders
-        statements_may_repeat_a_parameter statements_without_parameters_may_be_several
-        statements_run_exactly_once statements_with_numbers_for_other_drivers
-        bind_commit_and_rollback_are_the_caller_s bind_defers_with_the_caller_s_transaction
-        bind_needs_and_changes_no_row_factory bind_takes_the_same_values
-        bind_survives_already_enqueued bind_survives_a_large_batch
-        bind_keeps_nothing_of_a_large_batch_with_a_clash
-        """,
-    ),
-    "NaiveMoments": fault(
-        "values results",
-        """
-        results_moments_are_aware values_do_not_depend_on_settings values_moments_round_trip
-        values_round_trip
-        """,
-    ),
-    "DecimalNumbers": fault(
-        "values results",
-        """
-        results_numbers_are_int_and_float values_do_not_depend_on_settings values_round_trip
-        values_limits_of_numbers_round_trip
-        """,
-    ),
-    "PercentAlways": fault(
-        "results bind schema",
-        """
-        statements_percent_means_itself_without_parameters statements_with_numbers_for_other_drivers
-        statements_without_parameters_may_be_several bind_takes_the_same_values
-        schema_may_have_any_name
-        """,
-    ),
-    "CutsAtNul": fault(
-        "values",
-        "values_nul_is_invalid_data",
-    ),
-    "ExecutesTwice": fault(
-        "results opening",
-        "statements_run_exactly_once results_none_where_there_are_none",
-    ),
-    # Errors
-    "SwallowsErrors": fault("errors opening results", ALL_ERRORS),
-    "LosesConstraint": fault("errors", CONSTRAINTS),
-    "DriverErrors": fault("errors opening results", f"{ALL_ERRORS} errors_at_commit_are_raised"),
-    "NoCause": fault("errors", ALL_ERRORS),
-    "ShowsPassword": fault("losses errors", "connecting_in_vain_is_connection_failed"),
-    "NeverConnectionFailed": fault("losses errors", "connecting_in_vain_is_connection_failed"),
-    # Sessions
-    "ForgetsCommit": fault(
-        "sessions schema threads",
-        """
-        transactions_that_failed_do_not_end_as_if_committed
-        transactions_commit_when_the_block_ends savepoints_work_in_a_transaction
-        sessions_at_the_same_time_are_isolated
-        schema_is_applied_by_many_at_once schema_is_applied_once schema_may_have_any_name
-        threads_share_a_connector
-        """,
-    ),
-    "CommitsAlways": fault(
-        "sessions errors losses",
-        """
-        transactions_roll_back_when_the_block_raises
-        transactions_roll_back_also_when_their_first_statement_failed
-        """,
-    ),
-    "IgnoresTransaction": fault(
-        "sessions",
-        """
-        transactions_commit_when_the_block_ends transactions_roll_back_when_the_block_raises
-        transactions_roll_back_also_when_their_first_statement_failed
-        transactions_that_failed_do_not_end_as_if_committed
-        transactions_are_one transactions_refuse_statements_after_an_error
-        savepoints_work_in_a_transaction sessions_at_the_same_time_are_isolated
-        sessions_leave_no_transaction_locks
-        """,
-    ),
-    "AlwaysTransaction": fault(
-        "sessions errors losses",
-        """
-        autocommit_commits_each_statement autocommit_goes_on_after_an_error
-        autocommit_is_one_connection_without_a_transaction
-        autocommit_keeps_what_was_done_before_an_error autocommit_runs_what_refuses_a_transaction
-        sessions_leave_no_transaction_locks
-        """,
-    ),
-    "Reconnects": fault(
-        "losses errors",
-        "losing_the_connection_between_statements losing_the_connection_in_a_statement",
-    ),
-    "GivesOutDeadConnections": fault(
-        "losses sessions forks", "dead_connections_are_replaced_before_use"
-    ),
-    "LeaksSettings": fault(
-        "losses sessions threads",
-        "sessions_leave_no_settings sessions_leave_no_prepared_statements",
-    ),
-    "LeaksTransactions": fault(
-        "sessions",
-        """
-        sessions_leave_no_transaction_open sessions_leave_no_settings
-        sessions_leave_no_prepared_statements transactions_refuse_statements_after_an_error
-        transactions_that_failed_do_not_end_as_if_committed
-        """,
-    ),
-    "SharesOneConnection": fault(
-        "sessions threads forks",
-        """
-        sessions_at_the_same_time_are_isolated sessions_leave_no_settings
-        sessions_leave_no_prepared_statements threads_share_a_connector
-        forks_give_the_child_its_own_connections
-        """,
-    ),
-    "IgnoresForks": fault(
-        "forks sessions threads losses", "forks_give_the_child_its_own_connections"
-    ),
-    # Opening
-    "OpensByItself": fault(
-        "opening sessions",
-        """
-        sessions_after_close_are_an_error sessions_before_open_are_an_error
-        closing_once_is_enough
-        """,
-    ),
-    "ForgetsOptions": fault(
-        "opening schema", "options_of_the_contract_are_kept schema_may_have_any_name"
-    ),
-    "OtherContract": fault("opening results", "type_names_the_version_of_the_contract"),
-    # bind
-    "BindCommits": fault(
-        "bind",
-        """
-        bind_begins_nothing_by_itself bind_commit_and_rollback_are_the_caller_s
-        bind_defers_with_the_caller_s_transaction bind_survives_a_large_batch
-        bind_keeps_nothing_of_a_large_batch_with_a_clash
-        """,
-    ),
-    "BindUsesRowFactory": fault(
-        "bind",
-        """
-        bind_commit_and_rollback_are_the_caller_s bind_defers_with_the_caller_s_transaction
-        bind_needs_and_changes_no_row_factory bind_survives_already_enqueued
-        bind_survives_a_large_batch bind_keeps_nothing_of_a_large_batch_with_a_clash
-        bind_takes_the_same_values
-        """,
-    ),
-    "BindChangesRowFactory": fault(
-        "bind",
-        """
-        bind_begins_nothing_by_itself bind_does_not_close_the_connection
-        bind_needs_and_changes_no_row_factory
-        """,
-    ),
-    "BindCloses": fault("bind", "bind_does_not_close_the_connection"),
-    "BindTakesAnything": fault("bind", "bind_refuses_what_is_no_connection"),
-    # Pools
-    "ClosesForeignPool": fault("pools", "foreign_pools_are_never_closed"),
-    "IgnoresForeignPool": fault("pools", "foreign_pools_are_used"),
-    "DoesNotWait": fault(
-        "pools threads",
-        """
-        pools_that_are_exhausted_time_out pools_that_are_exhausted_wait threads_share_a_connector
-        """,
-    ),
-    "LosesConnections": fault(
-        "pools", "foreign_pools_get_connections_back_idle pools_lose_no_connection_to_errors"
-    ),
-    # Asynchronous connectors
-    "NeverTellsOfLoss": fault(
-        "listening",
-        """
-        listening_tells_of_a_lost_connection
-        listening_tells_of_a_connection_lost_before_it_was_asked
-        """,
-    ),
-    "ListensLate": fault("listening", ALL_LISTENING),
-    "UnquotedChannels": fault("listening", "listening_takes_any_channel_name"),
-    "LeavesListening": fault("listening", "listening_leaves_nothing_behind"),
-    "CancelsStatements": fault(
-        "cancellation",
-        "cancellation_waits_for_the_statement cancellation_rolls_a_transaction_back",
-    ),
-    "OneCounterpart": fault("opening", "counterparts_are_new_ones"),
-    "CounterpartWithoutOptions": fault("opening", "options_of_the_contract_are_kept"),
+#: Each group is run in one process: most of the time of a single one goes into its start.
+GROUPS: dict[str, dict[str, Fault]] = {
+    "rows": {
+        "DictRows": fault(
+            "results bind",
+            """
+            results_rows_are_tuples results_none_where_there_are_none
+            results_numbers_are_int_and_float
+            results_texts_are_str results_moments_are_aware results_arrays_are_lists
+            results_many_rows_come_in_order results_of_one_query_stay_when_the_next_runs
+            statements_percent_means_itself_without_parameters
+            statements_percent_is_doubled_beside_parameters
+            statements_hold_what_other_drivers_take_for_placeholders
+            statements_may_repeat_a_parameter statements_without_parameters_may_be_several
+            statements_run_exactly_once statements_with_numbers_for_other_drivers
+            bind_commit_and_rollback_are_the_caller_s bind_defers_with_the_caller_s_transaction
+            bind_needs_and_changes_no_row_factory bind_takes_the_same_values
+            bind_survives_already_enqueued bind_survives_a_large_batch
+            bind_keeps_nothing_of_a_large_batch_with_a_clash
+            """,
+        ),
+        "NaiveMoments": fault(
+            "values results",
+            """
+            results_moments_are_aware values_do_not_depend_on_settings values_moments_round_trip
+            values_round_trip
+            """,
+        ),
+        "DecimalNumbers": fault(
+            "values results",
+            """
+            results_numbers_are_int_and_float values_do_not_depend_on_settings values_round_trip
+            values_limits_of_numbers_round_trip
+            """,
+        ),
+        "PercentAlways": fault(
+            "results bind schema",
+            """
+            statements_percent_means_itself_without_parameters
+            statements_with_numbers_for_other_drivers
+            statements_without_parameters_may_be_several bind_takes_the_same_values
+            schema_may_have_any_name
+            """,
+        ),
+        "CutsAtNul": fault(
+            "values",
+            "values_nul_is_invalid_data",
+        ),
+        "ExecutesTwice": fault(
+            "results opening",
+            "statements_run_exactly_once results_none_where_there_are_none",
+        ),
+    },
+    "errors": {
+        "SwallowsErrors": fault("errors opening results", ALL_ERRORS),
+        "LosesConstraint": fault("errors", CONSTRAINTS),
+        "DriverErrors": fault(
+            "errors opening results", f"{ALL_ERRORS} errors_at_commit_are_raised"
+        ),
+        "NoCause": fault("errors", ALL_ERRORS),
+        "ShowsPassword": fault("losses errors", "connecting_in_vain_is_connection_failed"),
+        "NeverConnectionFailed": fault("losses errors", "connecting_in_vain_is_connection_failed"),
+    },
+    "sessions": {
+        "ForgetsCommit": fault(
+            "sessions schema threads",
+            """
+            transactions_that_failed_do_not_end_as_if_committed
+            transactions_commit_when_the_block_ends savepoints_work_in_a_transaction
+            sessions_at_the_same_time_are_isolated
+            schema_is_applied_by_many_at_once schema_is_applied_once schema_may_have_any_name
+            threads_share_a_connector
+            """,
+        ),
+        "CommitsAlways": fault(
+            "sessions errors losses",
+            """
+            transactions_roll_back_when_the_block_raises
+            transactions_roll_back_also_when_their_first_statement_failed
+            """,
+        ),
+        "IgnoresTransaction": fault(
+            "sessions",
+            """
+            transactions_commit_when_the_block_ends transactions_roll_back_when_the_block_raises
+            transactions_roll_back_also_when_their_first_statement_failed
+            transactions_that_failed_do_not_end_as_if_committed
+            transactions_are_one transactions_refuse_statements_after_an_error
+            savepoints_work_in_a_transaction sessions_at_the_same_time_are_isolated
+            sessions_leave_no_transaction_locks
+            """,
+        ),
+        "AlwaysTransaction": fault(
+            "sessions errors losses",
+            """
+            autocommit_commits_each_statement autocommit_goes_on_after_an_error
+            autocommit_is_one_connection_without_a_transaction
+            autocommit_keeps_what_was_done_before_an_error
+            autocommit_runs_what_refuses_a_transaction
+            sessions_leave_no_transaction_locks
+            """,
+        ),
+        "Reconnects": fault(
+            "losses errors",
+            "losing_the_connection_between_statements losing_the_connection_in_a_statement",
+        ),
+        "GivesOutDeadConnections": fault(
+            "losses sessions forks", "dead_connections_are_replaced_before_use"
+        ),
+        "LeaksSettings": fault(
+            "losses sessions threads",
+            "sessions_leave_no_settings sessions_leave_no_prepared_statements",
+        ),
+        "LeaksTransactions": fault(
+            "sessions",
+            """
+            sessions_leave_no_transaction_open sessions_leave_no_settings
+            sessions_leave_no_prepared_statements transactions_refuse_statements_after_an_error
+            transactions_that_failed_do_not_end_as_if_committed
+            """,
+        ),
+        "SharesOneConnection": fault(
+            "sessions threads forks",
+            """
+            sessions_at_the_same_time_are_isolated sessions_leave_no_settings
+            sessions_leave_no_prepared_statements threads_share_a_connector
+            forks_give_the_child_its_own_connections
+            """,
+        ),
+        "IgnoresForks": fault(
+            "forks sessions threads losses", "forks_give_the_child_its_own_connections"
+        ),
+    },
+    "opening": {
+        "OpensByItself": fault(
+            "opening sessions",
+            """
+            sessions_after_close_are_an_error sessions_before_open_are_an_error
+            closing_once_is_enough
+            """,
+        ),
+        "ForgetsOptions": fault(
+            "opening schema", "options_of_the_contract_are_kept schema_may_have_any_name"
+        ),
+        "OtherContract": fault("opening results", "type_names_the_version_of_the_contract"),
+    },
+    "bind": {
+        "BindCommits": fault(
+            "bind",
+            """
+            bind_begins_nothing_by_itself bind_commit_and_rollback_are_the_caller_s
+            bind_survives_a_large_batch bind_keeps_nothing_of_a_large_batch_with_a_clash
+            bind_defers_with_the_caller_s_transaction
+            """,
+        ),
+        "BindUsesRowFactory": fault(
+            "bind",
+            """
+            bind_commit_and_rollback_are_the_caller_s bind_defers_with_the_caller_s_transaction
+            bind_needs_and_changes_no_row_factory bind_survives_already_enqueued
+            bind_survives_a_large_batch bind_keeps_nothing_of_a_large_batch_with_a_clash
+            bind_takes_the_same_values
+            """,
+        ),
+        "BindChangesRowFactory": fault(
+            "bind",
+            """
+            bind_begins_nothing_by_itself bind_does_not_close_the_connection
+            bind_needs_and_changes_no_row_factory
+            """,
+        ),
+        "BindCloses": fault("bind", "bind_does_not_close_the_connection"),
+        "BindTakesAnything": fault("bind", "bind_refuses_what_is_no_connection"),
+    },
+    "pools": {
+        "ClosesForeignPool": fault("pools", "foreign_pools_are_never_closed"),
+        "IgnoresForeignPool": fault("pools", "foreign_pools_are_used"),
+        "DoesNotWait": fault(
+            "pools threads",
+            """
+            pools_that_are_exhausted_time_out pools_that_are_exhausted_wait
+            threads_share_a_connector
+            """,
+        ),
+        "LosesConnections": fault(
+            "pools", "foreign_pools_get_connections_back_idle pools_lose_no_connection_to_errors"
+        ),
+    },
+    "asynchronous": {
+        "NeverTellsOfLoss": fault(
+            "listening",
+            """
+            listening_tells_of_a_lost_connection
+            listening_tells_of_a_connection_lost_before_it_was_asked
+            """,
+        ),
+        "ListensLate": fault("listening", ALL_LISTENING),
+        "UnquotedChannels": fault("listening", "listening_takes_any_channel_name"),
+        "LeavesListening": fault("listening", "listening_leaves_nothing_behind"),
+        "CancelsStatements": fault(
+            "cancellation",
+            "cancellation_waits_for_the_statement cancellation_rolls_a_transaction_back",
+        ),
+        "OneCounterpart": fault("opening", "counterparts_are_new_ones"),
+        "CounterpartWithoutOptions": fault("opening", "options_of_the_contract_are_kept"),
+    },
 }
+
+FAULTS = {name: fault for group in GROUPS.values() for name, fault in group.items()}

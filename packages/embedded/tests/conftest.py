@@ -87,7 +87,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
     At the end no process may be left that works below it.
     """
-    path = Path(tempfile.mkdtemp(prefix="pe-", dir="/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="pe-"))
     path.chmod(0o755)
     temporary = path / "tmp"
     temporary.mkdir()

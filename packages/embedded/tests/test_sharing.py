@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from procrastinate_embedded import EmbeddedServerError, binaries, server
+from procrastinate_embedded import EmbeddedServerError, binaries, launch, server
+from procrastinate_embedded.locks import FileLock
 
 Query = Callable[[str, str], str]
 WaitUntil = Callable[[Callable[[], object], str], None]
@@ -41,6 +42,31 @@ def test_twenty_processes_that_start_at_once_share_one_server(
     assert len({each.server_pid for each in users}) == 1
     for each in users:
         each.leave()
+
+
+def test_a_supervisor_that_sees_the_last_user_go_is_not_taken_for_another_user(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_gone: IsGone,
+    leftovers: Callable[[], list[str]],
+) -> None:
+    """It holds the users' lock for an instant, which here is the one at which the user looks."""
+    can_be_held = launch._can_be_held
+    looks: list[bool] = []
+
+    def busy_at_first(lock: FileLock, *, shared: bool = False) -> bool:
+        looks.append(shared)
+        if len(looks) == 3:
+            supervisor.resume()
+        return len(looks) > 1 and can_be_held(lock, shared=shared)
+
+    with server(durable=False) as pg:
+        supervisor = supervisor_of(next((place / "tmp").iterdir()))
+        supervisor.suspend()  # lest it really hold the lock
+        monkeypatch.setattr(launch, "_can_be_held", busy_at_first)
+    supervisor.resume()
+    assert (is_gone(pg.pid or 0), leftovers()) == (True, [])
+    assert looks[:3] == [False, True, False]
 
 
 def test_nothing_is_left_of_a_killed_owner(

@@ -19,7 +19,6 @@ SEED = os.environ.get("PROCRASTINATE_CHAOS_SEED")
 AFTERWARDS = 150  # seconds at the most for the last jobs and the workers to end
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(SECONDS + AFTERWARDS + 30)
 def test_whatever_happens_every_job_ends_and_none_that_finished_runs_again() -> None:
     storm = subprocess.run(

@@ -97,6 +97,7 @@ def params_of(statement: str, batch: int) -> dict[str, Any]:
     }[statement]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [100, 500])
 @pytest.mark.parametrize("statement", BATCHES)
 def test_a_batch_is_worked_on_without_comparing_each_job_with_every_other(

@@ -76,6 +76,7 @@ def connector(dsn: str) -> Iterator[Psycopg2Connector]:
     connector.close()
 
 
+@pytest.mark.slow
 def test_a_crowd_neither_deadlocks_nor_overtakes_nor_leaves_anything(
     connector: Psycopg2Connector, query: Callable[..., list[tuple[Any, ...]]]
 ) -> None:

@@ -17,6 +17,8 @@ import pytest
 import procrastinate
 from procrastinate.storage.statements import Statements
 
+pytestmark = pytest.mark.slow  # the plans are PostgreSQL's, whichever Python asks for them
+
 CROWD = 20_000
 LIMIT = 10
 RUNNING = 40  # jobs, of which a worker that is dead, number 2, holds the first LIMIT

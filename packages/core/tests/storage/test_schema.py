@@ -79,6 +79,7 @@ def test_migrating_nothing_says_what_to_do(procrastinate_dsn: str) -> None:
         app.schema_manager.migrate()
 
 
+@pytest.mark.slow
 def test_twenty_processes_apply_at_once(procrastinate_dsn: str, query: Callable[..., Any]) -> None:
     script = (
         "import sys, procrastinate\n"

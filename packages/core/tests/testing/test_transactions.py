@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from procrastinate import drive
+from procrastinate import drive, json_codec
 from procrastinate.errors import AlreadyEnqueued, ConnectorException, UniqueViolation
 from procrastinate.model.job import NewJob
-from procrastinate.storage import defer
+from procrastinate.storage import claim, defer
 from procrastinate.testing import store
 
 if TYPE_CHECKING:
@@ -74,6 +74,24 @@ def test_a_claim_skips_what_another_transaction_has_claimed(queue: MemoryQueue) 
     with queue.sync.session(transaction=True) as executor:
         assert executor.execute(query)[0][3] == first
         assert queue.claimed() == [second]
+
+
+def test_a_release_waits_for_a_claim_that_parks_behind_the_lock(queue: MemoryQueue) -> None:
+    """It would pass the line by, and leave it waiting for nobody."""
+    first, second = queue.defer(lock="l"), queue.defer(lock="l")
+    (job,) = queue.claim(limit=1).jobs
+    assert job.id == first
+    parking = claim.claim_full(
+        queue.sql, queues=["default"], worker_id=2, limit=1, loads=json_codec.loads
+    )
+    release = threading.Thread(target=queue.finish, args=[job])
+    with queue.sync.session(transaction=True) as executor:
+        assert drive.run(parking, executor).parked == 1
+        release.start()
+        release.join(0.1)
+        assert release.is_alive()
+    release.join(10)
+    assert queue.claimed() == [second]
 
 
 @pytest.mark.parametrize("commit", [True, False])

@@ -20,6 +20,7 @@ def test_the_versions_of_the_wheel_are_among_them() -> None:
     assert {16, 18} <= set(SUPPORTED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", sorted(SUPPORTED))
 def test_jobs_go_all_their_ways(version: int) -> None:
     order: list[int] = []

@@ -7,6 +7,8 @@ Rules:
 - A server is ready when ``server.json`` says so while a supervisor lives. With a supervisor and
   no such file, a start or an end is under way, and we wait for it.
 - The last one who leaves waits until the server is gone, so that nothing runs on after that.
+- Whether others are there is asked under the start lock only. Without it, one who asks may take
+  for a user who is none: another who asks, or a supervisor that removes the lock's file.
 """
 
 from __future__ import annotations
@@ -141,7 +143,7 @@ class Membership:
         deadline = time.monotonic() + _STOP_TIMEOUT
         try:
             while self._is_supervised():
-                if self._is_used():
+                if self._is_left_to_others():
                     return
                 if time.monotonic() > deadline:
                     raise LaunchFailed(
@@ -153,9 +155,25 @@ class Membership:
         except FileNotFoundError:
             return  # the directory is gone, as it should be
 
+    def _is_left_to_others(self) -> bool:
+        """Whether others use the server; False also while somebody else starts or stops it."""
+        start = self._home.start_lock()
+        try:
+            return start.acquire() and self._is_used()
+        finally:
+            start.release()
+
     def _is_used(self) -> bool:
-        """Whether others use the server: a lock held alone is a supervisor's that is ending."""
-        return not _can_be_held(self._users) and _can_be_held(self._users, shared=True)
+        """Whether others use the server; to be asked with the start lock in hand.
+
+        A lock held alone is a supervisor's that is ending, or one that has just seen the last
+        user go. The latter lets go at once, and only once: users are still there at a second look.
+        """
+        return (
+            not _can_be_held(self._users)
+            and _can_be_held(self._users, shared=True)
+            and not _can_be_held(self._users)
+        )
 
     def _clear_up(self) -> None:
         """Finish what a supervisor should have done that was killed."""

@@ -172,6 +172,17 @@ class JobTable(Table[int, JobRow]):
                 raise Blocked(owner)
         return self.has_twin(queueing_lock, reader, besides=besides)
 
+    def parking_behind(self, lock: str, reader: Transaction) -> Transaction | None:
+        """Return another transaction that parks a job behind this lock and has not ended yet."""
+        for key, owner in self.owners.items():
+            before, after = self.committed.get(key), self.pending[key]
+            was_parked = before is not None and before.hold == "lock"
+            if after is None or was_parked or (after.hold, after.lock) != ("lock", lock):
+                continue
+            if owner is not reader:
+                return owner
+        return None
+
     def write(self, key: int, row: JobRow | None, writer: Transaction) -> Callable[[], None]:
         if row is not None:
             check_job(row)

@@ -96,7 +96,13 @@ class View:
         return other is None and self.holder(lock) is not None
 
     def grip_lock(self, lock: str) -> None:
-        """Keep others from relying on a held lock, until the end of the transaction."""
+        """Keep others from relying on a held lock, until the end of the transaction.
+
+        A claim that is parking jobs behind the lock, and has not ended, shares it until it does.
+        """
+        claim = self._tables.jobs.parking_behind(lock, self.transaction)
+        if claim is not None:
+            raise Blocked(claim)
         row = self._tables.locks.get(lock, self.transaction)
         self.undone_by.append(self._tables.locks.write(lock, row, self.transaction))
 
