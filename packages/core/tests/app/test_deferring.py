@@ -27,6 +27,8 @@ from procrastinate import (
     TaskNotFound,
     UnboundTaskError,
 )
+from procrastinate.app import deferring
+from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
 
 
@@ -96,6 +98,49 @@ def test_a_batch_returns_its_ids_in_the_order_given(sync_app: procrastinate.App)
         zip(ids, range(7000), strict=True)
     )
     assert sync_app.task(name="none")(add).batch_defer() == []
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("delay", [{}, {"schedule_in": {"seconds": 30}}])
+def test_arguments_of_a_batch_are_stored_alike_whether_they_travel_together_or_not(
+    sync_app: procrastinate.App,
+    monkeypatch: pytest.MonkeyPatch,
+    together: bool,
+    delay: dict[str, Any],
+) -> None:
+    if not together:
+        monkeypatch.setattr(deferring, "ARRAY_BYTES", 0)
+    ran: list[str] = []
+    call = Statements.__call__
+    monkeypatch.setattr(
+        Statements, "__call__", lambda *args, **params: ran.append(args[1]) or call(*args, **params)
+    )
+    values = [{"é": ["\\", '"', 1e22, -0.5]}, None, "a,b]", [[]], 10**30]
+    task = sync_app.configure_task("send", queue="mail", priority=3, lock="L", **delay)
+    ids = task.batch_defer(*({"n": n, "value": value} for n, value in enumerate(values)))
+
+    jobs = list(sync_app.job_manager.list_jobs())
+    assert ran[0] == ("defer_alike" if together else "defer_jobs")
+    assert [(job.id, job.task_kwargs) for job in jobs] == [
+        (id, {"n": n, "value": value})
+        for n, (id, value) in enumerate(zip(ids, values, strict=True))
+    ]
+    assert {(job.task_name, job.queue, job.priority, job.lock) for job in jobs} == {
+        ("send", "mail", 3, "L")
+    }
+    moments = {job.scheduled_at for job in jobs}
+    assert len(moments) == 1
+    assert (moments == {None}) is (not delay)
+
+
+def test_the_bad_arguments_of_a_batch_are_named_and_nothing_is_deferred(
+    sync_app: procrastinate.App,
+) -> None:
+    task = sync_app.configure_task("send")
+    for bad, why in (("\0", "'two' of task send contains a NUL"), (set(), "'two' of task send is")):
+        with pytest.raises(InvalidArguments, match=why):
+            task.batch_defer({"one": 1}, {"one": 1, "two": bad}, {"one": 1})
+    assert list(sync_app.job_manager.list_jobs()) == []
 
 
 def test_a_batch_with_a_clash_inserts_nothing(sync_app: procrastinate.App) -> None:

@@ -304,6 +304,15 @@ class QueueMachine(RuleBasedStateMachine):
         added = self.state.jobs.keys() - before
         assert len(added) == (len(batch) if outcome.error is None else 0), "not all or none"
 
+    @rule(new=new_jobs, count=st.integers(1, 4))
+    def defer_alike(self, new: New, count: int) -> None:
+        """Jobs that differ in their arguments alone, here not even in those."""
+        alike = replace(new, queueing_lock=None, args=f"[{','.join([new.args] * count)}]")
+        before = self.state.jobs.keys()
+        outcome = self.step("defer_alike", lambda now: defer.defer_alike(sql, alike.at(now)))
+        assert sorted(self.state.jobs.keys() - before) == outcome.value
+        assert len(outcome.value) == count
+
     @rule(batch=st.lists(new_jobs, min_size=3, max_size=6))
     def defer_batch_for_a_caller(self, batch: list[New]) -> None:
         """In several statements, in a transaction that goes on and commits whatever happens."""

@@ -40,6 +40,7 @@ class Task(Generic[Call, Args, R]):
     def __init__(self, definition: TaskDefinition, owner: Owner) -> None:
         self.definition = definition
         self.owner = owner
+        self._known_deferrer: JobDeferrer[Args] | None = None
         functools.update_wrapper(self, definition.func)
 
     def __call__(self, *args: Call.args, **kwargs: Call.kwargs) -> R:
@@ -120,4 +121,7 @@ class Task(Generic[Call, Args, R]):
 
     def _deferrer(self) -> JobDeferrer[Args]:
         gateway, definition = self.owner.way_out(self.definition)
-        return JobDeferrer(options_of(definition), gateway)
+        known = self._known_deferrer
+        if known is None or not known.is_for(definition, gateway):
+            known = self._known_deferrer = JobDeferrer(options_of(definition), gateway)
+        return known

@@ -24,24 +24,45 @@ _NO_TRANSACTION = "25P01"  # the server's no_active_sql_transaction
 
 def defer_job(sql: Statements, job: NewJob) -> Flow[int]:
     """Insert one job and return its id. Raises `AlreadyEnqueued`; the transaction stays usable."""
-    params: dict[str, Value] = {
-        "queue_name": job.queue,
-        "task_name": job.task_name,
-        "priority": job.priority,
-        "lock": job.lock,
-        "queueing_lock": job.queueing_lock,
-        "args": job.args,
-        "scheduled_at": job.scheduled_at,
-        "schedule_in_us": job.schedule_in_us,
-    }
     try:
-        rows = yield sql("defer_job", **params)
+        rows = yield sql(
+            "defer_job",
+            queue_name=job.queue,
+            task_name=job.task_name,
+            priority=job.priority,
+            lock=job.lock,
+            queueing_lock=job.queueing_lock,
+            args=job.args,
+            scheduled_at=job.scheduled_at,
+            schedule_in_us=job.schedule_in_us,
+        )
     except InvalidData as exc:
         raise _unacceptable(exc, [job]) from exc
     job_id = rows[0][0]
     if job_id is None:
         raise _already_enqueued(job.queueing_lock)
     return int(job_id)
+
+
+def defer_alike(sql: Statements, jobs: NewJob) -> Flow[list[int]]:
+    """Insert jobs that differ in their arguments alone, and return their ids in the order given.
+
+    ``args`` is the JSON array of their arguments; a queueing lock is not for several.
+    """
+    try:
+        rows = yield sql(
+            "defer_alike",
+            queue_name=jobs.queue,
+            task_name=jobs.task_name,
+            priority=jobs.priority,
+            lock=jobs.lock,
+            args=jobs.args,
+            scheduled_at=jobs.scheduled_at,
+            schedule_in_us=jobs.schedule_in_us,
+        )
+    except InvalidData as exc:
+        raise _unacceptable(exc, [jobs]) from exc
+    return sorted(int(row[0]) for row in rows)  # they were drawn in the order given
 
 
 def defer_jobs(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:

@@ -17,6 +17,7 @@ from procrastinate.model.job import Status
 from procrastinate.testing.values import (
     JobRow,
     appended,
+    elements_of,
     interval,
     jsonb,
     status,
@@ -63,6 +64,16 @@ def defer_job(view: View, p: Params) -> Rows:
     job = _insert(view, **p)
     announce(view, job)
     return [(job.id,)]
+
+
+def defer_alike(view: View, p: Params) -> Rows:
+    columns = {name: value for name, value in p.items() if name != "args"}
+    jobs = [
+        _insert(view, queueing_lock=None, args=args, **columns) for args in elements_of(p["args"])
+    ]
+    if jobs:
+        announce(view, jobs[0])
+    return [(job.id,) for job in jobs]
 
 
 def draw_job_ids(view: View, p: Params) -> Rows:
@@ -356,6 +367,7 @@ def first_of_lines(jobs: Iterable[JobRow]) -> list[JobRow]:
 
 _FUNCTIONS: tuple[Function, ...] = (
     defer_job,
+    defer_alike,
     draw_job_ids,
     begin_batch,
     keep_batch,

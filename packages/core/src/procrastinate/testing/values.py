@@ -210,6 +210,13 @@ def jsonb(text: str) -> str:
         raise _refused(f"invalid input for type json: {exc}", "22P02") from exc
 
 
+def elements_of(array: str) -> list[str]:
+    """Return the elements of a jsonb array, each as jsonb gives it back."""
+    return [
+        _jsonb_text(value) for value in json.loads(array, parse_float=Decimal, parse_int=Decimal)
+    ]
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
