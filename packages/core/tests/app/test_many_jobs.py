@@ -120,6 +120,23 @@ def test_a_job_whose_twin_waits_is_left_as_it_is(sync_app: procrastinate.App, qu
         manager.retry_job_by_id(ids[0])
 
 
+def test_the_caller_s_transaction_goes_on_where_the_twin_of_a_retried_job_waits(
+    sync_app: procrastinate.App, dsn: str, query: Query
+) -> None:
+    task = sync_app.configure_task("send", queueing_lock="q")
+    failed = task.defer()
+    set_status(query, "failed", [failed])
+    twin = task.defer()
+    connection = psycopg2.connect(dsn)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("create table theirs (n int)")
+        with pytest.raises(procrastinate.AlreadyEnqueued):
+            sync_app.job_manager.retry_job_by_id(failed, connection=connection)
+    connection.close()
+    assert query("select * from theirs") == []
+    assert statuses(query) == {failed: "failed", twin: "todo"}
+
+
 def test_a_job_retried_by_hand_has_as_many_attempts_as_a_new_one(
     sync_app: procrastinate.App, query: Query
 ) -> None:

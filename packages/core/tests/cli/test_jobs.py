@@ -275,6 +275,22 @@ scheduled      2020-01-02 06:04:05.678+03:00
     )
 
 
+def test_a_retry_strategy_that_failed_is_shown_below_the_attempt(
+    program: Program, query: Callable[..., Any]
+) -> None:
+    error = {"attempt": 1, "at": None, "type": "OSError", "message": "x", "traceback": "at\n"}
+    error["retry_error"] = {**error, "type": "TypeError", "message": "not 5"}
+    program("defer", "shop.pid")
+    query("update procrastinate_jobs set errors = %s::jsonb", json.dumps([error]))
+    shown = program("jobs", "1").stdout.splitlines()
+    assert shown[-4:] == [
+        "attempt 1: OSError: x",
+        "  at",
+        "no retry, as its strategy failed: TypeError: not 5",
+        "  at",
+    ]
+
+
 def test_an_unknown_id_is_told_beside_the_known_ones(five: Program) -> None:
     done = five("jobs", "77", "5", "--json")
     assert (done.returncode, done.stderr) == (ExitCode.ERROR, "error: there is no job 77\n")

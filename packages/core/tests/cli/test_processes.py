@@ -193,6 +193,23 @@ def test_a_schema_that_fits_no_longer_ends_the_workers_gracefully(
     assert len(pids(supervisor)) == 3
 
 
+def test_workers_whose_role_lacks_a_grant_are_not_started_again(
+    program: Program, query: Query
+) -> None:
+    query(
+        "create function refuse() returns trigger language plpgsql as"
+        " $$ begin raise insufficient_privilege using message = 'not for you'; end $$"
+    )
+    query(
+        "create trigger refuse before insert on procrastinate_workers"
+        " for each statement execute function refuse()"
+    )
+    done = program("worker", "--processes", "2")
+    assert done.returncode == ExitCode.ERROR
+    assert "not for you (grant the role what it needs)" in done.stderr
+    assert "started again" not in done.stderr
+
+
 def test_jobs_read_an_empty_standard_input(program: Program) -> None:
     program("defer", "shop.stdin")
     supervisor = program.start("worker", "--processes", "2")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -201,8 +202,27 @@ def test_a_clock_moves_by_the_arguments_of_a_timedelta() -> None:
     clock.freeze(NOON)
     assert clock.move(hours=1, minutes=-30) == NOON + timedelta(minutes=30)
     assert clock.move(1, days=1) == NOON + timedelta(days=1, minutes=30, seconds=1)
-    with pytest.raises(TypeError):
+    assert clock.move({"days": -1}) == NOON + timedelta(minutes=30, seconds=1)
+
+
+@pytest.mark.parametrize("by", ["1", None, True, float("nan"), {"fortnights": 1}, NOON])
+def test_a_clock_does_not_move_by_what_is_no_duration(by: Any) -> None:
+    clock = Clock()
+    clock.freeze(NOON)
+    with pytest.raises(InvalidOption, match=f"by .*{re.escape(repr(by))}"):
+        clock.move(by)
+    with pytest.raises(InvalidOption, match="fortnights"):
         clock.move(fortnights=1)
+    assert clock.now() == NOON
+
+
+@pytest.mark.parametrize("days", [-800_000, 3_000_000, 999_999_999])
+def test_a_clock_does_not_leave_the_calendar(days: int) -> None:
+    clock = Clock()
+    clock.freeze(NOON)
+    with pytest.raises(InvalidTimestamp, match="the clock"):
+        clock.move(1e6, days=days)
+    assert clock.now() == NOON
 
 
 def test_a_clock_is_frozen_for_the_length_of_a_block_and_then_as_before() -> None:

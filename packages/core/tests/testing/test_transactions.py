@@ -153,11 +153,11 @@ def test_what_a_savepoint_undoes_is_waited_for_no_longer(queue: MemoryQueue, *, 
 
     thread = threading.Thread(target=twin)
     with queue.sync.session(transaction=True) as executor:
-        executor.execute(queue.sql("begin_batch"))
+        executor.execute(queue.sql("set_savepoint"))
         drive.run(defer.defer_job(queue.sql, NewJob("task", queueing_lock="q")), executor)
         thread.start()
         assert not done.wait(0.1)
-        executor.execute(queue.sql("keep_batch" if kept else "undo_batch"))
+        executor.execute(queue.sql("drop_savepoint" if kept else "return_to_savepoint"))
         assert done.wait(0.1 if kept else 10) is not kept
     thread.join(10)
     assert outcome == [AlreadyEnqueued if kept else 2]
@@ -167,9 +167,9 @@ async def test_what_a_savepoint_undoes_wakes_nobody(queue: MemoryQueue) -> None:
     async with queue.connector.listen(["procrastinate_jobs"]) as heard:
         with queue.sync.session(transaction=True) as executor:
             drive.run(defer.defer_job(queue.sql, NewJob("task", queue="before")), executor)
-            executor.execute(queue.sql("begin_batch"))
+            executor.execute(queue.sql("set_savepoint"))
             drive.run(defer.defer_job(queue.sql, NewJob("task", queue="undone")), executor)
-            executor.execute(queue.sql("undo_batch"))
+            executor.execute(queue.sql("return_to_savepoint"))
             drive.run(defer.defer_job(queue.sql, NewJob("task", queue="after")), executor)
         assert [(await anext(heard)).payload for _ in range(2)] == ["before", "after"]
 
@@ -177,7 +177,14 @@ async def test_what_a_savepoint_undoes_wakes_nobody(queue: MemoryQueue) -> None:
 def test_a_savepoint_within_another_is_undone_with_it(queue: MemoryQueue) -> None:
     with queue.sync.session(transaction=True) as executor:
         drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
-        for statement in ("begin_batch", "begin_batch", None, "keep_batch", None, "undo_batch"):
+        for statement in (
+            "set_savepoint",
+            "set_savepoint",
+            None,
+            "drop_savepoint",
+            None,
+            "return_to_savepoint",
+        ):
             if statement is None:
                 drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
             else:

@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 import pytest
 
 from procrastinate import errors
+from procrastinate.drive import Flow
 from procrastinate.model.job import NewJob, Status
 from procrastinate.model.outcome import Ending
+from procrastinate.storage import jobs
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue, error
+from procrastinate_connector_testkit.subject import entered
 
 QUEUE = "the queue: by hand"
 
@@ -177,6 +180,29 @@ class ByHand:
         with pytest.raises(errors.AlreadyEnqueued):
             await queue.retry_by_hand(other, job_id)
         assert await queue.statuses() == {job_id: "failed", other: "failed", twin: "todo"}
+
+    @pytest.mark.parametrize("transaction", [True, False], ids=["transaction", "autocommit"])
+    @behaviour(QUEUE)
+    async def test_retries_by_hand_leave_a_caller_s_transaction_usable(
+        self, queue: Queue, *, transaction: bool
+    ) -> None:
+        """It goes on after `AlreadyEnqueued`, and commits what was done before and after."""
+        job_id = await ended(queue, Status.FAILED, queueing_lock="q")
+        other = await ended(queue, Status.FAILED)
+        twin = await queue.defer(queueing_lock="q")
+
+        def retry(*ids: int) -> Flow[set[int]]:
+            return jobs.retry_by_hand_for_caller(queue.statements, ids, jobs.ByHand())
+
+        async with entered(queue.db.session(transaction=transaction)) as session:
+            before = await session.flow(queue.defer_flow())
+            with pytest.raises(errors.AlreadyEnqueued):
+                await session.flow(retry(job_id))
+            assert await session.flow(retry(other)) == {other}
+        assert await queue.statuses() == {
+            job_id: "failed",
+            **dict.fromkeys([other, twin, before], "todo"),
+        }
 
     @behaviour(QUEUE)
     async def test_retries_by_hand_forgive_the_attempts_made(self, queue: Queue) -> None:

@@ -77,7 +77,7 @@ class ChangingJobs:
         that is unknown, runs, or has succeeded. Raises `AlreadyEnqueued` when a job with the
         same queueing lock is waiting.
         """
-        flow = self._retry([id], _by_hand(retry_at, priority, queue, lock))
+        flow = self._retry(id, _by_hand(retry_at, priority, queue, lock), connection)
         return bool(self._gateway.run(flow, connection=connection, transaction=True))
 
     async def retry_job_by_id_async(
@@ -91,7 +91,7 @@ class ChangingJobs:
         connection: Any = None,
     ) -> bool:
         """Make a job due again; see `retry_job_by_id`."""
-        flow = self._retry([id], _by_hand(retry_at, priority, queue, lock))
+        flow = self._retry(id, _by_hand(retry_at, priority, queue, lock), connection)
         return bool(await self._gateway.run_async(flow, connection=connection, transaction=True))
 
     def cancel_jobs(
@@ -176,8 +176,9 @@ class ChangingJobs:
             delete=limits.check_flag("delete_job", delete),
         )
 
-    def _retry(self, ids: list[int], change: ByHand) -> Flow[set[int]]:
-        return flows.retry_by_hand(self._gateway.sql, [checked_id(each) for each in ids], change)
+    def _retry(self, id: int, change: ByHand, connection: Any) -> Flow[set[int]]:
+        retry = flows.retry_by_hand if connection is None else flows.retry_by_hand_for_caller
+        return retry(self._gateway.sql, [checked_id(id)], change)
 
     def _cancelling(
         self, filters: JobFilters, abort: bool, delete: bool, limit: int | None

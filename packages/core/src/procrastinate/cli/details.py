@@ -66,8 +66,13 @@ def _block(job: Job, connector: Connector) -> Iterator[str]:
 def _error(error: dict[str, Any]) -> Iterator[str]:
     at = _local(datetime.fromisoformat(error["at"])) if error.get("at") else None
     when = f", {at}" if at else ""
-    told = f"{error.get('type')}: {error.get('message')}"
-    yield records.printable(f"attempt {error.get('attempt')}{when}: {told}")
+    yield from _told(f"attempt {error.get('attempt')}{when}", error)
+    if "retry_error" in error:
+        yield from _told("no retry, as its strategy failed", error["retry_error"])
+
+
+def _told(what: str, error: dict[str, Any]) -> Iterator[str]:
+    yield records.printable(f"{what}: {error.get('type')}: {error.get('message')}")
     for line in str(error.get("traceback") or "").splitlines():
         yield f"  {records.printable(line)}"
 

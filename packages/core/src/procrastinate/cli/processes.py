@@ -14,8 +14,9 @@ Rules
    while, else after a pause that doubles. Once a stop was asked for, nothing is started.
 5. A child that cannot start, whatever is tried again, says so with its exit code (`refused`): then
    the others are stopped, gracefully, and the supervisor ends with the code that one worker alone
-   would have. That is a wrong set-up or a schema that does not fit. All else deserves another try:
-   a crash, a database that is away, a module of the user's that raised something when imported.
+   would have. That is what is `PERMANENT`: a wrong set-up, a schema that does not fit, a missing
+   grant. All else deserves another try: a crash, a database that is away, a module of the user's
+   that raised something when it was imported.
 6. No child outlives its supervisor, even one killed by SIGKILL: its standard input is a pipe whose
    other end only the supervisor holds. At the end of the file it stops gracefully, and is less and
    less graceful if that takes long.
@@ -36,7 +37,12 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from procrastinate.cli.exit_codes import ExitCode, code_for
-from procrastinate.errors import ConfigurationError, SchemaError
+from procrastinate.errors import (
+    ConfigurationError,
+    InsufficientPrivilege,
+    ProcrastinateException,
+    SchemaError,
+)
 
 logger = logging.getLogger("procrastinate.supervisor")
 
@@ -53,6 +59,8 @@ ORPHAN_MAY_ABORT = 10.0  # seconds more until it just exits; others then recover
 
 _WELL_ENDED = (ExitCode.OK, -signal.SIGTERM)  # once a stop was asked for
 
+#: What ends a worker at its start and would do so again.
+PERMANENT = (ConfigurationError, SchemaError, InsufficientPrivilege)
 #: Added to the exit code of a child that cannot start: what a job gives to os._exit is lower.
 _REFUSAL = 192
 
@@ -212,7 +220,7 @@ def _told(code: int) -> str:
         return f"was killed by signal {-code}"
 
 
-def refused(exc: ConfigurationError | SchemaError) -> int:
+def refused(exc: ProcrastinateException) -> int:
     """Return the exit code of a child that cannot start, and could not if it were tried again."""
     return _REFUSAL + code_for(exc)
 

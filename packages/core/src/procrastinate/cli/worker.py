@@ -12,13 +12,7 @@ from procrastinate.app.app import App
 from procrastinate.cli import failures, processes
 from procrastinate.cli.settings import Settings, StoppedBySignal, settings_of
 from procrastinate.cli.values import Queues
-from procrastinate.errors import (
-    ConfigurationError,
-    InvalidOption,
-    LoadFromPathError,
-    ProcrastinateException,
-    SchemaError,
-)
+from procrastinate.errors import InvalidOption, LoadFromPathError, ProcrastinateException
 from procrastinate.model import options as model
 from procrastinate.model.options import worker_options
 
@@ -138,7 +132,7 @@ def _run_child(settings: Settings, options: dict[str, Any], number: int) -> int 
     try:
         app = settings.load_app()
         app.run_worker(**options | _named(app, options, number))
-    except (ConfigurationError, SchemaError) as exc:
+    except processes.PERMANENT as exc:
         if _may_pass(exc):
             raise
         failures.report(exc, verbose=bool(settings.verbose))
@@ -146,7 +140,7 @@ def _run_child(settings: Settings, options: dict[str, Any], number: int) -> int 
     return None
 
 
-def _may_pass(exc: ConfigurationError | SchemaError) -> bool:
+def _may_pass(exc: ProcrastinateException) -> bool:
     """Whether it is what the user's own module raised, for a reason that only they know."""
     cause = exc.__cause__
     return (

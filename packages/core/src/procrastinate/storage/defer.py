@@ -6,20 +6,13 @@ from collections.abc import Sequence
 
 from procrastinate.connector import Value
 from procrastinate.drive import Flow
-from procrastinate.errors import (
-    AlreadyEnqueued,
-    ConnectorException,
-    InvalidArguments,
-    InvalidData,
-    UniqueViolation,
-)
+from procrastinate.errors import AlreadyEnqueued, InvalidArguments, InvalidData, UniqueViolation
 from procrastinate.model.job import NewJob
+from procrastinate.storage.savepoints import undoable
 from procrastinate.storage.statements import Statements
 
 #: Jobs in one INSERT at the most: above it a batch is sent in several statements.
 ROWS_PER_STATEMENT = 5_000
-
-_NO_TRANSACTION = "25P01"  # the server's no_active_sql_transaction
 
 
 def defer_job(sql: Statements, job: NewJob) -> Flow[int]:
@@ -93,19 +86,13 @@ def defer_jobs_for_caller(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[
     """
     if len(jobs) <= ROWS_PER_STATEMENT:
         return (yield from defer_jobs(sql, jobs))
-    try:
-        yield sql("begin_batch")
-    except ConnectorException as exc:
-        if exc.sqlstate != _NO_TRANSACTION:
-            raise
-        return (yield from _defer_some(sql, jobs, [None] * len(jobs)))
-    try:
-        ids = yield from defer_jobs(sql, jobs)
-    except (AlreadyEnqueued, InvalidArguments):
-        yield sql("undo_batch")
-        raise
-    yield sql("keep_batch")
-    return ids
+    return (
+        yield from undoable(
+            sql,
+            lambda: defer_jobs(sql, jobs),
+            autocommit=lambda: _defer_some(sql, jobs, [None] * len(jobs)),
+        )
+    )
 
 
 def _queueing_lock_first(numbered: tuple[NewJob, int]) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from procrastinate.errors import AlreadyEnqueued, UniqueViolation
 from procrastinate.model.job import Job, Status
 from procrastinate.storage.finish import pass_on_locks
 from procrastinate.storage.rows import Loads, jobs_from
+from procrastinate.storage.savepoints import undoable
 from procrastinate.storage.statements import Statements
 
 #: What may be retried by hand without being named.
@@ -146,6 +147,15 @@ def retry_by_hand(sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[s
         if exc.constraint != "procrastinate_jobs_queueing_lock_key":
             raise
         raise AlreadyEnqueued("a job with the same queueing lock is waiting already") from exc
+
+
+def retry_by_hand_for_caller(sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
+    """The same in the caller's transaction, which stays usable after `AlreadyEnqueued`."""
+
+    def retry() -> Flow[set[int]]:
+        return retry_by_hand(sql, ids, change)
+
+    return undoable(sql, retry, autocommit=retry)
 
 
 def retry_unless_twin_waits(sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from procrastinate.errors import InvalidTimestamp
 from procrastinate.model import limits
 
 
@@ -48,14 +50,20 @@ class Clock:
             self._frozen, self._ahead = before
             self._on_change()
 
-    def move(self, by: timedelta | float = 0, **more: float) -> datetime:
+    def move(self, by: timedelta | Mapping[str, float] | float = 0, **more: float) -> datetime:
         """Move the clock, frozen or not, and return the new time.
 
-        By a timedelta, by seconds, or by a timedelta's arguments: ``move(hours=1, minutes=30)``.
-        A negative one moves it back; jobs that were made ready stay so.
+        By a timedelta, a dict of its arguments, these themselves (``move(hours=1, minutes=30)``),
+        or seconds. A negative one moves it back; jobs that were made ready stay so. Raises
+        `InvalidOption` for what is no duration, and `InvalidTimestamp` where it leads out of the
+        calendar.
         """
-        delta = by if isinstance(by, timedelta) else timedelta(seconds=by)
-        delta += timedelta(**more)
+        first, second = _duration(by), limits.check_delta("by", more)
+        try:
+            delta = first + second
+            limits.check_aware("the clock", self.now() + delta)
+        except OverflowError as exc:
+            raise InvalidTimestamp(f"the clock cannot move by {by!r} {more or ''}: {exc}") from exc
         if self._frozen is None:
             self._ahead += delta
         else:
@@ -68,3 +76,8 @@ class Clock:
         self._frozen = None
         self._ahead = timedelta()
         self._on_change()
+
+
+def _duration(by: Any) -> timedelta:
+    seconds = isinstance(by, int | float) and not isinstance(by, bool)
+    return limits.check_delta("by", {"seconds": by} if seconds else by)

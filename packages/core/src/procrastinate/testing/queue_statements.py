@@ -80,17 +80,17 @@ def draw_job_ids(view: View, p: Params) -> Rows:
     return [(view.next_job_id(),) for _ in range(p["count"])]
 
 
-def begin_batch(view: View, p: Params) -> Rows:
+def set_savepoint(view: View, p: Params) -> Rows:
     view.transaction.set_savepoint()
     return []
 
 
-def keep_batch(view: View, p: Params) -> Rows:
-    view.transaction.keep_savepoint()
+def drop_savepoint(view: View, p: Params) -> Rows:
+    view.transaction.drop_savepoint()
     return []
 
 
-def undo_batch(view: View, p: Params) -> Rows:
+def return_to_savepoint(view: View, p: Params) -> Rows:
     view.transaction.return_to_savepoint()
     return []
 
@@ -369,9 +369,9 @@ _FUNCTIONS: tuple[Function, ...] = (
     defer_job,
     defer_alike,
     draw_job_ids,
-    begin_batch,
-    keep_batch,
-    undo_batch,
+    set_savepoint,
+    drop_savepoint,
+    return_to_savepoint,
     defer_jobs,
     finish_jobs,
     delete_finished,

@@ -153,7 +153,7 @@ class Store:
 def _check_usable(transaction: Transaction, query: Query) -> None:
     if transaction.ended:
         raise ConnectorException("the in-memory connection was used after its transaction ended")
-    if transaction.failed and query.name != "undo_batch":
+    if transaction.failed and query.name != "return_to_savepoint":
         raise database_error(
             "current transaction is aborted: a statement before this one failed", sqlstate="25P02"
         )

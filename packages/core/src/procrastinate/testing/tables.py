@@ -66,7 +66,7 @@ class Transaction:
             )
         self.savepoints.append(Savepoint(dict(self.notifications)))
 
-    def keep_savepoint(self) -> None:
+    def drop_savepoint(self) -> None:
         """Let what was written since belong to the savepoint before, or to the transaction."""
         self.written(self.savepoints.pop().undo)
 

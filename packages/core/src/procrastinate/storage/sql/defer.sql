@@ -48,17 +48,6 @@ select inserted.id from inserted, (select count(*) from woken) as woken
 select nextval('{schema}.procrastinate_jobs_id_seq')
 from generate_series(1, %(count)s::integer)
 
--- name: begin_batch :exec
--- Goes before the statements of a batch in the caller's transaction, so that they can be undone.
-savepoint batch_of_jobs
-
--- name: keep_batch :exec
-release savepoint batch_of_jobs
-
--- name: undo_batch :exec
-rollback to savepoint batch_of_jobs;
-release savepoint batch_of_jobs
-
 -- name: defer_jobs :many
 -- Inserts jobs, all or none, and wakes the workers once for each queue and channel. Their ids are
 -- those given, or are drawn (null) in the order given; but the rows go in by queueing lock, so that
