@@ -327,10 +327,18 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Claiming
 
-    @rule(n=nth, queues=queues, limit=limits, everywhere=st.booleans())
-    def claim_once(self, n: int, queues: list[str], limit: int, everywhere: bool) -> None:
+    @rule(
+        n=nth,
+        queues=queues,
+        limit=limits,
+        everywhere=st.booleans(),
+        scanned=st.sampled_from([0, 2, 9]),
+    )
+    def claim_once(
+        self, n: int, queues: list[str], limit: int, everywhere: bool, scanned: int
+    ) -> None:
         full = _claim_full(queues, None if everywhere else queues, self.worker(n))
-        self._claim("claim", queues, limit, lambda now: full(limit))
+        self._claim("claim", queues, limit, lambda now: full(limit, scanned=scanned))
 
     @rule(n=nth, queues=queues, limit=limits)
     def claim_unlocked(self, n: int, queues: list[str], limit: int) -> None:
@@ -746,7 +754,9 @@ def _claim_full(
 ) -> Callable[..., Flow[claim.Claim]]:
     """Return what claims up to so many jobs of these queues."""
 
-    def claim_full(limit: int, *, unlocked_only: bool = False) -> Flow[claim.Claim]:
+    def claim_full(
+        limit: int, *, unlocked_only: bool = False, scanned: int = 0
+    ) -> Flow[claim.Claim]:
         return claim.claim_full(
             sql,
             queues=queues,
@@ -755,6 +765,7 @@ def _claim_full(
             limit=limit,
             loads=json_codec.loads,
             unlocked_only=unlocked_only,
+            scanned=scanned,
         )
 
     return claim_full
@@ -770,7 +781,7 @@ def _fetch(
         if not found.left:
             return found
     while len(found.jobs) < limit:
-        more = yield from claim_full(limit - len(found.jobs))
+        more = yield from claim_full(limit - len(found.jobs), scanned=3)
         found += more
         if not more.parked:
             break

@@ -92,8 +92,8 @@ def params_of(statement: str, batch: int) -> dict[str, Any]:
         "hand_back": held | {"begun": ones},
         "claim_unlocked_full": SCAN | {"limit": batch},
         "claim_unlocked_marked": SCAN | MARK | {"limit": batch},
-        "claim_full": SCAN | {"limit": batch, "served": None},
-        "claim_marked": SCAN | MARK | {"limit": batch, "served": None},
+        "claim_full": SCAN | {"limit": batch, "scanned": batch, "served": None},
+        "claim_marked": SCAN | MARK | {"limit": batch, "scanned": batch, "served": None},
     }[statement]
 
 

@@ -113,7 +113,7 @@ SCAN = {
     "worker_id": 1,
     "limit": LIMIT,
 }
-CLAIM = SCAN | {"served": None}
+CLAIM = SCAN | {"served": None, "scanned": LIMIT}
 RETRY = {
     "id": FIRST,
     "attempt": 1,

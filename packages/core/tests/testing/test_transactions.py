@@ -65,6 +65,7 @@ def test_a_claim_skips_what_another_transaction_has_claimed(queue: MemoryQueue) 
     query = queue.sql(
         "claim_full",
         served=None,
+        scanned=1,
         queue_names=["default"],
         mark_priorities=[None],
         mark_ids=[None],

@@ -79,17 +79,21 @@ def claim_full(
     loads: Loads,
     served: Sequence[str] | None = None,
     unlocked_only: bool = False,
+    scanned: int = 0,
 ) -> Flow[Claim]:
     """Claim up to ``limit`` ready jobs of these queues.
 
     ``served`` are all queues that the worker serves (None: all there are): the line of a lock runs
-    through them, whichever are scanned.
+    through them, whichever are scanned. More than ``limit`` may be ``scanned``, so that more are
+    parked whose locks are taken.
     """
     params = _params(dict.fromkeys(queues), worker_id, limit)
     if unlocked_only:
         rows = yield sql("claim_unlocked_full", **params)
         return _claim_from(rows, loads, unlocked_only=True)
-    rows = yield sql("claim_full", served=served and list(served), **params)
+    rows = yield sql(
+        "claim_full", served=served and list(served), scanned=max(limit, scanned), **params
+    )
     return _claim_from(rows, loads, unlocked_only=False)
 
 
@@ -108,7 +112,7 @@ def claim_marked(
     if unlocked_only:
         rows = yield sql("claim_unlocked_marked", **params)
         return _claim_from(rows, loads, unlocked_only=True)
-    rows = yield sql("claim_marked", served=served and list(served), **params)
+    rows = yield sql("claim_marked", served=served and list(served), scanned=limit, **params)
     return _claim_from(rows, loads, unlocked_only=False)
 
 

@@ -53,8 +53,9 @@ def _scan_marked(ready: list[JobRow], p: Params) -> Iterator[list[JobRow]]:
 
 def _candidates(view: View, p: Params, scan: Scan) -> list[JobRow]:
     ready = view.unlocked(filter(_is_ready, view.active_jobs(Status.TODO)))
-    found = [job for jobs in scan(ready, p) for job in in_claim_order(jobs)[: p["limit"]]]
-    return in_claim_order(found)[: p["limit"]]
+    scanned = p.get("scanned", p["limit"])
+    found = [job for jobs in scan(ready, p) for job in in_claim_order(jobs)[:scanned]]
+    return in_claim_order(found)[:scanned]
 
 
 def _any_ready(view: View, p: Params) -> int:
@@ -71,18 +72,23 @@ def _claim_unlocked(view: View, p: Params, scan: Scan) -> Rows:
 
 
 def _claim(view: View, p: Params, scan: Scan) -> Rows:
-    waiting = view.active_jobs(Status.TODO)
+    heads = _heads(view.active_jobs(Status.TODO), p["served"])
     candidates = _candidates(view, p, scan)
     undecided = _any_ready(view, p)
-    acquired, parked = _locks_for(view, candidates, _heads(waiting, p["served"]))
+    wanted = [job for job in candidates if job.lock is None or _is_head(view, job, heads)]
+    wanted = wanted[: p["limit"]]
+    acquired = _take_locks(view, wanted)
+    parked = _behind_locks(view, candidates, acquired)
     for job in parked:
         view.write_job(replace(job, hold="lock"))
     claimed = [
         view.write_job(_begun(view, job, p["worker_id"]))
-        for job in candidates
+        for job in wanted
         if job.lock is None or job.id in acquired
     ]
-    if candidates:
+    if len(wanted) == p["limit"]:
+        undecided = 0
+    elif candidates:
         undecided = len(candidates) - len(parked) - len(claimed)
     return _answer(claimed, len(parked), undecided)
 
@@ -105,21 +111,26 @@ def _heads(waiting: list[JobRow], served: Sequence[str] | None) -> dict[str, int
     return heads
 
 
-def _locks_for(
-    view: View, candidates: list[JobRow], heads: Mapping[str, int]
-) -> tuple[set[int], list[JobRow]]:
-    """Take the locks that are free; return the ids that got one, and the jobs to park."""
+def _is_head(view: View, job: JobRow, heads: Mapping[str, int]) -> bool:
+    lock = str(job.lock)
+    return heads.get(lock) == job.id and not view.sees_holder(lock)
+
+
+def _take_locks(view: View, wanted: list[JobRow]) -> set[int]:
+    """Take the locks that are free; return the ids of the jobs that got theirs."""
     acquired: set[int] = set()
-    locked = [job for job in candidates if job.lock is not None]
-    for job in sorted(locked, key=lambda job: str(job.lock)):
-        assert job.lock is not None
-        is_head = heads[job.lock] == job.id and not view.sees_holder(job.lock)
-        if is_head and view.holder(job.lock) is None:
+    for job in sorted(wanted, key=lambda job: str(job.lock)):
+        if job.lock is not None and view.holder(job.lock) is None:
             view.hold_lock(job.lock, job.id)
             acquired.add(job.id)
-    # Behind a lock that is being given up nobody is parked any more.
-    taken = {job.lock for job in locked if job.lock and view.is_held_firmly(job.lock)}
-    return acquired, [job for job in locked if job.lock in taken and job.id not in acquired]
+    return acquired
+
+
+def _behind_locks(view: View, candidates: list[JobRow], acquired: set[int]) -> list[JobRow]:
+    """Return the jobs to park; behind a lock that is being given up, nobody is any more."""
+    locks = {job.lock for job in candidates if job.lock is not None}
+    taken = {lock for lock in locks if view.is_held_firmly(lock)}
+    return [job for job in candidates if job.lock in taken and job.id not in acquired]
 
 
 def _begun(view: View, job: JobRow, worker_id: int) -> JobRow:

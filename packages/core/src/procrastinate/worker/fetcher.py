@@ -11,7 +11,7 @@ Rules
 4. A claim passes over jobs that have a lock, which makes it cheaper. If it met any, another one
    follows that takes them too, as all do for the next `LOCKS_EXPECTED_FOR` seconds.
 5. A claim that had to park jobs (their locks are taken) looks again at once: behind them may be
-   jobs that can start.
+   jobs that can start. It then scans more jobs than there is room for, to park as many at a time.
 6. Scheduled jobs are promoted when the next one is due, when a notification says that one was added
    for the next minute, and at least every `LOOK_AT_SCHEDULE_EVERY` seconds.
 7. A claim that met jobs which another transaction was just deciding about looks again soon, and
@@ -40,6 +40,7 @@ FULL_SCAN_EVERY = 1.0  # seconds
 LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within 60
 LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds: a transaction of another worker's; doubling, for ...
 LOOK_AT_UNDECIDED_EVERY = 1.0  # ... it may also be one that a user keeps open
+PARKED_AT_ONCE = 500  # jobs
 LOCKS_EXPECTED_FOR = 1.0  # seconds after a job with a lock was met
 
 
@@ -134,12 +135,11 @@ class Fetcher:
             found = await self._claim_marked(limit)
             if found.jobs:
                 return found
-        found = Claim([])
-        while len(found.jobs) < limit:
-            more = await self._claim_full(limit - len(found.jobs))
+        found = await self._claim_full(limit)
+        more = found
+        while more.parked and len(found.jobs) < limit:
+            more = await self._claim_full(limit - len(found.jobs), scanned=PARKED_AT_ONCE)
             found += more
-            if not more.parked:
-                break
         return found
 
     async def _claim_marked(self, limit: int) -> Claim:
@@ -149,13 +149,14 @@ class Fetcher:
             self._full_scan_due = 0.0
         return found
 
-    async def _claim_full(self, limit: int) -> Claim:
+    async def _claim_full(self, limit: int, scanned: int = 0) -> Claim:
         self._full_scan_due = self._clock() + FULL_SCAN_EVERY  # news meanwhile make it 0 again
         where, self._only_in = self._only_in, set()  # news meanwhile are added, or make it None
         found = Claim([])
         queues = await self._queues_to_scan(where)
         if queues:
-            found = await self._scan(functools.partial(flows.claim_full, queues=queues), limit)
+            claim = functools.partial(flows.claim_full, queues=queues, scanned=scanned)
+            found = await self._scan(claim, limit)
         self._marks = _marks_of(found.jobs)
         if found.parked or found.undecided or len(found.jobs) == limit:  # there may be more
             news = self._only_in

@@ -48,7 +48,7 @@ from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.queue_name = scan.queue_name
     and job.status = 'todo' and job.hold is null
 order by job.priority desc, job.id
-limit %(limit)s::integer
+limit {>scanned}
 for update skip locked
 
 -- fragment: scan_marked
@@ -61,7 +61,7 @@ where job.partition = 0 and job.queue_name = scan.queue_name
     and job.status = 'todo' and job.hold is null
     and job.priority = scan.priority and job.id > scan.low
 order by job.id
-limit %(limit)s::integer
+limit {>scanned}
 for update skip locked
 
 -- fragment: which_are_parked
@@ -106,10 +106,10 @@ candidate as materialized (
         %(queue_names)s::text[], %(mark_priorities)s::integer[], %(mark_ids)s::bigint[]
     ) as scan(queue_name, priority, low)
     cross join lateral (
-        {>scan}
+        {>scan scanned=scanned}
     ) as found
     order by found.priority desc, found.id
-    limit %(limit)s::integer
+    limit {>scanned}
 )
 
 -- fragment: begun
@@ -138,8 +138,14 @@ exists (
 -- fragment: asynchronously
 (select set_config('synchronous_commit', 'off', true)) as setting
 
+-- fragment: no_more
+%(limit)s::integer
+
+-- fragment: more
+%(scanned)s::integer
+
 -- fragment: claim_unlocked
-{>candidate scan=scan},
+{>candidate scan=scan scanned=no_more},
 claimed as (
     update {schema}.procrastinate_jobs as job
     set {>begun}
@@ -158,7 +164,7 @@ left join claimed as job on true
 order by job.priority desc, job.id
 
 -- fragment: claim
-{>candidate scan=scan},
+{>candidate scan=scan scanned=more},
 head as materialized (
     -- The first of each free lock's line, as far as the served queues go (null: all); it must be a
     -- candidate. A lock whose holder is seen here is not free, even if it is given up before it could be
@@ -185,9 +191,17 @@ head as materialized (
             where held.lock = contended.lock and held.partition = 0
         )
 ),
+wanted as materialized (
+    -- What was scanned beyond the limit is only there to be parked.
+    select candidate.id, candidate.lock
+    from candidate
+    where candidate.lock is null or candidate.id in (select head.id from head)
+    order by candidate.priority desc, candidate.id
+    limit %(limit)s::integer
+),
 acquired as (
     insert into {schema}.procrastinate_locks as held (lock, partition, job_id)
-    select head.lock, 0, head.id from head order by head.lock
+    select wanted.lock, 0, wanted.id from wanted where wanted.lock is not null order by wanted.lock
     on conflict do nothing
     returning held.lock, held.job_id
 ),
@@ -222,7 +236,7 @@ claimed as (
     update {schema}.procrastinate_jobs as job
     set {>begun}
     where job.partition = 0 and job.id = any(array(
-        select candidate.id from candidate where candidate.lock is null
+        select wanted.id from wanted where wanted.lock is null
         union all
         select acquired.job_id from acquired
     ))
@@ -231,9 +245,11 @@ claimed as (
 select
     (select count(*) from parked)::integer as parked,
     (
-        case when exists (select from candidate)
-            then (select count(*) from candidate) - (select count(*) from parked)
-                - (select count(*) from claimed)
+        case
+            when (select count(*) from wanted) = %(limit)s::integer then 0
+            when exists (select from candidate)
+                then (select count(*) from candidate) - (select count(*) from parked)
+                    - (select count(*) from claimed)
             else {>any_ready}::integer
         end
     )::integer as undecided,
@@ -256,7 +272,8 @@ with {>claim_unlocked scan=scan_marked}
 -- name: claim_full :many
 -- Returns (parked, undecided, crashes, job...) for each claimed job, or one row with no job.
 -- `undecided` counts the ready jobs that another transaction was just deciding about (where all
--- of them are: 1).
+-- of them are: 1); nobody asks for them when there are jobs enough. With more `scanned` than the limit,
+-- more can be parked at a time.
 with {>claim scan=scan_full}
 
 -- name: claim_marked :many
