@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import aiopg
@@ -311,3 +312,25 @@ async def test_a_closed_connection_is_refused(connector: Any, procrastinate_dsn:
     await connection.close()
     with pytest.raises(InvalidOption, match="closed"):
         connector.bind_async(connection)
+
+
+async def test_a_large_answer_takes_few_turns_of_a_busy_loop(connector: Any) -> None:
+    """libpq takes 16 KiB at a time, and in each turn of a busy worker's loop much else is done."""
+    large = Query("large", "select repeat('x', 1000) from generate_series(1, 150)")
+    turns = 0
+
+    async def keep_busy() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            time.sleep(0.05)  # noqa: ASYNC251 - in the meantime the whole answer arrives
+            turns += 1
+
+    async with connector.session_async() as session:
+        await session.execute(ONE)
+        busy = asyncio.create_task(keep_busy())
+        rows = await session.execute(large)
+        busy.cancel()
+
+    assert len(rows) == 150
+    assert turns < 150_000 / 16_384

@@ -11,7 +11,10 @@ Rules
 2. In asynchronous mode libpq ignores ``connect_timeout``: we apply it. A host that answers nothing
    at all would use up all of the time, so among several hosts a synchronous connection picks the
    one to connect to, as libpq's whole logic does with ``connect_timeout`` for each.
-3. A process forked off must not say goodbye to the server over its parent's sockets: there they
+3. libpq takes 16 KiB of an answer at a time, and aiopg lets the event loop turn in between. While
+   a worker is busy a turn takes milliseconds, and the answer to a claim ten of them: twice as long
+   as the server had worked on it. So `ReadingConnection` reads on while something lies ready.
+4. A process forked off must not say goodbye to the server over its parent's sockets: there they
    are replaced by the null device at once, where nothing that it does can be heard.
 """
 
@@ -33,12 +36,33 @@ import psycopg2
 from psycopg2 import extensions
 
 from procrastinate.errors import ConnectionFailed
+from procrastinate_aiopg.held import readable
 from procrastinate_psycopg2.driver import connect_error, plain_cursor, shown_dsn
 
 #: Seconds for one of several hosts to answer, where no ``connect_timeout`` is given.
 _HOST_TIMEOUT = 10
 #: Seconds between two looks at whether anybody still waits for a connection.
 _SLICE = 0.25
+
+
+#: Reads in one turn of the event loop at the most: 1 MiB.
+_READS = 64
+
+
+class ReadingConnection(extensions.connection):
+    """A connection that reads as much of an answer at once as has arrived."""
+
+    def poll(self) -> int:
+        """Go on with what is under way; see psycopg2."""
+        state: int = super().poll()
+        for _ in range(_READS):
+            if state != extensions.POLL_READ or not (self.isexecuting() and self._has_more()):
+                break
+            state = super().poll()
+        return state
+
+    def _has_more(self) -> bool:
+        return not self.closed and readable(self.fileno())
 
 
 @dataclass(frozen=True)
@@ -106,7 +130,7 @@ class _Handshake:
     def __init__(self, options: ConnectOptions) -> None:
         #: Where to, as far as known: libpq's text of an asynchronous failure leaves it out.
         self.where = ""
-        self._arguments = dict(options.arguments)
+        self._arguments = {"connection_factory": ReadingConnection, **options.arguments}
         self._deadline = time.monotonic() + options.timeout
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[extensions.connection] = self._loop.create_future()
