@@ -225,7 +225,7 @@ def test_the_applications_engine_is_used_and_left_open(
         echoed = [
             each.getMessage() for each in caplog.records if each.name.startswith("sqlalchemy")
         ]
-        assert len([text for text in echoed if "procrastinate_jobs" in text]) == 1
+        assert len([text for text in echoed if "procrastinate_defer_job" in text]) == 1
         with engine.connect() as connection:
             own = connection.scalar(sqlalchemy.text("SELECT pg_backend_pid()"))
         assert query(CONNECTIONS) == [(own,)]
