@@ -28,6 +28,7 @@ class Scripted:
         self.connector = type("Codec", (), {"json_loads": staticmethod(dict)})()
         self.ran: list[str] = []
         self.params: dict[str, Any] = {}
+        self.options: dict[str, Any] = {}
         self.answers: dict[str, Any] = {
             "promote_due": Promotion(0, None),
             "ready_queues": ["q"],
@@ -39,7 +40,7 @@ class Scripted:
         self.meanwhile: Callable[[], None] = lambda: None
 
     async def run_async(self, flow: Any, **options: Any) -> Any:
-        self.params = inspect.getgeneratorlocals(flow)
+        self.params, self.options = inspect.getgeneratorlocals(flow), options
         flow.close()
         self.ran.append(flow.__name__)
         self.meanwhile()
@@ -265,6 +266,20 @@ async def test_after_a_lost_answer_unknown_jobs_are_handed_back(
         "ready_queues",
         "claim_full",
     ]
+
+
+async def test_unknown_jobs_that_end_instead_are_deleted_where_the_worker_keeps_none(
+    gateway: Scripted,
+) -> None:
+    fetcher = Fetcher(gateway, 1, None, delete_ended=True)  # type: ignore[arg-type]
+    gateway.answers.update(claim_full=ConnectionLost("cut"), held_jobs=jobs(1).jobs)
+    with pytest.raises(ConnectionLost):
+        await fetcher.claim(1, known=())
+    await fetcher.settle(known=())
+
+    assert gateway.ran[-1] == "hand_back"
+    assert gateway.params["delete_ended"] is True
+    assert gateway.options == {"transaction": True}
 
 
 async def test_no_ready_queue_means_no_claim(gateway: Scripted, fetcher: Fetcher) -> None:

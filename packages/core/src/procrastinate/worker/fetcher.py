@@ -53,11 +53,14 @@ class Fetcher:
         worker_id: int,
         queues: Sequence[str] | None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        delete_ended: bool = False,
     ) -> None:
         self._gateway = gateway
         self._worker_id = worker_id
         self._queues = queues
         self._clock = clock
+        self._delete_ended = delete_ended
         self._marks: dict[str, Mark] = {}
         self._full_scan_due = 0.0
         self._only_in: set[str] | None = None  # the queues that may have a ready job; None: any
@@ -217,8 +220,9 @@ class Fetcher:
                     self._gateway.sql,
                     [Unstarted(job, begun=False) for job in unknown],
                     worker_id=self._worker_id,
+                    delete_ended=self._delete_ended,
                 ),
-                transaction=needs_transaction(unknown),
+                transaction=self._delete_ended or needs_transaction(unknown),
             )
         self._answer_lost = False
 

@@ -184,7 +184,12 @@ class Worker:
             on_ended=self._on_ended,
             threads=self._threads,
         )
-        self._fetcher = Fetcher(self._gateway, self._worker_id, self._options.queues)
+        self._fetcher = Fetcher(
+            self._gateway,
+            self._worker_id,
+            self._options.queues,
+            delete_ended=self._options.delete_jobs == "always",
+        )
 
         def abort(ids: set[int]) -> None:
             self._call_on_loop(functools.partial(self._abort, ids))
