@@ -143,7 +143,7 @@ def _polls(worker: WorkerProcess, *, after: float) -> list[float]:
     polls = [
         milliseconds
         for name, milliseconds, moment in statements
-        if moment > after and name in ("claim_full", "claim_marked", "ready_queues")
+        if moment > after and (name.startswith("claim_") or name == "ready_queues")
     ]
     if not polls:
         raise WorkerFailed("the worker did not poll beside the hot lock")

@@ -81,7 +81,7 @@ def _watching_locks(dsn: str) -> Iterator[list[bool]]:
             while not ended.wait(LOOK_EVERY):
                 cursor.execute(
                     "select exists (select from pg_stat_activity where datname = current_database()"
-                    " and wait_event_type = 'Lock')"
+                    " and wait_event_type = 'Lock' and wait_event in ('tuple', 'transactionid'))"
                 )
                 looks.append(cursor.fetchone()[0])
 

@@ -77,7 +77,7 @@ async def test_a_busy_queue_is_scanned_from_its_mark_between_full_scans(
     gateway.answers.update(claim_full=jobs(1, 2), claim_marked=jobs(3, 4))
     for _ in range(3):
         await fetcher.claim(2, known=())
-    clock[0] += FULL_SCAN_EVERY
+    clock[0] += FULL_SCAN_EVERY[0]
     await fetcher.claim(2, known=())
 
     assert [name for name in gateway.ran if name.startswith("claim")] == [
@@ -100,6 +100,30 @@ async def test_what_a_short_marked_scan_brought_starts_before_the_full_scan_that
 
     assert [[job.id for job in claim.jobs] for claim in claims] == [[3], [7]]
     assert fetcher.seconds_to_next_look > 0
+
+
+async def test_full_scans_that_take_long_are_made_less_often(
+    gateway: Scripted, fetcher: Fetcher, clock: list[float]
+) -> None:
+    """So that a queue full of dead entries is read from its mark for most of the time."""
+    gateway.answers.update(claim_full=jobs(1, 2), claim_marked=jobs(3))
+
+    def take_long() -> None:
+        if gateway.ran[-1] == "claim_full":
+            clock[0] += 0.5
+
+    gateway.meanwhile = take_long
+    await fetcher.claim(2, known=())
+    gateway.ran.clear()
+    await fetcher.claim(2, known=())
+    assert gateway.ran == ["claim_marked"]
+    assert fetcher.seconds_to_next_look == 5.0  # until the scan that this short one owes
+    clock[0] += 4.9
+    await fetcher.claim(2, known=())
+    assert gateway.ran == ["claim_marked"] * 2
+    clock[0] += 0.1
+    await fetcher.claim(2, known=())
+    assert gateway.ran[-1] == "claim_full"
 
 
 async def test_a_marked_scan_that_brings_nothing_is_followed_by_a_full_one_at_once(

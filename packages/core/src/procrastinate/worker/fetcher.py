@@ -3,9 +3,12 @@
 Rules
 
 1. A busy queue is scanned from a low-water mark: the priority and the id just below the first job
-   of the last claim. A full scan is owed when a marked one comes back short, when a queue without a
-   mark is heard of, and once in `FULL_SCAN_EVERY` seconds: it finds what the marks hide.
-2. What a marked scan brought starts at once; the full scan that it owes is made by the next claim.
+   of the last claim. Full scans find what the marks hide: late commits, retries, other priorities,
+   jobs that got their lock. One is made when a marked scan brings nothing, when a queue without a
+   mark is heard of, and otherwise as often as a tenth of the time allows: a queue whose dead
+   entries cannot be vacuumed may take seconds, and any other no longer than from its mark.
+2. What a short marked scan brought starts at once; the full scan that it owes follows, within the
+   same limits.
 3. Once a full scan has come back short, jobs can only be in the queues that are heard of from then
    on: until `look_at_everything`, the next full scan looks into these and no others.
 4. A claim passes over jobs that have a lock, which makes it cheaper. If it met any, another one
@@ -36,7 +39,8 @@ from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Claim, Mark
 from procrastinate.storage.finish import Unstarted, hand_back, needs_transaction
 
-FULL_SCAN_EVERY = 1.0  # seconds
+FULL_SCAN_SHARE = 0.1  # of the time, while marks are to be had
+FULL_SCAN_EVERY = (0.05, 10.0)  # seconds, at the least and at the most
 LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within 60
 LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds: a transaction of another worker's; doubling, for ...
 LOOK_AT_UNDECIDED_EVERY = 1.0  # ... it may also be one that a user keeps open
@@ -63,6 +67,8 @@ class Fetcher:
         self._delete_ended = delete_ended
         self._marks: dict[str, Mark] = {}
         self._full_scan_due = 0.0
+        self._full_scan_owed = math.inf
+        self._full_scan_earliest = 0.0
         self._only_in: set[str] | None = None  # the queues that may have a ready job; None: any
         self._locks_expected_until = 0.0
         self._schedule_due = 0.0
@@ -96,17 +102,15 @@ class Fetcher:
 
     @property
     def seconds_to_next_look(self) -> float:
-        """How long to wait at the most: for the schedule, or for others to decide about jobs.
+        """How long to wait at the most.
 
-        Not at all where a full scan is owed.
+        For the schedule, for a full scan that is owed, or for others to decide about jobs.
         """
-        if not self._full_scan_due:
-            return 0.0
-        to_schedule = max(0.0, self._schedule_due - self._clock())
+        next_look = max(0.0, min(self._schedule_due, self._full_scan_owed) - self._clock())
         if not self._undecided_in_a_row:
-            return to_schedule
+            return next_look
         doubled = LOOK_AT_UNDECIDED_AFTER * 2.0 ** min(self._undecided_in_a_row - 1, 10)
-        return min(to_schedule, doubled, LOOK_AT_UNDECIDED_EVERY)
+        return min(next_look, doubled, LOOK_AT_UNDECIDED_EVERY)
 
     async def claim(self, limit: int, known: Container[int]) -> Claim:
         """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
@@ -134,7 +138,7 @@ class Fetcher:
             self._undecided_in_a_row += 1
 
     async def _claim(self, limit: int) -> Claim:
-        if self._marks and self._clock() < self._full_scan_due:
+        if self._marks and self._clock() < min(self._full_scan_due, self._full_scan_owed):
             found = await self._claim_marked(limit)
             if found.jobs:
                 return found
@@ -149,11 +153,12 @@ class Fetcher:
         found = await self._scan(functools.partial(flows.claim_marked, marks=self._marks), limit)
         self._marks.update(_marks_of(found.jobs))
         if len(found.jobs) < limit:
-            self._full_scan_due = 0.0
+            self._full_scan_owed = self._full_scan_earliest
         return found
 
     async def _claim_full(self, limit: int, scanned: int = 0) -> Claim:
-        self._full_scan_due = self._clock() + FULL_SCAN_EVERY  # news meanwhile make it 0 again
+        began = self._clock()
+        self._full_scan_due = self._full_scan_owed = math.inf  # news meanwhile make it 0 again
         where, self._only_in = self._only_in, set()  # news meanwhile are added, or make it None
         found = Claim([])
         queues = await self._queues_to_scan(where)
@@ -161,10 +166,18 @@ class Fetcher:
             claim = functools.partial(flows.claim_full, queues=queues, scanned=scanned)
             found = await self._scan(claim, limit)
         self._marks = _marks_of(found.jobs)
+        self._plan_full_scan(self._clock() - began)
         if found.parked or found.undecided or len(found.jobs) == limit:  # there may be more
             news = self._only_in
             self._only_in = None if where is None or news is None else where | news
         return found
+
+    def _plan_full_scan(self, took: float) -> None:
+        least, most = FULL_SCAN_EVERY
+        wait = min(took / FULL_SCAN_SHARE, most)
+        self._full_scan_earliest = self._clock() + wait
+        if self._full_scan_due:
+            self._full_scan_due = self._clock() + max(wait, least)
 
     async def _queues_to_scan(self, where: set[str] | None) -> Sequence[str]:
         if where:

@@ -115,7 +115,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._stop = StopRequests(on_request=self._wake.set)
-        self._fetch_due = 0.0
+        self._fetch_due = self._poll_due = 0.0
         with self._stop.on_signals(install=self._options.install_signal_handlers):
             working = asyncio.create_task(self._work())
             try:
@@ -251,7 +251,9 @@ class Worker:
             if found == room:
                 self._fetch_due = 0.0
             elif self._fetch_due:
-                self._fetch_due = time.monotonic() + self._seconds_to_next_look()
+                now = time.monotonic()
+                self._poll_due = now + self._options.fetch_job_polling_interval
+                self._fetch_due = min(self._poll_due, now + self._fetcher.seconds_to_next_look)
 
     async def _fetch(self, room: int) -> int:
         began = time.monotonic()
@@ -268,9 +270,6 @@ class Worker:
             self._housekeeping.look_for_aborts()
         return len(claim.jobs)
 
-    def _seconds_to_next_look(self) -> float:
-        return min(self._options.fetch_job_polling_interval, self._fetcher.seconds_to_next_look)
-
     async def _sleep(self, room: int) -> None:
         """Wait for a slot, a notification, a written ending, or the time of the next look."""
         timeout = None if room == 0 else max(0.0, self._fetch_due - time.monotonic())
@@ -278,7 +277,8 @@ class Worker:
             async with asyncio.timeout(timeout):
                 await self._wake.wait()
         except TimeoutError:
-            self._fetcher.look_at_everything()
+            if time.monotonic() >= self._poll_due:  # and not for what the fetcher knows of
+                self._fetcher.look_at_everything()
 
     async def _wait_for_database(self, backoff: Backoff, exc: Exception) -> None:
         if not backoff.failing:
