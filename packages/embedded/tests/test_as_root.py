@@ -19,6 +19,8 @@ from procrastinate_embedded import EmbeddedServerError, installed, programs, ser
 from procrastinate_embedded.accounts import Account, account_for
 from procrastinate_embedded.failure import LaunchFailed
 
+pytestmark = pytest.mark.slow  # users and their rights are the system's, whichever Python asks
+
 Query = Callable[[str, str], str]
 
 

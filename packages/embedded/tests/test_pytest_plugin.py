@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,9 +41,9 @@ def project(
     pytester: pytest.Pytester, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.Pytester:
     monkeypatch.delenv("PROCRASTINATE_TEST_DSN", raising=False)
-    # Not the outer run's.
-    for name in ("PYTEST_XDIST_TESTRUNUID", "PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS"):
-        monkeypatch.delenv(name, raising=False)
+    # Not the outer run's; nor is the inner one measured.
+    for name in [name for name in os.environ if name.startswith(("PYTEST_", "COVERAGE_"))]:
+        monkeypatch.delenv(name)
     pytester.makepyfile(TESTS)
     return pytester
 
@@ -53,6 +54,7 @@ def run(project: pytest.Pytester, *arguments: str) -> list[str]:
     return (project.path / "pids").read_text().split()
 
 
+@pytest.mark.slow
 def test_each_test_gets_an_empty_database_of_one_server(
     project: pytest.Pytester, leftovers: Callable[[], list[str]]
 ) -> None:
@@ -65,12 +67,14 @@ def test_all_workers_of_xdist_share_one_server(
     assert (len(set(run(project, "-n", "2"))), leftovers()) == (1, [])
 
 
+@pytest.mark.slow
 def test_a_given_server_is_used(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     with server(durable=False) as pg:
         monkeypatch.setenv("PROCRASTINATE_TEST_DSN", pg.dsn)
         assert set(run(project)) == {"None"}
 
 
+@pytest.mark.slow
 def test_the_servers_options_can_be_overridden(project: pytest.Pytester) -> None:
     project.makeconftest("""
 import pytest

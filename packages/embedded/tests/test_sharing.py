@@ -35,6 +35,7 @@ def test_the_last_process_that_leaves_stops_the_server(
     assert is_gone(second.server_pid)
 
 
+@pytest.mark.slow
 def test_twenty_processes_that_start_at_once_share_one_server(
     user: Callable[..., Any], place: Path
 ) -> None:
