@@ -1,13 +1,16 @@
-"""Temporary files of the tests are kept in memory where the system has a folder for that.
+"""Where the tests of all packages keep their files, and in which order they run.
 
-Every test's database is some three hundred new files, which cost a file system on a disk ten times
-the processor time that they cost in memory. Whoever sets TMPDIR decides otherwise.
+Temporary files are kept in memory where the system has a folder for that. Every test's database is
+some three hundred new files, which cost a file system on a disk ten times the processor time that
+they cost in memory. Whoever sets TMPDIR decides otherwise.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+
+import pytest
 
 IN_MEMORY = "/dev/shm"
 ENOUGH = 4 * 2**30  # bytes: servers with their logs; containers often have 64 MB there
@@ -25,3 +28,8 @@ def has_room(folder: str) -> bool:
 if "TMPDIR" not in os.environ and has_room(IN_MEMORY):
     os.environ["TMPDIR"] = IN_MEMORY
     tempfile.tempdir = None  # pytest itself has asked already
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes a minute, lest all processes but one wait for it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)

@@ -43,5 +43,6 @@ def environment(
         check=True,
     )
     made = Environment(folder)
-    made.pip("install", "--quiet", *map(str, wheels))
+    # Most of what is installed is not imported, and need not be compiled.
+    made.pip("install", "--quiet", "--no-compile", *map(str, wheels))
     return made
