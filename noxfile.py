@@ -77,8 +77,6 @@ def tested_pythons() -> list[str]:
     )
 
 
-# The tests start many processes, and where nothing may write bytecode each would compile it all.
-os.environ.setdefault("UV_COMPILE_BYTECODE", "1")
 # In front of PATH, where the shims are too and would be found first.
 os.environ["PATH"] = os.pathsep.join([*pyenv_folders(), os.environ.get("PATH", os.defpath)])
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -189,6 +187,8 @@ def docs(session: nox.Session) -> None:
 @nox.session(python=PYTHONS, requires=["build"])
 def tests(session: nox.Session) -> None:
     """Run the tests against the installed wheels; arguments are pytest's."""
+    # They start many processes, and where nothing may write bytecode each would compile it all.
+    session.env["UV_COMPILE_BYTECODE"] = "1"
     install(session, *EVERYTHING, group="test")
     if session.python == PRIMARY:
         session.install(*tools("bench"))
