@@ -16,11 +16,16 @@ from procrastinate_aiopg import AiopgConnector, calls
 SLOW_INSERT = Query("slow", "insert into things select 'a' from (select pg_sleep(0.4)) as s")
 PID = Query("pid", "select pg_backend_pid()")
 
+#: Statements like this under way in the test's own database: other tests share the server.
+ACTIVE = """
+    pg_stat_activity where datname = current_database() and state = 'active'
+    and pid <> pg_backend_pid() and query like %s
+"""
+
 
 async def _under_way(observer: Any, sql: str = "%pg_sleep%") -> None:
     """Wait until the server executes a statement."""
-    statement = "pg_stat_activity where pid <> pg_backend_pid() and state = 'active' and query like"
-    await asyncio.to_thread(observer.until, lambda: observer.count(f"{statement} %s", sql) > 0)
+    await asyncio.to_thread(observer.until, lambda: observer.count(ACTIVE, sql) > 0)
 
 
 async def _insert(connector: AiopgConnector, **options: Any) -> None:
@@ -148,8 +153,7 @@ async def test_a_statement_that_lasts_is_cancelled_on_the_server(
         await task
     assert time.monotonic() - started < 10
     assert observer.count("things") == 0
-    active = "pg_stat_activity where query like %s and state = 'active' and pid <> pg_backend_pid()"
-    assert observer.count(active, "%pg_sleep%") == 0
+    assert observer.count(ACTIVE, "%pg_sleep%") == 0
 
 
 async def test_a_server_that_does_not_answer_holds_no_cancelled_task(

@@ -150,7 +150,7 @@ async def test_the_server_closing_every_connection_costs_no_job(
             await until(lambda cut=cut: len(done) >= 100 * cut, 30)
             query(
                 "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where application_name = 'the_worker'"
+                " where application_name = 'the_worker' and datname = current_database()"
             )
         await until(lambda: len(done) == 1000, 30)
         # LISTEN is in force again: a new job starts without a poll in reach.

@@ -356,7 +356,8 @@ async def test_a_worker_of_high_concurrency_uses_four_connections(
         async def count() -> None:
             nonlocal most
             ((connections,),) = query(
-                "select count(*) from pg_stat_activity where application_name = 'the_worker'"
+                "select count(*) from pg_stat_activity"
+                " where application_name = 'the_worker' and datname = current_database()"
             )
             most = max(most, connections)
 
