@@ -12,8 +12,8 @@ Rules
    at all would use up all of the time, so among several hosts a synchronous connection picks the
    one to connect to, as libpq's whole logic does with ``connect_timeout`` for each.
 3. libpq takes 16 KiB of an answer at a time, and aiopg lets the event loop turn in between. While
-   a worker is busy a turn takes milliseconds, and the answer to a claim ten of them: twice as long
-   as the server had worked on it. So `ReadingConnection` reads on while something lies ready.
+   a worker is busy a turn may take milliseconds, and the answer to a claim takes ten of them. So
+   `ReadingConnection` reads on while something lies ready.
 4. A process forked off must not say goodbye to the server over its parent's sockets: there they
    are replaced by the null device at once, where nothing that it does can be heard.
 """
