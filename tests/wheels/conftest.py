@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,10 +26,11 @@ def dist() -> Path:
 @pytest.fixture(scope="class")
 def environment(
     request: pytest.FixtureRequest, dist: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Environment:
+) -> Iterator[Environment]:
     """A new virtual environment with the wheels of the packages that the class's INSTALL names.
 
-    All of them are given to pip in one command, by path.
+    All of them are given to pip in one command, by path. It is removed afterwards: pytest would
+    keep those of three runs, where temporary files may be in memory.
     """
     wheels = [next(dist.glob(f"{PACKAGES[name]}-[0-9]*.whl")) for name in request.cls.INSTALL]
     folder = tmp_path_factory.mktemp("environment")
@@ -45,4 +48,5 @@ def environment(
     made = Environment(folder)
     # Most of what is installed is not imported, and need not be compiled.
     made.pip("install", "--quiet", "--no-compile", *map(str, wheels))
-    return made
+    yield made
+    shutil.rmtree(folder)
