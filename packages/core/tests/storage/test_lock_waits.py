@@ -74,6 +74,37 @@ def test_a_claim_neither_waits_for_a_release_under_way_nor_parks_behind_it(
     assert (found.jobs, found.parked, found.undecided) == ([], 0, 1)
 
 
+def test_a_lock_that_another_claim_was_faster_to_take_leaves_its_job_undecided(
+    connector: Psycopg2Connector, query: Look
+) -> None:
+    """Also where the claim had room for no more than this job: who made it has to look again."""
+    found: list[claim.Claim] = []
+
+    def take(executor: Executor, queue: str) -> None:
+        flow = claim.claim_full(
+            sql, queues=[queue], served=[queue], worker_id=1, limit=1, loads=json_codec.loads
+        )
+        found.append(drive.run(flow, executor))
+
+    def take_b() -> None:
+        with connector.session() as executor:
+            take(executor, "b")
+
+    with connector.session() as executor:
+        ids = drive.run(
+            defer.defer_jobs(sql, [NewJob("task", queue=name, lock="k") for name in "ab"]), executor
+        )
+    with connector.session(transaction=True) as executor:
+        take(executor, "a")
+        slower = threading.Thread(target=take_b)
+        slower.start()
+        until_somebody_waits(query)
+    slower.join(10)
+    first, second = found
+    assert ([job.id for job in first.jobs], second.jobs) == (ids[:1], [])
+    assert (second.parked, second.undecided) == (0, 1)
+
+
 def test_two_who_cancel_jobs_of_one_line_do_not_wait_for_each_other(
     connector: Psycopg2Connector, line: tuple[Job, list[int]], query: Look
 ) -> None:

@@ -95,8 +95,8 @@ def test_a_release_waits_for_a_claim_that_parks_behind_the_lock(queue: MemoryQue
     assert queue.claimed() == [second]
 
 
-@pytest.mark.parametrize("commit", [True, False])
-def test_a_twin_in_an_open_transaction_is_waited_for(queue: MemoryQueue, *, commit: bool) -> None:
+def twin_in_thread(queue: MemoryQueue) -> tuple[threading.Thread, list[object], threading.Event]:
+    """A thread that defers a job with the queueing lock "q"; what came of it, and whether it did."""
     outcome: list[object] = []
     done = threading.Event()
 
@@ -107,7 +107,12 @@ def test_a_twin_in_an_open_transaction_is_waited_for(queue: MemoryQueue, *, comm
             outcome.append(type(exc))
         done.set()
 
-    thread = threading.Thread(target=twin)
+    return threading.Thread(target=twin), outcome, done
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_a_twin_in_an_open_transaction_is_waited_for(queue: MemoryQueue, *, commit: bool) -> None:
+    thread, outcome, done = twin_in_thread(queue)
     try:
         with queue.sync.session(transaction=True) as executor:
             drive.run(defer.defer_job(queue.sql, NewJob("task", queueing_lock="q")), executor)
@@ -142,17 +147,7 @@ async def test_a_coroutine_waits_for_another_transaction_without_blocking_the_lo
 @pytest.mark.parametrize("kept", [True, False])
 def test_what_a_savepoint_undoes_is_waited_for_no_longer(queue: MemoryQueue, *, kept: bool) -> None:
     """Although its transaction goes on; what is kept is waited for until the commit."""
-    outcome: list[object] = []
-    done = threading.Event()
-
-    def twin() -> None:
-        try:
-            outcome.append(queue.defer(queueing_lock="q"))
-        except AlreadyEnqueued as exc:
-            outcome.append(type(exc))
-        done.set()
-
-    thread = threading.Thread(target=twin)
+    thread, outcome, done = twin_in_thread(queue)
     with queue.sync.session(transaction=True) as executor:
         executor.execute(queue.sql("set_savepoint"))
         drive.run(defer.defer_job(queue.sql, NewJob("task", queueing_lock="q")), executor)

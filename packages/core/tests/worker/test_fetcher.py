@@ -13,6 +13,7 @@ from procrastinate.model.job import Job, Status
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate.storage.statements import Statements
 from procrastinate.worker.fetcher import (
+    EVERYWHERE_EVERY,
     FULL_SCAN_EVERY,
     LOCKS_EXPECTED_FOR,
     LOOK_AT_SCHEDULE_EVERY,
@@ -149,6 +150,19 @@ async def test_once_nothing_was_left_only_the_queues_heard_of_are_scanned(
 
     assert gateway.ran == ["claim_full"]
     assert gateway.params["queues"] == ["more", "news"]
+
+
+async def test_what_nobody_announces_is_found_however_much_is_heard_of_elsewhere(
+    gateway: Scripted, fetcher: Fetcher, clock: list[float]
+) -> None:
+    await fetcher.claim(2, known=())
+    gateway.ran.clear()
+    for _ in range(2):
+        clock[0] += EVERYWHERE_EVERY / 2
+        fetcher.heard_of("news")
+        await fetcher.claim(2, known=())
+
+    assert gateway.ran == ["claim_full", "ready_queues", "claim_full"]
 
 
 @pytest.mark.parametrize("left", [jobs(1, 2), Claim([], undecided=1)])

@@ -18,17 +18,7 @@ ROWS_PER_STATEMENT = 5_000
 def defer_job(sql: Statements, job: NewJob) -> Flow[int]:
     """Insert one job and return its id. Raises `AlreadyEnqueued`; the transaction stays usable."""
     try:
-        rows = yield sql(
-            "defer_job",
-            queue_name=job.queue,
-            task_name=job.task_name,
-            priority=job.priority,
-            lock=job.lock,
-            queueing_lock=job.queueing_lock,
-            args=job.args,
-            scheduled_at=job.scheduled_at,
-            schedule_in_us=job.schedule_in_us,
-        )
+        rows = yield sql("defer_job", queueing_lock=job.queueing_lock, **_columns(job))
     except InvalidData as exc:
         raise _unacceptable(exc, [job]) from exc
     job_id = rows[0][0]
@@ -43,19 +33,23 @@ def defer_alike(sql: Statements, jobs: NewJob) -> Flow[list[int]]:
     ``args`` is the JSON array of their arguments; a queueing lock is not for several.
     """
     try:
-        rows = yield sql(
-            "defer_alike",
-            queue_name=jobs.queue,
-            task_name=jobs.task_name,
-            priority=jobs.priority,
-            lock=jobs.lock,
-            args=jobs.args,
-            scheduled_at=jobs.scheduled_at,
-            schedule_in_us=jobs.schedule_in_us,
-        )
+        rows = yield sql("defer_alike", **_columns(jobs))
     except InvalidData as exc:
         raise _unacceptable(exc, [jobs]) from exc
     return sorted(int(row[0]) for row in rows)  # they were drawn in the order given
+
+
+def _columns(job: NewJob) -> dict[str, Value]:
+    """All but the queueing lock."""
+    return {
+        "queue_name": job.queue,
+        "task_name": job.task_name,
+        "priority": job.priority,
+        "lock": job.lock,
+        "args": job.args,
+        "scheduled_at": job.scheduled_at,
+        "schedule_in_us": job.schedule_in_us,
+    }
 
 
 def defer_jobs(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:

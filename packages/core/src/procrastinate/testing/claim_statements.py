@@ -86,7 +86,7 @@ def _claim(view: View, p: Params, scan: Scan) -> Rows:
         for job in wanted
         if job.lock is None or job.id in acquired
     ]
-    if len(wanted) == p["limit"]:
+    if len(claimed) == p["limit"]:
         undecided = 0
     elif candidates:
         undecided = len(candidates) - len(parked) - len(claimed)

@@ -9,8 +9,10 @@ Rules
    entries cannot be vacuumed may take seconds, and any other no longer than from its mark.
 2. What a short marked scan brought starts at once; the full scan that it owes follows, within the
    same limits.
-3. Once a full scan has come back short, jobs can only be in the queues that are heard of from then
-   on: until `look_at_everything`, the next full scan looks into these and no others.
+3. Once a full scan has come back short, jobs are in the queues that are heard of from then on: the
+   next full scan looks into these and no others. But once in `EVERYWHERE_EVERY` seconds, and after
+   `look_at_everything`, it looks everywhere: for what nobody announces, such as the jobs of a claim
+   that was rolled back.
 4. A claim passes over jobs that have a lock, which makes it cheaper. If it met any, another one
    follows that takes them too, as all do for the next `LOCKS_EXPECTED_FOR` seconds.
 5. A claim that had to park jobs (their locks are taken) looks again at once: behind them may be
@@ -41,6 +43,7 @@ from procrastinate.storage.finish import Unstarted, hand_back, needs_transaction
 
 FULL_SCAN_SHARE = 0.1  # of the time, while marks are to be had
 FULL_SCAN_EVERY = (0.05, 10.0)  # seconds, at the least and at the most
+EVERYWHERE_EVERY = 1.0  # seconds, on a worker that makes full scans
 LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within 60
 LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds: a transaction of another worker's; doubling, for ...
 LOOK_AT_UNDECIDED_EVERY = 1.0  # ... it may also be one that a user keeps open
@@ -70,6 +73,7 @@ class Fetcher:
         self._full_scan_owed = math.inf
         self._full_scan_earliest = 0.0
         self._only_in: set[str] | None = None  # the queues that may have a ready job; None: any
+        self._everywhere_due = 0.0
         self._locks_expected_until = 0.0
         self._schedule_due = 0.0
         self._answer_lost = False
@@ -159,7 +163,10 @@ class Fetcher:
     async def _claim_full(self, limit: int, scanned: int = 0) -> Claim:
         began = self._clock()
         self._full_scan_due = self._full_scan_owed = math.inf  # news meanwhile make it 0 again
-        where, self._only_in = self._only_in, set()  # news meanwhile are added, or make it None
+        where = None if began >= self._everywhere_due else self._only_in
+        if not where:
+            self._everywhere_due = began + EVERYWHERE_EVERY
+        self._only_in = set()  # news meanwhile are added, or make it None
         found = Claim([])
         queues = await self._queues_to_scan(where)
         if queues:

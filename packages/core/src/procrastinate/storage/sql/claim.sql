@@ -246,7 +246,7 @@ select
     (select count(*) from parked)::integer as parked,
     (
         case
-            when (select count(*) from wanted) = %(limit)s::integer then 0
+            when (select count(*) from claimed) = %(limit)s::integer then 0
             when exists (select from candidate)
                 then (select count(*) from candidate) - (select count(*) from parked)
                     - (select count(*) from claimed)
@@ -272,8 +272,8 @@ with {>claim_unlocked scan=scan_marked}
 -- name: claim_full :many
 -- Returns (parked, undecided, crashes, job...) for each claimed job, or one row with no job.
 -- `undecided` counts the ready jobs that another transaction was just deciding about (where all
--- of them are: 1); nobody asks for them when there are jobs enough. With more `scanned` than the limit,
--- more can be parked at a time.
+-- of them are: 1), where it brings fewer jobs than the limit. With more `scanned` than the limit, more
+-- can be parked at a time.
 with {>claim scan=scan_full}
 
 -- name: claim_marked :many
