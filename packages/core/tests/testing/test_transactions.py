@@ -96,7 +96,7 @@ def test_a_release_waits_for_a_claim_that_parks_behind_the_lock(queue: MemoryQue
 
 
 def twin_in_thread(queue: MemoryQueue) -> tuple[threading.Thread, list[object], threading.Event]:
-    """A thread that defers a job with the queueing lock "q"; what came of it, and whether it did."""
+    """A thread that defers a job with the queueing lock "q", and where it tells what came of it."""
     outcome: list[object] = []
     done = threading.Event()
 

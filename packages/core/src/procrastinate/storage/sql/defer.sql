@@ -20,7 +20,7 @@ select {schema}.procrastinate_defer_job(
 -- name: defer_alike :many
 -- Inserts jobs that differ in their arguments alone and have no queueing lock: one for each element of a
 -- JSON array, in whose order their ids are drawn. Wakes the workers once. Returns the ids.
--- (1,000 of them take the server 7 ms, as defer_jobs 11.)
+-- (1,000 of them take the server 7.6 ms, and 10.7 by defer_jobs.)
 with inserted as (
     insert into {schema}.procrastinate_jobs as job
         (queue_name, task_name, priority, lock, args, scheduled_at, hold)
