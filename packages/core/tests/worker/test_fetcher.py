@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from procrastinate.errors import ConnectionLost
 from procrastinate.model.job import Job, Status
-from procrastinate.storage.claim import Claim, Promotion
+from procrastinate.storage.claim import Claim, Mark, Promotion
 from procrastinate.storage.statements import Statements
 from procrastinate.worker.fetcher import (
     EVERYWHERE_EVERY,
     FULL_SCAN_EVERY,
     LOCKS_EXPECTED_FOR,
     LOOK_AT_SCHEDULE_EVERY,
+    PARKED_AT_ONCE,
     Fetcher,
 )
 
@@ -213,20 +215,90 @@ async def test_a_job_with_a_lock_makes_it_claim_those_too_for_a_while(
     assert gateway.ran.count("claim_full") == 2
 
 
-async def test_a_claim_that_parked_jobs_looks_again_at_once(
+async def test_a_claim_that_only_parked_jobs_looks_again_itself(
     gateway: Scripted, fetcher: Fetcher
 ) -> None:
     gateway.answers["claim_full"] = Claim([], parked=5)
+    scanned = []
 
-    def then_nothing() -> None:
-        if gateway.ran.count("claim_full") == 2:
+    def then_a_job() -> None:
+        if gateway.ran[-1] == "claim_full":
+            scanned.append(gateway.params["scanned"])
+        if len(scanned) == 2:
             gateway.answers["claim_full"] = jobs(9)
 
-    gateway.meanwhile = then_nothing
+    gateway.meanwhile = then_a_job
     claim = await fetcher.claim(10, known=())
 
     assert [job.id for job in claim.jobs] == [9]
-    assert claim.parked == 5
+    assert scanned == [0, PARKED_AT_ONCE]
+
+
+@pytest.mark.parametrize("marked", [False, True])
+@pytest.mark.parametrize(
+    "left", [{"parked": 1}, {"undecided": 9}, {"parked": 4, "undecided": 6}], ids=str
+)
+async def test_what_was_found_before_jobs_that_had_to_be_left_starts_first(
+    gateway: Scripted, fetcher: Fetcher, left: dict[str, int], marked: bool
+) -> None:
+    """And the next look, at what stands behind them, is due at once."""
+    if marked:
+        gateway.answers.update(claim_full=jobs(*range(10)))
+        await fetcher.claim(10, known=())
+    gateway.answers.update(dict.fromkeys(("claim_full", "claim_marked"), replace(jobs(11), **left)))
+    gateway.ran.clear()
+    claim = await fetcher.claim(10, known=())
+
+    assert [job.id for job in claim.jobs] == [11]
+    assert len([name for name in gateway.ran if name.startswith("claim")]) == 1
+    assert fetcher.seconds_to_next_look == 0
+
+    gateway.answers.update(claim_full=jobs(12), claim_marked=jobs(12))
+    fetcher.look_at_everything()
+    await fetcher.claim(10, known=())
+    assert fetcher.seconds_to_next_look > 0
+
+
+async def test_the_next_job_of_a_lock_does_not_move_a_mark_back(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    """A marked scan brings it from below the mark, or of a higher priority."""
+    gateway.answers.update(claim_full=jobs(101, 102))
+    await fetcher.claim(2, known=())
+    urgent = replace(jobs(108).jobs[0], priority=1)
+    gateway.answers.update(claim_marked=Claim([urgent, *jobs(7, 103, 104).jobs]))
+    await fetcher.claim(4, known=())
+    await fetcher.claim(4, known=())
+    assert gateway.params["marks"] == {"q": Mark(0, 102)}
+
+
+async def test_marks_are_left_out_while_a_full_scan_is_quicker(
+    gateway: Scripted, fetcher: Fetcher, clock: list[float]
+) -> None:
+    """Above them are thousands of parked jobs; until a claim finds more than there is room for."""
+    gateway.answers.update(claim_full=jobs(1, 2))
+    seconds = {"claim_marked": 0.01, "claim_full": 0.003}
+
+    def take_time() -> None:
+        clock[0] += seconds.get(gateway.ran[-1], 0.0)
+
+    async def claims() -> list[str]:
+        gateway.ran.clear()
+        await fetcher.claim(2, known=())
+        return [name for name in gateway.ran if name.startswith("claim")]
+
+    gateway.meanwhile = take_time
+    assert await claims() == ["claim_full"]
+    gateway.answers.update(claim_full=jobs(3))
+    assert await claims() == ["claim_marked", "claim_full"]
+    assert await claims() == ["claim_full"]
+    gateway.answers.update(claim_full=jobs(4, 5))
+    assert await claims() == ["claim_full"]
+    gateway.answers.update(claim_full=jobs(6))
+    assert await claims() == ["claim_marked", "claim_full"]
+    seconds["claim_full"] = 0.02
+    assert await claims() == ["claim_full"]
+    assert await claims() == ["claim_marked", "claim_full"]
 
 
 async def test_jobs_that_others_decide_about_are_looked_at_again_soon(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from procrastinate.model.job import NewJob, Status
 from procrastinate.model.outcome import Ending
+from procrastinate.storage.claim import Mark
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue
 
@@ -66,6 +67,23 @@ class Locks:
         assert await queue.ready_queues() == []
         await queue.finish(worker, first)
         assert await queue.claimed_ids(worker, limit=5) == [ids[1]]
+
+    @behaviour(QUEUE)
+    async def test_locks_let_a_claim_from_a_mark_take_the_next_job_below_it(
+        self, queue: Queue
+    ) -> None:
+        """What the scan meets of the line shows that the lock is free; its first job is next."""
+        ids = await queue.defer_all(*(locked("l") for _ in range(3)))
+        worker = await queue.worker()
+        running = await queue.claim_one(worker)
+        await queue.claim(worker)  # parks the others
+        late, free = await queue.defer_all(locked("l"), NewJob("task"))
+        await queue.finish(worker, running)
+        above = {"default": Mark(0, ids[2])}
+        assert await queue.claim_above(worker, above, limit=1) == [ids[1]]
+        assert await queue.claim_above(worker, above) == [free]
+        assert await queue.ready_queues() == [], "the late job was not parked"
+        assert (await queue.statuses())[late] == "todo"
 
     @behaviour(QUEUE)
     async def test_locks_are_held_over_all_workers(self, queue: Queue) -> None:

@@ -72,11 +72,12 @@ def _claim_unlocked(view: View, p: Params, scan: Scan) -> Rows:
 
 
 def _claim(view: View, p: Params, scan: Scan) -> Rows:
-    heads = _heads(view.active_jobs(Status.TODO), p["served"])
+    heads = _heads(view, p["served"])
     candidates = _candidates(view, p, scan)
     undecided = _any_ready(view, p)
-    wanted = [job for job in candidates if job.lock is None or _is_head(view, job, heads)]
-    wanted = wanted[: p["limit"]]
+    elsewhere = _heads_elsewhere(view, p, candidates, heads)
+    startable = [job for job in candidates if job.lock is None or job.id in heads.values()]
+    wanted = in_claim_order([*startable, *elsewhere])[: p["limit"]]
     acquired = _take_locks(view, wanted)
     parked = _behind_locks(view, candidates, acquired)
     for job in parked:
@@ -89,7 +90,7 @@ def _claim(view: View, p: Params, scan: Scan) -> Rows:
     if len(claimed) == p["limit"]:
         undecided = 0
     elif candidates:
-        undecided = len(candidates) - len(parked) - len(claimed)
+        undecided = len(candidates) + len(elsewhere) - len(parked) - len(claimed)
     return _answer(claimed, len(parked), undecided)
 
 
@@ -102,18 +103,26 @@ def _is_ready(job: JobRow) -> bool:
     return job.hold is None
 
 
-def _heads(waiting: list[JobRow], served: Sequence[str] | None) -> dict[str, int]:
-    """Return the id of the first job in each lock's line, as far as the served queues go."""
+def _heads(view: View, served: Sequence[str] | None) -> dict[str, int]:
+    """Return the id of the first job in each free lock's line, as far as the served queues go."""
     heads: dict[str, int] = {}
+    waiting = view.active_jobs(Status.TODO)
     for job in in_claim_order(job for job in waiting if job.hold != "schedule"):
         if job.lock is not None and (served is None or job.queue_name in served):
             heads.setdefault(job.lock, job.id)
-    return heads
+    return {lock: job_id for lock, job_id in heads.items() if not view.sees_holder(lock)}
 
 
-def _is_head(view: View, job: JobRow, heads: Mapping[str, int]) -> bool:
-    lock = str(job.lock)
-    return heads.get(lock) == job.id and not view.sees_holder(lock)
+def _heads_elsewhere(
+    view: View, p: Params, candidates: list[JobRow], heads: Mapping[str, int]
+) -> list[JobRow]:
+    """Return the ready first jobs of the candidates' lines that the scan did not come to."""
+    scanned = {job.id for job in candidates}
+    wanted = {heads.get(str(job.lock)) for job in candidates} - scanned
+    ready = filter(_is_ready, view.active_jobs(Status.TODO))
+    return view.unlocked(
+        job for job in ready if job.id in wanted and job.queue_name in p["queue_names"]
+    )
 
 
 def _take_locks(view: View, wanted: list[JobRow]) -> set[int]:

@@ -7,21 +7,26 @@ Rules
    jobs that got their lock. One is made when a marked scan brings nothing, when a queue without a
    mark is heard of, and otherwise as often as a tenth of the time allows: a queue whose dead
    entries cannot be vacuumed may take seconds, and any other no longer than from its mark.
-2. What a short marked scan brought starts at once; the full scan that it owes follows, within the
+2. Marks are left out while full scans take less time than the last marked scan that brought
+   nothing, until there is a backlog again: above the marks may be thousands of parked jobs, which
+   the planner takes to be ready, and so reads.
+3. What a short marked scan brought starts at once; the full scan that it owes follows, within the
    same limits.
-3. Once a full scan has come back short, jobs are in the queues that are heard of from then on: the
+4. Once a full scan has come back short, jobs are in the queues that are heard of from then on: the
    next full scan looks into these and no others. But once in `EVERYWHERE_EVERY` seconds, and after
    `look_at_everything`, it looks everywhere: for what nobody announces, such as the jobs of a claim
    that was rolled back.
-4. A claim passes over jobs that have a lock, which makes it cheaper. If it met any, another one
+5. A claim passes over jobs that have a lock, which makes it cheaper. If it met any, another one
    follows that takes them too, as all do for the next `LOCKS_EXPECTED_FOR` seconds.
-5. A claim that had to park jobs (their locks are taken) looks again at once: behind them may be
-   jobs that can start. It then scans more jobs than there is room for, to park as many at a time.
-6. Scheduled jobs are promoted when the next one is due, when a notification says that one was added
+6. Behind the jobs that a claim read may be jobs that can start, where it had to leave some of them
+   or to park them (their locks are taken). While it has none, it looks again itself, and scans more
+   jobs than there is room for, to park as many at a time. What it has starts first; then the next
+   look is due at once.
+7. Scheduled jobs are promoted when the next one is due, when a notification says that one was added
    for the next minute, and at least every `LOOK_AT_SCHEDULE_EVERY` seconds.
-7. A claim that met jobs which another transaction was just deciding about looks again soon, and
+8. A claim that met jobs which another transaction was just deciding about looks again soon, and
    less and less often while that goes on.
-8. After a claim whose answer was lost, the database is asked which jobs it gave us; those nobody
+9. After a claim whose answer was lost, the database is asked which jobs it gave us; those nobody
    here knows are handed back.
 """
 
@@ -31,7 +36,7 @@ import asyncio
 import functools
 import math
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
@@ -72,12 +77,14 @@ class Fetcher:
         self._full_scan_due = 0.0
         self._full_scan_owed = math.inf
         self._full_scan_earliest = 0.0
+        self._spent_in_vain = 0.0  # seconds, in the last marked scan that brought nothing
         self._only_in: set[str] | None = None  # the queues that may have a ready job; None: any
         self._everywhere_due = 0.0
         self._locks_expected_until = 0.0
         self._schedule_due = 0.0
         self._answer_lost = False
         self._undecided_in_a_row = 0
+        self._more_behind = False
 
     def serves(self, queue: str) -> bool:
         """Whether this worker works on a queue."""
@@ -110,6 +117,8 @@ class Fetcher:
 
         For the schedule, for a full scan that is owed, or for others to decide about jobs.
         """
+        if self._more_behind:
+            return 0.0
         next_look = max(0.0, min(self._schedule_due, self._full_scan_owed) - self._clock())
         if not self._undecided_in_a_row:
             return next_look
@@ -124,6 +133,7 @@ class Fetcher:
                 await self._promote()
             found = await self._claim(limit)
             self._note_undecided(found)
+            self._more_behind = _may_hide_more(found, limit)
             return found
         except (ConnectorException, asyncio.CancelledError):
             self._answer_lost = True
@@ -143,22 +153,27 @@ class Fetcher:
 
     async def _claim(self, limit: int) -> Claim:
         if self._marks and self._clock() < min(self._full_scan_due, self._full_scan_owed):
+            began = self._clock()
             found = await self._claim_marked(limit)
             if found.jobs:
                 return found
+            self._spent_in_vain = self._clock() - began
         found = await self._claim_full(limit)
-        more = found
-        while more.parked and len(found.jobs) < limit:
-            more = await self._claim_full(limit - len(found.jobs), scanned=PARKED_AT_ONCE)
-            found += more
+        while found.parked and not found.jobs:
+            found = await self._claim_full(limit, scanned=PARKED_AT_ONCE)
         return found
 
     async def _claim_marked(self, limit: int) -> Claim:
         found = await self._scan(functools.partial(flows.claim_marked, marks=self._marks), limit)
-        self._marks.update(_marks_of(found.jobs))
+        self._marks.update(_marks_of(filter(self._is_marked, found.jobs)))
         if len(found.jobs) < limit:
             self._full_scan_owed = self._full_scan_earliest
         return found
+
+    def _is_marked(self, job: Job) -> bool:
+        """Whether a job was found by a scan from the marks, and not as the next of its lock."""
+        mark = self._marks[job.queue]
+        return job.priority == mark.priority and job.id > mark.low
 
     async def _claim_full(self, limit: int, scanned: int = 0) -> Claim:
         began = self._clock()
@@ -172,8 +187,13 @@ class Fetcher:
         if queues:
             claim = functools.partial(flows.claim_full, queues=queues, scanned=scanned)
             found = await self._scan(claim, limit)
+        took = self._clock() - began
         self._marks = _marks_of(found.jobs)
-        self._plan_full_scan(self._clock() - began)
+        if len(found.jobs) == limit:
+            self._spent_in_vain = 0.0
+        elif self._spent_in_vain > took:
+            self._marks = {}
+        self._plan_full_scan(took)
         if found.parked or found.undecided or len(found.jobs) == limit:  # there may be more
             news = self._only_in
             self._only_in = None if where is None or news is None else where | news
@@ -247,7 +267,15 @@ class Fetcher:
         self._answer_lost = False
 
 
-def _marks_of(jobs: Sequence[Job]) -> dict[str, Mark]:
+def _may_hide_more(found: Claim, limit: int) -> bool:
+    """Whether jobs that a claim read, but did not get, stood in the way of others behind them."""
+    got = len(found.jobs)
+    if got == limit:
+        return False  # there is no room for more
+    return found.parked > 0 or (got > 0 and got + found.undecided >= limit)
+
+
+def _marks_of(jobs: Iterable[Job]) -> dict[str, Mark]:
     """The marks below the first job of each queue in a claim, which is in order."""
     marks: dict[str, Mark] = {}
     for job in jobs:

@@ -166,10 +166,10 @@ order by job.priority desc, job.id
 -- fragment: claim
 {>candidate scan=scan scanned=more},
 head as materialized (
-    -- The first of each free lock's line, as far as the served queues go (null: all); it must be a
-    -- candidate. A lock whose holder is seen here is not free, even if it is given up before it could be
-    -- taken below: the holder may go back to the line, and this snapshot would not show it there.
-    select first.id, contended.lock
+    -- The first of each free lock's line, as far as the served queues go (null: all). A lock whose holder
+    -- is seen here is not free, even if it is given up before it could be taken below: the holder may go
+    -- back to the line, and this snapshot would not show it there.
+    select first.id, first.is_ready
     from (select distinct candidate.lock from candidate where candidate.lock is not null)
         as contended
     cross join lateral (
@@ -179,24 +179,45 @@ head as materialized (
         parking as (
             {>best_of_queues before=in_parking those=which_are_parked}
         )
-        select best.id
-        from (select * from ready union all select * from parking) as best
+        select best.id, best.is_ready
+        from (
+            select ready.*, true as is_ready from ready
+            union all
+            select parking.*, false from parking
+        ) as best
         where %(served)s::text[] is null or best.queue_name = any(%(served)s::text[])
         order by best.priority desc, best.id
         limit 1
     ) as first
-    where first.id in (select candidate.id from candidate)
-        and not exists (
-            select from {schema}.procrastinate_locks as held
-            where held.lock = contended.lock and held.partition = 0
-        )
+    where not exists (
+        select from {schema}.procrastinate_locks as held
+        where held.lock = contended.lock and held.partition = 0
+    )
+),
+elsewhere as materialized (
+    -- Those of them that the scan did not come to: a released lock's next job stands below the mark.
+    select job.id, job.priority, job.queue_name, job.lock
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.status = 'todo' and job.hold is null
+        and job.queue_name = any(%(queue_names)s::text[])
+        and job.id = any(array(
+            select head.id
+            from head
+            where head.is_ready and head.id not in (select candidate.id from candidate)
+        ))
+    for update skip locked
 ),
 wanted as materialized (
     -- What was scanned beyond the limit is only there to be parked.
-    select candidate.id, candidate.lock
-    from candidate
-    where candidate.lock is null or candidate.id in (select head.id from head)
-    order by candidate.priority desc, candidate.id
+    select startable.id, startable.lock
+    from (
+        select candidate.*
+        from candidate
+        where candidate.lock is null or candidate.id in (select head.id from head)
+        union all
+        select elsewhere.* from elsewhere
+    ) as startable
+    order by startable.priority desc, startable.id
     limit %(limit)s::integer
 ),
 acquired as (
@@ -248,8 +269,8 @@ select
         case
             when (select count(*) from claimed) = %(limit)s::integer then 0
             when exists (select from candidate)
-                then (select count(*) from candidate) - (select count(*) from parked)
-                    - (select count(*) from claimed)
+                then (select count(*) from candidate) + (select count(*) from elsewhere)
+                    - (select count(*) from parked) - (select count(*) from claimed)
             else {>any_ready}::integer
         end
     )::integer as undecided,
