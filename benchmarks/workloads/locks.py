@@ -14,7 +14,7 @@ from benchmarks.workloads.drain import CONCURRENCY, drain_rate
 
 JOBS = 10_000  # with locks, and as many without; also behind the hot lock
 LOCKS = 10
-HELD = 3  # seconds that the hot lock is held while the worker polls
+HELD = 3  # seconds for which the worker polls; the hot lock is held for as long before, to park
 POLLING = 0.05  # seconds between its polls
 _LINE = "'lock ' || (n % {locks})"
 
@@ -82,14 +82,19 @@ class Locks(Workload):
             database.run(
                 "insert into procrastinate_jobs (task_name, queue_name, args, lock)"
                 " values ('hold', 'default', jsonb_build_object('n', %s), 'hot')",
-                held,
+                2 * held,
             )
             database.fill(count, columns=", lock", values=", 'hot'")
             database.analyze()
             database.wake()
             parked = _moment_when_parked(database, count)
             time.sleep(held)
-            return _polls(worker, after=parked)
+            ended = database.ask(
+                "select finished_at from procrastinate_jobs where lock = 'hot' order by id limit 1"
+            )
+            if ended is not None:
+                raise WorkerFailed("the hot lock was given up before the polls were over")
+            return _polls(worker, parked, time.monotonic())
 
 
 def _fill_mixed(database: Database, count: int) -> range:
@@ -138,12 +143,12 @@ def _moment_when_parked(database: Database, count: int) -> float:
     raise WorkerFailed(f"{count} jobs with one lock were not parked in 60 s")
 
 
-def _polls(worker: WorkerProcess, *, after: float) -> list[float]:
+def _polls(worker: WorkerProcess, since: float, until: float) -> list[float]:
     statements = worker.stop()["statements"]
     polls = [
         milliseconds
         for name, milliseconds, moment in statements
-        if moment > after and (name.startswith("claim_") or name == "ready_queues")
+        if since < moment < until and (name.startswith("claim_") or name == "ready_queues")
     ]
     if not polls:
         raise WorkerFailed("the worker did not poll beside the hot lock")
