@@ -120,6 +120,40 @@ def test_a_proxy_around_a_connection_is_looked_through(connect: Connect) -> None
     assert row(proxy) == tuple(PARAMS.values())
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "Europe/Amsterdam"])
+@pytest.mark.parametrize("style", ["ISO, MDY", "SQL, DMY", "German", "Postgres, MDY"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "2026-03-29 01:30",
+        "2026-03-29 01:30:00.1",
+        "1850-01-01 12:00:00.000001",
+        "0001-01-03",
+        "9999-12-29",
+        "20000-01-01",
+        "0044-03-15 BC",
+        "infinity",
+    ],
+)
+def test_a_moment_is_what_psycopg2_would_make_of_it(
+    connect: Connect, moment: str, style: str, zone: str
+) -> None:
+    """It reads it in a way of its own, which takes a third of the time."""
+    connection = connect()
+    with connection.cursor() as cursor:
+        cursor.execute("select set_config('datestyle', %s, false)", [style])
+        cursor.execute("select set_config('timezone', %s, false)", [zone])
+
+    def outcome(cursor: Any) -> Any:
+        cursor.execute("select %s::timestamptz, null::timestamptz", [moment])
+        try:
+            return [(each, each and each.utcoffset()) for each in cursor.fetchone()]
+        except (ValueError, psycopg2.Error) as exc:
+            return type(exc)
+
+    assert outcome(driver.plain_cursor(connection)) == outcome(connection.cursor())
+
+
 @pytest.mark.parametrize(
     "value, cast",
     [("a\0b", "text"), ("\ud800", "text"), (["a\0"], "text[]"), (10**5000, "bigint")],

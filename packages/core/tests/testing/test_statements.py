@@ -13,7 +13,7 @@ from procrastinate.model.job import NewJob
 from procrastinate.storage import defer, schema, statements
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
-from procrastinate.testing.claim_statements import JOB_COLUMNS
+from procrastinate.testing.claim_statements import CLAIMED_COLUMNS
 from procrastinate.testing.store import STATEMENTS
 
 
@@ -21,10 +21,11 @@ def test_every_named_statement_has_a_function_and_no_function_is_left_over() -> 
     assert sorted(STATEMENTS) == sorted(statements.load())
 
 
-def test_an_empty_claim_has_as_many_columns_as_the_job_columns_of_the_sql() -> None:
-    select = re.match(r"select (.*?)\nfrom", statements.load()["get_job"].text, re.DOTALL)
+@pytest.mark.parametrize("name", ["claim_full", "claim_unlocked_marked"])
+def test_an_empty_claim_has_as_many_columns_as_in_the_sql(name: str) -> None:
+    select = re.search(r"\n    job\.crashes,\n(.*?)\nfrom", statements.load()[name].text, re.DOTALL)
     assert select is not None
-    assert select[1].count("job.") == JOB_COLUMNS
+    assert select[1].count("job.") == CLAIMED_COLUMNS
 
 
 def test_a_statement_of_the_users_own_is_refused_by_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from procrastinate import json_codec
 from procrastinate.connector import Row, Rows, Value
 from procrastinate.drive import Flow
 from procrastinate.model.job import Job
-from procrastinate.storage.rows import ARGS, Loads, job_from, job_with
+from procrastinate.storage.rows import CLAIMED_ARGS, Loads, claimed_job, job_with
 from procrastinate.storage.statements import Statements
 
 PROMOTED_AT_ONCE = 1_000
@@ -90,11 +91,11 @@ def claim_full(
     params = _params(dict.fromkeys(queues), worker_id, limit)
     if unlocked_only:
         rows = yield sql("claim_unlocked_full", **params)
-        return _claim_from(rows, loads, unlocked_only=True)
+        return _claim_from(rows, worker_id, loads, unlocked_only=True)
     rows = yield sql(
         "claim_full", served=served and list(served), scanned=max(limit, scanned), **params
     )
-    return _claim_from(rows, loads, unlocked_only=False)
+    return _claim_from(rows, worker_id, loads, unlocked_only=False)
 
 
 def claim_marked(
@@ -111,9 +112,9 @@ def claim_marked(
     params = _params(marks, worker_id, limit)
     if unlocked_only:
         rows = yield sql("claim_unlocked_marked", **params)
-        return _claim_from(rows, loads, unlocked_only=True)
+        return _claim_from(rows, worker_id, loads, unlocked_only=True)
     rows = yield sql("claim_marked", served=served and list(served), scanned=limit, **params)
-    return _claim_from(rows, loads, unlocked_only=False)
+    return _claim_from(rows, worker_id, loads, unlocked_only=False)
 
 
 def _params(marks: Mapping[str, Mark | None], worker_id: int, limit: int) -> dict[str, Value]:
@@ -126,19 +127,33 @@ def _params(marks: Mapping[str, Mark | None], worker_id: int, limit: int) -> dic
     }
 
 
-def _claim_from(rows: Rows, loads: Loads, *, unlocked_only: bool) -> Claim:
+def _claim_from(rows: Rows, worker_id: int, loads: Loads, *, unlocked_only: bool) -> Claim:
     unreadable: dict[int, Exception] = {}
     aside, undecided, *_ = rows[0]
     parked, left = (0, aside) if unlocked_only else (aside, 0)
     claimed = [row for row in rows if row[3] is not None]
     columns = [row[3:] for row in claimed]
-    together = _decoded_together(columns, loads)
-    if together is None:
-        jobs = [_readable(row, loads, unreadable) for row in columns]
-    else:
-        jobs = list(map(job_with, columns, together))
+    arguments = _decoded(columns, loads, unreadable)
+    jobs = list(map(claimed_job, columns, arguments, itertools.repeat(worker_id)))
     suspects = frozenset(row[3] for row in claimed if row[2])
     return Claim(jobs, parked, left, undecided, unreadable, suspects)
+
+
+def _decoded(
+    columns: Sequence[Row], loads: Loads, unreadable: dict[int, Exception]
+) -> Sequence[Any]:
+    """The arguments of a claim's jobs; what cannot be decoded must not spoil the others' claim."""
+    together = _decoded_together(columns, loads)
+    if together is not None:
+        return together
+    arguments: list[Any] = []
+    for row in columns:
+        try:
+            arguments.append(loads(row[CLAIMED_ARGS]))
+        except Exception as exc:  # a json_loads of the user's own may raise anything
+            unreadable[row[0]] = exc
+            arguments.append({})
+    return arguments
 
 
 def _decoded_together(columns: Sequence[Row], loads: Loads) -> list[Any] | None:
@@ -150,20 +165,10 @@ def _decoded_together(columns: Sequence[Row], loads: Loads) -> list[Any] | None:
     if loads is not json_codec.loads:
         return None
     try:
-        decoded: list[Any] = loads(f"[{','.join([row[ARGS] for row in columns])}]")
+        decoded: list[Any] = loads(f"[{','.join([row[CLAIMED_ARGS] for row in columns])}]")
     except Exception:
         return None
     return decoded
-
-
-def _readable(row: Row, loads: Loads, unreadable: dict[int, Exception]) -> Job:
-    """A claimed job; one whose arguments cannot be decoded must not spoil the others' claim."""
-    try:
-        return job_from(row, loads)
-    except Exception as exc:  # a json_loads of the user's own may raise anything
-        job = job_with(row, {})
-        unreadable[job.id] = exc
-        return job
 
 
 def held_jobs(sql: Statements, *, worker_id: int) -> Flow[list[Job]]:

@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from procrastinate.connector import Rows
 from procrastinate.model.job import Status
 from procrastinate.testing.queue_statements import Function, Params, in_claim_order
-from procrastinate.testing.values import JobRow, job_columns
+from procrastinate.testing.values import JobRow, claimed_columns
 from procrastinate.testing.view import View
 
-JOB_COLUMNS = 16  # that a claim returns for a job, all null where it got none
+CLAIMED_COLUMNS = 13  # that a claim returns for a job, all null where it got none
 
 
 def ready_queues(view: View, p: Params) -> Rows:
@@ -95,8 +95,8 @@ def _claim(view: View, p: Params, scan: Scan) -> Rows:
 
 
 def _answer(claimed: list[JobRow], aside: int, undecided: int) -> Rows:
-    rows = [(aside, undecided, job.crashes, *job_columns(job)) for job in claimed]
-    return rows or [(aside, undecided, None, *[None] * JOB_COLUMNS)]
+    rows = [(aside, undecided, job.crashes, *claimed_columns(job)) for job in claimed]
+    return rows or [(aside, undecided, None, *[None] * CLAIMED_COLUMNS)]
 
 
 def _is_ready(job: JobRow) -> bool:

@@ -90,9 +90,32 @@ def job_columns(job: JobRow) -> Row:
         job.started_at,
         job.finished_at,
         job.worker_id,
-        None if job.errors is None else f"[{', '.join(job.errors)}]",
+        _errors_text(job),
         job.attempts_forgiven,
     )
+
+
+def claimed_columns(job: JobRow) -> Row:
+    """Return what the SQL fragment of the same name selects."""
+    return (
+        job.id,
+        job.queue_name,
+        job.task_name,
+        job.args,
+        job.priority,
+        job.lock,
+        job.queueing_lock,
+        job.attempts,
+        job.deferred_at,
+        job.scheduled_at,
+        job.started_at,
+        _errors_text(job),
+        job.attempts_forgiven,
+    )
+
+
+def _errors_text(job: JobRow) -> str | None:
+    return None if job.errors is None else f"[{', '.join(job.errors)}]"
 
 
 def check_job(job: JobRow) -> JobRow:

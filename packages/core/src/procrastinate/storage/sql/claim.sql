@@ -119,6 +119,12 @@ attempts = job.attempts + 1,
 started_at = statement_timestamp(),
 finished_at = null
 
+-- fragment: claimed_columns
+-- What the worker does not know of a job that it just got.
+job.id, job.queue_name, job.task_name, job.args::text, job.priority, job.lock, job.queueing_lock,
+    job.attempts, job.deferred_at, job.scheduled_at, job.started_at, job.errors::text,
+    job.attempts_forgiven
+
 -- fragment: any_ready
 -- Whether a job is ready that the scan did not get. In order, so that no plan reads the whole table
 -- in search of any one.
@@ -158,7 +164,7 @@ select
     (case when exists (select from candidate) then false else {>any_ready} end)::integer
         as undecided,
     job.crashes,
-    {>job_columns}
+    {>claimed_columns}
 from {>asynchronously}
 left join claimed as job on true
 order by job.priority desc, job.id
@@ -275,7 +281,7 @@ select
         end
     )::integer as undecided,
     job.crashes,
-    {>job_columns}
+    {>claimed_columns}
 from {>asynchronously}
 left join claimed as job on true
 order by job.priority desc, job.id
