@@ -78,6 +78,12 @@ class WorkerProcess:
         self._process.wait()
 
 
+def let_look_at_schedule(database: Database) -> None:
+    """Let workers look at the schedule now: then they do not for half a minute."""
+    database.run("select pg_notify('procrastinate_schedule', '')")
+    time.sleep(0.1)
+
+
 @contextmanager
 def idle_worker(database: Database, **options: Any) -> Iterator[WorkerProcess]:
     """A worker that is connected and listening, and has run one job already."""
@@ -119,8 +125,10 @@ def _until(database: Database, statement: str, value: int) -> None:
 def drained(database: Database, worker: WorkerProcess, ids: range) -> float:
     """Wake an idle worker and return the seconds until the last of these jobs is finished.
 
-    The worker's ``report_at`` must be the number of jobs.
+    The worker's ``report_at`` must be the number of jobs. Raises WorkerFailed if it did not wait.
     """
+    if len(ids) != _unfinished(database, ids, "'todo'"):
+        raise WorkerFailed("the worker found jobs before it was woken")
     began = time.monotonic()
     database.wake()
     worker.hear("ran")
@@ -141,10 +149,10 @@ def seconds_until_finished(database: Database, ids: range) -> float:
         time.sleep(POLL)
 
 
-def _unfinished(database: Database, ids: range) -> int:
+def _unfinished(database: Database, ids: range, statuses: str = "'todo', 'doing'") -> int:
     count: int = database.ask(
         "select count(*) from procrastinate_jobs"
-        " where id between %s and %s and status::text in ('todo', 'doing')",
+        f" where id between %s and %s and status::text in ({statuses})",
         ids.start,
         ids.stop - 1,
     )

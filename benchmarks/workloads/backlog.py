@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.databases import Database
 from benchmarks.measures import Measure, Sample, at_least
-from benchmarks.workers import drained, idle_worker
+from benchmarks.workers import drained, idle_worker, let_look_at_schedule
 from benchmarks.workload import Bench, Round, Workload
 from benchmarks.workloads.drain import CONCURRENCY, JOBS, TIMED, drain_rate
 
@@ -64,9 +64,13 @@ def _fill(bench: Bench, database: Database, name: str, count: int) -> range:
     full, queue, columns, values = CROWDS[name]
     size = bench.scale.of(full)
     bench.say(f"inserting a crowd of {size:,}: {name}")
-    in_front = database.fill(count) if name == "waiting behind" else None
-    database.fill(size, queue=queue, columns=columns, values=values)
-    ids = in_front or database.fill(count)
+    if name == "waiting behind":
+        ids = database.fill(count)
+        database.fill(size, queue=queue, columns=columns, values=values)
+    else:
+        database.fill(size, queue=queue, columns=columns, values=values)
+        let_look_at_schedule(database)
+        ids = database.fill(count)
     # As autovacuum would have done: else its work, and the writing of hint bits, are timed too.
     database.run("vacuum (analyze) procrastinate_jobs")
     database.run("checkpoint")

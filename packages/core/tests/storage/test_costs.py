@@ -66,12 +66,15 @@ SCAN = {
     "worker_id": 1,
 }
 MARK = {"mark_priorities": [0], "mark_ids": [1000]}
+ONE = {"queue_name": "default", "worker_id": 1}
 BATCHES = [
     "finish_jobs",
     "delete_finished",
     "hand_back",
     "claim_unlocked_full",
     "claim_unlocked_marked",
+    "claim_unlocked_full_of_one",
+    "claim_unlocked_marked_of_one",
     "claim_full",
     "claim_marked",
 ]
@@ -92,6 +95,8 @@ def params_of(statement: str, batch: int) -> dict[str, Any]:
         "hand_back": held | {"begun": ones},
         "claim_unlocked_full": SCAN | {"limit": batch},
         "claim_unlocked_marked": SCAN | MARK | {"limit": batch},
+        "claim_unlocked_full_of_one": ONE | {"limit": batch},
+        "claim_unlocked_marked_of_one": ONE | {"mark_priority": 0, "mark_id": 1000, "limit": batch},
         "claim_full": SCAN | {"limit": batch, "scanned": batch, "served": None},
         "claim_marked": SCAN | MARK | {"limit": batch, "scanned": batch, "served": None},
     }[statement]

@@ -63,6 +63,27 @@ def ready(query: Look) -> list[int]:
     ]
 
 
+@pytest.mark.parametrize("queues", [["default"], ["default", "other"]], ids=len)
+def test_a_job_that_another_claim_is_just_taking_is_undecided_and_then_gone(
+    connector: Psycopg2Connector, queues: list[str]
+) -> None:
+    def unlocked() -> drive.Flow[claim.Claim]:
+        return claim.claim_full(
+            sql, queues=queues, worker_id=1, limit=5, loads=json_codec.loads, unlocked_only=True
+        )
+
+    with connector.session() as other:
+        job_id = drive.run(defer.defer_job(sql, NewJob("task")), other)
+        with connector.session(transaction=True) as executor:
+            taken = drive.run(unlocked(), executor)
+            meanwhile = drive.run(unlocked(), other)
+        after = drive.run(unlocked(), other)
+
+    assert ([job.id for job in taken.jobs], taken.undecided) == ([job_id], 0)
+    assert (meanwhile.jobs, meanwhile.undecided) == ([], 1)
+    assert (after.jobs, after.undecided) == ([], 0)
+
+
 def test_a_claim_neither_waits_for_a_release_under_way_nor_parks_behind_it(
     connector: Psycopg2Connector, line: tuple[Job, list[int]]
 ) -> None:

@@ -113,6 +113,8 @@ SCAN = {
     "worker_id": 1,
     "limit": LIMIT,
 }
+ONE = {"queue_name": "default", "worker_id": 1, "limit": LIMIT}
+MARK_OF_ONE = {"mark_priority": 1, "mark_id": 4 * CROWD}
 CLAIM = SCAN | {"served": None, "scanned": LIMIT}
 RETRY = {
     "id": FIRST,
@@ -159,6 +161,10 @@ CASES = [
     Case("claim_unlocked_full", {READY_INDEX, KEY}, 2 * LIMIT, SCAN),
     Case("claim_unlocked_marked", {READY_INDEX, KEY}, 2 * LIMIT, SCAN | MARK),
     Case("claim_unlocked_full", {READY_INDEX, KEY}, 0, SCAN | {"queue_names": ["empty"]}),
+    Case("claim_unlocked_full_of_one", {READY_INDEX, KEY}, 2 * LIMIT, ONE),
+    Case("claim_unlocked_marked_of_one", {READY_INDEX, KEY}, 2 * LIMIT, ONE | MARK_OF_ONE),
+    Case("claim_unlocked_full_of_one", {READY_INDEX, KEY}, 0, ONE | {"queue_name": "empty"}),
+    Case("any_ready", {READY_INDEX}, 1, {"queue_names": ["default"]}),
     # The same, and the best of the one line among the ready and the parked.
     Case("claim_full", {READY_INDEX, LINE_INDEX, KEY}, 2 * LIMIT + 2, CLAIM),
     Case("claim_marked", {READY_INDEX, LINE_INDEX, KEY}, 2 * LIMIT + 2, CLAIM | MARK),

@@ -117,6 +117,30 @@ async def test_a_job_out_of_attempts_fails(app: procrastinate.App) -> None:
     assert job.errors[1]["type"] == "KeyError"
 
 
+async def test_a_retry_strategy_that_fails_is_told_to_who_reads_the_log(
+    app: procrastinate.App, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(procrastinate.BaseRetryStrategy):
+        def get_retry_decision(self, **asked: Any) -> RetryDecision | None:
+            raise ZeroDivisionError("in the strategy")
+
+    @app.task(name="task", retry=Broken())
+    async def task() -> None:
+        raise ValueError("in the task")
+
+    job_id = await task.defer_async()
+    await app.run_worker_async(wait=False)
+
+    job = await app.job_manager.get_job_async(job_id)
+    (told,) = [
+        each for each in caplog.records if vars(each).get("action") == "retry_strategy_failed"
+    ]
+    assert (vars(told)["job_id"], told.levelname) == (job_id, "ERROR")
+    assert f"task[{job_id}]() is not tried again" in told.getMessage()
+    assert "ZeroDivisionError: in the strategy" in told.getMessage()
+    assert (job.status, job.errors[0]["message"]) == (Status.FAILED, "in the task")
+
+
 async def test_a_retry_waits_and_may_change_the_job(
     app: procrastinate.App, working: Callable[..., Any], until: Callable[..., Any]
 ) -> None:

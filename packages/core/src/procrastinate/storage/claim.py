@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from procrastinate import json_codec
@@ -88,12 +88,16 @@ def claim_full(
     through them, whichever are scanned. More than ``limit`` may be ``scanned``, so that more are
     parked whose locks are taken.
     """
-    params = _params(dict.fromkeys(queues), worker_id, limit)
+    marks: dict[str, Mark | None] = dict.fromkeys(queues)
     if unlocked_only:
-        rows = yield sql("claim_unlocked_full", **params)
-        return _claim_from(rows, worker_id, loads, unlocked_only=True)
+        return (
+            yield from _claim_unlocked(sql, "claim_unlocked_full", marks, worker_id, limit, loads)
+        )
     rows = yield sql(
-        "claim_full", served=served and list(served), scanned=max(limit, scanned), **params
+        "claim_full",
+        served=served and list(served),
+        scanned=max(limit, scanned),
+        **_params(marks, worker_id, limit),
     )
     return _claim_from(rows, worker_id, loads, unlocked_only=False)
 
@@ -109,12 +113,40 @@ def claim_marked(
     unlocked_only: bool = False,
 ) -> Flow[Claim]:
     """Claim up to ``limit`` ready jobs above the marks of their queues; see `claim_full`."""
-    params = _params(marks, worker_id, limit)
     if unlocked_only:
-        rows = yield sql("claim_unlocked_marked", **params)
-        return _claim_from(rows, worker_id, loads, unlocked_only=True)
-    rows = yield sql("claim_marked", served=served and list(served), scanned=limit, **params)
+        return (
+            yield from _claim_unlocked(sql, "claim_unlocked_marked", marks, worker_id, limit, loads)
+        )
+    rows = yield sql(
+        "claim_marked",
+        served=served and list(served),
+        scanned=limit,
+        **_params(marks, worker_id, limit),
+    )
     return _claim_from(rows, worker_id, loads, unlocked_only=False)
+
+
+def _claim_unlocked(
+    sql: Statements,
+    statement: str,
+    marks: Mapping[str, Mark | None],
+    worker_id: int,
+    limit: int,
+    loads: Loads,
+) -> Flow[Claim]:
+    if len(marks) == 1:
+        ((queue, mark),) = marks.items()
+        params: dict[str, Value] = {"queue_name": queue, "worker_id": worker_id, "limit": limit}
+        if mark is not None:
+            params |= {"mark_priority": mark.priority, "mark_id": mark.low}
+        rows = yield sql(f"{statement}_of_one", **params)
+    else:
+        rows = yield sql(statement, **_params(marks, worker_id, limit))
+    found = _claim_from(rows, worker_id, loads, unlocked_only=True)
+    if found.jobs or found.left:
+        return found
+    ((undecided,),) = yield sql("any_ready", queue_names=list(marks))
+    return replace(found, undecided=undecided)
 
 
 def _params(marks: Mapping[str, Mark | None], worker_id: int, limit: int) -> dict[str, Value]:

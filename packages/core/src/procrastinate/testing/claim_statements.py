@@ -28,6 +28,29 @@ def claim_unlocked_marked(view: View, p: Params) -> Rows:
     return _claim_unlocked(view, p, _scan_marked)
 
 
+def claim_unlocked_full_of_one(view: View, p: Params) -> Rows:
+    return _claim_unlocked(view, _of_several(p), _scan_full)
+
+
+def claim_unlocked_marked_of_one(view: View, p: Params) -> Rows:
+    return _claim_unlocked(view, _of_several(p), _scan_marked)
+
+
+def _of_several(p: Params) -> Params:
+    """The parameters for one queue as those of the statement for several."""
+    return {
+        "queue_names": [p["queue_name"]],
+        "mark_priorities": [p.get("mark_priority")],
+        "mark_ids": [p.get("mark_id")],
+        "worker_id": p["worker_id"],
+        "limit": p["limit"],
+    }
+
+
+def any_ready(view: View, p: Params) -> Rows:
+    return [(_any_ready(view, p),)]
+
+
 def claim_full(view: View, p: Params) -> Rows:
     return _claim(view, p, _scan_full)
 
@@ -65,10 +88,9 @@ def _any_ready(view: View, p: Params) -> int:
 
 def _claim_unlocked(view: View, p: Params, scan: Scan) -> Rows:
     candidates = _candidates(view, p, scan)
-    undecided = 0 if candidates else _any_ready(view, p)
     free = [job for job in candidates if job.lock is None]
     claimed = [view.write_job(_begun(view, job, p["worker_id"])) for job in free]
-    return _answer(claimed, len(candidates) - len(claimed), undecided)
+    return _answer(claimed, len(candidates) - len(claimed), 0)
 
 
 def _claim(view: View, p: Params, scan: Scan) -> Rows:
@@ -175,6 +197,9 @@ _FUNCTIONS: tuple[Function, ...] = (
     ready_queues,
     claim_unlocked_full,
     claim_unlocked_marked,
+    claim_unlocked_full_of_one,
+    claim_unlocked_marked_of_one,
+    any_ready,
     claim_full,
     claim_marked,
     promote_due,

@@ -328,3 +328,15 @@ def _log_ending(job: Job, ending: Ending, exception: BaseException) -> None:
             "status": ending.status.value,
         },
     )
+    broken_strategy = (ending.error or {}).get("retry_error")
+    if broken_strategy is not None:
+        logger.error(
+            "%s is not tried again, for its retry strategy failed: %s",
+            job.call_string,
+            broken_strategy["traceback"].rstrip(),
+            extra={
+                "action": "retry_strategy_failed",
+                "job_id": job.id,
+                "task_name": job.task_name,
+            },
+        )

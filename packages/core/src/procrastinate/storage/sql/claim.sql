@@ -42,10 +42,10 @@ with recursive queue(name) as (
 select name from queue where name is not null
 
 -- fragment: scan_full
--- All ready jobs of the queues.
+-- All ready jobs of a queue.
 select job.id, job.priority, job.queue_name, job.lock
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.queue_name = scan.queue_name
+where job.partition = 0 and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
 order by job.priority desc, job.id
 limit {>scanned}
@@ -57,9 +57,9 @@ for update skip locked
 -- commits, retries, other priorities) is found by the next full scan.
 select job.id, job.priority, job.queue_name, job.lock
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.queue_name = scan.queue_name
+where job.partition = 0 and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
-    and job.priority = scan.priority and job.id > scan.low
+    and job.priority = {>priority} and job.id > {>low}
 order by job.id
 limit {>scanned}
 for update skip locked
@@ -99,18 +99,37 @@ cross join lateral (
     limit 1
 ) as following
 
--- fragment: candidate
-candidate as materialized (
+-- fragment: each_queue
+scan.queue_name
+
+-- fragment: each_priority
+scan.priority
+
+-- fragment: each_low
+scan.low
+
+-- fragment: the_queue
+%(queue_name)s::text
+
+-- fragment: the_priority
+%(mark_priority)s::integer
+
+-- fragment: the_low
+%(mark_id)s::bigint
+
+-- fragment: of_several
     select found.id, found.priority, found.queue_name, found.lock
     from unnest(
         %(queue_names)s::text[], %(mark_priorities)s::integer[], %(mark_ids)s::bigint[]
     ) as scan(queue_name, priority, low)
     cross join lateral (
-        {>scan scanned=scanned}
+        {>scan scanned=scanned queue=each_queue priority=each_priority low=each_low}
     ) as found
     order by found.priority desc, found.id
     limit {>scanned}
-)
+
+-- fragment: of_one
+    {>scan scanned=scanned queue=the_queue priority=the_priority low=the_low}
 
 -- fragment: begun
 status = 'doing',
@@ -125,7 +144,7 @@ job.id, job.queue_name, job.task_name, job.args::text, job.priority, job.lock, j
     job.attempts, job.deferred_at, job.scheduled_at, job.started_at, job.errors::text,
     job.attempts_forgiven
 
--- fragment: any_ready
+-- fragment: is_any_ready
 -- Whether a job is ready that the scan did not get. In order, so that no plan reads the whole table
 -- in search of any one.
 exists (
@@ -151,7 +170,9 @@ exists (
 %(scanned)s::integer
 
 -- fragment: claim_unlocked
-{>candidate scan=scan scanned=no_more},
+candidate as materialized (
+    {>queues scan=scan scanned=no_more}
+),
 claimed as (
     update {schema}.procrastinate_jobs as job
     set {>begun}
@@ -161,8 +182,7 @@ claimed as (
 )
 select
     (select count(*) from candidate where candidate.lock is not null)::integer as locked,
-    (case when exists (select from candidate) then false else {>any_ready} end)::integer
-        as undecided,
+    0 as undecided,
     job.crashes,
     {>claimed_columns}
 from {>asynchronously}
@@ -170,7 +190,9 @@ left join claimed as job on true
 order by job.priority desc, job.id
 
 -- fragment: claim
-{>candidate scan=scan scanned=more},
+candidate as materialized (
+    {>of_several scan=scan scanned=more}
+),
 head as materialized (
     -- The first of each free lock's line, as far as the served queues go (null: all). A lock whose holder
     -- is seen here is not free, even if it is given up before it could be taken below: the holder may go
@@ -277,7 +299,7 @@ select
             when exists (select from candidate)
                 then (select count(*) from candidate) + (select count(*) from elsewhere)
                     - (select count(*) from parked) - (select count(*) from claimed)
-            else {>any_ready}::integer
+            else {>is_any_ready}::integer
         end
     )::integer as undecided,
     job.crashes,
@@ -287,14 +309,25 @@ left join claimed as job on true
 order by job.priority desc, job.id
 
 -- name: claim_unlocked_full :many
--- Returns (locked, undecided, crashes, job...) for each claimed job, or one row with no job. `locked`
--- counts the jobs that were left because they have a lock; `undecided` is 1 where jobs are ready, and
--- another transaction was just deciding about all of them.
-with {>claim_unlocked scan=scan_full}
+-- Returns (locked, 0, crashes, job...) for each claimed job, or one row with no job. `locked` counts the
+-- jobs that were left because they have a lock.
+with {>claim_unlocked queues=of_several scan=scan_full}
 
 -- name: claim_unlocked_marked :many
 -- The same above each queue's low-water mark.
-with {>claim_unlocked scan=scan_marked}
+with {>claim_unlocked queues=of_several scan=scan_marked}
+
+-- name: claim_unlocked_full_of_one :many
+-- The same for one queue, as it most often is: a third less to plan and to start.
+with {>claim_unlocked queues=of_one scan=scan_full}
+
+-- name: claim_unlocked_marked_of_one :many
+with {>claim_unlocked queues=of_one scan=scan_marked}
+
+-- name: any_ready :one
+-- Whether a job is ready, after a claim that brought none: another transaction was just deciding about it.
+-- (Each claim would be planned for 0.2 ms longer, if it answered this by itself.)
+select {>is_any_ready}::integer
 
 -- name: claim_full :many
 -- Returns (parked, undecided, crashes, job...) for each claimed job, or one row with no job.
