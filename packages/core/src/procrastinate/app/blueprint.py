@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from procrastinate.app.periodic import (
@@ -270,7 +270,7 @@ def _main_module() -> str:
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if spec is not None:  # python -m package.module
         return str(spec.name).removesuffix(".__main__")
-    return "__main__" if file is None else Path(file).stem
+    return "__main__" if file is None else os.path.splitext(os.path.basename(file))[0]
 
 
 def _checked_function(function: Any) -> Callable[..., Any]:

@@ -20,7 +20,6 @@ Rules
 from __future__ import annotations
 
 import enum
-import traceback
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -155,6 +154,8 @@ def _message_of(exception: BaseException) -> str:
 
 
 def _traceback_of(exception: BaseException) -> str:
+    import traceback  # not at the top: who only defers does without
+
     try:
         return "".join(traceback.format_exception(exception))
     except Exception as broken:

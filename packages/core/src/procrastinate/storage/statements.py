@@ -13,7 +13,6 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from procrastinate.connector import Query, Value
 from procrastinate.errors import InvalidOption
@@ -63,6 +62,8 @@ def quoted(schema: str) -> str:
 @functools.cache
 def load() -> Mapping[str, Statement]:
     """Return all statements by name."""
+    from pathlib import Path  # not at the top: it takes a twentieth of the package's import
+
     folder = Path(__file__).parent / "sql"
     fragments: dict[str, str] = {}
     statements: dict[str, Statement] = {}
