@@ -139,6 +139,19 @@ async def _report(recorder: Recorder) -> None:
         await asyncio.sleep(0.25)
 
 
+def _peak_mib(maxrss: int) -> float:
+    """Return the peak of this program's resident set.
+
+    On Linux ``ru_maxrss`` goes back to before the program was executed: the process that spawned it
+    may have been larger.
+    """
+    if sys.platform == "darwin":
+        return maxrss / 2**20
+    with open("/proc/self/status") as status:
+        (peak,) = [line for line in status if line.startswith("VmHWM:")]
+    return int(peak.split()[1]) / 2**10
+
+
 def main() -> None:
     """Run the worker that the first argument describes."""
     options = json.loads(sys.argv[1])
@@ -153,8 +166,7 @@ def main() -> None:
         ended=True,
         ran=recorder.ran,
         cpu_seconds=usage.ru_utime + usage.ru_stime,
-        # Kilobytes, but bytes on macOS.
-        peak_mib=usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
+        peak_mib=_peak_mib(usage.ru_maxrss),
         statements=statements,
         notes=recorder.notes,
     )

@@ -64,13 +64,13 @@ def _fill(bench: Bench, database: Database, name: str, count: int) -> range:
     full, queue, columns, values = CROWDS[name]
     size = bench.scale.of(full)
     bench.say(f"inserting a crowd of {size:,}: {name}")
-    if name == "waiting behind":
-        ids = database.fill(count)
+    in_front = name == "waiting behind"
+    if not in_front:
         database.fill(size, queue=queue, columns=columns, values=values)
-    else:
+    let_look_at_schedule(database)
+    ids = database.fill(count)
+    if in_front:
         database.fill(size, queue=queue, columns=columns, values=values)
-        let_look_at_schedule(database)
-        ids = database.fill(count)
     # As autovacuum would have done: else its work, and the writing of hint bits, are timed too.
     database.run("vacuum (analyze) procrastinate_jobs")
     database.run("checkpoint")

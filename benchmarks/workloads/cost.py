@@ -5,7 +5,7 @@ from __future__ import annotations
 import procrastinate
 from benchmarks.databases import Database
 from benchmarks.measures import Kind, Measure, Sample, at_most
-from benchmarks.workers import drained, idle_worker
+from benchmarks.workers import drained, idle_worker, seconds_until_finished
 from benchmarks.workload import Bench, Round, Workload
 from benchmarks.workloads.defer import BATCH, noop_of
 from benchmarks.workloads.drain import CONCURRENCY, JOBS
@@ -70,7 +70,9 @@ class Cost(Workload):
                 for first in range(0, count, BATCH):
                     numbers = range(first, min(first + BATCH, count))
                     ids += task.batch_defer(*({"n": n} for n in numbers))
-                drained(database, worker, range(min(ids), max(ids) + 1))
+                # They wake it by themselves, from the first batch on.
+                worker.hear("ran")
+                seconds_until_finished(database, range(min(ids), max(ids) + 1))
             return _wal_position(database) - before
 
 

@@ -148,7 +148,8 @@ def _polls(worker: WorkerProcess, since: float, until: float) -> list[float]:
     polls = [
         milliseconds
         for name, milliseconds, moment in statements
-        if since < moment < until and (name.startswith("claim_") or name == "ready_queues")
+        if since < moment < until
+        and (name.startswith("claim_") or name in ("ready_queues", "any_ready"))
     ]
     if not polls:
         raise WorkerFailed("the worker did not poll beside the hot lock")

@@ -18,7 +18,8 @@ from procrastinate.worker.fetcher import (
     FULL_SCAN_EVERY,
     LOCKS_EXPECTED_FOR,
     LOOK_AT_SCHEDULE_EVERY,
-    PARKED_AT_ONCE,
+    SCANNED_IN_PASSING,
+    WITHOUT_MARKS,
     Fetcher,
 )
 
@@ -231,7 +232,7 @@ async def test_a_claim_that_only_parked_jobs_looks_again_itself(
     claim = await fetcher.claim(10, known=())
 
     assert [job.id for job in claim.jobs] == [9]
-    assert scanned == [0, PARKED_AT_ONCE]
+    assert scanned == [0, SCANNED_IN_PASSING]
 
 
 @pytest.mark.parametrize("marked", [False, True])
@@ -299,6 +300,30 @@ async def test_marks_are_left_out_while_a_full_scan_is_quicker(
     seconds["claim_full"] = 0.02
     assert await claims() == ["claim_full"]
     assert await claims() == ["claim_marked", "claim_full"]
+    seconds["claim_full"] = 0.003
+    assert await claims() == ["claim_marked", "claim_full"]
+    clock[0] += WITHOUT_MARKS
+    assert await claims() == ["claim_full"]
+    assert await claims() == ["claim_marked", "claim_full"]
+
+
+async def test_a_claim_of_nothing_but_undecided_jobs_with_locks_scans_more_of_them_once(
+    gateway: Scripted, fetcher: Fetcher
+) -> None:
+    """As many as there is room for may be behind one that a user's transaction keeps locked."""
+    scanned = []
+
+    def note() -> None:
+        if gateway.ran[-1] == "claim_full" and not gateway.params["unlocked_only"]:
+            scanned.append(gateway.params["scanned"])
+
+    gateway.meanwhile = note
+    gateway.answers["claim_full"] = lambda unlocked: (
+        Claim([], left=2) if unlocked else Claim([], undecided=2)
+    )
+    await fetcher.claim(2, known=())
+    assert scanned == [0, SCANNED_IN_PASSING]
+    assert fetcher.seconds_to_next_look > 0
 
 
 async def test_jobs_that_others_decide_about_are_looked_at_again_soon(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from procrastinate import json_codec
-from procrastinate.connector import Row, Rows, Value
+from procrastinate.connector import Query, Row, Rows, Value
 from procrastinate.drive import Flow
 from procrastinate.model.job import Job
 from procrastinate.storage.rows import CLAIMED_ARGS, Loads, claimed_job, job_with
@@ -90,16 +90,19 @@ def claim_full(
     """
     marks: dict[str, Mark | None] = dict.fromkeys(queues)
     if unlocked_only:
-        return (
-            yield from _claim_unlocked(sql, "claim_unlocked_full", marks, worker_id, limit, loads)
+        rows = yield _unlocked(sql, "claim_unlocked_full", marks, worker_id, limit)
+    else:
+        rows = yield sql(
+            "claim_full",
+            served=served and list(served),
+            scanned=max(limit, scanned),
+            **_params(marks, worker_id, limit),
         )
-    rows = yield sql(
-        "claim_full",
-        served=served and list(served),
-        scanned=max(limit, scanned),
-        **_params(marks, worker_id, limit),
-    )
-    return _claim_from(rows, worker_id, loads, unlocked_only=False)
+    found = _claim_from(rows, worker_id, loads, unlocked_only=unlocked_only)
+    if found.jobs or found.parked or found.left or found.undecided:
+        return found
+    ((undecided,),) = yield sql("any_ready", queue_names=list(marks))
+    return replace(found, undecided=undecided)
 
 
 def claim_marked(
@@ -112,41 +115,37 @@ def claim_marked(
     served: Sequence[str] | None = None,
     unlocked_only: bool = False,
 ) -> Flow[Claim]:
-    """Claim up to ``limit`` ready jobs above the marks of their queues; see `claim_full`."""
+    """Claim up to ``limit`` ready jobs above the marks of their queues; see `claim_full`.
+
+    Where it meets none, it does not ask whether others are just deciding about all that there are:
+    that takes a walk from the queue's first entry, which marks are there to save.
+    """
     if unlocked_only:
-        return (
-            yield from _claim_unlocked(sql, "claim_unlocked_marked", marks, worker_id, limit, loads)
+        rows = yield _unlocked(sql, "claim_unlocked_marked", marks, worker_id, limit)
+    else:
+        rows = yield sql(
+            "claim_marked",
+            served=served and list(served),
+            scanned=limit,
+            **_params(marks, worker_id, limit),
         )
-    rows = yield sql(
-        "claim_marked",
-        served=served and list(served),
-        scanned=limit,
-        **_params(marks, worker_id, limit),
-    )
-    return _claim_from(rows, worker_id, loads, unlocked_only=False)
+    return _claim_from(rows, worker_id, loads, unlocked_only=unlocked_only)
 
 
-def _claim_unlocked(
+def _unlocked(
     sql: Statements,
     statement: str,
     marks: Mapping[str, Mark | None],
     worker_id: int,
     limit: int,
-    loads: Loads,
-) -> Flow[Claim]:
-    if len(marks) == 1:
-        ((queue, mark),) = marks.items()
-        params: dict[str, Value] = {"queue_name": queue, "worker_id": worker_id, "limit": limit}
-        if mark is not None:
-            params |= {"mark_priority": mark.priority, "mark_id": mark.low}
-        rows = yield sql(f"{statement}_of_one", **params)
-    else:
-        rows = yield sql(statement, **_params(marks, worker_id, limit))
-    found = _claim_from(rows, worker_id, loads, unlocked_only=True)
-    if found.jobs or found.left:
-        return found
-    ((undecided,),) = yield sql("any_ready", queue_names=list(marks))
-    return replace(found, undecided=undecided)
+) -> Query:
+    if len(marks) != 1:
+        return sql(statement, **_params(marks, worker_id, limit))
+    ((queue, mark),) = marks.items()
+    params: dict[str, Value] = {"queue_name": queue, "worker_id": worker_id, "limit": limit}
+    if mark is not None:
+        params |= {"mark_priority": mark.priority, "mark_id": mark.low}
+    return sql(f"{statement}_of_one", **params)
 
 
 def _params(marks: Mapping[str, Mark | None], worker_id: int, limit: int) -> dict[str, Value]:

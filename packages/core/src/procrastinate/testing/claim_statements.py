@@ -48,7 +48,8 @@ def _of_several(p: Params) -> Params:
 
 
 def any_ready(view: View, p: Params) -> Rows:
-    return [(_any_ready(view, p),)]
+    scanned = (job for job in view.active_jobs(Status.TODO) if job.queue_name in p["queue_names"])
+    return [(int(any(map(_is_ready, scanned))),)]
 
 
 def claim_full(view: View, p: Params) -> Rows:
@@ -81,11 +82,6 @@ def _candidates(view: View, p: Params, scan: Scan) -> list[JobRow]:
     return in_claim_order(found)[:scanned]
 
 
-def _any_ready(view: View, p: Params) -> int:
-    scanned = (job for job in view.active_jobs(Status.TODO) if job.queue_name in p["queue_names"])
-    return int(any(map(_is_ready, scanned)))
-
-
 def _claim_unlocked(view: View, p: Params, scan: Scan) -> Rows:
     candidates = _candidates(view, p, scan)
     free = [job for job in candidates if job.lock is None]
@@ -96,7 +92,6 @@ def _claim_unlocked(view: View, p: Params, scan: Scan) -> Rows:
 def _claim(view: View, p: Params, scan: Scan) -> Rows:
     heads = _heads(view, p["served"])
     candidates = _candidates(view, p, scan)
-    undecided = _any_ready(view, p)
     elsewhere = _heads_elsewhere(view, p, candidates, heads)
     startable = [job for job in candidates if job.lock is None or job.id in heads.values()]
     wanted = in_claim_order([*startable, *elsewhere])[: p["limit"]]
@@ -109,11 +104,8 @@ def _claim(view: View, p: Params, scan: Scan) -> Rows:
         for job in wanted
         if job.lock is None or job.id in acquired
     ]
-    if len(claimed) == p["limit"]:
-        undecided = 0
-    elif candidates:
-        undecided = len(candidates) + len(elsewhere) - len(parked) - len(claimed)
-    return _answer(claimed, len(parked), undecided)
+    undecided = len(candidates) + len(elsewhere) - len(parked) - len(claimed)
+    return _answer(claimed, len(parked), 0 if len(claimed) == p["limit"] else undecided)
 
 
 def _answer(claimed: list[JobRow], aside: int, undecided: int) -> Rows:
@@ -140,7 +132,8 @@ def _heads_elsewhere(
 ) -> list[JobRow]:
     """Return the ready first jobs of the candidates' lines that the scan did not come to."""
     scanned = {job.id for job in candidates}
-    wanted = {heads.get(str(job.lock)) for job in candidates} - scanned
+    locks = {job.lock for job in candidates if job.lock is not None}
+    wanted = {heads.get(lock) for lock in locks} - scanned
     ready = filter(_is_ready, view.active_jobs(Status.TODO))
     return view.unlocked(
         job for job in ready if job.id in wanted and job.queue_name in p["queue_names"]

@@ -7,9 +7,9 @@ Rules
    jobs that got their lock. One is made when a marked scan brings nothing, when a queue without a
    mark is heard of, and otherwise as often as a tenth of the time allows: a queue whose dead
    entries cannot be vacuumed may take seconds, and any other no longer than from its mark.
-2. Marks are left out while full scans take less time than the last marked scan that brought
-   nothing, until there is a backlog again: above the marks may be thousands of parked jobs, which
-   the planner takes to be ready, and so reads.
+2. After a marked scan in vain, marks are left out for `WITHOUT_MARKS` seconds while full scans take
+   less time than it took, until there is a backlog again: above the marks may be thousands of
+   parked jobs, which the planner takes to be ready, and so reads.
 3. What a short marked scan brought starts at once; the full scan that it owes follows, within the
    same limits.
 4. Once a full scan has come back short, jobs are in the queues that are heard of from then on: the
@@ -19,9 +19,9 @@ Rules
 5. A claim passes over jobs that have a lock, which makes it cheaper. If it met any, another one
    follows that takes them too, as all do for the next `LOCKS_EXPECTED_FOR` seconds.
 6. Behind the jobs that a claim read may be jobs that can start, where it had to leave some of them
-   or to park them (their locks are taken). While it has none, it looks again itself, and scans more
-   jobs than there is room for, to park as many at a time. What it has starts first; then the next
-   look is due at once.
+   or to park them (their locks are taken). While it has none, it looks again itself, once or while
+   it parks, and scans more jobs than there is room for, to pass over or park as many at a time.
+   What it has starts first; then the next look is due at once.
 7. Scheduled jobs are promoted when the next one is due, when a notification says that one was added
    for the next minute, and at least every `LOOK_AT_SCHEDULE_EVERY` seconds.
 8. A claim that met jobs which another transaction was just deciding about looks again soon, and
@@ -49,10 +49,11 @@ from procrastinate.storage.finish import Unstarted, hand_back, needs_transaction
 FULL_SCAN_SHARE = 0.1  # of the time, while marks are to be had
 FULL_SCAN_EVERY = (0.05, 10.0)  # seconds, at the least and at the most
 EVERYWHERE_EVERY = 1.0  # seconds, on a worker that makes full scans
+WITHOUT_MARKS = 10.0  # seconds
 LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within 60
 LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds: a transaction of another worker's; doubling, for ...
 LOOK_AT_UNDECIDED_EVERY = 1.0  # ... it may also be one that a user keeps open
-PARKED_AT_ONCE = 500  # jobs
+SCANNED_IN_PASSING = 500  # jobs
 LOCKS_EXPECTED_FOR = 1.0  # seconds after a job with a lock was met
 
 
@@ -77,7 +78,8 @@ class Fetcher:
         self._full_scan_due = 0.0
         self._full_scan_owed = math.inf
         self._full_scan_earliest = 0.0
-        self._spent_in_vain = 0.0  # seconds, in the last marked scan that brought nothing
+        self._spent_in_vain = 0.0  # seconds, in the last marked scan that brought nothing ...
+        self._in_vain_until = 0.0  # ... as long as that counts
         self._only_in: set[str] | None = None  # the queues that may have a ready job; None: any
         self._everywhere_due = 0.0
         self._locks_expected_until = 0.0
@@ -158,9 +160,11 @@ class Fetcher:
             if found.jobs:
                 return found
             self._spent_in_vain = self._clock() - began
+            self._in_vain_until = self._clock() + WITHOUT_MARKS
         found = await self._claim_full(limit)
-        while found.parked and not found.jobs:
-            found = await self._claim_full(limit, scanned=PARKED_AT_ONCE)
+        stuck = found.undecided >= limit and self._clock() < self._locks_expected_until
+        while not found.jobs and (found.parked or stuck):
+            found, stuck = await self._claim_full(limit, scanned=SCANNED_IN_PASSING), False
         return found
 
     async def _claim_marked(self, limit: int) -> Claim:
@@ -191,7 +195,7 @@ class Fetcher:
         self._marks = _marks_of(found.jobs)
         if len(found.jobs) == limit:
             self._spent_in_vain = 0.0
-        elif self._spent_in_vain > took:
+        elif took < self._spent_in_vain and self._clock() < self._in_vain_until:
             self._marks = {}
         self._plan_full_scan(took)
         if found.parked or found.undecided or len(found.jobs) == limit:  # there may be more

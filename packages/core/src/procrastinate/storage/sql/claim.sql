@@ -144,22 +144,6 @@ job.id, job.queue_name, job.task_name, job.args::text, job.priority, job.lock, j
     job.attempts, job.deferred_at, job.scheduled_at, job.started_at, job.errors::text,
     job.attempts_forgiven
 
--- fragment: is_any_ready
--- Whether a job is ready that the scan did not get. In order, so that no plan reads the whole table
--- in search of any one.
-exists (
-    select
-    from unnest(%(queue_names)s::text[]) as scanned(queue_name)
-    cross join lateral (
-        select job.id
-        from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.queue_name = scanned.queue_name
-            and job.status = 'todo' and job.hold is null
-        order by job.priority desc, job.id
-        limit 1
-    ) as locked_by_another
-)
-
 -- fragment: asynchronously
 (select set_config('synchronous_commit', 'off', true)) as setting
 
@@ -223,7 +207,8 @@ head as materialized (
     )
 ),
 elsewhere as materialized (
-    -- Those of them that the scan did not come to: a released lock's next job stands below the mark.
+    -- Those of them that the scan did not come to: a released lock's next job stands below the mark. (One
+    -- that does not get its lock stays ready, for the next claim that meets its line or scans it.)
     select job.id, job.priority, job.queue_name, job.lock
     from {schema}.procrastinate_jobs as job
     where job.partition = 0 and job.status = 'todo' and job.hold is null
@@ -296,10 +281,8 @@ select
     (
         case
             when (select count(*) from claimed) = %(limit)s::integer then 0
-            when exists (select from candidate)
-                then (select count(*) from candidate) + (select count(*) from elsewhere)
-                    - (select count(*) from parked) - (select count(*) from claimed)
-            else {>is_any_ready}::integer
+            else (select count(*) from candidate) + (select count(*) from elsewhere)
+                - (select count(*) from parked) - (select count(*) from claimed)
         end
     )::integer as undecided,
     job.crashes,
@@ -325,15 +308,27 @@ with {>claim_unlocked queues=of_one scan=scan_full}
 with {>claim_unlocked queues=of_one scan=scan_marked}
 
 -- name: any_ready :one
--- Whether a job is ready, after a claim that brought none: another transaction was just deciding about it.
--- (Each claim would be planned for 0.2 ms longer, if it answered this by itself.)
-select {>is_any_ready}::integer
+-- Whether a job is ready, after a claim that saw none: another transaction was just deciding about it.
+-- (Each claim would be planned for 0.2 ms longer, if it answered this by itself.) In order, so that no
+-- plan reads the whole table in search of any one.
+select exists (
+    select
+    from unnest(%(queue_names)s::text[]) as scanned(queue_name)
+    cross join lateral (
+        select job.id
+        from {schema}.procrastinate_jobs as job
+        where job.partition = 0 and job.queue_name = scanned.queue_name
+            and job.status = 'todo' and job.hold is null
+        order by job.priority desc, job.id
+        limit 1
+    ) as locked_by_another
+)::integer
 
 -- name: claim_full :many
 -- Returns (parked, undecided, crashes, job...) for each claimed job, or one row with no job.
--- `undecided` counts the ready jobs that another transaction was just deciding about (where all
--- of them are: 1), where it brings fewer jobs than the limit. With more `scanned` than the limit, more
--- can be parked at a time.
+-- `undecided` counts the jobs that it saw and left as they were, for another transaction was just
+-- deciding about them or their line, where it brings fewer jobs than the limit. With more `scanned`
+-- than the limit, more can be parked at a time.
 with {>claim scan=scan_full}
 
 -- name: claim_marked :many
