@@ -11,6 +11,7 @@ from procrastinate.connector import Query
 from procrastinate.errors import ConnectorException, InvalidData
 from procrastinate.model.job import NewJob
 from procrastinate.storage import defer, schema, statements
+from procrastinate.storage.rows import ARGS
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
 from procrastinate.testing.claim_statements import CLAIMED_COLUMNS
@@ -107,4 +108,4 @@ def test_arguments_come_back_as_jsonb_stores_them(text: str, stored: str) -> Non
     sql = Statements()
     with InMemoryConnector().sync_connector().session() as executor:
         job_id = drive.run(defer.defer_job(sql, NewJob("task", args=text)), executor)
-        assert executor.execute(sql("get_job", id=job_id))[0][4] == stored
+        assert executor.execute(sql("get_job", id=job_id))[0][ARGS] == stored

@@ -11,7 +11,7 @@ from procrastinate import json_codec
 from procrastinate.connector import Query, Row, Rows, Value
 from procrastinate.drive import Flow
 from procrastinate.model.job import Job
-from procrastinate.storage.rows import CLAIMED_ARGS, Loads, claimed_job, job_with
+from procrastinate.storage.rows import ARGS, Loads, claimed_job, job_with
 from procrastinate.storage.statements import Statements
 
 PROMOTED_AT_ONCE = 1_000
@@ -180,7 +180,7 @@ def _decoded(
     arguments: list[Any] = []
     for row in columns:
         try:
-            arguments.append(loads(row[CLAIMED_ARGS]))
+            arguments.append(loads(row[ARGS]))
         except Exception as exc:  # a json_loads of the user's own may raise anything
             unreadable[row[0]] = exc
             arguments.append({})
@@ -196,7 +196,7 @@ def _decoded_together(columns: Sequence[Row], loads: Loads) -> list[Any] | None:
     if loads is not json_codec.loads:
         return None
     try:
-        decoded: list[Any] = loads(f"[{','.join([row[CLAIMED_ARGS] for row in columns])}]")
+        decoded: list[Any] = loads(f"[{','.join([row[ARGS] for row in columns])}]")
     except Exception:
         return None
     return decoded

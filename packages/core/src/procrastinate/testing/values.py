@@ -75,24 +75,7 @@ class PeriodicRow:
 
 def job_columns(job: JobRow) -> Row:
     """Return what the SQL fragment of the same name selects."""
-    return (
-        job.id,
-        job.status.value,
-        job.queue_name,
-        job.task_name,
-        job.args,
-        job.priority,
-        job.lock,
-        job.queueing_lock,
-        job.attempts,
-        job.deferred_at,
-        job.scheduled_at,
-        job.started_at,
-        job.finished_at,
-        job.worker_id,
-        _errors_text(job),
-        job.attempts_forgiven,
-    )
+    return (*claimed_columns(job), job.status.value, job.finished_at, job.worker_id)
 
 
 def claimed_columns(job: JobRow) -> Row:
@@ -109,13 +92,9 @@ def claimed_columns(job: JobRow) -> Row:
         job.deferred_at,
         job.scheduled_at,
         job.started_at,
-        _errors_text(job),
+        None if job.errors is None else f"[{', '.join(job.errors)}]",
         job.attempts_forgiven,
     )
-
-
-def _errors_text(job: JobRow) -> str | None:
-    return None if job.errors is None else f"[{', '.join(job.errors)}]"
 
 
 def check_job(job: JobRow) -> JobRow:

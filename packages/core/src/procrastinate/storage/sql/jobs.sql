@@ -2,9 +2,7 @@
 -- them first, in the order of their lines: two that meet never wait for each other in a circle.
 
 -- fragment: job_columns
-job.id, job.status::text, job.queue_name, job.task_name, job.args::text, job.priority, job.lock,
-    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.started_at,
-    job.finished_at, job.worker_id, job.errors::text, job.attempts_forgiven
+{>claimed_columns}, job.status::text, job.finished_at, job.worker_id
 
 -- name: get_job :many
 select {>job_columns}
