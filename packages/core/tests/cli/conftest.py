@@ -27,6 +27,10 @@ dsn = os.environ.get("SHOP_DSN", "")
 if os.environ.get("SHOP_ARGV"):
     with open(os.environ["SHOP_ARGV"], "a") as file:
         file.write(json.dumps(sys.argv) + "\\n")
+
+def say(text):  # as one: processes share the pipe, and print writes the line's end by itself
+    os.write(1, f"{text}\\n".encode())
+
 app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=dsn))
 sync_app = app.with_connector(procrastinate.Psycopg2Connector(dsn=dsn))
 if sys.argv[0:2] == ["procrastinate", "worker"]:      # an example of a condition
@@ -43,14 +47,14 @@ named_app = procrastinate.App(
 def add(a, b): return a + b
 
 @app.task
-def pid(): print(f"running in {os.getpid()}", flush=True)
+def pid(): say(f"running in {os.getpid()}")
 
 @app.task
-def stdin(): print(f"read {sys.stdin.read()!r}", flush=True)
+def stdin(): say(f"read {sys.stdin.read()!r}")
 
 @app.task(pass_context=True)
 def nap(context, seconds):
-    print("napping", flush=True)
+    say("napping")
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if context.should_abort():
