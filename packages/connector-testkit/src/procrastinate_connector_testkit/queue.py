@@ -126,7 +126,8 @@ class Queue:
     async def finish(self, worker: int, *ended: Job, ending: Ending = SUCCEEDED) -> set[int]:
         flow = finish.finish_jobs(
             self.statements,
-            [finish.Ended(job, ending, 2 * SECOND_US, SECOND_US) for job in ended],
+            [finish.Ended(job, ending, began=-2.0, ended=-1.0) for job in ended],
+            now=0.0,
             worker_id=worker,
             dumps=self.dumps,
         )
@@ -135,7 +136,7 @@ class Queue:
     async def delete_finished(self, worker: int, *ended: Job) -> set[int]:
         flow = finish.delete_finished(
             self.statements,
-            [finish.Ended(job, SUCCEEDED, 0, 0) for job in ended],
+            [finish.Ended(job, SUCCEEDED, began=0.0, ended=0.0) for job in ended],
             worker_id=worker,
         )
         return await self.run(flow, transaction=finish.needs_transaction(ended))
@@ -153,7 +154,8 @@ class Queue:
         ending = Ending(Status.TODO, retry=RetryDecision(**changes), error=error)
         flow = finish.retry_job(
             self.statements,
-            finish.Ended(job, ending, 2 * SECOND_US, SECOND_US),
+            finish.Ended(job, ending, began=-2.0, ended=-1.0),
+            now=0.0,
             worker_id=worker,
             dumps=self.dumps,
             delete_ended=delete_ended,
@@ -165,7 +167,7 @@ class Queue:
     ) -> set[int]:
         flow = finish.hand_back(
             self.statements,
-            [finish.Unstarted(job, begun) for job in unstarted],
+            [finish.HandedBack(job, begun) for job in unstarted],
             worker_id=worker,
             delete_ended=delete_ended,
         )

@@ -423,7 +423,9 @@ class QueueMachine(RuleBasedStateMachine):
         ended = [_ended(job, status) for job, status in zip(held, statuses, strict=False)]
         self.step(
             name,
-            lambda now: finish.finish_jobs(sql, ended, worker_id=worker, dumps=json_codec.dumps),
+            lambda now: finish.finish_jobs(
+                sql, ended, now=0.0, worker_id=worker, dumps=json_codec.dumps
+            ),
         )
 
     @rule(n=nth, which=some)
@@ -481,7 +483,7 @@ class QueueMachine(RuleBasedStateMachine):
             )
             ended = _ended(job, Status.TODO, decision, error)
             return finish.retry_job(
-                sql, ended, worker_id=worker, dumps=json_codec.dumps, delete_ended=delete
+                sql, ended, now=0.0, worker_id=worker, dumps=json_codec.dumps, delete_ended=delete
             )
 
         self.step("retry", make, deletable=self._may_end([job.id]) if delete else ())
@@ -505,7 +507,7 @@ class QueueMachine(RuleBasedStateMachine):
     def _hand_back(
         self, worker: int, given: Sequence[Job], begun: Sequence[bool], *, delete: bool
     ) -> None:
-        unstarted = [finish.Unstarted(*each) for each in zip(given, begun, strict=False)]
+        unstarted = [finish.HandedBack(*each) for each in zip(given, begun, strict=False)]
         self.step(
             "hand_back",
             lambda now: finish.hand_back(sql, unstarted, worker_id=worker, delete_ended=delete),
@@ -739,7 +741,7 @@ def _ended(
 ) -> finish.Ended:
     if status in (Status.FAILED, Status.ABORTED):
         error = {"message": "é", "attempt": job.attempts}
-    return finish.Ended(job, Ending(status, retry, error), began_us=2_000_000, ended_us=1_000_000)
+    return finish.Ended(job, Ending(status, retry, error), began=-2.0, ended=-1.0)
 
 
 def _or_nothing(flow: Flow[list[int]]) -> Flow[list[int]]:

@@ -319,7 +319,9 @@ class Quarreller:
         ended = [_ended(job, Status.SUCCEEDED) for job in self.some_held()]
         self._end(
             [each.job for each in ended],
-            finish.finish_jobs(self.sql, ended, worker_id=self.worker_id, dumps=json_codec.dumps),
+            finish.finish_jobs(
+                self.sql, ended, now=0.0, worker_id=self.worker_id, dumps=json_codec.dumps
+            ),
         )
 
     def delete_finished(self) -> None:
@@ -342,6 +344,7 @@ class Quarreller:
             flow = finish.retry_job(
                 self.sql,
                 _ended(job, Status.TODO, retry),
+                now=0.0,
                 worker_id=self.worker_id,
                 dumps=json_codec.dumps,
             )
@@ -349,7 +352,7 @@ class Quarreller:
 
     def hand_back(self) -> None:
         given = self.some_held()
-        unstarted = [finish.Unstarted(job, self.random.random() < 0.5) for job in given]
+        unstarted = [finish.HandedBack(job, self.random.random() < 0.5) for job in given]
         flow = finish.hand_back(self.sql, unstarted, worker_id=self.worker_id)
         self._end(given, flow, ready=map(place_of, given))
 
@@ -480,4 +483,4 @@ class Quarreller:
 
 
 def _ended(job: Job, status: Status, retry: RetryDecision | None = None) -> finish.Ended:
-    return finish.Ended(job, Ending(status, retry), began_us=1, ended_us=0)
+    return finish.Ended(job, Ending(status, retry), began=0.0, ended=0.0)

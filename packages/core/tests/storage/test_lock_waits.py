@@ -48,9 +48,9 @@ def claimed(executor: Executor) -> claim.Claim:
 
 
 def finish_job(connector: Psycopg2Connector, job: Job) -> None:
-    ended = finish.Ended(job, Ending(Status.SUCCEEDED), began_us=1, ended_us=0)
+    ended = finish.Ended(job, Ending(Status.SUCCEEDED), began=0.0, ended=0.0)
     with connector.session(transaction=True) as executor:
-        flow = finish.finish_jobs(sql, [ended], worker_id=1, dumps=json_codec.dumps)
+        flow = finish.finish_jobs(sql, [ended], now=0.0, worker_id=1, dumps=json_codec.dumps)
         assert drive.run(flow, executor) == {job.id}
 
 

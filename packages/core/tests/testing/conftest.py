@@ -65,20 +65,22 @@ class MemoryQueue:
         error: dict[str, Any] | None = None,
         worker_id: int = 1,
     ) -> set[int]:
-        ended = finish.Ended(job, Ending(status, error=error), began_us=2_000_000, ended_us=0)
+        ended = finish.Ended(job, Ending(status, error=error), began=-2.0, ended=0.0)
         return self.run(
-            finish.finish_jobs(self.sql, [ended], worker_id=worker_id, dumps=json_codec.dumps)
+            finish.finish_jobs(
+                self.sql, [ended], now=0.0, worker_id=worker_id, dumps=json_codec.dumps
+            )
         )
 
     def retry(self, job: Job, *, worker_id: int = 1, **decision: Any) -> set[int]:
         ending = Ending(Status.TODO, RetryDecision(**decision), {"message": "boom"})
-        ended = finish.Ended(job, ending, began_us=0, ended_us=0)
+        ended = finish.Ended(job, ending, began=0.0, ended=0.0)
         return self.run(
-            finish.retry_job(self.sql, ended, worker_id=worker_id, dumps=json_codec.dumps)
+            finish.retry_job(self.sql, ended, now=0.0, worker_id=worker_id, dumps=json_codec.dumps)
         )
 
     def hand_back(self, job: Job, *, begun: bool) -> set[int]:
-        return self.run(finish.hand_back(self.sql, [finish.Unstarted(job, begun)], worker_id=1))
+        return self.run(finish.hand_back(self.sql, [finish.HandedBack(job, begun)], worker_id=1))
 
     def cancel(self, *ids: int, abort: bool = False, delete: bool = False) -> set[int]:
         return self.run(jobs.cancel_jobs(self.sql, ids, abort=abort, delete=delete))

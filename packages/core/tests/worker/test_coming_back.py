@@ -19,10 +19,11 @@ from procrastinate.model.outcome import Ending
 from procrastinate.model.retry import RetryDecision
 from procrastinate.storage import claim as flows
 from procrastinate.storage import workers
+from procrastinate.storage.finish import Ended
 from procrastinate.storage.statements import Statements
 from procrastinate.worker import worker as worker_module
 from procrastinate.worker.fetcher import Fetcher
-from procrastinate.worker.writer import Finished, Writer
+from procrastinate.worker.writer import Writer
 
 
 async def test_a_job_that_comes_back_while_it_still_runs_is_not_run_beside_itself(
@@ -176,7 +177,7 @@ async def test_two_unwritten_retries_of_one_job_are_both_written(
     retry = Ending(Status.TODO, retry=RetryDecision(retry_in=timedelta(0)))
     for attempts in (1, 2):
         job = Job(7, Status.DOING, "q", "task", {}, attempts=attempts)
-        writer.add(Finished(job, retry, 0.0, 0.0))
+        writer.add(Ended(job, retry, 0.0, 0.0))
     writing = asyncio.create_task(writer.run())
     await until(lambda: len(writer) == 0)
     writing.cancel()

@@ -20,33 +20,36 @@ Dumps = Callable[[Any], str]
 
 @dataclass(slots=True)
 class Ended:
-    """An attempt that ended: how, and how long ago it began and ended (microseconds)."""
+    """An attempt that ended: how, and when it began and ended (seconds of a monotonic clock)."""
 
     job: Job
     ending: Ending
-    began_us: int
-    ended_us: int
+    began: float
+    ended: float
 
 
-@dataclass(frozen=True, slots=True)
-class Unstarted:
-    """A claimed job to hand back; ``begun`` when its attempt had begun and was given up."""
+@dataclass(slots=True)
+class HandedBack:
+    """A claimed job that its worker gives up; ``begun`` when its attempt had begun."""
 
     job: Job
     begun: bool
 
 
 def finish_jobs(
-    sql: Statements, ended: Sequence[Ended], *, worker_id: int, dumps: Dumps
+    sql: Statements, ended: Sequence[Ended], *, now: float, worker_id: int, dumps: Dumps
 ) -> Flow[set[int]]:
-    """Write the final status of jobs (their endings carry no retry)."""
+    """Write the final status of jobs (their endings carry no retry).
+
+    ``now`` is what the clock of the endings' times says: the server is told their ages.
+    """
     rows = yield sql(
         "finish_jobs",
         ids=[each.job.id for each in ended],
         attempts=[each.job.attempts for each in ended],
-        statuses=[each.ending.status.value for each in ended],
-        began_us=[each.began_us for each in ended],
-        ended_us=[each.ended_us for each in ended],
+        statuses=[each.ending.status._value_ for each in ended],  # .value takes 0.4 µs
+        began_us=[_age_us(each.began, now) for each in ended],
+        ended_us=[_age_us(each.ended, now) for each in ended],
         errors=[_error_text(each, dumps) for each in ended],
         worker_id=worker_id,
     )
@@ -68,6 +71,7 @@ def retry_job(
     sql: Statements,
     ended: Ended,
     *,
+    now: float,
     worker_id: int,
     dumps: Dumps,
     delete_ended: bool = False,
@@ -88,8 +92,8 @@ def retry_job(
         worker_id=worker_id,
         retry_at=retry.retry_at,
         retry_in_us=retry.retry_in_us,
-        began_us=ended.began_us,
-        ended_us=ended.ended_us,
+        began_us=_age_us(ended.began, now),
+        ended_us=_age_us(ended.ended, now),
         priority=retry.priority,
         queue_name=retry.queue,
         lock=retry.lock,
@@ -102,7 +106,7 @@ def retry_job(
 
 def hand_back(
     sql: Statements,
-    unstarted: Sequence[Unstarted],
+    handed_back: Sequence[HandedBack],
     *,
     worker_id: int,
     delete_ended: bool = False,
@@ -115,14 +119,14 @@ def hand_back(
     """
     rows = yield sql(
         "hand_back",
-        ids=[each.job.id for each in unstarted],
-        attempts=[each.job.attempts for each in unstarted],
-        begun=[int(each.begun) for each in unstarted],
+        ids=[each.job.id for each in handed_back],
+        attempts=[each.job.attempts for each in handed_back],
+        begun=[int(each.begun) for each in handed_back],
         worker_id=worker_id,
     )
     if delete_ended:
         yield from delete_what_ended(sql, rows)
-    return (yield from _released(sql, rows, [each.job for each in unstarted]))
+    return (yield from _released(sql, rows, [each.job for each in handed_back]))
 
 
 def delete_what_ended(sql: Statements, rows: Sequence[tuple[Any, ...]]) -> Flow[None]:
@@ -158,6 +162,10 @@ def _released(
     if holders:
         yield from release_locks(sql, holders)
     return changed
+
+
+def _age_us(moment: float, now: float) -> int:
+    return int((now - moment) * 1e6)
 
 
 def _error_text(ended: Ended, dumps: Dumps) -> str | None:

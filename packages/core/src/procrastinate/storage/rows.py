@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields, make_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,10 @@ from procrastinate.model.job import Job, Status
 Loads = Callable[[str], Any]
 
 ARGS = 3  # the place of the arguments, as JSON
+_DOING = Status.DOING  # looking a member up in its class takes a call before Python 3.12
 _STATUS = {status.value: status for status in Status}
+
+_Draft = make_dataclass("_Draft", [field.name for field in fields(Job)])
 
 
 def job_from(row: Row, loads: Loads) -> Job:
@@ -33,27 +37,28 @@ def claimed_job(row: Row, task_kwargs: Any, worker_id: int) -> Job:
     """Return the job of a row that begins with the ``claimed_columns``, as its worker got it.
 
     A worker makes one for each job that it runs. The ``__init__`` of a frozen dataclass sets each
-    of its fields by a call, which takes 5 µs for a job; filling its dict takes 1.5.
+    of its fields by a call, four times as slow as that of one that becomes a `Job` afterwards.
     """
-    job = object.__new__(Job)
-    job.__dict__.update(
-        id=row[0],
-        status=Status.DOING,
-        queue=row[1],
-        task_name=row[2],
-        task_kwargs=task_kwargs,
-        priority=row[4],
-        lock=row[5],
-        queueing_lock=row[6],
-        attempts=row[7],
-        deferred_at=_utc(row[8]),
-        scheduled_at=_utc(row[9]),
-        started_at=_utc(row[10]),
-        finished_at=None,
-        worker=worker_id,
-        errors=[] if row[11] is None else json_codec.loads(row[11]),
-        attempts_forgiven=row[12] or 0,
+    draft: Any = _Draft(  # in the order of the fields of `Job`
+        row[0],
+        _DOING,
+        row[1],
+        row[2],
+        task_kwargs,
+        row[4],
+        row[5],
+        row[6],
+        row[7],
+        _utc(row[8]),
+        _utc(row[9]),
+        _utc(row[10]),
+        None,
+        worker_id,
+        [] if row[11] is None else json_codec.loads(row[11]),
+        row[12] or 0,
     )
+    draft.__class__ = Job
+    job: Job = draft
     return job
 
 

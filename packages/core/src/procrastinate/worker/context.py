@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -72,6 +73,26 @@ class JobContext:
 
     def _ask_to_end(self, reason: AbortReason) -> None:
         self._abort_reason = stronger(self._abort_reason, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the contexts of all of a worker's jobs have in common."""
+
+    app: RunningApp
+    worker: RunningWorker
+    additional_context: Mapping[str, Any]
+
+    def context_of(self, job: Job, task: TaskDefinition) -> JobContext:
+        """Return the context of an attempt that starts now."""
+        return JobContext(
+            app=self.app,
+            worker_name=self.worker.name,
+            job=job,
+            task=task,
+            start_timestamp=time.time(),
+            additional_context=self.additional_context,
+        )
 
 
 #: What plain middleware calls to go on: the task, or the middleware within. It gives its result.

@@ -8,7 +8,8 @@ Rules
    waits for a thread, the wait is not cancelled: the job would seem to have ended, and be tried
    again, while its thread runs on. A cancellation of the middleware's own (``asyncio.timeout``)
    comes through when the thread has ended.
-3. An attempt without middleware and without a timeout pays for neither.
+3. An attempt without middleware and without a timeout pays for neither: `call_task` gives the very
+   coroutine of an ``async def`` task.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from procrastinate.model.job import Job
 from procrastinate.model.middleware import AnyMiddleware, Layers
 from procrastinate.model.outcome import AbortReason
 from procrastinate.model.task import TaskDefinition
-from procrastinate.worker.context import JobContext, RunningWorker
+from procrastinate.worker.context import JobContext, Surroundings
 from procrastinate.worker.threads import TaskThreads
 
 
@@ -36,18 +36,27 @@ class Attempt:
 
     job: Job
     definition: TaskDefinition
-    context: JobContext
     layers: Layers
-    worker: RunningWorker = field(repr=False)
+    surroundings: Surroundings = field(repr=False)
     began: float = 0.0
     handed_back: bool = False
     task: asyncio.Task[None] | None = field(default=None, repr=False)
     on_loop: bool = False  # whether its code is there now, and not in a thread
     thread: asyncio.Future[Any] | None = field(default=None, repr=False)
+    _context: JobContext | None = field(default=None, repr=False)
+
+    def make_context(self) -> JobContext:
+        """Return what the task and its middleware are given: made at the first call, on the loop.
+
+        Many attempts need none, and it takes as long as half of their bookkeeping.
+        """
+        if self._context is None:
+            self._context = self.surroundings.context_of(self.job, self.definition)
+        return self._context
 
     def ask_to_end(self, reason: AbortReason) -> None:
         """Ask the task to end: by cancellation on the loop, by ``should_abort`` in a thread."""
-        self.context._ask_to_end(reason)
+        self.make_context()._ask_to_end(reason)
         if self.on_loop and self.task is not None:
             self.task.cancel()
 
@@ -72,44 +81,46 @@ class Attempt:
 
     @property
     def abort_reason(self) -> AbortReason | None:
-        return self.context.abort_reason()
+        return None if self._context is None else self._context.abort_reason()
 
 
-async def perform(attempt: Attempt, threads: TaskThreads) -> BaseException | None:
-    """Run the task, middleware included, to its end. Returns what it raised. Never raises."""
-    attempt.began = time.monotonic()
-    timer = _start_timer(attempt)
+def call_task(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:
+    """Call the task, middleware included: what this returns is to be awaited, once, at once.
+
+    Both may raise whatever the task and its middleware raise.
+    """
+    if attempt.definition.timeout is not None:
+        return _call_with_timeout(attempt, threads, attempt.definition.timeout)
+    return _call_without_timeout(attempt, threads)
+
+
+async def _call_with_timeout(attempt: Attempt, threads: TaskThreads, timeout: float) -> None:
+    timer = asyncio.get_running_loop().call_later(timeout, attempt.time_out)
     try:
-        if attempt.layers.on_loop:
-            attempt.on_loop = True
-            await _call_wrapped_on_loop(attempt, threads)
-        elif attempt.definition.is_async:
-            attempt.on_loop = True
-            await _call(attempt)
-        else:
-            await _call_in_thread(attempt, threads)
-    except BaseException as exc:
-        return exc
+        await _call_without_timeout(attempt, threads)
     finally:
-        if timer is not None:
-            timer.cancel()
-    return None
+        timer.cancel()
 
 
-def _start_timer(attempt: Attempt) -> asyncio.TimerHandle | None:
-    timeout = attempt.definition.timeout
-    if timeout is None:
-        return None
-    return asyncio.get_running_loop().call_later(timeout, attempt.time_out)
+def _call_without_timeout(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:
+    if attempt.layers.on_loop:
+        attempt.on_loop = True
+        return _call_wrapped_on_loop(attempt, threads)
+    if attempt.definition.is_async:
+        attempt.on_loop = True
+        called: Awaitable[object] = _call(attempt)
+        return called
+    return _call_in_thread(attempt, threads)
 
 
 def _call(attempt: Attempt) -> Any:
     if attempt.definition.pass_context:
-        return attempt.definition.func(attempt.context, **attempt.job.task_kwargs)
+        return attempt.definition.func(attempt.make_context(), **attempt.job.task_kwargs)
     return attempt.definition.func(**attempt.job.task_kwargs)
 
 
 async def _call_in_thread(attempt: Attempt, threads: TaskThreads) -> Any:
+    attempt.make_context()  # here, for the thread and the loop must not make one each
     attempt.thread = threads.call(_function_of_thread(attempt))
     if attempt.on_loop:
         await _thread_ended(attempt, attempt.thread)
@@ -171,7 +182,9 @@ def _wrapped(
 ) -> Callable[[], Any]:
     call = innermost
     for middleware in reversed(layers):
-        call = functools.partial(middleware, _once(call), attempt.context, attempt.worker)
+        call = functools.partial(
+            middleware, _once(call), attempt.make_context(), attempt.surroundings.worker
+        )
     return call
 
 

@@ -44,7 +44,7 @@ from procrastinate.gateway import Gateway
 from procrastinate.model.job import Job
 from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Claim, Mark
-from procrastinate.storage.finish import Unstarted, hand_back, needs_transaction
+from procrastinate.storage.finish import HandedBack, hand_back, needs_transaction
 
 FULL_SCAN_SHARE = 0.1  # of the time, while marks are to be had
 FULL_SCAN_EVERY = (0.05, 10.0)  # seconds, at the least and at the most
@@ -262,7 +262,7 @@ class Fetcher:
             await self._gateway.run_async(
                 hand_back(
                     self._gateway.sql,
-                    [Unstarted(job, begun=False) for job in unknown],
+                    [HandedBack(job, begun=False) for job in unknown],
                     worker_id=self._worker_id,
                     delete_ended=self._delete_ended,
                 ),

@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import cast
 
 from procrastinate import json_codec
 from procrastinate.drive import Flow
@@ -30,9 +31,10 @@ from procrastinate.errors import (
     UniqueViolation,
 )
 from procrastinate.gateway import Gateway
-from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import Ending
+from procrastinate.model.job import Status
+from procrastinate.model.outcome import SUCCEEDED, Ending
 from procrastinate.storage import finish as flows
+from procrastinate.storage.finish import Ended, HandedBack
 from procrastinate.worker.backoff import Backoff
 
 logger = logging.getLogger("procrastinate.worker")
@@ -47,25 +49,7 @@ _AWAY = (ConnectionFailed, ConnectionLost, PoolTimeout, TimeoutError)
 _RETRIES_OF_A_RACE = 5
 
 
-@dataclass(slots=True)
-class Finished:
-    """An attempt that ended; times are seconds of the monotonic clock."""
-
-    job: Job
-    ending: Ending
-    began: float
-    ended: float
-
-
-@dataclass(slots=True)
-class HandedBack:
-    """A claimed job that this worker gives up."""
-
-    job: Job
-    begun: bool
-
-
-Entry = Finished | HandedBack
+Entry = Ended | HandedBack
 
 
 class Writer:
@@ -178,7 +162,7 @@ class Writer:
             logger.info("the result of job %d waits for another transaction", entry.job.id)
             return entry
         logger.error("the result of job %d could not be written: %r", entry.job.id, exc)
-        if isinstance(exc, InvalidData) and isinstance(entry, Finished) and entry.ending.error:
+        if isinstance(exc, InvalidData) and isinstance(entry, Ended) and entry.ending.error:
             error = {"attempt": entry.job.attempts, "type": "", "traceback": "", "at": None}
             error["message"] = "the error of this attempt could not be stored"
             return replace(entry, ending=replace(entry.ending, error=error))
@@ -196,7 +180,7 @@ class Writer:
                 continue  # a twin was deferred meanwhile; the next try sees it
         else:
             raise ConnectorException("jobs with the same queueing lock keep appearing")
-        if isinstance(group[0], Finished) and group[0].ending.status is Status.TODO:
+        if isinstance(group[0], Ended) and group[0].ending.status is Status.TODO:
             self._on_requeued()  # it may be due before this worker's next look
         elif group[0].job.lock is not None or isinstance(group[0], HandedBack):
             self._on_released()  # jobs may be ready now, also where no notification is heard
@@ -218,38 +202,29 @@ class Writer:
 
     def _flow(self, group: Sequence[Entry]) -> Flow[set[int]]:
         sql, worker_id = self._gateway.sql, self._worker_id
-        handed_back = [each for each in group if isinstance(each, HandedBack)]
-        if handed_back:
-            unstarted = [flows.Unstarted(each.job, each.begun) for each in handed_back]
+        if isinstance(group[0], HandedBack):
+            handed_back = cast(Sequence[HandedBack], group)
             return flows.hand_back(
-                sql, unstarted, worker_id=worker_id, delete_ended=self._delete_jobs == "always"
+                sql, handed_back, worker_id=worker_id, delete_ended=self._delete_jobs == "always"
             )
+        ended = cast(Sequence[Ended], group)
         now = time.monotonic()
-        ended = [_aged(each, now) for each in group if isinstance(each, Finished)]
         if ended[0].ending.status is Status.TODO:
             return flows.retry_job(
                 sql,
                 ended[0],
+                now=now,
                 worker_id=worker_id,
                 dumps=json_codec.dumps,
                 delete_ended=self._delete_jobs == "always",
             )
         if _is_deleted(ended[0].ending, self._delete_jobs):
             return flows.delete_finished(sql, ended, worker_id=worker_id)
-        return flows.finish_jobs(sql, ended, worker_id=worker_id, dumps=json_codec.dumps)
-
-
-def _aged(finished: Finished, now: float) -> flows.Ended:
-    return flows.Ended(
-        finished.job,
-        finished.ending,
-        began_us=int((now - finished.began) * 1e6),
-        ended_us=int((now - finished.ended) * 1e6),
-    )
+        return flows.finish_jobs(sql, ended, now=now, worker_id=worker_id, dumps=json_codec.dumps)
 
 
 def _has_ended(entry: Entry) -> bool:
-    return isinstance(entry, Finished) and entry.ending.status.is_final
+    return isinstance(entry, Ended) and entry.ending.status.is_final
 
 
 def _is_deleted(ending: Ending, delete_jobs: str) -> bool:
@@ -260,15 +235,15 @@ def _is_deleted(ending: Ending, delete_jobs: str) -> bool:
 
 def _groups(entries: Sequence[Entry], delete_jobs: str) -> list[list[Entry]]:
     """Entries that one flow writes: by kind, retries one by one, those with a lock apart."""
-    groups: dict[object, list[Entry]] = {}
+    groups: defaultdict[object, list[Entry]] = defaultdict(list)
     for entry in entries:
         locked = entry.job.lock is not None
-        key: object
         if isinstance(entry, HandedBack):
-            key = ("hand back", locked)
+            groups["hand back", locked].append(entry)
+        elif entry.ending is SUCCEEDED:  # as most are: without a look at the rules below
+            groups["finish", locked, delete_jobs != "never"].append(entry)
         elif entry.ending.status is Status.TODO:
-            key = ("retry", id(entry))  # of one job there may be several: see Crew.take
+            groups["retry", id(entry)].append(entry)  # several of one job: see Crew.take
         else:
-            key = ("finish", locked, _is_deleted(entry.ending, delete_jobs))
-        groups.setdefault(key, []).append(entry)
+            groups["finish", locked, _is_deleted(entry.ending, delete_jobs)].append(entry)
     return list(groups.values())
