@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 import procrastinate
 from procrastinate import JobAborted, JobContext, RetryDecision, RetryStrategy, Status
+from procrastinate.worker import crew
 
 
 async def status_of(app: procrastinate.App, job_id: int) -> Status:
@@ -270,6 +272,25 @@ async def test_plain_functions_see_the_context_variables_of_their_worker(
     await app.run_worker_async(wait=False)
 
     assert seen == ["set"]
+
+
+async def test_what_a_job_sets_in_its_context_is_not_there_for_the_next(
+    app: procrastinate.App,
+) -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    seen: list[str] = []
+
+    @app.task
+    async def look(waits: bool) -> None:
+        seen.append(variable.get())
+        variable.set("set by a job")
+        if waits:
+            await asyncio.sleep(0)
+
+    await look.batch_defer_async(*[{"waits": waits} for waits in (False, True, False)])
+    await app.run_worker_async(wait=False)
+
+    assert seen == ["unset"] * 3
 
 
 async def test_as_many_plain_functions_run_at_once_as_the_concurrency_says(
@@ -599,3 +620,31 @@ async def test_a_worker_refuses_a_database_without_tables(procrastinate_dsn: str
     async with procrastinate.App(connector=connector).open_async() as app:
         with pytest.raises(procrastinate.errors.SchemaNotApplied, match="schema --apply"):
             await app.run_worker_async()
+
+
+async def test_the_loop_gets_round_to_others_between_jobs_that_keep_it_busy(
+    app: procrastinate.App,
+) -> None:
+    ran = 0
+    between_turns: list[int] = []
+
+    @app.task
+    async def compute() -> None:
+        nonlocal ran
+        ran += 1
+        time.sleep(2 * crew.TURN)  # noqa: ASYNC251 (it is what the test is about)
+
+    async def look() -> None:
+        while True:
+            before = ran
+            await asyncio.sleep(0)
+            between_turns.append(ran - before)
+
+    ids = await compute.batch_defer_async(*[{}] * 50)
+    looking = asyncio.create_task(look())
+    await app.run_worker_async(wait=False, concurrency=50)
+    looking.cancel()
+
+    assert [await status_of(app, each) for each in ids] == [Status.SUCCEEDED] * 50
+    at_once = 2 if sys.version_info >= (3, 12) else 50  # before, all that start do in one turn
+    assert max(between_turns) <= at_once
