@@ -28,6 +28,7 @@ from procrastinate.storage import claim
 from procrastinate.storage.statements import Statements
 from procrastinate.storage.workers import Recovered
 from procrastinate.testing import InMemoryConnector
+from procrastinate.testing.store import STATEMENTS
 from procrastinate.testing.values import JobRow, PeriodicRow, WorkerRow
 from procrastinate_psycopg2 import Psycopg2Connector
 
@@ -157,11 +158,18 @@ class Recorder:
         return rows
 
 
-#: What is compared where it is not the whole row: a wait without its length, and (None, ...) for
-#: a batch of which several queueing locks are taken, since any of them may be named.
+def _with_its_moment(row: Row) -> Row:
+    moment = row[-1]
+    return (*row[:-1], None if moment is None else datetime.fromtimestamp(moment, UTC))
+
+
+#: What is compared where it is not the whole row: a wait without its length, (None, ...) for a
+#: batch of which several queueing locks are taken, since any of them may be named, and a claim's
+#: moment as a time.
 _SHOWN: dict[str, Callable[[Row], Row]] = {
     "promote_due": lambda row: (row[0], row[1] is None, row[2]),
     "defer_jobs": lambda row: row[:1],
+    **dict.fromkeys((name for name in STATEMENTS if name.startswith("claim_")), _with_its_moment),
 }
 
 

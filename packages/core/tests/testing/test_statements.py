@@ -24,9 +24,13 @@ def test_every_named_statement_has_a_function_and_no_function_is_left_over() -> 
 
 @pytest.mark.parametrize("name", ["claim_full", "claim_unlocked_marked"])
 def test_an_empty_claim_has_as_many_columns_as_in_the_sql(name: str) -> None:
-    select = re.search(r"\n    job\.crashes,\n(.*?)\nfrom", statements.load()[name].text, re.DOTALL)
-    assert select is not None
-    assert select[1].count("job.") == CLAIMED_COLUMNS
+    columns = re.search(
+        r"returning (job\.id, job\.queue_name,.*?) as crashes",
+        statements.load()[name].text,
+        re.DOTALL,
+    )
+    assert columns is not None
+    assert columns[1].count("job.") == CLAIMED_COLUMNS
 
 
 def test_a_statement_of_the_users_own_is_refused_by_name() -> None:

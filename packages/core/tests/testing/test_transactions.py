@@ -73,7 +73,7 @@ def test_a_claim_skips_what_another_transaction_has_claimed(queue: MemoryQueue) 
         limit=1,
     )
     with queue.sync.session(transaction=True) as executor:
-        assert executor.execute(query)[0][3] == first
+        assert executor.execute(query)[1][0] == first
         assert queue.claimed() == [second]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from procrastinate import json_codec
@@ -15,6 +16,7 @@ from procrastinate.storage.rows import ARGS, Loads, claimed_job, job_with
 from procrastinate.storage.statements import Statements
 
 PROMOTED_AT_ONCE = 1_000
+_CRASHES = 12  # the place of the crashes, after the claimed columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +162,13 @@ def _params(marks: Mapping[str, Mark | None], worker_id: int, limit: int) -> dic
 
 def _claim_from(rows: Rows, worker_id: int, loads: Loads, *, unlocked_only: bool) -> Claim:
     unreadable: dict[int, Exception] = {}
-    aside, undecided, *_ = rows[0]
+    *_, aside, undecided, moment = rows[0]
     parked, left = (0, aside) if unlocked_only else (aside, 0)
-    claimed = [row for row in rows if row[3] is not None]
-    columns = [row[3:] for row in claimed]
-    arguments = _decoded(columns, loads, unreadable)
-    jobs = list(map(claimed_job, columns, arguments, itertools.repeat(worker_id)))
-    suspects = frozenset(row[3] for row in claimed if row[2])
+    claimed = rows[1:]
+    arguments = _decoded(claimed, loads, unreadable)
+    same = map(itertools.repeat, (worker_id, datetime.fromtimestamp(moment, UTC)))
+    jobs = list(map(claimed_job, claimed, arguments, *same))
+    suspects = frozenset(row[0] for row in claimed if row[_CRASHES] is not None)
     return Claim(jobs, parked, left, undecided, unreadable, suspects)
 
 

@@ -27,13 +27,15 @@ def job_from(row: Row, loads: Loads) -> Job:
 
 def job_with(row: Row, task_kwargs: Any) -> Job:
     """Return the same with arguments that were decoded already."""
-    *_, status, finished_at, worker_id = row
-    job = claimed_job(row, task_kwargs, worker_id)
+    *_, status, started_at, finished_at, worker_id = row
+    job = claimed_job(row, task_kwargs, worker_id, _utc(started_at))
     job.__dict__.update(status=_STATUS[status], finished_at=_utc(finished_at))
     return job
 
 
-def claimed_job(row: Row, task_kwargs: Any, worker_id: int) -> Job:
+def claimed_job(
+    row: Row, task_kwargs: Any, worker_id: int | None, started_at: datetime | None
+) -> Job:
     """Return the job of a row that begins with the ``claimed_columns``, as its worker got it.
 
     A worker makes one for each job that it runs. The ``__init__`` of a frozen dataclass sets each
@@ -51,11 +53,11 @@ def claimed_job(row: Row, task_kwargs: Any, worker_id: int) -> Job:
         row[7],
         _utc(row[8]),
         _utc(row[9]),
-        _utc(row[10]),
+        started_at,
         None,
         worker_id,
-        [] if row[11] is None else json_codec.loads(row[11]),
-        row[12] or 0,
+        [] if row[10] is None else json_codec.loads(row[10]),
+        row[11] or 0,
     )
     draft.__class__ = Job
     job: Job = draft

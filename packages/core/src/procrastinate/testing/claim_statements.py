@@ -12,7 +12,7 @@ from procrastinate.testing.queue_statements import Function, Params, in_claim_or
 from procrastinate.testing.values import JobRow, claimed_columns
 from procrastinate.testing.view import View
 
-CLAIMED_COLUMNS = 13  # that a claim returns for a job, all null where it got none
+CLAIMED_COLUMNS = 13  # that a claim returns of a job, with its crashes
 
 
 def ready_queues(view: View, p: Params) -> Rows:
@@ -86,7 +86,7 @@ def _claim_unlocked(view: View, p: Params, scan: Scan) -> Rows:
     candidates = _candidates(view, p, scan)
     free = [job for job in candidates if job.lock is None]
     claimed = [view.write_job(_begun(view, job, p["worker_id"])) for job in free]
-    return _answer(claimed, len(candidates) - len(claimed), 0)
+    return _answer(view, claimed, len(candidates) - len(claimed), 0)
 
 
 def _claim(view: View, p: Params, scan: Scan) -> Rows:
@@ -105,12 +105,13 @@ def _claim(view: View, p: Params, scan: Scan) -> Rows:
         if job.lock is None or job.id in acquired
     ]
     undecided = len(candidates) + len(elsewhere) - len(parked) - len(claimed)
-    return _answer(claimed, len(parked), 0 if len(claimed) == p["limit"] else undecided)
+    return _answer(view, claimed, len(parked), 0 if len(claimed) == p["limit"] else undecided)
 
 
-def _answer(claimed: list[JobRow], aside: int, undecided: int) -> Rows:
-    rows = [(aside, undecided, job.crashes, *claimed_columns(job)) for job in claimed]
-    return rows or [(aside, undecided, None, *[None] * CLAIMED_COLUMNS)]
+def _answer(view: View, claimed: list[JobRow], aside: int, undecided: int) -> Rows:
+    about = (*[None] * CLAIMED_COLUMNS, aside, undecided, view.now.timestamp())
+    jobs = [(*claimed_columns(job), job.crashes or None, None, None, None) for job in claimed]
+    return [about, *jobs]
 
 
 def _is_ready(job: JobRow) -> bool:

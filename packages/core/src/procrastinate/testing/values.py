@@ -75,7 +75,8 @@ class PeriodicRow:
 
 def job_columns(job: JobRow) -> Row:
     """Return what the SQL fragment of the same name selects."""
-    return (*claimed_columns(job), job.status.value, job.finished_at, job.worker_id)
+    others = (job.status.value, job.started_at, job.finished_at, job.worker_id)
+    return (*claimed_columns(job), *others)
 
 
 def claimed_columns(job: JobRow) -> Row:
@@ -91,7 +92,6 @@ def claimed_columns(job: JobRow) -> Row:
         job.attempts,
         job.deferred_at,
         job.scheduled_at,
-        job.started_at,
         None if job.errors is None else f"[{', '.join(job.errors)}]",
         job.attempts_forgiven,
     )

@@ -139,10 +139,23 @@ started_at = statement_timestamp(),
 finished_at = null
 
 -- fragment: claimed_columns
--- What the worker does not know of a job that it just got.
-job.id, job.queue_name, job.task_name, job.args::text, job.priority, job.lock, job.queueing_lock,
-    job.attempts, job.deferred_at, job.scheduled_at, job.started_at, job.errors::text,
+-- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
+    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.errors::text as errors,
     job.attempts_forgiven
+
+-- fragment: answer
+-- One row about the claim, and after it (for it has no priority) one for each job. What stood in each
+-- row would be read for each job: three such columns took the worker 1.5 microseconds.
+select
+    claimed.*, null::integer as aside, null::integer as undecided, null::float8 as moment
+from claimed
+union all
+select
+    null, null, null, null, null, null, null, null, null, null, null, null, null,
+    ({>aside})::integer, ({>undecided})::integer, date_part('epoch', statement_timestamp())
+from {>asynchronously}
+order by priority desc, id
 
 -- fragment: asynchronously
 (select set_config('synchronous_commit', 'off', true)) as setting
@@ -153,6 +166,22 @@ job.id, job.queue_name, job.task_name, job.args::text, job.priority, job.lock, j
 -- fragment: more
 %(scanned)s::integer
 
+-- fragment: locked
+select count(*) from candidate where candidate.lock is not null
+
+-- fragment: not_told
+0
+
+-- fragment: those_parked
+select count(*) from parked
+
+-- fragment: left_as_they_were
+case
+        when (select count(*) from claimed) = %(limit)s::integer then 0
+        else (select count(*) from candidate) + (select count(*) from elsewhere)
+            - (select count(*) from parked) - (select count(*) from claimed)
+    end
+
 -- fragment: claim_unlocked
 candidate as materialized (
     {>queues scan=scan scanned=no_more}
@@ -162,16 +191,9 @@ claimed as (
     set {>begun}
     where job.partition = 0
         and job.id = any(array(select candidate.id from candidate where candidate.lock is null))
-    returning job.*
+    returning {>claimed_columns}, nullif(job.crashes, 0) as crashes
 )
-select
-    (select count(*) from candidate where candidate.lock is not null)::integer as locked,
-    0 as undecided,
-    job.crashes,
-    {>claimed_columns}
-from {>asynchronously}
-left join claimed as job on true
-order by job.priority desc, job.id
+{>answer aside=locked undecided=not_told}
 
 -- fragment: claim
 candidate as materialized (
@@ -274,26 +296,14 @@ claimed as (
         union all
         select acquired.job_id from acquired
     ))
-    returning job.*
+    returning {>claimed_columns}, nullif(job.crashes, 0) as crashes
 )
-select
-    (select count(*) from parked)::integer as parked,
-    (
-        case
-            when (select count(*) from claimed) = %(limit)s::integer then 0
-            else (select count(*) from candidate) + (select count(*) from elsewhere)
-                - (select count(*) from parked) - (select count(*) from claimed)
-        end
-    )::integer as undecided,
-    job.crashes,
-    {>claimed_columns}
-from {>asynchronously}
-left join claimed as job on true
-order by job.priority desc, job.id
+{>answer aside=those_parked undecided=left_as_they_were}
 
 -- name: claim_unlocked_full :many
--- Returns (locked, 0, crashes, job...) for each claimed job, or one row with no job. `locked` counts the
--- jobs that were left because they have a lock.
+-- Returns one row (13 nulls, locked, 0, moment), and (job..., crashes, 3 nulls) for each claimed job.
+-- `locked` counts the jobs that were left because they have a lock; the moment is that of the claim, in
+-- seconds since the epoch; `crashes` is null for most.
 with {>claim_unlocked queues=of_several scan=scan_full}
 
 -- name: claim_unlocked_marked :many
@@ -325,8 +335,8 @@ select exists (
 )::integer
 
 -- name: claim_full :many
--- Returns (parked, undecided, crashes, job...) for each claimed job, or one row with no job.
--- `undecided` counts the jobs that it saw and left as they were, for another transaction was just
+-- Returns one row (13 nulls, parked, undecided, moment), and (job..., crashes, 3 nulls) for each claimed
+-- job. `undecided` counts the jobs that it saw and left as they were, for another transaction was just
 -- deciding about them or their line, where it brings fewer jobs than the limit. With more `scanned`
 -- than the limit, more can be parked at a time.
 with {>claim scan=scan_full}

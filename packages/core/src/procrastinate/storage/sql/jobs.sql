@@ -2,7 +2,7 @@
 -- them first, in the order of their lines: two that meet never wait for each other in a circle.
 
 -- fragment: job_columns
-{>claimed_columns}, job.status::text, job.finished_at, job.worker_id
+{>claimed_columns}, job.status::text as status, job.started_at, job.finished_at, job.worker_id
 
 -- name: get_job :many
 select {>job_columns}
