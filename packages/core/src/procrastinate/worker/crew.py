@@ -107,7 +107,7 @@ class Crew:
         return max(0, min(MAX_CLAIM, free + ahead - waiting))
 
     def take(self, claim: Claim) -> None:
-        """Take over claimed jobs, in order; those beyond the free slots wait.
+        """Take over claimed jobs, to be started in order as there are slots.
 
         But a job that has lost a worker before never waits claimed: if a job that runs kills this
         worker too, only those that ran beside it shall be counted as suspects once more.
@@ -126,7 +126,7 @@ class Crew:
             else:
                 self._fail(job, InvalidArguments(f"json_loads failed: {broken!r}"))
         if self._cautious:
-            self._fill_slots()
+            self._fill_slots_now()
             self._give_back_suspects(claim.suspects)
         else:
             self._fill_slots_soon()

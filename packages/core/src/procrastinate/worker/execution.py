@@ -1,4 +1,4 @@
-"""One attempt at one job: call the task and what wraps it; an exception becomes data here.
+"""One attempt at one job: the call of the task and of what wraps it.
 
 Rules
 
