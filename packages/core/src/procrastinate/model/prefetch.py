@@ -27,8 +27,7 @@ class Prefetch:
 
     def job_took(self, seconds: float) -> None:
         """Note how long a job ran."""
-        average = self._job_seconds
-        self._job_seconds = seconds if average is None else average + WEIGHT * (seconds - average)
+        self._job_seconds = _moved(self._job_seconds, seconds)
 
     def claim_took(self, seconds: float) -> None:
         """Note how long a claim took."""

@@ -47,7 +47,7 @@ def finish_jobs(
         "finish_jobs",
         ids=[each.job.id for each in ended],
         attempts=[each.job.attempts for each in ended],
-        statuses=[each.ending.status._value_ for each in ended],  # .value takes 0.4 µs
+        statuses=[each.ending.status._value_ for each in ended],  # .value takes 0.3 µs
         began_us=[_age_us(each.began, now) for each in ended],
         ended_us=[_age_us(each.ended, now) for each in ended],
         errors=[_error_text(each, dumps) for each in ended],

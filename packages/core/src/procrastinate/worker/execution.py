@@ -48,7 +48,7 @@ class Attempt:
     def make_context(self) -> JobContext:
         """Return what the task and its middleware are given: made at the first call, on the loop.
 
-        Many attempts need none, and it takes as long as half of their bookkeeping.
+        Many attempts need none, and to make it takes twice as long as to make the attempt.
         """
         if self._context is None:
             self._context = self.surroundings.context_of(self.job, self.definition)

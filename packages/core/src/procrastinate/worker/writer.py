@@ -32,7 +32,7 @@ from procrastinate.errors import (
 )
 from procrastinate.gateway import Gateway
 from procrastinate.model.job import Status
-from procrastinate.model.outcome import SUCCEEDED, Ending
+from procrastinate.model.outcome import Ending
 from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import Ended, HandedBack
 from procrastinate.worker.backoff import Backoff
@@ -240,8 +240,6 @@ def _groups(entries: Sequence[Entry], delete_jobs: str) -> list[list[Entry]]:
         locked = entry.job.lock is not None
         if isinstance(entry, HandedBack):
             groups["hand back", locked].append(entry)
-        elif entry.ending is SUCCEEDED:  # as most are: without a look at the rules below
-            groups["finish", locked, delete_jobs != "never"].append(entry)
         elif entry.ending.status is Status.TODO:
             groups["retry", id(entry)].append(entry)  # several of one job: see Crew.take
         else:

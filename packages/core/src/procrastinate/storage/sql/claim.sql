@@ -145,8 +145,8 @@ job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job
     job.attempts_forgiven
 
 -- fragment: answer
--- One row about the claim, and after it (for it has no priority) one for each job. What stood in each
--- row would be read for each job: three such columns took the worker 1.5 microseconds.
+-- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
+-- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
 select
     claimed.*, null::integer as aside, null::integer as undecided, null::float8 as moment
 from claimed
@@ -177,10 +177,10 @@ select count(*) from parked
 
 -- fragment: left_as_they_were
 case
-        when (select count(*) from claimed) = %(limit)s::integer then 0
-        else (select count(*) from candidate) + (select count(*) from elsewhere)
-            - (select count(*) from parked) - (select count(*) from claimed)
-    end
+    when (select count(*) from claimed) = %(limit)s::integer then 0
+    else (select count(*) from candidate) + (select count(*) from elsewhere)
+        - (select count(*) from parked) - (select count(*) from claimed)
+end
 
 -- fragment: claim_unlocked
 candidate as materialized (
