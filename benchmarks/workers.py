@@ -22,6 +22,7 @@ from benchmarks.databases import Database
 
 ROOT = Path(__file__).parent.parent  # where -m finds this package
 PATIENCE = 120.0  # seconds without a sign of life until a workload is given up
+SETTLES = 0.3  # seconds: after its last job a worker looks once more, later where cores are busy
 POLL = 0.002  # seconds between looks for the end of a drain
 _NEVER = 86_400.0  # seconds: workers start when they are woken, and not when they happen to look
 
@@ -108,6 +109,7 @@ def idle_workers(
             _until(
                 database, "select count(*) from procrastinate_jobs where status <> 'succeeded'", 0
             )
+        time.sleep(SETTLES)
         yield workers
     finally:
         for worker in workers:
