@@ -15,7 +15,7 @@ import pytest
 
 import procrastinate
 from procrastinate import JobAborted, JobContext, RetryDecision, RetryStrategy, Status
-from procrastinate.worker import crew
+from procrastinate.worker import backlog
 
 
 async def status_of(app: procrastinate.App, job_id: int) -> Status:
@@ -632,7 +632,7 @@ async def test_the_loop_gets_round_to_others_between_jobs_that_keep_it_busy(
     async def compute() -> None:
         nonlocal ran
         ran += 1
-        time.sleep(2 * crew.TURN)  # noqa: ASYNC251 (it is what the test is about)
+        time.sleep(2 * backlog.TURN)  # noqa: ASYNC251 (it is what the test is about)
 
     async def look() -> None:
         while True:

@@ -2,7 +2,7 @@
 
 Rules
 
-1. It is the worker of `App.run_worker`: its claims, its crew and its writer. It hears no signals
+1. It is the worker of `App.run_worker`: its claims, its slots and its writer. It hears no signals
    and no notifications, and keeps the jobs that it has run.
 2. `run_jobs` runs plain tasks in the thread that called it, so that what belongs to a thread (the
    session of a database, its open transaction) is the test's own; the worker's loop is in another.
@@ -141,7 +141,7 @@ class TestWorker(Worker):
         if self._left is None:
             return await super()._fetch(room)
         if not self._left:
-            if not self._crew.busy:
+            if not self._backlog.busy:
                 self.stop()
             return 0
         found = await super()._fetch(min(room, self._left))

@@ -29,17 +29,19 @@ from procrastinate.gateway import Gateway, in_thread
 from procrastinate.model.job import Job
 from procrastinate.model.options import WorkerOptions
 from procrastinate.model.periodic import Periodic
+from procrastinate.model.prefetch import Prefetch
 from procrastinate.model.task import TaskRegistry
 from procrastinate.storage import workers as flows
 from procrastinate.storage.periodic import defer_due
 from procrastinate.storage.schema import check_schema
 from procrastinate.worker import listener
+from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.context import RunningApp
-from procrastinate.worker.crew import Crew
 from procrastinate.worker.deferrer import Deferrer, log_settled
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.housekeeping import Housekeeping
+from procrastinate.worker.slots import Slots
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.writer import Writer
@@ -174,15 +176,24 @@ class Worker:
             on_requeued=self._look_at_everything,
             on_released=self._look_now,
         )
-        self._crew = Crew(
+        self._prefetch = Prefetch(self._options.concurrency)
+        self._slots = Slots(
             app=self._app,
             registry=self._registry,
             writer=self._writer,
             options=self._options,
             worker=self,
+            prefetch=self._prefetch,
             on_change=self._job_ended,
             on_ended=self._on_ended,
             threads=self._threads,
+        )
+        self._backlog = Backlog(
+            self._slots,
+            self._writer,
+            concurrency=self._options.concurrency,
+            prefetch=self._prefetch,
+            on_change=self._job_ended,
         )
         self._fetcher = Fetcher(
             self._gateway,
@@ -233,12 +244,12 @@ class Worker:
         backoff = Backoff()
         while not self._stop.gracefully.is_set():
             self._wake.clear()
-            room = self._crew.room()
+            room = self._backlog.room()
             if room == 0 or time.monotonic() < self._fetch_due:
                 await self._sleep(room)
                 continue
             self._fetch_due = math.inf  # news meanwhile make it 0 again
-            was_idle = not (self._crew.busy or len(self._writer))
+            was_idle = not (self._backlog.busy or len(self._writer))
             try:
                 found = await self._fetch(room)
             except (ConnectorException, TimeoutError) as exc:
@@ -260,11 +271,11 @@ class Worker:
         heard = self._aborts_heard = set()
         try:
             async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
-                claim = await self._fetcher.claim(room, known=self._crew)
+                claim = await self._fetcher.claim(room, known=self._backlog)
         finally:
             self._aborts_heard = None
-        self._crew.prefetch.claim_took(time.monotonic() - began)
-        self._crew.take(claim)
+        self._prefetch.claim_took(time.monotonic() - began)
+        self._backlog.take(claim)
         if any(job.id in heard for job in claim.jobs):
             # A request overtook the claim's answer; or it was for another worker that had the job.
             self._housekeeping.look_for_aborts()
@@ -312,7 +323,8 @@ class Worker:
 
     def _abort(self, ids: set[int]) -> None:
         """Abort jobs, also those whose claim is being answered: they are not known here yet."""
-        self._crew.abort(ids)
+        self._slots.abort(ids)
+        self._backlog.abort(ids)
         if self._aborts_heard is not None:
             self._aborts_heard |= ids
 
@@ -337,26 +349,26 @@ class Worker:
     async def _tick(self) -> None:
         while True:
             self._loop_turned = time.monotonic()
-            self._crew.give_back_impatient()
+            self._backlog.give_back_impatient()
             await asyncio.sleep(TICK)
 
     # Ending
 
     async def _finish_what_runs(self) -> None:
-        self._crew.give_back_waiting()
-        if self._crew.busy:
-            logger.info("waiting for %d running jobs", len(self._crew.running))
+        self._backlog.give_back()
+        if self._backlog.busy:
+            logger.info("waiting for %d running jobs", len(self._slots.running))
         await self._until_idle(self._options.shutdown_graceful_timeout, or_told=True)
-        if self._crew.busy:
-            self._crew.abort_all()
+        if self._backlog.busy:
+            self._slots.abort_all()
             await self._until_idle(ABORTED_TASKS_MAY_TAKE, or_told=False)
-            self._crew.give_back_running()
+            self._slots.give_back()
 
     async def _until_idle(self, timeout: float | None, *, or_told: bool) -> None:
         """Wait until no job runs; no longer than so many seconds, nor than told to end now."""
         try:
             async with asyncio.timeout(timeout):
-                while self._crew.busy and not (or_told and self._stop.now.is_set()):
+                while self._backlog.busy and not (or_told and self._stop.now.is_set()):
                     self._wake.clear()
                     await self._wake.wait()
         except TimeoutError:
@@ -367,12 +379,12 @@ class Worker:
         for helper in helpers:
             helper.cancel()
         await asyncio.gather(*helpers, return_exceptions=True)
-        self._crew.close()
+        self._slots.close()
         await in_thread(self._deferrer.stop)
         await in_thread(self._housekeeping.stop)
         try:
             async with asyncio.timeout(LAST_CALL_MAY_TAKE):
-                await self._fetcher.settle(known=self._crew)
+                await self._fetcher.settle(known=self._backlog)
                 await self._gateway.run_async(
                     flows.unregister_worker(self._gateway.sql, self._worker_id)
                 )

@@ -241,7 +241,7 @@ def _groups(entries: Sequence[Entry], delete_jobs: str) -> list[list[Entry]]:
         if isinstance(entry, HandedBack):
             groups["hand back", locked].append(entry)
         elif entry.ending.status is Status.TODO:
-            groups["retry", id(entry)].append(entry)  # several of one job: see Crew.take
+            groups["retry", id(entry)].append(entry)  # several of one job: see Backlog.take
         else:
             groups["finish", locked, _is_deleted(entry.ending, delete_jobs)].append(entry)
     return list(groups.values())

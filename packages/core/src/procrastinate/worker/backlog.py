@@ -1,0 +1,201 @@
+"""Claimed jobs that wait for a slot: how many to hold, which to start next, what to hand back.
+
+Rules
+
+1. Jobs start in the order in which they were claimed, as slots become free.
+2. A job that has lost a worker before never waits claimed. If a running job kills this worker too,
+   only the jobs that ran beside it count as suspects once more.
+3. A job that waits too long is handed back, because another worker may have a free slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Container
+from dataclasses import replace
+
+from procrastinate.errors import InvalidArguments
+from procrastinate.model.job import Job, Status
+from procrastinate.model.prefetch import Prefetch
+from procrastinate.storage.claim import Claim
+from procrastinate.storage.finish import Ended, HandedBack
+from procrastinate.worker import job_log
+from procrastinate.worker.slots import Slots
+from procrastinate.worker.writer import Entry, Writer
+
+logger = logging.getLogger("procrastinate.worker")
+
+PATIENCE = 1.0  # seconds that a job claimed ahead may wait before it is handed back
+STALE = 2.0  # seconds after which, if nobody looked meanwhile, it is not started any more
+TURN = 0.002  # seconds for which jobs are started, until the loop gets round to others
+MAX_CLAIM = 500  # jobs in one claim
+MAX_UNWRITTEN = 2_000  # endings that may wait for the database before no more jobs are claimed
+
+
+class Backlog:
+    """Holds claimed jobs and starts them in the slots."""
+
+    def __init__(
+        self,
+        slots: Slots,
+        writer: Writer,
+        *,
+        concurrency: int,
+        prefetch: Prefetch,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._slots = slots
+        self._writer = writer
+        self._concurrency = concurrency
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[Job, float]] = deque()
+        self._filling = False
+        self._cautious = False
+        self._enough = 0  # jobs waiting for a slot above which no more are wanted
+        self._prefetch = prefetch
+        slots.when_free = self._slot_freed
+
+    def __contains__(self, job_id: object) -> bool:
+        """Whether a job is here: it runs, it waits, or its ending is not written yet."""
+        return (
+            job_id in self._slots
+            or any(job.id == job_id for job, _ in self._waiting)
+            or job_id in self._writer
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job runs or waits for a slot."""
+        return bool(len(self._slots) or self._waiting)
+
+    def room(self) -> int:
+        """How many jobs to claim now; 0 while it is better to wait."""
+        if len(self._writer) > MAX_UNWRITTEN:
+            return 0
+        taken = len(self._slots) + len(self._waiting)  # waiting jobs start soon
+        free = max(0, self._concurrency - taken)
+        waiting = max(0, taken - self._concurrency)
+        ahead = 0 if self._cautious else self._prefetch.size
+        self._enough = ahead // 2
+        if waiting > self._enough or (free == 0 and ahead == 0):
+            return 0
+        return max(0, min(MAX_CLAIM, free + ahead - waiting))
+
+    def take(self, claim: Claim) -> None:
+        """Take over claimed jobs, to be started in order as there are slots."""
+        now = time.monotonic()
+        self._cautious = bool(claim.suspects)
+        # By id: what a claim's first scan got may be lost, and come again with its second.
+        claimed = {job.id: job for job in claim.jobs}
+        self._forget(claimed)
+        for job in claimed.values():
+            if self._has_already(job):
+                continue
+            broken = claim.unreadable.get(job.id)
+            if broken is None:
+                self._waiting.append((job, now))
+            else:
+                self._slots.fail(job, InvalidArguments(f"json_loads failed: {broken!r}"))
+        if self._cautious:
+            self._fill_slots_now()
+            self._give_back_suspects(claim.suspects)  # rule 2
+        else:
+            self._fill_slots_soon()
+
+    def _forget(self, ids: Container[int]) -> None:
+        if any(job.id in ids for job, _ in self._waiting):
+            self._waiting = deque(each for each in self._waiting if each[0].id not in ids)
+
+    def _has_already(self, job: Job) -> bool:
+        """Continue a job under its new claim that still runs here, or whose ending is unwritten.
+
+        Such a job was lost meanwhile and came back: this worker was taken for dead, the server
+        forgot the claim in a crash, or handed back and never heard the answer. A second run here
+        would be in the way of the first, and could not be told from it if the attempt's number is
+        the same.
+
+        Not so a job whose ending, still unconfirmed, sends it back for another attempt: then this
+        is the next attempt, under a number of its own.
+        """
+        if self._slots.goes_on(job):
+            return True
+        ending = self._writer.unwritten(job.id)
+        if ending is None or _is_retry(ending):
+            return False
+        self._writer.add(replace(ending, job=job))
+        return True
+
+    # Starting
+
+    def _slot_freed(self) -> None:
+        self._fill_slots()
+        if len(self._waiting) <= self._enough:  # else the claim would find no room
+            self._on_change()
+
+    def _fill_slots(self) -> None:
+        if self._filling:
+            return  # later; or from the start of a task that ended before `start` returned
+        self._filling = True
+        now = began = time.monotonic()
+        try:
+            while self._waiting and len(self._slots) < self._concurrency:
+                if now - self._waiting[0][1] > STALE:
+                    self.give_back()  # a suspended process may have lost them since
+                elif now - began > TURN:
+                    break
+                else:
+                    job, _ = self._waiting.popleft()
+                    self._slots.start(job)
+                    now = time.monotonic()
+        finally:
+            self._filling = False
+        if self._waiting and len(self._slots) < self._concurrency:
+            self._fill_slots_soon()
+
+    def _fill_slots_soon(self) -> None:
+        """At the loop's next turn: others come first, above all what claims the next jobs."""
+        if not self._filling:
+            self._filling = True
+            self._loop.call_soon(self._fill_slots_now)
+
+    def _fill_slots_now(self) -> None:
+        self._filling = False
+        self._fill_slots()
+
+    # Handing back
+
+    def give_back(self, *, older_than: float = 0.0) -> None:
+        """Hand back jobs that have waited for a slot for so many seconds."""
+        now = time.monotonic()
+        while self._waiting and now - self._waiting[-1][1] >= older_than:
+            job, _ = self._waiting.pop()
+            self._writer.add(HandedBack(job, begun=False))
+
+    def give_back_impatient(self) -> None:
+        """Hand back what was claimed ahead, if a long job makes it wait too long (rule 3)."""
+        if self._waiting and time.monotonic() - self._waiting[0][1] >= PATIENCE:
+            logger.debug("handing back %d jobs claimed ahead", len(self._waiting))
+            self._prefetch.job_took(PATIENCE)
+            self.give_back()
+
+    def _give_back_suspects(self, suspects: Container[int]) -> None:
+        for job, _ in self._waiting:
+            if job.id in suspects:
+                self._writer.add(HandedBack(job, begun=False))
+        self._forget(suspects)
+
+    def abort(self, ids: Collection[int]) -> None:
+        """Hand back the jobs among these that wait: so the request ends them, see `hand_back`."""
+        asked = [job for job, _ in self._waiting if job.id in ids]
+        self._forget(ids)
+        for job in asked:
+            job_log.aborting_unbegun(job)
+            self._writer.add(HandedBack(job, begun=False))
+
+
+def _is_retry(entry: Entry) -> bool:
+    return isinstance(entry, Ended) and entry.ending.status is Status.TODO
