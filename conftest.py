@@ -1,4 +1,7 @@
-"""Where the tests of all packages keep their files, and in which order they run.
+"""What the tests of all packages inherit, where they keep their files, in which order they run.
+
+Variables of the shell that change what a program prints are dropped (`surroundings`): a test that
+needs one would pass on this machine only.
 
 Temporary files are kept in memory where the system has a folder for that. Every test's database is
 some three hundred new files, which cost a file system on a disk ten times the processor time that
@@ -11,6 +14,7 @@ import os
 import tempfile
 
 import pytest
+from surroundings import not_inherited
 
 IN_MEMORY = "/dev/shm"
 ENOUGH = 4 * 2**30  # bytes: servers with their logs; containers often have 64 MB there
@@ -24,6 +28,9 @@ def has_room(folder: str) -> bool:
         return False
     return found.f_bavail * found.f_frsize >= ENOUGH and not found.f_flag & os.ST_NOEXEC
 
+
+for name in not_inherited(list(os.environ)):
+    del os.environ[name]
 
 if "TMPDIR" not in os.environ and has_room(IN_MEMORY):
     os.environ["TMPDIR"] = IN_MEMORY

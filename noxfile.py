@@ -11,6 +11,8 @@ Rules
    skipped; with ``CI`` set it is an error.
 4. One Python runs everything; the others leave out the tests marked slow and the coverage. Slow
    tests are not measured: what they run, the others run too, and more of it.
+5. A session sees nothing of the caller's taste: no PYTHONUNBUFFERED, no locale, no terminal. What
+   is green here is green under ``env -i``. The demo alone keeps the terminal, which it draws on.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ import nox
 nox.needs_version = ">=2025.10.16"
 
 ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from surroundings import not_inherited  # noqa: E402
+
 DIST = ROOT / "dist"
 SUPPORTED = ["3.11", "3.12", "3.13"]
 
@@ -77,6 +83,8 @@ def tested_pythons() -> list[str]:
     )
 
 
+# All sessions go without them. The demo draws on the caller's terminal, and gets them back.
+NOT_INHERITED = {name: os.environ.pop(name) for name in not_inherited(list(os.environ))}
 # In front of PATH, where the shims are too and would be found first.
 os.environ["PATH"] = os.pathsep.join([*pyenv_folders(), os.environ.get("PATH", os.defpath)])
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -226,7 +234,7 @@ def packages(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Watch real jobs go through a real PostgreSQL; arguments are those of procrastinate demo."""
     install(session, "core", "connector-psycopg2", "connector-aiopg", "embedded")
-    session.run("procrastinate", "demo", *session.posargs)
+    session.run("procrastinate", "demo", *session.posargs, env=NOT_INHERITED)
 
 
 @nox.session(python=ONCE, requires=["build"])

@@ -50,6 +50,14 @@ def add(a, b): return a + b
 def pid(): say(f"running in {os.getpid()}")
 
 @app.task
+def chat(words):
+    for word in words:
+        print(word)  # says nothing about flushing
+    if words[-1] == "die":
+        os._exit(7)
+    time.sleep(100)
+
+@app.task
 def stdin(): say(f"read {sys.stdin.read()!r}")
 
 @app.task(pass_context=True)
@@ -188,7 +196,7 @@ class Program:
             name: value
             for name, value in os.environ.items()
             if not name.startswith("PROCRASTINATE")
-        } | {"COLUMNS": "80", "PYTHONUNBUFFERED": "1", **env}
+        } | {"COLUMNS": "80", **env}
         self.command = [str(Path(sys.executable).with_name("procrastinate"))]
         self.started: list[Running] = []
         self.terminals: list[Terminal] = []

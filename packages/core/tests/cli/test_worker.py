@@ -137,3 +137,18 @@ def test_flags_and_counts_come_from_the_environment_too(program: Program, query:
     assert all(line.startswith('{"time": ') for line in done.stderr.splitlines())
     assert "concurrency 3" in done.stderr
     assert statuses(query) == []
+
+
+def test_what_a_task_prints_reaches_a_pipe_while_the_task_runs(program: Program) -> None:
+    program("defer", "shop.chat", '{"words": ["hello", "wörld"]}')
+    worker = program.start("worker", "--shutdown-graceful-timeout=0")
+    assert worker.wait_for("wörld") == ["wörld"]
+    assert worker.output.index("hello") < worker.output.index("wörld")
+    worker.process.kill()
+
+
+def test_what_a_task_printed_is_not_lost_when_it_kills_its_process(program: Program) -> None:
+    program("defer", "shop.chat", '{"words": ["last", "die"]}')
+    worker = program.start("worker")
+    assert worker.ended() == 7
+    assert worker.lines_with("last") == ["last"]

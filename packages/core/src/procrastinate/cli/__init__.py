@@ -30,14 +30,22 @@ def main() -> NoReturn:
 
     sys.argv[:1] = [PROGRAM]
     _make_current_folder_importable()
-    _escape_what_stdout_cannot_encode()
+    _prepare_stdout()
     root.main(prog_name=PROGRAM, obj=Settings(shows_argv=True))
     raise AssertionError("the command line exits by itself")
 
 
-def _escape_what_stdout_cannot_encode() -> None:
-    r"""Print a name that a terminal or pipe has no letters for as ``\xfc``, and do not fail."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+def _prepare_stdout() -> None:
+    r"""Write each line of stdout at once, and letters that it cannot encode as ``\xfc``.
+
+    Python buffers 8 KiB if stdout is a pipe or a file: what a task prints would appear minutes
+    later, and never if the worker is killed. The commands themselves lose nothing by this, because
+    they already write in whole pieces.
+    """
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
+    sys.stdout.reconfigure(line_buffering=True)
+    if sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
