@@ -13,6 +13,7 @@ import pytest
 import procrastinate
 from procrastinate import AbortReason, Job, JobAborted, JobContext, Status
 from procrastinate.worker import listener
+from procrastinate.worker.companion import Line
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.housekeeping import Housekeeping
 
@@ -353,8 +354,8 @@ async def test_a_request_found_while_the_claim_is_answered_is_obeyed_at_once(
     claim, look = Fetcher.claim, Housekeeping._look_for_aborts
     looks: list[Housekeeping] = []
 
-    def noted_look(self: Housekeeping) -> None:
-        look(self)
+    def noted_look(self: Housekeeping, line: Line) -> None:
+        look(self, line)
         looks.append(self)
 
     async def slow_claim(self: Fetcher, limit: int, known: Any) -> Any:

@@ -25,6 +25,7 @@ from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate.model.job import Job, Status
 from procrastinate.model.options import WorkerOptions, renamed, worker_options
 from procrastinate.testing.connector import InMemoryConnector
+from procrastinate.worker.shift import Shift
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.worker import Worker
 
@@ -105,8 +106,27 @@ class CallersThread(TaskThreads):
         pass
 
 
+class LimitedShift(Shift):
+    """A shift that begins a limited number of attempts, and ends after them."""
+
+    left: int | None = None  # attempts that may still begin; None: any number
+
+    async def _fetch(self, room: int) -> int:
+        if self.left is None:
+            return await super()._fetch(room)
+        if not self.left:
+            if not self._backlog.busy:
+                self._stop.request()
+            return 0
+        found = await super()._fetch(min(room, self.left))
+        self.left -= found
+        return found
+
+
 class TestWorker(Worker):
     """A worker that begins a limited number of attempts and knows what they raised."""
+
+    _shift_type = LimitedShift
 
     __test__ = False  # for pytest: its name is no test's
 
@@ -137,16 +157,11 @@ class TestWorker(Worker):
         if isinstance(exception, KeyboardInterrupt):
             self.stop()
 
-    async def _fetch(self, room: int) -> int:
-        if self._left is None:
-            return await super()._fetch(room)
-        if not self._left:
-            if not self._backlog.busy:
-                self.stop()
-            return 0
-        found = await super()._fetch(min(room, self._left))
-        self._left -= found
-        return found
+    def _new_shift(self, worker_id: int) -> Shift:
+        shift = super()._new_shift(worker_id)
+        assert isinstance(shift, LimitedShift)
+        shift.left = self._left
+        return shift
 
     def ended_jobs(self, *, raise_errors: bool) -> list[Job]:
         """Return the jobs that were run, or raise what one of them raised."""

@@ -9,9 +9,11 @@ LONGEST = 5.0  # seconds
 
 
 class Backoff:
-    """The waits between tries: doubling from `FIRST` to `LONGEST`, spread by half."""
+    """The waits between tries in seconds: doubled from first to longest, and spread by half."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: float = FIRST, longest: float = LONGEST) -> None:
+        self._first = first
+        self._longest = longest
         self._failures = 0
 
     @property
@@ -21,7 +23,7 @@ class Backoff:
 
     def next_wait(self) -> float:
         """Note a failure and return the seconds to wait before the next try."""
-        wait: float = min(LONGEST, FIRST * 2.0 ** min(self._failures, 10))
+        wait: float = min(self._longest, self._first * 2.0 ** min(self._failures, 10))
         self._failures += 1
         return wait * random.uniform(0.5, 1.0)
 

@@ -1,33 +1,29 @@
 """A worker's signs of life, and its care for the jobs of workers that show none.
 
-This runs in a thread of its own, on a connection of its own: a task that blocks the event loop, or
-a pool that the tasks have exhausted, must not make a living worker look dead. It can do nothing
-about code that holds the interpreter's lock for longer than ``stalled_worker_timeout``.
+This is the duty of a companion (`procrastinate.worker.companion`): a busy event loop must not make
+a living worker look dead. Code that holds the interpreter's lock for longer than
+``stalled_worker_timeout`` does.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
 
-from procrastinate import drive
-from procrastinate.connector import SyncConnector
-from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
+from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Status
 from procrastinate.model.options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.statements import Statements
+from procrastinate.worker.companion import Line
 
 logger = logging.getLogger("procrastinate.worker")
 
 CRASH_LIMIT = 5  # times that a job may lose its worker before it is failed
-RETRY_AFTER = 1.0  # seconds after which a failed round is tried again
 ONE_BY_ONE_MAY_TAKE = 2.0  # seconds for recovering jobs that somebody else may be in the way of
-STOP_MAY_TAKE = 5.0  # seconds
 LOOP_BLOCKED_AFTER = 5.0  # seconds without a turn of the event loop that are worth a warning
 #: The server's codes where another transaction was in the way of a recovery: a twin with the same
 #: queueing lock was committed, or something was waited for too long, or in a circle.
@@ -35,11 +31,13 @@ IN_THE_WAY = ("23505", "55P03", "40P01", "40001")
 
 
 class Housekeeping:
-    """Heartbeat, recovery and abort requests of one worker."""
+    """The duty of one worker's companion: heartbeat, recovery and abort requests."""
+
+    name = "housekeeping"
+    undone = "no sign of life can be given"
 
     def __init__(
         self,
-        connector: SyncConnector,
         sql: Statements,
         worker_id: int,
         worker_name: str,
@@ -48,119 +46,81 @@ class Housekeeping:
         on_aborts: Callable[[set[int]], None],
         seconds_since_loop_turned: Callable[[], float],
     ) -> None:
-        self._connector = connector
         self._sql = sql
         self._worker_id = worker_id
         self._worker_name = worker_name
         self._options = options
         self._on_aborts = on_aborts
         self._seconds_since_loop_turned = seconds_since_loop_turned
-        self._turn = threading.Event()  # set where a round may not wait for its time
-        self._stopping = False
         self._aborts_asked = False
-        self._beat_due = 0.0
-        self._recovery_due = 0.0
-        self._aborts_due = 0.0
-        self._warned = False
-        self._thread = threading.Thread(
-            target=self._run, name=f"{worker_name}-housekeeping", daemon=True
-        )
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread and wait for it; no longer than `STOP_MAY_TAKE`, if the database hangs."""
-        self._stopping = True
-        self._turn.set()
-        self._thread.join(STOP_MAY_TAKE)
+        self._beat = Alarm()
+        self._recovery = Alarm()
+        self._aborts = Alarm()
 
     def look_for_aborts(self) -> None:
-        """Look at once for abort requests that may not have been heard; from any thread."""
+        """Look for abort requests in the next round; from any thread."""
         self._aborts_asked = True
-        self._turn.set()
 
-    def _run(self) -> None:
-        wait = 0.0
-        while not self._stopped_within(wait):
-            try:
-                self._connector.open()  # twice is harmless; the first may have failed
-                self._round()
-                self._warned = False
-                wait = self._seconds_to_next_round()
-            except ConnectorException as exc:
-                if not self._warned:
-                    logger.warning("no sign of life can be given: %s", exc)
-                self._warned = True
-                wait = RETRY_AFTER
-            except Exception:
-                logger.exception("housekeeping failed; it goes on")
-                wait = RETRY_AFTER
-        self._connector.close()
+    def failed(self) -> None:
+        """Leave everything due that was not done."""
 
-    def _stopped_within(self, seconds: float) -> bool:
-        self._turn.wait(seconds)
-        self._turn.clear()
-        return self._stopping
-
-    def _round(self) -> None:
+    def round(self, line: Line) -> float:
+        """Do what is due, and return the seconds until the next round."""
         now = time.monotonic()
-        if now >= self._beat_due:
-            self._beat()
-            self._beat_due = now + self._options.update_heartbeat_interval
-        if self._aborts_asked or now >= self._aborts_due:
+        if self._beat.due(now):
+            self._give_sign_of_life(line)
+            self._beat.set(now + self._options.update_heartbeat_interval)
+        if self._aborts_asked or self._aborts.due(now):
             self._aborts_asked = False
-            self._look_for_aborts()
-            self._aborts_due = now + self._options.abort_job_polling_interval
-        if now >= self._recovery_due:
-            self._recover()
+            self._look_for_aborts(line)
+            self._aborts.set(now + self._options.abort_job_polling_interval)
+        if self._recovery.due(now):
+            self._recover(line)
             # Spread, so that a fleet started at once does not look for the dead in step.
             spread = random.uniform(0.5, 1.0)
-            self._recovery_due = now + spread * self._options.update_heartbeat_interval
+            self._recovery.set(now + spread * self._options.update_heartbeat_interval)
         self._watch_loop()
-
-    def _seconds_to_next_round(self) -> float:
-        due = min(self._beat_due, self._recovery_due, self._aborts_due)
+        due = min(self._beat.at, self._recovery.at, self._aborts.at)
         return max(0.0, min(1.0, due - time.monotonic()))
 
-    def _beat(self) -> None:
-        reborn = self._do(flows.heartbeat(self._sql, self._worker_id, self._worker_name))
+    def _give_sign_of_life(self, line: Line) -> None:
+        reborn = line.run(flows.heartbeat(self._sql, self._worker_id, self._worker_name))
         if reborn:
             logger.warning(
                 "worker %s had been taken for dead; jobs that it held may run elsewhere too",
                 self._worker_name,
             )
 
-    def _look_for_aborts(self) -> None:
-        ids = self._do(flows.abort_requests(self._sql, self._worker_id))
+    def _look_for_aborts(self, line: Line) -> None:
+        ids = line.run(flows.abort_requests(self._sql, self._worker_id))
         if ids:
             self._on_aborts(ids)
 
-    def _recover(self) -> None:
+    def _recover(self, line: Line) -> None:
         timeout_us = int(self._options.stalled_worker_timeout * 1e6)
         try:
-            while len(self._recovered(timeout_us)) == flows.RECOVERED_AT_ONCE:
+            while len(self._recovered(line, timeout_us)) == flows.RECOVERED_AT_ONCE:
                 pass
         except ConnectorException as exc:
             if exc.sqlstate not in IN_THE_WAY:
                 raise
-            self._recover_one_by_one(timeout_us)
-        self._do(flows.prune_workers(self._sql, timeout_us=timeout_us))
-        self._do(flows.mend_lines(self._sql), transaction=True)
+            self._recover_one_by_one(line, timeout_us)
+        line.run(flows.prune_workers(self._sql, timeout_us=timeout_us))
+        line.run(flows.mend_lines(self._sql), transaction=True)
 
-    def _recover_one_by_one(self, timeout_us: int) -> None:
+    def _recover_one_by_one(self, line: Line, timeout_us: int) -> None:
         """Recover what can be, where somebody's open transaction is in the way of some jobs.
 
         In random order and for a short time: those that have to wait keep neither the others nor
         the heartbeat waiting.
         """
-        ids = self._do(flows.stalled_ids(self._sql, timeout_us=timeout_us))
+        ids = line.run(flows.stalled_ids(self._sql, timeout_us=timeout_us))
         random.shuffle(ids)
         deadline = time.monotonic() + ONE_BY_ONE_MAY_TAKE
         while ids and time.monotonic() < deadline:
             job_id = ids.pop()
             try:
-                self._recovered(timeout_us, [job_id])
+                self._recovered(line, timeout_us, [job_id])
             except ConnectorException as exc:
                 if exc.sqlstate not in IN_THE_WAY:
                     raise
@@ -173,7 +133,7 @@ class Housekeeping:
                 )
 
     def _recovered(
-        self, timeout_us: int, ids: Sequence[int] | None = None
+        self, line: Line, timeout_us: int, ids: Sequence[int] | None = None
     ) -> list[flows.Recovered]:
         flow = flows.recover_jobs(
             self._sql,
@@ -182,13 +142,9 @@ class Housekeeping:
             ids=ids,
             delete_ended=self._options.delete_jobs == "always",
         )
-        recovered = self._do(flow, transaction=True)
+        recovered = line.run(flow, transaction=True)
         _log_recovered(recovered, deleted=self._options.delete_jobs == "always")
         return recovered
-
-    def _do(self, flow: Flow[drive.T], *, transaction: bool = False) -> drive.T:
-        with self._connector.session(transaction=transaction) as executor:
-            return drive.run(flow, executor)
 
     def _watch_loop(self) -> None:
         seconds = self._seconds_since_loop_turned()

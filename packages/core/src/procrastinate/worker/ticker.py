@@ -1,134 +1,83 @@
-"""The worker's deferrer: it inserts the jobs of periodic tasks when their time comes.
+"""The ticker: it inserts the jobs of periodic tasks when their time comes.
 
 Rules
 
-1. It is a thread with a connection of its own, as housekeeping is: a busy event loop, or a pool
-   that the tasks have exhausted, delays no tick. A worker without periodic tasks has none.
-2. Every worker defers, and the database decides who was first. So it matters to nobody which of
+1. It is the duty of a companion: a busy event loop, or a pool that the tasks have exhausted, delays
+   no tick. A worker without periodic tasks has none.
+2. Every worker defers, and the database decides which was first. So it does not matter which of
    them are alive.
-3. The server's clock decides. What the thread knows of it is an interval, from statements that it
-   runs anyway; of that it takes the early end, so that it is late by a round trip at the most and
-   never early.
-4. It sleeps until the next tick. Once a minute, and when it seems to have slept for longer than it
-   wanted, or the clock was set, it looks at the tables again.
+3. The server's clock decides. What the ticker knows of it is an interval, from statements that it
+   runs anyway. It takes the early end: it is late by a round trip at most, and never early.
+4. It sleeps until the next tick. It looks at the tables again once a minute, if it seems to have
+   slept for longer than it wanted, and if the clock was set.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from procrastinate import drive
-from procrastinate.connector import SyncConnector
-from procrastinate.drive import Flow
-from procrastinate.errors import ConnectorException
+from procrastinate.model.alarm import Alarm
 from procrastinate.model.periodic import COUNTED, Periodic, Timetable
 from procrastinate.storage import periodic as flows
 from procrastinate.storage.periodic import Outcome, Settled
 from procrastinate.storage.statements import Statements
-from procrastinate.worker.backoff import Backoff
+from procrastinate.worker.companion import Line
 
 logger = logging.getLogger("procrastinate.worker")
 
 LOOK_EVERY = 60.0  # seconds
 LONGEST_SLEEP = 1.0  # seconds, after which it looks at the clock: a machine may have stood still
 JUMP = 1.0  # seconds by which the clocks have to part to say so
-STOP_MAY_TAKE = 5.0  # seconds
 
 
-class Deferrer:
-    """Defers the periodic tasks of one worker."""
+class Ticker:
+    """The duty of one worker's companion: it defers periodic tasks."""
 
-    def __init__(
-        self,
-        connector: SyncConnector,
-        sql: Statements,
-        periodics: Iterable[Periodic],
-        *,
-        worker_name: str,
-    ) -> None:
-        self._connector = connector
+    name = "ticker"
+    undone = "no periodic task can be deferred"
+
+    def __init__(self, sql: Statements, periodics: Iterable[Periodic]) -> None:
         self._sql = sql
         self._timetable = Timetable(periodics)
         self._clock = ServerClock()
-        self._look_due = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, name=f"{worker_name}-deferrer", daemon=True
-        )
+        self._look = Alarm()
 
-    def start(self) -> None:
-        """Start the thread, where there is something to defer."""
-        if self._timetable.periodics:
-            self._thread.start()
+    def failed(self) -> None:
+        """Look at the tables again before the next tick: what became of the last is unknown."""
+        self._look.ring()
 
-    def defer_no_more(self) -> None:
-        """Let the thread end, without waiting for it."""
-        self._stop.set()
-
-    def stop(self) -> None:
-        """End the thread and wait for it; no longer than `STOP_MAY_TAKE`, if the database hangs."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_MAY_TAKE)
-
-    def _run(self) -> None:
-        backoff = Backoff()
-        wait = 0.0
-        while not self._stop.wait(wait):
-            try:
-                self._connector.open()  # twice is harmless; the first may have failed
-                wait = self._round()
-                backoff.reset()
-            except ConnectorException as exc:
-                if not backoff.failing:
-                    logger.warning("no periodic task can be deferred: %s", exc)
-                wait = self._wait_after_failure(backoff)
-            except Exception:
-                logger.exception("deferring periodic tasks failed; it goes on")
-                wait = self._wait_after_failure(backoff)
-        self._connector.close()
-
-    def _wait_after_failure(self, backoff: Backoff) -> float:
-        self._look_due = 0.0
-        return backoff.next_wait()
-
-    def _round(self) -> float:
-        """Do what is due, and return the seconds to sleep."""
+    def round(self, line: Line) -> float:
+        """Defer what is due, and return the seconds to sleep."""
         if self._clock.jumped() or not self._timetable.complete:
-            self._look_due = 0.0
-        if time.monotonic() >= self._look_due:
-            self._look()
+            self._look.ring()
+        if self._look.due(time.monotonic()):
+            self._look_at_tables(line)
         due = self._timetable.due(self._clock.now())
         if not due:
             return self._seconds_to_sleep()
         sent = time.monotonic()
-        result = self._do(flows.defer_ticks(self._sql, self._timetable, due))
+        result = line.run(flows.defer_ticks(self._sql, self._timetable, due))
         if result.now is not None:
             self._clock.learn(result.now, sent=sent, received=time.monotonic())
         log_settled(result.settled)
         return 0.0
 
-    def _look(self) -> None:
+    def _look_at_tables(self, line: Line) -> None:
         sent = time.monotonic()
-        now = self._do(flows.look(self._sql, self._timetable))
+        now = line.run(flows.look(self._sql, self._timetable))
         received = time.monotonic()
         self._clock.learn(now, sent=sent, received=received)
-        self._look_due = received + LOOK_EVERY
+        self._look.set(received + LOOK_EVERY)
 
     def _seconds_to_sleep(self) -> float:
-        sleep = min(LONGEST_SLEEP, self._look_due - time.monotonic())
+        sleep = min(LONGEST_SLEEP, self._look.at - time.monotonic())
         next_due = self._timetable.next_due()
         if next_due is not None:
             sleep = min(sleep, (next_due - self._clock.now()).total_seconds())
         return max(0.0, sleep)
-
-    def _do(self, flow: Flow[drive.T]) -> drive.T:
-        with self._connector.session() as executor:
-            return drive.run(flow, executor)
 
 
 class ServerClock:

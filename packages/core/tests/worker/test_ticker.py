@@ -8,6 +8,7 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,8 +26,9 @@ from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_
 from procrastinate.storage import periodic as flows
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import deferrer as deferrer_module
-from procrastinate.worker.deferrer import Deferrer, ServerClock
+from procrastinate.worker import ticker as ticker_module
+from procrastinate.worker.companion import Companion, Line
+from procrastinate.worker.ticker import ServerClock, Ticker
 
 APP = Path(__file__).with_name("periodic_app.py")
 SECOND = timedelta(seconds=1)
@@ -293,16 +295,25 @@ def job_of_t(cron: str, periodic_id: str = "") -> Periodic:
     return Periodic("t", periodic_id, schedule, timedelta(hours=1), lambda tick: NewJob("t"))
 
 
-class Counted(Deferrer):
-    """A deferrer on a connector in memory that counts its flows."""
+class CountedLine(Line):
+    """A line that counts its flows."""
 
-    def __init__(self, connector: InMemoryConnector, *periodics: Periodic) -> None:
-        super().__init__(connector.sync_connector(), Statements(), periodics, worker_name="w")
+    def __init__(self, connector: InMemoryConnector) -> None:
+        super().__init__(connector.sync_connector())
         self.flows: list[str] = []
 
-    def _do(self, flow: Any) -> Any:
+    def run(self, flow: Any, **options: Any) -> Any:
         self.flows.append(flow.__name__)
-        return super()._do(flow)
+        return super().run(flow, **options)
+
+
+class Counted(Companion):
+    """A companion that ticks, on a connector in memory, and counts its flows."""
+
+    def __init__(self, connector: InMemoryConnector, *periodics: Periodic) -> None:
+        line = CountedLine(connector)
+        super().__init__(Ticker(Statements(), periodics), line, worker_name="w")
+        self.flows = line.flows
 
 
 @pytest.fixture
@@ -317,33 +328,42 @@ async def test_a_hundred_schedules_cost_one_statement_when_they_are_due_together
     now = memory.clock.now()
     noon = now.replace(hour=12, minute=0, second=0, microsecond=0) + timedelta(days=1)
     memory.clock.move(noon - 1.0 * SECOND - now)
-    deferrer = Counted(memory, *(job_of_t("0 12 * * *", str(n)) for n in range(100)))
-    deferrer.start()
+    ticker = Counted(memory, *(job_of_t("0 12 * * *", str(n)) for n in range(100)))
+    ticker.start()
     await until(lambda: len(memory.jobs) == 100)
     await asyncio.sleep(1.5)
-    deferrer.stop()
-    assert deferrer.flows == ["look", "defer_ticks"]
+    ticker.stop()
+    assert ticker.flows == ["look", "defer_ticks"]
     assert {job.deferred_at - noon < SECOND for job in memory.jobs if job.deferred_at} == {True}
 
 
 async def test_a_clock_that_moves_is_noticed_by_the_next_look(
     memory: InMemoryConnector, until: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deferrer_module, "LOOK_EVERY", 0.05)
+    monkeypatch.setattr(ticker_module, "LOOK_EVERY", 0.05)
     memory.clock.freeze(NOON)
-    deferrer = Counted(memory, job_of_t("*/10 * * * *"))
-    deferrer.start()
-    await until(lambda: deferrer.flows)
+    ticker = Counted(memory, job_of_t("*/10 * * * *"))
+    ticker.start()
+    await until(lambda: ticker.flows)
     memory.clock.move(timedelta(minutes=35))
     await until(lambda: len(memory.jobs) == 3)
-    deferrer.stop()
+    ticker.stop()
 
 
-def test_a_deferrer_without_schedules_starts_no_thread(memory: InMemoryConnector) -> None:
-    deferrer = Counted(memory)
-    deferrer.start()
-    deferrer.stop()
-    assert deferrer.flows == []
+async def test_a_worker_without_schedules_starts_no_thread_for_them(
+    memory: InMemoryConnector, until: Callable[..., Any]
+) -> None:
+    def companions() -> set[str]:
+        return {each.name for each in threading.enumerate() if each.name.startswith("plain-")}
+
+    app = procrastinate.App(connector=memory)
+    running = asyncio.create_task(app.run_worker_async(name="plain", install_signal_handlers=False))
+    await until(companions)
+    found = companions()
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert found == {"plain-housekeeping"}
 
 
 def test_the_server_s_time_is_never_taken_for_later_than_it_is() -> None:
@@ -373,14 +393,14 @@ def test_a_machine_that_stood_still_looks_again(
     memory: InMemoryConnector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its monotonic clock stood still as well; the time of the day went on."""
-    deferrer = Counted(memory, job_of_t("0 0 1 1 *"))
-    deferrer._round()
-    deferrer._round()
+    ticker = Counted(memory, job_of_t("0 0 1 1 *"))
+    ticker._round()
+    ticker._round()
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
-    deferrer._round()
-    deferrer._round()
-    assert deferrer.flows == ["look", "look"]
+    ticker._round()
+    ticker._round()
+    assert ticker.flows == ["look", "look"]
 
 
 async def test_an_error_of_our_own_does_not_end_the_thread(
@@ -389,19 +409,19 @@ async def test_an_error_of_our_own_does_not_end_the_thread(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    deferrer = Counted(memory, job_of_t("* * * * * *"))
-    look = deferrer._look
+    ticker = Counted(memory, job_of_t("* * * * * *"))
+    look = Ticker._look_at_tables
     failures = iter([ZeroDivisionError()])
 
-    def failing() -> None:
+    def failing(self: Ticker, line: Line) -> None:
         for failure in failures:
             raise failure
-        look()
+        look(self, line)
 
-    monkeypatch.setattr(deferrer, "_look", failing)
-    deferrer.start()
+    monkeypatch.setattr(Ticker, "_look_at_tables", failing)
+    ticker.start()
     await until(lambda: len(memory.jobs) >= 1)
-    deferrer.stop()
+    ticker.stop()
     assert "it goes on" in caplog.text
 
 
