@@ -25,9 +25,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import procrastinate
+from benchmarks.lengths import seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from procrastinate.connector import AsyncExecutor, Query, Rows
 
@@ -53,8 +54,8 @@ def say(**message: Any) -> None:
     os.write(1, json.dumps(message).encode() + b"\n")
 
 
-def app_on(connector: Any, recorder: Recorder) -> procrastinate.App:
-    """Return an app with the tasks of all workloads."""
+def app_on(connector: Any, recorder: Recorder, lengths: Sequence[float] = ()) -> procrastinate.App:
+    """Return an app with the tasks of all workloads. Job ``n`` sleeps for ``lengths[n - 1]``."""
     app = procrastinate.App(connector=connector)
 
     @app.task(name="noop")
@@ -80,6 +81,25 @@ def app_on(connector: Any, recorder: Recorder) -> procrastinate.App:
         await asyncio.sleep(0)
         recorder.notes.append([line, n, "ends"])
         recorder.entered()
+
+    @app.task(name="sleep")
+    async def sleep(n: int) -> None:
+        await asyncio.sleep(lengths[n - 1])
+        recorder.entered()
+
+    @app.task(name="sleep_sync")
+    def sleep_sync(n: int) -> None:
+        time.sleep(lengths[n - 1])
+        recorder.entered()
+
+    failed: set[int] = set()
+
+    @app.task(name="fail_once", retry=3)
+    async def fail_once(n: int) -> None:
+        recorder.entered()
+        if n not in failed:
+            failed.add(n)
+            raise ValueError("this attempt fails")
 
     @app.task(name="hold")
     async def hold(n: int) -> None:
@@ -157,10 +177,11 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     statements: list[Any] = []
     recorder = Recorder(options.pop("report_at", 0))
+    lengths = seconds_of(*options.pop("lengths", ("0ms", 0)))
     connector = connector_for(
         options.pop("dsn"), traced=options.pop("traced", False), notes=statements
     )
-    asyncio.run(run(app_on(connector, recorder), recorder, options))
+    asyncio.run(run(app_on(connector, recorder, lengths), recorder, options))
     usage = resource.getrusage(resource.RUSAGE_SELF)
     say(
         ended=True,

@@ -32,15 +32,19 @@ class WorkerFailed(Exception):
 
 
 class WorkerProcess:
-    """One worker; see ``benchmarks.worker`` for its options and what it says."""
+    """One worker; see ``benchmarks.worker`` for its options and what it says.
 
-    def __init__(self, dsn: str, **options: Any) -> None:
+    A ``quiet`` one's log goes nowhere: its jobs fail as they should.
+    """
+
+    def __init__(self, dsn: str, *, quiet: bool = False, **options: Any) -> None:
         options = {"dsn": dsn, "fetch_job_polling_interval": _NEVER, **options}
         self.spawned = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", json.dumps(options)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
             cwd=ROOT,
         )
         self._messages: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.__main__ import main
+from benchmarks.lengths import mean_of, seconds_of
 from benchmarks.measures import (
     Kind,
     Measure,
@@ -90,12 +93,38 @@ def test_jobs_of_a_lock_that_overlap_or_overtake_are_counted(notes: Any, wrong: 
     assert out_of_order(notes) == wrong
 
 
+@pytest.mark.parametrize(
+    ("pattern", "mean", "lengths"),
+    [
+        ("5ms", 0.005, {0.005: 1_000}),
+        ("5ms,1/20:500ms", 0.02975, {0.005: 952, 0.5: 48}),
+    ],
+)
+def test_jobs_that_take_time_are_the_same_for_the_limit_and_for_us(
+    pattern: str, mean: float, lengths: dict[float, int]
+) -> None:
+    assert Counter(seconds_of(pattern, 1_000)) == lengths
+    assert seconds_of(pattern, 1_000) == seconds_of(pattern, 1_000)
+    assert mean_of(pattern) == pytest.approx(mean)
+
+
+def test_scattered_lengths_have_the_mean_that_they_are_named_for() -> None:
+    assert statistics.mean(seconds_of("exp:5ms", 10_000)) == pytest.approx(0.005, rel=0.05)
+    assert mean_of("exp:5ms") == 0.005
+
+
+@pytest.mark.parametrize("pattern", ["", "5", "5ms,", "5ms,1/20", "exp:", "-5ms"])
+def test_what_is_no_pattern_of_lengths_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="is no pattern of lengths"):
+        seconds_of(pattern, 1)
+
+
 # --- options --------------------------------------------------------------------------------------
 
 
 def test_without_options_everything_runs_at_full_size() -> None:
     assert parse([], [*WORKLOADS], [*PEERS]) == Options(
-        only=tuple(f"W{number}" for number in range(1, 15)),
+        only=tuple(f"W{number}" for number in range(1, 18)),
         scale=FULL,
         repeat=FULL.repeat,
         dsn=None,

@@ -1,4 +1,4 @@
-"""The workloads W1 to W14, in order."""
+"""The workloads W1 to W17, in order."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from benchmarks.workloads.cost import Cost
 from benchmarks.workloads.defer import BatchDefer, DeferOneByOne
 from benchmarks.workloads.drain import DrainConcurrently, DrainDefault, DrainThreads, NeverAnalyzed
 from benchmarks.workloads.footprint import Footprint
+from benchmarks.workloads.idle import IdleWorkers
 from benchmarks.workloads.latency import Latency, Schedule
 from benchmarks.workloads.locks import Locks
 from benchmarks.workloads.processes import Processes
+from benchmarks.workloads.retries import Retries
 from benchmarks.workloads.sustained import Sustained
+from benchmarks.workloads.timed import Timed
 
 WORKLOADS: dict[str, Workload] = {
     workload.key: workload
@@ -30,5 +33,8 @@ WORKLOADS: dict[str, Workload] = {
         Footprint(),
         Cost(),
         NeverAnalyzed(),
+        Timed(),
+        Retries(),
+        IdleWorkers(),
     )
 }
