@@ -102,6 +102,10 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = bool(os.environ.get("CI"))
 nox.options.download_python = "never"
+# pip trusts the certificates that the system trusts, a company's own included; uv must be told.
+# The second name is that of older releases.
+os.environ.setdefault("UV_SYSTEM_CERTS", "true")
+os.environ.setdefault("UV_NATIVE_TLS", "true")
 
 
 # --- Installing -----------------------------------------------------------------------------------
