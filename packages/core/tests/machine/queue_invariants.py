@@ -38,7 +38,7 @@ def _check_job(job: JobRow) -> None:
     assert (job.status is Status.DOING) <= (job.started_at is not None), f"not started: {job}"
     assert job.hold != "schedule" or job.scheduled_at, f"due at no time: {job}"
     assert job.hold != "lock" or job.lock, f"parked without a lock: {job}"
-    assert 0 <= (job.attempts_forgiven or 0) <= job.attempts, f"forgiven in advance: {job}"
+    assert 0 <= job.attempts <= job.lease, f"attempts without a claim: {job}"
     assert job.status is not Status.TODO or not job.abort_requested, f"to be aborted: {job}"
 
 
@@ -100,9 +100,13 @@ def _check_change(before: JobRow, after: JobRow, *, handed_back: bool) -> None:
     elif before.status.is_final:
         assert after == before, f"changed after its end: {change}"
     counted_back = before.attempts - after.attempts
-    assert counted_back <= 0 or (handed_back and counted_back == 1), f"attempts lost: {change}"
+    by_hand = before.status.is_final and after.status is Status.TODO and after.attempts == 0
+    assert counted_back <= 0 or by_hand or (handed_back and counted_back == 1), (
+        f"attempts lost: {change}"
+    )
     begun = (before.status, after.status) == (Status.TODO, Status.DOING)
     assert after.attempts - before.attempts <= begun, f"attempts out of nothing: {change}"
+    assert after.lease - before.lease == begun, f"not one lease for each claim: {change}"
     assert len(after.errors or ()) >= len(before.errors or ()), f"errors lost: {change}"
     _check_change_by_hand(before, after)
 
@@ -112,8 +116,7 @@ def _check_change_by_hand(before: JobRow, after: JobRow) -> None:
     if (before.status, after.status) == (Status.DOING, Status.TODO):
         assert not before.abort_requested, f"begins again, and was to be aborted: {change}"
     again = before.status.is_final and after.status is Status.TODO
-    forgiven = before.attempts if again else before.attempts_forgiven
-    assert after.attempts_forgiven == forgiven, f"attempts forgiven: {change}"
+    assert not again or after.attempts == 0, f"attempts are counted on: {change}"
     assert again or after.abort_requested >= before.abort_requested, f"may go on: {change}"
     assert not again or after.crashes == 0, f"crashes are counted on: {change}"
 

@@ -178,7 +178,7 @@ class QueueMachine(RuleBasedStateMachine):
         holders = sorted({str(job.worker_id) for job in self.state.running()})
         worker = int(holders[n % len(holders)])
         theirs = [row for row in self.state.running() if row.worker_id == worker]
-        held = [self.claimed[row.id, row.attempts, worker] for row in theirs]
+        held = [self.claimed[row.id, row.lease, worker] for row in theirs]
         return worker, _chosen(held, numbers)
 
     def lost(self, n: int, numbers: Sequence[int]) -> tuple[int, list[Job]]:
@@ -404,7 +404,7 @@ class QueueMachine(RuleBasedStateMachine):
         before = self.state
         got: list[Job] = self.step(name, make).value.jobs
         check_claim(before, got, queues, limit)
-        self.claimed |= {(job.id, job.attempts, job.worker): job for job in got}
+        self.claimed |= {(job.id, job.lease, job.worker): job for job in got}
         return got
 
     # Ending attempts
@@ -529,7 +529,7 @@ class QueueMachine(RuleBasedStateMachine):
         twin = NewJob("t2", "a", queueing_lock="q3")
         self.step("defer", lambda now: defer.defer_job(sql, twin))
         mine = [row for row in self.state.running() if row.queueing_lock == "q3"]
-        for job in [self.claimed[row.id, row.attempts, row.worker_id] for row in mine]:
+        for job in [self.claimed[row.id, row.lease, row.worker_id] for row in mine]:
             if how == "retry":
                 self._retry(job, {}, {}, delete=delete)
             elif how == "hand_back":
@@ -547,7 +547,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.start_one(worker, queueing_lock="q3")
         self.start_one(worker, queueing_lock="q3")
         twins = [
-            self.claimed[row.id, row.attempts, worker]
+            self.claimed[row.id, row.lease, worker]
             for row in self.state.running()
             if (row.queueing_lock, row.worker_id) == ("q3", worker)
         ]

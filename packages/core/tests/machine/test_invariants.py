@@ -26,8 +26,8 @@ from procrastinate.testing.values import JobRow, PeriodicRow
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TODO = JobRow(1, "a", "task", "{}", NOW)
-AGAIN = replace(TODO, attempts=1, attempts_forgiven=1)
-DOING = replace(TODO, status=Status.DOING, worker_id=7, started_at=NOW, attempts=1)
+AGAIN = replace(TODO, attempts=0, lease=1)
+DOING = replace(TODO, status=Status.DOING, worker_id=7, started_at=NOW, attempts=1, lease=1)
 ENDED = replace(DOING, status=Status.SUCCEEDED, finished_at=NOW)
 
 
@@ -49,7 +49,7 @@ def test_a_queue_in_order_breaks_none() -> None:
     holder, parked = replace(DOING, lock="k"), replace(TODO, id=2, lock="k", hold="lock")
     check_state(state(holder, parked, replace(ENDED, id=3), k=1))
     check_step(state(TODO), state(DOING))
-    check_step(state(DOING), state(TODO), unstarted=[1])
+    check_step(state(DOING), state(AGAIN), unstarted=[1])
     check_step(state(ENDED), state(), deletable=[1])
     check_step(state(replace(ENDED, status=Status.FAILED)), state(AGAIN))
     check_step(with_schedule(NEW), with_schedule(USED))
@@ -67,7 +67,7 @@ def test_a_queue_in_order_breaks_none() -> None:
         state(replace(TODO, hold="lock")),
         state(replace(TODO, queueing_lock="q"), replace(TODO, id=2, queueing_lock="q")),
         state(replace(TODO, abort_requested=True)),
-        state(replace(TODO, attempts_forgiven=1)),
+        state(replace(TODO, attempts=1)),
         with_schedule(replace(NEW, last_tick=NOW)),
         with_schedule(replace(NEW, job_id=1)),
         with_schedule(replace(USED, last_tick=NOW + MINUTE)),
@@ -90,16 +90,19 @@ def test_a_state_that_must_not_be_is_noticed(broken: State) -> None:
         (TODO, ENDED),
         (ENDED, replace(ENDED, status=Status.FAILED)),
         (ENDED, replace(ENDED, priority=3)),
-        (ENDED, TODO),
-        (DOING, replace(TODO, attempts=0)),
+        (ENDED, AGAIN),
+        (DOING, AGAIN),
+        (DOING, replace(TODO, attempts=1, lease=2)),
         (TODO, replace(TODO, attempts=1)),
         (TODO, replace(DOING, attempts=2)),
+        (TODO, replace(DOING, lease=0)),
+        (TODO, replace(DOING, lease=2)),
+        (AGAIN, TODO),
         (replace(DOING, errors=("{}",)), replace(ENDED, errors=None)),
-        (replace(DOING, abort_requested=True), replace(TODO, attempts=1)),
+        (replace(DOING, abort_requested=True), replace(AGAIN, attempts=1)),
         (replace(DOING, abort_requested=True), DOING),
-        (replace(ENDED, status=Status.FAILED), replace(TODO, attempts=1)),
+        (replace(ENDED, status=Status.FAILED), replace(AGAIN, attempts=1)),
         (replace(ENDED, status=Status.FAILED), replace(AGAIN, crashes=1)),
-        (AGAIN, replace(AGAIN, attempts_forgiven=None)),
     ],
 )
 def test_a_step_that_must_not_be_is_noticed(before: JobRow, after: JobRow | None) -> None:

@@ -213,23 +213,3 @@ def test_a_strategy_that_returns_something_else_fails_the_job_and_is_reported(
     assert (result.status, result.retry) == (Status.FAILED, None)
     assert result.error["message"] == "no"
     assert "must return a RetryDecision or None, not" in result.error["retry_error"]["message"]
-
-
-def test_attempts_before_a_retry_by_hand_do_not_count() -> None:
-    """Neither for the number of retries nor for the length of the wait."""
-    strategy = RetryStrategy(max_attempts=2, linear_wait=10)
-    retries = [
-        ending_of(
-            Job(1, Status.DOING, "default", "task", {}, attempts=n, attempts_forgiven=3),
-            ValueError("no"),
-            strategy=strategy,
-            abort_reason=None,
-            now=NOW,
-        ).retry
-        for n in (4, 5, 6)
-    ]
-    assert retries == [
-        RetryDecision(retry_in=timedelta()),
-        RetryDecision(retry_in=timedelta(seconds=10)),
-        None,
-    ]

@@ -29,7 +29,7 @@ FILL = f"""
 """
 #: A worker holds 1,000 of them.
 CLAIM = """
-    update procrastinate_jobs set status = 'doing', worker_id = 1, attempts = 1
+    update procrastinate_jobs set status = 'doing', worker_id = 1, attempts = 1, lease = 1
     where id <= 1000
 """
 #: How the planner came to what it believes of the table.
@@ -82,7 +82,7 @@ BATCHES = [
 
 def params_of(statement: str, batch: int) -> dict[str, Any]:
     ids, ones = list(range(1, batch + 1)), [1] * batch
-    held = {"ids": ids, "attempts": ones, "worker_id": 1}
+    held = {"ids": ids, "leases": ones, "worker_id": 1}
     return {
         "finish_jobs": held
         | {

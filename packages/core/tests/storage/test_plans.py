@@ -57,7 +57,7 @@ THEIRS = f"""
     insert into procrastinate_workers (id, name) values (1, 'alive');
 
     insert into procrastinate_jobs
-        (id, task_name, queue_name, status, attempts, worker_id, started_at, lock, queueing_lock)
+        (id, task_name, queue_name, status, lease, worker_id, started_at, lock, queueing_lock)
     select
         {FIRST} + n, 'task', 'default', 'doing', 1, case when n < {LIMIT} then 2 else 1 end, now(),
         case n when 0 then 'long' else 'lock ' || n end, 'queueing lock ' || n
@@ -102,7 +102,7 @@ class Case:
 
 IDS = list(range(FIRST, FIRST + LIMIT))
 ONES = [1] * LIMIT
-HELD = {"ids": IDS, "attempts": ONES, "worker_id": 2}
+HELD = {"ids": IDS, "leases": ONES, "worker_id": 2}
 HOUR_US = 3_600_000_000
 #: Above the crowds and below what is ready.
 MARK = {"mark_priorities": [1], "mark_ids": [4 * CROWD]}
@@ -118,7 +118,7 @@ MARK_OF_ONE = {"mark_priority": 1, "mark_id": 4 * CROWD}
 CLAIM = SCAN | {"served": None, "scanned": LIMIT}
 RETRY = {
     "id": FIRST,
-    "attempt": 1,
+    "lease": 1,
     "worker_id": 2,
     "retry_in_us": 0,
     "began_us": 1,

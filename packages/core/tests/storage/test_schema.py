@@ -79,6 +79,30 @@ def test_migrating_nothing_says_what_to_do(procrastinate_dsn: str) -> None:
         app.schema_manager.migrate()
 
 
+def test_migrating_to_leases_keeps_what_retries_by_hand_forgave(
+    procrastinate_dsn: str, query: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running job keeps its number of attempts: its worker, an older one, is fenced by that."""
+    every = schema.migrations()
+    with open_app(procrastinate_dsn) as app:
+        with monkeypatch.context() as older:
+            older.setattr(schema, "migrations", lambda: every[:3])
+            app.schema_manager.apply_schema()
+        query(
+            "insert into procrastinate_jobs"
+            " (task_name, queue_name, status, worker_id, attempts, attempts_forgiven) values"
+            " ('new', 'q', 'todo', null, 0, null), ('retried', 'q', 'todo', null, 5, 4),"
+            " ('failed', 'q', 'failed', 7, 3, null), ('running', 'q', 'doing', 7, 5, 4)"
+        )
+        assert app.schema_manager.migrate()[0] == "0004_leases"
+    assert query("select task_name, attempts, lease from procrastinate_jobs order by id") == [
+        ("new", 0, 0),
+        ("retried", 1, 0),
+        ("failed", 3, 0),
+        ("running", 5, 0),
+    ]
+
+
 @pytest.mark.slow
 def test_twenty_processes_apply_at_once(procrastinate_dsn: str, query: Callable[..., Any]) -> None:
     script = (

@@ -184,7 +184,7 @@ def test_a_finish_writes_status_times_and_error(queue: MemoryQueue) -> None:
 
 
 @pytest.mark.parametrize("action", ["finish", "retry"])
-def test_writes_are_fenced_by_worker_and_attempt(queue: MemoryQueue, action: str) -> None:
+def test_writes_are_fenced_by_worker_and_lease(queue: MemoryQueue, action: str) -> None:
     queue.defer()
     [lost] = queue.claim().jobs
     assert getattr(queue, action)(lost, worker_id=2) == set()
@@ -255,7 +255,7 @@ def test_lines_that_wait_for_nobody_are_mended(queue: MemoryQueue) -> None:
     _, second = (queue.defer(lock="l") for _ in range(2))
     [job] = queue.claim().jobs
     with queue.sync.session() as executor:  # ended, and its lock left behind
-        executor.execute(queue.sql("delete_finished", ids=[job.id], attempts=[1], worker_id=1))
+        executor.execute(queue.sql("delete_finished", ids=[job.id], leases=[1], worker_id=1))
     assert queue.claimed() == []
     queue.run(workers.mend_lines(queue.sql))
     assert queue.claimed() == [second]

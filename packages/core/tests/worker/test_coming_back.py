@@ -149,16 +149,16 @@ async def test_a_retry_claimed_again_before_its_write_is_confirmed_is_a_run_of_i
 
 
 class Recorder:
-    """A gateway that notes the attempt that each retry is written for."""
+    """A gateway that notes the lease that each retry is written for."""
 
     def __init__(self) -> None:
         self.sql = Statements()
-        self.attempts: list[Any] = []
+        self.leases: list[Any] = []
 
     async def run_async(self, flow: Any, **options: Any) -> set[int]:
         query = next(flow)
         flow.close()
-        self.attempts.append(query.params["attempt"])
+        self.leases.append(query.params["lease"])
         return {query.params["id"]}
 
 
@@ -176,14 +176,14 @@ async def test_two_unwritten_retries_of_one_job_are_both_written(
         on_released=lambda: None,
     )
     retry = Ending(Status.TODO, retry=RetryDecision(retry_in=timedelta(0)))
-    for attempts in (1, 2):
-        job = Job(7, Status.DOING, "q", "task", {}, attempts=attempts)
+    for lease in (1, 2):
+        job = Job(7, Status.DOING, "q", "task", {}, lease=lease)
         writer.add(Ended(job, retry, 0.0, 0.0))
     writing = asyncio.create_task(writer.run())
     await until(lambda: len(writer) == 0)
     writing.cancel()
 
-    assert gateway.attempts == [1, 2]
+    assert gateway.leases == [1, 2]
 
 
 async def test_a_twin_in_a_users_open_transaction_holds_up_one_retry_and_nothing_else(

@@ -148,7 +148,7 @@ class ByHand:
         job = await queue.job(job_id)
         assert (job.status, job.worker, job.finished_at) == (Status.TODO, None, None)
         again = await queue.claim_one(await queue.worker())
-        assert (again.id, again.attempts) == (job_id, 2)
+        assert (again.id, again.attempts, again.lease) == (job_id, 1, 2)
 
     @behaviour(QUEUE)
     async def test_succeeded_and_running_jobs_are_not_retried(self, queue: Queue) -> None:
@@ -206,14 +206,16 @@ class ByHand:
 
     @behaviour(QUEUE)
     async def test_retries_by_hand_forgive_the_attempts_made(self, queue: Queue) -> None:
-        """They go on being counted, and the retry strategy is told from where."""
+        """The job has as many as a new one. Its lease is another one all the same."""
         job_id = await ended(queue, Status.FAILED)
         await queue.retry_by_hand(job_id)
-        job = await queue.claim_one(await queue.worker())
-        assert (job.attempts, job.attempts_forgiven) == (2, 1)
-        waiting = await queue.defer()
-        await queue.retry_by_hand(waiting)
-        assert (await queue.job(waiting)).attempts_forgiven == 0
+        worker = await queue.worker()
+        job = await queue.claim_one(worker)
+        assert (job.attempts, job.lease) == (1, 2)
+        await queue.retry(worker, job)
+        await queue.retry_by_hand(job_id)
+        job = await queue.job(job_id)
+        assert (job.attempts, job.lease) == (1, 2), "a waiting job is hurried, and not forgiven"
 
     @behaviour(QUEUE)
     async def test_jobs_are_cancelled_by_filter_in_batches(self, queue: Queue) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -41,8 +42,8 @@ class Finishing:
         assert await queue.claimed_ids(worker) == ids[3:6]
 
     @behaviour(QUEUE)
-    async def test_finish_is_fenced_by_worker_and_attempt(self, queue: Queue) -> None:
-        """Whoever lost a job writes nothing: another worker has it, at another attempt."""
+    async def test_finish_is_fenced_by_worker_and_lease(self, queue: Queue) -> None:
+        """A worker that lost a job writes nothing: another one has it, or it has another lease."""
         job_id = await queue.defer()
         one, two = await queue.worker("one"), await queue.worker("two")
         lost = await queue.claim_one(one)
@@ -50,7 +51,7 @@ class Finishing:
         await queue.unregister(one)
         await queue.recover(timeout_us=10**13)
         held = await queue.claim_one(one)
-        assert held.attempts == 2
+        assert (held.attempts, held.lease) == (2, lost.lease + 1)
         failed = Ending(Status.FAILED, error=error("lost"))
         assert await queue.finish(one, lost, ending=failed) == set()
         assert await queue.retry(one, lost) == set()
@@ -59,6 +60,23 @@ class Finishing:
         assert await queue.job(job_id) == held
         assert await queue.finish(one, held) == {job_id}
         assert await queue.finish(one, held) == set(), "a job that ended was ended again"
+
+    @behaviour(QUEUE)
+    async def test_a_claim_of_the_same_attempt_by_the_same_worker_is_another_lease(
+        self, queue: Queue
+    ) -> None:
+        """The answer to a hand-back may be lost. A write for the first claim changes nothing."""
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        first = await queue.claim_one(worker)
+        assert await queue.hand_back(worker, first) == {job_id}
+        again = await queue.claim_one(worker)
+        assert (again.attempts, again.lease) == (first.attempts, first.lease + 1)
+        assert await queue.hand_back(worker, first) == set()
+        assert await queue.finish(worker, first) == set()
+        assert await queue.retry(worker, first) == set()
+        assert await queue.delete_finished(worker, first) == set()
+        assert await queue.job(job_id) == again
 
     @behaviour(QUEUE)
     async def test_finished_jobs_may_be_deleted(self, queue: Queue) -> None:
@@ -155,12 +173,12 @@ class Finishing:
 
     @behaviour(QUEUE)
     async def test_jobs_handed_back_are_untouched(self, queue: Queue) -> None:
-        """As if they had never been claimed."""
+        """As if they had never been claimed, but for the lease, which never falls."""
         before = await queue.job(await queue.defer(priority=3, lock="l"))
         worker = await queue.worker()
         job = await queue.claim_one(worker)
         assert await queue.hand_back(worker, job) == {before.id}
-        assert await queue.job(before.id) == before
+        assert await queue.job(before.id) == dataclasses.replace(before, lease=1)
         again = await queue.claim_one(await queue.worker("other"))
         assert (again.id, again.attempts) == (before.id, 1)
 

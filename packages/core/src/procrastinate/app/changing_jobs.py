@@ -71,8 +71,8 @@ class ChangingJobs:
     ) -> bool:
         """Make a failed, cancelled, aborted or waiting job due at ``retry_at`` (aware), or now.
 
-        A job that had ended gets as many attempts as a new one: earlier ones go on to be counted in
-        ``attempts``, and count no longer for its task's ``max_attempts``.
+        A job that had ended gets as many attempts as a new one: its ``attempts`` start at 0 again.
+        Its ``errors`` stay.
         ``priority``, ``queue`` and ``lock`` change it; None leaves them. Returns False for a job
         that is unknown, runs, or has succeeded. Raises `AlreadyEnqueued` when a job with the
         same queueing lock is waiting.

@@ -78,11 +78,14 @@ class Job:
     """A job as the database holds it. All times are aware, in UTC.
 
     ``started_at`` and ``finished_at`` belong to the latest attempt; ``attempts`` counts the
-    attempts that were begun, including a running one. ``worker`` is the id of the worker that
+    attempts that were begun, including a running one, since the job was deferred or last retried by
+    hand. ``worker`` is the id of the worker that
     holds the job, or held it last. Each entry of ``errors`` describes one failed attempt:
-    ``attempt``, ``at`` (ISO 8601, UTC), ``type``, ``message``, ``traceback``. Of the attempts,
-    ``attempts_forgiven`` were made before the job was last retried by hand: a retry strategy does
-    not count them.
+    ``attempt``, ``at`` (ISO 8601, UTC), ``type``, ``message``, ``traceback``.
+
+    A retry by hand sets ``attempts`` to 0. ``lease`` counts the claims and never falls: a worker's
+    writes name it, so a worker that has lost the job changes nothing. ``crashes`` counts the
+    workers that died while they held the job.
     """
 
     id: int
@@ -100,7 +103,8 @@ class Job:
     finished_at: datetime | None = None
     worker: int | None = None
     errors: list[dict[str, Any]] = field(default_factory=list)
-    attempts_forgiven: int = 0
+    lease: int = 0
+    crashes: int = 0
 
     @property
     def call_string(self) -> str:

@@ -20,7 +20,7 @@ Rules
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -119,8 +119,7 @@ def _retry_decision(
 ) -> RetryDecision | None:
     if strategy is None:
         return None
-    counted = replace(job, attempts=job.attempts - job.attempts_forgiven)
-    decision = strategy.get_retry_decision(exception=exception, job=counted)
+    decision = strategy.get_retry_decision(exception=exception, job=job)
     if decision is not None and not isinstance(decision, RetryDecision):
         raise TypeError(
             f"{type(strategy).__name__}.get_retry_decision must return a RetryDecision or None,"

@@ -12,11 +12,10 @@ from procrastinate import json_codec
 from procrastinate.connector import Query, Row, Rows, Value
 from procrastinate.drive import Flow
 from procrastinate.model.job import Job
-from procrastinate.storage.rows import ARGS, Loads, claimed_job, job_with
+from procrastinate.storage.rows import ARGS, CRASHES, Loads, claimed_job, job_with
 from procrastinate.storage.statements import Statements
 
 PROMOTED_AT_ONCE = 1_000
-_CRASHES = 12  # the place of the crashes, after the claimed columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ def _claim_from(rows: Rows, worker_id: int, loads: Loads, *, unlocked_only: bool
     arguments = _decoded(claimed, loads, unreadable)
     same = map(itertools.repeat, (worker_id, datetime.fromtimestamp(moment, UTC)))
     jobs = list(map(claimed_job, claimed, arguments, *same))
-    suspects = frozenset(row[0] for row in claimed if row[_CRASHES] is not None)
+    suspects = frozenset(row[0] for row in claimed if row[CRASHES] is not None)
     return Claim(jobs, parked, left, undecided, unreadable, suspects)
 
 

@@ -1,4 +1,4 @@
-"""Flows that end attempts. All are fenced by (worker, attempt) and return the ids they changed.
+"""Flows that end attempts. All are fenced by (worker, lease) and return the ids they changed.
 
 Where a job held a lock, its flow needs a transaction: giving the lock up and passing it on are
 statements of their own (see ``finish.sql``).
@@ -46,7 +46,7 @@ def finish_jobs(
     rows = yield sql(
         "finish_jobs",
         ids=[each.job.id for each in ended],
-        attempts=[each.job.attempts for each in ended],
+        leases=[each.job.lease for each in ended],
         statuses=[each.ending.status._value_ for each in ended],  # .value takes 0.3 µs
         began_us=[_age_us(each.began, now) for each in ended],
         ended_us=[_age_us(each.ended, now) for each in ended],
@@ -61,7 +61,7 @@ def delete_finished(sql: Statements, ended: Sequence[Ended], *, worker_id: int) 
     rows = yield sql(
         "delete_finished",
         ids=[each.job.id for each in ended],
-        attempts=[each.job.attempts for each in ended],
+        leases=[each.job.lease for each in ended],
         worker_id=worker_id,
     )
     return (yield from _released(sql, rows, [each.job for each in ended]))
@@ -88,7 +88,7 @@ def retry_job(
     rows = yield sql(
         "retry_job",
         id=ended.job.id,
-        attempt=ended.job.attempts,
+        lease=ended.job.lease,
         worker_id=worker_id,
         retry_at=retry.retry_at,
         retry_in_us=retry.retry_in_us,
@@ -120,7 +120,7 @@ def hand_back(
     rows = yield sql(
         "hand_back",
         ids=[each.job.id for each in handed_back],
-        attempts=[each.job.attempts for each in handed_back],
+        leases=[each.job.lease for each in handed_back],
         begun=[int(each.begun) for each in handed_back],
         worker_id=worker_id,
     )

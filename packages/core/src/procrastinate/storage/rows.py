@@ -14,6 +14,7 @@ from procrastinate.model.job import Job, Status
 Loads = Callable[[str], Any]
 
 ARGS = 3  # the place of the arguments, as JSON
+CRASHES = 12  # the place of the crashes: null for most
 _DOING = Status.DOING  # looking a member up in its class takes a call before Python 3.12
 _STATUS = {status.value: status for status in Status}
 
@@ -57,7 +58,8 @@ def claimed_job(
         None,
         worker_id,
         [] if row[10] is None else json_codec.loads(row[10]),
-        row[11] or 0,
+        row[11],
+        row[12] or 0,
     )
     draft.__class__ = Job
     job: Job = draft

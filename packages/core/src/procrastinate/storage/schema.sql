@@ -37,7 +37,9 @@ create table {schema}.procrastinate_jobs (
     queueing_lock text,
     args jsonb not null default '{}',
     errors jsonb,
-    attempts_forgiven integer,  -- null but for jobs that were retried by hand
+    lease bigint not null default 0,  -- one more for each claim; it never falls
+    unknown_since timestamptz,  -- first handed back by a worker that knows no task of its name
+    bounces smallint,  -- how often in a row it was handed back, not begun, to be claimed later
     constraint procrastinate_jobs_pkey primary key (id, partition),
     constraint procrastinate_jobs_names_check check (queue_name <> '' and task_name <> ''),
     constraint procrastinate_jobs_args_check check (jsonb_typeof(args) = 'object'),
@@ -95,6 +97,9 @@ create table {schema}.procrastinate_workers (
     name text not null,
     started_at timestamptz not null default statement_timestamp(),
     last_heartbeat timestamptz not null default statement_timestamp(),
+    host text,
+    concurrency integer,
+    task_names text[],  -- that it knows
     constraint procrastinate_workers_pkey primary key (id, partition)
 );
 

@@ -12,7 +12,7 @@ from procrastinate.testing.queue_statements import Function, Params, in_claim_or
 from procrastinate.testing.values import JobRow, claimed_columns
 from procrastinate.testing.view import View
 
-CLAIMED_COLUMNS = 13  # that a claim returns of a job, with its crashes
+CLAIMED_COLUMNS = 13  # that a claim returns of a job
 
 
 def ready_queues(view: View, p: Params) -> Rows:
@@ -110,7 +110,7 @@ def _claim(view: View, p: Params, scan: Scan) -> Rows:
 
 def _answer(view: View, claimed: list[JobRow], aside: int, undecided: int) -> Rows:
     about = (*[None] * CLAIMED_COLUMNS, aside, undecided, view.now.timestamp())
-    jobs = [(*claimed_columns(job), job.crashes or None, None, None, None) for job in claimed]
+    jobs = [(*claimed_columns(job), None, None, None) for job in claimed]
     return [about, *jobs]
 
 
@@ -164,6 +164,7 @@ def _begun(view: View, job: JobRow, worker_id: int) -> JobRow:
         status=Status.DOING,
         worker_id=worker_id,
         attempts=job.attempts + 1,
+        lease=job.lease + 1,
         started_at=view.now,
         finished_at=None,
     )

@@ -218,7 +218,7 @@ def delete_ended(view: View, p: Params) -> Rows:
 
 def retry_job(view: View, p: Params) -> Rows:
     due = _due(view, p["retry_at"], p["retry_in_us"])
-    job = _still_held(view, p["id"], p["attempt"], p["worker_id"])
+    job = _still_held(view, p["id"], p["lease"], p["worker_id"])
     if job is None:
         return []
     verdict = requeued(job, superseded=view.has_twin(job.queueing_lock))
@@ -308,19 +308,19 @@ def superseded_among(view: View, jobs: Iterable[JobRow]) -> set[int]:
 
 
 def _held(view: View, p: Params, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """Yield (job, column...) for the jobs that the worker still holds, at these attempts."""
+    """Yield (job, column...) for the jobs that the worker still holds, by these leases."""
     arrays = (p[column] for column in columns)
-    for job_id, attempt, *values in zip(p["ids"], p["attempts"], *arrays, strict=True):
-        job = _still_held(view, job_id, attempt, p["worker_id"])
+    for job_id, lease, *values in zip(p["ids"], p["leases"], *arrays, strict=True):
+        job = _still_held(view, job_id, lease, p["worker_id"])
         if job is not None:
             yield (job, *values)
 
 
-def _still_held(view: View, job_id: int, attempt: int, worker_id: int) -> JobRow | None:
+def _still_held(view: View, job_id: int, lease: int, worker_id: int) -> JobRow | None:
     job = view.job(job_id)
     if job is None or job.status is not Status.DOING:
         return None
-    return job if (job.attempts, job.worker_id) == (attempt, worker_id) else None
+    return job if (job.lease, job.worker_id) == (lease, worker_id) else None
 
 
 # --- locks ---------------------------------------------------------------------------------------

@@ -48,7 +48,9 @@ class JobRow:
     lock: str | None = None
     queueing_lock: str | None = None
     errors: tuple[str, ...] | None = None
-    attempts_forgiven: int | None = None
+    lease: int = 0
+    unknown_since: datetime | None = None
+    bounces: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class WorkerRow:
     name: str
     started_at: datetime
     last_heartbeat: datetime
+    host: str | None = None
+    concurrency: int | None = None
+    task_names: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,8 @@ def claimed_columns(job: JobRow) -> Row:
         job.deferred_at,
         job.scheduled_at,
         None if job.errors is None else f"[{', '.join(job.errors)}]",
-        job.attempts_forgiven,
+        job.lease,
+        job.crashes or None,
     )
 
 

@@ -4,7 +4,7 @@ Rules
 
 1. Whatever has ended while one write was under way goes into the next one. The first goes at once.
 2. Nothing is dropped: while the database is away, endings wait here until it is back.
-3. Every write is fenced by (worker, attempt). A job that does not match was taken from this worker;
+3. Every write is fenced by (worker, lease). A job that does not match was taken from this worker;
    that is logged and counted, never raised.
 4. A batch that the server refuses is written one by one, so that one bad ending spoils no other;
    and an ending that is refused alone is tried again later, while others go past it.

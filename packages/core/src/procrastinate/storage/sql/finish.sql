@@ -1,5 +1,5 @@
 -- Ending attempts. Every statement is fenced: it changes a job only while this worker holds it,
--- at this attempt. It returns the ids that it changed; a job that is missing was lost to a
+-- by this lease. It returns the ids that it changed; a job that is missing was lost to a
 -- recovery, and what it did is not written.
 --
 -- Jobs are looked up by id. `status::text` keeps the planner from the index of running jobs instead,
@@ -48,22 +48,22 @@ set status = ended.status::{schema}.procrastinate_job_status,
     errors = case when ended.error is null then job.errors
         else coalesce(job.errors, '[]') || ended.error::jsonb end
 from unnest(
-    %(ids)s::bigint[], %(attempts)s::integer[], %(statuses)s::text[],
+    %(ids)s::bigint[], %(leases)s::bigint[], %(statuses)s::text[],
     %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]
-) as ended(id, attempt, status, began_us, ended_us, error)
+) as ended(id, lease, status, began_us, ended_us, error)
 cross join patient
 where job.partition = 0 and job.id = ended.id and {>by_id}
-    and {>is_held} and job.attempts = ended.attempt
+    and {>is_held} and job.lease = ended.lease
 returning job.id
 
 -- name: delete_finished :many
 -- Removes jobs that ended, for workers that keep no history.
 with patient as materialized (select from {>patience})
 delete from {schema}.procrastinate_jobs as job
-using unnest(%(ids)s::bigint[], %(attempts)s::integer[]) as ended(id, attempt)
+using unnest(%(ids)s::bigint[], %(leases)s::bigint[]) as ended(id, lease)
 cross join patient
 where job.partition = 0 and job.id = ended.id and {>by_id}
-    and {>is_held} and job.attempts = ended.attempt
+    and {>is_held} and job.lease = ended.lease
 returning job.id
 
 -- name: delete_ended :exec
@@ -119,7 +119,7 @@ retried as (
     from plan
     where job.partition = 0 and job.id = %(id)s::bigint
         and job.status::text = 'doing' and job.worker_id = %(worker_id)s::bigint
-        and job.attempts = %(attempt)s::integer
+        and job.lease = %(lease)s::bigint
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
 )
 select
@@ -141,12 +141,12 @@ from retried
 with patient as materialized (select from {>patience}),
 held as materialized (
     select job.id, job.queueing_lock, job.abort_requested, unstarted.begun
-    from unnest(%(ids)s::bigint[], %(attempts)s::integer[], %(begun)s::integer[]::boolean[])
-        as unstarted(id, attempt, begun)
+    from unnest(%(ids)s::bigint[], %(leases)s::bigint[], %(begun)s::integer[]::boolean[])
+        as unstarted(id, lease, begun)
     cross join patient
     join {schema}.procrastinate_jobs as job on job.id = unstarted.id
     where job.partition = 0 and {>by_id}
-        and {>is_held} and job.attempts = unstarted.attempt
+        and {>is_held} and job.lease = unstarted.lease
     for update of job
 ),
 verdict as materialized (

@@ -180,11 +180,12 @@ retried as (
     set status = 'todo',
         abort_requested = false,
         crashes = 0,
+        bounces = null,
+        unknown_since = null,
         worker_id = null,
         started_at = null,
         finished_at = null,
-        attempts_forgiven = case when job.status = 'todo' then job.attempts_forgiven
-            else job.attempts end,
+        attempts = case when job.status = 'todo' then job.attempts else 0 end,
         scheduled_at = %(retry_at)s::timestamptz,
         hold = case when %(retry_at)s::timestamptz > statement_timestamp()
             then 'schedule'::{schema}.procrastinate_hold end,

@@ -1,0 +1,30 @@
+-- A lease for each claim, which fences a worker's writes; and what workers tell of themselves.
+-- compatible-from: 4
+--
+-- Locks: access exclusive on jobs and workers, for milliseconds: only the catalog changes, no row is
+-- rewritten (a constant default is not written into old rows). The update before it reads all jobs,
+-- changes the few that were retried by hand, and holds up no insert.
+--
+-- Older code reads and writes attempts_forgiven, so its claims fail from here on: stop its workers
+-- first. What they have running they can still finish, because their fence is the number of attempts.
+
+-- `attempts` is a plain count from now on, and a retry by hand sets it to 0. Not for a running job:
+-- its worker, if it is an older one, is fenced by that number.
+update {schema}.procrastinate_jobs
+set attempts = attempts - attempts_forgiven
+where attempts_forgiven > 0 and status <> 'doing';
+
+alter table {schema}.procrastinate_jobs
+    drop column attempts_forgiven,
+    -- One more for each claim; it never falls. A bigint, because a lease that overflowed would end
+    -- all claims of the job's queue, and a job that is retried at once gets through 2 billion in weeks.
+    add column lease bigint not null default 0,
+    -- When it was first handed back by a worker that knows no task of its name.
+    add column unknown_since timestamptz,
+    -- How often in a row it was handed back, not begun, to be claimed later; null for most.
+    add column bounces smallint;
+
+alter table {schema}.procrastinate_workers
+    add column host text,
+    add column concurrency integer,
+    add column task_names text[];  -- that it knows
