@@ -10,13 +10,11 @@ import pytest
 
 from procrastinate import json_codec
 from procrastinate.errors import JobAborted, TaskTimeout
+from procrastinate.model.failure import MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS, describe
 from procrastinate.model.job import Job, Status, may_become
 from procrastinate.model.outcome import (
     INTERRUPTED,
-    MESSAGE_CHARACTERS,
-    TRACEBACK_CHARACTERS,
     AbortReason,
-    describe,
     ending_of,
     judged,
     stronger,

@@ -21,15 +21,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from procrastinate.errors import JobAborted, TaskTimeout
+from procrastinate.model.failure import consists_of, describe
 from procrastinate.model.job import Job, Status
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision
-
-MESSAGE_CHARACTERS = 2_000
-TRACEBACK_CHARACTERS = 8_000
 
 
 class AbortReason(enum.StrEnum):
@@ -84,11 +82,11 @@ def ending_of(
     if abort_reason is AbortReason.SHUTDOWN:
         return INTERRUPTED
     error = describe(exception, attempt=job.attempts, now=now)
-    if abort_reason is AbortReason.USER_REQUEST or _is_abortion(exception):
+    if abort_reason is AbortReason.USER_REQUEST or consists_of(exception, JobAborted):
         return Ending(Status.ABORTED, error=error)
     try:
         retry = _retry_decision(strategy, exception, job)
-    except Exception as broken:  # a strategy of the user's own must not lose the job
+    except BaseException as broken:  # a user's own strategy may raise anything
         error["retry_error"] = describe(broken, attempt=job.attempts, now=now)
         return Ending(Status.FAILED, error=error)
     if retry is None:
@@ -107,64 +105,25 @@ def judged(
     return timed_out
 
 
-def _is_abortion(exception: BaseException) -> bool:
-    """Whether this is `JobAborted`, or a TaskGroup's exception that holds nothing else."""
-    if isinstance(exception, BaseExceptionGroup):
-        return exception.split(JobAborted)[1] is None
-    return isinstance(exception, JobAborted)
-
-
 def _retry_decision(
     strategy: BaseRetryStrategy | None, exception: BaseException, job: Job
 ) -> RetryDecision | None:
     if strategy is None:
         return None
     decision = strategy.get_retry_decision(exception=exception, job=job)
-    if decision is not None and not isinstance(decision, RetryDecision):
+    if decision is None:
+        return None
+    if not isinstance(decision, RetryDecision):
         raise TypeError(
             f"{type(strategy).__name__}.get_retry_decision must return a RetryDecision or None,"
             f" not {decision!r:.200}"
         )
-    return decision
-
-
-def describe(exception: BaseException, *, attempt: int, now: datetime) -> dict[str, Any]:
-    """Return a failed attempt's exception as JSON data, its texts capped (in characters)."""
-    return {
-        "attempt": attempt,
-        "at": now.astimezone(UTC).isoformat(),
-        "type": _type_of(exception),
-        "message": _storable(_message_of(exception), MESSAGE_CHARACTERS),
-        "traceback": _storable(_traceback_of(exception), TRACEBACK_CHARACTERS),
-    }
-
-
-def _type_of(exception: BaseException) -> str:
-    kind = type(exception)
-    builtin = kind.__module__ == "builtins"
-    return kind.__qualname__ if builtin else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _message_of(exception: BaseException) -> str:
-    try:
-        return str(exception)
-    except Exception as broken:
-        return f"<str() of the exception failed with {type(broken).__name__}>"
-
-
-def _traceback_of(exception: BaseException) -> str:
-    import traceback  # not at the top: who only defers does without
-
-    try:
-        return "".join(traceback.format_exception(exception))
-    except Exception as broken:
-        return f"<formatting the traceback failed with {type(broken).__name__}>"
-
-
-def _storable(text: str, limit: int) -> str:
-    """Cut the middle out of a long text, and replace what PostgreSQL cannot store."""
-    if len(text) > limit:
-        head = limit // 4
-        cut = len(text) - limit
-        text = f"{text[:head]}\n… {cut} characters cut …\n{text[len(text) - (limit - head) :]}"
-    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+    # A copy of the plain class: a subclass may have properties that raise later, and an object
+    # that was made without `__init__` has not been checked.
+    return RetryDecision(
+        retry_at=decision.retry_at,
+        retry_in=decision.retry_in,
+        priority=decision.priority,
+        queue=decision.queue,
+        lock=decision.lock,
+    )

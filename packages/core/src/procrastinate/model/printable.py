@@ -1,0 +1,53 @@
+"""Text that came from elsewhere, made safe for a log or a terminal.
+
+A name or a message may hold line breaks and escape sequences. Written as they are, they could
+forge lines of a log, or hide some on a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+
+# C0, DEL and C1 controls, marks that change the direction of text, line separators, surrogates.
+_UNSAFE = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+)
+_UNSAFE_IN_LINE = re.compile(f"[{_UNSAFE}\t\n]")
+_UNSAFE_IN_BLOCK = re.compile(f"[{_UNSAFE}]")
+
+
+def exact(text: str, limit: int) -> str:
+    """Return up to ``limit`` characters of a text as a plain ``str``.
+
+    A subclass of ``str`` may override anything, so its own methods are not called.
+    """
+    return str.__getitem__(text, slice(limit))
+
+
+def line(text: str, limit: int = 2_000) -> str:
+    """Return a text as one line, its control characters escaped and its middle cut out."""
+    if str.__len__(text) <= limit and text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE_IN_LINE.sub(_escaped, cut(text, limit, " … "))
+
+
+def block(text: str, indent: str = "  ") -> str:
+    """Return a text of several lines, escaped and indented: none can pass for a line of a log."""
+    return "\n".join(
+        f"{indent}{_UNSAFE_IN_BLOCK.sub(_escaped, each)}" for each in text.rstrip().split("\n")
+    )
+
+
+def cut(text: str, limit: int, between: str = "\n") -> str:
+    """Return a plain text of about ``limit`` characters: what is in the middle is cut out."""
+    length = str.__len__(text)
+    if length <= limit:
+        return exact(text, limit)
+    head = limit // 4
+    start = str.__getitem__(text, slice(head))
+    end = str.__getitem__(text, slice(length - (limit - head), None))
+    return f"{start}{between}… {length - limit} characters cut …{between}{end}"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
