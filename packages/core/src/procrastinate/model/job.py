@@ -7,10 +7,16 @@ name the statuses they start from.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
+
+from procrastinate.model import printable
+
+NAME_SHOWN, VALUE_SHOWN = 200, 60  # characters of a task's or an argument's name, and of its value
+ARGUMENTS_SHOWN = 30
 
 
 class Status(enum.StrEnum):
@@ -108,13 +114,51 @@ class Job:
 
     @property
     def call_string(self) -> str:
-        """The job as the call that it stands for, with long arguments cut: for people and logs."""
-        arguments = ", ".join(
-            f"{key}={_shortened(value)}" for key, value in self.task_kwargs.items()
+        """The job as the call that it stands for, as one line for people and logs.
+
+        Names and arguments are cut and escaped. An argument that cannot be shown is a mere "…".
+        """
+        name = printable.line(self.task_name, NAME_SHOWN)
+        return f"{name}[{self.id}]({_arguments(self.task_kwargs)})"
+
+
+def _arguments(task_kwargs: Any) -> str:
+    """Arguments for people; a user's own ``json_loads`` may have made them of anything."""
+    try:
+        shown = ", ".join(
+            f"{printable.line(str(key), NAME_SHOWN)}={_argument(value)}"
+            for key, value in islice(task_kwargs.items(), ARGUMENTS_SHOWN)
         )
-        return f"{self.task_name}[{self.id}]({arguments})"
+        return shown if len(task_kwargs) <= ARGUMENTS_SHOWN else f"{shown}, …"
+    except BaseException:
+        return "…"
 
 
-def _shortened(value: Any, limit: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+def _argument(value: Any) -> str:
+    try:
+        text = printable.exact(_beginning(value, VALUE_SHOWN), VALUE_SHOWN + 1)
+    except BaseException:
+        return "…"
+    return printable.line(text if len(text) <= VALUE_SHOWN else f"{text[: VALUE_SHOWN - 1]}…")
+
+
+def _beginning(value: Any, room: int) -> str:
+    """At least so many characters of a value's repr, without making all of it."""
+    if type(value) is str:
+        return repr(value[: max(room, 0)])
+    if type(value) is list:
+        return f"[{_joined((_beginning(each, room - 1) for each in value), room)}]"
+    if type(value) is dict:
+        items = (
+            f"{_beginning(key, room - 1)}: {_beginning(each, room - 1)}"
+            for key, each in value.items()
+        )
+        return f"{{{_joined(items, room)}}}"
+    return repr(value)
+
+
+def _joined(texts: Iterator[str], room: int) -> str:
+    joined = ""
+    while len(joined) <= room and (text := next(texts, None)) is not None:
+        joined += f", {text}" if joined else text
+    return joined

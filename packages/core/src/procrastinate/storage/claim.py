@@ -40,7 +40,7 @@ class Claim:
     parked: int = 0
     left: int = 0
     undecided: int = 0
-    unreadable: dict[int, Exception] = field(default_factory=dict)
+    unreadable: dict[int, BaseException] = field(default_factory=dict)
     suspects: frozenset[int] = frozenset()
 
     def __add__(self, later: Claim) -> Claim:
@@ -160,7 +160,7 @@ def _params(marks: Mapping[str, Mark | None], worker_id: int, limit: int) -> dic
 
 
 def _claim_from(rows: Rows, worker_id: int, loads: Loads, *, unlocked_only: bool) -> Claim:
-    unreadable: dict[int, Exception] = {}
+    unreadable: dict[int, BaseException] = {}
     *_, aside, undecided, moment = rows[0]
     parked, left = (0, aside) if unlocked_only else (aside, 0)
     claimed = rows[1:]
@@ -172,7 +172,7 @@ def _claim_from(rows: Rows, worker_id: int, loads: Loads, *, unlocked_only: bool
 
 
 def _decoded(
-    columns: Sequence[Row], loads: Loads, unreadable: dict[int, Exception]
+    columns: Sequence[Row], loads: Loads, unreadable: dict[int, BaseException]
 ) -> Sequence[Any]:
     """The arguments of a claim's jobs; what cannot be decoded must not spoil the others' claim."""
     together = _decoded_together(columns, loads)
@@ -182,7 +182,7 @@ def _decoded(
     for row in columns:
         try:
             arguments.append(loads(row[ARGS]))
-        except Exception as exc:  # a json_loads of the user's own may raise anything
+        except BaseException as exc:  # a json_loads of the user's own may raise anything
             unreadable[row[0]] = exc
             arguments.append({})
     return arguments

@@ -11,22 +11,21 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Container
 from dataclasses import replace
 
 from procrastinate.errors import InvalidArguments
+from procrastinate.model import failure
 from procrastinate.model.job import Job, Status
 from procrastinate.model.prefetch import Prefetch
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import Ended, HandedBack
 from procrastinate.worker import job_log
+from procrastinate.worker.log import logger
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.writer import Entry, Writer
-
-logger = logging.getLogger("procrastinate.worker")
 
 PATIENCE = 1.0  # seconds that a job claimed ahead may wait before it is handed back
 STALE = 2.0  # seconds after which, if nobody looked meanwhile, it is not started any more
@@ -99,7 +98,7 @@ class Backlog:
             if broken is None:
                 self._waiting.append((job, now))
             else:
-                self._slots.fail(job, InvalidArguments(f"json_loads failed: {broken!r}"))
+                self._slots.start(job, _unreadable(broken))
         if self._cautious:
             self._fill_slots_now()
             self._give_back_suspects(claim.suspects)  # rule 2
@@ -148,19 +147,26 @@ class Backlog:
                 elif now - began > TURN:
                     break
                 else:
-                    job, _ = self._waiting.popleft()
-                    self._slots.start(job)
+                    self._start_next()
                     now = time.monotonic()
         finally:
             self._filling = False
-        if self._waiting and len(self._slots) < self._concurrency:
-            self._fill_slots_soon()
+            if self._waiting and len(self._slots) < self._concurrency:
+                self._fill_slots_soon()
+
+    def _start_next(self) -> None:
+        waited = self._waiting.popleft()
+        try:
+            self._slots.start(waited[0])
+        except BaseException:  # it has not taken a slot
+            self._waiting.appendleft(waited)
+            raise
 
     def _fill_slots_soon(self) -> None:
         """At the loop's next turn: others come first, above all what claims the next jobs."""
         if not self._filling:
-            self._filling = True
             self._loop.call_soon(self._fill_slots_now)
+            self._filling = True
 
     def _fill_slots_now(self) -> None:
         self._filling = False
@@ -195,6 +201,12 @@ class Backlog:
         for job in asked:
             job_log.aborting_unbegun(job)
             self._writer.add(HandedBack(job, begun=False))
+
+
+def _unreadable(broken: BaseException) -> InvalidArguments:
+    return InvalidArguments(
+        f"json_loads failed: {failure.type_name(broken)}: {failure.message_of(broken)}"
+    )
 
 
 def _is_retry(entry: Entry) -> bool:

@@ -6,7 +6,6 @@ companion does. It can do nothing about code that holds the interpreter's lock.
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Protocol
 
@@ -15,8 +14,7 @@ from procrastinate.connector import SyncConnector
 from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
 from procrastinate.worker.backoff import Backoff
-
-logger = logging.getLogger("procrastinate.worker")
+from procrastinate.worker.log import logger
 
 STOP_MAY_TAKE = 5.0  # seconds until a companion that does not end is left to itself
 

@@ -30,17 +30,24 @@ from procrastinate.worker.context import JobContext, Surroundings
 from procrastinate.worker.threads import TaskThreads
 
 
+def _nothing() -> None: ...
+
+
+NO_TASK = TaskDefinition(_nothing, "-")  # of an attempt whose task is not known
+NO_LAYERS = Layers()
+
+
 @dataclass(slots=True, eq=False)
 class Attempt:
     """A job that this worker runs: times are seconds of the monotonic clock."""
 
     job: Job
-    definition: TaskDefinition
-    layers: Layers
     surroundings: Surroundings = field(repr=False)
+    definition: TaskDefinition = NO_TASK
+    layers: Layers = NO_LAYERS
     began: float = 0.0
-    handed_back: bool = False
-    task: asyncio.Task[None] | None = field(default=None, repr=False)
+    over: bool = False  # its ending is decided; what its code still does is not written
+    task: asyncio.Future[None] | None = field(default=None, repr=False)
     on_loop: bool = False  # whether its code is there now, and not in a thread
     thread: asyncio.Future[Any] | None = field(default=None, repr=False)
     _context: JobContext | None = field(default=None, repr=False)
@@ -71,11 +78,11 @@ class Attempt:
         ``asyncio.run`` waits at its end for all tasks that it knows. One that swallows every
         cancellation, or waits for a thread, would keep a worker alive that has stopped.
         """
-        self.handed_back = True
+        self.over = True
         if self.task is None:
             return
         if self.on_loop:
-            asyncio._unregister_task(self.task)
+            asyncio._unregister_task(self.task)  # type: ignore[arg-type]
         else:
             self.task.cancel()
 
@@ -141,7 +148,7 @@ async def _thread_ended(attempt: Attempt, thread: asyncio.Future[Any]) -> None:
         try:
             await asyncio.wait([thread])
         except asyncio.CancelledError as exc:
-            if attempt.handed_back:
+            if attempt.over:
                 raise
             cancellation = exc
     attempt.on_loop = True

@@ -7,7 +7,6 @@ a living worker look dead. Code that holds the interpreter's lock for longer tha
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -19,8 +18,7 @@ from procrastinate.model.options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.statements import Statements
 from procrastinate.worker.companion import Line
-
-logger = logging.getLogger("procrastinate.worker")
+from procrastinate.worker.log import logger
 
 CRASH_LIMIT = 5  # times that a job may lose its worker before it is failed
 ONE_BY_ONE_MAY_TAKE = 2.0  # seconds for recovering jobs that somebody else may be in the way of

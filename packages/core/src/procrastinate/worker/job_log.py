@@ -1,14 +1,21 @@
-"""What the log says about single jobs."""
+"""What the log says about single jobs.
+
+Rules
+
+1. Nothing here raises.
+2. Texts that come from a task are those that are stored with the job: capped, and not formatted
+   again. They are escaped, so that they cannot forge or hide lines of a log.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
+from procrastinate.model import failure, printable
 from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import Ending
-
-logger = logging.getLogger("procrastinate.worker")
+from procrastinate.worker.log import logger
 
 _SAID = {
     Status.TODO: (logging.WARNING, "failed, and will be tried again"),
@@ -17,39 +24,57 @@ _SAID = {
 }
 
 
-def ended(job: Job, ending: Ending, exception: BaseException) -> None:
+def ended(job: Job, status: Status, error: Mapping[str, Any], exception: BaseException) -> None:
     """Say that an attempt did not succeed, and what becomes of the job."""
-    level, what = _SAID[ending.status]
-    logger.log(
-        level,
-        "%s %s: %s: %s",
-        job.call_string,
-        what,
-        type(exception).__name__,
-        exception,
-        exc_info=exception if level >= logging.ERROR else None,
-        extra={
-            "action": "job_ended",
-            "job_id": job.id,
-            "task_name": job.task_name,
-            "status": ending.status.value,
-        },
+    level, what = _SAID[status]
+    message = printable.line(f"{_short(error['type'])}: {error['message']}")
+    extra = _about(job, "job_ended", status=status.value)
+    if level < logging.ERROR:
+        logger.log(level, "%s %s: %s", job.call_string, what, message, extra=extra)
+        return
+    logger.failure(
+        *(level, "%s %s: %s", job.call_string, what, message),
+        exception=exception,
+        traceback=error["traceback"],
+        extra=extra,
     )
-    broken_strategy = (ending.error or {}).get("retry_error")
+    broken_strategy = error.get("retry_error")
     if broken_strategy is not None:
         _retry_strategy_failed(job, broken_strategy)
 
 
-def _retry_strategy_failed(job: Job, error: dict[str, Any]) -> None:
+def _short(type_name: str) -> str:
+    return type_name.rpartition(".")[2]
+
+
+def _retry_strategy_failed(job: Job, error: Mapping[str, Any]) -> None:
     logger.error(
-        "%s is not tried again, for its retry strategy failed: %s",
+        "%s is not tried again because its retry strategy failed:\n%s",
         job.call_string,
-        error["traceback"].rstrip(),
-        extra={
-            "action": "retry_strategy_failed",
-            "job_id": job.id,
-            "task_name": job.task_name,
-        },
+        printable.block(error["traceback"]),
+        extra=_about(job, "retry_strategy_failed"),
+    )
+
+
+def undescribed(job: Job, broken: BaseException) -> None:
+    """Say that an attempt's ending could not be told in full, and what prevented it."""
+    logger.error(
+        "%s ended, but what it ended with could not be told: %s: %s",
+        job.call_string,
+        printable.line(failure.type_name(broken)),
+        printable.line(failure.message_of(broken)),
+        extra=_about(job, "job_undescribed"),
+    )
+
+
+def no_task(job: Job, broken: BaseException) -> None:
+    """Say that the loop's task factory failed, and that the job runs without it."""
+    logger.warning(
+        "%s runs in a plain task because the event loop's task factory failed: %s: %s",
+        job.call_string,
+        printable.line(failure.type_name(broken)),
+        printable.line(failure.message_of(broken)),
+        extra=_about(job, "task_factory_failed"),
     )
 
 
@@ -71,3 +96,7 @@ def aborting(job: Job) -> None:
 def aborting_unbegun(job: Job) -> None:
     """Say that a claimed job that has not begun is aborted, as a user wanted."""
     logger.info("aborting %s, which has not begun", job.call_string)
+
+
+def _about(job: Job, action: str, **more: object) -> dict[str, object]:
+    return {"action": action, "job_id": job.id, "task_name": job.task_name, **more}

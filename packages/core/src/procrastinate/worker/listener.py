@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.errors import ConnectorException
 from procrastinate.worker.backoff import Backoff
-
-logger = logging.getLogger("procrastinate.worker")
+from procrastinate.worker.log import logger
 
 JOBS = "procrastinate_jobs"  # a job is ready; the payload is its queue
 SCHEDULE = "procrastinate_schedule"  # a job is due within a minute; the payload is its queue

@@ -15,7 +15,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -39,13 +38,12 @@ from procrastinate.worker.companion import Companion, Duty, Line
 from procrastinate.worker.context import RunningApp, RunningWorker
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.housekeeping import Housekeeping
+from procrastinate.worker.log import logger
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.ticker import Ticker, log_settled
 from procrastinate.worker.writer import Writer
-
-logger = logging.getLogger("procrastinate.worker")
 
 TICK = 0.25  # seconds between looks at jobs claimed ahead
 ABORTED_TASKS_MAY_TAKE = 2.0  # seconds to end once aborted by the worker's shutdown
@@ -100,7 +98,6 @@ class Shift:
             options=options,
             worker=worker,
             prefetch=self._prefetch,
-            on_change=self._job_ended,
             on_ended=on_ended,
             threads=threads,
         )

@@ -1,4 +1,15 @@
-"""The jobs that run: each attempt from taking a slot to freeing it."""
+"""The jobs that run: each attempt from taking a slot to freeing it.
+
+Rules
+
+1. `Slots.start` takes a slot, and `Slots._end` frees it, together with an ending for the writer.
+   (`Slots.give_back` does both if the worker leaves before an attempt ends.)
+2. Between the two, and in `_end` itself, anything may raise anything: the task, its middleware, the
+   task factory, a retry strategy, a log handler, for lack of memory every line. So `start` and
+   `_end` catch `BaseException`, and the ending of last resort is made of constants.
+3. A task that is cancelled before its first step runs none of its code. Such an attempt is ended by
+   its task's callback, which is taken away at the first step because it costs a turn of the loop.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +18,40 @@ import contextvars
 import functools
 import sys
 import time
-from collections.abc import Callable, Collection, Coroutine
+import weakref
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
 
-from procrastinate.errors import InvalidOption, TaskNotFound
-from procrastinate.model.job import Job
+from procrastinate.errors import TaskNotFound
+from procrastinate.model import failure, printable
+from procrastinate.model.job import Job, Status
 from procrastinate.model.options import WorkerOptions
-from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, AbortReason, ending_of, judged
+from procrastinate.model.outcome import (
+    INTERRUPTED,
+    SUCCEEDED,
+    AbortReason,
+    Ending,
+    ending_of,
+    judged,
+)
 from procrastinate.model.prefetch import Prefetch
 from procrastinate.model.task import TaskRegistry
 from procrastinate.storage.finish import Ended, HandedBack
 from procrastinate.worker import job_log
 from procrastinate.worker.context import RunningApp, RunningWorker, Surroundings
 from procrastinate.worker.execution import Attempt, call_task
+from procrastinate.worker.log import logger
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.writer import Entry, Writer
+
+TRIES = 3  # to free a slot, if memory runs out
 
 
 class Slots:
     """Runs claimed jobs and gives their endings to the writer.
 
-    ``when_free`` is called after each attempt, ``on_change`` if a job ended without a slot.
+    ``when_free`` is called after each attempt.
     """
 
     def __init__(
@@ -41,7 +63,6 @@ class Slots:
         options: WorkerOptions,
         worker: RunningWorker,
         prefetch: Prefetch,
-        on_change: Callable[[], None],
         on_ended: Callable[[Job, BaseException | None], None] | None = None,
         threads: TaskThreads | None = None,
     ) -> None:
@@ -52,12 +73,11 @@ class Slots:
         self._layers_of = functools.cache(lambda definition: definition.layers(options.middleware))
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._on_change = on_change
         self._on_ended = on_ended
         self._threads = threads or TaskThreads(options.concurrency, worker.name)
         self._running: dict[int, Attempt] = {}
         self._prefetch = prefetch
-        self.when_free: Callable[[], None] = on_change
+        self.when_free: Callable[[], None] = lambda: None  # until the backlog sets it
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._running
@@ -77,99 +97,141 @@ class Slots:
         attempt.job = job
         return True
 
-    def start(self, job: Job) -> None:
-        """Let a job take a slot."""
-        definition = self._registry.get(job.task_name)
-        if definition is None:
-            self.fail(job, TaskNotFound(f"no task named {job.task_name!r} is registered here"))
-            return
-        try:
-            layers = self._layers_of(definition)
-        except InvalidOption as exc:  # the task was registered after the worker had started
-            self.fail(job, exc)
-            return
-        attempt = Attempt(job, definition, layers, self._surroundings)
+    # From taking a slot to freeing it
+
+    def start(self, job: Job, refusal: BaseException | None = None) -> None:
+        """Let a job take a slot; one with a ``refusal`` fails with that at once."""
+        attempt = Attempt(job, self._surroundings)
         self._running[job.id] = attempt
-        attempt.task = self._new_task(self._run(attempt), job.task_name)
+        try:
+            if refusal is None:
+                self._begin(attempt)
+        except BaseException as exc:
+            refusal = exc
+        if refusal is not None:
+            self._end(attempt, refusal)
 
-    def _new_task(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """A task in the context that the worker was started in, not in that of the job before.
+    def _begin(self, attempt: Attempt) -> None:
+        definition = self._registry.get(attempt.job.task_name)
+        if definition is None:
+            name = printable.line(repr(attempt.job.task_name))
+            raise TaskNotFound(f"no task named {name} is registered here")
+        attempt.layers = self._layers_of(definition)  # raises if registered after the start
+        attempt.definition = definition
+        if self._loop.get_task_factory() is None:
+            self._begin_in_plain_task(attempt)
+        else:
+            self._begin_by_factory(attempt)
 
-        It takes its first step at once where Python can do so: the way to a later turn of the loop
-        is a tenth of what a short job costs the worker.
+    def _begin_in_plain_task(self, attempt: Attempt) -> None:
+        """Let a task run the attempt, in the context that the worker was started in.
+
+        It takes its first step at once if Python can do so: the way to a later turn of the loop is
+        a tenth of what a short job costs the worker.
         """
+        coroutine, name = self._run(attempt), attempt.job.task_name
         context = self._context.copy()
-        if self._loop.get_task_factory() is not None:
-            return context.run(self._loop.create_task, coroutine, name=name)
         if sys.version_info >= (3, 12):
-            return asyncio.Task(
+            attempt.task = asyncio.Task(
                 coroutine, loop=self._loop, name=name, context=context, eager_start=True
             )
-        return asyncio.Task(coroutine, loop=self._loop, name=name, context=context)
+            return
+        attempt.task = asyncio.Task(coroutine, loop=self._loop, name=name, context=context)
+        attempt.task.add_done_callback(self._task_ended)  # rule 3
+
+    def _begin_by_factory(self, attempt: Attempt) -> None:
+        coroutine, name = self._run(attempt), attempt.job.task_name
+        try:
+            task = self._context.copy().run(self._loop.create_task, coroutine, name=name)
+            if not isinstance(task, asyncio.Future):
+                raise TypeError(f"the task factory returned a {type(task).__name__}, not a task")
+        except BaseException as broken:
+            coroutine.close()
+            if attempt.over or attempt.began:
+                raise
+            job_log.no_task(attempt.job, broken)
+            self._begin_in_plain_task(attempt)
+            return
+        attempt.task = task
+        if not (attempt.began or attempt.over):
+            task.add_done_callback(self._task_ended)  # rule 3
+            weakref.finalize(coroutine, self._coroutine_is_gone, attempt).atexit = False
 
     async def _run(self, attempt: Attempt) -> None:
-        if attempt.handed_back:
-            return
-        if attempt.abort_reason is not None:  # asked before this first turn
-            self._leave_slot(attempt, HandedBack(attempt.job, begun=False))
-            return
+        if attempt.began or attempt.over:
+            return  # a task factory kept the coroutine and failed all the same
         exception: BaseException | None = None
-        attempt.began = time.monotonic()
         try:
-            await call_task(attempt, self._threads)
+            if attempt.task is not None:
+                attempt.task.remove_done_callback(self._task_ended)
+            attempt.began = time.monotonic()
+            if attempt.abort_reason is None:
+                await call_task(attempt, self._threads)
+            else:  # asked before this first step
+                exception = NotBegun()
         except BaseException as exc:
             exception = exc
-        if not attempt.handed_back:
-            self._ended(attempt, exception)
+        self._end(attempt, exception)
 
-    def _ended(self, attempt: Attempt, exception: BaseException | None) -> None:
-        ended = time.monotonic()
-        self._prefetch.job_took(ended - attempt.began)
-        if exception is None:
-            if self._on_ended is not None:
-                self._on_ended(attempt.job, None)
-            self._leave_slot(attempt, Ended(attempt.job, SUCCEEDED, attempt.began, ended))
-        else:
-            self._leave_slot(attempt, self._after_exception(attempt, exception, ended))
+    def _task_ended(self, task: asyncio.Future[None]) -> None:
+        """End an attempt whose task has ended without a first step."""
+        for attempt in self.running:
+            if attempt.task is task:
+                cancelled = isinstance(task, asyncio.Task) and task.cancelled()
+                self._end(attempt, NotBegun() if cancelled else _dropped())
 
-    def _after_exception(self, attempt: Attempt, exception: BaseException, ended: float) -> Entry:
-        job, reason, definition = attempt.job, attempt.abort_reason, attempt.definition
-        exception = judged(exception, reason, definition.timeout)
-        ending = ending_of(
-            job,
-            exception,
-            strategy=definition.retry,
-            abort_reason=reason,
-            now=datetime.now(UTC),
-        )
-        if ending is INTERRUPTED:
-            job_log.interrupted(job)
-            return HandedBack(job, begun=True)
-        job_log.ended(job, ending, exception)
+    def _coroutine_is_gone(self, attempt: Attempt) -> None:
+        """End an attempt whose coroutine was thrown away; this may be called in any thread."""
+        if not attempt.over:
+            self._loop.call_soon_threadsafe(self._end, attempt, _dropped())
+
+    def _end(self, attempt: Attempt, exception: BaseException | None) -> None:
+        """Free the slot and hand an ending to the writer. Never raises (rules 1 and 2)."""
+        if attempt.over:
+            return
+        attempt.over = True
+        entry: Entry | None = None
+        try:
+            exception = _judged(attempt, exception)
+            entry = _entry(attempt, exception)
+            self._tell(attempt, entry, exception)
+        except BaseException as broken:
+            job_log.undescribed(attempt.job, broken)
+        try:
+            self._free(attempt, entry or _last_resort(attempt, exception))
+        except BaseException:
+            self._free_again(attempt, exception)
+        try:
+            self.when_free()
+        except BaseException:
+            logger.exception("no job can be started at once")
+
+    def _free(self, attempt: Attempt, entry: Entry) -> None:
+        """Do both or, if this raises, so little that it can be done again."""
+        if attempt.job.id in self._running:
+            self._writer.add(entry)
+            del self._running[attempt.job.id]
+
+    def _free_again(self, attempt: Attempt, exception: BaseException | None) -> None:
+        for _ in range(TRIES):
+            try:
+                self._free(attempt, _last_resort(attempt, exception))
+                return
+            except BaseException:
+                continue
+
+    def _tell(self, attempt: Attempt, entry: Entry, exception: BaseException | None) -> None:
+        """Tell the log and others how an attempt ended."""
+        if isinstance(entry, HandedBack):
+            if entry.begun:
+                job_log.interrupted(entry.job)
+            return
+        if attempt.began:
+            self._prefetch.job_took(entry.ended - attempt.began)
+        if exception is not None and entry.ending.error is not None:
+            job_log.ended(entry.job, entry.ending.status, entry.ending.error, exception)
         if self._on_ended is not None:
-            self._on_ended(job, exception)
-        return Ended(job, ending, attempt.began, ended)
-
-    def _leave_slot(self, attempt: Attempt, entry: Entry) -> None:
-        del self._running[attempt.job.id]
-        self._writer.add(entry)
-        self.when_free()
-
-    def fail(self, job: Job, exception: Exception) -> None:
-        """End a job that cannot even begin."""
-        now = time.monotonic()
-        ending = ending_of(
-            job,
-            exception,
-            strategy=None,
-            abort_reason=None,
-            now=datetime.now(UTC),
-        )
-        job_log.ended(job, ending, exception)
-        self._writer.add(Ended(job, ending, now, now))
-        if self._on_ended is not None:
-            self._on_ended(job, exception)
-        self._on_change()
+            self._on_ended(entry.job, exception)
 
     # Ending early
 
@@ -190,8 +252,7 @@ class Slots:
         """Hand back jobs whose tasks do not end; what they still do is not written."""
         for attempt in self.running:
             attempt.abandon()
-            del self._running[attempt.job.id]
-            self._writer.add(HandedBack(attempt.job, begun=attempt.began > 0))
+            self._free(attempt, HandedBack(attempt.job, begun=attempt.began > 0))
             job_log.did_not_end(attempt.job)
 
     def close(self) -> None:
@@ -199,3 +260,47 @@ class Slots:
         for attempt in self.running:
             attempt.abandon()
         self._threads.close()
+
+
+class NotBegun(Exception):
+    """An attempt ended before its code began: the job goes back to the queue untouched."""
+
+
+def _dropped() -> RuntimeError:
+    return RuntimeError("the event loop's task factory did not run the job")
+
+
+def _judged(attempt: Attempt, exception: BaseException | None) -> BaseException | None:
+    if exception is None:
+        return None
+    return judged(exception, attempt.abort_reason, attempt.definition.timeout)
+
+
+def _entry(attempt: Attempt, exception: BaseException | None) -> Entry:
+    """Return what is to be written about an attempt that returned (None) or raised."""
+    job, ended = attempt.job, time.monotonic()
+    if exception is None:
+        return Ended(job, SUCCEEDED, attempt.began, ended)
+    if type(exception) is NotBegun:
+        return HandedBack(job, begun=False)
+    ending = ending_of(
+        job,
+        exception,
+        strategy=attempt.definition.retry,
+        abort_reason=attempt.abort_reason,
+        now=datetime.now(UTC),
+    )
+    if ending is INTERRUPTED:
+        return HandedBack(job, begun=True)
+    return Ended(job, ending, attempt.began or ended, ended)
+
+
+def _last_resort(attempt: Attempt, exception: BaseException | None) -> Entry:
+    """Return what is to be written if nothing else can be said."""
+    job, ended = attempt.job, time.monotonic()
+    if type(exception) is NotBegun:
+        return HandedBack(job, begun=False)
+    ending = SUCCEEDED
+    if exception is not None:
+        ending = Ending(Status.FAILED, error=failure.undescribed(job.attempts))
+    return Ended(job, ending, attempt.began or ended, ended)

@@ -6,13 +6,12 @@ The first SIGINT or SIGTERM asks for a graceful end, the second for an end now.
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-logger = logging.getLogger("procrastinate.worker")
+from procrastinate.worker.log import logger
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

@@ -14,7 +14,6 @@ Rules
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -25,8 +24,7 @@ from procrastinate.storage import periodic as flows
 from procrastinate.storage.periodic import Outcome, Settled
 from procrastinate.storage.statements import Statements
 from procrastinate.worker.companion import Line
-
-logger = logging.getLogger("procrastinate.worker")
+from procrastinate.worker.log import logger
 
 LOOK_EVERY = 60.0  # seconds
 LONGEST_SLEEP = 1.0  # seconds, after which it looks at the clock: a machine may have stood still

@@ -6,7 +6,6 @@ What happens while it runs is a `Shift`, made anew for each run.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -20,11 +19,10 @@ from procrastinate.model.task import TaskRegistry
 from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
 from procrastinate.worker.context import RunningApp
+from procrastinate.worker.log import logger
 from procrastinate.worker.shift import LAST_CALL_MAY_TAKE, Shift
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads
-
-logger = logging.getLogger("procrastinate.worker")
 
 
 class Worker:

@@ -13,7 +13,6 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -36,8 +35,7 @@ from procrastinate.model.outcome import Ending
 from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import Ended, HandedBack
 from procrastinate.worker.backoff import Backoff
-
-logger = logging.getLogger("procrastinate.worker")
+from procrastinate.worker.log import logger
 
 REFUSED_AGAIN_AFTER = 2.0  # seconds
 MAX_BATCH = 500  # endings in one statement
@@ -90,10 +88,10 @@ class Writer:
         return self._unwritten.get(job_id)
 
     def add(self, entry: Entry) -> None:
-        """Take an ending over; it will be written soon."""
-        self._unwritten[entry.job.id] = entry
-        self._entries.append(entry)
+        """Take an ending over; it will be written soon. If this raises, it can be called again."""
         self._something.set()
+        self._unwritten[entry.job.id] = entry
+        self._entries.append(entry)  # last, so that no ending is written twice
 
     async def run(self) -> None:
         """Write until cancelled; cancel it only when it is empty, or to give up."""
