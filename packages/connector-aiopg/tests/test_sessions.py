@@ -334,3 +334,32 @@ async def test_a_large_answer_takes_few_turns_of_a_busy_loop(connector: Any) -> 
 
     assert len(rows) == 150
     assert turns < 150_000 / 16_384
+
+
+async def test_a_counterpart_of_a_large_pool_holds_one_connection(
+    procrastinate_dsn: str, observer: Any
+) -> None:
+    """A worker's companion has a counterpart of its own, and uses it from one thread."""
+    dsn = f"{procrastinate_dsn}&application_name=large"
+    connector = AiopgConnector(dsn=dsn, minsize=10)
+    counterpart = connector.sync_connector()
+
+    counterpart.open()
+    for _ in range(3):
+        with counterpart.session() as session:
+            session.execute(Query("one", "select 1"))
+
+    assert observer.count("pg_stat_activity where application_name = 'large'") == 1
+    counterpart.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "expected"),
+    [({}, None, 10), ({}, 4.0, 4), ({"timeout": 3.0}, 4.0, 3), ({"connect_timeout": 7}, 4.0, 7)],
+)
+def test_a_counterpart_connects_in_the_time_that_the_user_or_the_worker_gives(
+    given: dict[str, Any], asked: float | None, expected: int
+) -> None:
+    counterpart = AiopgConnector(**given).sync_connector(connect_timeout=asked)
+
+    assert counterpart._arguments["connect_timeout"] == expected

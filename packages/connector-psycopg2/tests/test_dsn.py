@@ -1,12 +1,20 @@
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
 import pytest
 
 from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate_psycopg2 import Psycopg2Connector
-from procrastinate_psycopg2.dsn import check_dsn, connection_url, shown_dsn, split_url
+from procrastinate_psycopg2.dsn import (
+    LIMITS,
+    check_dsn,
+    connection_url,
+    shown_dsn,
+    split_url,
+    with_limits,
+)
 
 
 @pytest.mark.parametrize(
@@ -106,3 +114,40 @@ def test_repr_names_the_database_and_never_the_password() -> None:
     assert repr(connector) == "<Psycopg2Connector host=h port=1234 dbname=d user=me>"
     assert connector.schema == "s"
     assert repr(Psycopg2Connector()) == "<Psycopg2Connector (libpq defaults)>"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "added"),
+    [
+        ({}, {}, set(LIMITS)),
+        ({"host": "somewhere"}, {}, set(LIMITS)),
+        ({"connect_timeout": 30}, {}, set(LIMITS) - {"connect_timeout"}),
+        ({"dsn": "postgresql://h/db?connect_timeout=0"}, {}, set(LIMITS) - {"connect_timeout"}),
+        ({"dsn": "host=h keepalives_idle=60"}, {}, set(LIMITS) - {"keepalives_idle"}),
+        ({"tcp_user_timeout": 0}, {}, set(LIMITS) - {"tcp_user_timeout"}),
+        ({"dsn": "service=ours"}, {}, set()),
+        ({}, {"PGSERVICE": "ours"}, set()),
+        ({}, {"PGCONNECT_TIMEOUT": "3"}, set(LIMITS) - {"connect_timeout"}),
+    ],
+)
+def test_connections_are_limited_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: dict[str, Any],
+    environment: dict[str, str],
+    added: set[str],
+) -> None:
+    for name in ("PGSERVICE", "PGCONNECT_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    limited = with_limits(arguments)
+
+    assert {name: limited[name] for name in arguments} == arguments
+    assert set(limited) - set(arguments) == added
+
+
+def test_a_time_to_connect_is_never_none_at_all() -> None:
+    """libpq takes 0 for "no limit"."""
+    assert with_limits({}, connect_timeout=0.2)["connect_timeout"] == 1
+    assert with_limits({"connect_timeout": 9}, connect_timeout=4)["connect_timeout"] == 9

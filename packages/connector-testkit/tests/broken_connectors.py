@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +17,7 @@ import psycopg2.pool
 from tiny_connector import TinyConnector, TinyExecutor, translated
 
 from procrastinate import errors
-from procrastinate.connector import Executor, Query, Rows
+from procrastinate.connector import Executor, Query, Rows, SessionExecutor
 
 # --- Statements and rows ------------------------------------------------------------------------
 
@@ -26,8 +27,8 @@ class WithExecutor(TinyConnector):
 
     broken_executor: type[TinyExecutor]
 
-    def executor(self, connection: Any) -> Executor:
-        return self.broken_executor(connection)
+    def executor(self, connection: Any, *, of_session: bool = False) -> SessionExecutor:
+        return self.broken_executor(connection, of_session=of_session)
 
 
 class DictRows(WithExecutor):
@@ -61,7 +62,7 @@ class PercentAlways(WithExecutor):
 
     class broken_executor(TinyExecutor):
         def run(self, cursor: Any, query: Query) -> Rows:
-            return super().run(cursor, Query(query.name, query.sql, query.params or {"unused": 1}))
+            return super().run(cursor, replace(query, params=query.params or {"unused": 1}))
 
 
 class CutsAtNul(WithExecutor):
@@ -73,7 +74,7 @@ class CutsAtNul(WithExecutor):
                 return value.partition("\0")[0] if isinstance(value, str) else value
 
             params = {key: cut(value) for key, value in query.params.items()}
-            return super().run(cursor, Query(query.name, query.sql, params))
+            return super().run(cursor, replace(query, params=params))
 
 
 class ExecutesTwice(WithExecutor):
@@ -115,11 +116,11 @@ class DriverErrors(WithExecutor):
                 return self.run(cursor, query)
 
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
         connection = self.take() if self.is_open else super().session().__enter__()
         try:
             connection.autocommit = not transaction
-            yield self.executor(connection)
+            yield self.executor(connection, of_session=True)
             connection.commit()
         finally:
             connection.close()
@@ -155,7 +156,7 @@ class NeverConnectionFailed(TinyConnector):
 
 class ForgetsCommit(TinyConnector):
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
         try:
             with super().session(transaction=transaction) as executor:
                 yield executor
@@ -176,14 +177,14 @@ class CommitsAlways(TinyConnector):
 
 class IgnoresTransaction(TinyConnector):
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
         with super().session(transaction=False) as executor:
             yield executor
 
 
 class AlwaysTransaction(TinyConnector):
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
         with super().session(transaction=True) as executor:
             yield executor
 
@@ -267,7 +268,7 @@ class LeaksTransactions(KeepsConnections):
     ends_transactions = False
 
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
         if not self.is_open:
             raise errors.AppNotOpen("not open")
         connection = self.take()
@@ -275,10 +276,38 @@ class LeaksTransactions(KeepsConnections):
             connection.autocommit = not transaction
         try:
             with translated():
-                yield self.executor(connection)
+                yield self.executor(connection, of_session=True)
                 connection.commit()
         finally:
             self.give_back(connection)
+
+
+class IgnoresSettings(WithExecutor):
+    class broken_executor(TinyExecutor):
+        def run(self, cursor: Any, query: Query) -> Rows:
+            return super().run(cursor, replace(query, settings={}))
+
+
+class SetsForTheSession(WithExecutor):
+    class broken_executor(TinyExecutor):
+        def run(self, cursor: Any, query: Query) -> Rows:
+            changes = query.set_local().replace("SET LOCAL", "SET") if self.of_session else ""
+            return super().run(cursor, replace(query, sql=changes + query.sql, settings={}))
+
+
+class CannotBeSevered(WithExecutor):
+    class broken_executor(TinyExecutor):
+        def sever(self) -> None:
+            pass
+
+
+class SeversByCancelling(WithExecutor):
+    """Ends the statement and not the connection."""
+
+    class broken_executor(TinyExecutor):
+        def sever(self) -> None:
+            with contextlib.suppress(psycopg2.Error):
+                self.connection.cancel()
 
 
 class SharesOneConnection(TinyConnector):
@@ -308,7 +337,7 @@ class OpensByItself(TinyConnector):
     """Works before it was opened, and after it was closed."""
 
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
         self.is_open = True
         with super().session(transaction=transaction) as executor:
             yield executor
@@ -320,7 +349,7 @@ class ForgetsOptions(TinyConnector):
 
 
 class OtherContract(TinyConnector):
-    contract = 2
+    contract = 3
 
 
 # --- bind ---------------------------------------------------------------------------------------
@@ -358,6 +387,12 @@ class BindChangesRowFactory(TinyConnector):
         executor = super().bind(connection)
         connection.cursor_factory = ext.cursor
         return executor
+
+
+class BindSetsSettings(TinyConnector):
+    def bind(self, connection: Any) -> Executor:
+        super().bind(connection)
+        return self.executor(connection, of_session=True)
 
 
 class BindCloses(TinyConnector):

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from procrastinate import errors
-from procrastinate.connector import Executor, Notification, Query, Rows
+from procrastinate.connector import Notification, Query, Rows, SessionExecutor
 from procrastinate_aiopg import AiopgConnector
 from procrastinate_psycopg2 import Psycopg2Connector
 
@@ -46,7 +46,7 @@ class LosesConnections(Psycopg2Connector):
     """Forgets to give a connection back when the block raises."""
 
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
         block = super().session(transaction=transaction)
         executor = block.__enter__()
         try:
@@ -142,14 +142,14 @@ ABANDONED: list[Any] = []
 class OneCounterpart(AiopgConnector):
     counterpart: Any = None
 
-    def sync_connector(self) -> Psycopg2Connector:
+    def sync_connector(self, *, connect_timeout: float | None = None) -> Psycopg2Connector:
         if self.counterpart is None:
             self.counterpart = super().sync_connector()
         return self.counterpart
 
 
 class CounterpartWithoutOptions(AiopgConnector):
-    def sync_connector(self) -> Psycopg2Connector:
+    def sync_connector(self, *, connect_timeout: float | None = None) -> Psycopg2Connector:
         counterpart = super().sync_connector()
         fresh = Psycopg2Connector()
         counterpart.json_dumps, counterpart.json_loads = fresh.json_dumps, fresh.json_loads

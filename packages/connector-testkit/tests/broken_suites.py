@@ -13,13 +13,14 @@ import pytest
 from faults import FAULTS
 
 from procrastinate_connector_testkit import subject, suite_for
-from procrastinate_connector_testkit.behaviours import listening, values
+from procrastinate_connector_testkit.behaviours import limits, listening, values
 
 # What has to fail need not take its time.
 patch = pytest.MonkeyPatch()
 patch.setattr(listening, "PATIENCE", 0.7)
 patch.setattr(subject, "PATIENCE", 2.0)
 patch.setattr(subject, "DEADLINE", 10.0)
+patch.setattr(limits, "SLEEP", 1)
 patch.setattr(values, "EXAMPLES", 3)
 
 

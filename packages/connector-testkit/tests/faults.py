@@ -30,6 +30,10 @@ CONSTRAINTS = """
     errors_unique_violation_names_the_constraint errors_constraint_names_may_be_strange
     errors_do_not_depend_on_the_language errors_of_a_server_that_speaks_another_language
 """
+ALL_SEVERING = """
+    severing_ends_the_statement_under_way severing_ends_a_commit_under_way
+    severing_twice_or_too_late_does_nothing
+"""
 ALL_LISTENING = """
     listening_hears_of_deferred_jobs listening_hears_of_requests_to_abort
     listening_hears_of_promoted_jobs listening_is_in_force_once_the_block_is_entered
@@ -41,6 +45,15 @@ ALL_LISTENING = """
 
 #: Each group is run in one process: most of the time of a single one goes into its start.
 GROUPS: dict[str, dict[str, Fault]] = {
+    "limits": {
+        "IgnoresSettings": fault(
+            "limits", "settings_are_those_of_the_statement settings_limit_the_time_of_a_statement"
+        ),
+        "SetsForTheSession": fault("limits", "settings_end_with_their_statement"),
+        "BindSetsSettings": fault("limits bind", "bind_leaves_the_caller_s_settings"),
+        "CannotBeSevered": fault("limits", ALL_SEVERING),
+        "SeversByCancelling": fault("limits", ALL_SEVERING),
+    },
     "rows": {
         "DictRows": fault(
             "results bind",

@@ -13,6 +13,7 @@ import pytest
 from faults import GROUPS
 
 HERE = Path(__file__).parent
+SUPPORT = HERE.parents[2] / "tests" / "support"  # for the repository's own conftest.py
 _OUTCOME = re.compile(r"^(PASSED|FAILED|ERROR) \S+?::Test(\w+)::(\w+)", re.MULTILINE)
 
 
@@ -26,7 +27,7 @@ def run_suites(faults: Iterable[str], dsn: str) -> str:
         **os.environ,
         "PROCRASTINATE_TEST_DSN": dsn,
         "PROCRASTINATE_TESTKIT_FAULTS": " ".join(faults),
-        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(SUPPORT), os.environ.get("PYTHONPATH", "")]),
     }
     # Not among the variables of the outer run: its workers, options and plugins are its own. Nor
     # is it measured: there are many of it, and what it covers the conformance tests cover.

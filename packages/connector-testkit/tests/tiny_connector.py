@@ -1,10 +1,13 @@
-"""A whole connector in some eighty lines: psycopg2, and a new connection for each session.
+"""A whole connector in some ninety lines: psycopg2, and a new connection for each session.
 
 It is slow and it is right, and the base of the broken ones in `broken_connectors`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -13,14 +16,14 @@ import psycopg2
 import psycopg2.extensions as ext
 
 from procrastinate import errors
-from procrastinate.connector import Executor, Query, Rows, SyncConnector
+from procrastinate.connector import Executor, Query, Rows, SessionExecutor, SyncConnector
 
 # Rule 2: numeric as float, bytea as bytes; the rest is psycopg2's own choice already.
 FLOAT = ext.new_type(ext.DECIMAL.values, "FLOAT", ext.FLOAT)
 
 
 class TinyConnector(SyncConnector):
-    contract: ClassVar[int] = 1
+    contract: ClassVar[int] = 2
     binds: ClassVar[tuple[str, ...]] = ("psycopg2 connection",)
     is_open = False
 
@@ -46,14 +49,14 @@ class TinyConnector(SyncConnector):
         self.is_open = False
 
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
         if not self.is_open:
             raise errors.AppNotOpen("the connector is not open")
         connection = self.take()
         try:
             connection.autocommit = not transaction
             with translated():
-                yield self.executor(connection)
+                yield self.executor(connection, of_session=True)
                 if transaction:
                     self.commit(connection)
         finally:
@@ -78,13 +81,14 @@ class TinyConnector(SyncConnector):
             raise errors.InvalidOption(f"not a psycopg2 connection: {connection!r}")
         return self.executor(connection)
 
-    def executor(self, connection: Any) -> Executor:
-        return TinyExecutor(connection)
+    def executor(self, connection: Any, *, of_session: bool = False) -> SessionExecutor:
+        return TinyExecutor(connection, of_session=of_session)
 
 
 class TinyExecutor:
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, of_session: bool = False) -> None:
         self.connection = connection
+        self.of_session = of_session  # else in the caller's transaction, with the caller's settings
 
     def execute(self, query: Query, /) -> Rows:
         with translated(), ext.cursor(self.connection) as cursor:  # rule 4: a plain cursor
@@ -92,8 +96,16 @@ class TinyExecutor:
 
     def run(self, cursor: Any, query: Query) -> Rows:
         ext.register_type(FLOAT, cursor)
-        cursor.execute(query.sql, {k: _sent(v) for k, v in query.params.items()} or None)
+        sql = query.set_local() + query.sql if self.of_session else query.sql
+        cursor.execute(sql, {k: _sent(v) for k, v in query.params.items()} or None)
         return [tuple(map(_received, row)) for row in cursor] if cursor.description else []
+
+    def sever(self) -> None:
+        with (
+            contextlib.suppress(psycopg2.Error, OSError),  # it is closed already
+            socket.socket(fileno=os.dup(self.connection.fileno())) as shared,
+        ):
+            shared.shutdown(socket.SHUT_RDWR)
 
 
 def _sent(value: Any) -> Any:

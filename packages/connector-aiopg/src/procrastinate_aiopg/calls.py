@@ -5,9 +5,10 @@ Rules
 1. aiopg answers the cancellation of a waiting task, and its own timeouts, by closing the socket
    while the server goes on executing: a cancelled INSERT is committed all the same. So neither
    ever reaches aiopg: a call ends first, then the cancellation is delivered.
-2. A call that has not ended `PATIENCE` seconds after the cancellation is cancelled on the server,
-   which ends it with a known result. If `PATIENCE` seconds later there is still no answer, nobody
-   is there to give one, and the connection is closed.
+2. A call that has not ended `PATIENCE` seconds after the cancellation loses its connection, by a
+   shutdown of the socket. The server may still finish the statement. It is not asked to cancel it,
+   because psycopg2's `cancel()` holds the interpreter's lock until the server answers: if that is
+   silent, the whole process stands still, and hears no SIGTERM.
 3. aiopg raises a bare `asyncio.CancelledError` where the *server* cancelled a statement. Since no
    task's cancellation reaches aiopg, one that comes out of it is always that, and becomes the
    psycopg2 error that it hides. Where aiopg waits on its future without a timer in between, the
@@ -22,19 +23,18 @@ turn of the loop; standing in for aiopg's own future, as here, adds 3 µs.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
 from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 import aiopg
 import psycopg2
-from psycopg2 import extensions
+
+from procrastinate_psycopg2.driver import sever
 
 T = TypeVar("T")
 
-#: Seconds that a cancelled task waits for its call before the server is asked to cancel it.
+#: Seconds that a cancelled task waits for its call before the connection is shut down.
 PATIENCE = 5.0
 
 
@@ -79,12 +79,7 @@ class Uninterrupted(Generic[T]):
 
     def _hurry(self) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(PATIENCE, self._cancel_on_server)
-
-    def _cancel_on_server(self) -> None:
-        # libpq's cancel request blocks, and a daemon thread does not hold up the end of a process.
-        threading.Thread(target=_request_cancel, args=(self._connection.raw,), daemon=True).start()
-        self._timer = self._loop.call_later(PATIENCE, self._connection.close)
+            self._timer = self._loop.call_later(PATIENCE, sever, self._connection.raw)
 
 
 class _Uncancellable:
@@ -134,8 +129,3 @@ def _hidden_error(exc: asyncio.CancelledError) -> psycopg2.Error:
     if isinstance(cause, psycopg2.Error):
         return cause
     return psycopg2.OperationalError("the wait for the server was interrupted")
-
-
-def _request_cancel(raw: extensions.connection) -> None:
-    with suppress(psycopg2.Error):  # the connection may have ended meanwhile
-        raw.cancel()

@@ -37,7 +37,7 @@ from psycopg2 import extensions
 
 from procrastinate.errors import ConnectionFailed
 from procrastinate_aiopg.held import readable
-from procrastinate_psycopg2.driver import connect_error, plain_cursor, shown_dsn
+from procrastinate_psycopg2.driver import connect_error, plain_cursor, shown_dsn, with_limits
 
 #: Seconds for one of several hosts to answer, where no ``connect_timeout`` is given.
 _HOST_TIMEOUT = 10
@@ -70,7 +70,7 @@ class ConnectOptions:
     """What a connection is made of: psycopg2's arguments, and aiopg's. ``timeout`` in seconds."""
 
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    timeout: float = 60.0
+    timeout: float = 10.0
     on_connect: Callable[[aiopg.Connection], Awaitable[Any]] | None = None
     aiopg_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -130,7 +130,10 @@ class _Handshake:
     def __init__(self, options: ConnectOptions) -> None:
         #: Where to, as far as known: libpq's text of an asynchronous failure leaves it out.
         self.where = ""
-        self._arguments = {"connection_factory": ReadingConnection, **options.arguments}
+        self._arguments = {
+            "connection_factory": ReadingConnection,
+            **with_limits(options.arguments, connect_timeout=options.timeout),
+        }
         self._deadline = time.monotonic() + options.timeout
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[extensions.connection] = self._loop.create_future()

@@ -10,7 +10,12 @@ from typing import Any, ClassVar, cast
 
 import aiopg
 
-from procrastinate.connector import AsyncExecutor, ListeningConnector, Notification
+from procrastinate.connector import (
+    AsyncExecutor,
+    AsyncSessionExecutor,
+    ListeningConnector,
+    Notification,
+)
 from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
 from procrastinate_aiopg.connecting import ConnectOptions, connect
 from procrastinate_aiopg.held import close_quietly
@@ -33,7 +38,10 @@ class AiopgConnector(ListeningConnector):
     others go through a pooler. ``enable_json``, ``enable_hstore``, ``enable_uuid`` and ``echo``
     are aiopg's, all False by default. All other arguments go to ``psycopg2.connect``: ``dsn``,
     ``host``, ``port``, ``user``, ``password``, ``dbname``, ``options``, ``cursor_factory`` and
-    whatever libpq knows; those that are absent come from libpq's environment (``PGHOST``, ...).
+    whatever libpq knows; those that are absent come from libpq's environment (``PGHOST``, ...). A
+    connection whose peer does not acknowledge anything is given up after 15 to 25 seconds;
+    ``keepalives_idle``, ``keepalives_interval``, ``keepalives_count`` and ``tcp_user_timeout``
+    change that.
 
     It belongs to the event loop in which it was opened, until it is closed or that loop has ended.
 
@@ -41,7 +49,7 @@ class AiopgConnector(ListeningConnector):
     malformed ``dsn``.
     """
 
-    contract: ClassVar[int] = 1
+    contract: ClassVar[int] = 2
     binds = ("aiopg connection",)
 
     def __init__(
@@ -54,7 +62,7 @@ class AiopgConnector(ListeningConnector):
         pool_timeout: float | None = 30.0,
         minsize: int = 1,
         maxsize: int = 10,
-        timeout: float = 60.0,
+        timeout: float = 10.0,
         pool_recycle: float = -1.0,
         on_connect: Callable[[aiopg.Connection], Awaitable[Any]] | None = None,
         **arguments: Any,
@@ -164,13 +172,13 @@ class AiopgConnector(ListeningConnector):
 
     def session_async(
         self, *, transaction: bool = False
-    ) -> AbstractAsyncContextManager[AsyncExecutor]:
+    ) -> AbstractAsyncContextManager[AsyncSessionExecutor]:
         """Return a block holding one connection.
 
         Raises `AppNotOpen` before `open_async` and `ConfigurationError` in another event loop;
         entering it raises `ConnectionFailed` or `PoolTimeout` when no connection is to be had. A
-        cancelled task gets its cancellation when the query under way has ended; one that lasts is
-        cancelled on the server after 5 seconds.
+        cancelled task gets its cancellation when the query under way has ended. If that lasts for
+        more than 5 seconds, the connection is closed; the server may still finish the query.
         """
         return Session(self._opened(), transaction=transaction)
 
@@ -200,7 +208,7 @@ class AiopgConnector(ListeningConnector):
 
     # Synchronous calls
 
-    def sync_connector(self) -> Psycopg2Connector:
+    def sync_connector(self, *, connect_timeout: float | None = None) -> Psycopg2Connector:
         """Return a new, unopened `Psycopg2Connector` to the same database.
 
         Raises `ConfigurationError` for a pool handed in that does not say where it connects to.
@@ -210,7 +218,7 @@ class AiopgConnector(ListeningConnector):
             json_dumps=self.json_dumps,
             json_loads=self.json_loads,
             schema=self.schema,
-            **sync_arguments(self._options, pool),
+            **sync_arguments(self._options, pool, connect_timeout),
         )
 
 

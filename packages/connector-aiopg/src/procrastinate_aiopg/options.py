@@ -11,7 +11,7 @@ import aiopg
 
 from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate_aiopg.connecting import ConnectOptions
-from procrastinate_psycopg2.driver import check_dsn, shown_dsn
+from procrastinate_psycopg2.driver import check_dsn, shown_dsn, with_limits
 
 #: aiopg's switches. Nothing of ours needs what they set up, and hstore costs a query each time.
 _SWITCHES: Mapping[str, bool] = {
@@ -127,17 +127,25 @@ def _is_number(value: Any) -> bool:
     return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
 
 
-def sync_arguments(options: Options, pool: aiopg.Pool | None) -> dict[str, Any]:
+def sync_arguments(
+    options: Options, pool: aiopg.Pool | None, connect_timeout: float | None
+) -> dict[str, Any]:
     """Return what a `Psycopg2Connector` to the same database is made with.
 
-    That is the application's ``pool``'s, where there is one and we have nothing of our own.
+    That is the application's ``pool``'s, if there is one and we have nothing of our own. It makes
+    connections when they are needed: with ``minsize`` of them at once, each of a worker's
+    companions, which use one, would hold as many.
     """
     if pool is not None and not options.names_a_database:
-        return _arguments_of(pool)
-    sizes = {"minconn": options.minsize}
+        return with_limits(_arguments_of(pool), connect_timeout=connect_timeout)
+    timeout = options.connect.timeout if connect_timeout is None else connect_timeout
+    arguments = with_limits(
+        options.connect.arguments, connect_timeout=min(timeout, options.connect.timeout)
+    )
+    sizes = {"minconn": min(options.minsize, 1)}
     if options.maxsize:
         sizes["maxconn"] = options.maxsize
-    return {**options.connect.arguments, **sizes, "pool_timeout": options.pool_timeout}
+    return {**arguments, **sizes, "pool_timeout": options.pool_timeout}
 
 
 def _arguments_of(pool: aiopg.Pool) -> dict[str, Any]:

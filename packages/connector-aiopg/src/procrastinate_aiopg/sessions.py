@@ -4,8 +4,10 @@ Rules
 
 1. aiopg connections are in autocommit mode, so one query is one round trip. A transaction's BEGIN
    travels in one message with its first query.
-2. A connection on which anything is doubtful is closed and not given back: it broke, it stands on
-   a read-only server, a statement is still under way or left a setting behind, a rollback failed.
+2. A connection on which anything is doubtful is closed and not given back: it broke, it was
+   severed, it stands on a read-only server, a statement is still under way or left a setting
+   behind, a rollback failed. After the second and the third of these the pool's idle connections
+   are closed too.
 3. A COMMIT that the server turned into a rollback is an error: an earlier statement had failed and
    the block went on.
 """
@@ -21,6 +23,7 @@ from procrastinate.connector import Query, Rows
 from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption
 from procrastinate_aiopg.held import Held
 from procrastinate_aiopg.pools import Source
+from procrastinate_psycopg2.driver import sever
 from procrastinate_psycopg2.transactions import LazyTransaction, aborted
 
 _READ_ONLY = "25006"
@@ -29,15 +32,17 @@ _READ_ONLY = "25006"
 class Session:
     """One connection for the length of a block, also as its executor."""
 
-    __slots__ = ("_held", "_source", "_transaction")
+    __slots__ = ("_held", "_on_loan", "_severed", "_source", "_transaction")
 
     def __init__(self, source: Source, *, transaction: bool) -> None:
         self._source = source
         self._transaction = LazyTransaction(wanted=transaction)
-        self._held: Held | None = None
+        self._held: Held | None = None  # until the block ends
+        self._on_loan: Held | None = None  # until it is given back: COMMIT may wait as well
+        self._severed = False
 
     async def __aenter__(self) -> Session:
-        self._held = await self._source.acquire()
+        self._held = self._on_loan = await self._source.acquire()
         return self
 
     async def execute(self, query: Query, /) -> Rows:
@@ -48,7 +53,7 @@ class Session:
         prefix = self._transaction.prefix()
         error: ConnectorException | None = None
         try:
-            return await held.run(query, prefix)
+            return await held.run(query, prefix + query.set_local())
         except ConnectorException as exc:
             error = exc
             if isinstance(exc, ConnectionLost):
@@ -79,7 +84,15 @@ class Session:
             if wait and held.in_transaction and not held.connection.isexecuting():
                 await _roll_back(held)
         finally:
+            self._on_loan = None
             self._source.release(held)
+
+    def sever(self) -> None:
+        """Shut the connection down while a statement waits on it."""
+        held = self._on_loan
+        if held is not None:
+            self._severed = held.broken = True
+            sever(held.raw)
 
     async def _commit(self, held: Held) -> None:
         try:
@@ -91,7 +104,7 @@ class Session:
             raise aborted()
 
     def _look_around(self, exc: ConnectionLost) -> None:
-        if exc.sqlstate == _READ_ONLY:
+        if self._severed or exc.sqlstate == _READ_ONLY:
             self._source.discard_idle()
 
 
@@ -112,7 +125,7 @@ class BoundExecutor:
         self._held: Held | None = None
 
     async def execute(self, query: Query, /) -> Rows:
-        """Execute one query. Raises `ConnectorException`."""
+        """Execute one query, without its settings (rule 9). Raises `ConnectorException`."""
         if self._held is None:
             self._held = await Held.hold(self._connection)
         return await self._held.run(query)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from procrastinate.connector import Executor, SyncConnector
+from procrastinate.connector import Executor, SessionExecutor, SyncConnector
 from procrastinate.errors import AppNotOpen, InvalidOption
 from procrastinate_psycopg2 import dsn as connection_strings
 from procrastinate_psycopg2.pools import (
@@ -27,8 +27,6 @@ _URL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "pool_timeout": float,
     "schema": str,
 }
-#: Arguments of psycopg2.connect() that are not libpq's.
-_FACTORIES = frozenset({"connection_factory", "cursor_factory"})
 
 
 class Psycopg2Connector(SyncConnector):
@@ -38,7 +36,10 @@ class Psycopg2Connector(SyncConnector):
     with all of them in use, a caller waits up to ``pool_timeout`` seconds (None: for ever) and
     then gets `PoolTimeout`. All other arguments go to ``psycopg2.connect``: ``dsn``, ``host``,
     ``port``, ``user``, ``password``, ``dbname``, ``options``, ``connection_factory`` and whatever
-    libpq knows; those that are absent come from libpq's environment (``PGHOST``, ...).
+    libpq knows; those that are absent come from libpq's environment (``PGHOST``, ...). A connection
+    that cannot be made within 10 seconds is an error, and one whose peer does not acknowledge
+    anything is given up after 15 to 25 seconds; ``connect_timeout``, ``keepalives_idle``,
+    ``keepalives_interval``, ``keepalives_count`` and ``tcp_user_timeout`` change that.
 
     Threads may share it. A process forked off gets a pool of its own; a pool that was handed to
     ``open`` stays with its process.
@@ -47,7 +48,7 @@ class Psycopg2Connector(SyncConnector):
     malformed ``dsn``.
     """
 
-    contract: ClassVar[int] = 1
+    contract: ClassVar[int] = 2
     binds = ("psycopg2 connection",)
 
     def __init__(
@@ -97,7 +98,8 @@ class Psycopg2Connector(SyncConnector):
                 raise InvalidOption("the connector is open already, with another pool: close it")
 
     def _own_pool(self) -> WaitingPool:
-        return WaitingPool(*self._sizes, timeout=self._pool_timeout, **self._arguments)
+        arguments = connection_strings.with_limits(self._arguments)
+        return WaitingPool(*self._sizes, timeout=self._pool_timeout, **arguments)
 
     def _borrowed(self, pool: Any) -> BorrowedPool:
         return borrowed(pool, self._pool_timeout)
@@ -109,7 +111,7 @@ class Psycopg2Connector(SyncConnector):
         if source is not None:
             source.close()
 
-    def session(self, *, transaction: bool = False) -> AbstractContextManager[Executor]:
+    def session(self, *, transaction: bool = False) -> AbstractContextManager[SessionExecutor]:
         """Return a block holding one connection.
 
         Raises `AppNotOpen` before `open`; entering it raises `ConnectionFailed` or `PoolTimeout`
@@ -161,7 +163,7 @@ def _check_arguments(arguments: dict[str, Any]) -> str:
     """Return what may be shown of the connection's arguments."""
     if arguments.get("async") or arguments.get("async_"):
         raise InvalidOption("async connections cannot be used here: leave async_ out")
-    libpq = {k: v for k, v in arguments.items() if k not in _FACTORIES}
+    libpq = {k: v for k, v in arguments.items() if k not in connection_strings.FACTORIES}
     return connection_strings.shown_dsn(connection_strings.check_dsn(**libpq)) or "(libpq defaults)"
 
 

@@ -14,9 +14,12 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import re
 import select
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -35,7 +38,13 @@ from procrastinate.errors import (
     InvalidData,
     database_error,
 )
-from procrastinate_psycopg2.dsn import check_dsn, connection_url, shown_dsn, split_url
+from procrastinate_psycopg2.dsn import (
+    check_dsn,
+    connection_url,
+    shown_dsn,
+    split_url,
+    with_limits,
+)
 
 __all__ = [
     "Connection",
@@ -51,10 +60,12 @@ __all__ = [
     "real_connection",
     "rows_of",
     "run_query",
+    "sever",
     "shown_dsn",
     "split_url",
     "translate",
     "value_error",
+    "with_limits",
 ]
 
 # Rows: what comes out of the database.
@@ -298,6 +309,19 @@ def _has_news(connection: Connection) -> bool:
     poller = select.poll()  # unlike select(), takes descriptors of 1024 and above
     poller.register(connection.fileno(), select.POLLIN)
     return bool(poller.poll(0))
+
+
+def sever(connection: Connection) -> None:
+    """Shut a connection's socket down, from any thread: whatever waits for it ends at once.
+
+    Not by `cancel()`, which holds the interpreter's lock until a server that may be gone answers.
+    """
+    try:
+        duplicate = os.dup(connection.fileno())
+    except (psycopg2.Error, OSError):  # it is closed
+        return
+    with socket.socket(fileno=duplicate) as shared, contextlib.suppress(OSError):
+        shared.shutdown(socket.SHUT_RDWR)
 
 
 # Running a query

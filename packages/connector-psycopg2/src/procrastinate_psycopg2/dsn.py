@@ -7,6 +7,8 @@ came out of a string is never shown when it is wrong, and those errors carry no 
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +21,9 @@ from procrastinate.errors import ConfigurationError, InvalidOption
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_+.-]*)://(?P<rest>.*)", re.DOTALL)
 _ENCODE = "percent-encode the special characters of user and password, for instance @ as %40"
+_TCP_USER_TIMEOUT_SINCE = 120_000  # libpq's version
+#: Arguments of psycopg2.connect() that are not libpq's.
+FACTORIES = frozenset({"connection_factory", "cursor_factory"})
 _SHOWN = ("host", "hostaddr", "port", "dbname", "user", "service")
 
 
@@ -93,6 +98,39 @@ def check_dsn(dsn: str | None = None, **arguments: Any) -> dict[str, str]:
         _check_ports(read.get("port"))
         return read
     raise ConfigurationError(message)  # outside of the handler: no context that quotes it
+
+
+#: For our own connections, unless the user says otherwise: seconds to connect; then a peer that
+#: acknowledges nothing is given up after 15 s (sending) or 25 s (idle), where TCP takes 2 hours.
+LIMITS: Mapping[str, int] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,  # milliseconds
+}
+
+
+def with_limits(
+    arguments: Mapping[str, Any], *, connect_timeout: float | None = None
+) -> dict[str, Any]:
+    """Return psycopg2's arguments with limits for a network that swallows everything.
+
+    What the arguments or the environment say already stays; where they name a service, its file
+    may say it. ``connect_timeout`` is in seconds, and our own default if it is None.
+    """
+    limits = dict(LIMITS)
+    if connect_timeout is not None:
+        limits["connect_timeout"] = max(1, math.ceil(connect_timeout))
+    if extensions.libpq_version() < _TCP_USER_TIMEOUT_SINCE:
+        del limits["tcp_user_timeout"]
+    if os.environ.get("PGCONNECT_TIMEOUT"):
+        del limits["connect_timeout"]
+    libpq = {name: value for name, value in arguments.items() if name not in FACTORIES}
+    given = check_dsn(**libpq)
+    if "service" in given or os.environ.get("PGSERVICE"):
+        return dict(arguments)
+    return {name: value for name, value in limits.items() if name not in given} | dict(arguments)
 
 
 def _check_keywords(arguments: Mapping[str, Any]) -> None:

@@ -4,8 +4,9 @@ Rules
 
 1. Connections of sessions are in autocommit mode, so one query is one round trip. A transaction's
    BEGIN travels in one message with its first query (`transactions`).
-2. A connection on which anything is doubtful is closed and not given back: it broke, it stands on
-   a read-only server, a rollback failed, or a statement left a setting behind.
+2. A connection on which anything is doubtful is closed and not given back: it broke, it was
+   severed, it stands on a read-only server, a rollback failed, or a statement left a setting
+   behind. After the second and the third of these the pool's idle connections are closed too.
 3. A COMMIT that the server turned into a rollback is an error: an earlier statement had failed and
    the block went on.
 """
@@ -36,16 +37,18 @@ _READ_ONLY = "25006"
 class Session:
     """One connection for the length of a block, also as its executor."""
 
-    __slots__ = ("_connection", "_discard", "_source", "_transaction")
+    __slots__ = ("_connection", "_discard", "_held", "_severed", "_source", "_transaction")
 
     def __init__(self, source: Source, *, transaction: bool) -> None:
         self._source = source
         self._transaction = LazyTransaction(wanted=transaction)
-        self._connection: Connection | None = None
+        self._connection: Connection | None = None  # until the block ends
+        self._held: Connection | None = None  # until it is given back: COMMIT may wait as well
         self._discard = False
+        self._severed = False
 
     def __enter__(self) -> Session:
-        self._connection = self._source.acquire()
+        self._connection = self._held = self._source.acquire()
         return self
 
     def execute(self, query: Query, /) -> Rows:
@@ -57,7 +60,7 @@ class Session:
         self._discard = self._discard or driver.leaves_traces(query.sql)
         error: ConnectorException | None = None
         try:
-            return driver.run_query(connection, query, prefix)
+            return driver.run_query(connection, query, prefix + query.set_local())
         except ConnectorException as exc:
             error = exc
             if isinstance(exc, ConnectionLost):
@@ -68,9 +71,16 @@ class Session:
                 in_transaction = connection.info.transaction_status != _IDLE
                 self._transaction.after_prefix(error, in_transaction=in_transaction)
 
+    def sever(self) -> None:
+        """Shut the connection down while a statement waits on it; from any thread."""
+        held = self._held
+        if held is not None:
+            self._severed = True
+            driver.sever(held)
+
     def _lost(self, exc: ConnectionLost) -> None:
         self._discard = True
-        if exc.sqlstate == _READ_ONLY:
+        if self._severed or exc.sqlstate == _READ_ONLY:
             self._source.discard_idle()
 
     def __exit__(
@@ -100,9 +110,11 @@ class Session:
             raise aborted()
 
     def _give_back(self, connection: Connection) -> None:
+        self._discard = self._discard or self._severed
         status = connection.info.transaction_status  # "unknown" for one that is closed
         if status != _IDLE and not (self._discard or _rolled_back(connection, status)):
             self._discard = True
+        self._held = None
         self._source.release(connection, discard=self._discard)
 
 
@@ -133,7 +145,7 @@ class BoundExecutor:
         self._connection = connection
 
     def execute(self, query: Query, /) -> Rows:
-        """Execute one query. Raises `ConnectorException`."""
+        """Execute one query, without its settings (rule 9). Raises `ConnectorException`."""
         return driver.run_query(self._connection, query)
 
 

@@ -13,7 +13,7 @@ import sqlalchemy
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import URL, Engine, make_url
 
-from procrastinate.connector import Executor, SyncConnector
+from procrastinate.connector import Executor, SessionExecutor, SyncConnector
 from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
 from procrastinate_psycopg2 import dsn as connection_strings
 from procrastinate_psycopg2.driver import PlainCursor
@@ -28,8 +28,6 @@ _URL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "schema": str,
 }
 _DRIVER_URL = "postgresql+psycopg2://"
-#: Arguments of psycopg2.connect() that are not libpq's.
-_FACTORIES = frozenset({"connection_factory", "cursor_factory"})
 
 
 class SQLAlchemyPsycopg2Connector(SyncConnector):
@@ -37,7 +35,11 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
 
     ``app.open(engine)`` shares the application's engine and its pool, and never disposes of it.
     Without one, an engine of its own is made from ``dsn`` and ``create_engine``'s arguments.
-    What ``dsn`` leaves out comes from libpq's environment (``PGHOST``, ...).
+    What ``dsn`` leaves out comes from libpq's environment (``PGHOST``, ...). In such an engine, a
+    connection that cannot be made within 10 seconds is an error, and one whose peer does not
+    acknowledge anything is given up after 15 to 25 seconds; ``connect_timeout``,
+    ``keepalives_idle``, ``keepalives_interval``, ``keepalives_count`` and ``tcp_user_timeout`` in
+    ``dsn`` or ``connect_args`` change that.
 
     Threads may share it. In a process forked off, its own engine starts with an empty pool; with
     an application's engine call ``engine.dispose(close=False)`` there, as SQLAlchemy asks for.
@@ -46,7 +48,7 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
     `ConfigurationError` for a malformed ``dsn``.
     """
 
-    contract: ClassVar[int] = 1
+    contract: ClassVar[int] = 2
     binds = ("SQLAlchemy Connection", "SQLAlchemy Session")
 
     def __init__(
@@ -63,7 +65,7 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         connect_args = arguments.pop("connect_args", None) or {}
         self._shown = _check_connect_arguments(self._url, connect_args)
         # SQLAlchemy itself cannot begin on a connection whose cursors give dictionaries.
-        connect_args = {**connect_args, "cursor_factory": PlainCursor}
+        connect_args = {**_limits(self._url, connect_args), "cursor_factory": PlainCursor}
         self._arguments = {**arguments, "connect_args": connect_args}
         self._new_engine()  # connects to nothing, and finds unknown arguments now
         self._lock = threading.Lock()
@@ -122,7 +124,7 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         if source is not None:
             source.close()
 
-    def session(self, *, transaction: bool = False) -> AbstractContextManager[Executor]:
+    def session(self, *, transaction: bool = False) -> AbstractContextManager[SessionExecutor]:
         """Return a block holding one connection.
 
         Raises `AppNotOpen` before `open`; entering it raises `ConnectionFailed` or `PoolTimeout`
@@ -172,9 +174,20 @@ def _read_url(dsn: str | URL) -> URL:
 def _check_connect_arguments(url: URL, connect_args: dict[str, Any]) -> str:
     """Return what may be shown of the connection's arguments."""
     arguments, options = url.get_dialect()().create_connect_args(url)
-    options = {k: v for k, v in {**options, **connect_args}.items() if k not in _FACTORIES}
+    options = {
+        k: v
+        for k, v in {**options, **connect_args}.items()
+        if k not in connection_strings.FACTORIES
+    }
     read = connection_strings.check_dsn(*arguments, **options)
     return connection_strings.shown_dsn(read) or "(libpq defaults)"
+
+
+def _limits(url: URL, connect_args: dict[str, Any]) -> dict[str, Any]:
+    """Return ``connect_args`` with the limits that neither they nor the URL give."""
+    _, of_url = url.get_dialect()().create_connect_args(url)
+    limited = connection_strings.with_limits({**of_url, **connect_args})
+    return {name: value for name, value in limited.items() if name not in of_url} | connect_args
 
 
 _connectors: weakref.WeakSet[SQLAlchemyPsycopg2Connector] = weakref.WeakSet()

@@ -4,8 +4,9 @@ Rules
 
 1. The connection of a session is in autocommit mode, so one query is one round trip. A
    transaction's BEGIN travels in one message with its first query.
-2. A connection on which anything is doubtful is invalidated and not given back: it broke, it
-   stands on a read-only server, a rollback failed, or a statement left a setting behind.
+2. A connection on which anything is doubtful is invalidated and not given back: it broke, it was
+   severed, it stands on a read-only server, a rollback failed, or a statement left a setting
+   behind. After the second and the third of these our own engine's idle connections are closed too.
 3. SQLAlchemy's own transaction, which it begins by itself for a statement that it sees, is ended
    in the same way as ours, so that its events and its log tell what happened.
 4. In the caller's transaction only the cursor factory is set aside, for one statement at a time.
@@ -41,16 +42,18 @@ _OPTIONS: Mapping[str, Any] = {"no_parameters": True, "stream_results": False}
 class Session:
     """One connection for the length of a block, also as its executor."""
 
-    __slots__ = ("_discard", "_lease", "_source", "_transaction")
+    __slots__ = ("_discard", "_lease", "_on_loan", "_severed", "_source", "_transaction")
 
     def __init__(self, source: Source, *, transaction: bool) -> None:
         self._source = source
         self._transaction = LazyTransaction(wanted=transaction)
-        self._lease: Lease | None = None
+        self._lease: Lease | None = None  # until the block ends
+        self._on_loan: Lease | None = None  # until it is given back: COMMIT may wait as well
         self._discard = False
+        self._severed = False
 
     def __enter__(self) -> Session:
-        self._lease = Lease(self._source.engine)
+        self._lease = self._on_loan = Lease(self._source.engine)
         return self
 
     def execute(self, query: Query, /) -> Rows:
@@ -71,7 +74,15 @@ class Session:
                 in_transaction = lease.real.info.transaction_status != _IDLE
                 self._transaction.after_prefix(error, in_transaction=in_transaction)
 
+    def sever(self) -> None:
+        """Shut the connection down while a statement waits on it; from any thread."""
+        lease = self._on_loan
+        if lease is not None:
+            self._severed = True
+            driver.sever(lease.real)
+
     def _run(self, lease: Lease, query: Query, prefix: str = "") -> Rows:
+        prefix += query.set_local()
         if lease.connection.invalidated:  # SQLAlchemy would connect again, in mid-session
             raise engines.lost(query)
         try:
@@ -80,7 +91,7 @@ class Session:
             return driver.run_query(lease.real, query, prefix)
         except ConnectionLost as exc:
             self._discard = True
-            if exc.sqlstate == _READ_ONLY:
+            if self._severed or exc.sqlstate == _READ_ONLY:
                 self._source.discard_idle()
             raise
 
@@ -108,6 +119,7 @@ class Session:
 
     def _give_back(self, lease: Lease, *, succeeded: bool) -> None:
         connection = lease.connection
+        self._discard = self._discard or self._severed
         try:
             status = lease.real.info.transaction_status  # "unknown" for one that is closed
             if status in _IN_TRANSACTION and not self._discard:
@@ -123,6 +135,7 @@ class Session:
         except sa_exc.SQLAlchemyError:
             connection.invalidate()
         finally:
+            self._on_loan = None
             lease.close()
 
     def _roll_back(self, lease: Lease) -> None:
@@ -159,7 +172,7 @@ class BoundExecutor:
         self._connection = connection
 
     def execute(self, query: Query, /) -> Rows:
-        """Execute one query. Raises `ConnectorException`."""
+        """Execute one query, without its settings (rule 9). Raises `ConnectorException`."""
         try:
             connection = self._connection()
             if connection.invalidated:

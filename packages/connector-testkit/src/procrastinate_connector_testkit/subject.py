@@ -19,16 +19,18 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from procrastinate import drive
 from procrastinate.connector import (
     AsyncConnector,
     AsyncExecutor,
+    AsyncSessionExecutor,
     Connector,
     Executor,
     Query,
     Rows,
+    SessionExecutor,
     SyncConnector,
     Value,
 )
@@ -50,6 +52,10 @@ class Session(abc.ABC):
     async def flow(self, flow: drive.Flow[T]) -> T:
         """Run a storage flow with core's own driver."""
 
+    @abc.abstractmethod
+    def sever(self) -> None:
+        """Shut the connection down, from any branch of `together`."""
+
     async def sql(self, text: str, **params: Value) -> Rows:
         return await self.execute(Query("testkit", text, params))
 
@@ -65,6 +71,9 @@ class _SyncSession(Session):
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
 
+    def sever(self) -> None:
+        cast(SessionExecutor, self.executor).sever()
+
     async def execute(self, query: Query) -> Rows:
         return self.executor.execute(query)
 
@@ -75,6 +84,9 @@ class _SyncSession(Session):
 class _AsyncSession(Session):
     def __init__(self, executor: AsyncExecutor) -> None:
         self.executor = executor
+
+    def sever(self) -> None:
+        cast(AsyncSessionExecutor, self.executor).sever()
 
     async def execute(self, query: Query) -> Rows:
         return await self.executor.execute(query)

@@ -17,6 +17,7 @@ from procrastinate_connector_testkit.behaviours import (
     cancellation,
     errors,
     forks,
+    limits,
     listening,
     losses,
     opening,
@@ -149,6 +150,7 @@ _SQL: tuple[type, ...] = (
     results.Results,
     errors.Errors,
     sessions.Sessions,
+    limits.Limits,
     losses.Losses,
     threads.Threads,
     schema.Schema,
@@ -187,3 +189,5 @@ def _declared(adapter: Adapter, kind: type[Connector]) -> Iterator[type]:
         yield pools.ForeignPools
     if isinstance(adapter, Binds):
         yield bind.Bind if kind.runs_sql else bind.BindQueue
+        if kind.runs_sql:
+            yield limits.BindLimits

@@ -31,11 +31,21 @@ Rules
    statement; core decides that. They do replace connections of their pool found dead *before*
    a statement was sent.
 8. What a connector cannot do is absent from its type.
+9. A query's ``settings`` are in force while it runs and for nobody else: in a session the connector
+   sends `set_local` of them in front of the statement, in the same message (with BEGIN, if that is
+   due), so that they cost no round trip. An executor from ``bind`` leaves them out: the caller's
+   transaction keeps the caller's settings.
+10. ``sever`` shuts a session's connection down while another thread, or another task, waits for
+   it: the statement under way (COMMIT and ROLLBACK too) raises `ConnectionLost` at once. It sends
+   nothing, waits for nothing and never raises; after the session's end it does nothing. Core calls
+   it if no answer came in time. So the connector closes its own idle connections too, because
+   these are probably as silent.
 """
 
 from __future__ import annotations
 
 import abc
+import functools
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -47,7 +57,7 @@ from procrastinate import json_codec
 
 #: The version of this contract. A connector names the one that it was built for in
 #: `Connector.contract`; another number is refused when the connector is loaded.
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 Value: TypeAlias = (
     bool | int | float | str | bytes | datetime | Sequence[int | None] | Sequence[str | None] | None
@@ -58,13 +68,32 @@ Rows: TypeAlias = Sequence[Row]
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 
 
+_SETTING = re.compile(r"[a-z_][a-z_0-9.]*")
+
+
+@functools.lru_cache(maxsize=256)
+def _set_local(settings: tuple[tuple[str, str], ...]) -> str:
+    for name, value in settings:
+        if not _SETTING.fullmatch(name) or set(value) & set("'\\%\0"):
+            raise ValueError(f"{name}={value!r} cannot be a setting of a query")
+    return "".join(f"SET LOCAL {name} = '{value}';" for name, value in settings)
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One statement to execute: its name (for logs), its SQL, and the values of its parameters."""
+    """One statement to execute: its name (for logs), its SQL, and the values of its parameters.
+
+    ``settings`` are the server's settings that it runs with (rule 9).
+    """
 
     name: str
     sql: str
     params: Mapping[str, Value] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def set_local(self) -> str:
+        """Return the SQL that sets the settings for one transaction: empty if there are none."""
+        return _set_local(tuple(self.settings.items())) if self.settings else ""
 
     def numbered(self) -> tuple[str, list[Value]]:
         """Return the SQL with ``$1, $2, ...`` and the values in that order, for other drivers.
@@ -97,6 +126,20 @@ class AsyncExecutor(Protocol):
     async def execute(self, query: Query, /) -> Rows:
         """Execute one statement and return its rows (rule 2)."""
         ...
+
+
+class SessionExecutor(Executor, Protocol):
+    """What a session gives: it runs queries, and can be severed."""
+
+    def sever(self) -> None:
+        """Shut the connection's socket down, from any thread (rule 10)."""
+
+
+class AsyncSessionExecutor(AsyncExecutor, Protocol):
+    """What an asynchronous session gives: it runs queries, and can be severed."""
+
+    def sever(self) -> None:
+        """Shut the connection's socket down, on the session's event loop (rule 10)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +200,7 @@ class SyncConnector(Connector):
         """Close what this connector opened itself. Twice is harmless; it may be opened again."""
 
     @abc.abstractmethod
-    def session(self, *, transaction: bool = False) -> AbstractContextManager[Executor]:
+    def session(self, *, transaction: bool = False) -> AbstractContextManager[SessionExecutor]:
         """Return a block holding one connection (rule 3).
 
         Raises `AppNotOpen` before ``open``, and `ConnectionFailed` or `PoolTimeout` when no
@@ -186,7 +229,7 @@ class AsyncConnector(Connector):
     @abc.abstractmethod
     def session_async(
         self, *, transaction: bool = False
-    ) -> AbstractAsyncContextManager[AsyncExecutor]:
+    ) -> AbstractAsyncContextManager[AsyncSessionExecutor]:
         """Return a block holding one connection (rule 3).
 
         A database call is never interrupted half-way by the cancellation of the waiting task:
@@ -198,12 +241,13 @@ class AsyncConnector(Connector):
         """Return an executor inside the caller's transaction (rule 4)."""
 
     @abc.abstractmethod
-    def sync_connector(self) -> SyncConnector:
+    def sync_connector(self, *, connect_timeout: float | None = None) -> SyncConnector:
         """Return a new, unopened synchronous connector to the same database.
 
         Core opens it when it is first needed and closes it with the app. A worker asks for one
-        more, whose single connection carries the heartbeat, and for another one where it has
-        periodic tasks to defer.
+        more for its heartbeat, and for another one if it has periodic tasks to defer. Used by one
+        thread, it opens one connection, whatever the sizes of the pool are. ``connect_timeout`` is
+        the time to connect in seconds, unless the user gave another one.
         """
 
 

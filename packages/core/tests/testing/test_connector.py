@@ -175,7 +175,7 @@ def test_a_url_without_anything_is_the_only_one() -> None:
 
 def test_its_type_says_what_it_can_do() -> None:
     assert capabilities(InMemoryConnector) == ("defer", "async", "worker", "listen")
-    assert (InMemoryConnector.contract, InMemoryConnector.runs_sql) == (1, False)
+    assert (InMemoryConnector.contract, InMemoryConnector.runs_sql) == (2, False)
 
 
 # --- the clock -----------------------------------------------------------------------------------

@@ -10,10 +10,12 @@ from typing import Any, ClassVar, Self
 from procrastinate.app.task import Task
 from procrastinate.connector import (
     AsyncExecutor,
+    AsyncSessionExecutor,
     Connector,
     Executor,
     ListeningConnector,
     Notification,
+    SessionExecutor,
     SyncConnector,
 )
 from procrastinate.errors import ConfigurationError, InvalidOption
@@ -36,7 +38,7 @@ class InMemoryConnection:
 class _InMemory(Connector):
     """What both connectors have: the store, and how a test looks at it."""
 
-    contract: ClassVar[int] = 1
+    contract: ClassVar[int] = 2
     binds = ("the connection that InMemoryConnector.transaction() gives",)
     runs_sql = False
     always_open = True
@@ -112,7 +114,7 @@ class InMemorySyncConnector(_InMemory, SyncConnector):
         """Do nothing: the jobs stay."""
 
     @contextlib.contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[Executor]:
+    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
         """Return a block holding one session; nothing has to be opened first."""
         if not transaction:
             yield SyncSession(self._store)
@@ -141,7 +143,9 @@ class InMemoryConnector(_InMemory, ListeningConnector):
         self._store.close_listeners(self)
 
     @contextlib.asynccontextmanager
-    async def session_async(self, *, transaction: bool = False) -> AsyncIterator[AsyncExecutor]:
+    async def session_async(
+        self, *, transaction: bool = False
+    ) -> AsyncIterator[AsyncSessionExecutor]:
         """Return a block holding one session; nothing has to be opened first."""
         if not transaction:
             yield AsyncSession(self._store)
@@ -153,7 +157,7 @@ class InMemoryConnector(_InMemory, ListeningConnector):
         """Return an executor inside a `transaction` block of this connector or its other half."""
         return AsyncSession(self._store, self._bound(connection))
 
-    def sync_connector(self) -> InMemorySyncConnector:
+    def sync_connector(self, *, connect_timeout: float | None = None) -> InMemorySyncConnector:
         """Return a new, unopened synchronous connector to the same store."""
         return InMemorySyncConnector(
             json_dumps=self.json_dumps,

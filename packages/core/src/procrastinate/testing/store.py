@@ -185,6 +185,9 @@ class SyncSession:
         with self.store.transaction(block=False) as transaction:
             return self._execute(query, transaction)
 
+    def sever(self) -> None:
+        """Do nothing: there is no connection, and no wait is without an end."""
+
     def _execute(self, query: Query, transaction: Transaction) -> Rows:
         now, deadline = self.store.clock.now(), time.monotonic() + LOCK_TIMEOUT
         while True:
@@ -209,6 +212,9 @@ class AsyncSession:
             return await self._execute(query, self.transaction)
         with self.store.transaction(block=False) as transaction:
             return await self._execute(query, transaction)
+
+    def sever(self) -> None:
+        """Do nothing: there is no connection, and no wait is without an end."""
 
     async def _execute(self, query: Query, transaction: Transaction) -> Rows:
         now, deadline = self.store.clock.now(), time.monotonic() + LOCK_TIMEOUT
