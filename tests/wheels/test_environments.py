@@ -265,7 +265,7 @@ for distribution in distributions():
 """
         sqlalchemy = "procrastinate_sqlalchemy:SQLAlchemyPsycopg2Connector"
         assert sorted(environment.python(code).splitlines()) == [
-            "console_scripts: procrastinate = procrastinate.cli:main",
+            "console_scripts: procrastinate = procrastinate_entry:main",
             "procrastinate.connectors: aiopg = procrastinate_aiopg:AiopgConnector",
             "procrastinate.connectors: memory = procrastinate.testing:InMemoryConnector",
             "procrastinate.connectors: psycopg2 = procrastinate_psycopg2:Psycopg2Connector",

@@ -6,6 +6,9 @@ from its own package when it is first asked for.
 
 from __future__ import annotations
 
+import procrastinate_entry as _entry  # noqa: F401  before all others: rule 3 there
+
+# isort: split
 import sys
 from typing import TYPE_CHECKING, Any
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from procrastinate.cli import main
+from procrastinate_entry import main
 
 if __name__ == "__main__":
     main()

@@ -12,15 +12,20 @@ from click.shell_completion import CompletionItem
 
 from procrastinate.cli import failures
 from procrastinate.cli.settings import Settings, after_command, settings_of
+from procrastinate_entry.stopping import STOP
 
 
 class Lazy(NamedTuple):
-    """A command that is not imported yet: where it is, and its line in the list of commands."""
+    """A command that is not imported yet: where it is, and its line in the list of commands.
+
+    One that ``stops_itself`` is asked by SIGINT and SIGTERM, and they do not end it.
+    """
 
     module: str
     attribute: str
     help: str
     default_level: str = "warning"
+    stops_itself: bool = False
 
 
 class Root(click.Group):
@@ -62,6 +67,8 @@ class Root(click.Group):
         settings = settings_of(ctx)
         if name is not None:
             settings.default_level = self._lazy[name].default_level
+            if not self._lazy[name].stops_itself:
+                STOP.release()
         if settings.shows_argv:
             _put_command_first(settings.args, args)
         return name, command, rest

@@ -5,7 +5,7 @@ Rules
 1. A child is the same command in a new interpreter, told by a variable that it is one. Nothing is
    forked, so threads and connections of the application's modules cannot be torn.
 2. One queue of events (a signal came, a child ended) and one loop that reads it, in the main
-   thread: signal handlers and waiting threads only put events in.
+   thread. The threads that wait for signals and for children only put events in.
 3. Signals go to the supervisor, which passes each on as a SIGTERM: a worker takes both alike, but
    an interpreter that is still starting would answer SIGINT with a traceback. Children are in a
    session of their own, or Ctrl-C in a terminal would reach them twice, and a second signal means
@@ -34,7 +34,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 
 from procrastinate.cli.exit_codes import ExitCode, code_for
 from procrastinate.errors import (
@@ -43,12 +42,12 @@ from procrastinate.errors import (
     ProcrastinateException,
     SchemaError,
 )
+from procrastinate_entry.stopping import STOP
 
 logger = logging.getLogger("procrastinate.supervisor")
 
 #: Tells a child its number.
 MARK = "_PROCRASTINATE_WORKER_PROCESS"
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 FIRST_PAUSE = 1.0  # seconds before a child that died young is started again
 LONGEST_PAUSE = 60.0
@@ -110,18 +109,12 @@ class Supervisor:
     def run(self) -> ExitCode:
         """Return OK if all children ended well, the code of one that cannot start, else ERROR."""
         children = [Child(number, pause=self.first_pause) for number in range(1, self.count + 1)]
-        previous = {number: signal.signal(number, self._heard) for number in SIGNALS}
-        try:
+        with STOP.told(lambda number: self._events.put(Signalled(number))):
             while not all(child.done for child in children):
                 self._start_due(children)
                 self._handle_next(children)
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+        STOP.leave_with(self._code)
         return self._code
-
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        self._events.put(Signalled(number))
 
     def _start_due(self, children: list[Child]) -> None:
         for child in children:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from procrastinate.cli import PROGRAM, exit_codes
@@ -15,14 +17,14 @@ can be set by the environment: PROCRASTINATE_APP, PROCRASTINATE_WORKER_QUEUES.
 {exit_codes.table()}"""
 
 
-def _command(name: str, help: str, *, default_level: str = "warning") -> Lazy:
-    return Lazy(f"{__package__}.{name}", name, help, default_level)
+def _command(name: str, help: str, **more: Any) -> Lazy:
+    return Lazy(f"{__package__}.{name}", name, help, **more)
 
 
 @click.group(
     cls=Root,
     lazy={
-        "worker": _command("worker", "Run jobs.", default_level="info"),
+        "worker": _command("worker", "Run jobs.", default_level="info", stops_itself=True),
         "defer": _command("defer", "Defer jobs: one, or one for each line of stdin."),
         "schema": _command("schema", "Create, migrate, check or print the tables."),
         "healthchecks": _command("healthchecks", "Check the app, the connection and the schema."),

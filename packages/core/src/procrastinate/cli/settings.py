@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from procrastinate.app.app import App
 
 
-class StoppedBySignal(SystemExit):
-    """A signal ended the program before it had begun to work."""
-
-
 @dataclass
 class Settings:
     """What was said before (or after) the command."""
@@ -55,8 +51,6 @@ class Settings:
             )
         try:
             return App.from_path(self.app)
-        except StoppedBySignal:
-            raise
         except SystemExit as exc:
             raise LoadFromPathError(
                 f"the module of {self.app!r} called sys.exit({exc.code!r}) while it was imported:"

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import signal
+import asyncio
 import sys
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import click
 
 from procrastinate.app.app import App
 from procrastinate.cli import failures, processes
-from procrastinate.cli.settings import Settings, StoppedBySignal, settings_of
+from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.cli.values import Queues
 from procrastinate.errors import InvalidOption, LoadFromPathError, ProcrastinateException
 from procrastinate.model import options as model
 from procrastinate.model.options import worker_options
+from procrastinate_entry.stopping import STOP
 
 MAX_PROCESSES = 1_000
 _SECONDS = click.FloatRange(min=0, min_open=True)
@@ -119,19 +120,21 @@ def _value(flag: Flag, value: Any) -> Any:
 
 def _run(settings: Settings, options: dict[str, Any], count: int) -> int | None:
     child = processes.adopted()
-    _stop_while_starting()
     if child is not None:
         return _run_child(settings, options, child)
     if count > 1:
         return _supervise(settings, options, count)
-    settings.load_app().run_worker(**options)
+    with STOP.starting():
+        app = settings.load_app()
+    _work(app, options)
     return None
 
 
 def _run_child(settings: Settings, options: dict[str, Any], number: int) -> int | None:
     try:
-        app = settings.load_app()
-        app.run_worker(**options | _named(app, options, number))
+        with STOP.starting():
+            app = settings.load_app()
+        _work(app, options | _named(app, options, number))
     except processes.PERMANENT as exc:
         if _may_pass(exc):
             raise
@@ -156,25 +159,37 @@ def _named(app: App, options: dict[str, Any], number: int) -> dict[str, str]:
     return {"name": f"{name}-{number}"} if name else {}
 
 
+def _work(app: App, options: dict[str, Any]) -> None:
+    """Run one worker in this process, which belongs to it."""
+    with STOP.starting():
+        worker = app._worker(app._worker_options(options | {"install_signal_handlers": False}))
+
+    def stop(_: int) -> None:
+        worker.stop_now() if worker.is_stopping else worker.stop()
+
+    async def run() -> None:
+        opened = app.open_async()
+        with STOP.starting():
+            await opened
+        try:
+            with STOP.told(stop):
+                await worker.run()
+        finally:
+            await app.close_async()
+
+    asyncio.run(run())
+
+
 def _supervise(settings: Settings, options: dict[str, Any], count: int) -> int:
     """Start the workers once it is clear that one could run here, and see them to their end.
 
     What is wrong for every worker is thus told once, and not again by each one that is started.
     """
-    app = settings.load_app()
-    merged = app._worker_options(options | _named(app, options, count))
-    app._worker(merged)  # only made, for what it refuses
-    with app.open():
-        app.schema_manager.check()
+    with STOP.starting():
+        app = settings.load_app()
+        merged = app._worker_options(options | _named(app, options, count))
+        app._worker(merged)  # only made, for what it refuses
+        with app.open():
+            app.schema_manager.check()
     command = [sys.executable, "-m", "procrastinate", *settings.args]
     return processes.Supervisor(command, count, one_shot=not merged.wait).run()
-
-
-def _stop_while_starting() -> None:
-    """Exit with 0 on a signal that comes before the worker listens to signals: nothing runs yet."""
-
-    def leave(*_: object) -> NoReturn:
-        raise StoppedBySignal(0)
-
-    signal.signal(signal.SIGINT, leave)
-    signal.signal(signal.SIGTERM, leave)

@@ -24,6 +24,8 @@ from procrastinate.worker.shift import LAST_CALL_MAY_TAKE, Shift
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads
 
+GRACEFULLY, NOW = 1, 2  # how a stop was asked for
+
 
 class Worker:
     """Runs the jobs of one app until it is told to stop; made by ``App.run_worker``."""
@@ -50,32 +52,41 @@ class Worker:
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
         self._on_ended = on_ended
         self._threads = threads
+        self._asked = 0  # or GRACEFULLY, or NOW
         self._loop: asyncio.AbstractEventLoop | None = None  # until it runs
+        self._wake = asyncio.Event()
+        self._stop = StopRequests(on_request=self._wake.set)
         for name in registry:  # raises `InvalidOption` before anything begins
             registry[name].layers(options.middleware)
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._asked > 0
+
     def stop(self) -> None:
-        """Ask for a graceful end, from any thread. Asking again changes nothing."""
-        self._call_on_loop(self._stop_gracefully)
+        """Ask for a graceful end, from any thread, also before it runs.
+
+        Asking again changes nothing.
+        """
+        self._ask(GRACEFULLY)
 
     def stop_now(self) -> None:
         """Ask for an end now, from any thread: running jobs are aborted or handed back."""
-        self._call_on_loop(self._stop_at_once)
+        self._ask(NOW)
 
-    def _call_on_loop(self, function: Callable[[], None]) -> None:
+    def _ask(self, how: int) -> None:
+        self._asked = max(self._asked, how)
         try:
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(function)
+            if self._loop is not None:  # else `run` sees what was asked
+                self._loop.call_soon_threadsafe(self._obey)
         except RuntimeError:
             pass  # the loop is closed: it has ended
 
-    def _stop_gracefully(self) -> None:
-        if not self._stop.gracefully.is_set():
+    def _obey(self) -> None:
+        if self._asked >= GRACEFULLY and not self._stop.gracefully.is_set():
             self._stop.request()
-
-    def _stop_at_once(self) -> None:
-        self._stop_gracefully()
-        if not self._stop.now.is_set():
+        if self._asked >= NOW and not self._stop.now.is_set():
             self._stop.request()
 
     async def run(self) -> None:
@@ -85,8 +96,7 @@ class Worker:
         it starts; afterwards no failure of the database ends it.
         """
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
-        self._stop = StopRequests(on_request=self._wake.set)
+        self._obey()
         with self._stop.on_signals(install=self._options.install_signal_handlers):
             working = asyncio.create_task(self._work())
             try:
@@ -105,6 +115,8 @@ class Worker:
                 continue
 
     async def _work(self) -> None:
+        if self._stop.gracefully.is_set():
+            return
         try:
             async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
                 worker_id = await self._register()
