@@ -12,8 +12,9 @@ from procrastinate import drive
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import SUCCEEDED, Ending
 from procrastinate.model.retry import RetryDecision
+from procrastinate.model.scans import Mark
 from procrastinate.storage import bulk, claim, defer, finish, jobs, schema, workers
-from procrastinate.storage.claim import Claim, Mark, Promotion
+from procrastinate.storage.claim import Claim, Promotion
 from procrastinate.storage.statements import Statements
 from procrastinate_connector_testkit.subject import Session, Subject, entered
 

@@ -37,6 +37,7 @@ from procrastinate.errors import AlreadyEnqueued, InvalidArguments
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import Ending
 from procrastinate.model.retry import RetryDecision
+from procrastinate.model.scans import Mark
 from procrastinate.storage import claim, defer, finish, jobs, periodic, workers
 
 T = TypeVar("T")
@@ -352,7 +353,7 @@ class QueueMachine(RuleBasedStateMachine):
         n=nth,
         marks=st.dictionaries(
             st.sampled_from(QUEUES),
-            st.builds(claim.Mark, st.integers(-1, 2), st.integers(0, 10)),
+            st.builds(Mark, st.integers(-1, 2), st.integers(0, 10)),
             min_size=1,
         ),
         served=st.sampled_from([None, QUEUES]),
@@ -362,7 +363,7 @@ class QueueMachine(RuleBasedStateMachine):
     def claim_marked(
         self,
         n: int,
-        marks: dict[str, claim.Mark],
+        marks: dict[str, Mark],
         served: Sequence[str] | None,
         limit: int,
         unlocked_only: bool,

@@ -30,6 +30,7 @@ from procrastinate.errors import ConnectorException
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import Ending
 from procrastinate.model.retry import RetryDecision
+from procrastinate.model.scans import Mark
 from procrastinate.storage import bulk, claim, defer, finish, jobs, workers
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
@@ -293,8 +294,7 @@ class Quarreller:
     def take_marked(self) -> None:
         low = self.some_id() - 5
         marks = {
-            queue: claim.Mark(self.random.randint(0, 1), low)
-            for queue in self.random.sample(QUEUES, 2)
+            queue: Mark(self.random.randint(0, 1), low) for queue in self.random.sample(QUEUES, 2)
         }
         served = self.random.choice([QUEUES, tuple(marks)])
         flow = claim.claim_marked(

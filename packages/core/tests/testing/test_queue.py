@@ -10,6 +10,7 @@ import pytest
 from procrastinate import json_codec
 from procrastinate.errors import AlreadyEnqueued
 from procrastinate.model.job import Job, NewJob, Status
+from procrastinate.model.scans import Mark
 from procrastinate.storage import bulk, claim, jobs, workers
 from procrastinate.testing import InMemoryConnector
 
@@ -50,7 +51,7 @@ def test_a_marked_claim_takes_one_priority_above_the_mark(queue: MemoryQueue) ->
     found = queue.run(
         claim.claim_marked(
             queue.sql,
-            marks={"default": claim.Mark(1, first)},
+            marks={"default": Mark(1, first)},
             worker_id=1,
             limit=10,
             loads=json_codec.loads,

@@ -17,6 +17,7 @@ from procrastinate import Status
 from procrastinate.model.job import Job
 from procrastinate.model.outcome import Ending
 from procrastinate.model.retry import RetryDecision
+from procrastinate.model.scans import Mark
 from procrastinate.storage import claim as flows
 from procrastinate.storage import workers
 from procrastinate.storage.finish import Ended
@@ -238,7 +239,7 @@ async def test_a_lock_runs_in_order_through_queues_that_are_not_scanned(
     gateway = app._gateway
     worker_id = await gateway.run_async(workers.register_worker(gateway.sql, "w"))
 
-    def claim(marks: dict[str, flows.Mark]) -> Any:
+    def claim(marks: dict[str, Mark]) -> Any:
         return flows.claim_marked(
             gateway.sql,
             served=served,
@@ -248,8 +249,8 @@ async def test_a_lock_runs_in_order_through_queues_that_are_not_scanned(
             loads=app.connector.json_loads,
         )
 
-    only_b = await gateway.run_async(claim({"b": flows.Mark(0, 0)}))
-    both = await gateway.run_async(claim({"a": flows.Mark(0, 0), "b": flows.Mark(0, 0)}))
+    only_b = await gateway.run_async(claim({"b": Mark(0, 0)}))
+    both = await gateway.run_async(claim({"a": Mark(0, 0), "b": Mark(0, 0)}))
 
     assert (only_b.jobs, only_b.undecided) == ([], 1)
     assert ([job.id for job in both.jobs], both.parked) == ([first], 1)

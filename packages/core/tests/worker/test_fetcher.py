@@ -11,17 +11,18 @@ import pytest
 
 from procrastinate.errors import ConnectionLost
 from procrastinate.model.job import Job, Status
-from procrastinate.storage.claim import Claim, Mark, Promotion
-from procrastinate.storage.statements import Statements
-from procrastinate.worker.fetcher import (
+from procrastinate.model.scans import (
     EVERYWHERE_EVERY,
     FULL_SCAN_EVERY,
     LOCKS_EXPECTED_FOR,
     LOOK_AT_SCHEDULE_EVERY,
     SCANNED_IN_PASSING,
     WITHOUT_MARKS,
-    Fetcher,
+    Mark,
 )
+from procrastinate.storage.claim import Claim, Promotion
+from procrastinate.storage.statements import Statements
+from procrastinate.worker.fetcher import Fetcher
 
 
 class Scripted:
@@ -152,7 +153,7 @@ async def test_once_nothing_was_left_only_the_queues_heard_of_are_scanned(
     await fetcher.claim(2, known=())
 
     assert gateway.ran == ["claim_full"]
-    assert gateway.params["queues"] == ["more", "news"]
+    assert gateway.params["queues"] == ("more", "news")
 
 
 async def test_what_nobody_announces_is_found_however_much_is_heard_of_elsewhere(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from procrastinate.model.job import NewJob, Status
 from procrastinate.model.outcome import Ending
-from procrastinate.storage.claim import Mark
+from procrastinate.model.scans import Mark
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue
 

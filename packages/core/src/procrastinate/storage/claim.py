@@ -12,18 +12,9 @@ from procrastinate import json_codec
 from procrastinate.connector import Query, Row, Rows, Value
 from procrastinate.drive import Flow
 from procrastinate.model.job import Job
+from procrastinate.model.scans import PROMOTED_AT_ONCE, Mark
 from procrastinate.storage.rows import ARGS, CRASHES, Loads, claimed_job, job_with
 from procrastinate.storage.statements import Statements
-
-PROMOTED_AT_ONCE = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A low-water mark of one queue: jobs of ``priority`` with ids above ``low`` are next."""
-
-    priority: int
-    low: int
 
 
 @dataclass(frozen=True, slots=True)

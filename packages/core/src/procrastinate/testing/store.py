@@ -19,7 +19,8 @@ from datetime import datetime
 from procrastinate import drive
 from procrastinate.connector import Notification, Query, Rows
 from procrastinate.errors import ConnectionLost, ConnectorException, database_error
-from procrastinate.storage.claim import PROMOTED_AT_ONCE, promote_due
+from procrastinate.model.scans import PROMOTED_AT_ONCE
+from procrastinate.storage.claim import promote_due
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import (
     bulk_statements,
