@@ -26,7 +26,7 @@ import procrastinate
 from procrastinate import App, Status
 from procrastinate.cli.worker import FLAGS
 from procrastinate.contrib.sqlalchemy import SQLAlchemyPsycopg2Connector
-from procrastinate.model.options import WorkerOptions
+from procrastinate.model.worker_options import WorkerOptions
 
 SYNCHRONOUS = """\
 app = procrastinate.App(connector=procrastinate.Psycopg2Connector(host="somehost"))

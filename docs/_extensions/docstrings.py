@@ -20,7 +20,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.util import logging
 
-from procrastinate.model.options import WorkerOptions
+from procrastinate.model.worker_options import WorkerOptions
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import pytest
 
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.worker import FLAGS
-from procrastinate.model.options import WorkerOptions
+from procrastinate.model.worker_options import WorkerOptions
 
 NOT_FOR_THE_COMMAND_LINE = {"install_signal_handlers", "additional_context", "middleware"}
 Query = Callable[..., Any]

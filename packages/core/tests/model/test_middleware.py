@@ -9,8 +9,8 @@ import pytest
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model.middleware import Layers, is_async, layers, middlewares
-from procrastinate.model.options import WorkerOptions
 from procrastinate.model.task import TaskDefinition, TaskRegistry
+from procrastinate.model.worker_options import WorkerOptions
 
 
 def plain(call_next: Any, context: Any, worker: Any) -> Any: ...

@@ -25,9 +25,9 @@ from procrastinate.builtin_tasks import BUILTIN_TASKS
 from procrastinate.connector import Connector
 from procrastinate.errors import InvalidOption, LoadFromPathError
 from procrastinate.gateway import Gateway
-from procrastinate.model import limits
-from procrastinate.model.options import WorkerOptions, renamed, worker_options
+from procrastinate.model import checks
 from procrastinate.model.task import TaskRegistry
+from procrastinate.model.worker_options import WorkerOptions, renamed, worker_options
 
 if TYPE_CHECKING:
     from procrastinate.app.job_manager import JobManager
@@ -183,7 +183,7 @@ class App(Blueprint):
         ``allow_unknown=False`` it raises `TaskNotFound`. The options are those of
         `Task.configure`.
         """
-        known_only = not limits.check_flag("allow_unknown", allow_unknown)
+        known_only = not checks.check_flag("allow_unknown", allow_unknown)
         options = configured(
             self._options_for(name_or_task, known_only),
             queue=queue,
@@ -199,7 +199,7 @@ class App(Blueprint):
 
     def _options_for(self, name_or_task: str | Task[..., ..., Any], known_only: bool) -> JobOptions:
         name = name_or_task.name if isinstance(name_or_task, Task) else name_or_task
-        definition = self._registry.get(limits.check_name("task name", name))
+        definition = self._registry.get(checks.check_name("task name", name))
         if definition is not None:
             return options_of(definition)
         if isinstance(name_or_task, Task):

@@ -17,7 +17,7 @@ from procrastinate.app.periodic import (
 from procrastinate.app.task import Task
 from procrastinate.errors import ConfigurationError, InvalidOption, UnboundTaskError
 from procrastinate.gateway import Gateway
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.middleware import middlewares
 from procrastinate.model.retry import BaseRetryStrategy, strategy_from
 from procrastinate.model.task import TaskDefinition, TaskRegistry
@@ -119,7 +119,7 @@ class Blueprint:
                 priority=priority,
                 lock=lock,
                 queueing_lock=queueing_lock,
-                timeout=limits.check_limit("timeout", timeout),
+                timeout=checks.check_limit("timeout", timeout),
                 middleware=middlewares(middleware),
             )
             self._registry.add(definition)
@@ -200,7 +200,7 @@ class Blueprint:
         if not isinstance(blueprint, Blueprint):
             raise InvalidOption(f"tasks are taken up from a Blueprint, not from {blueprint!r}")
         if namespace != "":  # which leaves the names as they are
-            limits.check_name("namespace", namespace)
+            checks.check_name("namespace", namespace)
         self._registry.add_all(blueprint._registry, namespace=namespace)
         self._periodics.add_all(blueprint._periodics, namespace=namespace, tasks=self._registry)
         if blueprint._taken_up_by is None:

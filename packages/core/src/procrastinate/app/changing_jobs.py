@@ -19,7 +19,7 @@ from procrastinate.app.job_filters import (
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidOption
 from procrastinate.gateway import Gateway
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.job import Status
 from procrastinate.storage import bulk
 from procrastinate.storage import jobs as flows
@@ -172,8 +172,8 @@ class ChangingJobs:
         return flows.cancel_jobs(
             self._gateway.sql,
             [checked_id(each) for each in ids],
-            abort=limits.check_flag("abort", abort),
-            delete=limits.check_flag("delete_job", delete),
+            abort=checks.check_flag("abort", abort),
+            delete=checks.check_flag("delete_job", delete),
         )
 
     def _retry(self, id: int, change: ByHand, connection: Any) -> Flow[set[int]]:
@@ -183,8 +183,8 @@ class ChangingJobs:
     def _cancelling(
         self, filters: JobFilters, abort: bool, delete: bool, limit: int | None
     ) -> Batches[list[int]]:
-        limits.check_flag("abort", abort)
-        limits.check_flag("delete_job", delete)
+        checks.check_flag("abort", abort)
+        checks.check_flag("delete_job", delete)
         possible = (Status.TODO, Status.DOING) if abort else (Status.TODO,)
         which = _chosen(filters, possible, possible, "cancelled" + " or aborted" * abort)
         change = partial(flows.cancel_jobs, self._gateway.sql, abort=abort, delete=delete)
@@ -258,8 +258,8 @@ def _by_hand(
     prefix: str = "",
 ) -> ByHand:
     return ByHand(
-        retry_at=None if retry_at is None else limits.check_aware("retry_at", retry_at),
-        priority=None if priority is None else limits.check_priority(priority),
+        retry_at=None if retry_at is None else checks.check_aware("retry_at", retry_at),
+        priority=None if priority is None else checks.check_priority(priority),
         queue=name_or_none(f"{prefix}queue", queue),
-        lock=limits.check_lock(f"{prefix}lock", lock),
+        lock=checks.check_lock(f"{prefix}lock", lock),
     )

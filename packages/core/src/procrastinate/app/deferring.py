@@ -17,7 +17,7 @@ from procrastinate.connector import Connector
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidArguments, InvalidOption
 from procrastinate.gateway import Gateway
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.job import NewJob
 from procrastinate.model.task import TaskDefinition
 from procrastinate.storage import defer as flows
@@ -94,21 +94,21 @@ def configured(
         raise InvalidOption("schedule_at and schedule_in exclude each other; give one of them")
     changes: dict[str, Any] = {"connection": connection}
     if queue is not None:
-        changes["queue"] = limits.check_name("queue", queue)
+        changes["queue"] = checks.check_name("queue", queue)
     if priority is not None:
-        changes["priority"] = limits.check_priority(priority)
+        changes["priority"] = checks.check_priority(priority)
     if lock is not _UNSET:
-        changes["lock"] = limits.check_lock("lock", lock)
+        changes["lock"] = checks.check_lock("lock", lock)
     if queueing_lock is not _UNSET:
-        changes["queueing_lock"] = limits.check_lock("queueing_lock", queueing_lock)
+        changes["queueing_lock"] = checks.check_lock("queueing_lock", queueing_lock)
     if task_kwargs is not None:
         changes["task_kwargs"] = {**options.task_kwargs, **_names_checked(task_kwargs)}
     if schedule_at is not None:
-        changes["schedule_at"] = limits.check_aware("schedule_at", schedule_at)
+        changes["schedule_at"] = checks.check_aware("schedule_at", schedule_at)
         changes["schedule_in"] = None
     if schedule_in is not None:
         delta = dict(schedule_in) if isinstance(schedule_in, Mapping) else schedule_in
-        changes["schedule_in"] = limits.check_delay("schedule_in", delta)
+        changes["schedule_in"] = checks.check_delay("schedule_in", delta)
         changes["schedule_at"] = None
     return replace(options, **changes)
 
@@ -148,7 +148,7 @@ def _job(options: JobOptions, args: str) -> NewJob:
         args=args,
         scheduled_at=options.schedule_at,
         schedule_in_us=(
-            None if options.schedule_in is None else limits.microseconds(options.schedule_in)
+            None if options.schedule_in is None else checks.microseconds(options.schedule_in)
         ),
     )
 
@@ -166,9 +166,9 @@ def _json_text(task_name: str, arguments: dict[str, Any], connector: Connector) 
             f"the argument {_culprit(arguments, connector)} of task {task_name} contains a NUL"
             " character, which PostgreSQL cannot store"
         )
-    if size > limits.ARGS_BYTES:
+    if size > checks.ARGS_BYTES:
         raise InvalidArguments(
-            f"the arguments of task {task_name} take {size} bytes of JSON, and {limits.ARGS_BYTES}"
+            f"the arguments of task {task_name} take {size} bytes of JSON, and {checks.ARGS_BYTES}"
             " is the limit"
         )
     return text

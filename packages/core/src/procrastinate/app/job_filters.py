@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, TypedDict
 
 from procrastinate.errors import InvalidOption
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.job import Status
 from procrastinate.storage.jobs import JobFilter
 
@@ -42,8 +42,8 @@ def checked_filter(filters: Mapping[str, Any]) -> JobFilter:
         queue=name_or_none("queue", filters.get("queue")),
         task=name_or_none("task", filters.get("task")),
         statuses=None if status is None else statuses(status),
-        lock=limits.check_lock("lock", filters.get("lock")),
-        queueing_lock=limits.check_lock("queueing_lock", filters.get("queueing_lock")),
+        lock=checks.check_lock("lock", filters.get("lock")),
+        queueing_lock=checks.check_lock("queueing_lock", filters.get("queueing_lock")),
         worker_id=None if worker_id is None else checked_id(worker_id, "worker_id"),
     )
 
@@ -67,7 +67,7 @@ def checked_limit(value: Any) -> int:
 
 
 def name_or_none(option: str, value: Any) -> str | None:
-    return None if value is None else limits.check_name(option, value)
+    return None if value is None else checks.check_name(option, value)
 
 
 def statuses(given: Any) -> list[Status]:
@@ -96,7 +96,7 @@ def ages_us(policy: Any) -> dict[Status, int]:
 
 def age_us(option: str, age: Any) -> int:
     """Return an age in microseconds, given as a timedelta or a dict of its arguments."""
-    checked = limits.check_delay(option, age)
+    checked = checks.check_delay(option, age)
     if checked < timedelta():
         raise InvalidOption(f"{option} must not be negative: {checked}")
-    return limits.microseconds(checked)
+    return checks.microseconds(checked)

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 from procrastinate.app.deferring import JobOptions, configured, new_job, options_of
 from procrastinate.connector import Connector
 from procrastinate.errors import InvalidArguments, InvalidOption, TaskNotFound
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.job import NewJob
 from procrastinate.model.periodic import Key, Periodic, Schedule, schedule_from
 from procrastinate.model.task import TaskDefinition, TaskRegistry
@@ -78,7 +78,7 @@ def periodic_task(
 
 
 def _checked_id(periodic_id: Any) -> str:
-    return limits.check_name("periodic_id", periodic_id)
+    return checks.check_name("periodic_id", periodic_id)
 
 
 def _check_arguments(definition: TaskDefinition, task_kwargs: dict[str, Any]) -> None:
@@ -97,7 +97,7 @@ def _check_arguments(definition: TaskDefinition, task_kwargs: dict[str, Any]) ->
 
 def checked_max_delay(value: Any) -> float:
     """Return a ``max_delay`` in seconds, or raise."""
-    longest = limits.LONGEST_DELAY.total_seconds()
+    longest = checks.LONGEST_DELAY.total_seconds()
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or not SHORTEST_MAX_DELAY <= value <= longest:
         raise InvalidOption(

@@ -15,7 +15,7 @@ from procrastinate.app.job_filters import (
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidArguments, JobNotFound
 from procrastinate.gateway import Gateway
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.job import Job, Status
 from procrastinate.storage import jobs as flows
 from procrastinate.storage.jobs import Counts, Page
@@ -209,7 +209,7 @@ class ReadingJobs:
         page = Page(
             after_id=checked_id(after_id, "after_id"),
             before_id=None if before_id is None else checked_id(before_id, "before_id"),
-            newest_first=limits.check_flag("newest_first", newest_first),
+            newest_first=checks.check_flag("newest_first", newest_first),
             limit=checked_limit(limit),
         )
         return flows.list_page(
@@ -228,14 +228,14 @@ class ReadingJobs:
             by,
             queue=name_or_none("queue", queue),
             task=name_or_none("task", task),
-            lock=limits.check_lock("lock", lock),
+            lock=checks.check_lock("lock", lock),
         )
 
     def _stalled(self, queue: str | None, task: str | None, seconds: float) -> Flow[list[Job]]:
         return flows.stalled_jobs(
             self._gateway.sql,
-            timeout_us=limits.microseconds(
-                limits.check_delay("seconds_since_heartbeat", {"seconds": seconds})
+            timeout_us=checks.microseconds(
+                checks.check_delay("seconds_since_heartbeat", {"seconds": seconds})
             ),
             queue=name_or_none("queue", queue),
             task=name_or_none("task", task),

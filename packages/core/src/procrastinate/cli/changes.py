@@ -25,7 +25,7 @@ from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Duration, Id, Moment, Name
 from procrastinate.errors import InvalidOption
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.job import Status
 
 MANY = 20  # ids: a terminal is not shown more
@@ -126,7 +126,7 @@ def abort(ctx: click.Context, /, **given: Any) -> ExitCode:
         click.Option(["--in"], type=Duration(), help="Run after that time: 90 (s), 5m, 1h30m, 2d."),
         click.Option(
             ["--to-queue"],
-            type=Name("to_queue", limits.check_name),
+            type=Name("to_queue", checks.check_name),
             help="Move the jobs to this queue.",
         ),
         click.Option(
@@ -136,7 +136,7 @@ def abort(ctx: click.Context, /, **given: Any) -> ExitCode:
         ),
         click.Option(
             ["--to-lock"],
-            type=Name("to_lock", limits.check_lock),
+            type=Name("to_lock", checks.check_lock),
             help="Give the jobs this lock.",
         ),
     ),

@@ -9,7 +9,7 @@ import click
 
 from procrastinate.cli import completing
 from procrastinate.cli.values import Id, Name
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.job import Status
 
 #: The job manager's names for them.
@@ -27,7 +27,7 @@ _NAMES = {
 def queue() -> click.Option:
     return click.Option(
         ["--queue"],
-        type=Name("queue", limits.check_name),
+        type=Name("queue", checks.check_name),
         help="Only jobs of this queue.",
         shell_complete=completing.queue_names,
     )
@@ -36,7 +36,7 @@ def queue() -> click.Option:
 def task() -> click.Option:
     return click.Option(
         ["--task"],
-        type=Name("task", limits.check_name),
+        type=Name("task", checks.check_name),
         help="Only jobs of the task of this name.",
         shell_complete=completing.task_names,
     )
@@ -44,7 +44,7 @@ def task() -> click.Option:
 
 def lock() -> click.Option:
     return click.Option(
-        ["--lock"], type=Name("lock", limits.check_lock), help="Only jobs with this lock."
+        ["--lock"], type=Name("lock", checks.check_lock), help="Only jobs with this lock."
     )
 
 
@@ -62,7 +62,7 @@ def all_filters(statuses: Iterable[Status] = tuple(Status)) -> list[click.Parame
         lock(),
         click.Option(
             ["--queueing-lock"],
-            type=Name("queueing_lock", limits.check_lock),
+            type=Name("queueing_lock", checks.check_lock),
             help="Only jobs with this queueing lock.",
         ),
         click.Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procrastinate.errors import InvalidOption, InvalidTimestamp
-from procrastinate.model import limits
+from procrastinate.model import checks
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
@@ -24,7 +24,7 @@ _SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
 
 class Name(_ParamType):
-    """A name (of a queue or a task) or a lock, as the check of `limits` allows it."""
+    """A name (of a queue or a task) or a lock, as one of `checks` allows it."""
 
     name = "text"
 
@@ -65,7 +65,7 @@ class Queues(_ParamType):
         if not value.strip():
             self.fail("names no queue; leave the option out for all queues", param, ctx)
         try:
-            return tuple(limits.check_name("queue", name.strip()) for name in value.split(","))
+            return tuple(checks.check_name("queue", name.strip()) for name in value.split(","))
         except InvalidOption as exc:
             self.fail(f"{value!r}: {exc}", param, ctx)
 
@@ -121,7 +121,7 @@ class Moment(_ParamType):
                 ctx,
             )
         try:
-            return limits.check_aware("the time", moment)
+            return checks.check_aware("the time", moment)
         except InvalidTimestamp as exc:
             self.fail(str(exc), param, ctx)
 

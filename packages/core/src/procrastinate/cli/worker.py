@@ -13,8 +13,8 @@ from procrastinate.cli import failures, processes
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.cli.values import Queues
 from procrastinate.errors import InvalidOption, LoadFromPathError, ProcrastinateException
-from procrastinate.model import options as model
-from procrastinate.model.options import worker_options
+from procrastinate.model import worker_options as model
+from procrastinate.model.worker_options import worker_options
 from procrastinate_entry.stopping import STOP
 
 MAX_PROCESSES = 1_000
@@ -22,7 +22,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 
 
 class Flag(NamedTuple):
-    """How a worker option is written on the command line; the rest is in `model.options`."""
+    """How a worker option is written on the command line; the rest is in `model.worker_options`."""
 
     field: str
     names: tuple[str, ...]

@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from procrastinate.errors import InvalidOption
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.job import NewJob
 
 #: Ticks that are deferred in one statement at the most.
@@ -178,7 +178,7 @@ def _shown(moment: datetime, zone: tzinfo) -> datetime:
 def next_tick(schedule: Schedule, after: datetime) -> datetime | None:
     """Return the first tick later than ``after``, or None where none comes within 50 years."""
     try:
-        return next(ticks(schedule, after, limits.LATEST), None)
+        return next(ticks(schedule, after, checks.LATEST), None)
     except OverflowError:  # after the year 9999
         return None
 

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from procrastinate.errors import InvalidOption
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.job import Job
 
 #: Waits end here whatever the formula says (seconds): a year.
@@ -44,21 +44,21 @@ class RetryDecision:
         if self.retry_at is not None and self.retry_in is not None:
             raise InvalidOption("retry_at and retry_in exclude each other; give one of them")
         if self.retry_at is not None:
-            limits.check_aware("retry_at", self.retry_at)
+            checks.check_aware("retry_at", self.retry_at)
         if self.retry_in is not None:
-            object.__setattr__(self, "retry_in", limits.check_delay("retry_in", self.retry_in))
+            object.__setattr__(self, "retry_in", checks.check_delay("retry_in", self.retry_in))
         if self.priority is not None:
-            limits.check_priority(self.priority)
+            checks.check_priority(self.priority)
         if self.queue is not None:
-            limits.check_name("queue", self.queue)
-        limits.check_lock("lock", self.lock)
+            checks.check_name("queue", self.queue)
+        checks.check_lock("lock", self.lock)
 
     @property
     def retry_in_us(self) -> int | None:
         """``retry_in`` in microseconds; 0 where the retry is immediate, None with ``retry_at``."""
         if self.retry_at is not None:
             return None
-        return limits.microseconds(limits.check_delta("retry_in", self.retry_in or timedelta()))
+        return checks.microseconds(checks.check_delta("retry_in", self.retry_in or timedelta()))
 
 
 class BaseRetryStrategy(abc.ABC):

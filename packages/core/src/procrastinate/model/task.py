@@ -13,7 +13,7 @@ from procrastinate.errors import (
     TaskAlreadyRegistered,
     TaskNotFound,
 )
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.middleware import AnyMiddleware, Layers, check_kind, is_async, layers
 from procrastinate.model.retry import BaseRetryStrategy
 
@@ -42,15 +42,15 @@ class TaskDefinition:
     _accepted: frozenset[str] | None = field(init=False, repr=False)  # None: any name
 
     def __post_init__(self) -> None:
-        limits.check_name("name", self.name)
-        limits.check_flag("pass_context", self.pass_context)
+        checks.check_name("name", self.name)
+        checks.check_flag("pass_context", self.pass_context)
         for alias in self.aliases:
-            limits.check_name("aliases", alias)
-        limits.check_name("queue", self.queue)
-        limits.check_priority(self.priority)
-        limits.check_lock("lock", self.lock)
-        limits.check_lock("queueing_lock", self.queueing_lock)
-        limits.check_limit("timeout", self.timeout)
+            checks.check_name("aliases", alias)
+        checks.check_name("queue", self.queue)
+        checks.check_priority(self.priority)
+        checks.check_lock("lock", self.lock)
+        checks.check_lock("queueing_lock", self.queueing_lock)
+        checks.check_limit("timeout", self.timeout)
         object.__setattr__(self, "is_async", is_async(self.func))
         signature = _job_signature(self.func, self.pass_context)
         object.__setattr__(self, "_signature", signature)
@@ -176,7 +176,7 @@ class TaskRegistry:
     def add_alias(self, name: str, alias: str) -> None:
         """Let a registered task be found under one more name."""
         definition = self[name]
-        limits.check_name("alias", alias)
+        checks.check_name("alias", alias)
         if alias in self._by_name:
             raise TaskAlreadyRegistered(
                 f"a task named {alias!r} is registered already ({self._origin(alias)})"
@@ -194,7 +194,7 @@ class TaskRegistry:
                     f"a task named {new_name!r} is registered already ({self._origin(new_name)})"
                 )
             new = renamed.setdefault(id(definition), _moved(definition, namespace))
-            additions[limits.check_name("name", new_name)] = new
+            additions[checks.check_name("name", new_name)] = new
         self._by_name.update(additions)
 
     def get(self, name: str) -> TaskDefinition | None:

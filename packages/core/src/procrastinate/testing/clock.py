@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from procrastinate.errors import InvalidTimestamp
-from procrastinate.model import limits
+from procrastinate.model import checks
 
 
 class Clock:
@@ -32,7 +32,7 @@ class Clock:
         Raises `InvalidTimestamp` for a naive ``at``.
         """
         if at is not None:
-            limits.check_aware("at", at)
+            checks.check_aware("at", at)
         self._frozen = (at or self.now()).astimezone(UTC)
         self._on_change()
         return self._frozen
@@ -58,10 +58,10 @@ class Clock:
         `InvalidOption` for what is no duration, and `InvalidTimestamp` where it leads out of the
         calendar.
         """
-        first, second = _duration(by), limits.check_delta("by", more)
+        first, second = _duration(by), checks.check_delta("by", more)
         try:
             delta = first + second
-            limits.check_aware("the clock", self.now() + delta)
+            checks.check_aware("the clock", self.now() + delta)
         except OverflowError as exc:
             raise InvalidTimestamp(f"the clock cannot move by {by!r} {more or ''}: {exc}") from exc
         if self._frozen is None:
@@ -80,4 +80,4 @@ class Clock:
 
 def _duration(by: Any) -> timedelta:
     seconds = isinstance(by, int | float) and not isinstance(by, bool)
-    return limits.check_delta("by", {"seconds": by} if seconds else by)
+    return checks.check_delta("by", {"seconds": by} if seconds else by)

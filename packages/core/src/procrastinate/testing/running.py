@@ -23,7 +23,7 @@ from typing import Any
 from procrastinate.app.app import App
 from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate.model.job import Job, Status
-from procrastinate.model.options import WorkerOptions, renamed, worker_options
+from procrastinate.model.worker_options import WorkerOptions, renamed, worker_options
 from procrastinate.testing.connector import InMemoryConnector
 from procrastinate.worker.shift import Shift
 from procrastinate.worker.threads import TaskThreads

@@ -16,7 +16,7 @@ from typing import Any
 
 from procrastinate.connector import Query, Row
 from procrastinate.errors import ConnectorException, database_error
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.job import Status
 from procrastinate.storage import statements
 
@@ -108,13 +108,13 @@ def check_job(job: JobRow) -> JobRow:
     for name in (job.queue_name, job.task_name):
         if name is None:
             raise _refused("a queue or task name is null", "23502")
-        if len(name) > limits.NAME_LENGTH:
-            raise _refused(f"value too long for {limits.NAME_LENGTH} characters", "22001")
+        if len(name) > checks.NAME_LENGTH:
+            raise _refused(f"value too long for {checks.NAME_LENGTH} characters", "22001")
         if not name:
             raise _violated("procrastinate_jobs_names_check")
     if not job.args.startswith("{"):
         raise _violated("procrastinate_jobs_args_check")
-    if job.scheduled_at and not limits.EARLIEST <= job.scheduled_at <= limits.LATEST:
+    if job.scheduled_at and not checks.EARLIEST <= job.scheduled_at <= checks.LATEST:
         raise _violated("procrastinate_jobs_scheduled_at_check")
     return job
 

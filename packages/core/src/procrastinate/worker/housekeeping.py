@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from procrastinate.errors import ConnectorException
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Status
-from procrastinate.model.options import WorkerOptions
+from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.statements import Statements
 from procrastinate.worker.companion import Line

@@ -25,10 +25,10 @@ from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway, in_thread
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Job
-from procrastinate.model.options import WorkerOptions
 from procrastinate.model.periodic import Periodic
 from procrastinate.model.prefetch import Prefetch
 from procrastinate.model.task import TaskRegistry
+from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.periodic import defer_due
 from procrastinate.worker import listener

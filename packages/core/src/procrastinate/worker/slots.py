@@ -26,7 +26,6 @@ from types import MappingProxyType
 from procrastinate.errors import TaskNotFound
 from procrastinate.model import failure, printable
 from procrastinate.model.job import Job, Status
-from procrastinate.model.options import WorkerOptions
 from procrastinate.model.outcome import (
     INTERRUPTED,
     SUCCEEDED,
@@ -37,6 +36,7 @@ from procrastinate.model.outcome import (
 )
 from procrastinate.model.prefetch import Prefetch
 from procrastinate.model.task import TaskRegistry
+from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.finish import Ended, HandedBack
 from procrastinate.worker import job_log
 from procrastinate.worker.context import RunningApp, RunningWorker, Surroundings

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from procrastinate.gateway import Gateway
 from procrastinate.model.job import Job
-from procrastinate.model.options import WorkerOptions
 from procrastinate.model.periodic import Periodic
 from procrastinate.model.task import TaskRegistry
+from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
 from procrastinate.worker.context import RunningApp

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from procrastinate.errors import InvalidOption
-from procrastinate.model.options import WorkerOptions, worker_options
+from procrastinate.model.worker_options import WorkerOptions, worker_options
 
 
 def test_the_defaults() -> None:

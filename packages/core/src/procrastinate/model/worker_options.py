@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from procrastinate.errors import InvalidOption
-from procrastinate.model import limits
+from procrastinate.model import checks
 from procrastinate.model.middleware import AnyMiddleware, check_order, middlewares
 
 DELETE_JOBS = ("never", "successful", "always")
@@ -61,10 +61,10 @@ class WorkerOptions:
         if self.queues is not None:
             object.__setattr__(self, "queues", _queue_names(self.queues))
         if self.name is not None:
-            limits.check_name("name", self.name)
+            checks.check_name("name", self.name)
         _check_int("concurrency", self.concurrency, 1, MAX_CONCURRENCY)
         for option in ("wait", "listen_notify", "install_signal_handlers"):
-            limits.check_flag(option, getattr(self, option))
+            checks.check_flag(option, getattr(self, option))
         for option in ("fetch_job_polling_interval", "abort_job_polling_interval"):
             _check_seconds(option, getattr(self, option))
         _check_seconds("update_heartbeat_interval", self.update_heartbeat_interval)
@@ -132,7 +132,7 @@ def default_of(option: str) -> Any:
 def _queue_names(queues: Any) -> tuple[str, ...]:
     if isinstance(queues, str) or not isinstance(queues, Iterable):
         raise InvalidOption(f"queues must be a list of names, not {queues!r}")
-    names = tuple(dict.fromkeys(limits.check_name("queues", name) for name in queues))
+    names = tuple(dict.fromkeys(checks.check_name("queues", name) for name in queues))
     if not names:
         raise InvalidOption("queues must name at least one queue; leave it out for all queues")
     return names
@@ -148,5 +148,5 @@ def _check_seconds(option: str, value: Any, *, zero: bool = False) -> None:
     if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         least = "from 0" if zero else "above 0"
         raise InvalidOption(f"{option} must be a number of seconds {least}, not {value!r}")
-    if value > limits.LONGEST_DELAY.total_seconds():  # else the server could not compute with it
+    if value > checks.LONGEST_DELAY.total_seconds():  # else the server could not compute with it
         raise InvalidOption(f"{option} must be at most 1000 years, not {value!r} seconds")
