@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import nasty
@@ -18,6 +20,7 @@ import pytest
 import procrastinate
 from procrastinate.model.job import Job, Status
 from procrastinate.testing import InMemoryConnector
+from procrastinate.worker.slots import Slots
 
 KINDS = ("async def", "thread")
 LIMIT = 10.0  # seconds for anything here
@@ -29,10 +32,10 @@ class Bench:
     """An app in memory with an innocent task, and a worker with one slot."""
 
     def __init__(self) -> None:
-        self.app = procrastinate.App(connector=InMemoryConnector())
+        self.connector = InMemoryConnector()
+        self.app = procrastinate.App(connector=self.connector)
         self.innocent = self.app.task(name="innocent")(_innocent)
         self.options: dict[str, Any] = {}
-        self.before: list[Job] = []
 
     def nasty(self, kind: str, function: Trap, **options: Any) -> Any:
         """A task of this kind that calls a function."""
@@ -114,3 +117,374 @@ async def test_whatever_a_task_raises_ends_its_job(
     assert len(shown) < 15_000
     assert "\x1b" not in shown
     assert all(line.startswith("  ") for line in shown.splitlines()[1:])
+
+
+# What is around the task
+
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "ValueError": lambda: ValueError("no"),
+    "RecursionError": RecursionError,
+    "MemoryError": MemoryError,
+    "Sly": lambda: nasty.Sly("no"),
+    "SystemExit": lambda: SystemExit(3),
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "CancelledError": asyncio.CancelledError,
+    "GeneratorExit": GeneratorExit,
+    "cannot be shown": nasty.EXCEPTIONS["repr and str recurse"],
+}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_raised = pytest.mark.parametrize("make", RAISED.values(), ids=RAISED)
+
+
+class Spoiler:
+    """A part of the log that raises."""
+
+    def __init__(self, make: Callable[[], BaseException]) -> None:
+        self.make = make
+
+    def spoil(self, *_: Any, **__: Any) -> Any:
+        raise self.make()
+
+    @contextlib.contextmanager
+    def handler(self, **members: Any) -> Iterator[None]:
+        kind = type("Handler", (logging.Handler,), members)
+        handler = kind()
+        logger = logging.getLogger("procrastinate")
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+    def emit(self) -> contextlib.AbstractContextManager[None]:
+        return self.handler(emit=self.spoil)
+
+    def handle_error(self) -> contextlib.AbstractContextManager[None]:
+        def emit(handler: logging.Handler, record: logging.LogRecord) -> None:
+            handler.handleError(record)
+
+        return self.handler(emit=emit, handleError=self.spoil)
+
+    @contextlib.contextmanager
+    def filter(self) -> Iterator[None]:
+        logger = logging.getLogger("procrastinate.worker")
+        logger.addFilter(self.spoil)
+        try:
+            yield
+        finally:
+            logger.removeFilter(self.spoil)
+
+    @contextlib.contextmanager
+    def formatter(self) -> Iterator[None]:
+        handler = logging.StreamHandler()
+        handler.setFormatter(type("Formatter", (logging.Formatter,), {"format": self.spoil})())
+        logger = logging.getLogger("procrastinate")
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+    @contextlib.contextmanager
+    def record_factory(self) -> Iterator[None]:
+        factory = logging.getLogRecordFactory()
+        logging.setLogRecordFactory(self.spoil)
+        try:
+            yield
+        finally:
+            logging.setLogRecordFactory(factory)
+
+
+@each_kind
+@each_raised
+@pytest.mark.parametrize("part", ["emit", "handle_error", "filter", "formatter", "record_factory"])
+async def test_a_log_that_raises_costs_no_job_its_ending(
+    bench: Bench, kind: str, make: Callable[[], BaseException], part: str
+) -> None:
+    with getattr(Spoiler(make), part)():
+        job = await bench.run(bench.nasty(kind, raising(lambda: ValueError("told"))))
+
+    assert job.status is Status.FAILED
+    assert job.errors[0]["message"] == "told"
+
+
+@each_kind
+@each_raised
+async def test_a_retry_strategy_that_raises_fails_the_job(
+    bench: Bench, kind: str, make: Callable[[], BaseException]
+) -> None:
+    class Strategy(procrastinate.BaseRetryStrategy):
+        def get_retry_decision(self, **_: Any) -> Any:
+            raise make()
+
+    job = await bench.run(bench.nasty(kind, raising(ValueError), retry=Strategy()))
+
+    assert job.status is Status.FAILED
+    assert job.errors[0]["type"] == "ValueError"
+    assert job.errors[0]["retry_error"]["type"]
+
+
+class PassesForADecision:
+    __class__ = procrastinate.RetryDecision  # type: ignore[assignment]
+
+
+def decision_with(**members: Any) -> Any:
+    return object.__new__(type("Decision", (procrastinate.RetryDecision,), members))
+
+
+DECISIONS: dict[str, Callable[[], Any]] = {
+    "no decision": lambda: True,
+    "passes for one": PassesForADecision,
+    "without values": lambda: object.__new__(procrastinate.RetryDecision),
+    "property raises": lambda: decision_with(retry_in=property(raising(nasty.Sly))),
+    "property exits": lambda: decision_with(queue=property(raising(SystemExit))),
+    "wrong values": lambda: decision_with(
+        **dict.fromkeys(("retry_at", "retry_in", "queue", "lock")), priority="high"
+    ),
+    "cannot be shown": nasty.mirrors,
+    "class property raises": lambda: type("N", (), {"__class__": property(raising(nasty.Sly))})(),
+}
+
+
+@each_kind
+@pytest.mark.parametrize("decision", DECISIONS.values(), ids=DECISIONS)
+async def test_a_retry_strategy_that_returns_nonsense_fails_the_job(
+    bench: Bench, kind: str, decision: Callable[[], Any]
+) -> None:
+    class Strategy(procrastinate.BaseRetryStrategy):
+        def get_retry_decision(self, **_: Any) -> Any:
+            return decision()
+
+    job = await bench.run(bench.nasty(kind, raising(ValueError), retry=Strategy()))
+
+    assert job.status is Status.FAILED
+    assert job.errors[0]["retry_error"]["type"]
+
+
+def middleware(kind: str, make: Callable[[], BaseException], when: str) -> Any:
+    """Middleware that raises before it goes on, afterwards, or both after and out of a clean-up."""
+
+    def plain(call_next: Any, context: Any, worker: Any) -> Any:
+        if when == "before":
+            raise make()
+        try:
+            call_next()
+        finally:
+            raise make()
+
+    async def on_loop(call_next: Any, context: Any, worker: Any) -> Any:
+        if when == "before":
+            raise make()
+        try:
+            await call_next()
+        finally:
+            raise make()
+
+    return plain if kind == "thread" else on_loop
+
+
+@each_kind
+@each_raised
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("of", ["task", "worker"])
+async def test_middleware_that_raises_fails_the_job(
+    bench: Bench, kind: str, make: Callable[[], BaseException], when: str, of: str
+) -> None:
+    spoiler = middleware(kind, make, when)
+    if of == "task":
+        job = await bench.run(bench.nasty(kind, _innocent, middleware=spoiler))
+        assert job.status is Status.FAILED
+        return
+
+    async def only_around_the_nasty(call_next: Any, context: Any, worker: Any) -> None:
+        if context.task.name == "nasty":
+            await middleware("async def", make, when)(call_next, context, worker)
+        else:
+            await call_next()
+
+    bench.options["middleware"] = [only_around_the_nasty]
+    job = await bench.run(bench.nasty(kind, _innocent))
+    assert job.status is Status.FAILED
+
+
+@each_kind
+@each_raised
+async def test_a_hook_that_raises_changes_nothing(
+    bench: Bench,
+    kind: str,
+    make: Callable[[], BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin = Slots.__init__
+
+    def with_hook(self: Slots, **given: Any) -> None:
+        begin(self, **{**given, "on_ended": raising(make)})
+
+    monkeypatch.setattr(Slots, "__init__", with_hook)
+    assert (await bench.run(bench.nasty(kind, _innocent))).status is Status.SUCCEEDED
+
+
+# The event loop's task factory
+
+
+def raising_factory(make: Callable[[], BaseException]) -> Any:
+    def factory(loop: Any, coroutine: Any, **_: Any) -> Any:
+        raise make()
+
+    return factory
+
+
+def _schedules_and_raises(loop: Any, coroutine: Any, **given: Any) -> Any:
+    given.pop("eager_start", None)
+    asyncio.Task(coroutine, loop=loop, **given)
+    raise nasty.Sly
+
+
+class Named(asyncio.Future):  # type: ignore[type-arg]
+    """A future that passes for a task."""
+
+    def set_name(self, name: object) -> None: ...
+
+
+def _pending(loop: Any, coroutine: Any, **_: Any) -> Any:
+    return Named(loop=loop)
+
+
+def _done(loop: Any, coroutine: Any, **_: Any) -> Any:
+    future = Named(loop=loop)
+    future.set_result(None)
+    return future
+
+
+def _cancelled(loop: Any, coroutine: Any, **_: Any) -> Any:
+    future = Named(loop=loop)
+    future.cancel()
+    return future
+
+
+def _cancels(loop: Any, coroutine: Any, **given: Any) -> Any:
+    task = asyncio.Task(coroutine, loop=loop, **given)
+    task.cancel()
+    return task
+
+
+def _closes(loop: Any, coroutine: Any, **_: Any) -> Any:
+    coroutine.close()
+    return Named(loop=loop)
+
+
+FACTORIES: dict[str, Any] = {
+    **{f"raises {name}": raising_factory(make) for name, make in RAISED.items()},
+    "schedules and raises": _schedules_and_raises,
+    "returns None": lambda loop, coroutine, **_: None,
+    "returns a number": lambda loop, coroutine, **_: 3,
+    "returns a mirror": lambda loop, coroutine, **_: nasty.mirrors(),
+    "returns the coroutine": lambda loop, coroutine, **_: coroutine,
+    "returns a future that is done": _done,
+    "returns a cancelled future": _cancelled,
+    "returns a cancelled task": _cancels,
+    "drops the coroutine": _pending,
+    "closes the coroutine": _closes,
+}
+if sys.version_info >= (3, 12):
+    FACTORIES["is eager"] = asyncio.eager_task_factory
+
+
+@each_kind
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES)
+async def test_a_task_factory_keeps_no_slot(bench: Bench, kind: str, factory: Any) -> None:
+    attempts = 0
+
+    def around_the_nasty(loop: Any, coroutine: Any, **given: Any) -> Any:
+        nonlocal attempts
+        attempts += coroutine.__qualname__ == "Slots._run"
+        if coroutine.__qualname__ == "Slots._run" and attempts == 1:
+            return factory(loop, coroutine, **given)
+        return asyncio.Task(coroutine, loop=loop, **given)
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(around_the_nasty)
+    try:
+        job = await bench.run(bench.nasty(kind, _innocent))
+    finally:
+        loop.set_task_factory(None)
+
+    not_run = factory in (_done, _cancelled, _closes, _pending)
+    assert job.status is (Status.FAILED if not_run else Status.SUCCEEDED)
+    assert job.attempts == 1
+
+
+# Arguments
+
+
+def loads(of_the_nasty: Callable[[], Any]) -> Any:
+    def decode(text: str) -> Any:
+        return of_the_nasty() if "nasty" in text else json.loads(text)
+
+    return decode
+
+
+@each_kind
+@each_raised
+async def test_a_json_loads_that_raises_fails_the_job(
+    bench: Bench, kind: str, make: Callable[[], BaseException]
+) -> None:
+    bench.connector.json_loads = loads(raising(make))
+    async with bench.app.open_async(), bench.worker():
+        job_id = await bench.nasty(kind, lambda it: None).defer_async(it="nasty")
+        bench_id = await bench.innocent.defer_async()
+        await bench.ended(bench_id)
+        bench.connector.json_loads = json.loads
+        job = await bench.ended(job_id)
+
+    assert job.status is Status.FAILED
+    assert job.errors[0]["message"].startswith("json_loads failed: ")
+
+
+class NastyDict(dict):  # type: ignore[type-arg]
+    items = keys = __iter__ = __len__ = __getitem__ = __repr__ = raising(nasty.Sly)
+
+
+class Shows:
+    def __init__(self, make: Callable[[], BaseException]) -> None:
+        self.make = make
+
+    def __repr__(self) -> str:
+        raise self.make()
+
+
+ARGUMENTS: dict[str, Callable[[], Any]] = {
+    **{f"repr raises {name}": (lambda m=make: {"it": Shows(m)}) for name, make in RAISED.items()},
+    "mirrors": lambda: {"it": nasty.mirrors()},
+    "nasty text": lambda: {"it": nasty.NastyText("x")},
+    "50 MB": lambda: {"it": "x" * 50_000_000},
+    "deep": lambda: {"it": json.loads("[" * 900 + "]" * 900)},
+    "huge number": lambda: {"it": 10**10_000},
+    "a list": lambda: [1, 2],
+    "None": lambda: None,
+    "nasty dict": NastyDict,
+    "control characters": lambda: {"it": "\n\x1b\x9b\u202e"},
+    "names that are no names": lambda: {3: 4},
+}
+
+
+@each_kind
+@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
+async def test_arguments_that_cannot_be_shown_cost_no_job_its_ending(
+    bench: Bench, kind: str, arguments: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def function(**_: Any) -> None:
+        raise ValueError("no")
+
+    bench.connector.json_loads = loads(arguments)
+    async with bench.app.open_async(), bench.worker():
+        job_id = await bench.nasty(kind, function).defer_async(it="nasty")
+        await bench.ended(await bench.innocent.defer_async())
+        bench.connector.json_loads = json.loads
+        job = await bench.ended(job_id)
+
+    assert job.status is Status.FAILED
+    (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert len(record.message) < 2_500
+    assert "\x1b" not in record.message

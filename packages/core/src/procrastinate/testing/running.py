@@ -100,7 +100,7 @@ class CallersThread(TaskThreads):
         super().__init__(1, "")
 
     def close(self) -> None:
-        self._calls.put(None)
+        self._put(None)
 
     def _start_thread(self) -> None:
         pass

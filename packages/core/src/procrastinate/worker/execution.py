@@ -4,10 +4,9 @@ Rules
 
 1. Code on the event loop is asked to end by cancellation, once for each reason; code in a thread by
    ``should_abort`` alone, for nothing can stop a thread.
-2. So an attempt is cancelled only while its code is on the loop. Where ``async def`` middleware
-   waits for a thread, the wait is not cancelled: the job would seem to have ended, and be tried
-   again, while its thread runs on. A cancellation of the middleware's own (``asyncio.timeout``)
-   comes through when the thread has ended.
+2. So an attempt is cancelled only while its code is on the loop. A wait for a thread goes on if it
+   is cancelled: else the job would seem to have ended, and be tried again, while its thread runs
+   on. A cancellation by middleware (``asyncio.timeout``) comes through when the thread has ended.
 3. An attempt without middleware and without a timeout pays for neither: `call_task` gives the very
    coroutine of an ``async def`` task.
 """
@@ -81,9 +80,8 @@ class Attempt:
         self.over = True
         if self.task is None:
             return
-        if self.on_loop:
-            asyncio._unregister_task(self.task)  # type: ignore[arg-type]
-        else:
+        asyncio._unregister_task(self.task)  # type: ignore[arg-type]
+        if not self.on_loop:
             self.task.cancel()
 
     @property
@@ -131,10 +129,13 @@ async def _call_in_thread(attempt: Attempt, threads: TaskThreads) -> Any:
     attempt.thread = threads.call(_function_of_thread(attempt))
     if attempt.on_loop:
         await _thread_ended(attempt, attempt.thread)
-    result, exception = await attempt.thread
+    try:
+        result, exception = await attempt.thread
+    except asyncio.CancelledError:  # by something that cancels all tasks of the loop, for instance
+        result, exception = await _despite_cancellation(attempt, attempt.thread, threads)
     if exception is not None:
         raise exception
-    if inspect.isawaitable(result):  # a wrapper that hides an async function
+    if result is not None and inspect.isawaitable(result):  # a wrapper hides an async function
         attempt.on_loop = True
         result = await result
     return result
@@ -154,6 +155,20 @@ async def _thread_ended(attempt: Attempt, thread: asyncio.Future[Any]) -> None:
     attempt.on_loop = True
     if cancellation is not None:
         raise cancellation
+
+
+async def _despite_cancellation(
+    attempt: Attempt, thread: asyncio.Future[Any], threads: TaskThreads
+) -> Any:
+    """Wait for a thread although the attempt was cancelled: see rule 2."""
+    while not attempt.over:
+        if thread.cancelled():
+            thread = attempt.thread = threads.wait_again(thread)
+        try:
+            return await thread
+        except asyncio.CancelledError:
+            continue
+    raise asyncio.CancelledError
 
 
 # Middleware

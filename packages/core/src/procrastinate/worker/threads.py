@@ -1,11 +1,16 @@
 """Threads for plain functions.
 
-Not `concurrent.futures.ThreadPoolExecutor`: its threads are joined when the interpreter ends, so
-that one task which never returns would keep a stopped worker alive for ever. These are daemons:
-a job whose thread does not end is handed back, and the process may leave.
+Rules
 
-The loop is woken once for all calls that have ended by the time it comes round: waking it for each
-takes longer than a short call does.
+1. Not `concurrent.futures.ThreadPoolExecutor`: its threads are joined when the interpreter ends, so
+   one task that never returns would keep a stopped worker alive for ever. These are daemons: a job
+   whose thread does not end is handed back, and the process may leave.
+2. The loop is woken once for all calls that have ended by the time it comes round: waking it for
+   each takes longer than a short call does.
+3. A call is reported whatever happens in its thread. An exception may be sent to a thread from
+   outside (`PyThreadState_SetAsyncExc`) and come too late for the call that it was meant for. So a
+   thread takes a call from the queue by a step that does not wait: if it took the call while it
+   waits, such an exception would be raised in place of the call, which would be lost.
 """
 
 from __future__ import annotations
@@ -16,10 +21,16 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-_Call = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
-_Ended = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    function: Callable[[], Any]
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    settled: bool = False
 
 
 class TaskThreads:
@@ -28,64 +39,112 @@ class TaskThreads:
     def __init__(self, limit: int, name: str) -> None:
         self._limit = limit
         self._name = name
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._ended: deque[_Ended] = deque()
+        self._calls: deque[_Call | None] = deque()  # None: one thread is to end
+        self._turn: queue.SimpleQueue[None] = queue.SimpleQueue()  # an item for each call
+        self._ended: deque[tuple[_Call, Any, BaseException | None]] = deque()
+        self._again: dict[asyncio.Future[Any], asyncio.Future[Any]] = {}
         self._loop_is_woken = False
         self._started = 0
         self._busy = 0
 
     def call(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Run a function in a thread, in a copy of the context; for the loop's thread only."""
+        """Run a function in a thread, in a copy of the context; for the loop's thread only.
+
+        The future's result is a pair of what the function returned and what it raised.
+        """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
         context = contextvars.copy_context()
-        self._calls.put((lambda: context.run(function), future, loop))
-        self._busy += 1
-        future.add_done_callback(self._freed)
-        if self._busy > self._started < self._limit:
+        if self._busy >= self._started < self._limit:
             self._start_thread()
-        return future
+        call = _Call(lambda: context.run(function), loop.create_future(), loop)
+        self._busy += 1
+        self._put(call)
+        return call.future
+
+    def wait_again(self, cancelled: asyncio.Future[Any]) -> asyncio.Future[Any]:
+        """Return another future of a call whose future was cancelled while its thread runs on."""
+        again = self._again[cancelled] = asyncio.get_running_loop().create_future()
+        return again
 
     def close(self) -> None:
         """Let idle threads end; busy ones end after their call."""
         for _ in range(self._started):
-            self._calls.put(None)
+            self._put(None)
 
-    def _freed(self, future: asyncio.Future[Any]) -> None:
-        self._busy -= 1
+    def _put(self, call: _Call | None) -> None:
+        self._calls.append(call)
+        self._turn.put(None)
 
     def _start_thread(self) -> None:
-        self._started += 1
-        threading.Thread(
-            target=self.serve, name=f"{self._name}-task-{self._started}", daemon=True
-        ).start()
+        """Start one more thread. If the system has none left, the others do the work, if any."""
+        number = self._started + 1
+        thread = threading.Thread(
+            target=self._serve_always, name=f"{self._name}-task-{number}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            if not self._started:
+                raise
+        else:
+            self._started = number
+
+    def _serve_always(self) -> None:
+        while True:
+            try:
+                return self.serve()
+            except BaseException:
+                continue  # rule 3
 
     def serve(self) -> None:
         """Make calls, one after the other, until the threads are closed."""
-        while (call := self._calls.get()) is not None:
-            function, future, loop = call
-            try:
-                result = function()
-            except BaseException as exc:  # SystemExit in a task ends the job, not the worker
-                self._report(loop, (future, None, exc))
-            else:
-                self._report(loop, (future, result, None))
-            del call, function, future
+        while True:
+            while self._calls:
+                try:
+                    call = self._calls.popleft()
+                except IndexError:
+                    break  # another thread took it
+                if call is None:
+                    return
+                self._make(call)
+                del call
+            self._turn.get()
 
-    def _report(self, loop: asyncio.AbstractEventLoop, ended: _Ended) -> None:
-        self._ended.append(ended)
+    def _make(self, call: _Call) -> None:
+        try:
+            try:
+                result = call.function()
+            except BaseException as exc:  # SystemExit in a task ends the job, not the worker
+                self._report(call, None, exc)
+            else:
+                self._report(call, result, None)
+        except BaseException as exc:  # came too late for the function, see rule 3
+            self._report(call, None, exc)
+
+    def _report(self, call: _Call, result: Any, exception: BaseException | None) -> None:
+        self._ended.append((call, result, exception))
         if self._loop_is_woken:
             return
         self._loop_is_woken = True
         try:
-            loop.call_soon_threadsafe(self._settle)
+            call.loop.call_soon_threadsafe(self._settle)
         except RuntimeError:
             pass  # the loop has been closed: the job was handed back long ago
+        except BaseException:
+            self._loop_is_woken = False  # else nothing would wake the loop any more
+            raise
 
     def _settle(self) -> None:
         # First, so that a thread which comes too late for this turn wakes the loop again.
         self._loop_is_woken = False
         while self._ended:
-            future, result, exception = self._ended.popleft()
-            if not future.cancelled():
+            call, result, exception = self._ended.popleft()
+            if call.settled:
+                continue
+            call.settled = True
+            self._busy -= 1
+            future = call.future
+            while future.cancelled() and future in self._again:
+                future = self._again.pop(future)
+            if not future.done():
                 future.set_result((result, exception))
