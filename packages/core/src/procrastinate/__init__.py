@@ -34,6 +34,7 @@ from procrastinate.errors import (
     TaskTimeout,
     UnboundTaskError,
     UniqueViolation,
+    WorkerFailed,
 )
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import AbortReason
@@ -48,6 +49,7 @@ from procrastinate.worker.context import (
 )
 
 if TYPE_CHECKING:
+    from procrastinate.worker.worker import Worker as Worker
     from procrastinate_aiopg import AiopgConnector as AiopgConnector
     from procrastinate_psycopg2 import Psycopg2Connector as Psycopg2Connector
     from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector as SQLAlchemyPsycopg2Connector
@@ -87,6 +89,8 @@ __all__ = [
     "TaskTimeout",
     "UnboundTaskError",
     "UniqueViolation",
+    "Worker",
+    "WorkerFailed",
     "connectors",
     "errors",
 ]
@@ -98,6 +102,10 @@ def __getattr__(name: str) -> Any:
         from importlib import metadata
 
         return metadata.version("procrastinate")
+    if name == "Worker":  # not at the top: programs that only defer do without asyncio
+        from procrastinate.worker.worker import Worker
+
+        return Worker
     if name.startswith("_"):
         raise AttributeError(f"module 'procrastinate' has no attribute {name!r}")
     try:
@@ -112,7 +120,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*(set(globals()) - {"TYPE_CHECKING", "Any", "sys"}), *connectors.class_names()})
+    own = {"Worker", *globals()} - {"TYPE_CHECKING", "Any", "sys"}
+    return sorted({*own, *connectors.class_names()})
 
 
 def _asked_by_import() -> bool:

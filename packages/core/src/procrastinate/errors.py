@@ -24,6 +24,7 @@
     ├── JobNotFound
     ├── JobAborted                          raised *by* a task to end its job as aborted
     ├── TaskTimeout                         an attempt took longer than the task's ``timeout``
+    ├── WorkerFailed                        a worker ended although it was not told to stop
     └── ConnectorException                  the database, or the way to it
         ├── ConnectionFailed                no connection could be made
         ├── PoolTimeout                     every connection of the pool stayed in use
@@ -133,6 +134,14 @@ class TaskTimeout(ProcrastinateException, TimeoutError):
     """An attempt was told to end at the task's ``timeout``, and raised.
 
     What it raised is the ``__cause__``. For ``retry_exceptions``, and in a job's ``errors``.
+    """
+
+
+class WorkerFailed(ProcrastinateException):
+    """A worker ended although it was not told to stop.
+
+    Raised by leaving ``async with app.worker(on_failure="cancel")``, with what ended the worker as
+    the ``__cause__``. It stands alone if no exception ended it, but a cancellation of its task.
     """
 
 

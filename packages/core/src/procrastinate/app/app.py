@@ -26,8 +26,14 @@ from procrastinate.connector import Connector
 from procrastinate.errors import InvalidOption, LoadFromPathError
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
+from procrastinate.model.guests import OnFailure, check_for_block, check_on_failure
 from procrastinate.model.task import TaskRegistry
-from procrastinate.model.worker_options import WorkerOptions, renamed, worker_options
+from procrastinate.model.worker_options import (
+    WorkerArguments,
+    WorkerOptions,
+    renamed,
+    worker_options,
+)
 
 if TYPE_CHECKING:
     from procrastinate.app.job_manager import JobManager
@@ -261,16 +267,55 @@ class App(Blueprint):
 
     # The worker
 
-    async def run_worker_async(self, **options: Any) -> None:
+    def worker(
+        self, *, on_failure: OnFailure | None = None, **options: Unpack[WorkerArguments]
+    ) -> Worker:
+        """Return a worker for your own process: ``async with app.worker():``, or ``await`` its run.
+
+        The options and their defaults are those of `WorkerOptions`. The app must be open when the
+        worker begins. In a block, ``on_failure`` says what follows if it ends by itself:
+
+        - ``"restart"`` (the default): it is started again after a pause of 1 to 16 seconds, 5 times
+          within an hour at most. After that it stays ended, and `Worker.failure` says why.
+        - ``"cancel"``: the task that entered the block is cancelled, and leaving raises
+          `WorkerFailed`. A server may go on without that task: give it ``"terminate"``.
+        - ``"terminate"``: the process gets SIGTERM.
+        - a function, plain or ``async def``, which is given the exception.
+
+        Raises `InvalidOption`, `SyncConnectorConfigurationError`, `LoadFromPathError`.
+        """
+        checked = self._worker_options(options)
+        given = frozenset(options)
+        if on_failure is not None:
+            check_on_failure(on_failure)
+            check_for_block(checked, given)
+        return self._new_worker(checked, given=given, on_failure=on_failure)
+
+    async def run_worker_async(self, **options: Unpack[WorkerArguments]) -> None:
         """Run a worker until it is told to stop (or, with ``wait=False``, until no job is ready).
 
-        The options and their defaults are those of `WorkerOptions`. The app must be open.
+        The options and their defaults are those of `WorkerOptions`. The app must be open. SIGINT
+        and SIGTERM stop the worker only if nothing else handles them, and are given back at its
+        end. If it raises, it also logs why at ERROR, because a task's exception may go unseen.
+        In a server or beside other work, use `worker`.
+
         Raises `InvalidOption`, `SyncConnectorConfigurationError`, `SchemaError`.
         """
-        await self._worker(self._worker_options(options)).run()
+        try:
+            worker = self._new_worker(self._worker_options(options))
+        except Exception as exc:
+            from procrastinate.worker.keeping import log_refusal
 
-    def run_worker(self, **options: Any) -> None:
-        """Open the app, run a worker, and close the app; see `run_worker_async`."""
+            log_refusal(exc)
+            raise
+        await worker.run()
+
+    def run_worker(self, **options: Unpack[WorkerArguments]) -> None:
+        """Open the app, run a worker, and close the app.
+
+        The process is the worker's own: SIGINT and SIGTERM stop it, whatever handled them before.
+        The options and errors are those of `run_worker_async`, and `ConnectionFailed`.
+        """
         import asyncio  # not at the top: who only defers needs neither it nor the worker
 
         checked = self._worker_options(options)
@@ -278,14 +323,14 @@ class App(Blueprint):
 
         async def run() -> None:
             async with self.open_async():
-                await self._worker(checked).run()
+                await self._new_worker(checked).run_as_program()
 
         asyncio.run(run())
 
     def _worker_options(self, options: Mapping[str, Any]) -> WorkerOptions:
         return worker_options(**{**self.worker_defaults, **renamed(options)})
 
-    def _worker(self, options: WorkerOptions) -> Worker:
+    def _new_worker(self, options: WorkerOptions, **about: Any) -> Worker:
         from procrastinate.worker.worker import Worker
 
         self.perform_import_paths()
@@ -295,6 +340,7 @@ class App(Blueprint):
             registry=self._registry,
             options=options,
             periodics=self._periodics_to_defer(),
+            **about,
         )
 
     def _periodics_to_defer(self) -> list[Periodic]:

@@ -162,7 +162,7 @@ def _named(app: App, options: dict[str, Any], number: int) -> dict[str, str]:
 def _work(app: App, options: dict[str, Any]) -> None:
     """Run one worker in this process, which belongs to it."""
     with STOP.starting():
-        worker = app._worker(app._worker_options(options | {"install_signal_handlers": False}))
+        worker = app.worker(**options | {"install_signal_handlers": False})
 
     def stop(_: int) -> None:
         worker.stop_now() if worker.is_stopping else worker.stop()
@@ -173,7 +173,7 @@ def _work(app: App, options: dict[str, Any]) -> None:
             await opened
         try:
             with STOP.told(stop):
-                await worker.run()
+                await worker.run_as_program()
         finally:
             await app.close_async()
 
@@ -187,9 +187,8 @@ def _supervise(settings: Settings, options: dict[str, Any], count: int) -> int:
     """
     with STOP.starting():
         app = settings.load_app()
-        merged = app._worker_options(options | _named(app, options, count))
-        app._worker(merged)  # only made, for what it refuses
+        model_worker = app.worker(**options | _named(app, options, count))  # for what it refuses
         with app.open():
             app.schema_manager.check()
     command = [sys.executable, "-m", "procrastinate", *settings.args]
-    return processes.Supervisor(command, count, one_shot=not merged.wait).run()
+    return processes.Supervisor(command, count, one_shot=not model_worker.options.wait).run()

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
@@ -87,6 +87,29 @@ class WorkerOptions:
             )
         object.__setattr__(self, "middleware", middlewares(self.middleware))
         check_order(self.middleware)
+
+
+class WorkerArguments(TypedDict, total=False):
+    """What `App.worker` and `App.run_worker` accept, for type checkers.
+
+    Each is an option of `WorkerOptions`, in the forms in which it may be given.
+    """
+
+    queues: Iterable[str] | None
+    name: str | None
+    concurrency: int
+    wait: bool
+    listen_notify: bool
+    fetch_job_polling_interval: float
+    abort_job_polling_interval: float
+    shutdown_graceful_timeout: float | None
+    delete_jobs: Literal["never", "successful", "always"]
+    update_heartbeat_interval: float
+    stalled_worker_timeout: float
+    install_signal_handlers: bool
+    additional_context: Mapping[str, Any] | None
+    middleware: AnyMiddleware | Iterable[AnyMiddleware] | None
+    timeout: float  # the old name of fetch_job_polling_interval
 
 
 def worker_options(**given: Any) -> WorkerOptions:

@@ -157,8 +157,8 @@ class TestWorker(Worker):
         if isinstance(exception, KeyboardInterrupt):
             self.stop()
 
-    def _new_shift(self, worker_id: int) -> Shift:
-        shift = super()._new_shift(worker_id)
+    def _new_shift(self, worker_id: int, *run: Any) -> Shift:
+        shift = super()._new_shift(worker_id, *run)
         assert isinstance(shift, LimitedShift)
         shift.left = self._left
         return shift

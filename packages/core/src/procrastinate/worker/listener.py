@@ -20,11 +20,12 @@ async def listen(
     *,
     on_notification: Callable[[Notification], None],
     on_listening: Callable[[], None],
+    on_failed: Callable[[Exception], None],
 ) -> None:
     """Pass on every notification until cancelled.
 
-    ``on_listening`` is called each time LISTEN is in force: what came before went unheard, so
-    one look at the tables has to follow.
+    ``on_listening`` is called each time LISTEN is in force. Notifications sent before it were
+    missed, so a look at the tables has to follow. ``on_failed`` is called each time LISTEN fails.
     """
     backoff = Backoff()
     while True:
@@ -35,6 +36,7 @@ async def listen(
                 async for notification in notifications:
                     on_notification(notification)
         except ConnectorException as exc:
+            on_failed(exc)
             if not backoff.failing:
                 logger.warning("not listening to the database until it is back: %s", exc)
         await asyncio.sleep(backoff.next_wait())

@@ -69,7 +69,9 @@ class Shift:
         wake: asyncio.Event,
         on_ended: Callable[[Job, BaseException | None], None] | None,
         threads: TaskThreads | None,
+        on_listening: Callable[[Exception | None], None],
     ) -> None:
+        self._on_listening = on_listening  # hears of each LISTEN: in force (None), or why it failed
         self._gateway = gateway
         self._name = worker.name
         self._worker_id = worker_id
@@ -151,6 +153,8 @@ class Shift:
         connector = self._gateway.connector
         if self._options.listen_notify and isinstance(connector, ListeningConnector):
             helpers.append(self._listen(connector))
+        else:
+            self._on_listening(None)
         return helpers
 
     # Periodic tasks
@@ -237,9 +241,13 @@ class Shift:
     async def _listen(self, connector: ListeningConnector) -> None:
         try:
             await listener.listen(
-                connector, on_notification=self._heard, on_listening=self._listening
+                connector,
+                on_notification=self._heard,
+                on_listening=self._listening,
+                on_failed=self._on_listening,
             )
-        except Exception:  # a connector set up in a way that cannot listen, for instance
+        except Exception as exc:  # a connector set up in a way that cannot listen, for instance
+            self._on_listening(exc)
             logger.exception("cannot listen to the database: jobs are found by polling alone")
 
     def _heard(self, notification: Notification) -> None:
@@ -277,6 +285,7 @@ class Shift:
 
     def _listening(self) -> None:
         """Look at all that may have been announced while nobody listened."""
+        self._on_listening(None)
         self._look_at_everything()
         self._look_for_aborts()
 

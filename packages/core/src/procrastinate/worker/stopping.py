@@ -1,19 +1,15 @@
-"""How a worker is told to stop: signals, and the order of things they ask for.
+"""How a worker is told to stop, and the order of things that this asks for.
 
-The first SIGINT or SIGTERM asks for a graceful end, the second for an end now.
+The first request asks for a graceful end, the second for an end now.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from procrastinate.worker.log import logger
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequests:
@@ -57,26 +53,3 @@ class StopRequests:
         left = 0.0 if self.now.is_set() else self._limits[limit]
         deadline = asyncio.get_running_loop().time() + left
         limit.reschedule(min(deadline, limit.when() or deadline))
-
-    @contextmanager
-    def on_signals(self, *, install: bool) -> Iterator[None]:
-        """Let signals make requests, where this is the main thread and the platform allows it."""
-        loop = asyncio.get_running_loop()
-        installed = []
-        if install and threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                previous = signal.getsignal(number)
-                try:
-                    loop.add_signal_handler(number, self.request)
-                except NotImplementedError:  # Windows
-                    signal.signal(number, lambda *_: loop.call_soon_threadsafe(self.request))
-                installed.append((number, previous))
-        try:
-            yield
-        finally:
-            for number, previous in installed:
-                try:
-                    loop.remove_signal_handler(number)
-                except NotImplementedError:
-                    pass
-                signal.signal(number, previous if previous is not None else signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""The worker as its users see it: a name, a way to stop it, and `run`.
+"""The worker as its users see it: a name, a way to stop it, `run`, and ``async with``.
 
 What happens while it runs is a `Shift`, made anew for each run.
 """
@@ -8,10 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
 from typing import ClassVar
 
+from procrastinate.errors import ConfigurationError, InvalidOption, WorkerFailed
 from procrastinate.gateway import Gateway
+from procrastinate.model.guests import OnFailure, for_block
 from procrastinate.model.job import Job
 from procrastinate.model.periodic import Periodic
 from procrastinate.model.task import TaskRegistry
@@ -19,8 +23,10 @@ from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
 from procrastinate.worker.context import RunningApp
+from procrastinate.worker.keeping import Keeper, log_end
 from procrastinate.worker.log import logger
 from procrastinate.worker.shift import LAST_CALL_MAY_TAKE, Shift
+from procrastinate.worker.signals import Taking, asking
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads
 
@@ -28,7 +34,22 @@ GRACEFULLY, NOW = 1, 2  # how a stop was asked for
 
 
 class Worker:
-    """Runs the jobs of one app until it is told to stop; made by ``App.run_worker``."""
+    """Runs the jobs of one app until it is told to stop; made by `App.worker`.
+
+    ``name`` is its name in logs, and ``options`` are its `WorkerOptions`. Await `run`, or keep it
+    running for the length of a block::
+
+        async with app.worker(concurrency=10):
+            ...
+
+    Entering returns once the worker is registered and listening. It raises what prevents that:
+    `SchemaError`, `ConnectorException`, `AppNotOpen`, `InvalidOption`. In a block the worker
+    handles no signals. Leaving stops it gracefully: running jobs may take
+    ``shutdown_graceful_timeout``, by default 25 seconds. If the worker ends by itself in between,
+    it logs why at ERROR, and ``on_failure`` decides what follows (`App.worker`).
+
+    It runs once at a time, and may run again after its end.
+    """
 
     _shift_type: ClassVar[type[Shift]] = Shift
 
@@ -39,6 +60,8 @@ class Worker:
         gateway: Gateway,
         registry: TaskRegistry,
         options: WorkerOptions,
+        given: Collection[str] = (),
+        on_failure: OnFailure | None = None,
         periodics: Sequence[Periodic] = (),
         on_ended: Callable[[Job, BaseException | None], None] | None = None,
         threads: TaskThreads | None = None,
@@ -46,28 +69,47 @@ class Worker:
         self._app = app
         self._gateway = gateway
         self._registry = registry
-        self._options = options
+        self.options = options
+        self._given = given
+        self._on_failure = on_failure
         self._periodics = periodics
         self._connector = gateway.async_connector()
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
         self._on_ended = on_ended
         self._threads = threads
-        self._asked = 0  # or GRACEFULLY, or NOW
-        self._loop: asyncio.AbstractEventLoop | None = None  # until it runs
-        self._wake = asyncio.Event()
-        self._stop = StopRequests(on_request=self._wake.set)
+        self._failure: BaseException | None = None
+        self._keeper: Keeper | None = None  # while in a block
+        self._taken = False  # by a run, or by a block
+        self._is_alive = False
+        self._asked = 0  # or GRACEFULLY, or NOW; also before it runs
+        self._over = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # while it runs
         for name in registry:  # raises `InvalidOption` before anything begins
             registry[name].layers(options.middleware)
 
+    # What it is
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it runs. While a block's worker waits to be started again, it does not."""
+        return self._is_alive
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The exception that ended it, or None while it runs, or if it was told to stop."""
+        return self._failure if self._keeper is None else self._keeper.failure
+
+    # Stopping
+
     @property
     def is_stopping(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether it was told to stop, and has not ended yet."""
         return self._asked > 0
 
     def stop(self) -> None:
-        """Ask for a graceful end, from any thread, also before it runs.
+        """Ask for a graceful end, from any thread. Asking again changes nothing.
 
-        Asking again changes nothing.
+        A worker that has not begun yet ends as soon as it begins. After its end nothing changes.
         """
         self._ask(GRACEFULLY)
 
@@ -76,9 +118,13 @@ class Worker:
         self._ask(NOW)
 
     def _ask(self, how: int) -> None:
+        # Without a lock, because a signal handler may call it in the middle of `_run`, which sets
+        # the loop before it reads the number: one of the two sees what the other wrote.
+        if self._over:
+            return
         self._asked = max(self._asked, how)
         try:
-            if self._loop is not None:  # else `run` sees what was asked
+            if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._obey)
         except RuntimeError:
             pass  # the loop is closed: it has ended
@@ -89,21 +135,92 @@ class Worker:
         if self._asked >= NOW and not self._stop.now.is_set():
             self._stop.request()
 
+    # Running
+
     async def run(self) -> None:
         """Work until told to stop or, with ``wait=False``, until no job is ready.
 
         Cancelling stops it gracefully first. Raises `SchemaError` and `ConnectorException` while
-        it starts; afterwards no failure of the database ends it.
+        it starts; afterwards no failure of the database ends it. If it raises, it logs why.
+
+        Signals stop it if nothing else in the process handles them; see `App.run_worker_async`.
         """
-        self._loop = asyncio.get_running_loop()
-        self._obey()
-        with self._stop.on_signals(install=self._options.install_signal_handlers):
-            working = asyncio.create_task(self._work())
+        try:
+            await self._run_once(Taking.FREE)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:
+            log_end(self.name, exc)
+            raise
+
+    async def run_as_program(self) -> None:
+        """Work as `run` does, in a process of its own, for a caller that reports what it raises.
+
+        Signals stop it, whatever handled them before.
+        """
+        await self._run_once(Taking.BOTH)
+
+    async def _run_once(self, taking: Taking) -> None:
+        if self._on_failure is not None:
+            raise InvalidOption(
+                "on_failure is for `async with app.worker(...)`: run() raises what ended the worker"
+            )
+        if not self.options.install_signal_handlers:
+            taking = Taking.NONE
+        with self._in_use():
             try:
-                await asyncio.shield(working)
+                await self._run(self.options, taking)
             except asyncio.CancelledError:
-                await self._stopped(working)
                 raise
+            except BaseException as exc:
+                self._failure = exc
+                raise
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        self._take()
+        try:
+            yield
+        finally:
+            self._let_go()
+
+    def _take(self) -> None:
+        if self._taken:
+            raise ConfigurationError(
+                f"worker {self.name} runs already: for a second one, call app.worker() again"
+            )
+        self._taken, self._over, self._failure = True, False, None
+
+    def _let_go(self) -> None:
+        self._taken, self._over, self._asked = False, True, 0
+
+    async def _run(
+        self,
+        options: WorkerOptions,
+        taking: Taking,
+        on_listening: Callable[[Exception | None], None] = lambda _: None,
+    ) -> None:
+        self._wake = asyncio.Event()
+        self._stop = StopRequests(on_request=self._wake.set)
+        self._loop, self._is_alive = asyncio.get_running_loop(), True
+        try:
+            self._obey()
+            with asking(self._stop.request, taking):
+                await self._to_its_end(asyncio.create_task(self._work(options, on_listening)))
+        finally:
+            self._loop, self._is_alive = None, False
+
+    async def _to_its_end(self, working: asyncio.Task[None]) -> None:
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await self._stopped(working)
+            task = asyncio.current_task()
+            if working.cancelled() and not (task and task.cancelling()):
+                raise WorkerFailed(
+                    f"worker {self.name} ended because something cancelled its task"
+                ) from None
+            raise
 
     async def _stopped(self, working: asyncio.Task[None]) -> None:
         """See a cancelled run to its graceful end; a second cancellation makes it end now."""
@@ -114,7 +231,9 @@ class Worker:
             except asyncio.CancelledError:
                 continue
 
-    async def _work(self) -> None:
+    async def _work(
+        self, options: WorkerOptions, on_listening: Callable[[Exception | None], None]
+    ) -> None:
         if self._stop.gracefully.is_set():
             return
         try:
@@ -123,23 +242,63 @@ class Worker:
         except TimeoutError:
             logger.warning("worker %s was stopped before it was heard by the database", self.name)
             return
-        await self._new_shift(worker_id).run()
+        await self._new_shift(worker_id, options, on_listening).run()
 
     async def _register(self) -> int:
         await self._gateway.run_async(check_schema(self._gateway.sql))
         return await self._gateway.run_async(flows.register_worker(self._gateway.sql, self.name))
 
-    def _new_shift(self, worker_id: int) -> Shift:
+    def _new_shift(
+        self,
+        worker_id: int,
+        options: WorkerOptions,
+        on_listening: Callable[[Exception | None], None],
+    ) -> Shift:
         return self._shift_type(
             app=self._app,
             worker=self,
             worker_id=worker_id,
             gateway=self._gateway,
             registry=self._registry,
-            options=self._options,
+            options=options,
             periodics=self._periodics,
             stop=self._stop,
             wake=self._wake,
             on_ended=self._on_ended,
             threads=self._threads,
+            on_listening=on_listening,
         )
+
+    # In a block
+
+    async def __aenter__(self) -> Worker:
+        options = for_block(self.options, self._given)
+        self._take()
+        self._keeper = Keeper(
+            worker=self,
+            run=lambda on_listening: self._run(options, Taking.NONE, on_listening),
+            was_told_to_stop=lambda: self.is_stopping,
+            on_failure=self._on_failure or "restart",
+        )
+        try:
+            await self._keeper.enter()
+        except BaseException as exc:
+            self._end_block(exc)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._keeper is not None
+        try:
+            await self._keeper.leave(exc)
+        finally:
+            self._end_block(self._keeper.failure)
+
+    def _end_block(self, failure: BaseException | None) -> None:
+        self._failure, self._keeper = failure, None
+        self._let_go()
