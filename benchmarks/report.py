@@ -82,15 +82,36 @@ def print_peers(console: Console, peers: Sequence[Mapping[str, Any]]) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for peer in peers:
+        if not peer["figures"].keys() & {"drain", "enqueue", "latency_p50"}:
+            continue
         cells = [
             figure(peer["figures"][name]["median"]) if name in peer["figures"] else "-"
             for name in ("drain", "enqueue", "latency_p50", "latency_p99")
         ]
         table.add_row(f"{peer['title']} {peer['version'] or ''}", *cells)
     console.print(table)
+    _print_work(console, peers)
     for peer in peers:
         for what, reason in peer["errors"].items():
             console.print(f"[red]{peer['title']}, {what}:[/red] {reason}", highlight=False)
+
+
+def _print_work(console: Console, peers: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rates of jobs that take time; their names say slots and lengths."""
+    names = list(dict.fromkeys(name for peer in peers for name in peer["figures"] if " x " in name))
+    if not names:
+        return
+    table = Table("jobs/s", *names, box=None)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for peer in peers:
+        figures = peer["figures"]
+        if any(name in figures for name in names):
+            table.add_row(
+                f"{peer['title']} {peer['version'] or ''}",
+                *(figure(figures[name]["median"]) if name in figures else "-" for name in names),
+            )
+    console.print(table)
 
 
 def print_summary(console: Console, outcomes: Sequence[Outcome]) -> None:

@@ -340,9 +340,10 @@ def test_peers_that_cannot_be_installed_are_named_and_the_others_are_measured(
     code, found = run("--peers", "--only", "procrastinate,graphile-worker", "--no-chart")
     ours, theirs = found["peers"]
     assert code == 0
+    work = ["1 x 5ms", "10 x 1ms", "10 x 50ms", "20 x 5ms", "100 x 10ms", "100 x 100ms"]
     assert (ours["errors"], [*ours["figures"]]) == (
         {},
-        ["drain", "enqueue", "latency_p50", "latency_p99"],
+        ["drain", "enqueue", "latency_p50", "latency_p99", *work],
     )
     assert theirs["errors"] == {"install": "node and npm were not found"}
     assert "graphile-worker, install: node and npm were not found" in capsys.readouterr().out

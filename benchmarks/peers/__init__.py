@@ -4,7 +4,7 @@ Rules
 
 1. Every queue, ours included, is a small script of its own in ``scripts/``, which any author of a
    peer can read in a minute. It imports nothing of this package, and is run as
-   ``SCRIPT ACTION COUNT``; libpq's environment variables lead to a new, empty database.
+   ``SCRIPT ACTION COUNT ...``; libpq's environment variables lead to a new, empty database.
    It writes one line of JSON to its standard output:
 
    - ``setup 0``: makes the tables; ``{}``
@@ -13,6 +13,9 @@ Rules
      of the last of N jobs, which were there before. Writing the last results is not in it.
    - ``latency N``: ``{"milliseconds": [...]}`` from before each of N calls to enqueue, made while
      the worker is idle, to the entry into the body. Worker and caller share a process.
+   - ``work N SLOTS MILLISECONDS``: ``{"seconds": s}`` for N jobs that were there before and sleep
+     for so long, in so many slots, from the entry into the body of the first to the end of the
+     last. These are jobs of W15, and a bare loop is measured with them.
 
 2. Each runs with its own defaults for durability, and in an environment of its own, where its
    released version is pinned. A setting that differs from the default cites the page that advises
@@ -23,6 +26,8 @@ Rules
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+ACTIONS = ("drain", "enqueue", "latency")  # of a queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Peer:
     runtime: str = "python"
     share: float = 1.0
     note: str = ""
+    actions: tuple[str, ...] = ACTIONS
 
 
 PEERS = {
@@ -52,6 +58,7 @@ PEERS = {
             "ours.py",
             runtime="here",
             note="concurrency 100, finished jobs kept",
+            actions=(*ACTIONS, "work"),
         ),
         Peer(
             "graphile-worker",
@@ -61,6 +68,16 @@ PEERS = {
             ("graphile-worker@0.17.3",),
             runtime="node",
             note="local queue of 500, batched completion, finished jobs deleted",
+            actions=(*ACTIONS, "work"),
+        ),
+        Peer(
+            "bare-loop",
+            "no queue: a bare asyncio loop",
+            "procrastinate",
+            "bare_loop.py",
+            runtime="here",
+            note="as many coroutines as slots, the limit of W15",
+            actions=("work",),
         ),
         Peer(
             "pgqueuer",

@@ -14,14 +14,18 @@ from rich.console import Console
 
 from benchmarks import report
 from benchmarks.databases import Server
+from benchmarks.lengths import mean_of
 from benchmarks.measures import quantile
 from benchmarks.options import Options
 from benchmarks.peers import PEERS, Peer
 from benchmarks.peers.environments import NotInstalled, command_for, version_of
+from benchmarks.workloads.timed import LINES
 
 DRAIN = 50_000
 ENQUEUE = 2_000
 LATENCY = 300
+#: W15's jobs that all take equally long, without threads.
+WORK = [line for line in LINES if line.is_even and not line.threads]
 SCRIPT_MAY_TAKE = 600.0  # seconds
 _VARIABLES = {
     "host": "PGHOST",
@@ -55,25 +59,25 @@ class Entrant:
             self.errors["install"] = str(exc)
         return not self.errors
 
-    def take(self, server: Server, action: str, count: int) -> None:
-        """Run one action, unless it failed before, and keep its figures."""
-        if action in self.errors:
+    def take(self, server: Server, name: str, action: str, *numbers: int) -> None:
+        """Run one action, unless it failed before, and keep its figures by this name."""
+        if name in self.errors or action not in self.peer.actions:
             return
         try:
             with server.empty_database() as dsn:
                 self._call(dsn, "setup", 0)
-                found = self._call(dsn, action, count)
+                found = self._call(dsn, action, *numbers)
         except ScriptFailed as exc:
-            self.errors[action] = str(exc)
+            self.errors[name] = str(exc)
             return
-        for name, value in _figures(action, count, found).items():
-            self.samples.setdefault(name, []).append(value)
+        for figure, value in _figures(name, numbers[0], found).items():
+            self.samples.setdefault(figure, []).append(value)
 
-    def _call(self, dsn: str, action: str, count: int) -> dict[str, Any]:
+    def _call(self, dsn: str, action: str, *numbers: int) -> dict[str, Any]:
         environment = {**os.environ, **self.variables, **_environment(dsn)}
         try:
             done = subprocess.run(
-                [*self.command, action, str(count)],
+                [*self.command, action, *map(str, numbers)],
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -126,12 +130,19 @@ def _take_round(
             count = max(20, round(options.scale.of(full) * share))
             with report.going_on(console, f"{title}, {action}") as say:
                 say(f"{count:,} jobs, {entrant.peer.title}")
-                entrant.take(server, action, count)
+                entrant.take(server, action, action, count)
+    for line in WORK:
+        count = line.count(options.scale)
+        for entrant in entrants:
+            with report.going_on(console, f"{title}, {line.name}") as say:
+                say(f"{count:,} jobs, {entrant.peer.title}")
+                milliseconds = round(mean_of(line.lengths) * 1e3)
+                entrant.take(server, line.name, "work", count, line.slots, milliseconds)
 
 
-def _figures(action: str, count: int, found: Mapping[str, Any]) -> dict[str, float]:
-    if action != "latency":
-        return {action: count / found["seconds"]}
+def _figures(name: str, count: int, found: Mapping[str, Any]) -> dict[str, float]:
+    if name != "latency":
+        return {name: count / found["seconds"]}
     values = found["milliseconds"]
     return {"latency_p50": quantile(values, 0.5), "latency_p99": quantile(values, 0.99)}
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from benchmarks.lengths import mean_of
+from benchmarks.lengths import mean_of, seconds_of
 from benchmarks.measures import Measure, Sample, at_least
 from benchmarks.workers import ROOT, drained, idle_worker
 from benchmarks.workload import Bench, Round, Scale, Workload
@@ -28,6 +28,11 @@ class Line:
     def name(self) -> str:
         kind = ", threads" if self.threads else ""
         return f"{self.slots} x {self.lengths}{kind}"
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all jobs take equally long."""
+        return len(set(seconds_of(self.lengths, 100))) == 1
 
     @property
     def against(self) -> str:

@@ -1,8 +1,10 @@
-// graphile-worker: `node graphile_worker.cjs setup|enqueue|drain|latency COUNT`.
+// graphile-worker: `node graphile_worker.cjs setup|enqueue|drain|latency COUNT`,
+// or `work COUNT SLOTS MILLISECONDS`.
 //
 // Settings: those of https://worker.graphile.org/docs/performance, with which its author measures:
-// 24 jobs at a time, a pool of 25, a local queue of 500, completions and failures written in
-// batches at once. Finished jobs are deleted, which is all that it can do.
+// 24 jobs at a time (`work`: as many as there are slots), a pool of 25, a local queue of 500,
+// completions and failures written in batches at once. Finished jobs are deleted, which is all that
+// it can do.
 
 "use strict";
 
@@ -13,7 +15,7 @@ const quiet = new Logger(() => () => {});
 const pool = new Pool({ max: 25 }); // reads PGHOST and its like
 const preset = {
   worker: {
-    concurrentJobs: 24,
+    concurrentJobs: process.argv[2] === "work" ? Number(process.argv[4]) : 24,
     maxPoolSize: 25,
     localQueue: { size: 500 },
     completeJobBatchDelay: 0,
@@ -23,9 +25,16 @@ const preset = {
 const now = () => performance.now();
 let expected = 1;
 let ran = 0;
+let first;
 let entered = () => {};
 const taskList = {
   noop: async () => {
+    ran += 1;
+    if (ran >= expected) entered(now());
+  },
+  sleep: async () => {
+    first ??= now();
+    await new Promise((resolve) => setTimeout(resolve, Number(process.argv[5])));
     ran += 1;
     if (ran >= expected) entered(now());
   },
@@ -33,6 +42,17 @@ const taskList = {
 
 const start = () => run({ preset, pgPool: pool, taskList, logger: quiet, noHandleSignals: true });
 const utils = () => makeWorkerUtils({ pgPool: pool, logger: quiet });
+
+async function fill(identifier, count) {
+  const { addJobs } = await utils();
+  for (let first = 0; first < count; first += 1000) {
+    const jobs = [];
+    for (let n = first; n < Math.min(first + 1000, count); n++) {
+      jobs.push({ identifier, payload: { n } });
+    }
+    await addJobs(jobs);
+  }
+}
 
 const actions = {
   async setup() {
@@ -49,14 +69,7 @@ const actions = {
   },
 
   async drain(count) {
-    const { addJobs } = await utils();
-    for (let first = 0; first < count; first += 1000) {
-      const jobs = [];
-      for (let n = first; n < Math.min(first + 1000, count); n++) {
-        jobs.push({ identifier: "noop", payload: { n } });
-      }
-      await addJobs(jobs);
-    }
+    await fill("noop", count);
     expected = count;
     const last = new Promise((resolve) => (entered = resolve));
     const began = now();
@@ -64,6 +77,16 @@ const actions = {
     const ended = await last;
     await runner.stop();
     return { seconds: (ended - began) / 1e3 };
+  },
+
+  async work(count) {
+    await fill("sleep", count);
+    expected = count;
+    const last = new Promise((resolve) => (entered = resolve));
+    const runner = await start();
+    const ended = await last;
+    await runner.stop();
+    return { seconds: (ended - first) / 1e3 };
   },
 
   async latency(count) {

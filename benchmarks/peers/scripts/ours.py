@@ -1,6 +1,8 @@
-"""procrastinate, as README.md shows it: `python ours.py setup|enqueue|drain|latency COUNT`.
+"""procrastinate, as README.md shows it: `python ours.py setup|enqueue|drain|latency COUNT`,
+or ``work COUNT SLOTS MILLISECONDS``.
 
-Settings: ``concurrency=100``, as async tasks that mostly wait would have it. All else is default.
+Settings: ``concurrency=100``, as async tasks that mostly wait would have it (``work``: as many as
+there are slots). All else is default.
 """
 
 from __future__ import annotations
@@ -17,12 +19,23 @@ app = procrastinate.App(connector=procrastinate.AiopgConnector())
 sync_app = app.with_connector(procrastinate.Psycopg2Connector())
 entered: asyncio.Event
 expected = ran = 0
-moment = 0.0
+first = moment = 0.0
 
 
 @app.task(name="noop")
 async def noop(n: int) -> None:
     global ran, moment
+    ran += 1
+    if ran >= expected:
+        moment = time.perf_counter()
+        entered.set()
+
+
+@app.task(name="sleep")
+async def sleep(n: int, seconds: float) -> None:
+    global ran, moment, first
+    first = first or time.perf_counter()
+    await asyncio.sleep(seconds)
     ran += 1
     if ran >= expected:
         moment = time.perf_counter()
@@ -60,6 +73,21 @@ async def drain(count: int) -> dict[str, Any]:
     return {"seconds": moment - began}
 
 
+async def work(count: int, slots: int, milliseconds: int) -> dict[str, Any]:
+    global entered, expected
+    entered, expected = asyncio.Event(), count
+    async with app.open_async():
+        for start in range(0, count, 1_000):
+            numbers = range(start, min(start + 1_000, count))
+            jobs = ({"n": n, "seconds": milliseconds / 1e3} for n in numbers)
+            await app.tasks["sleep"].batch_defer_async(*jobs)
+        worker = asyncio.create_task(app.run_worker_async(concurrency=slots))
+        await entered.wait()
+        worker.cancel()
+        await asyncio.wait([worker])
+    return {"seconds": moment - first}
+
+
 async def latency(count: int) -> dict[str, Any]:
     global entered, expected, ran
     milliseconds = []
@@ -79,10 +107,11 @@ async def latency(count: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    action, size = sys.argv[1], int(sys.argv[2])
+    action, (size, *more) = sys.argv[1], [int(number) for number in sys.argv[2:]]
     if action == "setup":
         print(json.dumps(setup()))
     elif action == "enqueue":
         print(json.dumps(enqueue(size)))
     else:
-        print(json.dumps(asyncio.run({"drain": drain, "latency": latency}[action](size))))
+        actions = {"drain": drain, "latency": latency, "work": work}
+        print(json.dumps(asyncio.run(actions[action](size, *more))))

@@ -1,0 +1,149 @@
+"""How many jobs a worker claims before it has a slot for them.
+
+A slot waits for the database if the next job is claimed only when the slot is free. A claimed job
+waits for a slot if it is claimed too early, and another worker could have run it meanwhile. So a
+worker claims for those slots that will be free when the claim comes back.
+
+Rules
+
+1. The horizon is two claims: the one that is sent now, and the next one.
+2. What a task's last attempts took says when a running attempt will end. The share of them that
+   ended at its age or within the horizon, of those that lasted as long as it has, is the
+   probability that it ends in time. So equal lengths give a date, exponential ones a rate, and a
+   task that takes 5 ms most often and sometimes 500 ms gives the first until it is late.
+3. An attempt that lasts longer than all of them is about to end for one more horizon. Then nothing
+   is known about it, and nothing is claimed for it.
+4. Jobs shorter than the horizon free their slot several times.
+5. The sum is rounded at random, not up: where one job in ten attempts would be claimed in time, a
+   job must not be held behind each of them.
+6. Nothing is claimed ahead for a task, or before a claim, of which nothing is known.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+MAX_AHEAD = 1_000  # jobs: two claims, so that one can be worked on while the next is under way
+CLAIMS_AHEAD = 2.0  # claims in a horizon
+ATTEMPTS = 32  # attempts of a task, and of all tasks, that are remembered
+CLAIMS = 16  # claims that are remembered
+USUAL_CLAIM = 0.75  # quantile: a slot waits for each claim that takes longer than expected
+CERTAIN = 0.75  # probability from which an ending counts as certain
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How many slots will be free in time, and when to look again if nothing ends until then.
+
+    ``at`` is a moment of the clock that the attempts' beginnings are told in; infinite if no
+    attempt comes closer to its end by getting older.
+    """
+
+    jobs: int
+    at: float
+
+
+class Lengths:
+    """What the last attempts at one task took, or the last claims: seconds."""
+
+    __slots__ = ("_last", "_sorted")
+
+    def __init__(self, size: int) -> None:
+        self._last: deque[float] = deque(maxlen=size)
+        self._sorted: list[float] | None = []
+
+    def add(self, seconds: float) -> None:
+        self._last.append(seconds)
+        self._sorted = None
+
+    def sorted(self) -> list[float]:
+        if self._sorted is None:
+            self._sorted = sorted(self._last)
+        return self._sorted
+
+
+class Ahead:
+    """Remembers what jobs and claims took, and says how many jobs to claim ahead."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self._tasks: dict[str, Lengths] = {}
+        self._jobs = Lengths(ATTEMPTS)
+        self._claims = Lengths(CLAIMS)
+        self._thrown: float | None = None
+
+    def job_took(self, task: str, seconds: float) -> None:
+        """Note how long an attempt at a task lasted."""
+        lengths = self._tasks.get(task)
+        if lengths is None:
+            lengths = self._tasks[task] = Lengths(ATTEMPTS)
+        lengths.add(seconds)
+        self._jobs.add(seconds)
+        self._thrown = None  # the next outlook is rounded anew, and not each look at the same slots
+
+    def claim_took(self, seconds: float) -> None:
+        """Note how long a claim took that brought jobs."""
+        self._claims.add(seconds)
+
+    @property
+    def claim_takes(self) -> float:
+        """How long a claim takes, in seconds; 0 while nothing is known."""
+        claims = self._claims.sorted()
+        return claims[int(len(claims) * USUAL_CLAIM)] if claims else 0.0
+
+    def outlook(
+        self, running: Iterable[tuple[str, float]], now: float, *, idle: int = 0
+    ) -> Outlook:
+        """Return how many slots will be free within the horizon.
+
+        ``running`` holds each attempt's task and its beginning. So many slots are ``idle``: they
+        will have been taken, and be free again, if jobs are short.
+        """
+        horizon = CLAIMS_AHEAD * self.claim_takes
+        if not horizon:
+            return Outlook(0, math.inf)
+        ends = self._expected_of_new(horizon) * idle
+        look = math.inf
+        for task, began in running:
+            known = self._tasks.get(task)
+            if known is None:
+                continue
+            expected, wait = self._expected(known.sorted(), now - began, horizon)
+            ends += expected
+            look = min(look, now + wait)
+        if self._thrown is None:
+            self._thrown = self._dice.random()
+        return Outlook(min(MAX_AHEAD, math.floor(ends + self._thrown)), look)
+
+    def _expected(self, lengths: list[float], age: float, horizon: float) -> tuple[float, float]:
+        """Return how often a slot will be free, and how long it is until that is more likely."""
+        count = len(lengths)
+        outlived = bisect_right(lengths, age)
+        if outlived == count:  # rule 3
+            return (1.0 if age <= lengths[-1] + horizon else 0.0), math.inf
+        in_time = bisect_right(lengths, age + horizon)
+        likely = lengths[outlived + int((count - outlived) * CERTAIN)] - horizon - age
+        if in_time == outlived:
+            return 0.0, max(0.0, likely)
+        share = (in_time - outlived) / (count - outlived)
+        share = 1.0 if share >= CERTAIN else share
+        look = likely if likely > 0 else math.inf
+        if age + horizon - lengths[outlived] < self._jobs.sorted()[0]:
+            return share, look
+        left = age + horizon - sum(lengths[outlived:in_time]) / (in_time - outlived)
+        return share * (1.0 + self._expected_of_new(left)), look
+
+    def _expected_of_new(self, horizon: float) -> float:
+        """Return how many attempts that begin one after the other will end (rule 4)."""
+        lengths = self._jobs.sorted()
+        in_time = bisect_right(lengths, horizon)
+        if not in_time:
+            return 0.0
+        share: float = in_time / len(lengths)
+        times: float = horizon / max(sum(lengths[:in_time]) / in_time, 1e-6)
+        return times if share == 1.0 else share * (1.0 - share**times) / (1.0 - share)
