@@ -30,7 +30,7 @@ from benchmarks.lengths import seconds_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from procrastinate.connector import AsyncExecutor, Query, Rows
+    from procrastinate.connector import AsyncSessionExecutor, Query, Rows
 
 
 class Recorder:
@@ -116,7 +116,7 @@ def connector_for(dsn: str, *, traced: bool, notes: list[Any]) -> Any:
     class Traced(procrastinate.AiopgConnector):
         def session_async(
             self, *, transaction: bool = False
-        ) -> AbstractAsyncContextManager[AsyncExecutor]:
+        ) -> AbstractAsyncContextManager[AsyncSessionExecutor]:
             return _traced(super().session_async(transaction=transaction), notes)
 
     return Traced(dsn=dsn)
@@ -124,16 +124,19 @@ def connector_for(dsn: str, *, traced: bool, notes: list[Any]) -> Any:
 
 @asynccontextmanager
 async def _traced(
-    session: AbstractAsyncContextManager[AsyncExecutor], notes: list[Any]
-) -> AsyncIterator[AsyncExecutor]:
+    session: AbstractAsyncContextManager[AsyncSessionExecutor], notes: list[Any]
+) -> AsyncIterator[AsyncSessionExecutor]:
     async with session as executor:
         yield _TracedExecutor(executor, notes)
 
 
 class _TracedExecutor:
-    def __init__(self, executor: AsyncExecutor, notes: list[Any]) -> None:
+    def __init__(self, executor: AsyncSessionExecutor, notes: list[Any]) -> None:
         self._executor = executor
         self._notes = notes
+
+    def sever(self) -> None:
+        self._executor.sever()
 
     async def execute(self, query: Query, /) -> Rows:
         began = time.perf_counter()
