@@ -38,7 +38,7 @@ from procrastinate.model.prefetch import Prefetch
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.finish import Ended, HandedBack
-from procrastinate.worker import job_log
+from procrastinate.worker import forks, job_log
 from procrastinate.worker.context import RunningApp, RunningWorker, Surroundings
 from procrastinate.worker.execution import Attempt, call_task
 from procrastinate.worker.log import logger
@@ -73,6 +73,8 @@ class Slots:
         self._layers_of = functools.cache(lambda definition: definition.layers(options.middleware))
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
+        forks.mark(self._context, self._loop)
+        self._generation = forks.generation()
         self._on_ended = on_ended
         self._threads = threads or TaskThreads(options.concurrency, worker.name)
         self._running: dict[int, Attempt] = {}
@@ -171,6 +173,8 @@ class Slots:
                 exception = NotBegun()
         except BaseException as exc:
             exception = exc
+        if forks.generation() != self._generation:
+            forks.leave(exception)
         self._end(attempt, exception)
 
     def _task_ended(self, task: asyncio.Future[None]) -> None:

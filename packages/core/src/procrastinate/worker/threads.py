@@ -24,6 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from procrastinate.worker import forks
+
 
 @dataclass(slots=True, eq=False)
 class _Call:
@@ -46,6 +48,7 @@ class TaskThreads:
         self._loop_is_woken = False
         self._started = 0
         self._busy = 0
+        self._generation = forks.generation()
 
     def call(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
         """Run a function in a thread, in a copy of the context; for the loop's thread only.
@@ -113,11 +116,13 @@ class TaskThreads:
     def _make(self, call: _Call) -> None:
         try:
             try:
-                result = call.function()
+                result, exception = call.function(), None
             except BaseException as exc:  # SystemExit in a task ends the job, not the worker
-                self._report(call, None, exc)
-            else:
-                self._report(call, result, None)
+                result, exception = None, exc
+            if forks.generation() != self._generation:
+                forks.leave(exception)
+            self._report(call, result, exception)
+            del exception  # else it would be kept alive by its own traceback
         except BaseException as exc:  # came too late for the function, see rule 3
             self._report(call, None, exc)
 

@@ -1,0 +1,131 @@
+"""Processes that a job forks: none of them may go on as a second copy of the worker.
+
+Rules
+
+1. A child that comes back from the job's code into ours leaves at once, by `os._exit`: with 0 if
+   the job's code returned, with the code of its `SystemExit`, with 1 after another exception.
+2. A child that gives control back to the worker's event loop leaves with 1. It shares the parent's
+   epoll: what it registered or removed there would make the parent deaf.
+3. A child does not hear the parent's signals, nor the parent those of the child: the loop's wake-up
+   descriptor is shared as well, and handlers that the loop or a worker has installed do nothing in
+   the child, so `Process.terminate()` would not end it.
+4. Children that never come back are left alone, as those of `subprocess` and `multiprocessing`; so
+   is what the program forks outside of jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from typing import NoReturn
+
+from procrastinate.model import failure
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_CODE = SystemExit.__dict__["code"].__get__  # as Python reads it, whatever a subclass says
+CAME_BACK = "procrastinate: a process that a job forked came back to the worker's event loop\n"
+
+_runs_a_job: contextvars.ContextVar[asyncio.AbstractEventLoop | None] = contextvars.ContextVar(
+    "procrastinate_loop_of_the_job", default=None
+)
+_held: dict[int, set[int | signal.Signals]] = {}  # the masks of threads that fork
+
+
+class _Process:
+    generation = 0  # how many forks lie between this process and the first one
+
+
+def generation() -> int:
+    """Return a number that is another one in each child that is forked."""
+    return _Process.generation
+
+
+def mark(context: contextvars.Context, loop: asyncio.AbstractEventLoop) -> None:
+    """Let it be known that what runs in copies of this context is a job on this loop."""
+    context.run(_runs_a_job.set, loop)
+
+
+def leave(exception: BaseException | None) -> NoReturn:
+    """End this process, because what it was forked for has returned (None) or raised."""
+    code = 1
+    try:
+        code = _exit_code(exception)
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+    finally:
+        os._exit(code)
+
+
+def _exit_code(exception: BaseException | None) -> int:
+    if exception is None:
+        return 0
+    if issubclass(type(exception), SystemExit):
+        wanted = _CODE(exception)
+        if wanted is None:
+            return 0
+        if type(wanted) is int:
+            return wanted & 0xFF
+    sys.stderr.write(failure.traceback_of(exception))
+    return 1
+
+
+def _before() -> None:
+    """Let no signal arrive in the child before `_stop_hearing`: the parent would hear of it."""
+    if _runs_a_job.get() is not None:
+        _held[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _let_signals_come() -> None:
+    held = _held.pop(threading.get_ident(), None)
+    if held is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def _in_child() -> None:
+    _Process.generation += 1
+    loop = _runs_a_job.get()
+    if loop is None:
+        return
+    with contextlib.suppress(Exception):
+        _stop_hearing()
+    with contextlib.suppress(Exception):
+        _end_at_next_turn(loop)
+    _let_signals_come()
+
+
+def _stop_hearing() -> None:
+    """Rule 3."""
+    signal.set_wakeup_fd(-1)
+    for number in SIGNALS:
+        handler = signal.getsignal(number)
+        module = getattr(handler, "__module__", None) or ""
+        if module.partition(".")[0] in ("asyncio", "uvloop", "procrastinate"):
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, default)
+
+
+def _end_at_next_turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Rule 2: let the loop's next step be the end of this process, before all that waits there."""
+    ready = getattr(loop, "_ready", None)  # asyncio's own loops; others end a turn later
+    if isinstance(ready, deque):
+        ready.clear()
+    loop.call_soon(_came_back)
+
+
+def _came_back() -> None:
+    try:
+        sys.stderr.write(CAME_BACK)
+        sys.stderr.flush()
+    finally:
+        os._exit(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_let_signals_come, after_in_child=_in_child)
