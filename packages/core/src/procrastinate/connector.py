@@ -36,10 +36,10 @@ Rules
    due), so that they cost no round trip. An executor from ``bind`` leaves them out: the caller's
    transaction keeps the caller's settings.
 10. ``sever`` shuts a session's connection down while another thread, or another task, waits for
-   it: the statement under way (COMMIT and ROLLBACK too) raises `ConnectionLost` at once. It sends
-   nothing, waits for nothing and never raises; after the session's end it does nothing. Core calls
-   it if no answer came in time. So the connector closes its own idle connections too, because
-   these are probably as silent.
+    it: the statement under way (COMMIT and ROLLBACK too) raises `ConnectionLost` at once. It sends
+    nothing, waits for nothing and never raises; after the session's end it does nothing. Core calls
+    it if no answer came in time. So the connector closes its own idle connections too, because
+    these are probably as silent.
 """
 
 from __future__ import annotations
