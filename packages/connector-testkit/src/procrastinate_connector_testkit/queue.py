@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from procrastinate import drive
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import SUCCEEDED, Ending
+from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scans import Mark
 from procrastinate.storage import bulk, claim, defer, finish, jobs, schema, workers
@@ -124,23 +124,32 @@ class Queue:
 
     # Ending attempts
 
-    async def finish(self, worker: int, *ended: Job, ending: Ending = SUCCEEDED) -> set[int]:
-        flow = finish.finish_jobs(
+    async def settle(
+        self, worker: int, *given: tuple[Job, Outcome], delete_ended: bool = False
+    ) -> finish.Settled:
+        """Write what became of attempts: each took a second, and ended a second ago."""
+        flow = finish.settle(
             self.statements,
-            [finish.Ended(job, ending, began=-2.0, ended=-1.0) for job in ended],
+            [finish.Ended(job, outcome, began=-2.0, ended=-1.0) for job, outcome in given],
             now=0.0,
             worker_id=worker,
             dumps=self.dumps,
+            delete_ended=delete_ended,
         )
-        return await self.run(flow, transaction=finish.needs_transaction(ended))
+        several = delete_ended or finish.needs_transaction([job for job, _ in given])
+        return await self.run(flow, transaction=several)
+
+    async def finish(self, worker: int, *ended: Job, ending: Outcome = SUCCEEDED) -> set[int]:
+        return set((await self.settle(worker, *((job, ending) for job in ended))).changed)
 
     async def delete_finished(self, worker: int, *ended: Job) -> set[int]:
         flow = finish.delete_finished(
             self.statements,
-            [finish.Ended(job, SUCCEEDED, began=0.0, ended=0.0) for job in ended],
+            [finish.Ended(job, SUCCEEDED) for job in ended],
             worker_id=worker,
         )
-        return await self.run(flow, transaction=finish.needs_transaction(ended))
+        several = finish.needs_transaction(ended)
+        return set((await self.run(flow, transaction=several)).changed)
 
     async def retry(
         self,
@@ -152,28 +161,16 @@ class Queue:
         delete_ended: bool = False,
         **changes: Any,
     ) -> set[int]:
-        ending = Ending(Status.TODO, retry=RetryDecision(**changes), error=error)
-        flow = finish.retry_job(
-            self.statements,
-            finish.Ended(job, ending, began=-2.0, ended=-1.0),
-            now=0.0,
-            worker_id=worker,
-            dumps=self.dumps,
-            delete_ended=delete_ended,
-        )
-        return await self.run(flow, transaction=True)
+        outcome = retried(RetryDecision(**changes), error)
+        settled = await self.settle(worker, (job, outcome), delete_ended=delete_ended)
+        return set(settled.changed)
 
     async def hand_back(
         self, worker: int, *unstarted: Job, begun: bool = False, delete_ended: bool = False
     ) -> set[int]:
-        flow = finish.hand_back(
-            self.statements,
-            [finish.HandedBack(job, begun) for job in unstarted],
-            worker_id=worker,
-            delete_ended=delete_ended,
-        )
-        several = delete_ended or finish.needs_transaction(unstarted)
-        return await self.run(flow, transaction=several)
+        outcome = INTERRUPTED if begun else UNSTARTED
+        given = ((job, outcome) for job in unstarted)
+        return set((await self.settle(worker, *given, delete_ended=delete_ended)).changed)
 
     # Workers
 

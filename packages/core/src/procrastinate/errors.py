@@ -25,6 +25,7 @@
     ├── JobAborted                          raised *by* a task to end its job as aborted
     ├── TaskTimeout                         an attempt took longer than the task's ``timeout``
     ├── WorkerFailed                        a worker ended although it was not told to stop
+    ├── WorkerLost                          a worker died, and the job it held has ended
     └── ConnectorException                  the database, or the way to it
         ├── ConnectionFailed                no connection could be made
         ├── PoolTimeout                     every connection of the pool stayed in use
@@ -142,6 +143,13 @@ class WorkerFailed(ProcrastinateException):
 
     Raised by leaving ``async with app.worker(on_failure="cancel")``, with what ended the worker as
     the ``__cause__``. It stands alone if no exception ended it, but a cancellation of its task.
+    """
+
+
+class WorkerLost(ProcrastinateException):
+    """A job has ended because its worker died, or was not heard of for too long.
+
+    Nothing raises it: it is a type in a job's ``errors``.
     """
 
 

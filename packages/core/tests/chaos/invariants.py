@@ -123,7 +123,7 @@ def _of_jobs(jobs: Sequence[Job]) -> Iterator[tuple[str, Job]]:
             yield "two runs at a time", job
 
 
-_ALLOWED_ERRORS = ("__main__.Planned", "procrastinate.WorkerLost")
+_ALLOWED_ERRORS = ("__main__.Planned", "procrastinate.errors.WorkerLost")
 
 
 def _of_locks(jobs: Sequence[Job]) -> Iterator[str]:

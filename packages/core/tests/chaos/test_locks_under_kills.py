@@ -223,5 +223,5 @@ def problems(query: Query) -> list[tuple[Any, ...]]:
     """Return the jobs that did not end well, but for those that killed too many workers."""
     return query(
         "select id, status::text, errors from procrastinate_jobs where status <> 'succeeded'"
-        " and errors -> -1 ->> 'type' is distinct from 'procrastinate.WorkerLost'"
+        " and errors -> -1 ->> 'type' is distinct from 'procrastinate.errors.WorkerLost'"
     )

@@ -115,6 +115,9 @@ def _check_change_by_hand(before: JobRow, after: JobRow) -> None:
     change = f"{before} became {after}"
     if (before.status, after.status) == (Status.DOING, Status.TODO):
         assert not before.abort_requested, f"begins again, and was to be aborted: {change}"
+    if before.abort_requested and before.status is Status.DOING and after.status.is_final:
+        ends = (Status.SUCCEEDED, Status.ABORTED)
+        assert after.status in ends, f"was to be aborted: {change}"
     again = before.status.is_final and after.status is Status.TODO
     assert not again or after.attempts == 0, f"attempts are counted on: {change}"
     assert again or after.abort_requested >= before.abort_requested, f"may go on: {change}"

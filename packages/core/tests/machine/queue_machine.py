@@ -22,21 +22,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from queue_invariants import check_claim, check_state, check_step, claimable, matches
-from queue_sides import Make, Outcome, Sides, State, sql
+from queue_sides import Make, Shown, Sides, State, sql
 
 from procrastinate import json_codec
 from procrastinate.drive import Flow
 from procrastinate.errors import AlreadyEnqueued, InvalidArguments
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import Ending
-from procrastinate.model.retry import RetryDecision
+from procrastinate.model.outcome import (
+    INTERRUPTED,
+    SUCCEEDED,
+    UNSTARTED,
+    Changes,
+    Finished,
+    Outcome,
+    Requeued,
+)
 from procrastinate.model.scans import Mark
 from procrastinate.storage import claim, defer, finish, jobs, periodic, workers
 
@@ -59,6 +66,28 @@ queues = st.lists(st.sampled_from(QUEUES), min_size=1, max_size=3, unique=True)
 limits = st.integers(1, 6)
 maybe_error = st.none() | st.just({"message": "é"})
 due_in = st.sampled_from([None, None, None, timedelta(seconds=-5), SOON, HOUR])
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+whens = due_in | st.sampled_from([timedelta(0), EPOCH - SECOND, EPOCH + SOON, EPOCH + HOUR])
+requeued = st.builds(
+    Requeued,
+    when=whens,
+    changes=st.builds(
+        Changes,
+        priority=st.none() | st.integers(-1, 2),
+        queue=st.none() | st.sampled_from(QUEUES),
+        lock=st.none() | st.sampled_from(LOCKS),
+    ),
+    error=maybe_error,
+    begun=st.sampled_from([True, True, False]),
+    unknown=st.booleans(),
+)
+finished = st.builds(
+    Finished,
+    status=st.sampled_from([Status.SUCCEEDED, Status.FAILED, Status.ABORTED]),
+    error=maybe_error,
+)
+outcomes: st.SearchStrategy[Outcome] = requeued | finished
 
 
 @dataclass(frozen=True)
@@ -113,7 +142,7 @@ class Tally:
     changes: Counter[tuple[Status, Status]] = field(default_factory=Counter)
     ticks: Counter[periodic.Outcome] = field(default_factory=Counter)
 
-    def count(self, name: str, before: State, outcome: Outcome) -> None:
+    def count(self, name: str, before: State, outcome: Shown) -> None:
         self.steps[name] += 1
         self.statements.update(statement for statement, _ in outcome.statements)
         if outcome.error is not None:
@@ -149,14 +178,14 @@ class QueueMachine(RuleBasedStateMachine):
         *,
         deletable: Collection[int] = (),
         unstarted: Collection[int] = (),
-    ) -> Outcome:
+    ) -> Shown:
         """Run a flow on both sides and check everything; returns what it showed."""
         before, outcome = self.state, self.sides.run(make)
         check_step(before, outcome.state, deletable=deletable, unstarted=unstarted)
         self._arrived(name, before, outcome)
         return outcome
 
-    def _arrived(self, name: str, before: State, outcome: Outcome) -> None:
+    def _arrived(self, name: str, before: State, outcome: Shown) -> None:
         self.state = outcome.state
         self.stale_locks &= self.state.locks.keys()
         check_state(self.state, stale_locks=self.stale_locks)
@@ -421,100 +450,78 @@ class QueueMachine(RuleBasedStateMachine):
     def _finish(
         self, name: str, worker: int, held: Sequence[Job], statuses: Sequence[Status]
     ) -> None:
-        ended = [_ended(job, status) for job, status in zip(held, statuses, strict=False)]
-        self.step(
+        given = zip(held, statuses, strict=False)
+        self._settle(name, worker, [(job, _finished(job, status)) for job, status in given])
+
+    def _settle(
+        self,
+        name: str,
+        worker: int,
+        given: Sequence[tuple[Job, Outcome]],
+        *,
+        delete: bool = False,
+    ) -> None:
+        """Write outcomes. A time stands for the one that is so far from the time of each side."""
+        ids = [job.id for job, _ in given]
+
+        def make(now: datetime) -> Flow[finish.Settled]:
+            ended = [
+                finish.Ended(job, _at(outcome, now), began=-2.0, ended=-1.0)
+                for job, outcome in given
+            ]
+            return finish.settle(
+                sql,
+                ended,
+                now=0.0,
+                worker_id=worker,
+                dumps=json_codec.dumps,
+                delete_ended=delete,
+            )
+
+        settled: finish.Settled = self.step(
             name,
-            lambda now: finish.finish_jobs(
-                sql, ended, now=0.0, worker_id=worker, dumps=json_codec.dumps
-            ),
-        )
+            make,
+            deletable=ids if delete else (),
+            unstarted={job.id for job, outcome in given if not _has_begun(outcome)},
+        ).value
+        assert not settled.changed.keys() & settled.standings.keys()
+        assert settled.changed.keys() | (settled.standings.keys() & set(ids)) <= set(ids)
+        self._check_deleted(list(settled.changed), delete=delete)
 
     @rule(n=nth, which=some)
     def delete_finished(self, n: int, which: list[int]) -> None:
         worker, held = self.held(n, which)
-        ended = [_ended(job, Status.SUCCEEDED) for job in held]
+        ended = [finish.Ended(job, _finished(job, Status.SUCCEEDED)) for job in held]
         outcome = self.step(
             "delete_finished",
             lambda now: finish.delete_finished(sql, ended, worker_id=worker),
             deletable={job.id for job in held},
         )
-        assert set(outcome.value) == {job.id for job in held}
-
-    @rule(
-        n=nth,
-        which=nth,
-        due=due_in,
-        absolute=st.booleans(),
-        priority=st.none() | st.integers(-1, 2),
-        queue=st.none() | st.sampled_from(QUEUES),
-        lock=st.none() | st.sampled_from(LOCKS),
-        error=maybe_error,
-        delete=st.booleans(),
-    )
-    def retry(
-        self,
-        n: int,
-        which: int,
-        due: timedelta | None,
-        absolute: bool,
-        error: dict[str, Any] | None,
-        delete: bool,
-        **changes: Any,
-    ) -> None:
-        _, (job,) = self.held(n, [which])
-        when = {"retry_at" if absolute else "retry_in": due}
-        self._retry(job, when, changes, error, delete=delete)
-
-    def _retry(
-        self,
-        job: Job,
-        when: dict[str, Any],
-        changes: dict[str, Any],
-        error: dict[str, Any] | None = None,
-        *,
-        delete: bool,
-    ) -> None:
-        assert job.worker is not None
-        worker = job.worker
-
-        def make(now: datetime) -> Flow[set[int]]:
-            at = when.get("retry_at")
-            decision = RetryDecision(
-                retry_in=when.get("retry_in"), retry_at=at and now + at, **changes
-            )
-            ended = _ended(job, Status.TODO, decision, error)
-            return finish.retry_job(
-                sql, ended, now=0.0, worker_id=worker, dumps=json_codec.dumps, delete_ended=delete
-            )
-
-        self.step("retry", make, deletable=self._may_end([job.id]) if delete else ())
-        self._check_deleted([job.id], delete=delete)
+        assert set(outcome.value.changed) == {job.id for job in held}
 
     @rule(
         n=nth,
         which=some,
-        begun=st.lists(st.booleans(), min_size=4, max_size=4),
+        outcomes=st.lists(outcomes, min_size=4, max_size=4),
         delete=st.booleans(),
     )
-    def hand_back(self, n: int, which: list[int], begun: list[bool], delete: bool) -> None:
+    def settle(self, n: int, which: list[int], outcomes: list[Outcome], delete: bool) -> None:
+        """A batch in which everything may happen."""
         worker, held = self.held(n, which)
-        self._hand_back(worker, held, begun, delete=delete)
-        self._check_deleted([job.id for job in held], delete=delete)
+        given = list(zip(held, outcomes, strict=False))
+        self._settle("settle", worker, given, delete=delete)
 
-    @rule(n=nth, which=some, delete=st.booleans())
-    def hand_back_what_was_lost(self, n: int, which: list[int], delete: bool) -> None:
-        self._hand_back(*self.lost(n, which), [False] * 4, delete=delete)
+    @rule(n=nth, which=some, outcomes=st.lists(outcomes, min_size=4, max_size=4))
+    def settle_what_was_lost(self, n: int, which: list[int], outcomes: list[Outcome]) -> None:
+        worker, lost = self.lost(n, which)
+        self._settle("settle_lost", worker, list(zip(lost, outcomes, strict=False)))
 
-    def _hand_back(
-        self, worker: int, given: Sequence[Job], begun: Sequence[bool], *, delete: bool
-    ) -> None:
-        unstarted = [finish.HandedBack(*each) for each in zip(given, begun, strict=False)]
-        self.step(
-            "hand_back",
-            lambda now: finish.hand_back(sql, unstarted, worker_id=worker, delete_ended=delete),
-            deletable=self._may_end([job.id for job in given]) if delete else (),
-            unstarted={each.job.id for each in unstarted if not each.begun},
-        )
+    @rule(n=nth, delay=st.sampled_from([timedelta(0), SECOND]))
+    def bounce(self, n: int, delay: timedelta) -> None:
+        """A worker that cannot take a job hands it back, and gets it again later."""
+        worker, (job,) = self.held(n, [n])
+        unstarted = Requeued(when=delay, begun=False, unknown=True)
+        self._settle("bounce", worker, [(job, unstarted)])
 
     @rule(
         n=nth,
@@ -531,10 +538,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.step("defer", lambda now: defer.defer_job(sql, twin))
         mine = [row for row in self.state.running() if row.queueing_lock == "q3"]
         for job in [self.claimed[row.id, row.lease, row.worker_id] for row in mine]:
-            if how == "retry":
-                self._retry(job, {}, {}, delete=delete)
-            elif how == "hand_back":
-                self._hand_back(job.worker or 0, [job], [finished], delete=delete)
+            if how != "crash":
+                self._settle(how, job.worker or 0, [(job, _back(how, finished))], delete=delete)
         if how == "crash":
             self.crash(n, delete)
 
@@ -560,25 +565,26 @@ class QueueMachine(RuleBasedStateMachine):
         if crashed:
             self.crash(n, delete)
         elif twins:
-            self._hand_back(worker, twins, [False] * len(twins), delete=delete)
+            self._settle("twins", worker, [(twin, UNSTARTED) for twin in twins], delete=delete)
 
     @rule(
         n=nth,
-        how=st.sampled_from(["retry", "hand_back", "crash"]),
+        how=st.sampled_from(["retry", "hand_back", "crash", "fail"]),
         begun=st.booleans(),
         delete=st.booleans(),
     )
     def return_what_is_to_be_aborted(self, n: int, how: str, begun: bool, delete: bool) -> None:
-        """A running job is to wait again, and somebody has asked for its abortion."""
+        """A running job has failed or is to wait again, and is to be aborted."""
         worker, (job, *_) = self.held(n, [n])
         outcome = self.step(
             "cancel", lambda now: jobs.cancel_jobs(sql, [job.id], abort=True, delete=False)
         )
         assert outcome.value == [job.id]
-        if how == "retry":
-            self._retry(job, {}, {}, delete=delete)
-        elif how == "hand_back":
-            self._hand_back(worker, [job], [begun], delete=delete)
+        if how == "fail":
+            self._finish("finish", worker, [job], [Status.FAILED])
+            delete = False
+        elif how != "crash":
+            self._settle(how, worker, [(job, _back(how, begun))], delete=delete)
         elif worker in self.workers:
             self.crash(self.workers.index(worker), delete)
         else:
@@ -734,15 +740,27 @@ def _chosen(found: list[Job], numbers: Sequence[int]) -> list[Job]:
     return list({job.id: job for job in chosen}.values())
 
 
-def _ended(
-    job: Job,
-    status: Status,
-    retry: RetryDecision | None = None,
-    error: dict[str, Any] | None = None,
-) -> finish.Ended:
+def _finished(job: Job, status: Status) -> Finished:
     if status in (Status.FAILED, Status.ABORTED):
-        error = {"message": "é", "attempt": job.attempts}
-    return finish.Ended(job, Ending(status, retry, error), began=-2.0, ended=-1.0)
+        return Finished(status, {"message": "é", "attempt": job.attempts})
+    return SUCCEEDED if status is Status.SUCCEEDED else Finished(status)
+
+
+def _back(how: str, begun: bool) -> Requeued:
+    if how == "retry":
+        return Requeued(when=timedelta(0))
+    return INTERRUPTED if begun else UNSTARTED
+
+
+def _has_begun(outcome: Outcome) -> bool:
+    return isinstance(outcome, Finished) or outcome.begun
+
+
+def _at(outcome: Outcome, now: datetime) -> Outcome:
+    """Return the outcome at the time of one side: its time was drawn as one from the epoch."""
+    if isinstance(outcome, Requeued) and isinstance(outcome.when, datetime):
+        return replace(outcome, when=now + (outcome.when - EPOCH))
+    return outcome
 
 
 def _or_nothing(flow: Flow[list[int]]) -> Flow[list[int]]:

@@ -81,7 +81,7 @@ def _aged(rows: Mapping[K, R], columns: Sequence[str], by: timedelta) -> dict[K,
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Shown:
     """What one side showed of a step."""
 
     value: Any
@@ -94,7 +94,7 @@ class Outcome:
 # --- comparing -----------------------------------------------------------------------------------
 
 
-def differences_of(expected: Outcome, actual: Outcome) -> Iterator[tuple[str, Any, Any]]:
+def differences_of(expected: Shown, actual: Shown) -> Iterator[tuple[str, Any, Any]]:
     """Yield what differs: where, in PostgreSQL, in memory."""
     for part in ("value", "error", "heard"):
         yield from _differing(part, expected, actual, part)
@@ -109,7 +109,7 @@ def differences_of(expected: Outcome, actual: Outcome) -> Iterator[tuple[str, An
                 yield (f"{part} {key}", one, other)
 
 
-def _differing(name: str, one: Outcome, other: Outcome, part: str) -> Iterator[Any]:
+def _differing(name: str, one: Shown, other: Shown, part: str) -> Iterator[Any]:
     pair = getattr(one, part), getattr(other, part)
     if not alike(*pair, one.state.now, other.state.now):
         yield (name, *pair)
@@ -199,7 +199,13 @@ _JOB_COLUMNS = ", ".join(_COLUMNS.get(each.name, each.name) for each in fields(J
 _WORKER_COLUMNS = ", ".join(each.name for each in fields(WorkerRow))
 _PERIODIC_COLUMNS = ", ".join(each.name for each in fields(PeriodicRow))
 _TIMES = {
-    "procrastinate_jobs": ("deferred_at", "scheduled_at", "started_at", "finished_at"),
+    "procrastinate_jobs": (
+        "deferred_at",
+        "scheduled_at",
+        "started_at",
+        "finished_at",
+        "unknown_since",
+    ),
     "procrastinate_workers": ("started_at", "last_heartbeat"),
     "procrastinate_periodic": ("done_until", "last_tick", "seen_at"),
 }
@@ -239,7 +245,7 @@ class PostgreSQL:
         )
         return self.now, next_id
 
-    def run(self, make: Make) -> Outcome:
+    def run(self, make: Make) -> Shown:
         recorder = Recorder(self.executor)
         value, error = None, None
         self.select("begin")
@@ -251,11 +257,11 @@ class PostgreSQL:
             self.select("rollback")
         return self._outcome(_in_order(value), error, recorder.seen)
 
-    def _outcome(self, value: Any, error: Any, seen: list[Any]) -> Outcome:
+    def _outcome(self, value: Any, error: Any, seen: list[Any]) -> Shown:
         state = self._state()  # after which what was committed has been heard, too
         heard = sorted({(each.channel, each.payload) for each in self.connection.notifies})
         self.connection.notifies.clear()
-        return Outcome(value, error, seen, heard, state)
+        return Shown(value, error, seen, heard, state)
 
     def _state(self) -> State:
         rows = self.select(f"select {_JOB_COLUMNS} from procrastinate_jobs order by id")
@@ -269,7 +275,7 @@ class PostgreSQL:
             {row[:2]: PeriodicRow(*row) for row in periodics},
         )
 
-    def let_pass(self, amount: timedelta) -> Outcome:
+    def let_pass(self, amount: timedelta) -> Shown:
         """Move all times back, and do what the memory does when its clock moves."""
         for table, columns in _TIMES.items():
             moved = ", ".join(f"{column} = {column} - %s" for column in columns)
@@ -330,7 +336,7 @@ class Memory:
         self.connector.clock._frozen = self.now  # (freezing would promote due jobs)
         self.store._tables.job_ids = itertools.count(next_id)
 
-    def run(self, make: Make) -> Outcome:
+    def run(self, make: Make) -> Shown:
         value, error, seen = None, None, []
         try:
             with self.connector.session(transaction=True) as executor:
@@ -341,7 +347,7 @@ class Memory:
             error = _error_of(exc)
         return self._outcome(_in_order(value), error, seen)
 
-    def _outcome(self, value: Any, error: Any, seen: list[Any]) -> Outcome:
+    def _outcome(self, value: Any, error: Any, seen: list[Any]) -> Shown:
         heard = sorted(self.heard)
         self.heard.clear()
         tables = self.store._tables
@@ -352,9 +358,9 @@ class Memory:
             dict(sorted(tables.workers.committed.items())),
             dict(tables.periodics.committed),
         )
-        return Outcome(value, error, seen, heard, state)
+        return Shown(value, error, seen, heard, state)
 
-    def let_pass(self, amount: timedelta) -> Outcome:
+    def let_pass(self, amount: timedelta) -> Shown:
         self.ahead += amount
         self.now = self.connector.clock.move(amount)
         return self._outcome(None, None, [])
@@ -388,12 +394,12 @@ class Sides:
         self.postgresql.reset()
         self.memory.reset()
 
-    def run(self, make: Make) -> Outcome:
+    def run(self, make: Make) -> Shown:
         """Run a flow on both and return what PostgreSQL showed. Raises where they differ."""
         self._align()
         return _agreed(self.postgresql.run(make), self.memory.run(make))
 
-    def let_pass(self, amount: timedelta) -> Outcome:
+    def let_pass(self, amount: timedelta) -> Shown:
         """Let time pass, and what has become due be ready."""
         self._align()
         return _agreed(self.postgresql.let_pass(amount), self.memory.let_pass(amount))
@@ -426,7 +432,7 @@ class Sides:
         self.memory.align(*self.postgresql.now_and_next_id())
 
 
-def _agreed(expected: Outcome, actual: Outcome) -> Outcome:
+def _agreed(expected: Shown, actual: Shown) -> Shown:
     differences = [
         f"{where}\n    PostgreSQL: {one}\n    memory:     {other}"
         for where, one, other in differences_of(expected, actual)

@@ -101,6 +101,7 @@ def test_a_state_that_must_not_be_is_noticed(broken: State) -> None:
         (replace(DOING, errors=("{}",)), replace(ENDED, errors=None)),
         (replace(DOING, abort_requested=True), replace(AGAIN, attempts=1)),
         (replace(DOING, abort_requested=True), DOING),
+        (replace(DOING, abort_requested=True), replace(ENDED, status=Status.FAILED)),
         (replace(ENDED, status=Status.FAILED), replace(AGAIN, attempts=1)),
         (replace(ENDED, status=Status.FAILED), replace(AGAIN, crashes=1)),
     ],

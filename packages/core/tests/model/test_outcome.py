@@ -13,11 +13,21 @@ from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.failure import MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS, describe
 from procrastinate.model.job import Job, Status, may_become
 from procrastinate.model.outcome import (
+    HELD,
     INTERRUPTED,
+    SUCCEEDED,
+    UNSTARTED,
     AbortReason,
-    ending_of,
+    Changes,
+    Finished,
+    Outcome,
+    Requeued,
+    Standing,
     judged,
+    outcome_of,
+    retried,
     stronger,
+    was_written,
 )
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 
@@ -26,7 +36,7 @@ JOB = Job(1, Status.DOING, "default", "task", {}, attempts=2)
 
 
 def ending(exception: BaseException | None, **options: Any) -> Any:
-    return ending_of(
+    return outcome_of(
         JOB, exception, **{"strategy": None, "abort_reason": None, "now": NOW, **options}
     )
 
@@ -89,9 +99,9 @@ def test_what_an_attempt_becomes(
     if becomes == HANDED_BACK:
         assert result is INTERRUPTED
     elif status == "failed" and strategy is not None:
-        assert (result.status, result.retry) == (Status.TODO, RetryDecision(retry_in=timedelta()))
+        assert result == Requeued(when=timedelta(), error=result.error)
     else:
-        assert (result.status, result.retry) == (status, None)
+        assert result == Finished(Status(status), result.error)
     assert (result.error or {}).get("type", "") == error
 
 
@@ -133,7 +143,7 @@ def test_a_strategy_may_name_timeouts() -> None:
 def test_a_task_that_raises_fails_with_its_error() -> None:
     result = ending(ValueError("no"))
 
-    assert (result.status, result.retry) == (Status.FAILED, None)
+    assert result == Finished(Status.FAILED, result.error)
     assert (result.error["type"], result.error["message"]) == ("ValueError", "no")
     assert (result.error["attempt"], result.error["at"]) == (2, "2026-01-02T03:04:05+00:00")
 
@@ -141,10 +151,7 @@ def test_a_task_that_raises_fails_with_its_error() -> None:
 def test_a_retry_keeps_the_error_of_the_failed_attempt() -> None:
     result = ending(ValueError("no"), strategy=RetryStrategy(max_attempts=5, wait=3))
 
-    assert (result.status, result.retry) == (
-        Status.TODO,
-        RetryDecision(retry_in=timedelta(seconds=3)),
-    )
+    assert result == Requeued(when=timedelta(seconds=3), error=result.error)
     assert result.error["message"] == "no"
 
 
@@ -169,8 +176,7 @@ def test_every_ending_is_a_legal_transition(
     result = ended(exception, reason, strategy=strategy)
 
     assert may_become(Status.DOING, result.status)
-    waits = result.status is Status.TODO
-    assert (result.retry is not None or result is INTERRUPTED) == waits
+    assert isinstance(result, Requeued) == (result.status is Status.TODO)
 
 
 def test_texts_are_capped_and_keep_their_end() -> None:
@@ -208,6 +214,53 @@ def test_a_strategy_that_returns_something_else_fails_the_job_and_is_reported(
 
     result = ending(ValueError("no"), strategy=Broken())
 
-    assert (result.status, result.retry) == (Status.FAILED, None)
+    assert isinstance(result, Finished)
+    assert result.status is Status.FAILED
     assert result.error["message"] == "no"
     assert "must return a RetryDecision or None, not" in result.error["retry_error"]["message"]
+
+
+def test_a_retry_says_when_and_what_changes() -> None:
+    error = {"message": "no"}
+    at = retried(RetryDecision(retry_at=NOW, priority=3, queue="q", lock="l"), error)
+    assert at == Requeued(when=NOW, changes=Changes(3, "q", "l"), error=error)
+    assert retried(RetryDecision()) == Requeued(when=timedelta())
+
+
+def test_an_outcome_is_written_for_running_jobs_only() -> None:
+    """As `TRANSITIONS` has it: no other status may become all that an attempt may lead to."""
+    assert HELD == (Status.DOING,)
+
+
+@pytest.mark.parametrize("outcome", [SUCCEEDED, INTERRUPTED, UNSTARTED, Requeued(when=NOW)])
+def test_an_outcome_leads_where_an_attempt_may_lead(outcome: Outcome) -> None:
+    assert all(may_become(held, outcome.status) for held in HELD)
+
+
+CLAIMED = Job(1, Status.DOING, "q", "task", {}, worker=7, lease=4, crashes=1)
+
+
+@pytest.mark.parametrize(
+    ("standing", "written"),
+    [
+        # The lease has ended, and nobody has recovered the job: so the write did it.
+        (Standing(Status.SUCCEEDED, 7, 4, 1), True),
+        (Standing(Status.TODO, None, 4, 1), True),
+        (Standing(Status.DOING, 7, 5, 1), True),
+        (Standing(Status.DOING, 8, 6, 1), True),
+        (Standing(Status.TODO, None, 4, 0), True),  # and retried by hand
+        (None, True),  # and deleted
+        # It was recovered.
+        (Standing(Status.TODO, None, 4, 2), False),
+        (Standing(Status.DOING, 8, 5, 2), False),
+        (Standing(Status.FAILED, 7, 4, 2), False),
+        # The server forgot the claim in a crash, and another worker has the job.
+        (Standing(Status.TODO, None, 3, 1), False),
+        (Standing(Status.DOING, 8, 4, 1), False),
+        (Standing(Status.DOING, 7, 4, 1), False),
+    ],
+)
+def test_a_write_that_matched_nothing_was_made_before_unless_the_job_was_lost(
+    standing: Standing | None, written: bool
+) -> None:
+    assert was_written(CLAIMED, standing) is written

@@ -134,10 +134,11 @@ def test_a_decision_is_for_a_time_that_the_database_and_python_can_hold() -> Non
         RetryDecision(retry_at=datetime.max.replace(tzinfo=UTC))
 
 
-def test_a_decision_counts_in_microseconds() -> None:
-    assert RetryDecision(retry_in={"minutes": 1}).retry_in_us == 60_000_000
-    assert RetryDecision().retry_in_us == 0
-    assert RetryDecision(retry_at=datetime.now(UTC)).retry_in_us is None
+def test_a_decision_is_for_a_time_or_after_a_delay() -> None:
+    at = datetime.now(UTC)
+    assert RetryDecision(retry_in={"minutes": 1}).when == timedelta(minutes=1)
+    assert RetryDecision().when == timedelta()
+    assert RetryDecision(retry_at=at).when == at
 
 
 amounts = st.one_of(
@@ -173,8 +174,8 @@ def test_every_wait_is_a_time_that_can_be_waited_for(
     assert 0 <= seconds <= (LONGEST_WAIT if max_wait is None else min(max_wait, LONGEST_WAIT))
     decision = strategy.get_retry_decision(exception=ValueError(), job=job(attempts))
     assert decision is not None
-    assert decision.retry_in_us is not None
-    assert 0 <= decision.retry_in_us <= LONGEST_WAIT * 1e6
+    assert isinstance(decision.when, timedelta)
+    assert timedelta() <= decision.when <= timedelta(seconds=LONGEST_WAIT)
 
 
 @given(

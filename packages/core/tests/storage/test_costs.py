@@ -67,10 +67,11 @@ SCAN = {
 }
 MARK = {"mark_priorities": [0], "mark_ids": [1000]}
 ONE = {"queue_name": "default", "worker_id": 1}
+FENCE = {"sources": ["doing"], "patience_ms": 500}
 BATCHES = [
     "finish_jobs",
     "delete_finished",
-    "hand_back",
+    "settle_jobs",
     "claim_unlocked_full",
     "claim_unlocked_marked",
     "claim_unlocked_full_of_one",
@@ -82,17 +83,15 @@ BATCHES = [
 
 def params_of(statement: str, batch: int) -> dict[str, Any]:
     ids, ones = list(range(1, batch + 1)), [1] * batch
-    held = {"ids": ids, "leases": ones, "worker_id": 1}
+    held = {"ids": ids, "leases": ones, "worker_id": 1, **FENCE}
     return {
-        "finish_jobs": held
-        | {
-            "statuses": ["succeeded"] * batch,
-            "began_us": ones,
-            "ended_us": ones,
-            "errors": [None] * batch,
-        },
+        "finish_jobs": held | {"began_us": ones, "ended_us": ones},
         "delete_finished": held,
-        "hand_back": held | {"begun": ones},
+        "settle_jobs": held
+        | {"began_us": ones, "ended_us": ones, "wanted": ["todo"] * batch, "begun": ones}
+        | {"unknown": [0] * batch, "delays_us": ones, "errors": ["{}"] * batch}
+        | dict.fromkeys(["due_ats", "priorities", "queue_names", "locks"], [None] * batch)
+        | {"longest_bounce_us": 1, "aborted_type": "", "why_aborted": ""},
         "claim_unlocked_full": SCAN | {"limit": batch},
         "claim_unlocked_marked": SCAN | MARK | {"limit": batch},
         "claim_unlocked_full_of_one": ONE | {"limit": batch},

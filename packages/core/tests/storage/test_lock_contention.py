@@ -28,7 +28,7 @@ from procrastinate.connector import SyncConnector
 from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import Ending
+from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scans import Mark
 from procrastinate.storage import bulk, claim, defer, finish, jobs, workers
@@ -316,16 +316,11 @@ class Quarreller:
         return found
 
     def finish(self) -> None:
-        ended = [_ended(job, Status.SUCCEEDED) for job in self.some_held()]
-        self._end(
-            [each.job for each in ended],
-            finish.finish_jobs(
-                self.sql, ended, now=0.0, worker_id=self.worker_id, dumps=json_codec.dumps
-            ),
-        )
+        held = self.some_held()
+        self._end(held, self._settle((job, SUCCEEDED) for job in held))
 
     def delete_finished(self) -> None:
-        ended = [_ended(job, Status.SUCCEEDED) for job in self.some_held()]
+        ended = [finish.Ended(job, SUCCEEDED) for job in self.some_held()]
         self._end(
             [each.job for each in ended],
             finish.delete_finished(self.sql, ended, worker_id=self.worker_id),
@@ -341,29 +336,32 @@ class Quarreller:
             )
             priority = job.priority if retry.priority is None else retry.priority
             place = Place(job.id, retry.queue or job.queue, priority, retry.lock or job.lock)
-            flow = finish.retry_job(
-                self.sql,
-                _ended(job, Status.TODO, retry),
-                now=0.0,
-                worker_id=self.worker_id,
-                dumps=json_codec.dumps,
-            )
+            flow = self._settle([(job, retried(retry))])
             self._end([job], flow, ready=[] if retry.retry_in else [place])
 
     def hand_back(self) -> None:
         given = self.some_held()
-        unstarted = [finish.HandedBack(job, self.random.random() < 0.5) for job in given]
-        flow = finish.hand_back(self.sql, unstarted, worker_id=self.worker_id)
+        outcomes: list[Outcome] = [self.random.choice([INTERRUPTED, UNSTARTED]) for _ in given]
+        flow = self._settle(zip(given, outcomes, strict=True))
         self._end(given, flow, ready=map(place_of, given))
 
+    def _settle(self, given: Iterable[tuple[Job, Outcome]]) -> Flow[finish.Settled]:
+        return finish.settle(
+            self.sql,
+            [finish.Ended(*each) for each in given],
+            now=0.0,
+            worker_id=self.worker_id,
+            dumps=json_codec.dumps,
+        )
+
     def _end(
-        self, ended: Sequence[Job], flow: Flow[set[int]], *, ready: Iterable[Place] = ()
+        self, ended: Sequence[Job], flow: Flow[finish.Settled], *, ready: Iterable[Place] = ()
     ) -> None:
         if not ended:
             return
         began = time.monotonic()
-        changed = self.run(flow, transaction=finish.needs_transaction(ended))
-        # Who was asked to abort meanwhile does not go back to the queue.
+        changed = self.run(flow, transaction=finish.needs_transaction(ended)).changed
+        # A job that is to be aborted does not go back to the queue.
         asked = self.history.asked_to_abort
         self.note(changed, began, ready=[each for each in ready if each.job_id not in asked])
         for job in ended:
@@ -480,7 +478,3 @@ class Quarreller:
 
     def some_id(self) -> int:
         return self.random.choice(self.history.ids[-60:] or [1])
-
-
-def _ended(job: Job, status: Status, retry: RetryDecision | None = None) -> finish.Ended:
-    return finish.Ended(job, Ending(status, retry), began=0.0, ended=0.0)

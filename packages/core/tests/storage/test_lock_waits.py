@@ -12,7 +12,7 @@ import pytest
 from procrastinate import drive, json_codec
 from procrastinate.connector import Executor
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import Ending
+from procrastinate.model.outcome import SUCCEEDED
 from procrastinate.storage import claim, defer, finish, jobs, workers
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
@@ -48,10 +48,10 @@ def claimed(executor: Executor) -> claim.Claim:
 
 
 def finish_job(connector: Psycopg2Connector, job: Job) -> None:
-    ended = finish.Ended(job, Ending(Status.SUCCEEDED), began=0.0, ended=0.0)
+    ended = finish.Ended(job, SUCCEEDED, began=0.0, ended=0.0)
     with connector.session(transaction=True) as executor:
-        flow = finish.finish_jobs(sql, [ended], now=0.0, worker_id=1, dumps=json_codec.dumps)
-        assert drive.run(flow, executor) == {job.id}
+        flow = finish.settle(sql, [ended], now=0.0, worker_id=1, dumps=json_codec.dumps)
+        assert drive.run(flow, executor).changed == {job.id: Status.SUCCEEDED}
 
 
 def ready(query: Look) -> list[int]:

@@ -102,7 +102,13 @@ class Case:
 
 IDS = list(range(FIRST, FIRST + LIMIT))
 ONES = [1] * LIMIT
-HELD = {"ids": IDS, "leases": ONES, "worker_id": 2}
+HELD = {
+    "ids": IDS,
+    "leases": ONES,
+    "worker_id": 2,
+    "sources": ["doing"],
+    "patience_ms": 500,
+}
 HOUR_US = 3_600_000_000
 #: Above the crowds and below what is ready.
 MARK = {"mark_priorities": [1], "mark_ids": [4 * CROWD]}
@@ -116,21 +122,23 @@ SCAN = {
 ONE = {"queue_name": "default", "worker_id": 1, "limit": LIMIT}
 MARK_OF_ONE = {"mark_priority": 1, "mark_id": 4 * CROWD}
 CLAIM = SCAN | {"served": None, "scanned": LIMIT}
-RETRY = {
-    "id": FIRST,
-    "lease": 1,
-    "worker_id": 2,
-    "retry_in_us": 0,
-    "began_us": 1,
-    "ended_us": 1,
-    **dict.fromkeys(["retry_at", "priority", "queue_name", "lock", "error"]),
-}
-ENDED = {
-    "statuses": ["failed"] * LIMIT,
-    "began_us": ONES,
-    "ended_us": ONES,
-    "errors": ["{}"] * LIMIT,
-}
+AGES = {"began_us": ONES, "ended_us": ONES}
+NONES = [None] * LIMIT
+SETTLED = (
+    HELD
+    | AGES
+    | {
+        "wanted": ["todo"] * LIMIT,
+        "begun": ONES,
+        "unknown": ONES,
+        "delays_us": ONES,
+        **dict.fromkeys(["due_ats", "priorities", "queue_names", "locks"], NONES),
+        "errors": ["{}"] * LIMIT,
+        "longest_bounce_us": 1,
+        "aborted_type": "",
+        "why_aborted": "",
+    }
+)
 SCHEDULES = {"task_names": ["task", "task"], "periodic_ids": ["a", "b"]}
 TICKS = {
     "ticks": ["2026-01-01T00:00:00+00:00", "2026-01-01T00:01:00+00:00"],
@@ -171,18 +179,26 @@ CASES = [
     Case("claim_full", {READY_INDEX, LINE_INDEX, KEY}, 0, CLAIM | {"queue_names": ["empty"]}),
     # Those that are due, the first that is not, the updates.
     Case("promote_due", {SCHEDULED_INDEX, KEY}, 2 * LIMIT + 1, {"limit": LIMIT}),
-    Case("finish_jobs", {KEY}, LIMIT, HELD | ENDED),
+    Case("finish_jobs", {KEY}, LIMIT, HELD | AGES),
     Case("delete_finished", {KEY}, LIMIT, HELD),
     Case("delete_ended", {KEY}, LIMIT, {"ids": IDS}),
-    # Once to look for a twin, once for the update.
-    Case("retry_job", {KEY, QUEUEING_LOCK_INDEX}, 2, RETRY),
-    Case("hand_back", {KEY, QUEUEING_LOCK_INDEX}, 2 * LIMIT, HELD | {"begun": ONES}),
+    # To lock them, and to change them. (No twin waits.)
+    Case("settle_jobs", {KEY, QUEUEING_LOCK_INDEX}, 2 * LIMIT, SETTLED),
+    Case("job_standings", {KEY}, LIMIT, {"ids": IDS}),
     # All that run, the updates.
     Case(
         "recover_jobs",
         {DOING_INDEX, KEY, QUEUEING_LOCK_INDEX},
         RUNNING + LIMIT,
-        {"timeout_us": HOUR_US, "crash_limit": 5, "limit": LIMIT, "ids": None},
+        {
+            "timeout_us": HOUR_US,
+            "crash_limit": 5,
+            "limit": LIMIT,
+            "ids": None,
+            "patience_ms": 500,
+            "lost_type": "",
+            "why_lost": "{}",
+        },
     ),
     Case("stalled_ids", {DOING_INDEX}, RUNNING, {"timeout_us": HOUR_US, "limit": LIMIT}),
     Case("grip_locks", set(), 0, {"ids": IDS}),

@@ -11,7 +11,7 @@ import pytest
 from procrastinate import drive, json_codec
 from procrastinate.drive import Flow
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import Ending
+from procrastinate.model.outcome import INTERRUPTED, UNSTARTED, Finished, Outcome, retried
 from procrastinate.model.retry import RetryDecision
 from procrastinate.storage import claim, defer, finish, jobs, workers
 from procrastinate.storage.statements import Statements
@@ -65,22 +65,21 @@ class MemoryQueue:
         error: dict[str, Any] | None = None,
         worker_id: int = 1,
     ) -> set[int]:
-        ended = finish.Ended(job, Ending(status, error=error), began=-2.0, ended=0.0)
-        return self.run(
-            finish.finish_jobs(
-                self.sql, [ended], now=0.0, worker_id=worker_id, dumps=json_codec.dumps
-            )
+        return self.settle(job, Finished(status, error), worker_id)
+
+    def settle(self, job: Job, outcome: Outcome, worker_id: int = 1) -> set[int]:
+        ended = finish.Ended(job, outcome, began=-2.0, ended=0.0)
+        flow = finish.settle(
+            self.sql, [ended], now=0.0, worker_id=worker_id, dumps=json_codec.dumps
         )
+        return set(self.run(flow).changed)
 
     def retry(self, job: Job, *, worker_id: int = 1, **decision: Any) -> set[int]:
-        ending = Ending(Status.TODO, RetryDecision(**decision), {"message": "boom"})
-        ended = finish.Ended(job, ending, began=0.0, ended=0.0)
-        return self.run(
-            finish.retry_job(self.sql, ended, now=0.0, worker_id=worker_id, dumps=json_codec.dumps)
-        )
+        outcome = retried(RetryDecision(**decision), {"message": "boom"})
+        return self.settle(job, outcome, worker_id)
 
     def hand_back(self, job: Job, *, begun: bool) -> set[int]:
-        return self.run(finish.hand_back(self.sql, [finish.HandedBack(job, begun)], worker_id=1))
+        return self.settle(job, INTERRUPTED if begun else UNSTARTED)
 
     def cancel(self, *ids: int, abort: bool = False, delete: bool = False) -> set[int]:
         return self.run(jobs.cancel_jobs(self.sql, ids, abort=abort, delete=delete))

@@ -239,7 +239,7 @@ def test_a_job_that_keeps_losing_its_worker_fails_with_the_reason(queue: MemoryQ
     job = queue.job(job_id)
     assert job.status is Status.FAILED
     assert [(error["attempt"], error["type"], error["message"]) for error in job.errors] == [
-        (2, "procrastinate.WorkerLost", "its worker died 2 times while it held this job")
+        (2, "procrastinate.errors.WorkerLost", "its worker died 2 times while it held this job")
     ]
     assert job.errors[0]["at"] == "2030-01-01T12:00:00.000000+00:00"
 
@@ -256,7 +256,8 @@ def test_lines_that_wait_for_nobody_are_mended(queue: MemoryQueue) -> None:
     _, second = (queue.defer(lock="l") for _ in range(2))
     [job] = queue.claim().jobs
     with queue.sync.session() as executor:  # ended, and its lock left behind
-        executor.execute(queue.sql("delete_finished", ids=[job.id], leases=[1], worker_id=1))
+        held = {"ids": [job.id], "leases": [1], "worker_id": 1, "sources": ["doing"]}
+        executor.execute(queue.sql("delete_finished", **held, patience_ms=500))
     assert queue.claimed() == []
     queue.run(workers.mend_lines(queue.sql))
     assert queue.claimed() == [second]

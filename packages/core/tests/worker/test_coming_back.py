@@ -15,12 +15,11 @@ import pytest
 import procrastinate
 from procrastinate import Status
 from procrastinate.model.job import Job
-from procrastinate.model.outcome import Ending
-from procrastinate.model.retry import RetryDecision
+from procrastinate.model.outcome import Requeued
 from procrastinate.model.scans import Mark
 from procrastinate.storage import claim as flows
 from procrastinate.storage import workers
-from procrastinate.storage.finish import Ended
+from procrastinate.storage.finish import Ended, Settled
 from procrastinate.storage.statements import Statements
 from procrastinate.worker import shift as shift_module
 from procrastinate.worker import worker as worker_module
@@ -132,7 +131,7 @@ async def test_a_retry_claimed_again_before_its_write_is_confirmed_is_a_run_of_i
 
     async def slow_to_answer(flow: Any, **options: Any) -> Any:
         result = await original(flow, **options)
-        if flow.__name__ == "retry_job":
+        if flow.__name__ == "settle":
             await until(lambda: query("select status::text from procrastinate_jobs") != [("todo",)])
             await asyncio.sleep(0.05)
         return result
@@ -156,11 +155,11 @@ class Recorder:
         self.sql = Statements()
         self.leases: list[Any] = []
 
-    async def run_async(self, flow: Any, **options: Any) -> set[int]:
+    async def run_async(self, flow: Any, **options: Any) -> Settled:
         query = next(flow)
         flow.close()
-        self.leases.append(query.params["lease"])
-        return {query.params["id"]}
+        self.leases += query.params["leases"]
+        return Settled(dict.fromkeys(query.params["ids"], Status.TODO))
 
 
 async def test_two_unwritten_retries_of_one_job_are_both_written(
@@ -176,7 +175,7 @@ async def test_two_unwritten_retries_of_one_job_are_both_written(
         on_requeued=lambda: None,
         on_released=lambda: None,
     )
-    retry = Ending(Status.TODO, retry=RetryDecision(retry_in=timedelta(0)))
+    retry = Requeued(when=timedelta(0))
     for lease in (1, 2):
         job = Job(7, Status.DOING, "q", "task", {}, lease=lease)
         writer.add(Ended(job, retry, 0.0, 0.0))

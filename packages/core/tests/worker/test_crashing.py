@@ -212,9 +212,9 @@ async def test_a_result_of_a_worker_taken_for_dead_is_not_written(
         await asyncio.wait_for(began.wait(), 10)
         # Somebody else has recovered the job meanwhile, and runs its second attempt.
         query("insert into procrastinate_workers (id, name) values (999, 'somebody')")
-        query("update procrastinate_jobs set attempts = 2, worker_id = 999")
+        query("update procrastinate_jobs set attempts = 2, lease = 2, crashes = 1, worker_id = 999")
         go.set()
-        await until(lambda: "no longer holds it" in caplog.text)
+        await until(lambda: "lost the job: worker 999 runs it now" in caplog.text)
         job = await app.job_manager.get_job_async(job_id)
 
     assert (job.status, job.attempts, job.finished_at) == (Status.DOING, 2, None)

@@ -9,7 +9,7 @@ import pytest
 from procrastinate import errors
 from procrastinate.drive import Flow
 from procrastinate.model.job import NewJob, Status
-from procrastinate.model.outcome import Ending
+from procrastinate.model.outcome import Finished
 from procrastinate.storage import jobs
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue, error
@@ -26,7 +26,7 @@ async def ended(queue: Queue, status: Status, /, **options: object) -> int:
     worker = await queue.worker()
     job = await queue.claim_one(worker, str(options.get("queue", "default")))
     assert job.id == job_id
-    await queue.finish(worker, job, ending=Ending(status))
+    await queue.finish(worker, job, ending=Finished(status))
     return job_id
 
 
@@ -89,7 +89,7 @@ class ByHand:
         )
         worker = await queue.worker()
         job = await queue.claim_one(worker, "x")
-        await queue.finish(worker, job, ending=Ending(Status.FAILED))
+        await queue.finish(worker, job, ending=Finished(Status.FAILED))
         await queue.claim(worker, "y")
         assert await queue.counts("list_queues") == {
             "x": {"jobs_count": 2, "todo": 1, "failed": 1},
@@ -135,7 +135,7 @@ class ByHand:
         assert await queue.cancel(running, waiting, abort=True) == {running, waiting}
         assert await queue.abort_requests(worker) == {running}
         assert await queue.abort_requests(other) == set()
-        await queue.finish(worker, job, ending=Ending(Status.ABORTED, error=error("aborted")))
+        await queue.finish(worker, job, ending=Finished(Status.ABORTED, error=error("aborted")))
         assert await queue.abort_requests(worker) == set()
         assert await queue.statuses() == {running: "aborted", waiting: "cancelled"}
         assert await queue.cancel(running, waiting, abort=True) == set()

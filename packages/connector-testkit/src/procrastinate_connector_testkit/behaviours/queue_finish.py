@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from procrastinate.model.job import NewJob, Status
-from procrastinate.model.outcome import Ending
+from procrastinate.model.outcome import Finished
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import Queue, error
 
@@ -25,7 +25,9 @@ class Finishing:
         worker = await queue.worker()
         claimed = await queue.claim_one(worker)
         problem = None if status is Status.SUCCEEDED else error("é 'x' %s \"\\ 🦆")
-        assert await queue.finish(worker, claimed, ending=Ending(status, error=problem)) == {job_id}
+        assert await queue.finish(worker, claimed, ending=Finished(status, error=problem)) == {
+            job_id
+        }
         job = await queue.job(job_id)
         assert (job.status, job.worker, job.attempts) == (status, worker, 1)
         assert job.errors == ([] if problem is None else [problem])
@@ -52,7 +54,7 @@ class Finishing:
         await queue.recover(timeout_us=10**13)
         held = await queue.claim_one(one)
         assert (held.attempts, held.lease) == (2, lost.lease + 1)
-        failed = Ending(Status.FAILED, error=error("lost"))
+        failed = Finished(Status.FAILED, error=error("lost"))
         assert await queue.finish(one, lost, ending=failed) == set()
         assert await queue.retry(one, lost) == set()
         assert await queue.hand_back(one, lost) == set()
@@ -212,7 +214,8 @@ class Finishing:
             (1, "procrastinate.errors.JobAborted")
         ]
         assert sorted(job.errors[0]) == ["at", "attempt", "message", "traceback", "type"]
-        assert datetime.fromisoformat(job.errors[0]["at"]) == job.finished_at
+        ended_ago = timedelta(seconds=1 if begun else 0)
+        assert datetime.fromisoformat(job.errors[0]["at"]) == job.finished_at + ended_ago
         assert await queue.statuses() == {job_id: "aborted", behind: "todo", other: "todo"}
         assert await queue.claimed_ids(worker) == [behind, other]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from procrastinate.model.job import NewJob, Status
-from procrastinate.model.outcome import Ending
+from procrastinate.model.outcome import Finished
 from procrastinate.model.scans import Mark
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue
@@ -130,7 +130,7 @@ class Locks:
         job = await queue.claim_one(worker)
         await queue.recover()
         job = await queue.claim_one(worker)
-        await queue.finish(worker, job, ending=Ending(Status.FAILED))
+        await queue.finish(worker, job, ending=Finished(Status.FAILED))
         await queue.retry_by_hand(job.id)
         order = [job.id]
         while found := await queue.claim_jobs(worker):

@@ -68,7 +68,7 @@ class Recovery:
         assert (job.status, job.attempts, job.worker) == (Status.FAILED, 3, worker)
         assert job.finished_at is not None
         (reason,) = job.errors
-        assert (reason["attempt"], reason["type"]) == (3, "procrastinate.WorkerLost")
+        assert (reason["attempt"], reason["type"]) == (3, "procrastinate.errors.WorkerLost")
         assert "3 times" in reason["message"]
 
     @behaviour(QUEUE)
@@ -104,7 +104,7 @@ class Recovery:
         job = await queue.job(aborted)
         assert (job.worker, job.finished_at is not None) == (worker, True)
         (reason,) = job.errors
-        assert (reason["attempt"], reason["type"]) == (1, "procrastinate.WorkerLost")
+        assert (reason["attempt"], reason["type"]) == (1, "procrastinate.errors.WorkerLost")
         assert "abortion" in reason["message"]
 
     @behaviour(QUEUE)

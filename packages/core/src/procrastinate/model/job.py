@@ -56,6 +56,11 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
 }
 
 
+def sources_of(*new: Status) -> tuple[Status, ...]:
+    """Return the statuses from which a job may go to each of these."""
+    return tuple(old for old, following in TRANSITIONS.items() if following.keys() >= set(new))
+
+
 def may_become(current: Status, new: Status) -> bool:
     """Whether a job may go from one status to another."""
     return new in TRANSITIONS[current]

@@ -1,13 +1,13 @@
-"""What a finished attempt becomes: a pure function of (job, what happened, retry strategy, now).
+"""What becomes of an attempt: a pure function of (job, what happened, retry strategy, now).
 
-An exception becomes data here. The worker only carries an `Ending` to the database.
+An exception becomes data here. The worker only carries an `Outcome` to the database.
 
 Rules
 
 1. What returned has succeeded, whatever it was asked to: what it did is done.
-2. What raised ended for the strongest reason that it was asked to end for, whatever it raised, for
-   the exception of a clean-up says nothing about why there was one. A person's request is stronger
-   than the worker's shutdown, and that than the task's timeout, in whichever order they came:
+2. If a task raises after it was asked to end, the strongest request decides, not the exception: an
+   exception raised during clean-up does not say why clean-up began. A person's request is stronger
+   than the worker's shutdown, and that is stronger than the task's timeout, in any order:
 
    ============ ===========================================================================
    user request ``aborted``; never tried again
@@ -15,18 +15,23 @@ Rules
    timeout      failed with `TaskTimeout`, caused by what it raised; its strategy decides
    none         ``aborted`` if it raised `JobAborted`, else failed; its strategy decides
    ============ ===========================================================================
+
+3. The database may know of a request that this worker has not heard yet. So the statement that
+   writes an outcome has the last word: an attempt that did not succeed ends as ``aborted`` if that
+   was asked for before the write. A job that would wait ends as ``cancelled`` if a twin with its
+   queueing lock waits.
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 
 from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.failure import consists_of, describe
-from procrastinate.model.job import Job, Status
+from procrastinate.model.job import Job, Status, sources_of
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision
 
 
@@ -49,31 +54,112 @@ def stronger(current: AbortReason | None, new: AbortReason) -> AbortReason:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """What to write about an attempt that ended.
+class Finished:
+    """The job has ended. ``error`` describes an attempt that did not succeed.
 
-    ``status`` is a final one, or ``todo`` together with ``retry``; `INTERRUPTED` alone is ``todo``
-    without. ``error`` describes a failed attempt, for the job's ``errors``.
+    ``result`` is what the task returned, if it is to be kept.
     """
 
     status: Status
-    retry: RetryDecision | None = None
     error: dict[str, Any] | None = None
+    result: Any = None
 
 
-SUCCEEDED = Ending(Status.SUCCEEDED)
-INTERRUPTED = Ending(Status.TODO)  # by the worker's end: the job is handed back
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a retry changes in its job; None leaves the value."""
+
+    priority: int | None = None
+    queue: str | None = None
+    lock: str | None = None
 
 
-def ending_of(
+NO_CHANGES = Changes()
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """The job goes back to the queue.
+
+    ``when`` is the time (aware) or the delay after which it is due. None leaves it in its place: it
+    is ready at once. ``begun`` is false if the task was not called. Such an attempt is not counted,
+    and its delay doubles each time, up to `LONGEST_BOUNCE`. ``unknown`` is true if the worker knows
+    no task of this name.
+    """
+
+    when: datetime | timedelta | None = None
+    changes: Changes = NO_CHANGES
+    error: dict[str, Any] | None = None
+    begun: bool = True
+    unknown: bool = False
+
+    @property
+    def status(self) -> Status:
+        """The status that the job is to have."""
+        return Status.TODO
+
+
+#: What becomes of an attempt, and of its job.
+Outcome: TypeAlias = Finished | Requeued
+
+SUCCEEDED = Finished(Status.SUCCEEDED)
+INTERRUPTED = Requeued()  # the worker stops
+UNSTARTED = Requeued(begun=False)  # the worker has no slot for it, or stops
+#: The longest delay of a job that is handed back again and again before it begins.
+LONGEST_BOUNCE = timedelta(seconds=60)
+
+#: The statuses that an attempt may lead to, see rule 3. A statement that writes an outcome starts
+#: from the statuses that may become each of them.
+AFTER_AN_ATTEMPT = tuple(status for status in Status if status is not Status.DOING)
+HELD = sources_of(*AFTER_AN_ATTEMPT)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the row of a job says that a write did not match."""
+
+    status: Status
+    worker_id: int | None
+    lease: int
+    crashes: int
+
+
+def was_written(job: Job, standing: Standing | None) -> bool:
+    """Whether an outcome was written before, and only the answer to that write was lost.
+
+    ``job`` is as it was claimed, ``standing`` None if it is gone. A lease ends in two ways only: by
+    the write of its worker, or by a recovery, which counts as a crash. Jobs that are gone were
+    removed after they had ended. A lower lease is that of a server which lost the claim in a crash.
+    """
+    if standing is None:
+        return True
+    if standing.lease < job.lease or standing.crashes > job.crashes:
+        return False
+    is_held = standing.status is Status.DOING and standing.lease == job.lease
+    return not is_held
+
+
+# What the statements add to `errors` (rule 3), each with its type.
+ABORTED_TYPE = "procrastinate.errors.JobAborted"
+WHY_ABORTED = "an abortion was asked for, so the job does not run again"
+LOST_TYPE = "procrastinate.errors.WorkerLost"
+#: Why a job whose worker died has ended, by its new status; ``{crashes}`` stands for their number.
+WHY_LOST = {
+    Status.FAILED: "its worker died {crashes} times while it held this job",
+    Status.ABORTED: "its worker died after abortion had been asked for",
+    Status.CANCELLED: "its worker died, and a job with the same queueing lock is waiting",
+}
+
+
+def outcome_of(
     job: Job,
     exception: BaseException | None,
     *,
     strategy: BaseRetryStrategy | None,
     abort_reason: AbortReason | None,
     now: datetime,
-) -> Ending:
-    """Return what an attempt becomes that returned (``exception`` None) or raised.
+) -> Outcome:
+    """Return what becomes of an attempt that returned (``exception`` None) or raised.
 
     ``exception`` has been through `judged`. The module's rules say the rest.
     """
@@ -83,15 +169,19 @@ def ending_of(
         return INTERRUPTED
     error = describe(exception, attempt=job.attempts, now=now)
     if abort_reason is AbortReason.USER_REQUEST or consists_of(exception, JobAborted):
-        return Ending(Status.ABORTED, error=error)
+        return Finished(Status.ABORTED, error)
     try:
         retry = _retry_decision(strategy, exception, job)
     except BaseException as broken:  # a user's own strategy may raise anything
         error["retry_error"] = describe(broken, attempt=job.attempts, now=now)
-        return Ending(Status.FAILED, error=error)
-    if retry is None:
-        return Ending(Status.FAILED, error=error)
-    return Ending(Status.TODO, retry=retry, error=error)
+        return Finished(Status.FAILED, error)
+    return Finished(Status.FAILED, error) if retry is None else retried(retry, error)
+
+
+def retried(decision: RetryDecision, error: dict[str, Any] | None = None) -> Requeued:
+    """Return the outcome of an attempt that is to be tried again."""
+    changes = Changes(decision.priority, decision.queue, decision.lock)
+    return Requeued(decision.when, changes, error)
 
 
 def judged(

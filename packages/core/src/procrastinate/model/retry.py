@@ -54,11 +54,11 @@ class RetryDecision:
         checks.check_lock("lock", self.lock)
 
     @property
-    def retry_in_us(self) -> int | None:
-        """``retry_in`` in microseconds; 0 where the retry is immediate, None with ``retry_at``."""
+    def when(self) -> datetime | timedelta:
+        """``retry_at``, or else ``retry_in`` as a timedelta."""
         if self.retry_at is not None:
-            return None
-        return checks.microseconds(checks.check_delta("retry_in", self.retry_in or timedelta()))
+            return self.retry_at
+        return checks.check_delta("retry_in", self.retry_in or timedelta())
 
 
 class BaseRetryStrategy(abc.ABC):

@@ -1,132 +1,167 @@
-"""Flows that end attempts. All are fenced by (worker, lease) and return the ids they changed.
+"""Flows that write what became of attempts. All are fenced by (worker, lease).
 
-Where a job held a lock, its flow needs a transaction: giving the lock up and passing it on are
+If a job held a lock, its flow needs a transaction: giving the lock up and passing it on are
 statements of their own (see ``finish.sql``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
+from procrastinate.connector import Query, Rows, Value
 from procrastinate.drive import Flow
+from procrastinate.model import checks
 from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import Ending
+from procrastinate.model.outcome import (
+    ABORTED_TYPE,
+    HELD,
+    LONGEST_BOUNCE,
+    NO_CHANGES,
+    SUCCEEDED,
+    UNSTARTED,
+    WHY_ABORTED,
+    Outcome,
+    Requeued,
+    Standing,
+)
 from procrastinate.storage.statements import Statements
 
 Dumps = Callable[[Any], str]
 
+PATIENCE_MS = 500  # milliseconds that a statement waits for what another transaction has in hand
+_SOURCES = [status.value for status in HELD]
+_LONGEST_BOUNCE_US = checks.microseconds(LONGEST_BOUNCE)
+
 
 @dataclass(slots=True)
 class Ended:
-    """An attempt that ended: how, and when it began and ended (seconds of a monotonic clock)."""
+    """An attempt that is over: what becomes of it, and when it began and ended.
 
-    job: Job
-    ending: Ending
-    began: float
-    ended: float
-
-
-@dataclass(slots=True)
-class HandedBack:
-    """A claimed job that its worker gives up; ``begun`` when its attempt had begun."""
-
-    job: Job
-    begun: bool
-
-
-def finish_jobs(
-    sql: Statements, ended: Sequence[Ended], *, now: float, worker_id: int, dumps: Dumps
-) -> Flow[set[int]]:
-    """Write the final status of jobs (their endings carry no retry).
-
-    ``now`` is what the clock of the endings' times says: the server is told their ages.
+    Both times are seconds of a monotonic clock; they mean nothing if the task was not called.
     """
-    rows = yield sql(
-        "finish_jobs",
-        ids=[each.job.id for each in ended],
-        leases=[each.job.lease for each in ended],
-        statuses=[each.ending.status._value_ for each in ended],  # .value takes 0.3 µs
-        began_us=[_age_us(each.began, now) for each in ended],
-        ended_us=[_age_us(each.ended, now) for each in ended],
-        errors=[_error_text(each, dumps) for each in ended],
-        worker_id=worker_id,
-    )
-    return (yield from _released(sql, rows, [each.job for each in ended]))
+
+    job: Job
+    outcome: Outcome
+    began: float = 0.0
+    ended: float = 0.0
 
 
-def delete_finished(sql: Statements, ended: Sequence[Ended], *, worker_id: int) -> Flow[set[int]]:
-    """Remove jobs that ended."""
-    rows = yield sql(
-        "delete_finished",
-        ids=[each.job.id for each in ended],
-        leases=[each.job.lease for each in ended],
-        worker_id=worker_id,
-    )
-    return (yield from _released(sql, rows, [each.job for each in ended]))
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a write changed: the new status of each job, by id; None: it was removed.
+
+    ``standings`` are the rows of those that it did not change, by id, as far as they exist.
+    """
+
+    changed: dict[int, Status | None]
+    standings: dict[int, Standing] = field(default_factory=dict)
 
 
-def retry_job(
+def handed_back(job: Job) -> Ended:
+    """Return the end of a claim whose task was not called: its job goes back untouched."""
+    return Ended(job, UNSTARTED)
+
+
+def settle(
     sql: Statements,
-    ended: Ended,
+    ended: Sequence[Ended],
     *,
     now: float,
     worker_id: int,
     dumps: Dumps,
     delete_ended: bool = False,
-) -> Flow[set[int]]:
-    """Send one job back for another attempt, as its ending's retry decision says.
+    patience_ms: int = PATIENCE_MS,
+) -> Flow[Settled]:
+    """Write what became of a batch of attempts.
+
+    ``now`` is what the clock of the attempts' times says: the server is told their ages. A batch of
+    which all have succeeded takes the statement `finish_jobs`, any other `settle_jobs`. With
+    ``delete_ended`` those that end although they were to go back are removed.
 
     A twin with the same queueing lock that is committed while the statement runs raises
-    `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled. One
-    whose abortion was asked for meanwhile ends as aborted. With ``delete_ended`` those two are
-    removed instead, which takes a transaction.
+    `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled.
     """
-    retry = ended.ending.retry
-    assert retry is not None
-    rows = yield sql(
-        "retry_job",
-        id=ended.job.id,
-        lease=ended.job.lease,
-        worker_id=worker_id,
-        retry_at=retry.retry_at,
-        retry_in_us=retry.retry_in_us,
-        began_us=_age_us(ended.began, now),
-        ended_us=_age_us(ended.ended, now),
-        priority=retry.priority,
-        queue_name=retry.queue,
-        lock=retry.lock,
-        error=_error_text(ended, dumps),
+    if all(each.outcome is SUCCEEDED for each in ended):
+        rows = yield _finish_jobs(sql, ended, now, worker_id, patience_ms)
+        changed: dict[int, Status | None] = {row[0]: Status.SUCCEEDED for row in rows}
+    else:
+        rows = yield _settle_jobs(sql, ended, now, worker_id, dumps, patience_ms)
+        changed = {row[0]: Status(row[1]) for row in rows}
+        if delete_ended:
+            yield from delete_what_ended(sql, rows)
+    return (yield from _settled(sql, changed, ended))
+
+
+def _finish_jobs(
+    sql: Statements, ended: Sequence[Ended], now: float, worker_id: int, patience_ms: int
+) -> Query:
+    return sql(
+        "finish_jobs",
+        **_held(ended, worker_id, patience_ms),
+        began_us=[_age_us(each.began, now) for each in ended],
+        ended_us=[_age_us(each.ended, now) for each in ended],
     )
-    if delete_ended:
-        yield from delete_what_ended(sql, rows)
-    return (yield from _released(sql, rows, [ended.job]))
+
+
+def _settle_jobs(
+    sql: Statements,
+    ended: Sequence[Ended],
+    now: float,
+    worker_id: int,
+    dumps: Dumps,
+    patience_ms: int,
+) -> Query:
+    outcomes = [each.outcome for each in ended]
+    requeued = [each if isinstance(each, Requeued) else None for each in outcomes]
+    changes = [NO_CHANGES if each is None else each.changes for each in requeued]
+    whens = [None if each is None else each.when for each in requeued]
+    return sql(
+        "settle_jobs",
+        **_held(ended, worker_id, patience_ms),
+        wanted=[each.status.value for each in outcomes],
+        begun=[int(each is None or each.begun) for each in requeued],
+        unknown=[int(each is not None and each.unknown) for each in requeued],
+        due_ats=[each.isoformat() if isinstance(each, datetime) else None for each in whens],
+        delays_us=[
+            checks.microseconds(each) if isinstance(each, timedelta) else None for each in whens
+        ],
+        priorities=[each.priority for each in changes],
+        queue_names=[each.queue for each in changes],
+        locks=[each.lock for each in changes],
+        began_us=[_age_us(each.began, now) for each in ended],
+        ended_us=[_age_us(each.ended, now) for each in ended],
+        errors=[None if each.error is None else dumps(each.error) for each in outcomes],
+        longest_bounce_us=_LONGEST_BOUNCE_US,
+        aborted_type=ABORTED_TYPE,
+        why_aborted=WHY_ABORTED,
+    )
+
+
+def delete_finished(
+    sql: Statements, ended: Sequence[Ended], *, worker_id: int, patience_ms: int = PATIENCE_MS
+) -> Flow[Settled]:
+    """Remove jobs that ended."""
+    rows = yield sql("delete_finished", **_held(ended, worker_id, patience_ms))
+    return (yield from _settled(sql, {row[0]: None for row in rows}, ended))
 
 
 def hand_back(
-    sql: Statements,
-    handed_back: Sequence[HandedBack],
-    *,
-    worker_id: int,
-    delete_ended: bool = False,
-) -> Flow[set[int]]:
-    """Return claimed jobs to the queue: untouched, unless their attempt had begun.
-
-    Those whose abortion was asked for end as aborted, as nobody else may begin them again, and
-    those whose twin waits as cancelled. With ``delete_ended`` they are removed instead, which takes
-    a transaction.
-    """
-    rows = yield sql(
-        "hand_back",
-        ids=[each.job.id for each in handed_back],
-        leases=[each.job.lease for each in handed_back],
-        begun=[int(each.begun) for each in handed_back],
-        worker_id=worker_id,
+    sql: Statements, jobs: Sequence[Job], *, worker_id: int, delete_ended: bool = False
+) -> Flow[Settled]:
+    """Return claimed jobs to the queue whose tasks were not called. See `settle`."""
+    return (
+        yield from settle(
+            sql,
+            [handed_back(job) for job in jobs],
+            now=0.0,
+            worker_id=worker_id,
+            dumps=str,  # no error is written
+            delete_ended=delete_ended,
+        )
     )
-    if delete_ended:
-        yield from delete_what_ended(sql, rows)
-    return (yield from _released(sql, rows, [each.job for each in handed_back]))
 
 
 def delete_what_ended(sql: Statements, rows: Sequence[tuple[Any, ...]]) -> Flow[None]:
@@ -154,19 +189,34 @@ def release_locks(sql: Statements, job_ids: Sequence[int]) -> Flow[None]:
         yield sql("release_locks", locks=[row[0] for row in rows])
 
 
-def _released(
-    sql: Statements, rows: Sequence[tuple[Any, ...]], jobs: Sequence[Job]
-) -> Flow[set[int]]:
-    changed = {int(row[0]) for row in rows}
-    holders = [job.id for job in jobs if job.lock is not None and job.id in changed]
+def _settled(
+    sql: Statements, changed: dict[int, Status | None], ended: Sequence[Ended]
+) -> Flow[Settled]:
+    holders = [
+        each.job.id for each in ended if each.job.lock is not None and each.job.id in changed
+    ]
     if holders:
         yield from release_locks(sql, holders)
-    return changed
+    missing = [each.job.id for each in ended if each.job.id not in changed]
+    if not missing:
+        return Settled(changed)
+    rows = yield sql("job_standings", ids=missing)
+    return Settled(changed, _standings(rows))
+
+
+def _standings(rows: Rows) -> dict[int, Standing]:
+    return {row[0]: Standing(Status(row[1]), *row[2:]) for row in rows}
+
+
+def _held(ended: Sequence[Ended], worker_id: int, patience_ms: int) -> dict[str, Value]:
+    return {
+        "ids": [each.job.id for each in ended],
+        "leases": [each.job.lease for each in ended],
+        "sources": _SOURCES,
+        "worker_id": worker_id,
+        "patience_ms": patience_ms,
+    }
 
 
 def _age_us(moment: float, now: float) -> int:
     return int((now - moment) * 1e6)
-
-
-def _error_text(ended: Ended, dumps: Dumps) -> str | None:
-    return None if ended.ending.error is None else dumps(ended.ending.error)

@@ -37,7 +37,7 @@ create table {schema}.procrastinate_jobs (
     queueing_lock text,
     args jsonb not null default '{}',
     errors jsonb,
-    lease bigint not null default 0,  -- one more for each claim; it never falls
+    lease integer not null default 0,  -- one more for each claim; it never falls
     unknown_since timestamptz,  -- first handed back by a worker that knows no task of its name
     bounces smallint,  -- how often in a row it was handed back, not begun, to be claimed later
     constraint procrastinate_jobs_pkey primary key (id, partition),

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from procrastinate import json_codec
 from procrastinate.drive import Flow
 from procrastinate.model.job import Status
-from procrastinate.storage.finish import delete_what_ended, pass_on_locks, release_locks
+from procrastinate.model.outcome import LOST_TYPE, WHY_LOST
+from procrastinate.storage.finish import (
+    PATIENCE_MS,
+    delete_what_ended,
+    pass_on_locks,
+    release_locks,
+)
 from procrastinate.storage.statements import Statements
 
 RECOVERED_AT_ONCE = 1_000
+_WHY_LOST = json_codec.dumps(WHY_LOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,9 @@ def recover_jobs(
         crash_limit=crash_limit,
         ids=None if ids is None else list(ids),
         limit=RECOVERED_AT_ONCE,
+        patience_ms=PATIENCE_MS,
+        lost_type=LOST_TYPE,
+        why_lost=_WHY_LOST,
     )
     recovered = [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
     if delete_ended:

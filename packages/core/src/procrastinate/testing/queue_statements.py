@@ -6,8 +6,7 @@ The SQL files say what they are for; here is only how.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -16,11 +15,9 @@ from procrastinate.connector import Rows
 from procrastinate.model.job import Status
 from procrastinate.testing.values import (
     JobRow,
-    appended,
     elements_of,
     interval,
     jsonb,
-    status,
     timestamp,
 )
 from procrastinate.testing.view import View
@@ -165,7 +162,7 @@ def _insert(
     id: int | None = None,
     **columns: Any,
 ) -> JobRow:
-    due = _due(view, scheduled_at, schedule_in_us)
+    due = due_at(view, scheduled_at, schedule_in_us)
     return view.write_job(
         JobRow(
             id=id or view.next_job_id(),
@@ -177,150 +174,16 @@ def _insert(
     )
 
 
-def _due(view: View, at: datetime | None, in_us: int | None) -> datetime | None:
+def due_at(view: View, at: datetime | None, in_us: int | None) -> datetime | None:
     if at is not None or in_us is None:
         return at
     return view.now + interval(in_us)
-
-
-# --- finish --------------------------------------------------------------------------------------
-
-
-def finish_jobs(view: View, p: Params) -> Rows:
-    rows = []
-    columns = ("statuses", "began_us", "ended_us", "errors")
-    for job, to, began_us, ended_us, error in _held(view, p, *columns):
-        changed = replace(
-            job,
-            status=status(to),
-            started_at=view.now - interval(began_us),
-            finished_at=view.now - interval(ended_us),
-            errors=appended(job.errors, error),
-        )
-        rows.append((view.write_job(changed).id,))
-    return rows
-
-
-def delete_finished(view: View, p: Params) -> Rows:
-    held = [job for (job,) in _held(view, p)]
-    for job in held:
-        view.delete_job(job)
-    return [(job.id,) for job in held]
-
-
-def delete_ended(view: View, p: Params) -> Rows:
-    for job_id in sorted(set(p["ids"])):
-        job = view.job(job_id)
-        if job is not None and job.status.is_final:
-            view.delete_job(job)
-    return []
-
-
-def retry_job(view: View, p: Params) -> Rows:
-    due = _due(view, p["retry_at"], p["retry_in_us"])
-    job = _still_held(view, p["id"], p["lease"], p["worker_id"])
-    if job is None:
-        return []
-    verdict = requeued(job, superseded=view.has_twin(job.queueing_lock))
-    waits = verdict is Status.TODO
-    changed = replace(
-        job,
-        status=verdict,
-        hold=hold_until(due, view) if waits else None,
-        scheduled_at=due,
-        worker_id=None if waits else job.worker_id,
-        started_at=view.now - interval(p["began_us"]),
-        finished_at=view.now - interval(p["ended_us"]),
-        errors=appended(job.errors, p["error"]),
-        **changes(job, p),
-    )
-    if verdict is Status.ABORTED:
-        changed = replace(changed, errors=appended(changed.errors, why_aborted(view, job)))
-    view.write_job(changed)
-    return [(job.id, verdict.value, announce(view, changed) if waits else None)]
-
-
-def requeued(job: JobRow, *, superseded: bool) -> Status:
-    """Return what becomes of a running job that should go back to the queue."""
-    if job.abort_requested:
-        return Status.ABORTED
-    return Status.CANCELLED if superseded else Status.TODO
-
-
-def why_aborted(view: View, job: JobRow) -> str:
-    """Return the entry in the errors of a job that somebody wants aborted, as JSON."""
-    return json.dumps(
-        {
-            "attempt": job.attempts,
-            "at": view.now.isoformat(timespec="microseconds"),
-            "type": "procrastinate.errors.JobAborted",
-            "message": "an abortion was asked for, so the job does not go back to the queue",
-            "traceback": "",
-        }
-    )
 
 
 def changes(job: JobRow, p: Params) -> dict[str, Any]:
     """Return the columns that a retry may change, where a null leaves them."""
     names = ("priority", "queue_name", "lock")
     return {name: getattr(job, name) if p[name] is None else p[name] for name in names}
-
-
-def hand_back(view: View, p: Params) -> Rows:
-    held = list(_held(view, p, "begun"))
-    superseded = superseded_among(view, [job for job, _ in held if not job.abort_requested])
-    changed = [
-        _handed_back(view, job, requeued(job, superseded=job.id in superseded), begun=bool(begun))
-        for job, begun in held
-    ]
-    for job in changed:
-        view.write_job(job)
-    view.wake(job.queue_name for job in changed if job.status is Status.TODO)
-    return [(job.id, job.status.value) for job in changed]
-
-
-def _handed_back(view: View, job: JobRow, verdict: Status, *, begun: bool) -> JobRow:
-    changed = replace(
-        job,
-        status=verdict,
-        worker_id=None,
-        started_at=job.started_at if begun else None,
-        finished_at=None if verdict is Status.TODO else view.now,
-        attempts=job.attempts if begun else job.attempts - 1,
-    )
-    if verdict is not Status.ABORTED:
-        return changed
-    errors = appended(job.errors, why_aborted(view, job))
-    return replace(changed, worker_id=job.worker_id, errors=errors)
-
-
-def superseded_among(view: View, jobs: Iterable[JobRow]) -> set[int]:
-    """Return which of these jobs may not wait: a twin waits, or comes before it among them."""
-    superseded: set[int] = set()
-    taken: set[str] = set()
-    for job in sorted(jobs, key=lambda job: job.id):
-        if job.queueing_lock is None:
-            continue
-        if job.queueing_lock in taken or view.has_twin(job.queueing_lock):
-            superseded.add(job.id)
-        taken.add(job.queueing_lock)
-    return superseded
-
-
-def _held(view: View, p: Params, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """Yield (job, column...) for the jobs that the worker still holds, by these leases."""
-    arrays = (p[column] for column in columns)
-    for job_id, lease, *values in zip(p["ids"], p["leases"], *arrays, strict=True):
-        job = _still_held(view, job_id, lease, p["worker_id"])
-        if job is not None:
-            yield (job, *values)
-
-
-def _still_held(view: View, job_id: int, lease: int, worker_id: int) -> JobRow | None:
-    job = view.job(job_id)
-    if job is None or job.status is not Status.DOING:
-        return None
-    return job if (job.lease, job.worker_id) == (lease, worker_id) else None
 
 
 # --- locks ---------------------------------------------------------------------------------------
@@ -373,11 +236,6 @@ _FUNCTIONS: tuple[Function, ...] = (
     drop_savepoint,
     return_to_savepoint,
     defer_jobs,
-    finish_jobs,
-    delete_finished,
-    delete_ended,
-    retry_job,
-    hand_back,
     grip_locks,
     release_locks,
     pass_on_locks,

@@ -28,6 +28,7 @@ from procrastinate.testing import (
     job_statements,
     periodic_statements,
     queue_statements,
+    settle_statements,
     worker_statements,
 )
 from procrastinate.testing.clock import Clock
@@ -41,6 +42,7 @@ LOCK_TIMEOUT = 10.0
 
 STATEMENTS = {
     **queue_statements.STATEMENTS,
+    **settle_statements.STATEMENTS,
     **claim_statements.STATEMENTS,
     **job_statements.STATEMENTS,
     **periodic_statements.STATEMENTS,

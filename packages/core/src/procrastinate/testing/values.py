@@ -24,6 +24,8 @@ _CAST = re.compile(r"%\((\w+)\)s::(\w+)(\[\])?")
 _INTEGER_LIMITS = {"integer": 2**31, "bigint": 2**63}
 _NUMERIC_DIGITS = (131_072, 16_383)  # of jsonb's numbers: before and after the decimal point
 ACTIVE = (Status.TODO, Status.DOING)
+MAX_ERRORS = 20  # in a job's list of errors
+WITH_TRACEBACK = 3  # of the last ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +258,27 @@ def _jsonb_string(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def appended(errors: Sequence[str] | None, error: str | None) -> tuple[str, ...] | None:
-    """Return the errors of a job with one more, if there is one (as JSON)."""
-    if error is None:
+def errors_after(errors: Sequence[str] | None, *added: str) -> tuple[str, ...] | None:
+    """Return a job's errors with these at the end, as JSON: see the fragment in finish.sql."""
+    if not added:
         return None if errors is None else tuple(errors)
-    return (*(errors or ()), jsonb(error))
+    whole = [*(errors or ()), *map(jsonb, added)]
+    beyond = len(whole) - MAX_ERRORS
+    listed: list[str] = []
+    for place, text in enumerate(whole):
+        if beyond > 0 and 0 < place <= beyond:
+            continue
+        entry = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+        if isinstance(entry, dict) and 0 < place < len(whole) - WITH_TRACEBACK:
+            entry.pop("retry_error", None)
+            entry["traceback"] = ""
+            if place == beyond + 1 and beyond > 0:
+                entry["omitted"] = beyond + sum(map(_omitted, whole))
+        listed.append(_jsonb_text(entry))
+    return tuple(listed)
+
+
+def _omitted(text: str) -> Decimal:
+    entry = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+    omitted = entry.get("omitted") if isinstance(entry, dict) else None
+    return omitted if isinstance(omitted, Decimal) else Decimal()

@@ -16,9 +16,9 @@ from procrastinate.testing.queue_statements import (
     Function,
     Params,
     first_of_lines,
-    superseded_among,
 )
-from procrastinate.testing.values import JobRow, WorkerRow, appended, interval, job_columns
+from procrastinate.testing.settle_statements import entry, verdicts
+from procrastinate.testing.values import JobRow, WorkerRow, errors_after, interval, job_columns
 from procrastinate.testing.view import View
 
 
@@ -49,38 +49,24 @@ def stalled_ids(view: View, p: Params) -> Rows:
 def recover_jobs(view: View, p: Params) -> Rows:
     ids = p["ids"]
     stalled = [job for job in stalled_jobs(view, p) if ids is None or job.id in ids]
-    verdicts = _verdicts(view, view.unlocked(stalled)[: p["limit"]], p["crash_limit"])
-    for job, verdict in verdicts:
-        view.write_job(_recovered(view, job, verdict))
-    view.wake(job.queue_name for job, verdict in verdicts if verdict is Status.TODO)
-    return [(job.id, verdict.value, job.queue_name, job.task_name) for job, verdict in verdicts]
+    lost = [replace(job, crashes=job.crashes + 1) for job in view.unlocked(stalled)[: p["limit"]]]
+    status_of = verdicts(view, [(job, _wanted(job, p)) for job in lost])
+    recovered = [view.write_job(_recovered(view, p, job, status_of[job.id])) for job in lost]
+    view.wake(job.queue_name for job in recovered if job.status is Status.TODO)
+    return [(job.id, job.status.value, job.queue_name, job.task_name) for job in recovered]
 
 
-def _verdicts(view: View, stalled: list[JobRow], crash_limit: int) -> list[tuple[JobRow, Status]]:
-    ended = {job.id: Status.FAILED for job in stalled if job.crashes + 1 >= crash_limit}
-    ended |= {job.id: Status.ABORTED for job in stalled if job.abort_requested}
-    superseded = superseded_among(view, [job for job in stalled if job.id not in ended])
-    ended |= dict.fromkeys(superseded, Status.CANCELLED)
-    return [(job, ended.get(job.id, Status.TODO)) for job in stalled]
+def _wanted(job: JobRow, p: Params) -> Status:
+    return Status.FAILED if job.crashes >= p["crash_limit"] else Status.TODO
 
 
-def _recovered(view: View, job: JobRow, verdict: Status) -> JobRow:
-    job = replace(job, status=verdict, crashes=job.crashes + 1)
+def _recovered(view: View, p: Params, job: JobRow, verdict: Status) -> JobRow:
     if verdict is Status.TODO:
-        return replace(job, worker_id=None, finished_at=None)
-    message = {
-        Status.FAILED: f"its worker died {job.crashes} times while it held this job",
-        Status.ABORTED: "its worker died after abortion had been asked for",
-        Status.CANCELLED: "its worker died, and a job with the same queueing lock is waiting",
-    }[verdict]
-    error = {
-        "attempt": job.attempts,
-        "at": view.now.isoformat(timespec="microseconds"),
-        "type": "procrastinate.WorkerLost",
-        "message": message,
-        "traceback": "",
-    }
-    return replace(job, finished_at=view.now, errors=appended(job.errors, json.dumps(error)))
+        return replace(job, status=verdict, worker_id=None, finished_at=None)
+    message = json.loads(p["why_lost"])[verdict.value].replace("{crashes}", str(job.crashes))
+    added = entry(view, job, p["lost_type"], message)
+    errors = errors_after(job.errors, added)
+    return replace(job, status=verdict, finished_at=view.now, errors=errors)
 
 
 def prune_workers(view: View, p: Params) -> Rows:

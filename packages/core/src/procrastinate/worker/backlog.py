@@ -18,14 +18,15 @@ from dataclasses import replace
 
 from procrastinate.errors import InvalidArguments
 from procrastinate.model import failure
-from procrastinate.model.job import Job, Status
+from procrastinate.model.job import Job
+from procrastinate.model.outcome import Requeued
 from procrastinate.model.prefetch import Prefetch
 from procrastinate.storage.claim import Claim
-from procrastinate.storage.finish import Ended, HandedBack
+from procrastinate.storage.finish import handed_back
 from procrastinate.worker import job_log
 from procrastinate.worker.log import logger
 from procrastinate.worker.slots import Slots
-from procrastinate.worker.writer import Entry, Writer
+from procrastinate.worker.writer import Writer
 
 PATIENCE = 1.0  # seconds that a job claimed ahead may wait before it is handed back
 STALE = 2.0  # seconds after which, if nobody looked meanwhile, it is not started any more
@@ -112,20 +113,20 @@ class Backlog:
     def _has_already(self, job: Job) -> bool:
         """Continue a job under its new claim that still runs here, or whose ending is unwritten.
 
-        Such a job was lost meanwhile and came back: this worker was taken for dead, the server
-        forgot the claim in a crash, or handed back and never heard the answer. A second run here
-        would be in the way of the first, and could not be told from it if the attempt's number is
-        the same.
+        Such a job was lost meanwhile and came back: this worker was taken for dead, or the server
+        forgot the claim in a crash. A second run here would be in the way of the first.
 
-        Not so a job whose ending, still unconfirmed, sends it back for another attempt: then this
-        is the next attempt, under a number of its own.
+        Not so a job whose outcome, still unconfirmed, sends it back to the queue: a lease of its
+        own says that the outcome was written, so this is the next attempt.
         """
         if self._slots.goes_on(job):
             return True
-        ending = self._writer.unwritten(job.id)
-        if ending is None or _is_retry(ending):
+        entry = self._writer.unwritten(job.id)
+        if entry is None:
             return False
-        self._writer.add(replace(ending, job=job))
+        if isinstance(entry.outcome, Requeued) and entry.job.lease != job.lease:
+            return False
+        self._writer.add(replace(entry, job=job))
         return True
 
     # Starting
@@ -179,7 +180,7 @@ class Backlog:
         now = time.monotonic()
         while self._waiting and now - self._waiting[-1][1] >= older_than:
             job, _ = self._waiting.pop()
-            self._writer.add(HandedBack(job, begun=False))
+            self._writer.add(handed_back(job))
 
     def give_back_impatient(self) -> None:
         """Hand back what was claimed ahead, if a long job makes it wait too long (rule 3)."""
@@ -191,7 +192,7 @@ class Backlog:
     def _give_back_suspects(self, suspects: Container[int]) -> None:
         for job, _ in self._waiting:
             if job.id in suspects:
-                self._writer.add(HandedBack(job, begun=False))
+                self._writer.add(handed_back(job))
         self._forget(suspects)
 
     def abort(self, ids: Collection[int]) -> None:
@@ -200,14 +201,10 @@ class Backlog:
         self._forget(ids)
         for job in asked:
             job_log.aborting_unbegun(job)
-            self._writer.add(HandedBack(job, begun=False))
+            self._writer.add(handed_back(job))
 
 
 def _unreadable(broken: BaseException) -> InvalidArguments:
     return InvalidArguments(
         f"json_loads failed: {failure.type_name(broken)}: {failure.message_of(broken)}"
     )
-
-
-def _is_retry(entry: Entry) -> bool:
-    return isinstance(entry, Ended) and entry.ending.status is Status.TODO

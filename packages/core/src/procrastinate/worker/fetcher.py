@@ -18,7 +18,7 @@ from procrastinate.gateway import Gateway
 from procrastinate.model.scans import Promote, Scan, ScanPlan, Wait
 from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Claim
-from procrastinate.storage.finish import HandedBack, hand_back, needs_transaction
+from procrastinate.storage.finish import hand_back, needs_transaction
 
 
 class Fetcher:
@@ -136,7 +136,7 @@ class Fetcher:
             await self._gateway.run_async(
                 hand_back(
                     self._gateway.sql,
-                    [HandedBack(job, begun=False) for job in unknown],
+                    unknown,
                     worker_id=self._worker_id,
                     delete_ended=self._delete_ended,
                 ),

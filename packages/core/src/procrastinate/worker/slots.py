@@ -29,21 +29,23 @@ from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import (
     INTERRUPTED,
     SUCCEEDED,
+    UNSTARTED,
     AbortReason,
-    Ending,
-    ending_of,
+    Finished,
+    Outcome,
     judged,
+    outcome_of,
 )
 from procrastinate.model.prefetch import Prefetch
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
-from procrastinate.storage.finish import Ended, HandedBack
+from procrastinate.storage.finish import Ended, handed_back
 from procrastinate.worker import forks, job_log
 from procrastinate.worker.context import RunningApp, RunningWorker, Surroundings
 from procrastinate.worker.execution import Attempt, call_task
 from procrastinate.worker.log import logger
 from procrastinate.worker.threads import TaskThreads
-from procrastinate.worker.writer import Entry, Writer
+from procrastinate.worker.writer import Writer
 
 TRIES = 3  # to free a slot, if memory runs out
 
@@ -194,7 +196,7 @@ class Slots:
         if attempt.over:
             return
         attempt.over = True
-        entry: Entry | None = None
+        entry: Ended | None = None
         try:
             exception = _judged(attempt, exception)
             entry = _entry(attempt, exception)
@@ -210,7 +212,7 @@ class Slots:
         except BaseException:
             logger.exception("no job can be started at once")
 
-    def _free(self, attempt: Attempt, entry: Entry) -> None:
+    def _free(self, attempt: Attempt, entry: Ended) -> None:
         """Do both or, if this raises, so little that it can be done again."""
         if attempt.job.id in self._running:
             self._writer.add(entry)
@@ -224,16 +226,18 @@ class Slots:
             except BaseException:
                 continue
 
-    def _tell(self, attempt: Attempt, entry: Entry, exception: BaseException | None) -> None:
+    def _tell(self, attempt: Attempt, entry: Ended, exception: BaseException | None) -> None:
         """Tell the log and others how an attempt ended."""
-        if isinstance(entry, HandedBack):
-            if entry.begun:
-                job_log.interrupted(entry.job)
+        outcome = entry.outcome
+        if outcome is UNSTARTED:
+            return
+        if outcome is INTERRUPTED:
+            job_log.interrupted(entry.job)
             return
         if attempt.began:
             self._prefetch.job_took(entry.ended - attempt.began)
-        if exception is not None and entry.ending.error is not None:
-            job_log.ended(entry.job, entry.ending.status, entry.ending.error, exception)
+        if exception is not None and outcome.error is not None:
+            job_log.ended(entry.job, outcome.status, outcome.error, exception)
         if self._on_ended is not None:
             self._on_ended(entry.job, exception)
 
@@ -256,7 +260,8 @@ class Slots:
         """Hand back jobs whose tasks do not end; what they still do is not written."""
         for attempt in self.running:
             attempt.abandon()
-            self._free(attempt, HandedBack(attempt.job, begun=attempt.began > 0))
+            outcome = INTERRUPTED if attempt.began else UNSTARTED
+            self._free(attempt, Ended(attempt.job, outcome, attempt.began, time.monotonic()))
             job_log.did_not_end(attempt.job)
 
     def close(self) -> None:
@@ -280,31 +285,29 @@ def _judged(attempt: Attempt, exception: BaseException | None) -> BaseException 
     return judged(exception, attempt.abort_reason, attempt.definition.timeout)
 
 
-def _entry(attempt: Attempt, exception: BaseException | None) -> Entry:
+def _entry(attempt: Attempt, exception: BaseException | None) -> Ended:
     """Return what is to be written about an attempt that returned (None) or raised."""
     job, ended = attempt.job, time.monotonic()
     if exception is None:
         return Ended(job, SUCCEEDED, attempt.began, ended)
     if type(exception) is NotBegun:
-        return HandedBack(job, begun=False)
-    ending = ending_of(
+        return handed_back(job)
+    outcome = outcome_of(
         job,
         exception,
         strategy=attempt.definition.retry,
         abort_reason=attempt.abort_reason,
         now=datetime.now(UTC),
     )
-    if ending is INTERRUPTED:
-        return HandedBack(job, begun=True)
-    return Ended(job, ending, attempt.began or ended, ended)
+    return Ended(job, outcome, attempt.began or ended, ended)
 
 
-def _last_resort(attempt: Attempt, exception: BaseException | None) -> Entry:
+def _last_resort(attempt: Attempt, exception: BaseException | None) -> Ended:
     """Return what is to be written if nothing else can be said."""
     job, ended = attempt.job, time.monotonic()
     if type(exception) is NotBegun:
-        return HandedBack(job, begun=False)
-    ending = SUCCEEDED
+        return handed_back(job)
+    outcome: Outcome = SUCCEEDED
     if exception is not None:
-        ending = Ending(Status.FAILED, error=failure.undescribed(job.attempts))
-    return Ended(job, ending, attempt.began or ended, ended)
+        outcome = Finished(Status.FAILED, failure.undescribed(job.attempts))
+    return Ended(job, outcome, attempt.began or ended, ended)

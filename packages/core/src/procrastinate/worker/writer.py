@@ -3,21 +3,23 @@
 Rules
 
 1. Whatever has ended while one write was under way goes into the next one. The first goes at once.
-2. Nothing is dropped: while the database is away, endings wait here until it is back.
-3. Every write is fenced by (worker, lease). A job that does not match was taken from this worker;
-   that is logged and counted, never raised.
-4. A batch that the server refuses is written one by one, so that one bad ending spoils no other;
-   and an ending that is refused alone is tried again later, while others go past it.
+2. Nothing is dropped: while the database is away, outcomes wait here until it is back.
+3. Every write is fenced by (worker, lease). If it matches no row, the row says why: the outcome was
+   written before and only the answer was lost, or the job was taken from this worker. Both are
+   logged, neither is raised.
+4. A batch that the server refuses is written again by kind, then by halves, so that one bad outcome
+   spoils no other (`procrastinate.worker.halving`). The search takes one short step after each
+   batch, so it holds up no other outcome. What is refused alone is tried again later.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
-from typing import cast
 
 from procrastinate import json_codec
 from procrastinate.drive import Flow
@@ -30,28 +32,35 @@ from procrastinate.errors import (
     UniqueViolation,
 )
 from procrastinate.gateway import Gateway
+from procrastinate.model.failure import undescribed
 from procrastinate.model.job import Status
-from procrastinate.model.outcome import Ending
+from procrastinate.model.outcome import SUCCEEDED, Requeued, Standing, was_written
 from procrastinate.storage import finish as flows
-from procrastinate.storage.finish import Ended, HandedBack
+from procrastinate.storage.finish import PATIENCE_MS, Ended, Settled
+from procrastinate.worker import halving
 from procrastinate.worker.backoff import Backoff
+from procrastinate.worker.halving import Doubtful
 from procrastinate.worker.log import logger
 
 REFUSED_AGAIN_AFTER = 2.0  # seconds
-MAX_BATCH = 500  # endings in one statement
+MAX_BATCH = 500  # outcomes in one statement
 WRITE_MAY_TAKE = 60.0  # seconds until a write is given up, as the network seems to swallow it
-#: The server's codes where another transaction was in the way: the statement waited too long for a
+SEARCH_PATIENCE_MS = 50  # milliseconds that a step of a search waits for another transaction
+#: The server's codes if another transaction was in the way: the statement waited too long for a
 #: lock, was the victim of a deadlock, or met a serialization failure.
 IN_THE_WAY = ("55P03", "40P01", "40001")
 _AWAY = (ConnectionFailed, ConnectionLost, PoolTimeout, TimeoutError)
 _RETRIES_OF_A_RACE = 5
 
 
-Entry = Ended | HandedBack
+class _Answer(enum.Enum):
+    WRITTEN = enum.auto()
+    REFUSED = enum.auto()
+    AWAY = enum.auto()
 
 
 class Writer:
-    """Carries endings to the database, one batch after the other."""
+    """Carries outcomes to the database, one batch after the other."""
 
     def __init__(
         self,
@@ -69,26 +78,28 @@ class Writer:
         self._on_written = on_written
         self._on_requeued = on_requeued
         self._on_released = on_released
-        self._entries: deque[Entry] = deque()
-        self._writing: Sequence[Entry] = ()
-        self._refused: list[Entry] = []
-        self._unwritten: dict[int, Entry] = {}
+        self._entries: deque[Ended] = deque()
+        self._writing: Sequence[Ended] = ()
+        self._doubts: deque[Doubtful[Ended]] = deque()  # refused batches
+        self._waiting = 0  # outcomes that were refused alone, to be tried again later
+        self._refusal: Exception | None = None  # the last one
+        self._unwritten: dict[int, Ended] = {}
         self._something = asyncio.Event()
         self._backoff = Backoff()
-        self.lost_leases = 0
 
     def __len__(self) -> int:
-        return len(self._entries) + len(self._writing) + len(self._refused)
+        doubtful = sum(len(each.undecided) for each in self._doubts)
+        return len(self._entries) + len(self._writing) + doubtful + self._waiting
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._unwritten
 
-    def unwritten(self, job_id: int) -> Entry | None:
-        """The ending of a job that the database has not confirmed yet, the latest if several."""
+    def unwritten(self, job_id: int) -> Ended | None:
+        """The outcome of a job that the database has not confirmed yet, the latest if several."""
         return self._unwritten.get(job_id)
 
-    def add(self, entry: Entry) -> None:
-        """Take an ending over; it will be written soon. If this raises, it can be called again."""
+    def add(self, entry: Ended) -> None:
+        """Take an outcome over; it will be written soon. If this raises, it can be called again."""
         self._something.set()
         self._unwritten[entry.job.id] = entry
         self._entries.append(entry)  # last, so that no ending is written twice
@@ -98,148 +109,211 @@ class Writer:
         while True:
             await self._something.wait()
             self._something.clear()
-            while self._entries:
+            while self._entries or self._doubts:
                 await self._write_next_batch()
                 self._on_written()
 
     async def _write_next_batch(self) -> None:
         count = min(len(self._entries), MAX_BATCH)
         self._writing = [self._entries.popleft() for _ in range(count)]
-        unwritten = await self._write_groups(self._writing)
+        unwritten: list[Ended] = []
+        for group in _groups(self._writing, self._delete_jobs):
+            unwritten += await self._write_group(group)
         self._writing = ()
+        if self._doubts and not unwritten:
+            unwritten += await self._search(self._doubts[0])
         if not unwritten:
             self._backoff.reset()
             return
         self._entries.extendleft(reversed(unwritten))
         await asyncio.sleep(self._backoff.next_wait())
 
-    async def _write_groups(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Write entries, those of one kind together. Returns those to be tried again."""
-        unwritten: list[Entry] = []
-        for group in _groups(entries, self._delete_jobs):
-            unwritten += await self._write_group(group)
-        return unwritten
+    async def _write_group(self, group: Sequence[Ended]) -> Sequence[Ended]:
+        """Write entries together. Returns them if the database is away."""
+        answer = await self._try(group, PATIENCE_MS)
+        if answer is _Answer.REFUSED:
+            if len(group) == 1:
+                self._try_later([self._after_refusal(group[0])])
+            else:
+                self._doubts.append(Doubtful(group, halving.by_kind(group, _kind_of)))
+        return group if answer is _Answer.AWAY else ()
 
-    async def _write_group(self, group: Sequence[Entry]) -> Sequence[Entry]:
+    async def _search(self, doubtful: Doubtful[Ended]) -> Sequence[Ended]:
+        """Take one step of a search. Returns all that is in doubt if the database is away."""
+        assert doubtful.part is not None
+        answer = await self._try(doubtful.part, SEARCH_PATIENCE_MS)
+        self._doubts.popleft()
+        if answer is _Answer.AWAY:
+            return doubtful.undecided
+        if answer is _Answer.WRITTEN:
+            doubtful.accepted()
+        elif (culprit := doubtful.refused()) is not None:
+            self._try_later([self._after_refusal(culprit)])
+        if doubtful.part is not None:
+            self._doubts.append(doubtful)
+        elif doubtful.undecided:
+            self._try_later(doubtful.undecided)
+        return ()
+
+    async def _try(self, group: Sequence[Ended], patience_ms: int) -> _Answer:
         try:
-            await self._write(group)
+            await self._write(group, patience_ms)
         except _AWAY as exc:
             if not self._backoff.failing:
                 reason = str(exc) or "it does not answer"
                 logger.warning("%d results wait for the database: %s", len(group), reason)
-            return group
-        except Exception as exc:  # whatever it is, the endings must not be lost
-            if len(group) == 1:
-                self._try_later(group[0], self._after_refusal(group[0], exc))
-                return ()
-            unwritten: list[Entry] = []
-            for entry in group:
-                unwritten += await self._write_group([entry])
-            return unwritten
-        self._confirm(group)
-        return ()
-
-    def _confirm(self, group: Sequence[Entry]) -> None:
+            return _Answer.AWAY
+        except Exception as exc:  # whatever it is, the outcomes must not be lost
+            self._refusal = exc
+            return _Answer.REFUSED
         for entry in group:
             if self._unwritten.get(entry.job.id) is entry:
                 del self._unwritten[entry.job.id]
+        return _Answer.WRITTEN
 
-    def _try_later(self, refused: Entry, entry: Entry) -> None:
-        if self._unwritten.get(entry.job.id) is refused:
-            self._unwritten[entry.job.id] = entry
-        self._refused.append(entry)
-        asyncio.get_running_loop().call_later(REFUSED_AGAIN_AFTER, self._try_again, entry)
+    # Trying again
 
-    def _try_again(self, entry: Entry) -> None:
-        self._refused.remove(entry)
-        self._entries.append(entry)
+    def _after_refusal(self, entry: Ended) -> Ended:
+        """Return what to write of an entry that was refused alone."""
+        job, exc = entry.job, self._refusal
+        if isinstance(exc, ConnectorException) and exc.sqlstate in IN_THE_WAY:
+            logger.info("the result of job %d waits for another transaction", job.id)
+            return entry
+        logger.error("the result of job %d could not be written: %r", job.id, exc)
+        if not isinstance(exc, InvalidData) or entry.outcome.error is None:
+            return entry
+        error = undescribed(job.attempts)
+        error["message"] = "the error of this attempt could not be stored"
+        changed = replace(entry, outcome=replace(entry.outcome, error=error))
+        if self._unwritten.get(job.id) is entry:
+            self._unwritten[job.id] = changed
+        return changed
+
+    def _try_later(self, entries: Sequence[Ended]) -> None:
+        self._waiting += len(entries)
+        asyncio.get_running_loop().call_later(REFUSED_AGAIN_AFTER, self._try_again, entries)
+
+    def _try_again(self, entries: Sequence[Ended]) -> None:
+        self._waiting -= len(entries)
+        self._doubts.append(Doubtful(entries, halving.whole_first(entries)))
         self._something.set()
 
-    def _after_refusal(self, entry: Entry, exc: Exception) -> Entry:
-        if isinstance(exc, ConnectorException) and exc.sqlstate in IN_THE_WAY:
-            logger.info("the result of job %d waits for another transaction", entry.job.id)
-            return entry
-        logger.error("the result of job %d could not be written: %r", entry.job.id, exc)
-        if isinstance(exc, InvalidData) and isinstance(entry, Ended) and entry.ending.error:
-            error = {"attempt": entry.job.attempts, "type": "", "traceback": "", "at": None}
-            error["message"] = "the error of this attempt could not be stored"
-            return replace(entry, ending=replace(entry.ending, error=error))
-        return entry
+    # One write
 
-    async def _write(self, group: Sequence[Entry]) -> None:
+    async def _write(self, group: Sequence[Ended], patience_ms: int) -> None:
         for _ in range(_RETRIES_OF_A_RACE):
             try:
                 async with asyncio.timeout(WRITE_MAY_TAKE):
-                    changed = await self._gateway.run_async(
-                        self._flow(group), transaction=self._needs_transaction(group)
+                    settled = await self._gateway.run_async(
+                        self._flow(group, patience_ms), transaction=self._needs_transaction(group)
                     )
                 break
             except UniqueViolation:
                 continue  # a twin was deferred meanwhile; the next try sees it
         else:
             raise ConnectorException("jobs with the same queueing lock keep appearing")
-        if isinstance(group[0], Ended) and group[0].ending.status is Status.TODO:
-            self._on_requeued()  # it may be due before this worker's next look
-        elif group[0].job.lock is not None or isinstance(group[0], HandedBack):
-            self._on_released()  # jobs may be ready now, also where no notification is heard
+        self._announce(group)
         for entry in group:
-            if entry.job.id not in changed:
-                self.lost_leases += 1
-                logger.warning(
-                    "job %d, attempt %d: its result was not written, for this worker no longer"
-                    " holds it",
-                    entry.job.id,
-                    entry.job.attempts,
-                    extra={"action": "lost_lease", "job_id": entry.job.id},
-                )
+            _log_what_was_written(entry, settled)
 
-    def _needs_transaction(self, group: Sequence[Entry]) -> bool:
-        """As what goes back to the queue may end instead, and is then removed."""
-        may_be_removed = self._delete_jobs == "always" and not _has_ended(group[0])
+    def _flow(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
+        sql, worker_id = self._gateway.sql, self._worker_id
+        if _is_deleted(group[0], self._delete_jobs):
+            return flows.delete_finished(sql, group, worker_id=worker_id, patience_ms=patience_ms)
+        return flows.settle(
+            sql,
+            group,
+            now=time.monotonic(),
+            worker_id=worker_id,
+            dumps=json_codec.dumps,
+            delete_ended=self._delete_jobs == "always",
+            patience_ms=patience_ms,
+        )
+
+    def _needs_transaction(self, group: Sequence[Ended]) -> bool:
+        """Whether the flow takes several statements: what goes back may end and be removed."""
+        may_be_removed = self._delete_jobs == "always" and any(map(_is_requeued, group))
         return may_be_removed or flows.needs_transaction([each.job for each in group])
 
-    def _flow(self, group: Sequence[Entry]) -> Flow[set[int]]:
-        sql, worker_id = self._gateway.sql, self._worker_id
-        if isinstance(group[0], HandedBack):
-            handed_back = cast(Sequence[HandedBack], group)
-            return flows.hand_back(
-                sql, handed_back, worker_id=worker_id, delete_ended=self._delete_jobs == "always"
-            )
-        ended = cast(Sequence[Ended], group)
-        now = time.monotonic()
-        if ended[0].ending.status is Status.TODO:
-            return flows.retry_job(
-                sql,
-                ended[0],
-                now=now,
-                worker_id=worker_id,
-                dumps=json_codec.dumps,
-                delete_ended=self._delete_jobs == "always",
-            )
-        if _is_deleted(ended[0].ending, self._delete_jobs):
-            return flows.delete_finished(sql, ended, worker_id=worker_id)
-        return flows.finish_jobs(sql, ended, now=now, worker_id=worker_id, dumps=json_codec.dumps)
+    def _announce(self, group: Sequence[Ended]) -> None:
+        requeued = [each.outcome for each in group if isinstance(each.outcome, Requeued)]
+        if any(each.when is not None for each in requeued):
+            self._on_requeued()  # it may be due before this worker's next look
+        elif requeued or group[0].job.lock is not None:
+            self._on_released()  # jobs may be ready now, also where no notification is heard
 
 
-def _has_ended(entry: Entry) -> bool:
-    return isinstance(entry, Ended) and entry.ending.status.is_final
+def _is_requeued(entry: Ended) -> bool:
+    return isinstance(entry.outcome, Requeued)
 
 
-def _is_deleted(ending: Ending, delete_jobs: str) -> bool:
-    if delete_jobs == "never" or not ending.status.is_final:
+def _is_deleted(entry: Ended, delete_jobs: str) -> bool:
+    if delete_jobs == "never" or _is_requeued(entry):
         return False
-    return delete_jobs == "always" or ending.status is Status.SUCCEEDED
+    return delete_jobs == "always" or entry.outcome.status is Status.SUCCEEDED
 
 
-def _groups(entries: Sequence[Entry], delete_jobs: str) -> list[list[Entry]]:
-    """Entries that one flow writes: by kind, retries one by one, those with a lock apart."""
-    groups: defaultdict[object, list[Entry]] = defaultdict(list)
+def _groups(entries: Sequence[Ended], delete_jobs: str) -> list[list[Ended]]:
+    """Entries that one statement writes.
+
+    Those with a lock are apart because they take a transaction of several statements; those that
+    may meet a twin with their queueing lock, because they may have to wait for its transaction.
+    """
+    groups: defaultdict[Hashable, list[Ended]] = defaultdict(list)
     for entry in entries:
-        locked = entry.job.lock is not None
-        if isinstance(entry, HandedBack):
-            groups["hand back", locked].append(entry)
-        elif entry.ending.status is Status.TODO:
-            groups["retry", id(entry)].append(entry)  # several of one job: see Backlog.take
-        else:
-            groups["finish", locked, _is_deleted(entry.ending, delete_jobs)].append(entry)
-    return list(groups.values())
+        job = entry.job
+        may_meet_a_twin = _is_requeued(entry) and job.queueing_lock is not None
+        groups[_is_deleted(entry, delete_jobs), job.lock is not None, may_meet_a_twin].append(entry)
+    return sorted(groups.values(), key=lambda group: _may_wait(group[0]))
+
+
+def _may_wait(entry: Ended) -> bool:
+    return _is_requeued(entry) and entry.job.queueing_lock is not None
+
+
+def _kind_of(entry: Ended) -> Hashable:
+    """What a refused batch is split by: endings, retries, and what goes back in its place."""
+    outcome = entry.outcome
+    if isinstance(outcome, Requeued):
+        return outcome.begun, outcome.when is not None
+    return outcome is SUCCEEDED
+
+
+def _log_what_was_written(entry: Ended, settled: Settled) -> None:
+    job = entry.job
+    if job.id not in settled.changed:
+        _log_unchanged(entry, settled.standings.get(job.id))
+    elif settled.changed[job.id] not in (None, entry.outcome.status):
+        logger.info(
+            "job %d, attempt %d: it is %s, because %s",
+            job.id,
+            job.attempts,
+            settled.changed[job.id],
+            "abortion had been asked for"
+            if settled.changed[job.id] is Status.ABORTED
+            else "a job with the same queueing lock waits",
+            extra={"action": "settled_otherwise", "job_id": job.id},
+        )
+
+
+def _log_unchanged(entry: Ended, standing: Standing | None) -> None:
+    job = entry.job
+    if was_written(job, standing):
+        logger.debug("job %d, attempt %d: its result was written already", job.id, job.attempts)
+        return
+    assert standing is not None
+    logger.warning(
+        "job %d, attempt %d: its result was not written, because this worker lost the job: %s",
+        job.id,
+        job.attempts,
+        _told(standing),
+        extra={"action": "lost_lease", "job_id": job.id},
+    )
+
+
+def _told(standing: Standing) -> str:
+    if standing.status is Status.DOING:
+        return f"worker {standing.worker_id} runs it now"
+    if standing.status is Status.TODO:
+        return "it waits in the queue again"
+    return f"it has ended as {standing.status}"

@@ -1,8 +1,8 @@
--- Ending attempts. Every statement is fenced: it changes a job only while this worker holds it,
--- by this lease. It returns the ids that it changed; a job that is missing was lost to a
--- recovery, and what it did is not written.
+-- What becomes of attempts. Every statement is fenced: it changes a job only while this worker holds
+-- it, by this lease. It returns the ids that it changed. A job that is missing was lost to a recovery,
+-- or the statement ran before and only its answer was lost: `job_standings` tells.
 --
--- Jobs are looked up by id. `status::text` keeps the planner from the index of running jobs instead,
+-- Jobs are looked up by id. The CASE in `is_held` keeps the planner from the index of running jobs,
 -- where every job that its worker has ended leaves a dead entry: with an old snapshot open elsewhere,
 -- the ending of 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms).
 
@@ -12,19 +12,9 @@
 -- would wait too. And a worker that freezes in the middle does not keep locks from all the others.
 (
     select
-        set_config('lock_timeout', '500', true),
+        set_config('lock_timeout', (%(patience_ms)s::integer)::text, true),
         set_config('idle_in_transaction_session_timeout', '10000', true)
 ) as patience
-
--- fragment: why_aborted
--- For the errors of a job that would go back to the queue, had nobody asked for its abortion.
-jsonb_build_object(
-    'attempt', job.attempts,
-    'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
-    'type', 'procrastinate.errors.JobAborted',
-    'message', 'an abortion was asked for, so the job does not go back to the queue',
-    'traceback', ''
-)
 
 -- fragment: by_id
 -- A list of unknown length, which the planner takes to be short: for one that it can count it read small
@@ -32,25 +22,94 @@ jsonb_build_object(
 job.id = any(array(select unnest(%(ids)s::bigint[])))
 
 -- fragment: is_held
--- Whether this worker holds the job. Said as a CASE, which the planner takes to be true of every other
--- row: from the columns' statistics it expected a single row, and joined 500 jobs with their 500 endings
--- by looking at all 250,000 pairs.
-case when job.status = 'doing' and job.worker_id = %(worker_id)s::bigint then true else false end
+-- Whether this worker holds the job; `sources` are the statuses that TRANSITIONS allows. Said as a CASE,
+-- which the planner takes to be true of every other row: from the columns' statistics it expected a single
+-- row, and joined 500 jobs with their 500 endings by looking at all 250,000 pairs.
+case
+    when job.status = any(%(sources)s::text[]::{schema}.procrastinate_job_status[])
+        and job.worker_id = %(worker_id)s::bigint then true
+    else false
+end
+
+-- fragment: verdict
+-- What becomes of a job that leaves its worker: each of `leaving` says what it is wanted to become. An
+-- abortion that was asked for ends it, unless it has succeeded. If a twin with its queueing lock waits,
+-- or comes before it among those that are leaving, that one will do the work.
+case
+    when leaving.wanted = 'succeeded' then 'succeeded'
+    when leaving.abort_requested then 'aborted'
+    when leaving.wanted <> 'todo' then leaving.wanted
+    when leaving.queueing_lock is null then 'todo'
+    when leaving.id > min(leaving.id)
+        filter (where leaving.wanted = 'todo' and not leaving.abort_requested)
+        over (partition by leaving.queueing_lock) then 'cancelled'
+    when exists (
+        select from {schema}.procrastinate_jobs as twin
+        where twin.queueing_lock = leaving.queueing_lock and twin.partition = 0
+            and twin.status = 'todo'
+    ) then 'cancelled'
+    else 'todo'
+end
+
+-- fragment: entry
+-- An entry in a job's errors that no exception gave.
+jsonb_build_object(
+    'attempt', leaving.attempts,
+    'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+    'type', {>type},
+    'message', {>message},
+    'traceback', ''
+)
+
+-- fragment: errors_after
+-- A job's errors with those of `verdict.added` at the end. At most 20 are kept, because all of them are
+-- written anew with each attempt: the first one and the last ones. The first after the gap says how many
+-- were omitted. The first and the last three keep their tracebacks. (By hand, anything may have become
+-- of the column or its entries: that must not keep the job from ending.)
+(
+    select jsonb_agg(
+        case
+            when jsonb_typeof(entry.value) <> 'object' then entry.value
+            when whole.length > 20 and entry.place = whole.length - 18
+                then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
+                    select whole.length - 20 + coalesce(sum(
+                        case when jsonb_typeof(former.value -> 'omitted') = 'number'
+                            then (former.value ->> 'omitted')::numeric end
+                    ), 0)
+                    from jsonb_array_elements(whole.list) as former(value)
+                ))
+            when entry.place > 1 and entry.place <= whole.length - 3
+                then entry.value - 'retry_error' || '{"traceback": ""}'
+            else entry.value
+        end
+        order by entry.place
+    )
+    from (
+        select joined.list, jsonb_array_length(joined.list) as length
+        from (
+            select case
+                when job.errors is null then '[]'
+                when jsonb_typeof(job.errors) = 'array' then job.errors
+                else jsonb_build_array(job.errors)
+            end || verdict.added as list
+        ) as joined
+    ) as whole
+    cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
+    where entry.place = 1 or entry.place > whole.length - 19
+)
 
 -- name: finish_jobs :many
--- Writes the final status of jobs. The two ages say, in microseconds, how long before this
--- statement the attempt began and ended: the worker's clock is never compared with the server's.
+-- Writes that jobs have succeeded: most batches hold nothing else. The two ages say, in microseconds, how
+-- long before this statement the attempt began and ended: the worker's clock is never compared with the
+-- server's.
 with patient as materialized (select from {>patience})
 update {schema}.procrastinate_jobs as job
-set status = ended.status::{schema}.procrastinate_job_status,
+set status = 'succeeded',
     started_at = statement_timestamp() - ended.began_us * interval '1 microsecond',
-    finished_at = statement_timestamp() - ended.ended_us * interval '1 microsecond',
-    errors = case when ended.error is null then job.errors
-        else coalesce(job.errors, '[]') || ended.error::jsonb end
+    finished_at = statement_timestamp() - ended.ended_us * interval '1 microsecond'
 from unnest(
-    %(ids)s::bigint[], %(leases)s::bigint[], %(statuses)s::text[],
-    %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]
-) as ended(id, lease, status, began_us, ended_us, error)
+    %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]
+) as ended(id, lease, began_us, ended_us)
 cross join patient
 where job.partition = 0 and job.id = ended.id and {>by_id}
     and {>is_held} and job.lease = ended.lease
@@ -60,7 +119,7 @@ returning job.id
 -- Removes jobs that ended, for workers that keep no history.
 with patient as materialized (select from {>patience})
 delete from {schema}.procrastinate_jobs as job
-using unnest(%(ids)s::bigint[], %(leases)s::bigint[]) as ended(id, lease)
+using unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
 cross join patient
 where job.partition = 0 and job.id = ended.id and {>by_id}
     and {>is_held} and job.lease = ended.lease
@@ -73,125 +132,117 @@ returning job.id
 delete from {schema}.procrastinate_jobs as job
 where job.partition = 0 and {>by_id} and job.status::text not in ('todo', 'doing')
 
--- name: retry_job :many
--- Sends one job back for another attempt. Where somebody has asked for its abortion meanwhile, it
--- ends as aborted instead. Where a job with the same queueing lock is waiting, that one will do the
--- work, and this one ends as cancelled. A null change leaves the value.
-with plan as materialized (
-    select
-        coalesce(
-            %(retry_at)s::timestamptz,
-            statement_timestamp() + %(retry_in_us)s::bigint * interval '1 microsecond'
-        ) as due,
-        exists (
-            select from {schema}.procrastinate_jobs as job
-            join {schema}.procrastinate_jobs as twin
-                on twin.queueing_lock = job.queueing_lock and twin.partition = 0
-                and twin.status = 'todo'
-            where job.id = %(id)s::bigint and job.partition = 0
-        ) as superseded
-    from {>patience}
-),
-retried as (
-    update {schema}.procrastinate_jobs as job
-    set status = case
-            when job.abort_requested then 'aborted'
-            when plan.superseded then 'cancelled'
-            else 'todo'
-        end::{schema}.procrastinate_job_status,
-        hold = case
-            when job.abort_requested or plan.superseded then null
-            when plan.due > statement_timestamp() then 'schedule'::{schema}.procrastinate_hold
-        end,
-        scheduled_at = plan.due,
-        worker_id = case when job.abort_requested or plan.superseded then job.worker_id end,
-        started_at = statement_timestamp() - %(began_us)s::bigint * interval '1 microsecond',
-        finished_at = statement_timestamp() - %(ended_us)s::bigint * interval '1 microsecond',
-        priority = coalesce(%(priority)s::integer, job.priority),
-        queue_name = coalesce(%(queue_name)s::text, job.queue_name),
-        lock = coalesce(%(lock)s::text, job.lock),
-        errors = nullif(
-            coalesce(job.errors, '[]')
-                || coalesce(%(error)s::jsonb, '[]')
-                || case when job.abort_requested then {>why_aborted} else '[]' end,
-            '[]'
-        )
-    from plan
-    where job.partition = 0 and job.id = %(id)s::bigint
-        and job.status::text = 'doing' and job.worker_id = %(worker_id)s::bigint
-        and job.lease = %(lease)s::bigint
-    returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
-)
-select
-    retried.id,
-    retried.status::text,
-    case
-        when retried.status <> 'todo' then null
-        when retried.hold is null then pg_notify('procrastinate_jobs', retried.queue_name)::text
-        when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
-            then pg_notify('procrastinate_schedule', retried.queue_name)::text
-    end
-from retried
+-- fragment: aborted_type
+%(aborted_type)s::text
 
--- name: hand_back :many
--- Returns claimed jobs to the queue. `begun` says for each whether its attempt had begun; one that
--- had not is given back untouched. One whose abortion somebody has asked for ends as aborted. Where
--- a job with the same queueing lock is waiting, or comes before it in this batch, that one will do
--- the work, and this one ends as cancelled.
+-- fragment: why_aborted
+%(why_aborted)s::text
+
+-- name: settle_jobs :many
+-- Writes what became of a batch of attempts: ended, to be tried again, or handed back. `begun` is false for
+-- an attempt whose task was not called: it is not counted. A job is due at a time or after a delay; with
+-- neither it is ready again in its place. The delay of one that had not begun doubles each time. A null
+-- change leaves the value. Returns (id, new status) and wakes the workers of what waits.
 with patient as materialized (select from {>patience}),
-held as materialized (
-    select job.id, job.queueing_lock, job.abort_requested, unstarted.begun
-    from unnest(%(ids)s::bigint[], %(leases)s::bigint[], %(begun)s::integer[]::boolean[])
-        as unstarted(id, lease, begun)
+leaving as materialized (
+    select
+        job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces,
+        given.wanted, given.begun, given.unknown, given.due_at, given.delay_us,
+        given.priority, given.queue_name, given.lock, given.began_us, given.ended_us, given.error
+    from unnest(
+        %(ids)s::bigint[], %(leases)s::integer[], %(wanted)s::text[],
+        %(begun)s::integer[]::boolean[], %(unknown)s::integer[]::boolean[],
+        %(due_ats)s::text[]::timestamptz[], %(delays_us)s::bigint[],
+        %(priorities)s::integer[], %(queue_names)s::text[], %(locks)s::text[],
+        %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]
+    ) as given(
+        id, lease, wanted, begun, unknown, due_at, delay_us, priority, queue_name, lock,
+        began_us, ended_us, error
+    )
     cross join patient
-    join {schema}.procrastinate_jobs as job on job.id = unstarted.id
-    where job.partition = 0 and {>by_id}
-        and {>is_held} and job.lease = unstarted.lease
+    join {schema}.procrastinate_jobs as job on job.id = given.id
+    where job.partition = 0 and {>by_id} and {>is_held} and job.lease = given.lease
     for update of job
+),
+judged as materialized (
+    select
+        leaving.*,
+        {>verdict} as status,
+        coalesce(leaving.due_at, statement_timestamp() + interval '1 microsecond' * case
+            when leaving.begun or leaving.delay_us is null then leaving.delay_us
+            else least(
+                leaving.delay_us * power(2, least(coalesce(leaving.bounces, 0), 20)),
+                %(longest_bounce_us)s::bigint
+            )
+        end) as due
+    from leaving
 ),
 verdict as materialized (
     select
-        held.id,
-        held.begun,
+        leaving.*,
         case
-            when held.abort_requested then 'aborted'
-            when held.queueing_lock is not null and (
-                exists (
-                    select from {schema}.procrastinate_jobs as twin
-                    where twin.queueing_lock = held.queueing_lock and twin.partition = 0
-                        and twin.status = 'todo'
-                )
-                or exists (
-                    select from held as sibling
-                    where sibling.queueing_lock = held.queueing_lock and sibling.id < held.id
-                        and not sibling.abort_requested
-                )
-            ) then 'cancelled'
-            else 'todo'
-        end as status
-    from held
+            when leaving.status = 'aborted' and leaving.wanted <> 'aborted'
+                then coalesce(leaving.error::jsonb, '[]')
+                    || jsonb_build_array({>entry type=aborted_type message=why_aborted})
+            when leaving.error is not null then jsonb_build_array(leaving.error::jsonb)
+        end as added
+    from judged as leaving
 ),
-handed_back as (
+settled as (
     update {schema}.procrastinate_jobs as job
     set status = verdict.status::{schema}.procrastinate_job_status,
-        worker_id = case when verdict.status = 'aborted' then job.worker_id end,
-        started_at = case when verdict.begun then job.started_at end,
-        finished_at = case when verdict.status <> 'todo' then statement_timestamp() end,
-        attempts = job.attempts - case when verdict.begun then 0 else 1 end,
-        errors = case when verdict.status = 'aborted'
-            then coalesce(job.errors, '[]') || {>why_aborted} else job.errors end
+        hold = case when verdict.status = 'todo' and verdict.due > statement_timestamp()
+            then 'schedule'::{schema}.procrastinate_hold end,
+        scheduled_at = coalesce(verdict.due, job.scheduled_at),
+        worker_id = case when verdict.status <> 'todo' then job.worker_id end,
+        attempts = case when verdict.begun then job.attempts else greatest(job.attempts - 1, 0) end,
+        started_at = case when verdict.begun
+            then statement_timestamp() - verdict.began_us * interval '1 microsecond' end,
+        finished_at = case
+            when verdict.begun
+                then statement_timestamp() - verdict.ended_us * interval '1 microsecond'
+            when verdict.status <> 'todo' then statement_timestamp()
+        end,
+        priority = coalesce(verdict.priority, job.priority),
+        queue_name = coalesce(verdict.queue_name, job.queue_name),
+        lock = coalesce(verdict.lock, job.lock),
+        bounces = case
+            when verdict.begun then null
+            when verdict.delay_us is null then job.bounces
+            else least(coalesce(job.bounces, 0) + 1, 1000)
+        end,
+        unknown_since = case
+            when verdict.unknown then coalesce(job.unknown_since, statement_timestamp())
+            when not verdict.begun then job.unknown_since
+        end,
+        errors = case when verdict.added is null then job.errors else {>errors_after} end
     from verdict
     where job.partition = 0 and job.id = verdict.id
-    returning job.id, job.status, job.queue_name
+    returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
 ),
 woken as materialized (
-    select pg_notify('procrastinate_jobs', handed_back.queue_name)
-    from handed_back
-    where handed_back.status = 'todo'
-    group by handed_back.queue_name
+    select pg_notify(news.channel, news.queue_name)
+    from (
+        select
+            case when settled.hold is null then 'procrastinate_jobs'
+                else 'procrastinate_schedule' end as channel,
+            settled.queue_name
+        from settled
+        where settled.status = 'todo' and (
+            settled.hold is null
+            or settled.scheduled_at < statement_timestamp() + interval '60 seconds'
+        )
+        group by 1, 2
+    ) as news
 )
-select handed_back.id, handed_back.status::text
-from handed_back, (select count(*) from woken) as woken
+select settled.id, settled.status::text
+from settled, (select count(*) from woken) as woken
+
+-- name: job_standings :many
+-- What the rows of these jobs say: of those that a write did not match.
+select job.id, job.status::text, job.worker_id, job.lease, job.crashes
+from {schema}.procrastinate_jobs as job
+where job.partition = 0 and {>by_id}
 
 -- name: grip_locks :many
 -- Keeps claims from parking jobs behind the locks of jobs that run no longer. Returns the locks.

@@ -42,43 +42,35 @@ where {>stalled}
 order by job.id
 limit %(limit)s::integer
 
+-- fragment: lost_type
+%(lost_type)s::text
+
+-- fragment: why_lost
+replace(%(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text)
+
 -- name: recover_jobs :many
--- Takes running jobs (of these ids; null: all) from workers that have not been heard of for so
--- long, and sends them back to the queue. One that was to be aborted ends as aborted instead, one
--- that lost its worker `crash_limit` times fails, and one whose twin with the same queueing lock is
--- waiting ends as cancelled. Returns (id, new status, queue, task).
-with stalled as materialized (
-    select job.id, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested
+-- Takes running jobs (of these ids; null: all) from workers that have not been heard of for so long, and
+-- sends them back to the queue. A job that lost its worker `crash_limit` times is to fail. The verdict is
+-- the one of settle_jobs. Returns (id, new status, queue, task).
+with leaving as materialized (
+    select
+        job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
+        case when job.crashes + 1 >= %(crash_limit)s::integer then 'failed' else 'todo' end as wanted
     from {schema}.procrastinate_jobs as job
     cross join {>patience}
     where {>stalled} and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
     for update of job skip locked
 ),
+judged as materialized (
+    select leaving.*, {>verdict} as status from leaving
+),
 verdict as materialized (
     select
-        stalled.id,
-        stalled.crashes,
-        case
-            when stalled.abort_requested then 'aborted'
-            when stalled.crashes >= %(crash_limit)s::integer then 'failed'
-            when stalled.queueing_lock is not null and (
-                exists (
-                    select from {schema}.procrastinate_jobs as twin
-                    where twin.queueing_lock = stalled.queueing_lock and twin.partition = 0
-                        and twin.status = 'todo'
-                )
-                or exists (
-                    select from stalled as sibling
-                    where sibling.queueing_lock = stalled.queueing_lock
-                        and sibling.id < stalled.id
-                        and sibling.crashes < %(crash_limit)s::integer
-                        and not sibling.abort_requested
-                )
-            ) then 'cancelled'
-            else 'todo'
-        end as status
-    from stalled
+        leaving.*,
+        case when leaving.status <> 'todo'
+            then jsonb_build_array({>entry type=lost_type message=why_lost}) end as added
+    from judged as leaving
 ),
 recovered as (
     update {schema}.procrastinate_jobs as job
@@ -86,22 +78,7 @@ recovered as (
         crashes = verdict.crashes,
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
         finished_at = case when verdict.status <> 'todo' then statement_timestamp() end,
-        errors = case when verdict.status = 'todo' then job.errors
-            else coalesce(job.errors, '[]') || jsonb_build_object(
-                'attempt', job.attempts,
-                'at', to_char(
-                    statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
-                ),
-                'type', 'procrastinate.WorkerLost',
-                'message', case verdict.status
-                    when 'failed' then format(
-                        'its worker died %%s times while it held this job', verdict.crashes
-                    )
-                    when 'aborted' then 'its worker died after abortion had been asked for'
-                    else 'its worker died, and a job with the same queueing lock is waiting'
-                end,
-                'traceback', ''
-            ) end
+        errors = case when verdict.added is null then job.errors else {>errors_after} end
     from verdict
     where job.partition = 0 and job.id = verdict.id
     returning job.id, job.status::text, job.queue_name, job.task_name
