@@ -25,6 +25,7 @@ PUBLISHED = {
     "sqlalchemy": ("SQLAlchemyPsycopg2Connector", "procrastinate-sqlalchemy"),
 }
 
+_NAME = type.__dict__["__name__"].__get__  # whatever a metaclass says
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*)://")
 
 
@@ -76,8 +77,7 @@ def resolve(connector: Connector | str) -> Connector:
         )
     if not isinstance(connector, str):
         raise errors.InvalidOption(
-            "connector must be a connector, its name or a URL,"
-            f" not {type(connector).__name__} {connector!r}"
+            f"connector must be a connector, its name or a URL, not a {_NAME(type(connector))}"
         )
     url = _URL.match(connector)
     if url is None and ":" in connector:
@@ -154,7 +154,7 @@ def _not_installed(name: str) -> str:
     what_to_do = "install the package that provides it, or correct the name"
     if name in ("postgres", "postgresql"):
         what_to_do = "a connector's URL begins with its name, as in aiopg://user@host/database"
-    return f"there is no connector {name!r} (known: {known}): {what_to_do}"
+    return f"there is no connector {name[:100]!r} (known: {known}): {what_to_do}"
 
 
 def _without_password(url: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -73,7 +74,16 @@ def test_options_that_are_not_given_leave_the_apps_defaults_in_force(
         (["--concurrency", "many"], "'many' is not a valid integer"),
         (["--polling-interval", "0"], "0.0 is not in the range"),
         (["--polling-interval", "nan"], "must be a number of seconds"),
-        (["--heartbeat-interval", "60"], "stalled_worker_timeout (30 s) must be longer"),
+        (["--heartbeat-interval", "60"], "stalled_worker_timeout (30 s) must be at least 3 times"),
+        (["--polling-interval", "1e400"], "must be a number of seconds"),
+        (["--heartbeat-interval", "9" * 400], "must be a number of seconds"),
+        (["--stalled-worker-timeout", "9" * 400], "must be a number of seconds"),
+        (["--shutdown-graceful-timeout", "1e30"], "at most 1000 years"),
+        (["--unknown-task-patience", "-1"], "-1.0 is not in the range"),
+        (["--unknown-task-patience", "inf"], "must be a number of seconds"),
+        (["--concurrency", "9" * 5000], "is not a valid integer"),
+        (["--name", os.fsdecode(b"caf\xe9")], "must be valid Unicode text"),
+        (["--queues", os.fsdecode(b"a,caf\xe9")], "must be valid Unicode text"),
         (["--delete-jobs", "maybe"], "'maybe' is not one of"),
         (["--name", ""], "name must not be empty"),
         (["--processes", "0"], "0 is not in the range"),

@@ -26,7 +26,9 @@ from procrastinate.connector import Connector
 from procrastinate.errors import InvalidOption, LoadFromPathError
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
+from procrastinate.model.failure import message_of
 from procrastinate.model.guests import OnFailure, check_for_block, check_on_failure
+from procrastinate.model.printable import shown, type_of
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import (
     WorkerArguments,
@@ -225,7 +227,8 @@ class App(Blueprint):
                 importlib.import_module(path)
             except Exception as exc:
                 raise LoadFromPathError(
-                    f"import path {path!r} cannot be imported: {type(exc).__name__}: {exc}"
+                    f"import path {shown(path)} cannot be imported:"
+                    f" {type_of(exc)}: {message_of(exc)}"
                 ) from exc
 
     # Other connectors
@@ -399,40 +402,50 @@ class _OpenedAsync:
 
 def _paths(import_paths: Any) -> tuple[str, ...]:
     if isinstance(import_paths, str) or not isinstance(import_paths, Iterable | None):
-        raise InvalidOption(f"import_paths must be a list of modules, not {import_paths!r}")
+        raise InvalidOption(f"import_paths must be a list of modules, not {shown(import_paths)}")
     paths = tuple(import_paths or ())
     for path in paths:
         if not isinstance(path, str):
-            raise InvalidOption(f"import_paths must hold names of modules, not {path!r}")
+            raise InvalidOption(f"import_paths must hold names of modules, not {shown(path)}")
     return paths
 
 
 def _worker_defaults(defaults: Any) -> dict[str, Any]:
     """Return checked defaults under the options' present names."""
-    if not isinstance(defaults, Mapping | None):
-        raise InvalidOption(f"worker_defaults must be a dict, not {defaults!r}")
-    known = renamed(defaults or {})
-    worker_options(**known)
-    return known
+    given: dict[str, Any] = checks.guarded(_options_by_name, "worker_defaults", defaults)
+    known = renamed(given)
+    options = worker_options(**known)
+    return {name: getattr(options, name) for name in known}
+
+
+def _options_by_name(option: str, given: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InvalidOption(f"{option} must be a dict, not {shown(given)}")
+    for name in given:
+        if not isinstance(name, str):
+            raise InvalidOption(f"{option} must have names of options, not {shown(name)}")
+    return {str.__str__(name): given[name] for name in given}
 
 
 def app_from_path(path: str) -> App:
     """Return the App at a dotted path. Raises `LoadFromPathError`."""
     if not isinstance(path, str):
-        raise LoadFromPathError(f"the path of an App is a str, not {path!r}")
+        raise LoadFromPathError(f"the path of an App is a str, not {shown(path)}")
     module_name, _, attribute = path.replace(":", ".").rpartition(".")
     if not module_name:
         raise LoadFromPathError(
-            f"{path!r} is no dotted path to an App, such as 'package.module.app'"
+            f"{shown(path)} is no dotted path to an App, such as 'package.module.app'"
         )
     try:
         module = importlib.import_module(module_name)
     except Exception as exc:
         raise LoadFromPathError(
-            f"module {module_name!r} cannot be imported: {type(exc).__name__}: {exc}"
+            f"module {module_name!r} cannot be imported: {type_of(exc)}: {message_of(exc)}"
         ) from exc
     app = getattr(module, attribute, None)
     if not isinstance(app, App):
-        found = "nothing" if app is None else f"{type(app).__name__} {app!r:.80}"
-        raise LoadFromPathError(f"there is {found} at {path!r}, where an App should be")
+        found = "nothing" if app is None else f"{type_of(app)} {shown(app, 80)}"
+        raise LoadFromPathError(f"there is {found} at {shown(path)}, where an App should be")
     return app

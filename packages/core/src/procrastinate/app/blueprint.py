@@ -19,6 +19,7 @@ from procrastinate.errors import ConfigurationError, InvalidOption, UnboundTaskE
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.middleware import middlewares
+from procrastinate.model.printable import shown
 from procrastinate.model.retry import BaseRetryStrategy, strategy_from
 from procrastinate.model.task import TaskDefinition, TaskRegistry
 from procrastinate.worker.context import AsyncMiddleware, JobContext, Middleware
@@ -164,7 +165,7 @@ class Blueprint:
         options: Any,
     ) -> None:
         if not isinstance(task, Task):
-            raise InvalidOption(f"@periodic stands above @task, and not above {task!r}")
+            raise InvalidOption(f"@periodic stands above @task, and not above {shown(task)}")
         if self._taken_up_by is not None and self._gateway_if_any() is None:
             raise ConfigurationError(
                 f"the task {task.name} becomes periodic after an app has taken up its blueprint,"
@@ -187,7 +188,7 @@ class Blueprint:
         Raises `TaskAlreadyRegistered` for a name that is taken, `TaskNotFound`, `InvalidOption`.
         """
         if not isinstance(task, Task):
-            raise InvalidOption(f"the task of an alias must be a task, not {task!r}")
+            raise InvalidOption(f"the task of an alias must be a task, not {shown(task)}")
         self._registry.add_alias(self.name_of(task.definition), alias)
 
     def add_tasks_from(self, blueprint: Blueprint, *, namespace: str) -> None:
@@ -198,7 +199,7 @@ class Blueprint:
         `InvalidOption` for a name that becomes too long.
         """
         if not isinstance(blueprint, Blueprint):
-            raise InvalidOption(f"tasks are taken up from a Blueprint, not from {blueprint!r}")
+            raise InvalidOption(f"tasks are taken up from a Blueprint, not from {shown(blueprint)}")
         if namespace != "":  # which leaves the names as they are
             checks.check_name("namespace", namespace)
         self._registry.add_all(blueprint._registry, namespace=namespace)
@@ -261,7 +262,7 @@ def default_name(function: Callable[..., Any]) -> str:
         module = _main_module()
     qualname = getattr(function, "__qualname__", None)
     if not module or not qualname:
-        raise InvalidOption(f"{function!r} has no name of its own: give the task a `name=`")
+        raise InvalidOption(f"{shown(function)} has no name of its own: give the task a `name=`")
     return f"{module}.{qualname}"
 
 
@@ -275,14 +276,14 @@ def _main_module() -> str:
 
 def _checked_function(function: Any) -> Callable[..., Any]:
     if isinstance(function, Task):
-        raise InvalidOption(f"{function!r} is a task already: register its function, `.func`")
+        raise InvalidOption(f"{shown(function)} is a task already: register its function, `.func`")
     if not callable(function):
-        raise InvalidOption(f"a task is made from a function, not from {function!r}")
+        raise InvalidOption(f"a task is made from a function, not from {shown(function)}")
     checked: Callable[..., Any] = function
     return checked
 
 
 def _alias_names(aliases: Iterable[str] | None) -> tuple[str, ...]:
     if isinstance(aliases, str) or not isinstance(aliases, Iterable | None):
-        raise InvalidOption(f"aliases must be a list of names, not {aliases!r}")
+        raise InvalidOption(f"aliases must be a list of names, not {shown(aliases)}")
     return tuple(aliases or ())

@@ -19,6 +19,7 @@ from procrastinate.errors import InvalidArguments, InvalidOption
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.job import NewJob
+from procrastinate.model.printable import shown
 from procrastinate.model.task import TaskDefinition
 from procrastinate.storage import defer as flows
 
@@ -121,7 +122,7 @@ def _are_texts(names: Iterable[Any]) -> bool:
 def _names_checked(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(kwargs, Mapping) or not _are_texts(kwargs):
         raise InvalidArguments(
-            f"a task's arguments are a mapping of names to values, not {kwargs!r}"
+            f"a task's arguments are a mapping of names to values, not {shown(kwargs)}"
         )
     return kwargs
 

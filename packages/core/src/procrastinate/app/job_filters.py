@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.job import Status
+from procrastinate.model.printable import shown
 from procrastinate.storage.jobs import JobFilter
 
 Statuses = Status | str | Iterable[Status | str]
@@ -35,7 +36,7 @@ def checked_filter(filters: Mapping[str, Any]) -> JobFilter:
     unknown = sorted(filters.keys() - JobFilters.__annotations__.keys())
     if unknown:
         known = ", ".join(JobFilters.__annotations__)
-        raise InvalidOption(f"jobs have no filter {unknown[0]!r} (known: {known})")
+        raise InvalidOption(f"jobs have no filter {shown(unknown[0])} (known: {known})")
     ids, status, worker_id = (filters.get(name) for name in ("id", "status", "worker_id"))
     return JobFilter(
         ids=None if ids is None else _ids(ids),
@@ -50,19 +51,19 @@ def checked_filter(filters: Mapping[str, Any]) -> JobFilter:
 
 def _ids(given: Any) -> list[int]:
     if isinstance(given, str) or not isinstance(given, int | Iterable):
-        raise InvalidOption(f"id must be a job id or a list of them, not {given!r}")
+        raise InvalidOption(f"id must be a job id or a list of them, not {shown(given)}")
     return [checked_id(each) for each in ([given] if isinstance(given, int) else given)]
 
 
 def checked_id(value: Any, what: str = "a job id") -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise InvalidOption(f"{what} must be a positive int, not {value!r}")
+        raise InvalidOption(f"{what} must be a positive int, not {shown(value)}")
     return value
 
 
 def checked_limit(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**31 - 1:
-        raise InvalidOption(f"limit must be a number of jobs from 1, not {value!r}")
+        raise InvalidOption(f"limit must be a number of jobs from 1, not {shown(value)}")
     return value
 
 
@@ -74,8 +75,10 @@ def statuses(given: Any) -> list[Status]:
     """Return one status or several as a list."""
     try:
         return [Status(each) for each in ([given] if isinstance(given, str) else given)]
-    except (ValueError, TypeError) as exc:
-        raise InvalidOption(f"status must be one of {', '.join(Status)}, not {given!r}") from exc
+    except Exception as exc:  # ValueError, TypeError, or what the repr in their message raises
+        raise InvalidOption(
+            f"status must be one of {', '.join(Status)}, not {shown(given)}"
+        ) from exc
 
 
 def ages_us(policy: Any) -> dict[Status, int]:
@@ -83,7 +86,7 @@ def ages_us(policy: Any) -> dict[Status, int]:
     if not isinstance(policy, Mapping) or not policy:
         raise InvalidOption(
             "a retention policy must be a dict of ages by status, such as"
-            f" {{'failed': timedelta(days=90)}}, not {policy!r}"
+            f" {{'failed': timedelta(days=90)}}, not {shown(policy)}"
         )
     ages = {}
     for name, age in policy.items():

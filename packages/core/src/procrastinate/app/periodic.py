@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from procrastinate.errors import InvalidArguments, InvalidOption, TaskNotFound
 from procrastinate.model import checks
 from procrastinate.model.job import NewJob
 from procrastinate.model.periodic import Key, Periodic, Schedule, schedule_from
+from procrastinate.model.printable import shown
 from procrastinate.model.task import TaskDefinition, TaskRegistry
 
 MAX_DELAY = 600.0  # seconds, where neither the schedule nor the app says otherwise
@@ -64,7 +64,7 @@ def periodic_task(
     for name, value in options.items():
         if name not in OPTIONS:
             raise InvalidOption(
-                f"a periodic task has no option {name!r} (given: {value!r}; known: cron,"
+                f"a periodic task has no option {shown(name)} (given: {shown(value)}; known: cron,"
                 f" periodic_id, timezone, max_delay, {', '.join(OPTIONS)})"
             )
     job_options = configured(options_of(definition), **options)
@@ -85,7 +85,7 @@ def _check_arguments(definition: TaskDefinition, task_kwargs: dict[str, Any]) ->
     if "timestamp" in task_kwargs:
         raise InvalidOption(
             "task_kwargs must not contain 'timestamp', which a periodic task gets from its"
-            f" schedule, and it is {task_kwargs['timestamp']!r}"
+            f" schedule, and it is {shown(task_kwargs['timestamp'])}"
         )
     try:
         definition.check_arguments({**task_kwargs, "timestamp": 0})
@@ -99,10 +99,10 @@ def checked_max_delay(value: Any) -> float:
     """Return a ``max_delay`` in seconds, or raise."""
     longest = checks.LONGEST_DELAY.total_seconds()
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not SHORTEST_MAX_DELAY <= value <= longest:
+    if not number or not SHORTEST_MAX_DELAY <= value <= longest:  # also for one that is no number
         raise InvalidOption(
             f"max_delay must be a number of seconds, at least {SHORTEST_MAX_DELAY:g} and at most"
-            f" 1000 years, not {value!r}"
+            f" 1000 years, not {shown(value)}"
         )
     return float(value)
 
@@ -110,12 +110,13 @@ def checked_max_delay(value: Any) -> float:
 def periodic_defaults(defaults: Any) -> dict[str, float]:
     """Return an app's checked ``periodic_defaults``. Raises `InvalidOption`."""
     if not isinstance(defaults, Mapping | None):
-        raise InvalidOption(f"periodic_defaults must be a dict, not {defaults!r}")
+        raise InvalidOption(f"periodic_defaults must be a dict, not {shown(defaults)}")
     given = dict(defaults or {})
     for name, value in given.items():
         if name != "max_delay":
             raise InvalidOption(
-                f"periodic_defaults has no option {name!r} (given: {value!r}; known: max_delay)"
+                f"periodic_defaults has no option {shown(name)} (given: {shown(value)};"
+                " known: max_delay)"
             )
     return {name: checked_max_delay(value) for name, value in given.items()}
 

@@ -43,6 +43,7 @@ FLAGS = (
     Flag("shutdown_graceful_timeout", ("--shutdown-graceful-timeout",), click.FloatRange(min=0)),
     Flag("update_heartbeat_interval", ("--heartbeat-interval",), _SECONDS),
     Flag("stalled_worker_timeout", ("--stalled-worker-timeout",), _SECONDS),
+    Flag("unknown_task_patience", ("--unknown-task-patience",), click.FloatRange(min=0)),
 )
 
 

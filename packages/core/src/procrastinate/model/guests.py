@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Literal, TypeAlias
 
 from procrastinate.errors import InvalidOption
+from procrastinate.model.printable import shown
 from procrastinate.model.worker_options import WorkerOptions
 
 MAY_FINISH = 25.0  # seconds that running jobs may take once the block is left
@@ -31,7 +32,7 @@ def check_on_failure(value: Any) -> None:
         return
     if not callable(value):
         raise InvalidOption(
-            f"on_failure must be one of {', '.join(ACTIONS)}, or a function, not {value!r}"
+            f"on_failure must be one of {', '.join(ACTIONS)}, or a function, not {shown(value)}"
         )
 
 

@@ -20,6 +20,7 @@ from itertools import pairwise
 from typing import Any
 
 from procrastinate.errors import InvalidOption
+from procrastinate.model.printable import shown
 
 AnyMiddleware = Callable[..., Any]
 
@@ -46,7 +47,7 @@ def middlewares(given: Any) -> tuple[AnyMiddleware, ...]:
     if callable(given):
         given = (given,)
     if isinstance(given, str) or not isinstance(given, Sequence):
-        raise InvalidOption(f"middleware must be a function or a list of them, not {given!r}")
+        raise InvalidOption(f"middleware must be a function or a list of them, not {shown(given)}")
     for middleware in given:
         _check_callable(middleware)
     return tuple(given)
@@ -93,7 +94,9 @@ def layers(
 
 def _check_callable(middleware: Any) -> None:
     if not callable(middleware):
-        raise InvalidOption(f"middleware must be a function or a list of them, not {middleware!r}")
+        raise InvalidOption(
+            f"middleware must be a function or a list of them, not {shown(middleware)}"
+        )
     try:
         inspect.signature(middleware).bind(None, None, None)
     except TypeError as exc:
@@ -112,4 +115,4 @@ def _kind(asynchronous: bool) -> str:
 def _name(middleware: AnyMiddleware) -> str:
     module = getattr(middleware, "__module__", None)
     name = getattr(middleware, "__qualname__", None)
-    return f"{module}.{name}" if module and name else repr(middleware)
+    return f"{module}.{name}" if module and name else shown(middleware)

@@ -26,6 +26,7 @@ from typing import Any, TypeAlias
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.job import NewJob
+from procrastinate.model.printable import shown
 
 #: Ticks that are deferred in one statement at the most.
 TICKS_AT_ONCE = 1_000
@@ -78,9 +79,9 @@ def schedule_from(cron: Any, timezone: Any) -> Schedule:
     except InvalidOption:
         raise
     except Exception as exc:  # cronsim's own error, and others for odd combinations
-        raise InvalidOption(f"cron {cron!r} is no cron expression: {exc}") from exc
+        raise InvalidOption(f"cron {shown(cron)} is no cron expression: {exc}") from exc
     if not matches:
-        raise InvalidOption(f"cron {cron!r} matches no date at all")
+        raise InvalidOption(f"cron {shown(cron)} matches no date at all")
     return schedule
 
 
@@ -90,7 +91,8 @@ def _fields(cron: Any) -> list[str]:
     if len(fields) not in (5, 6):
         raise InvalidOption(
             "cron must be a text of five fields (minute, hour, day of the month, month, day of the"
-            f" week), of six with the seconds first, or one of {', '.join(NICKNAMES)}, not {cron!r}"
+            f" week), of six with the seconds first, or one of {', '.join(NICKNAMES)},"
+            f" not {shown(cron)}"
         )
     return fields
 
@@ -112,12 +114,12 @@ def _zone(name: Any) -> tzinfo:
     if name == "UTC":
         return UTC  # also where there is no time zone data
     if not isinstance(name, str):
-        raise InvalidOption(f"timezone must be a name such as 'Europe/Berlin', not {name!r}")
+        raise InvalidOption(f"timezone must be a name such as 'Europe/Berlin', not {shown(name)}")
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as exc:
         raise InvalidOption(
-            f"timezone {name!r} is not known: it must be a name such as 'Europe/Berlin' (and a"
+            f"timezone {shown(name)} is not known: it must be a name such as 'Europe/Berlin' (and a"
             " system without time zone data needs `pip install tzdata`)"
         ) from exc
 

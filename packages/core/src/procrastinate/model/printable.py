@@ -12,6 +12,7 @@ import re
 _UNSAFE = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
 )
+_NAME = type.__dict__["__name__"].__get__  # whatever a metaclass says
 _UNSAFE_IN_LINE = re.compile(f"[{_UNSAFE}\t\n]")
 _UNSAFE_IN_BLOCK = re.compile(f"[{_UNSAFE}]")
 
@@ -29,6 +30,25 @@ def line(text: str, limit: int = 2_000) -> str:
     if str.__len__(text) <= limit and text.isascii() and text.isprintable():
         return text
     return _UNSAFE_IN_LINE.sub(_escaped, cut(text, limit, " … "))
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """Return a value as messages show it: its repr, as one line, cut.
+
+    It never raises, whatever the value's ``__repr__`` does: a message about a value that cannot be
+    must not fail because of that value.
+    """
+    try:
+        if type(value) is int and value.bit_length() > 3 * limit:  # Python refuses to print some
+            return f"an int of about {value.bit_length() * 3 // 10} digits"
+        return line(repr(value), limit)
+    except BaseException as broken:
+        return f"<{type_of(value)} whose repr() raises {type_of(broken)}>"
+
+
+def type_of(value: object) -> str:
+    """Return the name of a value's class, whatever its metaclass says."""
+    return line(_NAME(type(value)), 200)
 
 
 def block(text: str, indent: str = "  ") -> str:

@@ -22,6 +22,7 @@ from typing import Any
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.job import Job
+from procrastinate.model.printable import shown
 
 #: Waits end here whatever the formula says (seconds): a year.
 LONGEST_WAIT = 366 * 24 * 3600.0
@@ -99,11 +100,13 @@ class RetryStrategy(BaseRetryStrategy):
 
     def __post_init__(self) -> None:
         if self.max_attempts is not None and not _is_count(self.max_attempts):
-            raise InvalidOption(f"max_attempts must be an int from 0, not {self.max_attempts!r}")
+            raise InvalidOption(
+                f"max_attempts must be an int from 0, not {shown(self.max_attempts)}"
+            )
         for name in ("wait", "linear_wait", "exponential_wait", "max_wait"):
             _check_seconds(name, getattr(self, name))
         if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
-            raise InvalidOption(f"jitter must be between 0 and 1, not {self.jitter!r}")
+            raise InvalidOption(f"jitter must be between 0 and 1, not {shown(self.jitter)}")
         if self.retry_exceptions is not None:
             object.__setattr__(self, "retry_exceptions", _exception_classes(self.retry_exceptions))
 
@@ -135,7 +138,7 @@ def _check_seconds(name: str, value: Any) -> None:
     if value is None and name == "max_wait":
         return
     if not _is_number(value) or not value >= 0:
-        raise InvalidOption(f"{name} must be a number from 0, not {value!r}")
+        raise InvalidOption(f"{name} must be a number from 0, not {shown(value)}")
 
 
 def _is_number(value: Any) -> bool:
@@ -153,7 +156,7 @@ def _exception_classes(classes: Any) -> tuple[type[BaseException], ...]:
     found = tuple(classes) if isinstance(classes, Iterable) else (classes,)
     for item in found:
         if not (isinstance(item, type) and issubclass(item, BaseException)):
-            raise InvalidOption(f"retry_exceptions must hold exception classes, not {item!r}")
+            raise InvalidOption(f"retry_exceptions must hold exception classes, not {shown(item)}")
     return found
 
 
@@ -185,8 +188,8 @@ def strategy_from(retry: object) -> BaseRetryStrategy | None:
         return RetryStrategy()
     if isinstance(retry, int):
         if retry < 0:
-            raise InvalidOption(f"retry must be a number of retries from 0, not {retry!r}")
+            raise InvalidOption(f"retry must be a number of retries from 0, not {shown(retry)}")
         return RetryStrategy(max_attempts=retry)
     if isinstance(retry, BaseRetryStrategy):
         return retry
-    raise InvalidOption(f"retry must be a bool, an int or a retry strategy, not {retry!r}")
+    raise InvalidOption(f"retry must be a bool, an int or a retry strategy, not {shown(retry)}")

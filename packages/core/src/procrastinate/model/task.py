@@ -15,6 +15,7 @@ from procrastinate.errors import (
 )
 from procrastinate.model import checks
 from procrastinate.model.middleware import AnyMiddleware, Layers, check_kind, is_async, layers
+from procrastinate.model.printable import shown
 from procrastinate.model.retry import BaseRetryStrategy
 
 
@@ -100,7 +101,8 @@ def _job_signature(func: Callable[..., Any], pass_context: bool) -> inspect.Sign
             inspect.Parameter.VAR_POSITIONAL,
         ):
             raise InvalidOption(
-                f"pass_context=True needs a first parameter for the context, and {func!r} has none"
+                "pass_context=True needs a first parameter for the context,"
+                f" and {shown(func)} has none"
             )
         if parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
             parameters = parameters[1:]
@@ -111,7 +113,7 @@ def _job_signature(func: Callable[..., Any], pass_context: bool) -> inspect.Sign
         ):
             raise InvalidOption(
                 f"a task's arguments are passed by name, and parameter {parameter.name!r} of"
-                f" {func!r} is positional-only"
+                f" {shown(func)} is positional-only"
             )
     return signature.replace(parameters=parameters)
 
@@ -140,7 +142,9 @@ def _by_name(bound: inspect.BoundArguments) -> dict[str, Any]:
         if kind is inspect.Parameter.VAR_KEYWORD:
             arguments.update(value)
         elif kind is inspect.Parameter.VAR_POSITIONAL:
-            raise InvalidArguments(f"a job's arguments are passed by name, and {value!r} have none")
+            raise InvalidArguments(
+                f"a job's arguments are passed by name, and {shown(value)} have none"
+            )
         else:
             arguments[name] = value
     return arguments

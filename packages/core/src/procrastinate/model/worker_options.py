@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,79 +13,120 @@ from typing import Any, Literal, TypedDict
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
+from procrastinate.model.checks import Check
 from procrastinate.model.middleware import AnyMiddleware, check_order, middlewares
+from procrastinate.model.printable import shown
 
 DELETE_JOBS = ("never", "successful", "always")
 MAX_CONCURRENCY = 10_000  # jobs at once in one process
+MIN_HEARTBEATS = 3  # that must fail before a worker is taken for dead
 
 
-def _option(default: Any, help: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help})
+def _option(default: Any, help: str, check: Check) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, "check": check})
+
+
+def _optional(check: Check) -> Check:
+    return lambda option, value: None if value is None else check(option, value)
+
+
+def _concurrency(option: str, value: Any) -> int:
+    return checks.check_int(option, value, 1, MAX_CONCURRENCY)
+
+
+def _seconds_from_0(option: str, value: Any) -> float:
+    return checks.check_seconds(option, value, zero=True)
+
+
+def _which_to_delete(option: str, value: Any) -> str:
+    if not isinstance(value, str) or str.__str__(value) not in DELETE_JOBS:
+        known = ", ".join(DELETE_JOBS)
+        raise InvalidOption(f"{option} must be one of {known}, not {shown(value)}")
+    return str.__str__(value)
+
+
+def _mapping(option: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidOption(f"{option} must be a dict, not {shown(value)}")
+    return value
+
+
+def _middleware(_: str, value: Any) -> tuple[AnyMiddleware, ...]:
+    given = middlewares(value)
+    check_order(given)
+    return given
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """How a worker works. Times are seconds."""
 
-    queues: tuple[str, ...] | None = _option(None, "queues to work on; all of them by default")
-    name: str | None = _option(None, "name of the worker, for logs and people")
-    concurrency: int = _option(1, "how many jobs run at the same time")
-    wait: bool = _option(True, "wait for jobs; else end when no job is ready")
-    listen_notify: bool = _option(True, "be woken by the database when a job arrives")
+    queues: tuple[str, ...] | None = _option(
+        None, "queues to work on; all of them by default", _optional(checks.check_names)
+    )
+    name: str | None = _option(
+        None, "name of the worker, for logs and people", _optional(checks.check_name)
+    )
+    concurrency: int = _option(1, "how many jobs run at the same time", _concurrency)
+    wait: bool = _option(True, "wait for jobs; else end when no job is ready", checks.check_flag)
+    listen_notify: bool = _option(
+        True, "be woken by the database when a job arrives", checks.check_flag
+    )
     fetch_job_polling_interval: float = _option(
-        5.0, "seconds between looks for jobs where nothing wakes the worker"
+        5.0,
+        "seconds between looks for jobs where nothing wakes the worker",
+        checks.check_seconds,
     )
     abort_job_polling_interval: float = _option(
-        5.0, "seconds between looks for running jobs that are to be aborted"
+        5.0,
+        "seconds between looks for running jobs that are to be aborted",
+        checks.check_seconds,
     )
     shutdown_graceful_timeout: float | None = _option(
-        None, "seconds that running jobs may take to end once the worker stops; by default for ever"
+        None,
+        "seconds that running jobs may take to end once the worker stops; by default for ever",
+        _optional(_seconds_from_0),
     )
     delete_jobs: str = _option(
-        "never", "which jobs to delete when they end: never, successful, always"
+        "never",
+        "which jobs to delete when they end: never, successful, always",
+        _which_to_delete,
     )
-    update_heartbeat_interval: float = _option(10, "seconds between signs of life")
+    update_heartbeat_interval: float = _option(
+        10, "seconds between signs of life", checks.check_seconds
+    )
     stalled_worker_timeout: float = _option(
-        30, "seconds without a sign of life after which a worker is taken for dead"
+        30,
+        "seconds without a sign of life after which a worker is taken for dead",
+        checks.check_seconds,
     )
-    install_signal_handlers: bool = _option(True, "stop gracefully on SIGINT and SIGTERM")
+    unknown_task_patience: float = _option(
+        3600,
+        "seconds that a job may wait for a worker that knows its task, before it is failed",
+        _seconds_from_0,
+    )
+    install_signal_handlers: bool = _option(
+        True, "stop gracefully on SIGINT and SIGTERM", checks.check_flag
+    )
     additional_context: Mapping[str, Any] | None = _option(
-        None, "values that every job finds in its context"
+        None, "values that every job finds in its context", _optional(_mapping)
     )
     middleware: tuple[AnyMiddleware, ...] = _option(
-        (), "functions that wrap every job, outermost first"
+        (), "functions that wrap every job, outermost first", _middleware
     )
 
     def __post_init__(self) -> None:
-        if self.queues is not None:
-            object.__setattr__(self, "queues", _queue_names(self.queues))
-        if self.name is not None:
-            checks.check_name("name", self.name)
-        _check_int("concurrency", self.concurrency, 1, MAX_CONCURRENCY)
-        for option in ("wait", "listen_notify", "install_signal_handlers"):
-            checks.check_flag(option, getattr(self, option))
-        for option in ("fetch_job_polling_interval", "abort_job_polling_interval"):
-            _check_seconds(option, getattr(self, option))
-        _check_seconds("update_heartbeat_interval", self.update_heartbeat_interval)
-        _check_seconds("stalled_worker_timeout", self.stalled_worker_timeout)
-        if self.shutdown_graceful_timeout is not None:
-            _check_seconds("shutdown_graceful_timeout", self.shutdown_graceful_timeout, zero=True)
-        if self.delete_jobs not in DELETE_JOBS:
+        for field in dataclasses.fields(self):
+            value = checks.guarded(field.metadata["check"], field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        shortest = MIN_HEARTBEATS * self.update_heartbeat_interval
+        if self.stalled_worker_timeout < shortest * (1 - 1e-9):  # 3 * 0.1 is above 0.3
             raise InvalidOption(
-                f"delete_jobs must be one of {', '.join(DELETE_JOBS)}, not {self.delete_jobs!r}"
+                f"stalled_worker_timeout ({self.stalled_worker_timeout:g} s) must be at least"
+                f" {MIN_HEARTBEATS} times update_heartbeat_interval"
+                f" ({self.update_heartbeat_interval:g} s), or a worker that is late with one sign"
+                " of life would be taken for dead"
             )
-        if self.stalled_worker_timeout <= self.update_heartbeat_interval:
-            raise InvalidOption(
-                f"stalled_worker_timeout ({self.stalled_worker_timeout:g} s) must be longer than"
-                f" update_heartbeat_interval ({self.update_heartbeat_interval:g} s), or every"
-                " worker would be taken for dead"
-            )
-        if self.additional_context is not None and not isinstance(self.additional_context, Mapping):
-            raise InvalidOption(
-                f"additional_context must be a dict, not {self.additional_context!r}"
-            )
-        object.__setattr__(self, "middleware", middlewares(self.middleware))
-        check_order(self.middleware)
 
 
 class WorkerArguments(TypedDict, total=False):
@@ -106,6 +146,7 @@ class WorkerArguments(TypedDict, total=False):
     delete_jobs: Literal["never", "successful", "always"]
     update_heartbeat_interval: float
     stalled_worker_timeout: float
+    unknown_task_patience: float
     install_signal_handlers: bool
     additional_context: Mapping[str, Any] | None
     middleware: AnyMiddleware | Iterable[AnyMiddleware] | None
@@ -119,7 +160,7 @@ def worker_options(**given: Any) -> WorkerOptions:
     for name in given:
         if name not in known:
             raise InvalidOption(
-                f"a worker has no option {name!r} (known: {', '.join(sorted(known))})"
+                f"a worker has no option {shown(name)} (known: {', '.join(sorted(known))})"
             )
     return WorkerOptions(**given)
 
@@ -150,26 +191,3 @@ def default_of(option: str) -> Any:
     """Return the default of a worker option."""
     fields = {each.name: each for each in dataclasses.fields(WorkerOptions)}
     return fields[option].default
-
-
-def _queue_names(queues: Any) -> tuple[str, ...]:
-    if isinstance(queues, str) or not isinstance(queues, Iterable):
-        raise InvalidOption(f"queues must be a list of names, not {queues!r}")
-    names = tuple(dict.fromkeys(checks.check_name("queues", name) for name in queues))
-    if not names:
-        raise InvalidOption("queues must name at least one queue; leave it out for all queues")
-    return names
-
-
-def _check_int(option: str, value: Any, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise InvalidOption(f"{option} must be an int from {low} to {high}, not {value!r}")
-
-
-def _check_seconds(option: str, value: Any, *, zero: bool = False) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-        least = "from 0" if zero else "above 0"
-        raise InvalidOption(f"{option} must be a number of seconds {least}, not {value!r}")
-    if value > checks.LONGEST_DELAY.total_seconds():  # else the server could not compute with it
-        raise InvalidOption(f"{option} must be at most 1000 years, not {value!r} seconds")

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from procrastinate.connector import Query, Value
 from procrastinate.errors import InvalidOption
+from procrastinate.model import checks
+from procrastinate.model.printable import shown
 
 _HEADER = re.compile(r"^-- (name|fragment): (\w+)(?: :(one|many|exec))?$", re.MULTILINE)
 _INCLUDE = re.compile(r"\{>(\w+)((?: \w+=\w+)*)\}")
@@ -52,8 +54,8 @@ class Statements:
 
 def quoted(schema: str) -> str:
     """Return a schema's name as an SQL identifier. Raises `InvalidOption` if it cannot be one."""
-    if not isinstance(schema, str) or not schema or len(schema.encode()) > 63:
-        raise InvalidOption(f"schema must be a name of 1 to 63 bytes, not {schema!r}")
+    if len(checks.check_name("schema", schema).encode()) > 63:
+        raise InvalidOption(f"schema must be a name of 1 to 63 bytes, not {shown(schema)}")
     if set(schema) & set("\0'\"%\\{}"):
         raise InvalidOption(f"schema must not contain quotes, percent signs or braces: {schema!r}")
     return f'"{schema}"'
