@@ -150,11 +150,29 @@ def reports(
 def ask_reports(reports: Example) -> Iterator[Ask]:
     """The reports' server, to be asked; it ends well."""
     port = free_port()
-    with reports.running("uvicorn", shows="Uvicorn running on", port=port) as server:
+    with reports.running(
+        "uvicorn reports.web:web", shows="Uvicorn running on", port=port
+    ) as server:
         yield partial(request, port)
         # It ends gracefully, and then passes the signal on to itself.
         assert server.stop() == -signal.SIGTERM
         assert "Application shutdown complete" in server.output
+
+
+def test_a_report_is_written_in_the_servers_own_process(reports: Example):
+    port = free_port()
+    command = "uvicorn reports.together:web"
+    with reports.running(command, shows="Uvicorn running on", port=port) as server:
+        ask = partial(request, port)
+        report = ordered(ask, "Sales", 5)
+        wait_until(lambda: answers(ask, report, job="succeeded", written=5, attempts=1))
+        long = ordered(ask, "Long", 50)
+        wait_until(lambda: not answers(ask, long, written=0))
+        assert server.stop() == -signal.SIGTERM  # which it passes on to itself at its end
+        assert "Application shutdown complete" in server.output
+    with reports.running("uvicorn reports.web:web", shows="Uvicorn running on", port=port):
+        # Its job came to its end before the server did.
+        assert answers(ask, long, job="succeeded", written=50, attempts=1)
 
 
 def reports_worker(reports: Example) -> Any:

@@ -83,11 +83,9 @@ async def report_row(request: Request) -> tuple[str, int, int, int]:
     return row
 
 
-web = Starlette(
-    lifespan=lifespan,
-    routes=[
-        Route("/reports", order_report, methods=["POST"]),
-        Route("/reports/{report_id:int}", show_report),
-        Route("/reports/{report_id:int}", cancel_report, methods=["DELETE"]),
-    ],
-)
+routes = [
+    Route("/reports", order_report, methods=["POST"]),
+    Route("/reports/{report_id:int}", show_report),
+    Route("/reports/{report_id:int}", cancel_report, methods=["DELETE"]),
+]
+web = Starlette(lifespan=lifespan, routes=routes)

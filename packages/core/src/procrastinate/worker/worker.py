@@ -240,6 +240,8 @@ class Worker:
             async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
                 worker_id = await self._register()
         except TimeoutError:
+            if not self._stop.gracefully.is_set():
+                raise
             logger.warning("worker %s was stopped before it was heard by the database", self.name)
             return
         await self._new_shift(worker_id, options, on_listening).run()
