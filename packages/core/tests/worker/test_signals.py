@@ -117,15 +117,20 @@ def test_what_the_loop_handles_stays_its_own(number: signal.Signals) -> None:
         for each in (INT, TERM):
             loop.add_signal_handler(each, got.append, each)
         app = app_in_memory()
+        works = asyncio.Event()
+
+        @app.task
+        async def work() -> None:
+            works.set()
+
         async with app.open_async():
-            worker = app.worker()
-            running = asyncio.create_task(worker.run())
-            while not worker.is_alive:
-                await asyncio.sleep(0)
+            await work.defer_async()
+            worker = asyncio.create_task(app.run_worker_async())
+            await asyncio.wait_for(works.wait(), 10)
             await raised(number, got, 1)
-            assert not running.done()
-            worker.stop()
-            await asyncio.wait_for(running, 10)
+            assert not worker.done()
+            worker.cancel()
+            await asyncio.wait([worker], timeout=10)
         await raised(number, got, 2)
         assert got == [number, number]
 
