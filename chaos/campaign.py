@@ -1,0 +1,342 @@
+"""One campaign from its first server to its last: what `books` then judges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import procrastinate
+import procrastinate_embedded
+from chaos import closing, draw, ledger, world
+from chaos.calls import Caller
+from chaos.census import Census
+from chaos.cluster import Cluster
+from chaos.faults.base import Fault
+from chaos.fleet import Fleet
+from chaos.guard import ROOT, Guard
+from chaos.options import Options
+from chaos.proxy import Proxy
+from chaos.records import Campaign, Complaint, Effect, Spec, Terms, Trouble
+from chaos.world import World
+
+CONNECTORS = ("psycopg2", "aiopg", "sqlalchemy")
+PROBES = 8
+TRIES = 3  # of a fault whose effect is not seen
+STARTING_MAY_TAKE = 60.0  # seconds
+LOOK = 0.2  # seconds between two looks at processes
+STANDSTILL = 1.5  # seconds: a look that comes so late shows that the machine stood still
+Say = Callable[[str], None]
+
+
+@dataclass
+class Result:
+    """What a campaign has left: the books' input, and what was seen beside them."""
+
+    campaign: Campaign
+    complaints: list[Complaint]
+    planned: int
+    seconds: float
+    workers: int
+    logs: Path
+
+
+@dataclass
+class Lane:
+    """The faults that strike one after the other, in a thread."""
+
+    name: str
+    faults: list[type[Fault]]
+    done: int = 0
+    thread: threading.Thread | None = field(default=None, repr=False)
+
+
+class Runner:
+    """Runs one campaign in a folder of its own."""
+
+    def __init__(self, options: Options, kinds: Sequence[type[Fault]], say: Say) -> None:
+        self._options, self._kinds, self._say = options, kinds, say
+        self._terms = Terms(
+            stalled=timedelta(seconds=options.stalled),
+            heartbeat=timedelta(seconds=options.heartbeat),
+        )
+        self._complaints: list[Complaint] = []
+        self._looked = time.monotonic()
+        self._deferrers: list[subprocess.Popen[str]] = []
+
+    def run(self) -> Result:
+        """Return what happened."""
+        began = time.monotonic()
+        with self._stage() as stage:
+            self._world = stage
+            self._start()
+            lanes = self._lanes()
+            self._let_it_rain(lanes)
+            self._calm_down()
+            campaign = self._close()
+            return Result(
+                campaign,
+                [*self._complaints, *stage.complaints, *stage.fleet.complaints],
+                sum(len(lane.faults) for lane in lanes),
+                time.monotonic() - began,
+                stage.fleet.started,
+                self.logs,
+            )
+
+    # --- The stage ---
+
+    @contextlib.contextmanager
+    def _stage(self) -> Iterator[World]:
+        folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+        folder.chmod(0o711)
+        self.logs = Path(tempfile.mkdtemp(prefix="chaos-logs-"))
+        guard = Guard(folder)
+        settings = {"fsync": False, "max_connections": 400}
+        try:
+            with procrastinate_embedded.server(settings=settings) as truth:
+                cluster = Cluster(folder, guard)
+                cluster.log = self.logs / "server.log"
+                cluster.start()
+                cluster.make_database()
+                proxy = Proxy(lambda: asyncio.open_unix_connection(cluster.socket))
+                proxy.start()
+                try:
+                    yield self._world_of(cluster, proxy, guard, truth.create_database("ledger"))
+                finally:
+                    proxy.close()
+                    for deferrer in self._deferrers:
+                        deferrer.kill()
+                    cluster.stop()
+        finally:
+            guard.close()
+
+    def _world_of(self, cluster: Cluster, proxy: Proxy, guard: Guard, dsn: str) -> World:
+        book = ledger.Ledger(dsn)
+        book.make_tables()
+        self._ledger_dsn = dsn
+        fleet = Fleet(dsn, self.logs, guard, Census(book))
+        fleet.plant = self._options.plant
+        self._caller = Caller(cluster.dsn(), book)
+        stage = World(
+            cluster=cluster,
+            proxy=proxy,
+            fleet=fleet,
+            ledger=book,
+            terms=self._terms,
+            scale=world.LONG if self._options.long else world.SHORT,
+            defer=self._caller.defer,
+        )
+        fleet.troubled = stage.was_troubled
+        fleet.exit_may_take = stage.scale.exit
+        return stage
+
+    def _start(self) -> None:
+        stage = self._world
+        with procrastinate.App(
+            connector=procrastinate.Psycopg2Connector(dsn=stage.cluster.dsn())
+        ).open() as app:
+            app.schema_manager.apply_schema()
+        stage.fleet.man(world.posts(stage.cluster, stage.proxy, self._terms))
+        self._until("the workers to start", self._all_run, STARTING_MAY_TAKE)
+        self._probe()
+        self._memory = closing.memory(stage)
+        self._start_deferrers()
+
+    def _all_run(self) -> bool:
+        """Whether each process of each post is registered in the database."""
+        posts = sum(each.post.processes for each in self._world.fleet.workers())
+        rows = self._world.cluster.query("select count(*) from procrastinate_workers")
+        return bool(rows[0][0] >= posts)
+
+    def _start_deferrers(self) -> None:
+        share = self._options.jobs // len(CONNECTORS)
+        proxied = f"postgresql://chaos@127.0.0.1:{self._world.proxy.port}/chaos"
+        for number, connector in enumerate(CONNECTORS):
+            extra = self._options.jobs % len(CONNECTORS) if number == 0 else 0
+            description = {
+                "connector": connector,
+                "dsn": self._world.cluster.dsn() if connector == "sqlalchemy" else proxied,
+                "ledger": self._ledger_dsn,
+                "seed": self._options.seed + number,
+                "first": 1 + number * 1_000_000,
+                "count": share + extra,
+                "long_share": self._options.long_share,
+            }
+            log = (self.logs / f"deferrer-{connector}.log").open("w")
+            self._deferrers.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "chaos.deferring", json.dumps(description)],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    cwd=ROOT,
+                    text=True,
+                    start_new_session=True,
+                )
+            )
+            log.close()
+
+    # --- The faults ---
+
+    def _lanes(self) -> list[Lane]:
+        chance = random.Random(self._options.seed)
+        drawn = draw.draw(self._kinds, self._options.faults, chance)
+        lanes: dict[str, Lane] = {}
+        for kind in drawn:
+            lanes.setdefault(kind.lane, Lane(kind.lane, [])).faults.append(kind)
+        return list(lanes.values())
+
+    def _let_it_rain(self, lanes: Sequence[Lane]) -> None:
+        began = time.monotonic()
+        for number, lane in enumerate(lanes):
+            chance = random.Random(f"{self._options.seed} {lane.name} {number}")
+            lane.thread = threading.Thread(
+                target=self._strike_all, args=(lane, chance), daemon=True
+            )
+            lane.thread.start()
+        total = max(1, sum(len(lane.faults) for lane in lanes))
+        told = 0.0
+        share = 0.0
+        while any(lane.thread and lane.thread.is_alive() for lane in lanes):
+            now = time.monotonic()
+            done = sum(lane.done for lane in lanes) / total
+            by_time = (now - began) / self._options.seconds
+            # Jobs arrive steadily, and not all at once when a fault is over.
+            share = min(max(done, by_time), share + 0.004)
+            self._allow(share)
+            if now - began > self._options.seconds:
+                self._world.over.set()
+            self._look()
+            if now - told > 5:
+                told = now
+                self._tell(began, lanes)
+            time.sleep(LOOK)
+        self._allow(1.0)
+
+    def _strike_all(self, lane: Lane, chance: random.Random) -> None:
+        for kind in lane.faults:
+            time.sleep(chance.uniform(0, self._world.scale.pause))
+            if self._world.over.is_set():
+                return
+            self._strike(kind, chance)
+            lane.done += 1
+
+    def _strike(self, kind: type[Fault], chance: random.Random) -> None:
+        """Let a fault strike, again if its effect is not seen."""
+        before = self._seen(kind)
+        for _ in range(TRIES):
+            try:
+                kind().strike(self._world, chance)
+            except Exception:
+                self._complaints.append(
+                    Complaint("harness", f"{kind.name}: {traceback.format_exc()}")
+                )
+                return
+            if self._seen(kind) > before or self._world.over.is_set():
+                return
+
+    def _seen(self, kind: type[Fault]) -> int:
+        return sum(each.kind == kind.name and each.seen for each in self._world.troubles())
+
+    def _allow(self, share: float) -> None:
+        """Let the deferrers ask for a share of their jobs."""
+        each = self._options.jobs / len(CONNECTORS)
+        for deferrer in self._deferrers:
+            assert deferrer.stdin is not None
+            with contextlib.suppress(OSError):
+                deferrer.stdin.write(f"{int(each * share) + (3 if share == 1.0 else 0)}\n")
+                deferrer.stdin.flush()
+
+    # --- Looking ---
+
+    def _look(self) -> None:
+        """Keep the workers going, and notice if the machine itself stood still."""
+        now = time.monotonic()
+        if now - self._looked > STANDSTILL:
+            began = datetime.now(UTC) - timedelta(seconds=now - self._looked)
+            still = frozenset({Effect.STILL})
+            self._world.note(
+                Trouble("the machine stood still", "", began, datetime.now(UTC), still)
+            )
+        self._looked = now
+        self._world.census.look()
+        self._world.fleet.keep_going()
+        self._looked = time.monotonic()
+
+    def _until(self, what: str, condition: Callable[[], Any], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                self._complaints.append(Complaint("hung", f"waited {seconds:g} s for {what}"))
+                return False
+            self._look()
+            time.sleep(LOOK)
+        return True
+
+    def _tell(self, began: float, lanes: Sequence[Lane]) -> None:
+        done = ", ".join(f"{lane.name} {lane.done}/{len(lane.faults)}" for lane in lanes)
+        counts = self._world.ledger.query(
+            "select (select count(*) from answers), (select count(*) from began)"
+        )
+        self._say(
+            f"{time.monotonic() - began:5.0f} s  faults: {done};"
+            f" jobs asked for: {counts[0][0]}, runs: {counts[0][1]}"
+        )
+
+    # --- The end ---
+
+    def _calm_down(self) -> None:
+        self._say("calm: waiting for the last jobs")
+        self._until(
+            "the deferrers to end",
+            lambda: all(each.poll() is not None for each in self._deferrers),
+            self._world.scale.calm,
+        )
+        self._until("all jobs to end", self._all_ended, self._world.scale.calm)
+        self._until("the workers to be complete", self._all_run, STARTING_MAY_TAKE)
+        self._probe()
+        self._complaints += closing.check_idle(self._world, self._memory)
+
+    def _all_ended(self) -> bool:
+        rows = self._world.cluster.query(
+            "select exists (select from procrastinate_jobs"
+            " where status in ('todo', 'doing') and task_name <> 'tick')"
+        )
+        return not rows[0][0]
+
+    def _probe(self) -> None:
+        """Defer jobs one by one, while nothing else happens: they must begin promptly."""
+        for _ in range(PROBES):
+            number = self._world.number()
+            self._caller.defer(Spec(number, "on_the_loop", "red", probe=True))
+            self._until("a probe", lambda: self._caller.has_begun(number), 20)  # noqa: B023
+
+    def _close(self) -> Campaign:
+        stage = self._world
+        self._say("stopping the workers")
+        stage.fleet.stop_all()
+        stage.census.look()
+        self._caller.close()
+        self._complaints += closing.check_stopped(stage)
+        deaths: dict[str, datetime] = defaultdict(lambda: datetime.now(UTC), stage.census.deaths)
+        return Campaign(
+            asked=ledger.read_asked(stage.ledger),
+            stored=closing.read_stored(stage.cluster),
+            runs=ledger.read_runs(stage.ledger),
+            troubles=[*stage.troubles(), *ledger.read_deaths_by_jobs(stage.ledger, deaths)],
+            deaths=dict(deaths),
+            terms=self._terms,
+        )

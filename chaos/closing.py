@@ -1,0 +1,79 @@
+"""The end of a campaign: what is stored, and whether connections and memory came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import psutil
+
+from chaos.records import TICK, Complaint, Stored
+
+if TYPE_CHECKING:
+    from chaos.cluster import Cluster
+    from chaos.world import World
+
+MOST_CONNECTIONS = 8  # of one idle worker process
+GROWTH = 1.6  # times the memory of an idle worker process at the start
+MEGABYTE = 2**20
+
+#: Ticks that were deferred just before the workers stopped still wait, and that is right.
+_STORED = """
+    select id, status::text, attempts, task_name, (args ->> 'n')::integer,
+        (args ->> 'timestamp')::bigint, lock, finished_at, errors -> -1 ->> 'type'
+    from procrastinate_jobs
+    where not (task_name = 'tick' and status = 'todo' and (args ->> 'timestamp')::bigint > (
+        select coalesce(max((args ->> 'timestamp')::bigint), 0) - %s
+        from procrastinate_jobs where task_name = 'tick'))
+    order by id
+"""
+LAST_TICKS = 5  # ticks
+
+
+def read_stored(cluster: Cluster) -> list[Stored]:
+    """Return all jobs as the database has them."""
+    return [Stored(*row) for row in cluster.query(_STORED, LAST_TICKS * TICK)]
+
+
+def memory(world: World) -> Mapping[str, float]:
+    """Return the resident memory of the worker processes, in MiB, by process."""
+    world.census.look()
+    found = {}
+    for member in world.census.alive():
+        try:
+            found[member.process] = psutil.Process(member.pid).memory_info().rss / MEGABYTE
+        except psutil.Error:
+            continue
+    return found
+
+
+def check_idle(world: World, at_start: Mapping[str, float]) -> list[Complaint]:
+    """Return what idle workers have kept that they should have given back."""
+    complaints = []
+    (connections,) = world.cluster.query(
+        "select count(*) from pg_stat_activity where usename = 'chaos'"
+    )[0]
+    processes = len(world.census.alive())
+    if connections > processes * MOST_CONNECTIONS:
+        text = f"{connections} connections of {processes} idle processes"
+        complaints.append(Complaint("connections", text))
+    usual = max(at_start.values(), default=0.0)
+    for process, used in memory(world).items():
+        if used > usual * GROWTH:
+            text = f"{process} uses {used:.0f} MiB, and {usual:.0f} MiB were usual at the start"
+            complaints.append(Complaint("memory", text))
+    return complaints
+
+
+def check_stopped(world: World) -> list[Complaint]:
+    """Return what is left in the database of workers that have all ended."""
+    complaints = []
+    rows = world.cluster.query("select * from procrastinate_locks")
+    if rows:
+        complaints.append(Complaint("left behind", f"locks: {rows}"))
+    rows = world.cluster.query(
+        "select application_name, state, query from pg_stat_activity where usename = 'chaos'"
+    )
+    if rows:
+        complaints.append(Complaint("connections", f"of ended processes: {rows}"))
+    return complaints

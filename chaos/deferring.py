@@ -1,0 +1,127 @@
+"""A process that defers: ``python -m chaos.deferring '{"connector": ..., "dsn": ..., ...}'``.
+
+It reads on its standard input how many jobs it may have asked for by now, a number a line, and ends
+when it has asked for all, or when its input does. A call that raises is never repeated: whether its
+jobs are stored is for the books to find out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg2.extensions import parse_dsn
+
+import procrastinate
+from chaos import jobs
+from chaos.ledger import Ledger
+from chaos.records import Spec
+from procrastinate.errors import AlreadyEnqueued, ProcrastinateException
+
+PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds after a call that failed, and after many
+
+
+class Allowance:
+    """How many jobs this process may have asked for by now."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._changed = threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            with self._changed:
+                self._number = int(line)
+                self._changed.notify()
+        os._exit(0)  # the harness is gone
+
+    def wait_for(self, number: int) -> None:
+        """Return once that many jobs are allowed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number >= number)
+
+
+def connector(kind: str, dsn: str) -> Any:
+    """Return a connector that gives up on a silent server after a while."""
+    limits: dict[str, Any] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
+    if kind == "psycopg2":
+        return procrastinate.Psycopg2Connector(dsn=dsn, **limits)
+    if kind == "aiopg":
+        return procrastinate.AiopgConnector(dsn=dsn, timeout=10, **limits)
+    arguments = {**parse_dsn(dsn), **limits}
+    return procrastinate.SQLAlchemyPsycopg2Connector(connect_args=arguments)
+
+
+class Deferrer:
+    """Defers calls one after the other, and keeps the ledger."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._ledger = Ledger(options["ledger"])
+        self._app = procrastinate.App(connector=connector(options["connector"], options["dsn"]))
+        self._pause = PAUSE
+        self._is_async = options["connector"] == "aiopg"
+
+    async def run(self, calls: Any, allowance: Allowance) -> None:
+        """Defer everything, as it is allowed."""
+        count = 0
+        for specs in calls:
+            count += len(specs)
+            await asyncio.to_thread(allowance.wait_for, count)
+            call = uuid.uuid4().hex
+            self._ledger.asked(call, specs)
+            await self._defer(specs)
+
+    async def _defer(self, specs: Sequence[Spec]) -> None:
+        try:
+            ids = await self._call(specs)
+        except AlreadyEnqueued:
+            self._ledger.answered(specs, "refused", [None] * len(specs))
+        except ProcrastinateException as exc:
+            print(f"{type(exc).__name__}: {exc}", flush=True)  # noqa: T201
+            self._ledger.answered(specs, "unknown", [None] * len(specs))
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        else:
+            self._ledger.answered(specs, "acknowledged", ids)
+            self._pause = PAUSE
+
+    async def _call(self, specs: Sequence[Spec]) -> list[int]:
+        first = specs[0]
+        options: dict[str, Any] = {
+            "queue": first.queue,
+            "priority": first.priority,
+            "lock": first.lock,
+            "queueing_lock": first.queueing_lock,
+        }
+        if first.delay is not None:
+            options["schedule_in"] = {"seconds": first.delay}
+        task = self._app.configure_task(first.task, **options)
+        arguments = [jobs.arguments(spec) for spec in specs]
+        if self._is_async:
+            await self._app.open_async()
+            if len(specs) == 1:
+                return [await task.defer_async(**arguments[0])]
+            return await task.batch_defer_async(*arguments)
+        self._app.open()
+        if len(specs) == 1:
+            return [task.defer(**arguments[0])]
+        return task.batch_defer(*arguments)
+
+
+def main() -> None:
+    """Defer what the first argument describes."""
+    options = json.loads(sys.argv[1])
+    numbers = range(options["first"], options["first"] + options["count"])
+    calls = jobs.draw(numbers, options["seed"], options["long_share"])
+    asyncio.run(Deferrer(options).run(calls, Allowance()))
+
+
+if __name__ == "__main__":
+    main()

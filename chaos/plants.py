@@ -1,0 +1,135 @@
+"""Bugs to plant, so that it can be shown that the books complain. CHAOS_PLANT names one.
+
+A plant changes what a worker's connector sends and hears, and no code of the product's. One that
+finds nothing to change raises: then the product has changed, and the plant must follow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import procrastinate
+from procrastinate.connector import Notification, Query
+
+Change = Callable[[Query], Query]
+_NOTHING = "select 1 where false"
+
+
+def without_fence(query: Query) -> Query:
+    """Let endings be written whoever holds the job, whichever attempt it is."""
+    if query.name not in ("finish_jobs", "settle_jobs", "retry_job", "hand_back"):
+        return query
+    sql, workers = re.subn(
+        r"job\.worker_id = (%\(worker_id\)s::bigint)", r"\1 is not null", query.sql
+    )
+    sql, leases = re.subn(r"job\.(?:attempts|lease) = ((?:\w+\.|%\()\S+)", r"\1 is not null", sql)
+    if not workers or not leases:
+        raise RuntimeError(f"no fence is found in {query.name}")
+    return replace(query, sql=sql)
+
+
+def without_lease(query: Query) -> Query:
+    """Let a worker believe that it has given a sign of life, which it has not."""
+    if query.name != "heartbeat":
+        return query
+    names = " and ".join(f"%({name})s is not null" for name in query.params)
+    return replace(query, sql=f"select false as reborn where {names}")
+
+
+_endings = itertools.count(1)
+
+
+def without_some_endings(query: Query) -> Query:
+    """Let every tenth write of endings find nothing to change."""
+    if query.name not in ("finish_jobs", "settle_jobs") or next(_endings) % 10:
+        return query
+    sql, count = re.subn(r"job\.partition = 0 and", "job.partition = -1 and", query.sql)
+    if not count:
+        raise RuntimeError(f"no condition is found in {query.name}")
+    return replace(query, sql=sql)
+
+
+def unchanged(query: Query) -> Query:
+    """Change nothing that is sent."""
+    return query
+
+
+class Plant(NamedTuple):
+    """A bug, and the rules of the books of which at least one must complain."""
+
+    change: Change
+    rules: frozenset[str]
+    faults: tuple[str, ...]
+    jobs: int = 300
+    long_share: float = 0.05  # of jobs that take seconds
+
+
+PLANTS: Mapping[str, Plant] = {
+    "no-fence": Plant(
+        without_fence,
+        frozenset({"ended by another run"}),
+        ("stop for long",),
+        jobs=150,
+        long_share=0.6,
+    ),
+    "no-lease": Plant(without_lease, frozenset({"extra run"}), ("sessions: cancel",)),
+    "lost-endings": Plant(without_some_endings, frozenset({"did not end"}), ("restart",)),
+    "lost-notify": Plant(unchanged, frozenset({"late in calm"}), ("terminate",)),
+}
+
+
+class Changing:
+    """An executor that changes what it is told to execute."""
+
+    def __init__(self, executor: Any, change: Change) -> None:
+        self._executor = executor
+        self._change = change
+
+    def execute(self, query: Query, /) -> Any:
+        """Execute the changed query, on either kind of executor."""
+        return self._executor.execute(self._change(query))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+
+def connector(dsn: str) -> Any:
+    """Return the worker's connector, with the planted bug if there is one."""
+    plant = os.environ.get("CHAOS_PLANT")
+    if not plant:
+        return procrastinate.AiopgConnector(dsn=dsn)
+    return planted(PLANTS[plant].change, deaf=plant == "lost-notify")(dsn=dsn)
+
+
+def planted(change: Change, *, deaf: bool) -> Any:
+    """Return the class of a connector that changes its queries, or hears nothing."""
+
+    class Sync(procrastinate.Psycopg2Connector):
+        @contextmanager
+        def session(self, **options: Any) -> Iterator[Any]:
+            with super().session(**options) as executor:
+                yield Changing(executor, change)
+
+    class Planted(procrastinate.AiopgConnector):
+        @asynccontextmanager
+        async def session_async(self, **options: Any) -> AsyncIterator[Any]:
+            async with super().session_async(**options) as executor:
+                yield Changing(executor, change)
+
+        def sync_connector(self, **options: Any) -> Any:
+            made: Any = super().sync_connector(**options)
+            made.__class__ = Sync
+            return made
+
+        def listen(
+            self, channels: Sequence[str]
+        ) -> AbstractAsyncContextManager[AsyncIterator[Notification]]:
+            return super().listen(["chaos_hears_nothing"] if deaf else channels)
+
+    return Planted

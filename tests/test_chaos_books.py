@@ -1,0 +1,356 @@
+"""The books of a chaos campaign complain of what must not be, and of nothing else."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from chaos import books, draw, faults, jobs, plants
+from chaos.known import Known, is_known
+from chaos.nasty import DEEDS
+from chaos.options import parse
+from chaos.records import FOREVER, Asked, Campaign, Complaint, Effect, Run, Spec, Stored, Trouble
+from procrastinate.connector import Query
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def asked(n: int = 1, when: float = 0, answer: str | None = "acknowledged", **spec: Any) -> Asked:
+    group = spec.pop("group", f"call {n}")
+    return Asked(Spec(n, "on_the_loop", **spec), group, at(when), answer, at(when + 0.01), n)
+
+
+def stored(n: int = 1, status: str = "succeeded", **more: Any) -> Stored:
+    values: dict[str, Any] = {"attempts": 1, "finished_at": at(2)}
+    values.update(more)
+    return Stored(id=n, status=status, task="on_the_loop", n=n, **values)
+
+
+def ran(
+    n: int = 1,
+    began: float = 1,
+    ended: float | None = 2,
+    outcome: str | None = "ok",
+    process: str = "a",
+    attempt: int = 1,
+) -> Run:
+    end = None if ended is None else at(ended)
+    return Run(f"{n} {began}", n, attempt, process, at(began), end, outcome)
+
+
+def struck(
+    effect: Effect, began: float, ended: float, processes: Sequence[str] | None = ("a",)
+) -> Trouble:
+    touched = None if processes is None else frozenset(processes)
+    return Trouble("it", "it", at(began), at(ended), frozenset({effect}), touched)
+
+
+def rules(
+    jobs_asked: Sequence[Asked],
+    in_database: Sequence[Stored],
+    runs: Sequence[Run],
+    troubles: Sequence[Trouble] = (),
+    **more: Any,
+) -> list[str]:
+    campaign = Campaign(jobs_asked, in_database, runs, troubles, **more)
+    return [complaint.rule for complaint in books.check(campaign)]
+
+
+# --- rules 1 and 2: every acknowledged job, and no other ------------------------------------------
+
+
+def test_a_job_that_ran_once_and_succeeded_is_fine() -> None:
+    assert rules([asked()], [stored()], [ran()]) == []
+
+
+def test_an_acknowledged_job_that_is_not_stored_is_lost() -> None:
+    assert rules([asked()], [], []) == ["lost"]
+
+
+@pytest.mark.parametrize("answer", ["refused", "unknown", None])
+def test_a_job_that_was_not_acknowledged_need_not_be_stored(answer: str | None) -> None:
+    assert rules([asked(answer=answer)], [], []) == []
+
+
+@pytest.mark.parametrize("answer", ["unknown", None])
+def test_a_job_whose_answer_was_lost_may_be_stored(answer: str | None) -> None:
+    assert rules([asked(answer=answer)], [stored()], [ran()]) == []
+
+
+def test_a_job_that_was_refused_must_not_be_stored() -> None:
+    assert rules([asked(answer="refused")], [stored()], [ran()]) == ["phantom"]
+
+
+def test_a_job_that_nobody_asked_for_must_not_be_stored() -> None:
+    assert rules([], [stored()], [ran()]) == ["phantom"]
+
+
+def test_one_number_is_stored_once() -> None:
+    twice = [stored(), replace(stored(), id=2)]
+    assert rules([asked()], twice, [ran(), replace(ran(), job_id=2, token="2")]) == ["phantom"]
+
+
+def test_of_a_call_all_jobs_are_stored_or_none() -> None:
+    both = [asked(1, answer="unknown", group="g"), asked(2, answer="unknown", group="g")]
+    assert rules(both, [], []) == []
+    assert rules(both, [stored(1), stored(2)], [ran(1), ran(2)]) == []
+    assert rules(both, [stored(1)], [ran(1)]) == ["half a batch"]
+
+
+@pytest.mark.parametrize("status", ["todo", "doing"])
+def test_a_job_must_end(status: str) -> None:
+    assert rules([asked()], [stored(status=status, finished_at=None)], []) == ["did not end"]
+
+
+def test_a_job_succeeds_only_by_a_good_run() -> None:
+    assert rules([asked()], [stored()], []) == ["wrong end"]
+    assert rules([asked()], [stored()], [ran(outcome="interrupted")]) == ["wrong end"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "end", "wrong"),
+    [
+        ({}, stored(status="failed", last_error="chaos.app.Planned"), True),
+        ({}, stored(status="failed", last_error="procrastinate.errors.WorkerLost"), True),
+        ({}, stored(status="cancelled"), True),
+        ({}, stored(status="aborted"), True),
+        ({"failing": FOREVER}, stored(status="failed", last_error="chaos.app.Planned"), False),
+        ({"failing": FOREVER}, stored(status="failed", last_error="builtins.KeyError"), True),
+        ({"crashing": FOREVER}, stored(status="failed", last_error="x.WorkerLost"), False),
+        ({"queueing_lock": "q"}, stored(status="cancelled"), False),
+    ],
+)  # fmt: skip
+def test_a_job_has_the_end_of_its_plan(spec: dict[str, Any], end: Stored, wrong: bool) -> None:
+    found = rules([asked(**spec)], [end], [ran(outcome="failed")])
+    assert found == (["wrong end"] if wrong else [])
+
+
+# --- rule 3: extra runs ---------------------------------------------------------------------------
+
+LATER = ran(began=20, ended=21, process="b", attempt=2)
+TWICE = stored(attempts=2, finished_at=at(21))
+
+
+def test_a_run_after_a_failure_is_no_extra_run() -> None:
+    assert rules([asked()], [TWICE], [ran(outcome="failed"), LATER]) == []
+
+
+def test_a_run_that_begins_before_the_failed_one_ended_is_an_extra_run() -> None:
+    earlier = ran(outcome="failed", ended=20.5)
+    assert rules([asked()], [TWICE], [earlier, LATER]) == ["extra run"]
+
+
+@pytest.mark.parametrize("outcome", ["ok", "interrupted"])
+def test_a_run_after_one_that_did_not_fail_needs_a_fault(outcome: str) -> None:
+    assert rules([asked()], [TWICE], [ran(outcome=outcome), LATER]) == ["extra run"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "explains"),
+    [
+        (struck(Effect.ENDS, 1.5, 1.6), True),
+        (struck(Effect.ENDS, 2.5, 2.6), True),  # before its ending was written
+        (struck(Effect.ENDS, 1.5, 1.6, ["b"]), False),  # another process
+        (struck(Effect.ENDS, 0.1, 0.5), False),  # before the run
+        (struck(Effect.ENDS, 20.5, 20.6), False),  # after the next run
+        (struck(Effect.STILL, 1.5, 12), True),
+        (struck(Effect.STILL, 1.5, 4), False),  # too short to be taken for dead
+        (struck(Effect.STILL, 1.5, 12, ["b"]), False),
+        (struck(Effect.AWAY, 1.5, 12, None), True),
+        (struck(Effect.AWAY, 1.5, 4, None), False),
+        (struck(Effect.FORGETS, 1.5, 1.6, None), True),
+        (struck(Effect.FORGETS, 8, 8.1, None), False),  # the claim was durable long before
+    ],
+)
+def test_only_a_fault_in_the_window_of_the_process_explains_it(
+    trouble: Trouble, explains: bool
+) -> None:
+    found = rules([asked()], [TWICE], [ran(), LATER], [trouble])
+    assert found == ([] if explains else ["extra run"])
+
+
+def test_silences_with_a_short_pause_between_them_are_one() -> None:
+    two = [struck(Effect.AWAY, 1.5, 5), struck(Effect.STILL, 6, 9)]
+    assert rules([asked()], [TWICE], [ran(), LATER], two) == []
+    assert rules([asked()], [TWICE], [ran(), LATER], two[:1]) == ["extra run"]
+
+
+def test_more_attempts_ran_than_are_counted() -> None:
+    runs = [ran(outcome="failed"), LATER]
+    assert rules([asked()], [replace(TWICE, attempts=1)], runs) == ["extra run"]
+
+
+# --- rule 4: locks --------------------------------------------------------------------------------
+
+
+def holders(*troubles: Trouble, ended: float | None = 2, **more: Any) -> list[str]:
+    both = [stored(1, lock="l", finished_at=at(9)), stored(2, lock="l", finished_at=at(9))]
+    outcome = "ok" if ended else None
+    runs = [ran(1, 1, ended, outcome), ran(2, 1.5, 3, process="b")]
+    if not ended:
+        runs.append(ran(1, 8, 8.5, process="b", attempt=2))
+        both[0] = replace(both[0], attempts=2)
+    return rules([asked(1), asked(2)], both, runs, troubles, **more)
+
+
+def test_two_jobs_of_one_lock_do_not_overlap() -> None:
+    assert holders() == ["two holders of a lock"]
+
+
+def test_they_may_if_the_first_worker_stood_still_meanwhile() -> None:
+    assert holders(struck(Effect.STILL, -9, 1.2)) == []
+    assert holders(struck(Effect.STILL, -9, 1.2, ["b"])) == ["two holders of a lock"]
+
+
+def test_a_run_whose_process_died_held_its_lock_until_then() -> None:
+    killed = struck(Effect.ENDS, 1.1, 1.2)
+    assert holders(killed, ended=None, deaths={"a": at(1.2)}) == []
+    late = struck(Effect.ENDS, 1.7, 1.8)
+    assert holders(late, ended=None, deaths={"a": at(1.8)}) == ["two holders of a lock"]
+
+
+# --- rule 5: the fence ----------------------------------------------------------------------------
+
+
+def test_a_job_does_not_end_while_its_last_run_goes_on() -> None:
+    still = struck(Effect.STILL, 1.5, 12)
+    runs = [ran(ended=12.5), ran(began=12, ended=15, process="b", attempt=2)]
+    fenced = stored(attempts=2, finished_at=at(15))
+    assert rules([asked()], [fenced], runs, [still]) == []
+    unfenced = replace(fenced, finished_at=at(13))
+    assert rules([asked()], [unfenced], runs, [still]) == ["ended by another run"]
+
+
+# --- rules 6 to 9 ---------------------------------------------------------------------------------
+
+
+def in_line(first_began: float, second_began: float, *troubles: Trouble, **spec: Any) -> list[str]:
+    both = [asked(1, 0, lock="l", **spec), asked(2, 0.1, lock="l")]
+    ends = [stored(n, lock="l", finished_at=at(60)) for n in (1, 2)]
+    runs = [ran(1, first_began, first_began + 0.5), ran(2, second_began, second_began + 0.5)]
+    return rules(both, ends, runs, troubles)
+
+
+def test_jobs_of_a_line_begin_in_order() -> None:
+    assert in_line(20, 21) == []
+    assert in_line(21, 20) == ["out of order"]
+
+
+def test_a_job_may_be_overtaken_shortly_after_it_was_deferred() -> None:
+    assert in_line(3, 2) == []
+
+
+def test_a_job_of_lower_priority_comes_later() -> None:
+    assert in_line(21, 20, priority=-1) == []
+    assert in_line(20, 21, priority=-1) == ["out of order"]
+
+
+def test_a_job_whose_worker_was_held_up_may_be_overtaken() -> None:
+    assert in_line(21, 20, struck(Effect.STILL, 10, 18)) == []
+
+
+def test_two_jobs_with_one_queueing_lock_do_not_wait_at_the_same_time() -> None:
+    waiting = [asked(1, 0, queueing_lock="q"), asked(2, 5, queueing_lock="q")]
+    ends = [stored(1, finished_at=at(60)), stored(2, finished_at=at(60))]
+    assert rules(waiting, ends, [ran(1, 4, 9), ran(2, 9, 10)]) == []
+    found = rules(waiting, ends, [ran(1, 8, 9), ran(2, 9, 10)])
+    assert found == ["two wait with one queueing lock"]
+
+
+def ticks(*moments: int) -> list[str]:
+    found = [
+        Stored(id=n, status="succeeded", attempts=1, task="tick", tick=moment, finished_at=at(2))
+        for n, moment in enumerate(moments)
+    ]
+    return rules([], found, [ran(job.id) for job in found])
+
+
+def test_no_tick_is_missing_or_doubled() -> None:
+    assert ticks(100, 104, 102) == []
+    assert ticks(100, 104) == ["tick"]
+    assert ticks(100, 102, 102) == ["tick"]
+
+
+def test_a_scheduled_job_does_not_begin_before_its_time() -> None:
+    assert rules([asked(delay=0.9)], [stored()], [ran()]) == []
+    assert rules([asked(delay=1.1)], [stored()], [ran()]) == ["too early"]
+
+
+def test_a_probe_begins_promptly() -> None:
+    assert rules([asked(probe=True)], [stored()], [ran()]) == []
+    late = stored(finished_at=at(6))
+    assert rules([asked(probe=True)], [late], [ran(began=4, ended=5)]) == ["late in calm"]
+    assert rules([asked()], [late], [ran(began=4, ended=5)]) == []
+
+
+# --- what is drawn --------------------------------------------------------------------------------
+
+
+def test_no_kind_of_fault_is_more_than_a_twelfth_of_a_long_campaign() -> None:
+    for count in (100, 1_000):
+        drawn = draw.draw(faults.PLAIN, count, random.Random(7))
+        assert len(drawn) == count
+        assert max(drawn.count(kind) for kind in faults.PLAIN) <= draw.MOST * count
+        assert all(kind in drawn for kind in faults.PLAIN)
+
+
+def test_a_seed_draws_the_same_faults_and_jobs_again() -> None:
+    assert draw.draw(faults.PLAIN, 50, random.Random(7)) == draw.draw(
+        faults.PLAIN, 50, random.Random(7)
+    )
+    assert [*jobs.draw(range(500), 7, 0.05)] == [*jobs.draw(range(500), 7, 0.05)]
+    assert [*jobs.draw(range(500), 7, 0.05)] != [*jobs.draw(range(500), 8, 0.05)]
+
+
+def test_all_kinds_of_jobs_are_drawn() -> None:
+    drawn = [spec for group in jobs.draw(range(3_000), 7, 0.05) for spec in group]
+    assert [spec.n for spec in drawn] == [*range(3_000)]
+    assert {spec.task for spec in drawn} == set(jobs.TASKS)
+    assert {spec.queue for spec in drawn} == set(jobs.QUEUES)
+    assert {spec.failing for spec in drawn} == {0, 1, 2, FOREVER}
+    for option in ("lock", "queueing_lock", "delay"):
+        given = sum(getattr(spec, option) is not None for spec in drawn)
+        assert 0 < given < len(drawn)
+
+
+def test_names_of_faults_are_unique_and_every_deed_is_one() -> None:
+    names = [kind.name for kind in faults.PLAIN]
+    assert len(set(names)) == len(names)
+    assert {f"job: {deed}" for deed in DEEDS} <= set(names)
+
+
+def test_many_faults_last_as_long_as_in_life() -> None:
+    for arguments, long in (([], False), (["--faults", "1000"], True), (["--long"], True)):
+        options = parse(arguments)
+        assert options is not None
+        assert options.long is long
+
+
+def test_what_is_known_is_told_by_its_rule_and_its_text() -> None:
+    known = [Known("hung", "importing", "a reason")]
+    assert is_known(Complaint("hung", "worker-0004-importing.log"), known)
+    assert not is_known(Complaint("hung", "worker-0004-direct.log"), known)
+    assert not is_known(Complaint("lost", "worker-0004-importing.log"), known)
+
+
+# --- plants ---------------------------------------------------------------------------------------
+
+
+def test_a_plant_that_finds_nothing_to_change_says_so() -> None:
+    query = Query("finish_jobs", "update jobs as job set status = 'succeeded'")
+    with pytest.raises(RuntimeError, match="no fence is found in finish_jobs"):
+        plants.without_fence(query)
+
+
+def test_other_statements_are_left_alone() -> None:
+    query = Query("claim", "select 1")
+    assert [plant.change(query) for plant in plants.PLANTS.values()] == [query] * len(plants.PLANTS)
