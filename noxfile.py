@@ -97,7 +97,7 @@ ONCE = None if PRIMARY == RUNNING else PRIMARY
 #: left to do take from the others, lest the end be one process's.
 IN_PARALLEL = ("-n", "3", "--dist", "worksteal")
 
-nox.options.sessions = ["lint", "types", "imports", "docs", "tests", "packages"]
+nox.options.sessions = ["lint", "types", "imports", "docs", "tests", "packages", "chaos"]
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = bool(os.environ.get("CI"))
@@ -169,7 +169,7 @@ def types(session: nox.Session) -> None:
     """Check the sources strictly, and what a user's editor sees of the installed wheels."""
     install(session, *EVERYTHING, group="types")
     sources = [f"packages/{package}/src" for package in PACKAGES]
-    session.run("mypy", "noxfile.py", "benchmarks", *sources)
+    session.run("mypy", "noxfile.py", "benchmarks", "chaos", *sources)
     session.run("mypy", *(f"examples/{each}" for each in ("flask-sqlalchemy", "starlette-aiopg")))
     session.run("mypy", "--config-file", "tests/typing/mypy.ini", "tests/typing")
     session.run("pyright", "--project", "tests/typing", *session.posargs)
@@ -247,3 +247,11 @@ def bench(session: nox.Session) -> None:
     packages = ("core", "connector-psycopg2", "connector-aiopg", "connector-sqlalchemy", "embedded")
     install(session, *packages, group="bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(python=ONCE, requires=["build"])
+def chaos(session: nox.Session) -> None:
+    """Let faults strike real workers, and check the books; arguments are those of the campaign."""
+    packages = ("core", "connector-psycopg2", "connector-aiopg", "connector-sqlalchemy", "embedded")
+    install(session, *packages)
+    session.run("python", "-m", "chaos", *session.posargs)
