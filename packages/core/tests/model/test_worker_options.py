@@ -271,12 +271,14 @@ NASTY: dict[str, Callable[[], Any]] = {
     "a date": lambda: __import__("datetime").datetime.max,
 }
 OPTIONS = [field.name for field in dataclasses.fields(WorkerOptions)] + ["timeout"]
-#: What an option takes after all: its values are never looked at.
-TAKEN = {
-    ("additional_context", "an endless mapping"),
-    ("additional_context", "a raising dict"),
-    ("middleware", "a mock"),
-}
+#: Values that an option may take after all: it never looks at them, or it is for callables.
+#: Whether the latter are taken depends on what `inspect` asks of them, in each Python.
+MAY_BE_TAKEN = {
+    "additional_context": {"an endless mapping", "a raising dict"},
+    "middleware": {
+        "a mock", "names that raise", *(name for name in NASTY if name.startswith("a raising")),
+    },
+}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:the worker option `timeout`:DeprecationWarning")
@@ -284,13 +286,13 @@ TAKEN = {
 def test_a_nasty_value_of_any_option_is_refused_by_name_whatever_it_does(nasty: str) -> None:
     """Nothing but `InvalidOption` is raised, in a message of one short line."""
     for option in OPTIONS:
-        value = NASTY[nasty]()
-        if (option, nasty) in TAKEN:
-            worker_options(**{option: value})
+        try:
+            worker_options(**{option: NASTY[nasty]()})
+        except InvalidOption as exc:
+            message = str(exc)
+        else:
+            assert nasty in MAY_BE_TAKEN.get(option, ()), f"{option} was taken"
             continue
-        with pytest.raises(InvalidOption) as caught:
-            worker_options(**{option: value})
-        message = str(caught.value)
         assert ("fetch_job_polling_interval" if option == "timeout" else option) in message
         assert len(message) < 600
         assert message.isprintable()

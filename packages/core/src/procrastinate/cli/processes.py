@@ -65,14 +65,19 @@ _REFUSAL = 192
 
 
 @dataclass(frozen=True, slots=True)
-class Signalled:
+class Event:
+    """Something that the supervisor's loop must know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled(Event):
     """A signal reached the supervisor."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Event):
     """A child ended, with an exit code, or minus the number of the signal that killed it."""
 
     number: int
@@ -102,7 +107,7 @@ class Supervisor:
     count: int
     one_shot: bool = False
     first_pause: float = FIRST_PAUSE
-    _events: queue.SimpleQueue[Signalled | Ended] = field(default_factory=queue.SimpleQueue)
+    _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
     _stopping: bool = False
     _code: ExitCode = ExitCode.OK
 
@@ -124,13 +129,16 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         process = subprocess.Popen(
             self.command,
-            env={**os.environ, MARK: str(child.number)},
+            env=self._environment(child),
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
         child.process, child.started_at, child.start_at = process, time.monotonic(), None
         logger.info("worker process %d of %d has pid %d", child.number, self.count, process.pid)
         threading.Thread(target=self._wait_for, args=(child.number, process), daemon=True).start()
+
+    def _environment(self, child: Child) -> dict[str, str]:
+        return {**os.environ, MARK: str(child.number)}
 
     def _wait_for(self, number: int, process: subprocess.Popen[bytes]) -> None:
         self._events.put(Ended(number, process.wait()))
@@ -140,9 +148,12 @@ class Supervisor:
             event = self._events.get(timeout=_seconds_to_next_start(children))
         except queue.Empty:
             return
+        self._handle(event, children)
+
+    def _handle(self, event: Event, children: list[Child]) -> None:
         if isinstance(event, Signalled):
             self._pass_on(event.number, children)
-        else:
+        elif isinstance(event, Ended):
             self._bury(children[event.number - 1])
             if not self._stopping and _refusal(event.code) is not None:
                 self._give_up(children, event)
@@ -178,7 +189,7 @@ class Supervisor:
         if self._stopping:
             if code not in _WELL_ENDED and _refusal(code) is None:
                 self._code = self._code or ExitCode.ERROR
-                logger.error("worker process %d %s", child.number, _told(code))
+                logger.error("worker process %d %s", child.number, told(code))
         elif not (self.one_shot and code == ExitCode.OK):
             self._plan_restart(child, code)
 
@@ -189,7 +200,7 @@ class Supervisor:
         logger.error(
             "worker process %d %s; it is started again%s",
             child.number,
-            _told(code),
+            told(code),
             f" in {child.pause:g} s" if child.pause else "",
             extra={"worker_process": child.number, "exit_code": code},
         )
@@ -204,7 +215,8 @@ def _seconds_to_next_start(children: list[Child]) -> float:
     return max(0.0, min([1.0, *waits]))
 
 
-def _told(code: int) -> str:
+def told(code: int) -> str:
+    """Return how a process ended, as a log says it."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:

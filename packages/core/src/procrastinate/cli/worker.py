@@ -10,6 +10,7 @@ import click
 
 from procrastinate.app.app import App
 from procrastinate.cli import failures, processes
+from procrastinate.cli.reloading import Reloader
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.cli.values import Queues
 from procrastinate.errors import InvalidOption, LoadFromPathError, ProcrastinateException
@@ -89,9 +90,17 @@ _PROCESSES = click.Option(
 )
 
 
-@click.command("worker", params=[*_OPTIONS, _PROCESSES])
+_RELOAD = click.Option(
+    ["--reload"],
+    is_flag=True,
+    help="For development: start the workers again when a Python file below the current folder"
+    " changes.",
+)
+
+
+@click.command("worker", params=[*_OPTIONS, _PROCESSES, _RELOAD])
 @click.pass_context
-def worker(ctx: click.Context, /, processes: int, **given: Any) -> int | None:
+def worker(ctx: click.Context, /, processes: int, reload: bool, **given: Any) -> int | None:
     """Run jobs.
 
     The worker needs an app with an asynchronous connector. It stops on SIGINT (Ctrl-C) or
@@ -110,7 +119,9 @@ def worker(ctx: click.Context, /, processes: int, **given: Any) -> int | None:
         worker_options(**options)
     except InvalidOption as exc:
         raise click.UsageError(str(exc), ctx) from exc
-    return _run(settings_of(ctx), options, processes)
+    if reload and not options.get("wait", True):
+        raise click.UsageError("--reload is for workers that wait: leave out --one-shot", ctx)
+    return _run(settings_of(ctx), options, processes, reload)
 
 
 def _value(flag: Flag, value: Any) -> Any:
@@ -119,10 +130,12 @@ def _value(flag: Flag, value: Any) -> Any:
     return not value if flag.inverted else value
 
 
-def _run(settings: Settings, options: dict[str, Any], count: int) -> int | None:
+def _run(settings: Settings, options: dict[str, Any], count: int, reload: bool) -> int | None:
     child = processes.adopted()
     if child is not None:
-        return _run_child(settings, options, child)
+        return _run_child(settings, options, child if count > 1 else None)
+    if reload:
+        return Reloader(_command(settings), count).run()
     if count > 1:
         return _supervise(settings, options, count)
     with STOP.starting():
@@ -131,7 +144,7 @@ def _run(settings: Settings, options: dict[str, Any], count: int) -> int | None:
     return None
 
 
-def _run_child(settings: Settings, options: dict[str, Any], number: int) -> int | None:
+def _run_child(settings: Settings, options: dict[str, Any], number: int | None) -> int | None:
     try:
         with STOP.starting():
             app = settings.load_app()
@@ -154,10 +167,15 @@ def _may_pass(exc: ProcrastinateException) -> bool:
     )
 
 
-def _named(app: App, options: dict[str, Any], number: int) -> dict[str, str]:
+def _named(app: App, options: dict[str, Any], number: int | None) -> dict[str, str]:
     """The name of one worker among several: with its number, if there is a name to number."""
     name = options.get("name") or app.worker_defaults.get("name")
-    return {"name": f"{name}-{number}"} if name else {}
+    return {"name": f"{name}-{number}"} if name and number else {}
+
+
+def _command(settings: Settings) -> list[str]:
+    """Return the command of one worker process: this very command, in a new interpreter."""
+    return [sys.executable, "-m", "procrastinate", *settings.args]
 
 
 def _work(app: App, options: dict[str, Any]) -> None:
@@ -188,8 +206,7 @@ def _supervise(settings: Settings, options: dict[str, Any], count: int) -> int:
     """
     with STOP.starting():
         app = settings.load_app()
-        model_worker = app.worker(**options | _named(app, options, count))  # for what it refuses
+        waits = app.worker(**options | _named(app, options, count)).options.wait  # or it refuses
         with app.open():
             app.schema_manager.check()
-    command = [sys.executable, "-m", "procrastinate", *settings.args]
-    return processes.Supervisor(command, count, one_shot=not model_worker.options.wait).run()
+    return processes.Supervisor(_command(settings), count, one_shot=not waits).run()
