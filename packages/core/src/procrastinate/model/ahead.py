@@ -34,6 +34,7 @@ ATTEMPTS = 32  # attempts of a task, and of all tasks, that are remembered
 CLAIMS = 16  # claims that are remembered
 USUAL_CLAIM = 0.75  # quantile: a slot waits for each claim that takes longer than expected
 CERTAIN = 0.75  # probability from which an ending counts as certain
+MOMENT = 0.0001  # seconds by which a look comes late, because one that comes early sees nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +128,15 @@ class Ahead:
         if outlived == count:  # rule 3
             return (1.0 if age <= lengths[-1] + horizon else 0.0), math.inf
         in_time = bisect_right(lengths, age + horizon)
-        likely = lengths[outlived + int((count - outlived) * CERTAIN)] - horizon - age
+        likely = lengths[outlived + int((count - outlived) * CERTAIN)] - horizon - age + MOMENT
         if in_time == outlived:
-            return 0.0, max(0.0, likely)
+            return 0.0, max(MOMENT, likely)
         share = (in_time - outlived) / (count - outlived)
-        share = 1.0 if share >= CERTAIN else share
-        look = likely if likely > 0 else math.inf
+        look = math.inf
+        if share >= CERTAIN:
+            share = 1.0
+        elif likely > 0:
+            look = max(MOMENT, likely)
         if age + horizon - lengths[outlived] < self._jobs.sorted()[0]:
             return share, look
         left = age + horizon - sum(lengths[outlived:in_time]) / (in_time - outlived)

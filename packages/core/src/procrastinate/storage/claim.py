@@ -63,6 +63,14 @@ def ready_queues(sql: Statements) -> Flow[list[str]]:
     return [row[0] for row in rows]
 
 
+def is_anything_ready(sql: Statements, *, queues: Sequence[str] | None) -> Flow[bool]:
+    """Return whether a job is ready in these queues (None: in any)."""
+    if queues is None:
+        return bool((yield from ready_queues(sql)))
+    ((found,),) = yield sql("any_ready", queue_names=list(queues))
+    return bool(found)
+
+
 def claim_full(
     sql: Statements,
     *,

@@ -3,32 +3,35 @@
 Rules
 
 1. Jobs start in the order in which they were claimed, as slots become free.
-2. A job that has lost a worker before never waits claimed. If a running job kills this worker too,
+2. Some jobs are claimed for slots that will soon be free (`procrastinate.model.ahead`), but not
+   after a claim that came short: then there is no backlog, and another worker may be idle.
+3. A job that has lost a worker before never waits claimed. If a running job kills this worker too,
    only the jobs that ran beside it count as suspects once more.
-3. A job that waits too long is handed back, because another worker may have a free slot.
+4. Jobs that wait too long are handed back, because another worker may have a free slot
+   (`procrastinate.model.holding`).
+5. After that nothing is claimed ahead until an attempt ends, because it would be the same jobs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Container
 from dataclasses import replace
 
 from procrastinate.errors import InvalidArguments
-from procrastinate.model import failure
+from procrastinate.model import failure, holding
+from procrastinate.model.ahead import Ahead, Outlook
 from procrastinate.model.job import Job
 from procrastinate.model.outcome import Requeued
-from procrastinate.model.prefetch import Prefetch
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import handed_back
 from procrastinate.worker import job_log
-from procrastinate.worker.log import logger
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.writer import Writer
 
-PATIENCE = 1.0  # seconds that a job claimed ahead may wait before it is handed back
 STALE = 2.0  # seconds after which, if nobody looked meanwhile, it is not started any more
 TURN = 0.002  # seconds for which jobs are started, until the loop gets round to others
 MAX_CLAIM = 500  # jobs in one claim
@@ -44,19 +47,26 @@ class Backlog:
         writer: Writer,
         *,
         concurrency: int,
-        prefetch: Prefetch,
+        ahead: Ahead,
         on_change: Callable[[], None],
+        on_look: Callable[[], None],
     ) -> None:
         self._slots = slots
         self._writer = writer
         self._concurrency = concurrency
+        self._ahead = ahead
         self._on_change = on_change
+        self._on_look = on_look
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[Job, float]] = deque()
         self._filling = False
         self._cautious = False
         self._enough = 0  # jobs waiting for a slot above which no more are wanted
-        self._prefetch = prefetch
+        self._short = False  # whether the last claim left no ready job behind
+        self._handed_back = False  # since the last attempt ended
+        self._decision_due: asyncio.TimerHandle | None = None
+        self.wants_look = False  # whether to ask if any job is ready, and tell `looked`
+        self.room_from = math.inf  # while there is no room: when to ask again
         slots.when_free = self._slot_freed
 
     def __contains__(self, job_id: object) -> bool:
@@ -79,15 +89,26 @@ class Backlog:
         taken = len(self._slots) + len(self._waiting)  # waiting jobs start soon
         free = max(0, self._concurrency - taken)
         waiting = max(0, taken - self._concurrency)
-        ahead = 0 if self._cautious else self._prefetch.size
-        self._enough = ahead // 2
-        if waiting > self._enough or (free == 0 and ahead == 0):
-            return 0
-        return max(0, min(MAX_CLAIM, free + ahead - waiting))
-
-    def take(self, claim: Claim) -> None:
-        """Take over claimed jobs, to be started in order as there are slots."""
         now = time.monotonic()
+        if waiting > self._enough and now < self.room_from:
+            return 0
+        outlook = self._outlook(now)
+        self._enough = outlook.jobs // 2
+        self.room_from = outlook.at
+        if waiting > self._enough:
+            return 0
+        return max(0, min(MAX_CLAIM, free + outlook.jobs - waiting))
+
+    def _outlook(self, now: float) -> Outlook:
+        if self._cautious or self._handed_back or self._short:  # rules 2, 3 and 5
+            return Outlook(0, math.inf)
+        return self._slots.outlook(now, self._concurrency)
+
+    def take(self, claim: Claim, asked: int) -> None:
+        """Take over the jobs of a claim that asked for so many; they start as there are slots."""
+        now = time.monotonic()
+        self._short = len(claim.jobs) < asked and not (claim.parked or claim.undecided)
+        self.wants_look = False
         self._cautious = bool(claim.suspects)
         # By id: what a claim's first scan got may be lost, and come again with its second.
         claimed = {job.id: job for job in claim.jobs}
@@ -102,9 +123,10 @@ class Backlog:
                 self._slots.start(job, _unreadable(broken))
         if self._cautious:
             self._fill_slots_now()
-            self._give_back_suspects(claim.suspects)  # rule 2
+            self._give_back_suspects(claim.suspects)  # rule 3
         else:
             self._fill_slots_soon()
+        self._decide()
 
     def _forget(self, ids: Container[int]) -> None:
         if any(job.id in ids for job, _ in self._waiting):
@@ -132,6 +154,7 @@ class Backlog:
     # Starting
 
     def _slot_freed(self) -> None:
+        self._handed_back = False
         self._fill_slots()
         if len(self._waiting) <= self._enough:  # else the claim would find no room
             self._on_change()
@@ -175,19 +198,52 @@ class Backlog:
 
     # Handing back
 
-    def give_back(self, *, older_than: float = 0.0) -> None:
-        """Hand back jobs that have waited for a slot for so many seconds."""
-        now = time.monotonic()
-        while self._waiting and now - self._waiting[-1][1] >= older_than:
+    def give_back(self) -> None:
+        """Hand back all jobs that wait for a slot."""
+        while self._waiting:
             job, _ = self._waiting.pop()
             self._writer.add(handed_back(job))
 
-    def give_back_impatient(self) -> None:
-        """Hand back what was claimed ahead, if a long job makes it wait too long (rule 3)."""
-        if self._waiting and time.monotonic() - self._waiting[0][1] >= PATIENCE:
-            logger.debug("handing back %d jobs claimed ahead", len(self._waiting))
-            self._prefetch.job_took(PATIENCE)
+    def _decide(self) -> None:
+        """Decide about the jobs that wait, now and each time that is due (rule 4)."""
+        if not self._waiting:
+            return
+        if len(self._slots) < self._concurrency:  # they start at this turn or the next one
+            self._act(holding.Hold(holding.LEAST_PATIENCE))
+            return
+        takes = self._ahead.claim_takes
+        self._act(holding.decide(self._waited(), claim_takes=takes, short=self._short))
+
+    def looked(self, any_ready: bool, took: float) -> None:
+        """Decide anew because a look has shown whether a job is ready, within so many seconds."""
+        self.wants_look = False
+        self._short = not any_ready
+        if self._waiting:
+            self._act(
+                holding.after_look(
+                    self._waited(),
+                    claim_takes=self._ahead.claim_takes,
+                    looking_took=took,
+                    any_ready=any_ready,
+                )
+            )
+
+    def _waited(self) -> float:
+        return time.monotonic() - self._waiting[0][1]
+
+    def _act(self, decision: holding.Decision) -> None:
+        if self._decision_due is not None:
+            self._decision_due.cancel()
+            self._decision_due = None
+        if isinstance(decision, holding.HandBack):
+            job_log.waited_too_long(len(self._waiting))
+            self._handed_back = True
             self.give_back()
+            return
+        self._decision_due = self._loop.call_later(decision.seconds, self._decide)
+        if isinstance(decision, holding.Look):
+            self.wants_look = True
+            self._on_look()
 
     def _give_back_suspects(self, suspects: Container[int]) -> None:
         for job, _ in self._waiting:

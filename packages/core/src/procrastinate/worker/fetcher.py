@@ -77,6 +77,12 @@ class Fetcher:
             self.look_at_everything()
             raise
 
+    async def is_anything_ready(self) -> bool:
+        """Return whether a job is ready in the queues that are served."""
+        return await self._gateway.run_async(
+            flows.is_anything_ready(self._gateway.sql, queues=self._queues)
+        )
+
     async def _claim(self, limit: int) -> Claim:
         found = Claim([])
         self._plan = self._plan.begun()

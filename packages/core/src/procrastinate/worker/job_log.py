@@ -56,6 +56,11 @@ def _retry_strategy_failed(job: Job, error: Mapping[str, Any]) -> None:
     )
 
 
+def waited_too_long(count: int) -> None:
+    """Say that jobs claimed ahead go back to the queue because no slot was free in time."""
+    logger.debug("handing back %d jobs claimed ahead", count)
+
+
 def undescribed(job: Job, broken: BaseException) -> None:
     """Say that an attempt's ending could not be told in full, and what prevented it."""
     logger.error(

@@ -3,7 +3,7 @@
 Rules
 
 1. One fetch loop for all slots. It claims as many jobs as there are slots free, and some ahead
-   while jobs are short (`procrastinate.model.prefetch`).
+   for slots that will soon be free (`procrastinate.model.ahead`).
 2. Connections: one to fetch, one to write, one to listen, one for housekeeping, and one for
    periodic tasks where there are any, whatever the concurrency.
 3. Nothing but a request to stop ends the loop. While the database is away, running jobs run on,
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -23,10 +24,10 @@ from typing import Any
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway, in_thread
+from procrastinate.model.ahead import Ahead
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Job
 from procrastinate.model.periodic import Periodic
-from procrastinate.model.prefetch import Prefetch
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
@@ -45,7 +46,7 @@ from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.ticker import Ticker, log_settled
 from procrastinate.worker.writer import Writer
 
-TICK = 0.25  # seconds between looks at jobs claimed ahead
+TICK = 0.25  # seconds between signs that the loop turns
 ABORTED_TASKS_MAY_TAKE = 2.0  # seconds to end once aborted by the worker's shutdown
 LAST_WRITES_MAY_TAKE = 10.0  # seconds, while the database is away, before a stopped worker gives up
 LAST_CALL_MAY_TAKE = 5.0  # seconds for any other call of a stopping worker, for the same reason
@@ -92,14 +93,14 @@ class Shift:
             on_requeued=self._look_at_everything,
             on_released=self._look_now,
         )
-        self._prefetch = Prefetch(options.concurrency)
+        self._ahead = Ahead(random.Random())
         self._slots = Slots(
             app=app,
             registry=registry,
             writer=self._writer,
             options=options,
             worker=worker,
-            prefetch=self._prefetch,
+            ahead=self._ahead,
             on_ended=on_ended,
             threads=threads,
         )
@@ -107,8 +108,9 @@ class Shift:
             self._slots,
             self._writer,
             concurrency=options.concurrency,
-            prefetch=self._prefetch,
+            ahead=self._ahead,
             on_change=self._job_ended,
+            on_look=self._wake.set,
         )
         self._fetcher = Fetcher(
             gateway, worker_id, options.queues, delete_ended=options.delete_jobs == "always"
@@ -180,6 +182,8 @@ class Shift:
         backoff = Backoff()
         while not self._stop.gracefully.is_set():
             self._wake.clear()
+            if self._backlog.wants_look:
+                await self._look_behind()
             room = self._backlog.room()
             if room == 0 or not self._claim.due(time.monotonic()):
                 await self._sleep(room)
@@ -210,8 +214,9 @@ class Shift:
                 claim = await self._fetcher.claim(room, known=self._backlog)
         finally:
             self._aborts_heard = None
-        self._prefetch.claim_took(time.monotonic() - began)
-        self._backlog.take(claim)
+        if claim.jobs:
+            self._ahead.claim_took(time.monotonic() - began)
+        self._backlog.take(claim, asked=room)
         if any(job.id in heard for job in claim.jobs):
             # A request overtook the claim's answer; or it was for another worker that had the job.
             self._look_for_aborts()
@@ -219,13 +224,27 @@ class Shift:
 
     async def _sleep(self, room: int) -> None:
         """Wait for a slot, a notification, a written ending, or the time of the next look."""
-        timeout = None if room == 0 else max(0.0, self._claim.at - time.monotonic())
+        now = time.monotonic()
+        until = max(self._claim.at, self._backlog.room_from if room == 0 else now)
+        alarm = None if until == math.inf else self._loop.call_later(until - now, self._wake.set)
         try:
-            async with asyncio.timeout(timeout):
-                await self._wake.wait()
-        except TimeoutError:
-            if time.monotonic() >= self._poll_due:  # and not for what the fetcher knows of
-                self._fetcher.look_at_everything()
+            await self._wake.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        # Not for what the fetcher knows of.
+        if room and now < self._poll_due <= time.monotonic():
+            self._fetcher.look_at_everything()
+
+    async def _look_behind(self) -> None:
+        """Ask whether more jobs are ready than were claimed."""
+        began = time.monotonic()
+        try:
+            async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
+                found = await self._fetcher.is_anything_ready()
+        except (ConnectorException, TimeoutError):
+            found = False  # if nothing is known, another worker may be idle
+        self._backlog.looked(found, time.monotonic() - began)
 
     async def _wait_for_database(self, backoff: Backoff, exc: Exception) -> None:
         if not backoff.failing:
@@ -300,7 +319,6 @@ class Shift:
     async def _tick(self) -> None:
         while True:
             self._loop_turned = time.monotonic()
-            self._backlog.give_back_impatient()
             await asyncio.sleep(TICK)
 
     # Ending

@@ -25,6 +25,7 @@ from types import MappingProxyType
 
 from procrastinate.errors import TaskNotFound
 from procrastinate.model import failure, printable
+from procrastinate.model.ahead import Ahead, Outlook
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import (
     INTERRUPTED,
@@ -36,7 +37,6 @@ from procrastinate.model.outcome import (
     judged,
     outcome_of,
 )
-from procrastinate.model.prefetch import Prefetch
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.finish import Ended, handed_back
@@ -64,7 +64,7 @@ class Slots:
         writer: Writer,
         options: WorkerOptions,
         worker: RunningWorker,
-        prefetch: Prefetch,
+        ahead: Ahead,
         on_ended: Callable[[Job, BaseException | None], None] | None = None,
         threads: TaskThreads | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class Slots:
         self._on_ended = on_ended
         self._threads = threads or TaskThreads(options.concurrency, worker.name)
         self._running: dict[int, Attempt] = {}
-        self._prefetch = prefetch
+        self._ahead = ahead
         self.when_free: Callable[[], None] = lambda: None  # until the backlog sets it
 
     def __contains__(self, job_id: object) -> bool:
@@ -92,6 +92,13 @@ class Slots:
     @property
     def running(self) -> list[Attempt]:
         return list(self._running.values())
+
+    def outlook(self, now: float, concurrency: int) -> Outlook:
+        """Return how many slots are expected to be free when a claim comes back."""
+        running = [
+            (attempt.job.task_name, attempt.began or now) for attempt in self._running.values()
+        ]
+        return self._ahead.outlook(running, now, idle=max(0, concurrency - len(running)))
 
     def goes_on(self, job: Job) -> bool:
         """Continue a job under its new claim if it still runs here; else return False."""
@@ -235,7 +242,7 @@ class Slots:
             job_log.interrupted(entry.job)
             return
         if attempt.began:
-            self._prefetch.job_took(entry.ended - attempt.began)
+            self._ahead.job_took(attempt.job.task_name, entry.ended - attempt.began)
         if exception is not None and outcome.error is not None:
             job_log.ended(entry.job, outcome.status, outcome.error, exception)
         if self._on_ended is not None:
