@@ -44,10 +44,32 @@ def test_what_contradicts_a_block_is_named(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("value", ["restart", "cancel", "terminate", print, lambda exc: None])
 def test_what_may_follow_a_failure(value: Any) -> None:
-    check_on_failure(value)
+    assert check_on_failure(value) is value
 
 
-@pytest.mark.parametrize("value", ["", "Restart", "exit", 5, True, ["restart"], (), b"cancel"])
+class Text(str):
+    """A text that lies about what it equals."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError
+
+    __hash__ = str.__hash__
+
+
+class Unshown:
+    def __repr__(self) -> str:
+        raise SystemExit
+
+
+def test_a_text_of_a_class_of_its_own_becomes_a_plain_one() -> None:
+    assert type(check_on_failure(Text("cancel"))) is str
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "Restart", "exit", 5, 10**5_000, True, ["restart"], (), b"cancel", Text("x"), Unshown()],
+    ids=lambda value: type(value).__name__,
+)
 def test_anything_else_is_refused(value: Any) -> None:
     with pytest.raises(InvalidOption, match="on_failure"):
         check_on_failure(value)

@@ -30,25 +30,25 @@ class Deaths:
     def __init__(self) -> None:
         self.runs = 0
         self.at_start: list[BaseException] = []
-        self._killing: asyncio.Future[None] | None = None
+        self.killing: asyncio.Future[None] | None = None
 
     def kill(self, exc: BaseException | None = None) -> None:
         """End the present run with an exception."""
-        assert self._killing is not None
-        self._killing.set_exception(exc or Planned("the worker dies"))
+        assert self.killing is not None
+        self.killing.set_exception(exc or Planned("the worker dies"))
 
     async def run(self, shift: Shift) -> None:
         self.runs += 1
         if self.at_start:
             raise self.at_start.pop(0)
-        self._killing = asyncio.get_running_loop().create_future()
+        self.killing = asyncio.get_running_loop().create_future()
         working = asyncio.create_task(Shift.run(shift))
-        await asyncio.wait([working, self._killing], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([working, self.killing], return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             working.cancel()
             await asyncio.wait([working])
-            self._killing.result()
-        self._killing.cancel()
+            self.killing.result()
+        self.killing.cancel()
         working.result()
 
 
@@ -333,6 +333,32 @@ async def test_it_is_started_again(
     assert len(line) < 3_000
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_an_end_just_after_its_start_is_handled_once(
+    app: procrastinate.App,
+    deaths: Deaths,
+    caplog: pytest.LogCaptureFixture,
+    until: Callable[..., Any],
+    turns: int,
+) -> None:
+    async with app.open_async():
+        worker = app.worker()
+        entering = asyncio.create_task(worker.__aenter__())
+        while deaths.killing is None:
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        deaths.kill()
+        try:
+            await asyncio.wait_for(entering, 10)
+        except Planned:  # it was not listening yet
+            assert deaths.runs == 1
+            return
+        await until(lambda: deaths.runs == 2 and worker.failure is None)
+        await worker.__aexit__(None, None, None)
+        assert (deaths.runs, len(errors_of(caplog))) == (2, 1)
+
+
 async def test_after_five_restarts_within_an_hour_it_stays_ended(
     app: procrastinate.App,
     deaths: Deaths,
@@ -606,7 +632,7 @@ async def test_a_worker_that_dies_later_in_a_task_says_why_with_its_traceback(
     async with app.open_async():
         worker = app.worker(name="guest")
         task = asyncio.create_task(worker.run())
-        while not worker.is_alive or deaths._killing is None:
+        while not worker.is_alive or deaths.killing is None:
             await asyncio.sleep(0)
         deaths.kill()
         await asyncio.wait([task], timeout=10)

@@ -290,7 +290,7 @@ class App(Blueprint):
         checked = self._worker_options(options)
         given = frozenset(options)
         if on_failure is not None:
-            check_on_failure(on_failure)
+            on_failure = check_on_failure(on_failure)
             check_for_block(checked, given)
         return self._new_worker(checked, given=given, on_failure=on_failure)
 

@@ -12,28 +12,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model.printable import shown
 from procrastinate.model.worker_options import WorkerOptions
 
 MAY_FINISH = 25.0  # seconds that running jobs may take once the block is left
-ACTIONS = ("restart", "cancel", "terminate")
+ACTIONS: tuple[Literal["restart", "cancel", "terminate"], ...] = ("restart", "cancel", "terminate")
 
 #: What follows when a worker ends by itself. A function is given the exception that ended it; it
 #: is called on the event loop, and what it returns is awaited if it can be.
 OnFailure: TypeAlias = Literal["restart", "cancel", "terminate"] | Callable[[BaseException], object]
 
 
-def check_on_failure(value: Any) -> None:
-    """Raise `InvalidOption` for what is neither an action nor a function."""
-    if isinstance(value, str) and value in ACTIONS:
-        return
-    if not callable(value):
-        raise InvalidOption(
-            f"on_failure must be one of {', '.join(ACTIONS)}, or a function, not {shown(value)}"
-        )
+def check_on_failure(value: Any) -> OnFailure:
+    """Return an action as a plain ``str``, or a function; raise `InvalidOption` for all else."""
+    if isinstance(value, str):
+        text = str.__str__(value)  # a subclass may override whatever is asked of it
+        for action in ACTIONS:
+            if text == action:
+                return action
+    elif callable(value):
+        return cast("Callable[[BaseException], object]", value)
+    raise InvalidOption(
+        f"on_failure must be one of {', '.join(ACTIONS)}, or a function, not {shown(value)}"
+    )
 
 
 def check_for_block(options: WorkerOptions, given: Collection[str]) -> None:

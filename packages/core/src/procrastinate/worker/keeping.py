@@ -65,7 +65,8 @@ class Keeper:
         self._worker = worker
         self._run = run
         self._was_told_to_stop = was_told_to_stop
-        self._on_failure = on_failure
+        self._action = on_failure if isinstance(on_failure, str) else "call"
+        self._function = None if isinstance(on_failure, str) else on_failure
         self._loop = asyncio.get_running_loop()
         self._host = asyncio.current_task()
         self._entered = False
@@ -73,6 +74,7 @@ class Keeper:
         self._restarts = restarts.Restarts()
         self._entering: asyncio.Future[BaseException | None] = self._loop.create_future()
         self._running: asyncio.Task[None] | None = None
+        self._ended_meanwhile: asyncio.Task[None] | None = None
         self._heard = False  # whether the present run has reached the database
         self._next_start: asyncio.TimerHandle | None = None
         self._answering: set[asyncio.Future[Any]] = set()
@@ -94,9 +96,8 @@ class Keeper:
             await self._until_it_ends()
             raise reason
         self._entered = True
-        assert self._running is not None
-        if self._running.done():  # in the moment before this one
-            self._has_ended(self._running)
+        if self._ended_meanwhile is not None:  # after it began to listen, before this line
+            self._has_ended(self._ended_meanwhile)
 
     async def leave(self, exc: BaseException | None) -> None:
         """Stop the worker and wait for its end; ``exc`` is what the block has raised."""
@@ -107,7 +108,7 @@ class Keeper:
         if self._has_cancelled_host:
             await self._take_cancellation_back(exc)
         own_exception = exc is not None and not isinstance(exc, asyncio.CancelledError)
-        if self._on_failure == "cancel" and self.failure is not None and not own_exception:
+        if self._action == "cancel" and self.failure is not None and not own_exception:
             raise WorkerFailed(_ended(self._worker.name, self.failure)) from self.failure
 
     async def _until_it_ends(self) -> None:
@@ -151,7 +152,9 @@ class Keeper:
     def _has_ended(self, run: asyncio.Task[None]) -> None:
         reason = _reason(run, self._worker.name)
         if not self._entered:
-            if not self._entering.done():
+            if self._entering.done():
+                self._ended_meanwhile = run
+            else:
                 self._entering.set_result(None if self._was_told_to_stop() else reason)
         elif self._was_told_to_stop():
             if not run.cancelled() and run.exception() is not None:
@@ -161,16 +164,16 @@ class Keeper:
 
     def _failed(self, reason: BaseException) -> None:
         self.failure = reason
-        if self._on_failure == "restart":
+        if self._action == "restart":
             self._restart(reason)
             return
         log_end(self._worker.name, reason)
-        if self._on_failure == "cancel":
+        if self._function is not None:
+            self._tell(self._function, reason)
+        elif self._action == "cancel":
             self._cancel_host()
-        elif self._on_failure == "terminate":
-            os.kill(os.getpid(), signal.SIGTERM)
         else:
-            self._tell(self._on_failure, reason)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _restart(self, reason: BaseException) -> None:
         unreachable = not self._heard and isinstance(reason, UNREACHABLE)
