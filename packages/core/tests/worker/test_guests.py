@@ -17,6 +17,7 @@ from procrastinate import Status, WorkerFailed, errors
 from procrastinate.model import restarts
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import worker as worker_module
+from procrastinate.worker.keeping import Keeper
 from procrastinate.worker.shift import Shift
 
 
@@ -391,16 +392,24 @@ async def test_restarts_that_do_not_reach_the_database_do_not_count(
         await runs_jobs(app, until)
 
 
+async def in_the_pause(worker: procrastinate.Worker, deaths: Deaths, until: Any) -> Keeper:
+    """Kill a worker that is started again in a pause that no test waits for."""
+    deaths.kill()
+    await until(lambda: worker.failure is not None)
+    assert not worker.is_alive
+    assert worker._keeper is not None
+    return worker._keeper
+
+
 async def test_a_block_that_is_left_during_the_pause_starts_nothing(
     app: procrastinate.App, deaths: Deaths, until: Callable[..., Any], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(restarts, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(restarts, "FIRST_PAUSE", 30.0)
     async with app.open_async():
         async with app.worker() as worker:
-            deaths.kill()
-            await until(lambda: worker.failure is not None)
-            assert not worker.is_alive
-        await asyncio.sleep(0.1)
+            keeper = await in_the_pause(worker, deaths, until)
+        assert keeper._next_start is not None
+        assert keeper._next_start.cancelled()
         assert (deaths.runs, worker.is_alive) == (1, False)
         assert isinstance(worker.failure, Planned)
 
@@ -546,13 +555,14 @@ async def test_a_stop_before_the_start_is_remembered(app: procrastinate.App) -> 
 async def test_a_stop_in_the_pause_before_a_restart_is_obeyed(
     app: procrastinate.App, deaths: Deaths, until: Callable[..., Any], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(restarts, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(restarts, "FIRST_PAUSE", 30.0)
     async with app.open_async(), app.worker() as worker:
-        deaths.kill()
-        await until(lambda: worker.failure is not None)
+        keeper = await in_the_pause(worker, deaths, until)
         worker.stop()
-        await asyncio.sleep(0.1)
-        assert deaths.runs == 1
+        keeper._start_unless_stopped()  # the pause is over
+        assert (deaths.runs, worker.is_alive) == (1, False)
+        assert keeper._running is not None
+        assert keeper._running.done()
 
 
 async def test_it_runs_once_at_a_time_and_again_after_its_end(app: procrastinate.App) -> None:
