@@ -141,8 +141,8 @@ class TaskTimeout(ProcrastinateException, TimeoutError):
 class WorkerFailed(ProcrastinateException):
     """A worker ended although it was not told to stop.
 
-    Raised by leaving ``async with app.worker(on_failure="cancel")``, with what ended the worker as
-    the ``__cause__``. It stands alone if no exception ended it, but a cancellation of its task.
+    The ``__cause__`` is what ended it, if that was an exception. Raised by `Worker.run`, and by
+    leaving ``async with app.worker(on_failure="cancel")``.
     """
 
 

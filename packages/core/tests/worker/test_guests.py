@@ -329,7 +329,7 @@ async def test_it_is_started_again(
         assert worker.is_alive
         await runs_jobs(app, until)
     (line,) = errors_of(caplog)
-    assert line.startswith("worker guest has ended: ")
+    assert line.startswith("worker guest ")
     assert line.endswith("; it is started again in 0.001 s")
     assert len(line) < 3_000
 
@@ -651,6 +651,20 @@ async def test_a_worker_that_dies_later_in_a_task_says_why_with_its_traceback(
     assert record.getMessage() == "worker guest has ended: Planned: the worker dies"
     assert record.exc_text is not None
     assert "Traceback" in record.exc_text
+
+
+async def test_the_log_shows_what_a_part_of_a_worker_died_of(
+    app: procrastinate.App, deaths: Deaths, until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    reason = WorkerFailed("worker guest ended because its writer died")
+    reason.__cause__ = Planned("of this")
+    async with app.open_async(), app.worker(name="guest", on_failure=print) as worker:
+        deaths.kill(reason)
+        await until(lambda: worker.failure is reason)
+    (record,) = (each for each in caplog.records if each.levelno == logging.ERROR)
+    assert record.getMessage() == "worker guest ended because its writer died"
+    assert record.exc_text is not None
+    assert "Planned: of this" in record.exc_text
 
 
 async def test_a_worker_that_is_cancelled_has_not_failed(

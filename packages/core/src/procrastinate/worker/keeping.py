@@ -224,10 +224,11 @@ def _reason(run: asyncio.Task[None], worker_name: str) -> BaseException:
 
 
 def log_end(worker_name: str, reason: BaseException, what_follows: str = "") -> None:
-    """Log at ERROR that a worker has ended by itself; with a traceback if it is no known error."""
+    """Log at ERROR that a worker has ended by itself; with a traceback if that says more."""
     text = f"{_ended(worker_name, reason)}{what_follows}"
     extra = {"action": "worker_failed", "worker_name": worker_name}
-    if isinstance(reason, ProcrastinateException):
+    known = isinstance(reason, ProcrastinateException)
+    if known and not (isinstance(reason, WorkerFailed) and reason.__cause__):
         logger.error("%s", text, extra=extra)
     else:
         traceback = failure.traceback_of(reason)
@@ -249,5 +250,8 @@ def log_refusal(reason: Exception) -> None:
 
 def _ended(worker_name: str, reason: BaseException) -> str:
     """Say in one line that a worker has ended, and why."""
+    message = printable.line(failure.message_of(reason))
+    if isinstance(reason, WorkerFailed):
+        return message
     name = failure.type_name(reason).rpartition(".")[2]
-    return f"worker {worker_name} has ended: {name}: {printable.line(failure.message_of(reason))}"
+    return f"worker {worker_name} has ended: {name}: {message}"
