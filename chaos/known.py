@@ -22,8 +22,6 @@ class Known(NamedTuple):
 
 
 KNOWN: Sequence[Known] = (
-    Known("hung", "importing", "a SIGTERM while the app is imported is lost"),
-    Known("exit code", "importing", "a SIGTERM in the first moments is not obeyed with 0"),
     Known("wrong end", "blamed for another's crash", "all jobs of a process are blamed"),
 )
 
