@@ -677,6 +677,8 @@ class QueueMachine(RuleBasedStateMachine):
         worker = self.worker(n)
         self.step("abort_requests", lambda now: workers.abort_requests(sql, worker))
         self.step("held_jobs", lambda now: claim.held_jobs(sql, worker_id=worker))
+        (job_id,) = self.ids([n])
+        self.step("get_errors", lambda now: jobs.get_errors(sql, job_id))
 
     @rule(queue=st.none() | st.sampled_from(QUEUES), task=st.none() | st.just("t1"))
     def look_at_queues(self, queue: str | None, task: str | None) -> None:

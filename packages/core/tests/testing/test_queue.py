@@ -10,6 +10,7 @@ import pytest
 from procrastinate import json_codec
 from procrastinate.errors import AlreadyEnqueued
 from procrastinate.model.job import Job, NewJob, Status
+from procrastinate.model.outcome import INTERRUPTED, Requeued
 from procrastinate.model.scans import Mark
 from procrastinate.storage import bulk, claim, jobs, workers
 from procrastinate.testing import InMemoryConnector
@@ -205,6 +206,43 @@ def test_a_job_handed_back_counts_its_attempt_only_if_it_had_begun(
     back = queue.job(job.id)
     assert (back.status, back.worker, back.attempts) == (Status.TODO, None, attempts)
     assert queue.claimed() == [job.id]
+
+
+def test_the_delay_of_a_job_that_is_handed_back_again_and_again_doubles(
+    queue: MemoryQueue,
+) -> None:
+    """A worker that cannot take it now leaves it to others, and does not get it at once."""
+    queue.defer()
+    waits = []
+    for _ in range(8):
+        [job] = queue.claim().jobs
+        queue.settle(job, Requeued(timedelta(seconds=1), begun=False))
+        wait = queue.promote().seconds_to_next or 0.0
+        waits.append(wait)
+        queue.connector.clock.move(wait)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    [job] = queue.claim().jobs
+    assert job.attempts == 1
+    queue.settle(job, Requeued(timedelta(seconds=1)))
+    queue.connector.clock.move(1)
+    [job] = queue.claim().jobs
+    queue.settle(job, Requeued(timedelta(seconds=1), begun=False))
+    assert queue.promote().seconds_to_next == 1, "an attempt that began ends the doubling"
+
+
+def test_the_first_time_that_a_task_was_unknown_is_kept_until_it_runs(queue: MemoryQueue) -> None:
+    queue.defer()
+    first = queue.connector.clock.now()
+    for _ in range(2):
+        [job] = queue.claim().jobs
+        queue.settle(job, Requeued(begun=False, unknown=True))
+        [row] = queue.connector._store.job_rows()
+        assert (row.unknown_since, row.hold, row.attempts) == (first, None, 0)
+        queue.connector.clock.move(60)
+    [job] = queue.claim().jobs
+    queue.settle(job, INTERRUPTED)
+    [row] = queue.connector._store.job_rows()
+    assert (row.unknown_since, row.attempts) == (None, 1)
 
 
 def test_a_retry_changes_what_its_decision_says(queue: MemoryQueue) -> None:

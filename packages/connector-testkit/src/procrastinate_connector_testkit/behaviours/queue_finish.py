@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from procrastinate.model.job import NewJob, Status
-from procrastinate.model.outcome import Finished
+from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Finished, Requeued, Standing
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import Queue, error
 
@@ -95,11 +95,65 @@ class Finishing:
         worker = await queue.worker()
         for attempt in (1, 2, 3):
             job = await queue.claim_one(worker)
-            assert (job.id, job.attempts, len(job.errors)) == (job_id, attempt, attempt - 1)
+            assert (job.id, job.attempts) == (job_id, attempt)
             assert await queue.retry(worker, job, error(f"number {attempt}", attempt)) == {job_id}
         job = await queue.job(job_id)
         assert (job.status, job.worker, job.attempts) == (Status.TODO, None, 3)
         assert [each["message"] for each in job.errors] == ["number 1", "number 2", "number 3"]
+
+    @behaviour(QUEUE)
+    async def test_the_first_and_the_last_errors_are_kept(self, queue: Queue) -> None:
+        """All of them are written anew with each attempt, so there must not be too many."""
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        for attempt in range(1, 31):
+            job = await queue.claim_one(worker)
+            await queue.retry(worker, job, error(f"number {attempt}", attempt))
+        errors = (await queue.job(job_id)).errors
+        assert [each["attempt"] for each in errors] == [1, *range(12, 31)]
+        assert [each.get("omitted") for each in errors] == [None, 10, *[None] * 18]
+        full = [each["attempt"] for each in errors if each["traceback"]]
+        assert full == [1, 28, 29, 30]
+        assert {each["message"] == f"number {each['attempt']}" for each in errors} == {True}
+
+    @behaviour(QUEUE)
+    async def test_a_batch_may_end_in_every_way(self, queue: Queue) -> None:
+        """In one statement; each ends as it would alone."""
+        ids = [await queue.defer(f"task {n}") for n in range(7)]
+        worker = await queue.worker()
+        jobs = (await queue.claim(worker)).jobs
+        await queue.cancel(ids[4], ids[5], abort=True)
+        problem = error("x")
+        settled = await queue.settle(
+            worker,
+            (jobs[0], SUCCEEDED),
+            (jobs[1], Finished(Status.FAILED, problem)),
+            (jobs[2], Requeued(when=timedelta(hours=1), error=problem)),
+            (jobs[3], UNSTARTED),
+            (jobs[4], SUCCEEDED),
+            (jobs[5], Finished(Status.FAILED, problem)),
+            (dataclasses.replace(jobs[6], lease=7), SUCCEEDED),
+        )
+        assert settled.changed == {
+            ids[0]: Status.SUCCEEDED,
+            ids[1]: Status.FAILED,
+            ids[2]: Status.TODO,
+            ids[3]: Status.TODO,
+            ids[4]: Status.SUCCEEDED,
+            ids[5]: Status.ABORTED,
+        }
+        assert settled.standings == {ids[6]: Standing(Status.DOING, worker, 1, 0)}
+        found = [await queue.job(job_id) for job_id in ids]
+        assert [each.attempts for each in found] == [1, 1, 1, 0, 1, 1, 1]
+        assert [[each["type"] for each in job.errors] for job in found] == [
+            [],
+            ["builtins.ValueError"],
+            ["builtins.ValueError"],
+            [],
+            [],
+            ["builtins.ValueError", "procrastinate.errors.JobAborted"],
+            [],
+        ]
 
     @behaviour(QUEUE)
     async def test_retries_may_wait(self, queue: Queue) -> None:

@@ -7,11 +7,11 @@ name the statuses they start from.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from procrastinate.model import printable
 
@@ -84,15 +84,23 @@ class NewJob:
     schedule_in_us: int | None = None
 
 
+#: One entry of a job's ``errors``.
+Error: TypeAlias = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Job:
     """A job as the database holds it. All times are aware, in UTC.
 
-    ``started_at`` and ``finished_at`` belong to the latest attempt; ``attempts`` counts the
-    attempts that were begun, including a running one, since the job was deferred or last retried by
-    hand. ``worker`` is the id of the worker that
-    holds the job, or held it last. Each entry of ``errors`` describes one failed attempt:
-    ``attempt``, ``at`` (ISO 8601, UTC), ``type``, ``message``, ``traceback``.
+    ``started_at`` and ``finished_at`` belong to the latest attempt. ``attempts`` counts those that
+    were begun, including a running one, since the job was deferred or last retried by hand.
+    ``worker`` is the id of the worker that holds the job, or held it last.
+
+    Each entry of ``errors`` describes one failed attempt: ``attempt``, ``at`` (ISO 8601, UTC),
+    ``type``, ``message``, ``traceback``. At most 20 are kept, the first one and the last ones; the
+    entry after the gap says in ``omitted`` how many are missing. The first entry and the last three
+    have a traceback. In a task, the errors are read from the database when they are first asked
+    for, which may raise `ConnectorException`.
 
     A retry by hand sets ``attempts`` to 0. ``lease`` counts the claims and never falls: a worker's
     writes name it, so a worker that has lost the job changes nothing. ``crashes`` counts the
@@ -113,9 +121,13 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     worker: int | None = None
-    errors: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[Error] = field(default_factory=list, repr=False)
     lease: int = 0
     crashes: int = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: the fields alone, and not what reads the errors."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def call_string(self) -> str:
@@ -125,6 +137,34 @@ class Job:
         """
         name = printable.line(self.task_name, NAME_SHOWN)
         return f"{name}[{self.id}]({_arguments(self.task_kwargs)})"
+
+
+class _Errors:
+    """The attribute `Job.errors`: a claimed job reads its errors when they are first asked for.
+
+    They are of no use to most attempts, and may be long.
+    """
+
+    def __get__(self, job: Job | None, owner: type[Job]) -> Any:
+        if job is None:
+            return self
+        state = job.__dict__
+        if "errors" not in state:
+            read = state.get("_read_errors")
+            is_first = job.attempts <= 1 and job.lease <= 1
+            state["errors"] = [] if read is None or is_first else read(job.id)
+        return state["errors"]
+
+    def __set__(self, job: Job, errors: list[Error]) -> None:
+        job.__dict__["errors"] = errors
+
+
+Job.errors = _Errors()  # type: ignore[assignment]
+
+
+def errors_read_by(job: Job, read: Callable[[int], list[Error]]) -> None:
+    """Let a claimed job read its errors by this function of its id, when they are asked for."""
+    job.__dict__["_read_errors"] = read
 
 
 def _arguments(task_kwargs: Any) -> str:

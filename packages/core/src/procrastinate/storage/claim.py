@@ -13,7 +13,7 @@ from procrastinate.connector import Query, Row, Rows, Value
 from procrastinate.drive import Flow
 from procrastinate.model.job import Job
 from procrastinate.model.scans import PROMOTED_AT_ONCE, Mark
-from procrastinate.storage.rows import ARGS, CRASHES, Loads, claimed_job, job_with
+from procrastinate.storage.rows import ARGS, CRASHES, Loads, claimed_job
 from procrastinate.storage.statements import Statements
 
 
@@ -205,7 +205,7 @@ def _decoded_together(columns: Sequence[Row], loads: Loads) -> list[Any] | None:
 def held_jobs(sql: Statements, *, worker_id: int) -> Flow[list[Job]]:
     """Return the jobs that a worker holds, as the database sees it, without their arguments."""
     rows = yield sql("held_jobs", worker_id=worker_id)
-    return [job_with(row, {}) for row in rows]
+    return [claimed_job(row, {}, worker_id, None) for row in rows]
 
 
 def promote_due(sql: Statements) -> Flow[Promotion]:

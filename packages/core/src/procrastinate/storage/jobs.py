@@ -10,9 +10,9 @@ from typing import Literal
 from procrastinate.connector import Rows
 from procrastinate.drive import Flow
 from procrastinate.errors import AlreadyEnqueued, UniqueViolation
-from procrastinate.model.job import Job, Status
+from procrastinate.model.job import Error, Job, Status
 from procrastinate.storage.finish import pass_on_locks
-from procrastinate.storage.rows import Loads, jobs_from
+from procrastinate.storage.rows import Loads, errors_from, jobs_from
 from procrastinate.storage.savepoints import undoable
 from procrastinate.storage.statements import Statements
 
@@ -71,6 +71,12 @@ def get_job(sql: Statements, job_id: int, loads: Loads) -> Flow[Job | None]:
     """Return one job, or None."""
     rows = yield sql("get_job", id=job_id)
     return jobs_from(rows, loads)[0] if rows else None
+
+
+def get_errors(sql: Statements, job_id: int) -> Flow[list[Error]]:
+    """Return the errors of a job; none if it is gone."""
+    rows = yield sql("get_errors", id=job_id)
+    return errors_from(rows[0][0]) if rows else []
 
 
 def list_jobs(

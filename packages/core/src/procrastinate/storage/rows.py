@@ -9,16 +9,16 @@ from typing import Any
 
 from procrastinate import json_codec
 from procrastinate.connector import Row
-from procrastinate.model.job import Job, Status
+from procrastinate.model.job import Error, Job, Status
 
 Loads = Callable[[str], Any]
 
 ARGS = 3  # the place of the arguments, as JSON
-CRASHES = 12  # the place of the crashes: null for most
+CRASHES = 11  # the place of the crashes: null for most
 _DOING = Status.DOING  # looking a member up in its class takes a call before Python 3.12
 _STATUS = {status.value: status for status in Status}
 
-_Draft = make_dataclass("_Draft", [field.name for field in fields(Job)])
+_Draft = make_dataclass("_Draft", [each.name for each in fields(Job) if each.name != "errors"])
 
 
 def job_from(row: Row, loads: Loads) -> Job:
@@ -28,16 +28,26 @@ def job_from(row: Row, loads: Loads) -> Job:
 
 def job_with(row: Row, task_kwargs: Any) -> Job:
     """Return the same with arguments that were decoded already."""
-    *_, status, started_at, finished_at, worker_id = row
+    *_, errors, status, started_at, finished_at, worker_id = row
     job = claimed_job(row, task_kwargs, worker_id, _utc(started_at))
-    job.__dict__.update(status=_STATUS[status], finished_at=_utc(finished_at))
+    job.__dict__.update(
+        status=_STATUS[status], finished_at=_utc(finished_at), errors=errors_from(errors)
+    )
     return job
+
+
+def errors_from(text: str | None) -> list[Error]:
+    """Return the errors of a job from their JSON text."""
+    errors: list[Error] = [] if text is None else json_codec.loads(text)
+    return errors
 
 
 def claimed_job(
     row: Row, task_kwargs: Any, worker_id: int | None, started_at: datetime | None
 ) -> Job:
     """Return the job of a row that begins with the ``claimed_columns``, as its worker got it.
+
+    It has no errors yet: see `errors_read_by`.
 
     A worker makes one for each job that it runs. The ``__init__`` of a frozen dataclass sets each
     of its fields by a call: that takes 3.6 times as long as to make another object a `Job`.
@@ -57,9 +67,8 @@ def claimed_job(
         started_at,
         None,
         worker_id,
-        [] if row[10] is None else json_codec.loads(row[10]),
-        row[11],
-        row[12] or 0,
+        row[10],
+        row[11] or 0,
     )
     draft.__class__ = Job
     job: Job = draft

@@ -19,6 +19,7 @@ from procrastinate.testing.queue_statements import (
 )
 from procrastinate.testing.values import (
     JobRow,
+    errors_column,
     interval,
     job_columns,
     status,
@@ -34,6 +35,11 @@ def _matches(wanted: object, value: object) -> bool:
 def get_job(view: View, p: Params) -> Rows:
     job = view.job(p["id"])
     return [] if job is None else [job_columns(job)]
+
+
+def get_errors(view: View, p: Params) -> Rows:
+    job = view.job(p["id"])
+    return [] if job is None else [(errors_column(job),)]
 
 
 def list_jobs(view: View, p: Params) -> Rows:
@@ -191,6 +197,7 @@ def stalled_jobs(view: View, p: Params) -> list[JobRow]:
 
 _FUNCTIONS: tuple[Function, ...] = (
     get_job,
+    get_errors,
     list_jobs,
     list_newest_jobs,
     list_queues,

@@ -83,7 +83,12 @@ class PeriodicRow:
 def job_columns(job: JobRow) -> Row:
     """Return what the SQL fragment of the same name selects."""
     others = (job.status.value, job.started_at, job.finished_at, job.worker_id)
-    return (*claimed_columns(job), *others)
+    return (*claimed_columns(job), errors_column(job), *others)
+
+
+def errors_column(job: JobRow) -> str | None:
+    """Return the errors as the text of a jsonb."""
+    return None if job.errors is None else f"[{', '.join(job.errors)}]"
 
 
 def claimed_columns(job: JobRow) -> Row:
@@ -99,7 +104,6 @@ def claimed_columns(job: JobRow) -> Row:
         job.attempts,
         job.deferred_at,
         job.scheduled_at,
-        None if job.errors is None else f"[{', '.join(job.errors)}]",
         job.lease,
         job.crashes or None,
     )

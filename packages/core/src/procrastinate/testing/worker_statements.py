@@ -18,7 +18,7 @@ from procrastinate.testing.queue_statements import (
     first_of_lines,
 )
 from procrastinate.testing.settle_statements import entry, verdicts
-from procrastinate.testing.values import JobRow, WorkerRow, errors_after, interval, job_columns
+from procrastinate.testing.values import JobRow, WorkerRow, claimed_columns, errors_after, interval
 from procrastinate.testing.view import View
 
 
@@ -103,7 +103,7 @@ def abort_requests(view: View, p: Params) -> Rows:
 
 def held_jobs(view: View, p: Params) -> Rows:
     running = view.active_jobs(Status.DOING)
-    return [job_columns(job) for job in running if job.worker_id == p["worker_id"]]
+    return [claimed_columns(job) for job in running if job.worker_id == p["worker_id"]]
 
 
 # --- schema --------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from procrastinate.worker.context import RunningApp, RunningWorker
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.housekeeping import Housekeeping
 from procrastinate.worker.log import logger
+from procrastinate.worker.past_errors import PastErrors
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads
@@ -101,6 +102,7 @@ class Shift:
             options=options,
             worker=worker,
             ahead=self._ahead,
+            read_errors=PastErrors(gateway),
             on_ended=on_ended,
             threads=threads,
         )

@@ -26,7 +26,7 @@ from types import MappingProxyType
 from procrastinate.errors import TaskNotFound
 from procrastinate.model import failure, printable
 from procrastinate.model.ahead import Ahead, Outlook
-from procrastinate.model.job import Job, Status
+from procrastinate.model.job import Error, Job, Status, errors_read_by
 from procrastinate.model.outcome import (
     INTERRUPTED,
     SUCCEEDED,
@@ -65,6 +65,7 @@ class Slots:
         options: WorkerOptions,
         worker: RunningWorker,
         ahead: Ahead,
+        read_errors: Callable[[int], list[Error]],
         on_ended: Callable[[Job, BaseException | None], None] | None = None,
         threads: TaskThreads | None = None,
     ) -> None:
@@ -81,6 +82,7 @@ class Slots:
         self._threads = threads or TaskThreads(options.concurrency, worker.name)
         self._running: dict[int, Attempt] = {}
         self._ahead = ahead
+        self._read_errors = read_errors
         self.when_free: Callable[[], None] = lambda: None  # until the backlog sets it
 
     def __contains__(self, job_id: object) -> bool:
@@ -105,6 +107,7 @@ class Slots:
         attempt = self._running.get(job.id)
         if attempt is None:
             return False
+        errors_read_by(job, self._read_errors)
         attempt.job = job
         return True
 
@@ -115,6 +118,7 @@ class Slots:
         attempt = Attempt(job, self._surroundings)
         self._running[job.id] = attempt
         try:
+            errors_read_by(job, self._read_errors)
             if refusal is None:
                 self._begin(attempt)
         except BaseException as exc:

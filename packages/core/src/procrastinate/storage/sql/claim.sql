@@ -142,8 +142,8 @@ finished_at = null
 -- fragment: claimed_columns
 -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
 job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
-    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.errors::text as errors,
-    job.lease, nullif(job.crashes, 0) as crashes
+    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
+    nullif(job.crashes, 0) as crashes
 
 -- fragment: answer
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
@@ -153,7 +153,7 @@ select
 from claimed
 union all
 select
-    null, null, null, null, null, null, null, null, null, null, null, null, null,
+    null, null, null, null, null, null, null, null, null, null, null, null,
     ({>aside})::integer, ({>undecided})::integer, date_part('epoch', statement_timestamp())
 from {>asynchronously}
 order by priority desc, id
@@ -302,7 +302,7 @@ claimed as (
 {>answer aside=those_parked undecided=left_as_they_were}
 
 -- name: claim_unlocked_full :many
--- Returns one row (13 nulls, locked, 0, moment), and (job..., 3 nulls) for each claimed job.
+-- Returns one row (12 nulls, locked, 0, moment), and (job..., 3 nulls) for each claimed job.
 -- `locked` counts the jobs that were left because they have a lock; the moment is that of the claim, in
 -- seconds since the epoch; `crashes` is null for most.
 with {>claim_unlocked queues=of_several scan=scan_full}
@@ -336,7 +336,7 @@ select exists (
 )::integer
 
 -- name: claim_full :many
--- Returns one row (13 nulls, parked, undecided, moment), and (job..., 3 nulls) for each claimed
+-- Returns one row (12 nulls, parked, undecided, moment), and (job..., 3 nulls) for each claimed
 -- job. `undecided` counts the jobs that it saw and left as they were, for another transaction was just
 -- deciding about them or their line, where it brings fewer jobs than the limit. With more `scanned`
 -- than the limit, more can be parked at a time.

@@ -2,10 +2,17 @@
 -- them first, in the order of their lines: two that meet never wait for each other in a circle.
 
 -- fragment: job_columns
-{>claimed_columns}, job.status::text as status, job.started_at, job.finished_at, job.worker_id
+{>claimed_columns}, job.errors::text as errors, job.status::text as status, job.started_at,
+    job.finished_at, job.worker_id
 
 -- name: get_job :many
 select {>job_columns}
+from {schema}.procrastinate_jobs as job
+where job.id = %(id)s::bigint and job.partition = 0
+
+-- name: get_errors :many
+-- The errors of a job: its worker does not get them with the claim.
+select job.errors::text as errors
 from {schema}.procrastinate_jobs as job
 where job.id = %(id)s::bigint and job.partition = 0
 

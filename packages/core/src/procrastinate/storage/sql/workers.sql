@@ -193,7 +193,7 @@ where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id
 
 -- name: held_jobs :many
 -- The jobs that this worker holds, as the database sees it: after a claim whose answer was lost.
-select {>job_columns}
+select {>claimed_columns}
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
 order by job.id
