@@ -175,7 +175,9 @@ class Queue:
     # Workers
 
     async def heartbeat(self, worker: int, name: str = "worker") -> bool:
-        return await self.run(workers.heartbeat(self.statements, worker, name))
+        """Say that a worker is alive, and return whether it had been taken for dead."""
+        flow = workers.heartbeat(self.statements, worker, name, timeout_us=30_000_000)
+        return (await self.run(flow)).reborn
 
     async def unregister(self, worker: int) -> None:
         await self.run(workers.unregister_worker(self.statements, worker))

@@ -7,7 +7,8 @@ constraint its meaning or try another statement.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from procrastinate import errors
@@ -16,6 +17,50 @@ from procrastinate.connector import AsyncExecutor, Executor, Query, Rows
 T = TypeVar("T")
 
 Flow: TypeAlias = Generator[Query, Rows, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How long a call to the database may take, in seconds.
+
+    The server ends a statement after ``server``. That is less than ``client``: no answer within
+    ``client`` therefore means that the connection is dead, and it is severed.
+    """
+
+    server: float
+    client: float
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The settings that each statement of a call runs with."""
+        return {"statement_timeout": str(max(1, int(self.server * 1000)))}
+
+
+def limited(flow: Flow[T], limit: Limit) -> Flow[T]:
+    """Return the flow with the server's limit on each of its statements."""
+    settings = limit.settings
+    try:
+        query = next(flow)
+        while True:
+            query = Query(query.name, query.sql, query.params, {**query.settings, **settings})
+            try:
+                rows = yield query
+            except errors.ConnectorException as exc:
+                query = flow.throw(exc)
+            else:
+                query = flow.send(rows)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    finally:
+        flow.close()
+
+
+def no_answer(limit: Limit, exc: errors.ConnectorException) -> errors.ConnectionLost:
+    """Return the error for a call that was severed because its time was over."""
+    error = errors.ConnectionLost(f"the database has not answered within {limit.client:g} s")
+    error.__cause__ = exc
+    return error
 
 
 def run(flow: Flow[T], executor: Executor) -> T:

@@ -18,14 +18,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from procrastinate import drive
 from procrastinate.connector import AsyncConnector, Connector, SyncConnector
-from procrastinate.drive import Flow
-from procrastinate.errors import AppNotOpen, ConfigurationError, SyncConnectorConfigurationError
+from procrastinate.drive import Flow, Limit
+from procrastinate.errors import (
+    AppNotOpen,
+    ConfigurationError,
+    ConnectionLost,
+    SyncConnectorConfigurationError,
+)
 from procrastinate.storage.statements import Statements
 
 if TYPE_CHECKING:
     import asyncio
 
 T = TypeVar("T")
+
+SEVERING_MAY_TAKE = 5.0  # seconds until a call that was severed has to have ended
 
 
 class Gateway:
@@ -79,9 +86,18 @@ class Gateway:
             return drive.run(flow, executor)
 
     async def run_async(
-        self, flow: Flow[T], *, connection: Any = None, transaction: bool = False
+        self,
+        flow: Flow[T],
+        *,
+        connection: Any = None,
+        transaction: bool = False,
+        limit: Limit | None = None,
     ) -> T:
-        """Run a flow asynchronously: on the caller's connection where one is given."""
+        """Run a flow asynchronously: on the caller's connection if one is given.
+
+        With a ``limit``, which is for the calls of a worker, it raises `ConnectionLost` if no
+        answer came in time, and TimeoutError if there was no connection to be had.
+        """
         if not isinstance(self.connector, AsyncConnector):
             return await in_thread(
                 lambda: self.run(flow, connection=connection, transaction=transaction)
@@ -90,8 +106,37 @@ class Gateway:
             return await drive.run_async(flow, self.connector.bind_async(connection))
         if not self._open_async:
             raise AppNotOpen(_not_open(self._open, "open_async"))
+        if limit is not None:
+            return await self._run_limited(self.connector, flow, transaction, limit)
         async with self.connector.session_async(transaction=transaction) as executor:
             return await drive.run_async(flow, executor)
+
+    async def _run_limited(
+        self, connector: AsyncConnector, flow: Flow[T], transaction: bool, limit: Limit
+    ) -> T:
+        """Run a flow, and shut its connection down if no answer comes in time.
+
+        Not by cancelling the task: a call to the database ends before a cancellation is delivered.
+        If severing ends nothing either, the task is given up after `SEVERING_MAY_TAKE`.
+        """
+        import asyncio  # not at the top: synchronous code does without
+
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle | None = None
+        try:
+            async with asyncio.timeout(limit.client) as patience:
+                async with connector.session_async(transaction=transaction) as executor:
+                    deadline = loop.time() + limit.client
+                    timer = loop.call_at(deadline, executor.sever)
+                    patience.reschedule(deadline + SEVERING_MAY_TAKE)
+                    return await drive.run_async(drive.limited(flow, limit), executor)
+        except ConnectionLost as exc:
+            if timer is not None and timer.when() <= loop.time():
+                raise drive.no_answer(limit, exc) from exc
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def sync_connector(self) -> SyncConnector:
         """Return the open synchronous connector. Raises `AppNotOpen`."""

@@ -823,4 +823,4 @@ def with_limit(module: ModuleType, name: str, limit: int, flow: Flow[T]) -> Flow
 
 def _beat_all(alive: Sequence[int]) -> Flow[None]:
     for worker in alive:
-        yield from workers.heartbeat(sql, worker, "worker")
+        yield from workers.heartbeat(sql, worker, "worker", timeout_us=DEAD_AFTER_US)

@@ -286,8 +286,23 @@ def test_a_worker_taken_for_dead_is_entered_again_by_its_heartbeat(queue: Memory
     worker = queue.register()
     queue.connector.clock.move(31)
     queue.run(workers.prune_workers(queue.sql, timeout_us=30_000_000))
-    beats = [queue.run(workers.heartbeat(queue.sql, worker, "worker")) for _ in range(2)]
-    assert beats == [True, False]
+    flows = [
+        workers.heartbeat(queue.sql, worker, "worker", timeout_us=30_000_000) for _ in range(2)
+    ]
+    assert [queue.run(flow).reborn for flow in flows] == [True, False]
+
+
+def test_a_heartbeat_tells_the_rank_among_those_that_live(queue: MemoryQueue) -> None:
+    dead, first, second, third = (queue.register() for _ in range(4))
+    queue.connector.clock.move(31)
+    beats = [
+        queue.run(workers.heartbeat(queue.sql, worker, "worker", timeout_us=30_000_000))
+        for worker in (third, first, second, third, first)
+    ]
+    now = queue.connector.clock.now()
+    assert dead < first
+    assert [(beat.rank, beat.live) for beat in beats] == [(0, 1), (0, 2), (1, 3), (2, 3), (0, 3)]
+    assert all(abs(now - beat.now).total_seconds() < 5 for beat in beats)
 
 
 def test_lines_that_wait_for_nobody_are_mended(queue: MemoryQueue) -> None:

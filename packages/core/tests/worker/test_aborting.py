@@ -12,10 +12,9 @@ import pytest
 
 import procrastinate
 from procrastinate import AbortReason, Job, JobAborted, JobContext, Status
-from procrastinate.worker import listener
-from procrastinate.worker.companion import Line
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.housekeeping import Housekeeping
+from procrastinate.worker.listener import Listener
 
 Working = Callable[..., Any]
 
@@ -348,37 +347,66 @@ async def test_a_request_found_while_the_claim_is_answered_is_obeyed_at_once(
     working: Working,
     monkeypatch: pytest.MonkeyPatch,
     query: Callable[..., Any],
-    until: Callable[..., Any],
 ) -> None:
     """Found by looking for it, as after a reconnection, and not again for a minute."""
     claim, look = Fetcher.claim, Housekeeping._look_for_aborts
-    looks: list[Housekeeping] = []
+    houses: list[Housekeeping] = []
+    looks: list[int] = []
+    run = Housekeeping.run
 
-    def noted_look(self: Housekeeping, line: Line) -> None:
-        look(self, line)
-        looks.append(self)
+    async def noted_run(self: Housekeeping) -> None:
+        houses.append(self)
+        await run(self)
+
+    async def noted_look(self: Housekeeping) -> None:
+        await look(self)
+        looks.append(1)
 
     async def slow_claim(self: Fetcher, limit: int, known: Any) -> Any:
         found = await claim(self, limit, known)
         for job in found.jobs:
             query("update procrastinate_jobs set abort_requested = true where id = %s", job.id)
-            before = len(looks)
-            looks[0].look_for_aborts()
-            while len(looks) == before:
-                await asyncio.sleep(0.01)
+            await noted_look(houses[0])
         return found
 
     @app.task
     async def endless() -> None:
         await asyncio.sleep(3600)
 
+    monkeypatch.setattr(Housekeeping, "run", noted_run)
     monkeypatch.setattr(Housekeeping, "_look_for_aborts", noted_look)
+    monkeypatch.setattr(Fetcher, "claim", slow_claim)
     async with working(app, abort_job_polling_interval=60, fetch_job_polling_interval=0.1):
-        await until(lambda: bool(looks))
-        monkeypatch.setattr(Fetcher, "claim", slow_claim)
         job = await end_of(app, await endless.defer_async())
 
     assert job.status is Status.ABORTED
+
+
+async def test_a_worker_without_jobs_does_not_look_for_requests(
+    app: procrastinate.App, working: Working, monkeypatch: pytest.MonkeyPatch, until: Any
+) -> None:
+    asked: list[str] = []
+    run_async = app._gateway.run_async
+
+    async def noted(flow: Any, **options: Any) -> Any:
+        asked.append(flow.__name__)
+        return await run_async(flow, **options)
+
+    @app.task
+    async def endless() -> None:
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(app._gateway, "run_async", noted)
+    async with working(app, abort_job_polling_interval=0.05, fetch_job_polling_interval=0.05):
+        await until(lambda: len(asked) > 20)
+        del asked[:]  # with the look that follows LISTEN
+        await until(lambda: len(asked) > 20)
+        idle = asked.count("abort_requests")
+        job_id = await endless.defer_async()
+        await until(lambda: asked.count("abort_requests") > 2)
+        await app.job_manager.cancel_job_by_id_async(job_id, abort=True)
+
+    assert idle == 0
 
 
 async def test_a_request_for_a_job_that_is_elsewhere_is_no_business_of_this_worker(
@@ -407,7 +435,7 @@ async def test_a_request_from_before_the_worker_listened_is_obeyed_once_it_does(
     app: procrastinate.App, working: Working, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first job may have begun, and be aborted, before its worker hears anything."""
-    listen, began, asked = listener.listen, asyncio.Event(), asyncio.Event()
+    listen, began, asked = Listener.run, asyncio.Event(), asyncio.Event()
 
     async def listen_late(*args: Any, **options: Any) -> None:
         await asked.wait()
@@ -419,7 +447,7 @@ async def test_a_request_from_before_the_worker_listened_is_obeyed_once_it_does(
         began.set()
         await asyncio.sleep(3600)
 
-    monkeypatch.setattr(listener, "listen", listen_late)
+    monkeypatch.setattr(Listener, "run", listen_late)
     job_id = await endless.defer_async()
     async with working(app, abort_job_polling_interval=60):
         await asyncio.wait_for(began.wait(), 10)

@@ -26,6 +26,8 @@ from procrastinate.worker import worker as worker_module
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.writer import Writer
 
+QUICK = {"update_heartbeat_interval": 0.1, "stalled_worker_timeout": 0.5}
+
 
 async def test_a_job_that_comes_back_while_it_still_runs_is_not_run_beside_itself(
     app: procrastinate.App,
@@ -67,7 +69,7 @@ async def test_a_job_of_a_dead_worker_that_ends_is_deleted_as_asked(
         "update procrastinate_jobs set status = 'doing', worker_id = 0, started_at = now(),"
         " attempts = 1, abort_requested = true"
     )
-    async with working(app, delete_jobs=delete_jobs):
+    async with working(app, delete_jobs=delete_jobs, **QUICK):
         await until(lambda: not query("select 1 from procrastinate_jobs where status = 'doing'"))
     kept = [] if delete_jobs == "always" else [(job_id, "aborted")]
     assert query("select id, status::text from procrastinate_jobs") == kept

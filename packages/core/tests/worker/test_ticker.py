@@ -27,8 +27,11 @@ from procrastinate.storage import periodic as flows
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import ticker as ticker_module
-from procrastinate.worker.companion import Companion, Line
+from procrastinate.worker.backoff import Backoff
+from procrastinate.worker.companion import Companion
+from procrastinate.worker.line import Line
 from procrastinate.worker.ticker import ServerClock, Ticker
+from procrastinate.worker.watchdog import Watchdog
 
 APP = Path(__file__).with_name("periodic_app.py")
 SECOND = timedelta(seconds=1)
@@ -299,7 +302,7 @@ class CountedLine(Line):
     """A line that counts its flows."""
 
     def __init__(self, connector: InMemoryConnector) -> None:
-        super().__init__(connector.sync_connector())
+        super().__init__(connector.sync_connector, Watchdog("w"))
         self.flows: list[str] = []
 
     def run(self, flow: Any, **options: Any) -> Any:
@@ -312,7 +315,10 @@ class Counted(Companion):
 
     def __init__(self, connector: InMemoryConnector, *periodics: Periodic) -> None:
         line = CountedLine(connector)
-        super().__init__(Ticker(Statements(), periodics), line, worker_name="w")
+        ticker = Ticker(Statements(), periodics)
+        super().__init__(
+            ticker, line, worker_name="w", backoff=Backoff(), on_giving_up=lambda *_: None
+        )
         self.flows = line.flows
 
 
@@ -363,7 +369,7 @@ async def test_a_worker_without_schedules_starts_no_thread_for_them(
     running.cancel()
     await asyncio.wait([running])
 
-    assert found == {"plain-housekeeping"}
+    assert found == {"plain-heartbeat", "plain-watchdog"}
 
 
 def test_the_server_s_time_is_never_taken_for_later_than_it_is() -> None:
@@ -422,7 +428,7 @@ async def test_an_error_of_our_own_does_not_end_the_thread(
     ticker.start()
     await until(lambda: len(memory.jobs) >= 1)
     ticker.stop()
-    assert "it goes on" in caplog.text
+    assert "it starts again" in caplog.text
 
 
 def test_what_is_left_out_for_a_queueing_lock_is_said_and_no_error(

@@ -44,6 +44,7 @@ from procrastinate.model.job import Job
 
 FULL_SCAN_SHARE = 0.1  # of the time, while there are marks
 FULL_SCAN_EVERY = (0.05, 10.0)  # seconds, at the least and at the most
+MOST_HEARD = 1_000  # queues that are remembered; if more are heard of, any may have jobs
 EVERYWHERE_EVERY = 1.0  # seconds, on a worker that makes full scans
 WITHOUT_MARKS = 10.0  # seconds
 LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within 60
@@ -191,7 +192,9 @@ class ScanPlan:
     def heard_of(self, queue: str) -> ScanPlan:
         """Note that a job of a queue became ready."""
         news = self.news + 1
-        only_in = None if self.only_in is None else {**self.only_in, queue: news}
+        only_in = self.only_in
+        if only_in is not None:  # any number of names may be heard: anybody can notify
+            only_in = {**only_in, queue: news} if len(only_in) < MOST_HEARD else None
         full = self.full if queue in self.marks else replace(self.full, wanted=news)
         return replace(self, news=news, only_in=only_in, full=full)
 

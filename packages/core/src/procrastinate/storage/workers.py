@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from procrastinate import json_codec
 from procrastinate.drive import Flow
@@ -31,6 +32,16 @@ class Recovered:
     task_name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The database's answer to a sign of life."""
+
+    reborn: bool  # the worker had been taken for dead, and its row was gone
+    rank: int  # of its id among those of the live workers, from 0
+    live: int  # workers, this one included
+    now: datetime  # the server's time
+
+
 def register_worker(sql: Statements, name: str) -> Flow[int]:
     """Enter a worker and return its id."""
     rows = yield sql("register_worker", name=name)
@@ -42,10 +53,16 @@ def unregister_worker(sql: Statements, worker_id: int) -> Flow[None]:
     yield sql("unregister_worker", worker_id=worker_id)
 
 
-def heartbeat(sql: Statements, worker_id: int, name: str) -> Flow[bool]:
-    """Say that a worker is alive. Returns True when another one had taken it for dead."""
-    rows = yield sql("heartbeat", worker_id=worker_id, name=name)
-    return bool(rows[0][0])
+def heartbeat(sql: Statements, worker_id: int, name: str, *, timeout_us: int) -> Flow[Beat]:
+    """Say that a worker is alive; others are live if they were heard of within the timeout."""
+    rows = yield sql("heartbeat", worker_id=worker_id, name=name, timeout_us=timeout_us)
+    reborn, rank, live, now = rows[0]
+    return Beat(bool(reborn), int(rank), int(live), now)
+
+
+def notify_listener(sql: Statements, channel: str) -> Flow[None]:
+    """Send an empty notification, for a listener that wants to know whether it still hears."""
+    yield sql("notify_listener", channel=channel)
 
 
 def recover_jobs(

@@ -33,7 +33,15 @@ def heartbeat(view: View, p: Params) -> Rows:
     reborn = worker is None
     worker = worker or WorkerRow(p["worker_id"], p["name"], view.now, view.now)
     view.write_worker(replace(worker, last_heartbeat=view.now))
-    return [(reborn,)]
+    since = view.now - interval(p["timeout_us"])
+    others = [each.id for each in view.workers() if each.last_heartbeat >= since]
+    others = [each for each in others if each != worker.id]
+    rank = len([each for each in others if each < worker.id])
+    return [(reborn, rank, len(others) + 1, view.now)]
+
+
+def notify_listener(view: View, p: Params) -> Rows:
+    return [(view.notify(p["channel"], ""),)]
 
 
 def unregister_worker(view: View, p: Params) -> Rows:
@@ -134,6 +142,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     register_worker,
     heartbeat,
     unregister_worker,
+    notify_listener,
     recover_jobs,
     stalled_ids,
     prune_workers,

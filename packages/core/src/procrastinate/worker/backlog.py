@@ -10,6 +10,8 @@ Rules
 4. Jobs that wait too long are handed back, because another worker may have a free slot
    (`procrastinate.model.holding`).
 5. After that nothing is claimed ahead until an attempt ends, because it would be the same jobs.
+6. A job starts only if the worker's signs of life were trusted without a break since its claim was
+   sent. Else other workers may have taken it, and the claim counts as a lost answer.
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ from procrastinate.worker import job_log
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.writer import Writer
 
-STALE = 2.0  # seconds after which, if nobody looked meanwhile, it is not started any more
 TURN = 0.002  # seconds for which jobs are started, until the loop gets round to others
 MAX_CLAIM = 500  # jobs in one claim
 MAX_UNWRITTEN = 2_000  # endings that may wait for the database before no more jobs are claimed
@@ -48,6 +49,7 @@ class Backlog:
         *,
         concurrency: int,
         ahead: Ahead,
+        trusted_since: Callable[[float], bool],
         on_change: Callable[[], None],
         on_look: Callable[[], None],
     ) -> None:
@@ -55,10 +57,11 @@ class Backlog:
         self._writer = writer
         self._concurrency = concurrency
         self._ahead = ahead
+        self._trusted_since = trusted_since
         self._on_change = on_change
         self._on_look = on_look
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[Job, float]] = deque()
+        self._waiting: deque[tuple[Job, float, float]] = deque()  # claimed at, asked for at
         self._filling = False
         self._cautious = False
         self._enough = 0  # jobs waiting for a slot above which no more are wanted
@@ -73,7 +76,7 @@ class Backlog:
         """Whether a job is here: it runs, it waits, or its ending is not written yet."""
         return (
             job_id in self._slots
-            or any(job.id == job_id for job, _ in self._waiting)
+            or any(job.id == job_id for job, *_ in self._waiting)
             or job_id in self._writer
         )
 
@@ -104,8 +107,11 @@ class Backlog:
             return Outlook(0, math.inf)
         return self._slots.outlook(now, self._concurrency)
 
-    def take(self, claim: Claim, asked: int) -> None:
-        """Take over the jobs of a claim that asked for so many; they start as there are slots."""
+    def take(self, claim: Claim, asked: int, sent_at: float) -> None:
+        """Take over the jobs of a claim that asked for so many; they start as there are slots.
+
+        ``sent_at`` is when the claim was sent, on the clock of the worker's trust.
+        """
         now = time.monotonic()
         self._short = len(claim.jobs) < asked and not (claim.parked or claim.undecided)
         self.wants_look = False
@@ -118,7 +124,7 @@ class Backlog:
                 continue
             broken = claim.unreadable.get(job.id)
             if broken is None:
-                self._waiting.append((job, now))
+                self._waiting.append((job, now, sent_at))
             else:
                 self._slots.start(job, _unreadable(broken))
         if self._cautious:
@@ -129,7 +135,7 @@ class Backlog:
         self._decide()
 
     def _forget(self, ids: Container[int]) -> None:
-        if any(job.id in ids for job, _ in self._waiting):
+        if any(job.id in ids for job, *_ in self._waiting):
             self._waiting = deque(each for each in self._waiting if each[0].id not in ids)
 
     def _has_already(self, job: Job) -> bool:
@@ -166,8 +172,8 @@ class Backlog:
         now = began = time.monotonic()
         try:
             while self._waiting and len(self._slots) < self._concurrency:
-                if now - self._waiting[0][1] > STALE:
-                    self.give_back()  # a suspended process may have lost them since
+                if not self._trusted_since(self._waiting[0][2]):  # rule 6
+                    self._writer.add(handed_back(self._waiting.popleft()[0]))
                 elif now - began > TURN:
                     break
                 else:
@@ -201,8 +207,7 @@ class Backlog:
     def give_back(self) -> None:
         """Hand back all jobs that wait for a slot."""
         while self._waiting:
-            job, _ = self._waiting.pop()
-            self._writer.add(handed_back(job))
+            self._writer.add(handed_back(self._waiting.pop()[0]))
 
     def _decide(self) -> None:
         """Decide about the jobs that wait, now and each time that is due (rule 4)."""
@@ -246,14 +251,14 @@ class Backlog:
             self._on_look()
 
     def _give_back_suspects(self, suspects: Container[int]) -> None:
-        for job, _ in self._waiting:
+        for job, *_ in self._waiting:
             if job.id in suspects:
                 self._writer.add(handed_back(job))
         self._forget(suspects)
 
     def abort(self, ids: Collection[int]) -> None:
         """Hand back the jobs among these that wait: so the request ends them, see `hand_back`."""
-        asked = [job for job, _ in self._waiting if job.id in ids]
+        asked = [job for job, *_ in self._waiting if job.id in ids]
         self._forget(ids)
         for job in asked:
             job_log.aborting_unbegun(job)

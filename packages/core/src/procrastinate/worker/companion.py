@@ -1,42 +1,33 @@
 """A companion: a thread beside the event loop, with a connection of its own.
 
-A task that blocks the event loop, or a pool that the tasks have exhausted, must not delay what a
-companion does. It can do nothing about code that holds the interpreter's lock.
+Rules
+
+1. A task that blocks the event loop, or a pool that the tasks have exhausted, does not delay what a
+   companion does. Code that holds the interpreter's lock does.
+2. While the database is away, it tries again: `ConnectorException` is no death.
+3. Whatever else a round raises is a death. It is logged, and the companion starts again after
+   `REBORN_AFTER` seconds, with a new connection.
+4. `DEATHS` of them within `DEATHS_WITHIN` seconds are too many: the companion gives up, and the
+   shift ends because of it. It ends as well if the thread is gone without a word (`is_alive`).
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
-from procrastinate import drive
-from procrastinate.connector import SyncConnector
-from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
 from procrastinate.worker.backoff import Backoff
+from procrastinate.worker.line import Line
 from procrastinate.worker.log import logger
 
 STOP_MAY_TAKE = 5.0  # seconds until a companion that does not end is left to itself
-
-
-class Line:
-    """A companion's way to the database."""
-
-    def __init__(self, connector: SyncConnector) -> None:
-        self._connector = connector
-
-    def run(self, flow: Flow[drive.T], *, transaction: bool = False) -> drive.T:
-        """Run a flow to its end and return its value."""
-        with self._connector.session(transaction=transaction) as executor:
-            return drive.run(flow, executor)
-
-    def open(self) -> None:
-        """Connect. Twice is harmless."""
-        self._connector.open()
-
-    def close(self) -> None:
-        """Leave the database."""
-        self._connector.close()
+REBORN_AFTER = 1.0  # seconds
+DEATHS = 3
+DEATHS_WITHIN = 60.0  # seconds
 
 
 class Duty(Protocol):
@@ -58,32 +49,40 @@ class Duty(Protocol):
 
 
 class Companion:
-    """Runs a duty in a thread until it is told to end."""
+    """Runs a duty in a thread until it is told to end, or has to give up."""
 
     def __init__(
-        self, duty: Duty, line: Line, *, worker_name: str, backoff: Backoff | None = None
+        self,
+        duty: Duty,
+        line: Line,
+        *,
+        worker_name: str,
+        backoff: Backoff,
+        on_giving_up: Callable[[str, BaseException], None],
     ) -> None:
+        self.name = duty.name
         self._duty = duty
         self._line = line
-        self._backoff = backoff or Backoff()
-        self._turn = threading.Event()  # set when a round must not wait for its time
-        self._stopping = False
+        self._backoff = backoff
+        self._on_giving_up = on_giving_up
+        self._deaths: deque[float] = deque(maxlen=DEATHS)
+        self._ending = threading.Event()
         self._thread = threading.Thread(
             target=self._run, name=f"{worker_name}-{duty.name}", daemon=True
         )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it does its duty; True also before its start and once it was let go."""
+        return self._thread.ident is None or self._ending.is_set() or self._thread.is_alive()
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def hurry(self) -> None:
-        """Let the next round begin now; from any thread."""
-        self._turn.set()
-
     def let_go(self) -> None:
         """Let the thread end, without waiting for it."""
-        self._stopping = True
-        self._turn.set()
+        self._ending.set()
 
     def stop(self) -> None:
         """End the thread and wait for it; no longer than `STOP_MAY_TAKE`, if the database hangs."""
@@ -93,26 +92,34 @@ class Companion:
 
     def _run(self) -> None:
         wait = 0.0
-        while not self._stopped_within(wait):
-            wait = self._round()
+        while not self._ending.wait(wait):
+            try:
+                wait = self._round()
+            except BaseException as exc:
+                if self._died(exc):
+                    self._on_giving_up(self.name, exc)
+                    break
+                wait = REBORN_AFTER
         self._line.close()
-
-    def _stopped_within(self, seconds: float) -> bool:
-        self._turn.wait(seconds)
-        self._turn.clear()
-        return self._stopping
 
     def _round(self) -> float:
         try:
-            self._line.open()  # twice is harmless; the first may have failed
             wait = self._duty.round(self._line)
         except ConnectorException as exc:
             if not self._backoff.failing:
                 logger.warning("%s: %s", self._duty.undone, exc)
-        except Exception:
-            logger.exception("%s; it goes on", self._duty.undone)
-        else:
-            self._backoff.reset()
-            return wait
+            self._duty.failed()
+            return self._backoff.next_wait()
+        self._backoff.reset()
+        return wait
+
+    def _died(self, exc: BaseException) -> bool:
+        """Note a death, and return whether it was one too many."""
+        now = time.monotonic()
+        self._deaths.append(now)
+        too_many = len(self._deaths) == DEATHS and now - self._deaths[0] < DEATHS_WITHIN
+        fate = "it has died too often, and the worker ends" if too_many else "it starts again"
+        logger.error("%s: %s", self._duty.undone, fate, exc_info=exc)
         self._duty.failed()
-        return self._backoff.next_wait()
+        self._line.close()
+        return too_many

@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from procrastinate.errors import ConnectorException
-from procrastinate.gateway import Gateway
 from procrastinate.model.scans import Promote, Scan, ScanPlan, Wait
 from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import hand_back, needs_transaction
+from procrastinate.worker.calls import Calls
 
 
 class Fetcher:
@@ -26,7 +26,7 @@ class Fetcher:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: Calls,
         worker_id: int,
         queues: Sequence[str] | None,
         clock: Callable[[], float] = time.monotonic,

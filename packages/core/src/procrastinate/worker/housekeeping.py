@@ -1,12 +1,17 @@
-"""A worker's signs of life, and its care for the jobs of workers that show none.
+"""A worker's care for the queue: requests to abort, and the jobs of workers that show no life.
 
-This is the duty of a companion (`procrastinate.worker.companion`): a busy event loop must not make
-a living worker look dead. Code that holds the interpreter's lock for longer than
-``stalled_worker_timeout`` does.
+Rules
+
+1. It runs on the event loop, on the connections of the worker's pool. The heartbeat does not wait
+   for it.
+2. While this worker holds no job, it does not ask for requests to abort.
+3. Only one of all live workers recovers, prunes and mends in each interval, and only a worker that
+   may judge others does (`procrastinate.model.judging`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -16,109 +21,124 @@ from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Status
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
-from procrastinate.storage.statements import Statements
-from procrastinate.worker.companion import Line
+from procrastinate.worker.backoff import Backoff
+from procrastinate.worker.calls import Calls
 from procrastinate.worker.log import logger
 
 CRASH_LIMIT = 5  # times that a job may lose its worker before it is failed
-ONE_BY_ONE_MAY_TAKE = 2.0  # seconds for recovering jobs that somebody else may be in the way of
-LOOP_BLOCKED_AFTER = 5.0  # seconds without a turn of the event loop that are worth a warning
-#: The server's codes where another transaction was in the way of a recovery: a twin with the same
+ONE_BY_ONE_MAY_TAKE = (
+    2.0  # seconds for recovering jobs that other transactions may be in the way of
+)
+#: The server's codes if another transaction was in the way of a recovery: a twin with the same
 #: queueing lock was committed, or something was waited for too long, or in a circle.
 IN_THE_WAY = ("23505", "55P03", "40P01", "40001")
 
 
 class Housekeeping:
-    """The duty of one worker's companion: heartbeat, recovery and abort requests."""
-
-    name = "housekeeping"
-    undone = "no sign of life can be given"
+    """Looks for requests to abort, and for dead workers when it is this worker's turn."""
 
     def __init__(
         self,
-        sql: Statements,
+        calls: Calls,
         worker_id: int,
-        worker_name: str,
         options: WorkerOptions,
         *,
+        has_jobs: Callable[[], bool],
+        may_judge: Callable[[], bool],
         on_aborts: Callable[[set[int]], None],
-        seconds_since_loop_turned: Callable[[], float],
     ) -> None:
-        self._sql = sql
+        self._calls = calls
         self._worker_id = worker_id
-        self._worker_name = worker_name
         self._options = options
+        self._has_jobs = has_jobs
+        self._may_judge = may_judge
         self._on_aborts = on_aborts
-        self._seconds_since_loop_turned = seconds_since_loop_turned
-        self._aborts_asked = False
-        self._beat = Alarm()
-        self._recovery = Alarm()
+        self._delete_ended = options.delete_jobs == "always"
         self._aborts = Alarm()
+        self._asked_to_look = False
+        self._turn = asyncio.Event()  # set if something rang
+        self._my_turn = False
 
     def look_for_aborts(self) -> None:
-        """Look for abort requests in the next round; from any thread."""
-        self._aborts_asked = True
+        """Look at once for requests to abort that may not have been heard."""
+        self._asked_to_look = True  # also if it seems to have no job: a claim may be under way
+        self._aborts.ring()
+        self._turn.set()
 
-    def failed(self) -> None:
-        """Leave everything due that was not done."""
+    def take_turn(self) -> None:
+        """Look at once for dead workers, because it is this one's turn."""
+        self._my_turn = True
+        self._turn.set()
 
-    def round(self, line: Line) -> float:
-        """Do what is due, and return the seconds until the next round."""
-        now = time.monotonic()
-        if self._beat.due(now):
-            self._give_sign_of_life(line)
-            self._beat.set(now + self._options.update_heartbeat_interval)
-        if self._aborts_asked or self._aborts.due(now):
-            self._aborts_asked = False
-            self._look_for_aborts(line)
-            self._aborts.set(now + self._options.abort_job_polling_interval)
-        if self._recovery.due(now):
-            self._recover(line)
-            # Spread, so that a fleet started at once does not look for the dead in step.
-            spread = random.uniform(0.5, 1.0)
-            self._recovery.set(now + spread * self._options.update_heartbeat_interval)
-        self._watch_loop()
-        due = min(self._beat.at, self._recovery.at, self._aborts.at)
-        return max(0.0, min(1.0, due - time.monotonic()))
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        backoff = Backoff()
+        while True:
+            self._turn.clear()
+            try:
+                await self._round()
+            except (ConnectorException, TimeoutError) as exc:
+                if not backoff.failing:
+                    reason = str(exc) or "the database does not answer"
+                    logger.warning("housekeeping waits for the database: %s", reason)
+                self.look_for_aborts()
+                await asyncio.sleep(backoff.next_wait())
+                continue
+            backoff.reset()
+            await self._sleep()
 
-    def _give_sign_of_life(self, line: Line) -> None:
-        reborn = line.run(flows.heartbeat(self._sql, self._worker_id, self._worker_name))
-        if reborn:
-            logger.warning(
-                "worker %s had been taken for dead; jobs that it held may run elsewhere too",
-                self._worker_name,
-            )
+    async def _round(self) -> None:
+        if self._aborts.due(time.monotonic()):
+            self._aborts.begin()
+            asked, self._asked_to_look = self._asked_to_look, False
+            if asked or self._has_jobs():
+                await self._look_for_aborts()
+            self._aborts.end(time.monotonic() + self._options.abort_job_polling_interval)
+        if self._my_turn:
+            self._my_turn = False
+            if self._may_judge():
+                await self.recover(self._options.stalled_worker_timeout)
 
-    def _look_for_aborts(self, line: Line) -> None:
-        ids = line.run(flows.abort_requests(self._sql, self._worker_id))
+    async def _sleep(self) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, self._aborts.at - time.monotonic())):
+                await self._turn.wait()
+        except TimeoutError:
+            pass
+
+    async def _look_for_aborts(self) -> None:
+        flow = flows.abort_requests(self._calls.sql, self._worker_id)
+        ids = await self._calls.run_async(flow)
         if ids:
             self._on_aborts(ids)
 
-    def _recover(self, line: Line) -> None:
-        timeout_us = int(self._options.stalled_worker_timeout * 1e6)
+    async def recover(self, timeout: float) -> None:
+        """Recover what workers hold that were not heard of for so many seconds, and tidy up."""
+        timeout_us = int(timeout * 1e6)
         try:
-            while len(self._recovered(line, timeout_us)) == flows.RECOVERED_AT_ONCE:
+            while len(await self._recovered(timeout_us)) == flows.RECOVERED_AT_ONCE:
                 pass
         except ConnectorException as exc:
             if exc.sqlstate not in IN_THE_WAY:
                 raise
-            self._recover_one_by_one(line, timeout_us)
-        line.run(flows.prune_workers(self._sql, timeout_us=timeout_us))
-        line.run(flows.mend_lines(self._sql), transaction=True)
+            await self._recover_one_by_one(timeout_us)
+        await self._calls.run_async(flows.prune_workers(self._calls.sql, timeout_us=timeout_us))
+        await self._calls.run_async(flows.mend_lines(self._calls.sql), transaction=True)
 
-    def _recover_one_by_one(self, line: Line, timeout_us: int) -> None:
-        """Recover what can be, where somebody's open transaction is in the way of some jobs.
+    async def _recover_one_by_one(self, timeout_us: int) -> None:
+        """Recover what can be, if another open transaction is in the way of some jobs.
 
-        In random order and for a short time: those that have to wait keep neither the others nor
-        the heartbeat waiting.
+        In random order and for a short time, so that the jobs that have to wait do not keep the
+        others waiting.
         """
-        ids = line.run(flows.stalled_ids(self._sql, timeout_us=timeout_us))
+        flow = flows.stalled_ids(self._calls.sql, timeout_us=timeout_us)
+        ids = await self._calls.run_async(flow)
         random.shuffle(ids)
         deadline = time.monotonic() + ONE_BY_ONE_MAY_TAKE
         while ids and time.monotonic() < deadline:
             job_id = ids.pop()
             try:
-                self._recovered(line, timeout_us, [job_id])
+                await self._recovered(timeout_us, [job_id])
             except ConnectorException as exc:
                 if exc.sqlstate not in IN_THE_WAY:
                     raise
@@ -130,28 +150,19 @@ class Housekeeping:
                     extra={"action": "recover", "job_id": job_id},
                 )
 
-    def _recovered(
-        self, line: Line, timeout_us: int, ids: Sequence[int] | None = None
+    async def _recovered(
+        self, timeout_us: int, ids: Sequence[int] | None = None
     ) -> list[flows.Recovered]:
         flow = flows.recover_jobs(
-            self._sql,
+            self._calls.sql,
             timeout_us=timeout_us,
             crash_limit=CRASH_LIMIT,
             ids=ids,
-            delete_ended=self._options.delete_jobs == "always",
+            delete_ended=self._delete_ended,
         )
-        recovered = line.run(flow, transaction=True)
-        _log_recovered(recovered, deleted=self._options.delete_jobs == "always")
+        recovered = await self._calls.run_async(flow, transaction=True)
+        _log_recovered(recovered, deleted=self._delete_ended)
         return recovered
-
-    def _watch_loop(self) -> None:
-        seconds = self._seconds_since_loop_turned()
-        if seconds > LOOP_BLOCKED_AFTER:
-            logger.warning(
-                "the event loop has been blocked for %.0f s: an `async def` task does work that"
-                " should be in a plain function, or in a thread",
-                seconds,
-            )
 
 
 def _log_recovered(recovered: list[flows.Recovered], *, deleted: bool) -> None:

@@ -4,53 +4,70 @@ Rules
 
 1. One fetch loop for all slots. It claims as many jobs as there are slots free, and some ahead
    for slots that will soon be free (`procrastinate.model.ahead`).
-2. Connections: one to fetch, one to write, one to listen, one for housekeeping, and one for
-   periodic tasks where there are any, whatever the concurrency.
-3. Nothing but a request to stop ends the loop. While the database is away, running jobs run on,
-   their endings wait, and the loop tries again.
-4. The end, in this order: fetch no more; hand back what waits; let running jobs end, or abort them
+2. Connections: two of the pool for fetching, writing and housekeeping, one to listen, one for the
+   heartbeat, and one for periodic tasks if there are any, whatever the concurrency.
+3. While the database is away, running jobs run on, their endings wait, and the loop tries again.
+4. A claim is sent only while the worker's signs of life are trusted (`procrastinate.model.trust`).
+5. The end, in this order: fetch no more; hand back what waits; let running jobs end, or abort them
    when time is up; write every ending; only then stop the heartbeat and leave.
+6. A request to stop ends the shift, and so does the death of a part that it needs: of a helper, of
+   the loop itself, of a companion that died too often. Then it ends in the same order, as far as
+   the other parts can, and raises `WorkerFailed`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from procrastinate.connector import ListeningConnector, Notification
-from procrastinate.errors import ConnectorException
+from procrastinate.connector import ListeningConnector
+from procrastinate.drive import Limit
+from procrastinate.errors import ConnectorException, ProcrastinateException, WorkerFailed
 from procrastinate.gateway import Gateway, in_thread
 from procrastinate.model.ahead import Ahead
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Job
+from procrastinate.model.judging import has_turn
 from procrastinate.model.periodic import Periodic
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.periodic import defer_due
-from procrastinate.worker import listener
+from procrastinate.storage.workers import Beat
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.backoff import Backoff
-from procrastinate.worker.companion import Companion, Duty, Line
+from procrastinate.worker.calls import Calls
+from procrastinate.worker.clock import since_boot
+from procrastinate.worker.companion import Companion
+from procrastinate.worker.companions import Companions
 from procrastinate.worker.context import RunningApp, RunningWorker
 from procrastinate.worker.fetcher import Fetcher
+from procrastinate.worker.heartbeat import Heartbeat
+from procrastinate.worker.helpers import Helpers
 from procrastinate.worker.housekeeping import Housekeeping
+from procrastinate.worker.listener import Listener
 from procrastinate.worker.log import logger
 from procrastinate.worker.past_errors import PastErrors
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.ticker import Ticker, log_settled
+from procrastinate.worker.vitals import Vitals
 from procrastinate.worker.writer import Writer
 
 TICK = 0.25  # seconds between signs that the loop turns
 ABORTED_TASKS_MAY_TAKE = 2.0  # seconds to end once aborted by the worker's shutdown
 LAST_WRITES_MAY_TAKE = 10.0  # seconds, while the database is away, before a stopped worker gives up
 LAST_CALL_MAY_TAKE = 5.0  # seconds for any other call of a stopping worker, for the same reason
+MAX_HEARD = 10_000  # requests to abort that are kept while a claim is answered
+WRITER = "writer"
+PROBE = Limit(server=1.0, client=2.0)  # to find silent connections while trust is lost
+PROBE_EVERY = 1.0  # seconds
 CALL_MAY_TAKE = 60.0  # seconds until a call is given up, as the network seems to swallow it
 
 
@@ -63,6 +80,7 @@ class Shift:
         app: RunningApp,
         worker: RunningWorker,
         worker_id: int,
+        registered_at: float,
         gateway: Gateway,
         registry: TaskRegistry,
         options: WorkerOptions,
@@ -74,7 +92,7 @@ class Shift:
         on_listening: Callable[[Exception | None], None],
     ) -> None:
         self._on_listening = on_listening  # hears of each LISTEN: in force (None), or why it failed
-        self._gateway = gateway
+        self._calls = Calls(gateway)
         self._name = worker.name
         self._worker_id = worker_id
         self._options = options
@@ -87,7 +105,7 @@ class Shift:
         self._claim = Alarm()  # the next claim
         self._poll_due = -math.inf  # after waiting until then, the next claim looks at everything
         self._writer = Writer(
-            gateway,
+            self._calls,
             worker_id,
             options.delete_jobs,
             on_written=self._job_ended,
@@ -95,6 +113,7 @@ class Shift:
             on_released=self._look_now,
         )
         self._ahead = Ahead(random.Random())
+        self._vitals = Vitals(worker.name, options, registered_at=registered_at)
         self._slots = Slots(
             app=app,
             registry=registry,
@@ -111,29 +130,34 @@ class Shift:
             self._writer,
             concurrency=options.concurrency,
             ahead=self._ahead,
+            trusted_since=self._vitals.trusted_since,
             on_change=self._job_ended,
             on_look=self._wake.set,
         )
         self._fetcher = Fetcher(
-            gateway, worker_id, options.queues, delete_ended=options.delete_jobs == "always"
+            self._calls, worker_id, options.queues, delete_ended=options.delete_jobs == "always"
         )
         self._housekeeping = Housekeeping(
-            gateway.sql,
+            self._calls,
             worker_id,
-            worker.name,
             options,
-            on_aborts=self._abort_from_thread,
-            seconds_since_loop_turned=lambda: time.monotonic() - self._loop_turned,
+            has_jobs=lambda: self._backlog.busy,
+            may_judge=self._vitals.may_judge,
+            on_aborts=self._abort,
         )
-        self._housekeeper = self._companion(self._housekeeping, Backoff(1.0, 1.0))
-        self._ticker = self._companion(Ticker(gateway.sql, periodics), Backoff())
-
-    def _companion(self, duty: Duty, backoff: Backoff) -> Companion:
-        line = Line(self._gateway.async_connector().sync_connector())
-        return Companion(duty, line, worker_name=self._name, backoff=backoff)
+        self._helpers = Helpers(on_death=self._died)
+        self._companions = Companions(
+            gateway.async_connector(), worker.name, on_giving_up=self._companion_gave_up
+        )
+        self._ticker: Companion | None = None
+        self._deaths: dict[str, BaseException] = {}
+        self._writer_lives = True
 
     async def run(self) -> None:
-        """Work until told to stop or, with ``wait=False``, until no job is ready."""
+        """Work until told to stop or, with ``wait=False``, until no job is ready.
+
+        Raises `WorkerFailed` if a part of it died.
+        """
         logger.info(
             "worker %s starts: queues %s, concurrency %d",
             self._name,
@@ -141,42 +165,111 @@ class Shift:
             self._options.concurrency,
             extra={"action": "start_worker", "worker_id": self._worker_id},
         )
-        helpers = [asyncio.create_task(each) for each in self._helpers()]
-        self._housekeeper.start()
         try:
-            await self._start_ticking()
+            self._start_parts()
+            await self._begin()
             await self._fetch_until_stopped()
-            self._ticker.let_go()
-            await self._finish_what_runs()
-        finally:
-            await self._leave(helpers)
+        except asyncio.CancelledError:  # by other code on the loop, or because the loop ends
+            self._stop.request_now()
+            await self._end()
+            raise
+        except BaseException as exc:
+            self._died("fetching", exc)
+        await self._end()
+        for name, cause in self._deaths.items():
+            raise WorkerFailed(f"worker {self._name} ended because its {name} died") from cause
 
-    def _helpers(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what runs on the loop beside the fetching."""
-        helpers = [self._writer.run(), self._tick()]
-        connector = self._gateway.connector
+    def _start_parts(self) -> None:
+        """Start what runs beside the fetching: helpers on the loop, companions beside it."""
+        self._helpers.start(WRITER, self._writer.run)
+        self._helpers.start("tick", self._tick)
+        self._helpers.start("housekeeping", self._housekeeping.run)
+        connector = self._calls.connector
         if self._options.listen_notify and isinstance(connector, ListeningConnector):
-            helpers.append(self._listen(connector))
+            self._helpers.start("listener", functools.partial(self._listen, connector))
         else:
             self._on_listening(None)
-        return helpers
+        heartbeat = Heartbeat(
+            self._calls.sql,
+            self._worker_id,
+            self._name,
+            self._options,
+            vitals=self._vitals,
+            on_beat=self._beat_in_thread,
+            seconds_since_loop_turned=lambda: time.monotonic() - self._loop_turned,
+        )
+        self._companions.start(heartbeat, longest_wait=1.0)
+        if self._options.wait and self._periodics:
+            ticker = Ticker(self._calls.sql, self._periodics)
+            self._ticker = self._companions.start(ticker, longest_wait=5.0)
 
-    # Periodic tasks
+    # Deaths
 
-    async def _start_ticking(self) -> None:
-        """Start the ticker; a worker that does not wait defers what is due now, once."""
+    def _died(self, name: str, exc: BaseException) -> None:
+        """Note that a part is dead, and let the shift end."""
+        again = name in self._deaths
+        self._deaths.setdefault(name, exc)
+        logger.error("the %s of worker %s has died: it ends", name, self._name, exc_info=exc)
+        if name == WRITER and not again:
+            self._helpers.start(WRITER, self._writer.run)  # for the endings that are left
+        self._writer_lives = not (name == WRITER and again)
+        if not self._stop.gracefully.is_set():
+            self._stop.request()
+        self._wake.set()
+
+    def _companion_gave_up(self, name: str, exc: BaseException) -> None:
+        self._on_loop(self._died, name, exc)
+
+    def _on_loop(self, function: Callable[..., None], *args: Any) -> None:
+        """Let a companion's thread have something done on the loop."""
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            pass  # the loop is closed: the shift has ended
+
+    # Signs of life
+
+    def _beat_in_thread(self, beat: Beat) -> None:
+        self._on_loop(self._beaten, beat)
+
+    def _beaten(self, beat: Beat) -> None:
+        """Act on the database's answer to a sign of life."""
+        if self._vitals.say():
+            self._look_at_everything()
+        if beat.reborn:
+            logger.warning(
+                "worker %s had been taken for dead; jobs that it held may run elsewhere too",
+                self._name,
+            )
+        interval = self._options.update_heartbeat_interval
+        if has_turn(beat.now, interval=interval, rank=beat.rank, live=beat.live):
+            self._housekeeping.take_turn()
+
+    async def _wait_for_trust(self) -> None:
+        """Wait for a confirmed beat; and find out which connections of the pool are silent.
+
+        A claim must not lose its time on one of these when trust is back.
+        """
+        try:
+            async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
+                flow = flows.abort_requests(self._calls.sql, self._worker_id)
+                self._abort(await self._calls.run_async(flow, limit=PROBE))
+        except (ConnectorException, TimeoutError):
+            pass  # the heartbeat and the writer have said so
+        await self._woken_within(PROBE_EVERY)
+
+    async def _begin(self) -> None:
+        """Do once what a worker that does not wait has no time to do later."""
         if self._options.wait:
-            if self._periodics:
-                self._ticker.start()
             return
         try:
             async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
-                log_settled(
-                    await self._gateway.run_async(defer_due(self._gateway.sql, self._periodics))
-                )
+                await self._housekeeping.recover(2 * self._options.stalled_worker_timeout)
+                settled = await self._calls.run_async(defer_due(self._calls.sql, self._periodics))
+                log_settled(settled)
         except (ConnectorException, TimeoutError) as exc:
             reason = str(exc) or "the database does not answer"
-            logger.warning("periodic tasks could not be deferred: %s", reason)
+            logger.warning("dead workers' jobs or periodic tasks have to wait: %s", reason)
 
     # Fetching
 
@@ -184,6 +277,9 @@ class Shift:
         backoff = Backoff()
         while not self._stop.gracefully.is_set():
             self._wake.clear()
+            if not self._vitals.trusted():
+                await self._wait_for_trust()
+                continue
             if self._backlog.wants_look:
                 await self._look_behind()
             room = self._backlog.room()
@@ -209,7 +305,7 @@ class Shift:
             self._claim.end(min(self._poll_due, now + self._fetcher.seconds_to_next_look))
 
     async def _fetch(self, room: int) -> int:
-        began = time.monotonic()
+        began, sent_at = time.monotonic(), since_boot()
         heard = self._aborts_heard = set()
         try:
             async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
@@ -218,10 +314,10 @@ class Shift:
             self._aborts_heard = None
         if claim.jobs:
             self._ahead.claim_took(time.monotonic() - began)
-        self._backlog.take(claim, asked=room)
-        if any(job.id in heard for job in claim.jobs):
+        self._backlog.take(claim, asked=room, sent_at=sent_at)
+        if len(heard) >= MAX_HEARD or any(job.id in heard for job in claim.jobs):
             # A request overtook the claim's answer; or it was for another worker that had the job.
-            self._look_for_aborts()
+            self._housekeeping.look_for_aborts()
         return len(claim.jobs)
 
     async def _sleep(self, room: int) -> None:
@@ -248,6 +344,13 @@ class Shift:
             found = False  # if nothing is known, another worker may be idle
         self._backlog.looked(found, time.monotonic() - began)
 
+    async def _woken_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
     async def _wait_for_database(self, backoff: Backoff, exc: Exception) -> None:
         if not backoff.failing:
             logger.warning("no jobs can be fetched: %s", str(exc) or "the database does not answer")
@@ -260,44 +363,38 @@ class Shift:
     # Being woken
 
     async def _listen(self, connector: ListeningConnector) -> None:
+        listener = Listener(
+            connector,
+            self._calls,
+            self._worker_id,
+            on_queue=self._heard_of,
+            on_schedule=self._schedule_changed,
+            on_abort=lambda job_id: self._abort({job_id}),
+            on_listening=self._listening,
+            on_failed=self._on_listening,
+        )
         try:
-            await listener.listen(
-                connector,
-                on_notification=self._heard,
-                on_listening=self._listening,
-                on_failed=self._on_listening,
-            )
-        except Exception as exc:  # a connector set up in a way that cannot listen, for instance
+            await listener.run()
+        except ProcrastinateException as exc:  # for instance a pool with one connection
             self._on_listening(exc)
-            logger.exception("cannot listen to the database: jobs are found by polling alone")
+            logger.error("cannot listen to the database, jobs are found by polling alone: %s", exc)
+            await asyncio.Event().wait()
 
-    def _heard(self, notification: Notification) -> None:
-        if notification.channel == listener.ABORTS:
-            if notification.payload.isdecimal():
-                self._abort({int(notification.payload)})
-        elif notification.channel == listener.SCHEDULE:
-            self._fetcher.schedule_changed()
+    def _heard_of(self, queue: str) -> None:
+        if self._fetcher.serves(queue):
+            self._fetcher.heard_of(queue)
             self._look_now()
-        elif self._fetcher.serves(notification.payload):
-            self._fetcher.heard_of(notification.payload)
-            self._look_now()
+
+    def _schedule_changed(self) -> None:
+        self._fetcher.schedule_changed()
+        self._look_now()
 
     def _abort(self, ids: set[int]) -> None:
         """Abort jobs, also those whose claim is being answered: they are not known here yet."""
         self._slots.abort(ids)
         self._backlog.abort(ids)
-        if self._aborts_heard is not None:
+        if self._aborts_heard is not None and len(self._aborts_heard) < MAX_HEARD:
             self._aborts_heard |= ids
-
-    def _abort_from_thread(self, ids: set[int]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._abort, ids)
-        except RuntimeError:
-            pass  # the loop is closed: the shift has ended
-
-    def _look_for_aborts(self) -> None:
-        self._housekeeping.look_for_aborts()
-        self._housekeeper.hurry()
 
     def _job_ended(self) -> None:
         if not self._options.wait:
@@ -308,7 +405,7 @@ class Shift:
         """Look at all that may have been announced while nobody listened."""
         self._on_listening(None)
         self._look_at_everything()
-        self._look_for_aborts()
+        self._housekeeping.look_for_aborts()
 
     def _look_at_everything(self) -> None:
         self._fetcher.look_at_everything()
@@ -321,9 +418,23 @@ class Shift:
     async def _tick(self) -> None:
         while True:
             self._loop_turned = time.monotonic()
+            if self._vitals.say():
+                self._look_at_everything()
+            for name in self._companions.newly_dead():
+                self._died(name, WorkerFailed(f"the thread of {name} is gone"))
             await asyncio.sleep(TICK)
 
     # Ending
+
+    async def _end(self) -> None:
+        """End in the order of rule 5; no step keeps the following ones from being taken."""
+        if self._ticker is not None:
+            self._ticker.let_go()
+        for step in (self._finish_what_runs, self._leave):
+            try:
+                await step()
+            except BaseException as exc:
+                self._died(step.__name__.strip("_"), exc)
 
     async def _finish_what_runs(self) -> None:
         self._backlog.give_back()
@@ -345,19 +456,16 @@ class Shift:
         except TimeoutError:
             pass
 
-    async def _leave(self, helpers: list[asyncio.Task[None]]) -> None:
+    async def _leave(self) -> None:
         await self._write_the_rest()
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
+        await self._helpers.stop()
         self._slots.close()
-        await in_thread(self._ticker.stop)
-        await in_thread(self._housekeeper.stop)
+        await in_thread(self._companions.stop)
         try:
             async with asyncio.timeout(LAST_CALL_MAY_TAKE):
                 await self._fetcher.settle(known=self._backlog)
-                await self._gateway.run_async(
-                    flows.unregister_worker(self._gateway.sql, self._worker_id)
+                await self._calls.run_async(
+                    flows.unregister_worker(self._calls.sql, self._worker_id)
                 )
         except (ConnectorException, TimeoutError) as exc:
             reason = str(exc) or "the database does not answer"
@@ -367,10 +475,12 @@ class Shift:
     async def _write_the_rest(self) -> None:
         try:
             async with asyncio.timeout(LAST_WRITES_MAY_TAKE):
-                while len(self._writer):
+                while len(self._writer) and self._writer_lives:
                     self._wake.clear()
                     await self._wake.wait()
         except TimeoutError:
+            pass
+        if len(self._writer):
             logger.error(
                 "%d results could not be written; their jobs will run again", len(self._writer)
             )

@@ -33,6 +33,11 @@ class StopRequests:
             self._tighten(limit)
         self._on_request()
 
+    def request_now(self) -> None:
+        """Ask for an end now, whatever was asked for before."""
+        while not self.now.is_set():
+            self.request()
+
     @asynccontextmanager
     async def limit(self, seconds: float | None, *, stopping: float) -> AsyncIterator[None]:
         """A block that may take so many seconds (None: any), and fewer once an end is asked for.

@@ -23,7 +23,7 @@ from procrastinate.model.periodic import COUNTED, Periodic, Timetable
 from procrastinate.storage import periodic as flows
 from procrastinate.storage.periodic import Outcome, Settled
 from procrastinate.storage.statements import Statements
-from procrastinate.worker.companion import Line
+from procrastinate.worker.line import Line
 from procrastinate.worker.log import logger
 
 LOOK_EVERY = 60.0  # seconds

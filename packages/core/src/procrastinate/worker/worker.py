@@ -22,8 +22,10 @@ from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
+from procrastinate.worker.clock import since_boot
 from procrastinate.worker.context import RunningApp
 from procrastinate.worker.keeping import Keeper, log_end
+from procrastinate.worker.line import CALL
 from procrastinate.worker.log import logger
 from procrastinate.worker.shift import LAST_CALL_MAY_TAKE, Shift
 from procrastinate.worker.signals import Taking, asking
@@ -247,8 +249,11 @@ class Worker:
         await self._new_shift(worker_id, options, on_listening).run()
 
     async def _register(self) -> int:
-        await self._gateway.run_async(check_schema(self._gateway.sql))
-        return await self._gateway.run_async(flows.register_worker(self._gateway.sql, self.name))
+        await self._gateway.run_async(check_schema(self._gateway.sql), limit=CALL)
+        self._registered_at = since_boot()
+        return await self._gateway.run_async(
+            flows.register_worker(self._gateway.sql, self.name), limit=CALL
+        )
 
     def _new_shift(
         self,
@@ -260,6 +265,7 @@ class Worker:
             app=self._app,
             worker=self,
             worker_id=worker_id,
+            registered_at=self._registered_at,
             gateway=self._gateway,
             registry=self._registry,
             options=options,

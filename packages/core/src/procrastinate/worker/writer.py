@@ -31,7 +31,6 @@ from procrastinate.errors import (
     PoolTimeout,
     UniqueViolation,
 )
-from procrastinate.gateway import Gateway
 from procrastinate.model.failure import undescribed
 from procrastinate.model.job import Status
 from procrastinate.model.outcome import SUCCEEDED, Requeued, Standing, was_written
@@ -39,6 +38,7 @@ from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import PATIENCE_MS, Ended, Settled
 from procrastinate.worker import halving
 from procrastinate.worker.backoff import Backoff
+from procrastinate.worker.calls import Calls
 from procrastinate.worker.halving import Doubtful
 from procrastinate.worker.log import logger
 
@@ -64,7 +64,7 @@ class Writer:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: Calls,
         worker_id: int,
         delete_jobs: str,
         *,
@@ -105,7 +105,14 @@ class Writer:
         self._entries.append(entry)  # last, so that no ending is written twice
 
     async def run(self) -> None:
-        """Write until cancelled; cancel it only when it is empty, or to give up."""
+        """Write until cancelled; cancel it only when it is empty, or to give up.
+
+        It may run again after it was cancelled or has died.
+        """
+        if self._writing:  # and what became of it is unknown
+            self._entries.extendleft(reversed(self._writing))
+            self._writing = ()
+            self._something.set()
         while True:
             await self._something.wait()
             self._something.clear()

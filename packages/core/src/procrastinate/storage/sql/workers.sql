@@ -3,9 +3,10 @@
 -- name: register_worker :one
 insert into {schema}.procrastinate_workers (name) values (%(name)s::text) returning id
 
--- name: heartbeat :many
--- Says that the worker is alive. Returns one row; `reborn` is true when another worker had taken it
--- for dead and removed it.
+-- name: heartbeat :one
+-- Says that the worker is alive. Returns (reborn, rank, live, now). `reborn` is true if the worker
+-- had been taken for dead and removed. `live` is the number of live workers, this one included, and
+-- `rank` its place among their ids, from 0.
 with beat as (
     update {schema}.procrastinate_workers as worker
     set last_heartbeat = statement_timestamp()
@@ -18,8 +19,26 @@ reborn as (
     where not exists (select from beat)
     on conflict (id, partition) do update set last_heartbeat = statement_timestamp()
     returning worker.id
+),
+others as (
+    select
+        count(*) filter (where worker.id < %(worker_id)s::bigint) as before,
+        count(*) as number
+    from {schema}.procrastinate_workers as worker
+    where worker.partition = 0 and worker.id <> %(worker_id)s::bigint
+        and worker.last_heartbeat
+            >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
 )
-select exists (select from reborn) as reborn from (select count(*) from beat) as counted
+select
+    exists (select from reborn) as reborn,
+    others.before as rank,
+    others.number + 1 as live,
+    statement_timestamp() as now
+from others, (select count(*) from beat) as counted
+
+-- name: notify_listener :exec
+-- Sends an empty notification, for a listener that wants to know whether it still hears.
+select pg_notify(%(channel)s::text, '')
 
 -- name: unregister_worker :exec
 delete from {schema}.procrastinate_workers as worker

@@ -1,0 +1,46 @@
+"""A worker's calls to the database on the event loop.
+
+Rules
+
+1. Each has a limit: on the server, and a longer one here (`procrastinate.drive.Limit`). A call that
+   is late is a dead connection: it is severed, and the pool drops its idle ones.
+2. At most `AT_ONCE` run at a time, so that fetching, writing and housekeeping together use no more
+   connections of the pool than fetching and writing alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from procrastinate.connector import Connector
+from procrastinate.drive import Flow, Limit, T
+from procrastinate.gateway import Gateway
+from procrastinate.storage.statements import Statements
+from procrastinate.worker.line import CALL
+
+AT_ONCE = 2
+
+
+class Calls:
+    """Runs storage flows for one shift."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def sql(self) -> Statements:
+        """The statements for the app's schema."""
+        return self._gateway.sql
+
+    @property
+    def connector(self) -> Connector:
+        """The app's connector."""
+        return self._gateway.connector
+
+    async def run_async(
+        self, flow: Flow[T], *, transaction: bool = False, limit: Limit | None = None
+    ) -> T:
+        """Run a flow and return its value. Raises `ConnectorException` and TimeoutError."""
+        async with self._turns:
+            return await self._gateway.run_async(flow, transaction=transaction, limit=limit or CALL)

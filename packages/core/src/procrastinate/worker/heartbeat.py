@@ -1,0 +1,96 @@
+"""A worker's signs of life: the duty of a companion whose connection nothing else uses.
+
+A statement that is slow, or waits for a lock, must not make a living worker look dead. So this
+connection carries beats alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from procrastinate.drive import Limit
+from procrastinate.model.alarm import Alarm
+from procrastinate.model.worker_options import WorkerOptions
+from procrastinate.storage import workers as flows
+from procrastinate.storage.statements import Statements
+from procrastinate.storage.workers import Beat
+from procrastinate.worker import line as lines
+from procrastinate.worker.clock import since_boot
+from procrastinate.worker.line import Line
+from procrastinate.worker.log import logger
+from procrastinate.worker.vitals import Vitals
+
+LOOK_AT_LOOP_EVERY = 1.0  # seconds
+LOOP_BLOCKED_AFTER = 5.0  # seconds without a turn of the event loop that are worth a warning
+SERVER_SHARE = 0.8  # of the time that a beat may take
+
+
+class Heartbeat:
+    """Says that a worker is alive; and notices if its event loop is not."""
+
+    name = "heartbeat"
+    undone = "no sign of life can be given"
+
+    def __init__(
+        self,
+        sql: Statements,
+        worker_id: int,
+        worker_name: str,
+        options: WorkerOptions,
+        *,
+        vitals: Vitals,
+        on_beat: Callable[[Beat], None],
+        seconds_since_loop_turned: Callable[[], float],
+    ) -> None:
+        self._sql = sql
+        self._worker_id = worker_id
+        self._worker_name = worker_name
+        self._interval = options.update_heartbeat_interval
+        self._timeout_us = int(options.stalled_worker_timeout * 1e6)
+        self._limit = limit_of_beat(self._interval)
+        self._vitals = vitals
+        self._on_beat = on_beat
+        self._seconds_since_loop_turned = seconds_since_loop_turned
+        self._beat = Alarm()
+        self._warn_after = LOOP_BLOCKED_AFTER
+
+    def failed(self) -> None:
+        """Do nothing: the beat is still due."""
+
+    def round(self, line: Line) -> float:
+        """Give a sign of life if it is due, and return the seconds until the next round."""
+        if self._beat.due(time.monotonic()):
+            began = time.monotonic()
+            self._give_sign_of_life(line)
+            self._beat.set(began + self._interval)
+        self._watch_loop()
+        return max(0.0, min(LOOK_AT_LOOP_EVERY, self._beat.at - time.monotonic()))
+
+    def _give_sign_of_life(self, line: Line) -> None:
+        sent = since_boot()
+        flow = flows.heartbeat(
+            self._sql, self._worker_id, self._worker_name, timeout_us=self._timeout_us
+        )
+        beat = line.run(flow, limit=self._limit)
+        self._vitals.confirmed(sent)
+        self._on_beat(beat)
+
+    def _watch_loop(self) -> None:
+        """Warn of an event loop that does not turn: after 5 s, and again after twice as long."""
+        seconds = self._seconds_since_loop_turned()
+        if seconds < LOOP_BLOCKED_AFTER:
+            self._warn_after = LOOP_BLOCKED_AFTER
+        elif seconds >= self._warn_after:
+            self._warn_after = 2 * seconds
+            logger.warning(
+                "the event loop has been blocked for %.0f s: an `async def` task does work that"
+                " should be in a plain function, or in a thread",
+                seconds,
+            )
+
+
+def limit_of_beat(interval: float) -> Limit:
+    """Return how long a beat may take: it has failed when the next one is due."""
+    client = min(lines.CALL.client, interval)
+    return Limit(server=min(lines.CALL.server, SERVER_SHARE * client), client=client)

@@ -1,0 +1,59 @@
+"""A connection that nothing else uses, for a companion; each call on it has a limit.
+
+It stands on a synchronous connector. For a connector without a synchronous half there can be
+another class with the same methods, which runs an event loop in the companion's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from procrastinate import drive
+from procrastinate.connector import SessionExecutor, SyncConnector
+from procrastinate.drive import Flow, Limit
+from procrastinate.errors import ConnectionLost
+from procrastinate.worker.watchdog import Watchdog
+
+CALL = Limit(server=10.0, client=15.0)
+
+
+class Line:
+    """A companion's way to the database. ``make`` returns an unopened connector."""
+
+    def __init__(self, make: Callable[[], SyncConnector], watchdog: Watchdog) -> None:
+        self._make = make
+        self._watchdog = watchdog
+        self._connector: SyncConnector | None = None
+
+    def run(self, flow: Flow[drive.T], *, limit: Limit | None = None) -> drive.T:
+        """Run a flow to its end and return its value. Raises `ConnectorException`."""
+        limit = limit or CALL
+        executor: SessionExecutor | None = None
+        bitten = False
+
+        def bite() -> None:
+            nonlocal bitten
+            if executor is not None:  # else it connects, for which the connector has a limit
+                bitten = True
+                executor.sever()
+
+        connector = self._opened()
+        try:
+            with self._watchdog.watching(limit.client, bite), connector.session() as executor:
+                return drive.run(drive.limited(flow, limit), executor)
+        except ConnectionLost as exc:
+            if bitten:
+                raise drive.no_answer(limit, exc) from exc
+            raise
+
+    def _opened(self) -> SyncConnector:
+        if self._connector is None:
+            self._connector = self._make()
+        self._connector.open()  # twice is harmless; the first may have failed
+        return self._connector
+
+    def close(self) -> None:
+        """Leave the database; the next call has a new connection."""
+        connector, self._connector = self._connector, None
+        if connector is not None:
+            connector.close()
