@@ -369,7 +369,7 @@ async def test_after_five_restarts_within_an_hour_it_stays_ended(
     async with app.open_async(), app.worker() as worker:
         deaths.at_start = [Planned(f"{number}") for number in range(2, 7)]
         deaths.kill()
-        await until(lambda: deaths.runs == 6 and "no more" in "".join(errors_of(caplog)))
+        await until(lambda: deaths.runs == 6 and "not started again" in "".join(errors_of(caplog)))
         assert not worker.is_alive
         assert repr(worker.failure) == "Planned('6')"
         assert not worker.is_stopping

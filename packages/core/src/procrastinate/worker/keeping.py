@@ -182,7 +182,7 @@ class Keeper:
             log_end(
                 self._worker.name,
                 reason,
-                f"; it was started again {restarts.LIMIT} times within an hour, and is no more",
+                f"; it is not started again, after {restarts.LIMIT} restarts within an hour",
             )
             return
         log_end(self._worker.name, reason, f"; it is started again in {pause:g} s")
