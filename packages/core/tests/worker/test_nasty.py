@@ -7,19 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
+import ctypes
+import gc
+import inspect
 import json
+import linecache
 import logging
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import nasty
 import pytest
 
 import procrastinate
+from procrastinate.model import failure, outcome, printable
 from procrastinate.model.job import Job, Status
 from procrastinate.testing import InMemoryConnector
+from procrastinate.worker import execution, job_log, log, slots, threads
 from procrastinate.worker.slots import Slots
 
 KINDS = ("async def", "thread")
@@ -36,6 +47,8 @@ class Bench:
         self.app = procrastinate.App(connector=self.connector)
         self.innocent = self.app.task(name="innocent")(_innocent)
         self.options: dict[str, Any] = {}
+        self.running: asyncio.Task[None] | None = None
+        self.just_before: Callable[[], object] = lambda: None
 
     def nasty(self, kind: str, function: Trap, **options: Any) -> Any:
         """A task of this kind that calls a function."""
@@ -50,6 +63,8 @@ class Bench:
     async def run(self, task: Any, **arguments: Any) -> Job:
         """Run the nasty job and an innocent one, stop the worker; return the nasty job's end."""
         async with self.app.open_async(), self.worker():
+            await self.ended(await self.innocent.defer_async())
+            self.just_before()
             job = await self.ended(await task.defer_async(**arguments))
             innocent = await self.ended(await self.innocent.defer_async())
         assert innocent.status is Status.SUCCEEDED
@@ -57,7 +72,7 @@ class Bench:
 
     @contextlib.asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:
-        running = asyncio.create_task(
+        running = self.running = asyncio.create_task(
             self.app.run_worker_async(
                 **{"install_signal_handlers": False, "concurrency": 1, **self.options}
             )
@@ -404,7 +419,7 @@ async def test_a_task_factory_keeps_no_slot(bench: Bench, kind: str, factory: An
         return asyncio.Task(coroutine, loop=loop, **given)
 
     loop = asyncio.get_running_loop()
-    loop.set_task_factory(around_the_nasty)
+    bench.just_before = lambda: loop.set_task_factory(around_the_nasty)
     try:
         job = await bench.run(bench.nasty(kind, _innocent))
     finally:
@@ -488,3 +503,183 @@ async def test_arguments_that_cannot_be_shown_cost_no_job_its_ending(
     (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
     assert len(record.message) < 2_500
     assert "\x1b" not in record.message
+
+
+# What a task does to the process
+
+
+class Vandals:
+    """Functions for a task, each of which breaks something that the worker uses."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.loop = asyncio.get_running_loop()
+        self.spared = set(asyncio.all_tasks())
+        self.undo: list[Callable[[], object]] = []
+
+    def _on_loop(self, function: Callable[[], object]) -> None:
+        """Call it on the loop, at once or from the task's thread."""
+        if threading.current_thread() is threading.main_thread():
+            function()
+        else:
+            done = threading.Event()
+            self.loop.call_soon_threadsafe(lambda: (function(), done.set()))
+            done.wait(LIMIT)
+
+    def cancel_all_tasks(self) -> None:
+        def cancel() -> None:
+            for task in asyncio.all_tasks(self.loop) - self.spared - {self.bench.running}:
+                task.cancel()
+
+        self._on_loop(cancel)
+
+    def shut_the_default_executor_down(self) -> None:
+        def shut_down() -> None:
+            executor = ThreadPoolExecutor(1)
+            executor.shutdown()
+            self.loop.set_default_executor(executor)
+
+        self._on_loop(shut_down)
+        self.undo.append(lambda: self.loop.set_default_executor(ThreadPoolExecutor(1)))
+
+    def set_a_task_factory_that_raises(self) -> None:
+        self._on_loop(lambda: self.loop.set_task_factory(raising_factory(nasty.Sly)))
+        self.undo.append(lambda: self.loop.set_task_factory(None))
+
+    def set_an_exception_handler_that_raises(self) -> None:
+        self._on_loop(lambda: self.loop.set_exception_handler(raising(nasty.Sly)))
+        self.undo.append(lambda: self.loop.set_exception_handler(None))
+
+    def raise_in_a_callback(self) -> None:
+        self.loop.set_exception_handler(lambda *_: None)
+        self.loop.call_soon_threadsafe(raising(nasty.Sly))
+        self.undo.append(lambda: self.loop.set_exception_handler(None))
+
+    def replace_the_excepthooks(self) -> None:
+        hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+        self.undo.append(lambda: setattr(sys, "excepthook", hooks[0]))
+        self.undo.append(lambda: setattr(threading, "excepthook", hooks[1]))
+        self.undo.append(lambda: setattr(sys, "unraisablehook", hooks[2]))
+        sys.excepthook = threading.excepthook = sys.unraisablehook = raising(nasty.Sly)
+        raise ValueError("no")
+
+    def disable_logging(self) -> None:
+        logging.disable(logging.CRITICAL)
+        self.undo.append(lambda: logging.disable(logging.NOTSET))
+        raise ValueError("no")
+
+    def lose_stderr_and_the_log(self) -> None:
+        stderr, factory = sys.stderr, logging.getLogRecordFactory()
+        self.undo.append(lambda: setattr(sys, "stderr", stderr))
+        self.undo.append(lambda: logging.setLogRecordFactory(factory))
+        sys.stderr = None  # type: ignore[assignment]
+        logging.setLogRecordFactory(raising(nasty.Sly))
+        raise ValueError("no")
+
+    def recurse_to_the_limit(self) -> None:
+        self.recurse_to_the_limit()
+
+    def lower_the_recursion_limit(self) -> None:
+        limit = sys.getrecursionlimit()
+        self.undo.append(lambda: sys.setrecursionlimit(limit))
+        sys.setrecursionlimit(len(inspect.stack()) + 100)
+        self.recurse_to_the_limit()
+
+    def run_out_of_memory(self) -> None:
+        bytearray(1 << 60)
+
+    def leave_a_nasty_context_variable(self) -> None:
+        contextvars.ContextVar[Any]("nasty").set(nasty.NastyText("x"))
+
+    def be_hit_by_an_exception_in_its_thread(self) -> None:
+        _send_exception(threading.get_ident())
+
+    def be_hit_by_an_exception_when_it_has_ended(self) -> None:
+        ident = threading.get_ident()
+        if threading.current_thread() is not threading.main_thread():
+            self.loop.call_soon_threadsafe(self.loop.call_later, 0.01, _send_exception, ident)
+
+    def return_what_cannot_be_looked_at(self) -> Any:
+        return type("Nasty", (), {"__class__": property(raising(nasty.Sly))})()
+
+
+def _send_exception(ident: int) -> None:
+    send = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    send(ctypes.c_ulong(ident), ctypes.py_object(nasty.Sly))
+
+
+VANDALS = [name for name in vars(Vandals) if not name.startswith("_")]
+
+
+@each_kind
+@pytest.mark.parametrize("name", VANDALS)
+async def test_what_a_task_breaks_does_not_break_the_worker(
+    bench: Bench, kind: str, name: str
+) -> None:
+    vandals = Vandals(bench)
+    try:
+        job = await bench.run(bench.nasty(kind, getattr(vandals, name)))
+    finally:
+        for undo in reversed(vandals.undo):
+            undo()
+
+    assert job.status.is_final
+    assert (job.status is Status.FAILED) == bool(job.errors)
+
+
+class FailsAt:
+    """A trace function that raises MemoryError at the n-th line of the attempt's code."""
+
+    MODULES = (slots, execution, threads, job_log, log, outcome, failure, printable)
+    ASKED_BY_OTHERS = ("__len__", "__contains__", "close", "goes_on")  # not on an attempt's way
+    FILES = frozenset(module.__file__ for module in MODULES)
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+        self.hit: str | None = None
+
+    def begin(self) -> None:
+        threading.settrace(self)
+        sys.settrace(self)
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        is_ours = frame.f_code.co_filename in self.FILES
+        return self if is_ours and self._counts(frame, event) else None
+
+    def _counts(self, frame: FrameType, event: str) -> bool:
+        code = frame.f_code
+        if code.co_name in self.ASKED_BY_OTHERS:
+            return False
+        if event == "return" and code.co_name == "_end" and self.hit is None:
+            self.left = 0  # what follows belongs to the next job
+        line = linecache.getline(code.co_filename, frame.f_lineno).strip()
+        if event == "line" and line != "try:" and self.left:  # nothing happens in "try:"
+            self.left -= 1
+            if self.left == 0:
+                self.hit = f"{Path(code.co_filename).name}:{frame.f_lineno} {line}"
+                raise MemoryError(f"planted in {self.hit}")
+        return True
+
+
+@each_kind
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("outcome", ["returns", "raises"])
+async def test_no_line_of_the_worker_may_fail_and_keep_the_slot(kind: str, outcome: str) -> None:
+    """Raise MemoryError at each line, one after the other, that runs for one attempt."""
+    function = _innocent if outcome == "returns" else raising(lambda: ValueError("no"))
+    hits: list[str] = []
+    for number in range(1, 1_000):
+        bench, trace = Bench(), FailsAt(number)
+        bench.just_before = trace.begin
+        try:
+            job = await bench.run(bench.nasty(kind, function))
+        finally:
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
+        if trace.hit is None:
+            break
+        assert job.status.is_final
+        hits.append(trace.hit)
+
+    gc.collect()  # coroutines that were never awaited, as long as their warnings are ignored
+    assert len(set(hits)) > 40

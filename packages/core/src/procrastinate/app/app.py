@@ -319,7 +319,8 @@ class App(Blueprint):
         The process is the worker's own: SIGINT and SIGTERM stop it, whatever handled them before.
         The options and errors are those of `run_worker_async`, and `ConnectionFailed`.
         """
-        import asyncio  # not at the top: who only defers needs neither it nor the worker
+        # Not at the top, because programs that only defer need neither it nor asyncio.
+        from procrastinate.worker import own_loop
 
         checked = self._worker_options(options)
         self._gateway.async_connector()
@@ -328,7 +329,7 @@ class App(Blueprint):
             async with self.open_async():
                 await self._new_worker(checked).run_as_program()
 
-        asyncio.run(run())
+        own_loop.run(run())
 
     def _worker_options(self, options: Mapping[str, Any]) -> WorkerOptions:
         return worker_options(**{**self.worker_defaults, **renamed(options)})

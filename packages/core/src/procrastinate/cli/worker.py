@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from procrastinate.cli.values import Queues
 from procrastinate.errors import InvalidOption, LoadFromPathError, ProcrastinateException
 from procrastinate.model import worker_options as model
 from procrastinate.model.worker_options import worker_options
+from procrastinate.worker import own_loop
 from procrastinate_entry.stopping import STOP
 
 MAX_PROCESSES = 1_000
@@ -196,7 +196,7 @@ def _work(app: App, options: dict[str, Any]) -> None:
         finally:
             await app.close_async()
 
-    asyncio.run(run())
+    own_loop.run(run())
 
 
 def _supervise(settings: Settings, options: dict[str, Any], count: int) -> int:

@@ -45,6 +45,7 @@ class Attempt:
     definition: TaskDefinition = NO_TASK
     layers: Layers = NO_LAYERS
     began: float = 0.0
+    returned: bool = False
     over: bool = False  # its ending is decided; what its code still does is not written
     task: asyncio.Future[None] | None = field(default=None, repr=False)
     on_loop: bool = False  # whether its code is there now, and not in a thread

@@ -7,8 +7,9 @@ Rules
 2. Between the two, and in `_end` itself, anything may raise anything: the task, its middleware, the
    task factory, a retry strategy, a log handler, for lack of memory every line. So `start` and
    `_end` catch `BaseException`, and the ending of last resort is made of constants.
-3. A task that is cancelled before its first step runs none of its code. Such an attempt is ended by
-   its task's callback, which is taken away at the first step because it costs a turn of the loop.
+3. A task that is cancelled before its first step runs none of its code, and `_run` itself may fail
+   for lack of memory. Such an attempt is ended by its task's callback. The callback is taken away
+   after a proper end because it would cost a turn of the loop.
 """
 
 from __future__ import annotations
@@ -121,10 +122,10 @@ class Slots:
             errors_read_by(job, self._read_errors)
             if refusal is None:
                 self._begin(attempt)
+            else:
+                self._end(attempt, refusal)
         except BaseException as exc:
-            refusal = exc
-        if refusal is not None:
-            self._end(attempt, refusal)
+            self._end_surely(attempt, exc)
 
     def _begin(self, attempt: Attempt) -> None:
         definition = self._registry.get(attempt.job.task_name)
@@ -147,12 +148,12 @@ class Slots:
         coroutine, name = self._run(attempt), attempt.job.task_name
         context = self._context.copy()
         if sys.version_info >= (3, 12):
-            attempt.task = asyncio.Task(
+            task = asyncio.Task(
                 coroutine, loop=self._loop, name=name, context=context, eager_start=True
             )
-            return
-        attempt.task = asyncio.Task(coroutine, loop=self._loop, name=name, context=context)
-        attempt.task.add_done_callback(self._task_ended)  # rule 3
+        else:
+            task = asyncio.Task(coroutine, loop=self._loop, name=name, context=context)
+        self._watch(attempt, task)
 
     def _begin_by_factory(self, attempt: Attempt) -> None:
         coroutine, name = self._run(attempt), attempt.job.task_name
@@ -167,21 +168,25 @@ class Slots:
             job_log.no_task(attempt.job, broken)
             self._begin_in_plain_task(attempt)
             return
-        attempt.task = task
         if not (attempt.began or attempt.over):
-            task.add_done_callback(self._task_ended)  # rule 3
             weakref.finalize(coroutine, self._coroutine_is_gone, attempt).atexit = False
+        self._watch(attempt, task)
+
+    def _watch(self, attempt: Attempt, task: asyncio.Future[None]) -> None:
+        """Let the end of its task end the attempt, if nothing else has done so (rule 3)."""
+        attempt.task = task
+        if not attempt.over or not task.done():
+            task.add_done_callback(self._task_ended)
 
     async def _run(self, attempt: Attempt) -> None:
         if attempt.began or attempt.over:
             return  # a task factory kept the coroutine and failed all the same
         exception: BaseException | None = None
         try:
-            if attempt.task is not None:
-                attempt.task.remove_done_callback(self._task_ended)
             attempt.began = time.monotonic()
             if attempt.abort_reason is None:
                 await call_task(attempt, self._threads)
+                attempt.returned = True
             else:  # asked before this first step
                 exception = NotBegun()
         except BaseException as exc:
@@ -189,18 +194,29 @@ class Slots:
         if forks.generation() != self._generation:
             forks.leave(exception)
         self._end(attempt, exception)
+        if attempt.task is not None:  # else this is the first step still
+            attempt.task.remove_done_callback(self._task_ended)
 
     def _task_ended(self, task: asyncio.Future[None]) -> None:
-        """End an attempt whose task has ended without a first step."""
+        """End an attempt whose task has ended without doing so (rule 3)."""
         for attempt in self.running:
             if attempt.task is task:
-                cancelled = isinstance(task, asyncio.Task) and task.cancelled()
-                self._end(attempt, NotBegun() if cancelled else _dropped())
+                self._end_surely(attempt, _unseen_end(attempt, task))
 
     def _coroutine_is_gone(self, attempt: Attempt) -> None:
         """End an attempt whose coroutine was thrown away; this may be called in any thread."""
         if not attempt.over:
             self._loop.call_soon_threadsafe(self._end, attempt, _dropped())
+
+    def _end_surely(self, attempt: Attempt, exception: BaseException | None) -> None:
+        for _ in range(TRIES):
+            if self._running.get(attempt.job.id) is not attempt:
+                return
+            try:
+                attempt.over = False
+                self._end(attempt, exception)
+            except BaseException:
+                continue
 
     def _end(self, attempt: Attempt, exception: BaseException | None) -> None:
         """Free the slot and hand an ending to the writer. Never raises (rules 1 and 2)."""
@@ -288,6 +304,16 @@ class NotBegun(Exception):
 
 def _dropped() -> RuntimeError:
     return RuntimeError("the event loop's task factory did not run the job")
+
+
+def _unseen_end(attempt: Attempt, task: asyncio.Future[None]) -> BaseException | None:
+    """Return what an attempt raised (None: it returned) whose end has passed unseen."""
+    if attempt.returned:
+        return None
+    if task.cancelled():
+        is_task = isinstance(task, asyncio.Task)  # else it would never run, however often begun
+        return NotBegun() if is_task and not attempt.began else asyncio.CancelledError()
+    return task.exception() or _dropped()
 
 
 def _judged(attempt: Attempt, exception: BaseException | None) -> BaseException | None:

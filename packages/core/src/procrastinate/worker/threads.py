@@ -140,16 +140,22 @@ class TaskThreads:
             raise
 
     def _settle(self) -> None:
-        # First, so that a thread which comes too late for this turn wakes the loop again.
-        self._loop_is_woken = False
-        while self._ended:
-            call, result, exception = self._ended.popleft()
-            if call.settled:
-                continue
+        try:
+            # First, so that a thread which comes too late for this turn wakes the loop again.
+            self._loop_is_woken = False
+            while self._ended:
+                self._settle_one(*self._ended[0])
+                self._ended.popleft()
+        except BaseException:
+            asyncio.get_running_loop().call_soon(self._settle)  # what is left, again
+
+    def _settle_one(self, call: _Call, result: Any, exception: BaseException | None) -> None:
+        """Settle a call. Doing so twice changes nothing."""
+        future = call.future
+        while future.cancelled() and future in self._again:
+            future = self._again.pop(future)
+        if not future.done():
+            future.set_result((result, exception))
+        if not call.settled:
             call.settled = True
             self._busy -= 1
-            future = call.future
-            while future.cancelled() and future in self._again:
-                future = self._again.pop(future)
-            if not future.done():
-                future.set_result((result, exception))

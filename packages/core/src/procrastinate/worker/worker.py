@@ -27,6 +27,7 @@ from procrastinate.worker.context import RunningApp
 from procrastinate.worker.keeping import Keeper, log_end
 from procrastinate.worker.line import CALL
 from procrastinate.worker.log import logger
+from procrastinate.worker.own_loop import own_task
 from procrastinate.worker.shift import LAST_CALL_MAY_TAKE, Shift
 from procrastinate.worker.signals import Taking, asking
 from procrastinate.worker.stopping import StopRequests
@@ -208,7 +209,7 @@ class Worker:
         try:
             self._obey()
             with asking(self._stop.request, taking):
-                await self._to_its_end(asyncio.create_task(self._work(options, on_listening)))
+                await self._to_its_end(own_task(self._work(options, on_listening)))
         finally:
             self._loop, self._is_alive = None, False
 

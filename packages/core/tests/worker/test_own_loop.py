@@ -1,0 +1,118 @@
+"""An event loop that belongs to the worker: jobs can neither stop it nor cancel what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import procrastinate
+from procrastinate.model.job import Status
+from procrastinate.testing import InMemoryConnector
+from procrastinate.worker import own_loop
+
+
+async def exit_in_a_task() -> None:
+    sys.exit(3)
+
+
+async def stop_the_loop() -> None:
+    asyncio.get_running_loop().stop()
+
+
+async def exit_in_a_callback() -> None:
+    asyncio.get_running_loop().call_soon(sys.exit, 3)
+
+
+async def exit_in_a_task_of_its_own() -> None:
+    asyncio.create_task(exit_in_a_task())  # noqa: RUF006
+    await asyncio.sleep(0)
+
+
+async def cancel_all_tasks() -> None:
+    for task in asyncio.all_tasks():
+        task.cancel()
+
+
+loops: list[asyncio.AbstractEventLoop] = []
+
+
+def stop_the_loop_from_a_thread() -> None:
+    loops[-1].call_soon_threadsafe(loops[-1].stop)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        stop_the_loop,
+        exit_in_a_callback,
+        exit_in_a_task_of_its_own,
+        cancel_all_tasks,
+        stop_the_loop_from_a_thread,
+    ],
+)
+async def test_a_job_cannot_stop_the_worker_of_this_process(function: Callable[[], Any]) -> None:
+    app = procrastinate.App(connector=InMemoryConnector())
+    nasty = app.task(name="nasty")(function)
+    ended = threading.Event()
+
+    @app.task
+    def innocent() -> None:
+        ended.set()
+
+    worker = app.worker(install_signal_handlers=False)
+
+    async def main() -> None:
+        loops.append(asyncio.get_running_loop())
+        await worker.run_as_program()
+
+    ids = [await nasty.defer_async() for _ in range(3)]
+    running = asyncio.create_task(asyncio.to_thread(own_loop.run, main()))
+    ids.append(await innocent.defer_async())
+    assert await asyncio.to_thread(ended.wait, 10)
+    worker.stop()
+    async with asyncio.timeout(10):
+        await running
+
+    jobs = [await app.job_manager.get_job_async(each) for each in ids]
+    assert all(job.status.is_final for job in jobs)
+    assert jobs[-1].status is Status.SUCCEEDED
+
+
+def test_what_the_program_itself_raises_ends_it() -> None:
+    async def main() -> None:
+        sys.exit(3)
+
+    with pytest.raises(SystemExit):
+        own_loop.run(main())
+
+
+def test_a_program_that_returns_gives_its_value() -> None:
+    async def main() -> str:
+        await asyncio.sleep(0)
+        return "value"
+
+    assert own_loop.run(main()) == "value"
+
+
+def test_an_interrupted_program_is_cancelled_and_seen_to_its_end() -> None:
+    seen: list[str] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(interrupt)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            seen.append("clean-up")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        own_loop.run(main())
+    assert seen == ["clean-up"]
