@@ -47,7 +47,6 @@ class Bench:
         self.app = procrastinate.App(connector=self.connector)
         self.innocent = self.app.task(name="innocent")(_innocent)
         self.options: dict[str, Any] = {}
-        self.running: asyncio.Task[None] | None = None
         self.just_before: Callable[[], object] = lambda: None
 
     def nasty(self, kind: str, function: Trap, **options: Any) -> Any:
@@ -72,7 +71,7 @@ class Bench:
 
     @contextlib.asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:
-        running = self.running = asyncio.create_task(
+        running = asyncio.create_task(
             self.app.run_worker_async(
                 **{"install_signal_handlers": False, "concurrency": 1, **self.options}
             )
@@ -514,7 +513,6 @@ class Vandals:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.loop = asyncio.get_running_loop()
-        self.spared = set(asyncio.all_tasks())
         self.undo: list[Callable[[], object]] = []
 
     def _on_loop(self, function: Callable[[], object]) -> None:
@@ -526,10 +524,13 @@ class Vandals:
             self.loop.call_soon_threadsafe(lambda: (function(), done.set()))
             done.wait(LIMIT)
 
-    def cancel_all_tasks(self) -> None:
+    def cancel_its_own_task(self) -> None:
+        """Cancel the attempt as code would do that cancels all tasks of the loop."""
+
         def cancel() -> None:
-            for task in asyncio.all_tasks(self.loop) - self.spared - {self.bench.running}:
-                task.cancel()
+            for task in asyncio.all_tasks(self.loop):
+                if task.get_name() == "nasty":
+                    task.cancel()
 
         self._on_loop(cancel)
 

@@ -41,6 +41,18 @@ async def cancel_all_tasks() -> None:
 loops: list[asyncio.AbstractEventLoop] = []
 
 
+def cancel_all_tasks_from_a_thread() -> None:
+    done = threading.Event()
+
+    def cancel() -> None:
+        for task in asyncio.all_tasks(loops[-1]):
+            task.cancel()
+        done.set()
+
+    loops[-1].call_soon_threadsafe(cancel)
+    assert done.wait(10)
+
+
 def stop_the_loop_from_a_thread() -> None:
     loops[-1].call_soon_threadsafe(loops[-1].stop)
 
@@ -52,6 +64,7 @@ def stop_the_loop_from_a_thread() -> None:
         exit_in_a_callback,
         exit_in_a_task_of_its_own,
         cancel_all_tasks,
+        cancel_all_tasks_from_a_thread,
         stop_the_loop_from_a_thread,
     ],
 )
@@ -81,6 +94,25 @@ async def test_a_job_cannot_stop_the_worker_of_this_process(function: Callable[[
     jobs = [await app.job_manager.get_job_async(each) for each in ids]
     assert all(job.status.is_final for job in jobs)
     assert jobs[-1].status is Status.SUCCEEDED
+
+
+async def test_a_guest_whose_tasks_are_all_cancelled_writes_every_ending() -> None:
+    app = procrastinate.App(connector=InMemoryConnector())
+    spared = asyncio.all_tasks()
+
+    @app.task(name="nasty")
+    async def nasty() -> None:
+        for task in asyncio.all_tasks() - spared:
+            task.cancel()
+
+    async with app.open_async():
+        job_id = await nasty.defer_async()
+        worker = asyncio.create_task(app.run_worker_async(install_signal_handlers=False))
+        await asyncio.wait([worker], timeout=10)
+        job = await app.job_manager.get_job_async(job_id)
+
+    assert job.status is Status.SUCCEEDED
+    assert worker.cancelled() or worker.exception() is not None
 
 
 def test_what_the_program_itself_raises_ends_it() -> None:

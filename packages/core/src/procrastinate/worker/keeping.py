@@ -32,7 +32,6 @@ from procrastinate.errors import (
 from procrastinate.model import failure, printable, restarts
 from procrastinate.model.guests import OnFailure
 from procrastinate.worker.log import logger
-from procrastinate.worker.own_loop import own_task
 
 UNREACHABLE = (ConnectionFailed, ConnectionLost, PoolTimeout, TimeoutError)
 
@@ -138,7 +137,7 @@ class Keeper:
 
     def _start(self) -> None:
         self._heard = False
-        self._running = own_task(self._run(self._listens), name=self._worker.name)
+        self._running = self._loop.create_task(self._run(self._listens), name=self._worker.name)
         self._running.add_done_callback(self._has_ended)
 
     def _listens(self, reason: Exception | None) -> None:

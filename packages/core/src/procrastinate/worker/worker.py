@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from procrastinate.errors import ConfigurationError, InvalidOption, WorkerFailed
 from procrastinate.gateway import Gateway
@@ -34,6 +34,10 @@ from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads
 
 GRACEFULLY, NOW = 1, 2  # how a stop was asked for
+
+# Makes the task that works. A program that ends cancels all of its tasks, and with them a guest's
+# work. In a process of the worker's own only a job could do so, hence `own_task`.
+NewTask = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
 class Worker:
@@ -161,9 +165,9 @@ class Worker:
 
         Signals stop it, whatever handled them before.
         """
-        await self._run_once(Taking.BOTH)
+        await self._run_once(Taking.BOTH, new_task=own_task)
 
-    async def _run_once(self, taking: Taking) -> None:
+    async def _run_once(self, taking: Taking, new_task: NewTask = asyncio.create_task) -> None:
         if self._on_failure is not None:
             raise InvalidOption(
                 "on_failure is for `async with app.worker(...)`: run() raises what ended the worker"
@@ -172,7 +176,7 @@ class Worker:
             taking = Taking.NONE
         with self._in_use():
             try:
-                await self._run(self.options, taking)
+                await self._run(self.options, taking, new_task=new_task)
             except asyncio.CancelledError:
                 raise
             except BaseException as exc:
@@ -202,6 +206,7 @@ class Worker:
         options: WorkerOptions,
         taking: Taking,
         on_listening: Callable[[Exception | None], None] = lambda _: None,
+        new_task: NewTask = asyncio.create_task,
     ) -> None:
         self._wake = asyncio.Event()
         self._stop = StopRequests(on_request=self._wake.set)
@@ -209,7 +214,7 @@ class Worker:
         try:
             self._obey()
             with asking(self._stop.request, taking):
-                await self._to_its_end(own_task(self._work(options, on_listening)))
+                await self._to_its_end(new_task(self._work(options, on_listening)))
         finally:
             self._loop, self._is_alive = None, False
 
