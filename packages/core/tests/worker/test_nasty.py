@@ -632,7 +632,9 @@ class FailsAt:
     """A trace function that raises MemoryError at the n-th line of the attempt's code."""
 
     MODULES = (slots, execution, threads, job_log, log, outcome, failure, printable)
-    ASKED_BY_OTHERS = ("__len__", "__contains__", "close", "goes_on")  # not on an attempt's way
+    ASKED_BY_OTHERS = frozenset(  # these are not on an attempt's way
+        ("__len__", "__contains__", "close", "goes_on", "outlook", "<listcomp>")
+    )
     FILES = frozenset(module.__file__ for module in MODULES)
 
     def __init__(self, number: int) -> None:

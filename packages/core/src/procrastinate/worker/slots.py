@@ -175,7 +175,7 @@ class Slots:
     def _watch(self, attempt: Attempt, task: asyncio.Future[None]) -> None:
         """Let the end of its task end the attempt, if nothing else has done so (rule 3)."""
         attempt.task = task
-        if not attempt.over or not task.done():
+        if self._running.get(attempt.job.id) is attempt:
             task.add_done_callback(self._task_ended)
 
     async def _run(self, attempt: Attempt) -> None:
