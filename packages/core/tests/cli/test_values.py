@@ -10,7 +10,7 @@ from datetime import timedelta
 import click
 import pytest
 
-from procrastinate.cli.logs import JsonFormatter
+from procrastinate.cli.logs import JsonFormatter, TextFormatter
 from procrastinate.cli.values import Duration
 
 
@@ -34,6 +34,43 @@ def test_durations_are_seconds_or_numbers_with_units(text: str, expected: timede
 def test_other_texts_are_no_durations(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is no duration"):
         Duration().convert(text, None, None)
+
+
+UNSAFE = "\n\r\x1b[31m\x9b\u202e\u2028\x00"
+FORGED = "2026-01-01 00:00:00,000 ERROR forged"
+
+
+def record_of(message: str, exception: BaseException | None = None) -> logging.LogRecord:
+    about = None if exception is None else (type(exception), exception, exception.__traceback__)
+    return logging.LogRecord("log", logging.ERROR, __file__, 1, message, None, about)
+
+
+def test_a_text_log_is_free_of_control_characters_and_forged_lines() -> None:
+    record = record_of(f"{UNSAFE}\n{FORGED}", ValueError(f"{UNSAFE}\n{FORGED}"))
+    text = TextFormatter().format(record)
+
+    assert text.replace("\n", "").isprintable()
+    assert all(line.startswith("  ") for line in text.splitlines()[1:])
+    assert text.count(FORGED) == 2
+
+
+def test_a_json_log_is_free_of_control_characters_and_loses_none() -> None:
+    text = JsonFormatter().format(record_of(UNSAFE))
+
+    assert text.isprintable()
+    assert json.loads(text)["message"] == UNSAFE
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_an_exception_that_was_formatted_is_not_formatted_again(
+    formatter: logging.Formatter,
+) -> None:
+    record = record_of("failed", ValueError("x" * 50_000_000))
+    record.exc_text = "  Traceback:\n    capped"
+
+    text = formatter.format(record)
+    assert "Traceback:" in text
+    assert len(text) < 1_000
 
 
 def test_a_json_line_holds_extra_fields_and_the_exception_in_one_line() -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import textwrap
 from datetime import UTC, datetime
 from typing import Any
+
+from procrastinate.model import printable
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FORMATS = ("text", "json")
@@ -29,12 +32,21 @@ def configure(level: str, log_format: str, verbose: int) -> None:
 
 
 class TextFormatter(logging.Formatter):
-    """Local time, level, logger, message; a traceback below it where there is one."""
+    """Local time, level, logger, message; a traceback below it where there is one.
+
+    Control characters are escaped, and all lines of a record but the first are indented, so that
+    no text can pass for another record.
+    """
 
     default_msec_format = "%s.%03d"
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, newline, rest = super().format(record).partition("\n")
+        shown = printable.block(first, indent="")
+        return f"{shown}\n{printable.block(textwrap.dedent(rest))}" if newline else shown
 
 
 class JsonFormatter(logging.Formatter):
@@ -50,7 +62,9 @@ class JsonFormatter(logging.Formatter):
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         line: dict[str, Any] = {**fields, **{k: v for k, v in extra.items() if k not in fields}}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            # The worker has formatted a job's exception already, capped and indented.
+            text = record.exc_text or self.formatException(record.exc_info)
+            line["exception"] = textwrap.dedent(text)
         if record.stack_info:
             line["stack"] = record.stack_info
-        return json.dumps(line, default=str, ensure_ascii=False, skipkeys=True)
+        return printable.json_line(json.dumps(line, default=str, ensure_ascii=False, skipkeys=True))

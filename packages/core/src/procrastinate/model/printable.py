@@ -58,6 +58,11 @@ def block(text: str, indent: str = "  ") -> str:
     )
 
 
+def json_line(text: str) -> str:
+    """Return JSON with every control character escaped as JSON escapes it."""
+    return _UNSAFE_IN_LINE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def cut(text: str, limit: int, between: str = "\n") -> str:
     """Return a plain text of about ``limit`` characters: what is in the middle is cut out."""
     length = str.__len__(text)
