@@ -42,7 +42,7 @@ def test_a_changed_file_is_what_the_next_job_runs(program: Program, query: Query
     worker.wait_for("one")
     assert query("select name from procrastinate_workers") == [("dev",)]
 
-    write(program, APP.format(word="two"))  # of the same size
+    write(program, APP.format(word="two"))  # of the same size, perhaps within the same second
     worker.wait_for("talk.py changed: reloading")
     worker.wait_for("starts: queues", times=2)
     program("defer", "say")

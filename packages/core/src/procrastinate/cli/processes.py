@@ -129,16 +129,13 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         process = subprocess.Popen(
             self.command,
-            env=self._environment(child),
+            env={**os.environ, MARK: str(child.number)},
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
         child.process, child.started_at, child.start_at = process, time.monotonic(), None
         logger.info("worker process %d of %d has pid %d", child.number, self.count, process.pid)
         threading.Thread(target=self._wait_for, args=(child.number, process), daemon=True).start()
-
-    def _environment(self, child: Child) -> dict[str, str]:
-        return {**os.environ, MARK: str(child.number)}
 
     def _wait_for(self, number: int, process: subprocess.Popen[bytes]) -> None:
         self._events.put(Ended(number, process.wait()))

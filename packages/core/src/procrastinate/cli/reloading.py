@@ -13,6 +13,7 @@ Rules
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
 import os
@@ -61,6 +62,18 @@ def changed(before: Files, after: Files) -> list[str]:
     return sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
 
 
+def forget_bytecode(path: str) -> None:
+    """Remove what Python has compiled from a file.
+
+    It tells whether that is old by the second and the size of the file. A second edit within a
+    second would not be seen if it changes one letter.
+    """
+    try:
+        os.unlink(importlib.util.cache_from_source(os.path.abspath(path)))
+    except (OSError, NotImplementedError):  # there is none, or it is not ours
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Changed(Event):
     """Files were changed."""
@@ -92,10 +105,6 @@ class Reloader(Supervisor):
                 self._events.put(Changed(tuple(paths)))
             before = after
 
-    def _environment(self, child: Child) -> dict[str, str]:
-        # Python tells an old .pyc by seconds and size: an edit within a second would not be seen.
-        return Supervisor._environment(self, child) | {"PYTHONDONTWRITEBYTECODE": "1"}
-
     def _handle(self, event: Event, children: list[Child]) -> None:
         if isinstance(event, Changed):
             self._reload(event.paths, children)
@@ -108,6 +117,8 @@ class Reloader(Supervisor):
     def _reload(self, paths: tuple[str, ...], children: list[Child]) -> None:
         if self._stopping:
             return
+        for path in paths:
+            forget_bytecode(os.path.join(self.folder, path))
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         logger.info("%s%s changed: reloading", line(paths[0]), more)
         for child in children:
