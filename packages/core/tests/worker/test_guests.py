@@ -17,8 +17,10 @@ from procrastinate import Status, WorkerFailed, errors
 from procrastinate.model import restarts
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import worker as worker_module
+from procrastinate.worker.housekeeping import Housekeeping
 from procrastinate.worker.keeping import Keeper
 from procrastinate.worker.shift import Shift
+from procrastinate.worker.writer import Writer
 
 
 class Planned(Exception):
@@ -653,18 +655,43 @@ async def test_a_worker_that_dies_later_in_a_task_says_why_with_its_traceback(
     assert "Traceback" in record.exc_text
 
 
-async def test_the_log_shows_what_a_part_of_a_worker_died_of(
-    app: procrastinate.App, deaths: Deaths, until: Any, caplog: pytest.LogCaptureFixture
+PARTS = {"writer": Writer, "housekeeping": Housekeeping}
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_worker_that_ends_because_a_part_of_it_died_is_started_again(
+    app: procrastinate.App,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+    part: str,
 ) -> None:
-    reason = WorkerFailed("worker guest ended because its writer died")
-    reason.__cause__ = Planned("of this")
-    async with app.open_async(), app.worker(name="guest", on_failure=print) as worker:
-        deaths.kill(reason)
-        await until(lambda: worker.failure is reason)
-    (record,) = (each for each in caplog.records if each.levelno == logging.ERROR)
-    assert record.getMessage() == "worker guest ended because its writer died"
-    assert record.exc_text is not None
-    assert "Planned: of this" in record.exc_text
+    monkeypatch.setattr(restarts, "FIRST_PAUSE", 0.001)
+    alive = PARTS[part].run
+    dies = asyncio.Event()
+
+    async def run(self: Any) -> None:
+        living = asyncio.create_task(alive(self))
+        dying = asyncio.create_task(dies.wait())
+        try:
+            await asyncio.wait([living, dying], return_when=asyncio.FIRST_COMPLETED)
+            if dies.is_set():
+                dies.clear()
+                raise MemoryError
+        finally:
+            living.cancel()
+            dying.cancel()
+
+    monkeypatch.setattr(PARTS[part], "run", run)
+    async with app.open_async(), app.worker(name="guest") as worker:
+        dies.set()
+        await until(lambda: "runs again" in caplog.text)
+        assert (worker.is_alive, worker.failure) == (True, None)
+        await runs_jobs(app, until)
+    assert errors_of(caplog) == [
+        f"the {part} of worker guest has died: it ends",
+        f"worker guest ended because its {part} died; it is started again in 0.001 s",
+    ]
 
 
 async def test_a_worker_that_is_cancelled_has_not_failed(

@@ -224,11 +224,13 @@ def _reason(run: asyncio.Task[None], worker_name: str) -> BaseException:
 
 
 def log_end(worker_name: str, reason: BaseException, what_follows: str = "") -> None:
-    """Log at ERROR that a worker has ended by itself; with a traceback if that says more."""
+    """Log at ERROR that a worker has ended by itself; with a traceback if it is no known error.
+
+    `WorkerFailed` is known: the shift has logged what its part died of.
+    """
     text = f"{_ended(worker_name, reason)}{what_follows}"
     extra = {"action": "worker_failed", "worker_name": worker_name}
-    known = isinstance(reason, ProcrastinateException)
-    if known and not (isinstance(reason, WorkerFailed) and reason.__cause__):
+    if isinstance(reason, ProcrastinateException):
         logger.error("%s", text, extra=extra)
     else:
         traceback = failure.traceback_of(reason)
