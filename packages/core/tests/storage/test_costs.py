@@ -119,6 +119,17 @@ def test_a_batch_is_worked_on_without_comparing_each_job_with_every_other(
     )
 
 
+@pytest.mark.slow
+def test_a_batch_of_successes_is_written_by_the_plainest_of_updates(busy: Any) -> None:
+    """Nothing is planned for what else may become of an attempt: see settle_jobs."""
+    plan = explained(busy, Statements()("finish_jobs", **params_of("finish_jobs", 100)))
+    kinds = Counter(each["Node Type"] for each in nodes(plan))
+    lookups = kinds["Index Scan"] + kinds["Bitmap Heap Scan"]
+    assert (kinds["ModifyTable"], lookups, kinds["CTE Scan"]) == (1, 1, 1), kinds
+    assert (kinds["Aggregate"], kinds["WindowAgg"], kinds["LockRows"]) == (0, 0, 0), kinds
+    assert len(Statements()("finish_jobs").sql) < 1_300
+
+
 def explained(connection: Any, query: Query) -> dict[str, Any]:
     """Return the plan of a statement that was run, and undo what it did."""
     with connection.cursor() as cursor:

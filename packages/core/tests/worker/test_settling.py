@@ -216,7 +216,7 @@ async def test_one_of_500_retries_that_meets_an_open_twin_takes_12_statements_an
     for job in those.jobs:
         those.writer.add(Ended(job, Requeued(when=timedelta(hours=1))))
     writing = asyncio.create_task(those.writer.run())
-    await until(lambda: counted["settle_jobs"] == 2)
+    await until(lambda: counted["settle_jobs"] >= 2)
     before = counted["settle_jobs"]
     those.writer.add(Ended(fine, SUCCEEDED))
     await until(lambda: counted["finish_jobs"] == 1)
