@@ -12,7 +12,7 @@ from procrastinate import drive
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.retry import RetryDecision
-from procrastinate.model.scans import Mark
+from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import bulk, claim, defer, finish, jobs, schema, workers
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate.storage.statements import Statements
@@ -77,14 +77,9 @@ class Queue:
     async def claim(
         self, worker: int, *queues: str, limit: int = 100, session: Session | None = None
     ) -> Claim:
-        flow = claim.claim_full(
-            self.statements,
-            queues=queues or ("default",),
-            served=queues or ("default",),
-            worker_id=worker,
-            limit=limit,
-            loads=self.loads,
-        )
+        served = queues or ("default",)
+        scan = Scan(Kind.FULL, limit, served, with_locks=True)
+        flow = claim.claim(self.statements, scan, served=served, worker_id=worker, loads=self.loads)
         return await (self.run(flow) if session is None else session.flow(flow))
 
     async def claimed_ids(self, worker: int, *queues: str, limit: int = 100) -> list[int]:
@@ -103,17 +98,13 @@ class Queue:
         assert len(claimed) == 1, "a job is ready, and the claim brought none"
         return claimed[0]
 
-    async def claim_above(
-        self, worker: int, marks: dict[str, Mark], *, limit: int = 100
+    async def claim_level(
+        self, worker: int, lows: dict[str, int], *, priority: int = 0, limit: int = 100
     ) -> list[int]:
-        flow = claim.claim_marked(
-            self.statements,
-            marks=marks,
-            served=list(marks),
-            worker_id=worker,
-            limit=limit,
-            loads=self.loads,
-        )
+        """Claim jobs of one priority, those of each queue above its low-water mark."""
+        queues, marks = tuple(lows), tuple(lows.values())
+        scan = Scan(Kind.LEVEL, limit, queues, priority=priority, lows=marks, with_locks=True)
+        flow = claim.claim(self.statements, scan, served=queues, worker_id=worker, loads=self.loads)
         return [job.id for job in (await self.run(flow)).jobs]
 
     async def ready_queues(self) -> list[str]:

@@ -35,6 +35,7 @@ from procrastinate import json_codec
 from procrastinate.drive import Flow
 from procrastinate.errors import AlreadyEnqueued, InvalidArguments
 from procrastinate.model.job import Job, NewJob, Status
+from procrastinate.model.levels import BELOW_ALL
 from procrastinate.model.outcome import (
     INTERRUPTED,
     SUCCEEDED,
@@ -44,7 +45,7 @@ from procrastinate.model.outcome import (
     Outcome,
     Requeued,
 )
-from procrastinate.model.scans import Mark
+from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, defer, finish, jobs, periodic, workers
 
 T = TypeVar("T")
@@ -64,6 +65,11 @@ nth = st.integers(0, 11)
 some = st.lists(nth, min_size=1, max_size=4, unique=True)
 queues = st.lists(st.sampled_from(QUEUES), min_size=1, max_size=3, unique=True)
 limits = st.integers(1, 6)
+above = st.sampled_from([BELOW_ALL, -2, 0, 1])
+Shape = dict[str, int]  # limits of the flow that decide which text of the statement is run
+shapes: st.SearchStrategy[Shape] = st.sampled_from(
+    [{}, {"FEW": 0}, {"FEW": 0, "FEW_QUEUES": 0, "ROWS_OF_SEVERAL": 0}]
+)
 maybe_error = st.none() | st.just({"message": "é"})
 due_in = st.sampled_from([None, None, None, timedelta(seconds=-5), SOON, HOUR])
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -226,7 +232,9 @@ class QueueMachine(RuleBasedStateMachine):
         """Let a worker have a job, or what goes before it."""
         new = NewJob("t1", "a", priority=9, lock=lock, queueing_lock=queueing_lock)
         self.step("defer", lambda now: defer.defer_job(sql, new))
-        self.fetch(self.workers.index(worker), QUEUES, 3, everywhere=True, unlocked_first=True)
+        self.fetch(
+            self.workers.index(worker), QUEUES, 3, everywhere=True, unlocked_first=True, shape={}
+        )
 
     # Workers
 
@@ -363,55 +371,61 @@ class QueueMachine(RuleBasedStateMachine):
         limit=limits,
         everywhere=st.booleans(),
         scanned=st.sampled_from([0, 2, 9]),
+        above=above,
+        shape=shapes,
     )
     def claim_once(
-        self, n: int, queues: list[str], limit: int, everywhere: bool, scanned: int
+        self,
+        n: int,
+        queues: list[str],
+        limit: int,
+        everywhere: bool,
+        scanned: int,
+        above: int,
+        shape: Shape,
     ) -> None:
-        full = _claim_full(queues, None if everywhere else queues, self.worker(n))
-        self._claim("claim", queues, limit, lambda now: full(limit, scanned=scanned))
-
-    @rule(n=nth, queues=queues, limit=limits)
-    def claim_unlocked(self, n: int, queues: list[str], limit: int) -> None:
-        full = _claim_full(queues, None, self.worker(n))
-        got = self._claim(
-            "claim_unlocked", queues, limit, lambda now: full(limit, unlocked_only=True)
+        scan = Scan(
+            Kind.ABOVE, limit, tuple(queues), priority=above, with_locks=True, scanned=scanned
         )
+        claim_ = _claim(scan, None if everywhere else queues, self.worker(n), shape)
+        self._claim("claim", queues, limit, lambda now: claim_())
+
+    @rule(n=nth, queues=queues, limit=limits, above=above, shape=shapes)
+    def claim_unlocked(
+        self, n: int, queues: list[str], limit: int, above: int, shape: Shape
+    ) -> None:
+        scan = Scan(Kind.FULL, limit, tuple(queues), priority=above)
+        claim_ = _claim(scan, None, self.worker(n), shape)
+        got = self._claim("claim_unlocked", queues, limit, lambda now: claim_())
         assert not [job.lock for job in got if job.lock is not None], "a lock was passed over"
 
     @rule(
         n=nth,
-        marks=st.dictionaries(
-            st.sampled_from(QUEUES),
-            st.builds(Mark, st.integers(-1, 2), st.integers(0, 10)),
-            min_size=1,
-        ),
+        lows=st.dictionaries(st.sampled_from(QUEUES), st.integers(0, 10), min_size=1),
+        priority=st.integers(-1, 2),
         served=st.sampled_from([None, QUEUES]),
         limit=limits,
-        unlocked_only=st.booleans(),
+        with_locks=st.booleans(),
+        shape=shapes,
     )
-    def claim_marked(
+    def claim_level(
         self,
         n: int,
-        marks: dict[str, Mark],
+        lows: dict[str, int],
+        priority: int,
         served: Sequence[str] | None,
         limit: int,
-        unlocked_only: bool,
+        with_locks: bool,
+        shape: Shape,
     ) -> None:
-        worker = self.worker(n)
-        self._claim(
-            "claim_marked",
-            list(marks),
-            limit,
-            lambda now: claim.claim_marked(
-                sql,
-                marks=marks,
-                worker_id=worker,
-                limit=limit,
-                loads=json_codec.loads,
-                served=served,
-                unlocked_only=unlocked_only,
-            ),
+        marks = tuple(lows.values())
+        scan = Scan(
+            Kind.LEVEL, limit, tuple(lows), priority=priority, lows=marks, with_locks=with_locks
         )
+        claim_ = _claim(scan, served, self.worker(n), shape)
+        got = self._claim("claim_level", list(lows), limit, lambda now: claim_())
+        assert with_locks or not [job.lock for job in got if job.lock is not None]
+        assert {job.priority for job in got if job.lock is None} <= {priority}
 
     @rule(
         n=nth,
@@ -419,15 +433,23 @@ class QueueMachine(RuleBasedStateMachine):
         limit=limits,
         everywhere=st.booleans(),
         unlocked_first=st.booleans(),
+        shape=shapes,
     )
     def fetch(
-        self, n: int, queues: Sequence[str], limit: int, everywhere: bool, unlocked_first: bool
+        self,
+        n: int,
+        queues: Sequence[str],
+        limit: int,
+        everywhere: bool,
+        unlocked_first: bool,
+        shape: Shape,
     ) -> None:
         """Claim as a worker does: until nothing was parked. Then it has all that there was."""
         served = None if everywhere else queues
-        full = _claim_full(queues, served, self.worker(n))
+        scan = Scan(Kind.FULL, limit, tuple(queues), with_locks=not unlocked_first)
         expected = claimable(self.state, queues, served)[:limit]
-        got = self._claim("fetch", queues, limit, lambda now: _fetch(full, limit, unlocked_first))
+        worker = self.worker(n)
+        got = self._claim("fetch", queues, limit, lambda now: _fetch(scan, served, worker, shape))
         assert [job.id for job in got] == expected, "not what could be claimed"
 
     def _claim(self, name: str, queues: Collection[str], limit: int, make: Make) -> list[Job]:
@@ -772,39 +794,32 @@ def _or_nothing(flow: Flow[list[int]]) -> Flow[list[int]]:
         return []
 
 
-def _claim_full(
-    queues: Sequence[str], served: Sequence[str] | None, worker: int
-) -> Callable[..., Flow[claim.Claim]]:
-    """Return what claims up to so many jobs of these queues."""
+def _claim(
+    scan: Scan, served: Sequence[str] | None, worker: int, shape: Shape
+) -> Callable[[], Flow[claim.Claim]]:
+    """Return what claims what a scan is about, with the text of the statement that is asked for."""
 
-    def claim_full(
-        limit: int, *, unlocked_only: bool = False, scanned: int = 0
-    ) -> Flow[claim.Claim]:
-        return claim.claim_full(
-            sql,
-            queues=queues,
-            served=served,
-            worker_id=worker,
-            limit=limit,
-            loads=json_codec.loads,
-            unlocked_only=unlocked_only,
-            scanned=scanned,
-        )
+    def make() -> Flow[claim.Claim]:
+        flow = claim.claim(sql, scan, served=served, worker_id=worker, loads=json_codec.loads)
+        for name, limit in shape.items():
+            flow = with_limit(claim, name, limit, flow)
+        return flow
 
-    return claim_full
+    return make
 
 
 def _fetch(
-    claim_full: Callable[..., Flow[claim.Claim]], limit: int, unlocked_first: bool
+    scan: Scan, served: Sequence[str] | None, worker: int, shape: Shape
 ) -> Flow[claim.Claim]:
     """Claim again while jobs were parked, as the worker's fetcher does."""
     found = claim.Claim([])
-    if unlocked_first:
-        found = yield from claim_full(limit, unlocked_only=True)
+    if not scan.with_locks:
+        found = yield from _claim(scan, served, worker, shape)()
         if not found.left:
             return found
-    while len(found.jobs) < limit:
-        more = yield from claim_full(limit - len(found.jobs), scanned=3)
+    while len(found.jobs) < scan.limit:
+        left = replace(scan, limit=scan.limit - len(found.jobs), with_locks=True, scanned=3)
+        more = yield from _claim(left, served, worker, shape)()
         found += more
         if not more.parked:
             break

@@ -30,7 +30,7 @@ from procrastinate.errors import ConnectorException
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.retry import RetryDecision
-from procrastinate.model.scans import Mark
+from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import bulk, claim, defer, finish, jobs, workers
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
@@ -46,7 +46,7 @@ SECONDS = 4.0
 #: How often a thread does each thing.
 WEIGHTS = {
     "take": 30,
-    "take_marked": 6,
+    "take_of_level": 6,
     "finish": 22,
     "delete_finished": 3,
     "retry": 8,
@@ -281,29 +281,23 @@ class Quarreller:
     def take_from(self, queues: Sequence[str], limit: int) -> claim.Claim:
         return self._claimed(
             queues,
-            claim.claim_full(
+            claim.claim(
                 self.sql,
-                queues=queues,
+                Scan(Kind.FULL, limit, tuple(queues), with_locks=True),
                 served=queues,
                 worker_id=self.worker_id,
-                limit=limit,
                 loads=json_codec.loads,
             ),
         )
 
-    def take_marked(self) -> None:
+    def take_of_level(self) -> None:
         low = self.some_id() - 5
-        marks = {
-            queue: Mark(self.random.randint(0, 1), low) for queue in self.random.sample(QUEUES, 2)
-        }
-        served = self.random.choice([QUEUES, tuple(marks)])
-        flow = claim.claim_marked(
-            self.sql,
-            marks=marks,
-            worker_id=self.worker_id,
-            limit=3,
-            loads=json_codec.loads,
-            served=served,
+        queues = tuple(self.random.sample(QUEUES, 2))
+        priority = self.random.randint(0, 1)
+        scan = Scan(Kind.LEVEL, 3, queues, priority=priority, lows=(low, low), with_locks=True)
+        served = self.random.choice([QUEUES, queues])
+        flow = claim.claim(
+            self.sql, scan, worker_id=self.worker_id, loads=json_codec.loads, served=served
         )
         self._claimed(served, flow)
 

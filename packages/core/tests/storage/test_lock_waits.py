@@ -13,6 +13,7 @@ from procrastinate import drive, json_codec
 from procrastinate.connector import Executor
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import SUCCEEDED
+from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, defer, finish, jobs, workers
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
@@ -43,7 +44,8 @@ def line(connector: Psycopg2Connector) -> tuple[Job, list[int]]:
 
 
 def claimed(executor: Executor) -> claim.Claim:
-    flow = claim.claim_full(sql, queues=["default"], worker_id=1, limit=10, loads=json_codec.loads)
+    scan = Scan(Kind.FULL, 10, ("default",), with_locks=True)
+    flow = claim.claim(sql, scan, worker_id=1, loads=json_codec.loads)
     return drive.run(flow, executor)
 
 
@@ -68,9 +70,8 @@ def test_a_job_that_another_claim_is_just_taking_is_undecided_and_then_gone(
     connector: Psycopg2Connector, queues: list[str]
 ) -> None:
     def unlocked() -> drive.Flow[claim.Claim]:
-        return claim.claim_full(
-            sql, queues=queues, worker_id=1, limit=5, loads=json_codec.loads, unlocked_only=True
-        )
+        scan = Scan(Kind.FULL, 5, tuple(queues))
+        return claim.claim(sql, scan, worker_id=1, loads=json_codec.loads)
 
     with connector.session() as other:
         job_id = drive.run(defer.defer_job(sql, NewJob("task")), other)
@@ -102,9 +103,8 @@ def test_a_lock_that_another_claim_was_faster_to_take_leaves_its_job_undecided(
     found: list[claim.Claim] = []
 
     def take(executor: Executor, queue: str) -> None:
-        flow = claim.claim_full(
-            sql, queues=[queue], served=[queue], worker_id=1, limit=1, loads=json_codec.loads
-        )
+        scan = Scan(Kind.FULL, 1, (queue,), with_locks=True)
+        flow = claim.claim(sql, scan, served=[queue], worker_id=1, loads=json_codec.loads)
         found.append(drive.run(flow, executor))
 
     def take_b() -> None:

@@ -15,6 +15,7 @@ import psycopg2
 import pytest
 
 import procrastinate
+from procrastinate.model.levels import BELOW_ALL
 from procrastinate.storage.statements import Statements
 
 pytestmark = pytest.mark.slow  # the plans are PostgreSQL's, whichever Python asks for them
@@ -110,18 +111,29 @@ HELD = {
     "patience_ms": 500,
 }
 HOUR_US = 3_600_000_000
-#: Above the crowds and below what is ready.
-MARK = {"mark_priorities": [1], "mark_ids": [4 * CROWD]}
-SCAN = {
-    "queue_names": ["default"],
-    "mark_priorities": [None],
-    "mark_ids": [None],
-    "worker_id": 1,
-    "limit": LIMIT,
-}
-ONE = {"queue_name": "default", "worker_id": 1, "limit": LIMIT}
-MARK_OF_ONE = {"mark_priority": 1, "mark_id": 4 * CROWD}
-CLAIM = SCAN | {"served": None, "scanned": LIMIT}
+MARK = 4 * CROWD  # above the crowds and below what is ready
+FULL = {"above": BELOW_ALL}
+#: One priority of them is without locks; a third of the other has one, the first job as well.
+OF_LEVEL = {"priority": 1}
+BUSY, IDLE = ["default"], ["empty"]
+
+
+def of_one(queue: str, **which: Any) -> dict[str, Any]:
+    return {"queue_name": queue, "worker_id": 1, "limit": LIMIT, **which}
+
+
+def of(queues: list[str], **which: Any) -> dict[str, Any]:
+    """Parameters of a claim from several queues, which chooses among twice as many jobs."""
+    lows = [MARK] * len(queues)
+    common = {"queue_names": queues, "lows": lows, "worker_id": 1, "limit": LIMIT}
+    return {**common, "scanned": 2 * LIMIT, "each": LIMIT, "share": LIMIT, **which}
+
+
+def with_locks(queues: list[str], **which: Any) -> dict[str, Any]:
+    some = LIMIT + LIMIT // 2
+    return of(queues, served=None, **which) | {"scanned": some, "each": some}
+
+
 AGES = {"began_us": ONES, "ended_us": ONES}
 NONES = [None] * LIMIT
 SETTLED = (
@@ -165,18 +177,60 @@ LINES = {"locks": ["long", "lock 1", "lock 2"]}
 CASES = [
     # A probe for each queue, and one that finds no further queue.
     Case("ready_queues", {READY_INDEX}, 3),
-    # The candidates, the updates.
-    Case("claim_unlocked_full", {READY_INDEX, KEY}, 2 * LIMIT, SCAN),
-    Case("claim_unlocked_marked", {READY_INDEX, KEY}, 2 * LIMIT, SCAN | MARK),
-    Case("claim_unlocked_full", {READY_INDEX, KEY}, 0, SCAN | {"queue_names": ["empty"]}),
-    Case("claim_unlocked_full_of_one", {READY_INDEX, KEY}, 2 * LIMIT, ONE),
-    Case("claim_unlocked_marked_of_one", {READY_INDEX, KEY}, 2 * LIMIT, ONE | MARK_OF_ONE),
-    Case("claim_unlocked_full_of_one", {READY_INDEX, KEY}, 0, ONE | {"queue_name": "empty"}),
+    # Those that are locked, the updates.
+    Case(
+        "claim_unlocked_full_few_of_one", {READY_INDEX, KEY}, 2 * LIMIT, of_one("default", **FULL)
+    ),
+    Case(
+        "claim_unlocked_level_few_of_one",
+        {READY_INDEX, KEY},
+        2 * LIMIT,
+        of_one("default", low=MARK, **OF_LEVEL),
+    ),
+    Case("claim_unlocked_full_few_of_one", {READY_INDEX, KEY}, 0, of_one("empty", **FULL)),
+    # Those that are chosen first, too.
+    Case("claim_unlocked_full_of_one", {READY_INDEX, KEY}, 3 * LIMIT, of_one("default", **FULL)),
+    Case(
+        "claim_unlocked_level_of_one",
+        {READY_INDEX, KEY},
+        3 * LIMIT,
+        of_one("default", low=MARK, **OF_LEVEL),
+    ),
+    Case("claim_unlocked_full_of_one", {READY_INDEX, KEY}, 0, of_one("empty", **FULL)),
+    # Of each queue as many; or a share, and then all of those that have more.
+    Case("claim_unlocked_full_of_several", {READY_INDEX, KEY}, 3 * LIMIT, of(BUSY, **FULL)),
+    Case("claim_unlocked_level_of_several", {READY_INDEX, KEY}, 3 * LIMIT, of(BUSY, **OF_LEVEL)),
+    Case("claim_unlocked_full_of_several", {READY_INDEX, KEY}, 0, of(IDLE, **FULL)),
+    Case("claim_unlocked_full_of_many", {READY_INDEX, KEY}, 5 * LIMIT, of(BUSY, **FULL)),
+    Case("claim_unlocked_level_of_many", {READY_INDEX, KEY}, 5 * LIMIT, of(BUSY, **OF_LEVEL)),
+    Case("claim_unlocked_full_of_many", {READY_INDEX, KEY}, 0, of(IDLE, **FULL)),
     Case("any_ready", {READY_INDEX}, 1, {"queue_names": ["default"]}),
-    # The same, and the best of the one line among the ready and the parked.
-    Case("claim_full", {READY_INDEX, LINE_INDEX, KEY}, 2 * LIMIT + 2, CLAIM),
-    Case("claim_marked", {READY_INDEX, LINE_INDEX, KEY}, 2 * LIMIT + 2, CLAIM | MARK),
-    Case("claim_full", {READY_INDEX, LINE_INDEX, KEY}, 0, CLAIM | {"queue_names": ["empty"]}),
+    # Those that are chosen, locked and updated, and the best of the one line, ready and parked.
+    Case(
+        "claim_full_of_several",
+        {READY_INDEX, LINE_INDEX, KEY},
+        5 * LIMIT + 2,
+        with_locks(BUSY, **FULL),
+    ),
+    Case(
+        "claim_level_of_several",
+        {READY_INDEX, LINE_INDEX, KEY},
+        5 * LIMIT + 2,
+        with_locks(BUSY, **OF_LEVEL),
+    ),
+    Case(
+        "claim_full_of_many",
+        {READY_INDEX, LINE_INDEX, KEY},
+        6 * LIMIT + 2,
+        with_locks(BUSY, **FULL),
+    ),
+    Case(
+        "claim_level_of_many",
+        {READY_INDEX, LINE_INDEX, KEY},
+        6 * LIMIT + 2,
+        with_locks(BUSY, **OF_LEVEL),
+    ),
+    Case("claim_full_of_several", {READY_INDEX, LINE_INDEX, KEY}, 0, with_locks(IDLE, **FULL)),
     # Those that are due, the first that is not, the updates.
     Case("promote_due", {SCHEDULED_INDEX, KEY}, 2 * LIMIT + 1, {"limit": LIMIT}),
     Case("finish_jobs", {KEY}, LIMIT, HELD | AGES),

@@ -13,6 +13,7 @@ from procrastinate.drive import Flow
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, UNSTARTED, Finished, Outcome, retried
 from procrastinate.model.retry import RetryDecision
+from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, defer, finish, jobs, workers
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
@@ -44,12 +45,11 @@ class MemoryQueue:
         self, queues: Sequence[str] = ("default",), limit: int = 10, worker_id: int = 1
     ) -> claim.Claim:
         return self.run(
-            claim.claim_full(
+            claim.claim(
                 self.sql,
-                queues=queues,
+                Scan(Kind.FULL, limit, tuple(queues), with_locks=True),
                 served=queues,
                 worker_id=worker_id,
-                limit=limit,
                 loads=json_codec.loads,
             )
         )

@@ -11,7 +11,7 @@ from procrastinate import json_codec
 from procrastinate.errors import AlreadyEnqueued
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, Requeued
-from procrastinate.model.scans import Mark
+from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import bulk, claim, jobs, workers
 from procrastinate.testing import InMemoryConnector
 
@@ -47,14 +47,13 @@ def test_a_claim_takes_only_its_queues(queue: MemoryQueue) -> None:
     assert queue.claimed(["other"]) == [other]
 
 
-def test_a_marked_claim_takes_one_priority_above_the_mark(queue: MemoryQueue) -> None:
+def test_a_claim_of_a_level_takes_one_priority_above_the_mark(queue: MemoryQueue) -> None:
     first, second, _ = (queue.defer(priority=priority) for priority in (1, 1, 0))
     found = queue.run(
-        claim.claim_marked(
+        claim.claim(
             queue.sql,
-            marks={"default": Mark(1, first)},
+            Scan(Kind.LEVEL, 10, ("default",), priority=1, lows=(first,)),
             worker_id=1,
-            limit=10,
             loads=json_codec.loads,
         )
     )

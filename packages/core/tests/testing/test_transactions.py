@@ -11,6 +11,7 @@ import pytest
 from procrastinate import drive, json_codec
 from procrastinate.errors import AlreadyEnqueued, ConnectorException, UniqueViolation
 from procrastinate.model.job import NewJob
+from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, defer
 from procrastinate.testing import store
 
@@ -63,12 +64,13 @@ def test_without_a_transaction_every_statement_commits_by_itself(queue: MemoryQu
 def test_a_claim_skips_what_another_transaction_has_claimed(queue: MemoryQueue) -> None:
     first, second = queue.defer(), queue.defer()
     query = queue.sql(
-        "claim_full",
+        "claim_full_of_several",
         served=None,
         scanned=1,
+        each=1,
+        above=-1,
         queue_names=["default"],
-        mark_priorities=[None],
-        mark_ids=[None],
+        lows=[0],
         worker_id=2,
         limit=1,
     )
@@ -79,12 +81,11 @@ def test_a_claim_skips_what_another_transaction_has_claimed(queue: MemoryQueue) 
 
 def test_a_release_waits_for_a_claim_that_parks_behind_the_lock(queue: MemoryQueue) -> None:
     """It would pass the line by, and leave it waiting for nobody."""
-    first, second = queue.defer(lock="l"), queue.defer(lock="l")
+    queue.defer(lock="l")
     (job,) = queue.claim(limit=1).jobs
-    assert job.id == first
-    parking = claim.claim_full(
-        queue.sql, queues=["default"], worker_id=2, limit=1, loads=json_codec.loads
-    )
+    second = queue.defer(lock="l")
+    scan = Scan(Kind.FULL, 1, ("default",), with_locks=True)
+    parking = claim.claim(queue.sql, scan, worker_id=2, loads=json_codec.loads)
     release = threading.Thread(target=queue.finish, args=[job])
     with queue.sync.session(transaction=True) as executor:
         assert drive.run(parking, executor).parked == 1

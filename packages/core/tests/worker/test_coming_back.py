@@ -16,7 +16,7 @@ import procrastinate
 from procrastinate import Status
 from procrastinate.model.job import Job
 from procrastinate.model.outcome import Requeued
-from procrastinate.model.scans import Mark
+from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim as flows
 from procrastinate.storage import workers
 from procrastinate.storage.finish import Ended, Settled
@@ -94,7 +94,7 @@ async def test_a_job_lost_and_claimed_again_within_one_claim_runs_once(
 
     async def losing(flow: Any, **options: Any) -> Any:
         result = await original(flow, **options)
-        if flow.__name__ == "claim_full" and result.jobs and not lost:
+        if flow.__name__ == "claim" and result.jobs and not lost:
             lost.extend(result.jobs)
             query("update procrastinate_jobs set status = 'todo', worker_id = null")
             return replace(result, left=1)  # so that the claim goes on, with those that have a lock
@@ -240,18 +240,17 @@ async def test_a_lock_runs_in_order_through_queues_that_are_not_scanned(
     gateway = app._gateway
     worker_id = await gateway.run_async(workers.register_worker(gateway.sql, "w"))
 
-    def claim(marks: dict[str, Mark]) -> Any:
-        return flows.claim_marked(
+    def claim(*queues: str) -> Any:
+        return flows.claim(
             gateway.sql,
+            Scan(Kind.LEVEL, 10, queues, priority=0, lows=(0,) * len(queues), with_locks=True),
             served=served,
-            marks=marks,
             worker_id=worker_id,
-            limit=10,
             loads=app.connector.json_loads,
         )
 
-    only_b = await gateway.run_async(claim({"b": Mark(0, 0)}))
-    both = await gateway.run_async(claim({"a": Mark(0, 0), "b": Mark(0, 0)}))
+    only_b = await gateway.run_async(claim("b"))
+    both = await gateway.run_async(claim("a", "b"))
 
     assert (only_b.jobs, only_b.undecided) == ([], 1)
     assert ([job.id for job in both.jobs], both.parked) == ([first], 1)
@@ -287,7 +286,7 @@ async def test_a_lock_is_passed_on_without_notifications_and_without_waiting_for
     assert order == list(range(10))
 
 
-@pytest.mark.parametrize("swallowed", ["check_schema", "claim_full", "unregister_worker"])
+@pytest.mark.parametrize("swallowed", ["check_schema", "claim", "unregister_worker"])
 async def test_a_database_that_never_answers_does_not_keep_a_worker_from_ending(
     app: procrastinate.App,
     monkeypatch: pytest.MonkeyPatch,

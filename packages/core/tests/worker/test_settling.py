@@ -18,6 +18,7 @@ from procrastinate.connector import Query, Rows
 from procrastinate.errors import ConnectionLost
 from procrastinate.model.job import Job
 from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Outcome, Requeued
+from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, workers
 from procrastinate.storage.finish import Ended
 from procrastinate.worker.writer import Writer
@@ -104,11 +105,10 @@ async def held(app: procrastinate.App, count: int, **options: Any) -> Held:
 
 
 async def claimed(app: procrastinate.App, worker_id: int) -> list[Job]:
-    flow = claim.claim_full(
+    flow = claim.claim(
         app._gateway.sql,
-        queues=["default"],
+        Scan(Kind.FULL, 1_000, ("default",), with_locks=True),
         worker_id=worker_id,
-        limit=1_000,
         loads=app.connector.json_loads,
     )
     return (await app._gateway.run_async(flow)).jobs

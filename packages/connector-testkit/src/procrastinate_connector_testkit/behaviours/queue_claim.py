@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from procrastinate.model.job import NewJob, Status
-from procrastinate.model.scans import Mark
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue
 
@@ -87,11 +86,11 @@ class Claiming:
         ids = await queue.defer_all(*(NewJob("task", priority=each) for each in priorities))
         other = await queue.defer(queue="other")
         worker = await queue.worker()
-        claimed = await queue.claim_above(worker, {"default": Mark(0, ids[0])}, limit=2)
+        claimed = await queue.claim_level(worker, {"default": ids[0]}, limit=2)
         assert claimed == [ids[1], ids[3]]
-        marks = {"default": Mark(0, ids[3]), "other": Mark(0, 0)}
-        assert await queue.claim_above(worker, marks) == [ids[5], other]
-        assert await queue.claim_above(worker, marks) == []
+        marks = {"default": ids[3], "other": 0}
+        assert await queue.claim_level(worker, marks) == [ids[5], other]
+        assert await queue.claim_level(worker, marks) == []
         assert await queue.claimed_ids(worker) == [ids[2], ids[0], ids[4]]
 
     @behaviour(3, QUEUE)

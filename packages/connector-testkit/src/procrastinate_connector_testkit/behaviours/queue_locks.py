@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from procrastinate.model.job import NewJob, Status
 from procrastinate.model.outcome import Finished
-from procrastinate.model.scans import Mark
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue
 
@@ -79,9 +78,9 @@ class Locks:
         await queue.claim(worker)  # parks the others
         late, free = await queue.defer_all(locked("l"), NewJob("task"))
         await queue.finish(worker, running)
-        above = {"default": Mark(0, ids[2])}
-        assert await queue.claim_above(worker, above, limit=1) == [ids[1]]
-        assert await queue.claim_above(worker, above) == [free]
+        above = {"default": ids[2]}
+        assert await queue.claim_level(worker, above, limit=1) == [ids[1]]
+        assert await queue.claim_level(worker, above) == [free]
         assert await queue.ready_queues() == [], "the late job was not parked"
         assert (await queue.statuses())[late] == "todo"
 

@@ -7,110 +7,65 @@ that it knew, and its end forgets only news up to that number.
 
 Rules
 
-1. A busy queue is scanned from a low-water mark: the priority, and the id just below the first job
-   of the last claim. Full scans find what marks hide: late commits, retries, other priorities,
-   jobs that got their lock. They take at most a tenth of the time, because a queue whose dead
-   entries cannot be vacuumed may take seconds. A queue that is heard of and has no mark makes one
-   due at once.
-2. A marked scan that brings nothing is followed by a full one at once. Marks are then left out for
-   `WITHOUT_MARKS` seconds, while full scans take less time than that marked one, until there is a
-   backlog again. Above the marks may be thousands of parked jobs, and PostgreSQL may read them all.
-3. What a short marked scan brought starts at once. The full scan that it owes follows, within the
-   same share of the time.
-4. Once a full scan has come back short, only the queues that are heard of from then on have jobs.
-   The next full scan looks into these alone. Once in `EVERYWHERE_EVERY` seconds, and after a gap
-   in what was heard, it looks everywhere: nobody announces the jobs of a claim that rolled back.
-5. A scan passes over jobs that have a lock, because that makes it cheaper. If it met any, the same
+1. All queues are worked on at one priority, the level. A scan of the level takes the first jobs of
+   all its queues together, of each queue those above its low-water mark. The mark lies just below
+   the first job of the last claim from that queue. A queue that had none since the last full scan
+   has the mark of the level, unless it was heard of: then it is scanned from the level's beginning.
+2. Full scans find what marks hide: late commits, retries, promoted jobs, and jobs that got their
+   lock. The next one is due when ten times as long as the last one took has passed, counted so that
+   its own time is included: within 0.1 s if it takes up to 10 ms, and within 10 s at the most.
+   A queue whose dead entries cannot be vacuumed may take seconds.
+3. Jobs above the level are looked for every `ABOVE_EVERY` seconds, or every other moment if that
+   takes longer. The scan reads none of the level's own entries. If it fills the claim, theirs is
+   the new level, and the old one goes on when that comes back short. Else the old one goes on in
+   the same claim.
+4. A scan of the level that brings nothing is followed by a full one at once. The level is then
+   left out for `WITHOUT_LEVEL` seconds, while full scans take less time than that scan, until there
+   is a backlog again. Above marks may be thousands of parked jobs that PostgreSQL reads as well.
+5. What a short scan of the level brought starts at once. The full scan that it owes follows, within
+   the same share of the time. So does the one that promoted jobs owe.
+6. Once a full scan has come back short, only the queues that are heard of from then on have jobs.
+   The next scans look into these alone. Once in `EVERYWHERE_EVERY` seconds, and after a gap
+   in what was heard, a full scan looks everywhere: nobody announces the jobs of a claim that
+   rolled back.
+7. A scan takes no job with a lock, because that makes it cheaper. If it met any, the same
    scan is made again with them, as all scans are for the next `LOCKS_EXPECTED_FOR` seconds.
-6. A scan may have to leave or to park all jobs that it read, because their locks are taken. Others
+8. A scan may have to leave or to park all jobs that it read, because their locks are taken. Others
    behind them may be able to start. If it brought no job, the same claim scans
    `SCANNED_IN_PASSING` jobs at a time for them. If it brought some, these start first, and the next
    claim is due at once.
-7. Scheduled jobs are promoted when the next one is due, when a notification says that one was
-   added for the next minute, and at least every `LOOK_AT_SCHEDULE_EVERY` seconds.
-8. A claim that met jobs which another transaction was just deciding about looks again soon, and
-   less and less often while that goes on.
+9. Scheduled jobs are promoted when the next one is due, when a notification says that one was
+   added for the next minute, and at least every `LOOK_AT_SCHEDULE_EVERY` seconds: one batch for
+   each claim. If that fails, claims go on, and it is tried again later and later.
+10. A claim that met jobs which another transaction was just deciding about looks again soon, and
+    less and less often while that goes on.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from procrastinate.model.job import Job
+from procrastinate.model.levels import Level, level_of
+from procrastinate.model.scan_steps import Came, Found, Kind, Promote, Scan, Wait
 
-FULL_SCAN_SHARE = 0.1  # of the time, while there are marks
-FULL_SCAN_EVERY = (0.05, 10.0)  # seconds, at the least and at the most
-MOST_HEARD = 1_000  # queues that are remembered; if more are heard of, any may have jobs
+FULL_SCAN_AFTER = 8  # times as long as the last one took, which with its own time is below ten
+FULL_SCAN_AT_LEAST_AFTER = 0.05  # seconds
+FULL_SCAN_EVERY = 9.0  # seconds at the most, its own time included, or every other moment
+ABOVE_EVERY = 0.05  # seconds
 EVERYWHERE_EVERY = 1.0  # seconds, on a worker that makes full scans
-WITHOUT_MARKS = 10.0  # seconds
+WITHOUT_LEVEL = 10.0  # seconds
 LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within 60
+PROMOTE_AGAIN_AFTER = 1.0  # seconds after a failure, doubled each time
 LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds, doubled each time
 LOOK_AT_UNDECIDED_EVERY = 1.0  # seconds: a user may keep such a transaction open
 SCANNED_IN_PASSING = 500  # jobs
 LOCKS_EXPECTED_FOR = 1.0  # seconds after a job with a lock was met
 PROMOTED_AT_ONCE = 1_000  # jobs
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A low-water mark of one queue: jobs of ``priority`` with ids above ``low`` are next."""
-
-    priority: int
-    low: int
-
-
-class Found(Protocol):
-    """What a scan brought, and what it saw on the way: see `procrastinate.storage.claim.Claim`."""
-
-    @property
-    def jobs(self) -> Sequence[Job]:
-        """The claimed jobs, in order."""
-
-    @property
-    def parked(self) -> int:
-        """How many jobs were put aside because of their locks."""
-
-    @property
-    def left(self) -> int:
-        """How many jobs a scan without locks left, because they have one."""
-
-    @property
-    def undecided(self) -> int:
-        """How many jobs another transaction was just deciding about."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """Claim up to ``limit`` ready jobs: those above marks, or all of some queues.
-
-    A full scan that looks everywhere comes without queues: who makes it fills them in.
-    """
-
-    limit: int
-    marks: Mapping[str, Mark] | None = None
-    queues: tuple[str, ...] = ()
-    everywhere: bool = False
-    with_locks: bool = False
-    scanned: int = 0
-    news: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Promote:
-    """Make scheduled jobs ready whose time has come."""
-
-    news: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """End the claim; the next look is due in so many seconds, or when something is heard."""
-
-    seconds: float
+NAMES_KEPT = 1_000  # queues that were heard of; after more, a scan looks everywhere
 
 
 class Look(enum.Enum):
@@ -118,10 +73,10 @@ class Look(enum.Enum):
 
     NOTHING = "the claim has ended"
     SCHEDULE = "it has begun: the schedule, if it is due, and then the rest"
-    READY = "one scan, from the marks or full"
-    LOCKS = "its scan passed over jobs with locks: the same again, with them"
-    FULL = "its marked scan brought nothing: a full one"
-    BEHIND = "its scan parked or left all that it read: what is behind"
+    ABOVE = "the jobs above the level, if they are due, and then the rest"
+    READY = "the level, or all"
+    ALL = "the level had nothing: all"
+    BEHIND = "a scan parked or left all that it read: what is behind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +84,8 @@ class FullScans:
     """When full scans are due, in the seconds of the caller's clock."""
 
     at: float = 0.0  # as often as their share of the time allows
-    owed: float = math.inf  # after a short marked scan
-    earliest: float = 0.0  # from when a short marked scan may owe one
+    owed: float = math.inf  # after a short scan of the level, or promoted jobs
+    earliest: float = 0.0  # from when one may be owed
     wanted: int = 0  # at once: the number of the last news that wants one, or 0
 
     def due(self, now: float) -> bool:
@@ -138,10 +93,13 @@ class FullScans:
 
     def made(self, took: float, now: float, news: int) -> FullScans:
         """Return when the next one is due after one that knew the news up to this number."""
-        least, most = FULL_SCAN_EVERY
-        wait = min(took / FULL_SCAN_SHARE, most)
-        wanted = self.wanted if self.wanted > news else 0
-        return FullScans(now + max(wait, least), math.inf, now + wait, wanted)
+        wait = min(FULL_SCAN_AFTER * took, max(FULL_SCAN_EVERY - took, took))
+        at = now + max(wait, FULL_SCAN_AT_LEAST_AFTER)
+        return FullScans(at, math.inf, now + wait, self.wanted if self.wanted > news else 0)
+
+    def owing(self) -> FullScans:
+        """Return the same with one owed."""
+        return replace(self, owed=min(self.owed, self.earliest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +108,16 @@ class Schedule:
 
     due: float = 0.0
     changed: int = 0  # the number of the last news about it
+    failures: int = 0  # in a row
+
+    def rung(self, news: int) -> Schedule:
+        """Return it due at once, unless promotions fail just now."""
+        return replace(self, due=self.due if self.failures else 0.0, changed=news)
 
 
 @dataclass(frozen=True, slots=True)
 class Vain:
-    """The last marked scan that brought nothing."""
+    """The last scan of a level that brought nothing."""
 
     took: float = 0.0
     until: float = 0.0  # it counts
@@ -174,11 +137,14 @@ class ScanPlan:
     """What is known of the queues, and the step that follows from it."""
 
     look: Look = Look.NOTHING
+    brought: bool = False  # whether this claim has jobs already
     half: Half | None = None
-    marks: Mapping[str, Mark] = field(default_factory=dict)
+    level: Level | None = None
+    above_due: float = 0.0
     full: FullScans = FullScans()
     vain: Vain = Vain()
-    only_in: Mapping[str, int] | None = None  # queues with the news of each; None: any has jobs
+    heard: Mapping[str, int] = field(default_factory=dict)  # of queues: the number of the news
+    quiet: bool = False  # whether no other queues have jobs
     everywhere_due: float = 0.0
     locks_until: float = 0.0
     schedule: Schedule = Schedule()
@@ -191,30 +157,39 @@ class ScanPlan:
 
     def heard_of(self, queue: str) -> ScanPlan:
         """Note that a job of a queue became ready."""
+        if len(self.heard) >= NAMES_KEPT and queue not in self.heard:
+            return self._with_gap(self.schedule)
         news = self.news + 1
-        only_in = self.only_in
-        if only_in is not None:  # any number of names may be heard: anybody can notify
-            only_in = {**only_in, queue: news} if len(only_in) < MOST_HEARD else None
-        full = self.full if queue in self.marks else replace(self.full, wanted=news)
-        return replace(self, news=news, only_in=only_in, full=full)
+        level = self.level and self.level.heard_of(queue, news)
+        return replace(self, news=news, level=level, heard={**self.heard, queue: news})
 
     def schedule_changed(self) -> ScanPlan:
         """Note that a job was scheduled for the near future."""
-        return replace(self, news=self.news + 1, schedule=Schedule(0.0, self.news + 1))
+        return replace(self, news=self.news + 1, schedule=self.schedule.rung(self.news + 1))
 
     def gap_in_what_was_heard(self) -> ScanPlan:
         """Let the next claim look at everything, schedule included."""
+        return self._with_gap(self.schedule.rung(self.news + 1))
+
+    def _with_gap(self, schedule: Schedule) -> ScanPlan:
         news = self.news + 1
         full = replace(self.full, wanted=news)
         return replace(
-            self, news=news, gap=news, full=full, schedule=Schedule(0.0, news), only_in=None
+            self,
+            news=news,
+            gap=news,
+            level=None,
+            full=full,
+            heard={},
+            quiet=False,
+            schedule=schedule,
         )
 
     # The steps of a claim
 
     def begun(self) -> ScanPlan:
         """Begin a claim."""
-        return replace(self, look=Look.SCHEDULE, half=None)
+        return replace(self, look=Look.SCHEDULE, brought=False, half=None)
 
     def next(self, now: float, room: int) -> Scan | Promote | Wait:
         """Return the next step of a claim that has room for so many more jobs."""
@@ -224,18 +199,35 @@ class ScanPlan:
             return Promote(self.news)
         if self.half is not None:
             return replace(self.half.scan, limit=room, with_locks=True)
-        with_locks = now < self.locks_until
-        from_marks = self.look in (Look.SCHEDULE, Look.READY) and self.marks
-        if from_marks and not self.full.due(now):
-            return Scan(room, self.marks, with_locks=with_locks, news=self.news)
-        scanned = SCANNED_IN_PASSING if self.look is Look.BEHIND else 0
-        where = () if now >= self.everywhere_due else tuple(sorted(self.only_in or ()))
+        if self.level is None or self.look in (Look.ALL, Look.BEHIND) or self.full.due(now):
+            return self._scan_of_all(now, room)
+        if self.look is not Look.READY and now >= self.above_due:
+            return self._scan_of_level(self.level, Kind.ABOVE, now, room)
+        return self._scan_of_level(self.level, Kind.LEVEL, now, room)
+
+    def _scan_of_all(self, now: float, room: int) -> Scan:
+        somewhere = self.quiet and now < self.everywhere_due
+        where = tuple(sorted(self.heard)) if somewhere else ()
         return Scan(
+            Kind.FULL,
             room,
-            queues=where,
+            where,
             everywhere=not where,
-            with_locks=with_locks,
-            scanned=scanned,
+            with_locks=now < self.locks_until,
+            scanned=SCANNED_IN_PASSING if self.look is Look.BEHIND else 0,
+            news=self.news,
+        )
+
+    def _scan_of_level(self, level: Level, kind: Kind, now: float, room: int) -> Scan:
+        known = self.heard if self.quiet and self.heard else {*level.queues, *self.heard}
+        queues = tuple(sorted(known))
+        return Scan(
+            kind,
+            room,
+            queues,
+            priority=level.priority,
+            lows=tuple(map(level.low, queues)) if kind is Kind.LEVEL else (),
+            with_locks=now < self.locks_until,
             news=self.news,
         )
 
@@ -255,108 +247,105 @@ class ScanPlan:
         self, step: Promote, count: int, seconds_to_next: float | None, now: float
     ) -> ScanPlan:
         """Note how many jobs were promoted, and when the next one is due (None: there is none)."""
-        full = replace(self.full, at=0.0) if count else self.full
-        if count == PROMOTED_AT_ONCE:
-            return replace(self, full=full)  # there may be more: the schedule stays due
-        if self.schedule.changed > step.news:
-            return replace(self, full=full, look=Look.READY)
+        plan = replace(self, look=Look.ABOVE, full=self.full.owing() if count else self.full)
         wait = LOOK_AT_SCHEDULE_EVERY
         if seconds_to_next is not None:
             wait = min(wait, seconds_to_next)
-        schedule = replace(self.schedule, due=now + wait)
-        return replace(self, full=full, look=Look.READY, schedule=schedule)
+        more = count == PROMOTED_AT_ONCE or self.schedule.changed > step.news
+        return replace(plan, schedule=Schedule(0.0 if more else now + wait, self.schedule.changed))
+
+    def promotion_failed(self, now: float) -> ScanPlan:
+        """Note that scheduled jobs could not be promoted."""
+        failures = self.schedule.failures + 1
+        wait = min(PROMOTE_AGAIN_AFTER * 2.0 ** min(failures - 1, 10), LOOK_AT_SCHEDULE_EVERY)
+        schedule = Schedule(now + wait, self.schedule.changed, failures)
+        return replace(self, look=Look.ABOVE, schedule=schedule)
 
     def saw(self, scan: Scan, found: Found, took: float, now: float) -> ScanPlan:
         """Note what a scan brought, and how many seconds it took."""
         if not scan.with_locks and found.left:
             half = Half(scan, tuple(found.jobs), took)
-            return replace(self, look=Look.LOCKS, half=half, locks_until=now + LOCKS_EXPECTED_FOR)
+            return replace(self, look=Look.READY, half=half, locks_until=now + LOCKS_EXPECTED_FOR)
         jobs = list(found.jobs)
         if self.half is not None:
             jobs = sorted([*self.half.jobs, *jobs], key=_place)
             took += self.half.took
-        whole = replace(self, half=None)
-        if scan.marks is not None:
-            return whole._saw_marked(scan, scan.marks, found, jobs, took, now)
-        return whole._saw_full(scan, found, jobs, took, now)
+        came = Came(scan, found, jobs, took, now)
+        plan = replace(self, half=None, brought=self.brought or bool(jobs))
+        match scan.kind:
+            case Kind.FULL:
+                return plan._saw_all(came)
+            case Kind.ABOVE:
+                return plan._saw_above(came)
+            case Kind.LEVEL:
+                return plan._saw_level(came)
 
-    def _saw_marked(
-        self,
-        scan: Scan,
-        above: Mapping[str, Mark],
-        found: Found,
-        jobs: list[Job],
-        took: float,
-        now: float,
-    ) -> ScanPlan:
-        if not jobs:
-            return replace(self, look=Look.FULL, vain=Vain(took, now + WITHOUT_MARKS))
-        marks = {**self.marks, **_marks_of(job for job in jobs if _is_above(job, above))}
-        full = self.full
-        if len(found.jobs) < scan.limit:
-            full = replace(full, owed=full.earliest)
-        return replace(self, marks=marks, full=full)._ended(scan, found, jobs)
+    def _saw_above(self, came: Came) -> ScanPlan:
+        wait = 0.0 if came.found.parked else max(ABOVE_EVERY, came.took)
+        plan = replace(self, look=Look.ABOVE, above_due=came.now + wait)
+        if not came.filled:
+            return plan
+        level = level_of(came.jobs, came.scan.queues, under=self.level)
+        return replace(plan, level=level)._ended(came)
 
-    def _saw_full(
-        self, scan: Scan, found: Found, jobs: list[Job], took: float, now: float
-    ) -> ScanPlan:
-        filled = len(found.jobs) == scan.limit
+    def _saw_level(self, came: Came) -> ScanPlan:
+        level = self.level and self.level.claimed(came.jobs, came.scan.news)
+        if came.filled:
+            return replace(self, level=level)._ended(came)
+        if level and level.under:
+            return replace(self, level=level.under, look=Look.ABOVE, above_due=0.0)
+        if self.brought:
+            return replace(self, level=level, full=self.full.owing())._ended(came)
+        return replace(self, look=Look.ALL, vain=Vain(came.took, came.now + WITHOUT_LEVEL))
+
+    def _saw_all(self, came: Came) -> ScanPlan:
+        scan, found, now = came.scan, came.found, came.now
         plan = replace(
             self,
-            marks=_marks_of(jobs),
-            full=self.full.made(took, now, scan.news),
-            only_in=self._only_in_after(scan, more=filled or bool(found.parked or found.undecided)),
-        )
+            level=self._level_after(came),
+            above_due=now + ABOVE_EVERY,
+            full=self.full.made(came.took, now, scan.news),
+        )._heard_after(came)
         if scan.everywhere:
-            plan = replace(plan, everywhere_due=now - took + EVERYWHERE_EVERY)
-        if filled:
+            plan = replace(plan, everywhere_due=now - came.took + EVERYWHERE_EVERY)
+        if came.filled:
             plan = replace(plan, vain=Vain())
-        elif took < self.vain.took and now < self.vain.until:
-            plan = replace(plan, marks={})
         stuck = found.undecided >= scan.limit and now < self.locks_until and not scan.scanned
-        if not jobs and (found.parked or stuck):
+        if not plan.brought and (found.parked or stuck):
             return replace(plan, look=Look.BEHIND)
-        return plan._ended(scan, found, jobs)
+        return plan._ended(came)
 
-    def _only_in_after(self, scan: Scan, *, more: bool) -> Mapping[str, int] | None:
-        """Return which queues have jobs after a full scan, or None if any of them may."""
-        if self.gap > scan.news or (more and scan.everywhere):
+    def _level_after(self, came: Came) -> Level | None:
+        """Return the level after a full scan, or None if full scans are the cheaper ones."""
+        if not came.jobs:
             return None
-        heard = self.only_in or {}
-        scanned = scan.queues if more else ()
-        return {queue: n for queue, n in heard.items() if n > scan.news or queue in scanned}
+        if not came.filled and came.took < self.vain.took and came.now < self.vain.until:
+            return None
+        level = level_of(came.jobs, came.scan.queues if came.filled else ())
+        for queue, news in self.heard.items():
+            if news > came.scan.news:
+                level = level.heard_of(queue, news)
+        return level
 
-    def _ended(self, scan: Scan, found: Found, jobs: list[Job]) -> ScanPlan:
-        undecided = 0 if jobs or not found.undecided else self.undecided
+    def _heard_after(self, came: Came) -> ScanPlan:
+        """Return what is known of single queues after a full scan."""
+        scan = came.scan
+        more = came.filled or bool(came.found.parked or came.found.undecided)
+        again = scan.queues if more and not scan.everywhere else ()
+        return replace(
+            self,
+            heard={q: news for q, news in self.heard.items() if news > scan.news or q in again},
+            quiet=not (self.gap > scan.news or (more and scan.everywhere)),
+        )
+
+    def _ended(self, came: Came) -> ScanPlan:
+        undecided = 0 if self.brought or not came.found.undecided else self.undecided
         return replace(
             self,
             look=Look.NOTHING,
-            undecided=undecided + (found.undecided > 0),
-            more_behind=_may_hide_more(scan, found, jobs),
+            undecided=undecided + (came.found.undecided > 0),
+            more_behind=came.hides_more,
         )
-
-
-def _may_hide_more(scan: Scan, found: Found, jobs: list[Job]) -> bool:
-    """Whether jobs that a claim read, but did not get, stood in the way of others behind them."""
-    got = len(found.jobs)
-    if got == scan.limit:
-        return False  # there is no room for more
-    return found.parked > 0 or (bool(jobs) and got + found.undecided >= scan.limit)
-
-
-def _is_above(job: Job, marks: Mapping[str, Mark]) -> bool:
-    """Whether a job was found by a scan from the marks, and not as the next of its lock."""
-    mark = marks[job.queue]
-    return job.priority == mark.priority and job.id > mark.low
-
-
-def _marks_of(jobs: Iterable[Job]) -> dict[str, Mark]:
-    """Return the marks below the first job of each queue in a claim, which is in order."""
-    marks: dict[str, Mark] = {}
-    for job in jobs:
-        if job.queue not in marks:
-            marks[job.queue] = Mark(job.priority, job.id - 1)
-    return marks
 
 
 def _place(job: Job) -> tuple[int, int]:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from procrastinate import json_codec
-from procrastinate.connector import Query, Row, Rows, Value
+from procrastinate.connector import Row, Rows, Value
 from procrastinate.drive import Flow
 from procrastinate.model.job import Job
-from procrastinate.model.scans import PROMOTED_AT_ONCE, Mark
+from procrastinate.model.scan_steps import Kind, Scan
+from procrastinate.model.scans import PROMOTED_AT_ONCE
 from procrastinate.storage.rows import ARGS, CRASHES, Loads, claimed_job
 from procrastinate.storage.statements import Statements
+
+FEW_OF_ONE, OF_ONE, OF_SEVERAL, OF_MANY = "few_of_one", "of_one", "of_several", "of_many"
+FEW = 10  # jobs, which may be locked in vain
+FEW_QUEUES = 3
+LOCKED_TO_SPARE = 4  # jobs
+ROWS_OF_SEVERAL = 1_000  # index rows: reading so many takes as long as planning `of_many` does
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,91 +79,81 @@ def is_anything_ready(sql: Statements, *, queues: Sequence[str] | None) -> Flow[
     return bool(found)
 
 
-def claim_full(
+def claim(
     sql: Statements,
+    scan: Scan,
     *,
-    queues: Sequence[str],
     worker_id: int,
-    limit: int,
     loads: Loads,
     served: Sequence[str] | None = None,
-    unlocked_only: bool = False,
-    scanned: int = 0,
 ) -> Flow[Claim]:
-    """Claim up to ``limit`` ready jobs of these queues.
+    """Claim what a scan is about.
 
-    ``served`` are all queues that the worker serves (None: all there are): the line of a lock runs
-    through them, whichever are scanned. More than ``limit`` may be ``scanned``, so that more are
-    parked whose locks are taken.
+    ``served`` are all queues that the worker serves (None: all there are). The line of a lock runs
+    through them, whichever are scanned.
     """
-    marks: dict[str, Mark | None] = dict.fromkeys(queues)
-    if unlocked_only:
-        rows = yield _unlocked(sql, "claim_unlocked_full", marks, worker_id, limit)
-    else:
-        rows = yield sql(
-            "claim_full",
-            served=served and list(served),
-            scanned=max(limit, scanned),
-            **_params(marks, worker_id, limit),
-        )
-    found = _claim_from(rows, worker_id, loads, unlocked_only=unlocked_only)
-    if found.jobs or found.parked or found.left or found.undecided:
+    shape = _shape(scan)
+    rows = yield sql(_statement(scan, shape), **_params(scan, shape, worker_id, served))
+    found = _claim_from(rows, worker_id, loads, unlocked_only=not scan.with_locks)
+    told = shape != FEW_OF_ONE or scan.kind is not Kind.FULL or found.jobs or found.left
+    if told:
         return found
-    ((undecided,),) = yield sql("any_ready", queue_names=list(marks))
+    ((undecided,),) = yield sql("any_ready", queue_names=list(scan.queues))
     return replace(found, undecided=undecided)
 
 
-def claim_marked(
-    sql: Statements,
-    *,
-    marks: Mapping[str, Mark],
-    worker_id: int,
-    limit: int,
-    loads: Loads,
-    served: Sequence[str] | None = None,
-    unlocked_only: bool = False,
-) -> Flow[Claim]:
-    """Claim up to ``limit`` ready jobs above the marks of their queues; see `claim_full`.
+def _shape(scan: Scan) -> str:
+    """Return which text of a statement has the best plan: see ``claim.sql``."""
+    queues = len(scan.queues)
+    if queues == 1 and not scan.with_locks:
+        return FEW_OF_ONE if scan.limit <= FEW else OF_ONE
+    few = queues <= FEW_QUEUES or queues * max(scan.limit, scan.scanned) <= ROWS_OF_SEVERAL
+    return OF_SEVERAL if few else OF_MANY
 
-    Where it meets none, it does not ask whether others are just deciding about all that there are:
-    that takes a walk from the queue's first entry, which marks are there to save.
-    """
-    if unlocked_only:
-        rows = yield _unlocked(sql, "claim_unlocked_marked", marks, worker_id, limit)
+
+def _statement(scan: Scan, shape: str) -> str:
+    kind = "level" if scan.kind is Kind.LEVEL else "full"
+    return f"claim_{kind}_{shape}" if scan.with_locks else f"claim_unlocked_{kind}_{shape}"
+
+
+def _params(
+    scan: Scan, shape: str, worker_id: int, served: Sequence[str] | None
+) -> dict[str, Value]:
+    params: dict[str, Value] = {"worker_id": worker_id, "limit": scan.limit}
+    if scan.kind is Kind.LEVEL:
+        params["priority"] = scan.priority
     else:
-        rows = yield sql(
-            "claim_marked",
-            served=served and list(served),
-            scanned=limit,
-            **_params(marks, worker_id, limit),
-        )
-    return _claim_from(rows, worker_id, loads, unlocked_only=unlocked_only)
+        params["above"] = scan.priority
+    if shape in (FEW_OF_ONE, OF_ONE):
+        if scan.kind is Kind.LEVEL:
+            params["low"] = scan.lows[0]
+        return params | {"queue_name": scan.queues[0]}
+    params |= {"queue_names": list(scan.queues), "scanned": _scanned(scan)}
+    params["lows"] = list(scan.lows) or [0] * len(scan.queues)
+    if scan.with_locks:
+        params["served"] = served and list(served)
+    if shape == OF_MANY:
+        return params | {"share": _share(_scanned(scan), len(scan.queues))}
+    return params | {"each": _scanned(scan) if scan.with_locks else scan.limit}
 
 
-def _unlocked(
-    sql: Statements,
-    statement: str,
-    marks: Mapping[str, Mark | None],
-    worker_id: int,
-    limit: int,
-) -> Query:
-    if len(marks) != 1:
-        return sql(statement, **_params(marks, worker_id, limit))
-    ((queue, mark),) = marks.items()
-    params: dict[str, Value] = {"queue_name": queue, "worker_id": worker_id, "limit": limit}
-    if mark is not None:
-        params |= {"mark_priority": mark.priority, "mark_id": mark.low}
-    return sql(f"{statement}_of_one", **params)
+def _scanned(scan: Scan) -> int:
+    """Return how many jobs to choose from.
+
+    Some are to spare, because other workers may just be claiming the first ones. With locks fewer,
+    because the head of each lock's line is looked for.
+    """
+    spare = max(LOCKED_TO_SPARE, scan.limit // 4) if scan.with_locks else scan.limit
+    return max(scan.limit + spare, scan.scanned)
 
 
-def _params(marks: Mapping[str, Mark | None], worker_id: int, limit: int) -> dict[str, Value]:
-    return {
-        "queue_names": list(marks),
-        "mark_priorities": [None if mark is None else mark.priority for mark in marks.values()],
-        "mark_ids": [None if mark is None else mark.low for mark in marks.values()],
-        "worker_id": worker_id,
-        "limit": limit,
-    }
+def _share(scanned: int, queues: int) -> int:
+    """Return how many jobs to read of each queue at first.
+
+    If jobs are spread over many queues at random, few queues have as many more than their share.
+    """
+    share = scanned / queues
+    return min(scanned, math.ceil(share + 3 * math.sqrt(share)) + 1)
 
 
 def _claim_from(rows: Rows, worker_id: int, loads: Loads, *, unlocked_only: bool) -> Claim:

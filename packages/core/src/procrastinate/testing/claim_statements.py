@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -20,92 +22,81 @@ def ready_queues(view: View, p: Params) -> Rows:
     return [(name,) for name in sorted(ready)]
 
 
-def claim_unlocked_full(view: View, p: Params) -> Rows:
-    return _claim_unlocked(view, p, _scan_full)
-
-
-def claim_unlocked_marked(view: View, p: Params) -> Rows:
-    return _claim_unlocked(view, p, _scan_marked)
-
-
-def claim_unlocked_full_of_one(view: View, p: Params) -> Rows:
-    return _claim_unlocked(view, _of_several(p), _scan_full)
-
-
-def claim_unlocked_marked_of_one(view: View, p: Params) -> Rows:
-    return _claim_unlocked(view, _of_several(p), _scan_marked)
-
-
-def _of_several(p: Params) -> Params:
-    """The parameters for one queue as those of the statement for several."""
-    return {
-        "queue_names": [p["queue_name"]],
-        "mark_priorities": [p.get("mark_priority")],
-        "mark_ids": [p.get("mark_id")],
-        "worker_id": p["worker_id"],
-        "limit": p["limit"],
-    }
-
-
 def any_ready(view: View, p: Params) -> Rows:
     scanned = (job for job in view.active_jobs(Status.TODO) if job.queue_name in p["queue_names"])
     return [(int(any(map(_is_ready, scanned))),)]
 
 
-def claim_full(view: View, p: Params) -> Rows:
-    return _claim(view, p, _scan_full)
+Scan = Callable[[JobRow, Params], bool]
 
 
-def claim_marked(view: View, p: Params) -> Rows:
-    return _claim(view, p, _scan_marked)
+def _full(job: JobRow, p: Params) -> bool:
+    return job.queue_name in _lows(p) and job.priority > p["above"]
 
 
-Scan = Callable[[list[JobRow], Params], Iterator[list[JobRow]]]
+def _level(job: JobRow, p: Params) -> bool:
+    low = _lows(p).get(job.queue_name)
+    return low is not None and job.priority == p["priority"] and job.id > low
 
 
-def _scan_full(ready: list[JobRow], p: Params) -> Iterator[list[JobRow]]:
-    for queue in p["queue_names"]:
-        yield [job for job in ready if job.queue_name == queue]
+def _lows(p: Params) -> dict[str, int]:
+    """The queues of a claim and their marks, which a full scan does not look at."""
+    if "queue_name" in p:
+        return {p["queue_name"]: p.get("low", 0)}
+    return dict(zip(p["queue_names"], p["lows"], strict=True))
 
 
-def _scan_marked(ready: list[JobRow], p: Params) -> Iterator[list[JobRow]]:
-    for mark in zip(p["queue_names"], p["mark_priorities"], p["mark_ids"], strict=True):
-        yield [
-            job for job in ready if (job.queue_name, job.priority) == mark[:2] and job.id > mark[2]
-        ]
+def _chosen(view: View, p: Params, scan: Scan) -> list[JobRow]:
+    """The first ready jobs, whoever may just have them in hand."""
+    ready = filter(_is_ready, view.active_jobs(Status.TODO))
+    scanned = in_claim_order(job for job in ready if scan(job, p))
+    if "each" in p:
+        scanned = list(_first_of_each(scanned, p["each"]))
+    return scanned[: p.get("scanned", p["limit"])]
 
 
-def _candidates(view: View, p: Params, scan: Scan) -> list[JobRow]:
-    ready = view.unlocked(filter(_is_ready, view.active_jobs(Status.TODO)))
-    scanned = p.get("scanned", p["limit"])
-    found = [job for jobs in scan(ready, p) for job in in_claim_order(jobs)[:scanned]]
-    return in_claim_order(found)[:scanned]
+def _first_of_each(jobs: Iterable[JobRow], each: int) -> Iterator[JobRow]:
+    seen: Counter[str] = Counter()
+    for job in jobs:
+        seen[job.queue_name] += 1
+        if seen[job.queue_name] <= each:
+            yield job
+
+
+def _claim_unlocked_few_of_one(view: View, p: Params, scan: Scan) -> Rows:
+    ready = filter(_is_ready, view.active_jobs(Status.TODO))
+    candidates = in_claim_order(view.unlocked(job for job in ready if scan(job, p)))[: p["limit"]]
+    claimed = _begin(view, (job for job in candidates if job.lock is None), p)
+    return _answer(view, claimed, len(candidates) - len(claimed), 0)
 
 
 def _claim_unlocked(view: View, p: Params, scan: Scan) -> Rows:
-    candidates = _candidates(view, p, scan)
-    free = [job for job in candidates if job.lock is None]
-    claimed = [view.write_job(_begun(view, job, p["worker_id"])) for job in free]
-    return _answer(view, claimed, len(candidates) - len(claimed), 0)
+    chosen = _chosen(view, p, scan)
+    before = list(itertools.takewhile(lambda job: job.lock is None, chosen))
+    claimed = _begin(view, view.unlocked(before)[: p["limit"]], p)
+    if len(claimed) == p["limit"]:
+        return _answer(view, claimed, 0, 0)
+    unlocked = sum(job.lock is None for job in chosen)
+    return _answer(view, claimed, len(chosen) - unlocked, unlocked - len(claimed))
 
 
 def _claim(view: View, p: Params, scan: Scan) -> Rows:
     heads = _heads(view, p["served"])
-    candidates = _candidates(view, p, scan)
-    elsewhere = _heads_elsewhere(view, p, candidates, heads)
-    startable = [job for job in candidates if job.lock is None or job.id in heads.values()]
-    wanted = in_claim_order([*startable, *elsewhere])[: p["limit"]]
+    chosen = _chosen(view, p, scan)
+    elsewhere = _heads_elsewhere(view, p, chosen, heads)
+    startable = [job for job in chosen if job.lock is None or job.id in heads.values()]
+    wanted = view.unlocked(in_claim_order([*startable, *elsewhere]))[: p["limit"]]
     acquired = _take_locks(view, wanted)
-    parked = _behind_locks(view, candidates, acquired)
+    parked = view.unlocked(_behind_locks(view, chosen, acquired))
     for job in parked:
         view.write_job(replace(job, hold="lock"))
-    claimed = [
-        view.write_job(_begun(view, job, p["worker_id"]))
-        for job in wanted
-        if job.lock is None or job.id in acquired
-    ]
-    undecided = len(candidates) + len(elsewhere) - len(parked) - len(claimed)
+    claimed = _begin(view, (job for job in wanted if job.lock is None or job.id in acquired), p)
+    undecided = len(chosen) + len(elsewhere) - len(parked) - len(claimed)
     return _answer(view, claimed, len(parked), 0 if len(claimed) == p["limit"] else undecided)
+
+
+def _begin(view: View, jobs: Iterable[JobRow], p: Params) -> list[JobRow]:
+    return [view.write_job(_begun(view, job, p["worker_id"])) for job in jobs]
 
 
 def _answer(view: View, claimed: list[JobRow], aside: int, undecided: int) -> Rows:
@@ -129,16 +120,14 @@ def _heads(view: View, served: Sequence[str] | None) -> dict[str, int]:
 
 
 def _heads_elsewhere(
-    view: View, p: Params, candidates: list[JobRow], heads: Mapping[str, int]
+    view: View, p: Params, chosen: list[JobRow], heads: Mapping[str, int]
 ) -> list[JobRow]:
-    """Return the ready first jobs of the candidates' lines that the scan did not come to."""
-    scanned = {job.id for job in candidates}
-    locks = {job.lock for job in candidates if job.lock is not None}
+    """Return the ready first jobs of the chosen jobs' lines that the scan did not come to."""
+    scanned = {job.id for job in chosen}
+    locks = {job.lock for job in chosen if job.lock is not None}
     wanted = {heads.get(lock) for lock in locks} - scanned
     ready = filter(_is_ready, view.active_jobs(Status.TODO))
-    return view.unlocked(
-        job for job in ready if job.id in wanted and job.queue_name in p["queue_names"]
-    )
+    return [job for job in ready if job.id in wanted and job.queue_name in p["queue_names"]]
 
 
 def _take_locks(view: View, wanted: list[JobRow]) -> set[int]:
@@ -151,11 +140,11 @@ def _take_locks(view: View, wanted: list[JobRow]) -> set[int]:
     return acquired
 
 
-def _behind_locks(view: View, candidates: list[JobRow], acquired: set[int]) -> list[JobRow]:
+def _behind_locks(view: View, chosen: list[JobRow], acquired: set[int]) -> list[JobRow]:
     """Return the jobs to park; behind a lock that is being given up, nobody is any more."""
-    locks = {job.lock for job in candidates if job.lock is not None}
+    locks = {job.lock for job in chosen if job.lock is not None}
     taken = {lock for lock in locks if view.is_held_firmly(lock)}
-    return [job for job in candidates if job.lock in taken and job.id not in acquired]
+    return [job for job in chosen if job.lock in taken and job.id not in acquired]
 
 
 def _begun(view: View, job: JobRow, worker_id: int) -> JobRow:
@@ -188,16 +177,27 @@ def _time_of(job: JobRow) -> datetime:
     return job.scheduled_at
 
 
-_FUNCTIONS: tuple[Function, ...] = (
-    ready_queues,
-    claim_unlocked_full,
-    claim_unlocked_marked,
-    claim_unlocked_full_of_one,
-    claim_unlocked_marked_of_one,
-    any_ready,
-    claim_full,
-    claim_marked,
-    promote_due,
-)
+def _with_scan(claim: Callable[[View, Params, Scan], Rows], scan: Scan) -> Function:
+    return lambda view, p: claim(view, p, scan)
 
-STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}
+
+_FUNCTIONS: tuple[Function, ...] = (ready_queues, any_ready, promote_due)
+_SCANS: dict[str, Scan] = {"full": _full, "level": _level}
+#: PostgreSQL has a text for each number of queues, because each is best planned in its own way.
+_CLAIMS: dict[str, Callable[[View, Params, Scan], Rows]] = {
+    "claim_unlocked_{}_few_of_one": _claim_unlocked_few_of_one,
+    "claim_unlocked_{}_of_one": _claim_unlocked,
+    "claim_unlocked_{}_of_several": _claim_unlocked,
+    "claim_unlocked_{}_of_many": _claim_unlocked,
+    "claim_{}_of_several": _claim,
+    "claim_{}_of_many": _claim,
+}
+
+STATEMENTS: dict[str, Function] = {
+    **{function.__name__: function for function in _FUNCTIONS},
+    **{
+        name.format(kind): _with_scan(claim, scan)
+        for name, claim in _CLAIMS.items()
+        for kind, scan in _SCANS.items()
+    },
+}

@@ -1,8 +1,6 @@
 """Getting jobs: ask the plan for a step, do it, tell the plan what came of it.
 
-`procrastinate.model.scans` decides. Here is only what a plan cannot know: after a claim whose
-answer was lost, the database is asked which jobs it gave to this worker. Those that are not known
-here are handed back.
+`procrastinate.model.scans` decides; `procrastinate.worker.lost_answers` knows what went astray.
 """
 
 from __future__ import annotations
@@ -11,14 +9,15 @@ import asyncio
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
-from typing import Any
 
 from procrastinate.errors import ConnectorException
-from procrastinate.model.scans import Promote, Scan, ScanPlan, Wait
+from procrastinate.model.scan_steps import Promote, Scan, Wait
+from procrastinate.model.scans import ScanPlan
 from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Claim
-from procrastinate.storage.finish import hand_back, needs_transaction
 from procrastinate.worker.calls import Calls
+from procrastinate.worker.log import logger
+from procrastinate.worker.lost_answers import LostAnswers
 
 
 class Fetcher:
@@ -37,9 +36,8 @@ class Fetcher:
         self._worker_id = worker_id
         self._queues = queues
         self._clock = clock
-        self._delete_ended = delete_ended
         self._plan = ScanPlan()
-        self._answer_lost = False
+        self._lost_answers = LostAnswers(gateway, worker_id, delete_ended=delete_ended)
 
     def serves(self, queue: str) -> bool:
         """Whether this worker works on a queue."""
@@ -70,10 +68,10 @@ class Fetcher:
     async def claim(self, limit: int, known: Container[int]) -> Claim:
         """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
         try:
-            await self.settle(known)
+            await self._lost_answers.settle(known)
             return await self._claim(limit)
         except (ConnectorException, asyncio.CancelledError):
-            self._answer_lost = True
+            self._lost_answers.note()
             self.look_at_everything()
             raise
 
@@ -82,6 +80,10 @@ class Fetcher:
         return await self._gateway.run_async(
             flows.is_anything_ready(self._gateway.sql, queues=self._queues)
         )
+
+    async def settle(self, known: Container[int]) -> None:
+        """Hand back what a claim brought whose answer was lost."""
+        await self._lost_answers.settle(known)
 
     async def _claim(self, limit: int) -> Claim:
         found = Claim([])
@@ -94,58 +96,35 @@ class Fetcher:
         return found
 
     async def _promote(self, step: Promote) -> None:
-        made = await self._gateway.run_async(flows.promote_due(self._gateway.sql))
-        self._plan = self._plan.promoted(step, made.count, made.seconds_to_next, self._clock())
+        try:
+            made = await self._gateway.run_async(flows.promote_due(self._gateway.sql))
+        except ConnectorException as exc:
+            if not self._plan.schedule.failures:
+                logger.warning("scheduled jobs cannot be made ready for now: %s", exc)
+            self._plan = self._plan.promotion_failed(self._clock())
+        else:
+            now = self._clock()
+            self._plan = self._plan.promoted(step, made.count, made.seconds_to_next, now)
 
     async def _scan(self, scan: Scan) -> Claim:
         began = self._clock()
         if scan.everywhere and not scan.queues:
             scan = replace(scan, queues=await self._all_queues())
-        found = await self._run(scan)
+        found = Claim([])
+        if scan.queues:
+            claim = flows.claim(
+                self._gateway.sql,
+                scan,
+                served=self._queues,
+                worker_id=self._worker_id,
+                loads=self._gateway.connector.json_loads,
+            )
+            found = await self._gateway.run_async(claim)
         now = self._clock()
         self._plan = self._plan.saw(scan, found, now - began, now)
         return found
-
-    async def _run(self, scan: Scan) -> Claim:
-        options: dict[str, Any] = {
-            "served": self._queues,
-            "worker_id": self._worker_id,
-            "limit": scan.limit,
-            "loads": self._gateway.connector.json_loads,
-            "unlocked_only": not scan.with_locks,
-        }
-        sql = self._gateway.sql
-        if scan.marks is not None:
-            return await self._gateway.run_async(
-                flows.claim_marked(sql, marks=scan.marks, **options)
-            )
-        if not scan.queues:
-            return Claim([])
-        return await self._gateway.run_async(
-            flows.claim_full(sql, queues=scan.queues, scanned=scan.scanned, **options)
-        )
 
     async def _all_queues(self) -> tuple[str, ...]:
         if self._queues is not None:
             return tuple(self._queues)
         return tuple(await self._gateway.run_async(flows.ready_queues(self._gateway.sql)))
-
-    async def settle(self, known: Container[int]) -> None:
-        """After a lost answer, hand back the jobs that this worker holds without knowing it."""
-        if not self._answer_lost:
-            return
-        held = await self._gateway.run_async(
-            flows.held_jobs(self._gateway.sql, worker_id=self._worker_id)
-        )
-        unknown = [job for job in held if job.id not in known]
-        if unknown:
-            await self._gateway.run_async(
-                hand_back(
-                    self._gateway.sql,
-                    unknown,
-                    worker_id=self._worker_id,
-                    delete_ended=self._delete_ended,
-                ),
-                transaction=self._delete_ended or needs_transaction(unknown),
-            )
-        self._answer_lost = False

@@ -1,19 +1,24 @@
--- Claiming. A claim reads the ready jobs of some queues in order of (priority desc, id), takes the
--- locks that they need, and makes the worker their holder. It never waits for another claim of
--- an unlocked job, and it fails for no lock: a job that may not start yet because of its lock is
--- parked (hold = 'lock'), so that the next claim does not read it again; whoever releases the
--- lock takes the best of each queue out of the parking again (release_locks).
+-- Claiming. A claim takes the first ready jobs of some queues in order of (priority desc, id), takes the
+-- locks that they need, and makes the worker their holder. It fails for no lock: a job that may not start
+-- yet because of its lock is parked (hold = 'lock'), so that the next claim does not read it again.
+-- Releasing a lock takes the best job of each queue out of the parking again (release_locks).
+--
+-- A claim first chooses without locking any row, because only the merged order of all its queues says
+-- which jobs come first. It then locks rows in that order, passes over those that another transaction
+-- holds, and stops when it has enough. So it locks no row that it neither takes nor parks. (A claim that
+-- locked while it read took 500 jobs of 10 queues and locked 5,000; other workers passed over them all.)
 --
 -- Most jobs have no lock, and planning what is done about locks takes longer than the rest of a small
--- claim. So a claim exists twice: `claim_unlocked_*` leaves jobs with a lock where they are and counts
--- them, and `claim_*` takes both kinds.
+-- claim. So there are two kinds: `claim_unlocked_*` takes the jobs that stand before the first one with
+-- a lock, and `claim_*` takes both sorts. Each has a text for scans in full and one for scans of a level,
+-- and one for each number of queues that is worth a plan of its own.
 --
--- No deadlock, because nobody waits in a circle. A claim waits for no job, and for a lock only where
--- another claim is taking it or a release is removing it; claims take locks in order, and a removal
--- is the last thing that its transaction does. That a claim may hold jobs which it did not get (a row
--- is locked before it is seen to have changed) makes this necessary: a release waits for such rows.
+-- No deadlock, because a claim waits in no circle. It waits for no job. It waits for a lock only if
+-- another claim is taking it or a release is removing it. Claims take locks in order, and a removal
+-- is the last thing that its transaction does. A claim may hold a job that it did not get, because a row
+-- is locked before it is seen to have changed; a release waits for such rows.
 --
--- A lost claim only means that its jobs still wait; so it need not reach the disk at once, and
+-- A lost claim only means that its jobs still wait. So it need not reach the disk at once, and
 -- the transaction commits asynchronously.
 
 -- name: ready_queues :many
@@ -41,28 +46,21 @@ with recursive queue(name) as (
 )
 select name from queue where name is not null
 
--- fragment: scan_full
--- All ready jobs of a queue.
-select job.id, job.priority, job.queue_name, job.lock
+-- fragment: ready_full
+-- The ready jobs of a queue above a priority, which may lie below all that there are.
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
-order by job.priority desc, job.id
-limit {>scanned}
-for update skip locked
+    and job.priority > %(above)s::bigint
 
--- fragment: scan_marked
+-- fragment: ready_level
 -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end
 -- that is read first; starting above them keeps a busy queue fast. What the mark hides (late
 -- commits, retries, other priorities) is found by the next full scan.
-select job.id, job.priority, job.queue_name, job.lock
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
-    and job.priority = {>priority} and job.id > {>low}
-order by job.id
-limit {>scanned}
-for update skip locked
+    and job.priority = %(priority)s::integer and job.id > {>low}
 
 -- fragment: which_are_parked
 job.hold = 'lock'
@@ -102,34 +100,132 @@ cross join lateral (
 -- fragment: each_queue
 scan.queue_name
 
--- fragment: each_priority
-scan.priority
-
 -- fragment: each_low
 scan.low
 
 -- fragment: the_queue
 %(queue_name)s::text
 
--- fragment: the_priority
-%(mark_priority)s::integer
-
 -- fragment: the_low
-%(mark_id)s::bigint
+%(low)s::bigint
+
+-- fragment: the_queues
+unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
 
 -- fragment: of_several
-    select found.id, found.priority, found.queue_name, found.lock
-    from unnest(
-        %(queue_names)s::text[], %(mark_priorities)s::integer[], %(mark_ids)s::bigint[]
-    ) as scan(queue_name, priority, low)
+-- The first jobs of all queues together, each with its place. It reads as many of each queue as may be
+-- needed of it, which is the cheapest for a few jobs or queues.
+chosen as materialized (
+    select
+        found.id, found.priority, found.queue_name, found.lock,
+        row_number() over (order by found.priority desc, found.id) as place
+    from {>the_queues}
     cross join lateral (
-        {>scan scanned=scanned queue=each_queue priority=each_priority low=each_low}
+        select job.id, job.priority, job.queue_name, job.lock
+        {>ready queue=each_queue low=each_low}
+        order by job.priority desc, job.id
+        limit %(each)s::integer
     ) as found
-    order by found.priority desc, found.id
-    limit {>scanned}
+    order by place
+    limit %(scanned)s::integer
+)
 
--- fragment: of_one
-    {>scan scanned=scanned queue=the_queue priority=the_priority low=the_low}
+-- fragment: of_many
+-- The same for many jobs of many queues: it reads a share of each queue, and then all that is wanted of
+-- those queues whose share ended before the last place. (500 of 100 queues: 5 ms instead of 18.)
+share as materialized (
+    select
+        found.id, found.priority, found.queue_name, found.lock, scan.low,
+        row_number() over (order by found.priority desc, found.id) as place
+    from {>the_queues}
+    cross join lateral (
+        select job.id, job.priority, job.queue_name, job.lock
+        {>ready queue=each_queue low=each_low}
+        order by job.priority desc, job.id
+        limit %(share)s::integer
+    ) as found
+),
+crowded as materialized (
+    select share.queue_name, share.low
+    from share
+    group by share.queue_name, share.low
+    having count(*) = %(share)s::integer and max(share.place) < %(scanned)s::integer
+),
+chosen as materialized (
+    select
+        found.id, found.priority, found.queue_name, found.lock,
+        row_number() over (order by found.priority desc, found.id) as place
+    from (
+        select share.id, share.priority, share.queue_name, share.lock
+        from share
+        where share.queue_name not in (select crowded.queue_name from crowded)
+        union all
+        select rest.id, rest.priority, rest.queue_name, rest.lock
+        from crowded as scan
+        cross join lateral (
+            select job.id, job.priority, job.queue_name, job.lock
+            {>ready queue=each_queue low=each_low}
+            order by job.priority desc, job.id
+            limit %(scanned)s::integer
+        ) as rest
+    ) as found
+    order by place
+    limit %(scanned)s::integer
+)
+
+-- fragment: unlocked_of_chosen
+-- Up to the first job with a lock, in order. The hold is asked for in a way that no partial index answers:
+-- a plan that looked for each id in the index of ready jobs read all of it each time.
+{>chosen ready=ready},
+candidate as materialized (
+    select got.id
+    from chosen
+    cross join lateral (
+        select job.id
+        from {schema}.procrastinate_jobs as job
+        where job.partition = 0 and job.id = chosen.id
+            and job.status = 'todo' and num_nulls(job.hold) = 1
+        for update skip locked
+    ) as got
+    where chosen.place < coalesce(
+        (select min(locked.place) from chosen as locked where locked.lock is not null),
+        %(scanned)s::integer + 1
+    )
+    limit %(limit)s::integer
+)
+
+-- fragment: unlocked_of_one
+-- For one queue, as it most often is: locked while they are read, up to the first job with a lock.
+chosen as materialized (
+    select found.lock, row_number() over () as place
+    from (
+        select job.lock
+        {>ready queue=the_queue low=the_low}
+        order by job.priority desc, job.id
+        limit %(limit)s::integer
+    ) as found
+),
+candidate as materialized (
+    select job.id
+    {>ready queue=the_queue low=the_low}
+        and job.lock is null
+    order by job.priority desc, job.id
+    limit coalesce(
+        (select min(chosen.place) - 1 from chosen where chosen.lock is not null), %(limit)s::integer
+    )
+    for update skip locked
+)
+
+-- fragment: unlocked_few_of_one
+-- For a few jobs of one queue, not looking first: it may lock those few in vain if they have locks, and is
+-- planned in 45 microseconds less, of 300.
+candidate as materialized (
+    select job.id, job.lock
+    {>ready queue=the_queue low=the_low}
+    order by job.priority desc, job.id
+    limit %(limit)s::integer
+    for update skip locked
+)
 
 -- fragment: begun
 status = 'doing',
@@ -161,17 +257,29 @@ order by priority desc, id
 -- fragment: asynchronously
 (select set_config('synchronous_commit', 'off', true)) as setting
 
--- fragment: no_more
-%(limit)s::integer
+-- fragment: all_candidates
+select candidate.id from candidate
 
--- fragment: more
-%(scanned)s::integer
+-- fragment: candidates_without_lock
+select candidate.id from candidate where candidate.lock is null
 
--- fragment: locked
+-- fragment: seen_with_lock
+select case
+    when (select count(*) from claimed) = %(limit)s::integer then 0
+    else (select count(*) from chosen where chosen.lock is not null)
+end
+
+-- fragment: locked_with_lock
 select count(*) from candidate where candidate.lock is not null
 
 -- fragment: not_told
 0
+
+-- fragment: seen_and_not_got
+select case
+    when (select count(*) from claimed) = %(limit)s::integer then 0
+    else (select count(*) from chosen where chosen.lock is null) - (select count(*) from claimed)
+end
 
 -- fragment: those_parked
 select count(*) from parked
@@ -179,33 +287,28 @@ select count(*) from parked
 -- fragment: left_as_they_were
 case
     when (select count(*) from claimed) = %(limit)s::integer then 0
-    else (select count(*) from candidate) + (select count(*) from elsewhere)
+    else (select count(*) from chosen) + (select count(*) from startable where startable.place is null)
         - (select count(*) from parked) - (select count(*) from claimed)
 end
 
 -- fragment: claim_unlocked
-candidate as materialized (
-    {>queues scan=scan scanned=no_more}
-),
+{>candidates chosen=chosen ready=ready},
 claimed as (
     update {schema}.procrastinate_jobs as job
     set {>begun}
-    where job.partition = 0
-        and job.id = any(array(select candidate.id from candidate where candidate.lock is null))
+    where job.partition = 0 and job.id = any(array({>ids}))
     returning {>claimed_columns}
 )
-{>answer aside=locked undecided=not_told}
+{>answer aside=left undecided=undecided}
 
 -- fragment: claim
-candidate as materialized (
-    {>of_several scan=scan scanned=more}
-),
+{>chosen ready=ready},
 head as materialized (
     -- The first of each free lock's line, as far as the served queues go (null: all). A lock whose holder
     -- is seen here is not free, even if it is given up before it could be taken below: the holder may go
     -- back to the line, and this snapshot would not show it there.
-    select first.id, first.is_ready
-    from (select distinct candidate.lock from candidate where candidate.lock is not null)
+    select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
+    from (select distinct chosen.lock from chosen where chosen.lock is not null)
         as contended
     cross join lateral (
         with recursive ready as (
@@ -214,7 +317,7 @@ head as materialized (
         parking as (
             {>best_of_queues before=in_parking those=which_are_parked}
         )
-        select best.id, best.is_ready
+        select best.id, best.priority, best.queue_name, best.is_ready
         from (
             select ready.*, true as is_ready from ready
             union all
@@ -229,31 +332,33 @@ head as materialized (
         where held.lock = contended.lock and held.partition = 0
     )
 ),
-elsewhere as materialized (
-    -- Those of them that the scan did not come to: a released lock's next job stands below the mark. (One
-    -- that does not get its lock stays ready, for the next claim that meets its line or scans it.)
-    select job.id, job.priority, job.queue_name, job.lock
-    from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.status = 'todo' and job.hold is null
-        and job.queue_name = any(%(queue_names)s::text[])
-        and job.id = any(array(
-            select head.id
-            from head
-            where head.is_ready and head.id not in (select candidate.id from candidate)
-        ))
-    for update skip locked
+startable as materialized (
+    -- Those without a lock, the heads of free locks, and the ready heads that the scan did not come to
+    -- (they have no place): a released lock's next job may stand below the mark.
+    select able.id, able.lock, able.place
+    from (
+        select chosen.id, chosen.priority, chosen.lock, chosen.place
+        from chosen
+        where chosen.lock is null or chosen.id in (select head.id from head)
+        union all
+        select head.id, head.priority, head.lock, null
+        from head
+        where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
+            and head.id not in (select chosen.id from chosen)
+    ) as able
+    order by able.priority desc, able.id
 ),
 wanted as materialized (
-    -- What was scanned beyond the limit is only there to be parked.
-    select startable.id, startable.lock
-    from (
-        select candidate.*
-        from candidate
-        where candidate.lock is null or candidate.id in (select head.id from head)
-        union all
-        select elsewhere.* from elsewhere
-    ) as startable
-    order by startable.priority desc, startable.id
+    -- As many of them as there is room for; what was scanned beyond is only there to be parked.
+    select got.id, startable.lock
+    from startable
+    cross join lateral (
+        select job.id
+        from {schema}.procrastinate_jobs as job
+        where job.partition = 0 and job.id = startable.id
+            and job.status = 'todo' and num_nulls(job.hold) = 1
+        for update skip locked
+    ) as got
     limit %(limit)s::integer
 ),
 acquired as (
@@ -264,29 +369,37 @@ acquired as (
 ),
 holder as materialized (
     -- Locked against a release until this claim commits: the releaser then sees what is parked.
-    -- Where a release came first nothing is parked: the job stays ready and undecided.
+    -- If a release came first nothing is parked: the job stays ready and undecided.
     -- Only after the locks above were taken (hence the count), which is where this may wait.
     select held.lock
     from {schema}.procrastinate_locks as held
     where held.partition = 0
-        and held.lock = any(array(select candidate.lock from candidate where lock is not null))
+        and held.lock = any(array(select chosen.lock from chosen where lock is not null))
         and (select count(*) from acquired) >= 0
     order by held.lock
     for key share skip locked
 ),
+blocked as materialized (
+    select got.id
+    from chosen
+    cross join lateral (
+        select job.id
+        from {schema}.procrastinate_jobs as job
+        where job.partition = 0 and job.id = chosen.id
+            and job.status = 'todo' and num_nulls(job.hold) = 1
+        for update skip locked
+    ) as got
+    where chosen.lock is not null
+        and chosen.id not in (select acquired.job_id from acquired)
+        and (
+            chosen.lock in (select holder.lock from holder)
+            or chosen.lock in (select acquired.lock from acquired)
+        )
+),
 parked as (
     update {schema}.procrastinate_jobs as job
     set hold = 'lock'
-    where job.partition = 0 and job.id = any(array(
-        select candidate.id
-        from candidate
-        where candidate.lock is not null
-            and candidate.id not in (select acquired.job_id from acquired)
-            and (
-                candidate.lock in (select holder.lock from holder)
-                or candidate.lock in (select acquired.lock from acquired)
-            )
-    ))
+    where job.partition = 0 and job.id = any(array(select blocked.id from blocked))
     returning job.id
 ),
 claimed as (
@@ -301,22 +414,34 @@ claimed as (
 )
 {>answer aside=those_parked undecided=left_as_they_were}
 
--- name: claim_unlocked_full :many
--- Returns one row (12 nulls, locked, 0, moment), and (job..., 3 nulls) for each claimed job.
--- `locked` counts the jobs that were left because they have a lock; the moment is that of the claim, in
--- seconds since the epoch; `crashes` is null for most.
-with {>claim_unlocked queues=of_several scan=scan_full}
+-- name: claim_unlocked_full_few_of_one :many
+-- Returns one row (12 nulls, left, undecided, moment), and (job..., 3 nulls) for each claimed
+-- job. `left` counts the jobs that were left because they have a lock; `undecided` those that another
+-- transaction was just deciding about, if it brings fewer than the limit (0: not told). The moment is that
+-- of the claim, in seconds since the epoch; `crashes` is null for most.
+with {>claim_unlocked candidates=unlocked_few_of_one ready=ready_full ids=candidates_without_lock left=locked_with_lock undecided=not_told}
 
--- name: claim_unlocked_marked :many
--- The same above each queue's low-water mark.
-with {>claim_unlocked queues=of_several scan=scan_marked}
+-- name: claim_unlocked_level_few_of_one :many
+-- The same above a queue's low-water mark.
+with {>claim_unlocked candidates=unlocked_few_of_one ready=ready_level ids=candidates_without_lock left=locked_with_lock undecided=not_told}
 
 -- name: claim_unlocked_full_of_one :many
--- The same for one queue, as it most often is: a third less to plan and to start.
-with {>claim_unlocked queues=of_one scan=scan_full}
+with {>claim_unlocked candidates=unlocked_of_one ready=ready_full ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
 
--- name: claim_unlocked_marked_of_one :many
-with {>claim_unlocked queues=of_one scan=scan_marked}
+-- name: claim_unlocked_level_of_one :many
+with {>claim_unlocked candidates=unlocked_of_one ready=ready_level ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
+
+-- name: claim_unlocked_full_of_several :many
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_full ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
+
+-- name: claim_unlocked_level_of_several :many
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_level ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
+
+-- name: claim_unlocked_full_of_many :many
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_full ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
+
+-- name: claim_unlocked_level_of_many :many
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_level ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
 
 -- name: any_ready :one
 -- Whether a job is ready, after a claim that saw none: another transaction was just deciding about it.
@@ -335,16 +460,22 @@ select exists (
     ) as locked_by_another
 )::integer
 
--- name: claim_full :many
+-- name: claim_full_of_several :many
 -- Returns one row (12 nulls, parked, undecided, moment), and (job..., 3 nulls) for each claimed
--- job. `undecided` counts the jobs that it saw and left as they were, for another transaction was just
--- deciding about them or their line, where it brings fewer jobs than the limit. With more `scanned`
+-- job. `undecided` counts the jobs that it saw and left as they were, because another transaction was just
+-- deciding about them or their line, if it brings fewer jobs than the limit. With more `scanned`
 -- than the limit, more can be parked at a time.
-with {>claim scan=scan_full}
+with {>claim chosen=of_several ready=ready_full}
 
--- name: claim_marked :many
+-- name: claim_level_of_several :many
 -- The same above each queue's low-water mark.
-with {>claim scan=scan_marked}
+with {>claim chosen=of_several ready=ready_level}
+
+-- name: claim_full_of_many :many
+with {>claim chosen=of_many ready=ready_full}
+
+-- name: claim_level_of_many :many
+with {>claim chosen=of_many ready=ready_level}
 
 -- name: promote_due :one
 -- Makes scheduled jobs ready whose time has come, wakes the workers of their queues, and

@@ -1,0 +1,98 @@
+"""The steps of a claim, and what came of them: see `procrastinate.model.scans`."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from procrastinate.model.job import Job
+from procrastinate.model.levels import BELOW_ALL
+
+
+class Found(Protocol):
+    """What a scan brought, and what it saw on the way: see `procrastinate.storage.claim.Claim`."""
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """The claimed jobs, in order."""
+
+    @property
+    def parked(self) -> int:
+        """How many jobs were put aside because of their locks."""
+
+    @property
+    def left(self) -> int:
+        """How many jobs a scan without locks left, because they have one."""
+
+    @property
+    def undecided(self) -> int:
+        """How many jobs another transaction was just deciding about."""
+
+
+class Kind(enum.Enum):
+    """Which of the ready jobs a scan is about."""
+
+    FULL = "all"
+    ABOVE = "those of a higher priority than the level's"
+    LEVEL = "those of the level's priority above the marks"
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Claim up to ``limit`` ready jobs of some queues.
+
+    A scan that looks everywhere comes without queues: who makes it fills them in. Each queue of a
+    scan of the level has its mark in ``lows``, in the same order. ``scanned`` is how many jobs to
+    read at the least, so that more are parked at a time.
+    """
+
+    kind: Kind
+    limit: int
+    queues: tuple[str, ...] = ()
+    everywhere: bool = False
+    priority: int = BELOW_ALL
+    lows: tuple[int, ...] = ()
+    with_locks: bool = False
+    scanned: int = 0
+    news: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """Make a batch of scheduled jobs ready whose time has come."""
+
+    news: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """End the claim; the next look is due in so many seconds, or when something is heard."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What came of a scan, its half without locks included."""
+
+    scan: Scan
+    found: Found
+    jobs: list[Job]
+    took: float
+    now: float
+
+    @property
+    def filled(self) -> bool:
+        """Whether it brought as many jobs as there was room for."""
+        return len(self.found.jobs) == self.scan.limit
+
+    @property
+    def hides_more(self) -> bool:
+        """Whether jobs that it read, but did not get, stood in the way of others behind them."""
+        got = len(self.found.jobs)
+        if got == self.scan.limit:
+            return False  # there is no room for more
+        in_the_way = got + self.found.undecided >= self.scan.limit
+        return self.found.parked > 0 or (bool(self.jobs) and in_the_way)

@@ -1,0 +1,97 @@
+"""In which order a worker claims what is ready, over all its queues."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+import procrastinate
+from procrastinate.worker.fetcher import Fetcher
+
+Until = Callable[..., Awaitable[None]]
+Query = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def claimed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The (priority, id) of the jobs that workers have claimed, in the order of their first claims.
+
+    A job that is claimed ahead goes back if no slot is free for it in time.
+    """
+    seen: list[tuple[int, int]] = []
+    claim = Fetcher.claim
+
+    async def noting(self: Fetcher, *args: Any, **options: Any) -> Any:
+        found = await claim(self, *args, **options)
+        places = [(job.priority, job.id) for job in found.jobs]
+        seen.extend(place for place in places if place not in seen)
+        return found
+
+    monkeypatch.setattr(Fetcher, "claim", noting)
+    return seen
+
+
+def in_order(claimed: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return sorted(claimed, key=lambda place: (-place[0], place[1]))
+
+
+def spread(draw: random.Random, queues: int, jobs: int) -> Iterator[tuple[str, int]]:
+    """Queue and priority of so many jobs: some queues have many, most of all the first one."""
+    for _ in range(jobs):
+        yield f"q{int(queues * draw.random() ** 2)}", draw.choice([0, 0, 1, 2])
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["named queues", "all queues"])
+@pytest.mark.parametrize("concurrency", [1, 20])
+@pytest.mark.parametrize("queues", [2, 5, 100])
+async def test_what_was_ready_when_it_began_is_claimed_in_order_over_all_queues(
+    app: procrastinate.App,
+    query: Query,
+    claimed: list[tuple[int, int]],
+    queues: int,
+    concurrency: int,
+    listed: bool,
+) -> None:
+    @app.task(name="work")
+    async def work() -> None: ...
+
+    draw = random.Random(queues)
+    for queue, priority in spread(draw, queues, 300):
+        query(
+            "insert into procrastinate_jobs (task_name, queue_name, priority)"
+            " values ('work', %s, %s)",
+            queue,
+            priority,
+        )
+    names = [f"q{n}" for n in range(queues)] if listed else None
+    await app.run_worker_async(queues=names, concurrency=concurrency, wait=False)
+
+    assert len(claimed) == 300
+    assert claimed == in_order(claimed)
+
+
+@pytest.mark.parametrize("queues", [1, 3])
+async def test_a_line_runs_in_order_among_jobs_without_locks(
+    app: procrastinate.App, query: Query, claimed: list[tuple[int, int]], queues: int
+) -> None:
+    """Also through queues; what has no lock waits for nobody."""
+
+    @app.task(name="work")
+    async def work() -> None: ...
+
+    for n in range(60):
+        query(
+            "insert into procrastinate_jobs (task_name, queue_name, lock) values ('work', %s, %s)",
+            f"q{n % queues}",
+            f"lock {n % 2}" if n % 3 == 0 else None,
+        )
+    await app.run_worker_async(concurrency=5, wait=False)
+
+    lines = dict(query("select id, lock from procrastinate_jobs"))
+    for lock in (None, "lock 0", "lock 1"):
+        line = [place for place in claimed if lines[place[1]] == lock]
+        assert line == in_order(line)
+        assert len(line) == list(lines.values()).count(lock)
