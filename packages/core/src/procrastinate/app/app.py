@@ -6,10 +6,10 @@ import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Unpack, overload
 
 from procrastinate import connectors
+from procrastinate.app import loading
 from procrastinate.app import periodic as periodics
 from procrastinate.app.blueprint import Blueprint
 from procrastinate.app.deferring import (
@@ -20,6 +20,7 @@ from procrastinate.app.deferring import (
     configured,
     options_of,
 )
+from procrastinate.app.opening import Opened, OpenedAsync
 from procrastinate.app.task import Task
 from procrastinate.builtin_tasks import BUILTIN_TASKS
 from procrastinate.connector import Connector
@@ -71,7 +72,7 @@ class App(Blueprint):
         super().__init__()
         self._registry = TaskRegistry(BUILTIN_TASKS)
         self._gateway = Gateway(connectors.resolve(connector))
-        self.import_paths = _paths(import_paths)
+        self.import_paths = loading.checked_paths(import_paths)
         self.worker_defaults = _worker_defaults(worker_defaults)
         self.periodic_defaults = periodics.periodic_defaults(periodic_defaults)
 
@@ -81,7 +82,7 @@ class App(Blueprint):
 
         Raises `LoadFromPathError` if there is none.
         """
-        return app_from_path(path)
+        return loading.app_at(path, App)
 
     @property
     def connector(self) -> Connector:
@@ -104,25 +105,25 @@ class App(Blueprint):
 
     # Opening and closing
 
-    def open(self, pool_or_engine: Any = None) -> _Opened:
+    def open(self, pool_or_engine: Any = None) -> Opened[App]:
         """Open the app for synchronous calls; ``with app.open():`` closes it again.
 
         A pool or engine given here is used, and never closed. Raises `ConnectionFailed`.
         """
         self._gateway.open(pool_or_engine)
-        return _Opened(self)
+        return Opened(self, self.close)
 
     def close(self) -> None:
         """Close what `open` opened. An app that is not open is left as it is."""
         self._gateway.close()
 
-    def open_async(self, pool: Any = None) -> _OpenedAsync:
+    def open_async(self, pool: Any = None) -> OpenedAsync[App]:
         """Open the app: ``await app.open_async()`` or ``async with app.open_async():``.
 
         Asynchronous calls then run on the connector, and synchronous ones on its synchronous
         counterpart. A pool given here is used, and never closed. Raises `ConnectionFailed`.
         """
-        return _OpenedAsync(self, pool)
+        return OpenedAsync(self, lambda: self._gateway.open_async(pool), self.close_async)
 
     async def close_async(self) -> None:
         """Close what `open_async` opened."""
@@ -360,57 +361,6 @@ class App(Blueprint):
         return defer_due(self._gateway.sql, self._periodics_to_defer())
 
 
-class _Opened:
-    """What ``app.open()`` returns: leaving the block closes the app."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    def __enter__(self) -> App:
-        return self._app
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._app.close()
-
-
-class _OpenedAsync:
-    """What ``app.open_async()`` returns: to be awaited, or entered and left."""
-
-    def __init__(self, app: App, pool: Any) -> None:
-        self._app = app
-        self._pool = pool
-
-    def __await__(self) -> Any:
-        return self.__aenter__().__await__()
-
-    async def __aenter__(self) -> App:
-        await self._app._gateway.open_async(self._pool)
-        return self._app
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._app.close_async()
-
-
-def _paths(import_paths: Any) -> tuple[str, ...]:
-    if isinstance(import_paths, str) or not isinstance(import_paths, Iterable | None):
-        raise InvalidOption(f"import_paths must be a list of modules, not {shown(import_paths)}")
-    paths = tuple(import_paths or ())
-    for path in paths:
-        if not isinstance(path, str):
-            raise InvalidOption(f"import_paths must hold names of modules, not {shown(path)}")
-    return paths
-
-
 def _worker_defaults(defaults: Any) -> dict[str, Any]:
     """Return checked defaults under the options' present names."""
     given: dict[str, Any] = checks.guarded(_options_by_name, "worker_defaults", defaults)
@@ -428,25 +378,3 @@ def _options_by_name(option: str, given: Any) -> dict[str, Any]:
         if not isinstance(name, str):
             raise InvalidOption(f"{option} must have names of options, not {shown(name)}")
     return {str.__str__(name): given[name] for name in given}
-
-
-def app_from_path(path: str) -> App:
-    """Return the App at a dotted path. Raises `LoadFromPathError`."""
-    if not isinstance(path, str):
-        raise LoadFromPathError(f"the path of an App is a str, not {shown(path)}")
-    module_name, _, attribute = path.replace(":", ".").rpartition(".")
-    if not module_name:
-        raise LoadFromPathError(
-            f"{shown(path)} is no dotted path to an App, such as 'package.module.app'"
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as exc:
-        raise LoadFromPathError(
-            f"module {module_name!r} cannot be imported: {type_of(exc)}: {message_of(exc)}"
-        ) from exc
-    app = getattr(module, attribute, None)
-    if not isinstance(app, App):
-        found = "nothing" if app is None else f"{type_of(app)} {shown(app, 80)}"
-        raise LoadFromPathError(f"there is {found} at {shown(path)}, where an App should be")
-    return app

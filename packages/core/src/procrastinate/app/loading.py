@@ -1,0 +1,46 @@
+"""Finding apps and the modules of their tasks by dotted paths."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from procrastinate.errors import InvalidOption, LoadFromPathError
+from procrastinate.model.failure import message_of
+from procrastinate.model.printable import shown, type_of
+
+T = TypeVar("T")
+
+
+def checked_paths(import_paths: Any) -> tuple[str, ...]:
+    """Return the modules that an app names. Raises `InvalidOption`."""
+    if isinstance(import_paths, str) or not isinstance(import_paths, Iterable | None):
+        raise InvalidOption(f"import_paths must be a list of modules, not {shown(import_paths)}")
+    paths = tuple(import_paths or ())
+    for path in paths:
+        if not isinstance(path, str):
+            raise InvalidOption(f"import_paths must hold names of modules, not {shown(path)}")
+    return paths
+
+
+def app_at(path: Any, kind: type[T]) -> T:
+    """Return the app at a dotted path. Raises `LoadFromPathError`."""
+    if not isinstance(path, str):
+        raise LoadFromPathError(f"the path of an App is a str, not {shown(path)}")
+    module_name, _, attribute = path.replace(":", ".").rpartition(".")
+    if not module_name:
+        raise LoadFromPathError(
+            f"{shown(path)} is no dotted path to an App, such as 'package.module.app'"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as exc:
+        raise LoadFromPathError(
+            f"module {module_name!r} cannot be imported: {type_of(exc)}: {message_of(exc)}"
+        ) from exc
+    app = getattr(module, attribute, None)
+    if not isinstance(app, kind):
+        found = "nothing" if app is None else f"{type_of(app)} {shown(app, 80)}"
+        raise LoadFromPathError(f"there is {found} at {shown(path)}, where an App should be")
+    return app
