@@ -25,6 +25,7 @@ from procrastinate.model.outcome import (
     Outcome,
     Requeued,
 )
+from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, finish
 from procrastinate.storage.statements import Statements, load
 from procrastinate.testing.values import errors_after, jsonb
@@ -47,9 +48,8 @@ class Holder:
             return cursor.fetchall() if cursor.description else []
 
     def claim(self) -> Job:
-        flow = claim.claim_full(
-            sql, queues=["default"], worker_id=1, limit=1, loads=json_codec.loads
-        )
+        scan = Scan(Kind.FULL, 1, ("default",), with_locks=True)
+        flow = claim.claim(sql, scan, worker_id=1, loads=json_codec.loads)
         (job,) = drive.run(flow, self.executor).jobs
         return job
 
