@@ -249,9 +249,19 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
+CHAOS = ("core", "connector-psycopg2", "connector-aiopg", "connector-sqlalchemy", "embedded")
+
+
 @nox.session(python=ONCE, requires=["build"])
 def chaos(session: nox.Session) -> None:
     """Let faults strike real workers, and check the books; arguments are those of the campaign."""
-    packages = ("core", "connector-psycopg2", "connector-aiopg", "connector-sqlalchemy", "embedded")
-    install(session, *packages)
+    install(session, *CHAOS)
     session.run("python", "-m", "chaos", *session.posargs)
+
+
+@nox.session(name="chaos-debian", python=ONCE, requires=["build"])
+def chaos_debian(session: nox.Session) -> None:
+    """The same with PgBouncer, Patroni, a full disk and a wrong clock: as root, on Debian."""
+    install(session, *CHAOS)
+    for stage in ("--debian", "--patroni"):
+        session.run("python", "-m", "chaos", stage, *session.posargs)

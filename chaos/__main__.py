@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import click
 
-from chaos import books, faults, report
+from chaos import books, debian, faults, report
 from chaos.campaign import Runner
 from chaos.faults.base import Fault
 from chaos.known import is_known
@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def chosen(options: Options) -> list[type[Fault]]:
     """Return the kinds of faults that may strike."""
     kinds = list(faults.PLAIN)
+    if options.debian or options.patroni:
+        debian.check()
+    if options.patroni:
+        kinds = list(faults.PATRONI)
+    elif options.debian:
+        kinds += faults.DEBIAN
     if options.only:
         kinds = [each for each in kinds if any(word in each.name for word in options.only)]
     if not kinds:

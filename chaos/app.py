@@ -1,7 +1,11 @@
 """The application that the workers run: ``procrastinate --app chaos.app.app worker``.
 
-It is told by the environment: CHAOS_DSN is the database as this worker reaches it, CHAOS_LEDGER the
-ledger, CHAOS_SLOW_IMPORT the seconds that this module takes, and CHAOS_PLANT a bug to plant.
+It is told by the environment:
+
+- CHAOS_DSN is the database as this worker reaches it; CHAOS_LISTEN is a way for LISTEN alone;
+- CHAOS_LEDGER is the ledger;
+- CHAOS_SLOW_IMPORT is how many seconds this module takes;
+- CHAOS_PLANT is a bug to plant.
 """
 
 from __future__ import annotations
@@ -38,9 +42,11 @@ def take_long(seconds: float) -> None:
 
 
 take_long(float(os.environ.get("CHAOS_SLOW_IMPORT") or 0))
-ledger.process(PROCESS, os.getpid(), os.getppid(), time.time())
+ledger.process(PROCESS, os.getpid(), os.getppid())
 
-app = procrastinate.App(connector=plants.connector(os.environ["CHAOS_DSN"]))
+app = procrastinate.App(
+    connector=plants.connector(os.environ["CHAOS_DSN"], os.environ.get("CHAOS_LISTEN"))
+)
 RETRY = procrastinate.RetryStrategy(max_attempts=12, wait=0.1, linear_wait=0.1)
 
 

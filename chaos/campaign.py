@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import random
@@ -21,16 +20,15 @@ from typing import Any
 
 import procrastinate
 import procrastinate_embedded
-from chaos import closing, draw, ledger, world
+from chaos import closing, draw, ledger, stage, world
 from chaos.calls import Caller
 from chaos.census import Census
-from chaos.cluster import Cluster
 from chaos.faults.base import Fault
 from chaos.fleet import Fleet
 from chaos.guard import ROOT, Guard
 from chaos.options import Options
-from chaos.proxy import Proxy
 from chaos.records import Campaign, Complaint, Effect, Spec, Terms, Trouble
+from chaos.stage import Stage
 from chaos.world import World
 
 CONNECTORS = ("psycopg2", "aiopg", "sqlalchemy")
@@ -80,8 +78,7 @@ class Runner:
     def run(self) -> Result:
         """Return what happened."""
         began = time.monotonic()
-        with self._stage() as stage:
-            self._world = stage
+        with self._prepared() as self._world:
             self._start()
             lanes = self._lanes()
             self._let_it_rain(lanes)
@@ -89,70 +86,75 @@ class Runner:
             campaign = self._close()
             return Result(
                 campaign,
-                [*self._complaints, *stage.complaints, *stage.fleet.complaints],
+                [
+                    *self._complaints,
+                    *self._world.complaints,
+                    *self._world.fleet.complaints,
+                ],
                 sum(len(lane.faults) for lane in lanes),
                 time.monotonic() - began,
-                stage.fleet.started,
+                self._world.fleet.started,
                 self.logs,
             )
 
     # --- The stage ---
 
     @contextlib.contextmanager
-    def _stage(self) -> Iterator[World]:
+    def _prepared(self) -> Iterator[World]:
         folder = Path(tempfile.mkdtemp(prefix="chaos-"))
         folder.chmod(0o711)
         self.logs = Path(tempfile.mkdtemp(prefix="chaos-logs-"))
+        self.logs.chmod(0o711)
         guard = Guard(folder)
         settings = {"fsync": False, "max_connections": 400}
         try:
-            with procrastinate_embedded.server(settings=settings) as truth:
-                cluster = Cluster(folder, guard)
-                cluster.log = self.logs / "server.log"
-                cluster.start()
-                cluster.make_database()
-                proxy = Proxy(lambda: asyncio.open_unix_connection(cluster.socket))
-                proxy.start()
+            with (
+                procrastinate_embedded.server(settings=settings) as truth,
+                self._stage_of(folder, guard) as self._stage,
+            ):
                 try:
-                    yield self._world_of(cluster, proxy, guard, truth.create_database("ledger"))
+                    yield self._world_of(guard, truth.create_database("ledger"))
                 finally:
-                    proxy.close()
                     for deferrer in self._deferrers:
                         deferrer.kill()
-                    cluster.stop()
         finally:
             guard.close()
 
-    def _world_of(self, cluster: Cluster, proxy: Proxy, guard: Guard, dsn: str) -> World:
+    def _stage_of(self, folder: Path, guard: Guard) -> contextlib.AbstractContextManager[Stage]:
+        if self._options.patroni:
+            return stage.failing_over(folder, guard)
+        return stage.plain(folder, guard, self.logs, with_debian=self._options.debian)
+
+    def _world_of(self, guard: Guard, dsn: str) -> World:
         book = ledger.Ledger(dsn)
         book.make_tables()
         self._ledger_dsn = dsn
         fleet = Fleet(dsn, self.logs, guard, Census(book))
         fleet.plant = self._options.plant
-        self._caller = Caller(cluster.dsn(), book)
-        stage = World(
-            cluster=cluster,
-            proxy=proxy,
+        self._caller = Caller(self._stage.cluster.dsn(), book)
+        found = World(
+            cluster=self._stage.cluster,
+            proxy=self._stage.proxy,
             fleet=fleet,
             ledger=book,
             terms=self._terms,
             scale=world.LONG if self._options.long else world.SHORT,
             defer=self._caller.defer,
+            bouncers=self._stage.bouncers,
+            clock=self._stage.clock,
         )
-        fleet.troubled = stage.was_troubled
-        fleet.exit_may_take = stage.scale.exit
-        return stage
+        fleet.troubled = found.was_troubled
+        fleet.exit_may_take = found.scale.exit
+        return found
 
     def _start(self) -> None:
-        stage = self._world
-        with procrastinate.App(
-            connector=procrastinate.Psycopg2Connector(dsn=stage.cluster.dsn())
-        ).open() as app:
+        connector = procrastinate.Psycopg2Connector(dsn=self._world.cluster.dsn())
+        with procrastinate.App(connector=connector).open() as app:
             app.schema_manager.apply_schema()
-        stage.fleet.man(world.posts(stage.cluster, stage.proxy, self._terms))
+        self._world.fleet.man(self._stage.posts(self._terms))
         self._until("the workers to start", self._all_run, STARTING_MAY_TAKE)
         self._probe()
-        self._memory = closing.memory(stage)
+        self._memory = closing.memory(self._world)
         self._start_deferrers()
 
     def _all_run(self) -> bool:
@@ -163,12 +165,11 @@ class Runner:
 
     def _start_deferrers(self) -> None:
         share = self._options.jobs // len(CONNECTORS)
-        proxied = f"postgresql://chaos@127.0.0.1:{self._world.proxy.port}/chaos"
         for number, connector in enumerate(CONNECTORS):
             extra = self._options.jobs % len(CONNECTORS) if number == 0 else 0
             description = {
                 "connector": connector,
-                "dsn": self._world.cluster.dsn() if connector == "sqlalchemy" else proxied,
+                "dsn": self._dsn_for(connector),
                 "ledger": self._ledger_dsn,
                 "seed": self._options.seed + number,
                 "first": 1 + number * 1_000_000,
@@ -188,6 +189,14 @@ class Runner:
                 )
             )
             log.close()
+
+    def _dsn_for(self, connector: str) -> str:
+        """Return how the deferrer with a connector reaches the database."""
+        if connector == "sqlalchemy":
+            return self._world.cluster.dsn()
+        if connector == "psycopg2" and "transaction" in self._stage.bouncers:
+            return self._stage.bouncers["transaction"].dsn
+        return self._stage.proxied
 
     # --- The faults ---
 
@@ -325,18 +334,19 @@ class Runner:
             self._until("a probe", lambda: self._caller.has_begun(number), 20)  # noqa: B023
 
     def _close(self) -> Campaign:
-        stage = self._world
+        found = self._world
         self._say("stopping the workers")
-        stage.fleet.stop_all()
-        stage.census.look()
+        found.fleet.stop_all()
+        found.census.look()
         self._caller.close()
-        self._complaints += closing.check_stopped(stage)
-        deaths: dict[str, datetime] = defaultdict(lambda: datetime.now(UTC), stage.census.deaths)
+        self._stage.close_bouncers()
+        self._complaints += closing.check_stopped(found)
+        deaths: dict[str, datetime] = defaultdict(lambda: datetime.now(UTC), found.census.deaths)
         return Campaign(
-            asked=ledger.read_asked(stage.ledger),
-            stored=closing.read_stored(stage.cluster),
-            runs=ledger.read_runs(stage.ledger),
-            troubles=[*stage.troubles(), *ledger.read_deaths_by_jobs(stage.ledger, deaths)],
+            asked=ledger.read_asked(found.ledger),
+            stored=closing.read_stored(found.cluster),
+            runs=ledger.read_runs(found.ledger),
+            troubles=[*found.troubles(), *ledger.read_deaths_by_jobs(found.ledger, deaths)],
             deaths=dict(deaths),
             terms=self._terms,
         )

@@ -36,13 +36,49 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
-class Cluster:
+class Database:
+    """A database that may be away for a while."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "server.log"
+
+    def dsn(self, user: str = ROLE, database: str = DATABASE) -> str:
+        """Return how to reach it directly."""
+        raise NotImplementedError
+
+    def _connect(self, database: str) -> Any:
+        connection = psycopg2.connect(self.dsn("postgres", database), connect_timeout=10)
+        connection.autocommit = True
+        return connection
+
+    def query(self, sql: str, *values: Any, database: str = DATABASE) -> list[tuple[Any, ...]]:
+        """Return the rows of a query of the superuser's, as soon as the server answers."""
+        return insist(lambda: self.ask(sql, *values, database=database))
+
+    def ask(self, sql: str, *values: Any, database: str = DATABASE) -> list[tuple[Any, ...]]:
+        """Return the rows of a query of the superuser's, or raise psycopg2's error."""
+        connection = self._connect(database)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, values or None)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def make_database(self) -> None:
+        """Make the role and the database of the queue."""
+        self.query(f"create role {ROLE} login", database="postgres")
+        self.query(f"create database {DATABASE} owner {ROLE}", database="postgres")
+
+
+class Cluster(Database):
     """A server on a Unix socket in `folder`."""
 
     def __init__(
         self, folder: Path, guard: Guard, settings: Mapping[str, str] | None = None
     ) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._guard = guard
         self._settings = {**SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,7 +93,11 @@ class Cluster:
         self.sockets.mkdir(exist_ok=True)
         if os.getuid() == 0:
             os.chown(self.sockets, self._user, self._group)
-        self.log = folder / "server.log"
+
+    @property
+    def account(self) -> tuple[int, int]:
+        """The user and group that the server runs as."""
+        return self._user, self._group
 
     # --- Life and death ---
 
@@ -144,30 +184,6 @@ class Cluster:
     def socket(self) -> Path:
         """The socket itself."""
         return self.sockets / ".s.PGSQL.5432"
-
-    def _connect(self, database: str) -> Any:
-        connection = psycopg2.connect(self.dsn("postgres", database), connect_timeout=10)
-        connection.autocommit = True
-        return connection
-
-    def query(self, sql: str, *values: Any, database: str = DATABASE) -> list[tuple[Any, ...]]:
-        """Return the rows of a query of the superuser's, as soon as the server answers."""
-        return insist(lambda: self.ask(sql, *values, database=database))
-
-    def ask(self, sql: str, *values: Any, database: str = DATABASE) -> list[tuple[Any, ...]]:
-        """Return the rows of a query of the superuser's, or raise psycopg2's error."""
-        connection = self._connect(database)
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(sql, values or None)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
-
-    def make_database(self) -> None:
-        """Make the role and the database of the queue."""
-        self.query(f"create role {ROLE} login", database="postgres")
-        self.query(f"create database {DATABASE} owner {ROLE}", database="postgres")
 
 
 def insist(action: Callable[[], T]) -> T:

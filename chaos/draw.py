@@ -8,12 +8,15 @@ from collections.abc import Sequence
 
 from chaos.faults.base import Fault
 
+LONG = 100  # faults
 MOST = 0.08  # no kind is more than this share of a long campaign
 
 
 def draw(kinds: Sequence[type[Fault]], count: int, chance: random.Random) -> list[type[Fault]]:
     """Return the kinds of so many faults, in random order, each about as often as it weighs."""
-    most = max(1, math.floor(MOST * count))
+    most = math.floor(MOST * count)
+    if count < LONG or most * len(kinds) < count:  # too few faults, or too few kinds
+        most = count
     weight = sum(kind.weight for kind in kinds)
     shares = {kind: min(most, count * kind.weight / weight) for kind in kinds}
     drawn = [kind for kind, share in shares.items() for _ in range(math.floor(share))]

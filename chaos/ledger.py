@@ -28,12 +28,13 @@ PATIENCE = 60.0  # seconds
 
 TABLES = """
     create table processes (
-        process text primary key, pid integer not null, parent integer not null, clock float8,
+        process text primary key, pid integer not null, parent integer not null,
         at timestamptz not null default clock_timestamp()
     );
     create table began (
         token text primary key, job_id bigint not null, attempt integer not null,
-        process text not null, at timestamptz not null default clock_timestamp()
+        process text not null, clock float8 not null,
+        at timestamptz not null default clock_timestamp()
     );
     create table ended (
         token text primary key, outcome text not null,
@@ -86,15 +87,15 @@ class Ledger:
         with self._connection().cursor() as cursor:
             cursor.execute(TABLES)
 
-    def process(self, process: str, pid: int, parent: int, clock: float) -> None:
-        """Tell that a process has come to life, and what its clock shows."""
-        rows = [(process, pid, parent, clock)]
-        self._insert("insert into processes (process, pid, parent, clock) values %s", rows)
+    def process(self, process: str, pid: int, parent: int) -> None:
+        """Tell that a process has come to life."""
+        rows = [(process, pid, parent)]
+        self._insert("insert into processes (process, pid, parent) values %s", rows)
 
     def began(self, token: str, job_id: int, attempt: int, process: str) -> None:
-        """Tell that a run has begun."""
-        rows = [(token, job_id, attempt, process)]
-        self._insert("insert into began (token, job_id, attempt, process) values %s", rows)
+        """Tell that a run has begun, and what the clock of its process shows."""
+        rows = [(token, job_id, attempt, process, time.time())]
+        self._insert("insert into began (token, job_id, attempt, process, clock) values %s", rows)
 
     def ended(self, token: str, outcome: str) -> None:
         """Tell that a run has ended."""

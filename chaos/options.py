@@ -28,6 +28,7 @@ class Options:
     plant: str
     plants: bool
     debian: bool
+    patroni: bool
     json: Path
     markdown: Path | None
     keep: bool
@@ -62,6 +63,9 @@ _OPTIONS: list[click.Parameter] = [
         ["--plants"], is_flag=True, help="Plant each bug in turn, and fail if the books are silent."
     ),
     click.Option(["--debian"], is_flag=True, help="Also what needs root and packages of Debian's."),
+    click.Option(
+        ["--patroni"], is_flag=True, help="On two nodes under Patroni, with the faults of those."
+    ),
     click.Option(
         ["--json"],
         type=Path,

@@ -99,11 +99,11 @@ class Changing:
         return getattr(self._executor, name)
 
 
-def connector(dsn: str) -> Any:
+def connector(dsn: str, listen_dsn: str | None) -> Any:
     """Return the worker's connector, with the planted bug if there is one."""
     plant = os.environ.get("CHAOS_PLANT")
     if not plant:
-        return procrastinate.AiopgConnector(dsn=dsn)
+        return procrastinate.AiopgConnector(dsn=dsn, listen_dsn=listen_dsn)
     return planted(PLANTS[plant].change, deaf=plant == "lost-notify")(dsn=dsn)
 
 

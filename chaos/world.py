@@ -5,22 +5,25 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from chaos.fleet import Fleet, Post
+from chaos.cluster import Cluster, Database
+from chaos.fleet import Fleet
 from chaos.ledger import Ledger
+from chaos.patroni import Patroni
 from chaos.records import Complaint, Effect, Spec, Terms, Trouble
 
 if TYPE_CHECKING:
+    from chaos.bouncer import Bouncer
     from chaos.census import Census, Member
-    from chaos.cluster import Cluster
+    from chaos.clock import Clock
     from chaos.proxy import Proxy
 
-PROXIED, DIRECT = "through the proxy", "directly"
+PROXIED = "through the proxy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +57,18 @@ class World:
     def __init__(
         self,
         *,
-        cluster: Cluster,
+        cluster: Database,
         proxy: Proxy,
         fleet: Fleet,
         ledger: Ledger,
         terms: Terms,
         scale: Scale,
         defer: Callable[[Spec], None],
+        bouncers: Mapping[str, Bouncer],
+        clock: Clock | None,
     ) -> None:
         self.cluster, self.proxy, self.fleet, self.ledger = cluster, proxy, fleet, ledger
+        self.bouncers, self.clock = bouncers, clock
         self.terms, self.scale, self.defer = terms, scale, defer
         self.over = threading.Event()  # set once no more faults are to strike
         self._lock = threading.Lock()
@@ -70,6 +76,18 @@ class World:
         self._struck: list[Trouble] = []
         self._under_way: dict[int, tuple[datetime, Note]] = {}
         self._numbers = iter(range(10_000_000, 20_000_000))
+
+    @property
+    def server(self) -> Cluster:
+        """The server, where it is a single one that can be stopped."""
+        assert isinstance(self.cluster, Cluster)
+        return self.cluster
+
+    @property
+    def patroni(self) -> Patroni:
+        """The two nodes, where there are two."""
+        assert isinstance(self.cluster, Patroni)
+        return self.cluster
 
     @property
     def census(self) -> Census:
@@ -154,18 +172,3 @@ class World:
     def number(self) -> int:
         """Return a number for a job of the harness's own."""
         return next(self._numbers)
-
-
-def posts(cluster: Cluster, proxy: Proxy, terms: Terms) -> list[Post]:
-    """Return the posts of every campaign: several processes, several ways to the database."""
-    beats = (
-        f"--heartbeat-interval={terms.heartbeat.total_seconds():g}",
-        f"--stalled-worker-timeout={terms.stalled.total_seconds():g}",
-    )
-    direct = cluster.dsn()
-    proxied = f"postgresql://chaos@127.0.0.1:{proxy.port}/chaos"
-    return [
-        Post("direct", DIRECT, direct, (*beats, "-c", "4", "--shutdown-graceful-timeout", "3")),
-        Post("proxied", PROXIED, proxied, (*beats, "-c", "10")),
-        Post("pair", DIRECT, direct, (*beats, "-c", "4"), processes=2),
-    ]

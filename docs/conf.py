@@ -102,7 +102,7 @@ def navigation() -> str:
         "Begin": ["The README </README>", "tutorial"],
         "How to": how_to_pages(),
         "To look things up": ["guarantees", "errors", "reference/index"],
-        "To understand": ["architecture", "performance"],
+        "To understand": ["architecture", "performance", "chaos"],
         "Examples": pages("examples/*/README.md"),
         "Packages": pages("packages/*/README.md"),
         "To change it": ["/CONTRIBUTING", "/benchmarks/README", "/benchmarks/LOG"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.faults import network, processes, servers, sessions
+from chaos.faults import bouncers, clocks, disks, failovers, network, processes, servers, sessions
 from chaos.faults.base import Fault
 
 #: What a bare machine can do.
@@ -12,3 +12,7 @@ PLAIN: list[type[Fault]] = [
     *sessions.FAULTS,
     *network.FAULTS,
 ]
+#: What needs root, and packages of Debian's.
+DEBIAN: list[type[Fault]] = [*bouncers.FAULTS, *clocks.FAULTS, *disks.FAULTS]
+#: What is done to two nodes under Patroni, beside what is done to workers.
+PATRONI: list[type[Fault]] = [*failovers.FAULTS, *processes.FAULTS]

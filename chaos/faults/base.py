@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from chaos.world import World
 
 PROCESSES, SERVER, NETWORK = "processes", "server", "network"
+BOUNCER, CLOCK = "bouncer", "clock"
 
 
 class Fault(abc.ABC):

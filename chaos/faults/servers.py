@@ -26,11 +26,11 @@ class Stopped(Fault):
     def strike(self, world: World, chance: random.Random) -> None:
         effects = [Effect.AWAY, *([Effect.FORGETS] if self.forgets else [])]
         with world.trouble(self.name, *effects) as note:
-            before = world.cluster.pid
-            world.cluster.stop(self.signal)
+            before = world.server.pid
+            world.server.stop(self.signal)
             world.hold(self.seconds(world, chance))
-            world.cluster.start()
-            note.seen = world.cluster.pid != before
+            world.server.start()
+            note.seen = world.server.pid != before
 
     def seconds(self, world: World, chance: random.Random) -> float:
         """Return how long it is away."""
