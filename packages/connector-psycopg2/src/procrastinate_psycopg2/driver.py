@@ -127,17 +127,23 @@ class PlainCursor(Cursor):
         cast(Any, self).string_types = _CASTERS
 
 
+MAX_PROXIES = 20  # around one connection
+
+
 def real_connection(connection: Any) -> Connection:
     """Return the psycopg2 connection inside any transparent proxies (``__wrapped__``).
 
     Raises TypeError when there is none.
     """
     real = connection
-    while not issubclass(type(real), Connection):  # isinstance() believes what a proxy claims
-        real = getattr(real, "__wrapped__", None)
-        if real is None:
-            raise TypeError(f"{type(connection).__qualname__} is not a psycopg2 connection")
-    return cast(Connection, real)
+    for _ in range(MAX_PROXIES):  # some objects have any attribute, and that again, without end
+        if issubclass(type(real), Connection):  # isinstance() believes what a proxy claims
+            return cast(Connection, real)
+        try:
+            real = real.__wrapped__
+        except Exception:  # AttributeError, or whatever a proxy without a target raises
+            break
+    raise TypeError(f"{type(connection).__qualname__} is not a psycopg2 connection")
 
 
 def rows_of(cursor: Cursor) -> Rows:

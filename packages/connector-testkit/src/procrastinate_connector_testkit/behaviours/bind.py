@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -27,6 +29,13 @@ async def caller(db: Subject, kind: str) -> AsyncIterator[OwnedConnection]:
         yield owned
 
 
+class Raising:
+    """A proxy without a target, which raises whatever it is asked."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(f"no target to ask for {name}")
+
+
 def clashing(queueing_lock: str) -> list[NewJob]:
     """A batch whose clash is the last that is found, as jobs go in by queueing lock."""
     return [NewJob(name) for name in "abcd"] + [NewJob("e", queueing_lock=queueing_lock)]
@@ -37,7 +46,7 @@ class BindQueue:
 
     @behaviour(4, ways="own")
     async def test_bind_refuses_what_is_no_connection(self, db: Subject) -> None:
-        for thing in (object(), None, "postgresql://", 7):
+        for thing in (object(), None, "postgresql://", 7, mock.call, mock.MagicMock(), Raising()):
             with pytest.raises(errors.InvalidOption):
                 db.bind(thing)
 
