@@ -71,8 +71,9 @@ class Queue:
 
     # Working
 
-    async def worker(self, name: str = "worker") -> int:
-        return await self.run(workers.register_worker(self.statements, name))
+    async def worker(self, name: str = "worker", *, host: str | None = None) -> int:
+        about = workers.About(host, 1, ("task",))
+        return await self.run(workers.register_worker(self.statements, name, about))
 
     async def claim(
         self, worker: int, *queues: str, limit: int = 100, session: Session | None = None
@@ -178,6 +179,8 @@ class Queue:
         *,
         timeout_us: int = AT_ONCE_US,
         crash_limit: int = 3,
+        most_crashes: int = 15,
+        moment_us: int = 0,
         ids: Sequence[int] | None = None,
         delete_ended: bool = False,
     ) -> list[workers.Recovered]:
@@ -185,6 +188,8 @@ class Queue:
             self.statements,
             timeout_us=timeout_us,
             crash_limit=crash_limit,
+            most_crashes=most_crashes,
+            moment_us=moment_us,
             ids=ids,
             delete_ended=delete_ended,
         )

@@ -247,6 +247,7 @@ CASES = [
         {
             "timeout_us": HOUR_US,
             "crash_limit": 5,
+            "most_crashes": 15,
             "limit": LIMIT,
             "ids": None,
             "patience_ms": 500,
@@ -254,6 +255,8 @@ CASES = [
             "why_lost": "{}",
         },
     ),
+    # Two of the jobs that each dead worker holds, if there are so many.
+    Case("judge_workers", {DOING_INDEX}, RUNNING, {"timeout_us": -HOUR_US, "moment_us": 1}),
     Case("stalled_ids", {DOING_INDEX}, RUNNING, {"timeout_us": HOUR_US, "limit": LIMIT}),
     Case("grip_locks", set(), 0, {"ids": IDS}),
     # Of the one line that there is: its queue, its best, the update.

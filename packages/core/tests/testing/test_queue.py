@@ -270,9 +270,10 @@ def test_jobs_of_a_silent_worker_are_recovered_with_their_locks(queue: MemoryQue
 
 def test_a_job_that_keeps_losing_its_worker_fails_with_the_reason(queue: MemoryQueue) -> None:
     job_id = queue.defer()
+    worker = queue.register()
     for _ in range(2):
-        queue.claim(worker_id=99)
-        queue.recover(crash_limit=2)
+        queue.claim(worker_id=worker)
+        queue.recover(seconds=-1, crash_limit=2)
     job = queue.job(job_id)
     assert job.status is Status.FAILED
     assert [(error["attempt"], error["type"], error["message"]) for error in job.errors] == [

@@ -17,7 +17,7 @@ import pytest
 
 import procrastinate
 from procrastinate import Status
-from procrastinate.worker import housekeeping
+from procrastinate.model import blame
 
 APP = Path(__file__).with_name("crash_app.py")
 QUICK = {"update_heartbeat_interval": 0.2, "stalled_worker_timeout": 1.0}
@@ -74,7 +74,7 @@ def test_a_job_that_keeps_killing_its_worker_fails_with_the_reason(
     sync_app: procrastinate.App, dsn: str
 ) -> None:
     job_id = sync_app.configure_task("suicide").defer()
-    for _ in range(housekeeping.CRASH_LIMIT):
+    for _ in range(blame.CRASH_LIMIT):
         assert start(dsn).wait(30) == 9
     worker = start(dsn)
     wait_for(lambda: sync_app.job_manager.get_job_status(job_id) is Status.FAILED)
@@ -82,8 +82,8 @@ def test_a_job_that_keeps_killing_its_worker_fails_with_the_reason(
     worker.wait(20)
 
     job = sync_app.job_manager.get_job(job_id)
-    assert job.attempts == housekeeping.CRASH_LIMIT
-    assert f"died {housekeeping.CRASH_LIMIT} times" in job.errors[-1]["message"]
+    assert job.attempts == blame.CRASH_LIMIT
+    assert f"died {blame.CRASH_LIMIT} times" in job.errors[-1]["message"]
 
 
 async def test_an_open_transaction_with_a_twin_holds_up_the_recovery_of_no_other_job(

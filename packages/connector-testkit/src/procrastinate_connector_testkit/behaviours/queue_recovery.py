@@ -72,6 +72,45 @@ class Recovery:
         assert "3 times" in reason["message"]
 
     @behaviour(QUEUE)
+    async def test_a_job_that_was_not_alone_is_not_blamed(self, queue: Queue) -> None:
+        """Not even if it is the last one to be recovered; only by very many crashes."""
+        ids = [await queue.defer(), await queue.defer()]
+        worker = await queue.worker()
+        for crashes in range(1, 6):
+            await queue.claim(worker)
+            found = [await queue.recover(ids=[each], crash_limit=1) for each in ids]
+            assert [each.status for (each,) in found] == [Status.TODO] * 2
+            assert [(await queue.job(each)).crashes for each in ids] == [crashes] * 2
+            await queue.heartbeat(worker)
+        await queue.claim(worker)
+        found = [await queue.recover(ids=[each], most_crashes=6) for each in ids]
+        assert [each.status for (each,) in found] == [Status.FAILED] * 2
+
+    @behaviour(QUEUE)
+    async def test_a_job_of_a_worker_that_left_is_not_blamed(self, queue: Queue) -> None:
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        await queue.claim_one(worker)
+        await queue.unregister(worker)
+        assert [each.status for each in await queue.recover(crash_limit=1)] == [Status.TODO]
+        assert (await queue.job(job_id)).crashes == 1
+
+    @behaviour(QUEUE)
+    async def test_a_job_is_not_blamed_if_workers_of_a_host_died_together(
+        self, queue: Queue
+    ) -> None:
+        """A worker that held no job counts as well."""
+        first, _, third = [await queue.worker(host=host) for host in ("a", "a", "b")]
+        ids = [await queue.defer(queue="x"), await queue.defer(queue="y")]
+        await queue.claim_one(first, "x")
+        await queue.claim_one(third, "y")
+        found = await queue.recover(moment_us=HOUR_US, crash_limit=1)
+        assert {each.job_id: each.status for each in found} == {
+            ids[0]: Status.TODO,
+            ids[1]: Status.FAILED,
+        }
+
+    @behaviour(QUEUE)
     async def test_recovered_jobs_with_a_waiting_twin_end_as_cancelled(self, queue: Queue) -> None:
         job_id = await queue.defer(queueing_lock="q")
         worker = await queue.worker()

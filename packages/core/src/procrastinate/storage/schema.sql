@@ -100,6 +100,7 @@ create table {schema}.procrastinate_workers (
     host text,
     concurrency integer,
     task_names text[],  -- that it knows
+    alone boolean,  -- of a dead one: it held one job, and no other of its host died with it
     constraint procrastinate_workers_pkey primary key (id, partition)
 );
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from procrastinate import json_codec
+from procrastinate.connector import Value
 from procrastinate.drive import Flow
+from procrastinate.model.blame import CRASH_LIMIT, MOST_CRASHES
 from procrastinate.model.job import Status
 from procrastinate.model.outcome import LOST_TYPE, WHY_LOST
 from procrastinate.storage.finish import (
@@ -42,10 +44,33 @@ class Beat:
     now: datetime  # the server's time
 
 
-def register_worker(sql: Statements, name: str) -> Flow[int]:
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a worker tells the others about itself. None: it does not say."""
+
+    host: str | None = None
+    concurrency: int | None = None
+    task_names: tuple[str, ...] | None = None  # the tasks that it knows
+
+
+def register_worker(sql: Statements, name: str, about: About = About()) -> Flow[int]:
     """Enter a worker and return its id."""
-    rows = yield sql("register_worker", name=name)
+    rows = yield sql("register_worker", name=name, **_columns(about))
     return int(rows[0][0])
+
+
+def describe_worker(sql: Statements, worker_id: int, about: About) -> Flow[None]:
+    """Say again what a worker is, because its row was removed and is a new one."""
+    yield sql("describe_worker", worker_id=worker_id, **_columns(about))
+
+
+def _columns(about: About) -> dict[str, Value]:
+    names = about.task_names
+    return {
+        "host": about.host,
+        "concurrency": about.concurrency,
+        "task_names": None if names is None else list(names),
+    }
 
 
 def unregister_worker(sql: Statements, worker_id: int) -> Flow[None]:
@@ -69,13 +94,16 @@ def recover_jobs(
     sql: Statements,
     *,
     timeout_us: int,
-    crash_limit: int,
+    crash_limit: int = CRASH_LIMIT,
+    most_crashes: int = MOST_CRASHES,
+    moment_us: int | None = None,
     ids: Sequence[int] | None = None,
     delete_ended: bool = False,
 ) -> Flow[list[Recovered]]:
     """Send the jobs of dead workers back to the queue. Needs a transaction.
 
-    Those that end instead are removed with ``delete_ended``; they are among the returned ones.
+    Those that end instead are removed with ``delete_ended``; they are among the returned ones. A
+    job fails by rule 1 of `procrastinate.model.blame`.
 
     Takes up to `RECOVERED_AT_ONCE`, of these ids where they are given; call it again until it
     returns fewer. It is all or nothing: a twin with the same queueing lock that is committed
@@ -83,10 +111,15 @@ def recover_jobs(
     transaction is in the way, such as one that has deferred a twin, it waits for half a second and
     fails. Recover the `stalled_ids` one by one then.
     """
+    # Workers died in the same moment if their last signs of life lie no farther apart than two such
+    # signs of one worker may: a third of the timeout, see `WorkerOptions`.
+    moment_us = timeout_us // 3 if moment_us is None else moment_us
+    yield sql("judge_workers", timeout_us=timeout_us, moment_us=moment_us)
     rows = yield sql(
         "recover_jobs",
         timeout_us=timeout_us,
         crash_limit=crash_limit,
+        most_crashes=most_crashes,
         ids=None if ids is None else list(ids),
         limit=RECOVERED_AT_ONCE,
         patience_ms=PATIENCE_MS,

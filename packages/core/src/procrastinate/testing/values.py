@@ -66,6 +66,7 @@ class WorkerRow:
     host: str | None = None
     concurrency: int | None = None
     task_names: list[str] | None = None
+    alone: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,16 +23,30 @@ from procrastinate.testing.view import View
 
 
 def register_worker(view: View, p: Params) -> Rows:
-    worker = WorkerRow(view.next_worker_id(), p["name"], view.now, view.now)
+    worker = WorkerRow(view.next_worker_id(), p["name"], view.now, view.now, *_about(p))
     view.write_worker(worker)
     return [(worker.id,)]
+
+
+def describe_worker(view: View, p: Params) -> Rows:
+    worker = view.worker(p["worker_id"])
+    if worker is not None:
+        host, concurrency, task_names = _about(p)
+        view.write_worker(
+            replace(worker, host=host, concurrency=concurrency, task_names=task_names)
+        )
+    return []
+
+
+def _about(p: Params) -> tuple[str | None, int | None, list[str] | None]:
+    return p["host"], p["concurrency"], p["task_names"]
 
 
 def heartbeat(view: View, p: Params) -> Rows:
     worker = view.worker(p["worker_id"])
     reborn = worker is None
     worker = worker or WorkerRow(p["worker_id"], p["name"], view.now, view.now)
-    view.write_worker(replace(worker, last_heartbeat=view.now))
+    view.write_worker(replace(worker, last_heartbeat=view.now, alone=None))
     since = view.now - interval(p["timeout_us"])
     others = [each.id for each in view.workers() if each.last_heartbeat >= since]
     others = [each for each in others if each != worker.id]
@@ -54,18 +68,38 @@ def stalled_ids(view: View, p: Params) -> Rows:
     return [(job.id,) for job in stalled_jobs(view, p)[: p["limit"]]]
 
 
+def judge_workers(view: View, p: Params) -> Rows:
+    before = view.now - interval(p["timeout_us"])
+    workers = view.workers()  # as they were before this statement
+    for worker in workers:
+        if worker.alone is None and worker.last_heartbeat < before:
+            held = [j for j in view.active_jobs(Status.DOING) if j.worker_id == worker.id]
+            together = any(_died_together(worker, other, p) for other in workers)
+            view.write_worker(replace(worker, alone=len(held) == 1 and not together))
+    return []
+
+
+def _died_together(worker: WorkerRow, other: WorkerRow, p: Params) -> bool:
+    apart = abs(other.last_heartbeat - worker.last_heartbeat)
+    same_host = worker.host is not None and worker.host == other.host
+    return same_host and other.id != worker.id and apart <= interval(p["moment_us"])
+
+
 def recover_jobs(view: View, p: Params) -> Rows:
     ids = p["ids"]
     stalled = [job for job in stalled_jobs(view, p) if ids is None or job.id in ids]
     lost = [replace(job, crashes=job.crashes + 1) for job in view.unlocked(stalled)[: p["limit"]]]
-    status_of = verdicts(view, [(job, _wanted(job, p)) for job in lost])
+    status_of = verdicts(view, [(job, _wanted(view, job, p)) for job in lost])
     recovered = [view.write_job(_recovered(view, p, job, status_of[job.id])) for job in lost]
     view.wake(job.queue_name for job in recovered if job.status is Status.TODO)
     return [(job.id, job.status.value, job.queue_name, job.task_name) for job in recovered]
 
 
-def _wanted(job: JobRow, p: Params) -> Status:
-    return Status.FAILED if job.crashes >= p["crash_limit"] else Status.TODO
+def _wanted(view: View, job: JobRow, p: Params) -> Status:
+    worker = None if job.worker_id is None else view.worker(job.worker_id)
+    alone = worker is not None and bool(worker.alone)
+    fails = job.crashes >= p["most_crashes"] or (job.crashes >= p["crash_limit"] and alone)
+    return Status.FAILED if fails else Status.TODO
 
 
 def _recovered(view: View, p: Params, job: JobRow, verdict: Status) -> JobRow:
@@ -140,9 +174,11 @@ def nothing(view: View, p: Params) -> Rows:
 
 _FUNCTIONS: tuple[Function, ...] = (
     register_worker,
+    describe_worker,
     heartbeat,
     unregister_worker,
     notify_listener,
+    judge_workers,
     recover_jobs,
     stalled_ids,
     prune_workers,

@@ -25,7 +25,6 @@ from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.log import logger
 
-CRASH_LIMIT = 5  # times that a job may lose its worker before it is failed
 ONE_BY_ONE_MAY_TAKE = (
     2.0  # seconds for recovering jobs that other transactions may be in the way of
 )
@@ -122,7 +121,9 @@ class Housekeeping:
             if exc.sqlstate not in IN_THE_WAY:
                 raise
             await self._recover_one_by_one(timeout_us)
-        await self._calls.run_async(flows.prune_workers(self._calls.sql, timeout_us=timeout_us))
+        # Later, because those who died in the same moment are judged with a look at one another.
+        flow = flows.prune_workers(self._calls.sql, timeout_us=2 * timeout_us)
+        await self._calls.run_async(flow)
         await self._calls.run_async(flows.mend_lines(self._calls.sql), transaction=True)
 
     async def _recover_one_by_one(self, timeout_us: int) -> None:
@@ -156,7 +157,6 @@ class Housekeeping:
         flow = flows.recover_jobs(
             self._calls.sql,
             timeout_us=timeout_us,
-            crash_limit=CRASH_LIMIT,
             ids=ids,
             delete_ended=self._delete_ended,
         )

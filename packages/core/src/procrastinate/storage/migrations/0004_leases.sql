@@ -28,4 +28,6 @@ alter table {schema}.procrastinate_jobs
 alter table {schema}.procrastinate_workers
     add column host text,
     add column concurrency integer,
-    add column task_names text[];  -- that it knows
+    add column task_names text[],  -- that it knows
+    -- Of a dead worker: whether it held one job, and no other worker of its host died with it.
+    add column alone boolean;

@@ -1,7 +1,15 @@
 -- Workers: who is alive, and what becomes of the jobs of those who are not.
 
 -- name: register_worker :one
-insert into {schema}.procrastinate_workers (name) values (%(name)s::text) returning id
+insert into {schema}.procrastinate_workers (name, host, concurrency, task_names)
+values (%(name)s::text, %(host)s::text, %(concurrency)s::integer, %(task_names)s::text[])
+returning id
+
+-- name: describe_worker :exec
+-- Says of a worker that was entered anew by its sign of life what its registration had said.
+update {schema}.procrastinate_workers as worker
+set host = %(host)s::text, concurrency = %(concurrency)s::integer, task_names = %(task_names)s::text[]
+where worker.id = %(worker_id)s::bigint and worker.partition = 0
 
 -- name: heartbeat :one
 -- Says that the worker is alive. Returns (reborn, rank, live, now). `reborn` is true if the worker
@@ -9,7 +17,7 @@ insert into {schema}.procrastinate_workers (name) values (%(name)s::text) return
 -- `rank` its place among their ids, from 0.
 with beat as (
     update {schema}.procrastinate_workers as worker
-    set last_heartbeat = statement_timestamp()
+    set last_heartbeat = statement_timestamp(), alone = null
     where worker.id = %(worker_id)s::bigint and worker.partition = 0
     returning worker.id
 ),
@@ -61,6 +69,40 @@ where {>stalled}
 order by job.id
 limit %(limit)s::integer
 
+-- name: judge_workers :exec
+-- Notes of each dead worker, when it is first found dead, whether it was alone: it held one job, and no
+-- other worker of its host died in the same moment. (A live one has given a sign of life since.) This
+-- is kept, because recover_jobs may take its jobs one by one. A worker that another transaction has in
+-- hand is left for it.
+with dead as materialized (
+    select worker.id, worker.host, worker.last_heartbeat
+    from {schema}.procrastinate_workers as worker
+    where worker.partition = 0 and worker.alone is null
+        and worker.last_heartbeat
+            < statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+    order by worker.id
+    for update skip locked
+)
+update {schema}.procrastinate_workers as worker
+set alone = (
+        select count(*)
+        from (
+            select job.id
+            from {schema}.procrastinate_jobs as job
+            where job.partition = 0 and job.status = 'doing' and job.worker_id = dead.id
+            limit 2
+        ) as held
+    ) = 1
+    and not exists (
+        select from {schema}.procrastinate_workers as other
+        where other.partition = 0 and other.host = dead.host and other.id <> dead.id
+            and other.last_heartbeat
+                between dead.last_heartbeat - %(moment_us)s::bigint * interval '1 microsecond'
+                and dead.last_heartbeat + %(moment_us)s::bigint * interval '1 microsecond'
+    )
+from dead
+where worker.id = dead.id and worker.partition = 0
+
 -- fragment: lost_type
 %(lost_type)s::text
 
@@ -69,13 +111,21 @@ replace(%(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::te
 
 -- name: recover_jobs :many
 -- Takes running jobs (of these ids; null: all) from workers that have not been heard of for so long, and
--- sends them back to the queue. A job that lost its worker `crash_limit` times is to fail. The verdict is
--- the one of settle_jobs. Returns (id, new status, queue, task).
+-- sends them back to the queue. A job fails that has lost its worker `crash_limit` times, if it was alone
+-- the last time (judge_workers), or `most_crashes` times. The verdict is the one of settle_jobs. Returns
+-- (id, new status, queue, task).
 with leaving as materialized (
     select
         job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
-        case when job.crashes + 1 >= %(crash_limit)s::integer then 'failed' else 'todo' end as wanted
+        case
+            when job.crashes + 1 >= %(most_crashes)s::integer
+                or (job.crashes + 1 >= %(crash_limit)s::integer and worker.alone)
+                then 'failed'
+            else 'todo'
+        end as wanted
     from {schema}.procrastinate_jobs as job
+    left join {schema}.procrastinate_workers as worker
+        on worker.id = job.worker_id and worker.partition = 0
     cross join {>patience}
     where {>stalled} and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
