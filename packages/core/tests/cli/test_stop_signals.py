@@ -213,6 +213,30 @@ def test_a_server_that_says_nothing_does_not_hold_up_the_stop(
         assert ended_well(running, 10)
 
 
+def test_a_server_that_goes_away_while_a_worker_is_stopped_at_its_start_is_no_error(
+    program: Program,
+) -> None:
+    (program.folder / "failing.py").write_text(
+        """
+import asyncio, os, signal, procrastinate
+
+class Failing(procrastinate.App):
+    def worker(self, **options):
+        worker = super().worker(**options)
+        async def run():
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not worker.is_stopping: await asyncio.sleep(0.001)
+            raise procrastinate.ConnectorException("the server has gone away")
+        worker.run_as_program = run
+        return worker
+
+app = Failing(connector=procrastinate.AiopgConnector(dsn=os.environ["SHOP_DSN"]))
+"""
+    )
+    done = program("-a", "failing.app", "worker")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # --- While it works and leaves --------------------------------------------------------------------
 
 

@@ -12,7 +12,12 @@ from procrastinate.cli import failures, processes
 from procrastinate.cli.reloading import Reloader
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.cli.values import Queues
-from procrastinate.errors import InvalidOption, LoadFromPathError, ProcrastinateException
+from procrastinate.errors import (
+    ConnectorException,
+    InvalidOption,
+    LoadFromPathError,
+    ProcrastinateException,
+)
 from procrastinate.model import worker_options as model
 from procrastinate.model.worker_options import worker_options
 from procrastinate.worker import own_loop
@@ -193,6 +198,10 @@ def _work(app: App, options: dict[str, Any]) -> None:
         try:
             with STOP.told(stop):
                 await worker.run_as_program()
+        except ConnectorException:  # it raises one only while it starts: nothing was claimed
+            if not STOP.asked:
+                raise
+            STOP.leave_with(0)
         finally:
             await app.close_async()
 
