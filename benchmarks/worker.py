@@ -20,6 +20,7 @@ import json
 import os
 import resource
 import sys
+import threading
 import time
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -146,20 +147,17 @@ class _TracedExecutor:
             self._notes.append([query.name, (time.perf_counter() - began) * 1e3, time.monotonic()])
 
 
-async def run(app: procrastinate.App, recorder: Recorder, options: dict[str, Any]) -> None:
-    """Work until told to stop, and report each second where that was asked for."""
-    report = options.pop("report", False)
-    async with app.open_async():
-        reporting = asyncio.create_task(_report(recorder)) if report else None
-        await app.run_worker_async(**options)
-        if reporting is not None:
-            reporting.cancel()
+def run(app: procrastinate.App, recorder: Recorder, options: dict[str, Any]) -> None:
+    """Work until told to stop, and report all the time if that was asked for."""
+    if options.pop("report", False):
+        threading.Thread(target=_report, args=[recorder], daemon=True).start()
+    app.run_worker(**options)
 
 
-async def _report(recorder: Recorder) -> None:
+def _report(recorder: Recorder) -> None:
     while True:
         say(ran=recorder.ran, monotonic=time.monotonic())
-        await asyncio.sleep(0.25)
+        time.sleep(0.25)
 
 
 def _peak_mib(maxrss: int) -> float:
@@ -184,7 +182,7 @@ def main() -> None:
     connector = connector_for(
         options.pop("dsn"), traced=options.pop("traced", False), notes=statements
     )
-    asyncio.run(run(app_on(connector, recorder, lengths), recorder, options))
+    run(app_on(connector, recorder, lengths), recorder, options)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     say(
         ended=True,

@@ -12,6 +12,7 @@ import pytest
 
 import procrastinate
 from procrastinate import AbortReason, Job, JobAborted, JobContext, Status
+from procrastinate.model import holding
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.housekeeping import Housekeeping
 from procrastinate.worker.listener import Listener
@@ -287,8 +288,13 @@ async def test_a_statement_that_the_server_cancels_fails_the_job_that_ran_it(
 
 
 async def test_a_job_claimed_ahead_is_aborted_without_being_run(
-    any_app: procrastinate.App, working: Working, until: Callable[..., Any]
+    any_app: procrastinate.App,
+    working: Working,
+    until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(holding, "LEAST_PATIENCE", 60.0)  # else it is soon handed back
+    monkeypatch.setattr(holding, "PATIENCE", 60.0)
     block = asyncio.Event()
     ran: list[int] = []
 

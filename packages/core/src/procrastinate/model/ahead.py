@@ -6,7 +6,8 @@ worker claims for those slots that will be free when the claim comes back.
 
 Rules
 
-1. The horizon is two claims: the one that is sent now, and the next one.
+1. The horizon is two claims, the one that is sent now and the next one, but `LEAST_HORIZON` if
+   claims are faster: a claim of few jobs costs almost as much as one of many.
 2. What a task's last attempts took says when a running attempt will end. The share of them that
    ended at its age or within the horizon, of those that lasted as long as it has, is the
    probability that it ends in time. So equal lengths give a date, exponential ones a rate, and a
@@ -30,6 +31,7 @@ from dataclasses import dataclass
 
 MAX_AHEAD = 1_000  # jobs: two claims, so that one can be worked on while the next is under way
 CLAIMS_AHEAD = 2.0  # claims in a horizon
+LEAST_HORIZON = 0.004  # seconds; less than what a job may wait claimed
 ATTEMPTS = 32  # attempts of a task, and of all tasks, that are remembered
 CLAIMS = 16  # claims that are remembered
 USUAL_CLAIM = 0.75  # quantile: a slot waits for each claim that takes longer than expected
@@ -105,9 +107,10 @@ class Ahead:
         ``running`` holds each attempt's task and its beginning. So many slots are ``idle``: they
         will have been taken, and be free again, if jobs are short.
         """
-        horizon = CLAIMS_AHEAD * self.claim_takes
-        if not horizon:
+        takes = self.claim_takes
+        if not takes:
             return Outlook(0, math.inf)
+        horizon = max(CLAIMS_AHEAD * takes, LEAST_HORIZON)
         ends = self._expected_of_new(horizon) * idle
         look = math.inf
         for task, began in running:

@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from procrastinate.model import failure, printable
+from procrastinate.worker.event_loop import new_event_loop
 from procrastinate.worker.log import logger
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def hide(task: asyncio.Task[Any]) -> None:
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a worker's program as `asyncio.run` does, but go on if a job has stopped the loop."""
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         task = runner.get_loop().create_task(main)
         hide(task)
         try:

@@ -3,6 +3,8 @@
 Rules
 
 1. Whatever has ended while one write was under way goes into the next one. The first goes at once.
+   The next one begins `PAUSE` later at the earliest, because a write of few outcomes costs almost
+   as much as one of many. It does not wait if it has many, or frees a lock.
 2. Nothing is dropped: while the database is away, outcomes wait here until it is back.
 3. Every write is fenced by (worker, lease). If it matches no row, the row says why: the outcome was
    written before and only the answer was lost, or the job was taken from this worker. Both are
@@ -44,6 +46,8 @@ from procrastinate.worker.log import logger
 
 REFUSED_AGAIN_AFTER = 2.0  # seconds
 MAX_BATCH = 500  # outcomes in one statement
+PAUSE = 0.002  # seconds from the beginning of one write to that of the next, unless ...
+MANY = 20  # ... so many outcomes wait
 WRITE_MAY_TAKE = 60.0  # seconds until a write is given up, as the network seems to swallow it
 SEARCH_PATIENCE_MS = 50  # milliseconds that a step of a search waits for another transaction
 #: The server's codes if another transaction was in the way: the statement waited too long for a
@@ -85,6 +89,7 @@ class Writer:
         self._refusal: Exception | None = None  # the last one
         self._unwritten: dict[int, Ended] = {}
         self._something = asyncio.Event()
+        self._urgent = asyncio.Event()
         self._backoff = Backoff()
 
     def __len__(self) -> int:
@@ -103,6 +108,8 @@ class Writer:
         self._something.set()
         self._unwritten[entry.job.id] = entry
         self._entries.append(entry)  # last, so that no ending is written twice
+        if entry.job.lock is not None or len(self._entries) >= MANY:
+            self._urgent.set()
 
     async def run(self) -> None:
         """Write until cancelled; cancel it only when it is empty, or to give up.
@@ -117,8 +124,24 @@ class Writer:
             await self._something.wait()
             self._something.clear()
             while self._entries or self._doubts:
+                began = time.monotonic()
                 await self._write_next_batch()
                 self._on_written()
+                await self._pause(began + PAUSE - time.monotonic())
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for more outcomes (rule 1)."""
+        self._urgent.clear()
+        if seconds <= 0 or self._is_urgent():
+            return
+        timer = asyncio.get_running_loop().call_later(seconds, self._urgent.set)
+        try:
+            await self._urgent.wait()
+        finally:
+            timer.cancel()
+
+    def _is_urgent(self) -> bool:
+        return len(self._entries) >= MANY or any(each.job.lock for each in self._entries)
 
     async def _write_next_batch(self) -> None:
         count = min(len(self._entries), MAX_BATCH)
