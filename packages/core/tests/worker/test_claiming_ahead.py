@@ -1,0 +1,161 @@
+"""Two real workers that claim ahead: what a ledger of claims, hand-backs and starts says.
+
+`model/test_two_workers.py` shows the same for many more queues, on a clock that is moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import procrastinate
+from procrastinate.model import holding
+from procrastinate.worker.fetcher import Fetcher
+
+USUAL, SELDOM = 0.005, 0.3  # seconds that a job takes
+JOBS = 160
+LEAST = 0.010  # seconds for which a job may wait claimed beside an idle slot
+
+#: Notes each claim and each hand-back, with the moment.
+LEDGER = """
+    create table ledger (job_id bigint, status text, at float8);
+    create function note() returns trigger language plpgsql as $$
+        begin
+            insert into ledger
+            values (new.id, new.status, extract(epoch from clock_timestamp()));
+            return null;
+        end
+    $$;
+    create trigger note after update of status on procrastinate_jobs
+        for each row when (new.status in ('todo', 'doing')) execute function note();
+"""
+
+Query = Callable[..., list[tuple[Any, ...]]]
+Span = tuple[float, float]
+
+
+class Ledger:
+    """When each worker ran a job, and how long claims took."""
+
+    def __init__(self) -> None:
+        self.ran: defaultdict[str, list[Span]] = defaultdict(list)
+        self.began: defaultdict[int, list[float]] = defaultdict(list)
+        self.claims: list[float] = []
+        self.long = 0
+
+    def idle(self, worker: str) -> list[Span]:
+        """The times between two of its jobs, and after its last one until the end of all."""
+        end = max(ended for spans in self.ran.values() for _, ended in spans)
+        spans = [*self.ran[worker], (end, end)]
+        return [(before[1], after[0]) for before, after in itertools.pairwise(spans)]
+
+
+@pytest.fixture
+def ledger(query: Query, app: procrastinate.App, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    query(LEDGER)
+    ledger = Ledger()
+    claim = Fetcher.claim
+
+    async def timed(self: Fetcher, *arguments: Any, **options: Any) -> Any:
+        began = time.monotonic()
+        found = await claim(self, *arguments, **options)
+        if found.jobs:
+            ledger.claims.append(time.monotonic() - began)
+        return found
+
+    monkeypatch.setattr(Fetcher, "claim", timed)
+    return ledger
+
+
+async def run_jobs_of_two_workers(app: procrastinate.App, ledger: Ledger, until: Any) -> None:
+    """Run jobs of which one in ten takes long, deferred somewhat slower than they could be run."""
+    dice = random.Random(9)
+    lengths = [SELDOM if dice.randrange(10) == 0 else USUAL for _ in range(JOBS)]
+
+    ledger.long = lengths.count(SELDOM)
+
+    @app.task(pass_context=True)
+    async def work(context: procrastinate.JobContext, n: int) -> None:
+        began = time.time()
+        ledger.began[context.job.id].append(began)
+        await asyncio.sleep(lengths[n])
+        ledger.ran[context.worker_name].append((began, time.time()))
+
+    workers = [app.worker(concurrency=1, name=name) for name in ("a", "b")]
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    for n in range(0, JOBS, 4):
+        jobs = range(n, n + 4)
+        await work.batch_defer_async(*({"n": n} for n in jobs))
+        await asyncio.sleep(1.2 * sum(lengths[n] for n in jobs) / 2)  # as work comes in
+    await until(lambda: sum(map(len, ledger.ran.values())) >= JOBS)
+    for worker in workers:
+        worker.stop()
+    await asyncio.gather(*running)
+
+
+def waits_beside_an_idle_slot(ledger: Ledger, notes: list[tuple[int, str, float]]) -> list[float]:
+    """For each claim: how long, at a stretch, the job waited while the other worker was idle."""
+    of_job: defaultdict[int, list[tuple[str, float]]] = defaultdict(list)
+    for job_id, status, at in notes:
+        of_job[job_id].append((status, at))
+    return [
+        overlap(ledger, job_id, at, noted[place + 1 :])
+        for job_id, noted in of_job.items()
+        for place, (status, at) in enumerate(noted)
+        if status == "doing"
+    ]
+
+
+def overlap(ledger: Ledger, job_id: int, claimed: float, later: list[tuple[str, float]]) -> float:
+    ends = [at for status, at in later if status == "todo"]
+    started = [at for at in ledger.began[job_id] if at >= claimed and (not ends or at < ends[0])]
+    ended = (started or ends)[0]
+    runner = next((name for name, spans in ledger.ran.items() if started and any(
+        began == started[0] for began, _ in spans)), None)  # fmt: skip
+    return max(
+        (
+            min(ended, until) - max(claimed, since)
+            for worker in ledger.ran
+            if worker != runner
+            for since, until in ledger.idle(worker)
+        ),
+        default=0.0,
+    )
+
+
+async def test_no_job_waits_claimed_for_long_while_the_other_workers_slot_is_idle(
+    app: procrastinate.App, ledger: Ledger, query: Query, until: Callable[..., Any]
+) -> None:
+    await run_jobs_of_two_workers(app, ledger, until)
+
+    notes = query("select job_id, status, at from ledger order by at")
+    waits = sorted(waits_beside_an_idle_slot(ledger, notes))
+    allowed = max(LEAST, 2 * max(ledger.claims))
+    handed_back = sum(status == "todo" for _, status, _ in notes)
+    assert {len(began) for began in ledger.began.values()} == {1}
+    assert sum(wait > allowed for wait in waits) <= JOBS // 50, waits[-10:]  # of a busy machine
+    assert waits[-1] < SELDOM / 2
+    assert handed_back <= 2 * ledger.long  # on a quiet machine, fewer than one for each long job
+
+
+async def test_the_ledger_sees_jobs_that_wait_if_none_is_handed_back(
+    app: procrastinate.App,
+    ledger: Ledger,
+    query: Query,
+    until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "LEAST_PATIENCE", 60.0)
+    monkeypatch.setattr(holding, "PATIENCE", 60.0)
+
+    await run_jobs_of_two_workers(app, ledger, until)
+
+    notes = query("select job_id, status, at from ledger order by at")
+    assert max(waits_beside_an_idle_slot(ledger, notes)) > SELDOM / 2
