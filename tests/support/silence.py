@@ -82,12 +82,15 @@ class SilentProxy:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0.05)  # the transports close at the loop's next turns
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link = _Link(silent=self._new_are_silent)
         if link.silent:
-            await _swallow(reader)
-            writer.transport.abort()
+            try:
+                await _swallow(reader)
+            finally:
+                writer.transport.abort()
             return
         server_reader, server_writer = await _connect(self._server_dsn)
         self._links.add(link)

@@ -48,7 +48,7 @@ def ended(exception: BaseException | None, reason: AbortReason | None, **options
     return ending(exception, abort_reason=reason, **options)
 
 
-USER_REQUEST, SHUTDOWN, TIMEOUT = AbortReason
+LEASE_LOST, USER_REQUEST, SHUTDOWN, TIMEOUT, LEASE_DOUBTFUL = AbortReason
 CANCELLED = asyncio.CancelledError()
 ABORTED = JobAborted("enough")
 ABORTED_IN_GROUP = ExceptionGroup("tasks", [ExceptionGroup("more", [JobAborted()]), JobAborted()])
@@ -65,6 +65,8 @@ HANDED_BACK = "handed back"
         (None, USER_REQUEST, "succeeded"),
         (None, SHUTDOWN, "succeeded"),
         (None, TIMEOUT, "succeeded"),
+        (None, LEASE_DOUBTFUL, "succeeded"),
+        (None, LEASE_LOST, "succeeded"),
         # Nothing was asked of it.
         (ValueError("no"), None, "failed: ValueError"),
         (CANCELLED, None, "failed: asyncio.exceptions.CancelledError"),
@@ -80,6 +82,11 @@ HANDED_BACK = "handed back"
         (ValueError("clean-up"), SHUTDOWN, HANDED_BACK),
         (CANCELLED, SHUTDOWN, HANDED_BACK),
         (ABORTED, SHUTDOWN, HANDED_BACK),
+        # Its worker cannot show that it lives, or has lost the job.
+        (ValueError("clean-up"), LEASE_DOUBTFUL, HANDED_BACK),
+        (ABORTED, LEASE_DOUBTFUL, HANDED_BACK),
+        (CANCELLED, LEASE_LOST, HANDED_BACK),
+        (ABORTED, LEASE_LOST, HANDED_BACK),
         # Its time was over.
         (ValueError("clean-up"), TIMEOUT, "failed: procrastinate.errors.TaskTimeout"),
         (CANCELLED, TIMEOUT, "failed: procrastinate.errors.TaskTimeout"),
@@ -105,25 +112,14 @@ def test_what_an_attempt_becomes(
     assert (result.error or {}).get("type", "") == error
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "holds"),
-    [
-        (None, TIMEOUT, TIMEOUT),
-        (None, SHUTDOWN, SHUTDOWN),
-        (None, USER_REQUEST, USER_REQUEST),
-        (TIMEOUT, TIMEOUT, TIMEOUT),
-        (TIMEOUT, SHUTDOWN, SHUTDOWN),
-        (SHUTDOWN, TIMEOUT, SHUTDOWN),
-        (TIMEOUT, USER_REQUEST, USER_REQUEST),
-        (USER_REQUEST, TIMEOUT, USER_REQUEST),
-        (SHUTDOWN, USER_REQUEST, USER_REQUEST),
-        (USER_REQUEST, SHUTDOWN, USER_REQUEST),
-    ],
-)
-def test_a_request_is_stronger_than_a_shutdown_and_that_than_a_timeout(
-    first: AbortReason | None, second: AbortReason, holds: AbortReason
+@pytest.mark.parametrize("second", AbortReason)
+@pytest.mark.parametrize("first", [None, *AbortReason])
+def test_the_strongest_request_holds_in_whatever_order_they_came(
+    first: AbortReason | None, second: AbortReason
 ) -> None:
-    assert stronger(first, second) is holds
+    strongest_first = [LEASE_LOST, USER_REQUEST, SHUTDOWN, TIMEOUT, LEASE_DOUBTFUL]
+    expected = next(reason for reason in strongest_first if reason in (first, second))
+    assert stronger(first, second) is expected
 
 
 def test_a_timeout_names_its_limit_and_what_the_task_raised() -> None:

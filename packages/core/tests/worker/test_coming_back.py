@@ -176,6 +176,7 @@ async def test_two_unwritten_retries_of_one_job_are_both_written(
         on_written=lambda: None,
         on_requeued=lambda: None,
         on_released=lambda: None,
+        on_lost=lambda: None,
     )
     retry = Requeued(when=timedelta(0))
     for lease in (1, 2):

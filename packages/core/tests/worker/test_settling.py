@@ -83,6 +83,7 @@ class Held:
             on_written=lambda: None,
             on_requeued=lambda: None,
             on_released=lambda: None,
+            on_lost=lambda: None,
         )
 
     async def write(self, *outcomes: Outcome) -> None:

@@ -6,15 +6,17 @@ Rules
 
 1. What returned has succeeded, whatever it was asked to: what it did is done.
 2. If a task raises after it was asked to end, the strongest request decides, not the exception: an
-   exception raised during clean-up does not say why clean-up began. A person's request is stronger
-   than the worker's shutdown, and that is stronger than the task's timeout, in any order:
+   exception raised during clean-up does not say why clean-up began. The strongest request is the
+   first in this table, in whatever order they came:
 
-   ============ ===========================================================================
-   user request ``aborted``; never tried again
-   shutdown     back to the queue, to be run elsewhere; the attempt counts
-   timeout      failed with `TaskTimeout`, caused by what it raised; its strategy decides
-   none         ``aborted`` if it raised `JobAborted`, else failed; its strategy decides
-   ============ ===========================================================================
+   ============== =========================================================================
+   lease lost     nothing that this worker writes: another one has the job
+   user request   ``aborted``; never tried again
+   shutdown       back to the queue, to be run elsewhere; the attempt counts
+   timeout        failed with `TaskTimeout`, caused by what it raised; its strategy decides
+   lease doubtful back to the queue, as with a shutdown, if the job is still this worker's
+   none           ``aborted`` if it raised `JobAborted`, else failed; its strategy decides
+   ============== =========================================================================
 
 3. The database may know of a request that this worker has not heard yet. So the statement that
    writes an outcome has the last word: an attempt that did not succeed ends as ``aborted`` if that
@@ -36,13 +38,22 @@ from procrastinate.model.retry import BaseRetryStrategy, RetryDecision
 
 
 class AbortReason(enum.StrEnum):
-    """Why a running job should end; of several, the first in this list."""
+    """Why a running job should end; of several, the first in this list.
 
+    ``LEASE_LOST``: another worker has the job, and nothing that this attempt returns is written.
+    ``LEASE_DOUBTFUL``: the worker could not show for so long that it lives that others may have
+    taken the job. This passes when it can again, so it may be asked for and be gone later.
+    """
+
+    LEASE_LOST = "lease_lost"
     USER_REQUEST = "user_request"
     SHUTDOWN = "shutdown"
     TIMEOUT = "timeout"
+    LEASE_DOUBTFUL = "lease_doubtful"
 
 
+#: With these, what raised goes back to the queue.
+GIVING_BACK = (AbortReason.LEASE_LOST, AbortReason.SHUTDOWN, AbortReason.LEASE_DOUBTFUL)
 _STRENGTH = {reason: strength for strength, reason in enumerate(reversed(AbortReason))}
 
 
@@ -165,7 +176,7 @@ def outcome_of(
     """
     if exception is None:
         return SUCCEEDED
-    if abort_reason is AbortReason.SHUTDOWN:
+    if abort_reason in GIVING_BACK:
         return INTERRUPTED
     error = describe(exception, attempt=job.attempts, now=now)
     if abort_reason is AbortReason.USER_REQUEST or consists_of(exception, JobAborted):

@@ -256,6 +256,16 @@ class Backlog:
                 self._writer.add(handed_back(job))
         self._forget(suspects)
 
+    def leases(self) -> dict[int, int]:
+        """Return the leases of the jobs that run or wait here, by their ids."""
+        jobs = [attempt.job for attempt in self._slots.running]
+        jobs += [job for job, *_ in self._waiting]
+        return {job.id: job.lease for job in jobs}
+
+    def lose(self, ids: Container[int]) -> None:
+        """Let go of the jobs among these that wait, because other workers have them now."""
+        self._forget(ids)
+
     def abort(self, ids: Collection[int]) -> None:
         """Hand back the jobs among these that wait: so the request ends them, see `hand_back`."""
         asked = [job for job, *_ in self._waiting if job.id in ids]

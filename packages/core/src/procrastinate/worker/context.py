@@ -42,6 +42,10 @@ class RunningWorker(Protocol):
         """
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(slots=True)
 class JobContext:
     """What a task with ``pass_context=True`` gets as its first argument, and all middleware.
@@ -59,16 +63,20 @@ class JobContext:
     start_timestamp: float
     additional_context: Mapping[str, Any] = field(default_factory=dict)
     _abort_reason: AbortReason | None = field(default=None, repr=False)
+    _is_doubtful: Callable[[], bool] = field(default=_never, repr=False)
 
     def should_abort(self) -> bool:
         """Whether the task should end soon: by raising `JobAborted`, or by returning."""
-        return self._abort_reason is not None
+        return self._abort_reason is not None or self._is_doubtful()
 
     def abort_reason(self) -> AbortReason | None:
         """Why the task should end, or None while it should not.
 
-        A stronger reason that comes later takes the place of a weaker one.
+        A stronger reason that comes later takes the place of a weaker one. Only
+        ``LEASE_DOUBTFUL`` may pass again.
         """
+        if self._abort_reason is None and self._is_doubtful():
+            return AbortReason.LEASE_DOUBTFUL
         return self._abort_reason
 
     def _ask_to_end(self, reason: AbortReason) -> None:
@@ -82,6 +90,8 @@ class Surroundings:
     app: RunningApp
     worker: RunningWorker
     additional_context: Mapping[str, Any]
+    #: Whether other workers may have taken over what runs here; from any thread.
+    is_doubtful: Callable[[], bool] = _never
 
     def context_of(self, job: Job, task: TaskDefinition) -> JobContext:
         """Return the context of an attempt that starts now."""
@@ -92,6 +102,7 @@ class Surroundings:
             task=task,
             start_timestamp=time.time(),
             additional_context=self.additional_context,
+            _is_doubtful=self.is_doubtful,
         )
 
 

@@ -87,7 +87,9 @@ class Attempt:
 
     @property
     def abort_reason(self) -> AbortReason | None:
-        return None if self._context is None else self._context.abort_reason()
+        if self._context is not None:
+            return self._context.abort_reason()
+        return AbortReason.LEASE_DOUBTFUL if self.surroundings.is_doubtful() else None
 
 
 def call_task(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:

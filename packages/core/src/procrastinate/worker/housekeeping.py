@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from procrastinate.errors import ConnectorException
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Status
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
+from procrastinate.storage.claim import held_jobs
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.log import logger
@@ -42,21 +43,24 @@ class Housekeeping:
         worker_id: int,
         options: WorkerOptions,
         *,
-        has_jobs: Callable[[], bool],
+        leases: Callable[[], Mapping[int, int]],
         may_judge: Callable[[], bool],
         on_aborts: Callable[[set[int]], None],
+        on_lost: Callable[[set[int]], None],
     ) -> None:
         self._calls = calls
         self._worker_id = worker_id
         self._options = options
-        self._has_jobs = has_jobs
+        self._leases = leases  # of the jobs that are here, by their ids
         self._may_judge = may_judge
         self._on_aborts = on_aborts
+        self._on_lost = on_lost
         self._delete_ended = options.delete_jobs == "always"
         self._aborts = Alarm()
         self._asked_to_look = False
         self._turn = asyncio.Event()  # set if something rang
         self._my_turn = False
+        self._losses_likely = False
 
     def look_for_aborts(self) -> None:
         """Look at once for requests to abort that may not have been heard."""
@@ -67,6 +71,11 @@ class Housekeeping:
     def take_turn(self) -> None:
         """Look at once for dead workers, because it is this one's turn."""
         self._my_turn = True
+        self._turn.set()
+
+    def look_for_losses(self) -> None:
+        """Look at once which jobs are this worker's no more, because one is known to be lost."""
+        self._losses_likely = True
         self._turn.set()
 
     async def run(self) -> None:
@@ -90,9 +99,12 @@ class Housekeeping:
         if self._aborts.due(time.monotonic()):
             self._aborts.begin()
             asked, self._asked_to_look = self._asked_to_look, False
-            if asked or self._has_jobs():
+            if asked or self._leases():
                 await self._look_for_aborts()
             self._aborts.end(time.monotonic() + self._options.abort_job_polling_interval)
+        if self._losses_likely:
+            self._losses_likely = False
+            await self._look_for_losses()
         if self._my_turn:
             self._my_turn = False
             if self._may_judge():
@@ -110,6 +122,20 @@ class Housekeeping:
         ids = await self._calls.run_async(flow)
         if ids:
             self._on_aborts(ids)
+
+    async def _look_for_losses(self) -> None:
+        here = dict(self._leases())  # before: what is claimed meanwhile may be in no answer
+        flow = held_jobs(self._calls.sql, worker_id=self._worker_id)
+        try:
+            held = {job.id: job.lease for job in await self._calls.run_async(flow)}
+        except BaseException:
+            self._losses_likely = True
+            raise
+        lost = {job_id for job_id, lease in here.items() if held.get(job_id) != lease}
+        now = self._leases()
+        lost = {job_id for job_id in lost if now.get(job_id) == here[job_id]}
+        if lost:
+            self._on_lost(lost)
 
     async def recover(self, timeout: float) -> None:
         """Recover what workers hold that were not heard of for so many seconds, and tidy up."""

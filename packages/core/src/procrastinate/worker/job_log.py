@@ -103,5 +103,14 @@ def aborting_unbegun(job: Job) -> None:
     logger.info("aborting %s, which has not begun", job.call_string)
 
 
+def lost(job: Job) -> None:
+    """Say that a running job is asked to end, because another worker has it."""
+    logger.warning(
+        "%s is no longer this worker's: it is asked to end, and its result will not be written",
+        job.call_string,
+        extra=_about(job, "lost_lease"),
+    )
+
+
 def _about(job: Job, action: str, **more: object) -> dict[str, object]:
     return {"action": action, "job_id": job.id, "task_name": job.task_name, **more}

@@ -22,7 +22,7 @@ import functools
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from procrastinate.connector import ListeningConnector
@@ -111,6 +111,7 @@ class Shift:
             on_written=self._job_ended,
             on_requeued=self._look_at_everything,
             on_released=self._look_now,
+            on_lost=lambda: self._housekeeping.look_for_losses(),
         )
         self._ahead = Ahead(random.Random())
         self._vitals = Vitals(worker.name, options, registered_at=registered_at)
@@ -122,6 +123,7 @@ class Shift:
             worker=worker,
             ahead=self._ahead,
             read_errors=PastErrors(gateway),
+            is_doubtful=self._vitals.doubtful,
             on_ended=on_ended,
             threads=threads,
         )
@@ -141,9 +143,10 @@ class Shift:
             self._calls,
             worker_id,
             options,
-            has_jobs=lambda: self._backlog.busy,
+            leases=self._backlog.leases,
             may_judge=self._vitals.may_judge,
             on_aborts=self._abort,
+            on_lost=self._lose,
         )
         self._helpers = Helpers(on_death=self._died)
         self._companions = Companions(
@@ -223,9 +226,16 @@ class Shift:
     def _on_loop(self, function: Callable[..., None], *args: Any) -> None:
         """Let a companion's thread have something done on the loop."""
         try:
-            self._loop.call_soon_threadsafe(function, *args)
+            self._loop.call_soon_threadsafe(self._seen_to_its_end, function, *args)
         except RuntimeError:
             pass  # the loop is closed: the shift has ended
+
+    def _seen_to_its_end(self, function: Callable[..., None], *args: Any) -> None:
+        """Call a function; what a callback of the loop raises would go unseen, or end the loop."""
+        try:
+            function(*args)
+        except BaseException as exc:
+            self._died("news from a companion", exc)
 
     # Signs of life
 
@@ -241,6 +251,7 @@ class Shift:
                 "worker %s had been taken for dead; jobs that it held may run elsewhere too",
                 self._name,
             )
+            self._housekeeping.look_for_losses()
         interval = self._options.update_heartbeat_interval
         if has_turn(beat.now, interval=interval, rank=beat.rank, live=beat.live):
             self._housekeeping.take_turn()
@@ -396,6 +407,11 @@ class Shift:
         if self._aborts_heard is not None and len(self._aborts_heard) < MAX_HEARD:
             self._aborts_heard |= ids
 
+    def _lose(self, ids: set[int]) -> None:
+        """Let go of jobs that other workers have now."""
+        self._slots.lose(ids)
+        self._backlog.lose(ids)
+
     def _job_ended(self) -> None:
         if not self._options.wait:
             self._claim.ring()  # a worker that does not wait looks again before it ends
@@ -430,11 +446,18 @@ class Shift:
         """End in the order of rule 5; no step keeps the following ones from being taken."""
         if self._ticker is not None:
             self._ticker.let_go()
-        for step in (self._finish_what_runs, self._leave):
-            try:
-                await step()
-            except BaseException as exc:
-                self._died(step.__name__.strip("_"), exc)
+        await self._step("end", self._finish_what_runs)
+        await self._step("leave", self._leave)
+
+    async def _step(self, name: str, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Take one step of the end, also if it is cancelled: then it is taken faster."""
+        try:
+            await step()
+        except asyncio.CancelledError:
+            self._stop.request_now()
+            await self._step(name, step)
+        except BaseException as exc:
+            self._died(name, exc)
 
     async def _finish_what_runs(self) -> None:
         self._backlog.give_back()

@@ -20,7 +20,7 @@ import functools
 import sys
 import time
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from datetime import UTC, datetime
 from types import MappingProxyType
 
@@ -67,13 +67,14 @@ class Slots:
         worker: RunningWorker,
         ahead: Ahead,
         read_errors: Callable[[int], list[Error]],
+        is_doubtful: Callable[[], bool],
         on_ended: Callable[[Job, BaseException | None], None] | None = None,
         threads: TaskThreads | None = None,
     ) -> None:
         self._registry = registry
         self._writer = writer
         additional_context = MappingProxyType(dict(options.additional_context or {}))
-        self._surroundings = Surroundings(app, worker, additional_context)
+        self._surroundings = Surroundings(app, worker, additional_context, is_doubtful)
         self._layers_of = functools.cache(lambda definition: definition.layers(options.middleware))
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
@@ -277,6 +278,13 @@ class Slots:
             if attempt is not None and attempt.abort_reason is not AbortReason.USER_REQUEST:
                 job_log.aborting(attempt.job)
                 attempt.ask_to_end(AbortReason.USER_REQUEST)
+
+    def lose(self, ids: Container[int]) -> None:
+        """End those of these jobs that run here, because other workers have them now."""
+        for attempt in self.running:
+            if attempt.job.id in ids and attempt.abort_reason is not AbortReason.LEASE_LOST:
+                job_log.lost(attempt.job)
+                attempt.ask_to_end(AbortReason.LEASE_LOST)
 
     def abort_all(self) -> None:
         """Abort everything that runs, because the worker has to end."""

@@ -34,7 +34,7 @@ from procrastinate.errors import (
     UniqueViolation,
 )
 from procrastinate.model.failure import undescribed
-from procrastinate.model.job import Status
+from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import SUCCEEDED, Requeued, Standing, was_written
 from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import PATIENCE_MS, Ended, Settled
@@ -75,6 +75,7 @@ class Writer:
         on_written: Callable[[], None],
         on_requeued: Callable[[], None],
         on_released: Callable[[], None],
+        on_lost: Callable[[], None],
     ) -> None:
         self._gateway = gateway
         self._worker_id = worker_id
@@ -82,6 +83,7 @@ class Writer:
         self._on_written = on_written
         self._on_requeued = on_requeued
         self._on_released = on_released
+        self._on_lost = on_lost
         self._entries: deque[Ended] = deque()
         self._writing: Sequence[Ended] = ()
         self._doubts: deque[Doubtful[Ended]] = deque()  # refused batches
@@ -245,6 +247,8 @@ class Writer:
         self._announce(group)
         for entry in group:
             _log_what_was_written(entry, settled)
+        if any(_is_lost(entry.job, settled) for entry in group):
+            self._on_lost()  # others that run here may be lost as well
 
     def _flow(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
         sql, worker_id = self._gateway.sql, self._worker_id
@@ -307,6 +311,10 @@ def _kind_of(entry: Ended) -> Hashable:
     if isinstance(outcome, Requeued):
         return outcome.begun, outcome.when is not None
     return outcome is SUCCEEDED
+
+
+def _is_lost(job: Job, settled: Settled) -> bool:
+    return job.id not in settled.changed and not was_written(job, settled.standings.get(job.id))
 
 
 def _log_what_was_written(entry: Ended, settled: Settled) -> None:

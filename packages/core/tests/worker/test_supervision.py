@@ -1,0 +1,300 @@
+"""No part of a worker dies unseen: it goes on without harm, or the worker ends and says why."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import procrastinate
+from procrastinate import Status
+from procrastinate.errors import WorkerFailed
+from procrastinate.testing import InMemoryConnector
+from procrastinate.worker import companion
+from procrastinate.worker.backlog import Backlog
+from procrastinate.worker.fetcher import Fetcher
+from procrastinate.worker.heartbeat import Heartbeat
+from procrastinate.worker.housekeeping import Housekeeping
+from procrastinate.worker.listener import Listener
+from procrastinate.worker.ticker import Ticker
+from procrastinate.worker.vitals import Vitals
+from procrastinate.worker.watchdog import Watchdog
+from procrastinate.worker.writer import Writer
+
+QUICK = {
+    "update_heartbeat_interval": 0.2,
+    "stalled_worker_timeout": 5.0,
+    "fetch_job_polling_interval": 0.05,
+    "abort_job_polling_interval": 0.05,
+    "install_signal_handlers": False,
+}
+ENDS_WITHIN = 5.0  # seconds
+
+#: A part's name, and where it is hit: in a method that it calls again and again.
+PARTS: dict[str, tuple[type, str]] = {
+    "heartbeat": (Heartbeat, "round"),
+    "heartbeat, after the answer": (Vitals, "confirmed"),
+    "ticker": (Ticker, "round"),
+    "watchdog": (Watchdog, "_watch"),
+    "tick": (Vitals, "say"),
+    "housekeeping": (Housekeeping, "_round"),
+    "listener": (Listener, "_hear"),
+    "writer": (Writer, "_write_next_batch"),
+    "fetching": (Fetcher, "claim"),
+    "backlog": (Backlog, "room"),
+}
+
+
+class Poison(BaseException):
+    """What no `except Exception` catches."""
+
+
+DEADLY = [MemoryError, RecursionError, KeyboardInterrupt, SystemExit, GeneratorExit, Poison]
+
+
+class Unusable(logging.Handler):
+    """A log handler that raises, whatever it is given."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        raise MemoryError("no log either")
+
+
+@pytest.fixture
+def broken_log() -> Iterator[None]:
+    handler = Unusable()
+    logger = logging.getLogger("procrastinate")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+
+
+class Hit:
+    """Replaces a method by one that raises so many times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, where: tuple[type, str]) -> None:
+        self._kind, self._name = where
+        self._original = getattr(*where)
+        self._monkeypatch = monkeypatch
+        self.count = 0
+        self._left = 0
+        self._exception: type[BaseException] = MemoryError
+
+    def begin(self, exception: type[BaseException], times: int) -> None:
+        self._left, self._exception = times, exception
+        hit, original = self, self._original
+
+        def fail() -> None:
+            if hit._left:
+                hit._left -= 1
+                hit.count += 1
+                raise hit._exception("poison")
+
+        if asyncio.iscoroutinefunction(original):
+
+            async def poisoned(*args: Any, **options: Any) -> Any:
+                fail()
+                return await original(*args, **options)
+
+        else:
+
+            def poisoned(*args: Any, **options: Any) -> Any:  # type: ignore[misc]
+                fail()
+                return original(*args, **options)
+
+        self._monkeypatch.setattr(self._kind, self._name, poisoned)
+
+
+def app_in_memory() -> procrastinate.App:
+    app = procrastinate.App(connector=InMemoryConnector())
+
+    @app.task(name="noop")
+    async def noop() -> None: ...
+
+    @app.periodic(cron="* * * * * *")
+    @app.task(name="secondly", queue="nobody's")
+    def secondly(timestamp: int) -> None: ...
+
+    return app
+
+
+async def outcome_of(app: procrastinate.App, hit: Hit, exception: type[BaseException]) -> str:
+    """Hit a part of a worker that runs; return how that went on: "works" or "ended"."""
+    worker = app.worker(queues=["default"], **QUICK)
+    running = asyncio.create_task(worker.run())
+    await _runs_a_job(app)
+    hit.begin(exception, times=1)
+    began = time.monotonic()
+    await _defer(app)
+    while not hit.count and not running.done():
+        assert time.monotonic() - began < ENDS_WITHIN, "it was never hit"
+        await _defer(app)
+        await asyncio.sleep(0.02)
+    # Either it ends soon, or it goes on for longer than a companion needs to start again.
+    await asyncio.wait([running], timeout=companion.REBORN_AFTER + 0.5)
+    if not running.done():
+        await _runs_a_job(app)
+        worker.stop()
+        await asyncio.wait([running], timeout=ENDS_WITHIN)
+        assert running.done(), "it does not stop any more"
+        running.result()
+        return "works"
+    with pytest.raises(WorkerFailed):
+        running.result()
+    return "ended"
+
+
+async def _defer(app: procrastinate.App) -> int:
+    return await app.configure_task("noop").defer_async()
+
+
+async def _runs_a_job(app: procrastinate.App) -> None:
+    job_id = await _defer(app)
+    async with asyncio.timeout(ENDS_WITHIN):
+        while (await app.job_manager.get_job_async(job_id)).status is not Status.SUCCEEDED:
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def reborn_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(companion, "REBORN_AFTER", 0.1)
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_part_that_dies_of_lack_of_memory_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """It beats, claims and stops afterwards, or the worker has ended and raises why."""
+    expected = {"heartbeat", "heartbeat, after the answer", "ticker", "watchdog"}
+    outcome = await outcome_of(app_in_memory(), Hit(monkeypatch, PARTS[part]), MemoryError)
+    assert outcome == ("works" if part in expected else "ended")
+
+
+@pytest.mark.parametrize("exception", DEADLY)
+@pytest.mark.parametrize("part", ["heartbeat", "tick", "writer", "fetching"])
+async def test_a_part_may_die_of_anything_and_the_log_with_it(
+    monkeypatch: pytest.MonkeyPatch, broken_log: None, part: str, exception: type[BaseException]
+) -> None:
+    outcome = await outcome_of(app_in_memory(), Hit(monkeypatch, PARTS[part]), exception)
+    assert outcome == ("works" if part == "heartbeat" else "ended")
+
+
+async def test_a_companion_that_dies_too_often_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = app_in_memory()
+    hit = Hit(monkeypatch, PARTS["heartbeat"])
+    running = asyncio.create_task(app.worker(queues=["default"], **QUICK).run())
+    await _runs_a_job(app)
+    hit.begin(Poison, times=companion.DEATHS)
+    await asyncio.wait([running], timeout=ENDS_WITHIN)
+
+    assert running.done()
+    with pytest.raises(WorkerFailed, match="heartbeat"):
+        running.result()
+    assert hit.count == companion.DEATHS
+    assert "it has died too often" in caplog.text
+
+
+async def test_a_thread_that_is_gone_without_a_word_ends_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """If even the handling of a death raises, for instance."""
+    app = app_in_memory()
+    hit = Hit(monkeypatch, PARTS["heartbeat"])
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    running = asyncio.create_task(app.worker(queues=["default"], **QUICK).run())
+    await _runs_a_job(app)
+
+    def died(self: companion.Companion, exc: BaseException) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(companion.Companion, "_died", died)
+    hit.begin(MemoryError, times=1)
+    await asyncio.wait([running], timeout=ENDS_WITHIN)
+
+    assert running.done()
+    with pytest.raises(WorkerFailed, match="heartbeat"):
+        running.result()
+
+
+async def test_a_worker_whose_part_dies_lets_running_jobs_end_and_writes_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also if it is the writer: a new one writes what is left."""
+    for part in ("tick", "writer", "fetching"):
+        app = app_in_memory()
+        go_on = asyncio.Event()
+
+        @app.task(name="long")
+        async def long(go_on: asyncio.Event = go_on) -> None:
+            await go_on.wait()
+
+        with monkeypatch.context() as patch:
+            hit = Hit(patch, PARTS[part])
+            running = asyncio.create_task(
+                app.worker(queues=["default"], concurrency=2, **QUICK).run()
+            )
+            job_id = await long.defer_async()
+            await _runs_a_job(app)
+            hit.begin(MemoryError, times=1)
+            async with asyncio.timeout(ENDS_WITHIN):
+                while not hit.count:
+                    await _defer(app)
+                    await asyncio.sleep(0.02)
+            assert not running.done()
+            go_on.set()
+            await asyncio.wait([running], timeout=ENDS_WITHIN)
+            with pytest.raises(WorkerFailed):
+                running.result()
+        job = await app.job_manager.get_job_async(job_id)
+        assert (part, job.status) == (part, Status.SUCCEEDED)
+
+
+async def test_helpers_survive_a_task_that_cancels_all_others(until: Callable[..., Any]) -> None:
+    app = app_in_memory()
+    mine = asyncio.current_task()
+
+    @app.task(name="wild")
+    async def wild() -> None:
+        for task in asyncio.all_tasks():
+            if task.get_name().startswith("procrastinate-"):
+                task.cancel()
+
+    running = asyncio.create_task(app.worker(queues=["default"], **QUICK).run())
+    await _runs_a_job(app)
+    await wild.defer_async()
+    await until(lambda: [job.status for job in app.connector.jobs_of(wild)] == [Status.SUCCEEDED])
+    await _runs_a_job(app)
+    assert not running.done()
+    assert mine is not None
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.mark.timeout(20)
+def test_the_watchdog_ends_waits_and_leaves_those_alone_that_have_ended() -> None:
+    watchdog = Watchdog("test")
+    watchdog.start()
+    bitten: list[str] = []
+    released = threading.Event()
+
+    def bite() -> None:
+        bitten.append("slow")
+        if len(bitten) == 2:  # again, as the first time there may have been nothing to sever
+            released.set()
+
+    with watchdog.watching(30.0, lambda: bitten.append("patient")):
+        with watchdog.watching(0.05, lambda: bitten.append("quick")):
+            pass
+        with watchdog.watching(0.05, bite):
+            assert released.wait(10)
+    watchdog.stop()
+    watchdog._thread.join(10)
+
+    assert bitten == ["slow", "slow"]
+    assert not watchdog.is_alive
