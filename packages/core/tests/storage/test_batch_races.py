@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 
+import procrastinate_embedded
 from procrastinate import App, drive, errors
 from procrastinate.model.job import NewJob
 from procrastinate.storage import defer
-from procrastinate.storage.statements import Statements
+from procrastinate.storage.statements import Statements, load
 from procrastinate_psycopg2 import Psycopg2Connector
 
 Look = Callable[..., list[tuple[Any, ...]]]
@@ -81,3 +85,102 @@ def test_batches_with_the_same_queueing_locks_in_opposite_order_do_not_deadlock(
     stored = query("select id, queueing_lock from procrastinate_jobs order by id")
     assert [row[0] for row in stored] == ids
     assert "".join(row[1] for row in stored) in ("zma", "amz")
+
+
+SERVERS = procrastinate_embedded.installed_versions()
+#: By the rules of a language, and by their code points, these stand in opposite orders.
+LOCKS = ["á", "b", "Z"]
+
+
+@pytest.fixture(params=sorted(version for version in SERVERS if version >= 14))
+def sorted_by_language(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database that sorts as people do, where the server can (those of the wheel cannot)."""
+    folder = Path(SERVERS[request.param])
+    with procrastinate_embedded.server(
+        durable=False, version=request.param, bin_dir=folder
+    ) as server:
+        dsn = server.create_database()
+        connection = psycopg2.connect(server.dsn)
+        connection.autocommit = True
+        with connection.cursor() as cursor, contextlib.suppress(psycopg2.Error):
+            cursor.execute(
+                "create database by_language template template0"
+                " locale_provider icu icu_locale 'en-US' locale 'C'"
+            )
+            dsn = psycopg2.extensions.make_dsn(dsn, dbname="by_language")
+        connection.close()
+        with App(connector=Psycopg2Connector(dsn=dsn)).open() as app:
+            app.schema_manager.apply_schema()
+        yield dsn
+
+
+@pytest.mark.slow
+def test_ticks_and_a_batch_with_the_same_queueing_locks_do_not_deadlock(
+    sorted_by_language: str,
+) -> None:
+    """Both are stopped half-way by a third one, which then goes away."""
+    third, look = psycopg2.connect(sorted_by_language), psycopg2.connect(sorted_by_language)
+    look.autocommit = True
+
+    def query(text: str) -> list[tuple[Any, ...]]:
+        with look.cursor() as cursor:
+            cursor.execute(text)
+            return cursor.fetchall() if cursor.description else []
+
+    query(
+        "insert into procrastinate_periodic (task_name, periodic_id, done_until)"
+        " select 'task', id, '2025-12-31' from unnest(array['á', 'b', 'Z']) as id"
+    )
+    options = "-c deadlock_timeout=50ms -c lock_timeout=20s"
+    connector = Psycopg2Connector(dsn=sorted_by_language, options=options)
+    with App(connector=connector).open() as app:
+        app.configure_task("task", queueing_lock="b", connection=third).defer()
+        ticking = Ticking(app, LOCKS)
+        waiting(query, 1)
+        batch = Deferring(app, LOCKS[::-1])
+        waiting(query, 2)
+        third.rollback()
+        ticking.join(20)
+        batch.join(20)
+    stored = query("select queueing_lock from procrastinate_jobs")
+    third.close()
+    look.close()
+
+    assert sorted(row[0] for row in stored) == sorted(LOCKS)
+    assert batch.outcome is errors.AlreadyEnqueued or isinstance(batch.outcome, list)
+    assert ticking.outcome == [True] * 3  # settled, with jobs of its own or the batch's
+
+
+class Ticking(Deferring):
+    """Ticks of as many schedules, deferred in a thread of their own."""
+
+    def run(self) -> None:
+        one = {"queue_names": "default", "task_names": "task", "args": "{}", "priorities": 0}
+        query = Statements()(
+            "defer_ticks",
+            **{name: [value] * len(self.queueing_locks) for name, value in one.items()},
+            ticks=["2026-01-01T00:00:00+00:00"] * len(self.queueing_locks),
+            locks=[None] * len(self.queueing_locks),
+            periodic_ids=self.queueing_locks,
+            queueing_locks=self.queueing_locks,
+        )
+        connector: Any = self.app.connector
+        try:
+            with connector.session(transaction=True) as executor:
+                self.outcome = [row[0] for row in executor.execute(query)]
+        except errors.ProcrastinateException as exc:
+            self.outcome = exc
+
+
+def test_whatever_inserts_several_queueing_locks_does_so_in_one_order() -> None:
+    """That of their code points, as Python sorts them, whatever the database's collation is."""
+    orders = {
+        name: re.findall(r"order by [^()]*queueing_lock[^,\n]*", statement.text)
+        for name, statement in load().items()
+        if re.search(
+            r"insert into \S+procrastinate_jobs|update \S+procrastinate_jobs", statement.text
+        )
+    }
+    ordered = {name: found for name, found in orders.items() if found}
+    assert {"defer_jobs", "defer_ticks", "retry_unless_twin_waits"} <= ordered.keys()
+    assert [each for found in ordered.values() for each in found if 'collate "C"' not in each] == []

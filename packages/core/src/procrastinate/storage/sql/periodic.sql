@@ -119,7 +119,7 @@ inserted as (
         claimed.queueing_lock, claimed.args
     from claimed
     where claimed.args is not null
-    order by claimed.queueing_lock, claimed.id
+    order by claimed.queueing_lock collate "C", claimed.id
     on conflict (queueing_lock, partition)
         where queueing_lock is not null and status = 'todo' do nothing
     returning job.id, job.queue_name
