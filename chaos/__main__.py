@@ -17,6 +17,8 @@ from chaos.options import Options, parse
 from chaos.plants import PLANTS
 from chaos.records import Complaint
 
+TRIES = 3  # to find a planted bug: it depends on what a fault meets
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0 if the books balance, 1 if they do not, 2 for a wrong option."""
@@ -62,22 +64,24 @@ def run(options: Options, kinds: Sequence[type[Fault]]) -> int:
 
 
 def run_plants(options: Options) -> int:
-    """Plant each bug in turn. Return 1 if the books do not complain of it."""
-    silent = []
-    for name, plant in PLANTS.items():
-        planted = replace(
-            options,
-            plant=name,
-            only=plant.faults,
-            jobs=plant.jobs,
-            faults=5,
-            long_share=plant.long_share,
-        )
-        found = {each.rule for each in judged(planted, chosen(planted))}
-        if not found & plant.rules:
-            silent.append(name)
+    """Plant each bug in turn. Return 1 if the books do not complain of it, in several tries."""
+    silent = [name for name in PLANTS if not any(is_found(options, name) for _ in range(TRIES))]
     say(f"not found: {', '.join(silent)}" if silent else "each planted bug was found")
     return 1 if silent else 0
+
+
+def is_found(options: Options, name: str) -> bool:
+    """Plant a bug, and return whether the books complain of it."""
+    plant = PLANTS[name]
+    planted = replace(
+        options,
+        plant=name,
+        only=plant.faults,
+        jobs=plant.jobs,
+        faults=6,
+        long_share=plant.long_share,
+    )
+    return bool({each.rule for each in judged(planted, chosen(planted))} & plant.rules)
 
 
 def judged(options: Options, kinds: Sequence[type[Fault]]) -> list[Complaint]:

@@ -27,7 +27,8 @@ from chaos.faults.base import Fault
 from chaos.fleet import Fleet
 from chaos.guard import ROOT, Guard
 from chaos.options import Options
-from chaos.records import Campaign, Complaint, Effect, Spec, Terms, Trouble
+from chaos.pulse import Pulse
+from chaos.records import Campaign, Complaint, Spec, Terms
 from chaos.stage import Stage
 from chaos.world import World
 
@@ -36,7 +37,6 @@ PROBES = 8
 TRIES = 3  # of a fault whose effect is not seen
 STARTING_MAY_TAKE = 60.0  # seconds
 LOOK = 0.2  # seconds between two looks at processes
-STANDSTILL = 1.5  # seconds: a look that comes so late shows that the machine stood still
 Say = Callable[[str], None]
 
 
@@ -72,17 +72,18 @@ class Runner:
             heartbeat=timedelta(seconds=options.heartbeat),
         )
         self._complaints: list[Complaint] = []
-        self._looked = time.monotonic()
         self._deferrers: list[subprocess.Popen[str]] = []
 
     def run(self) -> Result:
         """Return what happened."""
         began = time.monotonic()
         with self._prepared() as self._world:
+            pulse = Pulse(self._world.note)
             self._start()
             lanes = self._lanes()
             self._let_it_rain(lanes)
             self._calm_down()
+            pulse.stop()
             campaign = self._close()
             return Result(
                 campaign,
@@ -272,18 +273,9 @@ class Runner:
     # --- Looking ---
 
     def _look(self) -> None:
-        """Keep the workers going, and notice if the machine itself stood still."""
-        now = time.monotonic()
-        if now - self._looked > STANDSTILL:
-            began = datetime.now(UTC) - timedelta(seconds=now - self._looked)
-            still = frozenset({Effect.STILL})
-            self._world.note(
-                Trouble("the machine stood still", "", began, datetime.now(UTC), still)
-            )
-        self._looked = now
+        """Keep the workers going."""
         self._world.census.look()
         self._world.fleet.keep_going()
-        self._looked = time.monotonic()
 
     def _until(self, what: str, condition: Callable[[], Any], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
