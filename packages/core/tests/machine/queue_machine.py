@@ -634,7 +634,8 @@ class QueueMachine(RuleBasedStateMachine):
             else:
                 self._finish("finish", *self.held(n, [n]), [status])
             ended = [job.id for job in self.state.jobs.values() if job.status is status]
-            self._retry_by_hand([ended[n % len(ended)]], None)
+            if ended:  # a job that was to be aborted has not failed
+                self._retry_by_hand([ended[n % len(ended)]], None)
 
     @rule(which=some, abort=st.booleans(), delete=st.booleans())
     def cancel(self, which: list[int], abort: bool, delete: bool) -> None:

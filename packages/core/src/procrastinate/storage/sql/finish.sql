@@ -164,19 +164,6 @@ leaving as materialized (
     where job.partition = 0 and {>by_id} and {>is_held} and job.lease = given.lease
     for update of job
 ),
-judged as materialized (
-    select
-        leaving.*,
-        {>verdict} as status,
-        coalesce(leaving.due_at, statement_timestamp() + interval '1 microsecond' * case
-            when leaving.begun or leaving.delay_us is null then leaving.delay_us
-            else least(
-                leaving.delay_us * power(2, least(coalesce(leaving.bounces, 0), 20)),
-                %(longest_bounce_us)s::bigint
-            )
-        end) as due
-    from leaving
-),
 verdict as materialized (
     select
         leaving.*,
@@ -186,7 +173,19 @@ verdict as materialized (
                     || jsonb_build_array({>entry type=aborted_type message=why_aborted})
             when leaving.error is not null then jsonb_build_array(leaving.error::jsonb)
         end as added
-    from judged as leaving
+    from (
+        select
+            leaving.*,
+            {>verdict} as status,
+            coalesce(leaving.due_at, statement_timestamp() + interval '1 microsecond' * case
+                when leaving.begun or leaving.delay_us is null then leaving.delay_us
+                else least(
+                    leaving.delay_us * power(2, least(coalesce(leaving.bounces, 0), 20)),
+                    %(longest_bounce_us)s::bigint
+                )
+            end) as due
+        from leaving
+    ) as leaving
 ),
 settled as (
     update {schema}.procrastinate_jobs as job
