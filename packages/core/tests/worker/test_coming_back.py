@@ -21,6 +21,7 @@ from procrastinate.storage import claim as flows
 from procrastinate.storage import workers
 from procrastinate.storage.finish import Ended, Settled
 from procrastinate.storage.statements import Statements
+from procrastinate.worker import claiming
 from procrastinate.worker import shift as shift_module
 from procrastinate.worker import worker as worker_module
 from procrastinate.worker.fetcher import Fetcher
@@ -294,7 +295,7 @@ async def test_a_database_that_never_answers_does_not_keep_a_worker_from_ending(
     swallowed: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for module in (shift_module, worker_module):
+    for module in (claiming, shift_module, worker_module):
         monkeypatch.setattr(module, "LAST_CALL_MAY_TAKE", 0.1)
     caplog.set_level(logging.INFO)
     original = app._gateway.run_async

@@ -25,6 +25,7 @@ from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate.model.job import Job, Status
 from procrastinate.model.worker_options import WorkerOptions, renamed, worker_options
 from procrastinate.testing.connector import InMemoryConnector
+from procrastinate.worker.claiming import Claiming
 from procrastinate.worker.shift import Shift
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.worker import Worker
@@ -106,8 +107,8 @@ class CallersThread(TaskThreads):
         pass
 
 
-class LimitedShift(Shift):
-    """A shift that begins a limited number of attempts, and ends after them."""
+class LimitedClaiming(Claiming):
+    """Claims for a limited number of attempts, and ends the worker after them."""
 
     left: int | None = None  # attempts that may still begin; None: any number
 
@@ -121,6 +122,17 @@ class LimitedShift(Shift):
         found = await super()._fetch(min(room, self.left))
         self.left -= found
         return found
+
+
+class LimitedShift(Shift):
+    """A shift that claims for a limited number of attempts."""
+
+    _claiming_type = LimitedClaiming
+
+    def limit(self, left: int | None) -> None:
+        """Say for how many; None is any number."""
+        assert isinstance(self._claiming, LimitedClaiming)
+        self._claiming.left = left
 
 
 class TestWorker(Worker):
@@ -160,7 +172,7 @@ class TestWorker(Worker):
     def _new_shift(self, worker_id: int, *run: Any) -> Shift:
         shift = super()._new_shift(worker_id, *run)
         assert isinstance(shift, LimitedShift)
-        shift.left = self._left
+        shift.limit(self._left)
         return shift
 
     def ended_jobs(self, *, raise_errors: bool) -> list[Job]:

@@ -1,36 +1,29 @@
-"""A shift: one loop that fetches, and the order in which everything starts and ends.
+"""A shift: all parts of a worker's run, and the order in which they start and end.
 
 Rules
 
-1. One fetch loop for all slots. It claims as many jobs as there are slots free, and some ahead
-   for slots that will soon be free (`procrastinate.model.ahead`).
-2. Connections: two of the pool for fetching, writing and housekeeping, one to listen, one for the
+1. Connections: two of the pool for claiming, writing and housekeeping, one to listen, one for the
    heartbeat, and one for periodic tasks if there are any, whatever the concurrency.
-3. While the database is away, running jobs run on, their endings wait, and the loop tries again.
-4. A claim is sent only while the worker's signs of life are trusted (`procrastinate.model.trust`).
-5. The end, in this order: fetch no more; hand back what waits; let running jobs end, or abort them
+2. The end, in this order: claim no more; hand back what waits; let running jobs end, or abort them
    when time is up; write every ending; only then stop the heartbeat and leave.
-6. A request to stop ends the shift, and so does the death of a part that it needs: of a helper, of
-   the loop itself, of a companion that died too often. Then it ends in the same order, as far as
-   the other parts can, and raises `WorkerFailed`.
+3. A request to stop ends the shift, and so does the death of a part that it needs: of a helper, of
+   the claiming itself, of a companion that died too often. Then it ends in the same order, as far
+   as the other parts can, and raises `WorkerFailed`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import math
 import random
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from procrastinate.connector import ListeningConnector
-from procrastinate.drive import Limit
 from procrastinate.errors import ConnectorException, ProcrastinateException, WorkerFailed
 from procrastinate.gateway import Gateway, in_thread
 from procrastinate.model.ahead import Ahead
-from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Job
 from procrastinate.model.judging import has_turn
 from procrastinate.model.periodic import Periodic
@@ -40,13 +33,11 @@ from procrastinate.storage import workers as flows
 from procrastinate.storage.periodic import defer_due
 from procrastinate.storage.workers import Beat
 from procrastinate.worker.backlog import Backlog
-from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls
-from procrastinate.worker.clock import since_boot
+from procrastinate.worker.claiming import CALL_MAY_TAKE, LAST_CALL_MAY_TAKE, Claiming
 from procrastinate.worker.companion import Companion
 from procrastinate.worker.companions import Companions
 from procrastinate.worker.context import RunningApp, RunningWorker
-from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.heartbeat import Heartbeat
 from procrastinate.worker.helpers import Helpers
 from procrastinate.worker.housekeeping import Housekeeping
@@ -63,16 +54,13 @@ from procrastinate.worker.writer import Writer
 TICK = 0.25  # seconds between signs that the loop turns
 ABORTED_TASKS_MAY_TAKE = 2.0  # seconds to end once aborted by the worker's shutdown
 LAST_WRITES_MAY_TAKE = 10.0  # seconds, while the database is away, before a stopped worker gives up
-LAST_CALL_MAY_TAKE = 5.0  # seconds for any other call of a stopping worker, for the same reason
-MAX_HEARD = 10_000  # requests to abort that are kept while a claim is answered
 WRITER = "writer"
-PROBE = Limit(server=1.0, client=2.0)  # to find silent connections while trust is lost
-PROBE_EVERY = 1.0  # seconds
-CALL_MAY_TAKE = 60.0  # seconds until a call is given up, as the network seems to swallow it
 
 
 class Shift:
     """One run of a worker, from its registration to its leave; made by `Worker.run`."""
+
+    _claiming_type: ClassVar[type[Claiming]] = Claiming
 
     def __init__(
         self,
@@ -101,20 +89,26 @@ class Shift:
         self._wake = wake
         self._loop = asyncio.get_running_loop()
         self._loop_turned = time.monotonic()
-        self._aborts_heard: set[int] | None = None
-        self._claim = Alarm()  # the next claim
-        self._poll_due = -math.inf  # after waiting until then, the next claim looks at everything
+        self._ahead = Ahead(random.Random())
+        self._vitals = Vitals(worker.name, options, registered_at=registered_at)
+        self._claiming = self._claiming_type(
+            self._calls,
+            worker_id,
+            options,
+            stop=stop,
+            wake=wake,
+            trusted=self._vitals.trusted,
+            ahead=self._ahead,
+        )
         self._writer = Writer(
             self._calls,
             worker_id,
             options.delete_jobs,
-            on_written=self._job_ended,
-            on_requeued=self._look_at_everything,
-            on_released=self._look_now,
+            on_written=self._claiming.something_ended,
+            on_requeued=self._claiming.look_at_everything,
+            on_released=self._claiming.look_now,
             on_lost=lambda: self._housekeeping.look_for_losses(),
         )
-        self._ahead = Ahead(random.Random())
-        self._vitals = Vitals(worker.name, options, registered_at=registered_at)
         self._slots = Slots(
             app=app,
             registry=registry,
@@ -133,11 +127,8 @@ class Shift:
             concurrency=options.concurrency,
             ahead=self._ahead,
             trusted_since=self._vitals.trusted_since,
-            on_change=self._job_ended,
+            on_change=self._claiming.something_ended,
             on_look=self._wake.set,
-        )
-        self._fetcher = Fetcher(
-            self._calls, worker_id, options.queues, delete_ended=options.delete_jobs == "always"
         )
         self._housekeeping = Housekeeping(
             self._calls,
@@ -171,7 +162,9 @@ class Shift:
         try:
             self._start_parts()
             await self._begin()
-            await self._fetch_until_stopped()
+            await self._claiming.until_stopped(
+                self._backlog, self._writer, self._housekeeping.look_for_aborts, self._abort
+            )
         except asyncio.CancelledError:  # by other code on the loop, or because the loop ends
             self._stop.request_now()
             await self._end()
@@ -215,7 +208,8 @@ class Shift:
         logger.error("the %s of worker %s has died: it ends", name, self._name, exc_info=exc)
         if name == WRITER and not again:
             self._helpers.start(WRITER, self._writer.run)  # for the endings that are left
-        self._writer_lives = not (name == WRITER and again)
+        if name == WRITER and again:
+            self._writer_lives = False
         if not self._stop.gracefully.is_set():
             self._stop.request()
         self._wake.set()
@@ -245,7 +239,7 @@ class Shift:
     def _beaten(self, beat: Beat) -> None:
         """Act on the database's answer to a sign of life."""
         if self._vitals.say():
-            self._look_at_everything()
+            self._claiming.look_at_everything()
         if beat.reborn:
             logger.warning(
                 "worker %s had been taken for dead; jobs that it held may run elsewhere too",
@@ -255,19 +249,6 @@ class Shift:
         interval = self._options.update_heartbeat_interval
         if has_turn(beat.now, interval=interval, rank=beat.rank, live=beat.live):
             self._housekeeping.take_turn()
-
-    async def _wait_for_trust(self) -> None:
-        """Wait for a confirmed beat; and find out which connections of the pool are silent.
-
-        A claim must not lose its time on one of these when trust is back.
-        """
-        try:
-            async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
-                flow = flows.abort_requests(self._calls.sql, self._worker_id)
-                self._abort(await self._calls.run_async(flow, limit=PROBE))
-        except (ConnectorException, TimeoutError):
-            pass  # the heartbeat and the writer have said so
-        await self._woken_within(PROBE_EVERY)
 
     async def _begin(self) -> None:
         """Do once what a worker that does not wait has no time to do later."""
@@ -282,95 +263,6 @@ class Shift:
             reason = str(exc) or "the database does not answer"
             logger.warning("dead workers' jobs or periodic tasks have to wait: %s", reason)
 
-    # Fetching
-
-    async def _fetch_until_stopped(self) -> None:
-        backoff = Backoff()
-        while not self._stop.gracefully.is_set():
-            self._wake.clear()
-            if not self._vitals.trusted():
-                await self._wait_for_trust()
-                continue
-            if self._backlog.wants_look:
-                await self._look_behind()
-            room = self._backlog.room()
-            if room == 0 or not self._claim.due(time.monotonic()):
-                await self._sleep(room)
-                continue
-            self._claim.begin()
-            was_idle = not (self._backlog.busy or len(self._writer))
-            try:
-                found = await self._fetch(room)
-            except (ConnectorException, TimeoutError) as exc:
-                self._claim.ring()
-                await self._wait_for_database(backoff, exc)
-                continue
-            backoff.reset()
-            if was_idle and not found and not self._options.wait and not self._fetcher.unsure:
-                return
-            if found == room:
-                self._claim.ring()
-                continue
-            now = time.monotonic()
-            self._poll_due = now + self._options.fetch_job_polling_interval
-            self._claim.end(min(self._poll_due, now + self._fetcher.seconds_to_next_look))
-
-    async def _fetch(self, room: int) -> int:
-        began, sent_at = time.monotonic(), since_boot()
-        heard = self._aborts_heard = set()
-        try:
-            async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
-                claim = await self._fetcher.claim(room, known=self._backlog)
-        finally:
-            self._aborts_heard = None
-        if claim.jobs:
-            self._ahead.claim_took(time.monotonic() - began)
-        self._backlog.take(claim, asked=room, sent_at=sent_at)
-        if len(heard) >= MAX_HEARD or any(job.id in heard for job in claim.jobs):
-            # A request overtook the claim's answer; or it was for another worker that had the job.
-            self._housekeeping.look_for_aborts()
-        return len(claim.jobs)
-
-    async def _sleep(self, room: int) -> None:
-        """Wait for a slot, a notification, a written ending, or the time of the next look."""
-        now = time.monotonic()
-        until = max(self._claim.at, self._backlog.room_from if room == 0 else now)
-        alarm = None if until == math.inf else self._loop.call_later(until - now, self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            if alarm is not None:
-                alarm.cancel()
-        # Not for what the fetcher knows of.
-        if room and now < self._poll_due <= time.monotonic():
-            self._fetcher.look_at_everything()
-
-    async def _look_behind(self) -> None:
-        """Ask whether more jobs are ready than were claimed."""
-        began = time.monotonic()
-        try:
-            async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
-                found = await self._fetcher.is_anything_ready()
-        except (ConnectorException, TimeoutError):
-            found = False  # if nothing is known, another worker may be idle
-        self._backlog.looked(found, time.monotonic() - began)
-
-    async def _woken_within(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
-
-    async def _wait_for_database(self, backoff: Backoff, exc: Exception) -> None:
-        if not backoff.failing:
-            logger.warning("no jobs can be fetched: %s", str(exc) or "the database does not answer")
-        try:
-            async with asyncio.timeout(backoff.next_wait()):
-                await self._stop.gracefully.wait()
-        except TimeoutError:
-            pass
-
     # Being woken
 
     async def _listen(self, connector: ListeningConnector) -> None:
@@ -378,8 +270,8 @@ class Shift:
             connector,
             self._calls,
             self._worker_id,
-            on_queue=self._heard_of,
-            on_schedule=self._schedule_changed,
+            on_queue=self._claiming.heard_of,
+            on_schedule=self._claiming.schedule_changed,
             on_abort=lambda job_id: self._abort({job_id}),
             on_listening=self._listening,
             on_failed=self._on_listening,
@@ -391,51 +283,28 @@ class Shift:
             logger.error("cannot listen to the database, jobs are found by polling alone: %s", exc)
             await asyncio.Event().wait()
 
-    def _heard_of(self, queue: str) -> None:
-        if self._fetcher.serves(queue):
-            self._fetcher.heard_of(queue)
-            self._look_now()
-
-    def _schedule_changed(self) -> None:
-        self._fetcher.schedule_changed()
-        self._look_now()
-
     def _abort(self, ids: set[int]) -> None:
         """Abort jobs, also those whose claim is being answered: they are not known here yet."""
         self._slots.abort(ids)
         self._backlog.abort(ids)
-        if self._aborts_heard is not None and len(self._aborts_heard) < MAX_HEARD:
-            self._aborts_heard |= ids
+        self._claiming.heard_of_aborts(ids)
 
     def _lose(self, ids: set[int]) -> None:
         """Let go of jobs that other workers have now."""
         self._slots.lose(ids)
         self._backlog.lose(ids)
 
-    def _job_ended(self) -> None:
-        if not self._options.wait:
-            self._claim.ring()  # a worker that does not wait looks again before it ends
-        self._wake.set()
-
     def _listening(self) -> None:
         """Look at all that may have been announced while nobody listened."""
         self._on_listening(None)
-        self._look_at_everything()
+        self._claiming.look_at_everything()
         self._housekeeping.look_for_aborts()
-
-    def _look_at_everything(self) -> None:
-        self._fetcher.look_at_everything()
-        self._look_now()
-
-    def _look_now(self) -> None:
-        self._claim.ring()
-        self._wake.set()
 
     async def _tick(self) -> None:
         while True:
             self._loop_turned = time.monotonic()
             if self._vitals.say():
-                self._look_at_everything()
+                self._claiming.look_at_everything()
             for name in self._companions.newly_dead():
                 self._died(name, WorkerFailed(f"the thread of {name} is gone"))
             await asyncio.sleep(TICK)
@@ -443,7 +312,7 @@ class Shift:
     # Ending
 
     async def _end(self) -> None:
-        """End in the order of rule 5; no step keeps the following ones from being taken."""
+        """End in the order of rule 2; no step keeps the following ones from being taken."""
         if self._ticker is not None:
             self._ticker.let_go()
         await self._step("end", self._finish_what_runs)
@@ -486,7 +355,7 @@ class Shift:
         await in_thread(self._companions.stop)
         try:
             async with asyncio.timeout(LAST_CALL_MAY_TAKE):
-                await self._fetcher.settle(known=self._backlog)
+                await self._claiming.settle(known=self._backlog)
                 await self._calls.run_async(
                     flows.unregister_worker(self._calls.sql, self._worker_id)
                 )

@@ -22,13 +22,14 @@ from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
+from procrastinate.worker.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.context import RunningApp
 from procrastinate.worker.keeping import Keeper, log_end
 from procrastinate.worker.line import CALL
 from procrastinate.worker.log import logger
 from procrastinate.worker.own_loop import own_task
-from procrastinate.worker.shift import LAST_CALL_MAY_TAKE, Shift
+from procrastinate.worker.shift import Shift
 from procrastinate.worker.signals import Taking, asking
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads

@@ -1,0 +1,216 @@
+"""Claiming: the loop that asks for jobs while there is room, and what wakes it.
+
+Rules
+
+1. One loop for all slots. It claims as many jobs as there are slots free, and some ahead for slots
+   that will soon be free (`procrastinate.model.ahead`).
+2. A claim is sent only while the worker's signs of life are trusted (`procrastinate.model.trust`).
+3. While the database is away, the loop tries again. Only a request to stop ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Container
+
+from procrastinate.drive import Limit
+from procrastinate.errors import ConnectorException
+from procrastinate.model.ahead import Ahead
+from procrastinate.model.alarm import Alarm
+from procrastinate.model.worker_options import WorkerOptions
+from procrastinate.storage import workers as flows
+from procrastinate.worker.backlog import Backlog
+from procrastinate.worker.backoff import Backoff
+from procrastinate.worker.calls import Calls
+from procrastinate.worker.clock import since_boot
+from procrastinate.worker.fetcher import Fetcher
+from procrastinate.worker.log import logger
+from procrastinate.worker.stopping import StopRequests
+from procrastinate.worker.writer import Writer
+
+CALL_MAY_TAKE = 60.0  # seconds until a call is given up, as the network seems to swallow it
+LAST_CALL_MAY_TAKE = 5.0  # seconds for any other call of a stopping worker, for the same reason
+MAX_HEARD = 10_000  # requests to abort that are kept while a claim is answered
+PROBE = Limit(server=1.0, client=2.0)  # to find silent connections while trust is lost
+PROBE_EVERY = 1.0  # seconds
+
+
+class Claiming:
+    """Claims jobs for one shift, and is woken by news of them."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        worker_id: int,
+        options: WorkerOptions,
+        *,
+        stop: StopRequests,
+        wake: asyncio.Event,
+        trusted: Callable[[], bool],
+        ahead: Ahead,
+    ) -> None:
+        self._calls = calls
+        self._worker_id = worker_id
+        self._options = options
+        self._stop = stop
+        self._wake = wake
+        self._trusted = trusted
+        self._ahead = ahead
+        self._fetcher = Fetcher(
+            calls, worker_id, options.queues, delete_ended=options.delete_jobs == "always"
+        )
+        self._aborts_heard: set[int] | None = None
+        self._claim = Alarm()  # the next claim
+        self._poll_due = -math.inf  # after waiting until then, the next claim looks at everything
+
+    async def until_stopped(
+        self,
+        backlog: Backlog,
+        writer: Writer,
+        look_for_aborts: Callable[[], None],
+        abort: Callable[[set[int]], None],
+    ) -> None:
+        """Claim until told to stop or, with ``wait=False``, until no job is ready."""
+        self._backlog, self._look_for_aborts, self._abort = backlog, look_for_aborts, abort
+        backoff = Backoff()
+        while not self._stop.gracefully.is_set():
+            self._wake.clear()
+            if not self._trusted():
+                await self._wait_for_trust()
+                continue
+            if backlog.wants_look:
+                await self._look_behind()
+            room = backlog.room()
+            if room == 0 or not self._claim.due(time.monotonic()):
+                await self._sleep(room)
+                continue
+            self._claim.begin()
+            was_idle = not (backlog.busy or len(writer))
+            try:
+                found = await self._fetch(room)
+            except (ConnectorException, TimeoutError) as exc:
+                self._claim.ring()
+                await self._wait_for_database(backoff, exc)
+                continue
+            backoff.reset()
+            if was_idle and not found and not self._options.wait and not self._fetcher.unsure:
+                return
+            if found == room:
+                self._claim.ring()
+                continue
+            now = time.monotonic()
+            self._poll_due = now + self._options.fetch_job_polling_interval
+            self._claim.end(min(self._poll_due, now + self._fetcher.seconds_to_next_look))
+
+    async def _fetch(self, room: int) -> int:
+        began, sent_at = time.monotonic(), since_boot()
+        heard = self._aborts_heard = set()
+        try:
+            async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
+                claim = await self._fetcher.claim(room, known=self._backlog)
+        finally:
+            self._aborts_heard = None
+        if claim.jobs:
+            self._ahead.claim_took(time.monotonic() - began)
+        self._backlog.take(claim, asked=room, sent_at=sent_at)
+        if len(heard) >= MAX_HEARD or any(job.id in heard for job in claim.jobs):
+            # A request overtook the claim's answer; or it was for another worker that had the job.
+            self._look_for_aborts()
+        return len(claim.jobs)
+
+    async def _sleep(self, room: int) -> None:
+        """Wait for a slot, a notification, a written ending, or the time of the next look."""
+        now = time.monotonic()
+        until = max(self._claim.at, self._backlog.room_from if room == 0 else now)
+        alarm = (
+            None
+            if until == math.inf
+            else asyncio.get_running_loop().call_later(until - now, self._wake.set)
+        )
+        try:
+            await self._wake.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        # Not for what the fetcher knows of.
+        if room and now < self._poll_due <= time.monotonic():
+            self._fetcher.look_at_everything()
+
+    async def _look_behind(self) -> None:
+        """Ask whether more jobs are ready than were claimed."""
+        began = time.monotonic()
+        try:
+            async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
+                found = await self._fetcher.is_anything_ready()
+        except (ConnectorException, TimeoutError):
+            found = False  # if nothing is known, another worker may be idle
+        self._backlog.looked(found, time.monotonic() - began)
+
+    async def _woken_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _wait_for_database(self, backoff: Backoff, exc: Exception) -> None:
+        if not backoff.failing:
+            logger.warning("no jobs can be fetched: %s", str(exc) or "the database does not answer")
+        try:
+            async with asyncio.timeout(backoff.next_wait()):
+                await self._stop.gracefully.wait()
+        except TimeoutError:
+            pass
+
+    async def _wait_for_trust(self) -> None:
+        """Wait for a confirmed beat; and find out which connections of the pool are silent.
+
+        A claim must not lose its time on one of these when trust is back.
+        """
+        try:
+            async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
+                flow = flows.abort_requests(self._calls.sql, self._worker_id)
+                self._abort(await self._calls.run_async(flow, limit=PROBE))
+        except (ConnectorException, TimeoutError):
+            pass  # the heartbeat and the writer have said so
+        await self._woken_within(PROBE_EVERY)
+
+    async def settle(self, known: Container[int]) -> None:
+        """Hand back what a claim whose answer was lost has claimed, if there was one."""
+        await self._fetcher.settle(known)
+
+    # News
+
+    def look_now(self) -> None:
+        """Claim as soon as there is room."""
+        self._claim.ring()
+        self._wake.set()
+
+    def look_at_everything(self) -> None:
+        """Claim as soon as there is room, and look everywhere."""
+        self._fetcher.look_at_everything()
+        self.look_now()
+
+    def heard_of(self, queue: str) -> None:
+        """Note that a job became ready in a queue, which may be any."""
+        if self._fetcher.serves(queue):
+            self._fetcher.heard_of(queue)
+            self.look_now()
+
+    def schedule_changed(self) -> None:
+        """Note that a job was scheduled for the near future."""
+        self._fetcher.schedule_changed()
+        self.look_now()
+
+    def something_ended(self) -> None:
+        """Note that there may be room, or that an ending was written."""
+        if not self._options.wait:
+            self._claim.ring()  # a worker that does not wait looks again before it ends
+        self._wake.set()
+
+    def heard_of_aborts(self, ids: set[int]) -> None:
+        """Note requests to abort: for jobs of a claim that is being answered they are unknown."""
+        if self._aborts_heard is not None and len(self._aborts_heard) < MAX_HEARD:
+            self._aborts_heard |= ids
