@@ -700,6 +700,9 @@ class QueueMachine(RuleBasedStateMachine):
         worker = self.worker(n)
         self.step("abort_requests", lambda now: workers.abort_requests(sql, worker))
         self.step("held_jobs", lambda now: claim.held_jobs(sql, worker_id=worker))
+        about = workers.About("host", n, ("t1", "t2")) if n % 3 else workers.About()
+        self.step("describe", lambda now: workers.describe_worker(sql, worker, about))
+        self.step("probe", lambda now: workers.notify_listener(sql, "procrastinate_jobs"))
         (job_id,) = self.ids([n])
         self.step("get_errors", lambda now: jobs.get_errors(sql, job_id))
 
