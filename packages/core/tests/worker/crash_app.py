@@ -63,6 +63,17 @@ async def deaf() -> None:
             await asyncio.sleep(3600)
 
 
+@app.task(name="nap_async")
+async def nap_async(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+@app.task(name="slow_suicide")
+def slow_suicide(seconds: float) -> None:
+    time.sleep(seconds)
+    os._exit(9)
+
+
 @app.task(name="suicide")
 def suicide() -> None:
     os._exit(9)

@@ -5,8 +5,8 @@ Rules
 1. Jobs start in the order in which they were claimed, as slots become free.
 2. Some jobs are claimed for slots that will soon be free (`procrastinate.model.ahead`), but not
    after a claim that came short: then there is no backlog, and another worker may be idle.
-3. A job that has lost a worker before never waits claimed. If a running job kills this worker too,
-   only the jobs that ran beside it count as suspects once more.
+3. A job that has lost a worker before never waits claimed, and may not run beside some others
+   (`procrastinate.model.blame`).
 4. Jobs that wait too long are handed back, because another worker may have a free slot
    (`procrastinate.model.holding`).
 5. After that nothing is claimed ahead until an attempt ends, because it would be the same jobs.
@@ -32,6 +32,7 @@ from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import handed_back
 from procrastinate.worker import job_log
 from procrastinate.worker.slots import Slots
+from procrastinate.worker.suspects import Claimed, Suspects
 from procrastinate.worker.writer import Writer
 
 TURN = 0.002  # seconds for which jobs are started, until the loop gets round to others
@@ -61,7 +62,8 @@ class Backlog:
         self._on_change = on_change
         self._on_look = on_look
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[Job, float, float]] = deque()  # claimed at, asked for at
+        self._waiting: deque[Claimed] = deque()
+        self._suspects = Suspects(writer, on_change=on_change)
         self._filling = False
         self._cautious = False
         self._enough = 0  # jobs waiting for a slot above which no more are wanted
@@ -77,17 +79,18 @@ class Backlog:
         return (
             job_id in self._slots
             or any(job.id == job_id for job, *_ in self._waiting)
+            or job_id in self._suspects
             or job_id in self._writer
         )
 
     @property
     def busy(self) -> bool:
         """Whether a job runs or waits for a slot."""
-        return bool(len(self._slots) or self._waiting)
+        return bool(len(self._slots) or self._waiting or self._suspects.is_waiting)
 
     def room(self) -> int:
         """How many jobs to claim now; 0 while it is better to wait."""
-        if len(self._writer) > MAX_UNWRITTEN:
+        if len(self._writer) > MAX_UNWRITTEN or self._suspects.reserve(self._held):
             return 0
         taken = len(self._slots) + len(self._waiting)  # waiting jobs start soon
         free = max(0, self._concurrency - taken)
@@ -119,24 +122,34 @@ class Backlog:
         # By id: what a claim's first scan got may be lost, and come again with its second.
         claimed = {job.id: job for job in claim.jobs}
         self._forget(claimed)
-        for job in claimed.values():
+        self._suspects.forget(claimed)
+        jobs = list(claimed.values())
+        if self._cautious:
+            jobs = self._suspects.in_order(jobs, empty=not self.busy)
+        for job in jobs:
             if self._has_already(job):
                 continue
             broken = claim.unreadable.get(job.id)
-            if broken is None:
-                self._waiting.append((job, now, sent_at))
-            else:
+            if broken is not None:
                 self._slots.start(job, _unreadable(broken))
+                continue
+            waits = Claimed(job, now, sent_at)
+            if not self._cautious or self._suspects.admit(waits, self._held()):
+                self._waiting.append(waits)
         if self._cautious:
             self._fill_slots_now()
             self._give_back_suspects(claim.suspects)  # rule 3
+            self._start_alone()
         else:
             self._fill_slots_soon()
         self._decide()
 
+    def _held(self) -> list[Job]:
+        return [*(each.job for each in self._slots.running), *(job for job, *_ in self._waiting)]
+
     def _forget(self, ids: Container[int]) -> None:
         if any(job.id in ids for job, *_ in self._waiting):
-            self._waiting = deque(each for each in self._waiting if each[0].id not in ids)
+            self._waiting = deque(each for each in self._waiting if each.job.id not in ids)
 
     def _has_already(self, job: Job) -> bool:
         """Continue a job under its new claim that still runs here, or whose ending is unwritten.
@@ -162,6 +175,7 @@ class Backlog:
     def _slot_freed(self) -> None:
         self._handed_back = False
         self._fill_slots()
+        self._start_alone()
         if len(self._waiting) <= self._enough:  # else the claim would find no room
             self._on_change()
 
@@ -172,8 +186,8 @@ class Backlog:
         now = began = time.monotonic()
         try:
             while self._waiting and len(self._slots) < self._concurrency:
-                if not self._trusted_since(self._waiting[0][2]):  # rule 6
-                    self._writer.add(handed_back(self._waiting.popleft()[0]))
+                if not self._trusted_since(self._waiting[0].sent_at):  # rule 6
+                    self._writer.add(handed_back(self._waiting.popleft().job))
                 elif now - began > TURN:
                     break
                 else:
@@ -184,10 +198,18 @@ class Backlog:
             if self._waiting and len(self._slots) < self._concurrency:
                 self._fill_slots_soon()
 
+    def _start_alone(self) -> None:
+        """Start the job that must run alone, if this process holds nothing else now."""
+        if self._suspects.is_waiting and not (len(self._slots) or self._waiting):
+            waited = self._suspects.take()
+            assert waited is not None
+            self._waiting.append(waited)
+            self._fill_slots()
+
     def _start_next(self) -> None:
         waited = self._waiting.popleft()
         try:
-            self._slots.start(waited[0])
+            self._slots.start(waited.job)
         except BaseException:  # it has not taken a slot
             self._waiting.appendleft(waited)
             raise
@@ -205,9 +227,10 @@ class Backlog:
     # Handing back
 
     def give_back(self) -> None:
-        """Hand back all jobs that wait for a slot."""
+        """Hand back all jobs that wait for a slot, or for an empty process."""
         while self._waiting:
-            self._writer.add(handed_back(self._waiting.pop()[0]))
+            self._writer.add(handed_back(self._waiting.pop().job))
+        self._suspects.give_back()
 
     def _decide(self) -> None:
         """Decide about the jobs that wait, now and each time that is due (rule 4)."""
@@ -234,7 +257,7 @@ class Backlog:
             )
 
     def _waited(self) -> float:
-        return time.monotonic() - self._waiting[0][1]
+        return time.monotonic() - self._waiting[0].claimed_at
 
     def _act(self, decision: holding.Decision) -> None:
         if self._decision_due is not None:
@@ -270,6 +293,10 @@ class Backlog:
         """Hand back the jobs among these that wait: so the request ends them, see `hand_back`."""
         asked = [job for job, *_ in self._waiting if job.id in ids]
         self._forget(ids)
+        if any(job_id in self._suspects for job_id in ids):
+            asked_alone = self._suspects.give_back()
+            assert asked_alone is not None
+            job_log.aborting_unbegun(asked_alone)
         for job in asked:
             job_log.aborting_unbegun(job)
             self._writer.add(handed_back(job))

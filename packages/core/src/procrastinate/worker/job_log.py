@@ -83,6 +83,27 @@ def no_task(job: Job, broken: BaseException) -> None:
     )
 
 
+def waits_to_be_alone(job: Job) -> None:
+    """Say that a job waits until this process holds no other."""
+    logger.warning(
+        "%s has lost its worker %d times: it runs once this process holds nothing else",
+        job.call_string,
+        job.crashes,
+        extra=_about(job, "wait_to_be_alone", crashes=job.crashes),
+    )
+
+
+def sent_back(job: Job) -> None:
+    """Say that a job that has lost workers does not run beside those that are here."""
+    logger.info(
+        "%s has lost its worker %d times, and goes back for a while: it cannot run beside the"
+        " jobs that are here",
+        job.call_string,
+        job.crashes,
+        extra=_about(job, "send_back", crashes=job.crashes),
+    )
+
+
 def interrupted(job: Job) -> None:
     """Say that an attempt ended because the worker stops."""
     logger.info("handed back %s, which was interrupted", job.call_string)

@@ -1,0 +1,123 @@
+"""Claimed jobs that have lost a worker before: whether they may start here, and when.
+
+`procrastinate.model.blame` decides. Here is the one job that waits until its process is empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Container, Iterable
+from typing import NamedTuple
+
+from procrastinate.model import blame
+from procrastinate.model.blame import Place
+from procrastinate.model.job import Job
+from procrastinate.model.outcome import UNSTARTED, Requeued
+from procrastinate.storage.finish import Ended
+from procrastinate.worker import job_log
+from procrastinate.worker.writer import Writer
+
+SENT_BACK = Requeued(when=blame.SENT_BACK_FOR, begun=False)
+
+
+class Claimed(NamedTuple):
+    """A job that waits. Times are seconds, ``sent_at`` on the clock of the worker's trust."""
+
+    job: Job
+    claimed_at: float
+    sent_at: float  # when the claim was asked for
+
+
+class Suspects:
+    """Sends jobs back that belong elsewhere, and holds the one that must run alone.
+
+    ``on_change`` is called when jobs may be claimed again.
+    """
+
+    def __init__(self, writer: Writer, *, on_change: Callable[[], None]) -> None:
+        self._writer = writer
+        self._on_change = on_change
+        self._waits: Claimed | None = None  # until the process is empty
+        self._alone: int | None = None  # the id of the job that runs alone
+        self._patience: asyncio.TimerHandle | None = None
+
+    def __contains__(self, job_id: object) -> bool:
+        return self._waits is not None and self._waits.job.id == job_id
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a job waits until this process is empty."""
+        return self._waits is not None
+
+    def reserve(self, held: Callable[[], Iterable[Job]]) -> bool:
+        """Whether no job is to be claimed, because one waits to run alone or does (rule 4)."""
+        if self._alone is not None and all(job.id != self._alone for job in held()):
+            self._alone = None
+        return self._waits is not None or self._alone is not None
+
+    def in_order(self, jobs: Iterable[Job], *, empty: bool) -> list[Job]:
+        """Return claimed jobs in the order in which to admit them.
+
+        A job that must run alone comes first in an empty process, and else last.
+        """
+        return sorted(jobs, key=lambda job: blame.must_be_alone(job.crashes) is not empty)
+
+    def admit(self, claimed: Claimed, held: Iterable[Job]) -> bool:
+        """Return whether a job may take a slot beside those that the process holds."""
+        crashes = [job.crashes for job in held]
+        if self._waits is not None:
+            crashes.append(self._waits.job.crashes)
+        place = blame.place(claimed.job.crashes, crashes)
+        if place is Place.ALONE:
+            self._wait(claimed)
+        elif place is Place.ELSEWHERE:
+            self._send_back(claimed.job)
+        elif blame.must_be_alone(claimed.job.crashes):
+            self._alone = claimed.job.id
+        return place is Place.HERE
+
+    def take(self) -> Claimed | None:
+        """Return the job that waited until the process is empty, to be started now."""
+        waited = self._forget()
+        if waited is not None:
+            self._alone = waited.job.id
+        return waited
+
+    def forget(self, ids: Container[int]) -> None:
+        """Let go of the job that waits if it is among these: it was claimed once more."""
+        if self._waits is not None and self._waits.job.id in ids:
+            self._forget()
+
+    def give_back(self) -> Job | None:
+        """Hand back the job that waits, if one does, and return it."""
+        waited = self._forget()
+        if waited is None:
+            return None
+        self._writer.add(Ended(waited.job, UNSTARTED))
+        self._on_change()
+        return waited.job
+
+    def _wait(self, claimed: Claimed) -> None:
+        self._waits = claimed
+        job_log.waits_to_be_alone(claimed.job)
+        loop = asyncio.get_running_loop()
+        self._patience = loop.call_later(blame.WAIT_TO_BE_ALONE, self._give_up)
+
+    def _forget(self) -> Claimed | None:
+        waited, self._waits = self._waits, None
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        return waited
+
+    def _give_up(self) -> None:
+        waited = self._forget()
+        if waited is not None:
+            self._send_back(waited.job)
+            self._on_change()
+
+    def _send_back(self, job: Job) -> None:
+        """Send a suspect back for a while (rule 5); an innocent job keeps its place."""
+        if job.crashes:
+            job_log.sent_back(job)
+        self._writer.add(Ended(job, SENT_BACK if job.crashes else UNSTARTED))
