@@ -63,6 +63,10 @@ def test_only_a_job_without_a_crash_waits_claimed(crashes: int, may: bool) -> No
     assert blame.may_wait(crashes) is may
 
 
+def test_what_goes_back_does_not_come_back_at_the_same_moment() -> None:
+    assert [blame.delay(chance).total_seconds() for chance in (0, 0.5, 1)] == [0.5, 1.0, 1.5]
+
+
 class Farm:
     """Processes with slots, and jobs of which some kill their process, in rounds."""
 

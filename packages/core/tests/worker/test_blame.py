@@ -18,8 +18,6 @@ import procrastinate
 from procrastinate import Status
 from procrastinate.model import blame
 from procrastinate.model.job import Job
-from procrastinate.model.outcome import Requeued
-from procrastinate.worker import suspects
 
 APP = Path(__file__).with_name("crash_app.py")
 
@@ -74,8 +72,7 @@ def stage(app: procrastinate.App, query: Callable[..., Any]) -> Stage:
 
 @pytest.fixture
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    soon = Requeued(when=timedelta(milliseconds=20), begun=False)
-    monkeypatch.setattr(suspects, "SENT_BACK", soon)
+    monkeypatch.setattr(blame, "SENT_BACK_FOR", timedelta(milliseconds=20))
 
 
 async def test_a_process_holds_one_suspect_beside_any_number_of_others(

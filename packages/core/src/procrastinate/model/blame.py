@@ -14,7 +14,9 @@ Rules
    suspects are told apart without an idle slot: the next crash counts for one of them only.
 4. A job to which one more crash would be fatal runs alone. Its process lets those that run come to
    their end, at most `WAIT_TO_BE_ALONE`, and takes no other job until this one has ended.
-5. A job that its process cannot take now goes back, not begun, with a delay of `SENT_BACK_FOR`.
+5. A job that its process cannot take now goes back, not begun, with a delay of about
+   `SENT_BACK_FOR`. The delays differ because suspects come in herds: if all came back at the same
+   moment, each process would take one of them and send the others away for twice as long.
 
 Statements that take jobs from dead workers follow rule 1, see `judge_workers` and `recover_jobs`.
 """
@@ -29,7 +31,7 @@ CRASH_LIMIT = 5  # crashes that fail a job which was alone at the last one
 MOST_CRASHES = 15  # crashes that fail any job
 SUSPECTED = 2  # crashes from which on a process holds one such job at most
 WAIT_TO_BE_ALONE = 60.0  # seconds
-SENT_BACK_FOR = timedelta(seconds=1)  # doubled each time in a row, up to a minute
+SENT_BACK_FOR = timedelta(seconds=1)  # more or less; doubled each time in a row, up to a minute
 
 
 class Place(enum.Enum):
@@ -38,6 +40,11 @@ class Place(enum.Enum):
     HERE = "here"  # in a slot of this process, beside the others
     ALONE = "alone"  # in this process, once it holds nothing else
     ELSEWHERE = "elsewhere"  # back in the queue, with a delay
+
+
+def delay(chance: float) -> timedelta:
+    """Return a first delay for a job that goes back (rule 5); ``chance`` is from 0 to 1."""
+    return SENT_BACK_FOR * (0.5 + chance)
 
 
 def fails(crashes: int, *, alone: bool) -> bool:

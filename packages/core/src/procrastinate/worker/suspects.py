@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Container, Iterable
 from typing import NamedTuple
 
@@ -16,8 +17,6 @@ from procrastinate.model.outcome import UNSTARTED, Requeued
 from procrastinate.storage.finish import Ended
 from procrastinate.worker import job_log
 from procrastinate.worker.writer import Writer
-
-SENT_BACK = Requeued(when=blame.SENT_BACK_FOR, begun=False)
 
 
 class Claimed(NamedTuple):
@@ -118,6 +117,9 @@ class Suspects:
 
     def _send_back(self, job: Job) -> None:
         """Send a suspect back for a while (rule 5); an innocent job keeps its place."""
-        if job.crashes:
-            job_log.sent_back(job)
-        self._writer.add(Ended(job, SENT_BACK if job.crashes else UNSTARTED))
+        if not job.crashes:
+            self._writer.add(Ended(job, UNSTARTED))
+            return
+        job_log.sent_back(job)
+        delay = blame.delay(random.random())
+        self._writer.add(Ended(job, Requeued(when=delay, begun=False)))
