@@ -596,6 +596,25 @@ async def test_a_prefetched_job_behind_a_long_one_is_handed_back_untouched(
     assert {(job.status, job.attempts) for job in jobs} == {(Status.SUCCEEDED, 1)}
 
 
+async def test_a_plain_function_has_no_task_on_the_loop(app: procrastinate.App) -> None:
+    """A task and a future for each would cost the loop more than all else of a short job."""
+    loop = asyncio.get_running_loop()
+    seen: list[list[str]] = []
+
+    @app.task
+    def look() -> None:
+        tasks = asyncio.run_coroutine_threadsafe(names_of_tasks(), loop).result(10)
+        seen.append([name for name in tasks if "look" in name])
+
+    await look.defer_async()
+    await app.run_worker_async(wait=False)
+    assert seen == [[]]
+
+
+async def names_of_tasks() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks()]
+
+
 async def test_two_workers_run_no_job_twice(app: procrastinate.App) -> None:
     @app.task
     async def noop(n: int) -> None: ...

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -100,3 +101,55 @@ async def test_if_no_more_threads_can_be_started_those_there_are_do_the_work(
 
     assert [await outcome(each) for each in (first, second)] == [(True, None), ("second", None)]
     threads.close()
+
+
+async def test_a_call_without_a_future_tells_what_it_returned_and_what_it_raised(
+    threads: TaskThreads,
+) -> None:
+    number: contextvars.ContextVar[int] = contextvars.ContextVar("number")
+    context = contextvars.copy_context()
+    context.run(number.set, 7)
+    told: list[tuple[Any, BaseException | None]] = []
+    both = asyncio.Event()
+
+    def note(result: Any, exception: BaseException | None) -> None:
+        told.append((result, exception))
+        if len(told) == 2:
+            both.set()
+
+    error = ValueError("no")
+    threads.run(number.get, context, note)
+    threads.run(raising(error), context, note)
+    async with asyncio.timeout(10):
+        await both.wait()
+
+    assert told == [(7, None), (None, error)]
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def function() -> None:
+        raise error
+
+    return function
+
+
+async def test_calls_that_follow_each_other_leave_the_loop_to_others(threads: TaskThreads) -> None:
+    """Each end begins the next call at once, and that one ends before its turn is over."""
+    ends = 0
+    enough = asyncio.Event()
+
+    def again(result: Any, exception: BaseException | None) -> None:
+        nonlocal ends
+        ends += 1
+        if enough.is_set() or ends == 20_000:
+            return
+        threads.run(lambda: None, contextvars.copy_context(), again)
+        while len(threads._ended) == 1:  # only this one: until the next call has ended, too
+            pass
+
+    asyncio.get_running_loop().call_later(0.01, enough.set)
+    threads.run(lambda: None, contextvars.copy_context(), again)
+    async with asyncio.timeout(10):
+        await enough.wait()
+
+    assert ends < 20_000

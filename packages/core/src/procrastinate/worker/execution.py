@@ -129,7 +129,7 @@ def _call(attempt: Attempt) -> Any:
 
 async def _call_in_thread(attempt: Attempt, threads: TaskThreads) -> Any:
     attempt.make_context()  # here, for the thread and the loop must not make one each
-    attempt.thread = threads.call(_function_of_thread(attempt))
+    attempt.thread = threads.call(function_of_thread(attempt))
     if attempt.on_loop:
         await _thread_ended(attempt, attempt.thread)
     try:
@@ -184,7 +184,14 @@ async def _call_wrapped_on_loop(attempt: Attempt, threads: TaskThreads) -> None:
     await _wrapped(innermost, attempt.layers.on_loop, attempt)()
 
 
-def _function_of_thread(attempt: Attempt) -> Callable[[], Any]:
+def needs_thread_only(attempt: Attempt) -> bool:
+    """Whether nothing of an attempt is on the loop: so it needs no task there."""
+    definition = attempt.definition
+    return not (definition.is_async or definition.timeout is not None or attempt.layers.on_loop)
+
+
+def function_of_thread(attempt: Attempt) -> Callable[[], Any]:
+    """Return what a thread is to call: the task, and the plain middleware around it."""
     if not attempt.layers.in_thread:
         return functools.partial(_call, attempt)
     innermost = functools.partial(_call_without_await, attempt)
