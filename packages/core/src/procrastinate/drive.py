@@ -8,7 +8,7 @@ constraint its meaning or try another statement.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from procrastinate import errors
@@ -29,11 +29,12 @@ class Limit:
 
     server: float
     client: float
+    #: The settings that each statement of a call runs with.
+    settings: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
-    @property
-    def settings(self) -> Mapping[str, str]:
-        """The settings that each statement of a call runs with."""
-        return {"statement_timeout": str(max(1, int(self.server * 1000)))}
+    def __post_init__(self) -> None:
+        milliseconds = str(max(1, int(self.server * 1000)))
+        object.__setattr__(self, "settings", {"statement_timeout": milliseconds})
 
 
 def limited(flow: Flow[T], limit: Limit) -> Flow[T]:
@@ -42,7 +43,8 @@ def limited(flow: Flow[T], limit: Limit) -> Flow[T]:
     try:
         query = next(flow)
         while True:
-            query = Query(query.name, query.sql, query.params, {**query.settings, **settings})
+            both = {**query.settings, **settings} if query.settings else settings
+            query = Query(query.name, query.sql, query.params, both)
             try:
                 rows = yield query
             except errors.ConnectorException as exc:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SEVERING_MAY_TAKE = 5.0  # seconds until a call that was severed has to have ended
-
 
 class Gateway:
     """Runs storage flows through a connector."""
@@ -117,26 +115,24 @@ class Gateway:
         """Run a flow, and shut its connection down if no answer comes in time.
 
         Not by cancelling the task: a call to the database ends before a cancellation is delivered.
-        If severing ends nothing either, the task is given up after `SEVERING_MAY_TAKE`.
         """
-        import asyncio  # not at the top: synchronous code does without
+        from procrastinate.deadline import Deadline  # not at the top: it needs asyncio
 
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
+        deadline = Deadline(limit.client)
         try:
-            async with asyncio.timeout(limit.client) as patience:
-                async with connector.session_async(transaction=transaction) as executor:
-                    deadline = loop.time() + limit.client
-                    timer = loop.call_at(deadline, executor.sever)
-                    patience.reschedule(deadline + SEVERING_MAY_TAKE)
-                    return await drive.run_async(drive.limited(flow, limit), executor)
+            async with connector.session_async(transaction=transaction) as executor:
+                deadline.connected(executor)
+                return await drive.run_async(drive.limited(flow, limit), executor)
         except ConnectionLost as exc:
-            if timer is not None and timer.when() <= loop.time():
+            if deadline.severed:
                 raise drive.no_answer(limit, exc) from exc
             raise
+        except BaseException as exc:
+            if deadline.is_cause_of(exc):
+                raise TimeoutError from exc
+            raise
         finally:
-            if timer is not None:
-                timer.cancel()
+            deadline.over()
 
     def sync_connector(self) -> SyncConnector:
         """Return the open synchronous connector. Raises `AppNotOpen`."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -298,3 +301,58 @@ def test_the_watchdog_ends_waits_and_leaves_those_alone_that_have_ended() -> Non
 
     assert bitten == ["slow", "slow"]
     assert not watchdog.is_alive
+
+
+POISONED_APP = """
+import logging
+import time
+
+import procrastinate
+from procrastinate.testing import InMemoryConnector
+from procrastinate.worker import PART as module
+
+app = procrastinate.App(connector=InMemoryConnector())
+began = time.monotonic()
+original = module.CLASS.METHOD
+
+
+def poisoned(self, *args, **options):
+    if time.monotonic() > began + 1.0:
+        raise MemoryError("poison")
+    return original(self, *args, **options)
+
+
+class Unusable(logging.Handler):
+    def handle(self, record):
+        raise MemoryError("no log either")
+
+
+module.CLASS.METHOD = poisoned
+logging.getLogger("procrastinate").addHandler(Unusable())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "method"),
+    [
+        ("heartbeat", "Heartbeat", "round"),
+        ("housekeeping", "Housekeeping", "_round"),
+        ("vitals", "Vitals", "say"),
+        ("fetcher", "Fetcher", "claim"),
+    ],
+)
+def test_a_program_whose_worker_lost_a_part_exits_with_1(
+    tmp_path: Path, module: str, kind: str, method: str
+) -> None:
+    """Also if every line of its log raises."""
+    text = POISONED_APP.replace("PART", module).replace("CLASS", kind).replace("METHOD", method)
+    (tmp_path / "poisoned.py").write_text(text)
+    command = [sys.executable, "-m", "procrastinate", "--app=poisoned.app", "worker"]
+    options = ["--heartbeat-interval=0.2", "--stalled-worker-timeout=5"]
+
+    ended = subprocess.run(
+        [*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=15, check=False
+    )
+
+    assert ended.returncode == 1, ended.stderr
+    assert "ended because its" in ended.stderr
