@@ -9,6 +9,7 @@ from typing import Any
 import aiopg
 import psycopg2.extras
 import pytest
+from silence import SilentProxy
 
 from procrastinate.connector import Query
 from procrastinate.errors import (
@@ -20,7 +21,7 @@ from procrastinate.errors import (
     PoolTimeout,
     UniqueViolation,
 )
-from procrastinate_aiopg import AiopgConnector
+from procrastinate_aiopg import AiopgConnector, pools
 
 ONE = Query("one", "select 1")
 PID = Query("pid", "select pg_backend_pid()")
@@ -363,3 +364,27 @@ def test_a_counterpart_connects_in_the_time_that_the_user_or_the_worker_gives(
     counterpart = AiopgConnector(**given).sync_connector(connect_timeout=asked)
 
     assert counterpart._arguments["connect_timeout"] == expected
+
+
+async def test_after_a_silent_connection_those_of_the_application_s_pool_have_to_answer_first(
+    procrastinate_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its idle connections are as silent; each would cost a whole time limit otherwise."""
+    monkeypatch.setattr(pools, "PROOF_MAY_TAKE", 0.1)
+    with SilentProxy(procrastinate_dsn) as proxy:
+        pool = await aiopg.create_pool(proxy.dsn, minsize=5, maxsize=5)
+        connector = AiopgConnector()
+        await connector.open_async(pool)
+        proxy.hush()
+        with pytest.raises(ConnectionLost):
+            async with connector.session_async() as session:
+                asyncio.get_running_loop().call_later(0.1, session.sever)
+                await session.execute(ONE)
+        began = time.monotonic()
+        for _ in range(3):
+            async with connector.session_async() as session:
+                assert await session.execute(ONE) == [(1,)]
+        assert time.monotonic() - began < 3.0
+        await connector.close_async()
+        pool.terminate()
+        await pool.wait_closed()

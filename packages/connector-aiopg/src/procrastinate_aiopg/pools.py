@@ -7,12 +7,15 @@ Rules
    several hosts (see `connecting`). So our own pool is ours; it holds aiopg connections.
 2. Both give out connections that are alive before anything is sent on them, and take back clean
    ones; anything else is closed, which both aiopg's pool and ours take for "make a new one".
-3. The application's pool is used by its public methods only and is never closed.
+3. The application's pool is used by its public methods only and is never closed. Its idle
+   connections cannot be closed from here. So once one of its connections was severed because it was
+   silent, each of the others has to answer a short question before it is used.
 """
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -21,9 +24,17 @@ from typing import Protocol
 import aiopg
 import psycopg2
 
-from procrastinate.errors import AppNotOpen, ConfigurationError, ConnectionFailed, PoolTimeout
+from procrastinate.errors import (
+    AppNotOpen,
+    ConfigurationError,
+    ConnectionFailed,
+    ConnectorException,
+    PoolTimeout,
+)
 from procrastinate_aiopg.held import Held, close_quietly, is_alive
-from procrastinate_psycopg2.driver import connect_error
+from procrastinate_psycopg2.driver import connect_error, sever
+
+PROOF_MAY_TAKE = 2.0  # seconds for a connection of the application's pool to show that it lives
 
 
 class Source(Protocol):
@@ -203,6 +214,8 @@ class GivenPool:
     def __init__(self, pool: aiopg.Pool, *, timeout: float | None) -> None:
         self.pool = pool
         self._timeout = timeout
+        #: Those that have answered since one was silent; None: none was.
+        self._proven: weakref.WeakSet[aiopg.Connection] | None = None
 
     async def acquire(self) -> Held:
         return await Held.hold(await self._live())
@@ -211,10 +224,27 @@ class GivenPool:
         async with _waiting_at_most(self._timeout):
             while True:
                 connection = await self._acquired()
-                if is_alive(connection):
+                if is_alive(connection) and await self._is_proven(connection):
                     return connection
                 connection.close()
                 self.pool.release(connection)
+
+    async def _is_proven(self, connection: aiopg.Connection) -> bool:
+        if self._proven is None or connection in self._proven:
+            return True
+        timer = asyncio.get_running_loop().call_later(PROOF_MAY_TAKE, sever, connection.raw)
+        try:
+            await (await Held.hold(connection)).command("SELECT 1")
+        except ConnectorException:
+            return False
+        except BaseException:
+            connection.close()
+            self.pool.release(connection)
+            raise
+        finally:
+            timer.cancel()
+        self._proven.add(connection)
+        return True
 
     async def _acquired(self) -> aiopg.Connection:
         try:
@@ -248,7 +278,8 @@ class GivenPool:
         self.pool.release(connection)
 
     def discard_idle(self) -> None:
-        """Leave the others alone: they are the application's."""
+        """Trust none of the others before it has answered (rule 3)."""
+        self._proven = weakref.WeakSet()
 
     def close(self) -> None:
         """Leave the pool open: it is the application's."""

@@ -152,6 +152,20 @@ async def test_a_silent_listener_is_noticed(
         assert await done_after(app, await noop.defer_async()) < 1.0
 
 
+async def test_a_listener_is_doubted_when_another_connection_is_silent(
+    app: procrastinate.App, noop: Any, proxy: SilentProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not a minute later: until then each job would wait for the next poll."""
+    monkeypatch.setattr(listener, "PROBE_MAY_TAKE", 0.5)
+    async with working_behind(proxy, app, fetch_job_polling_interval=2.0):
+        await done_after(app, await noop.defer_async())
+        proxy.hush()
+        await done_after(app, await noop.defer_async())  # by the next poll
+        await asyncio.sleep(2.5)  # for the probe, and LISTEN
+        for _ in range(3):
+            assert await done_after(app, await noop.defer_async()) < 0.8
+
+
 async def test_a_worker_stops_while_nothing_answers(
     app: procrastinate.App, noop: Any, proxy: SilentProxy
 ) -> None:

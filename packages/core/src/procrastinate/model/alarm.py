@@ -1,8 +1,8 @@
 """An alarm that may ring while one is busy with what it rang for.
 
-Whoever answers it calls `begin`, does the work and calls `end` with the time of the next look. News
-that come meanwhile `ring`, and `end` does not silence them. The caller reads the clock: all times
-are of one clock, in seconds. One thread (or one event loop) owns an alarm.
+Its user calls `begin`, does the work and calls `end` with the time of the next look. News that come
+meanwhile `ring`, and `end` does not silence them. The caller reads the clock: all times are of one
+clock, in seconds. One thread (or one event loop) owns an alarm.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Alarm:
         self.at = at
 
     def begin(self) -> None:
-        """Note that somebody does now what it is due for."""
+        """Note that what it is due for is being done now."""
         self.at = math.inf
 
     def end(self, next_at: float) -> None:

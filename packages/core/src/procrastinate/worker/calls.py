@@ -11,9 +11,11 @@ Rules
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from procrastinate.connector import Connector
 from procrastinate.drive import Flow, Limit, T
+from procrastinate.errors import ConnectionLost
 from procrastinate.gateway import Gateway
 from procrastinate.storage.statements import Statements
 from procrastinate.worker.line import CALL
@@ -27,6 +29,8 @@ class Calls:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._turns = asyncio.Semaphore(AT_ONCE)
+        #: Called if a connection was lost: others may be lost as well.
+        self.on_loss: Callable[[], None] = lambda: None
 
     @property
     def sql(self) -> Statements:
@@ -43,4 +47,10 @@ class Calls:
     ) -> T:
         """Run a flow and return its value. Raises `ConnectorException` and TimeoutError."""
         async with self._turns:
-            return await self._gateway.run_async(flow, transaction=transaction, limit=limit or CALL)
+            try:
+                return await self._gateway.run_async(
+                    flow, transaction=transaction, limit=limit or CALL
+                )
+            except ConnectionLost:
+                self.on_loss()
+                raise

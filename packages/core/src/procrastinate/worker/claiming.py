@@ -31,7 +31,7 @@ from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.writer import Writer
 
 CALL_MAY_TAKE = 60.0  # seconds until a call is given up, as the network seems to swallow it
-LAST_CALL_MAY_TAKE = 5.0  # seconds for any other call of a stopping worker, for the same reason
+LAST_CALL_MAY_TAKE = 5.0  # seconds for a call of a worker that has to stop
 MAX_HEARD = 10_000  # requests to abort that are kept while a claim is answered
 PROBE = Limit(server=1.0, client=2.0)  # to find silent connections while trust is lost
 PROBE_EVERY = 1.0  # seconds

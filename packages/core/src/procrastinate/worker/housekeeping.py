@@ -138,7 +138,7 @@ class Housekeeping:
             self._on_lost(lost)
 
     async def recover(self, timeout: float) -> None:
-        """Recover what workers hold that were not heard of for so many seconds, and tidy up."""
+        """Recover the jobs of workers that were silent for ``timeout`` seconds, and tidy up."""
         timeout_us = int(timeout * 1e6)
         try:
             while len(await self._recovered(timeout_us)) == flows.RECOVERED_AT_ONCE:

@@ -5,13 +5,14 @@ Rules
 1. Anybody who may connect can send any payload on any channel. So a payload is short and of the
    right kind, or it is nothing; and what it says is only a reason to look at the tables.
 2. A connection can be lost without a sign of it, because a listener sends nothing. So once in
-   `PROBE_EVERY` seconds this worker notifies itself, on a channel of its own and by another
-   connection. If that is not heard, the listener connects again.
+   `PROBE_EVERY` seconds, and when another connection was lost, this worker notifies itself, on a
+   channel of its own and by another connection. If that is not heard, the listener connects again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable
 
@@ -28,6 +29,7 @@ SCHEDULE = "procrastinate_schedule"  # a job is due within a minute; the payload
 ABORTS = "procrastinate_aborts"  # a running job is to be aborted; the payload is its id
 PROBE = "procrastinate_probe_{worker_id}"  # to this worker's listener, from itself
 PROBE_EVERY = 60.0  # seconds
+PROBE_AGAIN_AFTER = 1.0  # seconds, if it could not be sent
 PROBE_MAY_TAKE = 10.0  # seconds from the notification to its being heard
 LISTEN_MAY_TAKE = 15.0  # seconds to connect, and for LISTEN to be in force
 LARGEST_ID = 2**63 - 1
@@ -56,12 +58,17 @@ class Listener:
         self._calls = calls
         self._probe = PROBE.format(worker_id=worker_id)
         self._probe_heard = asyncio.Event()
+        self._doubt = asyncio.Event()  # set if there is a reason to probe now
         self._on_queue = on_queue
         self._on_schedule = on_schedule
         self._on_abort = on_abort
         self._on_listening = on_listening
         self._on_failed = on_failed
         self._backoff = Backoff()
+
+    def doubt(self) -> None:
+        """Probe now, because another connection of this worker was lost."""
+        self._doubt.set()
 
     async def run(self) -> None:
         """Listen until cancelled. Raises if the connector is set up so that it cannot listen."""
@@ -93,14 +100,18 @@ class Listener:
         """Return once this worker does not hear itself any more."""
         heard = True
         while heard:
-            await asyncio.sleep(PROBE_EVERY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_EVERY):
+                    await self._doubt.wait()
+            self._doubt.clear()
             self._probe_heard.clear()
             try:
                 await self._calls.run_async(notify_listener(self._calls.sql, self._probe))
                 async with asyncio.timeout(PROBE_MAY_TAKE):
                     heard = await self._probe_heard.wait()
             except ConnectorException:
-                continue  # nothing was sent
+                await asyncio.sleep(PROBE_AGAIN_AFTER)  # nothing was sent
+                self._doubt.set()
             except TimeoutError:
                 heard = False
 

@@ -276,6 +276,7 @@ class Shift:
             on_listening=self._listening,
             on_failed=self._on_listening,
         )
+        self._calls.on_loss = listener.doubt
         try:
             await listener.run()
         except ProcrastinateException as exc:  # for instance a pool with one connection
@@ -295,7 +296,7 @@ class Shift:
         self._backlog.lose(ids)
 
     def _listening(self) -> None:
-        """Look at all that may have been announced while nobody listened."""
+        """Look at all that may have been announced before LISTEN was in force."""
         self._on_listening(None)
         self._claiming.look_at_everything()
         self._housekeeping.look_for_aborts()
@@ -339,7 +340,7 @@ class Shift:
             self._slots.give_back()
 
     async def _until_idle(self, timeout: float | None, *, or_told: bool) -> None:
-        """Wait until no job runs; no longer than so many seconds, nor than told to end now."""
+        """Wait until no job runs, for ``timeout`` seconds, or until told to end now."""
         try:
             async with asyncio.timeout(timeout):
                 while self._backlog.busy and not (or_told and self._stop.now.is_set()):
