@@ -609,7 +609,14 @@ def _send_exception(ident: int) -> None:
     send(ctypes.c_ulong(ident), ctypes.py_object(nasty.Sly))
 
 
-VANDALS = [name for name in vars(Vandals) if not name.startswith("_")]
+#: Not under coverage: on Python 3.11, a traced thread stands still while an exception for
+#: another thread has not arrived there.
+UNTRACED = ("be_hit_by_an_exception_when_it_has_ended",)
+VANDALS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in UNTRACED else [])
+    for name in vars(Vandals)
+    if not name.startswith("_")
+]
 
 
 @each_kind

@@ -32,6 +32,12 @@ async def outcome(future: asyncio.Future[Any]) -> Any:
         return await future
 
 
+#: Not under coverage: on Python 3.11, a traced thread stands still while an exception for
+#: another thread has not arrived there.
+untraced = pytest.mark.slow
+
+
+@untraced
 @pytest.mark.parametrize("kind", [ValueError, SystemExit, KeyboardInterrupt])
 async def test_an_exception_that_comes_too_late_for_its_call_spoils_no_other(
     threads: TaskThreads, kind: type[BaseException]
@@ -46,6 +52,7 @@ async def test_an_exception_that_comes_too_late_for_its_call_spoils_no_other(
         assert await outcome(threads.call(lambda: "next")) == ("next", None)
 
 
+@untraced
 async def test_an_exception_that_is_sent_to_a_thread_that_waits_loses_no_call(
     threads: TaskThreads,
 ) -> None:
