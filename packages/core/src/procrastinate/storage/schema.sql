@@ -22,6 +22,7 @@ create table {schema}.procrastinate_jobs (
     partition smallint not null default 0,
     priority integer not null default 0,
     attempts integer not null default 0,
+    lease integer not null default 0,  -- one more for each claim; it never falls
     crashes smallint not null default 0,
     status {schema}.procrastinate_job_status not null default 'todo',
     hold {schema}.procrastinate_hold,
@@ -37,7 +38,6 @@ create table {schema}.procrastinate_jobs (
     queueing_lock text,
     args jsonb not null default '{}',
     errors jsonb,
-    lease integer not null default 0,  -- one more for each claim; it never falls
     unknown_since timestamptz,  -- first handed back by a worker that knows no task of its name
     bounces smallint,  -- how often in a row it was handed back, not begun, to be claimed later
     constraint procrastinate_jobs_pkey primary key (id, partition),

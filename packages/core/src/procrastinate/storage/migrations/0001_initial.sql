@@ -23,6 +23,7 @@ create table {schema}.procrastinate_jobs (
     partition smallint not null default 0,
     priority integer not null default 0,
     attempts integer not null default 0,
+    lease integer not null default 0,  -- see 0004
     crashes smallint not null default 0,
     status {schema}.procrastinate_job_status not null default 'todo',
     hold {schema}.procrastinate_hold,

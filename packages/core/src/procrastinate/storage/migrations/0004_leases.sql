@@ -17,9 +17,11 @@ where attempts_forgiven > 0 and status <> 'doing';
 alter table {schema}.procrastinate_jobs
     drop column attempts_forgiven,
     -- One more for each claim; it never falls. An integer, as `attempts`, which grows with it: a bigint
-    -- made tables 4 % larger. (As the last column it ends what the WAL of a claim need not repeat: a
-    -- job's whole life takes 986 bytes, instead of 954; with 600 bytes of arguments 2,430 and 1,980.)
-    add column lease integer not null default 0,
+    -- made tables 4 % larger. Migration 1 makes it in new tables, before the columns of variable length:
+    -- what stands between the first and the last column that a claim changes is repeated in its WAL. As
+    -- the last column, a job's whole life takes 986 bytes instead of 954, with 600 bytes of arguments
+    -- 2,430 instead of 1,980. Only databases from before the first release have it there.
+    add column if not exists lease integer not null default 0,
     -- When it was first handed back by a worker that knows no task of its name.
     add column unknown_since timestamptz,
     -- How often in a row it was handed back, not begun, to be claimed later; null for most.
