@@ -154,6 +154,8 @@ def was_written(job: Job, standing: Standing | None) -> bool:
 ABORTED_TYPE = "procrastinate.errors.JobAborted"
 WHY_ABORTED = "an abortion was asked for, so the job does not run again"
 LOST_TYPE = "procrastinate.errors.WorkerLost"
+UNKNOWN_TYPE = "procrastinate.errors.TaskNotFound"
+WHY_UNKNOWN = "no worker knows a task of this name: was the module that defines it imported?"
 #: Why a job whose worker died has ended, by its new status; ``{crashes}`` stands for their number.
 WHY_LOST = {
     Status.FAILED: "its worker died {crashes} times while it held this job",

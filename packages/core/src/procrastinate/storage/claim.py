@@ -71,12 +71,20 @@ def ready_queues(sql: Statements) -> Flow[list[str]]:
     return [row[0] for row in rows]
 
 
-def is_anything_ready(sql: Statements, *, queues: Sequence[str] | None) -> Flow[bool]:
-    """Return whether a job is ready in these queues (None: in any)."""
+def is_anything_ready(
+    sql: Statements, *, queues: Sequence[str] | None, unknown_names: Sequence[str] = ()
+) -> Flow[bool]:
+    """Return whether a job of another name is ready in these queues (None: in any)."""
     if queues is None:
-        return bool((yield from ready_queues(sql)))
-    ((found,),) = yield sql("any_ready", queue_names=list(queues))
+        queues = yield from ready_queues(sql)
+        if not unknown_names:
+            return bool(queues)
+    ((found,),) = yield sql("any_ready", queue_names=list(queues), **_unknown(unknown_names))
     return bool(found)
+
+
+def _unknown(names: Sequence[str]) -> dict[str, Value]:
+    return {"unknown_names": list(names)} if names else {}
 
 
 def claim(
@@ -86,19 +94,22 @@ def claim(
     worker_id: int,
     loads: Loads,
     served: Sequence[str] | None = None,
+    unknown_names: Sequence[str] = (),
 ) -> Flow[Claim]:
-    """Claim what a scan is about.
+    """Claim what a scan is about, but no job of the tasks that the worker does not know.
 
     ``served`` are all queues that the worker serves (None: all there are). The line of a lock runs
     through them, whichever are scanned.
     """
     shape = _shape(scan)
-    rows = yield sql(_statement(scan, shape), **_params(scan, shape, worker_id, served))
+    unknown = _unknown(unknown_names)
+    params = _params(scan, shape, worker_id, served)
+    rows = yield sql(_statement(scan, shape), **params, **unknown)
     found = _claim_from(rows, worker_id, loads, unlocked_only=not scan.with_locks)
     told = shape != FEW_OF_ONE or scan.kind is not Kind.FULL or found.jobs or found.left
     if told:
         return found
-    ((undecided,),) = yield sql("any_ready", queue_names=list(scan.queues))
+    ((undecided,),) = yield sql("any_ready", queue_names=list(scan.queues), **unknown)
     return replace(found, undecided=undecided)
 
 

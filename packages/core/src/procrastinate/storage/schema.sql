@@ -76,6 +76,11 @@ create index procrastinate_jobs_ended_idx on {schema}.procrastinate_jobs
     (partition, status, id)
     where status in ('failed', 'cancelled', 'aborted');
 
+-- fail_unknown: waiting jobs that a worker has handed back because it knows no task of their name.
+create index procrastinate_jobs_unknown_idx on {schema}.procrastinate_jobs
+    (partition, unknown_since)
+    where unknown_since is not null and status = 'todo';
+
 -- One waiting job for each queueing lock.
 create unique index procrastinate_jobs_queueing_lock_key on {schema}.procrastinate_jobs
     (queueing_lock, partition)

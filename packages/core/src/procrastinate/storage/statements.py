@@ -4,7 +4,8 @@ In the files, ``-- name: NAME :KIND`` heads a statement (``:one`` row, ``:many``
 none of interest), and ``-- fragment: NAME`` heads a text that statements include with ``{>NAME}``
 or ``{>NAME key=OTHER}``, where the fragment then includes OTHER as ``{>key}``, and hands it on to a
 fragment of its own as ``{>NAME key=key}``. ``{schema}.`` stands for the schema of the tables, or
-for nothing.
+for nothing. ``{known}`` stands for the condition that a worker knows a job's task, which is in the
+text only if it is told ``unknown_names``: most have no need of it, and it costs time in each claim.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from procrastinate.model import checks
 from procrastinate.model.printable import shown
 
 _HEADER = re.compile(r"^-- (name|fragment): (\w+)(?: :(one|many|exec))?$", re.MULTILINE)
+KNOWN = " and job.task_name <> all(%(unknown_names)s::text[])"
 _INCLUDE = re.compile(r"\{>(\w+)((?: \w+=\w+)*)\}")
 
 
@@ -41,14 +43,17 @@ class Statements:
         self._texts: dict[str, str] = {}
 
     def __call__(self, name: str, /, **params: Value) -> Query:
-        text = self._texts.get(name)
+        knows_all = "unknown_names" not in params
+        key = name if knows_all else f"{name} known"
+        text = self._texts.get(key)
         if text is None:
-            text = self._texts[name] = self.render(load()[name].text)
+            text = load()[name].text.replace("{known}", "" if knows_all else KNOWN)
+            text = self._texts[key] = self.render(text)
         return Query(name, text, params)
 
     def render(self, text: str) -> str:
         """Return SQL with this schema in the place of its markers."""
-        text = text.replace("{schema}.", self._prefix)
+        text = text.replace("{known}", "").replace("{schema}.", self._prefix)
         return text.replace("{schema_name}", self._prefix.rstrip("."))
 
 

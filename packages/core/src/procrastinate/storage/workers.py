@@ -11,7 +11,7 @@ from procrastinate.connector import Value
 from procrastinate.drive import Flow
 from procrastinate.model.blame import CRASH_LIMIT, MOST_CRASHES
 from procrastinate.model.job import Status
-from procrastinate.model.outcome import LOST_TYPE, WHY_LOST
+from procrastinate.model.outcome import LOST_TYPE, UNKNOWN_TYPE, WHY_LOST, WHY_UNKNOWN
 from procrastinate.storage.finish import (
     PATIENCE_MS,
     delete_what_ended,
@@ -132,6 +132,24 @@ def recover_jobs(
     if recovered:
         yield from release_locks(sql, [each.job_id for each in recovered])
     return recovered
+
+
+def fail_unknown(
+    sql: Statements, *, patience_us: int, timeout_us: int, delete_ended: bool = False
+) -> Flow[list[Recovered]]:
+    """Fail waiting jobs whose task no live worker has known for so long. Needs a transaction."""
+    rows = yield sql(
+        "fail_unknown",
+        patience_us=patience_us,
+        timeout_us=timeout_us,
+        limit=RECOVERED_AT_ONCE,
+        unknown_type=UNKNOWN_TYPE,
+        why_unknown=WHY_UNKNOWN,
+    )
+    if delete_ended:
+        yield from delete_what_ended(sql, rows)
+    yield from pass_on_locks(sql, [row[4] for row in rows if row[4] is not None])
+    return [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
 
 
 def stalled_ids(sql: Statements, *, timeout_us: int) -> Flow[list[int]]:

@@ -24,19 +24,24 @@ def ready_queues(view: View, p: Params) -> Rows:
 
 def any_ready(view: View, p: Params) -> Rows:
     scanned = (job for job in view.active_jobs(Status.TODO) if job.queue_name in p["queue_names"])
-    return [(int(any(map(_is_ready, scanned))),)]
+    return [(int(any(_is_ready(job) and _is_known(job, p) for job in scanned)),)]
+
+
+def _is_known(job: JobRow, p: Params) -> bool:
+    return job.task_name not in p.get("unknown_names", ())
 
 
 Scan = Callable[[JobRow, Params], bool]
 
 
 def _full(job: JobRow, p: Params) -> bool:
-    return job.queue_name in _lows(p) and job.priority > p["above"]
+    return job.queue_name in _lows(p) and job.priority > p["above"] and _is_known(job, p)
 
 
 def _level(job: JobRow, p: Params) -> bool:
     low = _lows(p).get(job.queue_name)
-    return low is not None and job.priority == p["priority"] and job.id > low
+    is_above = low is not None and job.priority == p["priority"] and job.id > low
+    return is_above and _is_known(job, p)
 
 
 def _lows(p: Params) -> dict[str, int]:
@@ -85,7 +90,8 @@ def _claim(view: View, p: Params, scan: Scan) -> Rows:
     chosen = _chosen(view, p, scan)
     elsewhere = _heads_elsewhere(view, p, chosen, heads)
     startable = [job for job in chosen if job.lock is None or job.id in heads.values()]
-    wanted = view.unlocked(in_claim_order([*startable, *elsewhere]))[: p["limit"]]
+    known = (job for job in in_claim_order([*startable, *elsewhere]) if _is_known(job, p))
+    wanted = view.unlocked(known)[: p["limit"]]
     acquired = _take_locks(view, wanted)
     parked = view.unlocked(_behind_locks(view, chosen, acquired))
     for job in parked:

@@ -111,6 +111,25 @@ def _recovered(view: View, p: Params, job: JobRow, verdict: Status) -> JobRow:
     return replace(job, status=verdict, finished_at=view.now, errors=errors)
 
 
+def fail_unknown(view: View, p: Params) -> Rows:
+    first = view.now - interval(p["patience_us"])
+    since = view.now - interval(p["timeout_us"])
+    known = [each.task_names for each in view.workers() if each.last_heartbeat >= since]
+    failed: list[JobRow] = []
+    for job in view.active_jobs(Status.TODO):
+        waited = job.unknown_since is not None and job.unknown_since <= first
+        if waited and not any(names is None or job.task_name in names for names in known):
+            failed.append(job)
+    failed = sorted(view.unlocked(failed), key=lambda job: job.id)[: p["limit"]]
+    for job in failed:
+        added = entry(view, job, p["unknown_type"], p["why_unknown"])
+        errors = errors_after(job.errors, added)
+        view.write_job(
+            replace(job, status=Status.FAILED, hold=None, finished_at=view.now, errors=errors)
+        )
+    return [(job.id, "failed", job.queue_name, job.task_name, job.lock) for job in failed]
+
+
 def prune_workers(view: View, p: Params) -> Rows:
     before = view.now - interval(p["timeout_us"])
     busy = {job.worker_id for job in view.active_jobs(Status.DOING)}
@@ -181,6 +200,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     judge_workers,
     recover_jobs,
     stalled_ids,
+    fail_unknown,
     prune_workers,
     idle_lines,
     drop_stale_locks,

@@ -33,3 +33,9 @@ alter table {schema}.procrastinate_workers
     add column task_names text[],  -- that it knows
     -- Of a dead worker: whether it held one job, and no other worker of its host died with it.
     add column alone boolean;
+
+-- For fail_unknown. The table is read once for it, and no row is in it yet.
+-- Waiting jobs that a worker has handed back because it knows no task of their name.
+create index procrastinate_jobs_unknown_idx on {schema}.procrastinate_jobs
+    (partition, unknown_since)
+    where unknown_since is not null and status = 'todo';

@@ -51,7 +51,7 @@ select name from queue where name is not null
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
-    and job.priority > %(above)s::bigint
+    and job.priority > %(above)s::bigint{known}
 
 -- fragment: ready_level
 -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end
@@ -60,7 +60,7 @@ where job.partition = 0 and job.queue_name = {>queue}
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
-    and job.priority = %(priority)s::integer and job.id > {>low}
+    and job.priority = %(priority)s::integer and job.id > {>low}{known}
 
 -- fragment: which_are_parked
 job.hold = 'lock'
@@ -356,7 +356,7 @@ wanted as materialized (
         select job.id
         from {schema}.procrastinate_jobs as job
         where job.partition = 0 and job.id = startable.id
-            and job.status = 'todo' and num_nulls(job.hold) = 1
+            and job.status = 'todo' and num_nulls(job.hold) = 1{known}
         for update skip locked
     ) as got
     limit %(limit)s::integer
@@ -454,7 +454,7 @@ select exists (
         select job.id
         from {schema}.procrastinate_jobs as job
         where job.partition = 0 and job.queue_name = scanned.queue_name
-            and job.status = 'todo' and job.hold is null
+            and job.status = 'todo' and job.hold is null{known}
         order by job.priority desc, job.id
         limit 1
     ) as locked_by_another

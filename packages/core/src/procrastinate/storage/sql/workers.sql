@@ -161,6 +161,43 @@ woken as materialized (
 select recovered.id, recovered.status, recovered.queue_name, recovered.task_name
 from recovered, (select count(*) from woken) as woken
 
+-- name: fail_unknown :many
+-- Fails waiting jobs that were first handed back so long ago because no task of their name was known, and
+-- whose task no live worker knows. (One that does not say what it knows may know any.) Returns (id,
+-- status, queue, task, lock).
+with leaving as materialized (
+    select job.id, job.attempts
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.status = 'todo'
+        and job.unknown_since <= statement_timestamp()
+            - %(patience_us)s::bigint * interval '1 microsecond'
+        and not exists (
+            select from {schema}.procrastinate_workers as worker
+            where worker.partition = 0
+                and worker.last_heartbeat
+                    >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+                and (worker.task_names is null or job.task_name = any(worker.task_names))
+        )
+    order by job.id
+    limit %(limit)s::integer
+    for update skip locked
+),
+verdict as materialized (
+    select leaving.id, jsonb_build_array({>entry type=unknown_type message=why_unknown}) as added
+    from leaving
+)
+update {schema}.procrastinate_jobs as job
+set status = 'failed', hold = null, finished_at = statement_timestamp(), errors = {>errors_after}
+from verdict
+where job.partition = 0 and job.id = verdict.id
+returning job.id, job.status::text, job.queue_name, job.task_name, job.lock
+
+-- fragment: unknown_type
+%(unknown_type)s::text
+
+-- fragment: why_unknown
+%(why_unknown)s::text
+
 -- name: prune_workers :exec
 -- Forgets workers that have not been heard of for so long and hold no job.
 delete from {schema}.procrastinate_workers as worker
