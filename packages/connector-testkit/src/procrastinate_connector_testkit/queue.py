@@ -83,6 +83,29 @@ class Queue:
         flow = claim.claim(self.statements, scan, served=served, worker_id=worker, loads=self.loads)
         return await (self.run(flow) if session is None else session.flow(flow))
 
+    async def claim_known(
+        self, worker: int, *unknown_names: str, limit: int = 100, with_locks: bool = True
+    ) -> list[int]:
+        """Claim jobs of the default queue, but none of these tasks."""
+        scan = Scan(Kind.FULL, limit, ("default",), with_locks=with_locks)
+        flow = claim.claim(
+            self.statements,
+            scan,
+            worker_id=worker,
+            loads=self.loads,
+            unknown_names=unknown_names,
+        )
+        return [job.id for job in (await self.run(flow)).jobs]
+
+    async def fail_unknown(self, *, patience_us: int = 0, delete_ended: bool = False) -> list[int]:
+        flow = workers.fail_unknown(
+            self.statements,
+            patience_us=patience_us,
+            timeout_us=HOUR_US,
+            delete_ended=delete_ended,
+        )
+        return [each.job_id for each in await self.run(flow, transaction=True)]
+
     async def claimed_ids(self, worker: int, *queues: str, limit: int = 100) -> list[int]:
         return [job.id for job in (await self.claim(worker, *queues, limit=limit)).jobs]
 

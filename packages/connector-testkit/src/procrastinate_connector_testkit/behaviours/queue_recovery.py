@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from procrastinate.model.job import NewJob, Status
+from procrastinate.model.outcome import Requeued
 from procrastinate.storage.workers import Recovered
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue
@@ -174,3 +175,62 @@ class Recovery:
         assert await queue.heartbeat(busy, "busy") is False
         assert await queue.heartbeat(idle, "idle") is True
         assert await queue.heartbeat(idle, "idle") is False
+
+    # Tasks that a worker does not know
+
+    @behaviour(QUEUE)
+    async def test_a_claim_leaves_out_the_tasks_that_its_worker_does_not_know(
+        self, queue: Queue
+    ) -> None:
+        new = [NewJob(name) for name in ("a", "b", "c", "a", "d")]
+        ids = await queue.defer_all(*new, NewJob("a", lock="l"), NewJob("d", lock="m"))
+        worker = await queue.worker()
+        assert await queue.claim_known(worker, "a", "b", limit=2) == [ids[2], ids[4]]
+        assert await queue.claim_known(worker, "a", "b", with_locks=False) == []
+        assert await queue.claim_known(worker, "a", "b") == [ids[6]]
+        assert await queue.claim_known(worker) == [ids[0], ids[1], ids[3], ids[5]]
+
+    @behaviour(QUEUE)
+    async def test_a_line_is_not_passed_by_because_its_first_job_is_unknown(
+        self, queue: Queue
+    ) -> None:
+        first, second = await queue.defer_all(NewJob("a", lock="l"), NewJob("b", lock="l"))
+        worker = await queue.worker()
+        assert await queue.claim_known(worker, "a") == []
+        assert await queue.claim_known(worker) == [first]
+        assert (await queue.job(second)).status is Status.TODO
+
+    @behaviour(QUEUE)
+    async def test_a_job_that_no_live_worker_knows_fails_when_its_time_is_over(
+        self, queue: Queue
+    ) -> None:
+        ids = await queue.defer_all(NewJob("task"), NewJob("other"), NewJob("other", lock="l"))
+        never_met = await queue.defer("other", lock="l")
+        worker = await queue.worker()
+        for job in (await queue.claim(worker)).jobs:
+            await queue.settle(worker, (job, Requeued(begun=False, unknown=True)))
+        assert await queue.fail_unknown(patience_us=HOUR_US) == []
+        assert await queue.fail_unknown() == ids[1:]
+        assert await queue.fail_unknown() == []
+        assert await queue.statuses() == {
+            ids[0]: "todo",
+            ids[1]: "failed",
+            ids[2]: "failed",
+            never_met: "todo",
+        }
+        job = await queue.job(ids[1])
+        assert (job.attempts, job.finished_at is not None) == (0, True)
+        (reason,) = job.errors
+        assert reason["type"] == "procrastinate.errors.TaskNotFound"
+        assert await queue.claimed_ids(worker) == [ids[0], never_met]
+
+    @behaviour(QUEUE)
+    async def test_a_job_that_is_not_known_is_deleted_if_the_worker_keeps_none(
+        self, queue: Queue
+    ) -> None:
+        job_id = await queue.defer("other")
+        worker = await queue.worker()
+        job = await queue.claim_one(worker)
+        await queue.settle(worker, (job, Requeued(begun=False, unknown=True)))
+        assert await queue.fail_unknown(delete_ended=True) == [job_id]
+        assert await queue.statuses() == {}

@@ -213,6 +213,10 @@ class TaskRegistry:
             )
         return definition
 
+    def known_names(self) -> list[str]:
+        """Return every name under which `get` finds a task, in order."""
+        return sorted({*self._by_name, *self._builtins})
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._by_name)
 

@@ -18,7 +18,6 @@ from procrastinate.connector import Query, Row
 from procrastinate.errors import ConnectorException, database_error
 from procrastinate.model import checks
 from procrastinate.model.job import Status
-from procrastinate.storage import statements
 
 _CAST = re.compile(r"%\((\w+)\)s::(\w+)(\[\])?")
 _INTEGER_LIMITS = {"integer": 2**31, "bigint": 2**63}
@@ -145,13 +144,12 @@ def parameters_of(query: Query) -> dict[str, Any]:
     """Return a named statement's parameters, converted to the types that its SQL casts them to."""
     return {
         name: _converted(query.params[name], kind, is_array)
-        for name, (kind, is_array) in _casts(query.name).items()
+        for name, (kind, is_array) in _casts(query.sql).items()
     }
 
 
 @functools.cache
-def _casts(name: str) -> Mapping[str, tuple[str, bool]]:
-    text = statements.load()[name].text
+def _casts(text: str) -> Mapping[str, tuple[str, bool]]:
     return {match[1]: (match[2], match[3] is not None) for match in _CAST.finditer(text)}
 
 

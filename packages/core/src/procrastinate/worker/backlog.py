@@ -281,13 +281,12 @@ class Backlog:
 
     def leases(self) -> dict[int, int]:
         """Return the leases of the jobs that run or wait here, by their ids."""
-        jobs = [attempt.job for attempt in self._slots.running]
-        jobs += [job for job, *_ in self._waiting]
-        return {job.id: job.lease for job in jobs}
+        return {job.id: job.lease for job in (*self._held(), *self._suspects.waiting)}
 
     def lose(self, ids: Container[int]) -> None:
         """Let go of the jobs among these that wait, because other workers have them now."""
         self._forget(ids)
+        self._suspects.forget(ids)
 
     def abort(self, ids: Collection[int]) -> None:
         """Hand back the jobs among these that wait: so the request ends them, see `hand_back`."""

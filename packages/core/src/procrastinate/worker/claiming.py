@@ -19,6 +19,7 @@ from procrastinate.drive import Limit
 from procrastinate.errors import ConnectorException
 from procrastinate.model.ahead import Ahead
 from procrastinate.model.alarm import Alarm
+from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.worker.backlog import Backlog
@@ -50,6 +51,7 @@ class Claiming:
         wake: asyncio.Event,
         trusted: Callable[[], bool],
         ahead: Ahead,
+        unknown: UnknownTasks | None,
     ) -> None:
         self._calls = calls
         self._worker_id = worker_id
@@ -59,7 +61,11 @@ class Claiming:
         self._trusted = trusted
         self._ahead = ahead
         self._fetcher = Fetcher(
-            calls, worker_id, options.queues, delete_ended=options.delete_jobs == "always"
+            calls,
+            worker_id,
+            options.queues,
+            delete_ended=options.delete_jobs == "always",
+            unknown=unknown,
         )
         self._aborts_heard: set[int] | None = None
         self._claim = Alarm()  # the next claim

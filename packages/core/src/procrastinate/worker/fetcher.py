@@ -13,6 +13,7 @@ from dataclasses import replace
 from procrastinate.errors import ConnectorException
 from procrastinate.model.scan_steps import Promote, Scan, Wait
 from procrastinate.model.scans import ScanPlan
+from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Claim
 from procrastinate.worker.calls import Calls
@@ -31,11 +32,13 @@ class Fetcher:
         clock: Callable[[], float] = time.monotonic,
         *,
         delete_ended: bool = False,
+        unknown: UnknownTasks | None = None,
     ) -> None:
         self._gateway = gateway
         self._worker_id = worker_id
         self._queues = queues
         self._clock = clock
+        self._unknown = UnknownTasks() if unknown is None else unknown
         self._plan = ScanPlan()
         self._lost_answers = LostAnswers(gateway, worker_id, delete_ended=delete_ended)
 
@@ -78,7 +81,11 @@ class Fetcher:
     async def is_anything_ready(self) -> bool:
         """Return whether a job is ready in the queues that are served."""
         return await self._gateway.run_async(
-            flows.is_anything_ready(self._gateway.sql, queues=self._queues)
+            flows.is_anything_ready(
+                self._gateway.sql,
+                queues=self._queues,
+                unknown_names=self._unknown.left_out(self._clock()),
+            )
         )
 
     async def settle(self, known: Container[int]) -> None:
@@ -116,6 +123,7 @@ class Fetcher:
                 self._gateway.sql,
                 scan,
                 served=self._queues,
+                unknown_names=self._unknown.left_out(self._clock()),
                 worker_id=self._worker_id,
                 loads=self._gateway.connector.json_loads,
             )

@@ -14,7 +14,7 @@ from procrastinate.model.alarm import Alarm
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.statements import Statements
-from procrastinate.storage.workers import Beat
+from procrastinate.storage.workers import About, Beat
 from procrastinate.worker import line as lines
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.line import Line
@@ -39,6 +39,7 @@ class Heartbeat:
         worker_name: str,
         options: WorkerOptions,
         *,
+        about: About,
         vitals: Vitals,
         on_beat: Callable[[Beat], None],
         seconds_since_loop_turned: Callable[[], float],
@@ -49,6 +50,7 @@ class Heartbeat:
         self._interval = options.update_heartbeat_interval
         self._timeout_us = int(options.stalled_worker_timeout * 1e6)
         self._limit = limit_of_beat(self._interval)
+        self._about = about
         self._vitals = vitals
         self._on_beat = on_beat
         self._seconds_since_loop_turned = seconds_since_loop_turned
@@ -74,6 +76,9 @@ class Heartbeat:
         )
         beat = line.run(flow, limit=self._limit)
         self._vitals.confirmed(sent)
+        if beat.reborn:
+            again = flows.describe_worker(self._sql, self._worker_id, self._about)
+            line.run(again, limit=self._limit)
         self._on_beat(beat)
 
     def _watch_loop(self) -> None:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from procrastinate.errors import ConnectorException
+from procrastinate.model import printable
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Status
 from procrastinate.model.worker_options import WorkerOptions
@@ -151,6 +153,23 @@ class Housekeeping:
         flow = flows.prune_workers(self._calls.sql, timeout_us=2 * timeout_us)
         await self._calls.run_async(flow)
         await self._calls.run_async(flows.mend_lines(self._calls.sql), transaction=True)
+        await self._fail_unknown(timeout_us)
+
+    async def _fail_unknown(self, timeout_us: int) -> None:
+        """Fail the jobs whose tasks no live worker has known for as long as they may wait."""
+        flow = flows.fail_unknown(
+            self._calls.sql,
+            patience_us=int(self._options.unknown_task_patience * 1e6),
+            timeout_us=timeout_us,
+            delete_ended=self._delete_ended,
+        )
+        failed = await self._calls.run_async(flow, transaction=True)
+        for name, count in Counter(each.task_name for each in failed).items():
+            logger.error(
+                "%d jobs of the task %s failed: no live worker has known it for %g seconds",
+                *(count, printable.line(repr(name)), self._options.unknown_task_patience),
+                extra={"action": "fail_unknown", "task_name": name},
+            )
 
     async def _recover_one_by_one(self, timeout_us: int) -> None:
         """Recover what can be, if another open transaction is in the way of some jobs.

@@ -104,6 +104,17 @@ def sent_back(job: Job) -> None:
     )
 
 
+def unknown_task(job: Job) -> None:
+    """Say once for each name that jobs of a task are left to other workers."""
+    logger.warning(
+        "no task named %s is known here: its jobs are left to other workers, the first is %s."
+        " Was the module that defines it imported?",
+        printable.line(repr(job.task_name)),
+        job.call_string,
+        extra=_about(job, "unknown_task"),
+    )
+
+
 def interrupted(job: Job) -> None:
     """Say that an attempt ended because the worker stops."""
     logger.info("handed back %s, which was interrupted", job.call_string)

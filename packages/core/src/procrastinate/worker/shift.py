@@ -28,10 +28,11 @@ from procrastinate.model.job import Job
 from procrastinate.model.judging import has_turn
 from procrastinate.model.periodic import Periodic
 from procrastinate.model.task import TaskRegistry
+from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.periodic import defer_due
-from procrastinate.storage.workers import Beat
+from procrastinate.storage.workers import About, Beat
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.claiming import CALL_MAY_TAKE, LAST_CALL_MAY_TAKE, Claiming
@@ -69,6 +70,7 @@ class Shift:
         worker: RunningWorker,
         worker_id: int,
         registered_at: float,
+        about: About,
         gateway: Gateway,
         registry: TaskRegistry,
         options: WorkerOptions,
@@ -83,6 +85,7 @@ class Shift:
         self._calls = Calls(gateway)
         self._name = worker.name
         self._worker_id = worker_id
+        self._about = about
         self._options = options
         self._periodics = periodics
         self._stop = stop
@@ -91,6 +94,10 @@ class Shift:
         self._loop_turned = time.monotonic()
         self._ahead = Ahead(random.Random())
         self._vitals = Vitals(worker.name, options, registered_at=registered_at)
+        # Without a connection to others, or without the time to wait for them, nobody else may know
+        # a task that this worker does not know.
+        waits_for_others = options.wait and self._calls.connector.runs_sql
+        unknown = UnknownTasks() if waits_for_others else None
         self._claiming = self._claiming_type(
             self._calls,
             worker_id,
@@ -99,6 +106,7 @@ class Shift:
             wake=wake,
             trusted=self._vitals.trusted,
             ahead=self._ahead,
+            unknown=unknown,
         )
         self._writer = Writer(
             self._calls,
@@ -118,6 +126,7 @@ class Shift:
             ahead=self._ahead,
             read_errors=PastErrors(gateway),
             is_doubtful=self._vitals.doubtful,
+            unknown=unknown,
             on_ended=on_ended,
             threads=threads,
         )
@@ -190,6 +199,7 @@ class Shift:
             self._worker_id,
             self._name,
             self._options,
+            about=self._about,
             vitals=self._vitals,
             on_beat=self._beat_in_thread,
             seconds_since_loop_turned=lambda: time.monotonic() - self._loop_turned,

@@ -22,7 +22,7 @@ import sys
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Container, Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -37,12 +37,14 @@ from procrastinate.model.outcome import (
     AbortReason,
     Finished,
     Outcome,
+    Requeued,
     judged,
     outcome_of,
 )
 from procrastinate.model.task import TaskRegistry
+from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
-from procrastinate.storage.finish import Ended, handed_back
+from procrastinate.storage.finish import Ended
 from procrastinate.worker import forks, job_log
 from procrastinate.worker.context import RunningApp, RunningWorker, Surroundings
 from procrastinate.worker.execution import (
@@ -55,6 +57,8 @@ from procrastinate.worker.log import logger
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.writer import Writer
 
+UNKNOWN = Requeued(begun=False, unknown=True)
+UNKNOWN_FOR_LATER = Requeued(when=timedelta(seconds=1), begun=False, unknown=True)
 TRIES = 3  # to free a slot, if memory runs out
 
 
@@ -75,10 +79,12 @@ class Slots:
         ahead: Ahead,
         read_errors: Callable[[int], list[Error]],
         is_doubtful: Callable[[], bool],
+        unknown: UnknownTasks | None = None,
         on_ended: Callable[[Job, BaseException | None], None] | None = None,
         threads: TaskThreads | None = None,
     ) -> None:
         self._registry = registry
+        self._unknown = unknown  # None: jobs of unknown tasks fail at once
         self._writer = writer
         additional_context = MappingProxyType(dict(options.additional_context or {}))
         self._surroundings = Surroundings(app, worker, additional_context, is_doubtful)
@@ -138,8 +144,7 @@ class Slots:
     def _begin(self, attempt: Attempt) -> None:
         definition = self._registry.get(attempt.job.task_name)
         if definition is None:
-            name = printable.line(repr(attempt.job.task_name))
-            raise TaskNotFound(f"no task named {name} is registered here")
+            raise self._no_task(attempt.job)
         attempt.layers = self._layers_of(definition)  # raises if registered after the start
         attempt.definition = definition
         if self._loop.get_task_factory() is not None:
@@ -148,6 +153,15 @@ class Slots:
             self._begin_in_thread(attempt)
         else:
             self._begin_in_plain_task(attempt, self._run(attempt))
+
+    def _no_task(self, job: Job) -> Exception:
+        if self._unknown is None:
+            name = printable.line(repr(job.task_name))
+            return TaskNotFound(f"no task named {name} is registered here")
+        if self._unknown.is_news(job.task_name):
+            job_log.unknown_task(job)
+        left_out = self._unknown.met(job.task_name, time.monotonic())
+        return NotBegun(UNKNOWN if left_out else UNKNOWN_FOR_LATER)
 
     def _begin_in_thread(self, attempt: Attempt) -> None:
         """Let a thread run the attempt, without a task on the loop: that costs half as much."""
@@ -298,7 +312,7 @@ class Slots:
     def _tell(self, attempt: Attempt, entry: Ended, exception: BaseException | None) -> None:
         """Tell the log and others how an attempt ended."""
         outcome = entry.outcome
-        if outcome is UNSTARTED:
+        if type(exception) is NotBegun:
             return
         if outcome is INTERRUPTED:
             job_log.interrupted(entry.job)
@@ -348,7 +362,11 @@ class Slots:
 
 
 class NotBegun(Exception):
-    """An attempt ended before its code began: the job goes back to the queue untouched."""
+    """An attempt ended before its code began: the job goes back to the queue."""
+
+    def __init__(self, outcome: Outcome = UNSTARTED) -> None:
+        super().__init__()
+        self.outcome = outcome
 
 
 def _dropped() -> RuntimeError:
@@ -377,7 +395,7 @@ def _entry(attempt: Attempt, exception: BaseException | None) -> Ended:
     if exception is None:
         return Ended(job, SUCCEEDED, attempt.began, ended)
     if type(exception) is NotBegun:
-        return handed_back(job)
+        return Ended(job, exception.outcome)
     outcome = outcome_of(
         job,
         exception,
@@ -392,7 +410,7 @@ def _last_resort(attempt: Attempt, exception: BaseException | None) -> Ended:
     """Return what is to be written if nothing else can be said."""
     job, ended = attempt.job, time.monotonic()
     if type(exception) is NotBegun:
-        return handed_back(job)
+        return Ended(job, exception.outcome)
     outcome: Outcome = SUCCEEDED
     if exception is not None:
         outcome = Finished(Status.FAILED, failure.undescribed(job.attempts))

@@ -44,6 +44,11 @@ class Suspects:
         return self._waits is not None and self._waits.job.id == job_id
 
     @property
+    def waiting(self) -> list[Job]:
+        """The job that waits until this process is empty, if there is one."""
+        return [] if self._waits is None else [self._waits.job]
+
+    @property
     def is_waiting(self) -> bool:
         """Whether a job waits until this process is empty."""
         return self._waits is not None
@@ -83,7 +88,7 @@ class Suspects:
         return waited
 
     def forget(self, ids: Container[int]) -> None:
-        """Let go of the job that waits if it is among these: it was claimed once more."""
+        """Let go of the job that waits if it is among these: it is not held by that claim."""
         if self._waits is not None and self._waits.job.id in ids:
             self._forget()
 

@@ -22,6 +22,7 @@ from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
+from procrastinate.storage.workers import About
 from procrastinate.worker.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.context import RunningApp
@@ -259,7 +260,14 @@ class Worker:
         await self._gateway.run_async(check_schema(self._gateway.sql), limit=CALL)
         self._registered_at = since_boot()
         return await self._gateway.run_async(
-            flows.register_worker(self._gateway.sql, self.name), limit=CALL
+            flows.register_worker(self._gateway.sql, self.name, self._about()), limit=CALL
+        )
+
+    def _about(self) -> About:
+        return About(
+            host=socket.gethostname(),
+            concurrency=self.options.concurrency,
+            task_names=tuple(self._registry.known_names()),
         )
 
     def _new_shift(
@@ -273,6 +281,7 @@ class Worker:
             worker=self,
             worker_id=worker_id,
             registered_at=self._registered_at,
+            about=self._about(),
             gateway=self._gateway,
             registry=self._registry,
             options=options,

@@ -1,9 +1,10 @@
 -- A lease for each claim, which fences a worker's writes; and what workers tell of themselves.
 -- compatible-from: 4
 --
--- Locks: access exclusive on jobs and workers, for milliseconds: only the catalog changes, no row is
--- rewritten (a constant default is not written into old rows). The update before it reads all jobs,
--- changes the few that were retried by hand, and holds up no insert.
+-- Locks: access exclusive on jobs and workers: only the catalog changes, no row is rewritten (a constant
+-- default is not written into old rows). The update before it reads all jobs, changes the few that were
+-- retried by hand, and holds up no insert. The index is empty, but the table is read once for it, and
+-- inserts wait for that long.
 --
 -- Older code reads and writes attempts_forgiven, so its claims fail from here on: stop its workers
 -- first. What they have running they can still finish, because their fence is the number of attempts.
@@ -34,8 +35,7 @@ alter table {schema}.procrastinate_workers
     -- Of a dead worker: whether it held one job, and no other worker of its host died with it.
     add column alone boolean;
 
--- For fail_unknown. The table is read once for it, and no row is in it yet.
--- Waiting jobs that a worker has handed back because it knows no task of their name.
+-- fail_unknown: waiting jobs that a worker has handed back because it knows no task of their name.
 create index procrastinate_jobs_unknown_idx on {schema}.procrastinate_jobs
     (partition, unknown_since)
     where unknown_since is not null and status = 'todo';
