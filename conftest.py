@@ -11,6 +11,7 @@ they cost in memory. Whoever sets TMPDIR decides otherwise.
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 
 import pytest
@@ -31,6 +32,11 @@ def has_room(folder: str) -> bool:
 
 for name in not_inherited(list(os.environ)):
     del os.environ[name]
+
+# A shell ignores SIGINT in what it starts in the background, and every child would inherit that. A
+# handler of Python's own becomes the default in a child.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "TMPDIR" not in os.environ and has_room(IN_MEMORY):
     os.environ["TMPDIR"] = IN_MEMORY

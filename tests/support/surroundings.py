@@ -5,7 +5,9 @@ Rules
 1. A variable that changes what Python, PostgreSQL's programs or a terminal do is not passed on.
    With PYTHONUNBUFFERED set, for instance, a worker whose prints never arrive passes every test.
 2. A test that depends on such a variable sets it for itself.
-3. The list stands here only. The sessions of the noxfile use it before they start pytest, and the
+3. The signals that a shell ignores for what runs in the background are heard all the same; the top
+   conftest.py sees to that.
+4. The list stands here only. The sessions of the noxfile use it before they start pytest, and the
    top conftest.py uses it for a pytest that was started by hand.
 """
 

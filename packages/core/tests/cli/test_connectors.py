@@ -9,6 +9,8 @@ from typing import Any as Program  # of conftest.py, which cannot be imported by
 
 import pytest
 
+from procrastinate.connector import CONTRACT_VERSION
+
 
 def install(folder: Path, package: str, entry_point: str, code: str) -> None:
     """Put a package with a connector into a folder, as pip would."""
@@ -35,7 +37,7 @@ def test_installed_connectors_are_listed_with_what_they_can_do(bare_program: Pro
         "class_name": "AiopgConnector",
         "package": "procrastinate-aiopg",
         "version": "4.0.0",
-        "contract": 1,
+        "contract": CONTRACT_VERSION,
         "capabilities": ["defer", "async", "worker", "listen"],
         "binds": ["aiopg connection"],
         "problem": None,

@@ -21,6 +21,7 @@ async def noop(n: int) -> None: ...
 
 @app.task(name="nap")
 def nap(seconds: float) -> None:
+    os.write(1, b"napping\n")  # as one: threads share the pipe
     time.sleep(seconds)
 
 

@@ -32,9 +32,10 @@ def said(process: subprocess.Popen[str], word: str) -> None:
 def test_the_first_signal_lets_running_jobs_end_and_hands_back_the_rest(
     sync_app: procrastinate.App, start: Any, number: signal.Signals
 ) -> None:
-    ids = sync_app.configure_task("nap").batch_defer(*[{"seconds": 0.5}] * 3)
+    sync_app.configure_task("nap").batch_defer(*[{"seconds": 0.5}] * 3)
     worker = start(concurrency=2)
-    wait_for(lambda: sync_app.job_manager.get_job_status(ids[1]) is Status.DOING)
+    said(worker, "napping")
+    said(worker, "napping")  # a row says DOING from its claim on, before the job begins
     worker.send_signal(number)
 
     assert worker.wait(20) == 0
