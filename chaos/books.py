@@ -12,6 +12,7 @@ Rules
 7. Two jobs with one queueing lock never wait at the same time.
 8. No tick is missing between the first and the last, and none is there twice.
 9. A job never begins before it is due. In calm it begins promptly.
+10. Workers that a silent network has cut off run jobs again in time, if there are any to run.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from chaos.windows import Windows
 #: How much later than the end of its run a job's end may be on record.
 SLACK = timedelta(seconds=0.5)
 WAITING_SLACK = timedelta(seconds=1)  # from a claim to the row that its run writes
+BUSY = timedelta(seconds=5)  # jobs that ran so shortly before show that there were jobs to run
 PLANNED, LOST = "Planned", "WorkerLost"  # the last part of the type of a final error
 
 
@@ -49,6 +51,7 @@ class Books:
         self.by_number = {job.n: job for job in campaign.stored if job.n is not None}
         self.spec_of: Mapping[int, Spec] = {each.spec.n: each.spec for each in campaign.asked}
         self.deaths = campaign.deaths
+        self.troubles = campaign.troubles
         self.terms = campaign.terms
         self.windows = Windows(campaign.troubles, campaign.terms)
         self.runs: dict[int, list[Run]] = defaultdict(list)
@@ -79,6 +82,7 @@ def check(campaign: Campaign) -> list[Complaint]:
         twins,
         ticks,
         begins,
+        back_in_time,
     )
     return [complaint for each in checks for complaint in each(books)]
 
@@ -286,6 +290,19 @@ def begins(books: Books) -> Iterator[Complaint]:
 
 def _is_late(asked: Asked, first: Run, terms: Terms) -> bool:
     return asked.answered_at is not None and first.began > asked.answered_at + terms.prompt
+
+
+def back_in_time(books: Books) -> Iterator[Complaint]:
+    """Rule 10: workers that run nothing yet, while others do."""
+    runs = [run for line in books.runs.values() for run in line]
+    for trouble in books.troubles:
+        if trouble.back_by is None or trouble.processes is None or not trouble.seen:
+            continue
+        since = trouble.back_by - BUSY
+        late = [run for run in runs if trouble.began < run.began <= trouble.back_by]
+        others_ran = any(run.began > since and not trouble.touches(run.process) for run in late)
+        if others_ran and not any(trouble.touches(run.process) for run in late):
+            yield Complaint("late to come back", f"no run by {trouble.back_by:%H:%M:%S}: {trouble}")
 
 
 def summary(campaign: Campaign) -> Mapping[str, int]:

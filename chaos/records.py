@@ -93,6 +93,7 @@ class Trouble:
     effects: frozenset[Effect] = frozenset()
     processes: frozenset[str] | None = None  # None: all of them
     seen: bool = True
+    back_by: datetime | None = None  # when its processes must be running jobs again
 
     def touches(self, process: str) -> bool:
         """Return whether a process felt it."""

@@ -49,6 +49,7 @@ class Note:
     seen: bool = False
     processes: set[str] | None = None
     effects: set[Effect] = field(default_factory=set)
+    back_by: datetime | None = None
 
 
 class World:
@@ -110,7 +111,14 @@ class World:
         finally:
             touched = None if note.processes is None else frozenset(note.processes)
             struck = Trouble(
-                name, name, began, datetime.now(UTC), frozenset(note.effects), touched, note.seen
+                name,
+                name,
+                began,
+                datetime.now(UTC),
+                frozenset(note.effects),
+                touched,
+                note.seen,
+                note.back_by,
             )
             with self._lock:
                 del self._under_way[id(note)]
@@ -155,7 +163,7 @@ class World:
 
     def hold(self, seconds: float) -> None:
         """Let a fault last."""
-        time.sleep(seconds)
+        time.sleep(max(0.0, seconds))
 
     # --- Choosing ---
 

@@ -292,6 +292,22 @@ def test_a_probe_begins_promptly() -> None:
     assert rules([asked()], [late], [ran(began=4, ended=5)]) == []
 
 
+def silenced(*runs: Run) -> list[str]:
+    """Process a was silenced at second 1 and must run jobs again by second 26."""
+    hole = replace(struck(Effect.AWAY, 1, 30), back_by=at(26))
+    numbers = [run.job_id for run in runs]
+    jobs_asked = [asked(n) for n in numbers]
+    ends = [stored(n, finished_at=at(60)) for n in numbers]
+    return rules(jobs_asked, ends, runs, [hole])
+
+
+def test_a_silenced_worker_comes_back_in_time_if_there_are_jobs() -> None:
+    assert silenced(ran(1, 25, 26, process="b")) == ["late to come back"]
+    assert silenced(ran(1, 25, 26, process="b"), ran(2, 27, 28)) == ["late to come back"]
+    assert silenced(ran(1, 25, 26, process="b"), ran(2, 20, 21)) == []
+    assert silenced(ran(1, 15, 16, process="b")) == []  # nothing to do in the end
+
+
 # --- what is drawn --------------------------------------------------------------------------------
 
 

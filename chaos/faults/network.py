@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from chaos.faults.base import NETWORK, Fault
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from chaos.world import World
 
 FELT = 5.0  # seconds in which a trap must have snapped
+SILENCE_NOTICED = timedelta(seconds=20)  # until the next claim, while new connections work
+BACK_AFTER = timedelta(seconds=5)  # until the next claim, once the network is back
+MARGIN = timedelta(seconds=5)  # from the claim to the row of a run, on a busy machine
 
 
 class Cut(Fault):
@@ -75,11 +79,19 @@ class BlackHole(Fault):
     def strike(self, world: World, chance: random.Random) -> None:
         with world.trouble(self.name, Effect.AWAY, processes=()) as note:
             world.proxy.reset()
+            began = datetime.now(UTC)
             world.proxy.black_hole(new_ones=self.new_ones)
-            world.hold(world.scale.black_hole * chance.uniform(0.7, 1.0))
+            world.hold(world.scale.black_hole * chance.uniform(1.0, 1.3))
             note.seen = world.proxy.felt > 0
             world.proxy.heal(cut=chance.random() < 0.5)
             note.processes = set(world.census.on(PROXIED))
+            note.back_by = self.back_by(began)
+        # Until then nothing else may strike the same connections.
+        world.hold((note.back_by - datetime.now(UTC)).total_seconds())
+
+    def back_by(self, began: datetime) -> datetime:
+        """Return when runs must begin again: new connections work all the time."""
+        return began + SILENCE_NOTICED + MARGIN
 
 
 class BlackHoleForAll(BlackHole):
@@ -87,6 +99,9 @@ class BlackHoleForAll(BlackHole):
 
     name = "network: black hole, new connections too"
     new_ones = True
+
+    def back_by(self, began: datetime) -> datetime:
+        return datetime.now(UTC) + BACK_AFTER + MARGIN
 
 
 FAULTS: list[type[Fault]] = [Cut, CutAnswer, CutRequest, Delay, BlackHole, BlackHoleForAll]
