@@ -159,6 +159,78 @@ async def test_on_connect_prepares_each_connection(procrastinate_dsn: str) -> No
     await connector.close_async()
 
 
+# Statements that the server cancels while a connection is made: aiopg says CancelledError, which
+# would end a worker as if its task had been cancelled
+
+
+SLOW = "select pg_sleep(30)"
+
+
+def _impatient(dsn: str) -> str:
+    return str(make_dsn(dsn, options="-c statement_timeout=20"))
+
+
+async def _slow(connection: aiopg.Connection) -> None:
+    async with connection.cursor() as cursor:
+        await cursor.execute(SLOW)
+
+
+async def test_a_first_statement_that_the_server_cancels_is_a_failed_connection(
+    procrastinate_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("procrastinate_aiopg.connecting.FIRST_STATEMENT", SLOW)
+    with pytest.raises(ConnectionFailed, match="statement timeout"):
+        await AiopgConnector(dsn=_impatient(procrastinate_dsn)).open_async()
+
+
+async def test_on_connect_that_the_server_cancels_is_a_failed_connection(
+    procrastinate_dsn: str,
+) -> None:
+    connector = AiopgConnector(dsn=_impatient(procrastinate_dsn), on_connect=_slow)
+    with pytest.raises(ConnectionFailed, match="statement timeout"):
+        await connector.open_async()
+
+
+async def test_a_listening_connection_that_the_server_cancels_is_a_failed_connection(
+    procrastinate_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector = AiopgConnector(dsn=_impatient(procrastinate_dsn))
+    await connector.open_async()
+    monkeypatch.setattr("procrastinate_aiopg.connecting.FIRST_STATEMENT", SLOW)
+    with pytest.raises(ConnectionFailed, match="statement timeout"):
+        async with connector.listen(["procrastinate_jobs"]):
+            pass
+    await connector.close_async()
+
+
+async def test_a_given_pool_whose_new_connection_is_cancelled_is_a_failed_connection(
+    procrastinate_dsn: str,
+) -> None:
+    dsn = _impatient(procrastinate_dsn)
+    async with aiopg.create_pool(dsn, minsize=0, maxsize=2, on_connect=_slow) as pool:
+        connector = AiopgConnector()
+        with pytest.raises(ConnectionFailed, match="statement timeout"):
+            await connector.open_async(pool)
+            await _run(connector, ONE)
+
+
+async def test_a_task_that_is_cancelled_while_it_connects_is_cancelled(
+    procrastinate_dsn: str,
+) -> None:
+    begun = asyncio.Event()
+
+    async def slow(connection: aiopg.Connection) -> None:
+        begun.set()
+        await _slow(connection)
+
+    connector = AiopgConnector(dsn=procrastinate_dsn, on_connect=slow)
+    opening = asyncio.create_task(connector.open_async())
+    await begun.wait()
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+
+
 # Several hosts
 
 

@@ -36,6 +36,7 @@ import psycopg2
 from psycopg2 import extensions
 
 from procrastinate.errors import ConnectionFailed
+from procrastinate_aiopg.calls import server_s_cancellation
 from procrastinate_aiopg.held import readable
 from procrastinate_psycopg2.driver import connect_error, plain_cursor, shown_dsn, with_limits
 
@@ -43,6 +44,7 @@ from procrastinate_psycopg2.driver import connect_error, plain_cursor, shown_dsn
 _HOST_TIMEOUT = 10
 #: Seconds between two looks at whether anybody still waits for a connection.
 _SLICE = 0.25
+FIRST_STATEMENT = "SELECT 1"
 
 
 #: Reads in one turn of the event loop at the most: 1 MiB.
@@ -81,9 +83,10 @@ async def connect(options: ConnectOptions) -> aiopg.Connection:
     try:
         async with asyncio.timeout(options.timeout):
             raw = await handshake.connection()
-            connection = await _wrapped(raw, options)
-            if options.on_connect is not None:
-                await _prepared(connection, options.on_connect)
+            with server_s_cancellation():
+                connection = await _wrapped(raw, options)
+                if options.on_connect is not None:
+                    await _prepared(connection, options.on_connect)
     except TimeoutError as exc:
         raise ConnectionFailed(
             f"cannot connect to PostgreSQL{f' ({handshake.where})' if handshake.where else ''}:"
@@ -100,15 +103,19 @@ async def _wrapped(raw: extensions.connection, options: ConnectOptions) -> aiopg
 
     # aiopg waits for something to end before it calls a connection its own.
     cursor = plain_cursor(raw)
-    cursor.execute("SELECT 1")
+    cursor.execute(FIRST_STATEMENT)
     no_timeout: Any = None
-    connection = await aiopg.connect(
-        "",
-        timeout=no_timeout,
-        connection_factory=finished,
-        cursor_factory=options.arguments.get("cursor_factory"),
-        **options.aiopg_options,
-    )
+    try:
+        connection = await aiopg.connect(
+            "",
+            timeout=no_timeout,
+            connection_factory=finished,
+            cursor_factory=options.arguments.get("cursor_factory"),
+            **options.aiopg_options,
+        )
+    except BaseException:
+        _close(raw)
+        raise
     cursor.close()
     _connections.add(connection)
     return connection

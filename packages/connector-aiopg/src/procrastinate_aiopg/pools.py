@@ -31,6 +31,7 @@ from procrastinate.errors import (
     ConnectorException,
     PoolTimeout,
 )
+from procrastinate_aiopg.calls import server_s_cancellation
 from procrastinate_aiopg.held import Held, close_quietly, is_alive
 from procrastinate_psycopg2.driver import connect_error, sever
 
@@ -248,7 +249,8 @@ class GivenPool:
 
     async def _acquired(self) -> aiopg.Connection:
         try:
-            return await self.pool.acquire()
+            with server_s_cancellation():
+                return await self.pool.acquire()
         except psycopg2.Error as exc:
             raise connect_error(exc) from exc
         except RuntimeError as exc:
