@@ -111,14 +111,14 @@ class World:
         finally:
             touched = None if note.processes is None else frozenset(note.processes)
             struck = Trouble(
-                name,
-                name,
-                began,
-                datetime.now(UTC),
-                frozenset(note.effects),
-                touched,
-                note.seen,
-                note.back_by,
+                name=name,
+                kind=name,
+                began=began,
+                ended=datetime.now(UTC),
+                effects=frozenset(note.effects),
+                processes=touched,
+                seen=note.seen,
+                back_by=note.back_by,
             )
             with self._lock:
                 del self._under_way[id(note)]

@@ -79,13 +79,15 @@ class Term(Fault):
             self.stop(world, chance, chance.choice(workers))
 
     def stop(self, world: World, chance: random.Random, worker: Worker) -> None:
+        before = {each.process for each in world.fleet.members(worker)}
         with world.trouble(self.name, Effect.ENDS, processes=()) as note:
             world.fleet.tell_to_stop(worker)
             if self.again:
                 world.hold(chance.uniform(0.01, 1))
                 world.fleet.tell_to_stop(worker)
             note.seen = gone(world, worker)
-            note.processes = {each.process for each in world.fleet.members(worker)}
+            # The children of one that was starting have come since, and those that were are gone.
+            note.processes = before | {each.process for each in world.fleet.members(worker)}
 
 
 class TermTwice(Term):
