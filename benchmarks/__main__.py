@@ -11,11 +11,12 @@ import psycopg2
 from rich.console import Console
 
 from benchmarks import report, results
+from benchmarks.against import NoOtherVersion, compared
 from benchmarks.databases import Server, server
 from benchmarks.machine import machine, versions
 from benchmarks.options import Options, parse
 from benchmarks.peers import PEERS
-from benchmarks.workload import Bench
+from benchmarks.workload import Bench, Workload
 from benchmarks.workloads import WORKLOADS
 from procrastinate_embedded import EmbeddedServerError
 
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return run(options, running, console)
     except (EmbeddedServerError, psycopg2.OperationalError) as exc:
         click.echo(f"bench: no server to measure on: {str(exc).strip().splitlines()[0]}", err=True)
+        return 1
+    except NoOtherVersion as exc:
+        click.echo(f"bench: {exc}", err=True)
         return 1
     except KeyboardInterrupt:
         click.echo("bench: interrupted", err=True)
@@ -72,8 +76,11 @@ def run(options: Options, running: Server, console: Console) -> int:
             from benchmarks.peers.running import compare
 
             compare(options, running, console, into=peers)
+        elif options.against is not None:
+            run_workloads(options, compared(options, running, console), running, console, outcomes)
         else:
-            run_workloads(options, running, console, into=outcomes)
+            workloads = [WORKLOADS[key] for key in options.only]
+            run_workloads(options, workloads, running, console, outcomes)
     finally:  # also what an interruption left
         found = results.document(
             scale=options.scale.name,
@@ -90,16 +97,19 @@ def run(options: Options, running: Server, console: Console) -> int:
 
 
 def run_workloads(
-    options: Options, running: Server, console: Console, into: list[results.Outcome]
+    options: Options,
+    workloads: Sequence[Workload],
+    running: Server,
+    console: Console,
+    into: list[results.Outcome],
 ) -> None:
     """Run workloads one after the other, each for its rounds."""
-    for key in options.only:
-        workload = WORKLOADS[key]
+    for workload in workloads:
         outcome = results.Outcome(workload)
         into.append(outcome)
         rounds = workload.rounds(options.repeat)
         for number in range(1, rounds + 1):
-            title = f"{key} {workload.title}, round {number} of {rounds}"
+            title = f"{workload.key} {workload.title}, round {number} of {rounds}"
             with report.going_on(console, title) as say:
                 try:
                     outcome.add(workload.run(Bench(running, options.scale, say)))

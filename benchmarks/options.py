@@ -25,6 +25,7 @@ class Options:
     json: Path
     chart: Path | None
     peers: bool
+    against: Path | None
     show_list: bool
 
 
@@ -65,7 +66,7 @@ def command(workloads: Sequence[str], peers: Sequence[str]) -> click.Command:
         "--json",
         "json_",
         type=click.Path(dir_okay=False, path_type=Path),
-        help="Where to write what was found. Default: benchmarks/results/{bench,peers}.json",
+        help="Where to write what was found. Default: {bench,peers,against}.json in results.",
     )
     @click.option(
         "--chart",
@@ -74,6 +75,11 @@ def command(workloads: Sequence[str], peers: Sequence[str]) -> click.Command:
     )
     @click.option("--no-chart", is_flag=True, help="Draw nothing.")
     @click.option("--peers", "with_peers", is_flag=True, help="Compare with other queues.")
+    @click.option(
+        "--against",
+        type=click.Path(exists=True, path_type=Path),
+        help="Compare with another version: a folder of wheels, or a Python that has it.",
+    )
     @click.option("--list", "show_list", is_flag=True, help="Say what there is, and run nothing.")
     def bench(
         only: tuple[str, ...] | None,
@@ -85,6 +91,7 @@ def command(workloads: Sequence[str], peers: Sequence[str]) -> click.Command:
         chart: Path | None,
         no_chart: bool,
         with_peers: bool,
+        against: Path | None,
         show_list: bool,
     ) -> Options:
         """Measure procrastinate beside plain SQL, or beside other queues."""
@@ -94,13 +101,16 @@ def command(workloads: Sequence[str], peers: Sequence[str]) -> click.Command:
             raise click.UsageError("--chart and --no-chart contradict each other")
         if not (dsn is None or dsn.strip()):
             raise click.UsageError("--dsn is empty")
+        if against is not None and with_peers:
+            raise click.UsageError("--against and --peers are two comparisons: give one")
         known = peers if with_peers else workloads
         for name in only or ():
             if name not in known:
                 kind = "peer" if with_peers else "workload (it needs --peers)"
                 raise click.UsageError(f"--only: {name!r} is no {kind}: {', '.join(known)}")
         scale = TINY if tiny else QUICK if quick else FULL
-        path = json_ or RESULTS / ("peers.json" if with_peers else "bench.json")
+        name = "peers" if with_peers else "bench" if against is None else "against"
+        path = json_ or RESULTS / f"{name}.json"
         return Options(
             only=tuple(only or known),
             scale=scale,
@@ -109,6 +119,7 @@ def command(workloads: Sequence[str], peers: Sequence[str]) -> click.Command:
             json=path,
             chart=None if no_chart else (chart or path).with_suffix(""),
             peers=with_peers,
+            against=against,
             show_list=show_list,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.__main__ import main
+from benchmarks.against import Compared
 from benchmarks.lengths import mean_of, seconds_of
 from benchmarks.measures import (
     Kind,
@@ -131,6 +133,7 @@ def test_without_options_everything_runs_at_full_size() -> None:
         json=RESULTS / "bench.json",
         chart=RESULTS / "bench",
         peers=False,
+        against=None,
         show_list=False,
     )
 
@@ -146,6 +149,7 @@ def test_options_that_are_given() -> None:
         json=Path("a/b.json"),
         chart=Path("c"),
         peers=False,
+        against=None,
         show_list=False,
     )
 
@@ -162,6 +166,8 @@ def test_options_that_are_given() -> None:
         (["--quick", "--tiny"], "--quick and --tiny"),
         (["--chart", "x.png", "--no-chart"], "--chart and --no-chart"),
         (["--dsn", " "], "--dsn is empty"),
+        (["--against", "nowhere.whl"], "'nowhere.whl' does not exist"),
+        (["--against", ".", "--peers"], "--against and --peers"),
         (["--fast"], "--fast"),
         (["W1"], "W1"),
     ],
@@ -347,6 +353,46 @@ def test_peers_that_cannot_be_installed_are_named_and_the_others_are_measured(
     )
     assert theirs["errors"] == {"install": "node and npm were not found"}
     assert "graphile-worker, install: node and npm were not found" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_another_version_is_measured_in_turn_with_this_one(run: Any) -> None:
+    code, found = run("--against", sys.executable, "--only", "W2", "--no-chart")
+    (workload,) = found["workloads"]
+    (drain,) = workload["measures"]
+    assert (code, workload["error"], workload["limit"]) == (0, None, "the other version")
+    assert (drain["against"], drain["target"]) == (
+        "the other version",
+        {"bound": 0.97, "at_least": True},
+    )
+    assert drain["ours"] > 0 < drain["limit"]
+
+
+def test_a_folder_without_wheels_is_refused(
+    procrastinate_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--dsn", procrastinate_server.dsn, "--json", str(tmp_path / "found.json")]
+    assert main([*arguments, "--against", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert (err.count("\n"), "neither a Python nor a folder with wheels" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("measure", "target"),
+    [
+        (Measure("drain", "jobs/s", at_least(0.8)), at_least(0.97)),
+        (Measure("two statements", "jobs/s", None, Kind.AMOUNT), at_least(0.97)),
+        (Measure("p99", "ms", at_most(50), Kind.AMOUNT), at_most(1 / 0.97)),
+        (Measure("memory", "MiB", None, Kind.AMOUNT), at_most(1 / 0.97)),
+    ],
+    ids=["a rate with a target", "a rate without", "a time", "a size"],
+)
+def test_what_is_compared_must_not_get_worse(measure: Measure, target: Any) -> None:
+    class One(Example):
+        measures = (measure,)
+
+    (compared,) = Compared(One(), [], "").measures
+    assert (compared.target, compared.kind) == (target, Kind.RATIO)
 
 
 def test_every_script_of_a_peer_is_there() -> None:
