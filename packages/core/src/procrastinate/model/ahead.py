@@ -26,7 +26,7 @@ import math
 import random
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 MAX_AHEAD = 1_000  # jobs: two claims, so that one can be worked on while the next is under way
@@ -51,56 +51,36 @@ class Outlook:
     at: float
 
 
-class Lengths:
-    """What the last attempts at one task took, or the last claims: seconds."""
-
-    __slots__ = ("_last", "_sorted")
-
-    def __init__(self, size: int) -> None:
-        self._last: deque[float] = deque(maxlen=size)
-        self._sorted: list[float] | None = []
-
-    def add(self, seconds: float) -> None:
-        self._last.append(seconds)
-        self._sorted = None
-
-    def sorted(self) -> list[float]:
-        if self._sorted is None:
-            self._sorted = sorted(self._last)
-        return self._sorted
-
-
 class Ahead:
     """Remembers what jobs and claims took, and says how many jobs to claim ahead."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
-        self._tasks: dict[str, Lengths] = {}
-        self._jobs = Lengths(ATTEMPTS)
-        self._claims = Lengths(CLAIMS)
+        # What the last ones took, in seconds. Each job adds to two of these, so that must be cheap.
+        self._tasks: dict[str, deque[float]] = {}
+        self._jobs: deque[float] = deque(maxlen=ATTEMPTS)
+        self._claims: deque[float] = deque(maxlen=CLAIMS)
         self._thrown: float | None = None
+        #: How long a claim takes, in seconds; 0 while nothing is known.
+        self.claim_takes = 0.0
 
     def job_took(self, task: str, seconds: float) -> None:
         """Note how long an attempt at a task lasted."""
         lengths = self._tasks.get(task)
         if lengths is None:
-            lengths = self._tasks[task] = Lengths(ATTEMPTS)
-        lengths.add(seconds)
-        self._jobs.add(seconds)
+            lengths = self._tasks[task] = deque(maxlen=ATTEMPTS)
+        lengths.append(seconds)
+        self._jobs.append(seconds)
         self._thrown = None  # the next outlook is rounded anew, and not each look at the same slots
 
     def claim_took(self, seconds: float) -> None:
         """Note how long a claim took that brought jobs."""
-        self._claims.add(seconds)
-
-    @property
-    def claim_takes(self) -> float:
-        """How long a claim takes, in seconds; 0 while nothing is known."""
-        claims = self._claims.sorted()
-        return claims[int(len(claims) * USUAL_CLAIM)] if claims else 0.0
+        self._claims.append(seconds)
+        claims = sorted(self._claims)
+        self.claim_takes = claims[int(len(claims) * USUAL_CLAIM)]
 
     def outlook(
-        self, running: Iterable[tuple[str, float]], now: float, *, idle: int = 0
+        self, running: Collection[tuple[str, float]], now: float, *, idle: int = 0
     ) -> Outlook:
         """Return how many slots will be free within the horizon.
 
@@ -111,46 +91,54 @@ class Ahead:
         if not takes:
             return Outlook(0, math.inf)
         horizon = max(CLAIMS_AHEAD * takes, LEAST_HORIZON)
-        ends = self._expected_of_new(horizon) * idle
+        jobs = sorted(self._jobs)
+        tasks = {task: sorted(self._tasks.get(task, ())) for task in {task for task, _ in running}}
+        ends = _expected_of_new(jobs, horizon) * idle
         look = math.inf
         for task, began in running:
-            known = self._tasks.get(task)
-            if known is None:
+            lengths = tasks[task]
+            if not lengths:
                 continue
-            expected, wait = self._expected(known.sorted(), now - began, horizon)
+            expected, wait = _expected(lengths, now - began, horizon, jobs)
             ends += expected
             look = min(look, now + wait)
         if self._thrown is None:
             self._thrown = self._dice.random()
         return Outlook(min(MAX_AHEAD, math.floor(ends + self._thrown)), look)
 
-    def _expected(self, lengths: list[float], age: float, horizon: float) -> tuple[float, float]:
-        """Return how often a slot will be free, and how long it is until that is more likely."""
-        count = len(lengths)
-        outlived = bisect_right(lengths, age)
-        if outlived == count:  # rule 3
-            return (1.0 if age <= lengths[-1] + horizon else 0.0), math.inf
-        in_time = bisect_right(lengths, age + horizon)
-        likely = lengths[outlived + int((count - outlived) * CERTAIN)] - horizon - age + MOMENT
-        if in_time == outlived:
-            return 0.0, max(MOMENT, likely)
-        share = (in_time - outlived) / (count - outlived)
-        look = math.inf
-        if share >= CERTAIN:
-            share = 1.0
-        elif likely > 0:
-            look = max(MOMENT, likely)
-        if age + horizon - lengths[outlived] < self._jobs.sorted()[0]:
-            return share, look
-        left = age + horizon - sum(lengths[outlived:in_time]) / (in_time - outlived)
-        return share * (1.0 + self._expected_of_new(left)), look
 
-    def _expected_of_new(self, horizon: float) -> float:
-        """Return how many attempts that begin one after the other will end (rule 4)."""
-        lengths = self._jobs.sorted()
-        in_time = bisect_right(lengths, horizon)
-        if not in_time:
-            return 0.0
-        share: float = in_time / len(lengths)
-        times: float = horizon / max(sum(lengths[:in_time]) / in_time, 1e-6)
-        return times if share == 1.0 else share * (1.0 - share**times) / (1.0 - share)
+def _expected(
+    lengths: list[float], age: float, horizon: float, jobs: list[float]
+) -> tuple[float, float]:
+    """Return how often a slot will be free, and how long it is until that is more likely.
+
+    ``lengths`` are those of its task, ``jobs`` those of all, in ascending order.
+    """
+    count = len(lengths)
+    outlived = bisect_right(lengths, age)
+    if outlived == count:  # rule 3
+        return (1.0 if age <= lengths[-1] + horizon else 0.0), math.inf
+    in_time = bisect_right(lengths, age + horizon)
+    likely = lengths[outlived + int((count - outlived) * CERTAIN)] - horizon - age + MOMENT
+    if in_time == outlived:
+        return 0.0, max(MOMENT, likely)
+    share = (in_time - outlived) / (count - outlived)
+    look = math.inf
+    if share >= CERTAIN:
+        share = 1.0
+    elif likely > 0:
+        look = max(MOMENT, likely)
+    if age + horizon - lengths[outlived] < jobs[0]:
+        return share, look
+    left = age + horizon - sum(lengths[outlived:in_time]) / (in_time - outlived)
+    return share * (1.0 + _expected_of_new(jobs, left)), look
+
+
+def _expected_of_new(lengths: list[float], horizon: float) -> float:
+    """Return how many attempts that begin one after the other will end (rule 4)."""
+    in_time = bisect_right(lengths, horizon)
+    if not in_time:
+        return 0.0
+    share: float = in_time / len(lengths)
+    times: float = horizon / max(sum(lengths[:in_time]) / in_time, 1e-6)
+    return times if share == 1.0 else share * (1.0 - share**times) / (1.0 - share)

@@ -91,6 +91,7 @@ class Writer:
         self._refusal: Exception | None = None  # the last one
         self._unwritten: dict[int, Ended] = {}
         self._something = asyncio.Event()
+        self._pausing = False
         self._urgent = asyncio.Event()
         self._backoff = Backoff()
 
@@ -110,7 +111,7 @@ class Writer:
         self._something.set()
         self._unwritten[entry.job.id] = entry
         self._entries.append(entry)  # last, so that no ending is written twice
-        if entry.job.lock is not None or len(self._entries) >= MANY:
+        if self._pausing and (entry.job.lock is not None or len(self._entries) >= MANY):
             self._urgent.set()
 
     async def run(self) -> None:
@@ -133,13 +134,15 @@ class Writer:
 
     async def _pause(self, seconds: float) -> None:
         """Wait for more outcomes (rule 1)."""
-        self._urgent.clear()
         if seconds <= 0 or self._is_urgent():
             return
+        self._pausing = True
+        self._urgent.clear()
         timer = asyncio.get_running_loop().call_later(seconds, self._urgent.set)
         try:
             await self._urgent.wait()
         finally:
+            self._pausing = False
             timer.cancel()
 
     def _is_urgent(self) -> bool:
