@@ -367,6 +367,35 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         n=nth,
+        unknown=st.lists(st.sampled_from(["t1", "t2"]), min_size=1, unique=True),
+        priority=st.none() | st.integers(-1, 2),
+        limit=limits,
+        with_locks=st.booleans(),
+        shape=shapes,
+    )
+    def claim_known(
+        self,
+        n: int,
+        unknown: list[str],
+        priority: int | None,
+        limit: int,
+        with_locks: bool,
+        shape: Shape,
+    ) -> None:
+        """Claim as a worker that does not know some tasks."""
+        if priority is None:
+            scan = Scan(Kind.FULL, limit, QUEUES, with_locks=with_locks)
+        else:
+            lows = (0,) * len(QUEUES)
+            scan = Scan(
+                Kind.LEVEL, limit, QUEUES, priority=priority, lows=lows, with_locks=with_locks
+            )
+        claim_ = _claim(scan, None, self.worker(n), shape, unknown)
+        got = self._claim("claim_known", QUEUES, limit, lambda now: claim_())
+        assert not {job.task_name for job in got} & set(unknown)
+
+    @rule(
+        n=nth,
         queues=queues,
         limit=limits,
         everywhere=st.booleans(),
@@ -544,6 +573,24 @@ class QueueMachine(RuleBasedStateMachine):
         worker, (job,) = self.held(n, [n])
         unstarted = Requeued(when=delay, begun=False, unknown=True)
         self._settle("bounce", worker, [(job, unstarted)])
+
+    @rule(n=nth, which=some, alive=st.booleans(), delete=st.booleans())
+    def lose_patience(self, n: int, which: list[int], alive: bool, delete: bool) -> None:
+        """Jobs go back because their tasks are unknown; with no worker alive, they fail at once."""
+        worker, found = self.held(n, which)
+        unknown = Requeued(begun=False, unknown=True)
+        self._settle("unknown", worker, [(job, unknown) for job in found])
+        waiting = {job.id for job in self.state.jobs.values() if job.unknown_since is not None}
+        self.step(
+            "fail_unknown",
+            lambda now: workers.fail_unknown(
+                sql,
+                patience_us=0,
+                timeout_us=DEAD_AFTER_US if alive else -DEAD_AFTER_US,
+                delete_ended=delete,
+            ),
+            deletable=waiting if delete else (),
+        )
 
     @rule(
         n=nth,
@@ -799,12 +846,23 @@ def _or_nothing(flow: Flow[list[int]]) -> Flow[list[int]]:
 
 
 def _claim(
-    scan: Scan, served: Sequence[str] | None, worker: int, shape: Shape
+    scan: Scan,
+    served: Sequence[str] | None,
+    worker: int,
+    shape: Shape,
+    unknown: Sequence[str] = (),
 ) -> Callable[[], Flow[claim.Claim]]:
     """Return what claims what a scan is about, with the text of the statement that is asked for."""
 
     def make() -> Flow[claim.Claim]:
-        flow = claim.claim(sql, scan, served=served, worker_id=worker, loads=json_codec.loads)
+        flow = claim.claim(
+            sql,
+            scan,
+            served=served,
+            worker_id=worker,
+            loads=json_codec.loads,
+            unknown_names=unknown,
+        )
         for name, limit in shape.items():
             flow = with_limit(claim, name, limit, flow)
         return flow

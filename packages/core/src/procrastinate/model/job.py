@@ -40,6 +40,7 @@ TRANSITIONS: Mapping[Status, Mapping[Status, str]] = {
     Status.TODO: {
         Status.DOING: "claimed by a worker",
         Status.CANCELLED: "cancelled while waiting",
+        Status.FAILED: "no live worker knows its task, and its patience is over",
         Status.TODO: "retried earlier than planned",
     },
     Status.DOING: {
