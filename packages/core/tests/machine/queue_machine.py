@@ -68,7 +68,7 @@ limits = st.integers(1, 6)
 above = st.sampled_from([BELOW_ALL, -2, 0, 1])
 Shape = dict[str, int]  # limits of the flow that decide which text of the statement is run
 shapes: st.SearchStrategy[Shape] = st.sampled_from(
-    [{}, {"FEW": 0}, {"FEW": 0, "FEW_QUEUES": 0, "ROWS_OF_SEVERAL": 0}]
+    [{}, {"FEW": 0}, {"FEW_QUEUES": 0, "ROWS_OF_SEVERAL": 0}]
 )
 maybe_error = st.none() | st.just({"message": "é"})
 due_in = st.sampled_from([None, None, None, timedelta(seconds=-5), SOON, HOUR])
@@ -423,7 +423,7 @@ class QueueMachine(RuleBasedStateMachine):
     def claim_unlocked(
         self, n: int, queues: list[str], limit: int, above: int, shape: Shape
     ) -> None:
-        scan = Scan(Kind.FULL, limit, tuple(queues), priority=above)
+        scan = Scan(Kind.FULL, limit, tuple(queues), priority=above, wary=True)
         claim_ = _claim(scan, None, self.worker(n), shape)
         got = self._claim("claim_unlocked", queues, limit, lambda now: claim_())
         assert not [job.lock for job in got if job.lock is not None], "a lock was passed over"
@@ -449,7 +449,13 @@ class QueueMachine(RuleBasedStateMachine):
     ) -> None:
         marks = tuple(lows.values())
         scan = Scan(
-            Kind.LEVEL, limit, tuple(lows), priority=priority, lows=marks, with_locks=with_locks
+            Kind.LEVEL,
+            limit,
+            tuple(lows),
+            priority=priority,
+            lows=marks,
+            with_locks=with_locks,
+            wary=with_locks or not priority,
         )
         claim_ = _claim(scan, served, self.worker(n), shape)
         got = self._claim("claim_level", list(lows), limit, lambda now: claim_())
@@ -475,7 +481,7 @@ class QueueMachine(RuleBasedStateMachine):
     ) -> None:
         """Claim as a worker does: until nothing was parked. Then it has all that there was."""
         served = None if everywhere else queues
-        scan = Scan(Kind.FULL, limit, tuple(queues), with_locks=not unlocked_first)
+        scan = Scan(Kind.FULL, limit, tuple(queues), with_locks=not unlocked_first, wary=everywhere)
         expected = claimable(self.state, queues, served)[:limit]
         worker = self.worker(n)
         got = self._claim("fetch", queues, limit, lambda now: _fetch(scan, served, worker, shape))

@@ -20,6 +20,7 @@ from procrastinate.model.scans import (
     NAMES_KEPT,
     PROMOTED_AT_ONCE,
     SCANNED_IN_PASSING,
+    WARY_FOR,
     WITHOUT_LEVEL,
     FullScans,
     Half,
@@ -129,15 +130,25 @@ HALF = Half(replace(OF_LEVEL, news=3), tuple(jobs(21)), 0.5)
         (
             "7: locks are expected",
             replace(BUSY, locks_until=NOW + 1),
-            replace(OF_LEVEL, with_locks=True),
+            replace(OF_LEVEL, with_locks=True, wary=True),
         ),
-        ("7: locks were expected", replace(BUSY, locks_until=NOW), OF_LEVEL),
+        (
+            "7: locks were expected",
+            replace(BUSY, locks_until=NOW),
+            replace(OF_LEVEL, wary=True),
+        ),
+        ("7: long ago", replace(BUSY, locks_until=NOW - WARY_FOR), OF_LEVEL),
         (
             "7: locks are expected of all",
             replace(BUSY, level=None, locks_until=NOW + 1),
-            replace(OF_ALL, with_locks=True),
+            replace(OF_ALL, with_locks=True, wary=True),
         ),
-        ("7: all without locks again", replace(BUSY, level=None, locks_until=NOW), OF_ALL),
+        (
+            "7: all without locks again",
+            replace(BUSY, level=None, locks_until=NOW),
+            replace(OF_ALL, wary=True),
+        ),
+        ("7: all, long ago", replace(BUSY, level=None, locks_until=NOW - WARY_FOR), OF_ALL),
         (
             "7: the same again with locks",
             replace(BUSY, half=HALF, news=9, full=FullScans(at=NOW)),

@@ -9,6 +9,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg2
@@ -239,15 +240,11 @@ def test_only_a_full_scan_reads_what_ended_under_an_old_snapshot(dsn: str, query
     done = WAITING - 1_000
     query(f"update procrastinate_jobs set status = 'doing', worker_id = 1 where id <= {done}")
     query(f"update procrastinate_jobs set status = 'succeeded' where id <= {done}")
-    params = params_of("claim_unlocked_level_few_of_one", 100)
+    params = params_of("claim_unlocked_level_of_one", 100)
 
-    full = explained(mine, Statements()("claim_unlocked_full_few_of_one", **params))
-    above = explained(
-        mine, Statements()("claim_unlocked_level_few_of_one", **params | {"low": done})
-    )
-    higher = explained(
-        mine, Statements()("claim_unlocked_full_few_of_one", **params | {"above": 0})
-    )
+    full = explained(mine, Statements()("claim_unlocked_full_of_one", **params))
+    above = explained(mine, Statements()("claim_unlocked_level_of_one", **params | {"low": done}))
+    higher = explained(mine, Statements()("claim_unlocked_full_of_one", **params | {"above": 0}))
 
     for plan in (full, above):
         assert sum(1 for each in nodes(plan) if each["Node Type"] == "LockRows") >= 1
@@ -322,15 +319,14 @@ def many_queues(request: pytest.FixtureRequest, procrastinate_server: Any) -> It
 def test_a_claim_locks_no_row_that_it_neither_takes_nor_parks(
     many_queues: Any, queues: int, limit: int, kind: Kind, with_locks: bool
 ) -> None:
-    """But for the few of a small claim from one queue."""
+    """But for a few; and for the first claim after a long time that meets jobs with locks."""
     priority = BELOW_ALL if kind is Kind.FULL else 1
-    scan = Scan(
-        *(kind, limit, tuple(QUEUES[:queues])),
-        priority=priority,
-        lows=(0,) * queues,
-        with_locks=with_locks,
-    )
-    query = next(claim(Statements(), scan, worker_id=1, loads=json_codec.loads))
+    names = tuple(QUEUES[:queues])
+    scan = Scan(kind, limit, names, priority=priority, with_locks=with_locks, wary=True)
+    if kind is Kind.LEVEL:
+        scan = replace(scan, lows=(0,) * queues)
+    flow = claim(Statements(), scan, worker_id=1, loads=json_codec.loads, served=names)
+    query = next(flow)
     plan = explained(many_queues, query)
     locked = sum(
         round(each["Actual Rows"] * each["Actual Loops"])
@@ -342,7 +338,7 @@ def test_a_claim_locks_no_row_that_it_neither_takes_nor_parks(
         for each in nodes(plan)
         if each["Node Type"] == "ModifyTable" and each["Relation Name"] == "procrastinate_jobs"
     )
-    assert changed >= 1
+    assert changed >= 1 or not with_locks  # then the next claim takes them, with their locks
     assert locked <= changed + 10
 
 

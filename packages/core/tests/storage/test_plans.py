@@ -134,6 +134,10 @@ def with_locks(queues: list[str], **which: Any) -> dict[str, Any]:
     return of(queues, served=None, **which) | {"scanned": some, "each": some}
 
 
+def with_locks_of_one(queue: str, **which: Any) -> dict[str, Any]:
+    return of_one(queue, served=None, queue_names=[queue], **which)
+
+
 AGES = {"began_us": ONES, "ended_us": ONES}
 NONES = [None] * LIMIT
 SETTLED = (
@@ -178,25 +182,25 @@ CASES = [
     # A probe for each queue, and one that finds no further queue.
     Case("ready_queues", {READY_INDEX}, 3),
     # Those that are locked, the updates.
+    Case("claim_unlocked_full_of_one", {READY_INDEX, KEY}, 2 * LIMIT, of_one("default", **FULL)),
     Case(
-        "claim_unlocked_full_few_of_one", {READY_INDEX, KEY}, 2 * LIMIT, of_one("default", **FULL)
-    ),
-    Case(
-        "claim_unlocked_level_few_of_one",
+        "claim_unlocked_level_of_one",
         {READY_INDEX, KEY},
         2 * LIMIT,
         of_one("default", low=MARK, **OF_LEVEL),
     ),
-    Case("claim_unlocked_full_few_of_one", {READY_INDEX, KEY}, 0, of_one("empty", **FULL)),
+    Case("claim_unlocked_full_of_one", {READY_INDEX, KEY}, 0, of_one("empty", **FULL)),
     # Those that are chosen first, too.
-    Case("claim_unlocked_full_of_one", {READY_INDEX, KEY}, 3 * LIMIT, of_one("default", **FULL)),
     Case(
-        "claim_unlocked_level_of_one",
+        "claim_unlocked_full_of_one_wary", {READY_INDEX, KEY}, 3 * LIMIT, of_one("default", **FULL)
+    ),
+    Case(
+        "claim_unlocked_level_of_one_wary",
         {READY_INDEX, KEY},
         3 * LIMIT,
         of_one("default", low=MARK, **OF_LEVEL),
     ),
-    Case("claim_unlocked_full_of_one", {READY_INDEX, KEY}, 0, of_one("empty", **FULL)),
+    Case("claim_unlocked_full_of_one_wary", {READY_INDEX, KEY}, 0, of_one("empty", **FULL)),
     # Of each queue as many; or a share, and then all of those that have more.
     Case("claim_unlocked_full_of_several", {READY_INDEX, KEY}, 3 * LIMIT, of(BUSY, **FULL)),
     Case("claim_unlocked_level_of_several", {READY_INDEX, KEY}, 3 * LIMIT, of(BUSY, **OF_LEVEL)),
@@ -206,6 +210,24 @@ CASES = [
     Case("claim_unlocked_full_of_many", {READY_INDEX, KEY}, 0, of(IDLE, **FULL)),
     Case("any_ready", {READY_INDEX}, 1, {"queue_names": ["default"]}),
     # Those that are chosen, locked and updated, and the best of the one line, ready and parked.
+    Case(
+        "claim_full_of_one",
+        {READY_INDEX, LINE_INDEX, KEY},
+        2 * LIMIT + 2,
+        with_locks_of_one("default", **FULL),
+    ),
+    Case(
+        "claim_level_of_one",
+        {READY_INDEX, LINE_INDEX, KEY},
+        2 * LIMIT + 2,
+        with_locks_of_one("default", low=MARK, **OF_LEVEL),
+    ),
+    Case(
+        "claim_full_of_one",
+        {READY_INDEX, LINE_INDEX, KEY},
+        0,
+        with_locks_of_one("empty", **FULL),
+    ),
     Case(
         "claim_full_of_several",
         {READY_INDEX, LINE_INDEX, KEY},

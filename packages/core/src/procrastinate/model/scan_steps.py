@@ -44,8 +44,9 @@ class Scan:
     """Claim up to ``limit`` ready jobs of some queues.
 
     A scan that looks everywhere comes without queues: who makes it fills them in. Each queue of a
-    scan of the level has its mark in ``lows``, in the same order. ``scanned`` is how many jobs to
-    read at the least, so that more are parked at a time.
+    scan of the level has its mark in ``lows``, in the same order. A ``wary`` scan expects to meet
+    jobs with locks that it must not take. ``scanned`` is how many jobs to read at the least, so
+    that more are parked at a time.
     """
 
     kind: Kind
@@ -55,6 +56,7 @@ class Scan:
     priority: int = BELOW_ALL
     lows: tuple[int, ...] = ()
     with_locks: bool = False
+    wary: bool = False
     scanned: int = 0
     news: int = 0
 

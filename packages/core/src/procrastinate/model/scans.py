@@ -29,7 +29,8 @@ Rules
    in what was heard, a full scan looks everywhere: nobody announces the jobs of a claim that
    rolled back.
 7. A scan takes no job with a lock, because that makes it cheaper. If it met any, the same
-   scan is made again with them, as all scans are for the next `LOCKS_EXPECTED_FOR` seconds.
+   scan is made again with them, as all scans are for the next `LOCKS_EXPECTED_FOR` seconds. For
+   `WARY_FOR` seconds after these, scans look for them before they lock any job.
 8. A scan may have to leave or to park all jobs that it read, because their locks are taken. Others
    behind them may be able to start. If it brought no job, the same claim scans
    `SCANNED_IN_PASSING` jobs at a time for them. If it brought some, these start first, and the next
@@ -64,6 +65,7 @@ LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds, doubled each time
 LOOK_AT_UNDECIDED_EVERY = 1.0  # seconds: a user may keep such a transaction open
 SCANNED_IN_PASSING = 500  # jobs
 LOCKS_EXPECTED_FOR = 1.0  # seconds after a job with a lock was met
+WARY_FOR = 60.0  # seconds after that
 PROMOTED_AT_ONCE = 1_000  # jobs
 NAMES_KEPT = 1_000  # queues that were heard of; after more, a scan looks everywhere
 
@@ -146,7 +148,7 @@ class ScanPlan:
     heard: Mapping[str, int] = field(default_factory=dict)  # of queues: the number of the news
     quiet: bool = False  # whether no other queues have jobs
     everywhere_due: float = 0.0
-    locks_until: float = 0.0
+    locks_until: float = -math.inf
     schedule: Schedule = Schedule()
     undecided: int = 0  # claims in a row that met such jobs
     more_behind: bool = False
@@ -213,7 +215,8 @@ class ScanPlan:
             room,
             where,
             everywhere=not where,
-            with_locks=now < self.locks_until,
+            with_locks=self._expects_locks(now),
+            wary=self._is_wary(now),
             scanned=SCANNED_IN_PASSING if self.look is Look.BEHIND else 0,
             news=self.news,
         )
@@ -227,9 +230,16 @@ class ScanPlan:
             queues,
             priority=level.priority,
             lows=tuple(map(level.low, queues)) if kind is Kind.LEVEL else (),
-            with_locks=now < self.locks_until,
+            with_locks=self._expects_locks(now),
+            wary=self._is_wary(now),
             news=self.news,
         )
+
+    def _expects_locks(self, now: float) -> bool:
+        return now < self.locks_until
+
+    def _is_wary(self, now: float) -> bool:
+        return now < self.locks_until + WARY_FOR
 
     def seconds_to_next_look(self, now: float) -> float:
         """Return how long to wait at the most, if nothing is heard."""

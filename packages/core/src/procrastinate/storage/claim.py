@@ -18,7 +18,9 @@ from procrastinate.model.scans import PROMOTED_AT_ONCE
 from procrastinate.storage.rows import ARGS, CRASHES, Loads, claimed_job
 from procrastinate.storage.statements import Statements
 
-FEW_OF_ONE, OF_ONE, OF_SEVERAL, OF_MANY = "few_of_one", "of_one", "of_several", "of_many"
+OF_ONE, OF_ONE_WARY = "of_one", "of_one_wary"
+OF_SEVERAL, OF_MANY = "of_several", "of_many"
+MET = -2  # the place of a count in the row about a claim
 FEW = 10  # jobs, which may be locked in vain
 FEW_QUEUES = 3
 LOCKED_TO_SPARE = 4  # jobs
@@ -105,9 +107,9 @@ def claim(
     unknown = _unknown(unknown_names)
     params = _params(scan, shape, worker_id, served)
     rows = yield sql(_statement(scan, shape), **params, **unknown)
-    found = _claim_from(rows, worker_id, loads, unlocked_only=not scan.with_locks)
-    told = shape != FEW_OF_ONE or scan.kind is not Kind.FULL or found.jobs or found.left
-    if told:
+    found = _claim_from(rows, scan, worker_id, loads)
+    met = rows[0][MET]
+    if met or shape != OF_ONE or scan.kind is not Kind.FULL:
         return found
     ((undecided,),) = yield sql("any_ready", queue_names=list(scan.queues), **unknown)
     return replace(found, undecided=undecided)
@@ -116,8 +118,9 @@ def claim(
 def _shape(scan: Scan) -> str:
     """Return which text of a statement has the best plan: see ``claim.sql``."""
     queues = len(scan.queues)
-    if queues == 1 and not scan.with_locks:
-        return FEW_OF_ONE if scan.limit <= FEW else OF_ONE
+    if queues == 1 and scan.scanned <= scan.limit:
+        looks_first = scan.wary and scan.limit > FEW and not scan.with_locks
+        return OF_ONE_WARY if looks_first else OF_ONE
     few = queues <= FEW_QUEUES or queues * max(scan.limit, scan.scanned) <= ROWS_OF_SEVERAL
     return OF_SEVERAL if few else OF_MANY
 
@@ -135,14 +138,14 @@ def _params(
         params["priority"] = scan.priority
     else:
         params["above"] = scan.priority
-    if shape in (FEW_OF_ONE, OF_ONE):
+    if scan.with_locks:
+        params |= {"served": served and list(served), "queue_names": list(scan.queues)}
+    if shape in (OF_ONE, OF_ONE_WARY):
         if scan.kind is Kind.LEVEL:
             params["low"] = scan.lows[0]
         return params | {"queue_name": scan.queues[0]}
     params |= {"queue_names": list(scan.queues), "scanned": _scanned(scan)}
     params["lows"] = list(scan.lows) or [0] * len(scan.queues)
-    if scan.with_locks:
-        params["served"] = served and list(served)
     if shape == OF_MANY:
         return params | {"share": _share(_scanned(scan), len(scan.queues))}
     return params | {"each": _scanned(scan) if scan.with_locks else scan.limit}
@@ -154,7 +157,7 @@ def _scanned(scan: Scan) -> int:
     Some are to spare, because other workers may just be claiming the first ones. With locks fewer,
     because the head of each lock's line is looked for.
     """
-    spare = max(LOCKED_TO_SPARE, scan.limit // 4) if scan.with_locks else scan.limit
+    spare = LOCKED_TO_SPARE if scan.with_locks else scan.limit
     return max(scan.limit + spare, scan.scanned)
 
 
@@ -167,11 +170,14 @@ def _share(scanned: int, queues: int) -> int:
     return min(scanned, math.ceil(share + 3 * math.sqrt(share)) + 1)
 
 
-def _claim_from(rows: Rows, worker_id: int, loads: Loads, *, unlocked_only: bool) -> Claim:
+def _claim_from(rows: Rows, scan: Scan, worker_id: int, loads: Loads) -> Claim:
     unreadable: dict[int, BaseException] = {}
-    *_, aside, undecided, moment = rows[0]
-    parked, left = (0, aside) if unlocked_only else (aside, 0)
+    *_, aside, met, moment = rows[0]
     claimed = rows[1:]
+    filled = len(claimed) == scan.limit
+    parked = aside if scan.with_locks else 0
+    left = 0 if scan.with_locks or filled else aside
+    undecided = 0 if filled else max(0, met - aside - len(claimed))
     arguments = _decoded(claimed, loads, unreadable)
     same = map(itertools.repeat, (worker_id, datetime.fromtimestamp(moment, UTC)))
     jobs = list(map(claimed_job, claimed, arguments, *same))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -51,13 +50,18 @@ def _lows(p: Params) -> dict[str, int]:
     return dict(zip(p["queue_names"], p["lows"], strict=True))
 
 
-def _chosen(view: View, p: Params, scan: Scan) -> list[JobRow]:
-    """The first ready jobs, whoever may just have them in hand."""
+def _ready(view: View, p: Params, scan: Scan) -> list[JobRow]:
+    """All that a scan is about, in order."""
     ready = filter(_is_ready, view.active_jobs(Status.TODO))
-    scanned = in_claim_order(job for job in ready if scan(job, p))
+    return in_claim_order(job for job in ready if scan(job, p))
+
+
+def _chosen(view: View, p: Params, scan: Scan) -> list[JobRow]:
+    """The first of them, whoever may just have them in hand."""
+    ready = _ready(view, p, scan)
     if "each" in p:
-        scanned = list(_first_of_each(scanned, p["each"]))
-    return scanned[: p.get("scanned", p["limit"])]
+        ready = list(_first_of_each(ready, p["each"]))
+    return ready[: p["scanned"]]
 
 
 def _first_of_each(jobs: Iterable[JobRow], each: int) -> Iterator[JobRow]:
@@ -68,27 +72,57 @@ def _first_of_each(jobs: Iterable[JobRow], each: int) -> Iterator[JobRow]:
             yield job
 
 
-def _claim_unlocked_few_of_one(view: View, p: Params, scan: Scan) -> Rows:
-    ready = filter(_is_ready, view.active_jobs(Status.TODO))
-    candidates = in_claim_order(view.unlocked(job for job in ready if scan(job, p)))[: p["limit"]]
-    claimed = _begin(view, (job for job in candidates if job.lock is None), p)
-    return _answer(view, claimed, len(candidates) - len(claimed), 0)
+def _claim_unlocked_of_one(view: View, p: Params, scan: Scan) -> Rows:
+    candidates = view.unlocked(_ready(view, p, scan))[: p["limit"]]
+    claimed = _begin(view, filter(_has_no_lock, candidates), p)
+    return _answer(view, claimed, candidates)
+
+
+def _claim_unlocked_of_one_wary(view: View, p: Params, scan: Scan) -> Rows:
+    ready = _ready(view, p, scan)
+    return _claim_if_unlocked(view, p, ready[: p["limit"]], ready)
 
 
 def _claim_unlocked(view: View, p: Params, scan: Scan) -> Rows:
     chosen = _chosen(view, p, scan)
-    before = list(itertools.takewhile(lambda job: job.lock is None, chosen))
-    claimed = _begin(view, view.unlocked(before)[: p["limit"]], p)
-    if len(claimed) == p["limit"]:
-        return _answer(view, claimed, 0, 0)
-    unlocked = sum(job.lock is None for job in chosen)
-    return _answer(view, claimed, len(chosen) - unlocked, unlocked - len(claimed))
+    return _claim_if_unlocked(view, p, chosen, chosen)
+
+
+def _claim_if_unlocked(view: View, p: Params, met: list[JobRow], ready: list[JobRow]) -> Rows:
+    """Claim the first jobs, unless one with a lock is among as many as are wanted."""
+    wanted: list[JobRow] = []
+    if all(map(_has_no_lock, met[: p["limit"]])):
+        wanted = view.unlocked(filter(_has_no_lock, ready))[: p["limit"]]
+    return _answer(view, _begin(view, wanted, p), met)
+
+
+def _has_no_lock(job: JobRow) -> bool:
+    return job.lock is None
 
 
 def _claim(view: View, p: Params, scan: Scan) -> Rows:
     heads = _heads(view, p["served"])
     chosen = _chosen(view, p, scan)
     elsewhere = _heads_elsewhere(view, p, chosen, heads)
+    return _claim_with_locks(view, p, heads, chosen, elsewhere)
+
+
+def _claim_of_one(view: View, p: Params, scan: Scan) -> Rows:
+    heads = _heads(view, p["served"])
+    chosen = view.unlocked(_ready(view, p, scan))[: p["limit"]]
+    elsewhere = view.unlocked(
+        job for job in _heads_elsewhere(view, p, chosen, heads) if _is_known(job, p)
+    )
+    return _claim_with_locks(view, p, heads, chosen, elsewhere)
+
+
+def _claim_with_locks(
+    view: View,
+    p: Params,
+    heads: Mapping[str, int],
+    chosen: list[JobRow],
+    elsewhere: list[JobRow],
+) -> Rows:
     startable = [job for job in chosen if job.lock is None or job.id in heads.values()]
     known = (job for job in in_claim_order([*startable, *elsewhere]) if _is_known(job, p))
     wanted = view.unlocked(known)[: p["limit"]]
@@ -97,16 +131,19 @@ def _claim(view: View, p: Params, scan: Scan) -> Rows:
     for job in parked:
         view.write_job(replace(job, hold="lock"))
     claimed = _begin(view, (job for job in wanted if job.lock is None or job.id in acquired), p)
-    undecided = len(chosen) + len(elsewhere) - len(parked) - len(claimed)
-    return _answer(view, claimed, len(parked), 0 if len(claimed) == p["limit"] else undecided)
+    return _answer(view, claimed, [*chosen, *elsewhere], aside=len(parked))
 
 
 def _begin(view: View, jobs: Iterable[JobRow], p: Params) -> list[JobRow]:
     return [view.write_job(_begun(view, job, p["worker_id"])) for job in jobs]
 
 
-def _answer(view: View, claimed: list[JobRow], aside: int, undecided: int) -> Rows:
-    about = (*[None] * CLAIMED_COLUMNS, aside, undecided, view.now.timestamp())
+def _answer(
+    view: View, claimed: list[JobRow], met: list[JobRow], *, aside: int | None = None
+) -> Rows:
+    if aside is None:
+        aside = sum(job.lock is not None for job in met)
+    about = (*[None] * CLAIMED_COLUMNS, aside, len(met), view.now.timestamp())
     jobs = [(*claimed_columns(job), None, None, None) for job in claimed]
     return [about, *jobs]
 
@@ -191,10 +228,11 @@ _FUNCTIONS: tuple[Function, ...] = (ready_queues, any_ready, promote_due)
 _SCANS: dict[str, Scan] = {"full": _full, "level": _level}
 #: PostgreSQL has a text for each number of queues, because each is best planned in its own way.
 _CLAIMS: dict[str, Callable[[View, Params, Scan], Rows]] = {
-    "claim_unlocked_{}_few_of_one": _claim_unlocked_few_of_one,
-    "claim_unlocked_{}_of_one": _claim_unlocked,
+    "claim_unlocked_{}_of_one": _claim_unlocked_of_one,
+    "claim_unlocked_{}_of_one_wary": _claim_unlocked_of_one_wary,
     "claim_unlocked_{}_of_several": _claim_unlocked,
     "claim_unlocked_{}_of_many": _claim_unlocked,
+    "claim_{}_of_one": _claim_of_one,
     "claim_{}_of_several": _claim,
     "claim_{}_of_many": _claim,
 }

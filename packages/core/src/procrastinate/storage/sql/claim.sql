@@ -9,9 +9,9 @@
 -- locked while it read took 500 jobs of 10 queues and locked 5,000; other workers passed over them all.)
 --
 -- Most jobs have no lock, and planning what is done about locks takes longer than the rest of a small
--- claim. So there are two kinds: `claim_unlocked_*` takes the jobs that stand before the first one with
--- a lock, and `claim_*` takes both sorts. Each has a text for scans in full and one for scans of a level,
--- and one for each number of queues that is worth a plan of its own.
+-- claim. So there are two kinds: `claim_unlocked_*` takes jobs without a lock, if no other is among the
+-- first ones, and `claim_*` takes both sorts. Each has a text for scans in full and one for scans of
+-- a level, and one for each number of queues that is worth a plan of its own.
 --
 -- No deadlock, because a claim waits in no circle. It waits for no job. It waits for a lock only if
 -- another claim is taking it or a release is removing it. Claims take locks in order, and a removal
@@ -113,12 +113,10 @@ scan.low
 unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
 
 -- fragment: of_several
--- The first jobs of all queues together, each with its place. It reads as many of each queue as may be
--- needed of it, which is the cheapest for a few jobs or queues.
+-- The first jobs of all queues together, in order. It reads as many of each queue as may be needed of it,
+-- which is the cheapest for a few jobs or queues.
 chosen as materialized (
-    select
-        found.id, found.priority, found.queue_name, found.lock,
-        row_number() over (order by found.priority desc, found.id) as place
+    select found.id, found.priority, found.queue_name, found.lock
     from {>the_queues}
     cross join lateral (
         select job.id, job.priority, job.queue_name, job.lock
@@ -126,7 +124,7 @@ chosen as materialized (
         order by job.priority desc, job.id
         limit %(each)s::integer
     ) as found
-    order by place
+    order by found.priority desc, found.id
     limit %(scanned)s::integer
 )
 
@@ -152,9 +150,7 @@ crowded as materialized (
     having count(*) = %(share)s::integer and max(share.place) < %(scanned)s::integer
 ),
 chosen as materialized (
-    select
-        found.id, found.priority, found.queue_name, found.lock,
-        row_number() over (order by found.priority desc, found.id) as place
+    select found.id, found.priority, found.queue_name, found.lock
     from (
         select share.id, share.priority, share.queue_name, share.lock
         from share
@@ -169,14 +165,20 @@ chosen as materialized (
             limit %(scanned)s::integer
         ) as rest
     ) as found
-    order by place
+    order by found.priority desc, found.id
     limit %(scanned)s::integer
 )
 
 -- fragment: unlocked_of_chosen
--- Up to the first job with a lock, in order. The hold is asked for in a way that no partial index answers:
--- a plan that looked for each id in the index of ready jobs read all of it each time.
+-- All or none: none if a job with a lock is among as many as there is room for.
+--
+-- The hold is asked for in a way that no partial index answers: a plan that looked for each id in the
+-- index of ready jobs read all of it each time.
 {>chosen ready=ready},
+met as materialized (
+    select count(chosen.lock)::integer as aside, count(*)::integer as met
+    from chosen
+),
 candidate as materialized (
     select got.id
     from chosen
@@ -187,43 +189,41 @@ candidate as materialized (
             and job.status = 'todo' and num_nulls(job.hold) = 1
         for update skip locked
     ) as got
-    where chosen.place < coalesce(
-        (select min(locked.place) from chosen as locked where locked.lock is not null),
-        %(scanned)s::integer + 1
+    where chosen.lock is null
+    limit (
+        select case when count(first.lock) = 0 then %(limit)s::integer else 0 end
+        from (select chosen.lock from chosen limit %(limit)s::integer) as first
     )
-    limit %(limit)s::integer
 )
 
 -- fragment: unlocked_of_one
--- For one queue, as it most often is: locked while they are read, up to the first job with a lock.
-chosen as materialized (
-    select found.lock, row_number() over () as place
+-- From one queue, as it most often is: what is chosen is locked while it is read, which costs the least.
+candidate as materialized (
+    select job.id, job.lock
+    {>ready queue=the_queue low=the_low}
+    order by job.priority desc, job.id
+    limit %(limit)s::integer
+    for update skip locked
+)
+
+-- fragment: unlocked_of_one_wary
+-- The same if jobs with locks were met lately, which would be locked in vain: it looks first. (That takes
+-- 80 microseconds, of 850 for 100 jobs.)
+met as materialized (
+    select count(first.lock)::integer as aside, count(*)::integer as met
     from (
         select job.lock
         {>ready queue=the_queue low=the_low}
         order by job.priority desc, job.id
         limit %(limit)s::integer
-    ) as found
+    ) as first
 ),
 candidate as materialized (
     select job.id
     {>ready queue=the_queue low=the_low}
         and job.lock is null
     order by job.priority desc, job.id
-    limit coalesce(
-        (select min(chosen.place) - 1 from chosen where chosen.lock is not null), %(limit)s::integer
-    )
-    for update skip locked
-)
-
--- fragment: unlocked_few_of_one
--- For a few jobs of one queue, not looking first: it may lock those few in vain if they have locks, and is
--- planned in 45 microseconds less, of 300.
-candidate as materialized (
-    select job.id, job.lock
-    {>ready queue=the_queue low=the_low}
-    order by job.priority desc, job.id
-    limit %(limit)s::integer
+    limit (select case when met.aside = 0 then %(limit)s::integer else 0 end from met)
     for update skip locked
 )
 
@@ -245,13 +245,13 @@ job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
 select
-    claimed.*, null::integer as aside, null::integer as undecided, null::float8 as moment
+    claimed.*, null::integer as aside, null::integer as met, null::float8 as moment
 from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    ({>aside})::integer, ({>undecided})::integer, date_part('epoch', statement_timestamp())
-from {>asynchronously}
+    met.aside, met.met, date_part('epoch', statement_timestamp())
+from {>asynchronously}, {>met}
 order by priority desc, id
 
 -- fragment: asynchronously
@@ -263,33 +263,11 @@ select candidate.id from candidate
 -- fragment: candidates_without_lock
 select candidate.id from candidate where candidate.lock is null
 
--- fragment: seen_with_lock
-select case
-    when (select count(*) from claimed) = %(limit)s::integer then 0
-    else (select count(*) from chosen where chosen.lock is not null)
-end
+-- fragment: met_of_candidates
+(select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met
 
--- fragment: locked_with_lock
-select count(*) from candidate where candidate.lock is not null
-
--- fragment: not_told
-0
-
--- fragment: seen_and_not_got
-select case
-    when (select count(*) from claimed) = %(limit)s::integer then 0
-    else (select count(*) from chosen where chosen.lock is null) - (select count(*) from claimed)
-end
-
--- fragment: those_parked
-select count(*) from parked
-
--- fragment: left_as_they_were
-case
-    when (select count(*) from claimed) = %(limit)s::integer then 0
-    else (select count(*) from chosen) + (select count(*) from startable where startable.place is null)
-        - (select count(*) from parked) - (select count(*) from claimed)
-end
+-- fragment: met_of_all
+met
 
 -- fragment: claim_unlocked
 {>candidates chosen=chosen ready=ready},
@@ -299,14 +277,13 @@ claimed as (
     where job.partition = 0 and job.id = any(array({>ids}))
     returning {>claimed_columns}
 )
-{>answer aside=left undecided=undecided}
+{>answer met=met}
 
--- fragment: claim
-{>chosen ready=ready},
+-- fragment: head
+-- The first of each free lock's line, as far as the served queues go (null: all). A lock whose holder
+-- is seen here is not free, even if it is given up before it could be taken below: the holder may go
+-- back to the line, and this snapshot would not show it there.
 head as materialized (
-    -- The first of each free lock's line, as far as the served queues go (null: all). A lock whose holder
-    -- is seen here is not free, even if it is given up before it could be taken below: the holder may go
-    -- back to the line, and this snapshot would not show it there.
     select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
     from (select distinct chosen.lock from chosen where chosen.lock is not null)
         as contended
@@ -331,36 +308,27 @@ head as materialized (
         select from {schema}.procrastinate_locks as held
         where held.lock = contended.lock and held.partition = 0
     )
-),
-startable as materialized (
-    -- Those without a lock, the heads of free locks, and the ready heads that the scan did not come to
-    -- (they have no place): a released lock's next job may stand below the mark.
-    select able.id, able.lock, able.place
-    from (
-        select chosen.id, chosen.priority, chosen.lock, chosen.place
-        from chosen
-        where chosen.lock is null or chosen.id in (select head.id from head)
-        union all
-        select head.id, head.priority, head.lock, null
-        from head
-        where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
-            and head.id not in (select chosen.id from chosen)
-    ) as able
-    order by able.priority desc, able.id
-),
-wanted as materialized (
-    -- As many of them as there is room for; what was scanned beyond is only there to be parked.
-    select got.id, startable.lock
-    from startable
-    cross join lateral (
-        select job.id
-        from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.id = startable.id
-            and job.status = 'todo' and num_nulls(job.hold) = 1{known}
-        for update skip locked
-    ) as got
-    limit %(limit)s::integer
-),
+)
+
+-- fragment: startable
+-- Those without a lock, the heads of free locks, and the ready heads that the scan did not come to: a
+-- released lock's next job may stand below the mark. (One that does not get its lock stays ready, for
+-- the next claim that meets its line or scans it.) What was scanned beyond the limit is only there to be
+-- parked.
+select chosen.id, chosen.priority, chosen.lock
+from chosen
+where chosen.lock is null or chosen.id in (select head.id from head)
+union all
+select elsewhere.id, elsewhere.priority, elsewhere.lock
+from elsewhere
+
+-- fragment: ready_heads_elsewhere
+select head.id
+from head
+where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
+    and head.id not in (select chosen.id from chosen)
+
+-- fragment: taken_locks
 acquired as (
     insert into {schema}.procrastinate_locks as held (lock, partition, job_id)
     select wanted.lock, 0, wanted.id from wanted where wanted.lock is not null order by wanted.lock
@@ -378,24 +346,17 @@ holder as materialized (
         and (select count(*) from acquired) >= 0
     order by held.lock
     for key share skip locked
-),
-blocked as materialized (
-    select got.id
-    from chosen
-    cross join lateral (
-        select job.id
-        from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.id = chosen.id
-            and job.status = 'todo' and num_nulls(job.hold) = 1
-        for update skip locked
-    ) as got
-    where chosen.lock is not null
-        and chosen.id not in (select acquired.job_id from acquired)
-        and (
-            chosen.lock in (select holder.lock from holder)
-            or chosen.lock in (select acquired.lock from acquired)
-        )
-),
+)
+
+-- fragment: is_blocked
+chosen.lock is not null
+    and chosen.id not in (select acquired.job_id from acquired)
+    and (
+        chosen.lock in (select holder.lock from holder)
+        or chosen.lock in (select acquired.lock from acquired)
+    )
+
+-- fragment: parked_and_claimed
 parked as (
     update {schema}.procrastinate_jobs as job
     set hold = 'lock'
@@ -412,36 +373,140 @@ claimed as (
     ))
     returning {>claimed_columns}
 )
-{>answer aside=those_parked undecided=left_as_they_were}
 
--- name: claim_unlocked_full_few_of_one :many
--- Returns one row (12 nulls, left, undecided, moment), and (job..., 3 nulls) for each claimed
--- job. `left` counts the jobs that were left because they have a lock; `undecided` those that another
--- transaction was just deciding about, if it brings fewer than the limit (0: not told). The moment is that
--- of the claim, in seconds since the epoch; `crashes` is null for most.
-with {>claim_unlocked candidates=unlocked_few_of_one ready=ready_full ids=candidates_without_lock left=locked_with_lock undecided=not_told}
+-- fragment: met_with_locks
+(
+    select
+        (select count(*) from parked)::integer as aside,
+        ((select count(*) from chosen) + (select count(*) from elsewhere))::integer as met
+) as met
 
--- name: claim_unlocked_level_few_of_one :many
--- The same above a queue's low-water mark.
-with {>claim_unlocked candidates=unlocked_few_of_one ready=ready_level ids=candidates_without_lock left=locked_with_lock undecided=not_told}
+-- fragment: claim
+{>chosen ready=ready},
+{>head},
+elsewhere as materialized (
+    select head.id, head.priority, head.lock
+    from head
+    where head.id in ({>ready_heads_elsewhere})
+),
+wanted as materialized (
+    select got.id, startable.lock
+    from (
+        {>startable}
+        order by priority desc, id
+    ) as startable
+    cross join lateral (
+        select job.id
+        from {schema}.procrastinate_jobs as job
+        where job.partition = 0 and job.id = startable.id
+            and job.status = 'todo' and num_nulls(job.hold) = 1{known}
+        for update skip locked
+    ) as got
+    limit %(limit)s::integer
+),
+{>taken_locks},
+blocked as materialized (
+    select got.id
+    from chosen
+    cross join lateral (
+        select job.id
+        from {schema}.procrastinate_jobs as job
+        where job.partition = 0 and job.id = chosen.id
+            and job.status = 'todo' and num_nulls(job.hold) = 1
+        for update skip locked
+    ) as got
+    where {>is_blocked}
+),
+{>parked_and_claimed}
+{>answer met=met_with_locks}
+
+-- fragment: claim_of_one
+-- From one queue what is chosen is locked while it is read, because all of it is taken or parked. (But for
+-- jobs whose lock is just being released, or whose line has its head in a queue that is served and not
+-- scanned.) It may not choose among more than there is room for.
+chosen as materialized (
+    select job.id, job.priority, job.lock
+    {>ready queue=the_queue low=the_low}
+    order by job.priority desc, job.id
+    limit %(limit)s::integer
+    for update skip locked
+),
+{>head},
+elsewhere as materialized (
+    select job.id, job.priority, job.lock
+    from {schema}.procrastinate_jobs as job
+    where job.partition = 0 and job.status = 'todo' and num_nulls(job.hold) = 1
+        and job.id = any(array({>ready_heads_elsewhere})){known}
+    for update skip locked
+),
+wanted as materialized (
+    select startable.id, startable.lock
+    from (
+        {>startable}
+    ) as startable
+    order by startable.priority desc, startable.id
+    limit %(limit)s::integer
+),
+{>taken_locks},
+blocked as materialized (
+    select chosen.id
+    from chosen
+    where {>is_blocked}
+),
+{>parked_and_claimed}
+{>answer met=met_with_locks}
 
 -- name: claim_unlocked_full_of_one :many
-with {>claim_unlocked candidates=unlocked_of_one ready=ready_full ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
+-- Returns one row (12 nulls, aside, met, moment), and (job..., 3 nulls) for each claimed job. It met so many
+-- ready jobs, of which those aside have a lock. Of the others, those that are not claimed are in the
+-- hands of another transaction. The moment is that of the claim, in seconds since the epoch;
+-- `crashes` is null for most.
+with {>claim_unlocked candidates=unlocked_of_one ready=ready_full ids=candidates_without_lock met=met_of_candidates}
 
 -- name: claim_unlocked_level_of_one :many
-with {>claim_unlocked candidates=unlocked_of_one ready=ready_level ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
+-- The same above a queue's low-water mark.
+with {>claim_unlocked candidates=unlocked_of_one ready=ready_level ids=candidates_without_lock met=met_of_candidates}
+
+-- name: claim_unlocked_full_of_one_wary :many
+with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_full ids=all_candidates met=met_of_all}
+
+-- name: claim_unlocked_level_of_one_wary :many
+with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_level ids=all_candidates met=met_of_all}
 
 -- name: claim_unlocked_full_of_several :many
-with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_full ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_full ids=all_candidates met=met_of_all}
 
 -- name: claim_unlocked_level_of_several :many
-with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_level ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_level ids=all_candidates met=met_of_all}
 
 -- name: claim_unlocked_full_of_many :many
-with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_full ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_full ids=all_candidates met=met_of_all}
 
 -- name: claim_unlocked_level_of_many :many
-with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_level ids=all_candidates left=seen_with_lock undecided=seen_and_not_got}
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_level ids=all_candidates met=met_of_all}
+
+-- name: claim_full_of_one :many
+-- Returns one row (12 nulls, aside, met, moment), and (job..., 3 nulls) for each claimed job. It met so many
+-- ready jobs, of which those aside are parked now. The others that are not claimed were left as they
+-- were, because another transaction was just deciding about them or their line (or because there was no
+-- room).
+with {>claim_of_one ready=ready_full}
+
+-- name: claim_level_of_one :many
+with {>claim_of_one ready=ready_level}
+
+-- name: claim_full_of_several :many
+-- With more `scanned` than the limit, more can be parked at a time.
+with {>claim chosen=of_several ready=ready_full}
+
+-- name: claim_level_of_several :many
+with {>claim chosen=of_several ready=ready_level}
+
+-- name: claim_full_of_many :many
+with {>claim chosen=of_many ready=ready_full}
+
+-- name: claim_level_of_many :many
+with {>claim chosen=of_many ready=ready_level}
 
 -- name: any_ready :one
 -- Whether a job is ready, after a claim that saw none: another transaction was just deciding about it.
@@ -459,23 +524,6 @@ select exists (
         limit 1
     ) as locked_by_another
 )::integer
-
--- name: claim_full_of_several :many
--- Returns one row (12 nulls, parked, undecided, moment), and (job..., 3 nulls) for each claimed
--- job. `undecided` counts the jobs that it saw and left as they were, because another transaction was just
--- deciding about them or their line, if it brings fewer jobs than the limit. With more `scanned`
--- than the limit, more can be parked at a time.
-with {>claim chosen=of_several ready=ready_full}
-
--- name: claim_level_of_several :many
--- The same above each queue's low-water mark.
-with {>claim chosen=of_several ready=ready_level}
-
--- name: claim_full_of_many :many
-with {>claim chosen=of_many ready=ready_full}
-
--- name: claim_level_of_many :many
-with {>claim chosen=of_many ready=ready_level}
 
 -- name: promote_due :one
 -- Makes scheduled jobs ready whose time has come, wakes the workers of their queues, and
