@@ -281,8 +281,11 @@ class Slots:
         attempt.over = True
         entry: Ended | None = None
         try:
-            exception = _judged(attempt, exception)
-            entry = _entry(attempt, exception)
+            if exception is None:  # most often, so it takes the shortest way
+                entry = Ended(attempt.job, SUCCEEDED, attempt.began, time.monotonic())
+            else:
+                exception = judged(exception, attempt.abort_reason, attempt.definition.timeout)
+                entry = _entry(attempt, exception)
             self._tell(attempt, entry, exception)
         except BaseException as broken:
             job_log.undescribed(attempt.job, broken)
@@ -311,16 +314,17 @@ class Slots:
 
     def _tell(self, attempt: Attempt, entry: Ended, exception: BaseException | None) -> None:
         """Tell the log and others how an attempt ended."""
-        outcome = entry.outcome
-        if type(exception) is NotBegun:
-            return
-        if outcome is INTERRUPTED:
-            job_log.interrupted(entry.job)
-            return
+        if exception is not None:
+            outcome = entry.outcome
+            if type(exception) is NotBegun:
+                return
+            if outcome is INTERRUPTED:
+                job_log.interrupted(entry.job)
+                return
+            if outcome.error is not None:
+                job_log.ended(entry.job, outcome.status, outcome.error, exception)
         if attempt.began:
             self._ahead.job_took(attempt.job.task_name, entry.ended - attempt.began)
-        if exception is not None and outcome.error is not None:
-            job_log.ended(entry.job, outcome.status, outcome.error, exception)
         if self._on_ended is not None:
             self._on_ended(entry.job, exception)
 
@@ -383,17 +387,9 @@ def _unseen_end(attempt: Attempt, task: asyncio.Future[None]) -> BaseException |
     return task.exception() or _dropped()
 
 
-def _judged(attempt: Attempt, exception: BaseException | None) -> BaseException | None:
-    if exception is None:
-        return None
-    return judged(exception, attempt.abort_reason, attempt.definition.timeout)
-
-
-def _entry(attempt: Attempt, exception: BaseException | None) -> Ended:
-    """Return what is to be written about an attempt that returned (None) or raised."""
+def _entry(attempt: Attempt, exception: BaseException) -> Ended:
+    """Return what is to be written about an attempt that raised."""
     job, ended = attempt.job, time.monotonic()
-    if exception is None:
-        return Ended(job, SUCCEEDED, attempt.began, ended)
     if type(exception) is NotBegun:
         return Ended(job, exception.outcome)
     outcome = outcome_of(

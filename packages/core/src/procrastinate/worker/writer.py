@@ -126,6 +126,7 @@ class Writer:
         while True:
             await self._something.wait()
             self._something.clear()
+            await asyncio.sleep(0)  # else the next job's first step would wait for this write
             while self._entries or self._doubts:
                 began = time.monotonic()
                 await self._write_next_batch()
