@@ -21,9 +21,7 @@ class Known(NamedTuple):
     reason: str
 
 
-KNOWN: Sequence[Known] = (
-    Known("wrong end", "blamed for another's crash", "all jobs of a process are blamed"),
-)
+KNOWN: Sequence[Known] = ()
 
 
 def is_known(complaint: Complaint, known: Sequence[Known] = KNOWN) -> bool:
