@@ -4,9 +4,9 @@ Rules
 
 1. Anybody who may connect can send any payload on any channel. So a payload is short and of the
    right kind, or it is nothing; and what it says is only a reason to look at the tables.
-2. A connection can be lost without a sign of it, because a listener sends nothing. So once in
-   `PROBE_EVERY` seconds, and when another connection was lost, this worker notifies itself, on a
-   channel of its own and by another connection. If that is not heard, the listener connects again.
+2. A connection can be lost without a sign of it, because a listener sends nothing. So this worker
+   notifies itself, on a channel of its own and by another connection: once in `PROBE_EVERY` seconds,
+   at the beginning, and when another connection was lost. If that is not heard, it connects again.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ class Listener:
         async with asyncio.timeout(LISTEN_MAY_TAKE) as patience:
             async with self._connector.listen([JOBS, SCHEDULE, ABORTS, self._probe]) as heard:
                 patience.reschedule(None)
-                self._backoff.reset()
                 self._on_listening()
+                self._doubt.set()  # some poolers accept LISTEN and pass nothing on
                 probing = asyncio.create_task(self._keep_probing())
                 probing.add_done_callback(functools.partial(_give_up, patience))
                 try:
@@ -116,6 +116,7 @@ class Listener:
                 heard = False
 
     def _hear(self, notification: Notification) -> None:
+        self._backoff.reset()  # not before: a connection on which nothing is heard is a failure
         channel, payload = notification.channel, notification.payload
         if channel == self._probe:
             self._probe_heard.set()
