@@ -5,8 +5,9 @@ Rules
 1. Anybody who may connect can send any payload on any channel. So a payload is short and of the
    right kind, or it is nothing; and what it says is only a reason to look at the tables.
 2. A connection can be lost without a sign of it, because a listener sends nothing. So this worker
-   notifies itself, on a channel of its own and by another connection: once in `PROBE_EVERY` seconds,
-   at the beginning, and when another connection was lost. If that is not heard, it connects again.
+   notifies itself, on a channel of its own and by another connection: once in `PROBE_EVERY`
+   seconds, at the beginning, and when another connection was lost. If that is not heard, it
+   connects again.
 """
 
 from __future__ import annotations
