@@ -214,9 +214,9 @@ def test_only_the_jobs_that_kill_their_process_fail(
     guilty: list[int] = []
     for number in range(killers + innocent):
         if number % (innocent // killers) == 3 and len(guilty) < killers:
-            guilty.append(suicide.defer(seconds=0.3))
+            guilty.append(suicide.defer(seconds=0.2))
         else:
-            nap.defer(seconds=1.0)
+            nap.defer(seconds=0.4)
     fleet = Fleet(dsn, 2, concurrency)
     try:
         unended = "select count(*) from procrastinate_jobs where status in ('todo', 'doing')"
