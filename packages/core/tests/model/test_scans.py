@@ -431,6 +431,13 @@ ONLY_A = replace(OF_ALL, queues=("a",), everywhere=False)
             {**BACKLOG, "look": Look.BEHIND, "level": None},
         ),
         (
+            "8: while locks are expected no more",
+            replace(BUSY, locks_until=NOW),
+            replace(OF_ALL, with_locks=True),
+            Found(undecided=7),
+            {**BACKLOG, "look": Look.NOTHING, "level": None, "undecided": 1},
+        ),
+        (
             "8: a single time",
             replace(BUSY, locks_until=NOW + 1),
             replace(OF_ALL, with_locks=True, scanned=SCANNED_IN_PASSING),

@@ -1,22 +1,18 @@
-"""Getting jobs: ask the plan for a step, do it, tell the plan what came of it.
-
-`procrastinate.model.scans` decides; `procrastinate.worker.lost_answers` knows what went astray.
-"""
+"""Getting jobs: ask the plan (`procrastinate.model.scans`) for a step, do it, tell what came of it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Container, Sequence
-from dataclasses import replace
 
 from procrastinate.errors import ConnectorException
 from procrastinate.model.scan_steps import Promote, Scan, Wait
 from procrastinate.model.scans import ScanPlan
 from procrastinate.model.unknown_tasks import UnknownTasks
-from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Claim
 from procrastinate.worker.calls import Calls
+from procrastinate.worker.claims import Claims
 from procrastinate.worker.log import logger
 from procrastinate.worker.lost_answers import LostAnswers
 
@@ -34,17 +30,14 @@ class Fetcher:
         delete_ended: bool = False,
         unknown: UnknownTasks | None = None,
     ) -> None:
-        self._gateway = gateway
-        self._worker_id = worker_id
-        self._queues = queues
         self._clock = clock
-        self._unknown = UnknownTasks() if unknown is None else unknown
         self._plan = ScanPlan()
+        unknown = UnknownTasks() if unknown is None else unknown
+        self._claims = Claims(gateway, worker_id, queues, unknown, clock)
+        self.serves = self._claims.serves
+        self.is_anything_ready = self._claims.is_anything_ready
         self._lost_answers = LostAnswers(gateway, worker_id, delete_ended=delete_ended)
-
-    def serves(self, queue: str) -> bool:
-        """Whether this worker works on a queue."""
-        return self._queues is None or queue in self._queues
+        self.settle = self._lost_answers.settle
 
     def heard_of(self, queue: str) -> None:
         """Note that a job of a queue that is served became ready."""
@@ -60,7 +53,7 @@ class Fetcher:
 
     @property
     def unsure(self) -> bool:
-        """Whether the last claim met jobs that another transaction was just deciding about."""
+        """Whether the last claim met jobs that another transaction was deciding about."""
         return self._plan.undecided > 0
 
     @property
@@ -71,26 +64,12 @@ class Fetcher:
     async def claim(self, limit: int, known: Container[int]) -> Claim:
         """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
         try:
-            await self._lost_answers.settle(known)
+            await self.settle(known)
             return await self._claim(limit)
         except (ConnectorException, asyncio.CancelledError):
             self._lost_answers.note()
             self.look_at_everything()
             raise
-
-    async def is_anything_ready(self) -> bool:
-        """Return whether a job is ready in the queues that are served."""
-        return await self._gateway.run_async(
-            flows.is_anything_ready(
-                self._gateway.sql,
-                queues=self._queues,
-                unknown_names=self._unknown.left_out(self._clock()),
-            )
-        )
-
-    async def settle(self, known: Container[int]) -> None:
-        """Hand back what a claim brought whose answer was lost."""
-        await self._lost_answers.settle(known)
 
     async def _claim(self, limit: int) -> Claim:
         found = Claim([])
@@ -104,35 +83,19 @@ class Fetcher:
 
     async def _promote(self, step: Promote) -> None:
         try:
-            made = await self._gateway.run_async(flows.promote_due(self._gateway.sql))
+            made = await self._claims.promote()
         except ConnectorException as exc:
             if not self._plan.schedule.failures:
                 logger.warning("scheduled jobs cannot be made ready for now: %s", exc)
             self._plan = self._plan.promotion_failed(self._clock())
         else:
-            now = self._clock()
-            self._plan = self._plan.promoted(step, made.count, made.seconds_to_next, now)
+            count, wait = made.count, made.seconds_to_next
+            self._plan = self._plan.promoted(step, count, wait, self._clock())
 
     async def _scan(self, scan: Scan) -> Claim:
         began = self._clock()
-        if scan.everywhere and not scan.queues:
-            scan = replace(scan, queues=await self._all_queues())
-        found = Claim([])
-        if scan.queues:
-            claim = flows.claim(
-                self._gateway.sql,
-                scan,
-                served=self._queues,
-                unknown_names=self._unknown.left_out(self._clock()),
-                worker_id=self._worker_id,
-                loads=self._gateway.connector.json_loads,
-            )
-            found = await self._gateway.run_async(claim)
+        scan = await self._claims.filled_in(scan)
+        found = await self._claims.scan(scan)
         now = self._clock()
         self._plan = self._plan.saw(scan, found, now - began, now)
         return found
-
-    async def _all_queues(self) -> tuple[str, ...]:
-        if self._queues is not None:
-            return tuple(self._queues)
-        return tuple(await self._gateway.run_async(flows.ready_queues(self._gateway.sql)))

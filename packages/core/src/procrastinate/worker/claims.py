@@ -1,0 +1,73 @@
+"""The statements of a claim, for one worker: what a step of the plan comes to in the database."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from procrastinate.model.scan_steps import Scan
+from procrastinate.model.unknown_tasks import UnknownTasks
+from procrastinate.storage import claim as flows
+from procrastinate.storage.claim import Claim, Promotion
+from procrastinate.worker.calls import Calls
+
+
+class Claims:
+    """Runs scans and promotions for a worker of some queues (None: of all)."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        worker_id: int,
+        queues: Sequence[str] | None,
+        unknown: UnknownTasks,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._calls = calls
+        self._worker_id = worker_id
+        self._queues = queues
+        self._unknown = unknown
+        self._clock = clock
+
+    def serves(self, queue: str) -> bool:
+        """Whether this worker works on a queue."""
+        return self._queues is None or queue in self._queues
+
+    async def filled_in(self, scan: Scan) -> Scan:
+        """Return a scan with its queues: all that are served, if it looks everywhere."""
+        if scan.queues or not scan.everywhere:
+            return scan
+        queues = self._queues
+        if queues is None:
+            queues = await self._calls.run_async(flows.ready_queues(self._calls.sql))
+        return replace(scan, queues=tuple(queues))
+
+    async def scan(self, scan: Scan) -> Claim:
+        """Claim what a scan is about, but no job of the tasks that the worker does not know."""
+        if not scan.queues:
+            return Claim([])
+        return await self._calls.run_async(
+            flows.claim(
+                self._calls.sql,
+                scan,
+                served=self._queues,
+                unknown_names=self._unknown.left_out(self._clock()),
+                worker_id=self._worker_id,
+                loads=self._calls.connector.json_loads,
+            )
+        )
+
+    async def promote(self) -> Promotion:
+        """Make a batch of scheduled jobs ready whose time has come."""
+        return await self._calls.run_async(flows.promote_due(self._calls.sql))
+
+    async def is_anything_ready(self) -> bool:
+        """Return whether a job is ready in the queues that are served."""
+        return await self._calls.run_async(
+            flows.is_anything_ready(
+                self._calls.sql,
+                queues=self._queues,
+                unknown_names=self._unknown.left_out(self._clock()),
+            )
+        )
