@@ -21,13 +21,13 @@ class Claims:
         calls: Calls,
         worker_id: int,
         queues: Sequence[str] | None,
-        unknown: UnknownTasks,
+        unknown: UnknownTasks | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._calls = calls
         self._worker_id = worker_id
         self._queues = queues
-        self._unknown = unknown
+        self._unknown = UnknownTasks() if unknown is None else unknown
         self._clock = clock
 
     def serves(self, queue: str) -> bool:

@@ -1,4 +1,4 @@
-"""Getting jobs: ask the plan (`procrastinate.model.scans`) for a step, do it, tell what came of it."""
+"""Getting jobs: ask the plan (`procrastinate.model.scans`) for a step, do it, tell the plan."""
 
 from __future__ import annotations
 
@@ -32,11 +32,9 @@ class Fetcher:
     ) -> None:
         self._clock = clock
         self._plan = ScanPlan()
-        unknown = UnknownTasks() if unknown is None else unknown
-        self._claims = Claims(gateway, worker_id, queues, unknown, clock)
-        self.serves = self._claims.serves
-        self.is_anything_ready = self._claims.is_anything_ready
+        self._claims = claims = Claims(gateway, worker_id, queues, unknown, clock)
         self._lost_answers = LostAnswers(gateway, worker_id, delete_ended=delete_ended)
+        self.serves, self.is_anything_ready = claims.serves, claims.is_anything_ready
         self.settle = self._lost_answers.settle
 
     def heard_of(self, queue: str) -> None:
@@ -96,6 +94,6 @@ class Fetcher:
         began = self._clock()
         scan = await self._claims.filled_in(scan)
         found = await self._claims.scan(scan)
-        now = self._clock()
-        self._plan = self._plan.saw(scan, found, now - began, now)
+        ended = self._clock()
+        self._plan = self._plan.saw(scan, found, ended - began, ended)
         return found
