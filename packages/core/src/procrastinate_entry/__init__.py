@@ -45,7 +45,8 @@ def hear() -> int:
 
     The handler of the C library writes a signal's number into a pipe. It does so also while Python
     is inside a C function, where no handler written in Python can run. Only the main thread may
-    call this. Calling it again takes signals back from whatever has taken them meanwhile.
+    call this. Calling it again takes signals back from whatever has taken them meanwhile. A thread
+    that had blocked them would hand that on to the processes which it starts.
     """
     global _pipe
     if _pipe is None:
@@ -56,6 +57,8 @@ def hear() -> int:
     _signal.set_wakeup_fd(_pipe[1], warn_on_full_buffer=False)
     for number in SIGNALS:
         _signal.signal(number, _keep)
+    if os.name != "nt":
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, SIGNALS)
     return _pipe[0]
 
 

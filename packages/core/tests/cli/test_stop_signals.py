@@ -51,6 +51,10 @@ import atexit, threading
 atexit.register(time.sleep, 0.3)
 threading.Thread(target=time.sleep, args=(0.5,)).start()
 """,
+    "blocking": """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])
+""",
     "endless": "print('importing')\nwhile True: time.sleep(1)\n",
     "connecting": """
 import psycopg2
@@ -262,6 +266,17 @@ def test_handlers_that_the_app_installed_while_it_was_imported_are_taken_back(
 ) -> None:
     write_apps(program)
     running = start(program, "hearing_itself")
+    running.wait_for("starts: queues")
+    assert running.stop() == 0
+    assert running.lines_with("has stopped")
+
+
+@pytest.mark.parametrize("more", [[], ["--processes=2"]], ids=["alone", "processes"])
+def test_an_app_that_blocks_the_signals_does_not_make_workers_deaf(
+    program: Program, more: list[str]
+) -> None:
+    write_apps(program)
+    running = start(program, "blocking", *more)
     running.wait_for("starts: queues")
     assert running.stop() == 0
     assert running.lines_with("has stopped")
