@@ -693,3 +693,62 @@ async def test_no_line_of_the_worker_may_fail_and_keep_the_slot(kind: str, outco
 
     gc.collect()  # coroutines that were never awaited, as long as their warnings are ignored
     assert len(set(hits)) > 40
+
+
+# What a task does to its own job
+
+
+@each_kind
+@pytest.mark.parametrize("name", ["id", "lease", "lock", "attempts"])
+@pytest.mark.parametrize("by", ["task", "retry strategy", "middleware"])
+async def test_a_job_that_was_changed_behind_its_back_ends_all_the_same(
+    bench: Bench, kind: str, name: str, by: str
+) -> None:
+    def spoil(job: Any) -> None:
+        object.__setattr__(job, name, "l" if name == "lock" else 99)
+
+    class Strategy(procrastinate.BaseRetryStrategy):
+        def get_retry_decision(self, *, exception: BaseException, job: Any) -> None:
+            spoil(job)
+
+    def plain(call_next: Any, context: Any, worker: Any) -> Any:
+        spoil(context.job)
+        return call_next()
+
+    async def on_loop(call_next: Any, context: Any, worker: Any) -> Any:
+        spoil(context.job)
+        return await call_next()
+
+    options: dict[str, Any] = {
+        "task": {"pass_context": True},
+        "retry strategy": {"retry": Strategy()},
+        "middleware": {"middleware": plain if kind == "thread" else on_loop},
+    }[by]
+
+    def body(context: Any = None) -> None:
+        if context is not None:
+            spoil(context.job)
+        raise ValueError("no")
+
+    async def on_the_loop(context: Any = None) -> None:
+        body(context)
+
+    task = bench.app.task(name="nasty", **options)(body if kind == "thread" else on_the_loop)
+    job = await bench.run(task)
+
+    assert (job.id, job.attempts, job.status) == (2, 1, Status.FAILED)
+    assert job.errors[0]["message"] == "no"
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "in async middleware"])
+async def test_a_plain_task_that_raises_stop_iteration_is_stored_as_that(
+    bench: Bench, wrapped: bool
+) -> None:
+    async def around(call_next: Any, context: Any, worker: Any) -> Any:
+        return await call_next()
+
+    if wrapped:
+        bench.options["middleware"] = [around]
+    job = await bench.run(bench.nasty("thread", raising(lambda: StopIteration("enough"))))
+
+    assert (job.errors[0]["type"], job.errors[0]["message"]) == ("StopIteration", "enough")

@@ -41,6 +41,26 @@ async def cancel_all_tasks() -> None:
 loops: list[asyncio.AbstractEventLoop] = []
 
 
+def raises_exit(*_: Any, **__: Any) -> Any:
+    raise SystemExit(3)
+
+
+async def leave_a_factory_that_exits() -> None:
+    asyncio.get_running_loop().set_task_factory(raises_exit)
+
+
+async def leave_a_factory_that_makes_nothing() -> None:
+    asyncio.get_running_loop().set_task_factory(lambda loop, coroutine, **_: None)
+
+
+async def leave_a_factory_that_takes_no_names() -> None:
+    asyncio.get_running_loop().set_task_factory(lambda loop: None)  # type: ignore[arg-type,misc]
+
+
+def leave_a_factory_from_a_thread() -> None:
+    loops[-1].set_task_factory(raises_exit)
+
+
 def cancel_all_tasks_from_a_thread() -> None:
     done = threading.Event()
 
@@ -66,6 +86,10 @@ def stop_the_loop_from_a_thread() -> None:
         cancel_all_tasks,
         cancel_all_tasks_from_a_thread,
         stop_the_loop_from_a_thread,
+        leave_a_factory_that_exits,
+        leave_a_factory_that_makes_nothing,
+        leave_a_factory_that_takes_no_names,
+        leave_a_factory_from_a_thread,
     ],
 )
 async def test_a_job_cannot_stop_the_worker_of_this_process(function: Callable[[], Any]) -> None:
@@ -113,6 +137,24 @@ async def test_a_guest_whose_tasks_are_all_cancelled_writes_every_ending() -> No
 
     assert job.status is Status.SUCCEEDED
     assert worker.cancelled() or worker.exception() is not None
+
+
+def test_a_factory_that_works_is_kept() -> None:
+    made: list[str] = []
+
+    def factory(loop: Any, coroutine: Any, **given: Any) -> Any:
+        made.append(coroutine.__qualname__)
+        return asyncio.Task(coroutine, loop=loop, **given)
+
+    async def child() -> None: ...
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        await asyncio.create_task(child())
+        assert asyncio.get_running_loop().get_task_factory() is not None
+
+    own_loop.run(main())
+    assert made[0].endswith("child")
 
 
 def test_what_the_program_itself_raises_ends_it() -> None:

@@ -86,6 +86,12 @@ def frames_of(exception: BaseException) -> TracebackType | None:
     return frames
 
 
+def cause_of(exception: BaseException) -> BaseException | None:
+    """Return what an exception was raised from."""
+    cause: BaseException | None = _CAUSE(exception)
+    return cause
+
+
 def consists_of(exception: BaseException, kind: type[BaseException]) -> bool:
     """Whether an exception is of a kind, or a group that holds nothing else, at any depth."""
     found, groups, looked_at = False, [exception], 0

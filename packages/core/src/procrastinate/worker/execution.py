@@ -18,7 +18,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model.job import Job
@@ -36,6 +36,14 @@ NO_TASK = TaskDefinition(_nothing, "-")  # of an attempt whose task is not known
 NO_LAYERS = Layers()
 
 
+CLAIMED = ("id", "lease", "lock", "attempts")
+Claimed: TypeAlias = tuple[int, int, str | None, int]
+
+
+def _claimed(job: Job) -> Claimed:
+    return job.id, job.lease, job.lock, job.attempts
+
+
 @dataclass(slots=True, eq=False)
 class Attempt:
     """A job that this worker runs: times are seconds of the monotonic clock."""
@@ -44,13 +52,31 @@ class Attempt:
     surroundings: Surroundings = field(repr=False)
     definition: TaskDefinition = NO_TASK
     layers: Layers = NO_LAYERS
+    claimed: Claimed = field(init=False, repr=False)
     began: float = 0.0
     returned: bool = False
     over: bool = False  # its ending is decided; what its code still does is not written
     task: asyncio.Future[None] | None = field(default=None, repr=False)
     on_loop: bool = False  # whether its code is there now, and not in a thread
     thread: asyncio.Future[Any] | None = field(default=None, repr=False)
+    stopped: BaseException | None = field(default=None, repr=False)
     _context: JobContext | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.claimed = _claimed(self.job)
+
+    def renew(self, job: Job) -> None:
+        """Go on under a new claim of the same job."""
+        self.job, self.claimed = job, _claimed(job)
+
+    def restore_job(self) -> None:
+        """Undo what the task has changed of what a write is about: which job, and which claim.
+
+        A `Job` cannot be changed, but for what goes round that, and the task is given this one.
+        """
+        if _claimed(self.job) != self.claimed:
+            for name, value in zip(CLAIMED, self.claimed, strict=True):
+                object.__setattr__(self.job, name, value)
 
     def make_context(self) -> JobContext:
         """Return what the task and its middleware are given: made at the first call, on the loop.
@@ -137,6 +163,8 @@ async def _call_in_thread(attempt: Attempt, threads: TaskThreads) -> Any:
     except asyncio.CancelledError:  # by something that cancels all tasks of the loop, for instance
         result, exception = await _despite_cancellation(attempt, attempt.thread, threads)
     if exception is not None:
+        if issubclass(type(exception), StopIteration):
+            attempt.stopped = exception  # a coroutine cannot raise it: it becomes a RuntimeError
         raise exception
     if result is not None and inspect.isawaitable(result):  # a wrapper hides an async function
         attempt.on_loop = True

@@ -28,7 +28,9 @@ class Helpers:
 
     def start(self, name: str, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a helper, or start it once more after its death."""
-        task = asyncio.create_task(self._live(name, make), name=f"procrastinate-{name}")
+        # Not by the loop's task factory, which may be one that a job has left behind.
+        loop = asyncio.get_running_loop()
+        task = asyncio.Task(self._live(name, make), loop=loop, name=f"procrastinate-{name}")
         task.add_done_callback(lambda ended: self._ended(name, make, ended))
         self._tasks[name] = task
 

@@ -4,7 +4,8 @@ Rules
 
 1. Code that cancels every task of the loop means those that it knows of. The worker's own tasks are
    not in `asyncio.all_tasks()`; the worker cancels them itself when it ends.
-2. A job may stop the loop: by ``loop.stop()``, or by a `SystemExit` in a callback or in a task that
+2. A task factory that a job leaves behind is dropped when it fails, see `task_factories`.
+3. A job may stop the loop: by ``loop.stop()``, or by a `SystemExit` in a callback or in a task that
    it started. If the process belongs to the worker, the loop goes on.
 """
 
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from procrastinate.model import failure, printable
 from procrastinate.worker.event_loop import new_event_loop
 from procrastinate.worker.log import logger
+from procrastinate.worker.task_factories import guard
 
 T = TypeVar("T")
 
@@ -36,6 +38,7 @@ def hide(task: asyncio.Task[Any]) -> None:
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a worker's program as `asyncio.run` does, but go on if a job has stopped the loop."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        guard(runner.get_loop())
         task = runner.get_loop().create_task(main)
         hide(task)
         try:
@@ -45,10 +48,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
                 except (SystemExit, RuntimeError) as exc:
                     if task.done() or runner.get_loop().is_closed():
                         raise
-                    what = f"{failure.type_name(exc)}: {failure.message_of(exc)}"
-                    logger.error(
-                        "a job stopped the event loop; it goes on: %s", printable.line(what)
-                    )
+                    logger.error("a job stopped the event loop; it goes on: %s", _shown(exc))
         finally:
             if not task.done():
                 asyncio._register_task(task)  # so that the runner cancels it and waits for its end

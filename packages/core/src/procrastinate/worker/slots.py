@@ -123,7 +123,7 @@ class Slots:
         if attempt is None:
             return False
         errors_read_by(job, self._read_errors)
-        attempt.job = job
+        attempt.renew(job)
         return True
 
     # From taking a slot to freeing it
@@ -231,7 +231,7 @@ class Slots:
     def _watch(self, attempt: Attempt, task: asyncio.Future[None]) -> None:
         """Let the end of its task end the attempt, if nothing else has done so (rule 3)."""
         attempt.task = task
-        if self._running.get(attempt.job.id) is attempt:
+        if self._running.get(attempt.claimed[0]) is attempt:
             task.add_done_callback(self._task_ended)
 
     async def _run(self, attempt: Attempt) -> None:
@@ -247,6 +247,8 @@ class Slots:
                 exception = NotBegun()
         except BaseException as exc:
             exception = exc
+            if attempt.stopped is not None and failure.cause_of(exc) is attempt.stopped:
+                exception = attempt.stopped
         if forks.generation() != self._generation:
             forks.leave(exception)
         self._end(attempt, exception)
@@ -266,7 +268,7 @@ class Slots:
 
     def _end_surely(self, attempt: Attempt, exception: BaseException | None) -> None:
         for _ in range(TRIES):
-            if self._running.get(attempt.job.id) is not attempt:
+            if self._running.get(attempt.claimed[0]) is not attempt:
                 return
             try:
                 attempt.over = False
@@ -300,6 +302,7 @@ class Slots:
 
     def _free(self, attempt: Attempt, entry: Ended) -> None:
         """Do both or, if this raises, so little that it can be done again."""
+        attempt.restore_job()
         if attempt.job.id in self._running:
             self._writer.add(entry)
             del self._running[attempt.job.id]
@@ -341,7 +344,7 @@ class Slots:
     def lose(self, ids: Container[int]) -> None:
         """End those of these jobs that run here, because other workers have them now."""
         for attempt in self.running:
-            if attempt.job.id in ids and attempt.abort_reason is not AbortReason.LEASE_LOST:
+            if attempt.claimed[0] in ids and attempt.abort_reason is not AbortReason.LEASE_LOST:
                 job_log.lost(attempt.job)
                 attempt.ask_to_end(AbortReason.LEASE_LOST)
 
