@@ -12,7 +12,7 @@ Rules
 7. Two jobs with one queueing lock never wait at the same time.
 8. No tick is missing between the first and the last, and none is there twice.
 9. A job never begins before it is due. In calm it begins promptly.
-10. Workers that a silent network has cut off run jobs again in time, if there are any to run.
+10. Workers that a silent network has cut off run jobs again in time.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from chaos.records import (
     Spec,
     Stored,
     Terms,
+    Trouble,
 )
 from chaos.windows import Windows
 
 #: How much later than the end of its run a job's end may be on record.
 SLACK = timedelta(seconds=0.5)
 WAITING_SLACK = timedelta(seconds=1)  # from a claim to the row that its run writes
-BUSY = timedelta(seconds=5)  # jobs that ran so shortly before show that there were jobs to run
 PLANNED, LOST = "Planned", "WorkerLost"  # the last part of the type of a final error
 
 
@@ -293,16 +293,27 @@ def _is_late(asked: Asked, first: Run, terms: Terms) -> bool:
 
 
 def back_in_time(books: Books) -> Iterator[Complaint]:
-    """Rule 10: workers that run nothing yet, while others do."""
-    runs = [run for line in books.runs.values() for run in line]
+    """Rule 10: a job that only the workers of a silent network run, and that began too late."""
     for trouble in books.troubles:
-        if trouble.back_by is None or trouble.processes is None or not trouble.seen:
+        job = books.by_number.get(trouble.awaited or 0)
+        if job is None or trouble.back_by is None or _is_disturbed(books, trouble):
             continue
-        since = trouble.back_by - BUSY
-        late = [run for run in runs if trouble.began < run.began <= trouble.back_by]
-        others_ran = any(run.began > since and not trouble.touches(run.process) for run in late)
-        if others_ran and not any(trouble.touches(run.process) for run in late):
-            yield Complaint("late to come back", f"no run by {trouble.back_by:%H:%M:%S}: {trouble}")
+        runs = books.runs[job.id]
+        if not runs or runs[0].began > trouble.back_by:
+            yield Complaint("late to come back", f"not by {trouble.back_by}: {runs} {trouble}")
+
+
+def _is_disturbed(books: Books, trouble: Trouble) -> bool:
+    """Return whether another fault, too, kept its processes from running jobs."""
+    assert trouble.back_by is not None
+    return any(
+        other is not trouble
+        and other.effects
+        and other.began <= trouble.back_by
+        and trouble.began <= other.ended
+        and any(other.touches(process) for process in trouble.processes or ())
+        for other in books.troubles
+    )
 
 
 def summary(campaign: Campaign) -> Mapping[str, int]:

@@ -9,6 +9,7 @@ from chaos.nasty import DEEDS
 from chaos.records import FOREVER, Spec
 
 QUEUES = ("red", "green", "blue")
+LONELY = "lonely"  # a queue that only the workers behind the proxy serve
 LOCKS = 12  # lines
 QUEUEING_LOCKS = 6
 TASKS = ("in_a_thread", "on_the_loop")

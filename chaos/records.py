@@ -93,7 +93,8 @@ class Trouble:
     effects: frozenset[Effect] = frozenset()
     processes: frozenset[str] | None = None  # None: all of them
     seen: bool = True
-    back_by: datetime | None = None  # when its processes must be running jobs again
+    back_by: datetime | None = None  # when a job must have begun that only its processes run
+    awaited: int | None = None  # the number of that job
 
     def touches(self, process: str) -> bool:
         """Return whether a process felt it."""

@@ -14,6 +14,7 @@ from chaos.clock import Clock
 from chaos.cluster import DATABASE, ROLE, Cluster, Database
 from chaos.fleet import Post
 from chaos.guard import Guard
+from chaos.jobs import QUEUES
 from chaos.patroni import Patroni
 from chaos.proxy import Proxy
 from chaos.records import Terms
@@ -40,26 +41,30 @@ class Stage:
             bouncer.kill()
 
     def posts(self, terms: Terms) -> list[Post]:
-        """Return the posts: several processes, several ways to the database."""
+        """Return the posts: several processes, several ways to the database.
+
+        Only the one behind the proxy serves all queues.
+        """
         beats = (
             f"--heartbeat-interval={terms.heartbeat.total_seconds():g}",
             f"--stalled-worker-timeout={terms.stalled.total_seconds():g}",
         )
         direct = self.cluster.dsn()
+        served = (*beats, *(f"--queues={queue}" for queue in (*QUEUES, "ticks")))
         impatient = ("--shutdown-graceful-timeout", "3")
         found = [
-            Post("direct", DIRECT, direct, (*beats, "-c", "4", *impatient)),
+            Post("direct", DIRECT, direct, (*served, "-c", "4", *impatient)),
             Post("proxied", PROXIED, self.proxied, (*beats, "-c", "10")),
-            Post("pair", DIRECT, direct, (*beats, "-c", "4"), processes=2),
+            Post("pair", DIRECT, direct, (*served, "-c", "4"), processes=2),
         ]
         for mode, bouncer in self.bouncers.items():
             listen = {"CHAOS_LISTEN": direct} if mode == "transaction" else {}
-            options = (*beats, "-c", "4")
+            options = (*served, "-c", "4")
             found.append(
                 Post(f"bouncer-{mode}", bouncer.route, bouncer.dsn, options, environment=listen)
             )
         if self.clock is not None:
-            options = (*beats, "-c", "4")
+            options = (*served, "-c", "4")
             found.append(
                 Post("clock", SHIFTED, direct, options, environment=self.clock.environment)
             )

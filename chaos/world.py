@@ -50,6 +50,7 @@ class Note:
     processes: set[str] | None = None
     effects: set[Effect] = field(default_factory=set)
     back_by: datetime | None = None
+    awaited: int | None = None
 
 
 class World:
@@ -119,6 +120,7 @@ class World:
                 processes=touched,
                 seen=note.seen,
                 back_by=note.back_by,
+                awaited=note.awaited,
             )
             with self._lock:
                 del self._under_way[id(note)]

@@ -292,20 +292,23 @@ def test_a_probe_begins_promptly() -> None:
     assert rules([asked()], [late], [ran(began=4, ended=5)]) == []
 
 
-def silenced(*runs: Run) -> list[str]:
-    """Process a was silenced at second 1 and must run jobs again by second 26."""
-    hole = replace(struck(Effect.AWAY, 1, 30), back_by=at(26))
-    numbers = [run.job_id for run in runs]
-    jobs_asked = [asked(n) for n in numbers]
-    ends = [stored(n, finished_at=at(60)) for n in numbers]
-    return rules(jobs_asked, ends, runs, [hole])
+def silenced(began: float, *others: Trouble) -> list[str]:
+    """Process a is silenced at second 1, and must run job 1 by second 26."""
+    hole = replace(struck(Effect.AWAY, 1, 30), back_by=at(26), awaited=1)
+    run = ran(began=began, ended=began + 1)
+    return rules([asked(when=1)], [stored(finished_at=at(60))], [run], [hole, *others])
 
 
-def test_a_silenced_worker_comes_back_in_time_if_there_are_jobs() -> None:
-    assert silenced(ran(1, 25, 26, process="b")) == ["late to come back"]
-    assert silenced(ran(1, 25, 26, process="b"), ran(2, 27, 28)) == ["late to come back"]
-    assert silenced(ran(1, 25, 26, process="b"), ran(2, 20, 21)) == []
-    assert silenced(ran(1, 15, 16, process="b")) == []  # nothing to do in the end
+def test_a_silenced_worker_comes_back_in_time() -> None:
+    assert silenced(25) == []
+    assert silenced(27) == ["late to come back"]
+
+
+def test_it_may_come_later_if_something_else_kept_it_away() -> None:
+    assert silenced(27, struck(Effect.STILL, 20, 21)) == []
+    assert silenced(27, struck(Effect.AWAY, 20, 21, None)) == []
+    assert silenced(27, struck(Effect.STILL, 20, 21, ["b"])) == ["late to come back"]
+    assert silenced(27, struck(Effect.STILL, 27, 28)) == ["late to come back"]
 
 
 # --- what is drawn --------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from chaos.faults.base import NETWORK, Fault
-from chaos.records import Effect
+from chaos.jobs import LONELY
+from chaos.records import Effect, Spec
 from chaos.world import PROXIED
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class BlackHole(Fault):
             world.proxy.reset()
             began = datetime.now(UTC)
             world.proxy.black_hole(new_ones=self.new_ones)
+            note.awaited = world.number()
+            world.defer(Spec(note.awaited, "on_the_loop", LONELY))
             world.hold(world.scale.black_hole * chance.uniform(1.0, 1.3))
             note.seen = world.proxy.felt > 0
             world.proxy.heal(cut=chance.random() < 0.5)
