@@ -30,7 +30,7 @@ import procrastinate
 from procrastinate.model import failure, outcome, printable
 from procrastinate.model.job import Job, Status
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import execution, job_log, log, slots, threads
+from procrastinate.worker import endings, execution, job_log, log, slots, threads
 from procrastinate.worker.slots import Slots
 
 KINDS = ("async def", "thread")
@@ -638,7 +638,7 @@ async def test_what_a_task_breaks_does_not_break_the_worker(
 class FailsAt:
     """A trace function that raises MemoryError at the n-th line of the attempt's code."""
 
-    MODULES = (slots, execution, threads, job_log, log, outcome, failure, printable)
+    MODULES = (slots, endings, execution, threads, job_log, log, outcome, failure, printable)
     ASKED_BY_OTHERS = frozenset(  # these are not on an attempt's way
         ("__len__", "__contains__", "close", "goes_on", "outlook", "<listcomp>")
     )

@@ -22,31 +22,29 @@ import sys
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Collection, Container, Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
 from procrastinate.errors import TaskNotFound
 from procrastinate.model import failure, printable
 from procrastinate.model.ahead import Ahead, Outlook
-from procrastinate.model.job import Error, Job, Status, errors_read_by
+from procrastinate.model.job import Error, Job, errors_read_by
 from procrastinate.model.outcome import (
     INTERRUPTED,
     SUCCEEDED,
     UNSTARTED,
     AbortReason,
-    Finished,
-    Outcome,
     Requeued,
     judged,
-    outcome_of,
 )
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.finish import Ended
-from procrastinate.worker import forks, job_log
+from procrastinate.worker import endings, forks, job_log
 from procrastinate.worker.context import RunningApp, RunningWorker, Surroundings
+from procrastinate.worker.endings import NotBegun
 from procrastinate.worker.execution import (
     Attempt,
     call_task,
@@ -259,12 +257,12 @@ class Slots:
         """End an attempt whose task has ended without doing so (rule 3)."""
         for attempt in self.running:
             if attempt.task is task:
-                self._end_surely(attempt, _unseen_end(attempt, task))
+                self._end_surely(attempt, endings.unseen_end(attempt, task))
 
     def _coroutine_is_gone(self, attempt: Attempt) -> None:
         """End an attempt whose coroutine was thrown away; this may be called in any thread."""
         if not attempt.over:
-            self._loop.call_soon_threadsafe(self._end, attempt, _dropped())
+            self._loop.call_soon_threadsafe(self._end, attempt, endings.dropped())
 
     def _end_surely(self, attempt: Attempt, exception: BaseException | None) -> None:
         for _ in range(TRIES):
@@ -287,12 +285,12 @@ class Slots:
                 entry = Ended(attempt.job, SUCCEEDED, attempt.began, time.monotonic())
             else:
                 exception = judged(exception, attempt.abort_reason, attempt.definition.timeout)
-                entry = _entry(attempt, exception)
+                entry = endings.after_exception(attempt, exception)
             self._tell(attempt, entry, exception)
         except BaseException as broken:
             job_log.undescribed(attempt.job, broken)
         try:
-            self._free(attempt, entry or _last_resort(attempt, exception))
+            self._free(attempt, entry or endings.last_resort(attempt, exception))
         except BaseException:
             self._free_again(attempt, exception)
         try:
@@ -310,7 +308,7 @@ class Slots:
     def _free_again(self, attempt: Attempt, exception: BaseException | None) -> None:
         for _ in range(TRIES):
             try:
-                self._free(attempt, _last_resort(attempt, exception))
+                self._free(attempt, endings.last_resort(attempt, exception))
                 return
             except BaseException:
                 continue
@@ -366,51 +364,3 @@ class Slots:
         for attempt in self.running:
             attempt.abandon()
         self._threads.close()
-
-
-class NotBegun(Exception):
-    """An attempt ended before its code began: the job goes back to the queue."""
-
-    def __init__(self, outcome: Outcome = UNSTARTED) -> None:
-        super().__init__()
-        self.outcome = outcome
-
-
-def _dropped() -> RuntimeError:
-    return RuntimeError("the event loop's task factory did not run the job")
-
-
-def _unseen_end(attempt: Attempt, task: asyncio.Future[None]) -> BaseException | None:
-    """Return what an attempt raised (None: it returned) whose end has passed unseen."""
-    if attempt.returned:
-        return None
-    if task.cancelled():
-        is_task = isinstance(task, asyncio.Task)  # else it would never run, however often begun
-        return NotBegun() if is_task and not attempt.began else asyncio.CancelledError()
-    return task.exception() or _dropped()
-
-
-def _entry(attempt: Attempt, exception: BaseException) -> Ended:
-    """Return what is to be written about an attempt that raised."""
-    job, ended = attempt.job, time.monotonic()
-    if type(exception) is NotBegun:
-        return Ended(job, exception.outcome)
-    outcome = outcome_of(
-        job,
-        exception,
-        strategy=attempt.definition.retry,
-        abort_reason=attempt.abort_reason,
-        now=datetime.now(UTC),
-    )
-    return Ended(job, outcome, attempt.began or ended, ended)
-
-
-def _last_resort(attempt: Attempt, exception: BaseException | None) -> Ended:
-    """Return what is to be written if nothing else can be said."""
-    job, ended = attempt.job, time.monotonic()
-    if type(exception) is NotBegun:
-        return Ended(job, exception.outcome)
-    outcome: Outcome = SUCCEEDED
-    if exception is not None:
-        outcome = Finished(Status.FAILED, failure.undescribed(job.attempts))
-    return Ended(job, outcome, attempt.began or ended, ended)

@@ -1,0 +1,61 @@
+"""How an attempt ended, as an entry for the writer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+from procrastinate.model import failure
+from procrastinate.model.job import Status
+from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Finished, Outcome, outcome_of
+from procrastinate.storage.finish import Ended
+from procrastinate.worker.execution import Attempt
+
+
+class NotBegun(Exception):
+    """An attempt ended before its code began: the job goes back to the queue."""
+
+    def __init__(self, outcome: Outcome = UNSTARTED) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+def dropped() -> RuntimeError:
+    return RuntimeError("the event loop's task factory did not run the job")
+
+
+def unseen_end(attempt: Attempt, task: asyncio.Future[None]) -> BaseException | None:
+    """Return what an attempt raised (None: it returned) whose end has passed unseen."""
+    if attempt.returned:
+        return None
+    if task.cancelled():
+        is_task = isinstance(task, asyncio.Task)  # else it would never run, however often begun
+        return NotBegun() if is_task and not attempt.began else asyncio.CancelledError()
+    return task.exception() or dropped()
+
+
+def after_exception(attempt: Attempt, exception: BaseException) -> Ended:
+    """Return what is to be written about an attempt that raised."""
+    job, ended = attempt.job, time.monotonic()
+    if type(exception) is NotBegun:
+        return Ended(job, exception.outcome)
+    outcome = outcome_of(
+        job,
+        exception,
+        strategy=attempt.definition.retry,
+        abort_reason=attempt.abort_reason,
+        now=datetime.now(UTC),
+    )
+    return Ended(job, outcome, attempt.began or ended, ended)
+
+
+def last_resort(attempt: Attempt, exception: BaseException | None) -> Ended:
+    """Return what is to be written if nothing else can be said."""
+    job, ended = attempt.job, time.monotonic()
+    if type(exception) is NotBegun:
+        return Ended(job, exception.outcome)
+    outcome: Outcome = SUCCEEDED
+    if exception is not None:
+        outcome = Finished(Status.FAILED, failure.undescribed(job.attempts))
+    return Ended(job, outcome, attempt.began or ended, ended)
