@@ -88,8 +88,13 @@ def test_a_claim_is_for_the_slots_that_will_be_free_when_it_comes_back(
 
 @pytest.mark.parametrize(
     ("length", "running", "idle", "jobs"),
-    [(1.0, 10, 0, 40), (1.0, 0, 10, 40), (3.0, 10, 0, 10), (0.001, 1, 0, MAX_AHEAD)],
-    ids=["running", "not begun", "a little shorter than the horizon", "as many as ever"],
+    [(1.0, 10, 0, 40), (1.0, 0, 10, 40), (3.0, 10, 0, 10), (0.001, 1, 0, 9)],
+    ids=[
+        "running",
+        "not begun",
+        "a little shorter than the horizon",
+        "nothing is known of the pace",
+    ],
 )
 def test_short_jobs_free_their_slot_several_times(
     length: float, running: int, idle: int, jobs: int
@@ -97,6 +102,27 @@ def test_short_jobs_free_their_slot_several_times(
     ahead = known(*[length] * ATTEMPTS)
     found, _ = outlook(ahead, *[0.0] * running, idle=idle)
     assert found == pytest.approx(jobs, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("paces", "jobs"),
+    [([0.001], MAX_AHEAD), ([0.04], 200), ([0.04, 0.16, 0.01], 200), ([0.04] + [0.16] * 16, 50)],
+    ids=["very fast", "known", "the median counts", "forgotten"],
+)
+def test_a_worker_gets_through_no_more_jobs_than_twice_what_it_lately_did(
+    paces: Sequence[float], jobs: int
+) -> None:
+    """Jobs that take next to nothing: the worker's own work for each counts."""
+    ahead = known(*[0.001] * ATTEMPTS)
+    for pace in paces:
+        ahead.got_through(10, 10 * pace / 1e3)
+    assert outlook(ahead, 0.0)[0] == pytest.approx(jobs, abs=1)
+
+
+def test_the_pace_says_nothing_of_attempts_that_run_and_are_about_to_end() -> None:
+    ahead = known(*[50.0] * ATTEMPTS)
+    ahead.got_through(10, 0.044)
+    assert outlook(ahead, *[47.0] * 10)[0] == 10
 
 
 @pytest.mark.parametrize(

@@ -169,3 +169,25 @@ async def test_the_ledger_sees_jobs_that_wait_if_none_is_handed_back(
 
     notes = query("select job_id, status, at from ledger order by at")
     assert max(waits_beside_an_idle_slot(ledger, notes)) > SELDOM / 2
+
+
+async def test_a_backlog_of_lower_priority_is_not_taken_for_an_empty_queue(
+    app: procrastinate.App, query: Query
+) -> None:
+    """A claim that comes short at one priority leaves the jobs of the lower ones behind."""
+    query(LEDGER)
+    began: list[tuple[int, int]] = []
+
+    @app.task(pass_context=True)
+    async def short(context: procrastinate.JobContext) -> None:
+        began.append((-context.job.priority, context.job.id))
+        # After its end, so that many more seem to fit into the time of a claim than do.
+        asyncio.get_running_loop().call_soon(time.sleep, 0.0005)
+
+    for number in range(10):
+        await short.configure(priority=[0, -5][number % 2]).batch_defer_async(*[{}] * 100)
+    await app.run_worker_async(wait=False, concurrency=1)
+
+    (handed_back,) = query("select count(*) from ledger where status = 'todo'")[0]
+    assert began == sorted(began)
+    assert handed_back <= 200  # of 1,000: none but at the end, and then on a busy machine

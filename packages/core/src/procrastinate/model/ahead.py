@@ -14,7 +14,8 @@ Rules
    task that takes 5 ms most often and sometimes 500 ms gives the first until it is late.
 3. An attempt that lasts longer than all of them is about to end for one more horizon. Then nothing
    is known about it, and nothing is claimed for it.
-4. Jobs shorter than the horizon free their slot several times.
+4. Jobs shorter than the horizon free their slot several times, but all slots together no more
+   often than twice what the worker has lately got through: its own work for each takes time.
 5. The sum is rounded at random, not up: where one job in ten attempts would be claimed in time, a
    job must not be held behind each of them.
 6. Nothing is claimed ahead for a task, or before a claim, of which nothing is known.
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Collection
@@ -36,6 +38,9 @@ ATTEMPTS = 32  # attempts of a task, and of all tasks, that are remembered
 CLAIMS = 16  # claims that are remembered
 USUAL_CLAIM = 0.75  # quantile: a slot waits for each claim that takes longer than expected
 CERTAIN = 0.75  # probability from which an ending counts as certain
+PACES = 16  # times between two claims that are remembered
+AT_FIRST = 8  # more attempts in each slot, until a pace is known
+MORE = 2.0  # times the pace, because larger claims make it faster
 MOMENT = 0.0001  # seconds by which a look comes late, because one that comes early sees nothing
 
 
@@ -60,6 +65,7 @@ class Ahead:
         self._tasks: dict[str, deque[float]] = {}
         self._jobs: deque[float] = deque(maxlen=ATTEMPTS)
         self._claims: deque[float] = deque(maxlen=CLAIMS)
+        self._paces: deque[float] = deque(maxlen=PACES)
         self._thrown: float | None = None
         #: How long a claim takes, in seconds; 0 while nothing is known.
         self.claim_takes = 0.0
@@ -79,6 +85,10 @@ class Ahead:
         claims = sorted(self._claims)
         self.claim_takes = claims[int(len(claims) * USUAL_CLAIM)]
 
+    def got_through(self, jobs: int, seconds: float) -> None:
+        """Note that so many attempts ended in this time, in which there were jobs throughout."""
+        self._paces.append(seconds / jobs)
+
     def outlook(
         self, running: Collection[tuple[str, float]], now: float, *, idle: int = 0
     ) -> Outlook:
@@ -93,15 +103,20 @@ class Ahead:
         horizon = max(CLAIMS_AHEAD * takes, LEAST_HORIZON)
         jobs = sorted(self._jobs)
         tasks = {task: sorted(self._tasks.get(task, ())) for task in {task for task, _ in running}}
-        ends = _expected_of_new(jobs, horizon) * idle
-        look = math.inf
+        ends, again, look = 0.0, _expected_of_new(jobs, horizon) * idle, math.inf
         for task, began in running:
             lengths = tasks[task]
             if not lengths:
                 continue
-            expected, wait = _expected(lengths, now - began, horizon, jobs)
+            expected, times, wait = _expected(lengths, now - began, horizon, jobs)
             ends += expected
+            again += expected * times
             look = min(look, now + wait)
+        if self._paces:
+            again = min(again, MORE * horizon / statistics.median(self._paces))
+        else:
+            again = min(again, AT_FIRST * (len(running) + idle))
+        ends += again
         if self._thrown is None:
             self._thrown = self._dice.random()
         return Outlook(min(MAX_AHEAD, math.floor(ends + self._thrown)), look)
@@ -109,19 +124,20 @@ class Ahead:
 
 def _expected(
     lengths: list[float], age: float, horizon: float, jobs: list[float]
-) -> tuple[float, float]:
-    """Return how often a slot will be free, and how long it is until that is more likely.
+) -> tuple[float, float, float]:
+    """Return how likely an attempt ends in time, and how many end after it in the same slot.
 
+    The third number is how long it is until its end is more likely.
     ``lengths`` are those of its task, ``jobs`` those of all, in ascending order.
     """
     count = len(lengths)
     outlived = bisect_right(lengths, age)
     if outlived == count:  # rule 3
-        return (1.0 if age <= lengths[-1] + horizon else 0.0), math.inf
+        return (1.0 if age <= lengths[-1] + horizon else 0.0), 0.0, math.inf
     in_time = bisect_right(lengths, age + horizon)
     likely = lengths[outlived + int((count - outlived) * CERTAIN)] - horizon - age + MOMENT
     if in_time == outlived:
-        return 0.0, max(MOMENT, likely)
+        return 0.0, 0.0, max(MOMENT, likely)
     share = (in_time - outlived) / (count - outlived)
     look = math.inf
     if share >= CERTAIN:
@@ -129,9 +145,9 @@ def _expected(
     elif likely > 0:
         look = max(MOMENT, likely)
     if age + horizon - lengths[outlived] < jobs[0]:
-        return share, look
+        return share, 0.0, look
     left = age + horizon - sum(lengths[outlived:in_time]) / (in_time - outlived)
-    return share * (1.0 + _expected_of_new(jobs, left)), look
+    return share, _expected_of_new(jobs, left), look
 
 
 def _expected_of_new(lengths: list[float], horizon: float) -> float:

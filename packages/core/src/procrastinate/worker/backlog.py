@@ -9,7 +9,9 @@ Rules
    (`procrastinate.model.blame`).
 4. Jobs that wait too long are handed back, because another worker may have a free slot
    (`procrastinate.model.holding`).
-5. After that nothing is claimed ahead until an attempt ends, because it would be the same jobs.
+5. After that nothing is claimed ahead until an attempt ends, because it would be the same jobs. And
+   nothing is claimed at all before they are back, because they come first. They go back in order:
+   what is seen of them first is what is to start first.
 6. A job starts only if the worker's signs of life were trusted without a break since its claim was
    sent. Else other workers may have taken it, and the claim counts as a lost answer.
 """
@@ -67,8 +69,11 @@ class Backlog:
         self._filling = False
         self._cautious = False
         self._enough = 0  # jobs waiting for a slot above which no more are wanted
+        self._ended = 0  # attempts since ...
+        self._busy_since: float | None = None  # ... this moment, if there were jobs ever since
         self._short = False  # whether the last claim left no ready job behind
         self._handed_back = False  # since the last attempt ended
+        self._last_back: int | None = None  # the job that was handed back last
         self._decision_due: asyncio.TimerHandle | None = None
         self.wants_look = False  # whether to ask if any job is ready, and tell `looked`
         self.room_from = math.inf  # while there is no room: when to ask again
@@ -92,6 +97,8 @@ class Backlog:
         """How many jobs to claim now; 0 while it is better to wait."""
         if len(self._writer) > MAX_UNWRITTEN or self._suspects.reserve(self._held):
             return 0
+        if self._last_back in self._writer:  # rule 5
+            return 0
         taken = len(self._slots) + len(self._waiting)  # waiting jobs start soon
         free = max(0, self._concurrency - taken)
         waiting = max(0, taken - self._concurrency)
@@ -110,13 +117,15 @@ class Backlog:
             return Outlook(0, math.inf)
         return self._slots.outlook(now, self._concurrency)
 
-    def take(self, claim: Claim, asked: int, sent_at: float) -> None:
-        """Take over the jobs of a claim that asked for so many; they start as there are slots.
+    def take(self, claim: Claim, short: bool, sent_at: float) -> None:
+        """Take over the jobs of a claim; they start as there are slots.
 
-        ``sent_at`` is when the claim was sent, on the clock of the worker's trust.
+        It came ``short`` if it left no ready job behind. ``sent_at`` is when it was sent, on the
+        clock of the worker's trust.
         """
         now = time.monotonic()
-        self._short = len(claim.jobs) < asked and not (claim.parked or claim.undecided)
+        self._note_pace(now)
+        self._short = short
         self.wants_look = False
         self._cautious = bool(claim.suspects)
         # By id: what a claim's first scan got may be lost, and come again with its second.
@@ -142,6 +151,7 @@ class Backlog:
             self._start_alone()
         else:
             self._fill_slots_soon()
+        self._busy_since = now if self._waiting else None
         self._decide()
 
     def _held(self) -> list[Job]:
@@ -172,9 +182,18 @@ class Backlog:
 
     # Starting
 
+    def _note_pace(self, now: float) -> None:
+        """Note how many attempts have ended since the last claim, or until none was left."""
+        if self._busy_since is not None and self._ended:
+            self._ahead.got_through(self._ended, now - self._busy_since)
+        self._busy_since, self._ended = None, 0
+
     def _slot_freed(self) -> None:
         self._handed_back = False
+        self._ended += 1
         self._fill_slots()
+        if self._busy_since is not None and not (self._waiting or len(self._slots)):
+            self._note_pace(time.monotonic())
         self._start_alone()
         if len(self._waiting) <= self._enough:  # else the claim would find no room
             self._on_change()
@@ -229,7 +248,9 @@ class Backlog:
     def give_back(self) -> None:
         """Hand back all jobs that wait for a slot, or for an empty process."""
         while self._waiting:
-            self._writer.add(handed_back(self._waiting.pop().job))
+            job = self._waiting.popleft().job
+            self._writer.add(handed_back(job))
+            self._last_back = job.id
         self._suspects.give_back()
 
     def _decide(self) -> None:

@@ -120,7 +120,7 @@ class Claiming:
             self._aborts_heard = None
         if claim.jobs:
             self._ahead.claim_took(time.monotonic() - began)
-        self._backlog.take(claim, asked=room, sent_at=sent_at)
+        self._backlog.take(claim, short=self._fetcher.left_none, sent_at=sent_at)
         if len(heard) >= MAX_HEARD or any(job.id in heard for job in claim.jobs):
             # A request overtook the claim's answer; or it was for another worker that had the job.
             self._look_for_aborts()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Container, Sequence
 
 from procrastinate.errors import ConnectorException
-from procrastinate.model.scan_steps import Promote, Scan, Wait
+from procrastinate.model.scan_steps import Kind, Promote, Scan, Wait
 from procrastinate.model.scans import ScanPlan
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Claim
@@ -34,6 +34,7 @@ class Fetcher:
         self._plan = ScanPlan()
         self._claims = claims = Claims(gateway, worker_id, queues, unknown, clock)
         self._lost_answers = LostAnswers(gateway, worker_id, delete_ended=delete_ended)
+        self.left_none = False  # whether the last claim left no ready job behind
         self.serves, self.is_anything_ready = claims.serves, claims.is_anything_ready
         self.settle = self._lost_answers.settle
 
@@ -94,6 +95,16 @@ class Fetcher:
         began = self._clock()
         scan = await self._claims.filled_in(scan)
         found = await self._claims.scan(scan)
+        self.left_none = _left_none(scan, found)
         ended = self._clock()
         self._plan = self._plan.saw(scan, found, ended - began, ended)
         return found
+
+
+def _left_none(scan: Scan, found: Claim) -> bool:
+    """Whether a scan shows that there is no ready job behind those that it brought.
+
+    A scan of one level shows nothing of the others, nor of what is below its marks.
+    """
+    came_short = len(found.jobs) < scan.limit
+    return scan.kind is Kind.FULL and came_short and not (found.parked or found.undecided)

@@ -4,7 +4,7 @@ Rules
 
 1. Whatever has ended while one write was under way goes into the next one. The first goes at once.
    The next one begins `PAUSE` later at the earliest, because a write of few outcomes costs almost
-   as much as one of many. It does not wait if it has many, or frees a lock.
+   as much as one of many. It does not wait if it has many, frees a lock, or hands a job back.
 2. Nothing is dropped: while the database is away, outcomes wait here until it is back.
 3. Every write is fenced by (worker, lease). If it matches no row, the row says why: the outcome was
    written before and only the answer was lost, or the job was taken from this worker. Both are
@@ -35,7 +35,7 @@ from procrastinate.errors import (
 )
 from procrastinate.model.failure import undescribed
 from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import SUCCEEDED, Requeued, Standing, was_written
+from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Requeued, Standing, was_written
 from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import PATIENCE_MS, Ended, Settled
 from procrastinate.worker import halving
@@ -111,7 +111,7 @@ class Writer:
         self._something.set()
         self._unwritten[entry.job.id] = entry
         self._entries.append(entry)  # last, so that no ending is written twice
-        if self._pausing and (entry.job.lock is not None or len(self._entries) >= MANY):
+        if self._pausing and (_is_awaited(entry) or len(self._entries) >= MANY):
             self._urgent.set()
 
     async def run(self) -> None:
@@ -147,7 +147,7 @@ class Writer:
             timer.cancel()
 
     def _is_urgent(self) -> bool:
-        return len(self._entries) >= MANY or any(each.job.lock for each in self._entries)
+        return len(self._entries) >= MANY or any(map(_is_awaited, self._entries))
 
     async def _write_next_batch(self) -> None:
         count = min(len(self._entries), MAX_BATCH)
@@ -275,10 +275,16 @@ class Writer:
 
     def _announce(self, group: Sequence[Ended]) -> None:
         requeued = [each.outcome for each in group if isinstance(each.outcome, Requeued)]
-        if any(each.when is not None for each in requeued):
-            self._on_requeued()  # it may be due before this worker's next look
+        if any(each.when is not None or not each.begun for each in requeued):
+            # It may be due before this worker's next look, or lie behind where that begins.
+            self._on_requeued()
         elif requeued or group[0].job.lock is not None:
             self._on_released()  # jobs may be ready now, also where no notification is heard
+
+
+def _is_awaited(entry: Ended) -> bool:
+    """Whether other jobs, or other workers, wait for an outcome."""
+    return entry.job.lock is not None or entry.outcome is UNSTARTED
 
 
 def _is_requeued(entry: Ended) -> bool:
