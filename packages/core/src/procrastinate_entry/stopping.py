@@ -14,6 +14,7 @@ Rules
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import threading
 import time
@@ -37,6 +38,10 @@ class StopSignals:
         self._exit_code: int | None = None  # None: requests are only remembered
         self._phase = 0  # a new number for each, so that a late timer ends nothing
         self._is_ending = False
+        # Times at which to end, each with its phase and its exit code, for the thread that does it.
+        # That one is started early, because Python starts no thread any more when it is leaving.
+        self._orders: queue.SimpleQueue[tuple[float, int, int]] = queue.SimpleQueue()
+        self._undertaker: threading.Thread | None = None
 
     @property
     def asked(self) -> bool:
@@ -49,6 +54,9 @@ class StopSignals:
         if self._reader is None:
             self._reader = threading.Thread(target=self._read, args=(descriptor,), daemon=True)
             self._reader.start()
+        if self._undertaker is None or not self._undertaker.is_alive():  # not in a forked child
+            self._undertaker = threading.Thread(target=self._end_in_time, daemon=True)
+            self._undertaker.start()
 
     def release(self) -> None:
         """Let signals do what they do in any Python program; those that came meanwhile, too."""
@@ -135,13 +143,22 @@ class StopSignals:
                 self._end_later(PATIENCE)
 
     def _end_later(self, seconds: float) -> None:
-        arguments = (seconds, self._phase, self._exit_code)
-        threading.Thread(target=self._end, args=arguments, daemon=True).start()
+        assert self._exit_code is not None
+        self._orders.put((time.monotonic() + seconds, self._phase, self._exit_code))
 
-    def _end(self, seconds: float, phase: int, code: int) -> None:
-        time.sleep(seconds)
-        if self._phase == phase:
-            os._exit(code)
+    def _end_in_time(self) -> None:
+        orders: list[tuple[float, int, int]] = []
+        while True:
+            first = min(orders, default=None)
+            try:
+                wait = None if first is None else max(0.0, first[0] - time.monotonic())
+                orders.append(self._orders.get(timeout=wait))
+            except queue.Empty:
+                assert first is not None
+                _, phase, code = first
+                if phase == self._phase:
+                    os._exit(code)
+                orders.remove(first)
 
     def _stop_reading(self) -> None:
         entry.forget()
