@@ -10,6 +10,10 @@ from procrastinate.demo.worker import WorkerProcess
 
 LAST_WRITES_MAY_TAKE = 5.0  # seconds until the server has noticed that the worker is gone
 
+HOLDING_MAY_TAKE = 5.0  # seconds until the worker has claimed more jobs
+
+_HELD = "select count(*) from {schema}.procrastinate_jobs where status = 'doing'"
+
 _SESSIONS = "select count(*) from pg_stat_activity where application_name = %(name)s::text"
 
 _REMEMBER = """
@@ -91,12 +95,20 @@ def hold_at(total: int) -> int:
 
 
 def kill(worker: WorkerProcess, tables: Tables) -> LeftBehind:
-    """Kill the worker, and note the state of all jobs."""
+    """Kill the worker while it holds jobs, and note the state of all jobs."""
+    _wait_until_it_holds_jobs(tables)
     worker.kill()
     _wait_for_last_writes(worker, tables)
     tables.query(_REMEMBER)
     ended, held = tables.one(_LEFT_BEHIND)
     return LeftBehind(ended, held)
+
+
+def _wait_until_it_holds_jobs(tables: Tables) -> None:
+    """Wait out a moment between two claims: later it holds jobs for good (`hold_at`)."""
+    deadline = time.monotonic() + HOLDING_MAY_TAKE
+    while tables.one(_HELD) == (0,) and time.monotonic() < deadline:
+        time.sleep(0.002)
 
 
 def _wait_for_last_writes(worker: WorkerProcess, tables: Tables) -> None:
