@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from benchmarks.measures import Kind, Measure, Sample, at_least, at_most
 from benchmarks.workers import drained, idle_worker
@@ -76,7 +74,7 @@ def _drain(bench: Bench, count: int, task: str, *, attempts: int) -> _Run:
 def formatting_takes() -> float:
     """Return the CPU seconds that it takes to format an exception of three frames."""
     try:
-        _attempt(1)
+        _three_frames()
     except ValueError as exc:
         traceback.format_exception(exc)  # the source is read, once
         began = time.process_time()
@@ -86,13 +84,9 @@ def formatting_takes() -> float:
     raise AssertionError("it raises")
 
 
-def _attempt(n: int) -> Any:
-    return _called(_task, n=n)
+def _three_frames() -> None:
+    _two_frames()
 
 
-def _called(function: Callable[..., Any], **arguments: Any) -> Any:
-    return function(**arguments)
-
-
-def _task(n: int) -> None:
+def _two_frames() -> None:
     raise ValueError("this attempt fails")

@@ -633,3 +633,36 @@ def test_a_mark_below_the_least_id_is_the_least_id() -> None:
 def test_a_level_knows_the_queues_of_its_jobs_in_order() -> None:
     found = [job(3, "z", 1), job(4, "a", 0)]
     assert level_of(found, ["m", "a"]) == Level(0, ("a", "m", "z"), 3, {"a": 3})
+
+
+@pytest.mark.parametrize(
+    ("plan", "lows"),
+    [
+        (BUSY, {"q": 6, "r": BELOW_ALL}),
+        (replace(BUSY, level=replace(LEVEL, lows={"q": 12, "r": 3})), {"q": 6, "r": 3}),
+        (replace(BUSY, level=replace(LEVEL, priority=1, under=LEVEL)), {"q": 12, "r": BELOW_ALL}),
+    ],
+    ids=["below the mark", "a mark that is lower already", "of a level under this one"],
+)
+def test_rule_11_jobs_that_went_back_lower_the_marks_of_their_level(
+    plan: ScanPlan, lows: Mapping[str, int]
+) -> None:
+    plan = plan.went_back([job(7), job(9), job(11, "r", priority=-1), job(8)])
+    assert plan.level is not None
+    assert {queue: plan.level.low(queue) for queue in ("q", "r")} == lows
+    assert plan.above_due == 0.0
+    assert set(plan.heard) == {"q", "r"}
+    if plan.level.under is not None:
+        assert plan.level.under.low("q") == 6
+
+
+def test_rule_11_a_worker_without_a_level_looks_at_all_anyway() -> None:
+    plan = replace(BUSY, level=None).went_back([job(7)])
+    assert plan.begun().next(NOW, 7) == replace(OF_ALL, news=1)
+
+
+def test_rule_11_jobs_that_went_back_above_the_level_are_looked_for_at_once() -> None:
+    plan = replace(BUSY, level=replace(LEVEL, priority=-5)).went_back([job(7)])
+    step = plan.begun().next(NOW, 7)
+    assert isinstance(step, Scan)
+    assert (step.kind, step.priority) == (Kind.ABOVE, -5)

@@ -176,7 +176,7 @@ async def test_two_unwritten_retries_of_one_job_are_both_written(
         "never",
         on_written=lambda: None,
         on_requeued=lambda: None,
-        on_released=lambda: None,
+        on_released=lambda _: None,
         on_lost=lambda: None,
     )
     retry = Requeued(when=timedelta(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 import procrastinate
+from procrastinate.model import holding
+from procrastinate.worker import job_log
 from procrastinate.worker.fetcher import Fetcher
 
 Until = Callable[..., Awaitable[None]]
@@ -95,3 +98,37 @@ async def test_a_line_runs_in_order_among_jobs_without_locks(
         line = [place for place in claimed if lines[place[1]] == lock]
         assert line == in_order(line)
         assert len(line) == list(lines.values()).count(lock)
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "one-shot"])
+async def test_jobs_that_were_handed_back_still_start_before_those_behind_them(
+    app: procrastinate.App, query: Query, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """Here no job may wait for a slot after a claim that left no ready job behind."""
+    began: list[tuple[int, int]] = []
+    handed_back: list[int] = []
+    monkeypatch.setattr(holding, "LEAST_PATIENCE", 0.0)
+    monkeypatch.setattr(holding, "CLAIMS_PATIENCE", 0.0)
+    monkeypatch.setattr(job_log, "waited_too_long", handed_back.append)
+
+    @app.task(name="work", pass_context=True)
+    async def work(context: procrastinate.JobContext) -> None:
+        began.append((context.job.priority, context.job.id))
+        await asyncio.sleep(0.0005)
+
+    for n in range(10):
+        for _ in range(30):
+            query(
+                "insert into procrastinate_jobs (task_name, queue_name, priority)"
+                " values ('work', 'q', %s)",
+                -5 * (n % 2),
+            )
+    running = asyncio.create_task(app.run_worker_async(concurrency=1, wait=waits))
+    async with asyncio.timeout(60):
+        while len(began) < 300:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert sum(handed_back) > 0
+    assert began == in_order(began)

@@ -82,7 +82,7 @@ class Held:
             "never",
             on_written=lambda: None,
             on_requeued=lambda: None,
-            on_released=lambda: None,
+            on_released=lambda _: None,
             on_lost=lambda: None,
         )
 

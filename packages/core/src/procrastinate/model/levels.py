@@ -43,6 +43,14 @@ class Level:
         fresh = {queue: n for queue, n in self.fresh.items() if n > news}
         return replace(self, lows={**self.lows, **_lows_of(mine)}, fresh=fresh)
 
+    def lowered(self, jobs: Sequence[Job]) -> Level:
+        """Return the level after jobs went back to their places in it, or in those under it."""
+        lows = dict(self.lows)
+        for job in jobs:
+            if job.priority == self.priority:
+                lows[job.queue] = min(lows.get(job.queue, self.low(job.queue)), _below(job))
+        return replace(self, lows=lows, under=self.under and self.under.lowered(jobs))
+
     def _is_above_mark(self, job: Job) -> bool:
         return job.priority == self.priority and job.id > self.low(job.queue)
 

@@ -98,3 +98,12 @@ class Came:
             return False  # there is no room for more
         in_the_way = got + self.found.undecided >= self.scan.limit
         return self.found.parked > 0 or (bool(self.jobs) and in_the_way)
+
+
+def left_none(scan: Scan, found: Found) -> bool:
+    """Whether a scan shows that there is no ready job behind those that it brought.
+
+    A scan of one level shows nothing of the others, nor of what is below its marks.
+    """
+    came_short = len(found.jobs) < scan.limit
+    return scan.kind is Kind.FULL and came_short and not (found.parked or found.undecided)

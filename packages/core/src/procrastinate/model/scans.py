@@ -40,13 +40,15 @@ Rules
    each claim. If that fails, claims go on, and it is tried again later and later.
 10. A claim that met jobs which another transaction was just deciding about looks again soon, and
     less and less often while that goes on.
+11. Jobs that this worker hands back are as if they had just been heard of. If they belong to the
+    level, its marks are lowered to them; the next claim looks above the level, too.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from procrastinate.model.job import Job
@@ -164,6 +166,13 @@ class ScanPlan:
         news = self.news + 1
         level = self.level and self.level.heard_of(queue, news)
         return replace(self, news=news, level=level, heard={**self.heard, queue: news})
+
+    def went_back(self, jobs: Sequence[Job]) -> ScanPlan:
+        """Note that jobs which this worker had claimed went back to their places (rule 11)."""
+        plan = self
+        for queue in sorted({job.queue for job in jobs}):
+            plan = plan.heard_of(queue)
+        return replace(plan, level=plan.level and plan.level.lowered(jobs), above_due=0.0)
 
     def schedule_changed(self) -> ScanPlan:
         """Note that a job was scheduled for the near future."""

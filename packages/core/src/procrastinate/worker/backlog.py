@@ -10,8 +10,8 @@ Rules
 4. Jobs that wait too long are handed back, because another worker may have a free slot
    (`procrastinate.model.holding`).
 5. After that nothing is claimed ahead until an attempt ends, because it would be the same jobs. And
-   nothing is claimed at all before they are back, because they come first. They go back in order:
-   what is seen of them first is what is to start first.
+   nothing is claimed at all before they are back, because they come first: for at most
+   `GOING_BACK_MAY_TAKE`. They go back in order, so that the first of them are seen first.
 6. A job starts only if the worker's signs of life were trusted without a break since its claim was
    sent. Else other workers may have taken it, and the claim counts as a lost answer.
 """
@@ -39,6 +39,7 @@ from procrastinate.worker.writer import Writer
 
 TURN = 0.002  # seconds for which jobs are started, until the loop gets round to others
 MAX_CLAIM = 500  # jobs in one claim
+GOING_BACK_MAY_TAKE = 0.1  # seconds: a user's open transaction may be in the way of the write
 MAX_UNWRITTEN = 2_000  # endings that may wait for the database before no more jobs are claimed
 
 
@@ -73,7 +74,8 @@ class Backlog:
         self._busy_since: float | None = None  # ... this moment, if there were jobs ever since
         self._short = False  # whether the last claim left no ready job behind
         self._handed_back = False  # since the last attempt ended
-        self._last_back: int | None = None  # the job that was handed back last
+        self._last_back: int | None = None  # the job that was handed back last ...
+        self._back_until = 0.0  # ... and how long to wait until that is written
         self._decision_due: asyncio.TimerHandle | None = None
         self.wants_look = False  # whether to ask if any job is ready, and tell `looked`
         self.room_from = math.inf  # while there is no room: when to ask again
@@ -97,7 +99,8 @@ class Backlog:
         """How many jobs to claim now; 0 while it is better to wait."""
         if len(self._writer) > MAX_UNWRITTEN or self._suspects.reserve(self._held):
             return 0
-        if self._last_back in self._writer:  # rule 5
+        if self._last_back in self._writer and time.monotonic() < self._back_until:  # rule 5
+            self.room_from = self._back_until
             return 0
         taken = len(self._slots) + len(self._waiting)  # waiting jobs start soon
         free = max(0, self._concurrency - taken)
@@ -251,6 +254,7 @@ class Backlog:
             job = self._waiting.popleft().job
             self._writer.add(handed_back(job))
             self._last_back = job.id
+            self._back_until = time.monotonic() + GOING_BACK_MAY_TAKE
         self._suspects.give_back()
 
     def _decide(self) -> None:

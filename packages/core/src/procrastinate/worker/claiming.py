@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 
 from procrastinate.drive import Limit
 from procrastinate.errors import ConnectorException
 from procrastinate.model.ahead import Ahead
 from procrastinate.model.alarm import Alarm
+from procrastinate.model.job import Job
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
@@ -204,6 +205,12 @@ class Claiming:
         if self._fetcher.serves(queue):
             self._fetcher.heard_of(queue)
             self.look_now()
+
+    def went_back(self, jobs: Sequence[Job]) -> None:
+        """Note what was written: these jobs went back to their places, or a lock was freed."""
+        if jobs:
+            self._fetcher.went_back(jobs)
+        self.look_now()
 
     def schedule_changed(self) -> None:
         """Note that a job was scheduled for the near future."""

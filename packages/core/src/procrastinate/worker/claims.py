@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from procrastinate.errors import ConnectorException
 from procrastinate.model.scan_steps import Scan
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate.worker.calls import Calls
+from procrastinate.worker.log import logger
 
 
 class Claims:
@@ -58,9 +60,14 @@ class Claims:
             )
         )
 
-    async def promote(self) -> Promotion:
-        """Make a batch of scheduled jobs ready whose time has come."""
-        return await self._calls.run_async(flows.promote_due(self._calls.sql))
+    async def promote(self, *, failed_before: bool) -> Promotion | None:
+        """Make a batch of scheduled jobs ready whose time has come; return None if that fails."""
+        try:
+            return await self._calls.run_async(flows.promote_due(self._calls.sql))
+        except ConnectorException as exc:
+            if not failed_before:
+                logger.warning("scheduled jobs cannot be made ready for now: %s", exc)
+            return None
 
     async def is_anything_ready(self) -> bool:
         """Return whether a job is ready in the queues that are served."""

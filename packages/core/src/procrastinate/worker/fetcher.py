@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Container, Sequence
 
 from procrastinate.errors import ConnectorException
-from procrastinate.model.scan_steps import Kind, Promote, Scan, Wait
+from procrastinate.model.job import Job
+from procrastinate.model.scan_steps import Promote, Scan, Wait, left_none
 from procrastinate.model.scans import ScanPlan
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Claim
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.claims import Claims
-from procrastinate.worker.log import logger
 from procrastinate.worker.lost_answers import LostAnswers
 
 
@@ -46,6 +46,10 @@ class Fetcher:
         """Note that a job was scheduled for the near future."""
         self._plan = self._plan.schedule_changed()
 
+    def went_back(self, jobs: Sequence[Job]) -> None:
+        """Note that claimed jobs went back to their places in the queue."""
+        self._plan = self._plan.went_back(jobs)
+
     def look_at_everything(self) -> None:
         """Make the next claim a full one, schedule included: after a gap in what was heard."""
         self._plan = self._plan.gap_in_what_was_heard()
@@ -71,8 +75,7 @@ class Fetcher:
             raise
 
     async def _claim(self, limit: int) -> Claim:
-        found = Claim([])
-        self._plan = self._plan.begun()
+        found, self._plan = Claim([]), self._plan.begun()
         while not isinstance(step := self._plan.next(self._clock(), limit - len(found.jobs)), Wait):
             if isinstance(step, Promote):
                 await self._promote(step)
@@ -81,30 +84,16 @@ class Fetcher:
         return found
 
     async def _promote(self, step: Promote) -> None:
-        try:
-            made = await self._claims.promote()
-        except ConnectorException as exc:
-            if not self._plan.schedule.failures:
-                logger.warning("scheduled jobs cannot be made ready for now: %s", exc)
-            self._plan = self._plan.promotion_failed(self._clock())
+        made = await self._claims.promote(failed_before=self._plan.schedule.failures > 0)
+        now = self._clock()
+        if made is None:
+            self._plan = self._plan.promotion_failed(now)
         else:
-            count, wait = made.count, made.seconds_to_next
-            self._plan = self._plan.promoted(step, count, wait, self._clock())
+            self._plan = self._plan.promoted(step, made.count, made.seconds_to_next, now)
 
     async def _scan(self, scan: Scan) -> Claim:
-        began = self._clock()
-        scan = await self._claims.filled_in(scan)
+        began, scan = self._clock(), await self._claims.filled_in(scan)
         found = await self._claims.scan(scan)
-        self.left_none = _left_none(scan, found)
-        ended = self._clock()
-        self._plan = self._plan.saw(scan, found, ended - began, ended)
+        self.left_none = left_none(scan, found)
+        self._plan = self._plan.saw(scan, found, (now := self._clock()) - began, now)
         return found
-
-
-def _left_none(scan: Scan, found: Claim) -> bool:
-    """Whether a scan shows that there is no ready job behind those that it brought.
-
-    A scan of one level shows nothing of the others, nor of what is below its marks.
-    """
-    came_short = len(found.jobs) < scan.limit
-    return scan.kind is Kind.FULL and came_short and not (found.parked or found.undecided)

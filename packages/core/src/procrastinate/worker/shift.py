@@ -114,7 +114,7 @@ class Shift:
             options.delete_jobs,
             on_written=self._claiming.something_ended,
             on_requeued=self._claiming.look_at_everything,
-            on_released=self._claiming.look_now,
+            on_released=self._claiming.went_back,
             on_lost=lambda: self._housekeeping.look_for_losses(),
         )
         self._slots = Slots(

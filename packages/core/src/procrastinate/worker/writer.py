@@ -74,7 +74,7 @@ class Writer:
         *,
         on_written: Callable[[], None],
         on_requeued: Callable[[], None],
-        on_released: Callable[[], None],
+        on_released: Callable[[Sequence[Job]], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._gateway = gateway
@@ -279,7 +279,8 @@ class Writer:
             # It may be due before this worker's next look, or lie behind where that begins.
             self._on_requeued()
         elif requeued or group[0].job.lock is not None:
-            self._on_released()  # jobs may be ready now, also where no notification is heard
+            # Jobs may be ready now. Behind some poolers no notification says so.
+            self._on_released([each.job for each in group if _is_requeued(each)])
 
 
 def _is_awaited(entry: Ended) -> bool:
