@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.measures import Kind, Measure, Sample, at_least, at_most
 from benchmarks.workers import drained, idle_worker
@@ -74,7 +76,7 @@ def _drain(bench: Bench, count: int, task: str, *, attempts: int) -> _Run:
 def formatting_takes() -> float:
     """Return the CPU seconds that it takes to format an exception of three frames."""
     try:
-        _three_frames()
+        _attempt(1)
     except ValueError as exc:
         traceback.format_exception(exc)  # the source is read, once
         began = time.process_time()
@@ -84,9 +86,13 @@ def formatting_takes() -> float:
     raise AssertionError("it raises")
 
 
-def _three_frames() -> None:
-    _two_frames()
+def _attempt(n: int) -> Any:
+    return _called(_task, n=n)
 
 
-def _two_frames() -> None:
+def _called(function: Callable[..., Any], **arguments: Any) -> Any:
+    return function(**arguments)
+
+
+def _task(n: int) -> None:
     raise ValueError("this attempt fails")

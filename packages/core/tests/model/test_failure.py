@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import nasty
 import pytest
@@ -139,3 +141,45 @@ def test_a_group_consists_of_what_all_of_its_members_are(
 @pytest.mark.parametrize("make", nasty.EXCEPTIONS.values(), ids=nasty.EXCEPTIONS)
 def test_no_nasty_exception_passes_for_an_abortion(make: Callable[[], BaseException]) -> None:
     assert failure.consists_of(make(), JobAborted) is False
+
+
+def test_a_place_that_fails_again_has_the_same_text_as_python_gives_it() -> None:
+    def fail(n: int) -> int:
+        return 1 // n if n == 0 else fail(n - 1)
+
+    for depth in (0, 1, 2, 0, 1, 2):
+        with pytest.raises(ZeroDivisionError) as raised:
+            fail(depth)
+        assert failure.traceback_of(raised.value) == "".join(
+            traceback.format_exception(raised.value)
+        )
+
+
+def test_frames_that_repeat_are_counted_as_python_does() -> None:
+    def fail(n: int) -> int:
+        return 1 // n if n == 0 else fail(n - 1)
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        fail(10)
+    assert failure.traceback_of(raised.value) == "".join(traceback.format_exception(raised.value))
+
+
+def test_no_more_places_are_remembered_than_it_is_said() -> None:
+    for number in range(2 * failure.REMEMBERED):
+        namespace: dict[str, Any] = {}
+        exec(f"def fail():\n    raise ValueError({number})", namespace)
+        with pytest.raises(ValueError) as raised:  # noqa: PT011
+            namespace["fail"]()
+        failure.traceback_of(raised.value)
+    assert len(failure._texts) <= failure.REMEMBERED
+
+
+def test_equal_code_in_two_files_is_told_apart() -> None:
+    texts = []
+    for name in ("one.py", "two.py"):
+        namespace: dict[str, Any] = {}
+        exec(compile("def fail():\n    raise ValueError(1)", name, "exec"), namespace)
+        with pytest.raises(ValueError, match="1") as raised:
+            namespace["fail"]()
+        texts.append(failure.traceback_of(raised.value))
+    assert ["one.py" in texts[0], "two.py" in texts[1]] == [True, True]

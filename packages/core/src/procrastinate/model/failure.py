@@ -7,13 +7,16 @@ Rules
    The exception's own code runs only in ``str(exception)``, which may raise even `SystemExit`.
 2. A text is cut before it is joined with others: an exception of 50 MB is never copied whole.
 3. Frames, chains and groups are bounded, because each of them can be made arbitrarily long.
+4. The text of a frame depends on its code and its place there alone. Jobs fail at the same places
+   again and again, and to find the line and to mark the expression in it takes 20 microseconds. So
+   the texts of the last `REMEMBERED` places are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 from procrastinate.model import printable
@@ -23,6 +26,8 @@ TRACEBACK_CHARACTERS = 8_000
 NAME_CHARACTERS = 200
 LINE_CHARACTERS = 1_000  # of one frame, source line included
 FIRST_FRAMES, LAST_FRAMES = 15, 35  # of one exception; those between are left out
+REMEMBERED = 500  # places in code whose text is kept
+REPEATED = 3  # equal frames in a row; of more, Python says how many there are
 MAX_LINKS = 10  # exceptions in a chain of causes and contexts
 MAX_MEMBERS = 15  # exceptions of one group
 MAX_EXCEPTIONS = 30  # in one text, those in groups included
@@ -188,7 +193,7 @@ def _frames(frames: TracebackType) -> Iterator[str]:
     try:
         count = sum(1 for _ in _each(frames))
         if count <= FIRST_FRAMES + LAST_FRAMES:
-            shown = traceback.format_tb(frames)
+            shown = _remembered(frames) or traceback.format_tb(frames)
         else:
             shown = traceback.format_tb(frames, FIRST_FRAMES)
             shown.append(f"  … {count - FIRST_FRAMES - LAST_FRAMES} frames are left out …\n")
@@ -197,6 +202,36 @@ def _frames(frames: TracebackType) -> Iterator[str]:
             yield printable.cut(each, LINE_CHARACTERS)
     except BaseException as broken:  # for instance of a module's own loader
         yield f"  <reading the frames failed with {_short_name(broken)}>\n"
+
+
+_Place = tuple[str, CodeType, int]  # equal code may stand in two files
+_texts: dict[_Place, str] = {}
+
+
+def _remembered(frames: TracebackType) -> list[str]:
+    """Return the texts of these frames (rule 4); none if some are equal, as Python counts these."""
+    places = [_place_of(each) for each in _each(frames)]
+    if len(places) - len(set(places)) >= REPEATED:
+        return []
+    return [
+        _texts.get(place) or _remember(place, each)
+        for place, each in zip(places, _each(frames), strict=True)
+    ]
+
+
+def _place_of(frame: TracebackType) -> _Place:
+    code = frame.tb_frame.f_code
+    return code.co_filename, code, frame.tb_lasti
+
+
+def _remember(place: _Place, frame: TracebackType) -> str:
+    import traceback  # not at the top: programs that only defer do without
+
+    text = printable.cut("".join(traceback.format_tb(frame, 1)), LINE_CHARACTERS)
+    if len(_texts) >= REMEMBERED:
+        _texts.clear()
+    _texts[place] = text
+    return text
 
 
 def _each(frames: TracebackType | None) -> Iterator[TracebackType]:
