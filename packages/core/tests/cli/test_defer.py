@@ -115,7 +115,7 @@ def test_each_line_of_stdin_becomes_a_job_in_order_and_ids_are_printed(
     program: Program, query: Query, app: str
 ) -> None:
     done = program("-a", app, *ADD, "-", stdin=lines(2500))
-    assert (done.returncode, done.stderr) == (0, "deferred 2500 jobs\n")
+    assert (done.returncode, done.stderr) == (0, "deferred 2,500 jobs\n")
     assert [(job[0], job[3]["a"]) for job in jobs(query)] == list(
         zip(map(int, done.stdout.split()), range(2500), strict=True)
     )
@@ -167,7 +167,7 @@ def test_with_commit_every_an_error_says_how_many_jobs_stay_deferred(
     done = program(*ADD, "-", "--commit-every", "10", stdin=lines(25) + "broken")
     assert done.returncode == ExitCode.ERROR
     assert done.stderr.startswith("error: line 26: ")
-    assert done.stderr.endswith("; 20 jobs were deferred before\n")
+    assert done.stderr.endswith("; 20 jobs had been deferred\n")
     assert [job[3]["a"] for job in jobs(query)] == list(range(20))
 
 
@@ -179,7 +179,7 @@ def test_lines_with_one_queueing_lock_clash_unless_the_clash_is_to_be_ignored(
     assert clash.stderr.endswith("is waiting already; nothing was deferred\n")
     assert jobs(query) == []
     done = program(*ADD, "-", "--queueing-lock", "only", "-i", stdin=lines(3))
-    assert (done.returncode, done.stderr) == (0, "deferred 1 jobs, and 2 were waiting already\n")
+    assert (done.returncode, done.stderr) == (0, "deferred 1 job, 2 waiting already\n")
     assert len(jobs(query)) == 1
 
 
@@ -231,7 +231,7 @@ def test_progress_is_shown_on_a_terminal_and_only_there(program: Program, query:
     ids = process.communicate(timeout=30)[0].split()
     assert process.returncode == 0
     assert re.search(r"deferring .*5,000 jobs, [\d,]+/s", shown)
-    assert "deferred 5000 jobs" in shown
+    assert "deferred 5,000 jobs" in shown
     assert len(ids) == len(jobs(query)) == 5000
 
 

@@ -276,6 +276,19 @@ scheduled      2020-01-02 06:04:05.678+03:00
     )
 
 
+@pytest.mark.parametrize("status", ["todo", "doing", "failed"])
+def test_only_a_job_that_has_ended_is_shown_with_an_end(
+    five: Program, query: Callable[..., Any], status: str
+) -> None:
+    """A job that was handed back, or claimed again, keeps the time of its last end."""
+    query(
+        "update procrastinate_jobs set status = %s::procrastinate_job_status where id = 3", status
+    )
+    shown = five("jobs", "3").stdout
+    assert f"job            3, {status}\n" in shown
+    assert ("\nended  " in shown) is (status == "failed")
+
+
 def test_a_retry_strategy_that_failed_is_shown_below_the_attempt(
     program: Program, query: Callable[..., Any]
 ) -> None:

@@ -27,6 +27,13 @@ def test_no_control_character_is_left_in_a_line() -> None:
         assert shown.startswith("a\\")
 
 
+@pytest.mark.parametrize(
+    ("count", "shown"), [(0, "0 jobs"), (1, "1 job"), (2, "2 jobs"), (2_500, "2,500 jobs")]
+)
+def test_a_number_and_its_noun_agree(count: int, shown: str) -> None:
+    assert printable.counted(count, "job") == shown
+
+
 def test_a_block_keeps_its_lines_and_no_other_control_character() -> None:
     text = printable.block("one\n" + "".join(unsafe_characters()) + "two\n")
 

@@ -27,6 +27,7 @@ from procrastinate.cli.values import Duration, Id, Moment, Name
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.job import Status
+from procrastinate.model.printable import counted
 
 MANY = 20  # ids: a terminal is not shown more
 
@@ -194,7 +195,7 @@ def _agreed(
         return False
     parts = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()) if count)
     of = "" if total == counts.total() else "of "
-    question = f"{_jobs(total)} would be {action.done} ({of}{parts})"
+    question = f"{counted(total, 'job')} would be {action.done} ({of}{parts})"
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question}: add --yes to agree, where there is no terminal", ctx)
     if not _confirmed(f"{question}. Go on?"):
@@ -225,7 +226,7 @@ def _tell_changed(action: Action, ids: Sequence[int]) -> None:
     shown = ids[:MANY] if sys.stdout.isatty() else ids
     more = f" and {len(ids) - len(shown):,} more" if len(shown) < len(ids) else ""
     listed = f": {' '.join(map(str, shown))}{more}" if ids else ""
-    click.echo(f"{_jobs(len(ids))} {action.done}{listed}")
+    click.echo(f"{counted(len(ids), 'job')} {action.done}{listed}")
 
 
 def _tell_unchanged(manager: JobManager, action: Action, ids: Sequence[int]) -> ExitCode:
@@ -247,7 +248,3 @@ def _why(action: Action, job_id: int, status: Status | None) -> str:
     if action in (CANCEL, DELETE) and status is Status.DOING:
         return f"{told}, and `abort` asks running jobs to end"
     return told
-
-
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count:,} jobs"

@@ -15,6 +15,7 @@ from procrastinate.cli import completing, json_lines
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Duration, Moment
 from procrastinate.errors import AlreadyEnqueued, InvalidOption, TaskNotFound
+from procrastinate.model.printable import counted
 
 MANY = 20  # ids: more are not printed to a terminal unasked
 
@@ -134,8 +135,8 @@ def _defer_stdin(
             commit_every=commit_every,
             progress=progress,
         )
-    already = f", and {deferred.ignored} were waiting already" if deferred.ignored else ""
-    click.echo(f"deferred {len(deferred.ids)} jobs{already}", err=True)
+    already = f", {deferred.ignored:,} waiting already" if deferred.ignored else ""
+    click.echo(f"deferred {counted(len(deferred.ids), 'job')}{already}", err=True)
     return deferred.ids
 
 

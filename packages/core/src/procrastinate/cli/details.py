@@ -53,7 +53,8 @@ def _block(job: Job, connector: Connector) -> Iterator[str]:
         ("deferred", _local(job.deferred_at)),
         ("scheduled", _local(job.scheduled_at)),
         ("started", _local(job.started_at)),
-        ("ended", _local(job.finished_at)),
+        # A job that waits again keeps the time of its last end in the table.
+        ("ended", _local(job.finished_at) if job.status.is_final else None),
     ]
     for name, value in rows:
         if value is not None:

@@ -12,6 +12,7 @@ from procrastinate.cli.failures import one_line
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.connector import AsyncConnector
 from procrastinate.errors import InsufficientPrivilege, ProcrastinateException
+from procrastinate.model.printable import counted
 from procrastinate.storage.schema import schema_state
 
 Check = tuple[str, Callable[[], str]]
@@ -50,7 +51,7 @@ def _app(settings: Settings, apps: list[App]) -> str:
     app = settings.load_app()
     app.perform_import_paths()
     apps.append(app)
-    return f"{settings.app}, with {len(app.tasks)} tasks"
+    return f"{settings.app}, with {counted(len(app.tasks), 'task')}"
 
 
 def _connection(app: App) -> str:
@@ -77,4 +78,6 @@ def _workers(app: App) -> str:
             stalled = app.job_manager.get_stalled_jobs()
         except InsufficientPrivilege:
             return "not checked, as this role has no right to: it can only enqueue"
-    return f"{len(stalled)} jobs of workers that are not heard of any more"
+    if not stalled:
+        return "no job is held by a lost worker"
+    return f"{counted(len(stalled), 'job')} held by lost workers"

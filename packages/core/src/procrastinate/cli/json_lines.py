@@ -27,6 +27,7 @@ from procrastinate.errors import (
     ProcrastinateException,
 )
 from procrastinate.model.job import NewJob
+from procrastinate.model.printable import counted
 from procrastinate.storage import defer as flows
 
 JOBS_PER_STATEMENT = 1_000
@@ -171,7 +172,7 @@ def _with_outcome(exc: ProcrastinateException, deferred: Deferred) -> Procrastin
     """
     count = len(deferred.ids)
     if isinstance(exc, ConnectionLost):
-        outcome = f"{count} jobs are known to be deferred"
+        outcome = f"known to be deferred: {counted(count, 'job')}"
     else:
-        outcome = f"{count} jobs were deferred before" if count else "nothing was deferred"
+        outcome = f"{counted(count, 'job')} had been deferred" if count else "nothing was deferred"
     return type(exc)(f"{str(exc).removesuffix('; nothing was deferred')}; {outcome}")

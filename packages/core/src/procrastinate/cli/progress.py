@@ -7,6 +7,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from procrastinate.cli import json_lines
+from procrastinate.model.printable import counted
 
 
 class TerminalProgress(json_lines.Progress):
@@ -39,4 +40,4 @@ class _Jobs(ProgressColumn):
     def render(self, task: Task) -> Text:
         jobs = task.fields["jobs"]
         rate = jobs / task.elapsed if task.elapsed else 0.0
-        return Text(f"{jobs:,} jobs, {rate:,.0f}/s")
+        return Text(f"{counted(jobs, 'job')}, {rate:,.0f}/s")

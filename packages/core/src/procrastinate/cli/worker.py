@@ -35,7 +35,10 @@ class Flag(NamedTuple):
     type: Any
     multiple: bool = False
     inverted: bool = False  # the flag given means False
+    help: str | None = None  # instead of the option's own
 
+
+_WAIT = "--one-shot: end when no job is ready. --wait (default): wait for more."
 
 FLAGS = (
     Flag("queues", ("-q", "--queues"), Queues(), multiple=True),
@@ -43,7 +46,7 @@ FLAGS = (
     Flag("name", ("-n", "--name"), str),
     Flag("fetch_job_polling_interval", ("-p", "--polling-interval"), _SECONDS),
     Flag("abort_job_polling_interval", ("--abort-polling-interval",), _SECONDS),
-    Flag("wait", ("--one-shot/--wait",), bool, inverted=True),
+    Flag("wait", ("--one-shot/--wait",), bool, inverted=True, help=_WAIT),
     Flag("listen_notify", ("--listen-notify/--no-listen-notify",), bool),
     Flag("delete_jobs", ("--delete-jobs",), click.Choice(model.DELETE_JOBS)),
     Flag("shutdown_graceful_timeout", ("--shutdown-graceful-timeout",), click.FloatRange(min=0)),
@@ -61,7 +64,7 @@ def _option(flag: Flag) -> click.Option:
         type=flag.type,
         default=None,
         multiple=flag.multiple,
-        help=f"{_capital(model.help_of(flag.field))}.{_default_text(flag, default)}",
+        help=flag.help or f"{_capital(model.help_of(flag.field))}.{_default_text(flag, default)}",
     )
 
 

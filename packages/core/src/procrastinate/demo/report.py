@@ -11,6 +11,7 @@ from rich.text import Text
 from procrastinate.demo import files
 from procrastinate.demo.crash import Proof
 from procrastinate.demo.summary import Failure, Summary
+from procrastinate.model.printable import counted
 
 SHOWN = 10  # files of a kind that are named
 
@@ -94,7 +95,7 @@ def show_proof(console: Console, proof: Proof) -> None:
         twice = f" {proof.stored_twice:,} had stored their result already, and stored it again."
     _say(
         console,
-        f"{proof.held:,} jobs were in the killed worker's hands: {proof.recovered:,} were recovered"
+        f"the killed worker held {counted(proof.held, 'job')}: {proof.recovered:,} recovered"
         f" and brought to their end by the other worker.{twice}",
         "green" if proof.recovered == proof.held else "bold red",
     )

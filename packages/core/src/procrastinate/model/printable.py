@@ -1,7 +1,7 @@
 """Text that came from elsewhere, made safe for a log or a terminal.
 
 A name or a message may hold line breaks and escape sequences. Written as they are, they could
-forge lines of a log, or hide some on a terminal.
+forge lines of a log, or hide some on a terminal. Messages also count things, see `counted`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ def shown(value: object, limit: int = 200) -> str:
 def type_of(value: object) -> str:
     """Return the name of a value's class, whatever its metaclass says."""
     return line(_NAME(type(value)), 200)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, of which the plural ends with an s: "1 job", "2,000 jobs"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def block(text: str, indent: str = "  ") -> str:

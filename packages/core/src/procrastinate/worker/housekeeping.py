@@ -166,8 +166,10 @@ class Housekeeping:
         failed = await self._calls.run_async(flow, transaction=True)
         for name, count in Counter(each.task_name for each in failed).items():
             logger.error(
-                "%d jobs of the task %s failed: no live worker has known it for %g seconds",
-                *(count, printable.line(repr(name)), self._options.unknown_task_patience),
+                "%s of the task %s failed: no live worker has known it for %g seconds",
+                printable.counted(count, "job"),
+                printable.line(repr(name)),
+                self._options.unknown_task_patience,
                 extra={"action": "fail_unknown", "task_name": name},
             )
 
@@ -216,8 +218,8 @@ def _log_recovered(recovered: list[flows.Recovered], *, deleted: bool) -> None:
         return
     again = [each for each in recovered if each.status is Status.TODO]
     logger.warning(
-        "%d jobs lost their worker; %d of them go back to the queue",
-        len(recovered),
+        "recovered %s of dead workers: %d to run again",
+        printable.counted(len(recovered), "job"),
         len(again),
         extra={"action": "recover", "job_ids": [each.job_id for each in recovered]},
     )

@@ -58,7 +58,7 @@ def _retry_strategy_failed(job: Job, error: Mapping[str, Any]) -> None:
 
 def waited_too_long(count: int) -> None:
     """Say that jobs claimed ahead go back to the queue because no slot was free in time."""
-    logger.debug("handing back %d jobs claimed ahead", count)
+    logger.debug("handing back %s claimed ahead", printable.counted(count, "job"))
 
 
 def undescribed(job: Job, broken: BaseException) -> None:
@@ -86,9 +86,9 @@ def no_task(job: Job, broken: BaseException) -> None:
 def waits_to_be_alone(job: Job) -> None:
     """Say that a job waits until this process holds no other."""
     logger.warning(
-        "%s has lost its worker %d times: it runs once this process holds nothing else",
+        "%s has lost its worker %s: it runs once this process holds nothing else",
         job.call_string,
-        job.crashes,
+        printable.counted(job.crashes, "time"),
         extra=_about(job, "wait_to_be_alone", crashes=job.crashes),
     )
 
@@ -96,10 +96,10 @@ def waits_to_be_alone(job: Job) -> None:
 def sent_back(job: Job) -> None:
     """Say that a job that has lost workers does not run beside those that are here."""
     logger.info(
-        "%s has lost its worker %d times, and goes back for a while: it cannot run beside the"
+        "%s has lost its worker %s, and goes back for a while: it cannot run beside the"
         " jobs that are here",
         job.call_string,
-        job.crashes,
+        printable.counted(job.crashes, "time"),
         extra=_about(job, "send_back", crashes=job.crashes),
     )
 

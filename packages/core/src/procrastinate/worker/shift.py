@@ -27,6 +27,7 @@ from procrastinate.model.ahead import Ahead
 from procrastinate.model.job import Job
 from procrastinate.model.judging import has_turn
 from procrastinate.model.periodic import Periodic
+from procrastinate.model.printable import counted
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
@@ -342,7 +343,7 @@ class Shift:
     async def _finish_what_runs(self) -> None:
         self._backlog.give_back()
         if self._backlog.busy:
-            logger.info("waiting for %d running jobs", len(self._slots.running))
+            logger.info("waiting for %s", counted(len(self._slots.running), "running job"))
         await self._until_idle(self._options.shutdown_graceful_timeout, or_told=True)
         if self._backlog.busy:
             self._slots.abort_all()
@@ -384,6 +385,5 @@ class Shift:
         except TimeoutError:
             pass
         if len(self._writer):
-            logger.error(
-                "%d results could not be written; their jobs will run again", len(self._writer)
-            )
+            unwritten = counted(len(self._writer), "result")
+            logger.error("could not write %s: each such job will run again", unwritten)

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.periodic import COUNTED, Periodic, Timetable
+from procrastinate.model.printable import counted
 from procrastinate.storage import periodic as flows
 from procrastinate.storage.periodic import Outcome, Settled
 from procrastinate.storage.statements import Statements
@@ -140,9 +141,9 @@ def _log(settled: Settled) -> None:
     elif settled.outcome is Outcome.GIVEN_UP:
         count = settled.due.given_up
         logger.warning(
-            "periodic task %s has missed %s ticks for longer than max_delay (%g s): left out",
+            "periodic task %s has missed %s for longer than max_delay (%g s): left out",
             name,
-            f"{count} or more" if count == COUNTED else count,
+            f"{count:,} or more ticks" if count == COUNTED else counted(count, "tick"),
             settled.due.periodic.max_delay.total_seconds(),
             extra=extra,
         )

@@ -36,6 +36,7 @@ from procrastinate.errors import (
 from procrastinate.model.failure import undescribed
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Requeued, Standing, was_written
+from procrastinate.model.printable import counted
 from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import PATIENCE_MS, Ended, Settled
 from procrastinate.worker import halving
@@ -197,7 +198,8 @@ class Writer:
         except _AWAY as exc:
             if not self._backoff.failing:
                 reason = str(exc) or "it does not answer"
-                logger.warning("%d results wait for the database: %s", len(group), reason)
+                results = counted(len(group), "result")
+                logger.warning("waiting for the database with %s: %s", results, reason)
             return _Answer.AWAY
         except Exception as exc:  # whatever it is, the outcomes must not be lost
             self._refusal = exc
