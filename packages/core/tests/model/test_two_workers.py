@@ -83,11 +83,11 @@ class Worker:
         taken = len(self.running) + len(self.waiting)
         surplus = max(0, taken - self.slots)
         jobs = 0
-        if not (self._handed_back or self._short):
+        if not (self._handed_back or (self._short and taken)):
             running = [("task", began) for began in self.running]
             now = self.world.now
             found = self.ahead.outlook(running, now, idle=self.slots - len(self.running))
-            jobs = found.jobs
+            jobs = int(found.jobs > self.slots) if self._short else found.jobs
             if found.at < now + 10.0:
                 self.world.after(found.at - now, self._fetch)
         if surplus > jobs // 2:

@@ -4,7 +4,9 @@ Rules
 
 1. Jobs start in the order in which they were claimed, as slots become free.
 2. Some jobs are claimed for slots that will soon be free (`procrastinate.model.ahead`), but not
-   after a claim that came short: then there is no backlog, and another worker may be idle.
+   after a claim that came short: then there is no backlog, and another worker may be idle. (If jobs
+   are short, a worker without a job asks for one more all the same. Else it would have to look
+   again after each job that comes alone.)
 3. A job that has lost a worker before never waits claimed, and may not run beside some others
    (`procrastinate.model.blame`).
 4. Jobs that wait too long are handed back, because another worker may have a free slot
@@ -116,9 +118,12 @@ class Backlog:
         return max(0, min(MAX_CLAIM, free + outlook.jobs - waiting))
 
     def _outlook(self, now: float) -> Outlook:
-        if self._cautious or self._handed_back or self._short:  # rules 2, 3 and 5
+        if self._cautious or self._handed_back or (self._short and self.busy):  # rules 2, 3 and 5
             return Outlook(0, math.inf)
-        return self._slots.outlook(now, self._concurrency)
+        outlook = self._slots.outlook(now, self._concurrency)
+        if self._short:
+            return replace(outlook, jobs=int(outlook.jobs > self._concurrency))
+        return outlook
 
     def take(self, claim: Claim, short: bool, sent_at: float) -> None:
         """Take over the jobs of a claim; they start as there are slots.
