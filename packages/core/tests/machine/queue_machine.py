@@ -462,6 +462,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert with_locks or not [job.lock for job in got if job.lock is not None]
         assert {job.priority for job in got if job.lock is None} <= {priority}
 
+    @rule(n=nth, queue=st.sampled_from(QUEUES), low=st.integers(0, 10), limit=limits)
+    def claim_level_of_one_queue_warily(self, n: int, queue: str, low: int, limit: int) -> None:
+        scan = Scan(Kind.LEVEL, limit, (queue,), priority=0, lows=(low,), wary=True)
+        claim_ = _claim(scan, None, self.worker(n), {"FEW": 0})
+        got = self._claim("claim_level", [queue], limit, lambda now: claim_())
+        assert {(job.priority, job.lock) for job in got} <= {(0, None)}
+
     @rule(
         n=nth,
         queues=queues,
