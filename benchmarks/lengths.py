@@ -19,7 +19,7 @@ _PATTERN = re.compile(
 
 
 def seconds_of(pattern: str, count: int) -> list[float]:
-    """Return the seconds that each of so many jobs takes, in order."""
+    """Return the seconds that each of ``count`` jobs takes, in order."""
     scattered, usual, one_in, seldom = _parts_of(pattern)
     dice = random.Random(_SEED)
     if scattered:

@@ -3,7 +3,7 @@
 Rules
 
 1. Every acknowledged job is in the database, and came to the end that its plan says.
-2. A job that nobody was told about exists only if the answer to its deferrer was lost.
+2. A job that was not acknowledged exists only if the answer to its deferrer was lost.
 3. A run after one that did not fail is an extra run. A fault in its window must explain it: one
    that ended the earlier run's process, silenced it for long enough, or made the server forget.
 4. Two runs with one lock overlap only if such a fault took the lock from the earlier one.

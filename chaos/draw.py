@@ -13,7 +13,7 @@ MOST = 0.08  # no kind is more than this share of a long campaign
 
 
 def draw(kinds: Sequence[type[Fault]], count: int, chance: random.Random) -> list[type[Fault]]:
-    """Return the kinds of so many faults, in random order, each about as often as it weighs."""
+    """Return the kinds of ``count`` faults, in random order, each about as often as it weighs."""
     most = math.floor(MOST * count)
     if count < LONG or most * len(kinds) < count:  # too few faults, or too few kinds
         most = count

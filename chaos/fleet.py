@@ -92,7 +92,7 @@ class Fleet:
                 self.launch(post)
 
     def launch(self, post: Post, *, at_its_post: bool = True) -> Worker:
-        """Start a worker; one that is not at its post is followed by nobody."""
+        """Start a worker; one that is not at its post has no successor."""
         with self._lock:
             self.started += 1
             log = self._logs / f"worker-{self.started:04}-{post.name}.log"
@@ -169,7 +169,7 @@ class Fleet:
             self._reap()
 
     def _judge_end(self, worker: Worker) -> None:
-        """Complain of a worker that ended though nobody and nothing made it."""
+        """Complain of a worker that ended although no fault made it end."""
         if worker.harmed or self.census.was_nasty(worker.pid):
             return
         if self.troubled(worker.started_at) and not self.census.has_run(worker.pid):

@@ -232,7 +232,7 @@ def launch(command: list[str], log: Any) -> subprocess.Popen[bytes]:
 
 
 def own(folder: Path) -> None:
-    """Give a folder to that account, and to nobody else."""
+    """Give a folder to that account alone."""
     account = pwd.getpwnam(ACCOUNT)
     os.chown(folder, account.pw_uid, account.pw_gid)
     folder.chmod(0o700)

@@ -22,7 +22,7 @@ _NOTHING = "select 1 where false"
 
 
 def without_fence(query: Query) -> Query:
-    """Let endings be written whoever holds the job, whichever attempt it is."""
+    """Let endings be written even if another worker holds the job."""
     if query.name not in ("finish_jobs", "settle_jobs", "retry_job", "hand_back"):
         return query
     sql, workers = re.subn(

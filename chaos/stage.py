@@ -98,7 +98,7 @@ def plain(folder: Path, guard: Guard, logs: Path, *, with_debian: bool) -> Itera
 
 @contextmanager
 def failing_over(folder: Path, guard: Guard) -> Iterator[Stage]:
-    """Two nodes under Patroni. Everybody reaches them directly; the proxy is for nobody."""
+    """Two nodes under Patroni. All workers reach them directly, and none uses the proxy."""
     with ExitStack() as stack:
         pair = Patroni(folder, guard)
         stack.callback(pair.stop)

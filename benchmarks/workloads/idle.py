@@ -65,7 +65,7 @@ class _Used:
 
 
 def _used_in(database: Database, window: float) -> _Used:
-    """Return what is used within so many seconds."""
+    """Return what is used within a window of seconds."""
     commits = _commits(database)
     first: dict[int, float] = {}
     last: dict[int, float] = {}

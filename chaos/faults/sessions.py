@@ -134,7 +134,7 @@ class IdleTimeout(RoleSetting):
 
 
 class ReadOnly(RoleSetting):
-    """The server takes writes from nobody."""
+    """The server takes no writes."""
 
     name = "role: read-only"
     setting, value = "default_transaction_read_only", "on"
@@ -142,7 +142,7 @@ class ReadOnly(RoleSetting):
 
 
 class TableLock(Fault):
-    """The jobs are locked as by CREATE INDEX: nobody may write them, and everybody beats on."""
+    """The jobs are locked as by CREATE INDEX: no write passes, and all workers beat on."""
 
     name, lane = "table lock: jobs", SERVER
     weight = 0.5
@@ -156,7 +156,7 @@ class TableLock(Fault):
 
 
 class WorkersLock(TableLock):
-    """The workers' rows are locked: nobody's beat is written."""
+    """The workers' rows are locked: no beat is written."""
 
     name = "table lock: workers"
     table = "procrastinate_workers"
@@ -216,7 +216,7 @@ STATEMENTS = (
 
 
 def run_through(world: World, cursor: Any, statement: str) -> None:
-    """Execute a statement until it is through: a deadlock is nobody's fault."""
+    """Execute a statement until it is through: a deadlock is no fault of its own."""
     while True:
         try:
             cursor.execute(statement)

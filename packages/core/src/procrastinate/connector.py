@@ -31,7 +31,7 @@ Rules
    statement; core decides that. They do replace connections of their pool found dead *before*
    a statement was sent.
 8. What a connector cannot do is absent from its type.
-9. A query's ``settings`` are in force while it runs and for nobody else: in a session the connector
+9. A query's ``settings`` are in force only while it runs: in a session the connector
    sends `set_local` of them in front of the statement, in the same message (with BEGIN, if that is
    due), so that they cost no round trip. An executor from ``bind`` leaves them out: the caller's
    transaction keeps the caller's settings.

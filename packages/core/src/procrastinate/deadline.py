@@ -16,7 +16,7 @@ SEVERING_MAY_TAKE = 5.0  # seconds until a call that was severed has to have end
 
 
 class Deadline:
-    """After so many seconds, severs the connection or, if there is none yet, cancels the task."""
+    """After its time, severs the connection or, if there is none yet, cancels the task."""
 
     __slots__ = (
         "_before",

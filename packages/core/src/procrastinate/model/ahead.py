@@ -86,7 +86,7 @@ class Ahead:
         self.claim_takes = claims[int(len(claims) * USUAL_CLAIM)]
 
     def got_through(self, jobs: int, seconds: float) -> None:
-        """Note that so many attempts ended in this time, in which there were jobs throughout."""
+        """Note how many attempts ended in this time, in which there were jobs throughout."""
         self._paces.append(seconds / jobs)
 
     def outlook(

@@ -48,7 +48,7 @@ def delay(chance: float) -> timedelta:
 
 
 def fails(crashes: int, *, alone: bool) -> bool:
-    """Whether a job fails that has so many crashes, the last one included (rule 1)."""
+    """Whether a job with these crashes fails, the last one included (rule 1)."""
     return crashes >= MOST_CRASHES or (alone and crashes >= CRASH_LIMIT)
 
 
@@ -63,7 +63,7 @@ def must_be_alone(crashes: int) -> bool:
 
 
 def place(crashes: int, held: Iterable[int]) -> Place:
-    """Return where a claimed job with so many crashes belongs.
+    """Return where a claimed job with these crashes belongs.
 
     ``held`` are the crashes of the other jobs that the process holds.
     """

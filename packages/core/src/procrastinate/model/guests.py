@@ -1,4 +1,4 @@
-"""A worker in somebody else's process: what `App.worker` is given beside a worker's options.
+"""A worker in another program's process: what `App.worker` is given beside a worker's options.
 
 Rules
 

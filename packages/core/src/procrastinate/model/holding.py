@@ -23,14 +23,14 @@ LOOKING_SHARE = 0.1  # of the time: a queue's dead entries may make each look sl
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Hold the jobs that wait, and decide again in so many seconds."""
+    """Hold the jobs that wait, and decide again in ``seconds``."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Ask whether any job is ready; without an answer decide again in so many seconds."""
+    """Ask whether any job is ready; without an answer decide again in ``seconds``."""
 
     seconds: float
 
@@ -44,7 +44,7 @@ Decision = Hold | Look | HandBack
 
 
 def decide(waited: float, *, claim_takes: float, short: bool) -> Decision:
-    """Return what to do if the first job has waited for so many seconds.
+    """Return what to do if the first job has waited for ``waited`` seconds.
 
     ``claim_takes`` seconds. ``short`` says that no ready job was left behind.
     """
@@ -59,7 +59,7 @@ def decide(waited: float, *, claim_takes: float, short: bool) -> Decision:
 def after_look(
     waited: float, *, claim_takes: float, looking_took: float, any_ready: bool
 ) -> Decision:
-    """Return what to do after a look that took so many seconds."""
+    """Return what to do after a look that took ``looking_took`` seconds."""
     if not any_ready:
         return decide(waited, claim_takes=claim_takes, short=True)
     if waited >= PATIENCE:

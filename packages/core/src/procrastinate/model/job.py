@@ -189,7 +189,7 @@ def _argument(value: Any) -> str:
 
 
 def _beginning(value: Any, room: int) -> str:
-    """At least so many characters of a value's repr, without making all of it."""
+    """At least ``room`` characters of a value's repr, without making all of it."""
     if type(value) is str:
         return repr(value[: max(room, 0)])
     if type(value) is list:

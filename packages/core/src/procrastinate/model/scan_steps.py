@@ -70,7 +70,7 @@ class Promote:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """End the claim; the next look is due in so many seconds, or when something is heard."""
+    """End the claim; the next look is due in ``seconds``, or when something is heard."""
 
     seconds: float
 

@@ -26,8 +26,8 @@ Rules
    the same share of the time. So does the one that promoted jobs owe.
 6. Once a full scan has come back short, only the queues that are heard of from then on have jobs.
    The next scans look into these alone. Once in `EVERYWHERE_EVERY` seconds, and after a gap
-   in what was heard, a full scan looks everywhere: nobody announces the jobs of a claim that
-   rolled back.
+   in what was heard, a full scan looks everywhere: the jobs of a claim that rolled back are
+   not announced.
 7. A scan takes no job with a lock, because that makes it cheaper. If it met any, the same
    scan is made again with them, as all scans are for the next `LOCKS_EXPECTED_FOR` seconds. For
    `WARY_FOR` seconds after these, scans look for them before they lock any job.
@@ -203,7 +203,7 @@ class ScanPlan:
         return replace(self, look=Look.SCHEDULE, brought=False, half=None)
 
     def next(self, now: float, room: int) -> Scan | Promote | Wait:
-        """Return the next step of a claim that has room for so many more jobs."""
+        """Return the next step of a claim that has room for this many more jobs."""
         if self.look is Look.NOTHING or room == 0:
             return Wait(self.seconds_to_next_look(now))
         if self.look is Look.SCHEDULE and now >= self.schedule.due:

@@ -21,10 +21,10 @@ from procrastinate.storage.statements import Statements
 OF_ONE, OF_ONE_WARY = "of_one", "of_one_wary"
 OF_SEVERAL, OF_MANY = "of_several", "of_many"
 MET = -2  # the place of a count in the row about a claim
-FEW = 10  # jobs, which may be locked in vain
+FEW = 10  # jobs, which may be locked and not taken
 FEW_QUEUES = 3
 LOCKED_TO_SPARE = 4  # jobs
-ROWS_OF_SEVERAL = 1_000  # index rows: reading so many takes as long as planning `of_many` does
+ROWS_OF_SEVERAL = 1_000  # index rows: reading these takes as long as planning `of_many` does
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def _ready(view: View, p: Params, scan: Scan) -> list[JobRow]:
 
 
 def _chosen(view: View, p: Params, scan: Scan) -> list[JobRow]:
-    """The first of them, whoever may just have them in hand."""
+    """The first of them, also those that another transaction has in hand."""
     ready = _ready(view, p, scan)
     if "each" in p:
         ready = list(_first_of_each(ready, p["each"]))

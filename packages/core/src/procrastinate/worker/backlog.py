@@ -76,8 +76,8 @@ class Backlog:
         self._busy_since: float | None = None  # ... this moment, if there were jobs ever since
         self._short = False  # whether the last claim left no ready job behind
         self._handed_back = False  # since the last attempt ended
-        self._last_back: int | None = None  # the job that was handed back last ...
-        self._back_until = 0.0  # ... and how long to wait until that is written
+        self._last_back: int | None = None  # the job that was handed back last
+        self._back_until = 0.0  # the time until which claims wait for the write of that
         self._decision_due: asyncio.TimerHandle | None = None
         self.wants_look = False  # whether to ask if any job is ready, and tell `looked`
         self.room_from = math.inf  # while there is no room: when to ask again
@@ -273,7 +273,7 @@ class Backlog:
         self._act(holding.decide(self._waited(), claim_takes=takes, short=self._short))
 
     def looked(self, any_ready: bool, took: float) -> None:
-        """Decide anew because a look has shown whether a job is ready, within so many seconds."""
+        """Decide anew because a look has shown whether a job is ready; it ``took`` seconds."""
         self.wants_look = False
         self._short = not any_ready
         if self._waiting:

@@ -1,4 +1,4 @@
-"""A worker kept running for the length of a block, in somebody else's process.
+"""A worker kept running for the length of a block, in another program's process.
 
 Rules
 

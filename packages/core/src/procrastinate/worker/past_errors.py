@@ -1,7 +1,7 @@
 """The errors of earlier attempts, for a task, a retry strategy or middleware that asks for them.
 
-`Job.errors` is an attribute, so whoever asks waits for the answer. In a thread that is all. On the
-event loop everything waits along: so the question is asked in a thread of its own, and an answer
+`Job.errors` is an attribute, so the code that asks waits for the answer. In a thread that is all.
+On the event loop everything waits along: so the question is asked in its own thread, and an answer
 that does not come soon is given up. Code on the loop that wants to await the answer asks
 ``await app.job_manager.get_job_async(job.id)``.
 """

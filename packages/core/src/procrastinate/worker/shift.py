@@ -95,8 +95,8 @@ class Shift:
         self._loop_turned = time.monotonic()
         self._ahead = Ahead(random.Random())
         self._vitals = Vitals(worker.name, options, registered_at=registered_at)
-        # Without a connection to others, or without the time to wait for them, nobody else may know
-        # a task that this worker does not know.
+        # A job of an unknown task can wait for other workers only if there may be any (not in
+        # memory), and if this worker stays to see it.
         waits_for_others = options.wait and self._calls.connector.runs_sql
         unknown = UnknownTasks() if waits_for_others else None
         self._claiming = self._claiming_type(

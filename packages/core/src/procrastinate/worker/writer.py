@@ -47,8 +47,8 @@ from procrastinate.worker.log import logger
 
 REFUSED_AGAIN_AFTER = 2.0  # seconds
 MAX_BATCH = 500  # outcomes in one statement
-PAUSE = 0.002  # seconds from the beginning of one write to that of the next, unless ...
-MANY = 20  # ... so many outcomes wait
+PAUSE = 0.002  # seconds from the beginning of a write to that of the next, if few outcomes wait
+MANY = 20  # outcomes that are written without a pause
 WRITE_MAY_TAKE = 60.0  # seconds until a write is given up, as the network seems to swallow it
 SEARCH_PATIENCE_MS = 50  # milliseconds that a step of a search waits for another transaction
 #: The server's codes if another transaction was in the way: the statement waited too long for a
