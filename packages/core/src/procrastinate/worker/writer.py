@@ -123,6 +123,7 @@ class Writer:
         if self._writing:  # and what became of it is unknown
             self._entries.extendleft(reversed(self._writing))
             self._writing = ()
+        if self._entries or self._doubts:  # of which the run before has heard already
             self._something.set()
         while True:
             await self._something.wait()
