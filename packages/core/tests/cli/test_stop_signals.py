@@ -217,6 +217,26 @@ def test_a_server_that_says_nothing_does_not_hold_up_the_stop(
         assert ended_well(running, 10)
 
 
+def test_a_stop_while_the_app_is_opened_closes_what_was_opened(program: Program) -> None:
+    """Each unclosed connection would be told as a warning."""
+    (program.folder / "opening.py").write_text(
+        APP.format(
+            code="""
+import asyncio, signal
+from procrastinate import AiopgConnector
+class Opening(AiopgConnector):
+    async def open_async(self, *args, **options):
+        await super().open_async(*args, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.2)
+"""
+        ).replace("procrastinate.AiopgConnector(", "Opening(")
+    )
+    program.env["PYTHONWARNINGS"] = "always"
+    done = program("-a", "opening.app", "worker")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_server_that_goes_away_while_a_worker_is_stopped_at_its_start_is_no_error(
     program: Program,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -163,6 +163,32 @@ def test_what_the_program_itself_raises_ends_it() -> None:
 
     with pytest.raises(SystemExit):
         own_loop.run(main())
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2])
+def test_what_the_program_raises_does_not_keep_the_loop_from_being_closed(turns: int) -> None:
+    seen: list[Any] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            seen.append("closed")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: seen.append(said))
+        started = numbers()
+        await anext(started)
+        kept.append(started)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        sys.exit(0)
+
+    kept: list[AsyncIterator[int]] = []
+    with pytest.raises(SystemExit) as raised:
+        own_loop.run(main())
+    assert raised.value.code == 0
+    assert seen == ["closed"]
 
 
 def test_a_program_that_returns_gives_its_value() -> None:

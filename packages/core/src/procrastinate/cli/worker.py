@@ -196,9 +196,9 @@ def _work(app: App, options: dict[str, Any]) -> None:
 
     async def run() -> None:
         opened = app.open_async()
-        with STOP.starting():
-            await opened
         try:
+            with STOP.starting():
+                await opened
             with STOP.told(stop):
                 await worker.run_as_program()
         except ConnectorException:  # it raises one only while it starts: nothing was claimed

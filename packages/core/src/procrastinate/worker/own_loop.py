@@ -7,12 +7,15 @@ Rules
 2. A task factory that a job leaves behind is dropped when it fails, see `task_factories`.
 3. A job may stop the loop: by ``loop.stop()``, or by a `SystemExit` in a callback or in a task that
    it started. If the process belongs to the worker, the loop goes on.
+4. A `SystemExit` of the worker's program does not pass through the loop. It would stop the loop
+   once more while the loop is being closed, and then nothing would be closed.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from procrastinate.model import failure, printable
@@ -39,19 +42,40 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Run a worker's program as `asyncio.run` does, but go on if a job has stopped the loop."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         guard(runner.get_loop())
-        task = runner.get_loop().create_task(main)
+        task = runner.get_loop().create_task(_keeping_exit(main))
         hide(task)
         try:
-            while True:
-                try:
-                    return runner.run(_result_of(task))
-                except (SystemExit, RuntimeError) as exc:
-                    if task.done() or runner.get_loop().is_closed():
-                        raise
-                    logger.error("a job stopped the event loop; it goes on: %s", _shown(exc))
+            ended = _run_until_done(runner, task)
         finally:
             if not task.done():
                 asyncio._register_task(task)  # so that the runner cancels it and waits for its end
+    if isinstance(ended, _Exit):
+        raise ended.exc
+    return ended
+
+
+@dataclass(frozen=True)
+class _Exit:
+    """A request to end the process, which the program raised."""
+
+    exc: SystemExit
+
+
+async def _keeping_exit(main: Coroutine[Any, Any, T]) -> T | _Exit:
+    try:
+        return await main
+    except SystemExit as exc:
+        return _Exit(exc)
+
+
+def _run_until_done(runner: asyncio.Runner, task: asyncio.Task[T]) -> T:
+    while True:
+        try:
+            return runner.run(_result_of(task))
+        except (SystemExit, RuntimeError) as exc:
+            if task.done() or runner.get_loop().is_closed():
+                raise
+            logger.error("a job stopped the event loop; it goes on: %s", _shown(exc))
 
 
 def _shown(exc: BaseException) -> str:
