@@ -104,11 +104,12 @@ async def test_a_line_runs_in_order_among_jobs_without_locks(
 async def test_jobs_that_were_handed_back_still_start_before_those_behind_them(
     app: procrastinate.App, query: Query, monkeypatch: pytest.MonkeyPatch, waits: bool
 ) -> None:
-    """Here no job may wait for a slot after a claim that left no ready job behind."""
+    """Here no job may wait for a slot: all that are claimed ahead are handed back at once."""
     began: list[tuple[int, int]] = []
     handed_back: list[int] = []
     monkeypatch.setattr(holding, "LEAST_PATIENCE", 0.0)
     monkeypatch.setattr(holding, "CLAIMS_PATIENCE", 0.0)
+    monkeypatch.setattr(holding, "PATIENCE", 0.0)
     monkeypatch.setattr(job_log, "waited_too_long", handed_back.append)
 
     @app.task(name="work", pass_context=True)
