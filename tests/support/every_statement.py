@@ -1,0 +1,78 @@
+"""All statements of core with a value for each parameter, for tests about every statement.
+
+The values are read from the casts in the texts, so that a new statement needs no entry here. They
+are those of a call about one job: arrays have one element.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from procrastinate.connector import Query
+from procrastinate.storage.statements import Statements, load
+
+_PARAMETER = re.compile(r"%\((\w+)\)s::(\w+)(\[\])?")
+
+_BY_TYPE: dict[str, Any] = {
+    "text": "x",
+    "bigint": 1,
+    "integer": 1,
+    "jsonb": "{}",
+    "timestamptz": "2030-01-01T00:00:00+00:00",
+}
+#: Parameters whose type does not say what they may hold. `args` is text in an array.
+_BY_NAME: dict[str, Any] = {
+    "statuses": ["failed"],
+    "sources": ["doing"],
+    "wanted": ["todo"],
+    "due_ats": ["2030-01-01T00:00:00+00:00"],
+    "scheduled_ats": ["2030-01-01T00:00:00+00:00"],
+    "ticks": ["2030-01-01T00:00:00+00:00"],
+    "errors": ["{}"],
+}
+_OF_STATEMENT: dict[str, dict[str, Any]] = {
+    "defer_alike": {"args": "[{}]"},
+    "defer_jobs": {"args": ["{}"]},
+    "defer_ticks": {"args": ["{}"]},
+}
+
+
+def names(*, without: frozenset[str] = frozenset()) -> list[str]:
+    """Return the names of all statements, but for some."""
+    unknown = without - set(load())
+    assert not unknown, f"no such statements: {sorted(unknown)}"
+    return sorted(set(load()) - without)
+
+
+def query(name: str, /, **params: Any) -> Query:
+    """Return a statement with values for all of its parameters: these, or some of their types."""
+    values = values_of(load()[name].text)
+    return Statements()(name, **values | _OF_STATEMENT.get(name, {}) | params)
+
+
+def values_of(text: str) -> dict[str, Any]:
+    """Return a value for each parameter of an SQL text, by its cast."""
+    values = {}
+    for name, sort, array in _PARAMETER.findall(text):
+        value = _BY_TYPE[sort]
+        values[name] = _BY_NAME.get(name, [value] if array else value)
+    return values
+
+
+def literal(query: Query) -> dict[str, Any]:
+    """Return the values as the connectors send them: a list as the text of an array."""
+
+    def as_text(value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        return "{" + ",".join(_element(each) for each in value) + "}"
+
+    return {name: as_text(value) for name, value in query.params.items()}
+
+
+def _element(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
