@@ -5,7 +5,7 @@ needs one would pass on this machine only.
 
 Temporary files are kept in memory where the system has a folder for that. Every test's database is
 some three hundred new files, which cost a file system on a disk ten times the processor time that
-they cost in memory. Whoever sets TMPDIR decides otherwise.
+they cost in memory. A TMPDIR in the environment decides otherwise.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Database:
         columns: str = "",
         values: str = "",
     ) -> range:
-        """Insert waiting jobs by plain SQL, and wake nobody. Return their ids.
+        """Insert waiting jobs by plain SQL, and notify no worker. Return their ids.
 
         ``columns`` and ``values`` are more of SQL's, each beginning with a comma; ``n`` counts
         there.

@@ -124,7 +124,7 @@ def _until(database: Database, statement: str, value: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while database.ask(statement) != value:
         if time.monotonic() > deadline:
-            raise WorkerFailed(f"waited {PATIENCE:g} s in vain for {value} from: {statement}")
+            raise WorkerFailed(f"waited {PATIENCE:g} s without getting {value} from: {statement}")
         time.sleep(POLL)
 
 

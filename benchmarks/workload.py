@@ -63,5 +63,5 @@ class Workload(ABC):
         """Take one round, and return a sample for each measure."""
 
     def rounds(self, repeat: int) -> int:
-        """Return how many rounds to take where so many are wanted."""
+        """Return how many rounds to take if ``repeat`` are asked for."""
         return repeat if self.most_rounds is None else min(repeat, self.most_rounds)

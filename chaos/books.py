@@ -105,7 +105,7 @@ def phantoms(books: Books) -> Iterator[Complaint]:
         if job.n is None:
             continue
         if answers.get(job.n, "refused") == "refused":
-            yield Complaint("phantom", f"nobody was to have it: {job}")
+            yield Complaint("phantom", f"no worker was to have it: {job}")
         if job.n in seen:
             yield Complaint("phantom", f"deferred twice: {job}")
         seen.add(job.n)
@@ -150,7 +150,7 @@ def _wrong_end(job: Stored, spec: Spec | None, runs: Sequence[Run]) -> str | Non
             return "failed, and it was to succeed"
         kills = spec is not None and spec.crashing == FOREVER
         return None if kills else "blamed for another's crash"
-    return f"nobody asked for {job.status}"
+    return f"no request explains {job.status}"
 
 
 # --- Rules 3 to 5 ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Rules
    pages, which are Markdown for people on a forge too, keep their relative links.
 2. What is in the code is not written down again: the reference comes from the docstrings, the
    commands from click, and the worker's options from `WorkerOptions`.
-3. Nothing is fetched, neither while it is built nor by whoever reads it.
+3. Nothing is fetched, neither while it is built nor while it is read.
 4. A warning is an error: a link that leads nowhere, a public name that is not documented, a name
    between backticks in a docstring that means nothing.
 """

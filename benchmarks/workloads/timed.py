@@ -17,7 +17,7 @@ SECONDS = 3.0  # that a line takes where no slot ever waits
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """So many slots, jobs of such lengths, and the share of the bare loop to reach."""
+    """A number of slots, the lengths of the jobs, and the share of the bare loop to reach."""
 
     slots: int
     lengths: str

@@ -83,7 +83,7 @@ def readable_signature(
     signature: str | None,
     returns: str | None,
 ) -> tuple[str | None, str | None]:
-    """Leave out what is not for the reader: internal arguments, sentinels, private types."""
+    """Leave out what readers do not need: internal arguments, sentinels, private types."""
     if what == "class" and signature == "(*args, **kwargs)":  # a protocol
         return "", None
     if what == "class" and (name.rpartition(".")[2] in GIVEN or issubclass(obj, enum.Enum)):

@@ -16,7 +16,7 @@ Rules
    - ``<!-- snippet: until=TEXT -->`` interrupts (SIGINT) a console or bash block once TEXT was
      seen in its output; it must exit with 0 all the same. For workers, which never end.
    - ``<!-- snippet: skip REASON -->`` leaves it out. Allowed only for commands that install, since
-     an example that nobody runs is wrong sooner or later.
+     an example that no test runs is wrong sooner or later.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def query(procrastinate_dsn: str) -> Iterator[Callable[..., list[tuple[Any, ...]
 
 @pytest.fixture
 def until() -> Callable[..., Awaitable[None]]:
-    """Wait until a condition holds, looking often; fail after so many seconds."""
+    """Wait until a condition holds, looking often; fail after ``seconds``."""
 
     async def wait(condition: Callable[[], object], seconds: float = 10.0) -> None:
         deadline = time.monotonic() + seconds

@@ -2,7 +2,7 @@
 
 The connection is closed at the end instead of sent an UNLISTEN: LISTEN, and notifications that
 nobody fetched, would survive on a connection given back. aiopg reports a server that goes away to
-whoever waits for a notification, at once, after those that had arrived.
+a coroutine that waits for a notification, at once, after those that had arrived.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Rules
 
 1. Abilities are declared: an adapter inherits `LimitsPool`, `TakesPools` or `Binds`, and the
    connector's own type says whether it is asynchronous, whether it listens and whether it runs
-   SQL. What is not declared contributes no test.
+   SQL. A capability that is not declared contributes no test.
 2. Everything that an adapter returns for a block may be a synchronous or an asynchronous context
    manager, and everything that it returns to be called a plain function or a coroutine function.
    Blocks of asynchronous connectors are entered on the loop on which the connector is opened.

@@ -70,7 +70,7 @@ async def create(server: Subject, name: str, settings: Mapping[str, str] | None 
 
 
 async def drop(server: Subject, name: str) -> None:
-    """Drop a database, and whoever is still connected to it."""
+    """Drop a database, and end the sessions that are still connected to it."""
     await server.sql(f"drop database if exists {name} with (force)")
 
 

@@ -33,7 +33,8 @@ def remove_old_jobs(
 
     Either ``max_hours`` (hours since the end) for jobs that succeeded and those that the flags add;
     or ``policy``, an age for each status: ``{"succeeded": {"days": 7}, "failed": {"days": 90}}``.
-    Works in batches that hold up nobody, and ends between two of them when it is asked to abort.
+    Works in batches that hold up no other session, and ends between two of them when it is
+    asked to abort.
     ``timestamp`` is what a periodic task is given, and makes no difference. Raises `InvalidOption`.
     """
     if (max_hours is None) == (policy is None):

@@ -13,7 +13,7 @@ _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def dumps(value: Any) -> str:
-    """Return ``value`` as JSON text. Raises TypeError or ValueError for what is not JSON."""
+    """Return ``value`` as JSON text. Raises TypeError or ValueError if that is impossible."""
     return _encoder.encode(value)
 
 

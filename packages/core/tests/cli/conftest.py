@@ -118,7 +118,7 @@ class Running:
         return [line for line in list(self._lines) if text in line]
 
     def wait_for(self, text: str, times: int = 1, seconds: float = 30) -> list[str]:
-        """Return the lines with this text, once there are so many."""
+        """Return the lines with this text, once there are at least ``times`` of them."""
         until(lambda: len(self.lines_with(text)) >= times, seconds, lambda: self.output)
         return self.lines_with(text)
 

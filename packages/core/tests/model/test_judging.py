@@ -48,7 +48,7 @@ def test_who_judges_has_shown_life_for_as_long_itself(
 @pytest.mark.parametrize("live", [1, 2, 3, 7])
 @pytest.mark.parametrize("interval", [10.0, 0.5])
 def test_in_each_interval_one_of_all_live_workers_has_its_turn(live: int, interval: float) -> None:
-    """Wherever in the interval each of them beats; and within so many intervals each has one."""
+    """Wherever in the interval each beats; in W intervals each of W workers has one."""
     turns = []
     for n in range(2 * live):
         beats = [NOON + timedelta(seconds=interval * (n + rank / live)) for rank in range(live)]

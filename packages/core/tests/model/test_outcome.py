@@ -239,7 +239,7 @@ CLAIMED = Job(1, Status.DOING, "q", "task", {}, worker=7, lease=4, crashes=1)
 @pytest.mark.parametrize(
     ("standing", "written"),
     [
-        # The lease has ended, and nobody has recovered the job: so the write did it.
+        # The lease has ended, and no recovery was possible: so the write did it.
         (Standing(Status.SUCCEEDED, 7, 4, 1), True),
         (Standing(Status.TODO, None, 4, 1), True),
         (Standing(Status.DOING, 7, 5, 1), True),

@@ -136,7 +136,7 @@ def test_claims_pass_by_only_what_became_ready_since_the_last_full_scan(
         database.defer(queue, priority, True)
     for step in steps:
         step(database)
-    while database.ready:  # all of it is claimed in the end, also what nobody announced
+    while database.ready:  # all of it is claimed in the end, also what was not announced
         left = len(database.ready)
         if not database.claim(3):
             database.plan = database.plan.gap_in_what_was_heard()

@@ -205,7 +205,7 @@ def place_of(job: Job) -> Place:
 def quarrel(
     connector: SyncConnector, seed: int, *, threads: int, seconds: float, mend: bool = False
 ) -> History:
-    """Let threads loose for so many seconds, then work off what is left.
+    """Let threads loose for ``seconds``, then work off what is left.
 
     Lines are mended only on demand: nothing here may need it.
     """

@@ -45,7 +45,7 @@ class Stage:
         self.scene = scene
 
     async def jobs(self, *crashes: int) -> list[int]:
-        """Defer jobs that have so many crashes on their record."""
+        """Defer jobs that have this number of crashes on their record."""
         later = self.scene.configure(schedule_in={"hours": 1})
         ids = await later.batch_defer_async(*[{} for _ in crashes])
         self.query(

@@ -42,7 +42,7 @@ def in_order(claimed: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def spread(draw: random.Random, queues: int, jobs: int) -> Iterator[tuple[str, int]]:
-    """Queue and priority of so many jobs: some queues have many, most of all the first one."""
+    """The queues and priorities of jobs: some queues have many, most of all the first one."""
     for _ in range(jobs):
         yield f"q{int(queues * draw.random() ** 2)}", draw.choice([0, 0, 1, 2])
 
@@ -80,7 +80,7 @@ async def test_what_was_ready_when_it_began_is_claimed_in_order_over_all_queues(
 async def test_a_line_runs_in_order_among_jobs_without_locks(
     app: procrastinate.App, query: Query, claimed: list[tuple[int, int]], queues: int
 ) -> None:
-    """Also through queues; what has no lock waits for nobody."""
+    """Also through queues; a job without a lock waits for no other."""
 
     @app.task(name="work")
     async def work() -> None: ...

@@ -303,7 +303,7 @@ async def test_a_retry_strategy_and_middleware_see_the_earlier_errors(
 async def test_the_errors_of_a_claimed_job_do_not_stop_the_event_loop_for_long(
     app: procrastinate.App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever asks is told that the database does not answer."""
+    """A caller is told that the database does not answer."""
     import threading
 
     from procrastinate.worker import past_errors

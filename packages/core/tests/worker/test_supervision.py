@@ -77,7 +77,7 @@ def broken_log() -> Iterator[None]:
 
 
 class Hit:
-    """Replaces a method by one that raises so many times."""
+    """Replaces a method by one that raises a number of times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, where: tuple[type, str]) -> None:
         self._kind, self._name = where

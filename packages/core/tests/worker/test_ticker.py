@@ -55,7 +55,7 @@ def every_second(app: procrastinate.App, **options: Any) -> None:
 
 
 def seen_before(query: Query, *, seconds: float, task: str = "second") -> None:
-    """Let a schedule be settled up to so many seconds ago, as if there was no worker since."""
+    """Let a schedule be settled up to a number of seconds ago, as if there was no worker since."""
     query(
         "insert into procrastinate_periodic (task_name, periodic_id, done_until)"
         " values (%s, '', now() - %s * interval '1 second')",

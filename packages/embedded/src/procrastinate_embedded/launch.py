@@ -3,7 +3,7 @@
 Rules:
 
 - A user first takes the start lock, then its share of ``users.lock``, which it keeps until it
-  leaves. Between the two nobody can decide that the server is unused.
+  leaves. Between the two no process can decide that the server is unused.
 - A server is ready when ``server.json`` says so while a supervisor lives. With a supervisor and
   no such file, a start or an end is under way, and we wait for it.
 - The last one who leaves waits until the server is gone, so that nothing runs on after that.
@@ -133,7 +133,7 @@ class Membership:
             )
 
     def leave(self) -> None:
-        """Stop using the server, and, if nobody else does, wait until it is gone.
+        """Stop using the server. If no other process uses it, wait until it is gone.
 
         In a forked child this does nothing: it is the parent who uses the server.
         """

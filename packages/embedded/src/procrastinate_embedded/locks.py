@@ -5,7 +5,7 @@ Rules:
 - A lock belongs to one object. Two objects on one path exclude each other, also in one process.
 - A holder that is killed with ``kill -9`` has let go: nothing has to be cleaned up by anybody.
 - A forked child does not hold its parent's locks, and cannot release them.
-- A lock on a file that was removed or replaced meanwhile excludes nobody: ``acquire`` looks
+- A lock on a file that was removed or replaced meanwhile excludes no process: ``acquire`` looks
   again after it got one, and starts over.
 
 On Windows, which was not tested, a shared lock is a lock on one byte chosen at random and an
@@ -80,7 +80,7 @@ class FileLock:
         return True
 
     def wait_until_free(self) -> None:
-        """Block until nobody holds the lock, shared or not, without keeping it."""
+        """Block until no process holds the lock, shared or not, without keeping it."""
         fd = _open(self.path)
         try:
             _lock(fd, shared=False, wait=True)

@@ -56,7 +56,7 @@ def _copy_of(install: Path, libraries: Path, account: Account) -> Path:
 
 
 def _is_trusted(cache: Path, account: Account) -> bool:
-    """Whether nobody but root can have put anything into the folder, and `account` can enter it."""
+    """Whether only root can have put anything into the folder, and `account` can enter it."""
     try:
         cache.mkdir(mode=0o755)
         cache.chmod(0o755)  # ours, just made: whatever the umask is

@@ -1,9 +1,9 @@
-"""The process that owns the server, and stops it when nobody uses it any more.
+"""The process that owns the server, and stops it when no process uses it any more.
 
 It is the server's parent, and no child of the user's: whatever happens to the users, their locks
 are released by the kernel, and this process sees that. Rules:
 
-- It decides that nobody is left only while it holds the start lock, under which users join.
+- It decides that no user is left only while it holds the start lock, under which users join.
 - It never keeps ``users.lock``: a user who joins with the start lock in hand would wait for us.
 - It dies only after the server. If it is killed all the same, Linux stops the server with it;
   elsewhere the next user, or the last one who leaves, does so (`remains.clear_remains`).
@@ -120,13 +120,13 @@ def _retired(server: Postmaster, home: Home) -> bool:
         # No answer within the time: a start or a stop hangs, and the question is asked again.
         if not start.acquire(timeout=600) or not users.acquire():
             return False
-        # Kept until this process ends, which tells those who leave that nobody else is there.
+        # Kept until this process ends, which tells a process that leaves that it is the last one.
         home.retract()
         server.stop(home.data)
         homes.remove_socket_folder(server.running.host)
         if home.temporary:
             home.remove()
-    except FileNotFoundError:  # the whole directory was removed: nobody can use it any more
+    except FileNotFoundError:  # the whole directory was removed: no process can use it any more
         server.stop(home.data)
         homes.remove_socket_folder(server.running.host)
     finally:

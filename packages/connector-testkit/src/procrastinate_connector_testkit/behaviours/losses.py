@@ -107,7 +107,7 @@ class Losses:
     async def test_losing_the_connection_between_statements(
         self, db: Subject, transaction: bool
     ) -> None:
-        """Nobody reconnects in the middle of a session; the next session works at once."""
+        """A session does not reconnect; the next session works at once."""
         await scratch(db)
         with pytest.raises(errors.ConnectionLost) as caught:
             async with entered(db.session(transaction=transaction)) as session:

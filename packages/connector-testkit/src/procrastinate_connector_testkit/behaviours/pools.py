@@ -44,7 +44,7 @@ class OwnPool:
 
     @behaviour("session: an exhausted pool waits", ways="own")
     async def test_pools_that_are_exhausted_wait(self, db: Subject) -> None:
-        """Whoever waits gets the connection that is given back."""
+        """A thread that waits gets the connection that is given back."""
         subject = await limited(db)
         held = db.signal()
 

@@ -1,4 +1,4 @@
-"""Locks: jobs that share one run one at a time, in order, and hold up nobody else."""
+"""Locks: jobs that share one run one at a time, in order, and hold up no other job."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Locks:
 
     @behaviour(QUEUE)
     async def test_locks_do_not_wait_for_queues_that_nobody_serves(self, queue: Queue) -> None:
-        """The first in line of the queues that the worker reads goes, whoever waits elsewhere."""
+        """The first in line of the queues that the worker reads goes, whatever waits elsewhere."""
         await queue.defer_all(locked("l", queue="unserved"))
         (served,) = await queue.defer_all(locked("l", queue="served"))
         assert await queue.claimed_ids(await queue.worker(), "served") == [served]
@@ -149,7 +149,7 @@ class Locks:
 
     @behaviour(QUEUE)
     async def test_locks_let_a_late_job_of_high_priority_go_next(self, queue: Queue) -> None:
-        """It interrupts nobody, and goes before those that have waited for long."""
+        """It interrupts no job, and goes before those that have waited for long."""
         ids = await queue.defer_all(*(locked("l") for _ in range(3)))
         worker = await queue.worker()
         running = await queue.claim_one(worker)

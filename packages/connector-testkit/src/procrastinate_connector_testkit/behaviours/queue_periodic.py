@@ -1,4 +1,4 @@
-"""Periodic tasks: each tick of a schedule is deferred once, by whoever comes first."""
+"""Periodic tasks: each tick of a schedule is deferred once, by the worker that comes first."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class Recovery:
 
     @behaviour(QUEUE)
     async def test_jobs_that_were_to_be_aborted_do_not_run_again(self, queue: Queue) -> None:
-        """Whoever asked for their end gets it, and a twin of theirs may wait."""
+        """A request to abort is obeyed, also if a twin waits."""
         worker = await queue.worker()
         aborted, recovered = await queue.defer(queueing_lock="a"), await queue.defer()
         await queue.claim(worker)

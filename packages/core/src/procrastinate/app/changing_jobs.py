@@ -31,8 +31,8 @@ class ChangingJobs:
     """Cancelling and retrying jobs.
 
     Changes by filter work in batches of up to `BATCH` jobs, each a transaction of its own (with
-    ``connection=`` all of them are part of the caller's). A batch passes over jobs that somebody
-    else has in hand, so that it holds nobody up; those are waited for at the end, one by one.
+    ``connection=`` all of them are part of the caller's). A batch passes over jobs that another
+    session has in hand, and so holds up no other; it waits for those at the end, one by one.
     """
 
     _gateway: Gateway
@@ -206,7 +206,7 @@ class ChangingJobs:
 def _in_batches(
     gateway: Gateway, which: JobFilter, change: Change, limit: int | None
 ) -> Batches[list[int]]:
-    """First all jobs that nobody else has in hand, then the others, waiting for each."""
+    """First all jobs that no other session has in hand, then the others, waiting for each."""
     sql, changed, busy = gateway.sql, set[int](), list[int]()
 
     def room() -> int:

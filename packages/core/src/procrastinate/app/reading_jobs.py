@@ -171,7 +171,7 @@ class ReadingJobs:
         seconds_since_heartbeat: float = 30,
         connection: Any = None,
     ) -> list[Job]:
-        """Return the running jobs whose worker has not been heard of for so many seconds.
+        """Return the running jobs of workers silent for ``seconds_since_heartbeat``, in seconds.
 
         Workers recover such jobs by themselves; this shows those that none has recovered yet.
         """

@@ -6,7 +6,8 @@ Rules
    code 1; the others are changed all the same.
 2. Jobs chosen by a filter alone are counted first, and somebody must agree: at the terminal, or
    beforehand by ``--yes``. That none matches is no error.
-3. No option is taken from the environment: a filter that nobody sees would choose other jobs.
+3. No option is taken from the environment: a filter that is not on the command line would be
+   overlooked.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def _options(action: Action, *own: click.Parameter) -> list[click.Parameter]:
             ["--limit"],
             type=click.IntRange(min=1),
             metavar="N",
-            help="Change so many jobs at the most, those with the lowest ids.",
+            help="Change at most this number of jobs, those with the lowest ids.",
         ),
         click.Option(["-y", "--yes"], is_flag=True, help="Do not ask whether to go on."),
     ]

@@ -36,7 +36,7 @@ _OPTIONS: list[click.Parameter] = [
         ["--limit"],
         type=click.IntRange(min=1),
         metavar="N",
-        help=f"Show so many jobs. Default: {SHOWN}, or all as JSON.",
+        help=f"Show at most this number of jobs. Default: {SHOWN}, or all as JSON.",
     ),
     click.Option(["--all"], is_flag=True, help="Show all that match, however many."),
     click.Option(

@@ -45,7 +45,7 @@ class Progress:
         return None
 
     def update(self, jobs: int, read: int) -> None:
-        """Show that so many jobs were inserted and so many bytes read."""
+        """Show how many jobs were inserted and how many bytes were read."""
 
 
 @dataclass

@@ -10,7 +10,7 @@ Rules
    an interpreter that is still starting would answer SIGINT with a traceback. Children are in a
    session of their own, or Ctrl-C in a terminal would reach them twice, and a second signal means
    "abort what runs".
-4. A child that ends though nobody asked it to is started again: at once after it lived for a
+4. A child that ends unasked is started again: at once after it lived for a
    while, else after a pause that doubles. Once a stop was asked for, nothing is started.
 5. A child that cannot start, whatever is tried again, says so with its exit code (`refused`): then
    the others are stopped, gracefully, and the supervisor ends with the code that one worker alone

@@ -93,7 +93,7 @@ _PROCESSES = click.Option(
     ["--processes"],
     type=click.IntRange(1, MAX_PROCESSES),
     default=1,
-    help="Run so many workers, each in a process of its own, and start again those that die."
+    help="Run this number of workers, each in a process of its own, and start again those that die."
     " Default: 1.",
 )
 

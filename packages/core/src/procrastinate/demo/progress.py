@@ -28,7 +28,7 @@ class Display(Protocol):
 
 @contextmanager
 def display(console: Console, total: int) -> Iterator[Display]:
-    """Yield the display that suits the console, for so many files."""
+    """Yield the display that suits the console, for ``total`` files."""
     if not console.is_terminal:
         yield Lines(console, total)
         return
@@ -68,7 +68,7 @@ class Bars:
         self._speed = Speed()
 
     def deferred(self, number: int) -> None:
-        """Show that so many jobs have been deferred."""
+        """Show how many jobs have been deferred."""
         self._progress.update(self._deferred, completed=number)
 
     def done(self, counts: Counts) -> None:
@@ -92,7 +92,7 @@ class Lines:
         self._next = 0.0
 
     def deferred(self, number: int) -> None:
-        """Say that so many jobs have been deferred."""
+        """Say how many jobs have been deferred."""
         self._now_and_then(f"deferred {number:,} of {self._total:,} jobs", number == self._total)
 
     def done(self, counts: Counts) -> None:

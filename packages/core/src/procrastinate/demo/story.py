@@ -164,7 +164,7 @@ class Demo:
         )
 
     def _watch(self, worker: WorkerProcess, until: int, shown: Display) -> None:
-        """Show the progress until so many jobs have ended, and at least one has begun."""
+        """Show the progress until this number of jobs has ended, and at least one has begun."""
         while True:
             began = time.monotonic()
             now = counts(self._app)

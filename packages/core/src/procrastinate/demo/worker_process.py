@@ -54,7 +54,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _end_with_parent() -> None:
-    """Stop when stdin ends: whoever started this has died, perhaps without a last word."""
+    """Stop when stdin ends: the process that started this one has died."""
 
     def wait() -> None:
         os.read(0, 1)
@@ -64,7 +64,7 @@ def _end_with_parent() -> None:
 
 
 class HoldingTables:
-    """Stands in for the tables in the tasks: lets so many results pass, and holds all others.
+    """Stands in for the tables in the tasks: lets a number of results pass, and holds all others.
 
     It gives ``--crash`` something to kill, however few files there are and however fast.
     """

@@ -94,8 +94,8 @@ class Ahead:
     ) -> Outlook:
         """Return how many slots will be free within the horizon.
 
-        ``running`` holds each attempt's task and its beginning. So many slots are ``idle``: they
-        will have been taken, and be free again, if jobs are short.
+        ``running`` holds each attempt's task and its beginning. ``idle`` is the number of idle
+        slots: they will have been taken, and be free again, if jobs are short.
         """
         takes = self.claim_takes
         if not takes:

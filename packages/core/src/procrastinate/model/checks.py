@@ -25,7 +25,7 @@ PRIORITY_RANGE = (-(2**31), 2**31 - 1)  # PostgreSQL's integer
 ARGS_BYTES = 200 * 1024 * 1024  # bytes of JSON; jsonb itself refuses 256 MiB
 
 # PostgreSQL stores times that Python cannot hold. One such row could never be read again, neither
-# by whoever lists jobs nor by a worker. Two days are left for the session's time zone.
+# by a program that lists jobs nor by a worker. Two days are left for the session's time zone.
 EARLIEST = datetime(1, 1, 3, tzinfo=UTC)
 LATEST = datetime(9999, 12, 29, tzinfo=UTC)
 MAX_NAMES = 10_000  # queues of one worker

@@ -179,7 +179,7 @@ def _power(base: float, exponent: int) -> float:
 def strategy_from(retry: object) -> BaseRetryStrategy | None:
     """Return the strategy that a task's ``retry=`` stands for.
 
-    False: none; True: without end, at once; an int: so many retries, at once; or a strategy.
+    False: none; True: without end, at once; an int: this number of retries, at once; or a strategy.
     Raises `InvalidOption` for anything else.
     """
     if retry is False or retry is None:

@@ -164,7 +164,7 @@ def prune_workers(sql: Statements, *, timeout_us: int) -> Flow[None]:
 
 
 def mend_lines(sql: Statements) -> Flow[None]:
-    """Set lines of locks going again that wait for nobody. Needs a transaction."""
+    """Set the lines going again whose lock no job holds. Needs a transaction."""
     rows = yield sql("idle_lines")
     locks = sorted(row[0] for row in rows)
     if locks:

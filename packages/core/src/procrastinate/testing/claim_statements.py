@@ -184,7 +184,7 @@ def _take_locks(view: View, wanted: list[JobRow]) -> set[int]:
 
 
 def _behind_locks(view: View, chosen: list[JobRow], acquired: set[int]) -> list[JobRow]:
-    """Return the jobs to park; behind a lock that is being given up, nobody is any more."""
+    """Return the jobs to park; behind a lock that is being given up, no job waits any more."""
     locks = {job.lock for job in chosen if job.lock is not None}
     taken = {lock for lock in locks if view.is_held_firmly(lock)}
     return [job for job in chosen if job.lock in taken and job.id not in acquired]

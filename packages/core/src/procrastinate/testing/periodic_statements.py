@@ -25,7 +25,7 @@ def look_at_periodics(view: View, p: Params) -> Rows:
 def _looked_at(view: View, task_name: str, periodic_id: str) -> datetime:
     row = view.periodic(task_name, periodic_id)
     if row is None:
-        # As ON CONFLICT DO NOTHING, which waits for whoever is entering the same.
+        # As ON CONFLICT DO NOTHING, which waits for a session that is entering the same.
         row = view.settled_periodic(task_name, periodic_id)
     if row is None:
         return view.write_periodic(

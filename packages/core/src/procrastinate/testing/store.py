@@ -61,7 +61,7 @@ class Listener:
     queue: asyncio.Queue[Notification | None] = field(default_factory=asyncio.Queue)
 
     def put(self, item: Notification | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody listens any more
+        with contextlib.suppress(RuntimeError):  # the loop was closed, and the listener is gone
             self.loop.call_soon_threadsafe(self.queue.put_nowait, item)
 
     async def heard(self) -> AsyncIterator[Notification]:

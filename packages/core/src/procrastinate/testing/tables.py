@@ -7,7 +7,7 @@ Rules
 2. A statement that would write what another transaction has pending is `Blocked`: it waits for
    that one to end and is then done again from its start. Statements that say SKIP LOCKED leave
    such rows out.
-3. Nobody holds a lock of Python's for longer than one statement: code with two sessions on one
+3. No session holds a lock of Python's for longer than one statement: code with two sessions on one
    thread or loop works as it would with a database.
 """
 

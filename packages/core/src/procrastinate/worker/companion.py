@@ -39,7 +39,7 @@ class Duty(Protocol):
 
     @property
     def undone(self) -> str:
-        """What is not done while the database is away, for the log."""
+        """The work that waits while the database is away, for the log."""
 
     def round(self, line: Line) -> float:
         """Do what is due, and return the seconds until the next round."""

@@ -40,7 +40,7 @@ class StopRequests:
 
     @asynccontextmanager
     async def limit(self, seconds: float | None, *, stopping: float) -> AsyncIterator[None]:
-        """A block that may take so many seconds (None: any), and fewer once an end is asked for.
+        """A block that may take ``seconds`` (None: any time), and less once an end is asked for.
 
         It gets no more time when an end now is asked for. Raises TimeoutError.
         """
