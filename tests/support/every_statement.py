@@ -1,7 +1,6 @@
 """All statements of core with a value for each parameter, for tests about every statement.
 
-The values are read from the casts in the texts, so that a new statement needs no entry here. They
-are those of a call about one job: arrays have one element.
+The values are read from the casts in the texts, so that a new statement needs no entry here.
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ _BY_NAME: dict[str, Any] = {
     "ticks": ["2030-01-01T00:00:00+00:00"],
     "errors": ["{}"],
 }
+#: Arrays that have few elements, however many jobs a call is about.
+_SHORT = frozenset({"statuses", "sources", "queue_names", "lows", "served"})
 _OF_STATEMENT: dict[str, dict[str, Any]] = {
     "defer_alike": {"args": "[{}]"},
     "defer_jobs": {"args": ["{}"]},
@@ -45,18 +46,26 @@ def names(*, without: frozenset[str] = frozenset()) -> list[str]:
     return sorted(set(load()) - without)
 
 
-def query(name: str, /, **params: Any) -> Query:
-    """Return a statement with values for all of its parameters: these, or some of their types."""
-    values = values_of(load()[name].text)
+def query(name: str, /, size: int = 1, **params: Any) -> Query:
+    """Return a statement with values for all of its parameters: these, or some of their types.
+
+    Arrays have so many elements, but for those that do not stand for jobs, locks or workers.
+    """
+    values = values_of(load()[name].text, size)
     return Statements()(name, **values | _OF_STATEMENT.get(name, {}) | params)
 
 
-def values_of(text: str) -> dict[str, Any]:
+def values_of(text: str, size: int = 1) -> dict[str, Any]:
     """Return a value for each parameter of an SQL text, by its cast."""
     values = {}
     for name, sort, array in _PARAMETER.findall(text):
         value = _BY_TYPE[sort]
-        values[name] = _BY_NAME.get(name, [value] if array else value)
+        if name == "ids":
+            value = list(range(1, size + 1))
+        elif array:
+            value = _BY_NAME.get(name, [value])
+            value = value if name in _SHORT else value * size
+        values[name] = value
     return values
 
 

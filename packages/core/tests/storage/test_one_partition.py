@@ -301,10 +301,7 @@ EXAMPLES: list[tuple[Rule, str, str]] = [
     ),
     (
         inserts_below,
-        (
-            "with new as (insert into procrastinate_locks (lock, job_id) values ('a', 1) returning 1)"
-            " select from new"
-        ),
+        ("with new as (insert into procrastinate_locks (lock, job_id) values ('a', 1)) select"),
         "insert into procrastinate_locks (lock, job_id) values ('a', 1)",
     ),
     (
