@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from procrastinate.connector import Query
+from procrastinate.drive import Request
 from procrastinate.storage.statements import Statements, load
 
 _PARAMETER = re.compile(r"%\((\w+)\)s::(\w+)(\[\])?")
@@ -52,7 +53,7 @@ def query(name: str, /, size: int = 1, **params: Any) -> Query:
     Arrays have so many elements, but for those that do not stand for jobs, locks or workers.
     """
     values = values_of(load()[name].text, size)
-    return Statements()(name, **values | _OF_STATEMENT.get(name, {}) | params)
+    return Statements()(Request(name, **values | _OF_STATEMENT.get(name, {}) | params))
 
 
 def values_of(text: str, size: int = 1) -> dict[str, Any]:

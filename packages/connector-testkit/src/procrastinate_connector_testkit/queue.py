@@ -15,7 +15,6 @@ from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import bulk, claim, defer, finish, jobs, schema, workers
 from procrastinate.storage.claim import Claim, Promotion
-from procrastinate.storage.statements import Statements
 from procrastinate_connector_testkit.subject import Session, Subject, entered
 
 T = TypeVar("T")
@@ -31,7 +30,7 @@ class Queue:
 
     def __init__(self, db: Subject) -> None:
         self.db = db
-        self.statements = Statements(db.connector.schema)
+        self.statements = db.statements
         self.loads = db.connector.json_loads
         self.dumps = db.connector.json_dumps
 
@@ -43,7 +42,7 @@ class Queue:
     # The schema
 
     async def migrate(self, *, create: bool = True) -> list[int]:
-        flow = schema.migrate(self.statements, create=create)
+        flow = schema.migrate(schema=self.db.connector.schema, create=create)
         return [migration.version for migration in await self.run(flow, transaction=True)]
 
     async def empty(self) -> None:
@@ -59,28 +58,28 @@ class Queue:
         return await self.run(self.defer_flow(task, **options))
 
     def defer_flow(self, task: str = "task", /, **options: Any) -> drive.Flow[int]:
-        return defer.defer_job(self.statements, NewJob(task, **options))
+        return defer.defer_job(NewJob(task, **options))
 
     async def defer_all(self, *new: NewJob) -> list[int]:
-        flow = defer.defer_jobs(self.statements, new)
+        flow = defer.defer_jobs(new)
         return await self.run(flow, transaction=len(new) > defer.ROWS_PER_STATEMENT)
 
     def defer_all_flow(self, *new: NewJob) -> drive.Flow[list[int]]:
         """The flow that defers a batch in a transaction of the caller's."""
-        return defer.defer_jobs_for_caller(self.statements, new)
+        return defer.defer_jobs_for_caller(new)
 
     # Working
 
     async def worker(self, name: str = "worker", *, host: str | None = None) -> int:
         about = workers.About(host, 1, ("task",))
-        return await self.run(workers.register_worker(self.statements, name, about))
+        return await self.run(workers.register_worker(name, about))
 
     async def claim(
         self, worker: int, *queues: str, limit: int = 100, session: Session | None = None
     ) -> Claim:
         served = queues or ("default",)
         scan = Scan(Kind.FULL, limit, served, with_locks=True)
-        flow = claim.claim(self.statements, scan, served=served, worker_id=worker, loads=self.loads)
+        flow = claim.claim(scan, served=served, worker_id=worker, loads=self.loads)
         return await (self.run(flow) if session is None else session.flow(flow))
 
     async def claim_known(
@@ -89,7 +88,6 @@ class Queue:
         """Claim jobs of the default queue, but none of these tasks."""
         scan = Scan(Kind.FULL, limit, ("default",), with_locks=with_locks)
         flow = claim.claim(
-            self.statements,
             scan,
             worker_id=worker,
             loads=self.loads,
@@ -99,7 +97,6 @@ class Queue:
 
     async def fail_unknown(self, *, patience_us: int = 0, delete_ended: bool = False) -> list[int]:
         flow = workers.fail_unknown(
-            self.statements,
             patience_us=patience_us,
             timeout_us=HOUR_US,
             delete_ended=delete_ended,
@@ -128,14 +125,14 @@ class Queue:
         """Claim jobs of one priority, those of each queue above its low-water mark."""
         queues, marks = tuple(lows), tuple(lows.values())
         scan = Scan(Kind.LEVEL, limit, queues, priority=priority, lows=marks, with_locks=True)
-        flow = claim.claim(self.statements, scan, served=queues, worker_id=worker, loads=self.loads)
+        flow = claim.claim(scan, served=queues, worker_id=worker, loads=self.loads)
         return [job.id for job in (await self.run(flow)).jobs]
 
     async def ready_queues(self) -> list[str]:
-        return await self.run(claim.ready_queues(self.statements))
+        return await self.run(claim.ready_queues())
 
     async def promote(self) -> Promotion:
-        return await self.run(claim.promote_due(self.statements))
+        return await self.run(claim.promote_due())
 
     # Ending attempts
 
@@ -144,7 +141,6 @@ class Queue:
     ) -> finish.Settled:
         """Write what became of attempts: each took a second, and ended a second ago."""
         flow = finish.settle(
-            self.statements,
             [finish.Ended(job, outcome, began=-2.0, ended=-1.0) for job, outcome in given],
             now=0.0,
             worker_id=worker,
@@ -159,7 +155,6 @@ class Queue:
 
     async def delete_finished(self, worker: int, *ended: Job) -> set[int]:
         flow = finish.delete_finished(
-            self.statements,
             [finish.Ended(job, SUCCEEDED) for job in ended],
             worker_id=worker,
         )
@@ -191,11 +186,11 @@ class Queue:
 
     async def heartbeat(self, worker: int, name: str = "worker") -> bool:
         """Say that a worker is alive, and return whether it had been taken for dead."""
-        flow = workers.heartbeat(self.statements, worker, name, timeout_us=30_000_000)
+        flow = workers.heartbeat(worker, name, timeout_us=30_000_000)
         return (await self.run(flow)).reborn
 
     async def unregister(self, worker: int) -> None:
-        await self.run(workers.unregister_worker(self.statements, worker))
+        await self.run(workers.unregister_worker(worker))
 
     async def recover(
         self,
@@ -208,7 +203,6 @@ class Queue:
         delete_ended: bool = False,
     ) -> list[workers.Recovered]:
         flow = workers.recover_jobs(
-            self.statements,
             timeout_us=timeout_us,
             crash_limit=crash_limit,
             most_crashes=most_crashes,
@@ -219,16 +213,16 @@ class Queue:
         return await self.run(flow, transaction=True)
 
     async def stalled_ids(self) -> list[int]:
-        return await self.run(workers.stalled_ids(self.statements, timeout_us=AT_ONCE_US))
+        return await self.run(workers.stalled_ids(timeout_us=AT_ONCE_US))
 
     async def prune(self, *, timeout_us: int = AT_ONCE_US) -> None:
-        await self.run(workers.prune_workers(self.statements, timeout_us=timeout_us))
+        await self.run(workers.prune_workers(timeout_us=timeout_us))
 
     async def mend(self) -> None:
-        await self.run(workers.mend_lines(self.statements), transaction=True)
+        await self.run(workers.mend_lines(), transaction=True)
 
     async def abort_requests(self, worker: int) -> set[int]:
-        return await self.run(workers.abort_requests(self.statements, worker))
+        return await self.run(workers.abort_requests(worker))
 
     # By hand
 
@@ -239,11 +233,10 @@ class Queue:
         return job
 
     async def find(self, job_id: int) -> Job | None:
-        return await self.run(jobs.get_job(self.statements, job_id, self.loads))
+        return await self.run(jobs.get_job(job_id, self.loads))
 
     async def ids(self, *, after_id: int = 0, limit: int = 1000, **filters: Any) -> list[int]:
         flow = jobs.list_jobs(
-            self.statements,
             jobs.JobFilter(**filters),
             after_id=after_id,
             limit=limit,
@@ -257,9 +250,7 @@ class Queue:
 
     async def statuses(self) -> dict[int, str]:
         """Return the status of every job, by id."""
-        flow = jobs.list_jobs(
-            self.statements, jobs.JobFilter(), after_id=0, limit=100_000, loads=self.loads
-        )
+        flow = jobs.list_jobs(jobs.JobFilter(), after_id=0, limit=100_000, loads=self.loads)
         return {job.id: job.status.value for job in await self.run(flow)}
 
     async def counts(
@@ -267,15 +258,15 @@ class Queue:
     ) -> dict[str, dict[str, int]]:
         """Return the counts that are not zero, by name."""
         wanted = {"queue": None, "task": None, "lock": None} | filters
-        found = await self.run(jobs.list_counts(self.statements, by, **wanted))
+        found = await self.run(jobs.list_counts(by, **wanted))
         return {each.name: _nonzero(each) for each in found}
 
     async def cancel(self, *ids: int, abort: bool = False, delete: bool = False) -> set[int]:
-        flow = jobs.cancel_jobs(self.statements, ids, abort=abort, delete=delete)
+        flow = jobs.cancel_jobs(ids, abort=abort, delete=delete)
         return await self.run(flow, transaction=True)
 
     async def retry_by_hand(self, *ids: int, **changes: Any) -> set[int]:
-        flow = jobs.retry_by_hand(self.statements, ids, jobs.ByHand(**changes))
+        flow = jobs.retry_by_hand(ids, jobs.ByHand(**changes))
         return await self.run(flow, transaction=True)
 
     async def cancel_batch(
@@ -284,7 +275,7 @@ class Queue:
         """Cancel the next of those that match."""
         statuses = [Status.TODO, Status.DOING] if abort else [Status.TODO]
         which = jobs.JobFilter(**{"statuses": statuses, **filters})
-        change = functools.partial(jobs.cancel_jobs, self.statements, abort=abort, delete=False)
+        change = functools.partial(jobs.cancel_jobs, abort=abort, delete=False)
         return await self._batch(which, change, after_id, limit)
 
     async def retry_batch(
@@ -293,24 +284,22 @@ class Queue:
         """Retry the next of those that match."""
         which = jobs.JobFilter(**{"statuses": jobs.ENDED_BADLY, **filters})
         by_hand = jobs.ByHand(priority=priority)
-        change = functools.partial(jobs.retry_unless_twin_waits, self.statements, change=by_hand)
+        change = functools.partial(jobs.retry_unless_twin_waits, change=by_hand)
         return await self._batch(which, change, after_id, limit)
 
     async def _batch(
         self, which: jobs.JobFilter, change: bulk.Change, after_id: int, limit: int
     ) -> bulk.Batch:
-        flow = bulk.change_batch(self.statements, which, change, after_id=after_id, limit=limit)
+        flow = bulk.change_batch(which, change, after_id=after_id, limit=limit)
         return await self.run(flow, transaction=True)
 
     async def delete_old(self, *statuses: Status, age_us: int = 0, queue: str | None = None) -> int:
-        flow = bulk.delete_old(
-            self.statements, dict.fromkeys(statuses, age_us), queue=queue, after_id=0
-        )
+        flow = bulk.delete_old(dict.fromkeys(statuses, age_us), queue=queue, after_id=0)
         return (await self.run(flow)).count
 
     async def stalled(self, *, timeout_us: int = AT_ONCE_US, **filters: Any) -> list[int]:
         wanted = {"queue": None, "task": None} | filters
-        flow = jobs.stalled_jobs(self.statements, timeout_us=timeout_us, loads=self.loads, **wanted)
+        flow = jobs.stalled_jobs(timeout_us=timeout_us, loads=self.loads, **wanted)
         return [job.id for job in await self.run(flow)]
 
 

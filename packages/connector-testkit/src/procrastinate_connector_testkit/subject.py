@@ -34,6 +34,8 @@ from procrastinate.connector import (
     SyncConnector,
     Value,
 )
+from procrastinate.drive import Prepare
+from procrastinate.storage.statements import Statements
 from procrastinate_connector_testkit.adapter import Adapter, Block
 
 DEADLINE = 30.0  # seconds for one behaviour
@@ -68,8 +70,9 @@ class Session(abc.ABC):
 
 
 class _SyncSession(Session):
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, prepare: Prepare) -> None:
         self.executor = executor
+        self.prepare = prepare
 
     def sever(self) -> None:
         cast(SessionExecutor, self.executor).sever()
@@ -78,12 +81,13 @@ class _SyncSession(Session):
         return self.executor.execute(query)
 
     async def flow(self, flow: drive.Flow[T]) -> T:
-        return drive.run(flow, self.executor)
+        return drive.run(flow, self.executor, self.prepare)
 
 
 class _AsyncSession(Session):
-    def __init__(self, executor: AsyncExecutor) -> None:
+    def __init__(self, executor: AsyncExecutor, prepare: Prepare) -> None:
         self.executor = executor
+        self.prepare = prepare
 
     def sever(self) -> None:
         cast(AsyncSessionExecutor, self.executor).sever()
@@ -92,7 +96,7 @@ class _AsyncSession(Session):
         return await self.executor.execute(query)
 
     async def flow(self, flow: drive.Flow[T]) -> T:
-        return await drive.run_async(flow, self.executor)
+        return await drive.run_async(flow, self.executor, self.prepare)
 
 
 class Signal(abc.ABC):
@@ -114,6 +118,7 @@ class Subject(abc.ABC):
         self.adapter = adapter
         self.dsn = dsn
         self.connector = connector
+        self.statements = Statements(connector.schema)
         self._others: list[Subject] = []
         self._referee: Subject | None = None
 
@@ -221,10 +226,10 @@ class SyncSubject(Subject):
     @asynccontextmanager
     async def session(self, *, transaction: bool = False) -> AsyncIterator[Session]:
         with self.connector.session(transaction=transaction) as executor:
-            yield _SyncSession(executor)
+            yield _SyncSession(executor, self.statements)
 
     def bind(self, connection: Any) -> Session:
-        return _SyncSession(self.connector.bind(connection))
+        return _SyncSession(self.connector.bind(connection), self.statements)
 
     def another(self, connector: Connector, dsn: str | None = None) -> SyncSubject:
         subject = SyncSubject(self.adapter, dsn or self.dsn, synchronous(connector))
@@ -272,10 +277,10 @@ class AsyncSubject(Subject):
     @asynccontextmanager
     async def session(self, *, transaction: bool = False) -> AsyncIterator[Session]:
         async with self.connector.session_async(transaction=transaction) as executor:
-            yield _AsyncSession(executor)
+            yield _AsyncSession(executor, self.statements)
 
     def bind(self, connection: Any) -> Session:
-        return _AsyncSession(self.connector.bind_async(connection))
+        return _AsyncSession(self.connector.bind_async(connection), self.statements)
 
     def another(self, connector: Connector, dsn: str | None = None) -> AsyncSubject:
         subject = AsyncSubject(self.adapter, dsn or self.dsn, connector, self.runner)

@@ -79,6 +79,17 @@ def _set_local(settings: tuple[tuple[str, str], ...]) -> str:
     return "".join(f"SET LOCAL {name} = '{value}';" for name, value in settings)
 
 
+@functools.lru_cache(maxsize=512)
+def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
+    numbers: dict[str, int] = {}
+
+    def number(match: re.Match[str]) -> str:
+        name = match.group(1)
+        return "%" if name is None else f"${numbers.setdefault(name, len(numbers) + 1)}"
+
+    return _PLACEHOLDER.sub(number, sql), tuple(numbers)
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """One statement to execute: its name (for logs), its SQL, and the values of its parameters.
@@ -102,14 +113,8 @@ class Query:
         """
         if not self.params:
             return self.sql, []
-        numbers: dict[str, int] = {}
-
-        def number(match: re.Match[str]) -> str:
-            name = match.group(1)
-            return "%" if name is None else f"${numbers.setdefault(name, len(numbers) + 1)}"
-
-        sql = _PLACEHOLDER.sub(number, self.sql)
-        return sql, [self.params[name] for name in numbers]
+        sql, names = _numbered(self.sql)
+        return sql, [self.params[name] for name in names]
 
 
 class Executor(Protocol):

@@ -1,22 +1,51 @@
 """The one place that waits: two small drivers for the same flows.
 
-A flow is a generator that yields `Query` objects, is sent their rows, and returns a value. An
+A flow is a generator that yields a `Request` at a time, is sent its rows, and returns a value. An
 error of the database is thrown into the flow at the ``yield``, so that a flow can give a
 constraint its meaning or try another statement.
+
+A request says which statement, with which values. What depends on the connection (the text for its
+schema, the settings) is filled in by ``prepare``, which the one who opens the session gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 from procrastinate import errors
-from procrastinate.connector import AsyncExecutor, Executor, Query, Rows
+from procrastinate.connector import AsyncExecutor, Executor, Query, Rows, Value
 
 T = TypeVar("T")
 
-Flow: TypeAlias = Generator[Query, Rows, T]
+
+class Request:
+    """A statement by its name, and the values of its parameters: ``Request("get_job", id=7)``."""
+
+    __slots__ = ("name", "params")
+
+    def __init__(self, name: str, /, **params: Value) -> None:
+        self.name = name
+        self.params = params
+
+    def __repr__(self) -> str:
+        return f"Request({self.name!r}, {', '.join(self.params)})"
+
+
+class Script(Request):
+    """A text that is no statement of ours, such as a migration, with markers for the schema."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name)
+        self.text = text
+
+
+Flow: TypeAlias = Generator[Request, Rows, T]
+#: Makes of a request what the connector executes.
+Prepare: TypeAlias = Callable[[Request], Query]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,33 +58,12 @@ class Limit:
 
     server: float
     client: float
-    #: The settings that each statement of a call runs with.
+    #: The settings that each statement of a call runs with, besides its own.
     settings: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         milliseconds = str(max(1, int(self.server * 1000)))
         object.__setattr__(self, "settings", {"statement_timeout": milliseconds})
-
-
-def limited(flow: Flow[T], limit: Limit) -> Flow[T]:
-    """Return the flow with the server's limit on each of its statements."""
-    settings = limit.settings
-    try:
-        query = next(flow)
-        while True:
-            both = {**query.settings, **settings} if query.settings else settings
-            query = Query(query.name, query.sql, query.params, both)
-            try:
-                rows = yield query
-            except errors.ConnectorException as exc:
-                query = flow.throw(exc)
-            else:
-                query = flow.send(rows)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-    finally:
-        flow.close()
 
 
 def no_answer(limit: Limit, exc: errors.ConnectorException) -> errors.ConnectionLost:
@@ -65,17 +73,17 @@ def no_answer(limit: Limit, exc: errors.ConnectorException) -> errors.Connection
     return error
 
 
-def run(flow: Flow[T], executor: Executor) -> T:
+def run(flow: Flow[T], executor: Executor, prepare: Prepare) -> T:
     """Run a flow to its end with a synchronous executor and return its value."""
     try:
-        query = next(flow)
+        request = next(flow)
         while True:
             try:
-                rows = executor.execute(query)
+                rows = executor.execute(prepare(request))
             except errors.ConnectorException as exc:
-                query = flow.throw(exc)
+                request = flow.throw(exc)
             else:
-                query = flow.send(rows)
+                request = flow.send(rows)
     except StopIteration as stop:
         value: T = stop.value
         return value
@@ -83,17 +91,17 @@ def run(flow: Flow[T], executor: Executor) -> T:
         flow.close()
 
 
-async def run_async(flow: Flow[T], executor: AsyncExecutor) -> T:
+async def run_async(flow: Flow[T], executor: AsyncExecutor, prepare: Prepare) -> T:
     """Run a flow to its end with an asynchronous executor and return its value."""
     try:
-        query = next(flow)
+        request = next(flow)
         while True:
             try:
-                rows = await executor.execute(query)
+                rows = await executor.execute(prepare(request))
             except errors.ConnectorException as exc:
-                query = flow.throw(exc)
+                request = flow.throw(exc)
             else:
-                query = flow.send(rows)
+                request = flow.send(rows)
     except StopIteration as stop:
         value: T = stop.value
         return value

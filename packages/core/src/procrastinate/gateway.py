@@ -38,7 +38,7 @@ class Gateway:
 
     def __init__(self, connector: Connector) -> None:
         self.connector = connector
-        self.sql = Statements(connector.schema)
+        self.statements = Statements(connector.schema)
         self._open = connector.always_open
         self._open_async = connector.always_open
         self._counterpart: SyncConnector | None = None
@@ -79,9 +79,9 @@ class Gateway:
     def run(self, flow: Flow[T], *, connection: Any = None, transaction: bool = False) -> T:
         """Run a flow synchronously: on the caller's connection where one is given."""
         if connection is not None:
-            return drive.run(flow, self._counterpart_or_self().bind(connection))
+            return drive.run(flow, self._counterpart_or_self().bind(connection), self.statements)
         with self.sync_connector().session(transaction=transaction) as executor:
-            return drive.run(flow, executor)
+            return drive.run(flow, executor, self.statements)
 
     async def run_async(
         self,
@@ -101,13 +101,14 @@ class Gateway:
                 lambda: self.run(flow, connection=connection, transaction=transaction)
             )
         if connection is not None:
-            return await drive.run_async(flow, self.connector.bind_async(connection))
+            executor = self.connector.bind_async(connection)
+            return await drive.run_async(flow, executor, self.statements)
         if not self._open_async:
             raise AppNotOpen(_not_open(self._open, "open_async"))
         if limit is not None:
             return await self._run_limited(self.connector, flow, transaction, limit)
-        async with self.connector.session_async(transaction=transaction) as executor:
-            return await drive.run_async(flow, executor)
+        async with self.connector.session_async(transaction=transaction) as session:
+            return await drive.run_async(flow, session, self.statements)
 
     async def _run_limited(
         self, connector: AsyncConnector, flow: Flow[T], transaction: bool, limit: Limit
@@ -122,7 +123,8 @@ class Gateway:
         try:
             async with connector.session_async(transaction=transaction) as executor:
                 deadline.connected(executor)
-                return await drive.run_async(drive.limited(flow, limit), executor)
+                prepare = self.statements.under(limit.settings)
+                return await drive.run_async(flow, executor, prepare)
         except ConnectionLost as exc:
             if deadline.severed:
                 raise drive.no_answer(limit, exc) from exc

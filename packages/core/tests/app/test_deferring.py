@@ -113,7 +113,9 @@ def test_arguments_of_a_batch_are_stored_alike_whether_they_travel_together_or_n
     ran: list[str] = []
     call = Statements.__call__
     monkeypatch.setattr(
-        Statements, "__call__", lambda *args, **params: ran.append(args[1]) or call(*args, **params)
+        Statements,
+        "__call__",
+        lambda *args, **params: ran.append(args[1].name) or call(*args, **params),
     )
     values = [{"é": ["\\", '"', 1e22, -0.5]}, None, "a,b]", [[]], 10**30]
     task = sync_app.configure_task("send", queue="mail", priority=3, lock="L", **delay)

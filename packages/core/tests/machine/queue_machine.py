@@ -29,7 +29,7 @@ from typing import Any, ClassVar, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from queue_invariants import check_claim, check_state, check_step, claimable, matches
-from queue_sides import Make, Shown, Sides, State, sql
+from queue_sides import Make, Shown, Sides, State
 
 from procrastinate import json_codec
 from procrastinate.drive import Flow
@@ -231,7 +231,7 @@ class QueueMachine(RuleBasedStateMachine):
     ) -> None:
         """Let a worker have a job, or what goes before it."""
         new = NewJob("t1", "a", priority=9, lock=lock, queueing_lock=queueing_lock)
-        self.step("defer", lambda now: defer.defer_job(sql, new))
+        self.step("defer", lambda now: defer.defer_job(new))
         self.fetch(
             self.workers.index(worker), QUEUES, 3, everywhere=True, unlocked_first=True, shape={}
         )
@@ -242,10 +242,10 @@ class QueueMachine(RuleBasedStateMachine):
     def start(self, batch: list[New]) -> None:
         self.register()
         self.register()
-        self.step("defer_batch", lambda now: defer.defer_jobs(sql, [new.at(now) for new in batch]))
+        self.step("defer_batch", lambda now: defer.defer_jobs([new.at(now) for new in batch]))
 
     def register(self) -> None:
-        outcome = self.step("register", lambda now: workers.register_worker(sql, "worker"))
+        outcome = self.step("register", lambda now: workers.register_worker("worker"))
         self.workers.append(outcome.value)
 
     @rule(n=nth)
@@ -255,13 +255,13 @@ class QueueMachine(RuleBasedStateMachine):
             self.register()
         else:
             worker = self.worker(n)
-            self.step("unregister", lambda now: workers.unregister_worker(sql, worker))
+            self.step("unregister", lambda now: workers.unregister_worker(worker))
 
     @rule(delete=st.booleans())
     def keep_house(self, delete: bool) -> None:
         """What every worker does now and then for all."""
         self.recover(delete=delete)
-        self.step("prune", lambda now: workers.prune_workers(sql, timeout_us=DEAD_AFTER_US))
+        self.step("prune", lambda now: workers.prune_workers(timeout_us=DEAD_AFTER_US))
         self.mend()
 
     def recover(self, ids: Sequence[int] | None = None, *, delete: bool = False) -> None:
@@ -269,7 +269,6 @@ class QueueMachine(RuleBasedStateMachine):
         self.step(
             "recover",
             lambda now: workers.recover_jobs(
-                sql,
                 timeout_us=DEAD_AFTER_US,
                 crash_limit=CRASH_LIMIT,
                 ids=ids,
@@ -304,7 +303,7 @@ class QueueMachine(RuleBasedStateMachine):
         """As where somebody's open transaction is in the way of recovering all at once."""
         self.pass_time(1, silent=n)
         stalled = self.step(
-            "stalled_ids", lambda now: workers.stalled_ids(sql, timeout_us=DEAD_AFTER_US)
+            "stalled_ids", lambda now: workers.stalled_ids(timeout_us=DEAD_AFTER_US)
         ).value
         lost = [stalled[number % len(stalled)] for number in numbers] if stalled else []
         for job_id in dict.fromkeys([*lost, *stalled]):
@@ -321,20 +320,20 @@ class QueueMachine(RuleBasedStateMachine):
         self._arrived("pass_time", before.aged(by), outcome)
         alive = [each for each in self.workers if silent is None or each != self.worker(silent)]
         self.step("beat_all", lambda now: _beat_all(alive))
-        self.step("promote", lambda now: claim.promote_due(sql))
+        self.step("promote", lambda now: claim.promote_due())
 
     # Deferring
 
     @rule(new=new_jobs)
     def defer_one(self, new: New) -> None:
-        self.step("defer", lambda now: defer.defer_job(sql, new.at(now)))
+        self.step("defer", lambda now: defer.defer_job(new.at(now)))
 
     @rule(
         batch=st.lists(new_jobs, min_size=1, max_size=6), in_statements_of=st.sampled_from([2, 9])
     )
     def defer_batch(self, batch: list[New], in_statements_of: int) -> None:
         def make(now: datetime) -> Flow[list[int]]:
-            flow = defer.defer_jobs(sql, [new.at(now) for new in batch])
+            flow = defer.defer_jobs([new.at(now) for new in batch])
             return with_limit(defer, "ROWS_PER_STATEMENT", in_statements_of, flow)
 
         before = self.state.jobs.keys()
@@ -347,7 +346,7 @@ class QueueMachine(RuleBasedStateMachine):
         """Jobs that differ in their arguments alone, here not even in those."""
         alike = replace(new, queueing_lock=None, args=f"[{','.join([new.args] * count)}]")
         before = self.state.jobs.keys()
-        outcome = self.step("defer_alike", lambda now: defer.defer_alike(sql, alike.at(now)))
+        outcome = self.step("defer_alike", lambda now: defer.defer_alike(alike.at(now)))
         assert sorted(self.state.jobs.keys() - before) == outcome.value
         assert len(outcome.value) == count
 
@@ -356,7 +355,7 @@ class QueueMachine(RuleBasedStateMachine):
         """In several statements, in a transaction that goes on and commits whatever happens."""
 
         def make(now: datetime) -> Flow[list[int]]:
-            flow = defer.defer_jobs_for_caller(sql, [new.at(now) for new in batch])
+            flow = defer.defer_jobs_for_caller([new.at(now) for new in batch])
             return with_limit(defer, "ROWS_PER_STATEMENT", 2, _or_nothing(flow))
 
         before = self.state.jobs.keys()
@@ -534,7 +533,6 @@ class QueueMachine(RuleBasedStateMachine):
                 for job, outcome in given
             ]
             return finish.settle(
-                sql,
                 ended,
                 now=0.0,
                 worker_id=worker,
@@ -558,7 +556,7 @@ class QueueMachine(RuleBasedStateMachine):
         ended = [finish.Ended(job, _finished(job, Status.SUCCEEDED)) for job in held]
         outcome = self.step(
             "delete_finished",
-            lambda now: finish.delete_finished(sql, ended, worker_id=worker),
+            lambda now: finish.delete_finished(ended, worker_id=worker),
             deletable={job.id for job in held},
         )
         assert set(outcome.value.changed) == {job.id for job in held}
@@ -597,7 +595,6 @@ class QueueMachine(RuleBasedStateMachine):
         self.step(
             "fail_unknown",
             lambda now: workers.fail_unknown(
-                sql,
                 patience_us=0,
                 timeout_us=DEAD_AFTER_US if alive else -DEAD_AFTER_US,
                 delete_ended=delete,
@@ -617,7 +614,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.cancel_all("q3")
         self.start_one(worker, queueing_lock="q3")
         twin = NewJob("t2", "a", queueing_lock="q3")
-        self.step("defer", lambda now: defer.defer_job(sql, twin))
+        self.step("defer", lambda now: defer.defer_job(twin))
         mine = [row for row in self.state.running() if row.queueing_lock == "q3"]
         for job in [self.claimed[row.id, row.lease, row.worker_id] for row in mine]:
             if how != "crash":
@@ -641,9 +638,7 @@ class QueueMachine(RuleBasedStateMachine):
         ]
         if abort is not None and twins:
             job_id = twins[abort % len(twins)].id
-            self.step(
-                "cancel", lambda now: jobs.cancel_jobs(sql, [job_id], abort=True, delete=False)
-            )
+            self.step("cancel", lambda now: jobs.cancel_jobs([job_id], abort=True, delete=False))
         if crashed:
             self.crash(n, delete)
         elif twins:
@@ -659,7 +654,7 @@ class QueueMachine(RuleBasedStateMachine):
         """A running job has failed or is to wait again, and is to be aborted."""
         worker, (job, *_) = self.held(n, [n])
         outcome = self.step(
-            "cancel", lambda now: jobs.cancel_jobs(sql, [job.id], abort=True, delete=False)
+            "cancel", lambda now: jobs.cancel_jobs([job.id], abort=True, delete=False)
         )
         assert outcome.value == [job.id]
         if how == "fail":
@@ -680,9 +675,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def cancel_all(self, queueing_lock: str) -> None:
         ids = [job.id for job in self.state.waiting() if job.queueing_lock == queueing_lock]
-        self.step(
-            "cancel", lambda now: jobs.cancel_jobs(sql, ids or [99], abort=False, delete=False)
-        )
+        self.step("cancel", lambda now: jobs.cancel_jobs(ids or [99], abort=False, delete=False))
 
     @rule(n=nth)
     def retry_what_has_ended(self, n: int) -> None:
@@ -703,7 +696,7 @@ class QueueMachine(RuleBasedStateMachine):
         waiting = {job.id for job in self.state.waiting() if job.id in ids}
         self.step(
             "cancel",
-            lambda now: jobs.cancel_jobs(sql, ids, abort=abort, delete=delete),
+            lambda now: jobs.cancel_jobs(ids, abort=abort, delete=delete),
             deletable=waiting if delete else (),
         )
         left = {job.id for job in self.state.waiting()}
@@ -722,14 +715,14 @@ class QueueMachine(RuleBasedStateMachine):
     def _retry_by_hand(self, ids: Sequence[int], due: timedelta | None, **changes: Any) -> None:
         def make(now: datetime) -> Flow[set[int]]:
             at = None if due is None else now + due
-            return jobs.retry_by_hand(sql, ids, jobs.ByHand(at, **changes))
+            return jobs.retry_by_hand(ids, jobs.ByHand(at, **changes))
 
         self.step("retry_by_hand", make)
 
     # Damage
 
     def mend(self) -> None:
-        self.step("mend", lambda now: workers.mend_lines(sql))
+        self.step("mend", lambda now: workers.mend_lines())
 
     @rule(n=nth)
     def park_for_nobody_and_mend(self, n: int) -> None:
@@ -751,28 +744,28 @@ class QueueMachine(RuleBasedStateMachine):
         assert job.lock is not None
         self.sides.delete(job.id)
         self.stale_locks.add(job.lock)
-        self.step("read_after_damage", lambda now: claim.ready_queues(sql), deletable={job.id})
+        self.step("read_after_damage", lambda now: claim.ready_queues(), deletable={job.id})
 
     # Looking
 
     @rule(n=nth)
     def look_at_worker(self, n: int) -> None:
         worker = self.worker(n)
-        self.step("abort_requests", lambda now: workers.abort_requests(sql, worker))
-        self.step("held_jobs", lambda now: claim.held_jobs(sql, worker_id=worker))
+        self.step("abort_requests", lambda now: workers.abort_requests(worker))
+        self.step("held_jobs", lambda now: claim.held_jobs(worker_id=worker))
         about = workers.About("host", n, ("t1", "t2")) if n % 3 else workers.About()
-        self.step("describe", lambda now: workers.describe_worker(sql, worker, about))
-        self.step("probe", lambda now: workers.notify_listener(sql, "procrastinate_jobs"))
+        self.step("describe", lambda now: workers.describe_worker(worker, about))
+        self.step("probe", lambda now: workers.notify_listener("procrastinate_jobs"))
         (job_id,) = self.ids([n])
-        self.step("get_errors", lambda now: jobs.get_errors(sql, job_id))
+        self.step("get_errors", lambda now: jobs.get_errors(job_id))
 
     @rule(queue=st.none() | st.sampled_from(QUEUES), task=st.none() | st.just("t1"))
     def look_at_queues(self, queue: str | None, task: str | None) -> None:
-        self.step("ready_queues", lambda now: claim.ready_queues(sql))
+        self.step("ready_queues", lambda now: claim.ready_queues())
         self.step(
             "stalled",
             lambda now: jobs.stalled_jobs(
-                sql, timeout_us=DEAD_AFTER_US, queue=queue, task=task, loads=json_codec.loads
+                timeout_us=DEAD_AFTER_US, queue=queue, task=task, loads=json_codec.loads
             ),
         )
 
@@ -801,15 +794,13 @@ class QueueMachine(RuleBasedStateMachine):
             worker_id=self.worker(n) if of_worker else None,
             **filters,
         )
-        outcome = self.step(
-            "list_jobs", lambda now: jobs.list_page(sql, which, page, json_codec.loads)
-        )
+        outcome = self.step("list_jobs", lambda now: jobs.list_page(which, page, json_codec.loads))
         listed = [job.id for job in outcome.value]
         known = [job.id for job in self.state.jobs.values() if matches(job, which)]
         on_page = [each for each in known if page.after_id < each < (page.before_id or each + 1)]
         assert listed == sorted(on_page, reverse=page.newest_first)[: page.limit]
         (job_id,) = self.ids([n])
-        self.step("get_job", lambda now: jobs.get_job(sql, job_id, json_codec.loads))
+        self.step("get_job", lambda now: jobs.get_job(job_id, json_codec.loads))
 
     @rule(
         queue=st.none() | st.sampled_from(QUEUES),
@@ -817,9 +808,9 @@ class QueueMachine(RuleBasedStateMachine):
         lock=st.none() | st.sampled_from(LOCKS),
     )
     def count_jobs(self, **filters: str | None) -> None:
-        self.step("list_queues", lambda now: jobs.list_counts(sql, "list_queues", **filters))
-        self.step("list_tasks", lambda now: jobs.list_counts(sql, "list_tasks", **filters))
-        self.step("list_locks", lambda now: jobs.list_counts(sql, "list_locks", **filters))
+        self.step("list_queues", lambda now: jobs.list_counts("list_queues", **filters))
+        self.step("list_tasks", lambda now: jobs.list_counts("list_tasks", **filters))
+        self.step("list_locks", lambda now: jobs.list_counts("list_locks", **filters))
 
 
 def _chosen(found: list[Job], numbers: Sequence[int]) -> list[Job]:
@@ -869,7 +860,6 @@ def _claim(
 
     def make() -> Flow[claim.Claim]:
         flow = claim.claim(
-            sql,
             scan,
             served=served,
             worker_id=worker,
@@ -913,4 +903,4 @@ def with_limit(module: ModuleType, name: str, limit: int, flow: Flow[T]) -> Flow
 
 def _beat_all(alive: Sequence[int]) -> Flow[None]:
     for worker in alive:
-        yield from workers.heartbeat(sql, worker, "worker", timeout_us=DEAD_AFTER_US)
+        yield from workers.heartbeat(worker, "worker", timeout_us=DEAD_AFTER_US)

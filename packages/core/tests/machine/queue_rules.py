@@ -26,7 +26,7 @@ from queue_machine import (
     some,
     with_limit,
 )
-from queue_sides import TOLERANCE, Key, State, sql
+from queue_sides import TOLERANCE, Key, State
 
 from procrastinate.drive import Flow
 from procrastinate.model.job import NewJob, Status
@@ -118,7 +118,7 @@ class WholeMachine(QueueMachine):
         which = self._filter(chosen, statuses)
 
         def change(ids: Sequence[int]) -> Flow[set[int]]:
-            return jobs.cancel_jobs(sql, ids, abort=abort, delete=delete)
+            return jobs.cancel_jobs(ids, abort=abort, delete=delete)
 
         expected = self._matching(which)[:limit]
         changed = self._change(which, lambda now: change, limit, scanned, deletes=delete)
@@ -152,7 +152,7 @@ class WholeMachine(QueueMachine):
         def change_at(now: datetime) -> bulk.Change:
             at = None if due is None else now + due
             by_hand = jobs.ByHand(at, priority, to_queue, to_lock)
-            return lambda ids: jobs.retry_unless_twin_waits(sql, ids, by_hand)
+            return lambda ids: jobs.retry_unless_twin_waits(ids, by_hand)
 
         matching = set(self._matching(which))
         changed = self._change(which, change_at, limit, scanned)
@@ -195,10 +195,10 @@ class WholeMachine(QueueMachine):
 
         def change(ids: Sequence[int]) -> Flow[set[int]]:
             if abort:
-                return jobs.cancel_jobs(sql, ids, abort=True, delete=False)
-            return jobs.retry_unless_twin_waits(sql, ids, jobs.ByHand())
+                return jobs.cancel_jobs(ids, abort=True, delete=False)
+            return jobs.retry_unless_twin_waits(ids, jobs.ByHand())
 
-        self.step("change_when_free", lambda now: bulk.change_when_free(sql, chosen, change))
+        self.step("change_when_free", lambda now: bulk.change_when_free(chosen, change))
 
     def _filter(self, chosen: Mapping[str, Any], statuses: Sequence[Status]) -> jobs.JobFilter:
         values = dict(chosen)
@@ -243,7 +243,7 @@ class WholeMachine(QueueMachine):
         deletes: bool,
     ) -> bulk.Batch:
         def make(now: datetime) -> Flow[bulk.Batch]:
-            flow = bulk.change_batch(sql, which, change_at(now), after_id=after_id, limit=limit)
+            flow = bulk.change_batch(which, change_at(now), after_id=after_id, limit=limit)
             return with_limit(bulk, "SCANNED", scanned, flow)
 
         waiting = {job.id for job in self.state.waiting() if matches(job, which)}
@@ -276,7 +276,7 @@ class WholeMachine(QueueMachine):
     ) -> int | None:
         def make(now: datetime) -> Flow[bulk.Deleted]:
             ages_us = {status: age // MICROSECOND for status, age in ages.items()}
-            flow = bulk.delete_old(sql, ages_us, queue=queue, after_id=after_id)
+            flow = bulk.delete_old(ages_us, queue=queue, after_id=after_id)
             return with_limit(bulk, "SCANNED", scanned, flow)
 
         known = len(self.state.jobs)
@@ -292,7 +292,7 @@ class WholeMachine(QueueMachine):
 
         def make(now: datetime) -> Flow[Any]:
             timetable = Timetable(which)
-            at = yield from periodic.look(sql, timetable)
+            at = yield from periodic.look(timetable)
             return at, timetable._done_until
 
         self.step("look", make)
@@ -390,6 +390,6 @@ def _by_tick(pair: tuple[datetime, Tick]) -> tuple[datetime, Key]:
 def _told(due: list[DueTick]) -> Flow[tuple[list[Told], dict[Key, datetime]]]:
     """What became of each tick, and what a timetable is told."""
     timetable = Timetable(SCHEDULES)
-    result = yield from periodic.defer_ticks(sql, timetable, due)
+    result = yield from periodic.defer_ticks(timetable, due)
     told = [Told(each.due.periodic.key, each.outcome, each.job_id) for each in result.settled]
     return told, timetable._done_until

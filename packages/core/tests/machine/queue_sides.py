@@ -250,7 +250,7 @@ class PostgreSQL:
         value, error = None, None
         self.select("begin")
         try:
-            value = drive.run(make(self.now), recorder)
+            value = drive.run(make(self.now), recorder, sql)
             self.select("commit")
         except ProcrastinateException as exc:
             error = _error_of(exc)
@@ -280,7 +280,7 @@ class PostgreSQL:
         for table, columns in _TIMES.items():
             moved = ", ".join(f"{column} = {column} - %s" for column in columns)
             self.select(f"update {table} set {moved}", *[amount] * len(columns))
-        outcome = self.run(lambda now: claim.promote_due(sql))
+        outcome = self.run(lambda now: claim.promote_due())
         return replace(outcome, value=None, statements=[])
 
     def park(self, job_id: int) -> None:
@@ -342,7 +342,7 @@ class Memory:
             with self.connector.session(transaction=True) as executor:
                 recorder = Recorder(executor)
                 seen = recorder.seen
-                value = drive.run(make(self.now), recorder)
+                value = drive.run(make(self.now), recorder, sql)
         except ProcrastinateException as exc:
             error = _error_of(exc)
         return self._outcome(_in_order(value), error, seen)

@@ -15,6 +15,7 @@ import pytest
 
 import procrastinate_embedded
 from procrastinate import App, drive, errors
+from procrastinate.drive import Request
 from procrastinate.model.job import NewJob
 from procrastinate.storage import defer
 from procrastinate.storage.statements import Statements, load
@@ -46,7 +47,7 @@ class Deferring(threading.Thread):
         connector: Any = self.app.connector
         try:
             with connector.session(transaction=True) as executor:
-                self.outcome = drive.run(defer.defer_jobs(Statements(), jobs), executor)
+                self.outcome = drive.run(defer.defer_jobs(jobs), executor, Statements())
         except errors.ProcrastinateException as exc:
             self.outcome = type(exc)
 
@@ -157,12 +158,14 @@ class Ticking(Deferring):
     def run(self) -> None:
         one = {"queue_names": "default", "task_names": "task", "args": "{}", "priorities": 0}
         query = Statements()(
-            "defer_ticks",
-            **{name: [value] * len(self.queueing_locks) for name, value in one.items()},
-            ticks=["2026-01-01T00:00:00+00:00"] * len(self.queueing_locks),
-            locks=[None] * len(self.queueing_locks),
-            periodic_ids=self.queueing_locks,
-            queueing_locks=self.queueing_locks,
+            Request(
+                "defer_ticks",
+                **{name: [value] * len(self.queueing_locks) for name, value in one.items()},
+                ticks=["2026-01-01T00:00:00+00:00"] * len(self.queueing_locks),
+                locks=[None] * len(self.queueing_locks),
+                periodic_ids=self.queueing_locks,
+                queueing_locks=self.queueing_locks,
+            )
         )
         connector: Any = self.app.connector
         try:

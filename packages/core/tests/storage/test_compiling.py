@@ -132,7 +132,8 @@ def _claim(kind: Kind, queues: int, limit: int, with_locks: bool) -> Query:
     scan = Scan(kind, limit, names, priority=priority, with_locks=with_locks, wary=True)
     if kind is Kind.LEVEL:
         scan = replace(scan, lows=(0,) * queues)
-    return next(claim(Statements(), scan, worker_id=1, loads=json_codec.loads, served=names))
+    flow = claim(scan, worker_id=1, loads=json_codec.loads, served=names)
+    return Statements()(next(flow))
 
 
 def cost(connection: Any, query: Query) -> float:

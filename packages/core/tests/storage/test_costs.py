@@ -19,6 +19,7 @@ import procrastinate
 import procrastinate_embedded
 from procrastinate import json_codec
 from procrastinate.connector import Query, Rows
+from procrastinate.drive import Request
 from procrastinate.model.levels import BELOW_ALL
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage.claim import claim
@@ -105,7 +106,7 @@ def test_a_batch_is_worked_on_without_comparing_each_job_with_every_other(
     busy: Any, statement: str, batch: int
 ) -> None:
     """A nested loop over 500 jobs and 500 endings looks at 250,000 pairs."""
-    plan = explained(busy, Statements()(statement, **params_of(statement, batch)))
+    plan = explained(busy, Statements()(Request(statement, **params_of(statement, batch))))
     steps = list(nodes(plan))
     changed = sum(each["Actual Rows"] for each in steps if each["Node Type"] == "CTE Scan")
     ended = plan["Actual Rows"]
@@ -119,12 +120,12 @@ def test_a_batch_is_worked_on_without_comparing_each_job_with_every_other(
 @pytest.mark.slow
 def test_a_batch_of_successes_is_written_by_the_plainest_of_updates(busy: Any) -> None:
     """Nothing is planned for what else may become of an attempt: see settle_jobs."""
-    plan = explained(busy, Statements()("finish_jobs", **params_of("finish_jobs", 100)))
+    plan = explained(busy, Statements()(Request("finish_jobs", **params_of("finish_jobs", 100))))
     kinds = Counter(each["Node Type"] for each in nodes(plan))
     lookups = kinds["Index Scan"] + kinds["Bitmap Heap Scan"]
     assert (kinds["ModifyTable"], lookups, kinds["CTE Scan"]) == (1, 1, 1), kinds
     assert (kinds["Aggregate"], kinds["WindowAgg"], kinds["LockRows"]) == (0, 0, 0), kinds
-    assert len(Statements()("finish_jobs").sql) < 1_300
+    assert len(Statements()(Request("finish_jobs")).sql) < 1_300
 
 
 def explained(connection: Any, query: Query) -> dict[str, Any]:
@@ -242,9 +243,13 @@ def test_only_a_full_scan_reads_what_ended_under_an_old_snapshot(dsn: str, query
     query(f"update procrastinate_jobs set status = 'succeeded' where id <= {done}")
     params = params_of("claim_unlocked_level_of_one", 100)
 
-    full = explained(mine, Statements()("claim_unlocked_full_of_one", **params))
-    above = explained(mine, Statements()("claim_unlocked_level_of_one", **params | {"low": done}))
-    higher = explained(mine, Statements()("claim_unlocked_full_of_one", **params | {"above": 0}))
+    full = explained(mine, Statements()(Request("claim_unlocked_full_of_one", **params)))
+    above = explained(
+        mine, Statements()(Request("claim_unlocked_level_of_one", **params | {"low": done}))
+    )
+    higher = explained(
+        mine, Statements()(Request("claim_unlocked_full_of_one", **params | {"above": 0}))
+    )
 
     for plan in (full, above):
         assert sum(1 for each in nodes(plan) if each["Node Type"] == "LockRows") >= 1
@@ -325,8 +330,8 @@ def test_a_claim_locks_no_row_that_it_neither_takes_nor_parks(
     scan = Scan(kind, limit, names, priority=priority, with_locks=with_locks, wary=True)
     if kind is Kind.LEVEL:
         scan = replace(scan, lows=(0,) * queues)
-    flow = claim(Statements(), scan, worker_id=1, loads=json_codec.loads, served=names)
-    query = next(flow)
+    flow = claim(scan, worker_id=1, loads=json_codec.loads, served=names)
+    query = Statements()(next(flow))
     plan = explained(many_queues, query)
     locked = sum(
         round(each["Actual Rows"] * each["Actual Loops"])

@@ -49,15 +49,15 @@ class Holder:
 
     def claim(self) -> Job:
         scan = Scan(Kind.FULL, 1, ("default",), with_locks=True)
-        flow = claim.claim(sql, scan, worker_id=1, loads=json_codec.loads)
-        (job,) = drive.run(flow, self.executor).jobs
+        flow = claim.claim(scan, worker_id=1, loads=json_codec.loads)
+        (job,) = drive.run(flow, self.executor, sql).jobs
         return job
 
     def settle(self, job: Job, outcome: Outcome) -> None:
         flow = finish.settle(
-            sql, [finish.Ended(job, outcome)], now=0.0, worker_id=1, dumps=json_codec.dumps
+            [finish.Ended(job, outcome)], now=0.0, worker_id=1, dumps=json_codec.dumps
         )
-        assert set(drive.run(flow, self.executor).changed) == {job.id}
+        assert set(drive.run(flow, self.executor, sql).changed) == {job.id}
 
     def wal(self) -> int:
         ((position,),) = self.query(

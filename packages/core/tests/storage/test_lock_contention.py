@@ -237,7 +237,7 @@ class Quarreller:
         self.random = random.Random(seed)
         self.sql = Statements()
         self.held: dict[int, Job] = {}
-        self.worker_id = self.run(workers.register_worker(self.sql, "quarreller"))
+        self.worker_id = self.run(workers.register_worker("quarreller"))
 
     def quarrel(self, weights: dict[str, int], deadline: float) -> None:
         while time.monotonic() < deadline:
@@ -253,7 +253,7 @@ class Quarreller:
 
     def run(self, flow: Flow[T], *, transaction: bool = False) -> T:
         with self.connector.session(transaction=transaction) as executor:
-            return drive.run(flow, executor)
+            return drive.run(flow, executor, self.sql)
 
     def note(
         self,
@@ -282,7 +282,6 @@ class Quarreller:
         return self._claimed(
             queues,
             claim.claim(
-                self.sql,
                 Scan(Kind.FULL, limit, tuple(queues), with_locks=True),
                 served=queues,
                 worker_id=self.worker_id,
@@ -296,9 +295,7 @@ class Quarreller:
         priority = self.random.randint(0, 1)
         scan = Scan(Kind.LEVEL, 3, queues, priority=priority, lows=(low, low), with_locks=True)
         served = self.random.choice([QUEUES, queues])
-        flow = claim.claim(
-            self.sql, scan, worker_id=self.worker_id, loads=json_codec.loads, served=served
-        )
+        flow = claim.claim(scan, worker_id=self.worker_id, loads=json_codec.loads, served=served)
         self._claimed(served, flow)
 
     def _claimed(self, queues: Sequence[str], flow: Flow[claim.Claim]) -> claim.Claim:
@@ -317,7 +314,7 @@ class Quarreller:
         ended = [finish.Ended(job, SUCCEEDED) for job in self.some_held()]
         self._end(
             [each.job for each in ended],
-            finish.delete_finished(self.sql, ended, worker_id=self.worker_id),
+            finish.delete_finished(ended, worker_id=self.worker_id),
         )
 
     def retry(self) -> None:
@@ -341,7 +338,6 @@ class Quarreller:
 
     def _settle(self, given: Iterable[tuple[Job, Outcome]]) -> Flow[finish.Settled]:
         return finish.settle(
-            self.sql,
             [finish.Ended(*each) for each in given],
             now=0.0,
             worker_id=self.worker_id,
@@ -363,28 +359,28 @@ class Quarreller:
 
     def crash(self) -> None:
         """Die, and come back as another worker without the jobs."""
-        self.run(workers.unregister_worker(self.sql, self.worker_id))
+        self.run(workers.unregister_worker(self.worker_id))
         self.held.clear()
-        self.worker_id = self.run(workers.register_worker(self.sql, "reborn"))
+        self.worker_id = self.run(workers.register_worker("reborn"))
 
     def recover(self) -> None:
         began = time.monotonic()
-        flow = workers.recover_jobs(self.sql, timeout_us=HOUR_US, crash_limit=3)
+        flow = workers.recover_jobs(timeout_us=HOUR_US, crash_limit=3)
         recovered = self.run(flow, transaction=True)
         self.note([each.job_id for each in recovered], began)
 
     def promote(self) -> None:
-        self.run(claim.promote_due(self.sql))
+        self.run(claim.promote_due())
 
     def mend(self) -> None:
-        self.run(workers.mend_lines(self.sql), transaction=True)
+        self.run(workers.mend_lines(), transaction=True)
 
     # As an operator
 
     def defer(self) -> None:
         batch = [self._new() for _ in range(self.random.choice([1, 1, 1, 2, 6]))]
         began = time.monotonic()
-        ids = self.run(defer.defer_jobs(self.sql, batch))
+        ids = self.run(defer.defer_jobs(batch))
         self.history.ids.extend(ids)
         places = [
             Place(job_id, new.queue, new.priority, new.lock)
@@ -405,7 +401,6 @@ class Quarreller:
     def cancel(self) -> None:
         began = time.monotonic()
         flow = jobs.cancel_jobs(
-            self.sql,
             [self.some_id()],
             abort=self.random.random() < 0.3,
             delete=self.random.random() < 0.3,
@@ -418,20 +413,20 @@ class Quarreller:
         queue, lock = self.random.choice(QUEUES), self.random.choice(LOCKS)
         change = jobs.ByHand(priority=1, queue=queue, lock=lock)
         began = time.monotonic()
-        flow = jobs.retry_by_hand(self.sql, [self.some_id()], change)
+        flow = jobs.retry_by_hand([self.some_id()], change)
         changed = self.run(flow, transaction=True)
         self.note(changed, began, ready=[Place(each, queue, 1, lock) for each in changed])
 
     def cancel_by_filter(self) -> None:
         """Waiting jobs of one line and, now and then, the running one."""
         statuses = [Status.TODO, Status.DOING][: self.random.choice([1, 1, 2])]
-        change = partial(jobs.cancel_jobs, self.sql, abort=True, delete=False)
+        change = partial(jobs.cancel_jobs, abort=True, delete=False)
         self._change_batch(jobs.JobFilter(statuses=statuses), change)
 
     def retry_by_filter(self) -> None:
         place = Place(0, self.random.choice(QUEUES), 1, self.random.choice(LOCKS))
         by_hand = jobs.ByHand(priority=1, queue=place.queue, lock=place.lock)
-        change = partial(jobs.retry_unless_twin_waits, self.sql, change=by_hand)
+        change = partial(jobs.retry_unless_twin_waits, change=by_hand)
         self._change_batch(jobs.JobFilter(statuses=jobs.ENDED_BADLY), change, ready=place)
 
     def _change_batch(
@@ -440,7 +435,7 @@ class Quarreller:
         """Change jobs; without ``ready`` it asks them to abort, or cancels them."""
         which = replace(which, queue=self.random.choice(QUEUES), lock=self.random.choice(LOCKS))
         began = time.monotonic()
-        flow = bulk.change_batch(self.sql, which, change, after_id=0, limit=3)
+        flow = bulk.change_batch(which, change, after_id=0, limit=3)
         changed = self.run(flow, transaction=True).changed
         if ready is None:
             self.history.asked_to_abort.update(changed)
@@ -458,7 +453,7 @@ class Quarreller:
         self.recover()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            to_next = self.run(claim.promote_due(self.sql)).seconds_to_next
+            to_next = self.run(claim.promote_due()).seconds_to_next
             found = self.take_from(QUEUES, limit=50)
             self.finish_all()
             if not found.jobs and not found.parked and to_next is None:

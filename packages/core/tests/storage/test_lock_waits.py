@@ -11,6 +11,7 @@ import pytest
 
 from procrastinate import drive, json_codec
 from procrastinate.connector import Executor
+from procrastinate.drive import Request
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import SUCCEEDED
 from procrastinate.model.scan_steps import Kind, Scan
@@ -37,7 +38,7 @@ def line(connector: Psycopg2Connector) -> tuple[Job, list[int]]:
     """A line for one lock: the running job that holds it, and three that are parked."""
     batch = [NewJob("task", lock="k") for _ in range(4)]
     with connector.session() as executor:
-        ids = drive.run(defer.defer_jobs(sql, batch), executor)
+        ids = drive.run(defer.defer_jobs(batch), executor, sql)
         found = claimed(executor)
     assert ([job.id for job in found.jobs], found.parked) == (ids[:1], 3)
     return found.jobs[0], ids[1:]
@@ -45,15 +46,15 @@ def line(connector: Psycopg2Connector) -> tuple[Job, list[int]]:
 
 def claimed(executor: Executor) -> claim.Claim:
     scan = Scan(Kind.FULL, 10, ("default",), with_locks=True)
-    flow = claim.claim(sql, scan, worker_id=1, loads=json_codec.loads)
-    return drive.run(flow, executor)
+    flow = claim.claim(scan, worker_id=1, loads=json_codec.loads)
+    return drive.run(flow, executor, sql)
 
 
 def finish_job(connector: Psycopg2Connector, job: Job) -> None:
     ended = finish.Ended(job, SUCCEEDED, began=0.0, ended=0.0)
     with connector.session(transaction=True) as executor:
-        flow = finish.settle(sql, [ended], now=0.0, worker_id=1, dumps=json_codec.dumps)
-        assert drive.run(flow, executor).changed == {job.id: Status.SUCCEEDED}
+        flow = finish.settle([ended], now=0.0, worker_id=1, dumps=json_codec.dumps)
+        assert drive.run(flow, executor, sql).changed == {job.id: Status.SUCCEEDED}
 
 
 def ready(query: Look) -> list[int]:
@@ -71,14 +72,14 @@ def test_a_job_that_another_claim_is_just_taking_is_undecided_and_then_gone(
 ) -> None:
     def unlocked() -> drive.Flow[claim.Claim]:
         scan = Scan(Kind.FULL, 5, tuple(queues))
-        return claim.claim(sql, scan, worker_id=1, loads=json_codec.loads)
+        return claim.claim(scan, worker_id=1, loads=json_codec.loads)
 
     with connector.session() as other:
-        job_id = drive.run(defer.defer_job(sql, NewJob("task")), other)
+        job_id = drive.run(defer.defer_job(NewJob("task")), other, sql)
         with connector.session(transaction=True) as executor:
-            taken = drive.run(unlocked(), executor)
-            meanwhile = drive.run(unlocked(), other)
-        after = drive.run(unlocked(), other)
+            taken = drive.run(unlocked(), executor, sql)
+            meanwhile = drive.run(unlocked(), other, sql)
+        after = drive.run(unlocked(), other, sql)
 
     assert ([job.id for job in taken.jobs], taken.undecided) == ([job_id], 0)
     assert (meanwhile.jobs, meanwhile.undecided) == ([], 1)
@@ -90,8 +91,8 @@ def test_a_claim_neither_waits_for_a_release_under_way_nor_parks_behind_it(
 ) -> None:
     holder, _ = line
     with connector.session(transaction=True) as releaser, connector.session() as other:
-        releaser.execute(sql("grip_locks", ids=[holder.id]))
-        drive.run(defer.defer_job(sql, NewJob("task", lock="k")), other)
+        releaser.execute(sql(Request("grip_locks", ids=[holder.id])))
+        drive.run(defer.defer_job(NewJob("task", lock="k")), other, sql)
         found = claimed(other)
     assert (found.jobs, found.parked, found.undecided) == ([], 0, 1)
 
@@ -104,8 +105,8 @@ def test_a_lock_that_another_claim_was_faster_to_take_leaves_its_job_undecided(
 
     def take(executor: Executor, queue: str) -> None:
         scan = Scan(Kind.FULL, 1, (queue,), with_locks=True)
-        flow = claim.claim(sql, scan, served=[queue], worker_id=1, loads=json_codec.loads)
-        found.append(drive.run(flow, executor))
+        flow = claim.claim(scan, served=[queue], worker_id=1, loads=json_codec.loads)
+        found.append(drive.run(flow, executor, sql))
 
     def take_b() -> None:
         with connector.session() as executor:
@@ -113,7 +114,7 @@ def test_a_lock_that_another_claim_was_faster_to_take_leaves_its_job_undecided(
 
     with connector.session() as executor:
         ids = drive.run(
-            defer.defer_jobs(sql, [NewJob("task", queue=name, lock="k") for name in "ab"]), executor
+            defer.defer_jobs([NewJob("task", queue=name, lock="k") for name in "ab"]), executor, sql
         )
     with connector.session(transaction=True) as executor:
         take(executor, "a")
@@ -135,10 +136,10 @@ def test_two_who_cancel_jobs_of_one_line_do_not_wait_for_each_other(
         connector.session(transaction=True) as one,
         connector.session(transaction=True) as other,
     ):
-        one.execute(sql("cancel_todo", ids=[first]))
-        cancel = jobs.cancel_jobs(sql, [second], abort=False, delete=False)
-        assert drive.run(cancel, other) == {second}
-        one.execute(sql("pass_on_locks", locks=["k"]))
+        one.execute(sql(Request("cancel_todo", ids=[first])))
+        cancel = jobs.cancel_jobs([second], abort=False, delete=False)
+        assert drive.run(cancel, other, sql) == {second}
+        one.execute(sql(Request("pass_on_locks", locks=["k"])))
     assert ready(query) == [third]
 
 
@@ -150,7 +151,7 @@ def test_a_release_waits_for_a_change_by_hand_and_passes_on_to_whoever_is_next_t
     thread = threading.Thread(target=finish_job, args=(connector, holder), daemon=True)
     try:
         with connector.session(transaction=True) as operator:
-            operator.execute(sql("delete_todo", ids=[first]))
+            operator.execute(sql(Request("delete_todo", ids=[first])))
             thread.start()
             until_somebody_waits(query)
             if not commit:
@@ -167,9 +168,9 @@ def test_a_release_does_not_wait_for_changes_in_other_lines(
 ) -> None:
     holder, (first, *_) = line
     with connector.session() as executor:
-        elsewhere = drive.run(defer.defer_job(sql, NewJob("task", lock="other")), executor)
+        elsewhere = drive.run(defer.defer_job(NewJob("task", lock="other")), executor, sql)
     with connector.session(transaction=True) as operator:
-        operator.execute(sql("cancel_todo", ids=[elsewhere]))
+        operator.execute(sql(Request("cancel_todo", ids=[elsewhere])))
         finish_job(connector, holder)
     assert ready(query) == [first]
 
@@ -184,7 +185,7 @@ def test_a_line_whose_best_job_stayed_parked_is_mended(
     query("update procrastinate_jobs set hold = null where id = %s", second)
     with connector.session(transaction=True) as executor:
         assert claimed(executor).jobs == []
-        drive.run(workers.mend_lines(sql), executor)
+        drive.run(workers.mend_lines(), executor, sql)
         assert [job.id for job in claimed(executor).jobs] == [first]
     assert ready(query) == []
     assert query("select hold::text from procrastinate_jobs where id = %s", third) == [("lock",)]
@@ -195,11 +196,11 @@ def test_a_line_that_moves_is_left_alone(
 ) -> None:
     holder, (first, *_) = line
     with connector.session(transaction=True) as executor:
-        drive.run(workers.mend_lines(sql), executor)
+        drive.run(workers.mend_lines(), executor, sql)
     assert ready(query) == []
     finish_job(connector, holder)
     with connector.session(transaction=True) as executor:
-        drive.run(workers.mend_lines(sql), executor)
+        drive.run(workers.mend_lines(), executor, sql)
     assert ready(query) == [first]
 
 

@@ -15,6 +15,7 @@ import psycopg2
 import pytest
 
 import procrastinate
+from procrastinate.drive import Request
 from procrastinate.model.levels import BELOW_ALL
 from procrastinate.storage.statements import Statements
 
@@ -335,7 +336,7 @@ def connection(request: pytest.FixtureRequest, procrastinate_server: Any) -> Ite
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.statement)
 def test_a_statement_reads_only_the_jobs_that_it_is_about(connection: Any, case: Case) -> None:
-    query = Statements()(case.statement, **case.params)
+    query = Statements()(Request(case.statement, **case.params))
     with connection.cursor() as cursor:
         cursor.execute(f"explain (analyze, timing off, format json) {query.sql}", query.params)
         plan = cursor.fetchone()[0][0]["Plan"]
@@ -349,7 +350,7 @@ def test_many_ticks_are_not_compared_each_with_each(connection: Any) -> None:
     """A catch-up settles 1,000 of a schedule at once: a nested loop would compare a million."""
     ticks = [f"2026-01-01T00:{n // 60:02}:{n % 60:02}+00:00" for n in range(1_000)]
     rest = {name: values[1:] * 1_000 for name, values in {**SCHEDULES, **TICKS}.items()}
-    query = Statements()("defer_ticks", **rest | {"ticks": ticks})
+    query = Statements()(Request("defer_ticks", **rest | {"ticks": ticks}))
     with connection.cursor() as cursor:
         cursor.execute(f"explain (analyze, timing off, format json) {query.sql}", query.params)
         plan = cursor.fetchone()[0][0]["Plan"]

@@ -33,20 +33,19 @@ class MemoryQueue:
 
     def run(self, flow: Flow[T]) -> T:
         with self.sync.session(transaction=True) as executor:
-            return drive.run(flow, executor)
+            return drive.run(flow, executor, self.sql)
 
     def defer(self, **options: Any) -> int:
-        return self.run(defer.defer_job(self.sql, NewJob("task", **options)))
+        return self.run(defer.defer_job(NewJob("task", **options)))
 
     def defer_all(self, *batch: NewJob) -> list[int]:
-        return self.run(defer.defer_jobs(self.sql, batch))
+        return self.run(defer.defer_jobs(batch))
 
     def claim(
         self, queues: Sequence[str] = ("default",), limit: int = 10, worker_id: int = 1
     ) -> claim.Claim:
         return self.run(
             claim.claim(
-                self.sql,
                 Scan(Kind.FULL, limit, tuple(queues), with_locks=True),
                 served=queues,
                 worker_id=worker_id,
@@ -69,9 +68,7 @@ class MemoryQueue:
 
     def settle(self, job: Job, outcome: Outcome, worker_id: int = 1) -> set[int]:
         ended = finish.Ended(job, outcome, began=-2.0, ended=0.0)
-        flow = finish.settle(
-            self.sql, [ended], now=0.0, worker_id=worker_id, dumps=json_codec.dumps
-        )
+        flow = finish.settle([ended], now=0.0, worker_id=worker_id, dumps=json_codec.dumps)
         return set(self.run(flow).changed)
 
     def retry(self, job: Job, *, worker_id: int = 1, **decision: Any) -> set[int]:
@@ -82,17 +79,17 @@ class MemoryQueue:
         return self.settle(job, INTERRUPTED if begun else UNSTARTED)
 
     def cancel(self, *ids: int, abort: bool = False, delete: bool = False) -> set[int]:
-        return self.run(jobs.cancel_jobs(self.sql, ids, abort=abort, delete=delete))
+        return self.run(jobs.cancel_jobs(ids, abort=abort, delete=delete))
 
     def promote(self) -> claim.Promotion:
-        return self.run(claim.promote_due(self.sql))
+        return self.run(claim.promote_due())
 
     def register(self) -> int:
-        return self.run(workers.register_worker(self.sql, "worker"))
+        return self.run(workers.register_worker("worker"))
 
     def recover(self, *, seconds: int = 30, crash_limit: int = 3) -> list[workers.Recovered]:
         return self.run(
-            workers.recover_jobs(self.sql, timeout_us=seconds * 1_000_000, crash_limit=crash_limit)
+            workers.recover_jobs(timeout_us=seconds * 1_000_000, crash_limit=crash_limit)
         )
 
     def job(self, job_id: int) -> Job:

@@ -14,6 +14,7 @@ import pytest
 
 from procrastinate import drive
 from procrastinate.connector import Notification, capabilities
+from procrastinate.drive import Request
 from procrastinate.errors import (
     ConfigurationError,
     ConnectionLost,
@@ -51,7 +52,7 @@ async def test_a_defer_in_another_thread_wakes_a_listener(queue: MemoryQueue) ->
 async def test_listeners_hear_at_commit_once_and_only_their_channels(queue: MemoryQueue) -> None:
     async with queue.connector.listen(["procrastinate_jobs"]) as notifications:
         with pytest.raises(ZeroDivisionError), queue.sync.session(transaction=True) as executor:
-            drive.run(defer.defer_job(queue.sql, NewJob("task", queue="lost")), executor)
+            drive.run(defer.defer_job(NewJob("task", queue="lost")), executor, queue.sql)
             raise ZeroDivisionError
         queue.defer_all(*(NewJob("task", queue=name) for name in ("b", "a", "b")))
         queue.claim(["a"])
@@ -110,9 +111,9 @@ async def test_moving_the_clock_wakes_the_workers_of_jobs_that_are_due(queue: Me
 
 async def test_both_halves_bind_to_a_transaction_of_the_connector(queue: MemoryQueue) -> None:
     with queue.connector.transaction() as connection:
-        drive.run(defer.defer_job(queue.sql, NewJob("one")), queue.sync.bind(connection))
+        drive.run(defer.defer_job(NewJob("one")), queue.sync.bind(connection), queue.sql)
         await drive.run_async(
-            defer.defer_job(queue.sql, NewJob("two")), queue.connector.bind_async(connection)
+            defer.defer_job(NewJob("two")), queue.connector.bind_async(connection), queue.sql
         )
         assert queue.connector.jobs == []
     assert [job.task_name for job in queue.connector.jobs] == ["one", "two"]
@@ -120,7 +121,7 @@ async def test_both_halves_bind_to_a_transaction_of_the_connector(queue: MemoryQ
 
 def test_a_rolled_back_transaction_takes_its_jobs_along(queue: MemoryQueue) -> None:
     with pytest.raises(ZeroDivisionError), queue.connector.transaction() as connection:
-        drive.run(defer.defer_job(queue.sql, NewJob("one")), queue.sync.bind(connection))
+        drive.run(defer.defer_job(NewJob("one")), queue.sync.bind(connection), queue.sql)
         raise ZeroDivisionError
     assert queue.connector.jobs == []
 
@@ -133,7 +134,7 @@ def test_nothing_else_can_be_bound(queue: MemoryQueue) -> None:
     with pytest.raises(InvalidOption):
         queue.connector.bind_async(ended)
     with pytest.raises(ConnectorException):
-        executor.execute(queue.sql("ping"))
+        executor.execute(queue.sql(Request("ping")))
     with pytest.raises(InvalidOption, match=r"transaction\(\)"):
         queue.sync.bind(object())
 
@@ -154,7 +155,7 @@ def test_reset_forgets_jobs_and_workers_and_starts_ids_and_time_again(queue: Mem
 
 def test_a_transaction_that_was_open_at_a_reset_leaves_no_trace(queue: MemoryQueue) -> None:
     with queue.sync.session(transaction=True) as executor:
-        drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
+        drive.run(defer.defer_job(NewJob("task")), executor, queue.sql)
         queue.connector.reset()
     assert queue.connector.jobs == []
 
@@ -162,7 +163,7 @@ def test_a_transaction_that_was_open_at_a_reset_leaves_no_trace(queue: MemoryQue
 def test_arguments_are_decoded_by_the_connectors_own_json_loads() -> None:
     connector = InMemoryConnector(json_loads=lambda text: {"read": json.loads(text)})
     with connector.sync_connector().session() as executor:
-        drive.run(defer.defer_job(Statements(), NewJob("task", args='{"a": 1}')), executor)
+        drive.run(defer.defer_job(NewJob("task", args='{"a": 1}')), executor, Statements())
     assert [job.task_kwargs for job in connector.jobs] == [{"read": {"a": 1}}]
     assert connector.sync_connector().json_loads is connector.json_loads
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from procrastinate import json_codec
+from procrastinate.drive import Request
 from procrastinate.errors import AlreadyEnqueued
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, Requeued
@@ -43,7 +44,7 @@ def test_claims_go_by_priority_and_then_by_id(queue: MemoryQueue) -> None:
 def test_a_claim_takes_only_its_queues(queue: MemoryQueue) -> None:
     other = queue.defer(queue="other")
     assert queue.claimed() == []
-    assert queue.run(claim.ready_queues(queue.sql)) == ["other"]
+    assert queue.run(claim.ready_queues()) == ["other"]
     assert queue.claimed(["other"]) == [other]
 
 
@@ -51,7 +52,6 @@ def test_a_claim_of_a_level_takes_one_priority_above_the_mark(queue: MemoryQueue
     first, second, _ = (queue.defer(priority=priority) for priority in (1, 1, 0))
     found = queue.run(
         claim.claim(
-            queue.sql,
             Scan(Kind.LEVEL, 10, ("default",), priority=1, lows=(first,)),
             worker_id=1,
             loads=json_codec.loads,
@@ -109,7 +109,7 @@ def test_a_retry_by_hand_beside_a_waiting_twin_is_refused(queue: MemoryQueue) ->
     queue.cancel(first)
     queue.defer(queueing_lock="q")
     with pytest.raises(AlreadyEnqueued):
-        queue.run(jobs.retry_by_hand(queue.sql, [first], jobs.ByHand()))
+        queue.run(jobs.retry_by_hand([first], jobs.ByHand()))
     assert queue.statuses() == {1: "cancelled", 2: "todo"}
 
 
@@ -146,7 +146,7 @@ def test_one_lock_is_passed_on_to_the_best_job_of_each_queue(queue: MemoryQueue)
     [job] = queue.claim(["default", "a", "b"]).jobs
     assert job.id == holder
     queue.finish(job)
-    assert queue.run(claim.ready_queues(queue.sql)) == ["a", "b"]
+    assert queue.run(claim.ready_queues()) == ["a", "b"]
     assert queue.claimed(["b"]) == [parked[2]]
     assert queue.claim(["a"]).jobs == []
 
@@ -285,10 +285,8 @@ def test_a_job_that_keeps_losing_its_worker_fails_with_the_reason(queue: MemoryQ
 def test_a_worker_taken_for_dead_is_entered_again_by_its_heartbeat(queue: MemoryQueue) -> None:
     worker = queue.register()
     queue.connector.clock.move(31)
-    queue.run(workers.prune_workers(queue.sql, timeout_us=30_000_000))
-    flows = [
-        workers.heartbeat(queue.sql, worker, "worker", timeout_us=30_000_000) for _ in range(2)
-    ]
+    queue.run(workers.prune_workers(timeout_us=30_000_000))
+    flows = [workers.heartbeat(worker, "worker", timeout_us=30_000_000) for _ in range(2)]
     assert [queue.run(flow).reborn for flow in flows] == [True, False]
 
 
@@ -296,7 +294,7 @@ def test_a_heartbeat_tells_the_rank_among_those_that_live(queue: MemoryQueue) ->
     dead, first, second, third = (queue.register() for _ in range(4))
     queue.connector.clock.move(31)
     beats = [
-        queue.run(workers.heartbeat(queue.sql, worker, "worker", timeout_us=30_000_000))
+        queue.run(workers.heartbeat(worker, "worker", timeout_us=30_000_000))
         for worker in (third, first, second, third, first)
     ]
     now = queue.connector.clock.now()
@@ -310,9 +308,9 @@ def test_lines_that_wait_for_nobody_are_mended(queue: MemoryQueue) -> None:
     [job] = queue.claim().jobs
     with queue.sync.session() as executor:  # ended, and its lock left behind
         held = {"ids": [job.id], "leases": [1], "worker_id": 1, "sources": ["doing"]}
-        executor.execute(queue.sql("delete_finished", **held, patience_ms=500))
+        executor.execute(queue.sql(Request("delete_finished", **held, patience_ms=500)))
     assert queue.claimed() == []
-    queue.run(workers.mend_lines(queue.sql))
+    queue.run(workers.mend_lines())
     assert queue.claimed() == [second]
 
 
@@ -322,7 +320,7 @@ def test_running_jobs_are_asked_to_abort_and_waiting_ones_cancelled(queue: Memor
     waiting = queue.defer()
     assert queue.cancel(running, waiting, abort=True) == {running, waiting}
     assert queue.statuses() == {running: "doing", waiting: "cancelled"}
-    assert queue.run(workers.abort_requests(queue.sql, 1)) == {running}
+    assert queue.run(workers.abort_requests(1)) == {running}
 
 
 # --- the job manager -----------------------------------------------------------------------------
@@ -331,9 +329,7 @@ def test_running_jobs_are_asked_to_abort_and_waiting_ones_cancelled(queue: Memor
 def test_jobs_are_listed_by_filter_and_page(queue: MemoryQueue) -> None:
     ids = [queue.defer(queue=name, lock="l") for name in ("a", "b", "a", "a")]
     which = jobs.JobFilter(queue="a", statuses=[Status.TODO], lock="l")
-    page = queue.run(
-        jobs.list_jobs(queue.sql, which, after_id=ids[0], limit=1, loads=json_codec.loads)
-    )
+    page = queue.run(jobs.list_jobs(which, after_id=ids[0], limit=1, loads=json_codec.loads))
     assert [job.id for job in page] == [ids[2]]
 
 
@@ -341,7 +337,7 @@ def test_jobs_are_counted_by_status(queue: MemoryQueue) -> None:
     for name in ("b", "a", "a"):
         queue.defer(queue=name)
     queue.claim(["a"], limit=1)
-    counts = queue.run(jobs.list_counts(queue.sql, "list_queues", queue=None, task=None, lock=None))
+    counts = queue.run(jobs.list_counts("list_queues", queue=None, task=None, lock=None))
     assert counts == [
         jobs.Counts("a", 2, 1, 1, 0, 0, 0, 0),
         jobs.Counts("b", 1, 1, 0, 0, 0, 0, 0),
@@ -355,7 +351,7 @@ def test_old_jobs_are_deleted_by_age_and_status(queue: MemoryQueue) -> None:
     queue.finish(failed, Status.FAILED)
     queue.connector.clock.move(61)
     ages = {Status.SUCCEEDED: 60_000_000}
-    deleted = queue.run(bulk.delete_old(queue.sql, ages, queue=None, after_id=0))
+    deleted = queue.run(bulk.delete_old(ages, queue=None, after_id=0))
     assert (deleted.count, queue.statuses()) == (1, {2: "failed", 3: "doing"})
 
 

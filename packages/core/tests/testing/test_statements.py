@@ -8,6 +8,7 @@ import pytest
 
 from procrastinate import drive
 from procrastinate.connector import Query
+from procrastinate.drive import Request
 from procrastinate.errors import ConnectorException, InvalidData
 from procrastinate.model.job import NewJob
 from procrastinate.storage import defer, schema, statements
@@ -45,8 +46,8 @@ def test_a_statement_of_the_users_own_is_refused_by_name() -> None:
 def test_the_schema_is_always_at_the_latest_version() -> None:
     sql = Statements()
     with InMemoryConnector().sync_connector().session(transaction=True) as executor:
-        assert drive.run(schema.migrate(sql, create=False), executor) == []
-        assert drive.run(schema.check_schema(sql), executor).exists is True
+        assert drive.run(schema.migrate(schema=None, create=False), executor, sql) == []
+        assert drive.run(schema.check_schema(), executor, sql).exists is True
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_check_constraints_are_named(param: str, value: str, constraint: str) ->
 
 
 def _defer_query(param: str, value: object) -> Query:
-    query = next(defer.defer_job(Statements(), NewJob("task")))
+    query = Statements()(next(defer.defer_job(NewJob("task"))))
     return Query(query.name, query.sql, {**query.params, param: value})  # type: ignore[dict-item]
 
 
@@ -111,5 +112,5 @@ def _defer_query(param: str, value: object) -> Query:
 def test_arguments_come_back_as_jsonb_stores_them(text: str, stored: str) -> None:
     sql = Statements()
     with InMemoryConnector().sync_connector().session() as executor:
-        job_id = drive.run(defer.defer_job(sql, NewJob("task", args=text)), executor)
-        assert executor.execute(sql("get_job", id=job_id))[0][ARGS] == stored
+        job_id = drive.run(defer.defer_job(NewJob("task", args=text)), executor, sql)
+        assert executor.execute(sql(Request("get_job", id=job_id)))[0][ARGS] == stored

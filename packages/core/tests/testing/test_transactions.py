@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from procrastinate import drive, json_codec
+from procrastinate.drive import Request
 from procrastinate.errors import AlreadyEnqueued, ConnectorException, UniqueViolation
 from procrastinate.model.job import NewJob
 from procrastinate.model.scan_steps import Kind, Scan
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 def test_a_transaction_that_raises_leaves_nothing(queue: MemoryQueue) -> None:
     kept = queue.defer()
     with pytest.raises(ZeroDivisionError), queue.sync.session(transaction=True) as executor:
-        drive.run(defer.defer_job(queue.sql, NewJob("lost")), executor)
-        executor.execute(queue.sql("delete_todo", ids=[kept]))
+        drive.run(defer.defer_job(NewJob("lost")), executor, queue.sql)
+        executor.execute(queue.sql(Request("delete_todo", ids=[kept])))
         raise ZeroDivisionError
     assert queue.statuses() == {kept: "todo"}
 
 
 def test_others_see_a_transaction_only_once_it_commits(queue: MemoryQueue) -> None:
     with queue.sync.session(transaction=True) as executor:
-        job_id = drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
-        assert len(executor.execute(queue.sql("get_job", id=job_id))) == 1
+        job_id = drive.run(defer.defer_job(NewJob("task")), executor, queue.sql)
+        assert len(executor.execute(queue.sql(Request("get_job", id=job_id)))) == 1
         assert queue.claimed() == []
         other = queue.defer()  # and they are not held up by it
     assert queue.claimed() == [job_id, other]
@@ -42,14 +43,21 @@ def test_a_failed_statement_spoils_its_transaction(queue: MemoryQueue) -> None:
     queue.cancel(first)
     queue.defer(queueing_lock="q")
     again = queue.sql(
-        "retry_jobs_by_hand", ids=[first], retry_at=None, priority=None, queue_name=None, lock=None
+        Request(
+            "retry_jobs_by_hand",
+            ids=[first],
+            retry_at=None,
+            priority=None,
+            queue_name=None,
+            lock=None,
+        )
     )
     with queue.sync.session(transaction=True) as executor:
-        drive.run(defer.defer_job(queue.sql, NewJob("lost")), executor)
+        drive.run(defer.defer_job(NewJob("lost")), executor, queue.sql)
         with pytest.raises(UniqueViolation) as caught:
             executor.execute(again)
         with pytest.raises(ConnectorException) as aborted:
-            executor.execute(queue.sql("ping"))
+            executor.execute(queue.sql(Request("ping")))
     assert caught.value.constraint == "procrastinate_jobs_queueing_lock_key"
     assert (caught.value.sqlstate, aborted.value.sqlstate) == ("23505", "25P02")
     assert queue.statuses() == {1: "cancelled", 2: "todo"}
@@ -57,22 +65,24 @@ def test_a_failed_statement_spoils_its_transaction(queue: MemoryQueue) -> None:
 
 def test_without_a_transaction_every_statement_commits_by_itself(queue: MemoryQueue) -> None:
     with queue.sync.session() as executor:
-        job_id = drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
+        job_id = drive.run(defer.defer_job(NewJob("task")), executor, queue.sql)
         assert queue.statuses() == {job_id: "todo"}
 
 
 def test_a_claim_skips_what_another_transaction_has_claimed(queue: MemoryQueue) -> None:
     first, second = queue.defer(), queue.defer()
     query = queue.sql(
-        "claim_full_of_several",
-        served=None,
-        scanned=1,
-        each=1,
-        above=-1,
-        queue_names=["default"],
-        lows=[0],
-        worker_id=2,
-        limit=1,
+        Request(
+            "claim_full_of_several",
+            served=None,
+            scanned=1,
+            each=1,
+            above=-1,
+            queue_names=["default"],
+            lows=[0],
+            worker_id=2,
+            limit=1,
+        )
     )
     with queue.sync.session(transaction=True) as executor:
         assert executor.execute(query)[1][0] == first
@@ -85,10 +95,10 @@ def test_a_release_waits_for_a_claim_that_parks_behind_the_lock(queue: MemoryQue
     (job,) = queue.claim(limit=1).jobs
     second = queue.defer(lock="l")
     scan = Scan(Kind.FULL, 1, ("default",), with_locks=True)
-    parking = claim.claim(queue.sql, scan, worker_id=2, loads=json_codec.loads)
+    parking = claim.claim(scan, worker_id=2, loads=json_codec.loads)
     release = threading.Thread(target=queue.finish, args=[job])
     with queue.sync.session(transaction=True) as executor:
-        assert drive.run(parking, executor).parked == 1
+        assert drive.run(parking, executor, queue.sql).parked == 1
         release.start()
         release.join(0.1)
         assert release.is_alive()
@@ -116,7 +126,7 @@ def test_a_twin_in_an_open_transaction_is_waited_for(queue: MemoryQueue, *, comm
     thread, outcome, done = twin_in_thread(queue)
     try:
         with queue.sync.session(transaction=True) as executor:
-            drive.run(defer.defer_job(queue.sql, NewJob("task", queueing_lock="q")), executor)
+            drive.run(defer.defer_job(NewJob("task", queueing_lock="q")), executor, queue.sql)
             thread.start()
             assert not done.wait(0.1)
             if not commit:
@@ -134,10 +144,10 @@ async def test_a_coroutine_waits_for_another_transaction_without_blocking_the_lo
 
     async def twin() -> int:
         async with queue.connector.session_async() as executor:
-            return await drive.run_async(defer.defer_job(queue.sql, new), executor)
+            return await drive.run_async(defer.defer_job(new), executor, queue.sql)
 
     async with queue.connector.session_async(transaction=True) as executor:
-        await drive.run_async(defer.defer_job(queue.sql, new), executor)
+        await drive.run_async(defer.defer_job(new), executor, queue.sql)
         waiting = asyncio.create_task(twin())
         await asyncio.sleep(0.05)
         assert not waiting.done()
@@ -150,11 +160,11 @@ def test_what_a_savepoint_undoes_is_waited_for_no_longer(queue: MemoryQueue, *, 
     """Although its transaction goes on; what is kept is waited for until the commit."""
     thread, outcome, done = twin_in_thread(queue)
     with queue.sync.session(transaction=True) as executor:
-        executor.execute(queue.sql("set_savepoint"))
-        drive.run(defer.defer_job(queue.sql, NewJob("task", queueing_lock="q")), executor)
+        executor.execute(queue.sql(Request("set_savepoint")))
+        drive.run(defer.defer_job(NewJob("task", queueing_lock="q")), executor, queue.sql)
         thread.start()
         assert not done.wait(0.1)
-        executor.execute(queue.sql("drop_savepoint" if kept else "return_to_savepoint"))
+        executor.execute(queue.sql(Request("drop_savepoint" if kept else "return_to_savepoint")))
         assert done.wait(0.1 if kept else 10) is not kept
     thread.join(10)
     assert outcome == [AlreadyEnqueued if kept else 2]
@@ -163,17 +173,17 @@ def test_what_a_savepoint_undoes_is_waited_for_no_longer(queue: MemoryQueue, *, 
 async def test_what_a_savepoint_undoes_wakes_nobody(queue: MemoryQueue) -> None:
     async with queue.connector.listen(["procrastinate_jobs"]) as heard:
         with queue.sync.session(transaction=True) as executor:
-            drive.run(defer.defer_job(queue.sql, NewJob("task", queue="before")), executor)
-            executor.execute(queue.sql("set_savepoint"))
-            drive.run(defer.defer_job(queue.sql, NewJob("task", queue="undone")), executor)
-            executor.execute(queue.sql("return_to_savepoint"))
-            drive.run(defer.defer_job(queue.sql, NewJob("task", queue="after")), executor)
+            drive.run(defer.defer_job(NewJob("task", queue="before")), executor, queue.sql)
+            executor.execute(queue.sql(Request("set_savepoint")))
+            drive.run(defer.defer_job(NewJob("task", queue="undone")), executor, queue.sql)
+            executor.execute(queue.sql(Request("return_to_savepoint")))
+            drive.run(defer.defer_job(NewJob("task", queue="after")), executor, queue.sql)
         assert [(await anext(heard)).payload for _ in range(2)] == ["before", "after"]
 
 
 def test_a_savepoint_within_another_is_undone_with_it(queue: MemoryQueue) -> None:
     with queue.sync.session(transaction=True) as executor:
-        drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
+        drive.run(defer.defer_job(NewJob("task")), executor, queue.sql)
         for statement in (
             "set_savepoint",
             "set_savepoint",
@@ -183,9 +193,9 @@ def test_a_savepoint_within_another_is_undone_with_it(queue: MemoryQueue) -> Non
             "return_to_savepoint",
         ):
             if statement is None:
-                drive.run(defer.defer_job(queue.sql, NewJob("task")), executor)
+                drive.run(defer.defer_job(NewJob("task")), executor, queue.sql)
             else:
-                executor.execute(queue.sql(statement))
+                executor.execute(queue.sql(Request(statement)))
     assert queue.statuses() == {1: "todo"}
 
 
@@ -194,7 +204,7 @@ def test_code_that_waits_for_itself_gets_an_error_in_time(
 ) -> None:
     monkeypatch.setattr(store, "LOCK_TIMEOUT", 0.05)
     with queue.sync.session(transaction=True) as executor:
-        drive.run(defer.defer_job(queue.sql, NewJob("task", queueing_lock="q")), executor)
+        drive.run(defer.defer_job(NewJob("task", queueing_lock="q")), executor, queue.sql)
         with pytest.raises(ConnectorException, match="kept a row locked") as caught:
             queue.defer(queueing_lock="q")
     assert caught.value.sqlstate == "55P03"

@@ -20,7 +20,6 @@ from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim as flows
 from procrastinate.storage import workers
 from procrastinate.storage.finish import Ended, Settled
-from procrastinate.storage.statements import Statements
 from procrastinate.worker import claiming
 from procrastinate.worker import shift as shift_module
 from procrastinate.worker import worker as worker_module
@@ -155,7 +154,6 @@ class Recorder:
     """A gateway that notes the lease that each retry is written for."""
 
     def __init__(self) -> None:
-        self.sql = Statements()
         self.leases: list[Any] = []
 
     async def run_async(self, flow: Any, **options: Any) -> Settled:
@@ -240,11 +238,10 @@ async def test_a_lock_runs_in_order_through_queues_that_are_not_scanned(
     first = await app.configure_task("noop", queue="a", lock="L").defer_async()
     second = await app.configure_task("noop", queue="b", lock="L").defer_async()
     gateway = app._gateway
-    worker_id = await gateway.run_async(workers.register_worker(gateway.sql, "w"))
+    worker_id = await gateway.run_async(workers.register_worker("w"))
 
     def claim(*queues: str) -> Any:
         return flows.claim(
-            gateway.sql,
             Scan(Kind.LEVEL, 10, queues, priority=0, lows=(0,) * len(queues), with_locks=True),
             served=served,
             worker_id=worker_id,
@@ -268,7 +265,7 @@ async def test_a_worker_of_all_queues_knows_what_is_parked_in_queues_that_it_nev
     gateway = app._gateway
     fetcher = Fetcher(gateway, 1, None)
 
-    assert await gateway.run_async(flows.ready_queues(gateway.sql)) == ["b"]
+    assert await gateway.run_async(flows.ready_queues()) == ["b"]
     assert (await fetcher.claim(10, known=())).jobs == []
 
 

@@ -25,7 +25,6 @@ from procrastinate.model.scans import (
     WITHOUT_LEVEL,
 )
 from procrastinate.storage.claim import Claim, Promotion
-from procrastinate.storage.statements import Statements
 from procrastinate.worker.fetcher import Fetcher
 
 
@@ -33,7 +32,6 @@ class Scripted:
     """A gateway that answers a claim by its scan's kind and other flows by name, and notes both."""
 
     def __init__(self) -> None:
-        self.sql = Statements()
         self.connector = type("Codec", (), {"json_loads": staticmethod(dict)})()
         self.ran: list[str] = []
         self.scans: list[Scan] = []

@@ -97,17 +97,15 @@ class Held:
 
 
 async def held(app: procrastinate.App, count: int, **options: Any) -> Held:
-    sql = app._gateway.sql
     for n in range(count):
         own = {name: each.format(n) for name, each in options.items()}
         await app.configure_task("task", **own).defer_async()
-    worker_id = await app._gateway.run_async(workers.register_worker(sql, "w"))
+    worker_id = await app._gateway.run_async(workers.register_worker("w"))
     return Held(app, await claimed(app, worker_id), worker_id)
 
 
 async def claimed(app: procrastinate.App, worker_id: int) -> list[Job]:
     flow = claim.claim(
-        app._gateway.sql,
         Scan(Kind.FULL, 1_000, ("default",), with_locks=True),
         worker_id=worker_id,
         loads=app.connector.json_loads,
@@ -181,7 +179,7 @@ async def test_a_job_that_was_taken_away_is_a_loss_and_says_where_it_is(
     query(f"{recover} 'todo' where id < {third}")
     query(f"{recover} 'failed', finished_at = now() where id = {third}")
     query(f"update procrastinate_jobs set hold = 'schedule' where id = {first}")
-    other = await app._gateway.run_async(workers.register_worker(app._gateway.sql, "other"))
+    other = await app._gateway.run_async(workers.register_worker("other"))
     assert [job.id for job in await claimed(app, other)] == [second]
     await those.write(SUCCEEDED, UNSTARTED, SUCCEEDED)
 

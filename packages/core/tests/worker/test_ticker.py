@@ -267,16 +267,16 @@ async def test_two_deferrers_race_on_one_tick_and_one_inserts(
     """The second one waits for the first one's commit, and finds done what was done by it."""
     which = job_of_t("* * * * * *")
     sql = Statements()
-    now = await app._gateway.run_async(flows.look(sql, Timetable([which])))
+    now = await app._gateway.run_async(flows.look(Timetable([which])))
     due = [
         DueTick(which, now + n * timedelta(microseconds=1), NewJob("t")) for n in (1, 2)[: 1 + more]
     ]
 
     def settle(ticks: list[DueTick]) -> Flow[flows.Round]:
-        return flows.defer_ticks(sql, Timetable([which]), ticks)
+        return flows.defer_ticks(Timetable([which]), ticks)
 
     async with app.connector.session_async(transaction=True) as first:  # type: ignore[attr-defined]
-        mine = await drive.run_async(settle(due[:1]), first)
+        mine = await drive.run_async(settle(due[:1]), first, sql)
         second = asyncio.create_task(app._gateway.run_async(settle(due)))
         await asyncio.wait([second], timeout=0.3)
         assert not second.done()
@@ -302,7 +302,7 @@ class CountedLine(Line):
     """A line that counts its flows."""
 
     def __init__(self, connector: InMemoryConnector) -> None:
-        super().__init__(connector.sync_connector, Watchdog("w"))
+        super().__init__(connector.sync_connector, Statements(), Watchdog("w"))
         self.flows: list[str] = []
 
     def run(self, flow: Any, **options: Any) -> Any:
@@ -315,7 +315,7 @@ class Counted(Companion):
 
     def __init__(self, connector: InMemoryConnector, *periodics: Periodic) -> None:
         line = CountedLine(connector)
-        ticker = Ticker(Statements(), periodics)
+        ticker = Ticker(periodics)
         super().__init__(
             ticker, line, worker_name="w", backoff=Backoff(), on_giving_up=lambda *_: None
         )

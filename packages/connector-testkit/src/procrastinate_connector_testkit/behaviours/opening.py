@@ -9,6 +9,7 @@ import pytest
 
 from procrastinate import connector as contract
 from procrastinate import errors, json_codec
+from procrastinate.drive import Request
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.databases import url_for
 from procrastinate_connector_testkit.queue import Queue
@@ -100,7 +101,7 @@ class Opening:
         one.close()
         two.close()
         async with entered(db.session()) as session:  # of a database without our tables, maybe
-            assert await session.execute(Queue(db).statements("ping")) == [(1,)]
+            assert await session.execute(Queue(db).statements(Request("ping"))) == [(1,)]
 
 
 class NeedsOpening:
@@ -148,4 +149,4 @@ async def assert_not_open(subject: Subject) -> None:
     """Assert that a session is refused, by an error of the tree."""
     with pytest.raises((errors.AppNotOpen, errors.ConnectorException)):
         async with entered(subject.session()) as session:
-            await session.execute(Queue(subject).statements("ping"))
+            await session.execute(Queue(subject).statements(Request("ping")))

@@ -192,7 +192,7 @@ class ByHand:
         twin = await queue.defer(queueing_lock="q")
 
         def retry(*ids: int) -> Flow[set[int]]:
-            return jobs.retry_by_hand_for_caller(queue.statements, ids, jobs.ByHand())
+            return jobs.retry_by_hand_for_caller(ids, jobs.ByHand())
 
         async with entered(queue.db.session(transaction=transaction)) as session:
             before = await session.flow(queue.defer_flow())

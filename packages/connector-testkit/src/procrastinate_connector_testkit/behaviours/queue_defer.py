@@ -147,7 +147,7 @@ class Deferring:
                 await session.flow(queue.defer_flow(queueing_lock="q"))
             batch = [NewJob("a"), NewJob("b", queueing_lock="q")]
             with pytest.raises(errors.AlreadyEnqueued):
-                await session.flow(defer.defer_jobs(queue.statements, batch))
+                await session.flow(defer.defer_jobs(batch))
             await session.flow(queue.defer_flow("afterwards"))
         assert len(await queue.ids()) == 2
         assert len(await queue.ids(task="afterwards")) == 1

@@ -32,7 +32,7 @@ def every_second(periodic_id: str = "", **options: Any) -> Periodic:
 
 async def enter(queue: Queue, *periodics: Periodic) -> datetime:
     """Enter schedules, and return the server's time."""
-    return await queue.run(periodic.look(queue.statements, Timetable(periodics)))
+    return await queue.run(periodic.look(Timetable(periodics)))
 
 
 async def defer(queue: Queue, *due: DueTick) -> list[Outcome]:
@@ -41,7 +41,7 @@ async def defer(queue: Queue, *due: DueTick) -> list[Outcome]:
 
 def defer_flow(queue: Queue, *due: DueTick) -> drive.Flow[list[Outcome]]:
     timetable = Timetable([each.periodic for each in due])
-    result = yield from periodic.defer_ticks(queue.statements, timetable, due)
+    result = yield from periodic.defer_ticks(timetable, due)
     return [each.outcome for each in result.settled]
 
 
@@ -65,13 +65,13 @@ class Periodics:
         """What comes afterwards is due, also for others; nothing is from before."""
         which = every_second()
         timetable = Timetable([which])
-        now = await queue.run(periodic.look(queue.statements, timetable))
+        now = await queue.run(periodic.look(timetable))
         assert timetable.due(now) == []
         next_due = timetable.next_due()
         assert next_due is not None
         assert now < next_due <= now + SECOND
         other = Timetable([which])
-        await queue.run(periodic.look(queue.statements, other))
+        await queue.run(periodic.look(other))
         assert other.next_due() == timetable.next_due()
 
     @behaviour(QUEUE)
@@ -151,7 +151,7 @@ class Periodics:
         which = every_second()
         timetable = Timetable([which])
         due = ticks(which, datetime(2020, 1, 1, tzinfo=UTC))
-        result = await queue.run(periodic.defer_ticks(queue.statements, timetable, due))
+        result = await queue.run(periodic.defer_ticks(timetable, due))
         assert ([each.outcome for each in result.settled], timetable.complete) == (
             [Outcome.ELSEWHERE],
             False,
@@ -182,10 +182,10 @@ class Periodics:
     async def test_all_that_is_due_is_deferred_in_one_pass(self, queue: Queue) -> None:
         """And nothing by the pass that enters the schedule."""
         which = every_second()
-        assert await queue.run(periodic.defer_due(queue.statements, [which])) == []
+        assert await queue.run(periodic.defer_due([which])) == []
         settled = await queue.db.eventually(
             "a tick is deferred",
-            lambda: queue.run(periodic.defer_due(queue.statements, [which])),
+            lambda: queue.run(periodic.defer_due([which])),
         )
         assert {each.outcome for each in settled} == {Outcome.DEFERRED}
         assert [each.job_id for each in settled] == await queue.ids()

@@ -26,7 +26,7 @@ class Schema:
             job_id = await queue.defer()
             assert await queue.migrate() == []
             assert await queue.ids() == [job_id]
-            state = await queue.run(schema.check_schema(queue.statements))
+            state = await queue.run(schema.check_schema())
             assert state.versions == tuple(VERSIONS)
 
     @behaviour(3, "schema: applying it")

@@ -358,7 +358,7 @@ class App(Blueprint):
         """Return a flow that defers, by the server's clock, what workers would have by now."""
         from procrastinate.storage.periodic import defer_due
 
-        return defer_due(self._gateway.sql, self._periodics_to_defer())
+        return defer_due(self._periodics_to_defer())
 
 
 def _worker_defaults(defaults: Any) -> dict[str, Any]:

@@ -170,7 +170,6 @@ class ChangingJobs:
 
     def _cancel(self, ids: list[int], abort: bool, delete: bool) -> Flow[set[int]]:
         return flows.cancel_jobs(
-            self._gateway.sql,
             [checked_id(each) for each in ids],
             abort=checks.check_flag("abort", abort),
             delete=checks.check_flag("delete_job", delete),
@@ -178,7 +177,7 @@ class ChangingJobs:
 
     def _retry(self, id: int, change: ByHand, connection: Any) -> Flow[set[int]]:
         retry = flows.retry_by_hand if connection is None else flows.retry_by_hand_for_caller
-        return retry(self._gateway.sql, [checked_id(id)], change)
+        return retry([checked_id(id)], change)
 
     def _cancelling(
         self, filters: JobFilters, abort: bool, delete: bool, limit: int | None
@@ -187,7 +186,7 @@ class ChangingJobs:
         checks.check_flag("delete_job", delete)
         possible = (Status.TODO, Status.DOING) if abort else (Status.TODO,)
         which = _chosen(filters, possible, possible, "cancelled" + " or aborted" * abort)
-        change = partial(flows.cancel_jobs, self._gateway.sql, abort=abort, delete=delete)
+        change = partial(flows.cancel_jobs, abort=abort, delete=delete)
         return self._changing(which, change, limit)
 
     def _retrying(
@@ -195,7 +194,7 @@ class ChangingJobs:
     ) -> Batches[list[int]]:
         possible = (Status.TODO, *ENDED_BADLY)
         which = _chosen(filters, ENDED_BADLY, possible, "retried")
-        change = partial(flows.retry_unless_twin_waits, self._gateway.sql, change=by_hand)
+        change = partial(flows.retry_unless_twin_waits, change=by_hand)
         return self._changing(which, change, limit)
 
     def _changing(self, which: JobFilter, change: Change, limit: int | None) -> Batches[list[int]]:
@@ -207,7 +206,7 @@ def _in_batches(
     gateway: Gateway, which: JobFilter, change: Change, limit: int | None
 ) -> Batches[list[int]]:
     """First all jobs that no other session has in hand, then the others, waiting for each."""
-    sql, changed, busy = gateway.sql, set[int](), list[int]()
+    changed, busy = set[int](), list[int]()
 
     def room() -> int:
         return BATCH if limit is None else min(BATCH, limit - len(changed))
@@ -216,14 +215,14 @@ def _in_batches(
         after_id: int | None = 0
         while after_id is not None and room():
             batch: bulk.Batch = yield partial(
-                bulk.change_batch, sql, part, change, after_id=after_id, limit=room()
+                bulk.change_batch, part, change, after_id=after_id, limit=room()
             )
             changed |= batch.changed
             busy += batch.busy
             after_id = batch.last_id
     for job_id in busy:
         if room():
-            batch = yield partial(bulk.change_when_free, sql, replace(which, ids=[job_id]), change)
+            batch = yield partial(bulk.change_when_free, replace(which, ids=[job_id]), change)
             changed |= batch.changed
     return sorted(changed)
 

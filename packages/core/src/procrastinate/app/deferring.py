@@ -254,20 +254,20 @@ class JobDeferrer(Generic[P]):
 
     def _one(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[int]:
         job = new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)
-        return flows.defer_job(self._gateway.sql, job)
+        return flows.defer_job(job)
 
     def _batch(self, task_kwargs: Sequence[Mapping[str, Any]]) -> Flow[list[int]]:
-        options, sql, connector = self.options, self._gateway.sql, self._gateway.connector
+        options, connector = self.options, self._gateway.connector
         arguments = [_arguments(options, kwargs) for kwargs in task_kwargs]
         if arguments and options.queueing_lock is None:
             array = _json_array(arguments, connector)
             if array is not None:
-                return flows.defer_alike(sql, _job(options, array))
+                return flows.defer_alike(_job(options, array))
         texts = [_json_text(options.task_name, each, connector) for each in arguments]
         jobs = [_job(options, text) for text in texts]
         if options.connection is None:
-            return flows.defer_jobs(sql, jobs)
-        return flows.defer_jobs_for_caller(sql, jobs)
+            return flows.defer_jobs(jobs)
+        return flows.defer_jobs_for_caller(jobs)
 
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if not args:

@@ -95,9 +95,7 @@ def _until_stopped(
 ) -> Batches[int]:
     deleted, after_id = 0, 0
     while not should_stop():
-        batch: bulk.Deleted = yield partial(
-            bulk.delete_old, gateway.sql, ages, queue=queue, after_id=after_id
-        )
+        batch: bulk.Deleted = yield partial(bulk.delete_old, ages, queue=queue, after_id=after_id)
         deleted += batch.count
         if batch.last_id is None:
             break

@@ -193,10 +193,10 @@ class ReadingJobs:
     # The flows
 
     def _get(self, job_id: int) -> Flow[Job | None]:
-        return flows.get_job(self._gateway.sql, checked_id(job_id), self._loads)
+        return flows.get_job(checked_id(job_id), self._loads)
 
     def _get_without_arguments(self, job_id: int) -> Flow[Job | None]:
-        return flows.get_job(self._gateway.sql, checked_id(job_id), lambda text: {})
+        return flows.get_job(checked_id(job_id), lambda text: {})
 
     def _list(
         self,
@@ -212,9 +212,7 @@ class ReadingJobs:
             newest_first=checks.check_flag("newest_first", newest_first),
             limit=checked_limit(limit),
         )
-        return flows.list_page(
-            self._gateway.sql, checked_filter(filters), page, self._loads_as_it_can
-        )
+        return flows.list_page(checked_filter(filters), page, self._loads_as_it_can)
 
     def _counts(
         self,
@@ -224,7 +222,6 @@ class ReadingJobs:
         lock: str | None,
     ) -> Flow[list[Counts]]:
         return flows.list_counts(
-            self._gateway.sql,
             by,
             queue=name_or_none("queue", queue),
             task=name_or_none("task", task),
@@ -233,7 +230,6 @@ class ReadingJobs:
 
     def _stalled(self, queue: str | None, task: str | None, seconds: float) -> Flow[list[Job]]:
         return flows.stalled_jobs(
-            self._gateway.sql,
             timeout_us=checks.microseconds(
                 checks.check_delay("seconds_since_heartbeat", {"seconds": seconds})
             ),

@@ -43,11 +43,11 @@ class SchemaManager:
 
     def check(self) -> flows.SchemaState:
         """Return the schema's state where it fits this code, or raise a `SchemaError`."""
-        return self._gateway.run(flows.check_schema(self._gateway.sql))
+        return self._gateway.run(flows.check_schema())
 
     async def check_async(self) -> flows.SchemaState:
         """Return the schema's state where it fits this code, or raise a `SchemaError`."""
-        return await self._gateway.run_async(flows.check_schema(self._gateway.sql))
+        return await self._gateway.run_async(flows.check_schema())
 
     def check_connection(self) -> bool:
         """Whether the tables are there; raises a `SchemaError` where they do not fit this code."""
@@ -67,7 +67,7 @@ class SchemaManager:
 
     def get_schema(self) -> str:
         """Return the whole current schema as an SQL script."""
-        return flows.current_schema_sql(self._gateway.sql)
+        return flows.current_schema_sql(self._gateway.connector.schema)
 
     @staticmethod
     def get_migrations_path() -> Path:
@@ -75,7 +75,7 @@ class SchemaManager:
         return Path(flows.__file__).parent / "migrations"
 
     def _migrate(self, *, create: bool) -> Flow[list[flows.Migration]]:
-        return flows.migrate(self._gateway.sql, create=create)
+        return flows.migrate(schema=self._gateway.connector.schema, create=create)
 
 
 def _names(migrations: list[flows.Migration]) -> list[str]:

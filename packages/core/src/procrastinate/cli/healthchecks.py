@@ -56,13 +56,13 @@ def _app(settings: Settings, apps: list[App]) -> str:
 
 def _connection(app: App) -> str:
     with app.open():
-        app._gateway.run(schema_state(app._gateway.sql))
+        app._gateway.run(schema_state())
         return type(app._gateway.sync_connector()).__name__
 
 
 async def _connection_async(app: App) -> str:
     async with app.open_async():
-        await app._gateway.run_async(schema_state(app._gateway.sql))
+        await app._gateway.run_async(schema_state())
     return type(app.connector).__name__
 
 

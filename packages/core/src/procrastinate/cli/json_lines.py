@@ -114,11 +114,11 @@ def defer_lines(
 
     def insert(some: list[NewJob], new: Deferred) -> Flow[None]:
         if not one_by_one:
-            new.ids += yield from flows.defer_jobs(gateway.sql, some)
+            new.ids += yield from flows.defer_jobs(some)
             return
         for job in some:
             try:
-                new.ids.append((yield from flows.defer_job(gateway.sql, job)))
+                new.ids.append((yield from flows.defer_job(job)))
             except AlreadyEnqueued:
                 new.ignored += 1
 

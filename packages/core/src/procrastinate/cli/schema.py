@@ -11,7 +11,6 @@ from procrastinate.cli import exit_codes
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.storage import schema as flows
-from procrastinate.storage.statements import Statements
 
 _CHECK_CODES = (
     ExitCode.OK,
@@ -77,7 +76,7 @@ def _read(settings: Settings) -> None:
     if settings.app:
         click.echo(settings.load_app().schema_manager.get_schema())
     else:
-        click.echo(flows.current_schema_sql(Statements()))
+        click.echo(flows.current_schema_sql(None))
 
 
 def _migrations_path(settings: Settings) -> None:

@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from procrastinate.connector import Query
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, Request
 from procrastinate.model.job import Status
 from procrastinate.storage.jobs import ENDED_BADLY, JobFilter
-from procrastinate.storage.statements import Statements
 
 BATCH = 1_000  # jobs changed by one transaction
 SCANNED = 10_000  # jobs looked at by one statement
@@ -55,9 +53,7 @@ def parts(which: JobFilter) -> Iterator[JobFilter]:
         yield replace(which, ids=ids[start : start + BATCH])
 
 
-def change_batch(
-    sql: Statements, which: JobFilter, change: Change, *, after_id: int, limit: int
-) -> Flow[Batch]:
+def change_batch(which: JobFilter, change: Change, *, after_id: int, limit: int) -> Flow[Batch]:
     """Change up to ``limit`` matching jobs with ids above ``after_id``. Needs a transaction."""
     if which.ids is not None:
         statement = "grip_ids"
@@ -65,17 +61,17 @@ def change_batch(
         statement = "grip_ended"
     else:
         statement = "grip_any"
-    return (yield from _changed(_grip(sql, statement, which, after_id, limit), change))
+    return (yield from _changed(_grip(statement, which, after_id, limit), change))
 
 
-def change_when_free(sql: Statements, which: JobFilter, change: Change) -> Flow[Batch]:
+def change_when_free(which: JobFilter, change: Change) -> Flow[Batch]:
     """Change the jobs of these few ids, once nobody else has them. Needs a transaction."""
-    query = _grip(sql, "grip_ids_when_free", which, 0, BATCH)
-    return (yield from _changed(query, change))
+    request = _grip("grip_ids_when_free", which, 0, BATCH)
+    return (yield from _changed(request, change))
 
 
-def _grip(sql: Statements, statement: str, which: JobFilter, after_id: int, limit: int) -> Query:
-    return sql(
+def _grip(statement: str, which: JobFilter, after_id: int, limit: int) -> Request:
+    return Request(
         statement,
         **({} if which.ids is None else {"ids": list(which.ids)}),
         queue_name=which.queue,
@@ -90,23 +86,21 @@ def _grip(sql: Statements, statement: str, which: JobFilter, after_id: int, limi
     )
 
 
-def _changed(query: Query, change: Change) -> Flow[Batch]:
-    rows = yield query
+def _changed(request: Request, change: Change) -> Flow[Batch]:
+    rows = yield request
     gripped = [int(row[1]) for row in rows if row[1] is not None and row[2]]
     busy = [int(row[1]) for row in rows if row[1] is not None and not row[2]]
     changed = (yield from change(gripped)) if gripped else set()
     return Batch(changed, busy, rows[0][0])
 
 
-def delete_old(
-    sql: Statements, ages_us: Mapping[Status, int], *, queue: str | None, after_id: int
-) -> Flow[Deleted]:
+def delete_old(ages_us: Mapping[Status, int], *, queue: str | None, after_id: int) -> Flow[Deleted]:
     """Delete the jobs of a batch that ended longer ago than so many microseconds, by status.
 
     The batch is the next `SCANNED` ids, and the walk ends at the first jobs that were deferred too
     lately to be that old.
     """
-    rows = yield sql(
+    rows = yield Request(
         "delete_old_jobs",
         statuses=[status.value for status in ages_us],
         ages_us=list(ages_us.values()),

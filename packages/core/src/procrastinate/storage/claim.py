@@ -11,12 +11,11 @@ from typing import Any
 
 from procrastinate import json_codec
 from procrastinate.connector import Row, Rows, Value
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, Request
 from procrastinate.model.job import Job
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.model.scans import PROMOTED_AT_ONCE
 from procrastinate.storage.rows import ARGS, CRASHES, Loads, claimed_job
-from procrastinate.storage.statements import Statements
 
 OF_ONE, OF_ONE_WARY = "of_one", "of_one_wary"
 OF_SEVERAL, OF_MANY = "of_several", "of_many"
@@ -67,21 +66,21 @@ class Promotion:
     seconds_to_next: float | None
 
 
-def ready_queues(sql: Statements) -> Flow[list[str]]:
+def ready_queues() -> Flow[list[str]]:
     """Return the names of all queues that have a ready job."""
-    rows = yield sql("ready_queues")
+    rows = yield Request("ready_queues")
     return [row[0] for row in rows]
 
 
 def is_anything_ready(
-    sql: Statements, *, queues: Sequence[str] | None, unknown_names: Sequence[str] = ()
+    *, queues: Sequence[str] | None, unknown_names: Sequence[str] = ()
 ) -> Flow[bool]:
     """Return whether a job of another name is ready in these queues (None: in any)."""
     if queues is None:
-        queues = yield from ready_queues(sql)
+        queues = yield from ready_queues()
         if not unknown_names:
             return bool(queues)
-    ((found,),) = yield sql("any_ready", queue_names=list(queues), **_unknown(unknown_names))
+    ((found,),) = yield Request("any_ready", queue_names=list(queues), **_unknown(unknown_names))
     return bool(found)
 
 
@@ -90,7 +89,6 @@ def _unknown(names: Sequence[str]) -> dict[str, Value]:
 
 
 def claim(
-    sql: Statements,
     scan: Scan,
     *,
     worker_id: int,
@@ -106,12 +104,12 @@ def claim(
     shape = _shape(scan)
     unknown = _unknown(unknown_names)
     params = _params(scan, shape, worker_id, served)
-    rows = yield sql(_statement(scan, shape), **params, **unknown)
+    rows = yield Request(_statement(scan, shape), **params, **unknown)
     found = _claim_from(rows, scan, worker_id, loads)
     met = rows[0][MET]
     if met or shape != OF_ONE or scan.kind is not Kind.FULL:
         return found
-    ((undecided,),) = yield sql("any_ready", queue_names=list(scan.queues), **unknown)
+    ((undecided,),) = yield Request("any_ready", queue_names=list(scan.queues), **unknown)
     return replace(found, undecided=undecided)
 
 
@@ -222,15 +220,15 @@ def _decoded_together(columns: Sequence[Row], loads: Loads) -> list[Any] | None:
     return decoded
 
 
-def held_jobs(sql: Statements, *, worker_id: int) -> Flow[list[Job]]:
+def held_jobs(*, worker_id: int) -> Flow[list[Job]]:
     """Return the jobs that a worker holds, as the database sees it, without their arguments."""
-    rows = yield sql("held_jobs", worker_id=worker_id)
+    rows = yield Request("held_jobs", worker_id=worker_id)
     return [claimed_job(row, {}, worker_id, None) for row in rows]
 
 
-def promote_due(sql: Statements) -> Flow[Promotion]:
+def promote_due() -> Flow[Promotion]:
     """Make scheduled jobs ready whose time has come."""
-    rows = yield sql("promote_due", limit=PROMOTED_AT_ONCE)
+    rows = yield Request("promote_due", limit=PROMOTED_AT_ONCE)
     count, microseconds, _ = rows[0]
     if count == PROMOTED_AT_ONCE:
         return Promotion(count, 0.0)  # there may be more

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from procrastinate.connector import Value
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, InvalidArguments, InvalidData, UniqueViolation
 from procrastinate.model.job import NewJob
 from procrastinate.storage.savepoints import undoable
-from procrastinate.storage.statements import Statements
 
 #: Jobs in one INSERT at the most: above it a batch is sent in several statements.
 ROWS_PER_STATEMENT = 5_000
 
 
-def defer_job(sql: Statements, job: NewJob) -> Flow[int]:
+def defer_job(job: NewJob) -> Flow[int]:
     """Insert one job and return its id. Raises `AlreadyEnqueued`; the transaction stays usable."""
     try:
-        rows = yield sql("defer_job", queueing_lock=job.queueing_lock, **_columns(job))
+        rows = yield Request("defer_job", queueing_lock=job.queueing_lock, **_columns(job))
     except InvalidData as exc:
         raise _unacceptable(exc, [job]) from exc
     job_id = rows[0][0]
@@ -27,13 +26,13 @@ def defer_job(sql: Statements, job: NewJob) -> Flow[int]:
     return int(job_id)
 
 
-def defer_alike(sql: Statements, jobs: NewJob) -> Flow[list[int]]:
+def defer_alike(jobs: NewJob) -> Flow[list[int]]:
     """Insert jobs that differ in their arguments alone, and return their ids in the order given.
 
     ``args`` is the JSON array of their arguments; a queueing lock is not for several.
     """
     try:
-        rows = yield sql("defer_alike", **_columns(jobs))
+        rows = yield Request("defer_alike", **_columns(jobs))
     except InvalidData as exc:
         raise _unacceptable(exc, [jobs]) from exc
     return sorted(int(row[0]) for row in rows)  # they were drawn in the order given
@@ -52,7 +51,7 @@ def _columns(job: NewJob) -> dict[str, Value]:
     }
 
 
-def defer_jobs(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
+def defer_jobs(jobs: Sequence[NewJob]) -> Flow[list[int]]:
     """Insert jobs, all or none, and return their ids in the order given.
 
     Needs a transaction where it takes more than `ROWS_PER_STATEMENT` jobs.
@@ -60,18 +59,18 @@ def defer_jobs(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
     if not jobs:
         return []
     if len(jobs) <= ROWS_PER_STATEMENT:
-        return (yield from _defer_some(sql, jobs, [None] * len(jobs)))
-    rows = yield sql("draw_job_ids", count=len(jobs))
+        return (yield from _defer_some(jobs, [None] * len(jobs)))
+    rows = yield Request("draw_job_ids", count=len(jobs))
     ids = sorted(int(row[0]) for row in rows)
     # In the order of their queueing locks over all statements, as within each.
     numbered = sorted(zip(jobs, ids, strict=True), key=_queueing_lock_first)
     for start in range(0, len(numbered), ROWS_PER_STATEMENT):
         some = numbered[start : start + ROWS_PER_STATEMENT]
-        yield from _defer_some(sql, [job for job, _ in some], [job_id for _, job_id in some])
+        yield from _defer_some([job for job, _ in some], [job_id for _, job_id in some])
     return ids
 
 
-def defer_jobs_for_caller(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[int]]:
+def defer_jobs_for_caller(jobs: Sequence[NewJob]) -> Flow[list[int]]:
     """Insert jobs, all or none, in the caller's transaction; return their ids in the order given.
 
     What takes several statements has a savepoint around it: the caller's transaction lives on
@@ -79,12 +78,11 @@ def defer_jobs_for_caller(sql: Statements, jobs: Sequence[NewJob]) -> Flow[list[
     the caller has no transaction (autocommit), one statement of any size is all or none as well.
     """
     if len(jobs) <= ROWS_PER_STATEMENT:
-        return (yield from defer_jobs(sql, jobs))
+        return (yield from defer_jobs(jobs))
     return (
         yield from undoable(
-            sql,
-            lambda: defer_jobs(sql, jobs),
-            autocommit=lambda: _defer_some(sql, jobs, [None] * len(jobs)),
+            lambda: defer_jobs(jobs),
+            autocommit=lambda: _defer_some(jobs, [None] * len(jobs)),
         )
     )
 
@@ -94,9 +92,7 @@ def _queueing_lock_first(numbered: tuple[NewJob, int]) -> tuple[str, int]:
     return (job.queueing_lock or "", job_id)
 
 
-def _defer_some(
-    sql: Statements, jobs: Sequence[NewJob], ids: Sequence[int | None]
-) -> Flow[list[int]]:
+def _defer_some(jobs: Sequence[NewJob], ids: Sequence[int | None]) -> Flow[list[int]]:
     params: dict[str, Value] = {
         "queue_names": [job.queue for job in jobs],
         "task_names": [job.task_name for job in jobs],
@@ -111,7 +107,7 @@ def _defer_some(
         "ids": list(ids),
     }
     try:
-        rows = yield sql("defer_jobs", **params)
+        rows = yield Request("defer_jobs", **params)
     except InvalidData as exc:
         raise _unacceptable(exc, jobs) from exc
     except UniqueViolation as exc:

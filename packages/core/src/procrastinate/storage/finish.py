@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from procrastinate.connector import Query, Rows, Value
-from procrastinate.drive import Flow
+from procrastinate.connector import Rows, Value
+from procrastinate.drive import Flow, Request
 from procrastinate.model import checks
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import (
@@ -27,7 +27,6 @@ from procrastinate.model.outcome import (
     Requeued,
     Standing,
 )
-from procrastinate.storage.statements import Statements
 
 Dumps = Callable[[Any], str]
 
@@ -66,7 +65,6 @@ def handed_back(job: Job) -> Ended:
 
 
 def settle(
-    sql: Statements,
     ended: Sequence[Ended],
     *,
     now: float,
@@ -85,20 +83,18 @@ def settle(
     `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled.
     """
     if all(each.outcome is SUCCEEDED for each in ended):
-        rows = yield _finish_jobs(sql, ended, now, worker_id, patience_ms)
+        rows = yield _finish_jobs(ended, now, worker_id, patience_ms)
         changed: dict[int, Status | None] = {row[0]: Status.SUCCEEDED for row in rows}
     else:
-        rows = yield _settle_jobs(sql, ended, now, worker_id, dumps, patience_ms)
+        rows = yield _settle_jobs(ended, now, worker_id, dumps, patience_ms)
         changed = {row[0]: Status(row[1]) for row in rows}
         if delete_ended:
-            yield from delete_what_ended(sql, rows)
-    return (yield from _settled(sql, changed, ended))
+            yield from delete_what_ended(rows)
+    return (yield from _settled(changed, ended))
 
 
-def _finish_jobs(
-    sql: Statements, ended: Sequence[Ended], now: float, worker_id: int, patience_ms: int
-) -> Query:
-    return sql(
+def _finish_jobs(ended: Sequence[Ended], now: float, worker_id: int, patience_ms: int) -> Request:
+    return Request(
         "finish_jobs",
         **_held(ended, worker_id, patience_ms),
         began_us=[_age_us(each.began, now) for each in ended],
@@ -107,18 +103,17 @@ def _finish_jobs(
 
 
 def _settle_jobs(
-    sql: Statements,
     ended: Sequence[Ended],
     now: float,
     worker_id: int,
     dumps: Dumps,
     patience_ms: int,
-) -> Query:
+) -> Request:
     outcomes = [each.outcome for each in ended]
     requeued = [each if isinstance(each, Requeued) else None for each in outcomes]
     changes = [NO_CHANGES if each is None else each.changes for each in requeued]
     whens = [None if each is None else each.when for each in requeued]
-    return sql(
+    return Request(
         "settle_jobs",
         **_held(ended, worker_id, patience_ms),
         wanted=[each.status.value for each in outcomes],
@@ -141,20 +136,17 @@ def _settle_jobs(
 
 
 def delete_finished(
-    sql: Statements, ended: Sequence[Ended], *, worker_id: int, patience_ms: int = PATIENCE_MS
+    ended: Sequence[Ended], *, worker_id: int, patience_ms: int = PATIENCE_MS
 ) -> Flow[Settled]:
     """Remove jobs that ended."""
-    rows = yield sql("delete_finished", **_held(ended, worker_id, patience_ms))
-    return (yield from _settled(sql, {row[0]: None for row in rows}, ended))
+    rows = yield Request("delete_finished", **_held(ended, worker_id, patience_ms))
+    return (yield from _settled({row[0]: None for row in rows}, ended))
 
 
-def hand_back(
-    sql: Statements, jobs: Sequence[Job], *, worker_id: int, delete_ended: bool = False
-) -> Flow[Settled]:
+def hand_back(jobs: Sequence[Job], *, worker_id: int, delete_ended: bool = False) -> Flow[Settled]:
     """Return claimed jobs to the queue whose tasks were not called. See `settle`."""
     return (
         yield from settle(
-            sql,
             [handed_back(job) for job in jobs],
             now=0.0,
             worker_id=worker_id,
@@ -164,11 +156,11 @@ def hand_back(
     )
 
 
-def delete_what_ended(sql: Statements, rows: Sequence[tuple[Any, ...]]) -> Flow[None]:
+def delete_what_ended(rows: Sequence[tuple[Any, ...]]) -> Flow[None]:
     """Remove those of these jobs, rows of (id, status, ...), that do not wait. In a transaction."""
     ended = [int(row[0]) for row in rows if Status(row[1]).is_final]
     if ended:
-        yield sql("delete_ended", ids=ended)
+        yield Request("delete_ended", ids=ended)
 
 
 def needs_transaction(jobs: Sequence[Job]) -> bool:
@@ -176,31 +168,29 @@ def needs_transaction(jobs: Sequence[Job]) -> bool:
     return any(job.lock is not None for job in jobs)
 
 
-def pass_on_locks(sql: Statements, locks: Sequence[str]) -> Flow[None]:
+def pass_on_locks(locks: Sequence[str]) -> Flow[None]:
     """Make the next job of each of these locks' lines ready, after a change by hand."""
     if locks:
-        yield sql("pass_on_locks", locks=sorted(set(locks)))
+        yield Request("pass_on_locks", locks=sorted(set(locks)))
 
 
-def release_locks(sql: Statements, job_ids: Sequence[int]) -> Flow[None]:
+def release_locks(job_ids: Sequence[int]) -> Flow[None]:
     """Pass on what these jobs hold, and give it up. Needs a transaction."""
-    rows = yield sql("grip_locks", ids=list(job_ids))
+    rows = yield Request("grip_locks", ids=list(job_ids))
     if rows:
-        yield sql("release_locks", locks=[row[0] for row in rows])
+        yield Request("release_locks", locks=[row[0] for row in rows])
 
 
-def _settled(
-    sql: Statements, changed: dict[int, Status | None], ended: Sequence[Ended]
-) -> Flow[Settled]:
+def _settled(changed: dict[int, Status | None], ended: Sequence[Ended]) -> Flow[Settled]:
     holders = [
         each.job.id for each in ended if each.job.lock is not None and each.job.id in changed
     ]
     if holders:
-        yield from release_locks(sql, holders)
+        yield from release_locks(holders)
     missing = [each.job.id for each in ended if each.job.id not in changed]
     if not missing:
         return Settled(changed)
-    rows = yield sql("job_standings", ids=missing)
+    rows = yield Request("job_standings", ids=missing)
     return Settled(changed, _standings(rows))
 
 

@@ -8,13 +8,12 @@ from datetime import datetime
 from typing import Literal
 
 from procrastinate.connector import Rows
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, UniqueViolation
 from procrastinate.model.job import Error, Job, Status
 from procrastinate.storage.finish import pass_on_locks
 from procrastinate.storage.rows import Loads, errors_from, jobs_from
 from procrastinate.storage.savepoints import undoable
-from procrastinate.storage.statements import Statements
 
 #: What may be retried by hand without being named.
 ENDED_BADLY = (Status.FAILED, Status.CANCELLED, Status.ABORTED)
@@ -67,28 +66,26 @@ class ByHand:
     lock: str | None = None
 
 
-def get_job(sql: Statements, job_id: int, loads: Loads) -> Flow[Job | None]:
+def get_job(job_id: int, loads: Loads) -> Flow[Job | None]:
     """Return one job, or None."""
-    rows = yield sql("get_job", id=job_id)
+    rows = yield Request("get_job", id=job_id)
     return jobs_from(rows, loads)[0] if rows else None
 
 
-def get_errors(sql: Statements, job_id: int) -> Flow[list[Error]]:
+def get_errors(job_id: int) -> Flow[list[Error]]:
     """Return the errors of a job; none if it is gone."""
-    rows = yield sql("get_errors", id=job_id)
+    rows = yield Request("get_errors", id=job_id)
     return errors_from(rows[0][0]) if rows else []
 
 
-def list_jobs(
-    sql: Statements, which: JobFilter, *, after_id: int, limit: int, loads: Loads
-) -> Flow[list[Job]]:
+def list_jobs(which: JobFilter, *, after_id: int, limit: int, loads: Loads) -> Flow[list[Job]]:
     """Return a page of jobs with ids above ``after_id``, in order of id."""
-    return list_page(sql, which, Page(after_id=after_id, limit=limit), loads)
+    return list_page(which, Page(after_id=after_id, limit=limit), loads)
 
 
-def list_page(sql: Statements, which: JobFilter, page: Page, loads: Loads) -> Flow[list[Job]]:
+def list_page(which: JobFilter, page: Page, loads: Loads) -> Flow[list[Job]]:
     """Return a page of jobs, in order of id or from the newest on."""
-    rows = yield sql(
+    rows = yield Request(
         "list_newest_jobs" if page.newest_first else "list_jobs",
         ids=None if which.ids is None else list(which.ids),
         queue_name=which.queue,
@@ -105,7 +102,6 @@ def list_page(sql: Statements, which: JobFilter, page: Page, loads: Loads) -> Fl
 
 
 def list_counts(
-    sql: Statements,
     by: Literal["list_queues", "list_tasks", "list_locks"],
     *,
     queue: str | None,
@@ -113,68 +109,68 @@ def list_counts(
     lock: str | None,
 ) -> Flow[list[Counts]]:
     """Return the number of jobs by queue, task or lock, and by status."""
-    rows = yield sql(by, queue_name=queue, task_name=task, lock=lock)
+    rows = yield Request(by, queue_name=queue, task_name=task, lock=lock)
     return [Counts(*row) for row in rows]
 
 
-def cancel_jobs(
-    sql: Statements, ids: Sequence[int], *, abort: bool, delete: bool
-) -> Flow[set[int]]:
+def cancel_jobs(ids: Sequence[int], *, abort: bool, delete: bool) -> Flow[set[int]]:
     """Cancel (or delete) waiting jobs and, with ``abort``, ask for the end of running ones.
 
     Returns the ids of the jobs that were cancelled or asked. Needs a transaction.
     """
     # Running jobs first: the end of one may be waiting for the next of its line, and that for us.
-    asked = (yield from _request_abort(sql, ids)) if abort else set()
+    asked = (yield from _request_abort(ids)) if abort else set()
     waiting = sorted(set(ids) - asked)
-    rows = (yield sql("delete_todo" if delete else "cancel_todo", ids=waiting)) if waiting else []
-    yield from pass_on_locks(sql, _locks(rows))
+    rows = (
+        (yield Request("delete_todo" if delete else "cancel_todo", ids=waiting)) if waiting else []
+    )
+    yield from pass_on_locks(_locks(rows))
     changed = asked | {int(row[0]) for row in rows}
     if abort:  # what was claimed between the two
-        changed |= yield from _request_abort(sql, sorted(set(ids) - changed))
+        changed |= yield from _request_abort(sorted(set(ids) - changed))
     return changed
 
 
-def _request_abort(sql: Statements, ids: Sequence[int]) -> Flow[set[int]]:
+def _request_abort(ids: Sequence[int]) -> Flow[set[int]]:
     if not ids:
         return set()
-    rows = yield sql("request_abort", ids=list(ids))
+    rows = yield Request("request_abort", ids=list(ids))
     return {int(row[0]) for row in rows}
 
 
-def retry_by_hand(sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
+def retry_by_hand(ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
     """Make ended or waiting jobs due again and return their ids. Needs a transaction.
 
     Raises `AlreadyEnqueued` when a job with the same queueing lock is waiting.
     """
     try:
-        return (yield from _retry("retry_jobs_by_hand", sql, ids, change))
+        return (yield from _retry("retry_jobs_by_hand", ids, change))
     except UniqueViolation as exc:
         if exc.constraint != "procrastinate_jobs_queueing_lock_key":
             raise
         raise AlreadyEnqueued("a job with the same queueing lock is waiting already") from exc
 
 
-def retry_by_hand_for_caller(sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
+def retry_by_hand_for_caller(ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
     """The same in the caller's transaction, which stays usable after `AlreadyEnqueued`."""
 
     def retry() -> Flow[set[int]]:
-        return retry_by_hand(sql, ids, change)
+        return retry_by_hand(ids, change)
 
-    return undoable(sql, retry, autocommit=retry)
+    return undoable(retry, autocommit=retry)
 
 
-def retry_unless_twin_waits(sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
+def retry_unless_twin_waits(ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
     """The same, but leaves jobs as they are whose twin is waiting. Needs a transaction.
 
     A twin that is committed while the statement runs raises `UniqueViolation`; run the flow again
     then: it sees the twin.
     """
-    return (yield from _retry("retry_unless_twin_waits", sql, ids, change))
+    return (yield from _retry("retry_unless_twin_waits", ids, change))
 
 
-def _retry(statement: str, sql: Statements, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
-    rows = yield sql(
+def _retry(statement: str, ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
+    rows = yield Request(
         statement,
         ids=list(ids),
         retry_at=change.retry_at,
@@ -182,15 +178,15 @@ def _retry(statement: str, sql: Statements, ids: Sequence[int], change: ByHand) 
         queue_name=change.queue,
         lock=change.lock,
     )
-    yield from pass_on_locks(sql, _locks(rows))
+    yield from pass_on_locks(_locks(rows))
     return {int(row[0]) for row in rows}
 
 
 def stalled_jobs(
-    sql: Statements, *, timeout_us: int, queue: str | None, task: str | None, loads: Loads
+    *, timeout_us: int, queue: str | None, task: str | None, loads: Loads
 ) -> Flow[list[Job]]:
     """Return the jobs that run on workers not heard of for so long."""
-    rows = yield sql("list_stalled", timeout_us=timeout_us, queue_name=queue, task_name=task)
+    rows = yield Request("list_stalled", timeout_us=timeout_us, queue_name=queue, task_name=task)
     return jobs_from(rows, loads)
 
 

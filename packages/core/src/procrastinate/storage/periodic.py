@@ -9,11 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from procrastinate.connector import Row, Rows, Value
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, Request
 from procrastinate.errors import InvalidData
 from procrastinate.model.job import NewJob
 from procrastinate.model.periodic import DueTick, Key, Periodic, Timetable
-from procrastinate.storage.statements import Statements
 
 
 class Outcome(enum.Enum):
@@ -45,7 +44,7 @@ class Round:
     now: datetime | None
 
 
-def defer_due(sql: Statements, periodics: Iterable[Periodic]) -> Flow[list[Settled]]:
+def defer_due(periodics: Iterable[Periodic]) -> Flow[list[Settled]]:
     """Defer all that is due by the server's clock, and return what became of each tick.
 
     Schedules that the database does not know yet are entered, and start now. Every statement may
@@ -54,20 +53,20 @@ def defer_due(sql: Statements, periodics: Iterable[Periodic]) -> Flow[list[Settl
     timetable = Timetable(periodics)
     if not timetable.periodics:
         return []
-    now = yield from look(sql, timetable)
+    now = yield from look(timetable)
     settled: list[Settled] = []
     while due := timetable.due(now):
-        result = yield from defer_ticks(sql, timetable, due)
+        result = yield from defer_ticks(timetable, due)
         settled += result.settled
         now = result.now or now
     return settled
 
 
-def look(sql: Statements, timetable: Timetable) -> Flow[datetime]:
+def look(timetable: Timetable) -> Flow[datetime]:
     """Tell the timetable what is settled, enter new schedules, and return the server's time."""
     keys = list(timetable.periodics)
     while True:
-        rows = yield sql(
+        rows = yield Request(
             "look_at_periodics",
             task_names=[task_name for task_name, _ in keys],
             periodic_ids=[periodic_id for _, periodic_id in keys],
@@ -82,20 +81,18 @@ def look(sql: Statements, timetable: Timetable) -> Flow[datetime]:
             return now.astimezone(UTC)
 
 
-def defer_ticks(sql: Statements, timetable: Timetable, due: Sequence[DueTick]) -> Flow[Round]:
+def defer_ticks(timetable: Timetable, due: Sequence[DueTick]) -> Flow[Round]:
     """Defer due ticks in one statement, where nobody has, and tell the timetable."""
     try:
-        rows = yield sql("defer_ticks", **_params(due))
+        rows = yield Request("defer_ticks", **_params(due))
     except InvalidData as exc:
-        return (yield from _defer_apart(sql, timetable, due, exc))
+        return (yield from _defer_apart(timetable, due, exc))
     settled = [_settled(each, row) for each, row in zip(due, rows, strict=True)]
     _learn(timetable, due, rows)
     return Round(settled, rows[0][3].astimezone(UTC))
 
 
-def _defer_apart(
-    sql: Statements, timetable: Timetable, due: Sequence[DueTick], exc: InvalidData
-) -> Flow[Round]:
+def _defer_apart(timetable: Timetable, due: Sequence[DueTick], exc: InvalidData) -> Flow[Round]:
     """Find the schedule whose arguments the database refuses, and defer the others."""
     keys = list(dict.fromkeys(each.periodic.key for each in due))
     if len(keys) == 1:
@@ -104,7 +101,7 @@ def _defer_apart(
     rounds = []
     for key in keys:
         of_this = [each for each in due if each.periodic.key == key]
-        rounds.append((yield from defer_ticks(sql, timetable, of_this)))
+        rounds.append((yield from defer_ticks(timetable, of_this)))
     times = [each.now for each in rounds if each.now is not None]
     return Round([one for each in rounds for one in each.settled], max(times, default=None))
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, ConnectorException, InvalidArguments
-from procrastinate.storage.statements import Statements
 
 T = TypeVar("T")
 
 _NO_TRANSACTION = "25P01"  # the server's no_active_sql_transaction
 
 
-def undoable(
-    sql: Statements, make: Callable[[], Flow[T]], *, autocommit: Callable[[], Flow[T]]
-) -> Flow[T]:
+def undoable(make: Callable[[], Flow[T]], *, autocommit: Callable[[], Flow[T]]) -> Flow[T]:
     """Run a flow with a savepoint around it: two round trips more.
 
     Where the connection has no transaction, ``autocommit`` makes the flow that is run instead.
     """
     try:
-        yield sql("set_savepoint")
+        yield Request("set_savepoint")
     except ConnectorException as exc:
         if exc.sqlstate != _NO_TRANSACTION:
             raise
@@ -30,7 +27,7 @@ def undoable(
     try:
         value = yield from make()
     except (AlreadyEnqueued, InvalidArguments):
-        yield sql("return_to_savepoint")
+        yield Request("return_to_savepoint")
         raise
-    yield sql("drop_savepoint")
+    yield Request("drop_savepoint")
     return value

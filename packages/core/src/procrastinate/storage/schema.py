@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from procrastinate.connector import Query
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, Request, Script
 from procrastinate.errors import SchemaError, SchemaNotApplied, SchemaOutdated, SchemaTooNew
 from procrastinate.storage.statements import Statements
 
@@ -63,18 +62,17 @@ def latest_version() -> int:
     return migrations()[-1].version
 
 
-def current_schema_sql(sql: Statements) -> str:
+def current_schema_sql(schema: str | None) -> str:
     """Return the whole schema as one SQL script."""
-    text = (FOLDER / "schema.sql").read_text("utf-8")
-    return sql.render(text)
+    return Statements(schema).render((FOLDER / "schema.sql").read_text("utf-8"))
 
 
-def schema_state(sql: Statements) -> Flow[SchemaState]:
+def schema_state() -> Flow[SchemaState]:
     """Return what the database says of its schema."""
-    rows = yield sql("migrations_table")
+    rows = yield Request("migrations_table")
     if not rows[0][0]:
         return SchemaState(exists=False)
-    rows = yield sql("list_migrations")
+    rows = yield Request("list_migrations")
     return SchemaState(
         True, tuple(row[0] for row in rows), max((row[1] for row in rows), default=0)
     )
@@ -102,39 +100,39 @@ def problem_with(state: SchemaState) -> SchemaError | None:
     return None
 
 
-def check_schema(sql: Statements) -> Flow[SchemaState]:
+def check_schema() -> Flow[SchemaState]:
     """Return the schema's state, or raise a `SchemaError` that says why this code does not fit."""
-    state = yield from schema_state(sql)
+    state = yield from schema_state()
     problem = problem_with(state)
     if problem is not None:
         raise problem
     return state
 
 
-def migrate(sql: Statements, *, create: bool) -> Flow[list[Migration]]:
+def migrate(*, schema: str | None, create: bool) -> Flow[list[Migration]]:
     """Apply the migrations that the database lacks, in order, and return them.
 
     With ``create``, also to a database that has none; else that raises `SchemaNotApplied`.
     Raises `SchemaTooNew` before anything is changed. Needs a transaction.
     """
-    yield sql("lock_migrations")
-    state = yield from schema_state(sql)
+    yield Request("lock_migrations")
+    state = yield from schema_state()
     problem = problem_with(state)
     if isinstance(problem, SchemaTooNew) or (isinstance(problem, SchemaNotApplied) and not create):
         raise problem
-    if create and not state.exists and sql.schema is not None:
-        rows = yield sql("schema_exists")
+    if create and not state.exists and schema is not None:
+        rows = yield Request("schema_exists")
         if not rows[0][0]:
-            yield sql("create_schema")
+            yield Request("create_schema")
     missing = [m for m in migrations() if m.version not in state.versions]
     for migration in missing:
-        yield from _apply(sql, migration)
+        yield from _apply(migration)
     return missing
 
 
-def _apply(sql: Statements, migration: Migration) -> Flow[None]:
-    yield Query(f"migration {migration.version}", sql.render(migration.text))
-    yield sql(
+def _apply(migration: Migration) -> Flow[None]:
+    yield Script(f"migration {migration.version}", migration.text)
+    yield Request(
         "record_migration",
         version=migration.version,
         name=migration.name,

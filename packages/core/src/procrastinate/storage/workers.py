@@ -8,7 +8,7 @@ from datetime import datetime
 
 from procrastinate import json_codec
 from procrastinate.connector import Value
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, Request
 from procrastinate.model.blame import CRASH_LIMIT, MOST_CRASHES
 from procrastinate.model.job import Status
 from procrastinate.model.outcome import LOST_TYPE, UNKNOWN_TYPE, WHY_LOST, WHY_UNKNOWN
@@ -18,7 +18,6 @@ from procrastinate.storage.finish import (
     pass_on_locks,
     release_locks,
 )
-from procrastinate.storage.statements import Statements
 
 RECOVERED_AT_ONCE = 1_000
 _WHY_LOST = json_codec.dumps(WHY_LOST)
@@ -53,15 +52,15 @@ class About:
     task_names: tuple[str, ...] | None = None  # the tasks that it knows
 
 
-def register_worker(sql: Statements, name: str, about: About = About()) -> Flow[int]:
+def register_worker(name: str, about: About = About()) -> Flow[int]:
     """Enter a worker and return its id."""
-    rows = yield sql("register_worker", name=name, **_columns(about))
+    rows = yield Request("register_worker", name=name, **_columns(about))
     return int(rows[0][0])
 
 
-def describe_worker(sql: Statements, worker_id: int, about: About) -> Flow[None]:
+def describe_worker(worker_id: int, about: About) -> Flow[None]:
     """Say again what a worker is, because its row was removed and is a new one."""
-    yield sql("describe_worker", worker_id=worker_id, **_columns(about))
+    yield Request("describe_worker", worker_id=worker_id, **_columns(about))
 
 
 def _columns(about: About) -> dict[str, Value]:
@@ -73,25 +72,24 @@ def _columns(about: About) -> dict[str, Value]:
     }
 
 
-def unregister_worker(sql: Statements, worker_id: int) -> Flow[None]:
+def unregister_worker(worker_id: int) -> Flow[None]:
     """Remove a worker that ends."""
-    yield sql("unregister_worker", worker_id=worker_id)
+    yield Request("unregister_worker", worker_id=worker_id)
 
 
-def heartbeat(sql: Statements, worker_id: int, name: str, *, timeout_us: int) -> Flow[Beat]:
+def heartbeat(worker_id: int, name: str, *, timeout_us: int) -> Flow[Beat]:
     """Say that a worker is alive; others are live if they were heard of within the timeout."""
-    rows = yield sql("heartbeat", worker_id=worker_id, name=name, timeout_us=timeout_us)
+    rows = yield Request("heartbeat", worker_id=worker_id, name=name, timeout_us=timeout_us)
     reborn, rank, live, now = rows[0]
     return Beat(bool(reborn), int(rank), int(live), now)
 
 
-def notify_listener(sql: Statements, channel: str) -> Flow[None]:
+def notify_listener(channel: str) -> Flow[None]:
     """Send an empty notification, for a listener that wants to know whether it still hears."""
-    yield sql("notify_listener", channel=channel)
+    yield Request("notify_listener", channel=channel)
 
 
 def recover_jobs(
-    sql: Statements,
     *,
     timeout_us: int,
     crash_limit: int = CRASH_LIMIT,
@@ -114,8 +112,8 @@ def recover_jobs(
     # Workers died in the same moment if their last signs of life lie no farther apart than two such
     # signs of one worker may: a third of the timeout, see `WorkerOptions`.
     moment_us = timeout_us // 3 if moment_us is None else moment_us
-    yield sql("judge_workers", timeout_us=timeout_us, moment_us=moment_us)
-    rows = yield sql(
+    yield Request("judge_workers", timeout_us=timeout_us, moment_us=moment_us)
+    rows = yield Request(
         "recover_jobs",
         timeout_us=timeout_us,
         crash_limit=crash_limit,
@@ -128,17 +126,17 @@ def recover_jobs(
     )
     recovered = [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
     if delete_ended:
-        yield from delete_what_ended(sql, rows)
+        yield from delete_what_ended(rows)
     if recovered:
-        yield from release_locks(sql, [each.job_id for each in recovered])
+        yield from release_locks([each.job_id for each in recovered])
     return recovered
 
 
 def fail_unknown(
-    sql: Statements, *, patience_us: int, timeout_us: int, delete_ended: bool = False
+    *, patience_us: int, timeout_us: int, delete_ended: bool = False
 ) -> Flow[list[Recovered]]:
     """Fail waiting jobs whose task no live worker has known for so long. Needs a transaction."""
-    rows = yield sql(
+    rows = yield Request(
         "fail_unknown",
         patience_us=patience_us,
         timeout_us=timeout_us,
@@ -147,32 +145,32 @@ def fail_unknown(
         why_unknown=WHY_UNKNOWN,
     )
     if delete_ended:
-        yield from delete_what_ended(sql, rows)
-    yield from pass_on_locks(sql, [row[4] for row in rows if row[4] is not None])
+        yield from delete_what_ended(rows)
+    yield from pass_on_locks([row[4] for row in rows if row[4] is not None])
     return [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
 
 
-def stalled_ids(sql: Statements, *, timeout_us: int) -> Flow[list[int]]:
+def stalled_ids(*, timeout_us: int) -> Flow[list[int]]:
     """Return the ids of up to `RECOVERED_AT_ONCE` jobs of dead workers."""
-    rows = yield sql("stalled_ids", timeout_us=timeout_us, limit=RECOVERED_AT_ONCE)
+    rows = yield Request("stalled_ids", timeout_us=timeout_us, limit=RECOVERED_AT_ONCE)
     return [int(row[0]) for row in rows]
 
 
-def prune_workers(sql: Statements, *, timeout_us: int) -> Flow[None]:
+def prune_workers(*, timeout_us: int) -> Flow[None]:
     """Forget dead workers that hold no job."""
-    yield sql("prune_workers", timeout_us=timeout_us)
+    yield Request("prune_workers", timeout_us=timeout_us)
 
 
-def mend_lines(sql: Statements) -> Flow[None]:
+def mend_lines() -> Flow[None]:
     """Set the lines going again whose lock no job holds. Needs a transaction."""
-    rows = yield sql("idle_lines")
+    rows = yield Request("idle_lines")
     locks = sorted(row[0] for row in rows)
     if locks:
-        yield sql("drop_stale_locks", locks=locks)
-        yield from pass_on_locks(sql, locks)
+        yield Request("drop_stale_locks", locks=locks)
+        yield from pass_on_locks(locks)
 
 
-def abort_requests(sql: Statements, worker_id: int) -> Flow[set[int]]:
+def abort_requests(worker_id: int) -> Flow[set[int]]:
     """Return the ids of this worker's jobs that somebody wants aborted."""
-    rows = yield sql("abort_requests", worker_id=worker_id)
+    rows = yield Request("abort_requests", worker_id=worker_id)
     return {int(row[0]) for row in rows}

@@ -149,7 +149,7 @@ class Store:
 
     def _promote(self) -> None:
         executor = SyncSession(self)
-        while drive.run(promote_due(Statements()), executor).count == PROMOTED_AT_ONCE:
+        while drive.run(promote_due(), executor, Statements()).count == PROMOTED_AT_ONCE:
             pass
 
 

@@ -17,7 +17,6 @@ from procrastinate.connector import Connector
 from procrastinate.drive import Flow, Limit, T
 from procrastinate.errors import ConnectionLost
 from procrastinate.gateway import Gateway
-from procrastinate.storage.statements import Statements
 from procrastinate.worker.line import CALL
 
 AT_ONCE = 2
@@ -31,11 +30,6 @@ class Calls:
         self._turns = asyncio.Semaphore(AT_ONCE)
         #: Called if a connection was lost: others may be lost as well.
         self.on_loss: Callable[[], None] = lambda: None
-
-    @property
-    def sql(self) -> Statements:
-        """The statements for the app's schema."""
-        return self._gateway.sql
 
     @property
     def connector(self) -> Connector:

@@ -178,7 +178,7 @@ class Claiming:
         """
         try:
             async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
-                flow = flows.abort_requests(self._calls.sql, self._worker_id)
+                flow = flows.abort_requests(self._worker_id)
                 self._abort(await self._calls.run_async(flow, limit=PROBE))
         except (ConnectorException, TimeoutError):
             pass  # the heartbeat and the writer have said so

@@ -42,7 +42,7 @@ class Claims:
             return scan
         queues = self._queues
         if queues is None:
-            queues = await self._calls.run_async(flows.ready_queues(self._calls.sql))
+            queues = await self._calls.run_async(flows.ready_queues())
         return replace(scan, queues=tuple(queues))
 
     async def scan(self, scan: Scan) -> Claim:
@@ -51,7 +51,6 @@ class Claims:
             return Claim([])
         return await self._calls.run_async(
             flows.claim(
-                self._calls.sql,
                 scan,
                 served=self._queues,
                 unknown_names=self._unknown.left_out(self._clock()),
@@ -63,7 +62,7 @@ class Claims:
     async def promote(self, *, failed_before: bool) -> Promotion | None:
         """Make a batch of scheduled jobs ready whose time has come; return None if that fails."""
         try:
-            return await self._calls.run_async(flows.promote_due(self._calls.sql))
+            return await self._calls.run_async(flows.promote_due())
         except ConnectorException as exc:
             if not failed_before:
                 logger.warning("scheduled jobs cannot be made ready for now: %s", exc)
@@ -73,7 +72,6 @@ class Claims:
         """Return whether a job is ready in the queues that are served."""
         return await self._calls.run_async(
             flows.is_anything_ready(
-                self._calls.sql,
                 queues=self._queues,
                 unknown_names=self._unknown.left_out(self._clock()),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from procrastinate.connector import AsyncConnector, SyncConnector
+from procrastinate.storage.statements import Statements
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.companion import Companion, Duty
 from procrastinate.worker.line import Line
@@ -26,6 +27,7 @@ class Companions:
         on_giving_up: Callable[[str, BaseException], None],
     ) -> None:
         self._connector = connector
+        self._statements = Statements(connector.schema)
         self._worker_name = worker_name
         self._on_giving_up = on_giving_up
         self._watchdog = Watchdog(worker_name)
@@ -38,7 +40,7 @@ class Companions:
             self._watchdog.start()
         companion = Companion(
             duty,
-            Line(self._new_connector, self._watchdog),
+            Line(self._new_connector, self._statements, self._watchdog),
             worker_name=self._worker_name,
             backoff=Backoff(longest=longest_wait),
             on_giving_up=self._on_giving_up,

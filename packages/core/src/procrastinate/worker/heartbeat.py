@@ -13,7 +13,6 @@ from procrastinate.drive import Limit
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
-from procrastinate.storage.statements import Statements
 from procrastinate.storage.workers import About, Beat
 from procrastinate.worker import line as lines
 from procrastinate.worker.clock import since_boot
@@ -34,7 +33,6 @@ class Heartbeat:
 
     def __init__(
         self,
-        sql: Statements,
         worker_id: int,
         worker_name: str,
         options: WorkerOptions,
@@ -44,7 +42,6 @@ class Heartbeat:
         on_beat: Callable[[Beat], None],
         seconds_since_loop_turned: Callable[[], float],
     ) -> None:
-        self._sql = sql
         self._worker_id = worker_id
         self._worker_name = worker_name
         self._interval = options.update_heartbeat_interval
@@ -71,13 +68,11 @@ class Heartbeat:
 
     def _give_sign_of_life(self, line: Line) -> None:
         sent = since_boot()
-        flow = flows.heartbeat(
-            self._sql, self._worker_id, self._worker_name, timeout_us=self._timeout_us
-        )
+        flow = flows.heartbeat(self._worker_id, self._worker_name, timeout_us=self._timeout_us)
         beat = line.run(flow, limit=self._limit)
         self._vitals.confirmed(sent)
         if beat.reborn:
-            again = flows.describe_worker(self._sql, self._worker_id, self._about)
+            again = flows.describe_worker(self._worker_id, self._about)
             line.run(again, limit=self._limit)
         self._on_beat(beat)
 

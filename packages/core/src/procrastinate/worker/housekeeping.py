@@ -120,14 +120,14 @@ class Housekeeping:
             pass
 
     async def _look_for_aborts(self) -> None:
-        flow = flows.abort_requests(self._calls.sql, self._worker_id)
+        flow = flows.abort_requests(self._worker_id)
         ids = await self._calls.run_async(flow)
         if ids:
             self._on_aborts(ids)
 
     async def _look_for_losses(self) -> None:
         here = dict(self._leases())  # before: what is claimed meanwhile may be in no answer
-        flow = held_jobs(self._calls.sql, worker_id=self._worker_id)
+        flow = held_jobs(worker_id=self._worker_id)
         try:
             held = {job.id: job.lease for job in await self._calls.run_async(flow)}
         except BaseException:
@@ -150,15 +150,14 @@ class Housekeeping:
                 raise
             await self._recover_one_by_one(timeout_us)
         # Later, because those who died in the same moment are judged with a look at one another.
-        flow = flows.prune_workers(self._calls.sql, timeout_us=2 * timeout_us)
+        flow = flows.prune_workers(timeout_us=2 * timeout_us)
         await self._calls.run_async(flow)
-        await self._calls.run_async(flows.mend_lines(self._calls.sql), transaction=True)
+        await self._calls.run_async(flows.mend_lines(), transaction=True)
         await self._fail_unknown(timeout_us)
 
     async def _fail_unknown(self, timeout_us: int) -> None:
         """Fail the jobs whose tasks no live worker has known for as long as they may wait."""
         flow = flows.fail_unknown(
-            self._calls.sql,
             patience_us=int(self._options.unknown_task_patience * 1e6),
             timeout_us=timeout_us,
             delete_ended=self._delete_ended,
@@ -179,7 +178,7 @@ class Housekeeping:
         In random order and for a short time, so that the jobs that have to wait do not keep the
         others waiting.
         """
-        flow = flows.stalled_ids(self._calls.sql, timeout_us=timeout_us)
+        flow = flows.stalled_ids(timeout_us=timeout_us)
         ids = await self._calls.run_async(flow)
         random.shuffle(ids)
         deadline = time.monotonic() + ONE_BY_ONE_MAY_TAKE
@@ -202,7 +201,6 @@ class Housekeeping:
         self, timeout_us: int, ids: Sequence[int] | None = None
     ) -> list[flows.Recovered]:
         flow = flows.recover_jobs(
-            self._calls.sql,
             timeout_us=timeout_us,
             ids=ids,
             delete_ended=self._delete_ended,

@@ -12,6 +12,7 @@ from procrastinate import drive
 from procrastinate.connector import SessionExecutor, SyncConnector
 from procrastinate.drive import Flow, Limit
 from procrastinate.errors import ConnectionLost
+from procrastinate.storage.statements import Statements
 from procrastinate.worker.watchdog import Watchdog
 
 CALL = Limit(server=10.0, client=15.0)
@@ -20,8 +21,11 @@ CALL = Limit(server=10.0, client=15.0)
 class Line:
     """A companion's way to the database. ``make`` returns an unopened connector."""
 
-    def __init__(self, make: Callable[[], SyncConnector], watchdog: Watchdog) -> None:
+    def __init__(
+        self, make: Callable[[], SyncConnector], statements: Statements, watchdog: Watchdog
+    ) -> None:
         self._make = make
+        self._statements = statements
         self._watchdog = watchdog
         self._connector: SyncConnector | None = None
 
@@ -40,7 +44,7 @@ class Line:
         connector = self._opened()
         try:
             with self._watchdog.watching(limit.client, bite), connector.session() as executor:
-                return drive.run(drive.limited(flow, limit), executor)
+                return drive.run(flow, executor, self._statements.under(limit.settings))
         except ConnectionLost as exc:
             if bitten:
                 raise drive.no_answer(limit, exc) from exc

@@ -107,7 +107,7 @@ class Listener:
             self._doubt.clear()
             self._probe_heard.clear()
             try:
-                await self._calls.run_async(notify_listener(self._calls.sql, self._probe))
+                await self._calls.run_async(notify_listener(self._probe))
                 async with asyncio.timeout(PROBE_MAY_TAKE):
                     heard = await self._probe_heard.wait()
             except ConnectorException:

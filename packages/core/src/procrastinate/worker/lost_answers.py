@@ -30,14 +30,11 @@ class LostAnswers:
         """After a lost answer, hand back the jobs that this worker holds without knowing it."""
         if not self._lost:
             return
-        held = await self._gateway.run_async(
-            flows.held_jobs(self._gateway.sql, worker_id=self._worker_id)
-        )
+        held = await self._gateway.run_async(flows.held_jobs(worker_id=self._worker_id))
         unknown = [job for job in held if job.id not in known]
         if unknown:
             await self._gateway.run_async(
                 hand_back(
-                    self._gateway.sql,
                     unknown,
                     worker_id=self._worker_id,
                     delete_ended=self._delete_ended,

@@ -46,4 +46,4 @@ class PastErrors:
             answer.set_exception(exc)
 
     def _read(self, job_id: int) -> list[Error]:
-        return self._gateway.run(get_errors(self._gateway.sql, job_id))
+        return self._gateway.run(get_errors(job_id))

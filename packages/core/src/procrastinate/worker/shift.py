@@ -196,7 +196,6 @@ class Shift:
         else:
             self._on_listening(None)
         heartbeat = Heartbeat(
-            self._calls.sql,
             self._worker_id,
             self._name,
             self._options,
@@ -207,7 +206,7 @@ class Shift:
         )
         self._companions.start(heartbeat, longest_wait=1.0)
         if self._options.wait and self._periodics:
-            ticker = Ticker(self._calls.sql, self._periodics)
+            ticker = Ticker(self._periodics)
             self._ticker = self._companions.start(ticker, longest_wait=5.0)
 
     # Deaths
@@ -268,7 +267,7 @@ class Shift:
         try:
             async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
                 await self._housekeeping.recover(2 * self._options.stalled_worker_timeout)
-                settled = await self._calls.run_async(defer_due(self._calls.sql, self._periodics))
+                settled = await self._calls.run_async(defer_due(self._periodics))
                 log_settled(settled)
         except (ConnectorException, TimeoutError) as exc:
             reason = str(exc) or "the database does not answer"
@@ -368,9 +367,7 @@ class Shift:
         try:
             async with asyncio.timeout(LAST_CALL_MAY_TAKE):
                 await self._claiming.settle(known=self._backlog)
-                await self._calls.run_async(
-                    flows.unregister_worker(self._calls.sql, self._worker_id)
-                )
+                await self._calls.run_async(flows.unregister_worker(self._worker_id))
         except (ConnectorException, TimeoutError) as exc:
             reason = str(exc) or "the database does not answer"
             logger.warning("worker %s could not say goodbye: %s", self._name, reason)

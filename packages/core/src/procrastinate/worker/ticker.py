@@ -23,7 +23,6 @@ from procrastinate.model.periodic import COUNTED, Periodic, Timetable
 from procrastinate.model.printable import counted
 from procrastinate.storage import periodic as flows
 from procrastinate.storage.periodic import Outcome, Settled
-from procrastinate.storage.statements import Statements
 from procrastinate.worker.line import Line
 from procrastinate.worker.log import logger
 
@@ -38,8 +37,7 @@ class Ticker:
     name = "ticker"
     undone = "no periodic task can be deferred"
 
-    def __init__(self, sql: Statements, periodics: Iterable[Periodic]) -> None:
-        self._sql = sql
+    def __init__(self, periodics: Iterable[Periodic]) -> None:
         self._timetable = Timetable(periodics)
         self._clock = ServerClock()
         self._look = Alarm()
@@ -58,7 +56,7 @@ class Ticker:
         if not due:
             return self._seconds_to_sleep()
         sent = time.monotonic()
-        result = line.run(flows.defer_ticks(self._sql, self._timetable, due))
+        result = line.run(flows.defer_ticks(self._timetable, due))
         if result.now is not None:
             self._clock.learn(result.now, sent=sent, received=time.monotonic())
         log_settled(result.settled)
@@ -66,7 +64,7 @@ class Ticker:
 
     def _look_at_tables(self, line: Line) -> None:
         sent = time.monotonic()
-        now = line.run(flows.look(self._sql, self._timetable))
+        now = line.run(flows.look(self._timetable))
         received = time.monotonic()
         self._clock.learn(now, sent=sent, received=received)
         self._look.set(received + LOOK_EVERY)

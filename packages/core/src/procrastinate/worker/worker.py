@@ -257,10 +257,10 @@ class Worker:
         await self._new_shift(worker_id, options, on_listening).run()
 
     async def _register(self) -> int:
-        await self._gateway.run_async(check_schema(self._gateway.sql), limit=CALL)
+        await self._gateway.run_async(check_schema(), limit=CALL)
         self._registered_at = since_boot()
         return await self._gateway.run_async(
-            flows.register_worker(self._gateway.sql, self.name, self._about()), limit=CALL
+            flows.register_worker(self.name, self._about()), limit=CALL
         )
 
     def _about(self) -> About:

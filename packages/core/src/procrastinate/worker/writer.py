@@ -258,11 +258,10 @@ class Writer:
             self._on_lost()  # others that run here may be lost as well
 
     def _flow(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
-        sql, worker_id = self._gateway.sql, self._worker_id
+        worker_id = self._worker_id
         if _is_deleted(group[0], self._delete_jobs):
-            return flows.delete_finished(sql, group, worker_id=worker_id, patience_ms=patience_ms)
+            return flows.delete_finished(group, worker_id=worker_id, patience_ms=patience_ms)
         return flows.settle(
-            sql,
             group,
             now=time.monotonic(),
             worker_id=worker_id,
