@@ -335,6 +335,22 @@ async def test_another_event_loop_is_refused_while_the_first_runs(connector: Any
     assert await _run(connector, ONE) == [(1,)]
 
 
+async def test_a_pool_without_connections_is_refused_when_it_makes_one(
+    procrastinate_dsn: str,
+) -> None:
+    async with aiopg.create_pool(procrastinate_dsn, minsize=0, client_encoding="LATIN1") as pool:
+        connector = AiopgConnector()
+        await connector.open_async(pool)
+        with pytest.raises(InvalidOption, match="client_encoding=LATIN1"):
+            async with connector.session_async():
+                pass
+        with pytest.raises(InvalidOption, match="client_encoding=LATIN1"):
+            async with connector.listen(["a"]):
+                pass
+        await connector.close_async()
+        assert pool.freesize == pool.size == 1
+
+
 async def test_a_pool_of_another_event_loop_is_refused(procrastinate_dsn: str) -> None:
     pool = await asyncio.to_thread(
         lambda: asyncio.run(_pool_without_connections(procrastinate_dsn))

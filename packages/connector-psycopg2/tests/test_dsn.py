@@ -11,9 +11,9 @@ from procrastinate_psycopg2.dsn import (
     LIMITS,
     check_dsn,
     connection_url,
+    for_our_own,
     shown_dsn,
     split_url,
-    with_limits,
 )
 
 
@@ -141,13 +141,26 @@ def test_connections_are_limited_unless_the_user_says_otherwise(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    limited = with_limits(arguments)
+    limited = for_our_own(arguments)
 
     assert {name: limited[name] for name in arguments} == arguments
-    assert set(limited) - set(arguments) == added
+    assert set(limited) - set(arguments) == added | {"client_encoding"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"client_encoding": "LATIN1"},
+        {"dsn": "postgresql://h/db?client_encoding=LATIN1"},
+        {"dsn": "service=ours"},
+    ],
+)
+def test_our_connections_are_in_utf8_whatever_the_arguments_say(arguments: dict[str, Any]) -> None:
+    assert check_dsn(**for_our_own(arguments))["client_encoding"] == "UTF8"
 
 
 def test_a_time_to_connect_is_never_none_at_all() -> None:
     """libpq takes 0 for "no limit"."""
-    assert with_limits({}, connect_timeout=0.2)["connect_timeout"] == 1
-    assert with_limits({"connect_timeout": 9}, connect_timeout=4)["connect_timeout"] == 9
+    assert for_our_own({}, connect_timeout=0.2)["connect_timeout"] == 1
+    assert for_our_own({"connect_timeout": 9}, connect_timeout=4)["connect_timeout"] == 9

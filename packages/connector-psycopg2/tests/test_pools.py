@@ -34,6 +34,33 @@ def test_only_minconn_connections_are_made_at_first(
         assert cursor.fetchall() == [(2,)]  # admin's and ours
 
 
+def test_the_environment_does_not_choose_the_encoding(
+    procrastinate_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "SQL_ASCII")
+    connector = Psycopg2Connector(dsn=procrastinate_dsn)
+    connector.open()
+    sql = "select current_setting('client_encoding'), 'é'::text"
+    assert once(connector, sql) == [("UTF8", "é")]
+    connector.close()
+
+
+def test_an_exhausted_pool_is_taken_as_it_is_and_refused_when_it_gives_a_connection(
+    procrastinate_dsn: str,
+) -> None:
+    pool = ThreadedConnectionPool(1, 1, procrastinate_dsn, client_encoding="LATIN1")
+    theirs = pool.getconn()
+    connector = Psycopg2Connector()
+    connector.open(pool)
+    pool.putconn(theirs)
+    with pytest.raises(InvalidOption, match="client_encoding=LATIN1"):
+        once(connector, "select 1")
+    assert pool.getconn() is theirs
+    assert not theirs.closed
+    connector.close()
+    pool.closeall()
+
+
 def test_an_exhausted_pool_says_so_after_its_timeout(procrastinate_dsn: str) -> None:
     connector = Psycopg2Connector(dsn=procrastinate_dsn, maxconn=1, pool_timeout=0.05)
     connector.open()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -32,6 +34,13 @@ def pids(connector: SQLAlchemyPsycopg2Connector, count: int) -> list[int]:
     with ExitStack() as stack:
         sessions = [stack.enter_context(connector.session()) for _ in range(count)]
         return [run(session, PID)[0][0] for session in sessions]
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
 
 
 def terminate(admin: RawConnection, pids: list[int]) -> None:

@@ -28,7 +28,7 @@ from procrastinate.errors import (
 from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
 from procrastinate_sqlalchemy.engines import is_watched
 
-from .helpers import INSERT, PID, once, pids, run, terminate, texts
+from .helpers import INSERT, PID, once, pids, run, terminate, texts, until
 
 NewEngine = Callable[..., Engine]
 Share = Callable[..., SQLAlchemyPsycopg2Connector]
@@ -50,6 +50,32 @@ def test_the_engines_own_connections_are_used_and_left_open(
     assert once(connector, PID) == [(pid,)]
     connector.close()
     assert their_pid(engine) == pid
+
+
+def test_opening_leaves_an_engine_without_connections_that_a_forked_child_would_share(
+    new_engine: NewEngine, sharing: Share, admin: RawConnection
+) -> None:
+    sharing(new_engine())
+    assert others(admin) in ([], ["idle"])  # the server notices an end in its own time
+    until(lambda: others(admin) == [])
+
+
+def others(admin: RawConnection) -> list[str]:
+    with admin.cursor() as cursor:
+        cursor.execute(
+            "select state from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+        )
+        return [state for (state,) in cursor.fetchall()]
+
+
+def test_an_engine_that_cannot_connect_now_is_taken(new_engine: NewEngine) -> None:
+    nowhere = sqlalchemy.create_engine("postgresql+psycopg2://kit@127.0.0.1:1/kit")
+    connector = SQLAlchemyPsycopg2Connector()
+    connector.open(nowhere)
+    with pytest.raises(ConnectionFailed):
+        once(connector, PID)
+    connector.close()
 
 
 @pytest.mark.parametrize("level", [None, "AUTOCOMMIT", "SERIALIZABLE", "READ COMMITTED"])
@@ -148,7 +174,8 @@ def test_a_factory_of_dictionaries_set_by_a_listener_stays_and_is_not_used(
     sqlalchemy.event.listen(engine, "checkout", checkout)
     sqlalchemy.event.listen(engine, "checkin", lambda raw, *_: seen.append(raw.cursor_factory))
     assert once(sharing(engine), VALUES, t=WHEN, a=[]) == [(WHEN, [], 1.5)]
-    assert seen == [psycopg2.extras.RealDictCursor]
+    # One for the look at the encoding when it was opened.
+    assert seen == [psycopg2.extras.RealDictCursor] * 2
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,12 @@ class NoCause(WithExecutor):
             raise error
 
 
+class TakesTheRolesEncoding(TinyConnector):
+    def take(self) -> Any:
+        with translated():
+            return psycopg2.connect(self.dsn)
+
+
 class ShowsPassword(TinyConnector):
     def take(self) -> Any:
         try:

@@ -12,6 +12,7 @@ from procrastinate import errors
 from procrastinate.connector import Notification, Query, Rows, SessionExecutor
 from procrastinate_aiopg import AiopgConnector
 from procrastinate_psycopg2 import Psycopg2Connector
+from procrastinate_psycopg2.pools import BorrowedPool
 
 # --- Pools --------------------------------------------------------------------------------------
 
@@ -33,6 +34,11 @@ class ClosesForeignPool(Psycopg2Connector):
 class IgnoresForeignPool(Psycopg2Connector):
     def open(self, pool: Any = None) -> None:
         super().open()
+
+
+class TakesAnyEncoding(Psycopg2Connector):
+    def _borrowed(self, pool: Any) -> BorrowedPool:
+        return BorrowedPool(pool, timeout=1.0)
 
 
 class DoesNotWait(Psycopg2Connector):

@@ -96,6 +96,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             schema_is_applied_once schema_is_applied_by_many_at_once schema_may_have_any_name
             """,
         ),
+        "TakesTheRolesEncoding": fault("values results", "values_texts_travel_in_utf8"),
         "CutsAtNul": fault(
             "values",
             "values_nul_is_invalid_data",
@@ -228,7 +229,10 @@ GROUPS: dict[str, dict[str, Fault]] = {
     },
     "pools": {
         "ClosesForeignPool": fault("pools", "foreign_pools_are_never_closed"),
-        "IgnoresForeignPool": fault("pools", "foreign_pools_are_used"),
+        "IgnoresForeignPool": fault(
+            "pools", "foreign_pools_are_used foreign_pools_in_another_encoding_are_refused"
+        ),
+        "TakesAnyEncoding": fault("pools", "foreign_pools_in_another_encoding_are_refused"),
         "DoesNotWait": fault(
             "pools threads",
             """

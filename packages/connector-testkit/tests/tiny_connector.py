@@ -69,7 +69,7 @@ class TinyConnector(SyncConnector):
 
     def take(self) -> Any:
         try:
-            return psycopg2.connect(self.dsn)
+            return psycopg2.connect(self.dsn, client_encoding="UTF8")
         except psycopg2.Error as exc:
             raise errors.ConnectionFailed("cannot connect", sqlstate=exc.pgcode) from exc
 

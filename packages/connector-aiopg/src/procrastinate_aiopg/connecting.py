@@ -38,7 +38,7 @@ from psycopg2 import extensions
 from procrastinate.errors import ConnectionFailed
 from procrastinate_aiopg.calls import server_s_cancellation
 from procrastinate_aiopg.held import readable
-from procrastinate_psycopg2.driver import connect_error, plain_cursor, shown_dsn, with_limits
+from procrastinate_psycopg2.driver import connect_error, for_our_own, plain_cursor, shown_dsn
 
 #: Seconds for one of several hosts to answer, where no ``connect_timeout`` is given.
 _HOST_TIMEOUT = 10
@@ -139,7 +139,7 @@ class _Handshake:
         self.where = ""
         self._arguments = {
             "connection_factory": ReadingConnection,
-            **with_limits(options.arguments, connect_timeout=options.timeout),
+            **for_our_own(options.arguments, connect_timeout=options.timeout),
         }
         self._deadline = time.monotonic() + options.timeout
         self._loop = asyncio.get_running_loop()

@@ -112,9 +112,18 @@ class AiopgConnector(ListeningConnector):
             return
         self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         if pool is not None:
-            self._source = GivenPool(_checked(pool), timeout=self._options.pool_timeout)
+            await self._open_given(pool)
         else:
             await self._open_own()
+
+    async def _open_given(self, pool: Any) -> None:
+        given = self._source = GivenPool(_checked(pool), timeout=self._options.pool_timeout)
+        try:
+            await given.check()
+        except BaseException:
+            if self._source is given:
+                self._source = self._loop = None
+            raise
 
     async def _open_own(self) -> None:
         options = self._options

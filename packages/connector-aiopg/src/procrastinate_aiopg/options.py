@@ -11,7 +11,7 @@ import aiopg
 
 from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate_aiopg.connecting import ConnectOptions
-from procrastinate_psycopg2.driver import check_dsn, shown_dsn, with_limits
+from procrastinate_psycopg2.driver import check_dsn, for_our_own, shown_dsn
 
 #: aiopg's switches. Nothing of ours needs what they set up, and hstore costs a query each time.
 _SWITCHES: Mapping[str, bool] = {
@@ -137,9 +137,9 @@ def sync_arguments(
     companions, which use one, would hold as many.
     """
     if pool is not None and not options.names_a_database:
-        return with_limits(_arguments_of(pool), connect_timeout=connect_timeout)
+        return for_our_own(_arguments_of(pool), connect_timeout=connect_timeout)
     timeout = options.connect.timeout if connect_timeout is None else connect_timeout
-    arguments = with_limits(
+    arguments = for_our_own(
         options.connect.arguments, connect_timeout=min(timeout, options.connect.timeout)
     )
     sizes = {"minconn": min(options.minsize, 1)}

@@ -29,12 +29,14 @@ from procrastinate.errors import (
     ConfigurationError,
     ConnectionFailed,
     ConnectorException,
+    InvalidOption,
     PoolTimeout,
 )
 from procrastinate_aiopg.calls import server_s_cancellation
 from procrastinate_aiopg.held import Held, close_quietly, is_alive
-from procrastinate_psycopg2.driver import connect_error, sever
+from procrastinate_psycopg2.driver import check_encoding, connect_error, sever
 
+THEIRS = "the aiopg pool given to open_async()"  # in messages
 PROOF_MAY_TAKE = 2.0  # seconds for a connection of the application's pool to show that it lives
 
 
@@ -226,9 +228,23 @@ class GivenPool:
             while True:
                 connection = await self._acquired()
                 if is_alive(connection) and await self._is_proven(connection):
-                    return connection
+                    return self._checked(connection)
                 connection.close()
                 self.pool.release(connection)
+
+    def _checked(self, connection: aiopg.Connection) -> aiopg.Connection:
+        try:
+            check_encoding(connection.raw, THEIRS)
+        except InvalidOption:
+            self.pool.release(connection)
+            raise
+        return connection
+
+    async def check(self) -> None:
+        """Look at an idle connection, if there is one. Raises `InvalidOption` for its encoding."""
+        if self.pool.freesize:
+            with suppress(ConnectionFailed, PoolTimeout):  # the first session will tell
+                self.pool.release(await self._live())
 
     async def _is_proven(self, connection: aiopg.Connection) -> bool:
         if self._proven is None or connection in self._proven:
@@ -255,8 +271,7 @@ class GivenPool:
             raise connect_error(exc) from exc
         except RuntimeError as exc:
             raise ConnectionFailed(
-                "the aiopg pool given to open_async() has been closed by its owner:"
-                " open with another one"
+                f"{THEIRS} has been closed by its owner: open with another one"
             ) from exc
 
     def release(self, held: Held) -> None:
@@ -270,8 +285,8 @@ class GivenPool:
         """Take one of the pool's connections, as only the pool knows how its owner connects."""
         if self.pool.maxsize == 1:
             raise ConfigurationError(
-                "the aiopg pool given to open_async() has maxsize=1, and listening holds a"
-                " connection for itself: raise maxsize, or give the connector listen_dsn="
+                f"{THEIRS} has maxsize=1, and listening holds a connection for itself: raise"
+                " maxsize, or give the connector listen_dsn="
             )
         return await self._live()
 

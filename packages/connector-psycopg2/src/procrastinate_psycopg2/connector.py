@@ -98,7 +98,7 @@ class Psycopg2Connector(SyncConnector):
                 raise InvalidOption("the connector is open already, with another pool: close it")
 
     def _own_pool(self) -> WaitingPool:
-        arguments = connection_strings.with_limits(self._arguments)
+        arguments = connection_strings.for_our_own(self._arguments)
         return WaitingPool(*self._sizes, timeout=self._pool_timeout, **arguments)
 
     def _borrowed(self, pool: Any) -> BorrowedPool:

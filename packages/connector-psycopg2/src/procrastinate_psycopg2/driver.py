@@ -36,14 +36,16 @@ from procrastinate.errors import (
     ConnectionLost,
     ConnectorException,
     InvalidData,
+    InvalidOption,
     database_error,
 )
 from procrastinate_psycopg2.dsn import (
+    ENCODING,
     check_dsn,
     connection_url,
+    for_our_own,
     shown_dsn,
     split_url,
-    with_limits,
 )
 
 __all__ = [
@@ -52,8 +54,10 @@ __all__ = [
     "PlainCursor",
     "adapted",
     "check_dsn",
+    "check_encoding",
     "connect_error",
     "connection_url",
+    "for_our_own",
     "leaves_traces",
     "looks_alive",
     "plain_cursor",
@@ -65,7 +69,6 @@ __all__ = [
     "split_url",
     "translate",
     "value_error",
-    "with_limits",
 ]
 
 # Rows: what comes out of the database.
@@ -328,6 +331,16 @@ def sever(connection: Connection) -> None:
         return
     with socket.socket(fileno=duplicate) as shared, contextlib.suppress(OSError):
         shared.shutdown(socket.SHUT_RDWR)
+
+
+def check_encoding(connection: Connection, owner: str) -> None:
+    """Raise `InvalidOption` unless the texts of a connection that we are lent travel in UTF8."""
+    said = connection.info.parameter_status("client_encoding")
+    if said not in (ENCODING, None):
+        raise InvalidOption(
+            f"the connections of {owner} have client_encoding={said}, in which not every text can"
+            f" be read: make them with client_encoding={ENCODING!r}"
+        )
 
 
 # Running a query

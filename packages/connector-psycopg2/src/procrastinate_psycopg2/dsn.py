@@ -100,6 +100,8 @@ def check_dsn(dsn: str | None = None, **arguments: Any) -> dict[str, str]:
     raise ConfigurationError(message)  # outside of the handler: no context that quotes it
 
 
+#: The encoding of our connections. In any other, one text that it lacks stops whoever reads it.
+ENCODING = "UTF8"
 #: For our own connections, unless the user says otherwise: seconds to connect; then a peer that
 #: acknowledges nothing is given up after 15 s (sending) or 25 s (idle), where TCP takes 2 hours.
 LIMITS: Mapping[str, int] = {
@@ -111,14 +113,17 @@ LIMITS: Mapping[str, int] = {
 }
 
 
-def with_limits(
+def for_our_own(
     arguments: Mapping[str, Any], *, connect_timeout: float | None = None
 ) -> dict[str, Any]:
-    """Return psycopg2's arguments with limits for a network that swallows everything.
+    """Return psycopg2's arguments for connections of ours: in UTF8, and with limits.
 
-    What the arguments or the environment say already stays; where they name a service, its file
-    may say it. ``connect_timeout`` is in seconds, and our own default if it is None.
+    The encoding is ours whatever the arguments, the environment or the role say: it shows in no
+    value. The limits are for a network that swallows everything. One that the arguments or the
+    environment give already stays; if they name a service, its file may give it.
+    ``connect_timeout`` is in seconds, and our own default if it is None.
     """
+    arguments = {**arguments, "client_encoding": ENCODING}
     limits = dict(LIMITS)
     if connect_timeout is not None:
         limits["connect_timeout"] = max(1, math.ceil(connect_timeout))
@@ -129,8 +134,8 @@ def with_limits(
     libpq = {name: value for name, value in arguments.items() if name not in FACTORIES}
     given = check_dsn(**libpq)
     if "service" in given or os.environ.get("PGSERVICE"):
-        return dict(arguments)
-    return {name: value for name, value in limits.items() if name not in given} | dict(arguments)
+        return arguments
+    return {name: value for name, value in limits.items() if name not in given} | arguments
 
 
 def _check_keywords(arguments: Mapping[str, Any]) -> None:

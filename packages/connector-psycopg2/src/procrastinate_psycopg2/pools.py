@@ -27,6 +27,7 @@ from procrastinate.errors import AppNotOpen, ConnectionFailed, InvalidOption, Po
 from procrastinate_psycopg2 import driver
 from procrastinate_psycopg2.driver import Connection
 
+THEIRS = "the psycopg2 pool given to open()"  # in messages
 #: Seconds between two looks at an application's pool that is exhausted.
 _LOOK_AGAIN = 0.01
 
@@ -208,11 +209,23 @@ class BorrowedPool:
             connection = self._free(deadline)
             try:
                 if driver.looks_alive(connection):
+                    driver.check_encoding(connection, THEIRS)
                     return self._in_autocommit(connection)
-            except BaseException:
-                self._put(connection, discard=True)
+            except BaseException as exc:
+                self._put(connection, discard=not isinstance(exc, InvalidOption))
                 raise
             self._put(connection, discard=True)
+
+    def check(self) -> None:
+        """Look at a connection, if the pool has one. Raises `InvalidOption` for its encoding."""
+        try:
+            connection = cast(Connection, self.pool.getconn())
+        except (psycopg2_pool.PoolError, psycopg2.Error):  # the first session will tell, or wait
+            return
+        try:
+            driver.check_encoding(connection, THEIRS)
+        finally:
+            self._put(connection, discard=False)
 
     def _free(self, deadline: float | None) -> Connection:
         """Return a connection of the pool as soon as it gives one."""
@@ -292,8 +305,10 @@ def borrowed(pool: Any, timeout: float | None) -> BorrowedPool:
             f"open() takes a psycopg2 ThreadedConnectionPool, not {type(pool).__qualname__}"
         )
     if pool.closed:
-        raise InvalidOption("the psycopg2 pool given to open() is closed")
-    return BorrowedPool(pool, timeout=timeout)
+        raise InvalidOption(f"{THEIRS} is closed")
+    source = BorrowedPool(pool, timeout=timeout)
+    source.check()
+    return source
 
 
 def _timed_out(size: int, timeout: float | None) -> PoolTimeout:

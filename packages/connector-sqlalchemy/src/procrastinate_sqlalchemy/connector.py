@@ -65,7 +65,7 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         connect_args = arguments.pop("connect_args", None) or {}
         self._shown = _check_connect_arguments(self._url, connect_args)
         # SQLAlchemy itself cannot begin on a connection whose cursors give dictionaries.
-        connect_args = {**_limits(self._url, connect_args), "cursor_factory": PlainCursor}
+        connect_args = {**_of_ours(self._url, connect_args), "cursor_factory": PlainCursor}
         self._arguments = {**arguments, "connect_args": connect_args}
         self._new_engine()  # connects to nothing, and finds unknown arguments now
         self._lock = threading.Lock()
@@ -115,7 +115,9 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         return source
 
     def _borrowed(self, engine: Any) -> Source:
-        return Source(engines.checked_engine(engine), own=False)
+        engine = engines.checked_engine(engine)
+        engines.check_connections(engine)
+        return Source(engine, own=False)
 
     def close(self) -> None:
         """Dispose of the engine unless it was handed in. Twice is harmless."""
@@ -183,11 +185,11 @@ def _check_connect_arguments(url: URL, connect_args: dict[str, Any]) -> str:
     return connection_strings.shown_dsn(read) or "(libpq defaults)"
 
 
-def _limits(url: URL, connect_args: dict[str, Any]) -> dict[str, Any]:
-    """Return ``connect_args`` with the limits that neither they nor the URL give."""
+def _of_ours(url: URL, connect_args: dict[str, Any]) -> dict[str, Any]:
+    """Return ``connect_args`` with what a connection of ours needs and the URL does not say."""
     _, of_url = url.get_dialect()().create_connect_args(url)
-    limited = connection_strings.with_limits({**of_url, **connect_args})
-    return {name: value for name, value in limited.items() if name not in of_url} | connect_args
+    ours = connection_strings.for_our_own({**of_url, **connect_args})
+    return {name: value for name, value in ours.items() if of_url.get(name) != value}
 
 
 _connectors: weakref.WeakSet[SQLAlchemyPsycopg2Connector] = weakref.WeakSet()

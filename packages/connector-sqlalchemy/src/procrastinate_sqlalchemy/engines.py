@@ -96,6 +96,23 @@ def is_watched(connection: Connection) -> bool:
     )
 
 
+def check_connections(engine: Engine) -> None:
+    """Look at a connection of the application's. Raises `InvalidOption` for its encoding.
+
+    A new one is closed afterwards: a process may be forked off before it makes its own.
+    """
+    if isinstance(engine.pool, StaticPool | SingletonThreadPool):  # in use, perhaps; it has one
+        return
+    idle = getattr(engine.pool, "checkedin", lambda: 0)()
+    try:
+        lease = Lease(engine)
+    except ConnectorException:  # the first session will tell
+        return
+    if not idle:
+        lease.connection.invalidate()
+    lease.close()
+
+
 class Lease:
     """A connection of an engine, made ready for a session, and given back as it was."""
 
@@ -116,6 +133,7 @@ class Lease:
 
     def _take(self, engine: Engine) -> None:
         real = self.real
+        driver.check_encoding(real, "the engine")
         if real.info.transaction_status != _IDLE:
             _end_transaction(real, engine)
         self._autocommit = real.autocommit

@@ -12,7 +12,8 @@ Rules
    statements (migrations do).
 2. ``execute`` returns the rows of the statement as a sequence of tuples, ``[]`` where it returns
    none. Numbers arrive as int and float, texts as str, timestamptz as aware datetimes, arrays as
-   lists. JSON never reaches a connector: it travels as text, in both directions.
+   lists. JSON never reaches a connector: it travels as text, in both directions. Texts travel in
+   UTF8, whatever the settings of the role, the database or the environment ask for.
 3. A session is one connection. With ``transaction=True`` it is one transaction, committed when
    the block ends and rolled back when it raises; a block that ends well although one of its
    statements had failed raises instead of pretending to have committed. With
@@ -22,7 +23,8 @@ Rules
 4. ``bind`` gives an executor that runs inside the caller's own transaction, on the caller's
    connection: it never begins, commits, rolls back or closes, and neither needs nor changes the
    connection's row or cursor factory.
-5. Pools or engines handed to ``open`` belong to the caller and are never closed.
+5. Pools or engines handed to ``open`` belong to the caller and are never closed. One whose
+   connections have another encoding than UTF8 is refused with `InvalidOption`.
 6. Every error is a `procrastinate.errors.ConnectorException`, raised from the driver's own
    exception: `database_error` for what the server reported, `ConnectionFailed`, `PoolTimeout`
    and `ConnectionLost` for the connection itself. Messages are never parsed. A connection that

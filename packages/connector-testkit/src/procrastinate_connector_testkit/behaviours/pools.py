@@ -15,6 +15,7 @@ from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.errors import both_modes
 from procrastinate_connector_testkit.behaviours.losses import fill_pool, terminate_all
 from procrastinate_connector_testkit.behaviours.sessions import scratch, stored
+from procrastinate_connector_testkit.databases import create, drop, new_name
 from procrastinate_connector_testkit.subject import Subject, called, entered
 
 
@@ -147,6 +148,25 @@ class ForeignPools:
                             await session.sql("select 1 / 0")
                     after = (await called(owned.state), _plain(await called(owned.query, settings)))
                     assert after == before
+
+    @behaviour(5, ways="own")
+    async def test_foreign_pools_in_another_encoding_are_refused(
+        self, db: Subject, pool_kind: str
+    ) -> None:
+        """With a message that names the setting. The pool serves its owner as before."""
+        referee = await db.referee()
+        name = new_name()
+        dsn = await create(referee, name, {"client_encoding": "LATIN1"})
+        try:
+            async with entered(_pools(db)[pool_kind](dsn)) as owned:
+                before = (await called(owned.state), _plain(await called(owned.query, "select 1")))
+                with pytest.raises(errors.InvalidOption, match="client_encoding=LATIN1"):
+                    async with _lent(db, owned):
+                        pass
+                after = (await called(owned.state), _plain(await called(owned.query, "select 1")))
+                assert after == before
+        finally:
+            await drop(referee, name)
 
     @behaviour(3, ways="own")
     async def test_foreign_pools_get_connections_back_idle(

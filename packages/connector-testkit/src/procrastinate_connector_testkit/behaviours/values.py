@@ -222,6 +222,18 @@ class Values:
             await round_trips(session, "bytea", [bytes(range(256)), b"\\", b"'"])
             await round_trips(session, "float8", [0.1, -1.5])
 
+    @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "SJIS"])
+    @behaviour(2)
+    async def test_values_texts_travel_in_utf8(self, db: Subject, encoding: str) -> None:
+        """Whatever encoding the settings of a database or role ask for."""
+        texts = [*TRICKY_TEXTS, "é", "雪", "🦆"]
+        async with (
+            other_database(db, {"client_encoding": encoding}) as there,
+            entered(there.session()) as session,
+        ):
+            await round_trips(session, "text", texts)
+            await round_trips(session, "text[]", [texts])
+
     @pytest.mark.parametrize("where", ["text", "list"])
     @behaviour(6)
     async def test_values_nul_is_invalid_data(self, db: Subject, where: str) -> None:
