@@ -46,12 +46,15 @@ def metadata(opened: zipfile.ZipFile) -> email.message.Message:
 
 
 def source_files(package: str) -> set[str]:
-    """Return the files of the package's modules in this checkout, as a wheel names them."""
+    """Return the files of the package's modules in this checkout, as a wheel names them.
+
+    The flat SQL files are for review: the package makes its statements from the others.
+    """
     source = ROOT / "packages" / FOLDERS[package] / "src"
     return {
         path.relative_to(source).as_posix()
         for path in source.rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and path.suffix != ".pyc" and path.parent.name != "flat"
     }
 
 

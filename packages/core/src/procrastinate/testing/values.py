@@ -262,7 +262,7 @@ def _jsonb_string(value: str) -> str:
 
 
 def errors_after(errors: Sequence[str] | None, *added: str) -> tuple[str, ...] | None:
-    """Return a job's errors with these at the end, as JSON: see the fragment in finish.sql."""
+    """Return a job's errors with these at the end, as JSON: see the fragment in shared.sql."""
     if not added:
         return None if errors is None else tuple(errors)
     whole = [*(errors or ()), *map(jsonb, added)]

@@ -73,19 +73,19 @@ order by matching.id
 -- Locks the matching ones among the next jobs after an id, in the order of their lines. Returns
 -- (where to go on after or null, id, 1 or 0 for one that somebody else has in hand) for each match,
 -- or one row without id.
-with {>grip sort=walk_any busy=or_skip}
+with {>grip sort=walk_any busy="skip locked"}
 
 -- name: grip_ended :many
 -- The same where only failed, cancelled and aborted jobs are wanted.
-with {>grip sort=walk_ended busy=or_skip}
+with {>grip sort=walk_ended busy="skip locked"}
 
 -- name: grip_ids :many
 -- The same among jobs known by id.
-with {>grip sort=walk_ids busy=or_skip}
+with {>grip sort=walk_ids busy="skip locked"}
 
 -- name: grip_ids_when_free :many
 -- The same, waiting for those who have the jobs in hand.
-with {>grip sort=walk_ids busy=or_wait}
+with {>grip sort=walk_ids busy=""}
 
 -- name: delete_old_jobs :one
 -- Among the next jobs after an id, deletes those that ended longer ago than the age (microseconds)

@@ -62,18 +62,6 @@ where job.partition = 0 and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
     and job.priority = %(priority)s::integer and job.id > {>low}{known}
 
--- fragment: which_are_parked
-job.hold = 'lock'
-
--- fragment: which_are_ready
-job.hold is null
-
--- fragment: in_ready
-ready
-
--- fragment: in_parking
-parking
-
 -- fragment: best_of_queues
 -- The best job of a line in each queue, from queue to queue: one index probe for each. (In order of
 -- the hold, too, because the planner does not see that it is the same where it is null.)
@@ -97,30 +85,15 @@ cross join lateral (
     limit 1
 ) as following
 
--- fragment: each_queue
-scan.queue_name
-
--- fragment: each_low
-scan.low
-
--- fragment: the_queue
-%(queue_name)s::text
-
--- fragment: the_low
-%(low)s::bigint
-
--- fragment: the_queues
-unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
-
 -- fragment: of_several
 -- The first jobs of all queues together, in order. It reads as many of each queue as may be needed of it,
 -- which is the cheapest for a few jobs or queues.
 chosen as materialized (
     select found.id, found.priority, found.queue_name, found.lock
-    from {>the_queues}
+    from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
     cross join lateral (
         select job.id, job.priority, job.queue_name, job.lock
-        {>ready queue=each_queue low=each_low}
+        {>ready queue="scan.queue_name" low="scan.low"}
         order by job.priority desc, job.id
         limit %(each)s::integer
     ) as found
@@ -135,10 +108,10 @@ share as materialized (
     select
         found.id, found.priority, found.queue_name, found.lock, scan.low,
         row_number() over (order by found.priority desc, found.id) as place
-    from {>the_queues}
+    from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
     cross join lateral (
         select job.id, job.priority, job.queue_name, job.lock
-        {>ready queue=each_queue low=each_low}
+        {>ready queue="scan.queue_name" low="scan.low"}
         order by job.priority desc, job.id
         limit %(share)s::integer
     ) as found
@@ -160,7 +133,7 @@ chosen as materialized (
         from crowded as scan
         cross join lateral (
             select job.id, job.priority, job.queue_name, job.lock
-            {>ready queue=each_queue low=each_low}
+            {>ready queue="scan.queue_name" low="scan.low"}
             order by job.priority desc, job.id
             limit %(scanned)s::integer
         ) as rest
@@ -200,7 +173,7 @@ candidate as materialized (
 -- From one queue, as it most often is: what is chosen is locked while it is read, which costs the least.
 candidate as materialized (
     select job.id, job.lock
-    {>ready queue=the_queue low=the_low}
+    {>ready queue="%(queue_name)s::text" low="%(low)s::bigint"}
     order by job.priority desc, job.id
     limit %(limit)s::integer
     for update skip locked
@@ -213,14 +186,14 @@ met as materialized (
     select count(first.lock)::integer as aside, count(*)::integer as met
     from (
         select job.lock
-        {>ready queue=the_queue low=the_low}
+        {>ready queue="%(queue_name)s::text" low="%(low)s::bigint"}
         order by job.priority desc, job.id
         limit %(limit)s::integer
     ) as first
 ),
 candidate as materialized (
     select job.id
-    {>ready queue=the_queue low=the_low}
+    {>ready queue="%(queue_name)s::text" low="%(low)s::bigint"}
         and job.lock is null
     order by job.priority desc, job.id
     limit (select case when met.aside = 0 then %(limit)s::integer else 0 end from met)
@@ -235,12 +208,6 @@ lease = job.lease + 1,
 started_at = statement_timestamp(),
 finished_at = null
 
--- fragment: claimed_columns
--- What the worker does not know of a job that it just got, but for the time: that is the same for all.
-job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
-    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
-    nullif(job.crashes, 0) as crashes
-
 -- fragment: answer
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
@@ -251,23 +218,8 @@ union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
     met.aside, met.met, date_part('epoch', statement_timestamp())
-from {>asynchronously}, {>met}
+from (select set_config('synchronous_commit', 'off', true)) as setting, {>met}
 order by priority desc, id
-
--- fragment: asynchronously
-(select set_config('synchronous_commit', 'off', true)) as setting
-
--- fragment: all_candidates
-select candidate.id from candidate
-
--- fragment: candidates_without_lock
-select candidate.id from candidate where candidate.lock is null
-
--- fragment: met_of_candidates
-(select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met
-
--- fragment: met_of_all
-met
 
 -- fragment: claim_unlocked
 {>candidates chosen=chosen ready=ready},
@@ -289,10 +241,10 @@ head as materialized (
         as contended
     cross join lateral (
         with recursive ready as (
-            {>best_of_queues before=in_ready those=which_are_ready}
+            {>best_of_queues before="ready" those="job.hold is null"}
         ),
         parking as (
-            {>best_of_queues before=in_parking those=which_are_parked}
+            {>best_of_queues before="parking" those="job.hold = 'lock'"}
         )
         select best.id, best.priority, best.queue_name, best.is_ready
         from (
@@ -426,7 +378,7 @@ blocked as materialized (
 -- scanned.) It may not choose among more than there is room for.
 chosen as materialized (
     select job.id, job.priority, job.lock
-    {>ready queue=the_queue low=the_low}
+    {>ready queue="%(queue_name)s::text" low="%(low)s::bigint"}
     order by job.priority desc, job.id
     limit %(limit)s::integer
     for update skip locked
@@ -461,29 +413,39 @@ blocked as materialized (
 -- ready jobs, of which those aside have a lock. Of the others, those that are not claimed are in the
 -- hands of another transaction. The moment is that of the claim, in seconds since the epoch;
 -- `crashes` is null for most.
-with {>claim_unlocked candidates=unlocked_of_one ready=ready_full ids=candidates_without_lock met=met_of_candidates}
+with {>claim_unlocked candidates=unlocked_of_one ready=ready_full
+    ids="select candidate.id from candidate where candidate.lock is null"
+    met="(select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met"}
 
 -- name: claim_unlocked_level_of_one :many
 -- The same above a queue's low-water mark.
-with {>claim_unlocked candidates=unlocked_of_one ready=ready_level ids=candidates_without_lock met=met_of_candidates}
+with {>claim_unlocked candidates=unlocked_of_one ready=ready_level
+    ids="select candidate.id from candidate where candidate.lock is null"
+    met="(select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met"}
 
 -- name: claim_unlocked_full_of_one_wary :many
-with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_full ids=all_candidates met=met_of_all}
+with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_full
+    ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_one_wary :many
-with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_level ids=all_candidates met=met_of_all}
+with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_level
+    ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_full_of_several :many
-with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_full ids=all_candidates met=met_of_all}
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_full
+    ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_several :many
-with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_level ids=all_candidates met=met_of_all}
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_level
+    ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_full_of_many :many
-with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_full ids=all_candidates met=met_of_all}
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_full
+    ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_many :many
-with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_level ids=all_candidates met=met_of_all}
+with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_level
+    ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_full_of_one :many
 -- Returns one row (12 nulls, aside, met, moment), and (job..., 3 nulls) for each claimed job. It met so many

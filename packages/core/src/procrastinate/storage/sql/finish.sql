@@ -6,16 +6,6 @@
 -- where every job that its worker has ended leaves a dead entry: with an old snapshot open elsewhere,
 -- the ending of 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms).
 
--- fragment: patience
--- For the rest of the transaction, in milliseconds. What a user's open transaction holds (a twin
--- with the same queueing lock, a job about to be cancelled) is not waited for: others' endings
--- would wait too. And a worker that freezes in the middle does not keep locks from all the others.
-(
-    select
-        set_config('lock_timeout', (%(patience_ms)s::integer)::text, true),
-        set_config('idle_in_transaction_session_timeout', '10000', true)
-) as patience
-
 -- fragment: by_id
 -- A list of unknown length, which the planner takes to be short: for one that it can count it read small
 -- tables from end to end.
@@ -30,73 +20,6 @@ case
         and job.worker_id = %(worker_id)s::bigint then true
     else false
 end
-
--- fragment: verdict
--- What becomes of a job that leaves its worker: each of `leaving` says what it is wanted to become. An
--- abortion that was asked for ends it, unless it has succeeded. If a twin with its queueing lock waits,
--- or comes before it among those that are leaving, that one will do the work.
-case
-    when leaving.wanted = 'succeeded' then 'succeeded'
-    when leaving.abort_requested then 'aborted'
-    when leaving.wanted <> 'todo' then leaving.wanted
-    when leaving.queueing_lock is null then 'todo'
-    when leaving.id > min(leaving.id)
-        filter (where leaving.wanted = 'todo' and not leaving.abort_requested)
-        over (partition by leaving.queueing_lock) then 'cancelled'
-    when exists (
-        select from {schema}.procrastinate_jobs as twin
-        where twin.queueing_lock = leaving.queueing_lock and twin.partition = 0
-            and twin.status = 'todo'
-    ) then 'cancelled'
-    else 'todo'
-end
-
--- fragment: entry
--- An entry in a job's errors that no exception gave.
-jsonb_build_object(
-    'attempt', leaving.attempts,
-    'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
-    'type', {>type},
-    'message', {>message},
-    'traceback', ''
-)
-
--- fragment: errors_after
--- A job's errors with those of `verdict.added` at the end. At most 20 are kept, because all of them are
--- written anew with each attempt: the first one and the last ones. The first after the gap says how many
--- were omitted. The first and the last three keep their tracebacks. (By hand, anything may have become
--- of the column or its entries: that must not keep the job from ending.)
-(
-    select jsonb_agg(
-        case
-            when jsonb_typeof(entry.value) <> 'object' then entry.value
-            when whole.length > 20 and entry.place = whole.length - 18
-                then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
-                    select whole.length - 20 + coalesce(sum(
-                        case when jsonb_typeof(former.value -> 'omitted') = 'number'
-                            then (former.value ->> 'omitted')::numeric end
-                    ), 0)
-                    from jsonb_array_elements(whole.list) as former(value)
-                ))
-            when entry.place > 1 and entry.place <= whole.length - 3
-                then entry.value - 'retry_error' || '{"traceback": ""}'
-            else entry.value
-        end
-        order by entry.place
-    )
-    from (
-        select joined.list, jsonb_array_length(joined.list) as length
-        from (
-            select case
-                when job.errors is null then '[]'
-                when jsonb_typeof(job.errors) = 'array' then job.errors
-                else jsonb_build_array(job.errors)
-            end || verdict.added as list
-        ) as joined
-    ) as whole
-    cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
-    where entry.place = 1 or entry.place > whole.length - 19
-)
 
 -- name: finish_jobs :many
 -- Writes that jobs have succeeded: most batches hold nothing else. The two ages say, in microseconds, how
@@ -132,12 +55,6 @@ returning job.id
 delete from {schema}.procrastinate_jobs as job
 where job.partition = 0 and {>by_id} and job.status::text not in ('todo', 'doing')
 
--- fragment: aborted_type
-%(aborted_type)s::text
-
--- fragment: why_aborted
-%(why_aborted)s::text
-
 -- name: settle_jobs :many
 -- Writes what became of a batch of attempts: ended, to be tried again, or handed back. `begun` is false for
 -- an attempt whose task was not called: it is not counted. A job is due at a time or after a delay; with
@@ -170,7 +87,8 @@ verdict as materialized (
         case
             when leaving.status = 'aborted' and leaving.wanted <> 'aborted'
                 then coalesce(leaving.error::jsonb, '[]')
-                    || jsonb_build_array({>entry type=aborted_type message=why_aborted})
+                    || jsonb_build_array({>entry
+                        type="%(aborted_type)s::text" message="%(why_aborted)s::text"})
             when leaving.error is not null then jsonb_build_array(leaving.error::jsonb)
         end as added
     from (
@@ -253,12 +171,6 @@ where held.partition = 0 and held.job_id = any(%(ids)s::bigint[])
 order by held.lock
 for update
 
--- fragment: or_wait
--- For jobs that somebody is changing by hand: whatever becomes of them, the line goes on.
-
--- fragment: or_skip
-skip locked
-
 -- fragment: pass_on
 line(lock, queue_name) as (
     select
@@ -317,7 +229,7 @@ passed as (
 -- name: release_locks :many
 -- Takes the best parked job of each queue out of each lock's line, wakes the queue's workers, and
 -- gives up the locks: last (hence the count), since claims wait for that.
-with recursive {>pass_on busy=or_wait},
+with recursive {>pass_on busy=""},
 given_up as (
     delete from {schema}.procrastinate_locks as held
     where held.partition = 0 and held.lock = any(%(locks)s::text[])
@@ -332,7 +244,7 @@ group by passed.queue_name
 -- somebody else has in hand, because those who change jobs by hand hold some and may not wait for
 -- others: whoever has them passes on in turn. Only where that one rolls back, or a claim
 -- far behind the times is looking at them, is a line left for mend_lines.
-with recursive {>pass_on busy=or_skip}
+with recursive {>pass_on busy="skip locked"}
 select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
 from passed
 group by passed.queue_name

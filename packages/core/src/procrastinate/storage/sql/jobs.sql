@@ -16,12 +16,6 @@ select job.errors::text as errors
 from {schema}.procrastinate_jobs as job
 where job.id = %(id)s::bigint and job.partition = 0
 
--- fragment: oldest_first
-job.id
-
--- fragment: newest_first
-job.id desc
-
 -- fragment: some
 select job.id
 from {schema}.procrastinate_jobs as job
@@ -37,50 +31,32 @@ where job.partition = 0 and {>status}
 order by {>order}
 limit %(limit)s::integer
 
--- fragment: any_status
-%(statuses)s::text[] is null
-
--- fragment: is_ready
-'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold is null
-
--- fragment: is_scheduled
-'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold = 'schedule'
-
--- fragment: is_parked
-'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.lock is not null
-    and job.hold is distinct from 'schedule' and job.hold = 'lock'
-
--- fragment: is_running
-'doing' = any(%(statuses)s::text[]) and job.status = 'doing'
-
--- fragment: has_succeeded
-'succeeded' = any(%(statuses)s::text[]) and job.status = 'succeeded'
-
--- fragment: has_failed
-'failed' = any(%(statuses)s::text[])
-    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'failed'
-
--- fragment: was_cancelled
-'cancelled' = any(%(statuses)s::text[])
-    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'cancelled'
-
--- fragment: was_aborted
-'aborted' = any(%(statuses)s::text[])
-    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'aborted'
-
 -- fragment: page
 -- One branch for each index that holds jobs of one status and few others. The planner drops those
 -- of statuses that are not wanted.
 page as materialized (
-    ({>some status=any_status order=order})
-    union all ({>some status=is_ready order=order})
-    union all ({>some status=is_scheduled order=order})
-    union all ({>some status=is_parked order=order})
-    union all ({>some status=is_running order=order})
-    union all ({>some status=has_succeeded order=order})
-    union all ({>some status=has_failed order=order})
-    union all ({>some status=was_cancelled order=order})
-    union all ({>some status=was_aborted order=order})
+    ({>some order=order
+        status="%(statuses)s::text[] is null"})
+    union all ({>some order=order
+        status="'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold is null"})
+    union all ({>some order=order
+        status="'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold = 'schedule'"})
+    union all ({>some order=order
+        status="'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.lock is not null
+    and job.hold is distinct from 'schedule' and job.hold = 'lock'"})
+    union all ({>some order=order
+        status="'doing' = any(%(statuses)s::text[]) and job.status = 'doing'"})
+    union all ({>some order=order
+        status="'succeeded' = any(%(statuses)s::text[]) and job.status = 'succeeded'"})
+    union all ({>some order=order
+        status="'failed' = any(%(statuses)s::text[])
+    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'failed'"})
+    union all ({>some order=order
+        status="'cancelled' = any(%(statuses)s::text[])
+    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'cancelled'"})
+    union all ({>some order=order
+        status="'aborted' = any(%(statuses)s::text[])
+    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'aborted'"})
 )
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
@@ -90,11 +66,11 @@ limit %(limit)s::integer
 
 -- name: list_jobs :many
 -- A page of jobs between two ids, in order of id. A null filter matches everything.
-with {>page order=oldest_first}
+with {>page order="job.id"}
 
 -- name: list_newest_jobs :many
 -- The same from the other end.
-with {>page order=newest_first}
+with {>page order="job.id desc"}
 
 -- fragment: status_counts
 count(*),

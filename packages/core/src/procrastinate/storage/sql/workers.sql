@@ -52,15 +52,6 @@ select pg_notify(%(channel)s::text, '')
 delete from {schema}.procrastinate_workers as worker
 where worker.id = %(worker_id)s::bigint and worker.partition = 0
 
--- fragment: stalled
-job.partition = 0 and job.status = 'doing'
-    and not exists (
-        select from {schema}.procrastinate_workers as worker
-        where worker.id = job.worker_id and worker.partition = 0
-            and worker.last_heartbeat
-                >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
-    )
-
 -- name: stalled_ids :many
 -- The ids of running jobs whose worker has not been heard of for so many microseconds.
 select job.id
@@ -103,12 +94,6 @@ set alone = (
 from dead
 where worker.id = dead.id and worker.partition = 0
 
--- fragment: lost_type
-%(lost_type)s::text
-
--- fragment: why_lost
-replace(%(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text)
-
 -- name: recover_jobs :many
 -- Takes running jobs (of these ids; null: all) from workers that have not been heard of for so long, and
 -- sends them back to the queue. A job fails that has lost its worker `crash_limit` times, if it was alone
@@ -138,7 +123,8 @@ verdict as materialized (
     select
         leaving.*,
         case when leaving.status <> 'todo'
-            then jsonb_build_array({>entry type=lost_type message=why_lost}) end as added
+            then jsonb_build_array({>entry type="%(lost_type)s::text"
+                message="replace(%(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text)"}) end as added
     from judged as leaving
 ),
 recovered as (
@@ -183,7 +169,8 @@ with leaving as materialized (
     for update skip locked
 ),
 verdict as materialized (
-    select leaving.id, jsonb_build_array({>entry type=unknown_type message=why_unknown}) as added
+    select leaving.id, jsonb_build_array({>entry
+        type="%(unknown_type)s::text" message="%(why_unknown)s::text"}) as added
     from leaving
 )
 update {schema}.procrastinate_jobs as job
@@ -191,12 +178,6 @@ set status = 'failed', hold = null, finished_at = statement_timestamp(), errors 
 from verdict
 where job.partition = 0 and job.id = verdict.id
 returning job.id, job.status::text, job.queue_name, job.task_name, job.lock
-
--- fragment: unknown_type
-%(unknown_type)s::text
-
--- fragment: why_unknown
-%(why_unknown)s::text
 
 -- name: prune_workers :exec
 -- Forgets workers that have not been heard of for so long and hold no job.

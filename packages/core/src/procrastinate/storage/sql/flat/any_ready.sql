@@ -1,0 +1,16 @@
+-- name: any_ready :one
+-- Whether a job is ready, after a claim that saw none: another transaction was just deciding about it.
+-- (Each claim would be planned for 0.2 ms longer, if it answered this by itself.) In order, so that no
+-- plan reads the whole table in search of any one.
+select exists (
+    select
+    from unnest(%(queue_names)s::text[]) as scanned(queue_name)
+    cross join lateral (
+        select job.id
+        from procrastinate_jobs as job
+        where job.partition = 0 and job.queue_name = scanned.queue_name
+            and job.status = 'todo' and job.hold is null{known}
+        order by job.priority desc, job.id
+        limit 1
+    ) as locked_by_another
+)::integer

@@ -1,0 +1,13 @@
+-- name: cancel_todo :many
+-- Cancels jobs that wait. Returns (id, lock) of those that it cancelled.
+with chosen as materialized (
+    select job.id
+    from procrastinate_jobs as job
+    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
+    order by job.lock, job.queue_name, job.priority desc, job.id
+    for update
+)
+update procrastinate_jobs as job
+set status = 'cancelled', hold = null, finished_at = statement_timestamp()
+where job.partition = 0 and job.id = any(array(select chosen.id from chosen))
+returning job.id, job.lock

@@ -1,0 +1,98 @@
+-- name: claim_unlocked_level_of_many :many
+-- All or none: none if a job with a lock is among as many as there is room for.
+--
+-- The hold is asked for in a way that no partial index answers: a plan that looked for each id in the
+-- index of ready jobs read all of it each time.
+-- The same for many jobs of many queues: it reads a share of each queue, and then all that is wanted of
+-- those queues whose share ended before the last place. (500 of 100 queues: 5 ms instead of 18.)
+with share as materialized (
+    select
+        found.id, found.priority, found.queue_name, found.lock, scan.low,
+        row_number() over (order by found.priority desc, found.id) as place
+    from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
+    cross join lateral (
+        select job.id, job.priority, job.queue_name, job.lock
+        -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end
+        -- that is read first; starting above them keeps a busy queue fast. What the mark hides (late
+        -- commits, retries, other priorities) is found by the next full scan.
+        from procrastinate_jobs as job
+where job.partition = 0 and job.queue_name = scan.queue_name
+    and job.status = 'todo' and job.hold is null
+    and job.priority = %(priority)s::integer and job.id > scan.low{known}
+        order by job.priority desc, job.id
+        limit %(share)s::integer
+    ) as found
+),
+crowded as materialized (
+    select share.queue_name, share.low
+    from share
+    group by share.queue_name, share.low
+    having count(*) = %(share)s::integer and max(share.place) < %(scanned)s::integer
+),
+chosen as materialized (
+    select found.id, found.priority, found.queue_name, found.lock
+    from (
+        select share.id, share.priority, share.queue_name, share.lock
+        from share
+        where share.queue_name not in (select crowded.queue_name from crowded)
+        union all
+        select rest.id, rest.priority, rest.queue_name, rest.lock
+        from crowded as scan
+        cross join lateral (
+            select job.id, job.priority, job.queue_name, job.lock
+            from procrastinate_jobs as job
+where job.partition = 0 and job.queue_name = scan.queue_name
+    and job.status = 'todo' and job.hold is null
+    and job.priority = %(priority)s::integer and job.id > scan.low{known}
+            order by job.priority desc, job.id
+            limit %(scanned)s::integer
+        ) as rest
+    ) as found
+    order by found.priority desc, found.id
+    limit %(scanned)s::integer
+),
+met as materialized (
+    select count(chosen.lock)::integer as aside, count(*)::integer as met
+    from chosen
+),
+candidate as materialized (
+    select got.id
+    from chosen
+    cross join lateral (
+        select job.id
+        from procrastinate_jobs as job
+        where job.partition = 0 and job.id = chosen.id
+            and job.status = 'todo' and num_nulls(job.hold) = 1
+        for update skip locked
+    ) as got
+    where chosen.lock is null
+    limit (
+        select case when count(first.lock) = 0 then %(limit)s::integer else 0 end
+        from (select chosen.lock from chosen limit %(limit)s::integer) as first
+    )
+),
+claimed as (
+    update procrastinate_jobs as job
+    set status = 'doing',
+worker_id = %(worker_id)s::bigint,
+attempts = job.attempts + 1,
+lease = job.lease + 1,
+started_at = statement_timestamp(),
+finished_at = null
+    where job.partition = 0 and job.id = any(array(select candidate.id from candidate))
+    -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+    returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
+    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
+    nullif(job.crashes, 0) as crashes
+)
+-- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
+-- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
+select
+    claimed.*, null::integer as aside, null::integer as met, null::float8 as moment
+from claimed
+union all
+select
+    null, null, null, null, null, null, null, null, null, null, null, null,
+    met.aside, met.met, date_part('epoch', statement_timestamp())
+from (select set_config('synchronous_commit', 'off', true)) as setting, met
+order by priority desc, id

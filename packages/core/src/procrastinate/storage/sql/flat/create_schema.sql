@@ -1,0 +1,2 @@
+-- name: create_schema :exec
+create schema if not exists {schema_name}

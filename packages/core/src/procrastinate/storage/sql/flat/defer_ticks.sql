@@ -1,0 +1,105 @@
+-- name: defer_ticks :many
+-- Settles ticks that nobody has settled yet, inserts their jobs in the order of the ticks, and wakes
+-- the workers once for each queue. A tick whose args are null asks for no job: it is given up, with
+-- all before it. A job whose queueing lock is taken by a waiting one is left out, and its tick is
+-- settled all the same. A tick that lies ahead by the server's clock is not settled.
+-- Returns (whether this statement settled it, the id of its job, done_until as it was before, the
+-- server's time, queues woken) for each, in the order given; done_until is null where the schedule
+-- has no row any more.
+with due as materialized (
+    select
+        due.task_name, due.periodic_id, due.tick::timestamptz as tick, due.queue_name, due.priority,
+        due.lock, due.queueing_lock, due.args::jsonb as args, due.place
+    from unnest(
+        %(task_names)s::text[], %(periodic_ids)s::text[], %(ticks)s::text[],
+        %(queue_names)s::text[], %(priorities)s::integer[], %(locks)s::text[],
+        %(queueing_locks)s::text[], %(args)s::text[]
+    ) with ordinality as due(
+        task_name, periodic_id, tick, queue_name, priority, lock, queueing_lock, args, place
+    )
+),
+-- Whoever waits here for another worker's statement finds done_until as that one leaves it.
+held as materialized (
+    select periodic.task_name, periodic.periodic_id, periodic.done_until
+    from (
+        select due.task_name, due.periodic_id, max(due.tick) as tick
+        from due
+        where due.tick <= statement_timestamp()
+        group by due.task_name, due.periodic_id
+    ) as latest
+    join procrastinate_periodic as periodic
+        on periodic.task_name = latest.task_name and periodic.periodic_id = latest.periodic_id
+            and periodic.partition = 0
+    where periodic.done_until < latest.tick
+    order by periodic.task_name, periodic.periodic_id
+    for update of periodic
+),
+claimed as materialized (
+    select
+        case when fresh.args is not null
+            then nextval('procrastinate_jobs_id_seq') end as id,
+        fresh.*
+    from (
+        select due.*
+        from due
+        join held on held.task_name = due.task_name and held.periodic_id = due.periodic_id
+        where due.tick > held.done_until and due.tick <= statement_timestamp()
+        order by due.tick, due.place
+    ) as fresh
+),
+-- In the order of the queueing locks, as other batches: so that none waits for another in a circle.
+inserted as (
+    insert into procrastinate_jobs as job
+        (id, partition, queue_name, task_name, priority, lock, queueing_lock, args)
+    select
+        claimed.id, 0, claimed.queue_name, claimed.task_name, claimed.priority, claimed.lock,
+        claimed.queueing_lock, claimed.args
+    from claimed
+    where claimed.args is not null
+    order by claimed.queueing_lock collate "C", claimed.id
+    on conflict (queueing_lock, partition)
+        where queueing_lock is not null and status = 'todo' do nothing
+    returning job.id, job.queue_name
+),
+-- (IN is hashed; a join on the ids was a nested loop: 1.4 s for 1,000 ticks.)
+told as materialized (
+    select
+        claimed.place, claimed.task_name, claimed.periodic_id, claimed.tick,
+        case when claimed.id in (select inserted.id from inserted) then claimed.id end as job_id
+    from claimed
+),
+settled as (
+    update procrastinate_periodic as periodic
+    set done_until = latest.done_until,
+        last_tick = coalesce(latest.last_tick, periodic.last_tick),
+        job_id = coalesce(latest.job_id, periodic.job_id),
+        seen_at = statement_timestamp()
+    from (
+        select
+            told.task_name, told.periodic_id,
+            max(told.tick) as done_until,
+            max(told.tick) filter (where told.job_id is not null) as last_tick,
+            max(told.job_id) as job_id
+        from told
+        group by told.task_name, told.periodic_id
+    ) as latest
+    where periodic.task_name = latest.task_name and periodic.periodic_id = latest.periodic_id
+        and periodic.partition = 0
+),
+woken as materialized (
+    select pg_notify('procrastinate_jobs', inserted.queue_name)
+    from inserted
+    group by inserted.queue_name
+)
+select
+    told.place is not null,
+    told.job_id,
+    periodic.done_until,
+    statement_timestamp(),
+    (select count(*) from woken)::integer
+from due
+left join told on told.place = due.place
+left join procrastinate_periodic as periodic
+    on periodic.task_name = due.task_name and periodic.periodic_id = due.periodic_id
+        and periodic.partition = 0
+order by due.place

@@ -1,0 +1,44 @@
+-- name: delete_old_jobs :one
+-- Among the next jobs after an id, deletes those that ended longer ago than the age (microseconds)
+-- that belongs to their status. Returns (how many, the last id, or null at the end). The end is
+-- also where jobs were deferred too lately to have ended so long ago: ids follow time.
+with kept as materialized (
+    select
+        age.status::procrastinate_job_status as status,
+        statement_timestamp() - age.us * interval '1 microsecond' as since
+    from unnest(%(statuses)s::text[], %(ages_us)s::bigint[]) as age(status, us)
+),
+walk as materialized (
+    -- (`<= 0` as in walk_any.)
+    select job.id, job.status, job.queue_name, job.deferred_at, job.finished_at
+    from procrastinate_jobs as job
+    where job.partition <= 0 and job.id > %(after_id)s::bigint
+    order by job.id
+    limit %(scanned)s::integer
+),
+old as materialized (
+    select job.id
+    from procrastinate_jobs as job
+    where job.partition = 0 and job.status not in ('todo', 'doing')
+        and job.id = any(array(
+            select walk.id
+            from walk
+            join kept on kept.status = walk.status
+            where walk.finished_at < kept.since
+                and (%(queue_name)s::text is null or walk.queue_name = %(queue_name)s::text)
+        ))
+    for update skip locked
+),
+deleted as (
+    delete from procrastinate_jobs as job
+    where job.partition = 0 and job.id = any(array(select old.id from old))
+    returning job.id
+)
+select
+    (select count(*) from deleted)::integer,
+    (
+        select last.id
+        from (select walk.id, walk.deferred_at from walk order by walk.id desc limit 1) as last
+        where last.deferred_at < (select max(kept.since) from kept)
+            and (select count(*) from walk) = %(scanned)s::integer
+    )

@@ -1,0 +1,12 @@
+-- name: delete_todo :many
+-- Deletes jobs that wait. Returns (id, lock) of those that it deleted.
+with chosen as materialized (
+    select job.id
+    from procrastinate_jobs as job
+    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
+    order by job.lock, job.queue_name, job.priority desc, job.id
+    for update
+)
+delete from procrastinate_jobs as job
+where job.partition = 0 and job.id = any(array(select chosen.id from chosen))
+returning job.id, job.lock

@@ -1,0 +1,2 @@
+-- name: drop_savepoint :exec
+release savepoint what_can_be_undone

@@ -1,0 +1,71 @@
+-- name: fail_unknown :many
+-- Fails waiting jobs that were first handed back so long ago because no task of their name was known, and
+-- whose task no live worker knows. (One that does not say what it knows may know any.) Returns (id,
+-- status, queue, task, lock).
+with leaving as materialized (
+    select job.id, job.attempts
+    from procrastinate_jobs as job
+    where job.partition = 0 and job.status = 'todo'
+        and job.unknown_since <= statement_timestamp()
+            - %(patience_us)s::bigint * interval '1 microsecond'
+        and not exists (
+            select from procrastinate_workers as worker
+            where worker.partition = 0
+                and worker.last_heartbeat
+                    >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+                and (worker.task_names is null or job.task_name = any(worker.task_names))
+        )
+    order by job.id
+    limit %(limit)s::integer
+    for update skip locked
+),
+verdict as materialized (
+    -- An entry in a job's errors that no exception gave.
+    select leaving.id, jsonb_build_array(jsonb_build_object(
+    'attempt', leaving.attempts,
+    'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+    'type', %(unknown_type)s::text,
+    'message', %(why_unknown)s::text,
+    'traceback', ''
+)) as added
+    from leaving
+)
+update procrastinate_jobs as job
+-- A job's errors with those of `verdict.added` at the end. At most 20 are kept, because all of them are
+-- written anew with each attempt: the first one and the last ones. The first after the gap says how many
+-- were omitted. The first and the last three keep their tracebacks. (By hand, anything may have become
+-- of the column or its entries: that must not keep the job from ending.)
+set status = 'failed', hold = null, finished_at = statement_timestamp(), errors = (
+    select jsonb_agg(
+        case
+            when jsonb_typeof(entry.value) <> 'object' then entry.value
+            when whole.length > 20 and entry.place = whole.length - 18
+                then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
+                    select whole.length - 20 + coalesce(sum(
+                        case when jsonb_typeof(former.value -> 'omitted') = 'number'
+                            then (former.value ->> 'omitted')::numeric end
+                    ), 0)
+                    from jsonb_array_elements(whole.list) as former(value)
+                ))
+            when entry.place > 1 and entry.place <= whole.length - 3
+                then entry.value - 'retry_error' || '{"traceback": ""}'
+            else entry.value
+        end
+        order by entry.place
+    )
+    from (
+        select joined.list, jsonb_array_length(joined.list) as length
+        from (
+            select case
+                when job.errors is null then '[]'
+                when jsonb_typeof(job.errors) = 'array' then job.errors
+                else jsonb_build_array(job.errors)
+            end || verdict.added as list
+        ) as joined
+    ) as whole
+    cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
+    where entry.place = 1 or entry.place > whole.length - 19
+)
+from verdict
+where job.partition = 0 and job.id = verdict.id
+returning job.id, job.status::text, job.queue_name, job.task_name, job.lock

@@ -1,0 +1,32 @@
+-- name: heartbeat :one
+-- Says that the worker is alive. Returns (reborn, rank, live, now). `reborn` is true if the worker
+-- had been taken for dead and removed. `live` is the number of live workers, this one included, and
+-- `rank` its place among their ids, from 0.
+with beat as (
+    update procrastinate_workers as worker
+    set last_heartbeat = statement_timestamp(), alone = null
+    where worker.id = %(worker_id)s::bigint and worker.partition = 0
+    returning worker.id
+),
+reborn as (
+    insert into procrastinate_workers as worker (id, name)
+    select %(worker_id)s::bigint, %(name)s::text
+    where not exists (select from beat)
+    on conflict (id, partition) do update set last_heartbeat = statement_timestamp()
+    returning worker.id
+),
+others as (
+    select
+        count(*) filter (where worker.id < %(worker_id)s::bigint) as before,
+        count(*) as number
+    from procrastinate_workers as worker
+    where worker.partition = 0 and worker.id <> %(worker_id)s::bigint
+        and worker.last_heartbeat
+            >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+)
+select
+    exists (select from reborn) as reborn,
+    others.before as rank,
+    others.number + 1 as live,
+    statement_timestamp() as now
+from others, (select count(*) from beat) as counted

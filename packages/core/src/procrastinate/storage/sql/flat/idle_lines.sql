@@ -1,0 +1,61 @@
+-- name: idle_lines :many
+-- The locks that nobody rightly holds while the best job of a queue in their line is parked: the
+-- trace of jobs changed by hand. (Behind a ready job others may be parked.) Returns (lock).
+with recursive parking(lock, queue_name) as (
+    (
+        select job.lock, job.queue_name
+        from procrastinate_jobs as job
+        where job.lock is not null and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.lock, job.queue_name
+        limit 1
+    )
+    union all
+    select following.lock, following.queue_name
+    from parking
+    cross join lateral (
+        select job.lock, job.queue_name
+        from procrastinate_jobs as job
+        where (job.lock, job.queue_name) > (parking.lock, parking.queue_name)
+            and job.lock is not null and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.lock, job.queue_name
+        limit 1
+    ) as following
+)
+select distinct line.lock
+from parking as line
+cross join lateral (
+    select first.hold
+    from (
+        -- The best ready job of a line in one queue and the best parked one, each at the end of an index
+        -- (whose order begins with the hold, also where that is null).
+        (
+    select job.id, job.priority, job.hold
+    from procrastinate_jobs as job
+    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and job.hold is null
+    order by job.hold, job.priority desc, job.id
+    limit 1
+)
+union all
+(
+    select job.id, job.priority, job.hold
+    from procrastinate_jobs as job
+    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and job.hold = 'lock'
+    order by job.priority desc, job.id
+    limit 1
+)
+    ) as first
+    order by first.priority desc, first.id
+    limit 1
+) as best
+where best.hold = 'lock'
+    and not exists (
+        select
+        from procrastinate_locks as held
+        join procrastinate_jobs as job
+            on job.id = held.job_id and job.partition = 0 and job.status::text = 'doing'
+        where held.lock = line.lock and held.partition = 0
+    )

@@ -1,0 +1,18 @@
+-- name: list_stalled :many
+-- The jobs that run on a worker which has not been heard of for so many microseconds.
+-- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
+    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
+    nullif(job.crashes, 0) as crashes, job.errors::text as errors, job.status::text as status, job.started_at,
+    job.finished_at, job.worker_id
+from procrastinate_jobs as job
+where job.partition = 0 and job.status = 'doing'
+    and not exists (
+        select from procrastinate_workers as worker
+        where worker.id = job.worker_id and worker.partition = 0
+            and worker.last_heartbeat
+                >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+    )
+    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+order by job.id

@@ -1,0 +1,32 @@
+-- name: promote_due :one
+-- Makes scheduled jobs ready whose time has come, wakes the workers of their queues, and
+-- returns (how many, microseconds until the next one or null).
+with due as materialized (
+    select job.id
+    from procrastinate_jobs as job
+    where job.partition = 0 and job.status = 'todo' and job.hold = 'schedule'
+        and job.scheduled_at <= statement_timestamp()
+    order by job.scheduled_at
+    limit %(limit)s::integer
+    for update skip locked
+),
+promoted as (
+    update procrastinate_jobs as job
+    set hold = null
+    where job.partition = 0 and job.id = any(array(select due.id from due))
+    returning job.queue_name
+),
+woken as materialized (
+    select pg_notify('procrastinate_jobs', promoted.queue_name)
+    from promoted
+    group by promoted.queue_name
+)
+select
+    (select count(*) from promoted)::integer,
+    (
+        select (extract(epoch from min(job.scheduled_at) - statement_timestamp()) * 1000000)::bigint
+        from procrastinate_jobs as job
+        where job.partition = 0 and job.status = 'todo' and job.hold = 'schedule'
+            and job.scheduled_at > statement_timestamp()
+    ),
+    (select count(*) from woken)::integer

@@ -1,0 +1,10 @@
+-- name: prune_workers :exec
+-- Forgets workers that have not been heard of for so long and hold no job.
+delete from procrastinate_workers as worker
+where worker.partition = 0
+    and worker.last_heartbeat
+        < statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+    and not exists (
+        select from procrastinate_jobs as job
+        where job.partition = 0 and job.status = 'doing' and job.worker_id = worker.id
+    )

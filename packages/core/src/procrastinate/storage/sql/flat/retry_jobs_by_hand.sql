@@ -1,0 +1,41 @@
+-- name: retry_jobs_by_hand :many
+-- Makes ended or waiting jobs due at a time (null: at once), with as many attempts as new ones.
+-- Returns (id, lock it had before).
+with before as materialized (
+    select job.id, job.lock, job.queueing_lock, job.priority, job.status
+from procrastinate_jobs as job
+where job.partition = 0 and job.id = any(%(ids)s::bigint[])
+    and job.status in ('todo', 'failed', 'cancelled', 'aborted')
+order by job.lock, job.queue_name, job.priority desc, job.id
+for update
+),
+retried as (
+    update procrastinate_jobs as job
+    set status = 'todo',
+        abort_requested = false,
+        crashes = 0,
+        bounces = null,
+        unknown_since = null,
+        worker_id = null,
+        started_at = null,
+        finished_at = null,
+        attempts = case when job.status = 'todo' then job.attempts else 0 end,
+        scheduled_at = %(retry_at)s::timestamptz,
+        hold = case when %(retry_at)s::timestamptz > statement_timestamp()
+            then 'schedule'::procrastinate_hold end,
+        priority = coalesce(%(priority)s::integer, job.priority),
+        queue_name = coalesce(%(queue_name)s::text, job.queue_name),
+        lock = coalesce(%(lock)s::text, job.lock)
+    from before
+    where job.partition = 0 and job.id = before.id
+    returning job.id, before.lock, job.queue_name, job.hold, job.scheduled_at
+)
+select
+    retried.id,
+    retried.lock,
+    case
+        when retried.hold is null then pg_notify('procrastinate_jobs', retried.queue_name)::text
+        when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
+            then pg_notify('procrastinate_schedule', retried.queue_name)::text
+    end
+from retried

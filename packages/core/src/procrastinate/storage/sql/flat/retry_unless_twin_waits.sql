@@ -1,0 +1,64 @@
+-- name: retry_unless_twin_waits :many
+-- The same, but leaves those as they are whose twin with the same queueing lock waits already; of
+-- several with one queueing lock it takes the first by (priority, id).
+with chosen as materialized (
+    select job.id, job.lock, job.queueing_lock, job.priority, job.status
+from procrastinate_jobs as job
+where job.partition = 0 and job.id = any(%(ids)s::bigint[])
+    and job.status in ('todo', 'failed', 'cancelled', 'aborted')
+order by job.lock, job.queue_name, job.priority desc, job.id
+for update
+),
+ranked as materialized (
+    select
+        chosen.id,
+        chosen.lock,
+        chosen.queueing_lock,
+        row_number() over (
+            partition by chosen.queueing_lock
+            order by chosen.status <> 'todo', chosen.priority desc, chosen.id
+        ) as place
+    from chosen
+),
+before as materialized (
+    -- In this order, so that two who retry the same queueing locks do not wait in a circle.
+    select ranked.id, ranked.lock
+    from ranked
+    where ranked.queueing_lock is null
+        or ranked.place = 1 and not exists (
+            select from procrastinate_jobs as twin
+            where twin.queueing_lock = ranked.queueing_lock and twin.partition = 0
+                and twin.status = 'todo' and twin.id <> ranked.id
+        )
+    order by ranked.queueing_lock collate "C", ranked.id
+),
+retried as (
+    update procrastinate_jobs as job
+    set status = 'todo',
+        abort_requested = false,
+        crashes = 0,
+        bounces = null,
+        unknown_since = null,
+        worker_id = null,
+        started_at = null,
+        finished_at = null,
+        attempts = case when job.status = 'todo' then job.attempts else 0 end,
+        scheduled_at = %(retry_at)s::timestamptz,
+        hold = case when %(retry_at)s::timestamptz > statement_timestamp()
+            then 'schedule'::procrastinate_hold end,
+        priority = coalesce(%(priority)s::integer, job.priority),
+        queue_name = coalesce(%(queue_name)s::text, job.queue_name),
+        lock = coalesce(%(lock)s::text, job.lock)
+    from before
+    where job.partition = 0 and job.id = before.id
+    returning job.id, before.lock, job.queue_name, job.hold, job.scheduled_at
+)
+select
+    retried.id,
+    retried.lock,
+    case
+        when retried.hold is null then pg_notify('procrastinate_jobs', retried.queue_name)::text
+        when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
+            then pg_notify('procrastinate_schedule', retried.queue_name)::text
+    end
+from retried

@@ -1,0 +1,13 @@
+-- name: stalled_ids :many
+-- The ids of running jobs whose worker has not been heard of for so many microseconds.
+select job.id
+from procrastinate_jobs as job
+where job.partition = 0 and job.status = 'doing'
+    and not exists (
+        select from procrastinate_workers as worker
+        where worker.id = job.worker_id and worker.partition = 0
+            and worker.last_heartbeat
+                >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+    )
+order by job.id
+limit %(limit)s::integer

@@ -1,0 +1,121 @@
+"""The SQL statements by name, as the ``.sql`` files of ``storage/sql`` say them.
+
+The language of these files is explained in `procrastinate.storage.statements.templates`.
+``python -m procrastinate.storage.statements NAME`` prints a statement with all that it includes.
+
+``{schema}.`` in a text stands for the schema of the tables, or for nothing. ``{known}`` stands for
+the condition that a worker knows a job's task, which is in the text only if it is told
+``unknown_names``: most have no need of it, and it costs time in each claim.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from procrastinate.connector import Query
+from procrastinate.drive import Prepare, Request, Script
+from procrastinate.errors import InvalidOption
+from procrastinate.model import checks
+from procrastinate.model.printable import shown
+from procrastinate.storage.statements import templates
+
+KNOWN = " and job.task_name <> all(%(unknown_names)s::text[])"
+NO_SETTINGS: Mapping[str, str] = {}
+#: What a statement may need of a session that users have set up otherwise. A caller's own
+#: transaction keeps its settings: what may run there has to do without.
+SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "array_nulls": {"array_nulls": "on"},
+    "isolation": {"transaction_isolation": "read committed"},
+    "jit": {"jit": "off"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement with all that it includes: as it is sent, but for its markers, and commented."""
+
+    name: str
+    kind: str
+    text: str
+    commented: str
+    settings: Mapping[str, str]
+
+
+class Statements:
+    """Makes queries of requests, for one schema."""
+
+    def __init__(self, schema: str | None = None) -> None:
+        self.schema = schema
+        self._prefix = "" if schema is None else f"{quoted(schema)}."
+        self._made: dict[str, tuple[str, Mapping[str, str]]] = {}
+
+    def __call__(self, request: Request, more: Mapping[str, str] = NO_SETTINGS) -> Query:
+        """Return the query of a request, with ``more`` settings than its own."""
+        name, params = request.name, request.params
+        key = f"{name} known" if "unknown_names" in params else name
+        text, settings = self._made.get(key) or self._make(key, request)
+        if more:
+            settings = {**settings, **more} if settings else more
+        return Query(name, text, params, settings)
+
+    def under(self, settings: Mapping[str, str]) -> Prepare:
+        """Return the same, with these settings for each query."""
+        return functools.partial(self, more=settings)
+
+    def _make(self, key: str, request: Request) -> tuple[str, Mapping[str, str]]:
+        if isinstance(request, Script):
+            return self.render(request.text), NO_SETTINGS
+        statement = load()[request.name]
+        known = "" if key == request.name else KNOWN
+        made = self.render(statement.text.replace("{known}", known)), statement.settings
+        self._made[key] = made
+        return made
+
+    def render(self, text: str) -> str:
+        """Return SQL with this schema in the place of its markers."""
+        text = text.replace("{schema}.", self._prefix)
+        return text.replace("{schema_name}", self._prefix.rstrip("."))
+
+
+def quoted(schema: str) -> str:
+    """Return a schema's name as an SQL identifier. Raises `InvalidOption` if it cannot be one."""
+    if len(checks.check_name("schema", schema).encode()) > 63:
+        raise InvalidOption(f"schema must be a name of 1 to 63 bytes, not {shown(schema)}")
+    if set(schema) & set("\0'\"%\\{}"):
+        raise InvalidOption(f"schema must not contain quotes, percent signs or braces: {schema!r}")
+    return f'"{schema}"'
+
+
+@functools.cache
+def load() -> Mapping[str, Statement]:
+    """Return all statements by name."""
+    from pathlib import Path  # not at the top: it takes a twentieth of the package's import
+
+    folder = Path(__file__).parent.parent / "sql"
+    texts = [file.read_text("utf-8") for file in sorted(folder.glob("*.sql"))]
+    return parsed(texts)
+
+
+def parsed(texts: Sequence[str]) -> Mapping[str, Statement]:
+    """Return the statements of these files. Raises ValueError for what makes no sense in them."""
+    sections: dict[str, templates.Section] = {}
+    for text in texts:
+        for each in templates.sections(text):
+            if each.name in sections:
+                raise ValueError(f"two statements are called {each.name}")
+            sections[each.name] = each
+    fragments = {name: each for name, each in sections.items() if not each.kind}
+    return {name: _statement(each, fragments) for name, each in sections.items() if each.kind}
+
+
+def _statement(section: templates.Section, fragments: Mapping[str, templates.Section]) -> Statement:
+    commented = templates.expanded(section, fragments)
+    settings: dict[str, str] = {}
+    for name in section.settings:
+        if name not in SETTINGS:
+            raise ValueError(f"{section.name} has the setting {name}, which SETTINGS lacks")
+        settings |= SETTINGS[name]
+    text = templates.without_comments(commented)
+    return Statement(section.name, section.kind, text, commented, settings)

@@ -1,0 +1,50 @@
+"""Prints the statements as they are sent, and writes them down for review.
+
+Without a name it lists all. With ``--renew`` it writes each into ``storage/sql/flat``; a test
+compares these files with what is sent. They are not in the installed package.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from procrastinate.storage.statements import Statement, load
+
+FLAT = Path(__file__).parent.parent / "sql" / "flat"
+USAGE = "usage: python -m procrastinate.storage.statements [NAME | --renew]"
+
+
+def flat(statement: Statement) -> str:
+    """Return a whole statement with its comments, for tables on the search path."""
+    head = f"-- name: {statement.name} :{statement.kind}\n"
+    return head + statement.commented.replace("{schema}.", "") + "\n"
+
+
+def renew() -> None:
+    """Write the flat files of all statements, and remove all others."""
+    if not FLAT.is_dir():
+        raise SystemExit(f"{FLAT} is missing: an installed package has no flat files")
+    for file in FLAT.glob("*.sql"):
+        file.unlink()
+    for name, statement in load().items():
+        (FLAT / f"{name}.sql").write_text(flat(statement), "utf-8")
+
+
+def main(args: Sequence[str]) -> None:
+    """Do what the command line says. Raises SystemExit if it says nothing known."""
+    statements = load()
+    if not args:
+        for each in statements.values():
+            sys.stdout.write(f"{each.name} :{each.kind} {' '.join(each.settings)}".rstrip() + "\n")
+    elif list(args) == ["--renew"]:
+        renew()
+    elif len(args) == 1 and args[0] in statements:
+        sys.stdout.write(flat(statements[args[0]]))
+    else:
+        raise SystemExit(USAGE)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

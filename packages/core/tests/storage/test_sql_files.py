@@ -1,0 +1,170 @@
+"""The ``.sql`` files, their flat forms for review, and how a request becomes a query."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from procrastinate.drive import Limit, Request, Script
+from procrastinate.storage.statements import KNOWN, SETTINGS, Statements, load, parsed, templates
+from procrastinate.storage.statements.__main__ import flat
+
+FOLDER = Path(__file__).parents[2] / "src/procrastinate/storage/sql"
+RENEW = "python -m procrastinate.storage.statements --renew"
+
+
+def test_what_is_reviewed_is_what_is_sent() -> None:
+    """The flat files are those that the sources make."""
+    kept = {file.stem: file.read_text("utf-8") for file in (FOLDER / "flat").glob("*.sql")}
+    made = {name: flat(statement) for name, statement in load().items()}
+    differing = sorted(name for name in kept | made if kept.get(name) != made.get(name))
+    assert not differing, f"run `{RENEW}` and review what has changed in {', '.join(differing)}"
+
+
+@pytest.mark.parametrize("schema", [None, "other schema"])
+@pytest.mark.parametrize("unknown_names", [[], ["a"], None])
+def test_a_query_is_its_flat_file_without_comments(
+    schema: str | None, unknown_names: list[str] | None
+) -> None:
+    params = {} if unknown_names is None else {"unknown_names": unknown_names}
+    for name, statement in load().items():
+        text = "\n".join(
+            line
+            for line in flat(statement).splitlines()
+            if line and not line.lstrip().startswith("--")
+        )
+        sent = Statements(schema)(Request(name, **params)).sql
+        assert text.replace("{known}", KNOWN if params else "").replace(
+            "{schema_name}", "" if schema is None else f'"{schema}"'
+        ) == sent.replace(f'"{schema}".', "")
+
+
+def test_only_statements_with_the_marker_know_of_unknown_names() -> None:
+    marked = {name for name, each in load().items() if "{known}" in each.text}
+    assert marked == {name for name in load() if re.match("claim_|any_ready", name)}
+
+
+# The sources
+
+
+def test_every_fragment_is_used_with_arguments_that_it_takes() -> None:
+    texts = [file.read_text("utf-8") for file in FOLDER.glob("*.sql")]
+    sections = {each.name: each for text in texts for each in templates.sections(text)}
+    fragments = {name for name, each in sections.items() if not each.kind}
+    assert len(fragments) > 20
+    used = Counter[str]()
+    for each in sections.values():
+        for included, given in re.findall(r'\{>(\w+)((?:\s+\w+=(?:\w+|"[^"]*"))*)', each.text):
+            values = dict(re.findall(r'(\w+)=(\w+|"[^"]*")', given))
+            used.update({included, *values.values()} & fragments)
+            if included in fragments:
+                taken = set(re.findall(r"(?:\{>|=)(\w+)", sections[included].text))
+                assert not values.keys() - taken, f"{each.name}: {included} takes no such argument"
+    assert fragments == used.keys()
+
+
+def test_fragments_of_several_files_stand_in_one() -> None:
+    texts = {file.stem: file.read_text("utf-8") for file in FOLDER.glob("*.sql")}
+    shared = {each.name for each in templates.sections(texts["shared"])}
+    assert shared
+    homes = {each.name: stem for stem, text in texts.items() for each in templates.sections(text)}
+    for stem, text in texts.items():
+        for name in re.findall(r"(?:\{>|=)(\w+)", text):
+            home = homes.get(name, stem)
+            assert home in (stem, "shared"), f"{stem}.sql uses {name} of {home}.sql"
+
+
+# The language
+
+
+def text_of(*sections: str) -> str:
+    return parsed(["\n\n".join(sections)])["it"].text
+
+
+def test_an_argument_is_a_fragment_or_a_text() -> None:
+    text = text_of(
+        """-- name: it :many\nselect {>list of=names with="a, 'b = c'"} from t""",
+        "-- fragment: list\n{>of}, {>with}, {>inner what=of}",
+        "-- fragment: inner\n[{>what}]",
+        "-- fragment: names\nx",
+    )
+    assert text == "select x, a, 'b = c', [x] from t"
+
+
+def test_arguments_may_stand_on_several_lines() -> None:
+    text = text_of(
+        '-- name: it :many\nselect {>list\n    first="a"\n    second="b"}, c',
+        "-- fragment: list\n{>first}, {>second}",
+    )
+    assert text == "select a, b, c"
+
+
+def test_an_argument_without_text_leaves_nothing() -> None:
+    text = text_of('-- name: it :many\nselect a{>busy how=""} from t', "-- fragment: busy\n{>how}")
+    assert text == "select a from t"
+
+
+def test_comments_of_fragments_stand_before_their_line_once() -> None:
+    sources = [
+        "-- name: it :many\n-- Of it.\nwith a as (\n    select {>one}, {>one}\n)\n{>one}",
+        "-- fragment: one\n-- Of the fragment.\n1\n-- Inside.\n+ 2",
+    ]
+    statement = parsed(sources)["it"]
+    lines = statement.commented.splitlines()
+    assert lines[0] == "-- Of it."
+    assert [line.strip() for line in lines].count("-- Of the fragment.") == 1
+    assert lines[2:4] == ["    -- Of the fragment.", "    select 1"]
+    assert "--" not in statement.text
+
+
+@pytest.mark.parametrize(
+    "sections, message",
+    [
+        (["-- name: it :many\n{>gone}"], "it includes 'gone', which is no fragment"),
+        (["-- name: it :many\n1", "-- fragment: it\n2"], "two statements are called it"),
+        (["-- name: it :many\n-- settings: jit, speed\n1"], "it has the setting speed"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(sections: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        text_of(*sections)
+
+
+# Queries
+
+
+def test_settings_travel_with_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = parsed(["-- name: it :one\n-- settings: jit, array_nulls\nselect 1"])
+    assert made["it"].settings == SETTINGS["jit"] | SETTINGS["array_nulls"]
+    monkeypatch.setattr("procrastinate.storage.statements.load", lambda: made)
+    statements = Statements()
+    assert statements(Request("it")).settings == {"jit": "off", "array_nulls": "on"}
+    limited = statements.under(Limit(server=2.0, client=3.0).settings)
+    assert limited(Request("it")).settings == {
+        "jit": "off",
+        "array_nulls": "on",
+        "statement_timeout": "2000",
+    }
+    assert statements(Request("it")).settings == {"jit": "off", "array_nulls": "on"}
+
+
+def test_a_script_is_sent_as_it_is_in_the_schema() -> None:
+    query = Statements("mine")(Script("migration 9", "create table {schema}.t (); select '%'"))
+    assert (query.name, query.params) == ("migration 9", {})
+    assert query.sql == "create table \"mine\".t (); select '%'"
+
+
+def test_a_statement_is_printed_by_its_name() -> None:
+    command = [sys.executable, "-W", "error", "-m", "procrastinate.storage.statements"]
+    printed = subprocess.run([*command, "get_job"], capture_output=True, text=True, check=True)
+    assert printed.stdout == flat(load()["get_job"])
+    listed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line.split(" ")[0] for line in listed.stdout.splitlines()] == list(load())
+    unknown = subprocess.run([*command, "nothing"], capture_output=True, text=True, check=False)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert unknown.stderr.startswith("usage: ")
