@@ -109,6 +109,23 @@ def test_an_argument_without_text_leaves_nothing() -> None:
     assert text == "select a from t"
 
 
+def test_what_is_included_is_indented_like_its_line() -> None:
+    text = text_of(
+        "-- name: it :many\nwith a as (\n    select b, case {>when} end\n    {>from}\n)\n{>from}",
+        "-- fragment: when\n    when d then e\n    else f",
+        "-- fragment: from\nfrom t\nwhere g in (\n    {>when}\n)",
+    )
+    from_t = ["from t", "where g in (", "        when d then e", "        else f", ")"]
+    assert text.splitlines() == [
+        "with a as (",
+        "    select b, case     when d then e",
+        "        else f end",
+        *[f"    {line}" for line in from_t],
+        ")",
+        *from_t,
+    ]
+
+
 def test_comments_of_fragments_stand_before_their_line_once() -> None:
     sources = [
         "-- name: it :many\n-- Of it.\nwith a as (\n    select {>one}, {>one}\n)\n{>one}",

@@ -54,7 +54,7 @@ gripped as materialized (
     where job.partition = 0 and job.id = any(array(select matching.id from matching))
         and {>wanted}
     order by job.lock, job.queue_name, job.priority desc, job.id
-    for update {>busy}
+    for update{>busy}
 )
 select reached.last_id, matching.id, (gripped.id is not null)::integer
 from (
@@ -73,15 +73,15 @@ order by matching.id
 -- Locks the matching ones among the next jobs after an id, in the order of their lines. Returns
 -- (where to go on after or null, id, 1 or 0 for one that somebody else has in hand) for each match,
 -- or one row without id.
-with {>grip sort=walk_any busy="skip locked"}
+with {>grip sort=walk_any busy=" skip locked"}
 
 -- name: grip_ended :many
 -- The same where only failed, cancelled and aborted jobs are wanted.
-with {>grip sort=walk_ended busy="skip locked"}
+with {>grip sort=walk_ended busy=" skip locked"}
 
 -- name: grip_ids :many
 -- The same among jobs known by id.
-with {>grip sort=walk_ids busy="skip locked"}
+with {>grip sort=walk_ids busy=" skip locked"}
 
 -- name: grip_ids_when_free :many
 -- The same, waiting for those who have the jobs in hand.

@@ -202,11 +202,11 @@ candidate as materialized (
 
 -- fragment: begun
 status = 'doing',
-worker_id = %(worker_id)s::bigint,
-attempts = job.attempts + 1,
-lease = job.lease + 1,
-started_at = statement_timestamp(),
-finished_at = null
+    worker_id = %(worker_id)s::bigint,
+    attempts = job.attempts + 1,
+    lease = job.lease + 1,
+    started_at = statement_timestamp(),
+    finished_at = null
 
 -- fragment: answer
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
@@ -339,7 +339,9 @@ claimed as (
 elsewhere as materialized (
     select head.id, head.priority, head.lock
     from head
-    where head.id in ({>ready_heads_elsewhere})
+    where head.id in (
+        {>ready_heads_elsewhere}
+    )
 ),
 wanted as materialized (
     select got.id, startable.lock
@@ -388,7 +390,9 @@ elsewhere as materialized (
     select job.id, job.priority, job.lock
     from {schema}.procrastinate_jobs as job
     where job.partition = 0 and job.status = 'todo' and num_nulls(job.hold) = 1
-        and job.id = any(array({>ready_heads_elsewhere})){known}
+        and job.id = any(array(
+            {>ready_heads_elsewhere}
+        )){known}
     for update skip locked
 ),
 wanted as materialized (

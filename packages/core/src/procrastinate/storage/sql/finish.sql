@@ -216,7 +216,7 @@ next as materialized (
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.priority desc, job.id
         limit 1
-        for update {>busy}
+        for update{>busy}
     ) as best
 ),
 passed as (
@@ -244,7 +244,7 @@ group by passed.queue_name
 -- somebody else has in hand, because those who change jobs by hand hold some and may not wait for
 -- others: whoever has them passes on in turn. Only where that one rolls back, or a claim
 -- far behind the times is looking at them, is a line left for mend_lines.
-with recursive {>pass_on busy="skip locked"}
+with recursive {>pass_on busy=" skip locked"}
 select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
 from passed
 group by passed.queue_name

@@ -7,8 +7,8 @@ Rules
 2. ``-- fragment: NAME`` heads a text that others include with ``{>NAME}``, from any file.
 3. ``{>NAME key=OTHER text="job.id"}`` gives it arguments: its ``{>key}`` then includes the fragment
    OTHER, and its ``{>text}`` stands for the text in quotes. It hands an argument on by its name.
-4. The comments at the head of a fragment go before the line that includes it, once in a statement.
-   Comments and blank lines are not sent.
+4. What is included is indented like the line that includes it. The comments at the head of a
+   fragment go before that line, once in a statement. Comments and blank lines are not sent.
 """
 
 from __future__ import annotations
@@ -117,8 +117,9 @@ class _Lines:
             self._line = line
 
     def include(self, comments: list[str], lines: list[str]) -> None:
-        self._comments += [self._indent() + comment for comment in comments]
-        self.write("\n".join(lines))
+        indent = self._line[: len(self._line) - len(self._line.lstrip())]
+        self._comments += [indent + comment for comment in comments]
+        self.write(f"\n{indent}".join(lines))
 
     def finished(self) -> list[str]:
         self._end_line()
@@ -127,6 +128,3 @@ class _Lines:
     def _end_line(self) -> None:
         self._lines += [*self._comments, self._line]
         self._comments = []
-
-    def _indent(self) -> str:
-        return self._line[: len(self._line) - len(self._line.lstrip())]

@@ -10,9 +10,9 @@ with share as materialized (
         select job.id, job.priority, job.queue_name, job.lock
         -- The ready jobs of a queue above a priority, which may lie below all that there are.
         from procrastinate_jobs as job
-where job.partition = 0 and job.queue_name = scan.queue_name
-    and job.status = 'todo' and job.hold is null
-    and job.priority > %(above)s::bigint{known}
+        where job.partition = 0 and job.queue_name = scan.queue_name
+            and job.status = 'todo' and job.hold is null
+            and job.priority > %(above)s::bigint{known}
         order by job.priority desc, job.id
         limit %(share)s::integer
     ) as found
@@ -35,9 +35,9 @@ chosen as materialized (
         cross join lateral (
             select job.id, job.priority, job.queue_name, job.lock
             from procrastinate_jobs as job
-where job.partition = 0 and job.queue_name = scan.queue_name
-    and job.status = 'todo' and job.hold is null
-    and job.priority > %(above)s::bigint{known}
+            where job.partition = 0 and job.queue_name = scan.queue_name
+                and job.status = 'todo' and job.hold is null
+                and job.priority > %(above)s::bigint{known}
             order by job.priority desc, job.id
             limit %(scanned)s::integer
         ) as rest
@@ -57,45 +57,45 @@ head as materialized (
             -- The best job of a line in each queue, from queue to queue: one index probe for each. (In order of
             -- the hold, too, because the planner does not see that it is the same where it is null.)
             (
-    select job.id, job.priority, job.queue_name
-    from procrastinate_jobs as job
-    where job.lock = contended.lock and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold is null
-    order by job.hold, job.queue_name, job.priority desc, job.id
-    limit 1
-)
-union all
-select following.id, following.priority, following.queue_name
-from ready as before
-cross join lateral (
-    select job.id, job.priority, job.queue_name
-    from procrastinate_jobs as job
-    where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold is null
-    order by job.hold, job.queue_name, job.priority desc, job.id
-    limit 1
-) as following
+                select job.id, job.priority, job.queue_name
+                from procrastinate_jobs as job
+                where job.lock = contended.lock and job.status = 'todo'
+                    and job.hold is distinct from 'schedule' and job.hold is null
+                order by job.hold, job.queue_name, job.priority desc, job.id
+                limit 1
+            )
+            union all
+            select following.id, following.priority, following.queue_name
+            from ready as before
+            cross join lateral (
+                select job.id, job.priority, job.queue_name
+                from procrastinate_jobs as job
+                where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+                    and job.hold is distinct from 'schedule' and job.hold is null
+                order by job.hold, job.queue_name, job.priority desc, job.id
+                limit 1
+            ) as following
         ),
         parking as (
             (
-    select job.id, job.priority, job.queue_name
-    from procrastinate_jobs as job
-    where job.lock = contended.lock and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold = 'lock'
-    order by job.hold, job.queue_name, job.priority desc, job.id
-    limit 1
-)
-union all
-select following.id, following.priority, following.queue_name
-from parking as before
-cross join lateral (
-    select job.id, job.priority, job.queue_name
-    from procrastinate_jobs as job
-    where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold = 'lock'
-    order by job.hold, job.queue_name, job.priority desc, job.id
-    limit 1
-) as following
+                select job.id, job.priority, job.queue_name
+                from procrastinate_jobs as job
+                where job.lock = contended.lock and job.status = 'todo'
+                    and job.hold is distinct from 'schedule' and job.hold = 'lock'
+                order by job.hold, job.queue_name, job.priority desc, job.id
+                limit 1
+            )
+            union all
+            select following.id, following.priority, following.queue_name
+            from parking as before
+            cross join lateral (
+                select job.id, job.priority, job.queue_name
+                from procrastinate_jobs as job
+                where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+                    and job.hold is distinct from 'schedule' and job.hold = 'lock'
+                order by job.hold, job.queue_name, job.priority desc, job.id
+                limit 1
+            ) as following
         )
         select best.id, best.priority, best.queue_name, best.is_ready
         from (
@@ -115,10 +115,12 @@ cross join lateral (
 elsewhere as materialized (
     select head.id, head.priority, head.lock
     from head
-    where head.id in (select head.id
-from head
-where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
-    and head.id not in (select chosen.id from chosen))
+    where head.id in (
+        select head.id
+        from head
+        where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
+            and head.id not in (select chosen.id from chosen)
+    )
 ),
 wanted as materialized (
     select got.id, startable.lock
@@ -128,11 +130,11 @@ wanted as materialized (
         -- the next claim that meets its line or scans it.) What was scanned beyond the limit is only there to be
         -- parked.
         select chosen.id, chosen.priority, chosen.lock
-from chosen
-where chosen.lock is null or chosen.id in (select head.id from head)
-union all
-select elsewhere.id, elsewhere.priority, elsewhere.lock
-from elsewhere
+        from chosen
+        where chosen.lock is null or chosen.id in (select head.id from head)
+        union all
+        select elsewhere.id, elsewhere.priority, elsewhere.lock
+        from elsewhere
         order by priority desc, id
     ) as startable
     cross join lateral (
@@ -173,11 +175,11 @@ blocked as materialized (
         for update skip locked
     ) as got
     where chosen.lock is not null
-    and chosen.id not in (select acquired.job_id from acquired)
-    and (
-        chosen.lock in (select holder.lock from holder)
-        or chosen.lock in (select acquired.lock from acquired)
-    )
+        and chosen.id not in (select acquired.job_id from acquired)
+        and (
+            chosen.lock in (select holder.lock from holder)
+            or chosen.lock in (select acquired.lock from acquired)
+        )
 ),
 parked as (
     update procrastinate_jobs as job
@@ -188,11 +190,11 @@ parked as (
 claimed as (
     update procrastinate_jobs as job
     set status = 'doing',
-worker_id = %(worker_id)s::bigint,
-attempts = job.attempts + 1,
-lease = job.lease + 1,
-started_at = statement_timestamp(),
-finished_at = null
+        worker_id = %(worker_id)s::bigint,
+        attempts = job.attempts + 1,
+        lease = job.lease + 1,
+        started_at = statement_timestamp(),
+        finished_at = null
     where job.partition = 0 and job.id = any(array(
         select wanted.id from wanted where wanted.lock is null
         union all
@@ -200,8 +202,8 @@ finished_at = null
     ))
     -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
-    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
-    nullif(job.crashes, 0) as crashes
+        job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
+        nullif(job.crashes, 0) as crashes
 )
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.

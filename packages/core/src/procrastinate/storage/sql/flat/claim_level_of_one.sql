@@ -8,9 +8,9 @@ with chosen as materialized (
     -- that is read first; starting above them keeps a busy queue fast. What the mark hides (late
     -- commits, retries, other priorities) is found by the next full scan.
     from procrastinate_jobs as job
-where job.partition = 0 and job.queue_name = %(queue_name)s::text
-    and job.status = 'todo' and job.hold is null
-    and job.priority = %(priority)s::integer and job.id > %(low)s::bigint{known}
+    where job.partition = 0 and job.queue_name = %(queue_name)s::text
+        and job.status = 'todo' and job.hold is null
+        and job.priority = %(priority)s::integer and job.id > %(low)s::bigint{known}
     order by job.priority desc, job.id
     limit %(limit)s::integer
     for update skip locked
@@ -27,45 +27,45 @@ head as materialized (
             -- The best job of a line in each queue, from queue to queue: one index probe for each. (In order of
             -- the hold, too, because the planner does not see that it is the same where it is null.)
             (
-    select job.id, job.priority, job.queue_name
-    from procrastinate_jobs as job
-    where job.lock = contended.lock and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold is null
-    order by job.hold, job.queue_name, job.priority desc, job.id
-    limit 1
-)
-union all
-select following.id, following.priority, following.queue_name
-from ready as before
-cross join lateral (
-    select job.id, job.priority, job.queue_name
-    from procrastinate_jobs as job
-    where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold is null
-    order by job.hold, job.queue_name, job.priority desc, job.id
-    limit 1
-) as following
+                select job.id, job.priority, job.queue_name
+                from procrastinate_jobs as job
+                where job.lock = contended.lock and job.status = 'todo'
+                    and job.hold is distinct from 'schedule' and job.hold is null
+                order by job.hold, job.queue_name, job.priority desc, job.id
+                limit 1
+            )
+            union all
+            select following.id, following.priority, following.queue_name
+            from ready as before
+            cross join lateral (
+                select job.id, job.priority, job.queue_name
+                from procrastinate_jobs as job
+                where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+                    and job.hold is distinct from 'schedule' and job.hold is null
+                order by job.hold, job.queue_name, job.priority desc, job.id
+                limit 1
+            ) as following
         ),
         parking as (
             (
-    select job.id, job.priority, job.queue_name
-    from procrastinate_jobs as job
-    where job.lock = contended.lock and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold = 'lock'
-    order by job.hold, job.queue_name, job.priority desc, job.id
-    limit 1
-)
-union all
-select following.id, following.priority, following.queue_name
-from parking as before
-cross join lateral (
-    select job.id, job.priority, job.queue_name
-    from procrastinate_jobs as job
-    where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold = 'lock'
-    order by job.hold, job.queue_name, job.priority desc, job.id
-    limit 1
-) as following
+                select job.id, job.priority, job.queue_name
+                from procrastinate_jobs as job
+                where job.lock = contended.lock and job.status = 'todo'
+                    and job.hold is distinct from 'schedule' and job.hold = 'lock'
+                order by job.hold, job.queue_name, job.priority desc, job.id
+                limit 1
+            )
+            union all
+            select following.id, following.priority, following.queue_name
+            from parking as before
+            cross join lateral (
+                select job.id, job.priority, job.queue_name
+                from procrastinate_jobs as job
+                where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+                    and job.hold is distinct from 'schedule' and job.hold = 'lock'
+                order by job.hold, job.queue_name, job.priority desc, job.id
+                limit 1
+            ) as following
         )
         select best.id, best.priority, best.queue_name, best.is_ready
         from (
@@ -86,10 +86,12 @@ elsewhere as materialized (
     select job.id, job.priority, job.lock
     from procrastinate_jobs as job
     where job.partition = 0 and job.status = 'todo' and num_nulls(job.hold) = 1
-        and job.id = any(array(select head.id
-from head
-where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
-    and head.id not in (select chosen.id from chosen))){known}
+        and job.id = any(array(
+            select head.id
+            from head
+            where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
+                and head.id not in (select chosen.id from chosen)
+        )){known}
     for update skip locked
 ),
 wanted as materialized (
@@ -100,11 +102,11 @@ wanted as materialized (
         -- the next claim that meets its line or scans it.) What was scanned beyond the limit is only there to be
         -- parked.
         select chosen.id, chosen.priority, chosen.lock
-from chosen
-where chosen.lock is null or chosen.id in (select head.id from head)
-union all
-select elsewhere.id, elsewhere.priority, elsewhere.lock
-from elsewhere
+        from chosen
+        where chosen.lock is null or chosen.id in (select head.id from head)
+        union all
+        select elsewhere.id, elsewhere.priority, elsewhere.lock
+        from elsewhere
     ) as startable
     order by startable.priority desc, startable.id
     limit %(limit)s::integer
@@ -131,11 +133,11 @@ blocked as materialized (
     select chosen.id
     from chosen
     where chosen.lock is not null
-    and chosen.id not in (select acquired.job_id from acquired)
-    and (
-        chosen.lock in (select holder.lock from holder)
-        or chosen.lock in (select acquired.lock from acquired)
-    )
+        and chosen.id not in (select acquired.job_id from acquired)
+        and (
+            chosen.lock in (select holder.lock from holder)
+            or chosen.lock in (select acquired.lock from acquired)
+        )
 ),
 parked as (
     update procrastinate_jobs as job
@@ -146,11 +148,11 @@ parked as (
 claimed as (
     update procrastinate_jobs as job
     set status = 'doing',
-worker_id = %(worker_id)s::bigint,
-attempts = job.attempts + 1,
-lease = job.lease + 1,
-started_at = statement_timestamp(),
-finished_at = null
+        worker_id = %(worker_id)s::bigint,
+        attempts = job.attempts + 1,
+        lease = job.lease + 1,
+        started_at = statement_timestamp(),
+        finished_at = null
     where job.partition = 0 and job.id = any(array(
         select wanted.id from wanted where wanted.lock is null
         union all
@@ -158,8 +160,8 @@ finished_at = null
     ))
     -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
-    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
-    nullif(job.crashes, 0) as crashes
+        job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
+        nullif(job.crashes, 0) as crashes
 )
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.

@@ -16,9 +16,9 @@ with share as materialized (
         -- that is read first; starting above them keeps a busy queue fast. What the mark hides (late
         -- commits, retries, other priorities) is found by the next full scan.
         from procrastinate_jobs as job
-where job.partition = 0 and job.queue_name = scan.queue_name
-    and job.status = 'todo' and job.hold is null
-    and job.priority = %(priority)s::integer and job.id > scan.low{known}
+        where job.partition = 0 and job.queue_name = scan.queue_name
+            and job.status = 'todo' and job.hold is null
+            and job.priority = %(priority)s::integer and job.id > scan.low{known}
         order by job.priority desc, job.id
         limit %(share)s::integer
     ) as found
@@ -41,9 +41,9 @@ chosen as materialized (
         cross join lateral (
             select job.id, job.priority, job.queue_name, job.lock
             from procrastinate_jobs as job
-where job.partition = 0 and job.queue_name = scan.queue_name
-    and job.status = 'todo' and job.hold is null
-    and job.priority = %(priority)s::integer and job.id > scan.low{known}
+            where job.partition = 0 and job.queue_name = scan.queue_name
+                and job.status = 'todo' and job.hold is null
+                and job.priority = %(priority)s::integer and job.id > scan.low{known}
             order by job.priority desc, job.id
             limit %(scanned)s::integer
         ) as rest
@@ -74,16 +74,16 @@ candidate as materialized (
 claimed as (
     update procrastinate_jobs as job
     set status = 'doing',
-worker_id = %(worker_id)s::bigint,
-attempts = job.attempts + 1,
-lease = job.lease + 1,
-started_at = statement_timestamp(),
-finished_at = null
+        worker_id = %(worker_id)s::bigint,
+        attempts = job.attempts + 1,
+        lease = job.lease + 1,
+        started_at = statement_timestamp(),
+        finished_at = null
     where job.partition = 0 and job.id = any(array(select candidate.id from candidate))
     -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
-    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
-    nullif(job.crashes, 0) as crashes
+        job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
+        nullif(job.crashes, 0) as crashes
 )
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.

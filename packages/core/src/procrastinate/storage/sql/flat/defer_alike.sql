@@ -9,13 +9,13 @@ with inserted as (
         %(queue_name)s::text, %(task_name)s::text, %(priority)s::integer, %(lock)s::text,
         batch.args,
         coalesce(
-    %(scheduled_at)s::timestamptz,
-    statement_timestamp() + %(schedule_in_us)s::bigint * interval '1 microsecond'
-),
+            %(scheduled_at)s::timestamptz,
+            statement_timestamp() + %(schedule_in_us)s::bigint * interval '1 microsecond'
+        ),
         case when coalesce(
-    %(scheduled_at)s::timestamptz,
-    statement_timestamp() + %(schedule_in_us)s::bigint * interval '1 microsecond'
-) > statement_timestamp() then 'schedule'::procrastinate_hold end
+            %(scheduled_at)s::timestamptz,
+            statement_timestamp() + %(schedule_in_us)s::bigint * interval '1 microsecond'
+        ) > statement_timestamp() then 'schedule'::procrastinate_hold end
     from jsonb_array_elements(%(args)s::jsonb) as batch(args)
     returning job.id, job.queue_name, job.scheduled_at, job.hold
 ),

@@ -9,7 +9,7 @@ select procrastinate_defer_job(
     %(task_name)s::text, %(args)s::jsonb, %(queue_name)s::text, %(priority)s::integer,
     %(lock)s::text, %(queueing_lock)s::text,
     coalesce(
-    %(scheduled_at)s::timestamptz,
-    statement_timestamp() + %(schedule_in_us)s::bigint * interval '1 microsecond'
-)
+        %(scheduled_at)s::timestamptz,
+        statement_timestamp() + %(schedule_in_us)s::bigint * interval '1 microsecond'
+    )
 )

@@ -22,12 +22,12 @@ with leaving as materialized (
 verdict as materialized (
     -- An entry in a job's errors that no exception gave.
     select leaving.id, jsonb_build_array(jsonb_build_object(
-    'attempt', leaving.attempts,
-    'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
-    'type', %(unknown_type)s::text,
-    'message', %(why_unknown)s::text,
-    'traceback', ''
-)) as added
+        'attempt', leaving.attempts,
+        'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+        'type', %(unknown_type)s::text,
+        'message', %(why_unknown)s::text,
+        'traceback', ''
+    )) as added
     from leaving
 )
 update procrastinate_jobs as job

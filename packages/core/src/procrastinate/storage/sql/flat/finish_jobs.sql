@@ -25,8 +25,8 @@ where job.partition = 0 and job.id = ended.id and job.id = any(array(select unne
     -- which the planner takes to be true of every other row: from the columns' statistics it expected a single
     -- row, and joined 500 jobs with their 500 endings by looking at all 250,000 pairs.
     and case
-    when job.status = any(%(sources)s::text[]::procrastinate_job_status[])
-        and job.worker_id = %(worker_id)s::bigint then true
-    else false
-end and job.lease = ended.lease
+        when job.status = any(%(sources)s::text[]::procrastinate_job_status[])
+            and job.worker_id = %(worker_id)s::bigint then true
+        else false
+    end and job.lease = ended.lease
 returning job.id

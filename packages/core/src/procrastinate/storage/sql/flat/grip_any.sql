@@ -7,15 +7,15 @@ with walk as materialized (
     -- In a table that was never analyzed, the planner takes `= 0` to be true of one job in 200: it expected
     -- fewer jobs than the limit, and read and sorted the whole table.
     select job.id, ((%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)) as matching
-from procrastinate_jobs as job
-where job.partition <= 0 and job.id > %(after_id)s::bigint
-order by job.id
-limit %(scanned)s::integer
+        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+        and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
+        and (%(lock)s::text is null or job.lock = %(lock)s::text)
+        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)) as matching
+    from procrastinate_jobs as job
+    where job.partition <= 0 and job.id > %(after_id)s::bigint
+    order by job.id
+    limit %(scanned)s::integer
 ),
 matching as materialized (
     select walk.id from walk where walk.matching order by walk.id limit %(limit)s::integer
@@ -25,11 +25,11 @@ gripped as materialized (
     from procrastinate_jobs as job
     where job.partition = 0 and job.id = any(array(select matching.id from matching))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
     order by job.lock, job.queue_name, job.priority desc, job.id
     for update skip locked
 )

@@ -3,23 +3,23 @@
 with walk as materialized (
     -- The next of those that failed, were cancelled or aborted: by an index that holds no others.
     select found.id, found.matching
-from unnest(%(statuses)s::text[]) as ended(status)
-cross join lateral (
-    select job.id, ((%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)) as matching
-    from procrastinate_jobs as job
-    where job.partition = 0 and job.status in ('failed', 'cancelled', 'aborted')
-        and job.status = ended.status::procrastinate_job_status
-        and job.id > %(after_id)s::bigint
-    order by job.id
+    from unnest(%(statuses)s::text[]) as ended(status)
+    cross join lateral (
+        select job.id, ((%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)) as matching
+        from procrastinate_jobs as job
+        where job.partition = 0 and job.status in ('failed', 'cancelled', 'aborted')
+            and job.status = ended.status::procrastinate_job_status
+            and job.id > %(after_id)s::bigint
+        order by job.id
+        limit %(scanned)s::integer
+    ) as found
+    order by found.id
     limit %(scanned)s::integer
-) as found
-order by found.id
-limit %(scanned)s::integer
 ),
 matching as materialized (
     select walk.id from walk where walk.matching order by walk.id limit %(limit)s::integer
@@ -29,11 +29,11 @@ gripped as materialized (
     from procrastinate_jobs as job
     where job.partition = 0 and job.id = any(array(select matching.id from matching))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
     order by job.lock, job.queue_name, job.priority desc, job.id
     for update skip locked
 )

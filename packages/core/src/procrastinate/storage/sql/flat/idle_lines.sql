@@ -31,22 +31,22 @@ cross join lateral (
         -- The best ready job of a line in one queue and the best parked one, each at the end of an index
         -- (whose order begins with the hold, also where that is null).
         (
-    select job.id, job.priority, job.hold
-    from procrastinate_jobs as job
-    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold is null
-    order by job.hold, job.priority desc, job.id
-    limit 1
-)
-union all
-(
-    select job.id, job.priority, job.hold
-    from procrastinate_jobs as job
-    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
-        and job.hold is distinct from 'schedule' and job.hold = 'lock'
-    order by job.priority desc, job.id
-    limit 1
-)
+            select job.id, job.priority, job.hold
+            from procrastinate_jobs as job
+            where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+                and job.hold is distinct from 'schedule' and job.hold is null
+            order by job.hold, job.priority desc, job.id
+            limit 1
+        )
+        union all
+        (
+            select job.id, job.priority, job.hold
+            from procrastinate_jobs as job
+            where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+                and job.hold is distinct from 'schedule' and job.hold = 'lock'
+            order by job.priority desc, job.id
+            limit 1
+        )
     ) as first
     order by first.priority desc, first.id
     limit 1

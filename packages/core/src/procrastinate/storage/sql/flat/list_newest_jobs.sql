@@ -4,126 +4,126 @@
 -- of statuses that are not wanted.
 with page as materialized (
     (select job.id
-from procrastinate_jobs as job
-where job.partition = 0 and %(statuses)s::text[] is null
-    and job.id > %(after_id)s::bigint
-    and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
-    and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
-    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-order by job.id desc
-limit %(limit)s::integer)
+    from procrastinate_jobs as job
+    where job.partition = 0 and %(statuses)s::text[] is null
+        and job.id > %(after_id)s::bigint
+        and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
+        and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+        and (%(lock)s::text is null or job.lock = %(lock)s::text)
+        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    order by job.id desc
+    limit %(limit)s::integer)
     union all (select job.id
-from procrastinate_jobs as job
-where job.partition = 0 and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold is null
-    and job.id > %(after_id)s::bigint
-    and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
-    and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
-    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-order by job.id desc
-limit %(limit)s::integer)
+    from procrastinate_jobs as job
+    where job.partition = 0 and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold is null
+        and job.id > %(after_id)s::bigint
+        and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
+        and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+        and (%(lock)s::text is null or job.lock = %(lock)s::text)
+        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    order by job.id desc
+    limit %(limit)s::integer)
     union all (select job.id
-from procrastinate_jobs as job
-where job.partition = 0 and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold = 'schedule'
-    and job.id > %(after_id)s::bigint
-    and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
-    and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
-    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-order by job.id desc
-limit %(limit)s::integer)
+    from procrastinate_jobs as job
+    where job.partition = 0 and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold = 'schedule'
+        and job.id > %(after_id)s::bigint
+        and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
+        and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+        and (%(lock)s::text is null or job.lock = %(lock)s::text)
+        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    order by job.id desc
+    limit %(limit)s::integer)
     union all (select job.id
-from procrastinate_jobs as job
-where job.partition = 0 and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.lock is not null
-    and job.hold is distinct from 'schedule' and job.hold = 'lock'
-    and job.id > %(after_id)s::bigint
-    and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
-    and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
-    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-order by job.id desc
-limit %(limit)s::integer)
+    from procrastinate_jobs as job
+    where job.partition = 0 and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.lock is not null
+        and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        and job.id > %(after_id)s::bigint
+        and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
+        and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+        and (%(lock)s::text is null or job.lock = %(lock)s::text)
+        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    order by job.id desc
+    limit %(limit)s::integer)
     union all (select job.id
-from procrastinate_jobs as job
-where job.partition = 0 and 'doing' = any(%(statuses)s::text[]) and job.status = 'doing'
-    and job.id > %(after_id)s::bigint
-    and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
-    and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
-    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-order by job.id desc
-limit %(limit)s::integer)
+    from procrastinate_jobs as job
+    where job.partition = 0 and 'doing' = any(%(statuses)s::text[]) and job.status = 'doing'
+        and job.id > %(after_id)s::bigint
+        and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
+        and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+        and (%(lock)s::text is null or job.lock = %(lock)s::text)
+        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    order by job.id desc
+    limit %(limit)s::integer)
     union all (select job.id
-from procrastinate_jobs as job
-where job.partition = 0 and 'succeeded' = any(%(statuses)s::text[]) and job.status = 'succeeded'
-    and job.id > %(after_id)s::bigint
-    and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
-    and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
-    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-order by job.id desc
-limit %(limit)s::integer)
+    from procrastinate_jobs as job
+    where job.partition = 0 and 'succeeded' = any(%(statuses)s::text[]) and job.status = 'succeeded'
+        and job.id > %(after_id)s::bigint
+        and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
+        and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+        and (%(lock)s::text is null or job.lock = %(lock)s::text)
+        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    order by job.id desc
+    limit %(limit)s::integer)
     union all (select job.id
-from procrastinate_jobs as job
-where job.partition = 0 and 'failed' = any(%(statuses)s::text[])
-    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'failed'
-    and job.id > %(after_id)s::bigint
-    and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
-    and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
-    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-order by job.id desc
-limit %(limit)s::integer)
+    from procrastinate_jobs as job
+    where job.partition = 0 and 'failed' = any(%(statuses)s::text[])
+        and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'failed'
+        and job.id > %(after_id)s::bigint
+        and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
+        and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+        and (%(lock)s::text is null or job.lock = %(lock)s::text)
+        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    order by job.id desc
+    limit %(limit)s::integer)
     union all (select job.id
-from procrastinate_jobs as job
-where job.partition = 0 and 'cancelled' = any(%(statuses)s::text[])
-    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'cancelled'
-    and job.id > %(after_id)s::bigint
-    and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
-    and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
-    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-order by job.id desc
-limit %(limit)s::integer)
+    from procrastinate_jobs as job
+    where job.partition = 0 and 'cancelled' = any(%(statuses)s::text[])
+        and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'cancelled'
+        and job.id > %(after_id)s::bigint
+        and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
+        and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+        and (%(lock)s::text is null or job.lock = %(lock)s::text)
+        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    order by job.id desc
+    limit %(limit)s::integer)
     union all (select job.id
-from procrastinate_jobs as job
-where job.partition = 0 and 'aborted' = any(%(statuses)s::text[])
-    and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'aborted'
-    and job.id > %(after_id)s::bigint
-    and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
-    and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
-    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-order by job.id desc
-limit %(limit)s::integer)
+    from procrastinate_jobs as job
+    where job.partition = 0 and 'aborted' = any(%(statuses)s::text[])
+        and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'aborted'
+        and job.id > %(after_id)s::bigint
+        and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
+        and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+        and (%(lock)s::text is null or job.lock = %(lock)s::text)
+        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    order by job.id desc
+    limit %(limit)s::integer)
 )
 -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
 select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,

@@ -19,17 +19,17 @@ with leaving as materialized (
     -- with the same queueing lock, a job about to be cancelled) is not waited for: others' endings
     -- would wait too. And a worker that freezes in the middle does not keep locks from all the others.
     cross join (
-    select
-        set_config('lock_timeout', (%(patience_ms)s::integer)::text, true),
-        set_config('idle_in_transaction_session_timeout', '10000', true)
-) as patience
+        select
+            set_config('lock_timeout', (%(patience_ms)s::integer)::text, true),
+            set_config('idle_in_transaction_session_timeout', '10000', true)
+    ) as patience
     where job.partition = 0 and job.status = 'doing'
-    and not exists (
-        select from procrastinate_workers as worker
-        where worker.id = job.worker_id and worker.partition = 0
-            and worker.last_heartbeat
-                >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
-    ) and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and not exists (
+            select from procrastinate_workers as worker
+            where worker.id = job.worker_id and worker.partition = 0
+                and worker.last_heartbeat
+                    >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+        ) and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
     for update of job skip locked
 ),
@@ -38,20 +38,20 @@ judged as materialized (
     -- abortion that was asked for ends it, unless it has succeeded. If a twin with its queueing lock waits,
     -- or comes before it among those that are leaving, that one will do the work.
     select leaving.*, case
-    when leaving.wanted = 'succeeded' then 'succeeded'
-    when leaving.abort_requested then 'aborted'
-    when leaving.wanted <> 'todo' then leaving.wanted
-    when leaving.queueing_lock is null then 'todo'
-    when leaving.id > min(leaving.id)
-        filter (where leaving.wanted = 'todo' and not leaving.abort_requested)
-        over (partition by leaving.queueing_lock) then 'cancelled'
-    when exists (
-        select from procrastinate_jobs as twin
-        where twin.queueing_lock = leaving.queueing_lock and twin.partition = 0
-            and twin.status = 'todo'
-    ) then 'cancelled'
-    else 'todo'
-end as status from leaving
+        when leaving.wanted = 'succeeded' then 'succeeded'
+        when leaving.abort_requested then 'aborted'
+        when leaving.wanted <> 'todo' then leaving.wanted
+        when leaving.queueing_lock is null then 'todo'
+        when leaving.id > min(leaving.id)
+            filter (where leaving.wanted = 'todo' and not leaving.abort_requested)
+            over (partition by leaving.queueing_lock) then 'cancelled'
+        when exists (
+            select from procrastinate_jobs as twin
+            where twin.queueing_lock = leaving.queueing_lock and twin.partition = 0
+                and twin.status = 'todo'
+        ) then 'cancelled'
+        else 'todo'
+    end as status from leaving
 ),
 verdict as materialized (
     select
@@ -59,12 +59,12 @@ verdict as materialized (
         case when leaving.status <> 'todo'
             -- An entry in a job's errors that no exception gave.
             then jsonb_build_array(jsonb_build_object(
-    'attempt', leaving.attempts,
-    'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
-    'type', %(lost_type)s::text,
-    'message', replace(%(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text),
-    'traceback', ''
-)) end as added
+                'attempt', leaving.attempts,
+                'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+                'type', %(lost_type)s::text,
+                'message', replace(%(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text),
+                'traceback', ''
+            )) end as added
     from judged as leaving
 ),
 recovered as (
@@ -78,36 +78,36 @@ recovered as (
         -- were omitted. The first and the last three keep their tracebacks. (By hand, anything may have become
         -- of the column or its entries: that must not keep the job from ending.)
         errors = case when verdict.added is null then job.errors else (
-    select jsonb_agg(
-        case
-            when jsonb_typeof(entry.value) <> 'object' then entry.value
-            when whole.length > 20 and entry.place = whole.length - 18
-                then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
-                    select whole.length - 20 + coalesce(sum(
-                        case when jsonb_typeof(former.value -> 'omitted') = 'number'
-                            then (former.value ->> 'omitted')::numeric end
-                    ), 0)
-                    from jsonb_array_elements(whole.list) as former(value)
-                ))
-            when entry.place > 1 and entry.place <= whole.length - 3
-                then entry.value - 'retry_error' || '{"traceback": ""}'
-            else entry.value
-        end
-        order by entry.place
-    )
-    from (
-        select joined.list, jsonb_array_length(joined.list) as length
-        from (
-            select case
-                when job.errors is null then '[]'
-                when jsonb_typeof(job.errors) = 'array' then job.errors
-                else jsonb_build_array(job.errors)
-            end || verdict.added as list
-        ) as joined
-    ) as whole
-    cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
-    where entry.place = 1 or entry.place > whole.length - 19
-) end
+            select jsonb_agg(
+                case
+                    when jsonb_typeof(entry.value) <> 'object' then entry.value
+                    when whole.length > 20 and entry.place = whole.length - 18
+                        then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
+                            select whole.length - 20 + coalesce(sum(
+                                case when jsonb_typeof(former.value -> 'omitted') = 'number'
+                                    then (former.value ->> 'omitted')::numeric end
+                            ), 0)
+                            from jsonb_array_elements(whole.list) as former(value)
+                        ))
+                    when entry.place > 1 and entry.place <= whole.length - 3
+                        then entry.value - 'retry_error' || '{"traceback": ""}'
+                    else entry.value
+                end
+                order by entry.place
+            )
+            from (
+                select joined.list, jsonb_array_length(joined.list) as length
+                from (
+                    select case
+                        when job.errors is null then '[]'
+                        when jsonb_typeof(job.errors) = 'array' then job.errors
+                        else jsonb_build_array(job.errors)
+                    end || verdict.added as list
+                ) as joined
+            ) as whole
+            cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
+            where entry.place = 1 or entry.place > whole.length - 19
+        ) end
     from verdict
     where job.partition = 0 and job.id = verdict.id
     returning job.id, job.status::text, job.queue_name, job.task_name

@@ -45,7 +45,7 @@ next as materialized (
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.priority desc, job.id
         limit 1
-        for update 
+        for update
     ) as best
 ),
 passed as (

@@ -3,11 +3,11 @@
 -- several with one queueing lock it takes the first by (priority, id).
 with chosen as materialized (
     select job.id, job.lock, job.queueing_lock, job.priority, job.status
-from procrastinate_jobs as job
-where job.partition = 0 and job.id = any(%(ids)s::bigint[])
-    and job.status in ('todo', 'failed', 'cancelled', 'aborted')
-order by job.lock, job.queue_name, job.priority desc, job.id
-for update
+    from procrastinate_jobs as job
+    where job.partition = 0 and job.id = any(%(ids)s::bigint[])
+        and job.status in ('todo', 'failed', 'cancelled', 'aborted')
+    order by job.lock, job.queue_name, job.priority desc, job.id
+    for update
 ),
 ranked as materialized (
     select

@@ -34,10 +34,10 @@ leaving as materialized (
     -- which the planner takes to be true of every other row: from the columns' statistics it expected a single
     -- row, and joined 500 jobs with their 500 endings by looking at all 250,000 pairs.
     where job.partition = 0 and job.id = any(array(select unnest(%(ids)s::bigint[]))) and case
-    when job.status = any(%(sources)s::text[]::procrastinate_job_status[])
-        and job.worker_id = %(worker_id)s::bigint then true
-    else false
-end and job.lease = given.lease
+        when job.status = any(%(sources)s::text[]::procrastinate_job_status[])
+            and job.worker_id = %(worker_id)s::bigint then true
+        else false
+    end and job.lease = given.lease
     for update of job
 ),
 verdict as materialized (
@@ -48,12 +48,12 @@ verdict as materialized (
                 then coalesce(leaving.error::jsonb, '[]')
                     -- An entry in a job's errors that no exception gave.
                     || jsonb_build_array(jsonb_build_object(
-    'attempt', leaving.attempts,
-    'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
-    'type', %(aborted_type)s::text,
-    'message', %(why_aborted)s::text,
-    'traceback', ''
-))
+                        'attempt', leaving.attempts,
+                        'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+                        'type', %(aborted_type)s::text,
+                        'message', %(why_aborted)s::text,
+                        'traceback', ''
+                    ))
             when leaving.error is not null then jsonb_build_array(leaving.error::jsonb)
         end as added
     from (
@@ -63,20 +63,20 @@ verdict as materialized (
             -- abortion that was asked for ends it, unless it has succeeded. If a twin with its queueing lock waits,
             -- or comes before it among those that are leaving, that one will do the work.
             case
-    when leaving.wanted = 'succeeded' then 'succeeded'
-    when leaving.abort_requested then 'aborted'
-    when leaving.wanted <> 'todo' then leaving.wanted
-    when leaving.queueing_lock is null then 'todo'
-    when leaving.id > min(leaving.id)
-        filter (where leaving.wanted = 'todo' and not leaving.abort_requested)
-        over (partition by leaving.queueing_lock) then 'cancelled'
-    when exists (
-        select from procrastinate_jobs as twin
-        where twin.queueing_lock = leaving.queueing_lock and twin.partition = 0
-            and twin.status = 'todo'
-    ) then 'cancelled'
-    else 'todo'
-end as status,
+                when leaving.wanted = 'succeeded' then 'succeeded'
+                when leaving.abort_requested then 'aborted'
+                when leaving.wanted <> 'todo' then leaving.wanted
+                when leaving.queueing_lock is null then 'todo'
+                when leaving.id > min(leaving.id)
+                    filter (where leaving.wanted = 'todo' and not leaving.abort_requested)
+                    over (partition by leaving.queueing_lock) then 'cancelled'
+                when exists (
+                    select from procrastinate_jobs as twin
+                    where twin.queueing_lock = leaving.queueing_lock and twin.partition = 0
+                        and twin.status = 'todo'
+                ) then 'cancelled'
+                else 'todo'
+            end as status,
             coalesce(leaving.due_at, statement_timestamp() + interval '1 microsecond' * case
                 when leaving.begun or leaving.delay_us is null then leaving.delay_us
                 else least(
@@ -119,36 +119,36 @@ settled as (
         -- were omitted. The first and the last three keep their tracebacks. (By hand, anything may have become
         -- of the column or its entries: that must not keep the job from ending.)
         errors = case when verdict.added is null then job.errors else (
-    select jsonb_agg(
-        case
-            when jsonb_typeof(entry.value) <> 'object' then entry.value
-            when whole.length > 20 and entry.place = whole.length - 18
-                then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
-                    select whole.length - 20 + coalesce(sum(
-                        case when jsonb_typeof(former.value -> 'omitted') = 'number'
-                            then (former.value ->> 'omitted')::numeric end
-                    ), 0)
-                    from jsonb_array_elements(whole.list) as former(value)
-                ))
-            when entry.place > 1 and entry.place <= whole.length - 3
-                then entry.value - 'retry_error' || '{"traceback": ""}'
-            else entry.value
-        end
-        order by entry.place
-    )
-    from (
-        select joined.list, jsonb_array_length(joined.list) as length
-        from (
-            select case
-                when job.errors is null then '[]'
-                when jsonb_typeof(job.errors) = 'array' then job.errors
-                else jsonb_build_array(job.errors)
-            end || verdict.added as list
-        ) as joined
-    ) as whole
-    cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
-    where entry.place = 1 or entry.place > whole.length - 19
-) end
+            select jsonb_agg(
+                case
+                    when jsonb_typeof(entry.value) <> 'object' then entry.value
+                    when whole.length > 20 and entry.place = whole.length - 18
+                        then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
+                            select whole.length - 20 + coalesce(sum(
+                                case when jsonb_typeof(former.value -> 'omitted') = 'number'
+                                    then (former.value ->> 'omitted')::numeric end
+                            ), 0)
+                            from jsonb_array_elements(whole.list) as former(value)
+                        ))
+                    when entry.place > 1 and entry.place <= whole.length - 3
+                        then entry.value - 'retry_error' || '{"traceback": ""}'
+                    else entry.value
+                end
+                order by entry.place
+            )
+            from (
+                select joined.list, jsonb_array_length(joined.list) as length
+                from (
+                    select case
+                        when job.errors is null then '[]'
+                        when jsonb_typeof(job.errors) = 'array' then job.errors
+                        else jsonb_build_array(job.errors)
+                    end || verdict.added as list
+                ) as joined
+            ) as whole
+            cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
+            where entry.place = 1 or entry.place > whole.length - 19
+        ) end
     from verdict
     where job.partition = 0 and job.id = verdict.id
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
