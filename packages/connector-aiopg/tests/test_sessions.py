@@ -242,7 +242,7 @@ async def test_a_read_only_server_is_lost_and_not_given_out_again(
     await connector.open_async()
     [(pid,)] = await _run(connector, PID)
     read_only = Query("ro", "set local transaction_read_only = on")
-    with pytest.raises(ConnectionLost) as caught:
+    with pytest.raises(ConnectionLost, match="begun as a read-only one") as caught:
         await _run(connector, read_only, INSERT, transaction=True)
     assert caught.value.sqlstate == "25006"
     assert await _run(connector, PID) != [(pid,)]

@@ -137,6 +137,32 @@ def test_after_a_failover_the_read_only_connections_are_all_replaced(
     assert texts(admin) == ["accepted"]
 
 
+BEGUN = "BEGIN READ ONLY"
+BY_DEFAULT = "set default_transaction_read_only = on"
+
+
+@pytest.mark.parametrize(
+    ("before", "readonly", "reason"),
+    [
+        (BY_DEFAULT, None, "default_transaction_read_only is on"),
+        (BEGUN, None, "begun as a read-only one"),
+        ("select 1", True, "made read-only by an option of its driver, pool or engine"),
+        (BY_DEFAULT, True, "made read-only by an option"),
+    ],
+)
+def test_a_refused_write_says_who_made_the_session_read_only(
+    procrastinate_dsn: str, admin: Connection, before: str, readonly: bool | None, reason: str
+) -> None:
+    connector = Psycopg2Connector()
+    connection = psycopg2.connect(procrastinate_dsn)
+    connection.set_session(readonly=readonly, autocommit=True)
+    with connection.cursor() as cursor:
+        cursor.execute(before)
+    with pytest.raises(ConnectionLost, match=reason):
+        run(connector.bind(connection), INSERT, text="refused")
+    connection.close()
+
+
 def test_several_hosts_may_be_given(procrastinate_dsn: str) -> None:
     read = extensions.parse_dsn(procrastinate_dsn)
     host, port = read.get("host", "localhost"), read.get("port", "5432")

@@ -272,6 +272,18 @@ def test_after_a_failover_the_read_only_connections_are_all_replaced(
     assert texts(admin) == ["accepted"]
 
 
+def test_a_refused_write_says_that_the_engine_is_read_only(
+    new_engine: NewEngine, sharing: Share
+) -> None:
+    connector = sharing(new_engine())
+    engine = new_engine().execution_options(postgresql_readonly=True)
+    with (
+        engine.connect() as connection,
+        pytest.raises(ConnectionLost, match="made read-only by an option of its driver"),
+    ):
+        run(connector.bind(connection), INSERT, text="refused")
+
+
 def test_a_block_that_swallowed_an_error_is_not_taken_for_committed(
     either: SQLAlchemyPsycopg2Connector, admin: RawConnection
 ) -> None:

@@ -23,10 +23,8 @@ from procrastinate.connector import Query, Rows
 from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption
 from procrastinate_aiopg.held import Held
 from procrastinate_aiopg.pools import Source
-from procrastinate_psycopg2.driver import sever
+from procrastinate_psycopg2.driver import READ_ONLY, sever
 from procrastinate_psycopg2.transactions import LazyTransaction, aborted
-
-_READ_ONLY = "25006"
 
 
 class Session:
@@ -104,7 +102,7 @@ class Session:
             raise aborted()
 
     def _look_around(self, exc: ConnectionLost) -> None:
-        if self._severed or exc.sqlstate == _READ_ONLY:
+        if self._severed or exc.sqlstate == READ_ONLY:
             self._source.discard_idle()
 
 

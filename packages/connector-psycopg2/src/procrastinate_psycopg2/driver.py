@@ -38,6 +38,7 @@ from procrastinate.errors import (
     InvalidData,
     InvalidOption,
     database_error,
+    why_read_only,
 )
 from procrastinate_psycopg2.dsn import (
     ENCODING,
@@ -49,6 +50,7 @@ from procrastinate_psycopg2.dsn import (
 )
 
 __all__ = [
+    "READ_ONLY",
     "Connection",
     "Cursor",
     "PlainCursor",
@@ -226,6 +228,7 @@ def _element_text(value: Any) -> str:
 
 # Errors
 
+READ_ONLY = "25006"  # the SQLSTATE of a write in a read-only transaction
 #: Raised by psycopg2 and Python for a value that cannot be sent, or a row that cannot be read.
 VALUE_ERRORS = (ValueError, OverflowError)
 
@@ -235,11 +238,26 @@ def translate(exc: psycopg2.Error) -> ConnectorException:
     if exc.pgcode is not None:
         diag = exc.diag
         return database_error(
-            _server_text(exc), sqlstate=exc.pgcode, constraint=diag.constraint_name
+            _server_text(exc),
+            sqlstate=exc.pgcode,
+            constraint=diag.constraint_name,
+            reason=_why_read_only(exc) if exc.pgcode == READ_ONLY else "",
         )
     if _means_lost(exc):
         return ConnectionLost(f"the connection broke: {_one_line(exc)}")
     return database_error(_one_line(exc))
+
+
+def _why_read_only(exc: psycopg2.Error) -> str:
+    if exc.cursor is None:
+        return ""
+    connection = exc.cursor.connection
+    said = connection.info.parameter_status
+    return why_read_only(
+        in_hot_standby=said("in_hot_standby"),
+        by_default=said("default_transaction_read_only"),
+        by_client=connection.readonly,
+    )
 
 
 def _server_text(exc: psycopg2.Error) -> str:

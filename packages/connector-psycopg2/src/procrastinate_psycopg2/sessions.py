@@ -31,7 +31,6 @@ _IN_TRANSACTION = (
     extensions.TRANSACTION_STATUS_INTRANS,
     extensions.TRANSACTION_STATUS_INERROR,
 )
-_READ_ONLY = "25006"
 
 
 class Session:
@@ -80,7 +79,7 @@ class Session:
 
     def _lost(self, exc: ConnectionLost) -> None:
         self._discard = True
-        if self._severed or exc.sqlstate == _READ_ONLY:
+        if self._severed or exc.sqlstate == driver.READ_ONLY:
             self._source.discard_idle()
 
     def __exit__(

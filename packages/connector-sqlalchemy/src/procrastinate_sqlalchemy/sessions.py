@@ -33,7 +33,6 @@ from procrastinate_sqlalchemy.engines import Connection, Lease, Source
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
 _INERROR = extensions.TRANSACTION_STATUS_INERROR
 _IN_TRANSACTION = (extensions.TRANSACTION_STATUS_INTRANS, _INERROR)
-_READ_ONLY = "25006"
 # Against what the engine's own options may say: no server-side cursors, and without parameters
 # the text goes as it is.
 _OPTIONS: Mapping[str, Any] = {"no_parameters": True, "stream_results": False}
@@ -91,7 +90,7 @@ class Session:
             return driver.run_query(lease.real, query, prefix)
         except ConnectionLost as exc:
             self._discard = True
-            if self._severed or exc.sqlstate == _READ_ONLY:
+            if self._severed or exc.sqlstate == driver.READ_ONLY:
                 self._source.discard_idle()
             raise
 

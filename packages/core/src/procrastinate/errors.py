@@ -219,6 +219,8 @@ class SchemaTooNew(SchemaError):
 
 _SCHEMA_HINT = "run `procrastinate schema --apply`, or check the search_path and `schema=`"
 
+_READ_ONLY = "the server is a standby, or the session is read-only"
+
 # The server's own codes (PostgreSQL manual, appendix A), longest prefix first.
 _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
     ("23505", UniqueViolation, ""),
@@ -230,7 +232,7 @@ _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
     ("3F000", SchemaNotApplied, _SCHEMA_HINT),  # invalid_schema_name
     ("42703", SchemaOutdated, "run `procrastinate schema --migrate`"),  # undefined_column
     ("57P", ConnectionLost, ""),  # admin_shutdown, crash_shutdown, cannot_connect_now
-    ("25006", ConnectionLost, "the server is a read-only standby"),  # read_only_sql_transaction
+    ("25006", ConnectionLost, _READ_ONLY),  # read_only_sql_transaction
     ("08", ConnectionLost, ""),
     ("23514", InvalidData, ""),  # check_violation
     ("22", InvalidData, ""),
@@ -238,17 +240,39 @@ _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
 
 
 def database_error(
-    message: str, *, sqlstate: str | None = None, constraint: str | None = None
+    message: str, *, sqlstate: str | None = None, constraint: str | None = None, reason: str = ""
 ) -> ConnectorException:
     """Return the error for what a server reported: the one place that gives SQLSTATEs a meaning.
 
     For connectors: ``raise database_error(...) from driver_exception``. Without a SQLSTATE the
     result is a plain `ConnectorException`; raise `ConnectionFailed` or `ConnectionLost` where
-    the driver says that the connection itself failed.
+    the driver says that the connection itself failed. ``reason`` is what the connector knows of
+    its connection that explains the error: see `why_read_only`.
     """
     message = message.strip() or "the database operation failed"
     for prefix, kind, hint in _BY_SQLSTATE:
         if sqlstate is not None and sqlstate.startswith(prefix):
+            hint = reason or hint
             text = f"{message} ({hint})" if hint else message
             return kind(text, sqlstate=sqlstate, constraint=constraint)
     return ConnectorException(message, sqlstate=sqlstate, constraint=constraint)
+
+
+def why_read_only(
+    *, in_hot_standby: str | None, by_default: str | None, by_client: bool | None
+) -> str:
+    """Return the ``reason`` for SQLSTATE 25006 (a write in a read-only transaction).
+
+    The first two are the values that the server reports of its parameters ``in_hot_standby`` and
+    ``default_transaction_read_only`` (None: it does not); ``by_client`` says whether the driver or
+    an engine's option made the session read-only.
+    """
+    if in_hot_standby == "on":
+        return "the server is a standby"
+    if by_client:
+        return "the connection was made read-only by an option of its driver, pool or engine"
+    if by_default == "on":
+        return "default_transaction_read_only is on: look at the role, the database and the server"
+    if in_hot_standby == by_default == "off":
+        return "the transaction was begun as a read-only one"
+    return ""

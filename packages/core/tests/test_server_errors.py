@@ -1,0 +1,34 @@
+"""What an error of the server means, and what a connector adds to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from procrastinate.errors import ConnectionLost, database_error, why_read_only
+
+
+@pytest.mark.parametrize(
+    ("in_hot_standby", "by_default", "by_client", "reason"),
+    [
+        ("on", "off", None, "the server is a standby"),
+        ("on", "on", True, "the server is a standby"),
+        ("off", "on", True, "option of its driver, pool or engine"),
+        (None, None, True, "option of its driver, pool or engine"),
+        ("off", "on", None, "default_transaction_read_only is on"),
+        ("off", "on", False, "default_transaction_read_only is on"),
+        (None, "on", None, "default_transaction_read_only is on"),
+        ("off", "off", None, "begun as a read-only one"),
+        # A pooler between the two may pass nothing on.
+        (None, None, None, "the server is a standby, or the session is read-only"),
+        (None, "off", False, "the server is a standby, or the session is read-only"),
+    ],
+)
+def test_a_refused_write_says_what_made_it_read_only(
+    in_hot_standby: str | None, by_default: str | None, by_client: bool | None, reason: str
+) -> None:
+    why = why_read_only(in_hot_standby=in_hot_standby, by_default=by_default, by_client=by_client)
+    error = database_error("cannot execute INSERT", sqlstate="25006", reason=why)
+    assert isinstance(error, ConnectionLost)
+    assert str(error).startswith("cannot execute INSERT (")
+    assert reason in str(error)
+    assert ("standby" in str(error)) == (in_hot_standby == "on" or not why)
