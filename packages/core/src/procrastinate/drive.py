@@ -20,14 +20,23 @@ from procrastinate.connector import AsyncExecutor, Executor, Query, Rows, Value
 T = TypeVar("T")
 
 
+NO_SETTINGS: Mapping[str, str] = {}
+
+
 class Request:
     """A statement by its name, and the values of its parameters: ``Request("get_job", id=7)``."""
 
-    __slots__ = ("name", "params")
+    __slots__ = ("name", "params", "settings")
 
     def __init__(self, name: str, /, **params: Value) -> None:
         self.name = name
         self.params = params
+        self.settings: Mapping[str, str] = NO_SETTINGS
+
+    def under(self, **settings: str) -> Request:
+        """Return the same, which is to run with these settings in place of its statement's."""
+        self.settings = settings
+        return self
 
     def __repr__(self) -> str:
         return f"Request({self.name!r}, {', '.join(self.params)})"

@@ -238,7 +238,7 @@ RULES: dict[Rule, frozenset[str]] = {
     ),
     inserts_below: CLAIMS_WITH_LOCKS
     | {"defer_alike", "defer_jobs", "defer_ticks", "heartbeat", "look_at_periodics"},
-    changes_above_a_tableless_cte: frozenset({"delete_finished", "finish_jobs"}),
+    changes_above_a_tableless_cte: frozenset(),
     notifies_from_a_table: frozenset(
         {
             *("defer_alike", "defer_jobs", "defer_ticks", "pass_on_locks", "promote_due"),

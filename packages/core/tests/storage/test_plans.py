@@ -109,7 +109,6 @@ HELD = {
     "leases": ONES,
     "worker_id": 2,
     "sources": ["doing"],
-    "patience_ms": 500,
 }
 HOUR_US = 3_600_000_000
 MARK = 4 * CROWD  # above the crowds and below what is ready
@@ -273,7 +272,6 @@ CASES = [
             "most_crashes": 15,
             "limit": LIMIT,
             "ids": None,
-            "patience_ms": 500,
             "lost_type": "",
             "why_lost": "{}",
         },

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from procrastinate.drive import Limit, Request, Script
-from procrastinate.storage.statements import KNOWN, SETTINGS, Statements, load, parsed, templates
+from procrastinate.storage.statements import (
+    EVERYWHERE,
+    KNOWN,
+    SETTINGS,
+    Statements,
+    load,
+    parsed,
+    templates,
+)
 from procrastinate.storage.statements.__main__ import flat
 
 FOLDER = Path(__file__).parents[2] / "src/procrastinate/storage/sql"
@@ -144,7 +152,7 @@ def test_comments_of_fragments_stand_before_their_line_once() -> None:
     [
         (["-- name: it :many\n{>gone}"], "it includes 'gone', which is no fragment"),
         (["-- name: it :many\n1", "-- fragment: it\n2"], "two statements are called it"),
-        (["-- name: it :many\n-- settings: jit, speed\n1"], "it has the setting speed"),
+        (["-- name: it :many\n-- settings: patience, speed\n1"], "it has the setting speed"),
     ],
 )
 def test_what_makes_no_sense_is_refused(sections: list[str], message: str) -> None:
@@ -156,18 +164,35 @@ def test_what_makes_no_sense_is_refused(sections: list[str], message: str) -> No
 
 
 def test_settings_travel_with_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = parsed(["-- name: it :one\n-- settings: jit, array_nulls\nselect 1"])
-    assert made["it"].settings == SETTINGS["jit"] | SETTINGS["array_nulls"]
+    made = parsed(["-- name: it :one\n-- settings: asynchronous, array_nulls\nselect 1"])
+    of_it = EVERYWHERE | SETTINGS["asynchronous"] | SETTINGS["array_nulls"]
+    assert of_it.keys() == EVERYWHERE.keys() | {"synchronous_commit", "array_nulls"}
+    assert made["it"].settings == of_it
     monkeypatch.setattr("procrastinate.storage.statements.load", lambda: made)
     statements = Statements()
-    assert statements(Request("it")).settings == {"jit": "off", "array_nulls": "on"}
+    assert statements(Request("it")).settings == of_it
     limited = statements.under(Limit(server=2.0, client=3.0).settings)
-    assert limited(Request("it")).settings == {
-        "jit": "off",
-        "array_nulls": "on",
-        "statement_timeout": "2000",
+    assert limited(Request("it")).settings == of_it | {"statement_timeout": "2000"}
+    assert statements(Request("it").under(array_nulls="off")).settings == (
+        of_it | {"array_nulls": "off"}
+    )
+    assert limited(Request("it").under(lock_timeout="9")).settings == (
+        of_it | {"statement_timeout": "2000", "lock_timeout": "9"}
+    )
+    assert statements(Request("it")).settings == of_it
+
+
+def test_every_statement_runs_without_jit_in_read_committed() -> None:
+    statements = Statements()
+    sets = {name: statements(Request(name)).settings for name in load()}
+    assert len(sets) > 60
+    # Savepoints set nothing: after an error the server would refuse it.
+    assert {name for name, each in sets.items() if not each} == {
+        *("set_savepoint", "drop_savepoint", "return_to_savepoint"),
     }
-    assert statements(Request("it")).settings == {"jit": "off", "array_nulls": "on"}
+    assert {(each["jit"], each["transaction_isolation"]) for each in sets.values() if each} == {
+        ("off", "read committed")
+    }
 
 
 def test_a_script_is_sent_as_it_is_in_the_schema() -> None:

@@ -308,7 +308,7 @@ def test_lines_that_wait_for_nobody_are_mended(queue: MemoryQueue) -> None:
     [job] = queue.claim().jobs
     with queue.sync.session() as executor:  # ended, and its lock left behind
         held = {"ids": [job.id], "leases": [1], "worker_id": 1, "sources": ["doing"]}
-        executor.execute(queue.sql(Request("delete_finished", **held, patience_ms=500)))
+        executor.execute(queue.sql(Request("delete_finished", **held)))
     assert queue.claimed() == []
     queue.run(workers.mend_lines())
     assert queue.claimed() == [second]

@@ -175,14 +175,14 @@ def _share(scanned: int, queues: int) -> int:
 
 def _claim_from(rows: Rows, scan: Scan, worker_id: int, loads: Loads) -> Claim:
     unreadable: dict[int, BaseException] = {}
-    *_, aside, met, moment = rows[0]
+    *_, aside, met, moment_us = rows[0]
     claimed = rows[1:]
     filled = len(claimed) == scan.limit
     parked = aside if scan.with_locks else 0
     left = 0 if scan.with_locks or filled else aside
     undecided = 0 if filled else max(0, met - aside - len(claimed))
     arguments = _decoded(claimed, loads, unreadable)
-    same = map(itertools.repeat, (worker_id, datetime.fromtimestamp(moment, UTC)))
+    same = map(itertools.repeat, (worker_id, datetime.fromtimestamp(moment_us / 1e6, UTC)))
     jobs = list(map(claimed_job, claimed, arguments, *same))
     suspects = frozenset(row[0] for row in claimed if row[CRASHES] is not None)
     return Claim(jobs, parked, left, undecided, unreadable, suspects)

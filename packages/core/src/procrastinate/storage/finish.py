@@ -27,10 +27,10 @@ from procrastinate.model.outcome import (
     Requeued,
     Standing,
 )
+from procrastinate.storage.statements import PATIENCE_MS
 
 Dumps = Callable[[Any], str]
 
-PATIENCE_MS = 500  # milliseconds that a statement waits for what another transaction has in hand
 _SOURCES = [status.value for status in HELD]
 _LONGEST_BOUNCE_US = checks.microseconds(LONGEST_BOUNCE)
 
@@ -83,20 +83,20 @@ def settle(
     `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled.
     """
     if all(each.outcome is SUCCEEDED for each in ended):
-        rows = yield _finish_jobs(ended, now, worker_id, patience_ms)
+        rows = yield _waiting(patience_ms, _finish_jobs(ended, now, worker_id))
         changed: dict[int, Status | None] = {row[0]: Status.SUCCEEDED for row in rows}
     else:
-        rows = yield _settle_jobs(ended, now, worker_id, dumps, patience_ms)
+        rows = yield _waiting(patience_ms, _settle_jobs(ended, now, worker_id, dumps))
         changed = {row[0]: Status(row[1]) for row in rows}
         if delete_ended:
             yield from delete_what_ended(rows)
     return (yield from _settled(changed, ended))
 
 
-def _finish_jobs(ended: Sequence[Ended], now: float, worker_id: int, patience_ms: int) -> Request:
+def _finish_jobs(ended: Sequence[Ended], now: float, worker_id: int) -> Request:
     return Request(
         "finish_jobs",
-        **_held(ended, worker_id, patience_ms),
+        **_held(ended, worker_id),
         began_us=[_age_us(each.began, now) for each in ended],
         ended_us=[_age_us(each.ended, now) for each in ended],
     )
@@ -107,7 +107,6 @@ def _settle_jobs(
     now: float,
     worker_id: int,
     dumps: Dumps,
-    patience_ms: int,
 ) -> Request:
     outcomes = [each.outcome for each in ended]
     requeued = [each if isinstance(each, Requeued) else None for each in outcomes]
@@ -115,7 +114,7 @@ def _settle_jobs(
     whens = [None if each is None else each.when for each in requeued]
     return Request(
         "settle_jobs",
-        **_held(ended, worker_id, patience_ms),
+        **_held(ended, worker_id),
         wanted=[each.status.value for each in outcomes],
         begun=[int(each is None or each.begun) for each in requeued],
         unknown=[int(each is not None and each.unknown) for each in requeued],
@@ -139,7 +138,8 @@ def delete_finished(
     ended: Sequence[Ended], *, worker_id: int, patience_ms: int = PATIENCE_MS
 ) -> Flow[Settled]:
     """Remove jobs that ended."""
-    rows = yield Request("delete_finished", **_held(ended, worker_id, patience_ms))
+    request = Request("delete_finished", **_held(ended, worker_id))
+    rows = yield _waiting(patience_ms, request)
     return (yield from _settled({row[0]: None for row in rows}, ended))
 
 
@@ -198,13 +198,16 @@ def _standings(rows: Rows) -> dict[int, Standing]:
     return {row[0]: Standing(Status(row[1]), *row[2:]) for row in rows}
 
 
-def _held(ended: Sequence[Ended], worker_id: int, patience_ms: int) -> dict[str, Value]:
+def _waiting(patience_ms: int, request: Request) -> Request:
+    return request.under(lock_timeout=str(patience_ms))
+
+
+def _held(ended: Sequence[Ended], worker_id: int) -> dict[str, Value]:
     return {
         "ids": [each.job.id for each in ended],
         "leases": [each.job.lease for each in ended],
         "sources": _SOURCES,
         "worker_id": worker_id,
-        "patience_ms": patience_ms,
     }
 
 

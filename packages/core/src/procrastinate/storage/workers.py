@@ -13,7 +13,6 @@ from procrastinate.model.blame import CRASH_LIMIT, MOST_CRASHES
 from procrastinate.model.job import Status
 from procrastinate.model.outcome import LOST_TYPE, UNKNOWN_TYPE, WHY_LOST, WHY_UNKNOWN
 from procrastinate.storage.finish import (
-    PATIENCE_MS,
     delete_what_ended,
     pass_on_locks,
     release_locks,
@@ -120,7 +119,6 @@ def recover_jobs(
         most_crashes=most_crashes,
         ids=None if ids is None else list(ids),
         limit=RECOVERED_AT_ONCE,
-        patience_ms=PATIENCE_MS,
         lost_type=LOST_TYPE,
         why_lost=_WHY_LOST,
     )

@@ -143,7 +143,7 @@ def _answer(
 ) -> Rows:
     if aside is None:
         aside = sum(job.lock is not None for job in met)
-    about = (*[None] * CLAIMED_COLUMNS, aside, len(met), view.now.timestamp())
+    about = (*[None] * CLAIMED_COLUMNS, aside, len(met), round(view.now.timestamp() * 1e6))
     jobs = [(*claimed_columns(job), None, None, None) for job in claimed]
     return [about, *jobs]
 

@@ -38,7 +38,8 @@ from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Requeued, Standing, was_written
 from procrastinate.model.printable import counted
 from procrastinate.storage import finish as flows
-from procrastinate.storage.finish import PATIENCE_MS, Ended, Settled
+from procrastinate.storage.finish import Ended, Settled
+from procrastinate.storage.statements import PATIENCE_MS
 from procrastinate.worker import halving
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls

@@ -212,13 +212,13 @@ status = 'doing',
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
 select
-    claimed.*, null::integer as aside, null::integer as met, null::float8 as moment
+    claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, date_part('epoch', statement_timestamp())
-from (select set_config('synchronous_commit', 'off', true)) as setting, {>met}
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+from {>met}
 order by priority desc, id
 
 -- fragment: claim_unlocked
@@ -413,65 +413,79 @@ blocked as materialized (
 {>answer met=met_with_locks}
 
 -- name: claim_unlocked_full_of_one :many
--- Returns one row (12 nulls, aside, met, moment), and (job..., 3 nulls) for each claimed job. It met so many
+-- Returns one row (12 nulls, aside, met, moment_us), and (job..., 3 nulls) for each claimed job. It met so many
 -- ready jobs, of which those aside have a lock. Of the others, those that are not claimed are in the
--- hands of another transaction. The moment is that of the claim, in seconds since the epoch;
+-- hands of another transaction. The moment is that of the claim, in microseconds since the epoch;
 -- `crashes` is null for most.
+-- settings: asynchronous
 with {>claim_unlocked candidates=unlocked_of_one ready=ready_full
     ids="select candidate.id from candidate where candidate.lock is null"
     met="(select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met"}
 
 -- name: claim_unlocked_level_of_one :many
 -- The same above a queue's low-water mark.
+-- settings: asynchronous
 with {>claim_unlocked candidates=unlocked_of_one ready=ready_level
     ids="select candidate.id from candidate where candidate.lock is null"
     met="(select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met"}
 
 -- name: claim_unlocked_full_of_one_wary :many
+-- settings: asynchronous
 with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_full
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_one_wary :many
+-- settings: asynchronous
 with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_level
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_full_of_several :many
+-- settings: asynchronous
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_full
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_several :many
+-- settings: asynchronous
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_level
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_full_of_many :many
+-- settings: asynchronous
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_full
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_many :many
+-- settings: asynchronous
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_level
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_full_of_one :many
--- Returns one row (12 nulls, aside, met, moment), and (job..., 3 nulls) for each claimed job. It met so many
+-- Returns one row (12 nulls, aside, met, moment_us), and (job..., 3 nulls) for each claimed job. It met so many
 -- ready jobs, of which those aside are parked now. The others that are not claimed were left as they
 -- were, because another transaction was just deciding about them or their line (or because there was no
 -- room).
+-- settings: asynchronous
 with {>claim_of_one ready=ready_full}
 
 -- name: claim_level_of_one :many
+-- settings: asynchronous
 with {>claim_of_one ready=ready_level}
 
 -- name: claim_full_of_several :many
 -- With more `scanned` than the limit, more can be parked at a time.
+-- settings: asynchronous
 with {>claim chosen=of_several ready=ready_full}
 
 -- name: claim_level_of_several :many
+-- settings: asynchronous
 with {>claim chosen=of_several ready=ready_level}
 
 -- name: claim_full_of_many :many
+-- settings: asynchronous
 with {>claim chosen=of_many ready=ready_full}
 
 -- name: claim_level_of_many :many
+-- settings: asynchronous
 with {>claim chosen=of_many ready=ready_level}
 
 -- name: any_ready :one

@@ -25,7 +25,7 @@ end
 -- Writes that jobs have succeeded: most batches hold nothing else. The two ages say, in microseconds, how
 -- long before this statement the attempt began and ended: the worker's clock is never compared with the
 -- server's.
-with patient as materialized (select from {>patience})
+-- settings: patience
 update {schema}.procrastinate_jobs as job
 set status = 'succeeded',
     started_at = statement_timestamp() - ended.began_us * interval '1 microsecond',
@@ -33,17 +33,15 @@ set status = 'succeeded',
 from unnest(
     %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]
 ) as ended(id, lease, began_us, ended_us)
-cross join patient
 where job.partition = 0 and job.id = ended.id and {>by_id}
     and {>is_held} and job.lease = ended.lease
 returning job.id
 
 -- name: delete_finished :many
 -- Removes jobs that ended, for workers that keep no history.
-with patient as materialized (select from {>patience})
+-- settings: patience
 delete from {schema}.procrastinate_jobs as job
 using unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
-cross join patient
 where job.partition = 0 and job.id = ended.id and {>by_id}
     and {>is_held} and job.lease = ended.lease
 returning job.id
@@ -60,8 +58,8 @@ where job.partition = 0 and {>by_id} and job.status::text not in ('todo', 'doing
 -- an attempt whose task was not called: it is not counted. A job is due at a time or after a delay; with
 -- neither it is ready again in its place. The delay of one that had not begun doubles each time. A null
 -- change leaves the value. Returns (id, new status) and wakes the workers of what waits.
-with patient as materialized (select from {>patience}),
-leaving as materialized (
+-- settings: patience, array_nulls
+with leaving as materialized (
     select
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces,
         given.wanted, given.begun, given.unknown, given.due_at, given.delay_us,
@@ -76,7 +74,6 @@ leaving as materialized (
         id, lease, wanted, begun, unknown, due_at, delay_us, priority, queue_name, lock,
         began_us, ended_us, error
     )
-    cross join patient
     join {schema}.procrastinate_jobs as job on job.id = given.id
     where job.partition = 0 and {>by_id} and {>is_held} and job.lease = given.lease
     for update of job

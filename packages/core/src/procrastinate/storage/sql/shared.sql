@@ -6,16 +6,6 @@ job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job
     job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
     nullif(job.crashes, 0) as crashes
 
--- fragment: patience
--- For the rest of the transaction, in milliseconds. What a user's open transaction holds (a twin
--- with the same queueing lock, a job about to be cancelled) is not waited for: others' endings
--- would wait too. And a worker that freezes in the middle does not keep locks from all the others.
-(
-    select
-        set_config('lock_timeout', (%(patience_ms)s::integer)::text, true),
-        set_config('idle_in_transaction_session_timeout', '10000', true)
-) as patience
-
 -- fragment: verdict
 -- What becomes of a job that leaves its worker: each of `leaving` says what it is wanted to become. An
 -- abortion that was asked for ends it, unless it has succeeded. If a twin with its queueing lock waits,

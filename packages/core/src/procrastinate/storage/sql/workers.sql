@@ -99,6 +99,7 @@ where worker.id = dead.id and worker.partition = 0
 -- sends them back to the queue. A job fails that has lost its worker `crash_limit` times, if it was alone
 -- the last time (judge_workers), or `most_crashes` times. The verdict is the one of settle_jobs. Returns
 -- (id, new status, queue, task).
+-- settings: patience
 with leaving as materialized (
     select
         job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
@@ -111,7 +112,6 @@ with leaving as materialized (
     from {schema}.procrastinate_jobs as job
     left join {schema}.procrastinate_workers as worker
         on worker.id = job.worker_id and worker.partition = 0
-    cross join {>patience}
     where {>stalled} and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
     for update of job skip locked

@@ -15,23 +15,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from procrastinate.connector import Query
-from procrastinate.drive import Prepare, Request, Script
+from procrastinate.drive import NO_SETTINGS, Prepare, Request, Script
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.printable import shown
 from procrastinate.storage.statements import templates
 
 KNOWN = " and job.task_name <> all(%(unknown_names)s::text[])"
-NO_SETTINGS: Mapping[str, str] = {}
+PATIENCE_MS = 500  # milliseconds that an ending waits for another transaction
 #: What every statement of ours runs with in our own sessions, whatever the settings of the role or
 #: the database are. Our statements are written for READ COMMITTED: at another level one in ten
 #: failed. They are short: compiling one takes ten times as long as running it, and is of no use for
 #: the next. (A message that sets both takes the server 3 microseconds more.)
 EVERYWHERE: Mapping[str, str] = {"jit": "off", "transaction_isolation": "read committed"}
+WITHOUT = ("none",)  # of a statement that sets nothing
 #: What a statement may need besides. A caller's own transaction keeps its settings: what may run
 #: there has to do without these, and without those above.
 SETTINGS: Mapping[str, Mapping[str, str]] = {
     "array_nulls": {"array_nulls": "on"},
+    # What a crash of the server loses is only that the jobs have been claimed: they still wait.
+    "asynchronous": {"synchronous_commit": "off"},
+    # In milliseconds. What a user's open transaction holds (a twin with the same queueing lock, a
+    # job about to be cancelled) is not waited for: others' endings would wait too. And a worker
+    # that freezes in the middle does not keep locks from all the others.
+    "patience": {
+        "lock_timeout": str(PATIENCE_MS),
+        "idle_in_transaction_session_timeout": "10000",
+    },
 }
 
 
@@ -55,12 +65,12 @@ class Statements:
         self._made: dict[str, tuple[str, Mapping[str, str]]] = {}
 
     def __call__(self, request: Request, more: Mapping[str, str] = NO_SETTINGS) -> Query:
-        """Return the query of a request, with ``more`` settings than its own."""
+        """Return the query of a request, with ``more`` settings besides its own."""
         name, params = request.name, request.params
         key = f"{name} known" if "unknown_names" in params else name
         text, settings = self._made.get(key) or self._make(key, request)
-        if more:
-            settings = {**settings, **more} if settings else more
+        if more or request.settings:
+            settings = {**settings, **request.settings, **more}
         return Query(name, text, params, settings)
 
     def under(self, settings: Mapping[str, str]) -> Prepare:
@@ -115,10 +125,12 @@ def parsed(texts: Sequence[str]) -> Mapping[str, Statement]:
 
 def _statement(section: templates.Section, fragments: Mapping[str, templates.Section]) -> Statement:
     commented = templates.expanded(section, fragments)
+    text = templates.without_comments(commented)
     settings = dict(EVERYWHERE)
+    if section.settings == WITHOUT:
+        return Statement(section.name, section.kind, text, commented, NO_SETTINGS)
     for name in section.settings:
         if name not in SETTINGS:
             raise ValueError(f"{section.name} has the setting {name}, which SETTINGS lacks")
         settings |= SETTINGS[name]
-    text = templates.without_comments(commented)
     return Statement(section.name, section.kind, text, commented, settings)

@@ -1,8 +1,9 @@
 -- name: claim_full_of_one :many
--- Returns one row (12 nulls, aside, met, moment), and (job..., 3 nulls) for each claimed job. It met so many
+-- Returns one row (12 nulls, aside, met, moment_us), and (job..., 3 nulls) for each claimed job. It met so many
 -- ready jobs, of which those aside are parked now. The others that are not claimed were left as they
 -- were, because another transaction was just deciding about them or their line (or because there was no
 -- room).
+-- settings: asynchronous
 -- From one queue what is chosen is locked while it is read, because all of it is taken or parked. (But for
 -- jobs whose lock is just being released, or whose line has its head in a queue that is served and not
 -- scanned.) It may not choose among more than there is room for.
@@ -168,13 +169,13 @@ claimed as (
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
 select
-    claimed.*, null::integer as aside, null::integer as met, null::float8 as moment
+    claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, date_part('epoch', statement_timestamp())
-from (select set_config('synchronous_commit', 'off', true)) as setting, (
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+from (
     select
         (select count(*) from parked)::integer as aside,
         ((select count(*) from chosen) + (select count(*) from elsewhere))::integer as met

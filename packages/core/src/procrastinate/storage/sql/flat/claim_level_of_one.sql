@@ -1,4 +1,5 @@
 -- name: claim_level_of_one :many
+-- settings: asynchronous
 -- From one queue what is chosen is locked while it is read, because all of it is taken or parked. (But for
 -- jobs whose lock is just being released, or whose line has its head in a queue that is served and not
 -- scanned.) It may not choose among more than there is room for.
@@ -166,13 +167,13 @@ claimed as (
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
 select
-    claimed.*, null::integer as aside, null::integer as met, null::float8 as moment
+    claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, date_part('epoch', statement_timestamp())
-from (select set_config('synchronous_commit', 'off', true)) as setting, (
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+from (
     select
         (select count(*) from parked)::integer as aside,
         ((select count(*) from chosen) + (select count(*) from elsewhere))::integer as met

@@ -1,4 +1,5 @@
 -- name: claim_level_of_several :many
+-- settings: asynchronous
 -- The first jobs of all queues together, in order. It reads as many of each queue as may be needed of it,
 -- which is the cheapest for a few jobs or queues.
 with chosen as materialized (
@@ -182,13 +183,13 @@ claimed as (
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
 select
-    claimed.*, null::integer as aside, null::integer as met, null::float8 as moment
+    claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, date_part('epoch', statement_timestamp())
-from (select set_config('synchronous_commit', 'off', true)) as setting, (
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+from (
     select
         (select count(*) from parked)::integer as aside,
         ((select count(*) from chosen) + (select count(*) from elsewhere))::integer as met

@@ -1,4 +1,5 @@
 -- name: claim_unlocked_full_of_many :many
+-- settings: asynchronous
 -- All or none: none if a job with a lock is among as many as there is room for.
 --
 -- The hold is asked for in a way that no partial index answers: a plan that looked for each id in the
@@ -86,11 +87,11 @@ claimed as (
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
 select
-    claimed.*, null::integer as aside, null::integer as met, null::float8 as moment
+    claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, date_part('epoch', statement_timestamp())
-from (select set_config('synchronous_commit', 'off', true)) as setting, met
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+from met
 order by priority desc, id

@@ -1,8 +1,9 @@
 -- name: claim_unlocked_full_of_one :many
--- Returns one row (12 nulls, aside, met, moment), and (job..., 3 nulls) for each claimed job. It met so many
+-- Returns one row (12 nulls, aside, met, moment_us), and (job..., 3 nulls) for each claimed job. It met so many
 -- ready jobs, of which those aside have a lock. Of the others, those that are not claimed are in the
--- hands of another transaction. The moment is that of the claim, in seconds since the epoch;
+-- hands of another transaction. The moment is that of the claim, in microseconds since the epoch;
 -- `crashes` is null for most.
+-- settings: asynchronous
 -- From one queue, as it most often is: what is chosen is locked while it is read, which costs the least.
 with candidate as materialized (
     select job.id, job.lock
@@ -32,11 +33,11 @@ claimed as (
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
 select
-    claimed.*, null::integer as aside, null::integer as met, null::float8 as moment
+    claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, date_part('epoch', statement_timestamp())
-from (select set_config('synchronous_commit', 'off', true)) as setting, (select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+from (select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met
 order by priority desc, id

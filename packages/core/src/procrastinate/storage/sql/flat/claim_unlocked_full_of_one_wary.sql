@@ -1,4 +1,5 @@
 -- name: claim_unlocked_full_of_one_wary :many
+-- settings: asynchronous
 -- The same if jobs with locks were met lately, which would be locked in vain: it looks first. (That takes
 -- 80 microseconds, of 850 for 100 jobs.)
 with met as materialized (
@@ -42,11 +43,11 @@ claimed as (
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
 select
-    claimed.*, null::integer as aside, null::integer as met, null::float8 as moment
+    claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, date_part('epoch', statement_timestamp())
-from (select set_config('synchronous_commit', 'off', true)) as setting, met
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+from met
 order by priority desc, id

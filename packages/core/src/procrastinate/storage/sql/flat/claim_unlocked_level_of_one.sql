@@ -1,5 +1,6 @@
 -- name: claim_unlocked_level_of_one :many
 -- The same above a queue's low-water mark.
+-- settings: asynchronous
 -- From one queue, as it most often is: what is chosen is locked while it is read, which costs the least.
 with candidate as materialized (
     select job.id, job.lock
@@ -31,11 +32,11 @@ claimed as (
 -- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
 -- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
 select
-    claimed.*, null::integer as aside, null::integer as met, null::float8 as moment
+    claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, date_part('epoch', statement_timestamp())
-from (select set_config('synchronous_commit', 'off', true)) as setting, (select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+from (select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met
 order by priority desc, id

@@ -1,16 +1,8 @@
 -- name: delete_finished :many
 -- Removes jobs that ended, for workers that keep no history.
--- For the rest of the transaction, in milliseconds. What a user's open transaction holds (a twin
--- with the same queueing lock, a job about to be cancelled) is not waited for: others' endings
--- would wait too. And a worker that freezes in the middle does not keep locks from all the others.
-with patient as materialized (select from (
-    select
-        set_config('lock_timeout', (%(patience_ms)s::integer)::text, true),
-        set_config('idle_in_transaction_session_timeout', '10000', true)
-) as patience)
+-- settings: patience
 delete from procrastinate_jobs as job
 using unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
-cross join patient
 -- A list of unknown length, which the planner takes to be short: for one that it can count it read small
 -- tables from end to end.
 where job.partition = 0 and job.id = ended.id and job.id = any(array(select unnest(%(ids)s::bigint[])))

@@ -2,14 +2,7 @@
 -- Writes that jobs have succeeded: most batches hold nothing else. The two ages say, in microseconds, how
 -- long before this statement the attempt began and ended: the worker's clock is never compared with the
 -- server's.
--- For the rest of the transaction, in milliseconds. What a user's open transaction holds (a twin
--- with the same queueing lock, a job about to be cancelled) is not waited for: others' endings
--- would wait too. And a worker that freezes in the middle does not keep locks from all the others.
-with patient as materialized (select from (
-    select
-        set_config('lock_timeout', (%(patience_ms)s::integer)::text, true),
-        set_config('idle_in_transaction_session_timeout', '10000', true)
-) as patience)
+-- settings: patience
 update procrastinate_jobs as job
 set status = 'succeeded',
     started_at = statement_timestamp() - ended.began_us * interval '1 microsecond',
@@ -17,7 +10,6 @@ set status = 'succeeded',
 from unnest(
     %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]
 ) as ended(id, lease, began_us, ended_us)
-cross join patient
 -- A list of unknown length, which the planner takes to be short: for one that it can count it read small
 -- tables from end to end.
 where job.partition = 0 and job.id = ended.id and job.id = any(array(select unnest(%(ids)s::bigint[])))

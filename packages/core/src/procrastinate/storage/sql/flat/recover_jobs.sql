@@ -3,6 +3,7 @@
 -- sends them back to the queue. A job fails that has lost its worker `crash_limit` times, if it was alone
 -- the last time (judge_workers), or `most_crashes` times. The verdict is the one of settle_jobs. Returns
 -- (id, new status, queue, task).
+-- settings: patience
 with leaving as materialized (
     select
         job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
@@ -15,14 +16,6 @@ with leaving as materialized (
     from procrastinate_jobs as job
     left join procrastinate_workers as worker
         on worker.id = job.worker_id and worker.partition = 0
-    -- For the rest of the transaction, in milliseconds. What a user's open transaction holds (a twin
-    -- with the same queueing lock, a job about to be cancelled) is not waited for: others' endings
-    -- would wait too. And a worker that freezes in the middle does not keep locks from all the others.
-    cross join (
-        select
-            set_config('lock_timeout', (%(patience_ms)s::integer)::text, true),
-            set_config('idle_in_transaction_session_timeout', '10000', true)
-    ) as patience
     where job.partition = 0 and job.status = 'doing'
         and not exists (
             select from procrastinate_workers as worker

@@ -3,15 +3,8 @@
 -- an attempt whose task was not called: it is not counted. A job is due at a time or after a delay; with
 -- neither it is ready again in its place. The delay of one that had not begun doubles each time. A null
 -- change leaves the value. Returns (id, new status) and wakes the workers of what waits.
--- For the rest of the transaction, in milliseconds. What a user's open transaction holds (a twin
--- with the same queueing lock, a job about to be cancelled) is not waited for: others' endings
--- would wait too. And a worker that freezes in the middle does not keep locks from all the others.
-with patient as materialized (select from (
-    select
-        set_config('lock_timeout', (%(patience_ms)s::integer)::text, true),
-        set_config('idle_in_transaction_session_timeout', '10000', true)
-) as patience),
-leaving as materialized (
+-- settings: patience, array_nulls
+with leaving as materialized (
     select
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces,
         given.wanted, given.begun, given.unknown, given.due_at, given.delay_us,
@@ -26,7 +19,6 @@ leaving as materialized (
         id, lease, wanted, begun, unknown, due_at, delay_us, priority, queue_name, lock,
         began_us, ended_us, error
     )
-    cross join patient
     join procrastinate_jobs as job on job.id = given.id
     -- A list of unknown length, which the planner takes to be short: for one that it can count it read small
     -- tables from end to end.
