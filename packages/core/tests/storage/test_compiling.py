@@ -73,7 +73,7 @@ TABLES = {
 
 CLAIMS_WITH_LOCKS = frozenset(each for each in CLAIMS if not each.startswith("claim_unlocked"))
 RELEASES = frozenset({"pass_on_locks", "release_locks"})
-TOO_DEAR = CLAIMS_WITH_LOCKS | RELEASES
+TOO_DEAR: frozenset[str] = frozenset()
 
 
 @pytest.fixture

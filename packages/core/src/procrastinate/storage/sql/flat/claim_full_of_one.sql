@@ -20,11 +20,13 @@ with chosen as materialized (
 ),
 -- The first of each free lock's line, as far as the served queues go (null: all). A lock whose holder
 -- is seen here is not free, even if it is given up before it could be taken below: the holder may go
--- back to the line, and this snapshot would not show it there.
+-- back to the line, and this snapshot would not show it there. (The locks as an array, of which the
+-- planner expects ten: of a subquery it expected 200, and so much of the whole that it was compiled.)
 head as materialized (
     select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
-    from (select distinct chosen.lock from chosen where chosen.lock is not null)
-        as contended
+    from unnest(array(
+        select distinct chosen.lock from chosen where chosen.lock is not null
+    )) as contended(lock)
     cross join lateral (
         with recursive ready as (
             -- The best job of a line in each queue, from queue to queue: one index probe for each. (In order of

@@ -14,7 +14,9 @@ with recursive line(lock, queue_name) as (
             order by job.queue_name
             limit 1
         )
-    from unnest(%(locks)s::text[]) as released(lock)
+    -- The planner takes an array that it cannot count to be short. For each of 500 locks that it
+    -- counted it expected a hundred queues, and had the statement compiled.
+    from unnest(array(select unnest(%(locks)s::text[]))) as released(lock)
     union all
     select
         line.lock,
