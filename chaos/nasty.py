@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import resource
 import signal
@@ -22,7 +23,7 @@ def leave() -> None:
 def crash() -> None:
     """Read from where there is no memory."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    faulthandler.disable()  # in a thread, no signal handler can be set
     ctypes.string_at(0)
 
 

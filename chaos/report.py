@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 from chaos import books
 from chaos.campaign import Result
+from chaos.guard import ROOT
 from chaos.known import is_known
 from chaos.options import Options
 from chaos.records import Complaint
@@ -26,6 +28,7 @@ def document(options: Options, result: Result, complaints: Sequence[Complaint]) 
     seen = Counter(each.kind for each in result.campaign.troubles if each.kind and each.seen)
     return {
         "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit(),
         "seed": options.seed,
         "plant": options.plant,
         "machine": machine(),
@@ -47,6 +50,16 @@ def document(options: Options, result: Result, complaints: Sequence[Complaint]) 
         ],
         "texts": [f"{each.rule}: {each.text}" for each in complaints[:200]],
     }
+
+
+def commit() -> str:
+    """Return the short name of the commit that was tried, or "unknown" outside of a repository."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
 
 
 def machine() -> dict[str, Any]:
@@ -81,7 +94,7 @@ def page(found: Mapping[str, Any]) -> str:
     """Return the tables of the page."""
     jobs, faults = found["jobs"], found["faults"]
     rows = [
-        ("date, seed", f"{found['date']}, {found['seed']}"),
+        ("date, commit, seed", f"{found['date']}, {found['commit']}, {found['seed']}"),
         ("machine", f"{found['machine']['cores']} cores, {found['machine']['system']}"),
         ("Python", found["machine"]["python"]),
         ("duration", f"{found['seconds'] / 60:.1f} minutes"),
