@@ -13,7 +13,7 @@ from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.storage import bulk, claim, defer, finish, jobs, schema, workers
+from procrastinate.storage import bulk, claim, defer, finish, jobs, locks, schema, workers
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate_connector_testkit.subject import Session, Subject, entered
 
@@ -219,7 +219,7 @@ class Queue:
         await self.run(workers.prune_workers(timeout_us=timeout_us))
 
     async def mend(self) -> None:
-        await self.run(workers.mend_lines(), transaction=True)
+        await self.run(locks.mend(), transaction=True)
 
     async def abort_requests(self, worker: int) -> set[int]:
         return await self.run(workers.abort_requests(worker))

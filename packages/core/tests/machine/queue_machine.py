@@ -46,7 +46,7 @@ from procrastinate.model.outcome import (
     Requeued,
 )
 from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.storage import claim, defer, finish, jobs, periodic, workers
+from procrastinate.storage import claim, defer, finish, jobs, locks, periodic, workers
 
 T = TypeVar("T")
 
@@ -722,7 +722,7 @@ class QueueMachine(RuleBasedStateMachine):
     # Damage
 
     def mend(self) -> None:
-        self.step("mend", lambda now: workers.mend_lines())
+        self.step("mend", lambda now: locks.mend())
 
     @rule(n=nth)
     def park_for_nobody_and_mend(self, n: int) -> None:

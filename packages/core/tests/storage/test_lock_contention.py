@@ -31,7 +31,7 @@ from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.storage import bulk, claim, defer, finish, jobs, workers
+from procrastinate.storage import bulk, claim, defer, finish, jobs, locks, workers
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
 
@@ -373,7 +373,7 @@ class Quarreller:
         self.run(claim.promote_due())
 
     def mend(self) -> None:
-        self.run(workers.mend_lines(), transaction=True)
+        self.run(locks.mend(), transaction=True)
 
     # As an operator
 

@@ -15,7 +15,7 @@ from procrastinate.drive import Request
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import SUCCEEDED
 from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.storage import claim, defer, finish, jobs, workers
+from procrastinate.storage import claim, defer, finish, jobs, locks
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
 
@@ -185,7 +185,7 @@ def test_a_line_whose_best_job_stayed_parked_is_mended(
     query("update procrastinate_jobs set hold = null where id = %s", second)
     with connector.session(transaction=True) as executor:
         assert claimed(executor).jobs == []
-        drive.run(workers.mend_lines(), executor, sql)
+        drive.run(locks.mend(), executor, sql)
         assert [job.id for job in claimed(executor).jobs] == [first]
     assert ready(query) == []
     assert query("select hold::text from procrastinate_jobs where id = %s", third) == [("lock",)]
@@ -196,11 +196,11 @@ def test_a_line_that_moves_is_left_alone(
 ) -> None:
     holder, (first, *_) = line
     with connector.session(transaction=True) as executor:
-        drive.run(workers.mend_lines(), executor, sql)
+        drive.run(locks.mend(), executor, sql)
     assert ready(query) == []
     finish_job(connector, holder)
     with connector.session(transaction=True) as executor:
-        drive.run(workers.mend_lines(), executor, sql)
+        drive.run(locks.mend(), executor, sql)
     assert ready(query) == [first]
 
 

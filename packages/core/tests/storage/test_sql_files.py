@@ -76,15 +76,26 @@ def test_every_fragment_is_used_with_arguments_that_it_takes() -> None:
     assert fragments == used.keys()
 
 
-def test_fragments_of_several_files_stand_in_one() -> None:
+def test_a_fragment_stands_in_the_file_that_uses_it_or_in_the_one_for_several() -> None:
+    """Except at the gates: a claim is built of the parts that locks.sql explains."""
     texts = {file.stem: file.read_text("utf-8") for file in FOLDER.glob("*.sql")}
-    shared = {each.name for each in templates.sections(texts["shared"])}
-    assert shared
-    homes = {each.name: stem for stem, text in texts.items() for each in templates.sections(text)}
+    homes = {
+        each.name: stem
+        for stem, text in texts.items()
+        for each in templates.sections(text)
+        if not each.kind
+    }
+    users: dict[str, set[str]] = {name: set() for name in homes}
     for stem, text in texts.items():
-        for name in re.findall(r"(?:\{>|=)(\w+)", text):
-            home = homes.get(name, stem)
-            assert home in (stem, "shared"), f"{stem}.sql uses {name} of {home}.sql"
+        for name in set(re.findall(r"(?:\{>|=)(\w+)", text)) & homes.keys():
+            users[name].add(stem)
+    assert {name for name, home in homes.items() if home == "shared"} == {
+        name for name, files in users.items() if len(files) > 1
+    }
+    elsewhere = {
+        (homes[name], file) for name, files in users.items() for file in files - {homes[name]}
+    }
+    assert {(home, file) for home, file in elsewhere if home != "shared"} == {("locks", "claim")}
 
 
 # The language

@@ -13,7 +13,7 @@ from procrastinate.errors import AlreadyEnqueued
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, Requeued
 from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.storage import bulk, claim, jobs, workers
+from procrastinate.storage import bulk, claim, jobs, locks, workers
 from procrastinate.testing import InMemoryConnector
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ def test_lines_that_wait_for_nobody_are_mended(queue: MemoryQueue) -> None:
         held = {"ids": [job.id], "leases": [1], "worker_id": 1, "sources": ["doing"]}
         executor.execute(queue.sql(Request("delete_finished", **held)))
     assert queue.claimed() == []
-    queue.run(workers.mend_lines())
+    queue.run(locks.mend())
     assert queue.claimed() == [second]
 
 

@@ -163,6 +163,11 @@ class _Errors:
 Job.errors = _Errors()  # type: ignore[assignment]
 
 
+def sets_going(job: Job) -> bool:
+    """Whether the end of a job lets something else begin: the next job in the line of its lock."""
+    return job.lock is not None
+
+
 def errors_read_by(job: Job, read: Callable[[int], list[Error]]) -> None:
     """Let a claimed job read its errors by this function of its id, when they are asked for."""
     job.__dict__["_read_errors"] = read

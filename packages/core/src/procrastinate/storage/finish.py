@@ -1,7 +1,7 @@
 """Flows that write what became of attempts. All are fenced by (worker, lease).
 
-If a job held a lock, its flow needs a transaction: giving the lock up and passing it on are
-statements of their own (see ``finish.sql``).
+If the end of a job sets something going, its flow needs a transaction: giving a lock up and passing
+it on are statements of their own (see `procrastinate.storage.locks`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from procrastinate.connector import Rows, Value
 from procrastinate.drive import Flow, Request
 from procrastinate.model import checks
-from procrastinate.model.job import Job, Status
+from procrastinate.model.job import Job, Status, sets_going
 from procrastinate.model.outcome import (
     ABORTED_TYPE,
     HELD,
@@ -27,6 +27,7 @@ from procrastinate.model.outcome import (
     Requeued,
     Standing,
 )
+from procrastinate.storage import locks
 from procrastinate.storage.statements import PATIENCE_MS
 
 Dumps = Callable[[Any], str]
@@ -165,28 +166,18 @@ def delete_what_ended(rows: Sequence[tuple[Any, ...]]) -> Flow[None]:
 
 def needs_transaction(jobs: Sequence[Job]) -> bool:
     """Whether a flow that ends these jobs takes more than one statement."""
-    return any(job.lock is not None for job in jobs)
+    return any(map(sets_going, jobs))
 
 
-def pass_on_locks(locks: Sequence[str]) -> Flow[None]:
-    """Make the next job of each of these locks' lines ready, after a change by hand."""
-    if locks:
-        yield Request("pass_on_locks", locks=sorted(set(locks)))
-
-
-def release_locks(job_ids: Sequence[int]) -> Flow[None]:
-    """Pass on what these jobs hold, and give it up. Needs a transaction."""
-    rows = yield Request("grip_locks", ids=list(job_ids))
-    if rows:
-        yield Request("release_locks", locks=[row[0] for row in rows])
+def set_going(job_ids: Sequence[int]) -> Flow[None]:
+    """Let begin what waits for the ends of these jobs: see `sets_going`. Needs a transaction."""
+    return locks.release(job_ids)
 
 
 def _settled(changed: dict[int, Status | None], ended: Sequence[Ended]) -> Flow[Settled]:
-    holders = [
-        each.job.id for each in ended if each.job.lock is not None and each.job.id in changed
-    ]
-    if holders:
-        yield from release_locks(holders)
+    awaited = [each.job.id for each in ended if sets_going(each.job) and each.job.id in changed]
+    if awaited:
+        yield from set_going(awaited)
     missing = [each.job.id for each in ended if each.job.id not in changed]
     if not missing:
         return Settled(changed)

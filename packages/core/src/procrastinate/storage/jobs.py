@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, UniqueViolation
 from procrastinate.model.job import Error, Job, Status
-from procrastinate.storage.finish import pass_on_locks
+from procrastinate.storage import locks
 from procrastinate.storage.rows import Loads, errors_from, jobs_from
 from procrastinate.storage.savepoints import undoable
 
@@ -124,7 +123,7 @@ def cancel_jobs(ids: Sequence[int], *, abort: bool, delete: bool) -> Flow[set[in
     rows = (
         (yield Request("delete_todo" if delete else "cancel_todo", ids=waiting)) if waiting else []
     )
-    yield from pass_on_locks(_locks(rows))
+    yield from locks.pass_on(row[1] for row in rows)
     changed = asked | {int(row[0]) for row in rows}
     if abort:  # what was claimed between the two
         changed |= yield from _request_abort(sorted(set(ids) - changed))
@@ -178,7 +177,7 @@ def _retry(statement: str, ids: Sequence[int], change: ByHand) -> Flow[set[int]]
         queue_name=change.queue,
         lock=change.lock,
     )
-    yield from pass_on_locks(_locks(rows))
+    yield from locks.pass_on(row[1] for row in rows)
     return {int(row[0]) for row in rows}
 
 
@@ -188,7 +187,3 @@ def stalled_jobs(
     """Return the jobs that run on workers not heard of for so long."""
     rows = yield Request("list_stalled", timeout_us=timeout_us, queue_name=queue, task_name=task)
     return jobs_from(rows, loads)
-
-
-def _locks(rows: Rows) -> list[str]:
-    return [row[1] for row in rows if row[1] is not None]

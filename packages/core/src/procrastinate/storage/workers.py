@@ -12,11 +12,8 @@ from procrastinate.drive import Flow, Request
 from procrastinate.model.blame import CRASH_LIMIT, MOST_CRASHES
 from procrastinate.model.job import Status
 from procrastinate.model.outcome import LOST_TYPE, UNKNOWN_TYPE, WHY_LOST, WHY_UNKNOWN
-from procrastinate.storage.finish import (
-    delete_what_ended,
-    pass_on_locks,
-    release_locks,
-)
+from procrastinate.storage import locks
+from procrastinate.storage.finish import delete_what_ended, set_going
 
 RECOVERED_AT_ONCE = 1_000
 _WHY_LOST = json_codec.dumps(WHY_LOST)
@@ -126,7 +123,7 @@ def recover_jobs(
     if delete_ended:
         yield from delete_what_ended(rows)
     if recovered:
-        yield from release_locks([each.job_id for each in recovered])
+        yield from set_going([each.job_id for each in recovered])
     return recovered
 
 
@@ -144,7 +141,7 @@ def fail_unknown(
     )
     if delete_ended:
         yield from delete_what_ended(rows)
-    yield from pass_on_locks([row[4] for row in rows if row[4] is not None])
+    yield from locks.pass_on(row[4] for row in rows)
     return [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
 
 
@@ -157,15 +154,6 @@ def stalled_ids(*, timeout_us: int) -> Flow[list[int]]:
 def prune_workers(*, timeout_us: int) -> Flow[None]:
     """Forget dead workers that hold no job."""
     yield Request("prune_workers", timeout_us=timeout_us)
-
-
-def mend_lines() -> Flow[None]:
-    """Set the lines going again whose lock no job holds. Needs a transaction."""
-    rows = yield Request("idle_lines")
-    locks = sorted(row[0] for row in rows)
-    if locks:
-        yield Request("drop_stale_locks", locks=locks)
-        yield from pass_on_locks(locks)
 
 
 def abort_requests(worker_id: int) -> Flow[set[int]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from procrastinate.connector import Rows
 from procrastinate.model.job import Status
+from procrastinate.testing import lock_statements
+from procrastinate.testing.lock_statements import is_ready
 from procrastinate.testing.queue_statements import Function, Params, in_claim_order
 from procrastinate.testing.values import JobRow, claimed_columns
 from procrastinate.testing.view import View
@@ -23,7 +25,7 @@ def ready_queues(view: View, p: Params) -> Rows:
 
 def any_ready(view: View, p: Params) -> Rows:
     scanned = (job for job in view.active_jobs(Status.TODO) if job.queue_name in p["queue_names"])
-    return [(int(any(_is_ready(job) and _is_known(job, p) for job in scanned)),)]
+    return [(int(any(is_ready(job) and _is_known(job, p) for job in scanned)),)]
 
 
 def _is_known(job: JobRow, p: Params) -> bool:
@@ -52,7 +54,7 @@ def _lows(p: Params) -> dict[str, int]:
 
 def _ready(view: View, p: Params, scan: Scan) -> list[JobRow]:
     """All that a scan is about, in order."""
-    ready = filter(_is_ready, view.active_jobs(Status.TODO))
+    ready = filter(is_ready, view.active_jobs(Status.TODO))
     return in_claim_order(job for job in ready if scan(job, p))
 
 
@@ -101,17 +103,17 @@ def _has_no_lock(job: JobRow) -> bool:
 
 
 def _claim(view: View, p: Params, scan: Scan) -> Rows:
-    heads = _heads(view, p["served"])
+    heads = lock_statements.heads(view, p["served"])
     chosen = _chosen(view, p, scan)
-    elsewhere = _heads_elsewhere(view, p, chosen, heads)
+    elsewhere = lock_statements.heads_elsewhere(view, p, chosen, heads)
     return _claim_with_locks(view, p, heads, chosen, elsewhere)
 
 
 def _claim_of_one(view: View, p: Params, scan: Scan) -> Rows:
-    heads = _heads(view, p["served"])
+    heads = lock_statements.heads(view, p["served"])
     chosen = view.unlocked(_ready(view, p, scan))[: p["limit"]]
     elsewhere = view.unlocked(
-        job for job in _heads_elsewhere(view, p, chosen, heads) if _is_known(job, p)
+        job for job in lock_statements.heads_elsewhere(view, p, chosen, heads) if _is_known(job, p)
     )
     return _claim_with_locks(view, p, heads, chosen, elsewhere)
 
@@ -126,10 +128,9 @@ def _claim_with_locks(
     startable = [job for job in chosen if job.lock is None or job.id in heads.values()]
     known = (job for job in in_claim_order([*startable, *elsewhere]) if _is_known(job, p))
     wanted = view.unlocked(known)[: p["limit"]]
-    acquired = _take_locks(view, wanted)
-    parked = view.unlocked(_behind_locks(view, chosen, acquired))
-    for job in parked:
-        view.write_job(replace(job, hold="lock"))
+    acquired = lock_statements.admit(view, wanted)
+    parked = view.unlocked(lock_statements.blocked(view, chosen, acquired))
+    lock_statements.park(view, parked)
     claimed = _begin(view, (job for job in wanted if job.lock is None or job.id in acquired), p)
     return _answer(view, claimed, [*chosen, *elsewhere], aside=len(parked))
 
@@ -146,48 +147,6 @@ def _answer(
     about = (*[None] * CLAIMED_COLUMNS, aside, len(met), round(view.now.timestamp() * 1e6))
     jobs = [(*claimed_columns(job), None, None, None) for job in claimed]
     return [about, *jobs]
-
-
-def _is_ready(job: JobRow) -> bool:
-    return job.hold is None
-
-
-def _heads(view: View, served: Sequence[str] | None) -> dict[str, int]:
-    """Return the id of the first job in each free lock's line, as far as the served queues go."""
-    heads: dict[str, int] = {}
-    waiting = view.active_jobs(Status.TODO)
-    for job in in_claim_order(job for job in waiting if job.hold != "schedule"):
-        if job.lock is not None and (served is None or job.queue_name in served):
-            heads.setdefault(job.lock, job.id)
-    return {lock: job_id for lock, job_id in heads.items() if not view.sees_holder(lock)}
-
-
-def _heads_elsewhere(
-    view: View, p: Params, chosen: list[JobRow], heads: Mapping[str, int]
-) -> list[JobRow]:
-    """Return the ready first jobs of the chosen jobs' lines that the scan did not come to."""
-    scanned = {job.id for job in chosen}
-    locks = {job.lock for job in chosen if job.lock is not None}
-    wanted = {heads.get(lock) for lock in locks} - scanned
-    ready = filter(_is_ready, view.active_jobs(Status.TODO))
-    return [job for job in ready if job.id in wanted and job.queue_name in p["queue_names"]]
-
-
-def _take_locks(view: View, wanted: list[JobRow]) -> set[int]:
-    """Take the locks that are free; return the ids of the jobs that got theirs."""
-    acquired: set[int] = set()
-    for job in sorted(wanted, key=lambda job: str(job.lock)):
-        if job.lock is not None and view.holder(job.lock) is None:
-            view.hold_lock(job.lock, job.id)
-            acquired.add(job.id)
-    return acquired
-
-
-def _behind_locks(view: View, chosen: list[JobRow], acquired: set[int]) -> list[JobRow]:
-    """Return the jobs to park; behind a lock that is being given up, no job waits any more."""
-    locks = {job.lock for job in chosen if job.lock is not None}
-    taken = {lock for lock in locks if view.is_held_firmly(lock)}
-    return [job for job in chosen if job.lock in taken and job.id not in acquired]
 
 
 def _begun(view: View, job: JobRow, worker_id: int) -> JobRow:

@@ -7,12 +7,10 @@ The SQL files say what they are for; here is only how.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from procrastinate.connector import Rows
-from procrastinate.model.job import Status
 from procrastinate.testing.values import (
     JobRow,
     elements_of,
@@ -186,48 +184,6 @@ def changes(job: JobRow, p: Params) -> dict[str, Any]:
     return {name: getattr(job, name) if p[name] is None else p[name] for name in names}
 
 
-# --- locks ---------------------------------------------------------------------------------------
-
-
-def grip_locks(view: View, p: Params) -> Rows:
-    gripped = sorted(lock for lock, job_id in view.held_locks().items() if job_id in p["ids"])
-    for lock in gripped:
-        view.grip_lock(lock)
-    return [(lock,) for lock in gripped]
-
-
-def release_locks(view: View, p: Params) -> Rows:
-    rows = _pass_on(view, _parked_for(view, p["locks"]))
-    for lock in p["locks"]:
-        view.release_lock(lock)
-    return rows
-
-
-def pass_on_locks(view: View, p: Params) -> Rows:
-    return _pass_on(view, view.unlocked(_parked_for(view, p["locks"])))
-
-
-def _parked_for(view: View, locks: Sequence[str]) -> list[JobRow]:
-    waiting = view.active_jobs(Status.TODO)
-    return [job for job in waiting if job.hold == "lock" and job.lock in locks]
-
-
-def _pass_on(view: View, parked: Iterable[JobRow]) -> Rows:
-    first = first_of_lines(parked)
-    for job in first:
-        view.write_job(replace(job, hold=None))
-    queues = sorted({job.queue_name for job in first})
-    return [(queue, view.notify("procrastinate_jobs", queue)) for queue in queues]
-
-
-def first_of_lines(jobs: Iterable[JobRow]) -> list[JobRow]:
-    """Return the best of these jobs for each lock and queue."""
-    first: dict[tuple[str | None, str], JobRow] = {}
-    for job in in_claim_order(jobs):
-        first.setdefault((job.lock, job.queue_name), job)
-    return list(first.values())
-
-
 _FUNCTIONS: tuple[Function, ...] = (
     defer_job,
     defer_alike,
@@ -236,9 +192,6 @@ _FUNCTIONS: tuple[Function, ...] = (
     drop_savepoint,
     return_to_savepoint,
     defer_jobs,
-    grip_locks,
-    release_locks,
-    pass_on_locks,
 )
 
 STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}

@@ -15,7 +15,6 @@ from procrastinate.testing.job_statements import stalled_jobs
 from procrastinate.testing.queue_statements import (
     Function,
     Params,
-    first_of_lines,
 )
 from procrastinate.testing.settle_statements import entry, verdicts
 from procrastinate.testing.values import JobRow, WorkerRow, claimed_columns, errors_after, interval
@@ -139,24 +138,6 @@ def prune_workers(view: View, p: Params) -> Rows:
     return []
 
 
-def idle_lines(view: View, p: Params) -> Rows:
-    waiting = [job for job in view.active_jobs(Status.TODO) if job.hold != "schedule"]
-    parked = {job.lock for job in first_of_lines(waiting) if job.lock and job.hold == "lock"}
-    return [(lock,) for lock in sorted(parked - _running_locks(view))]
-
-
-def drop_stale_locks(view: View, p: Params) -> Rows:
-    stale = (view.held_locks().keys() & set(p["locks"])) - _running_locks(view)
-    for lock in stale:
-        view.release_lock(lock)
-    return []
-
-
-def _running_locks(view: View) -> set[str]:
-    running = {job.id for job in view.active_jobs(Status.DOING)}
-    return {lock for lock, job_id in view.held_locks().items() if job_id in running}
-
-
 def abort_requests(view: View, p: Params) -> Rows:
     running = view.active_jobs(Status.DOING)
     return [(job.id,) for job in running if job.worker_id == p["worker_id"] and job.abort_requested]
@@ -202,8 +183,6 @@ _FUNCTIONS: tuple[Function, ...] = (
     stalled_ids,
     fail_unknown,
     prune_workers,
-    idle_lines,
-    drop_stale_locks,
     abort_requests,
     held_jobs,
     migrations_table,

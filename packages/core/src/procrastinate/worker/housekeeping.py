@@ -22,6 +22,7 @@ from procrastinate.model import printable
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Status
 from procrastinate.model.worker_options import WorkerOptions
+from procrastinate.storage import locks
 from procrastinate.storage import workers as flows
 from procrastinate.storage.claim import held_jobs
 from procrastinate.worker.backoff import Backoff
@@ -152,7 +153,7 @@ class Housekeeping:
         # Later, because those who died in the same moment are judged with a look at one another.
         flow = flows.prune_workers(timeout_us=2 * timeout_us)
         await self._calls.run_async(flow)
-        await self._calls.run_async(flows.mend_lines(), transaction=True)
+        await self._calls.run_async(locks.mend(), transaction=True)
         await self._fail_unknown(timeout_us)
 
     async def _fail_unknown(self, timeout_us: int) -> None:

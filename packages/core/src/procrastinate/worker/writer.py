@@ -34,7 +34,7 @@ from procrastinate.errors import (
     UniqueViolation,
 )
 from procrastinate.model.failure import undescribed
-from procrastinate.model.job import Job, Status
+from procrastinate.model.job import Job, Status, sets_going
 from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Requeued, Standing, was_written
 from procrastinate.model.printable import counted
 from procrastinate.storage import finish as flows
@@ -281,14 +281,14 @@ class Writer:
         if any(each.when is not None or not each.begun for each in requeued):
             # It may be due before this worker's next look, or lie behind where that begins.
             self._on_requeued()
-        elif requeued or group[0].job.lock is not None:
+        elif requeued or sets_going(group[0].job):
             # Jobs may be ready now. Behind some poolers no notification says so.
             self._on_released([each.job for each in group if _is_requeued(each)])
 
 
 def _is_awaited(entry: Ended) -> bool:
     """Whether other jobs, or other workers, wait for an outcome."""
-    return entry.job.lock is not None or entry.outcome is UNSTARTED
+    return entry.outcome is UNSTARTED or sets_going(entry.job)
 
 
 def _is_requeued(entry: Ended) -> bool:
@@ -304,14 +304,15 @@ def _is_deleted(entry: Ended, delete_jobs: str) -> bool:
 def _groups(entries: Sequence[Ended], delete_jobs: str) -> list[list[Ended]]:
     """Entries that one statement writes.
 
-    Those with a lock are apart because they take a transaction of several statements; those that
-    may meet a twin with their queueing lock, because they may have to wait for its transaction.
+    Those that set something going are apart because they take a transaction of several statements;
+    those that may meet a twin with their queueing lock, because they may have to wait for its
+    transaction.
     """
     groups: defaultdict[Hashable, list[Ended]] = defaultdict(list)
     for entry in entries:
         job = entry.job
         may_meet_a_twin = _is_requeued(entry) and job.queueing_lock is not None
-        groups[_is_deleted(entry, delete_jobs), job.lock is not None, may_meet_a_twin].append(entry)
+        groups[_is_deleted(entry, delete_jobs), sets_going(job), may_meet_a_twin].append(entry)
     return sorted(groups.values(), key=lambda group: _may_wait(group[0]))
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from procrastinate.storage.statements import Statement, load
+from procrastinate.storage.statements import KNOWN, Statement, load
 
 FLAT = Path(__file__).parent.parent / "sql" / "flat"
 USAGE = "usage: python -m procrastinate.storage.statements [NAME | --renew]"
@@ -18,8 +18,11 @@ USAGE = "usage: python -m procrastinate.storage.statements [NAME | --renew]"
 
 def flat(statement: Statement) -> str:
     """Return a whole statement with its comments, for tables on the search path."""
+    text = statement.commented.replace("{schema}.", "")
     head = f"-- name: {statement.name} :{statement.kind}\n"
-    return head + statement.commented.replace("{schema}.", "") + "\n"
+    if "{known}" in text:
+        head += f"-- {{known}} stands for nothing, or for: {KNOWN.strip()}\n"
+    return f"{head}{text}\n"
 
 
 def renew() -> None:

@@ -118,6 +118,8 @@ class _Lines:
 
     def include(self, comments: list[str], lines: list[str]) -> None:
         indent = self._line[: len(self._line) - len(self._line.lstrip())]
+        if comments and (self._comments or (self._lines and _is_comment(self._lines[-1]))):
+            comments = ["--", *comments]  # what was said before is about something else
         self._comments += [indent + comment for comment in comments]
         self.write(f"\n{indent}".join(lines))
 

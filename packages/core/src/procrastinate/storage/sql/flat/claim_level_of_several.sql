@@ -1,6 +1,12 @@
 -- name: claim_level_of_several :many
+-- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
+-- Takes jobs with and without a lock, of one level of a few queues. Returns one row (12 nulls,
+-- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that
+-- it met, `aside` those of them that it parked. The others that were not claimed stay as they are: another
+-- transaction was just deciding about them or their line, or there was no room.
 -- settings: asynchronous
--- The first jobs of all queues together, in order. It reads as many of each queue as may be needed of it,
+--
+-- chosen: the first jobs of all queues together, in order. It reads as many of each queue as may be needed,
 -- which is the cheapest for a few jobs or queues.
 with chosen as materialized (
     select found.id, found.priority, found.queue_name, found.lock
@@ -8,7 +14,7 @@ with chosen as materialized (
     cross join lateral (
         select job.id, job.priority, job.queue_name, job.lock
         -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end
-        -- that is read first; starting above them keeps a busy queue fast. What the mark hides (late
+        -- that is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides (late
         -- commits, retries, other priorities) is found by the next full scan.
         from procrastinate_jobs as job
         where job.partition = 0 and job.queue_name = scan.queue_name
@@ -20,10 +26,11 @@ with chosen as materialized (
     order by found.priority desc, found.id
     limit %(scanned)s::integer
 ),
--- The first of each free lock's line, as far as the served queues go (null: all). A lock whose holder
--- is seen here is not free, even if it is given up before it could be taken below: the holder may go
--- back to the line, and this snapshot would not show it there. (The locks as an array, of which the
--- planner expects ten: of a subquery it expected 200, and so much of the whole that it was compiled.)
+-- head: the first job in the line of each lock that a chosen job needs, if the lock is free. The line goes
+-- through the served queues (null: through all). A lock whose holder is seen here is not free, even if it is
+-- given up before it could be taken below: the holder may go back to its line, and this snapshot would
+-- not show it there. (The locks as an array, of which the planner expects ten: of a subquery it expected
+-- 200, and so much of the whole that it was compiled.)
 head as materialized (
     select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
     from unnest(array(
@@ -31,8 +38,8 @@ head as materialized (
     )) as contended(lock)
     cross join lateral (
         with recursive ready as (
-            -- The best job of a line in each queue, from queue to queue: one index probe for each. (In order of
-            -- the hold, too, because the planner does not see that it is the same where it is null.)
+            -- The best job of the line in each queue, from queue to queue, by one index probe for each. (Ordered by
+            -- the hold as well, because the planner does not see that it is the same everywhere.)
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
@@ -89,23 +96,25 @@ head as materialized (
         where held.lock = contended.lock and held.partition = 0
     )
 ),
+-- elsewhere: the heads that the scan did not come to, although it was about their queue.
 elsewhere as materialized (
     select head.id, head.priority, head.lock
     from head
     where head.id in (
+        -- (The next job of a released lock may stand below the mark of its queue.)
         select head.id
         from head
         where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
             and head.id not in (select chosen.id from chosen)
     )
 ),
+-- wanted: what may start, up to the limit, locked in order. (What was scanned beyond the limit is only
+-- there to be parked. For num_nulls: the index of ready jobs must not be used to look for ids.)
 wanted as materialized (
     select got.id, startable.lock
     from (
-        -- Those without a lock, the heads of free locks, and the ready heads that the scan did not come to: a
-        -- released lock's next job may stand below the mark. (One that does not get its lock stays ready, for
-        -- the next claim that meets its line or scans it.) What was scanned beyond the limit is only there to be
-        -- parked.
+        -- Chosen jobs without a lock, chosen heads, and the heads elsewhere. (A head that does not get its lock
+        -- stays ready, for the next claim that meets its line or scans it.)
         select chosen.id, chosen.priority, chosen.lock
         from chosen
         where chosen.lock is null or chosen.id in (select head.id from head)
@@ -123,16 +132,17 @@ wanted as materialized (
     ) as got
     limit %(limit)s::integer
 ),
+-- acquired: the slots that wanted jobs took. Another claim may have been first; a conflict waits for it.
 acquired as (
     insert into procrastinate_locks as held (lock, partition, job_id)
     select wanted.lock, 0, wanted.id from wanted where wanted.lock is not null order by wanted.lock
     on conflict do nothing
     returning held.lock, held.job_id
 ),
+-- holder: the locks of chosen jobs that are held, and stay so until this claim commits: a release waits
+-- for it, and then sees what it has parked. If a release came first, the lock is left out: its jobs are
+-- not parked, but stay ready and undecided. (The count: only after slots were taken, which may wait.)
 holder as materialized (
-    -- Locked against a release until this claim commits: the releaser then sees what is parked.
-    -- If a release came first nothing is parked: the job stays ready and undecided.
-    -- Only after the locks above were taken (hence the count), which is where this may wait.
     select held.lock
     from procrastinate_locks as held
     where held.partition = 0
@@ -141,6 +151,7 @@ holder as materialized (
     order by held.lock
     for key share skip locked
 ),
+-- blocked: the chosen jobs that may not start yet, locked.
 blocked as materialized (
     select got.id
     from chosen
@@ -151,6 +162,7 @@ blocked as materialized (
             and job.status = 'todo' and num_nulls(job.hold) = 1
         for update skip locked
     ) as got
+    -- A job is blocked if another one holds its lock firmly, or has just taken it.
     where chosen.lock is not null
         and chosen.id not in (select acquired.job_id from acquired)
         and (
@@ -158,12 +170,14 @@ blocked as materialized (
             or chosen.lock in (select acquired.lock from acquired)
         )
 ),
+-- parked: the blocked jobs, which no claim reads again before they are passed on.
 parked as (
     update procrastinate_jobs as job
     set hold = 'lock'
     where job.partition = 0 and job.id = any(array(select blocked.id from blocked))
     returning job.id
 ),
+-- claimed: the wanted jobs without a lock, and those that got theirs. The worker holds them now.
 claimed as (
     update procrastinate_jobs as job
     set status = 'doing',
@@ -182,8 +196,9 @@ claimed as (
         job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
         nullif(job.crashes, 0) as crashes
 )
--- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
--- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
+-- One row about the claim, and then one for each job: the first has no priority, so it comes first. What
+-- stands in every row is read for each job. (Two counts, the crashes and the time took the worker 1.7
+-- microseconds.)
 select
     claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed

@@ -1,10 +1,12 @@
 -- name: claim_unlocked_full_of_one :many
--- Returns one row (12 nulls, aside, met, moment_us), and (job..., 3 nulls) for each claimed job. It met so many
--- ready jobs, of which those aside have a lock. Of the others, those that are not claimed are in the
--- hands of another transaction. The moment is that of the claim, in microseconds since the epoch;
--- `crashes` is null for most.
+-- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
+-- Takes jobs without a lock, in a full scan of one queue. Returns one row (12 nulls, aside,
+-- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
+-- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
+-- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
--- From one queue, as it most often is: what is chosen is locked while it is read, which costs the least.
+--
+-- candidate: the first ready jobs of the queue, locked as they are read, which costs the least.
 with candidate as materialized (
     select job.id, job.lock
     -- The ready jobs of a queue above a priority, which may lie below all that there are.
@@ -16,6 +18,7 @@ with candidate as materialized (
     limit %(limit)s::integer
     for update skip locked
 ),
+-- claimed: the candidates, which the worker holds now.
 claimed as (
     update procrastinate_jobs as job
     set status = 'doing',
@@ -30,8 +33,9 @@ claimed as (
         job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
         nullif(job.crashes, 0) as crashes
 )
--- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
--- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
+-- One row about the claim, and then one for each job: the first has no priority, so it comes first. What
+-- stands in every row is read for each job. (Two counts, the crashes and the time took the worker 1.7
+-- microseconds.)
 select
     claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed

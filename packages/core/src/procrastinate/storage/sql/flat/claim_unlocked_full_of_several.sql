@@ -1,10 +1,12 @@
 -- name: claim_unlocked_full_of_several :many
+-- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
+-- Takes jobs without a lock, in a full scan of a few queues. Returns one row (12 nulls, aside,
+-- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
+-- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
+-- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
--- All or none: none if a job with a lock is among as many as there is room for.
 --
--- The hold is asked for in a way that no partial index answers: a plan that looked for each id in the
--- index of ready jobs read all of it each time.
--- The first jobs of all queues together, in order. It reads as many of each queue as may be needed of it,
+-- chosen: the first jobs of all queues together, in order. It reads as many of each queue as may be needed,
 -- which is the cheapest for a few jobs or queues.
 with chosen as materialized (
     select found.id, found.priority, found.queue_name, found.lock
@@ -22,10 +24,14 @@ with chosen as materialized (
     order by found.priority desc, found.id
     limit %(scanned)s::integer
 ),
+-- met: how many were chosen, and how many of them have a lock.
 met as materialized (
     select count(chosen.lock)::integer as aside, count(*)::integer as met
     from chosen
 ),
+-- candidate: the chosen jobs, locked in order. All or none: none if a job with a lock is among as many as
+-- there is room for. (The hold is asked for in a way that no partial index answers: a plan that looked
+-- for each id in the index of ready jobs read all of it each time.)
 candidate as materialized (
     select got.id
     from chosen
@@ -42,6 +48,7 @@ candidate as materialized (
         from (select chosen.lock from chosen limit %(limit)s::integer) as first
     )
 ),
+-- claimed: the candidates, which the worker holds now.
 claimed as (
     update procrastinate_jobs as job
     set status = 'doing',
@@ -56,8 +63,9 @@ claimed as (
         job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
         nullif(job.crashes, 0) as crashes
 )
--- One row about the claim, and after it (for it has no priority) one for each job. What stands in each
--- row is read for each job: two counts, the crashes and the time took the worker 1.7 microseconds.
+-- One row about the claim, and then one for each job: the first has no priority, so it comes first. What
+-- stands in every row is read for each job. (Two counts, the crashes and the time took the worker 1.7
+-- microseconds.)
 select
     claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed

@@ -1,5 +1,5 @@
 -- name: drop_stale_locks :exec
--- Removes these locks unless their holder is running, in order of the lock, as others do.
+-- Gives up those of these locks whose holder is not running, in order of the lock, as all others do.
 with stale as materialized (
     select held.lock
     from procrastinate_locks as held

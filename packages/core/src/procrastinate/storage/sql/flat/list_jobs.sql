@@ -1,5 +1,6 @@
 -- name: list_jobs :many
 -- A page of jobs between two ids, in order of id. A null filter matches everything.
+--
 -- One branch for each index that holds jobs of one status and few others. The planner drops those
 -- of statuses that are not wanted.
 with page as materialized (

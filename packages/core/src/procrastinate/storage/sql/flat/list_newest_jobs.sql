@@ -1,5 +1,6 @@
 -- name: list_newest_jobs :many
 -- The same from the other end.
+--
 -- One branch for each index that holds jobs of one status and few others. The planner drops those
 -- of statuses that are not wanted.
 with page as materialized (

@@ -1,5 +1,6 @@
 -- name: list_stalled :many
 -- The jobs that run on a worker which has not been heard of for so many microseconds.
+--
 -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
 select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
     job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,

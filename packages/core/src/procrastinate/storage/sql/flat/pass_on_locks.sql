@@ -1,8 +1,9 @@
 -- name: pass_on_locks :many
--- The same for locks that may be free already, after a change by hand. It passes over jobs that
--- somebody else has in hand, because those who change jobs by hand hold some and may not wait for
--- others: whoever has them passes on in turn. Only where that one rolls back, or a claim
--- far behind the times is looking at them, is a line left for mend_lines.
+-- The same for locks that may be free already, after a change by hand. It passes over jobs that another
+-- transaction has in hand: it holds some itself, so it may not wait. The other transaction passes on in its
+-- turn. If it rolls back, or was a claim with an old snapshot, the line is left for idle_lines.
+--
+-- line: each queue that has parked jobs of these locks, from queue to queue, by one index probe for each.
 with recursive line(lock, queue_name) as (
     select
         released.lock,
@@ -32,8 +33,8 @@ with recursive line(lock, queue_name) as (
     from line
     where line.queue_name is not null
 ),
+-- next: the best parked job of each of these queues, locked in the order in which all lock waiting jobs.
 next as materialized (
-    -- In the order in which all others lock waiting jobs, too.
     select best.id
     from (
         select line.lock, line.queue_name
@@ -52,6 +53,7 @@ next as materialized (
         for update skip locked
     ) as best
 ),
+-- passed: the same jobs, ready now.
 passed as (
     update procrastinate_jobs as job
     set hold = null

@@ -1,6 +1,7 @@
 -- name: promote_due :one
--- Makes scheduled jobs ready whose time has come, wakes the workers of their queues, and
--- returns (how many, microseconds until the next one or null).
+-- Makes scheduled jobs ready whose time has come, and wakes the workers of their queues. Returns (how
+-- many, microseconds until the next one or null).
+-- due: the jobs whose time has come, up to the limit.
 with due as materialized (
     select job.id
     from procrastinate_jobs as job
@@ -10,6 +11,7 @@ with due as materialized (
     limit %(limit)s::integer
     for update skip locked
 ),
+-- promoted: the same, ready now.
 promoted as (
     update procrastinate_jobs as job
     set hold = null

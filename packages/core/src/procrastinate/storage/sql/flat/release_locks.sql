@@ -1,6 +1,9 @@
 -- name: release_locks :many
--- Takes the best parked job of each queue out of each lock's line, wakes the queue's workers, and
--- gives up the locks: last (hence the count), since claims wait for that.
+-- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes the
+-- workers of these queues. Returns (queue, null). It waits for those who change a parked job by hand:
+-- the line goes on, whatever becomes of the job.
+--
+-- line: each queue that has parked jobs of these locks, from queue to queue, by one index probe for each.
 with recursive line(lock, queue_name) as (
     select
         released.lock,
@@ -30,8 +33,8 @@ with recursive line(lock, queue_name) as (
     from line
     where line.queue_name is not null
 ),
+-- next: the best parked job of each of these queues, locked in the order in which all lock waiting jobs.
 next as materialized (
-    -- In the order in which all others lock waiting jobs, too.
     select best.id
     from (
         select line.lock, line.queue_name
@@ -50,12 +53,14 @@ next as materialized (
         for update
     ) as best
 ),
+-- passed: the same jobs, ready now.
 passed as (
     update procrastinate_jobs as job
     set hold = null
     where job.partition = 0 and job.id = any(array(select next.id from next))
     returning job.queue_name
 ),
+-- given_up: last (hence the count), because claims wait for this.
 given_up as (
     delete from procrastinate_locks as held
     where held.partition = 0 and held.lock = any(%(locks)s::text[])

@@ -22,6 +22,7 @@ with leaving as materialized (
     join procrastinate_jobs as job on job.id = given.id
     -- A list of unknown length, which the planner takes to be short: for one that it can count it read small
     -- tables from end to end.
+    --
     -- Whether this worker holds the job; `sources` are the statuses that TRANSITIONS allows. Said as a CASE,
     -- which the planner takes to be true of every other row: from the columns' statistics it expected a single
     -- row, and joined 500 jobs with their 500 endings by looking at all 250,000 pairs.

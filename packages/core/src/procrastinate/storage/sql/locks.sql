@@ -1,0 +1,302 @@
+-- Locks. A lock is a gate with one slot, and its jobs stand in a line before it: in order of (priority
+-- desc, id), through all queues. A row of procrastinate_locks is a slot that a job holds.
+--
+-- * admit: a claim asks for the first job of each line that it meets. If the slot is free, the job takes it.
+-- * park: a job that may not pass yet gets hold = 'lock', so that the next claim does not read it again.
+-- * release: a job that has ended passes on and gives its slot up.
+-- * pass on: the best parked job of each queue becomes ready. The next claim chooses among them.
+-- * mend: lines that a change by hand has left without a holder, and with parked jobs, are passed on.
+--
+-- A gate with n slots differs in three places: `head` takes as many jobs of a line as there are free
+-- slots, `acquired` as many slots, and passing on makes as many jobs of each queue ready.
+--
+-- No deadlock, because all take slots and lock waiting jobs in one order, by lock and queue, and a slot is
+-- given up by the last thing that its transaction does.
+
+-- fragment: heads
+-- head: the first job in the line of each lock that a chosen job needs, if the lock is free. The line goes
+-- through the served queues (null: through all). A lock whose holder is seen here is not free, even if it is
+-- given up before it could be taken below: the holder may go back to its line, and this snapshot would
+-- not show it there. (The locks as an array, of which the planner expects ten: of a subquery it expected
+-- 200, and so much of the whole that it was compiled.)
+head as materialized (
+    select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
+    from unnest(array(
+        select distinct chosen.lock from chosen where chosen.lock is not null
+    )) as contended(lock)
+    cross join lateral (
+        with recursive ready as (
+            {>best_in_each_queue before="ready" those="job.hold is null"}
+        ),
+        parking as (
+            {>best_in_each_queue before="parking" those="job.hold = 'lock'"}
+        )
+        select best.id, best.priority, best.queue_name, best.is_ready
+        from (
+            select ready.*, true as is_ready from ready
+            union all
+            select parking.*, false from parking
+        ) as best
+        where %(served)s::text[] is null or best.queue_name = any(%(served)s::text[])
+        order by best.priority desc, best.id
+        limit 1
+    ) as first
+    where not exists (
+        select from {schema}.procrastinate_locks as held
+        where held.lock = contended.lock and held.partition = 0
+    )
+)
+
+-- fragment: best_in_each_queue
+-- The best job of the line in each queue, from queue to queue, by one index probe for each. (Ordered by
+-- the hold as well, because the planner does not see that it is the same everywhere.)
+(
+    select job.id, job.priority, job.queue_name
+    from {schema}.procrastinate_jobs as job
+    where job.lock = contended.lock and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and {>those}
+    order by job.hold, job.queue_name, job.priority desc, job.id
+    limit 1
+)
+union all
+select following.id, following.priority, following.queue_name
+from {>before} as before
+cross join lateral (
+    select job.id, job.priority, job.queue_name
+    from {schema}.procrastinate_jobs as job
+    where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and {>those}
+    order by job.hold, job.queue_name, job.priority desc, job.id
+    limit 1
+) as following
+
+-- fragment: ready_heads_elsewhere
+-- (The next job of a released lock may stand below the mark of its queue.)
+select head.id
+from head
+where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
+    and head.id not in (select chosen.id from chosen)
+
+-- fragment: startable
+-- Chosen jobs without a lock, chosen heads, and the heads elsewhere. (A head that does not get its lock
+-- stays ready, for the next claim that meets its line or scans it.)
+select chosen.id, chosen.priority, chosen.lock
+from chosen
+where chosen.lock is null or chosen.id in (select head.id from head)
+union all
+select elsewhere.id, elsewhere.priority, elsewhere.lock
+from elsewhere
+
+-- fragment: admit
+-- acquired: the slots that wanted jobs took. Another claim may have been first; a conflict waits for it.
+acquired as (
+    insert into {schema}.procrastinate_locks as held (lock, partition, job_id)
+    select wanted.lock, 0, wanted.id from wanted where wanted.lock is not null order by wanted.lock
+    on conflict do nothing
+    returning held.lock, held.job_id
+),
+-- holder: the locks of chosen jobs that are held, and stay so until this claim commits: a release waits
+-- for it, and then sees what it has parked. If a release came first, the lock is left out: its jobs are
+-- not parked, but stay ready and undecided. (The count: only after slots were taken, which may wait.)
+holder as materialized (
+    select held.lock
+    from {schema}.procrastinate_locks as held
+    where held.partition = 0
+        and held.lock = any(array(select chosen.lock from chosen where lock is not null))
+        and (select count(*) from acquired) >= 0
+    order by held.lock
+    for key share skip locked
+)
+
+-- fragment: is_blocked
+-- A job is blocked if another one holds its lock firmly, or has just taken it.
+chosen.lock is not null
+    and chosen.id not in (select acquired.job_id from acquired)
+    and (
+        chosen.lock in (select holder.lock from holder)
+        or chosen.lock in (select acquired.lock from acquired)
+    )
+
+-- fragment: park
+-- parked: the blocked jobs, which no claim reads again before they are passed on.
+parked as (
+    update {schema}.procrastinate_jobs as job
+    set hold = 'lock'
+    where job.partition = 0 and job.id = any(array(select blocked.id from blocked))
+    returning job.id
+)
+
+-- name: grip_locks :many
+-- Returns the locks that these jobs hold, which run no longer, and keeps claims from parking jobs behind
+-- them. Must be followed, in the same transaction, by release_locks. That is a statement of its own, so
+-- that it sees the jobs that a claim parked while this one waited for it.
+select held.lock
+from {schema}.procrastinate_locks as held
+where held.partition = 0 and held.job_id = any(%(ids)s::bigint[])
+order by held.lock
+for update
+
+-- fragment: pass_on
+-- line: each queue that has parked jobs of these locks, from queue to queue, by one index probe for each.
+line(lock, queue_name) as (
+    select
+        released.lock,
+        (
+            select job.queue_name
+            from {schema}.procrastinate_jobs as job
+            where job.lock = released.lock and job.status = 'todo'
+                and job.hold is distinct from 'schedule' and job.hold = 'lock'
+            order by job.queue_name
+            limit 1
+        )
+    -- The planner takes an array that it cannot count to be short. For each of 500 locks that it
+    -- counted it expected a hundred queues, and had the statement compiled.
+    from unnest(array(select unnest(%(locks)s::text[]))) as released(lock)
+    union all
+    select
+        line.lock,
+        (
+            select job.queue_name
+            from {schema}.procrastinate_jobs as job
+            where job.lock = line.lock and job.status = 'todo'
+                and job.hold is distinct from 'schedule' and job.hold = 'lock'
+                and job.queue_name > line.queue_name
+            order by job.queue_name
+            limit 1
+        )
+    from line
+    where line.queue_name is not null
+),
+-- next: the best parked job of each of these queues, locked in the order in which all lock waiting jobs.
+next as materialized (
+    select best.id
+    from (
+        select line.lock, line.queue_name
+        from line
+        where line.queue_name is not null
+        order by line.lock, line.queue_name
+    ) as parking
+    cross join lateral (
+        select job.id
+        from {schema}.procrastinate_jobs as job
+        where job.lock = parking.lock and job.queue_name = parking.queue_name
+            and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.priority desc, job.id
+        limit 1
+        for update{>busy}
+    ) as best
+),
+-- passed: the same jobs, ready now.
+passed as (
+    update {schema}.procrastinate_jobs as job
+    set hold = null
+    where job.partition = 0 and job.id = any(array(select next.id from next))
+    returning job.queue_name
+)
+
+-- name: release_locks :many
+-- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes the
+-- workers of these queues. Returns (queue, null). It waits for those who change a parked job by hand:
+-- the line goes on, whatever becomes of the job.
+with recursive {>pass_on busy=""},
+-- given_up: last (hence the count), because claims wait for this.
+given_up as (
+    delete from {schema}.procrastinate_locks as held
+    where held.partition = 0 and held.lock = any(%(locks)s::text[])
+        and (select count(*) from passed) >= 0
+)
+select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
+from passed
+group by passed.queue_name
+
+-- name: pass_on_locks :many
+-- The same for locks that may be free already, after a change by hand. It passes over jobs that another
+-- transaction has in hand: it holds some itself, so it may not wait. The other transaction passes on in its
+-- turn. If it rolls back, or was a claim with an old snapshot, the line is left for idle_lines.
+with recursive {>pass_on busy=" skip locked"}
+select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
+from passed
+group by passed.queue_name
+
+-- fragment: best_in_queue
+-- The best ready job of the line in one queue and the best parked one, each at the end of an index. (Its
+-- order begins with the hold, also where that is null.)
+(
+    select job.id, job.priority, job.hold
+    from {schema}.procrastinate_jobs as job
+    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and job.hold is null
+    order by job.hold, job.priority desc, job.id
+    limit 1
+)
+union all
+(
+    select job.id, job.priority, job.hold
+    from {schema}.procrastinate_jobs as job
+    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+        and job.hold is distinct from 'schedule' and job.hold = 'lock'
+    order by job.priority desc, job.id
+    limit 1
+)
+
+-- name: idle_lines :many
+-- Returns the locks that no running job holds although the best job of a queue in their line is parked:
+-- the trace of changes by hand. (Behind a ready job, others may be parked.)
+-- parking: each lock and queue with parked jobs, from one to the next by an index probe.
+with recursive parking(lock, queue_name) as (
+    (
+        select job.lock, job.queue_name
+        from {schema}.procrastinate_jobs as job
+        where job.lock is not null and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.lock, job.queue_name
+        limit 1
+    )
+    union all
+    select following.lock, following.queue_name
+    from parking
+    cross join lateral (
+        select job.lock, job.queue_name
+        from {schema}.procrastinate_jobs as job
+        where (job.lock, job.queue_name) > (parking.lock, parking.queue_name)
+            and job.lock is not null and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.lock, job.queue_name
+        limit 1
+    ) as following
+)
+select distinct line.lock
+from parking as line
+cross join lateral (
+    select first.hold
+    from (
+        {>best_in_queue}
+    ) as first
+    order by first.priority desc, first.id
+    limit 1
+) as best
+where best.hold = 'lock'
+    and not exists (
+        select
+        from {schema}.procrastinate_locks as held
+        join {schema}.procrastinate_jobs as job
+            on job.id = held.job_id and job.partition = 0 and job.status::text = 'doing'
+        where held.lock = line.lock and held.partition = 0
+    )
+
+-- name: drop_stale_locks :exec
+-- Gives up those of these locks whose holder is not running, in order of the lock, as all others do.
+with stale as materialized (
+    select held.lock
+    from {schema}.procrastinate_locks as held
+    where held.partition = 0 and held.lock = any(%(locks)s::text[])
+        and not exists (
+            select from {schema}.procrastinate_jobs as job
+            where job.id = held.job_id and job.partition = 0 and job.status::text = 'doing'
+        )
+    order by held.lock
+    for update
+)
+delete from {schema}.procrastinate_locks as held
+where held.partition = 0 and held.lock = any(array(select stale.lock from stale))
