@@ -159,8 +159,8 @@ class Recorder:
 
 
 def _with_its_moment(row: Row) -> Row:
-    moment = row[-1]
-    return (*row[:-1], None if moment is None else datetime.fromtimestamp(moment, UTC))
+    moment_us = row[-1]
+    return (*row[:-1], None if moment_us is None else datetime.fromtimestamp(moment_us / 1e6, UTC))
 
 
 #: What is compared where it is not the whole row: a wait without its length, (None, ...) for a
