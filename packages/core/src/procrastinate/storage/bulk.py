@@ -4,7 +4,7 @@ Rules
 
 - A batch reads up to `SCANNED` jobs above an id and changes up to `BATCH` of them. So nothing
   depends on how the planner sees the table, and all batches together read each job once.
-- A batch waits for nobody: it passes over the jobs that somebody else has in hand, and says which
+- A batch does not wait: it passes over the jobs that another session has in hand, and says which
   they are. While it works on the others, which takes milliseconds, claims pass over them in turn.
 - The filter is applied again to the locked jobs: what has changed meanwhile is not changed.
 """
@@ -65,7 +65,7 @@ def change_batch(which: JobFilter, change: Change, *, after_id: int, limit: int)
 
 
 def change_when_free(which: JobFilter, change: Change) -> Flow[Batch]:
-    """Change the jobs of these few ids, once nobody else has them. Needs a transaction."""
+    """Change the jobs of these few ids, once no other session has them. Needs a transaction."""
     request = _grip("grip_ids_when_free", which, 0, BATCH)
     return (yield from _changed(request, change))
 
@@ -95,7 +95,7 @@ def _changed(request: Request, change: Change) -> Flow[Batch]:
 
 
 def delete_old(ages_us: Mapping[Status, int], *, queue: str | None, after_id: int) -> Flow[Deleted]:
-    """Delete the jobs of a batch that ended longer ago than so many microseconds, by status.
+    """Delete the jobs of a batch that ended longer ago than these ages in microseconds, by status.
 
     The batch is the next `SCANNED` ids, and the walk ends at the first jobs that were deferred too
     lately to be that old.

@@ -82,7 +82,7 @@ def look(timetable: Timetable) -> Flow[datetime]:
 
 
 def defer_ticks(timetable: Timetable, due: Sequence[DueTick]) -> Flow[Round]:
-    """Defer due ticks in one statement, where nobody has, and tell the timetable."""
+    """Defer the due ticks that no worker has deferred, in one statement, and tell the timetable."""
     try:
         rows = yield Request("defer_ticks", **_params(due))
     except InvalidData as exc:
@@ -136,7 +136,7 @@ def _learn(timetable: Timetable, due: Sequence[DueTick], rows: Rows) -> None:
     done: dict[Key, datetime | None] = {}
     for each, (_, _, done_until, now, _) in zip(due, rows, strict=True):
         key = each.periodic.key
-        if done_until is None:  # somebody has deleted the schedule's row
+        if done_until is None:  # the schedule's row was deleted
             done[key] = None
         elif each.tick <= now:
             done[key] = max(each.tick, done_until.astimezone(UTC), done.get(key) or each.tick)

@@ -1,4 +1,4 @@
-"""Flows about workers: who is alive, and what becomes of the jobs of those who are not."""
+"""Flows about workers: which are alive, and what becomes of the jobs of those that are not."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def recover_jobs(
 
     Takes up to `RECOVERED_AT_ONCE`, of these ids where they are given; call it again until it
     returns fewer. It is all or nothing: a twin with the same queueing lock that is committed
-    meanwhile raises `UniqueViolation` (the next call sees it), and where somebody's open
+    meanwhile raises `UniqueViolation` (the next call sees it), and if another open
     transaction is in the way, such as one that has deferred a twin, it waits for half a second and
     fails. Recover the `stalled_ids` one by one then.
     """
@@ -157,6 +157,6 @@ def prune_workers(*, timeout_us: int) -> Flow[None]:
 
 
 def abort_requests(worker_id: int) -> Flow[set[int]]:
-    """Return the ids of this worker's jobs that somebody wants aborted."""
+    """Return the ids of this worker's jobs that are to be aborted."""
     rows = yield Request("abort_requests", worker_id=worker_id)
     return {int(row[0]) for row in rows}

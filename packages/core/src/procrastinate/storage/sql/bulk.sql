@@ -9,9 +9,10 @@
     and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
 
 -- fragment: walk_any
--- The next jobs of all, whatever they are: only so is the end of the scan certain. Partitions begin at 0.
--- In a table that was never analyzed, the planner takes `= 0` to be true of one job in 200: it expected
--- fewer jobs than the limit, and read and sorted the whole table.
+-- The next jobs, whatever they are, and whether each matches: only so is the end of the scan
+-- certain. (Partitions begin at 0. In a table that was never analyzed, the planner takes `= 0` to
+-- be true of one job in 200: it expected fewer jobs than the limit, and read and sorted the whole
+-- table.)
 select job.id, ({>wanted}) as matching
 from {schema}.procrastinate_jobs as job
 where job.partition <= 0 and job.id > %(after_id)s::bigint
@@ -19,7 +20,8 @@ order by job.id
 limit %(scanned)s::integer
 
 -- fragment: walk_ended
--- The next of those that failed, were cancelled or aborted: by an index that holds no others.
+-- The next jobs that failed, were cancelled or aborted, and whether each matches, by an index that
+-- holds no others.
 select found.id, found.matching
 from unnest(%(statuses)s::text[]) as ended(status)
 cross join lateral (
@@ -35,6 +37,7 @@ order by found.id
 limit %(scanned)s::integer
 
 -- fragment: walk_ids
+-- The next of the jobs that are known by id, and whether each matches.
 select job.id, ({>wanted}) as matching
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.id > %(after_id)s::bigint
@@ -42,12 +45,15 @@ order by job.id
 limit %(scanned)s::integer
 
 -- fragment: grip
+-- walk: the next jobs after an id, as many as are looked at in one statement.
 walk as materialized (
     {>sort}
 ),
+-- matching: those of them that match, up to the limit.
 matching as materialized (
     select walk.id from walk where walk.matching order by walk.id limit %(limit)s::integer
 ),
+-- gripped: those of them that still match, locked in the order of their lines.
 gripped as materialized (
     select job.id
     from {schema}.procrastinate_jobs as job
@@ -70,13 +76,13 @@ left join gripped on gripped.id = matching.id
 order by matching.id
 
 -- name: grip_any :many
--- Locks the matching ones among the next jobs after an id, in the order of their lines. Returns
--- (where to go on after or null, id, 1 or 0 for one that somebody else has in hand) for each match,
--- or one row without id.
+-- Locks the matching ones among the next jobs after an id. Returns (where to go on after or null at
+-- the end, id, 1 or 0 for one that another transaction has in hand) for each match, or one row
+-- without an id.
 with {>grip sort=walk_any busy=" skip locked"}
 
 -- name: grip_ended :many
--- The same where only failed, cancelled and aborted jobs are wanted.
+-- The same if only failed, cancelled and aborted jobs are wanted.
 with {>grip sort=walk_ended busy=" skip locked"}
 
 -- name: grip_ids :many
@@ -84,27 +90,31 @@ with {>grip sort=walk_ended busy=" skip locked"}
 with {>grip sort=walk_ids busy=" skip locked"}
 
 -- name: grip_ids_when_free :many
--- The same, waiting for those who have the jobs in hand.
+-- The same among jobs known by id, waiting for the transactions that have them in hand.
 with {>grip sort=walk_ids busy=""}
 
 -- name: delete_old_jobs :one
 -- Among the next jobs after an id, deletes those that ended longer ago than the age (microseconds)
 -- that belongs to their status. Returns (how many, the last id, or null at the end). The end is
--- also where jobs were deferred too lately to have ended so long ago: ids follow time.
+-- also reached with jobs that were deferred too recently to have ended so long ago, because ids
+-- follow time.
+--
+-- kept: for each status, the time since which jobs are kept.
 with kept as materialized (
     select
         age.status::{schema}.procrastinate_job_status as status,
         statement_timestamp() - age.us * interval '1 microsecond' as since
     from unnest(%(statuses)s::text[], %(ages_us)s::bigint[]) as age(status, us)
 ),
+-- walk: the next jobs after the id. (`<= 0` as in walk_any.)
 walk as materialized (
-    -- (`<= 0` as in walk_any.)
     select job.id, job.status, job.queue_name, job.deferred_at, job.finished_at
     from {schema}.procrastinate_jobs as job
     where job.partition <= 0 and job.id > %(after_id)s::bigint
     order by job.id
     limit %(scanned)s::integer
 ),
+-- old: those of them that are too old, locked.
 old as materialized (
     select job.id
     from {schema}.procrastinate_jobs as job

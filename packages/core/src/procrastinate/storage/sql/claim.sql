@@ -1,27 +1,29 @@
--- Claiming. A claim takes the first ready jobs of some queues in order of (priority desc, id), takes the
--- locks that they need, and makes the worker their holder. It fails for no lock: see locks.sql. It has
--- three parts: scan (chosen), admit (head to parked), begin (claimed).
+-- Claiming. A claim takes the first ready jobs of some queues in order of (priority desc, id),
+-- takes the locks that they need, and makes the worker their holder. A lock that is not free fails
+-- no claim: see locks.sql. The parts of a claim are scan (chosen), admit (head to parked) and begin
+-- (claimed).
 --
--- A claim first chooses without locking any row, because only the merged order of all its queues says
--- which jobs come first. It then locks rows in that order, passes over those that another transaction
--- holds, and stops when it has enough. So it locks no row that it neither takes nor parks. (A claim that
--- locked while it read took 500 jobs of 10 queues and locked 5,000; other workers passed over them all.)
+-- A claim first chooses without locking any row, because only the merged order of all its queues
+-- says which jobs come first. It then locks rows in that order, passes over those that another
+-- transaction holds, and stops when it has enough. So it locks no row that it neither takes nor
+-- parks. (A claim that locked while it read took 500 jobs of 10 queues and locked 5,000; other
+-- workers passed over them all.)
 --
--- Most jobs have no lock, and planning what is done about locks takes longer than the rest of a small
--- claim. So there are two kinds: `claim_unlocked_*` takes jobs without a lock, if no other is among the
--- first ones, and `claim_*` takes both sorts. Each has a text for scans in full and one for scans of
--- a level, and one for each number of queues that is worth a plan of its own.
+-- Most jobs have no lock, and planning what is done about locks takes longer than the rest of a
+-- small claim. So there are two kinds: `claim_unlocked_*` takes jobs without a lock, if no other is
+-- among the first ones, and `claim_*` takes both sorts. Each has a text for scans in full and one
+-- for scans of a level, and one for each number of queues that is worth a plan of its own.
 --
 -- No deadlock, because a claim waits in no circle. It waits for no job. It waits for a lock only if
--- another claim is taking it or a release is removing it. A claim may hold a job that it did not get,
--- because a row is locked before it is seen to have changed; a release waits for such rows.
+-- another claim is taking it or a release is removing it. A claim may hold a job that it did not
+-- get, because a row is locked before it is seen to have changed; a release waits for such rows.
 --
--- A lost claim only means that its jobs still wait. So it need not reach the disk at once, and
--- the transaction commits asynchronously.
+-- A lost claim only means that its jobs still wait. So it need not reach the disk at once, and the
+-- transaction commits asynchronously.
 
 -- name: ready_queues :many
--- Returns the names of all queues that have a ready job, by one index probe for each. (Not with min():
--- PostgreSQL 15 then read the whole index of a table that was never analyzed.)
+-- Returns the names of all queues that have a ready job, by one index probe for each. (Not with
+-- min(): PostgreSQL 15 then read the whole index of a table that was never analyzed.)
 with recursive queue(name) as (
     select (
         select job.queue_name
@@ -52,17 +54,17 @@ where job.partition = 0 and job.queue_name = {>queue}
     and job.priority > %(above)s::bigint{known}
 
 -- fragment: ready_level
--- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end
--- that is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides (late
--- commits, retries, other priorities) is found by the next full scan.
+-- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end that
+-- is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides
+-- (late commits, retries, other priorities) is found by the next full scan.
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
     and job.priority = %(priority)s::integer and job.id > {>low}{known}
 
 -- fragment: of_several
--- chosen: the first jobs of all queues together, in order. It reads as many of each queue as may be needed,
--- which is the cheapest for a few jobs or queues.
+-- chosen: the first jobs of all queues together, in order. It reads as many of each queue as may be
+-- needed, which is the cheapest for a few jobs or queues.
 chosen as materialized (
     select found.id, found.priority, found.queue_name, found.lock
     from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
@@ -77,8 +79,8 @@ chosen as materialized (
 )
 
 -- fragment: of_many
--- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first, and the
--- rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)
+-- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first,
+-- and the rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)
 share as materialized (
     select
         found.id, found.priority, found.queue_name, found.lock, scan.low,
@@ -126,9 +128,9 @@ met as materialized (
     select count(chosen.lock)::integer as aside, count(*)::integer as met
     from chosen
 ),
--- candidate: the chosen jobs, locked in order. All or none: none if a job with a lock is among as many as
--- there is room for. (The hold is asked for in a way that no partial index answers: a plan that looked
--- for each id in the index of ready jobs read all of it each time.)
+-- candidate: the chosen jobs, locked in order. All or none: none if a job with a lock is among as
+-- many as there is room for. (The hold is asked for in a way that no partial index answers: a plan
+-- that looked for each id in the index of ready jobs read all of it each time.)
 candidate as materialized (
     select got.id
     from chosen
@@ -157,8 +159,9 @@ candidate as materialized (
 )
 
 -- fragment: unlocked_of_one_wary
--- met: how many are ready among the first, and how many of them have a lock. (Jobs with locks were met
--- lately. To look first takes 80 microseconds, of 850 for 100 jobs, and locks none of them for nothing.)
+-- met: how many are ready among the first, and how many of them have a lock. (Jobs with locks were
+-- met lately. To look first takes 80 microseconds, of 850 for 100 jobs, and locks none of them for
+-- nothing.)
 met as materialized (
     select count(first.lock)::integer as aside, count(*)::integer as met
     from (
@@ -187,9 +190,9 @@ status = 'doing',
     finished_at = null
 
 -- fragment: answer
--- One row about the claim, and then one for each job: the first has no priority, so it comes first. What
--- stands in every row is read for each job. (Two counts, the crashes and the time took the worker 1.7
--- microseconds.)
+-- One row about the claim, and then one for each job: the first has no priority, so it comes first.
+-- What stands in every row is read for each job. (Two counts, the crashes and the time took the
+-- worker 1.7 microseconds.)
 select
     claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed
@@ -242,8 +245,9 @@ elsewhere as materialized (
         {>ready_heads_elsewhere}
     )
 ),
--- wanted: what may start, up to the limit, locked in order. (What was scanned beyond the limit is only
--- there to be parked. For num_nulls: the index of ready jobs must not be used to look for ids.)
+-- wanted: what may start, up to the limit, locked in order. (What was scanned beyond the limit is
+-- only there to be parked. For num_nulls: the index of ready jobs must not be used to look for
+-- ids.)
 wanted as materialized (
     select got.id, startable.lock
     from (
@@ -278,9 +282,9 @@ blocked as materialized (
 {>answer met=met_with_locks}
 
 -- fragment: claim_of_one
--- chosen: the first ready jobs of the queue, in order, locked as they are read: all of them are taken or
--- parked. (Except jobs whose lock is just being released, or whose line has its head in a queue that is served
--- and not scanned.) There is room for all of them.
+-- chosen: the first ready jobs of the queue, in order, locked as they are read: all of them are
+-- taken or parked. (Except jobs whose lock is just being released, or whose line has its head in a
+-- queue that is served and not scanned.) There is room for all of them.
 chosen as materialized (
     select job.id, job.priority, job.lock
     {>ready queue="%(queue_name)s::text" low="%(low)s::bigint"}
@@ -320,131 +324,139 @@ blocked as materialized (
 {>answer met=met_with_locks}
 
 -- name: claim_unlocked_full_of_one :many
--- Takes jobs without a lock, in a full scan of one queue. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, in a full scan of one queue. Returns one row (12 nulls, aside, met,
+-- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
+-- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
+-- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
+-- null for most jobs.
 with {>claim_unlocked candidates=unlocked_of_one ready=ready_full
     ids="select candidate.id from candidate where candidate.lock is null"
     met="(select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met"}
 
 -- name: claim_unlocked_level_of_one :many
--- Takes jobs without a lock, of one level of one queue. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, of one level of one queue. Returns one row (12 nulls, aside, met,
+-- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
+-- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
+-- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
+-- null for most jobs.
 with {>claim_unlocked candidates=unlocked_of_one ready=ready_level
     ids="select candidate.id from candidate where candidate.lock is null"
     met="(select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met"}
 
 -- name: claim_unlocked_full_of_one_wary :many
--- Takes jobs without a lock, in a full scan of one queue where locks were met. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, in a full scan of one queue where locks were met. Returns one row (12
+-- nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the
+-- ready jobs that it met, `aside` those of them that have a lock. Another transaction has the
+-- others in hand that were not claimed. `moment_us` is the time of the claim, in microseconds since
+-- the epoch. `crashes` is null for most jobs.
 with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_full
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_one_wary :many
--- Takes jobs without a lock, of one level of one queue where locks were met. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, of one level of one queue where locks were met. Returns one row (12
+-- nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the
+-- ready jobs that it met, `aside` those of them that have a lock. Another transaction has the
+-- others in hand that were not claimed. `moment_us` is the time of the claim, in microseconds since
+-- the epoch. `crashes` is null for most jobs.
 with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_level
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_full_of_several :many
--- Takes jobs without a lock, in a full scan of a few queues. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, in a full scan of a few queues. Returns one row (12 nulls, aside, met,
+-- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
+-- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
+-- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
+-- null for most jobs.
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_full
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_several :many
--- Takes jobs without a lock, of one level of a few queues. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, of one level of a few queues. Returns one row (12 nulls, aside, met,
+-- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
+-- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
+-- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
+-- null for most jobs.
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_level
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_full_of_many :many
--- Takes jobs without a lock, in a full scan of many queues. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, in a full scan of many queues. Returns one row (12 nulls, aside, met,
+-- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
+-- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
+-- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
+-- null for most jobs.
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_full
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_many :many
--- Takes jobs without a lock, of one level of many queues. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, of one level of many queues. Returns one row (12 nulls, aside, met,
+-- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
+-- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
+-- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
+-- null for most jobs.
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_level
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_full_of_one :many
--- Takes jobs with and without a lock, in a full scan of one queue. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that
--- it met, `aside` those of them that it parked. The others that were not claimed stay as they are: another
--- transaction was just deciding about them or their line, or there was no room.
 -- settings: asynchronous
+-- Takes jobs with and without a lock, in a full scan of one queue. Returns one row (12 nulls,
+-- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
+-- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
+-- they are: another transaction was just deciding about them or their line, or there was no room.
 with {>claim_of_one ready=ready_full}
 
 -- name: claim_level_of_one :many
--- Takes jobs with and without a lock, of one level of one queue. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that
--- it met, `aside` those of them that it parked. The others that were not claimed stay as they are: another
--- transaction was just deciding about them or their line, or there was no room.
 -- settings: asynchronous
+-- Takes jobs with and without a lock, of one level of one queue. Returns one row (12 nulls, aside,
+-- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs
+-- that it met, `aside` those of them that it parked. The others that were not claimed stay as they
+-- are: another transaction was just deciding about them or their line, or there was no room.
 with {>claim_of_one ready=ready_level}
 
 -- name: claim_full_of_several :many
--- Takes jobs with and without a lock, in a full scan of a few queues. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that
--- it met, `aside` those of them that it parked. The others that were not claimed stay as they are: another
--- transaction was just deciding about them or their line, or there was no room.
 -- settings: asynchronous
+-- Takes jobs with and without a lock, in a full scan of a few queues. Returns one row (12 nulls,
+-- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
+-- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
+-- they are: another transaction was just deciding about them or their line, or there was no room.
 with {>claim chosen=of_several ready=ready_full}
 
 -- name: claim_level_of_several :many
--- Takes jobs with and without a lock, of one level of a few queues. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that
--- it met, `aside` those of them that it parked. The others that were not claimed stay as they are: another
--- transaction was just deciding about them or their line, or there was no room.
 -- settings: asynchronous
+-- Takes jobs with and without a lock, of one level of a few queues. Returns one row (12 nulls,
+-- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
+-- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
+-- they are: another transaction was just deciding about them or their line, or there was no room.
 with {>claim chosen=of_several ready=ready_level}
 
 -- name: claim_full_of_many :many
--- Takes jobs with and without a lock, in a full scan of many queues. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that
--- it met, `aside` those of them that it parked. The others that were not claimed stay as they are: another
--- transaction was just deciding about them or their line, or there was no room.
 -- settings: asynchronous
+-- Takes jobs with and without a lock, in a full scan of many queues. Returns one row (12 nulls,
+-- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
+-- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
+-- they are: another transaction was just deciding about them or their line, or there was no room.
 with {>claim chosen=of_many ready=ready_full}
 
 -- name: claim_level_of_many :many
--- Takes jobs with and without a lock, of one level of many queues. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that
--- it met, `aside` those of them that it parked. The others that were not claimed stay as they are: another
--- transaction was just deciding about them or their line, or there was no room.
 -- settings: asynchronous
+-- Takes jobs with and without a lock, of one level of many queues. Returns one row (12 nulls,
+-- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
+-- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
+-- they are: another transaction was just deciding about them or their line, or there was no room.
 with {>claim chosen=of_many ready=ready_level}
 
 -- name: any_ready :one
--- Returns whether a job is ready, after a claim that saw none: another transaction was just deciding about
--- it. (Each claim would be planned for 0.2 ms longer if it answered this itself.) In order, so that no
--- plan reads the whole table in search of any job.
+-- Returns whether a job is ready, after a claim that saw none: another transaction was just
+-- deciding about it. (Each claim would be planned for 0.2 ms longer if it answered this itself.) In
+-- order, so that no plan reads the whole table in search of any job.
 select exists (
     select
     from unnest(%(queue_names)s::text[]) as scanned(queue_name)
@@ -459,8 +471,9 @@ select exists (
 )::integer
 
 -- name: promote_due :one
--- Makes scheduled jobs ready whose time has come, and wakes the workers of their queues. Returns (how
--- many, microseconds until the next one or null).
+-- Makes scheduled jobs ready whose time has come, and wakes the workers of their queues. Returns
+-- (how many, microseconds until the next one or null).
+--
 -- due: the jobs whose time has come, up to the limit.
 with due as materialized (
     select job.id

@@ -1,20 +1,20 @@
--- What becomes of attempts. Every statement is fenced: it changes a job only while this worker holds
--- it, by this lease. It returns the ids that it changed. A job that is missing was lost to a recovery,
--- or the statement ran before and only its answer was lost: `job_standings` tells.
---
--- Jobs are looked up by id. The CASE in `is_held` keeps the planner from the index of running jobs,
--- where every job that its worker has ended leaves a dead entry: with an old snapshot open elsewhere,
--- the ending of 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms).
+-- What becomes of attempts. Every statement is fenced: it changes a job only while this worker
+-- holds it, by this lease, and returns the ids that it changed. `job_standings` tells what became
+-- of the others: a recovery took the job away, or the statement ran before and only its answer was
+-- lost.
 
 -- fragment: by_id
--- A list of unknown length, which the planner takes to be short: for one that it can count it read small
--- tables from end to end.
+-- Jobs are looked up by id. The list has an unknown length, so the planner takes it to be short: if
+-- it could count the ids, it read small tables from end to end.
 job.id = any(array(select unnest(%(ids)s::bigint[])))
 
 -- fragment: is_held
--- Whether this worker holds the job; `sources` are the statuses that TRANSITIONS allows. Said as a CASE,
--- which the planner takes to be true of every other row: from the columns' statistics it expected a single
--- row, and joined 500 jobs with their 500 endings by looking at all 250,000 pairs.
+-- True if this worker holds the job; `sources` are the statuses that TRANSITIONS allows. The CASE
+-- keeps the planner from two mistakes. It cannot use the index of running jobs, where every job
+-- that its worker has ended leaves a dead entry: with an old snapshot open elsewhere, the ending of
+-- 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And it takes the
+-- CASE to be true of every other row: from the columns' statistics it expected a single row, and
+-- joined 500 jobs with their 500 endings by looking at all 250,000 pairs.
 case
     when job.status = any(%(sources)s::text[]::{schema}.procrastinate_job_status[])
         and job.worker_id = %(worker_id)s::bigint then true
@@ -22,10 +22,10 @@ case
 end
 
 -- name: finish_jobs :many
--- Writes that jobs have succeeded: most batches hold nothing else. The two ages say, in microseconds, how
--- long before this statement the attempt began and ended: the worker's clock is never compared with the
--- server's.
 -- settings: patience
+-- Writes that jobs have succeeded; most batches hold nothing else. Returns the ids that it changed.
+-- The two ages say, in microseconds, how long before this statement the attempt began and ended:
+-- the worker's clock is never compared with the server's.
 update {schema}.procrastinate_jobs as job
 set status = 'succeeded',
     started_at = statement_timestamp() - ended.began_us * interval '1 microsecond',
@@ -38,8 +38,8 @@ where job.partition = 0 and job.id = ended.id and {>by_id}
 returning job.id
 
 -- name: delete_finished :many
--- Removes jobs that ended, for workers that keep no history.
 -- settings: patience
+-- Removes jobs that ended, for workers that keep no history. Returns the ids that it removed.
 delete from {schema}.procrastinate_jobs as job
 using unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
 where job.partition = 0 and job.id = ended.id and {>by_id}
@@ -47,18 +47,21 @@ where job.partition = 0 and job.id = ended.id and {>by_id}
 returning job.id
 
 -- name: delete_ended :exec
--- Removes jobs that a statement before this one, in the same transaction, has ended although they
--- were to go back to the queue: for workers that keep nothing. (A statement of its own, as such jobs
--- are few: nothing is paid for them where there are none.)
+-- Removes jobs that an earlier statement of the same transaction has ended although they were to go
+-- back to the queue, for workers that keep nothing. (Such jobs are few: a statement of its own
+-- costs nothing if there are none.)
 delete from {schema}.procrastinate_jobs as job
 where job.partition = 0 and {>by_id} and job.status::text not in ('todo', 'doing')
 
 -- name: settle_jobs :many
--- Writes what became of a batch of attempts: ended, to be tried again, or handed back. `begun` is false for
--- an attempt whose task was not called: it is not counted. A job is due at a time or after a delay; with
--- neither it is ready again in its place. The delay of one that had not begun doubles each time. A null
--- change leaves the value. Returns (id, new status) and wakes the workers of what waits.
 -- settings: patience, array_nulls
+-- Writes what became of a batch of attempts: ended, to be tried again, or handed back. Wakes the
+-- workers of what waits. Returns (id, new status) of the jobs that it changed.
+--
+-- leaving: the jobs of the batch that this worker holds, locked, with what was said of each.
+-- `begun` is false for an attempt whose task was not called: it is not counted. A job is due at a
+-- time or after a delay; with neither it is ready again in its place. A null change leaves the
+-- value.
 with leaving as materialized (
     select
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces,
@@ -78,6 +81,8 @@ with leaving as materialized (
     where job.partition = 0 and {>by_id} and {>is_held} and job.lease = given.lease
     for update of job
 ),
+-- verdict: the same, with the status that each gets, the time when it is due (null: at once), and
+-- what is added to its errors. The delay of a job whose task was not called doubles each time.
 verdict as materialized (
     select
         leaving.*,
@@ -102,6 +107,7 @@ verdict as materialized (
         from leaving
     ) as leaving
 ),
+-- settled: the jobs as they are now.
 settled as (
     update {schema}.procrastinate_jobs as job
     set status = verdict.status::{schema}.procrastinate_job_status,
@@ -134,6 +140,8 @@ settled as (
     where job.partition = 0 and job.id = verdict.id
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
 ),
+-- woken: one notification for each queue in which a job is ready or due within a minute. (A worker
+-- looks at the schedule twice a minute.)
 woken as materialized (
     select pg_notify(news.channel, news.queue_name)
     from (
@@ -153,7 +161,7 @@ select settled.id, settled.status::text
 from settled, (select count(*) from woken) as woken
 
 -- name: job_standings :many
--- What the rows of these jobs say: of those that a write did not match.
+-- Returns what the rows of these jobs say now, for jobs that a write did not change.
 select job.id, job.status::text, job.worker_id, job.lease, job.crashes
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and {>by_id}

@@ -1,22 +1,27 @@
--- Reading and changing jobs by hand: the job manager's statements. Those that change several lock
--- them first, in the order of their lines: two that meet never wait for each other in a circle.
+-- Reading and changing jobs by hand: the job manager's statements. Those that change several jobs
+-- lock them first, in the order of their lines, so that two that meet never wait for each other in
+-- a circle.
 
 -- fragment: job_columns
+-- All that is shown of a job.
 {>claimed_columns}, job.errors::text as errors, job.status::text as status, job.started_at,
     job.finished_at, job.worker_id
 
 -- name: get_job :many
+-- Returns one job, or no row.
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
 where job.id = %(id)s::bigint and job.partition = 0
 
 -- name: get_errors :many
--- The errors of a job: its worker does not get them with the claim.
+-- Returns the errors of a job. (Its worker does not get them with the claim.)
 select job.errors::text as errors
 from {schema}.procrastinate_jobs as job
 where job.id = %(id)s::bigint and job.partition = 0
 
 -- fragment: some
+-- The ids of one page of jobs, of those for which a condition about their status holds. A null
+-- filter matches everything.
 select job.id
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and {>status}
@@ -32,8 +37,8 @@ order by {>order}
 limit %(limit)s::integer
 
 -- fragment: page
--- One branch for each index that holds jobs of one status and few others. The planner drops those
--- of statuses that are not wanted.
+-- page: the ids of a page of each kind of job, one branch for each index that holds jobs of one
+-- status and few others. The planner drops the branches of statuses that are not wanted.
 page as materialized (
     ({>some order=order
         status="%(statuses)s::text[] is null"})
@@ -65,14 +70,15 @@ order by {>order}
 limit %(limit)s::integer
 
 -- name: list_jobs :many
--- A page of jobs between two ids, in order of id. A null filter matches everything.
+-- Returns a page of jobs between two ids, in order of id.
 with {>page order="job.id"}
 
 -- name: list_newest_jobs :many
--- The same from the other end.
+-- Returns a page of jobs between two ids, from the newest on.
 with {>page order="job.id desc"}
 
 -- fragment: status_counts
+-- How many jobs there are, in all and by status.
 count(*),
     count(*) filter (where job.status = 'todo'),
     count(*) filter (where job.status = 'doing'),
@@ -88,6 +94,7 @@ job.partition = 0
     and (%(lock)s::text is null or job.lock = %(lock)s::text)
 
 -- name: list_queues :many
+-- Returns (queue, jobs in all, and by status) for each queue.
 select job.queue_name, {>status_counts}
 from {schema}.procrastinate_jobs as job
 where {>count_filters}
@@ -95,6 +102,7 @@ group by job.queue_name
 order by job.queue_name
 
 -- name: list_tasks :many
+-- Returns (task, jobs in all, and by status) for each task.
 select job.task_name, {>status_counts}
 from {schema}.procrastinate_jobs as job
 where {>count_filters}
@@ -102,6 +110,7 @@ group by job.task_name
 order by job.task_name
 
 -- name: list_locks :many
+-- Returns (lock, jobs in all, and by status) for each lock.
 select job.lock, {>status_counts}
 from {schema}.procrastinate_jobs as job
 where {>count_filters} and job.lock is not null
@@ -109,6 +118,7 @@ group by job.lock
 order by job.lock
 
 -- fragment: chosen_todo
+-- chosen: the ids of those jobs that wait, locked in the order of their lines.
 chosen as materialized (
     select job.id
     from {schema}.procrastinate_jobs as job
@@ -133,7 +143,10 @@ where job.partition = 0 and job.id = any(array(select chosen.id from chosen))
 returning job.id, job.lock
 
 -- name: request_abort :many
--- Asks the workers that run these jobs to abort them, and wakes those workers.
+-- Asks the workers that run these jobs to abort them, and wakes those workers. Returns (id, empty
+-- text) of the jobs.
+--
+-- running: the ids of those jobs that run, locked.
 with running as materialized (
     select job.id
     from {schema}.procrastinate_jobs as job
@@ -141,6 +154,7 @@ with running as materialized (
     order by job.id
     for update
 ),
+-- asked: the same, marked.
 asked as (
     update {schema}.procrastinate_jobs as job
     set abort_requested = true
@@ -150,6 +164,7 @@ asked as (
 select asked.id, pg_notify('procrastinate_aborts', asked.id::text)::text from asked
 
 -- fragment: to_retry
+-- Those of the jobs that wait or did not succeed, locked in the order of their lines.
 select job.id, job.lock, job.queueing_lock, job.priority, job.status
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.id = any(%(ids)s::bigint[])
@@ -158,6 +173,7 @@ order by job.lock, job.queue_name, job.priority desc, job.id
 for update
 
 -- fragment: retried
+-- retried: the jobs as they are now, with the locks that they had before.
 retried as (
     update {schema}.procrastinate_jobs as job
     set status = 'todo',
@@ -190,19 +206,21 @@ select
 from retried
 
 -- name: retry_jobs_by_hand :many
--- Makes ended or waiting jobs due at a time (null: at once), with as many attempts as new ones.
--- Returns (id, lock it had before).
+-- Makes ended or waiting jobs due at a time (null: at once), with as many attempts as new ones, and
+-- wakes the workers. Returns (id, lock it had before, empty text or null).
 with before as materialized (
     {>to_retry}
 ),
 {>retried}
 
 -- name: retry_unless_twin_waits :many
--- The same, but leaves those as they are whose twin with the same queueing lock waits already; of
+-- The same, but leaves jobs as they are whose twin with the same queueing lock waits already. Of
 -- several with one queueing lock it takes the first by (priority, id).
 with chosen as materialized (
     {>to_retry}
 ),
+-- ranked: the same with their place among those with one queueing lock. What waits already is
+-- first.
 ranked as materialized (
     select
         chosen.id,
@@ -214,8 +232,9 @@ ranked as materialized (
         ) as place
     from chosen
 ),
+-- before: the first of each queueing lock, unless a twin waits, in an order in which two that retry
+-- the same queueing locks do not wait in a circle.
 before as materialized (
-    -- In this order, so that two who retry the same queueing locks do not wait in a circle.
     select ranked.id, ranked.lock
     from ranked
     where ranked.queueing_lock is null
@@ -229,7 +248,7 @@ before as materialized (
 {>retried}
 
 -- name: list_stalled :many
--- The jobs that run on a worker which has not been heard of for so many microseconds.
+-- Returns the jobs that run on a worker which has given no sign of life within the timeout.
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
 where {>stalled}

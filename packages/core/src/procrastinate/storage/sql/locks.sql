@@ -1,24 +1,27 @@
--- Locks. A lock is a gate with one slot, and its jobs stand in a line before it: in order of (priority
--- desc, id), through all queues. A row of procrastinate_locks is a slot that a job holds.
+-- Locks. A lock is a gate with one slot, and its jobs stand in a line before it: in order of
+-- (priority desc, id), through all queues. A row of procrastinate_locks is a slot that a job holds.
 --
--- * admit: a claim asks for the first job of each line that it meets. If the slot is free, the job takes it.
--- * park: a job that may not pass yet gets hold = 'lock', so that the next claim does not read it again.
+-- * admit: a claim asks for the first job of each line that it meets. If the slot is free, the job
+--   takes it.
+-- * park: a job that may not pass yet gets hold = 'lock', so that the next claim does not read it
+--   again.
 -- * release: a job that has ended passes on and gives its slot up.
 -- * pass on: the best parked job of each queue becomes ready. The next claim chooses among them.
--- * mend: lines that a change by hand has left without a holder, and with parked jobs, are passed on.
+-- * mend: a line that no job holds up, but whose best job is parked, is passed on. Changes by hand
+--   leave such lines.
 --
--- A gate with n slots differs in three places: `head` takes as many jobs of a line as there are free
--- slots, `acquired` as many slots, and passing on makes as many jobs of each queue ready.
+-- A gate with n slots differs in three places: `head` takes as many jobs of a line as there are
+-- free slots, `acquired` as many slots, and passing on makes as many jobs of each queue ready.
 --
--- No deadlock, because all take slots and lock waiting jobs in one order, by lock and queue, and a slot is
--- given up by the last thing that its transaction does.
+-- No deadlock: every statement takes slots and locks waiting jobs in one order, by lock and queue,
+-- and a transaction gives a slot up as the last thing that it does.
 
 -- fragment: heads
--- head: the first job in the line of each lock that a chosen job needs, if the lock is free. The line goes
--- through the served queues (null: through all). A lock whose holder is seen here is not free, even if it is
--- given up before it could be taken below: the holder may go back to its line, and this snapshot would
--- not show it there. (The locks as an array, of which the planner expects ten: of a subquery it expected
--- 200, and so much of the whole that it was compiled.)
+-- head: the first job in the line of each lock that a chosen job needs, if the lock is free. The
+-- line goes through the served queues (null: through all). A lock whose holder is seen here is not
+-- free, even if it is given up before it could be taken below: the holder may go back to its line,
+-- and this snapshot would not show it there. (The locks as an array, of which the planner expects
+-- ten: of a subquery it expected 200, and so much of the whole that it was compiled.)
 head as materialized (
     select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
     from unnest(array(
@@ -48,8 +51,8 @@ head as materialized (
 )
 
 -- fragment: best_in_each_queue
--- The best job of the line in each queue, from queue to queue, by one index probe for each. (Ordered by
--- the hold as well, because the planner does not see that it is the same everywhere.)
+-- The best job of the line in each queue, from queue to queue, by one index probe for each.
+-- (Ordered by the hold as well, because the planner does not see that it is the same everywhere.)
 (
     select job.id, job.priority, job.queue_name
     from {schema}.procrastinate_jobs as job
@@ -78,8 +81,8 @@ where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
     and head.id not in (select chosen.id from chosen)
 
 -- fragment: startable
--- Chosen jobs without a lock, chosen heads, and the heads elsewhere. (A head that does not get its lock
--- stays ready, for the next claim that meets its line or scans it.)
+-- Chosen jobs without a lock, chosen heads, and the heads elsewhere. (A head that does not get its
+-- lock stays ready, for the next claim that meets its line or scans it.)
 select chosen.id, chosen.priority, chosen.lock
 from chosen
 where chosen.lock is null or chosen.id in (select head.id from head)
@@ -88,16 +91,18 @@ select elsewhere.id, elsewhere.priority, elsewhere.lock
 from elsewhere
 
 -- fragment: admit
--- acquired: the slots that wanted jobs took. Another claim may have been first; a conflict waits for it.
+-- acquired: the slots that wanted jobs took. Another claim may have been first; a conflict waits
+-- for it.
 acquired as (
     insert into {schema}.procrastinate_locks as held (lock, partition, job_id)
     select wanted.lock, 0, wanted.id from wanted where wanted.lock is not null order by wanted.lock
     on conflict do nothing
     returning held.lock, held.job_id
 ),
--- holder: the locks of chosen jobs that are held, and stay so until this claim commits: a release waits
--- for it, and then sees what it has parked. If a release came first, the lock is left out: its jobs are
--- not parked, but stay ready and undecided. (The count: only after slots were taken, which may wait.)
+-- holder: the locks of chosen jobs that are held, and stay so until this claim commits: a release
+-- waits for it, and then sees what it has parked. If a release came first, the lock is left out:
+-- its jobs are not parked, but stay ready and undecided. (The count: only after slots were taken,
+-- which may wait.)
 holder as materialized (
     select held.lock
     from {schema}.procrastinate_locks as held
@@ -127,9 +132,9 @@ parked as (
 )
 
 -- name: grip_locks :many
--- Returns the locks that these jobs hold, which run no longer, and keeps claims from parking jobs behind
--- them. Must be followed, in the same transaction, by release_locks. That is a statement of its own, so
--- that it sees the jobs that a claim parked while this one waited for it.
+-- Returns the locks that these jobs hold, which run no longer, and keeps claims from parking jobs
+-- behind them. Must be followed, in the same transaction, by release_locks. That is a statement of
+-- its own, so that it sees the jobs that a claim parked while this one waited for it.
 select held.lock
 from {schema}.procrastinate_locks as held
 where held.partition = 0 and held.job_id = any(%(ids)s::bigint[])
@@ -137,7 +142,8 @@ order by held.lock
 for update
 
 -- fragment: pass_on
--- line: each queue that has parked jobs of these locks, from queue to queue, by one index probe for each.
+-- line: each queue that has parked jobs of these locks, from queue to queue, by one index probe for
+-- each.
 line(lock, queue_name) as (
     select
         released.lock,
@@ -167,7 +173,8 @@ line(lock, queue_name) as (
     from line
     where line.queue_name is not null
 ),
--- next: the best parked job of each of these queues, locked in the order in which all lock waiting jobs.
+-- next: the best parked job of each of these queues, locked in the order in which all lock waiting
+-- jobs.
 next as materialized (
     select best.id
     from (
@@ -196,9 +203,9 @@ passed as (
 )
 
 -- name: release_locks :many
--- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes the
--- workers of these queues. Returns (queue, null). It waits for those who change a parked job by hand:
--- the line goes on, whatever becomes of the job.
+-- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes
+-- the workers of these queues. Returns (queue, empty text). It waits for a transaction that changes
+-- a parked job by hand: the line goes on, whatever becomes of the job.
 with recursive {>pass_on busy=""},
 -- given_up: last (hence the count), because claims wait for this.
 given_up as (
@@ -211,17 +218,18 @@ from passed
 group by passed.queue_name
 
 -- name: pass_on_locks :many
--- The same for locks that may be free already, after a change by hand. It passes over jobs that another
--- transaction has in hand: it holds some itself, so it may not wait. The other transaction passes on in its
--- turn. If it rolls back, or was a claim with an old snapshot, the line is left for idle_lines.
+-- The same for locks that may be free already, after a change by hand. It passes over jobs that
+-- another transaction has in hand: it holds some itself, so it may not wait. The other transaction
+-- passes on in its turn. If it rolls back, or was a claim with an old snapshot, the line is left
+-- for idle_lines.
 with recursive {>pass_on busy=" skip locked"}
 select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
 from passed
 group by passed.queue_name
 
 -- fragment: best_in_queue
--- The best ready job of the line in one queue and the best parked one, each at the end of an index. (Its
--- order begins with the hold, also where that is null.)
+-- The best ready job of the line in one queue and the best parked one, each at the end of an index.
+-- (Its order begins with the hold, also where that is null.)
 (
     select job.id, job.priority, job.hold
     from {schema}.procrastinate_jobs as job
@@ -241,8 +249,9 @@ union all
 )
 
 -- name: idle_lines :many
--- Returns the locks that no running job holds although the best job of a queue in their line is parked:
--- the trace of changes by hand. (Behind a ready job, others may be parked.)
+-- Returns the locks that no running job holds although the best job of a queue in their line is
+-- parked: the trace of changes by hand. (Behind a ready job, others may be parked.)
+--
 -- parking: each lock and queue with parked jobs, from one to the next by an index probe.
 with recursive parking(lock, queue_name) as (
     (
@@ -286,7 +295,8 @@ where best.hold = 'lock'
     )
 
 -- name: drop_stale_locks :exec
--- Gives up those of these locks whose holder is not running, in order of the lock, as all others do.
+-- Gives up those of these locks whose holder is not running, in order of the lock, as all others
+-- do.
 with stale as materialized (
     select held.lock
     from {schema}.procrastinate_locks as held

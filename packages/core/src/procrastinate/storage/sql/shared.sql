@@ -1,15 +1,16 @@
 -- What statements of several files have in common.
 
 -- fragment: claimed_columns
--- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+-- What the worker does not know of a job that it has just got. The time is the same for all, so it
+-- is said once.
 job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
     job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
     nullif(job.crashes, 0) as crashes
 
 -- fragment: verdict
--- What becomes of a job that leaves its worker: each of `leaving` says what it is wanted to become. An
--- abortion that was asked for ends it, unless it has succeeded. If a twin with its queueing lock waits,
--- or comes before it among those that are leaving, that one will do the work.
+-- The status that a job gets which leaves its worker. An abortion that was asked for ends it,
+-- unless it has succeeded. If a twin with its queueing lock waits, or comes before it among those
+-- that are leaving, it is cancelled: the twin will do the work.
 case
     when leaving.wanted = 'succeeded' then 'succeeded'
     when leaving.abort_requested then 'aborted'
@@ -27,7 +28,7 @@ case
 end
 
 -- fragment: entry
--- An entry in a job's errors that no exception gave.
+-- An entry for a job's errors if no exception gave one.
 jsonb_build_object(
     'attempt', leaving.attempts,
     'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
@@ -37,10 +38,10 @@ jsonb_build_object(
 )
 
 -- fragment: errors_after
--- A job's errors with those of `verdict.added` at the end. At most 20 are kept, because all of them are
--- written anew with each attempt: the first one and the last ones. The first after the gap says how many
--- were omitted. The first and the last three keep their tracebacks. (By hand, anything may have become
--- of the column or its entries: that must not keep the job from ending.)
+-- The job's errors, followed by those of `verdict.added`. At most 20 are kept, the first one and
+-- the last ones, because all of them are written anew with each attempt. The first after the gap
+-- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
+-- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
 (
     select jsonb_agg(
         case
@@ -74,6 +75,7 @@ jsonb_build_object(
 )
 
 -- fragment: stalled
+-- True of a running job whose worker has given no sign of life within the timeout.
 job.partition = 0 and job.status = 'doing'
     and not exists (
         select from {schema}.procrastinate_workers as worker

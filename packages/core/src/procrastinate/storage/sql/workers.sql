@@ -1,26 +1,31 @@
--- Workers: who is alive, and what becomes of the jobs of those who are not.
+-- Workers: which are alive, and what becomes of the jobs of those that are not.
 
 -- name: register_worker :one
+-- Enters a worker and returns its id.
 insert into {schema}.procrastinate_workers (name, host, concurrency, task_names)
 values (%(name)s::text, %(host)s::text, %(concurrency)s::integer, %(task_names)s::text[])
 returning id
 
 -- name: describe_worker :exec
--- Says of a worker that was entered anew by its sign of life what its registration had said.
+-- Writes down again what a worker's registration had said, after its sign of life has made a new
+-- row.
 update {schema}.procrastinate_workers as worker
 set host = %(host)s::text, concurrency = %(concurrency)s::integer, task_names = %(task_names)s::text[]
 where worker.id = %(worker_id)s::bigint and worker.partition = 0
 
 -- name: heartbeat :one
 -- Says that the worker is alive. Returns (reborn, rank, live, now). `reborn` is true if the worker
--- had been taken for dead and removed. `live` is the number of live workers, this one included, and
--- `rank` its place among their ids, from 0.
+-- had been taken for dead and its row removed. `live` counts the live workers, this one included,
+-- and `rank` is the place of its id among theirs, from 0.
+--
+-- beat: the worker's row, if it is there.
 with beat as (
     update {schema}.procrastinate_workers as worker
     set last_heartbeat = statement_timestamp(), alone = null
     where worker.id = %(worker_id)s::bigint and worker.partition = 0
     returning worker.id
 ),
+-- reborn: the row that was made because there was none.
 reborn as (
     insert into {schema}.procrastinate_workers as worker (id, name)
     select %(worker_id)s::bigint, %(name)s::text
@@ -28,6 +33,7 @@ reborn as (
     on conflict (id, partition) do update set last_heartbeat = statement_timestamp()
     returning worker.id
 ),
+-- others: how many other workers are alive, and how many of them have lower ids.
 others as (
     select
         count(*) filter (where worker.id < %(worker_id)s::bigint) as before,
@@ -45,15 +51,16 @@ select
 from others, (select count(*) from beat) as counted
 
 -- name: notify_listener :exec
--- Sends an empty notification, for a listener that wants to know whether it still hears.
+-- Sends an empty notification, for a listener that checks whether it still hears.
 select pg_notify(%(channel)s::text, '')
 
 -- name: unregister_worker :exec
+-- Removes a worker that ends.
 delete from {schema}.procrastinate_workers as worker
 where worker.id = %(worker_id)s::bigint and worker.partition = 0
 
 -- name: stalled_ids :many
--- The ids of running jobs whose worker has not been heard of for so many microseconds.
+-- Returns the ids of running jobs whose worker has given no sign of life within the timeout.
 select job.id
 from {schema}.procrastinate_jobs as job
 where {>stalled}
@@ -61,10 +68,12 @@ order by job.id
 limit %(limit)s::integer
 
 -- name: judge_workers :exec
--- Notes of each dead worker, when it is first found dead, whether it was alone: it held one job, and no
--- other worker of its host died in the same moment. (A live one has given a sign of life since.) This
--- is kept, because recover_jobs may take its jobs one by one. A worker that another transaction has in
--- hand is left for it.
+-- Notes of each dead worker, when it is first found dead, whether it was alone: it held one job,
+-- and no other worker of its host died in the same moment. (This is kept, because recover_jobs may
+-- take its jobs one by one.) A worker that another transaction has in hand is left to that one.
+--
+-- dead: the workers that are found dead for the first time; a live one has given a sign of life
+-- since.
 with dead as materialized (
     select worker.id, worker.host, worker.last_heartbeat
     from {schema}.procrastinate_workers as worker
@@ -95,11 +104,13 @@ from dead
 where worker.id = dead.id and worker.partition = 0
 
 -- name: recover_jobs :many
--- Takes running jobs (of these ids; null: all) from workers that have not been heard of for so long, and
--- sends them back to the queue. A job fails that has lost its worker `crash_limit` times, if it was alone
--- the last time (judge_workers), or `most_crashes` times. The verdict is the one of settle_jobs. Returns
--- (id, new status, queue, task).
 -- settings: patience
+-- Takes running jobs (of these ids; null: all) from dead workers and sends them back to the queue.
+-- A job fails that has lost its worker `crash_limit` times, if that was alone the last time
+-- (judge_workers), or `most_crashes` times. Returns (id, new status, queue, task).
+--
+-- leaving: the jobs, locked, with what each is wanted to become. What another transaction has in
+-- hand is left.
 with leaving as materialized (
     select
         job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
@@ -116,9 +127,11 @@ with leaving as materialized (
     limit %(limit)s::integer
     for update of job skip locked
 ),
+-- judged: the same with their status, by the rule of settle_jobs.
 judged as materialized (
     select leaving.*, {>verdict} as status from leaving
 ),
+-- verdict: the same with what is added to their errors.
 verdict as materialized (
     select
         leaving.*,
@@ -127,6 +140,7 @@ verdict as materialized (
                 message="replace(%(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text)"}) end as added
     from judged as leaving
 ),
+-- recovered: the jobs as they are now.
 recovered as (
     update {schema}.procrastinate_jobs as job
     set status = verdict.status::{schema}.procrastinate_job_status,
@@ -138,6 +152,7 @@ recovered as (
     where job.partition = 0 and job.id = verdict.id
     returning job.id, job.status::text, job.queue_name, job.task_name
 ),
+-- woken: one notification for each queue in which a job is ready.
 woken as materialized (
     select pg_notify('procrastinate_jobs', recovered.queue_name)
     from recovered
@@ -148,9 +163,11 @@ select recovered.id, recovered.status, recovered.queue_name, recovered.task_name
 from recovered, (select count(*) from woken) as woken
 
 -- name: fail_unknown :many
--- Fails waiting jobs that were first handed back so long ago because no task of their name was known, and
--- whose task no live worker knows. (One that does not say what it knows may know any.) Returns (id,
--- status, queue, task, lock).
+-- Fails waiting jobs that workers have handed back since before the patience began, because they
+-- know no task of their name, if no live worker knows it. (A worker that does not say what it knows
+-- may know any.) Returns (id, status, queue, task, lock).
+--
+-- leaving: these jobs, locked. What another transaction has in hand is left.
 with leaving as materialized (
     select job.id, job.attempts
     from {schema}.procrastinate_jobs as job
@@ -168,6 +185,7 @@ with leaving as materialized (
     limit %(limit)s::integer
     for update skip locked
 ),
+-- verdict: the same with what is added to their errors.
 verdict as materialized (
     select leaving.id, jsonb_build_array({>entry
         type="%(unknown_type)s::text" message="%(why_unknown)s::text"}) as added
@@ -180,7 +198,7 @@ where job.partition = 0 and job.id = verdict.id
 returning job.id, job.status::text, job.queue_name, job.task_name, job.lock
 
 -- name: prune_workers :exec
--- Forgets workers that have not been heard of for so long and hold no job.
+-- Removes workers that have given no sign of life within the timeout and hold no job.
 delete from {schema}.procrastinate_workers as worker
 where worker.partition = 0
     and worker.last_heartbeat
@@ -191,14 +209,15 @@ where worker.partition = 0
     )
 
 -- name: abort_requests :many
--- Which of this worker's running jobs are to be aborted.
+-- Returns which of this worker's running jobs are to be aborted.
 select job.id
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
     and job.abort_requested
 
 -- name: held_jobs :many
--- The jobs that this worker holds, as the database sees it: after a claim whose answer was lost.
+-- Returns the jobs that this worker holds, as the database sees it: after a claim whose answer was
+-- lost.
 select {>claimed_columns}
 from {schema}.procrastinate_jobs as job
 where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint

@@ -1,5 +1,5 @@
 -- name: abort_requests :many
--- Which of this worker's running jobs are to be aborted.
+-- Returns which of this worker's running jobs are to be aborted.
 select job.id
 from procrastinate_jobs as job
 where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint

@@ -1,8 +1,8 @@
 -- name: any_ready :one
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
--- Returns whether a job is ready, after a claim that saw none: another transaction was just deciding about
--- it. (Each claim would be planned for 0.2 ms longer if it answered this itself.) In order, so that no
--- plan reads the whole table in search of any job.
+-- Returns whether a job is ready, after a claim that saw none: another transaction was just
+-- deciding about it. (Each claim would be planned for 0.2 ms longer if it answered this itself.) In
+-- order, so that no plan reads the whole table in search of any job.
 select exists (
     select
     from unnest(%(queue_names)s::text[]) as scanned(queue_name)

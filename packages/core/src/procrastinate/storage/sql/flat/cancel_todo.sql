@@ -1,5 +1,7 @@
 -- name: cancel_todo :many
 -- Cancels jobs that wait. Returns (id, lock) of those that it cancelled.
+--
+-- chosen: the ids of those jobs that wait, locked in the order of their lines.
 with chosen as materialized (
     select job.id
     from procrastinate_jobs as job

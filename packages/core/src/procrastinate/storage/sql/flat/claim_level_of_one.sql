@@ -1,19 +1,19 @@
 -- name: claim_level_of_one :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
--- Takes jobs with and without a lock, of one level of one queue. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that
--- it met, `aside` those of them that it parked. The others that were not claimed stay as they are: another
--- transaction was just deciding about them or their line, or there was no room.
 -- settings: asynchronous
+-- Takes jobs with and without a lock, of one level of one queue. Returns one row (12 nulls, aside,
+-- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs
+-- that it met, `aside` those of them that it parked. The others that were not claimed stay as they
+-- are: another transaction was just deciding about them or their line, or there was no room.
 --
--- chosen: the first ready jobs of the queue, in order, locked as they are read: all of them are taken or
--- parked. (Except jobs whose lock is just being released, or whose line has its head in a queue that is served
--- and not scanned.) There is room for all of them.
+-- chosen: the first ready jobs of the queue, in order, locked as they are read: all of them are
+-- taken or parked. (Except jobs whose lock is just being released, or whose line has its head in a
+-- queue that is served and not scanned.) There is room for all of them.
 with chosen as materialized (
     select job.id, job.priority, job.lock
-    -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end
-    -- that is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides (late
-    -- commits, retries, other priorities) is found by the next full scan.
+    -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end that
+    -- is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides
+    -- (late commits, retries, other priorities) is found by the next full scan.
     from procrastinate_jobs as job
     where job.partition = 0 and job.queue_name = %(queue_name)s::text
         and job.status = 'todo' and job.hold is null
@@ -22,11 +22,11 @@ with chosen as materialized (
     limit %(limit)s::integer
     for update skip locked
 ),
--- head: the first job in the line of each lock that a chosen job needs, if the lock is free. The line goes
--- through the served queues (null: through all). A lock whose holder is seen here is not free, even if it is
--- given up before it could be taken below: the holder may go back to its line, and this snapshot would
--- not show it there. (The locks as an array, of which the planner expects ten: of a subquery it expected
--- 200, and so much of the whole that it was compiled.)
+-- head: the first job in the line of each lock that a chosen job needs, if the lock is free. The
+-- line goes through the served queues (null: through all). A lock whose holder is seen here is not
+-- free, even if it is given up before it could be taken below: the holder may go back to its line,
+-- and this snapshot would not show it there. (The locks as an array, of which the planner expects
+-- ten: of a subquery it expected 200, and so much of the whole that it was compiled.)
 head as materialized (
     select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
     from unnest(array(
@@ -34,8 +34,8 @@ head as materialized (
     )) as contended(lock)
     cross join lateral (
         with recursive ready as (
-            -- The best job of the line in each queue, from queue to queue, by one index probe for each. (Ordered by
-            -- the hold as well, because the planner does not see that it is the same everywhere.)
+            -- The best job of the line in each queue, from queue to queue, by one index probe for each.
+            -- (Ordered by the hold as well, because the planner does not see that it is the same everywhere.)
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
@@ -110,8 +110,8 @@ elsewhere as materialized (
 wanted as materialized (
     select startable.id, startable.lock
     from (
-        -- Chosen jobs without a lock, chosen heads, and the heads elsewhere. (A head that does not get its lock
-        -- stays ready, for the next claim that meets its line or scans it.)
+        -- Chosen jobs without a lock, chosen heads, and the heads elsewhere. (A head that does not get its
+        -- lock stays ready, for the next claim that meets its line or scans it.)
         select chosen.id, chosen.priority, chosen.lock
         from chosen
         where chosen.lock is null or chosen.id in (select head.id from head)
@@ -122,16 +122,18 @@ wanted as materialized (
     order by startable.priority desc, startable.id
     limit %(limit)s::integer
 ),
--- acquired: the slots that wanted jobs took. Another claim may have been first; a conflict waits for it.
+-- acquired: the slots that wanted jobs took. Another claim may have been first; a conflict waits
+-- for it.
 acquired as (
     insert into procrastinate_locks as held (lock, partition, job_id)
     select wanted.lock, 0, wanted.id from wanted where wanted.lock is not null order by wanted.lock
     on conflict do nothing
     returning held.lock, held.job_id
 ),
--- holder: the locks of chosen jobs that are held, and stay so until this claim commits: a release waits
--- for it, and then sees what it has parked. If a release came first, the lock is left out: its jobs are
--- not parked, but stay ready and undecided. (The count: only after slots were taken, which may wait.)
+-- holder: the locks of chosen jobs that are held, and stay so until this claim commits: a release
+-- waits for it, and then sees what it has parked. If a release came first, the lock is left out:
+-- its jobs are not parked, but stay ready and undecided. (The count: only after slots were taken,
+-- which may wait.)
 holder as materialized (
     select held.lock
     from procrastinate_locks as held
@@ -174,14 +176,15 @@ claimed as (
         union all
         select acquired.job_id from acquired
     ))
-    -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+    -- What the worker does not know of a job that it has just got. The time is the same for all, so it
+    -- is said once.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
         nullif(job.crashes, 0) as crashes
 )
--- One row about the claim, and then one for each job: the first has no priority, so it comes first. What
--- stands in every row is read for each job. (Two counts, the crashes and the time took the worker 1.7
--- microseconds.)
+-- One row about the claim, and then one for each job: the first has no priority, so it comes first.
+-- What stands in every row is read for each job. (Two counts, the crashes and the time took the
+-- worker 1.7 microseconds.)
 select
     claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed

@@ -1,13 +1,14 @@
 -- name: claim_unlocked_full_of_many :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
--- Takes jobs without a lock, in a full scan of many queues. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, in a full scan of many queues. Returns one row (12 nulls, aside, met,
+-- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
+-- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
+-- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
+-- null for most jobs.
 --
--- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first, and the
--- rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)
+-- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first,
+-- and the rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)
 with share as materialized (
     select
         found.id, found.priority, found.queue_name, found.lock, scan.low,
@@ -59,9 +60,9 @@ met as materialized (
     select count(chosen.lock)::integer as aside, count(*)::integer as met
     from chosen
 ),
--- candidate: the chosen jobs, locked in order. All or none: none if a job with a lock is among as many as
--- there is room for. (The hold is asked for in a way that no partial index answers: a plan that looked
--- for each id in the index of ready jobs read all of it each time.)
+-- candidate: the chosen jobs, locked in order. All or none: none if a job with a lock is among as
+-- many as there is room for. (The hold is asked for in a way that no partial index answers: a plan
+-- that looked for each id in the index of ready jobs read all of it each time.)
 candidate as materialized (
     select got.id
     from chosen
@@ -88,14 +89,15 @@ claimed as (
         started_at = statement_timestamp(),
         finished_at = null
     where job.partition = 0 and job.id = any(array(select candidate.id from candidate))
-    -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+    -- What the worker does not know of a job that it has just got. The time is the same for all, so it
+    -- is said once.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
         nullif(job.crashes, 0) as crashes
 )
--- One row about the claim, and then one for each job: the first has no priority, so it comes first. What
--- stands in every row is read for each job. (Two counts, the crashes and the time took the worker 1.7
--- microseconds.)
+-- One row about the claim, and then one for each job: the first has no priority, so it comes first.
+-- What stands in every row is read for each job. (Two counts, the crashes and the time took the
+-- worker 1.7 microseconds.)
 select
     claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed

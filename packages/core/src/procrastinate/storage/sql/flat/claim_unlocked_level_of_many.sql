@@ -1,13 +1,14 @@
 -- name: claim_unlocked_level_of_many :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
--- Takes jobs without a lock, of one level of many queues. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, of one level of many queues. Returns one row (12 nulls, aside, met,
+-- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
+-- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
+-- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
+-- null for most jobs.
 --
--- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first, and the
--- rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)
+-- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first,
+-- and the rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)
 with share as materialized (
     select
         found.id, found.priority, found.queue_name, found.lock, scan.low,
@@ -15,9 +16,9 @@ with share as materialized (
     from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
     cross join lateral (
         select job.id, job.priority, job.queue_name, job.lock
-        -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end
-        -- that is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides (late
-        -- commits, retries, other priorities) is found by the next full scan.
+        -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end that
+        -- is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides
+        -- (late commits, retries, other priorities) is found by the next full scan.
         from procrastinate_jobs as job
         where job.partition = 0 and job.queue_name = scan.queue_name
             and job.status = 'todo' and job.hold is null
@@ -61,9 +62,9 @@ met as materialized (
     select count(chosen.lock)::integer as aside, count(*)::integer as met
     from chosen
 ),
--- candidate: the chosen jobs, locked in order. All or none: none if a job with a lock is among as many as
--- there is room for. (The hold is asked for in a way that no partial index answers: a plan that looked
--- for each id in the index of ready jobs read all of it each time.)
+-- candidate: the chosen jobs, locked in order. All or none: none if a job with a lock is among as
+-- many as there is room for. (The hold is asked for in a way that no partial index answers: a plan
+-- that looked for each id in the index of ready jobs read all of it each time.)
 candidate as materialized (
     select got.id
     from chosen
@@ -90,14 +91,15 @@ claimed as (
         started_at = statement_timestamp(),
         finished_at = null
     where job.partition = 0 and job.id = any(array(select candidate.id from candidate))
-    -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+    -- What the worker does not know of a job that it has just got. The time is the same for all, so it
+    -- is said once.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
         nullif(job.crashes, 0) as crashes
 )
--- One row about the claim, and then one for each job: the first has no priority, so it comes first. What
--- stands in every row is read for each job. (Two counts, the crashes and the time took the worker 1.7
--- microseconds.)
+-- One row about the claim, and then one for each job: the first has no priority, so it comes first.
+-- What stands in every row is read for each job. (Two counts, the crashes and the time took the
+-- worker 1.7 microseconds.)
 select
     claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed

@@ -1,20 +1,22 @@
 -- name: claim_unlocked_level_of_one_wary :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
--- Takes jobs without a lock, of one level of one queue where locks were met. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were not
--- claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is null for most jobs.
 -- settings: asynchronous
+-- Takes jobs without a lock, of one level of one queue where locks were met. Returns one row (12
+-- nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the
+-- ready jobs that it met, `aside` those of them that have a lock. Another transaction has the
+-- others in hand that were not claimed. `moment_us` is the time of the claim, in microseconds since
+-- the epoch. `crashes` is null for most jobs.
 --
--- met: how many are ready among the first, and how many of them have a lock. (Jobs with locks were met
--- lately. To look first takes 80 microseconds, of 850 for 100 jobs, and locks none of them for nothing.)
+-- met: how many are ready among the first, and how many of them have a lock. (Jobs with locks were
+-- met lately. To look first takes 80 microseconds, of 850 for 100 jobs, and locks none of them for
+-- nothing.)
 with met as materialized (
     select count(first.lock)::integer as aside, count(*)::integer as met
     from (
         select job.lock
-        -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end
-        -- that is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides (late
-        -- commits, retries, other priorities) is found by the next full scan.
+        -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end that
+        -- is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides
+        -- (late commits, retries, other priorities) is found by the next full scan.
         from procrastinate_jobs as job
         where job.partition = 0 and job.queue_name = %(queue_name)s::text
             and job.status = 'todo' and job.hold is null
@@ -45,14 +47,15 @@ claimed as (
         started_at = statement_timestamp(),
         finished_at = null
     where job.partition = 0 and job.id = any(array(select candidate.id from candidate))
-    -- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+    -- What the worker does not know of a job that it has just got. The time is the same for all, so it
+    -- is said once.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
         nullif(job.crashes, 0) as crashes
 )
--- One row about the claim, and then one for each job: the first has no priority, so it comes first. What
--- stands in every row is read for each job. (Two counts, the crashes and the time took the worker 1.7
--- microseconds.)
+-- One row about the claim, and then one for each job: the first has no priority, so it comes first.
+-- What stands in every row is read for each job. (Two counts, the crashes and the time took the
+-- worker 1.7 microseconds.)
 select
     claimed.*, null::integer as aside, null::integer as met, null::bigint as moment_us
 from claimed

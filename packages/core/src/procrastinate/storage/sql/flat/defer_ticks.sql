@@ -1,11 +1,13 @@
 -- name: defer_ticks :many
--- Settles ticks that nobody has settled yet, inserts their jobs in the order of the ticks, and wakes
--- the workers once for each queue. A tick whose args are null asks for no job: it is given up, with
--- all before it. A job whose queueing lock is taken by a waiting one is left out, and its tick is
--- settled all the same. A tick that lies ahead by the server's clock is not settled.
+-- Settles ticks that no worker has settled yet, inserts their jobs in the order of the ticks, and
+-- wakes the workers once for each queue. A tick whose args are null asks for no job: it is given
+-- up, with all before it. A job whose queueing lock is taken by a waiting one is left out, and its
+-- tick is settled all the same. A tick that lies ahead by the server's clock is not settled.
 -- Returns (whether this statement settled it, the id of its job, done_until as it was before, the
--- server's time, queues woken) for each, in the order given; done_until is null where the schedule
--- has no row any more.
+-- server's time, queues woken) for each, in the order given. done_until is null if the schedule has
+-- no row any more.
+--
+-- due: the ticks, in the order given.
 with due as materialized (
     select
         due.task_name, due.periodic_id, due.tick::timestamptz as tick, due.queue_name, due.priority,
@@ -18,7 +20,8 @@ with due as materialized (
         task_name, periodic_id, tick, queue_name, priority, lock, queueing_lock, args, place
     )
 ),
--- Whoever waits here for another worker's statement finds done_until as that one leaves it.
+-- held: the schedules with a tick that is not settled yet, locked. If this waits for another
+-- worker's statement, it finds done_until as that one leaves it.
 held as materialized (
     select periodic.task_name, periodic.periodic_id, periodic.done_until
     from (
@@ -34,6 +37,7 @@ held as materialized (
     order by periodic.task_name, periodic.periodic_id
     for update of periodic
 ),
+-- claimed: the ticks to settle, with the ids of their jobs.
 claimed as materialized (
     select
         case when fresh.args is not null
@@ -47,7 +51,8 @@ claimed as materialized (
         order by due.tick, due.place
     ) as fresh
 ),
--- In the order of the queueing locks, as other batches: so that none waits for another in a circle.
+-- inserted: their jobs, in the order of the queueing locks as other batches, so that none waits for
+-- another in a circle.
 inserted as (
     insert into procrastinate_jobs as job
         (id, partition, queue_name, task_name, priority, lock, queueing_lock, args)
@@ -61,13 +66,15 @@ inserted as (
         where queueing_lock is not null and status = 'todo' do nothing
     returning job.id, job.queue_name
 ),
--- (IN is hashed; a join on the ids was a nested loop: 1.4 s for 1,000 ticks.)
+-- told: the same ticks with the ids of the jobs that were inserted. (IN is hashed; a join on the
+-- ids was a nested loop: 1.4 s for 1,000 ticks.)
 told as materialized (
     select
         claimed.place, claimed.task_name, claimed.periodic_id, claimed.tick,
         case when claimed.id in (select inserted.id from inserted) then claimed.id end as job_id
     from claimed
 ),
+-- settled: the schedules, which remember their last tick and its job.
 settled as (
     update procrastinate_periodic as periodic
     set done_until = latest.done_until,
@@ -86,6 +93,7 @@ settled as (
     where periodic.task_name = latest.task_name and periodic.periodic_id = latest.periodic_id
         and periodic.partition = 0
 ),
+-- woken: one notification for each queue.
 woken as materialized (
     select pg_notify('procrastinate_jobs', inserted.queue_name)
     from inserted

@@ -1,21 +1,25 @@
 -- name: delete_old_jobs :one
 -- Among the next jobs after an id, deletes those that ended longer ago than the age (microseconds)
 -- that belongs to their status. Returns (how many, the last id, or null at the end). The end is
--- also where jobs were deferred too lately to have ended so long ago: ids follow time.
+-- also reached with jobs that were deferred too recently to have ended so long ago, because ids
+-- follow time.
+--
+-- kept: for each status, the time since which jobs are kept.
 with kept as materialized (
     select
         age.status::procrastinate_job_status as status,
         statement_timestamp() - age.us * interval '1 microsecond' as since
     from unnest(%(statuses)s::text[], %(ages_us)s::bigint[]) as age(status, us)
 ),
+-- walk: the next jobs after the id. (`<= 0` as in walk_any.)
 walk as materialized (
-    -- (`<= 0` as in walk_any.)
     select job.id, job.status, job.queue_name, job.deferred_at, job.finished_at
     from procrastinate_jobs as job
     where job.partition <= 0 and job.id > %(after_id)s::bigint
     order by job.id
     limit %(scanned)s::integer
 ),
+-- old: those of them that are too old, locked.
 old as materialized (
     select job.id
     from procrastinate_jobs as job

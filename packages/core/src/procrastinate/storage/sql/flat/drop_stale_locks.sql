@@ -1,5 +1,6 @@
 -- name: drop_stale_locks :exec
--- Gives up those of these locks whose holder is not running, in order of the lock, as all others do.
+-- Gives up those of these locks whose holder is not running, in order of the lock, as all others
+-- do.
 with stale as materialized (
     select held.lock
     from procrastinate_locks as held

@@ -1,7 +1,9 @@
 -- name: fail_unknown :many
--- Fails waiting jobs that were first handed back so long ago because no task of their name was known, and
--- whose task no live worker knows. (One that does not say what it knows may know any.) Returns (id,
--- status, queue, task, lock).
+-- Fails waiting jobs that workers have handed back since before the patience began, because they
+-- know no task of their name, if no live worker knows it. (A worker that does not say what it knows
+-- may know any.) Returns (id, status, queue, task, lock).
+--
+-- leaving: these jobs, locked. What another transaction has in hand is left.
 with leaving as materialized (
     select job.id, job.attempts
     from procrastinate_jobs as job
@@ -19,8 +21,9 @@ with leaving as materialized (
     limit %(limit)s::integer
     for update skip locked
 ),
+-- verdict: the same with what is added to their errors.
 verdict as materialized (
-    -- An entry in a job's errors that no exception gave.
+    -- An entry for a job's errors if no exception gave one.
     select leaving.id, jsonb_build_array(jsonb_build_object(
         'attempt', leaving.attempts,
         'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
@@ -31,10 +34,10 @@ verdict as materialized (
     from leaving
 )
 update procrastinate_jobs as job
--- A job's errors with those of `verdict.added` at the end. At most 20 are kept, because all of them are
--- written anew with each attempt: the first one and the last ones. The first after the gap says how many
--- were omitted. The first and the last three keep their tracebacks. (By hand, anything may have become
--- of the column or its entries: that must not keep the job from ending.)
+-- The job's errors, followed by those of `verdict.added`. At most 20 are kept, the first one and
+-- the last ones, because all of them are written anew with each attempt. The first after the gap
+-- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
+-- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
 set status = 'failed', hold = null, finished_at = statement_timestamp(), errors = (
     select jsonb_agg(
         case

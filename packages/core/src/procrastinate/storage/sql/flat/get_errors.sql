@@ -1,5 +1,5 @@
 -- name: get_errors :many
--- The errors of a job: its worker does not get them with the claim.
+-- Returns the errors of a job. (Its worker does not get them with the claim.)
 select job.errors::text as errors
 from procrastinate_jobs as job
 where job.id = %(id)s::bigint and job.partition = 0

@@ -1,11 +1,14 @@
 -- name: grip_any :many
--- Locks the matching ones among the next jobs after an id, in the order of their lines. Returns
--- (where to go on after or null, id, 1 or 0 for one that somebody else has in hand) for each match,
--- or one row without id.
+-- Locks the matching ones among the next jobs after an id. Returns (where to go on after or null at
+-- the end, id, 1 or 0 for one that another transaction has in hand) for each match, or one row
+-- without an id.
+--
+-- walk: the next jobs after an id, as many as are looked at in one statement.
 with walk as materialized (
-    -- The next jobs of all, whatever they are: only so is the end of the scan certain. Partitions begin at 0.
-    -- In a table that was never analyzed, the planner takes `= 0` to be true of one job in 200: it expected
-    -- fewer jobs than the limit, and read and sorted the whole table.
+    -- The next jobs, whatever they are, and whether each matches: only so is the end of the scan
+    -- certain. (Partitions begin at 0. In a table that was never analyzed, the planner takes `= 0` to
+    -- be true of one job in 200: it expected fewer jobs than the limit, and read and sorted the whole
+    -- table.)
     select job.id, ((%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
         and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
         and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
@@ -17,9 +20,11 @@ with walk as materialized (
     order by job.id
     limit %(scanned)s::integer
 ),
+-- matching: those of them that match, up to the limit.
 matching as materialized (
     select walk.id from walk where walk.matching order by walk.id limit %(limit)s::integer
 ),
+-- gripped: those of them that still match, locked in the order of their lines.
 gripped as materialized (
     select job.id
     from procrastinate_jobs as job

@@ -1,7 +1,10 @@
 -- name: grip_ended :many
--- The same where only failed, cancelled and aborted jobs are wanted.
+-- The same if only failed, cancelled and aborted jobs are wanted.
+--
+-- walk: the next jobs after an id, as many as are looked at in one statement.
 with walk as materialized (
-    -- The next of those that failed, were cancelled or aborted: by an index that holds no others.
+    -- The next jobs that failed, were cancelled or aborted, and whether each matches, by an index that
+    -- holds no others.
     select found.id, found.matching
     from unnest(%(statuses)s::text[]) as ended(status)
     cross join lateral (
@@ -21,9 +24,11 @@ with walk as materialized (
     order by found.id
     limit %(scanned)s::integer
 ),
+-- matching: those of them that match, up to the limit.
 matching as materialized (
     select walk.id from walk where walk.matching order by walk.id limit %(limit)s::integer
 ),
+-- gripped: those of them that still match, locked in the order of their lines.
 gripped as materialized (
     select job.id
     from procrastinate_jobs as job

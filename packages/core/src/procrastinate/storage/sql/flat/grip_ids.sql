@@ -1,6 +1,9 @@
 -- name: grip_ids :many
 -- The same among jobs known by id.
+--
+-- walk: the next jobs after an id, as many as are looked at in one statement.
 with walk as materialized (
+    -- The next of the jobs that are known by id, and whether each matches.
     select job.id, ((%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
         and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
         and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
@@ -12,9 +15,11 @@ with walk as materialized (
     order by job.id
     limit %(scanned)s::integer
 ),
+-- matching: those of them that match, up to the limit.
 matching as materialized (
     select walk.id from walk where walk.matching order by walk.id limit %(limit)s::integer
 ),
+-- gripped: those of them that still match, locked in the order of their lines.
 gripped as materialized (
     select job.id
     from procrastinate_jobs as job

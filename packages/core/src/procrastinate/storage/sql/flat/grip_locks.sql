@@ -1,7 +1,7 @@
 -- name: grip_locks :many
--- Returns the locks that these jobs hold, which run no longer, and keeps claims from parking jobs behind
--- them. Must be followed, in the same transaction, by release_locks. That is a statement of its own, so
--- that it sees the jobs that a claim parked while this one waited for it.
+-- Returns the locks that these jobs hold, which run no longer, and keeps claims from parking jobs
+-- behind them. Must be followed, in the same transaction, by release_locks. That is a statement of
+-- its own, so that it sees the jobs that a claim parked while this one waited for it.
 select held.lock
 from procrastinate_locks as held
 where held.partition = 0 and held.job_id = any(%(ids)s::bigint[])

@@ -1,13 +1,16 @@
 -- name: heartbeat :one
 -- Says that the worker is alive. Returns (reborn, rank, live, now). `reborn` is true if the worker
--- had been taken for dead and removed. `live` is the number of live workers, this one included, and
--- `rank` its place among their ids, from 0.
+-- had been taken for dead and its row removed. `live` counts the live workers, this one included,
+-- and `rank` is the place of its id among theirs, from 0.
+--
+-- beat: the worker's row, if it is there.
 with beat as (
     update procrastinate_workers as worker
     set last_heartbeat = statement_timestamp(), alone = null
     where worker.id = %(worker_id)s::bigint and worker.partition = 0
     returning worker.id
 ),
+-- reborn: the row that was made because there was none.
 reborn as (
     insert into procrastinate_workers as worker (id, name)
     select %(worker_id)s::bigint, %(name)s::text
@@ -15,6 +18,7 @@ reborn as (
     on conflict (id, partition) do update set last_heartbeat = statement_timestamp()
     returning worker.id
 ),
+-- others: how many other workers are alive, and how many of them have lower ids.
 others as (
     select
         count(*) filter (where worker.id < %(worker_id)s::bigint) as before,

@@ -1,7 +1,9 @@
 -- name: held_jobs :many
--- The jobs that this worker holds, as the database sees it: after a claim whose answer was lost.
+-- Returns the jobs that this worker holds, as the database sees it: after a claim whose answer was
+-- lost.
 --
--- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+-- What the worker does not know of a job that it has just got. The time is the same for all, so it
+-- is said once.
 select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
     job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
     nullif(job.crashes, 0) as crashes

@@ -1,6 +1,7 @@
 -- name: idle_lines :many
--- Returns the locks that no running job holds although the best job of a queue in their line is parked:
--- the trace of changes by hand. (Behind a ready job, others may be parked.)
+-- Returns the locks that no running job holds although the best job of a queue in their line is
+-- parked: the trace of changes by hand. (Behind a ready job, others may be parked.)
+--
 -- parking: each lock and queue with parked jobs, from one to the next by an index probe.
 with recursive parking(lock, queue_name) as (
     (
@@ -29,8 +30,8 @@ from parking as line
 cross join lateral (
     select first.hold
     from (
-        -- The best ready job of the line in one queue and the best parked one, each at the end of an index. (Its
-        -- order begins with the hold, also where that is null.)
+        -- The best ready job of the line in one queue and the best parked one, each at the end of an index.
+        -- (Its order begins with the hold, also where that is null.)
         (
             select job.id, job.priority, job.hold
             from procrastinate_jobs as job

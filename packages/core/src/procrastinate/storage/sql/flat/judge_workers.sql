@@ -1,8 +1,10 @@
 -- name: judge_workers :exec
--- Notes of each dead worker, when it is first found dead, whether it was alone: it held one job, and no
--- other worker of its host died in the same moment. (A live one has given a sign of life since.) This
--- is kept, because recover_jobs may take its jobs one by one. A worker that another transaction has in
--- hand is left for it.
+-- Notes of each dead worker, when it is first found dead, whether it was alone: it held one job,
+-- and no other worker of its host died in the same moment. (This is kept, because recover_jobs may
+-- take its jobs one by one.) A worker that another transaction has in hand is left to that one.
+--
+-- dead: the workers that are found dead for the first time; a live one has given a sign of life
+-- since.
 with dead as materialized (
     select worker.id, worker.host, worker.last_heartbeat
     from procrastinate_workers as worker

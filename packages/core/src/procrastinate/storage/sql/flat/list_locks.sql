@@ -1,4 +1,7 @@
 -- name: list_locks :many
+-- Returns (lock, jobs in all, and by status) for each lock.
+--
+-- How many jobs there are, in all and by status.
 select job.lock, count(*),
     count(*) filter (where job.status = 'todo'),
     count(*) filter (where job.status = 'doing'),

@@ -1,9 +1,11 @@
 -- name: list_newest_jobs :many
--- The same from the other end.
+-- Returns a page of jobs between two ids, from the newest on.
 --
--- One branch for each index that holds jobs of one status and few others. The planner drops those
--- of statuses that are not wanted.
+-- page: the ids of a page of each kind of job, one branch for each index that holds jobs of one
+-- status and few others. The planner drops the branches of statuses that are not wanted.
 with page as materialized (
+    -- The ids of one page of jobs, of those for which a condition about their status holds. A null
+    -- filter matches everything.
     (select job.id
     from procrastinate_jobs as job
     where job.partition = 0 and %(statuses)s::text[] is null
@@ -126,7 +128,10 @@ with page as materialized (
     order by job.id desc
     limit %(limit)s::integer)
 )
--- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+-- All that is shown of a job.
+--
+-- What the worker does not know of a job that it has just got. The time is the same for all, so it
+-- is said once.
 select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
     job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
     nullif(job.crashes, 0) as crashes, job.errors::text as errors, job.status::text as status, job.started_at,

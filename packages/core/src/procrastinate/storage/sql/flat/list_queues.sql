@@ -1,4 +1,7 @@
 -- name: list_queues :many
+-- Returns (queue, jobs in all, and by status) for each queue.
+--
+-- How many jobs there are, in all and by status.
 select job.queue_name, count(*),
     count(*) filter (where job.status = 'todo'),
     count(*) filter (where job.status = 'doing'),

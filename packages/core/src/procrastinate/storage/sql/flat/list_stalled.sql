@@ -1,12 +1,16 @@
 -- name: list_stalled :many
--- The jobs that run on a worker which has not been heard of for so many microseconds.
+-- Returns the jobs that run on a worker which has given no sign of life within the timeout.
 --
--- What the worker does not know of a job that it just got, but for the time: that is the same for all.
+-- All that is shown of a job.
+--
+-- What the worker does not know of a job that it has just got. The time is the same for all, so it
+-- is said once.
 select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
     job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
     nullif(job.crashes, 0) as crashes, job.errors::text as errors, job.status::text as status, job.started_at,
     job.finished_at, job.worker_id
 from procrastinate_jobs as job
+-- True of a running job whose worker has given no sign of life within the timeout.
 where job.partition = 0 and job.status = 'doing'
     and not exists (
         select from procrastinate_workers as worker

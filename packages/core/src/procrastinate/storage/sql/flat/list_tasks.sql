@@ -1,4 +1,7 @@
 -- name: list_tasks :many
+-- Returns (task, jobs in all, and by status) for each task.
+--
+-- How many jobs there are, in all and by status.
 select job.task_name, count(*),
     count(*) filter (where job.status = 'todo'),
     count(*) filter (where job.status = 'doing'),

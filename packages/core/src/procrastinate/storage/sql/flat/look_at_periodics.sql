@@ -1,13 +1,16 @@
 -- name: look_at_periodics :many
 -- Enters the schedules that are new, which start now, and notes once a day which ones are still in
--- use. Where the clock was set back by more than 3 hours it starts again from now; after less it
--- waits, so that no tick comes twice. Returns (done_until, the server's time) for each, in the order
--- given; done_until is null when somebody else entered the schedule just now: look again.
+-- use. If the clock was set back by more than 3 hours it starts again from now; after less it
+-- waits, so that no tick comes twice. Returns (done_until, the server's time) for each, in the
+-- order given. done_until is null if another transaction has just entered the schedule: look again.
+--
+-- mine: the schedules, in the order given.
 with mine as materialized (
     select mine.task_name, mine.periodic_id, mine.place
     from unnest(%(task_names)s::text[], %(periodic_ids)s::text[])
         with ordinality as mine(task_name, periodic_id, place)
 ),
+-- added: those of them that were new.
 added as (
     insert into procrastinate_periodic as periodic
         (task_name, periodic_id, partition, done_until, seen_at)
@@ -22,6 +25,8 @@ added as (
     on conflict (task_name, periodic_id, partition) do nothing
     returning periodic.task_name, periodic.periodic_id, periodic.done_until
 ),
+-- stale: those of them that were not seen for a day, or were settled by a clock that has been set
+-- back, locked.
 stale as materialized (
     select periodic.task_name, periodic.periodic_id
     from mine
@@ -33,6 +38,7 @@ stale as materialized (
         or periodic.done_until > statement_timestamp() + interval '3 hours'
     for update of periodic skip locked
 ),
+-- noted: the same, as they are now.
 noted as (
     update procrastinate_periodic as periodic
     set seen_at = statement_timestamp(),

@@ -1,9 +1,11 @@
 -- name: pass_on_locks :many
--- The same for locks that may be free already, after a change by hand. It passes over jobs that another
--- transaction has in hand: it holds some itself, so it may not wait. The other transaction passes on in its
--- turn. If it rolls back, or was a claim with an old snapshot, the line is left for idle_lines.
+-- The same for locks that may be free already, after a change by hand. It passes over jobs that
+-- another transaction has in hand: it holds some itself, so it may not wait. The other transaction
+-- passes on in its turn. If it rolls back, or was a claim with an old snapshot, the line is left
+-- for idle_lines.
 --
--- line: each queue that has parked jobs of these locks, from queue to queue, by one index probe for each.
+-- line: each queue that has parked jobs of these locks, from queue to queue, by one index probe for
+-- each.
 with recursive line(lock, queue_name) as (
     select
         released.lock,
@@ -33,7 +35,8 @@ with recursive line(lock, queue_name) as (
     from line
     where line.queue_name is not null
 ),
--- next: the best parked job of each of these queues, locked in the order in which all lock waiting jobs.
+-- next: the best parked job of each of these queues, locked in the order in which all lock waiting
+-- jobs.
 next as materialized (
     select best.id
     from (

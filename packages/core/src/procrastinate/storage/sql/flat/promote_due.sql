@@ -1,6 +1,7 @@
 -- name: promote_due :one
--- Makes scheduled jobs ready whose time has come, and wakes the workers of their queues. Returns (how
--- many, microseconds until the next one or null).
+-- Makes scheduled jobs ready whose time has come, and wakes the workers of their queues. Returns
+-- (how many, microseconds until the next one or null).
+--
 -- due: the jobs whose time has come, up to the limit.
 with due as materialized (
     select job.id

@@ -1,5 +1,5 @@
 -- name: prune_workers :exec
--- Forgets workers that have not been heard of for so long and hold no job.
+-- Removes workers that have given no sign of life within the timeout and hold no job.
 delete from procrastinate_workers as worker
 where worker.partition = 0
     and worker.last_heartbeat

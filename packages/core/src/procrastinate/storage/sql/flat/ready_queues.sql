@@ -1,6 +1,6 @@
 -- name: ready_queues :many
--- Returns the names of all queues that have a ready job, by one index probe for each. (Not with min():
--- PostgreSQL 15 then read the whole index of a table that was never analyzed.)
+-- Returns the names of all queues that have a ready job, by one index probe for each. (Not with
+-- min(): PostgreSQL 15 then read the whole index of a table that was never analyzed.)
 with recursive queue(name) as (
     select (
         select job.queue_name

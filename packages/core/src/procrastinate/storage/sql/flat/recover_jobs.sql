@@ -1,9 +1,11 @@
 -- name: recover_jobs :many
--- Takes running jobs (of these ids; null: all) from workers that have not been heard of for so long, and
--- sends them back to the queue. A job fails that has lost its worker `crash_limit` times, if it was alone
--- the last time (judge_workers), or `most_crashes` times. The verdict is the one of settle_jobs. Returns
--- (id, new status, queue, task).
 -- settings: patience
+-- Takes running jobs (of these ids; null: all) from dead workers and sends them back to the queue.
+-- A job fails that has lost its worker `crash_limit` times, if that was alone the last time
+-- (judge_workers), or `most_crashes` times. Returns (id, new status, queue, task).
+--
+-- leaving: the jobs, locked, with what each is wanted to become. What another transaction has in
+-- hand is left.
 with leaving as materialized (
     select
         job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
@@ -16,6 +18,7 @@ with leaving as materialized (
     from procrastinate_jobs as job
     left join procrastinate_workers as worker
         on worker.id = job.worker_id and worker.partition = 0
+    -- True of a running job whose worker has given no sign of life within the timeout.
     where job.partition = 0 and job.status = 'doing'
         and not exists (
             select from procrastinate_workers as worker
@@ -26,10 +29,11 @@ with leaving as materialized (
     limit %(limit)s::integer
     for update of job skip locked
 ),
+-- judged: the same with their status, by the rule of settle_jobs.
 judged as materialized (
-    -- What becomes of a job that leaves its worker: each of `leaving` says what it is wanted to become. An
-    -- abortion that was asked for ends it, unless it has succeeded. If a twin with its queueing lock waits,
-    -- or comes before it among those that are leaving, that one will do the work.
+    -- The status that a job gets which leaves its worker. An abortion that was asked for ends it,
+    -- unless it has succeeded. If a twin with its queueing lock waits, or comes before it among those
+    -- that are leaving, it is cancelled: the twin will do the work.
     select leaving.*, case
         when leaving.wanted = 'succeeded' then 'succeeded'
         when leaving.abort_requested then 'aborted'
@@ -46,11 +50,12 @@ judged as materialized (
         else 'todo'
     end as status from leaving
 ),
+-- verdict: the same with what is added to their errors.
 verdict as materialized (
     select
         leaving.*,
         case when leaving.status <> 'todo'
-            -- An entry in a job's errors that no exception gave.
+            -- An entry for a job's errors if no exception gave one.
             then jsonb_build_array(jsonb_build_object(
                 'attempt', leaving.attempts,
                 'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
@@ -60,16 +65,17 @@ verdict as materialized (
             )) end as added
     from judged as leaving
 ),
+-- recovered: the jobs as they are now.
 recovered as (
     update procrastinate_jobs as job
     set status = verdict.status::procrastinate_job_status,
         crashes = verdict.crashes,
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
         finished_at = case when verdict.status <> 'todo' then statement_timestamp() end,
-        -- A job's errors with those of `verdict.added` at the end. At most 20 are kept, because all of them are
-        -- written anew with each attempt: the first one and the last ones. The first after the gap says how many
-        -- were omitted. The first and the last three keep their tracebacks. (By hand, anything may have become
-        -- of the column or its entries: that must not keep the job from ending.)
+        -- The job's errors, followed by those of `verdict.added`. At most 20 are kept, the first one and
+        -- the last ones, because all of them are written anew with each attempt. The first after the gap
+        -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
+        -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
         errors = case when verdict.added is null then job.errors else (
             select jsonb_agg(
                 case
@@ -105,6 +111,7 @@ recovered as (
     where job.partition = 0 and job.id = verdict.id
     returning job.id, job.status::text, job.queue_name, job.task_name
 ),
+-- woken: one notification for each queue in which a job is ready.
 woken as materialized (
     select pg_notify('procrastinate_jobs', recovered.queue_name)
     from recovered

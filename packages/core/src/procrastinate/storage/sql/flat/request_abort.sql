@@ -1,5 +1,8 @@
 -- name: request_abort :many
--- Asks the workers that run these jobs to abort them, and wakes those workers.
+-- Asks the workers that run these jobs to abort them, and wakes those workers. Returns (id, empty
+-- text) of the jobs.
+--
+-- running: the ids of those jobs that run, locked.
 with running as materialized (
     select job.id
     from procrastinate_jobs as job
@@ -7,6 +10,7 @@ with running as materialized (
     order by job.id
     for update
 ),
+-- asked: the same, marked.
 asked as (
     update procrastinate_jobs as job
     set abort_requested = true

@@ -1,7 +1,8 @@
 -- name: retry_jobs_by_hand :many
--- Makes ended or waiting jobs due at a time (null: at once), with as many attempts as new ones.
--- Returns (id, lock it had before).
+-- Makes ended or waiting jobs due at a time (null: at once), with as many attempts as new ones, and
+-- wakes the workers. Returns (id, lock it had before, empty text or null).
 with before as materialized (
+    -- Those of the jobs that wait or did not succeed, locked in the order of their lines.
     select job.id, job.lock, job.queueing_lock, job.priority, job.status
     from procrastinate_jobs as job
     where job.partition = 0 and job.id = any(%(ids)s::bigint[])
@@ -9,6 +10,7 @@ with before as materialized (
     order by job.lock, job.queue_name, job.priority desc, job.id
     for update
 ),
+-- retried: the jobs as they are now, with the locks that they had before.
 retried as (
     update procrastinate_jobs as job
     set status = 'todo',

@@ -1,7 +1,8 @@
 -- name: retry_unless_twin_waits :many
--- The same, but leaves those as they are whose twin with the same queueing lock waits already; of
+-- The same, but leaves jobs as they are whose twin with the same queueing lock waits already. Of
 -- several with one queueing lock it takes the first by (priority, id).
 with chosen as materialized (
+    -- Those of the jobs that wait or did not succeed, locked in the order of their lines.
     select job.id, job.lock, job.queueing_lock, job.priority, job.status
     from procrastinate_jobs as job
     where job.partition = 0 and job.id = any(%(ids)s::bigint[])
@@ -9,6 +10,8 @@ with chosen as materialized (
     order by job.lock, job.queue_name, job.priority desc, job.id
     for update
 ),
+-- ranked: the same with their place among those with one queueing lock. What waits already is
+-- first.
 ranked as materialized (
     select
         chosen.id,
@@ -20,8 +23,9 @@ ranked as materialized (
         ) as place
     from chosen
 ),
+-- before: the first of each queueing lock, unless a twin waits, in an order in which two that retry
+-- the same queueing locks do not wait in a circle.
 before as materialized (
-    -- In this order, so that two who retry the same queueing locks do not wait in a circle.
     select ranked.id, ranked.lock
     from ranked
     where ranked.queueing_lock is null
@@ -32,6 +36,7 @@ before as materialized (
         )
     order by ranked.queueing_lock collate "C", ranked.id
 ),
+-- retried: the jobs as they are now, with the locks that they had before.
 retried as (
     update procrastinate_jobs as job
     set status = 'todo',

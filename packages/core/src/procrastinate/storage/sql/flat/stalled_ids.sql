@@ -1,7 +1,8 @@
 -- name: stalled_ids :many
--- The ids of running jobs whose worker has not been heard of for so many microseconds.
+-- Returns the ids of running jobs whose worker has given no sign of life within the timeout.
 select job.id
 from procrastinate_jobs as job
+-- True of a running job whose worker has given no sign of life within the timeout.
 where job.partition = 0 and job.status = 'doing'
     and not exists (
         select from procrastinate_workers as worker
