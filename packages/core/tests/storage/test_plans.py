@@ -344,6 +344,31 @@ def test_a_statement_reads_only_the_jobs_that_it_is_about(connection: Any, case:
     assert sum(read.rows for read in reads) <= case.rows, reads
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("bitmapscan", "hashagg", "hashjoin", "indexonlyscan", "indexscan", "material", "memoize"),
+        *("mergejoin", "nestloop", "seqscan", "sort"),
+    ],
+)
+def test_a_role_that_switches_a_kind_of_plan_off_makes_no_statement_read_more(
+    connection: Any, kind: str
+) -> None:
+    """By whichever index: see the setting "plans" of storage/statements."""
+    dear: dict[str, Any] = {}
+    for case in CASES:
+        query = Statements()(Request(case.statement, **case.params))
+        with connection.cursor() as cursor:
+            cursor.execute(f"set local enable_{kind} = off; {query.set_local()}")
+            cursor.execute(f"explain (analyze, timing off, format json) {query.sql}", query.params)
+            plan = cursor.fetchone()[0][0]["Plan"]
+        connection.rollback()
+        reads = [Read.by(node) for node in _nodes(plan) if _reads_jobs(node)]
+        if sum(read.rows for read in reads) > 2 * case.rows + LIMIT:
+            dear[case.statement] = reads
+    assert dear == {}
+
+
 def test_many_ticks_are_not_compared_each_with_each(connection: Any) -> None:
     """A catch-up settles 1,000 of a schedule at once: a nested loop would compare a million."""
     ticks = [f"2026-01-01T00:{n // 60:02}:{n % 60:02}+00:00" for n in range(1_000)]

@@ -176,8 +176,9 @@ def test_what_makes_no_sense_is_refused(sections: list[str], message: str) -> No
 
 def test_settings_travel_with_the_query(monkeypatch: pytest.MonkeyPatch) -> None:
     made = parsed(["-- name: it :one\n-- settings: asynchronous, array_nulls\nselect 1"])
-    of_it = EVERYWHERE | SETTINGS["asynchronous"] | SETTINGS["array_nulls"]
-    assert of_it.keys() == EVERYWHERE.keys() | {"synchronous_commit", "array_nulls"}
+    everywhere = {key: value for name in EVERYWHERE for key, value in SETTINGS[name].items()}
+    of_it = everywhere | SETTINGS["asynchronous"] | SETTINGS["array_nulls"]
+    assert of_it.keys() == everywhere.keys() | {"synchronous_commit", "array_nulls"}
     assert made["it"].settings == of_it
     monkeypatch.setattr("procrastinate.storage.statements.load", lambda: made)
     statements = Statements()
@@ -191,6 +192,19 @@ def test_settings_travel_with_the_query(monkeypatch: pytest.MonkeyPatch) -> None
         of_it | {"statement_timeout": "2000", "lock_timeout": "9"}
     )
     assert statements(Request("it")).settings == of_it
+
+
+@pytest.mark.parametrize(
+    ("line", "settings"),
+    [
+        ("only", {}),
+        ("only, jit", {"jit": "off"}),
+        ("only, jit, array_nulls", {"jit", "array_nulls"}),
+    ],
+)
+def test_a_statement_may_run_with_some_settings_only(line: str, settings: object) -> None:
+    made = parsed([f"-- name: it :one\n-- settings: {line}\nselect 1"])
+    assert made["it"].settings.keys() == set(settings)  # type: ignore[call-overload]
 
 
 def test_every_statement_runs_without_jit_in_read_committed() -> None:

@@ -23,15 +23,15 @@ from procrastinate.storage.statements import templates
 
 KNOWN = " and job.task_name <> all(%(unknown_names)s::text[])"
 PATIENCE_MS = 500  # milliseconds that an ending waits for another transaction
-#: What every statement of ours runs with in our own sessions, whatever the settings of the role or
-#: the database are. Our statements are written for READ COMMITTED: at another level one in ten
-#: failed. They are short: compiling one takes ten times as long as running it, and is of no use for
-#: the next. (A message that sets both takes the server 3 microseconds more.)
-EVERYWHERE: Mapping[str, str] = {"jit": "off", "transaction_isolation": "read committed"}
-WITHOUT = ("none",)  # of a statement that sets nothing
-#: What a statement may need besides. A caller's own transaction keeps its settings: what may run
-#: there has to do without these, and without those above.
+#: What a statement may need of a session that users have set up otherwise. A caller's own
+#: transaction keeps its settings: what may run there has to do without.
 SETTINGS: Mapping[str, Mapping[str, str]] = {
+    # Our statements are short: compiling one takes ten times as long as running it.
+    "jit": {"jit": "off"},
+    # They are written for READ COMMITTED. At another level one in ten failed.
+    "isolation": {"transaction_isolation": "read committed"},
+    # Of what a role may switch off, that without which they read whole tables.
+    "plans": {"enable_indexscan": "on", "enable_nestloop": "on", "enable_sort": "on"},
     "array_nulls": {"array_nulls": "on"},
     # What a crash of the server loses is only that the jobs have been claimed: they still wait.
     "asynchronous": {"synchronous_commit": "off"},
@@ -43,6 +43,9 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
         "idle_in_transaction_session_timeout": "10000",
     },
 }
+#: What every statement has that does not say `only`, besides what it names. (It takes the server 4
+#: microseconds to set all this.)
+EVERYWHERE = ("jit", "isolation", "plans")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +129,10 @@ def parsed(texts: Sequence[str]) -> Mapping[str, Statement]:
 def _statement(section: templates.Section, fragments: Mapping[str, templates.Section]) -> Statement:
     commented = templates.expanded(section, fragments)
     text = templates.without_comments(commented)
-    settings = dict(EVERYWHERE)
-    if section.settings == WITHOUT:
-        return Statement(section.name, section.kind, text, commented, NO_SETTINGS)
-    for name in section.settings:
+    names = section.settings
+    names = names[1:] if names[:1] == ("only",) else (*EVERYWHERE, *names)
+    settings: dict[str, str] = {}
+    for name in names:
         if name not in SETTINGS:
             raise ValueError(f"{section.name} has the setting {name}, which SETTINGS lacks")
         settings |= SETTINGS[name]

@@ -3,7 +3,8 @@
 Rules
 
 1. ``-- name: NAME :KIND`` heads a statement: ``:one`` row, ``:many`` rows, ``:exec`` none of
-   interest. ``-- settings: NAME, NAME`` in it says which settings it runs with.
+   interest. ``-- settings: NAME, NAME`` in it says which settings it runs with, besides those that
+   all have; with ``only`` as the first name it runs with these alone.
 2. ``-- fragment: NAME`` heads a text that others include with ``{>NAME}``, from any file.
 3. ``{>NAME key=OTHER text="job.id"}`` gives it arguments: its ``{>key}`` then includes the fragment
    OTHER, and its ``{>text}`` stands for the text in quotes. It hands an argument on by its name.

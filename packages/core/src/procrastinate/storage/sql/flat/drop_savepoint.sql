@@ -1,3 +1,3 @@
 -- name: drop_savepoint :exec
--- settings: none
+-- settings: only
 release savepoint what_can_be_undone

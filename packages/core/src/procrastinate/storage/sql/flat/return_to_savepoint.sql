@@ -1,5 +1,5 @@
 -- name: return_to_savepoint :exec
--- settings: none
 -- (After an error the server takes nothing else, no settings either.)
+-- settings: only
 rollback to savepoint what_can_be_undone;
 release savepoint what_can_be_undone

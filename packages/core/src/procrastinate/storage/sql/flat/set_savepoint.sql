@@ -1,3 +1,3 @@
 -- name: set_savepoint :exec
--- settings: none
+-- settings: only
 savepoint what_can_be_undone
