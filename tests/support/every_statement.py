@@ -47,19 +47,23 @@ def names(*, without: frozenset[str] = frozenset()) -> list[str]:
     return sorted(set(load()) - without)
 
 
-def query(name: str, /, size: int = 1, **params: Any) -> Query:
+def query(name: str, /, size: int = 1, *, partition: int = 0, **params: Any) -> Query:
     """Return a statement with values for all of its parameters: these, or some of their types.
 
     Arrays have so many elements, but for those that do not stand for jobs, locks or workers.
     """
     values = values_of(load()[name].text, size)
-    return Statements()(Request(name, **values | _OF_STATEMENT.get(name, {}) | params))
+    return Statements().at(partition)(
+        Request(name, **values | _OF_STATEMENT.get(name, {}) | params)
+    )
 
 
 def values_of(text: str, size: int = 1) -> dict[str, Any]:
     """Return a value for each parameter of an SQL text, by its cast."""
     values = {}
     for name, sort, array in _PARAMETER.findall(text):
+        if name == "partition":
+            continue  # `Statements.at` says it
         value = _BY_TYPE[sort]
         if name == "ids":
             value = list(range(1, size + 1))

@@ -336,6 +336,7 @@ def connection(request: pytest.FixtureRequest, procrastinate_server: Any) -> Ite
 def test_a_statement_reads_only_the_jobs_that_it_is_about(connection: Any, case: Case) -> None:
     query = Statements()(Request(case.statement, **case.params))
     with connection.cursor() as cursor:
+        cursor.execute(query.set_local())
         cursor.execute(f"explain (analyze, timing off, format json) {query.sql}", query.params)
         plan = cursor.fetchone()[0][0]["Plan"]
     connection.rollback()
@@ -375,6 +376,7 @@ def test_many_ticks_are_not_compared_each_with_each(connection: Any) -> None:
     rest = {name: values[1:] * 1_000 for name, values in {**SCHEDULES, **TICKS}.items()}
     query = Statements()(Request("defer_ticks", **rest | {"ticks": ticks}))
     with connection.cursor() as cursor:
+        cursor.execute(query.set_local())
         cursor.execute(f"explain (analyze, timing off, format json) {query.sql}", query.params)
         plan = cursor.fetchone()[0][0]["Plan"]
     connection.rollback()

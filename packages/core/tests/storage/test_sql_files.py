@@ -220,6 +220,30 @@ def test_every_statement_runs_without_jit_in_read_committed() -> None:
     }
 
 
+def test_the_partition_is_filled_in_where_a_statement_is_about_one() -> None:
+    zero = Statements("mine")
+    seven = zero.at(7)
+    for name, statement in load().items():
+        request = Request(name, id=1)
+        is_about_one = "%(partition)s" in statement.text
+        assert zero(request).params == ({"id": 1, "partition": 0} if is_about_one else {"id": 1})
+        assert seven(request).params == ({"id": 1, "partition": 7} if is_about_one else {"id": 1})
+        assert seven(request).sql is zero(request).sql
+        assert request.params == {"id": 1}
+    assert (zero.schema, seven.schema) == ("mine", "mine")
+
+
+def test_jobs_and_locks_are_named_with_the_partition_and_the_other_tables_with_0() -> None:
+    for name, statement in load().items():
+        said = set(re.findall(r"(\w+)\.partition = (%\(partition\)s::smallint|0)", statement.text))
+        of_jobs = {alias for alias, value in said if value != "0"}
+        of_others = {alias for alias, value in said if value == "0"}
+        if name == "defer_jobs":  # which inserts into partition 0 so far
+            of_others -= {"twin"}
+        assert of_jobs <= {"job", "twin", "held"}, name
+        assert of_others <= {"worker", "other", "periodic", "known"}, name
+
+
 def test_a_script_is_sent_as_it_is_in_the_schema() -> None:
     query = Statements("mine")(Script("migration 9", "create table {schema}.t (); select '%'"))
     assert (query.name, query.params) == ("migration 9", {})

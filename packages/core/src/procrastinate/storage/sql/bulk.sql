@@ -10,12 +10,10 @@
 
 -- fragment: walk_any
 -- The next jobs, whatever they are, and whether each matches: only so is the end of the scan
--- certain. (Partitions begin at 0. In a table that was never analyzed, the planner takes `= 0` to
--- be true of one job in 200: it expected fewer jobs than the limit, and read and sorted the whole
--- table.)
+-- certain.
 select job.id, ({>wanted}) as matching
 from {schema}.procrastinate_jobs as job
-where job.partition <= 0 and job.id > %(after_id)s::bigint
+where job.partition = %(partition)s::smallint and job.id > %(after_id)s::bigint
 order by job.id
 limit %(scanned)s::integer
 
@@ -27,7 +25,7 @@ from unnest(%(statuses)s::text[]) as ended(status)
 cross join lateral (
     select job.id, ({>wanted}) as matching
     from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.status in ('failed', 'cancelled', 'aborted')
+    where job.partition = %(partition)s::smallint and job.status in ('failed', 'cancelled', 'aborted')
         and job.status = ended.status::{schema}.procrastinate_job_status
         and job.id > %(after_id)s::bigint
     order by job.id
@@ -40,7 +38,7 @@ limit %(scanned)s::integer
 -- The next of the jobs that are known by id, and whether each matches.
 select job.id, ({>wanted}) as matching
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.id > %(after_id)s::bigint
+where job.partition = %(partition)s::smallint and job.id = any(%(ids)s::bigint[]) and job.id > %(after_id)s::bigint
 order by job.id
 limit %(scanned)s::integer
 
@@ -57,7 +55,7 @@ matching as materialized (
 gripped as materialized (
     select job.id
     from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(array(select matching.id from matching))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select matching.id from matching))
         and {>wanted}
     order by job.lock, job.queue_name, job.priority desc, job.id
     for update{>busy}
@@ -76,6 +74,7 @@ left join gripped on gripped.id = matching.id
 order by matching.id
 
 -- name: grip_any :many
+-- settings: in_order
 -- Locks the matching ones among the next jobs after an id. Returns (where to go on after or null at
 -- the end, id, 1 or 0 for one that another transaction has in hand) for each match, or one row
 -- without an id.
@@ -94,6 +93,7 @@ with {>grip sort=walk_ids busy=" skip locked"}
 with {>grip sort=walk_ids busy=""}
 
 -- name: delete_old_jobs :one
+-- settings: in_order
 -- Among the next jobs after an id, deletes those that ended longer ago than the age (microseconds)
 -- that belongs to their status. Returns (how many, the last id, or null at the end). The end is
 -- also reached with jobs that were deferred too recently to have ended so long ago, because ids
@@ -106,11 +106,11 @@ with kept as materialized (
         statement_timestamp() - age.us * interval '1 microsecond' as since
     from unnest(%(statuses)s::text[], %(ages_us)s::bigint[]) as age(status, us)
 ),
--- walk: the next jobs after the id. (`<= 0` as in walk_any.)
+-- walk: the next jobs after the id.
 walk as materialized (
     select job.id, job.status, job.queue_name, job.deferred_at, job.finished_at
     from {schema}.procrastinate_jobs as job
-    where job.partition <= 0 and job.id > %(after_id)s::bigint
+    where job.partition = %(partition)s::smallint and job.id > %(after_id)s::bigint
     order by job.id
     limit %(scanned)s::integer
 ),
@@ -118,7 +118,7 @@ walk as materialized (
 old as materialized (
     select job.id
     from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.status not in ('todo', 'doing')
+    where job.partition = %(partition)s::smallint and job.status not in ('todo', 'doing')
         and job.id = any(array(
             select walk.id
             from walk
@@ -130,7 +130,7 @@ old as materialized (
 ),
 deleted as (
     delete from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(array(select old.id from old))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select old.id from old))
     returning job.id
 )
 select

@@ -28,7 +28,7 @@ with recursive queue(name) as (
     select (
         select job.queue_name
         from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.status = 'todo' and job.hold is null
+        where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
         order by job.queue_name
         limit 1
     )
@@ -36,7 +36,7 @@ with recursive queue(name) as (
     select (
         select job.queue_name
         from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.status = 'todo' and job.hold is null
+        where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
             and job.queue_name > queue.name
         order by job.queue_name
         limit 1
@@ -49,7 +49,7 @@ select name from queue where name is not null
 -- fragment: ready_full
 -- The ready jobs of a queue above a priority, which may lie below all that there are.
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.queue_name = {>queue}
+where job.partition = %(partition)s::smallint and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
     and job.priority > %(above)s::bigint{known}
 
@@ -58,7 +58,7 @@ where job.partition = 0 and job.queue_name = {>queue}
 -- is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides
 -- (late commits, retries, other priorities) is found by the next full scan.
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.queue_name = {>queue}
+where job.partition = %(partition)s::smallint and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
     and job.priority = %(priority)s::integer and job.id > {>low}{known}
 
@@ -137,7 +137,7 @@ candidate as materialized (
     cross join lateral (
         select job.id
         from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.id = chosen.id
+        where job.partition = %(partition)s::smallint and job.id = chosen.id
             and job.status = 'todo' and num_nulls(job.hold) = 1
         for update skip locked
     ) as got
@@ -209,7 +209,7 @@ order by priority desc, id
 claimed as (
     update {schema}.procrastinate_jobs as job
     set {>begun}
-    where job.partition = 0 and job.id = any(array({>ids}))
+    where job.partition = %(partition)s::smallint and job.id = any(array({>ids}))
     returning {>claimed_columns}
 )
 {>answer met=met}
@@ -219,7 +219,7 @@ claimed as (
 claimed as (
     update {schema}.procrastinate_jobs as job
     set {>begun}
-    where job.partition = 0 and job.id = any(array(
+    where job.partition = %(partition)s::smallint and job.id = any(array(
         select wanted.id from wanted where wanted.lock is null
         union all
         select acquired.job_id from acquired
@@ -257,7 +257,7 @@ wanted as materialized (
     cross join lateral (
         select job.id
         from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.id = startable.id
+        where job.partition = %(partition)s::smallint and job.id = startable.id
             and job.status = 'todo' and num_nulls(job.hold) = 1{known}
         for update skip locked
     ) as got
@@ -271,7 +271,7 @@ blocked as materialized (
     cross join lateral (
         select job.id
         from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.id = chosen.id
+        where job.partition = %(partition)s::smallint and job.id = chosen.id
             and job.status = 'todo' and num_nulls(job.hold) = 1
         for update skip locked
     ) as got
@@ -297,7 +297,7 @@ chosen as materialized (
 elsewhere as materialized (
     select job.id, job.priority, job.lock
     from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.status = 'todo' and num_nulls(job.hold) = 1
+    where job.partition = %(partition)s::smallint and job.status = 'todo' and num_nulls(job.hold) = 1
         and job.id = any(array(
             {>ready_heads_elsewhere}
         )){known}
@@ -463,7 +463,7 @@ select exists (
     cross join lateral (
         select job.id
         from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.queue_name = scanned.queue_name
+        where job.partition = %(partition)s::smallint and job.queue_name = scanned.queue_name
             and job.status = 'todo' and job.hold is null{known}
         order by job.priority desc, job.id
         limit 1
@@ -478,7 +478,7 @@ select exists (
 with due as materialized (
     select job.id
     from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.status = 'todo' and job.hold = 'schedule'
+    where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold = 'schedule'
         and job.scheduled_at <= statement_timestamp()
     order by job.scheduled_at
     limit %(limit)s::integer
@@ -488,7 +488,7 @@ with due as materialized (
 promoted as (
     update {schema}.procrastinate_jobs as job
     set hold = null
-    where job.partition = 0 and job.id = any(array(select due.id from due))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select due.id from due))
     returning job.queue_name
 ),
 woken as materialized (
@@ -501,7 +501,7 @@ select
     (
         select (extract(epoch from min(job.scheduled_at) - statement_timestamp()) * 1000000)::bigint
         from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.status = 'todo' and job.hold = 'schedule'
+        where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold = 'schedule'
             and job.scheduled_at > statement_timestamp()
     ),
     (select count(*) from woken)::integer

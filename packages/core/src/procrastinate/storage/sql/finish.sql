@@ -33,7 +33,7 @@ set status = 'succeeded',
 from unnest(
     %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]
 ) as ended(id, lease, began_us, ended_us)
-where job.partition = 0 and job.id = ended.id and {>by_id}
+where job.partition = %(partition)s::smallint and job.id = ended.id and {>by_id}
     and {>is_held} and job.lease = ended.lease
 returning job.id
 
@@ -42,7 +42,7 @@ returning job.id
 -- Removes jobs that ended, for workers that keep no history. Returns the ids that it removed.
 delete from {schema}.procrastinate_jobs as job
 using unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
-where job.partition = 0 and job.id = ended.id and {>by_id}
+where job.partition = %(partition)s::smallint and job.id = ended.id and {>by_id}
     and {>is_held} and job.lease = ended.lease
 returning job.id
 
@@ -51,7 +51,7 @@ returning job.id
 -- back to the queue, for workers that keep nothing. (Such jobs are few: a statement of its own
 -- costs nothing if there are none.)
 delete from {schema}.procrastinate_jobs as job
-where job.partition = 0 and {>by_id} and job.status::text not in ('todo', 'doing')
+where job.partition = %(partition)s::smallint and {>by_id} and job.status::text not in ('todo', 'doing')
 
 -- name: settle_jobs :many
 -- settings: patience, array_nulls
@@ -78,7 +78,7 @@ with leaving as materialized (
         began_us, ended_us, error
     )
     join {schema}.procrastinate_jobs as job on job.id = given.id
-    where job.partition = 0 and {>by_id} and {>is_held} and job.lease = given.lease
+    where job.partition = %(partition)s::smallint and {>by_id} and {>is_held} and job.lease = given.lease
     for update of job
 ),
 -- verdict: the same, with the status that each gets, the time when it is due (null: at once), and
@@ -137,7 +137,7 @@ settled as (
         end,
         errors = case when verdict.added is null then job.errors else {>errors_after} end
     from verdict
-    where job.partition = 0 and job.id = verdict.id
+    where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
 ),
 -- woken: one notification for each queue in which a job is ready or due within a minute. (A worker
@@ -164,4 +164,4 @@ from settled, (select count(*) from woken) as woken
 -- Returns what the rows of these jobs say now, for jobs that a write did not change.
 select job.id, job.status::text, job.worker_id, job.lease, job.crashes
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and {>by_id}
+where job.partition = %(partition)s::smallint and {>by_id}

@@ -11,20 +11,20 @@
 -- Returns one job, or no row.
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
-where job.id = %(id)s::bigint and job.partition = 0
+where job.id = %(id)s::bigint and job.partition = %(partition)s::smallint
 
 -- name: get_errors :many
 -- Returns the errors of a job. (Its worker does not get them with the claim.)
 select job.errors::text as errors
 from {schema}.procrastinate_jobs as job
-where job.id = %(id)s::bigint and job.partition = 0
+where job.id = %(id)s::bigint and job.partition = %(partition)s::smallint
 
 -- fragment: some
 -- The ids of one page of jobs, of those for which a condition about their status holds. A null
 -- filter matches everything.
 select job.id
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and {>status}
+where job.partition = %(partition)s::smallint and {>status}
     and job.id > %(after_id)s::bigint
     and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
     and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
@@ -65,7 +65,7 @@ page as materialized (
 )
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.id = any(array(select page.id from page))
+where job.partition = %(partition)s::smallint and job.id = any(array(select page.id from page))
 order by {>order}
 limit %(limit)s::integer
 
@@ -88,7 +88,7 @@ count(*),
     count(*) filter (where job.status = 'aborted')
 
 -- fragment: count_filters
-job.partition = 0
+job.partition = %(partition)s::smallint
     and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
     and (%(lock)s::text is null or job.lock = %(lock)s::text)
@@ -122,7 +122,7 @@ order by job.lock
 chosen as materialized (
     select job.id
     from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
+    where job.partition = %(partition)s::smallint and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
     order by job.lock, job.queue_name, job.priority desc, job.id
     for update
 )
@@ -132,14 +132,14 @@ chosen as materialized (
 with {>chosen_todo}
 update {schema}.procrastinate_jobs as job
 set status = 'cancelled', hold = null, finished_at = statement_timestamp()
-where job.partition = 0 and job.id = any(array(select chosen.id from chosen))
+where job.partition = %(partition)s::smallint and job.id = any(array(select chosen.id from chosen))
 returning job.id, job.lock
 
 -- name: delete_todo :many
 -- Deletes jobs that wait. Returns (id, lock) of those that it deleted.
 with {>chosen_todo}
 delete from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.id = any(array(select chosen.id from chosen))
+where job.partition = %(partition)s::smallint and job.id = any(array(select chosen.id from chosen))
 returning job.id, job.lock
 
 -- name: request_abort :many
@@ -150,7 +150,7 @@ returning job.id, job.lock
 with running as materialized (
     select job.id
     from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status::text = 'doing'
+    where job.partition = %(partition)s::smallint and job.id = any(%(ids)s::bigint[]) and job.status::text = 'doing'
     order by job.id
     for update
 ),
@@ -158,7 +158,7 @@ with running as materialized (
 asked as (
     update {schema}.procrastinate_jobs as job
     set abort_requested = true
-    where job.partition = 0 and job.id = any(array(select running.id from running))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select running.id from running))
     returning job.id
 )
 select asked.id, pg_notify('procrastinate_aborts', asked.id::text)::text from asked
@@ -167,7 +167,7 @@ select asked.id, pg_notify('procrastinate_aborts', asked.id::text)::text from as
 -- Those of the jobs that wait or did not succeed, locked in the order of their lines.
 select job.id, job.lock, job.queueing_lock, job.priority, job.status
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.id = any(%(ids)s::bigint[])
+where job.partition = %(partition)s::smallint and job.id = any(%(ids)s::bigint[])
     and job.status in ('todo', 'failed', 'cancelled', 'aborted')
 order by job.lock, job.queue_name, job.priority desc, job.id
 for update
@@ -192,7 +192,7 @@ retried as (
         queue_name = coalesce(%(queue_name)s::text, job.queue_name),
         lock = coalesce(%(lock)s::text, job.lock)
     from before
-    where job.partition = 0 and job.id = before.id
+    where job.partition = %(partition)s::smallint and job.id = before.id
     returning job.id, before.lock, job.queue_name, job.hold, job.scheduled_at
 )
 select
@@ -240,7 +240,7 @@ before as materialized (
     where ranked.queueing_lock is null
         or ranked.place = 1 and not exists (
             select from {schema}.procrastinate_jobs as twin
-            where twin.queueing_lock = ranked.queueing_lock and twin.partition = 0
+            where twin.queueing_lock = ranked.queueing_lock and twin.partition = %(partition)s::smallint
                 and twin.status = 'todo' and twin.id <> ranked.id
         )
     order by ranked.queueing_lock collate "C", ranked.id

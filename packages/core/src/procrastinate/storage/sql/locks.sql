@@ -46,7 +46,7 @@ head as materialized (
     ) as first
     where not exists (
         select from {schema}.procrastinate_locks as held
-        where held.lock = contended.lock and held.partition = 0
+        where held.lock = contended.lock and held.partition = %(partition)s::smallint
     )
 )
 
@@ -56,7 +56,8 @@ head as materialized (
 (
     select job.id, job.priority, job.queue_name
     from {schema}.procrastinate_jobs as job
-    where job.lock = contended.lock and job.status = 'todo'
+    where job.partition = %(partition)s::smallint and job.lock = contended.lock
+        and job.status = 'todo'
         and job.hold is distinct from 'schedule' and {>those}
     order by job.hold, job.queue_name, job.priority desc, job.id
     limit 1
@@ -67,7 +68,8 @@ from {>before} as before
 cross join lateral (
     select job.id, job.priority, job.queue_name
     from {schema}.procrastinate_jobs as job
-    where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+    where job.partition = %(partition)s::smallint and job.lock = contended.lock
+        and job.queue_name > before.queue_name and job.status = 'todo'
         and job.hold is distinct from 'schedule' and {>those}
     order by job.hold, job.queue_name, job.priority desc, job.id
     limit 1
@@ -95,7 +97,7 @@ from elsewhere
 -- for it.
 acquired as (
     insert into {schema}.procrastinate_locks as held (lock, partition, job_id)
-    select wanted.lock, 0, wanted.id from wanted where wanted.lock is not null order by wanted.lock
+    select wanted.lock, %(partition)s::smallint, wanted.id from wanted where wanted.lock is not null order by wanted.lock
     on conflict do nothing
     returning held.lock, held.job_id
 ),
@@ -106,7 +108,7 @@ acquired as (
 holder as materialized (
     select held.lock
     from {schema}.procrastinate_locks as held
-    where held.partition = 0
+    where held.partition = %(partition)s::smallint
         and held.lock = any(array(select chosen.lock from chosen where lock is not null))
         and (select count(*) from acquired) >= 0
     order by held.lock
@@ -127,7 +129,7 @@ chosen.lock is not null
 parked as (
     update {schema}.procrastinate_jobs as job
     set hold = 'lock'
-    where job.partition = 0 and job.id = any(array(select blocked.id from blocked))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select blocked.id from blocked))
     returning job.id
 )
 
@@ -137,7 +139,7 @@ parked as (
 -- its own, so that it sees the jobs that a claim parked while this one waited for it.
 select held.lock
 from {schema}.procrastinate_locks as held
-where held.partition = 0 and held.job_id = any(%(ids)s::bigint[])
+where held.partition = %(partition)s::smallint and held.job_id = any(%(ids)s::bigint[])
 order by held.lock
 for update
 
@@ -150,7 +152,8 @@ line(lock, queue_name) as (
         (
             select job.queue_name
             from {schema}.procrastinate_jobs as job
-            where job.lock = released.lock and job.status = 'todo'
+            where job.partition = %(partition)s::smallint and job.lock = released.lock
+                and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
             order by job.queue_name
             limit 1
@@ -164,7 +167,8 @@ line(lock, queue_name) as (
         (
             select job.queue_name
             from {schema}.procrastinate_jobs as job
-            where job.lock = line.lock and job.status = 'todo'
+            where job.partition = %(partition)s::smallint and job.lock = line.lock
+                and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and job.queue_name > line.queue_name
             order by job.queue_name
@@ -186,8 +190,8 @@ next as materialized (
     cross join lateral (
         select job.id
         from {schema}.procrastinate_jobs as job
-        where job.lock = parking.lock and job.queue_name = parking.queue_name
-            and job.status = 'todo'
+        where job.partition = %(partition)s::smallint and job.lock = parking.lock
+            and job.queue_name = parking.queue_name and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.priority desc, job.id
         limit 1
@@ -198,7 +202,7 @@ next as materialized (
 passed as (
     update {schema}.procrastinate_jobs as job
     set hold = null
-    where job.partition = 0 and job.id = any(array(select next.id from next))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select next.id from next))
     returning job.queue_name
 )
 
@@ -210,7 +214,7 @@ with recursive {>pass_on busy=""},
 -- given_up: last (hence the count), because claims wait for this.
 given_up as (
     delete from {schema}.procrastinate_locks as held
-    where held.partition = 0 and held.lock = any(%(locks)s::text[])
+    where held.partition = %(partition)s::smallint and held.lock = any(%(locks)s::text[])
         and (select count(*) from passed) >= 0
 )
 select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
@@ -233,7 +237,8 @@ group by passed.queue_name
 (
     select job.id, job.priority, job.hold
     from {schema}.procrastinate_jobs as job
-    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+    where job.partition = %(partition)s::smallint and job.lock = line.lock
+        and job.queue_name = line.queue_name and job.status = 'todo'
         and job.hold is distinct from 'schedule' and job.hold is null
     order by job.hold, job.priority desc, job.id
     limit 1
@@ -242,7 +247,8 @@ union all
 (
     select job.id, job.priority, job.hold
     from {schema}.procrastinate_jobs as job
-    where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+    where job.partition = %(partition)s::smallint and job.lock = line.lock
+        and job.queue_name = line.queue_name and job.status = 'todo'
         and job.hold is distinct from 'schedule' and job.hold = 'lock'
     order by job.priority desc, job.id
     limit 1
@@ -257,7 +263,7 @@ with recursive parking(lock, queue_name) as (
     (
         select job.lock, job.queue_name
         from {schema}.procrastinate_jobs as job
-        where job.lock is not null and job.status = 'todo'
+        where job.partition = %(partition)s::smallint and job.lock is not null and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.lock, job.queue_name
         limit 1
@@ -268,7 +274,8 @@ with recursive parking(lock, queue_name) as (
     cross join lateral (
         select job.lock, job.queue_name
         from {schema}.procrastinate_jobs as job
-        where (job.lock, job.queue_name) > (parking.lock, parking.queue_name)
+        where job.partition = %(partition)s::smallint
+            and (job.lock, job.queue_name) > (parking.lock, parking.queue_name)
             and job.lock is not null and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.lock, job.queue_name
@@ -290,8 +297,8 @@ where best.hold = 'lock'
         select
         from {schema}.procrastinate_locks as held
         join {schema}.procrastinate_jobs as job
-            on job.id = held.job_id and job.partition = 0 and job.status::text = 'doing'
-        where held.lock = line.lock and held.partition = 0
+            on job.id = held.job_id and job.partition = %(partition)s::smallint and job.status::text = 'doing'
+        where held.lock = line.lock and held.partition = %(partition)s::smallint
     )
 
 -- name: drop_stale_locks :exec
@@ -300,13 +307,13 @@ where best.hold = 'lock'
 with stale as materialized (
     select held.lock
     from {schema}.procrastinate_locks as held
-    where held.partition = 0 and held.lock = any(%(locks)s::text[])
+    where held.partition = %(partition)s::smallint and held.lock = any(%(locks)s::text[])
         and not exists (
             select from {schema}.procrastinate_jobs as job
-            where job.id = held.job_id and job.partition = 0 and job.status::text = 'doing'
+            where job.id = held.job_id and job.partition = %(partition)s::smallint and job.status::text = 'doing'
         )
     order by held.lock
     for update
 )
 delete from {schema}.procrastinate_locks as held
-where held.partition = 0 and held.lock = any(array(select stale.lock from stale))
+where held.partition = %(partition)s::smallint and held.lock = any(array(select stale.lock from stale))

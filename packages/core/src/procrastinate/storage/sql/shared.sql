@@ -21,7 +21,7 @@ case
         over (partition by leaving.queueing_lock) then 'cancelled'
     when exists (
         select from {schema}.procrastinate_jobs as twin
-        where twin.queueing_lock = leaving.queueing_lock and twin.partition = 0
+        where twin.queueing_lock = leaving.queueing_lock and twin.partition = %(partition)s::smallint
             and twin.status = 'todo'
     ) then 'cancelled'
     else 'todo'
@@ -76,7 +76,7 @@ jsonb_build_object(
 
 -- fragment: stalled
 -- True of a running job whose worker has given no sign of life within the timeout.
-job.partition = 0 and job.status = 'doing'
+job.partition = %(partition)s::smallint and job.status = 'doing'
     and not exists (
         select from {schema}.procrastinate_workers as worker
         where worker.id = job.worker_id and worker.partition = 0

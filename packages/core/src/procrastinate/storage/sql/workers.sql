@@ -89,7 +89,7 @@ set alone = (
         from (
             select job.id
             from {schema}.procrastinate_jobs as job
-            where job.partition = 0 and job.status = 'doing' and job.worker_id = dead.id
+            where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = dead.id
             limit 2
         ) as held
     ) = 1
@@ -149,7 +149,7 @@ recovered as (
         finished_at = case when verdict.status <> 'todo' then statement_timestamp() end,
         errors = case when verdict.added is null then job.errors else {>errors_after} end
     from verdict
-    where job.partition = 0 and job.id = verdict.id
+    where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status::text, job.queue_name, job.task_name
 ),
 -- woken: one notification for each queue in which a job is ready.
@@ -171,7 +171,7 @@ from recovered, (select count(*) from woken) as woken
 with leaving as materialized (
     select job.id, job.attempts
     from {schema}.procrastinate_jobs as job
-    where job.partition = 0 and job.status = 'todo'
+    where job.partition = %(partition)s::smallint and job.status = 'todo'
         and job.unknown_since <= statement_timestamp()
             - %(patience_us)s::bigint * interval '1 microsecond'
         and not exists (
@@ -194,7 +194,7 @@ verdict as materialized (
 update {schema}.procrastinate_jobs as job
 set status = 'failed', hold = null, finished_at = statement_timestamp(), errors = {>errors_after}
 from verdict
-where job.partition = 0 and job.id = verdict.id
+where job.partition = %(partition)s::smallint and job.id = verdict.id
 returning job.id, job.status::text, job.queue_name, job.task_name, job.lock
 
 -- name: prune_workers :exec
@@ -205,14 +205,14 @@ where worker.partition = 0
         < statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
     and not exists (
         select from {schema}.procrastinate_jobs as job
-        where job.partition = 0 and job.status = 'doing' and job.worker_id = worker.id
+        where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = worker.id
     )
 
 -- name: abort_requests :many
 -- Returns which of this worker's running jobs are to be aborted.
 select job.id
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
     and job.abort_requested
 
 -- name: held_jobs :many
@@ -220,5 +220,5 @@ where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id
 -- lost.
 select {>claimed_columns}
 from {schema}.procrastinate_jobs as job
-where job.partition = 0 and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
 order by job.id

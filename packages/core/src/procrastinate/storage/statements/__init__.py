@@ -3,6 +3,9 @@
 The language of these files is explained in `procrastinate.storage.statements.templates`.
 ``python -m procrastinate.storage.statements NAME`` prints a statement with all that it includes.
 
+``%(partition)s`` in a text is the partition of the jobs and locks that a session is about, which
+`Statements.at` says: no flow hands it on.
+
 ``{schema}.`` in a text stands for the schema of the tables, or for nothing. ``{known}`` stands for
 the condition that a worker knows a job's task, which is in the text only if it is told
 ``unknown_names``: most have no need of it, and it costs time in each claim.
@@ -10,6 +13,7 @@ the condition that a worker knows a job's task, which is in the text only if it 
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +39,9 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "array_nulls": {"array_nulls": "on"},
     # What a crash of the server loses is only that the jobs have been claimed: they still wait.
     "asynchronous": {"synchronous_commit": "off"},
+    # For a walk through jobs in order of id. The planner would begin it by sorting all of them: in
+    # a table that was never analyzed, it takes one job in 200 to be of the partition.
+    "in_order": {"enable_sort": "off"},
     # In milliseconds. What a user's open transaction holds (a twin with the same queueing lock, a
     # job about to be cancelled) is not waited for: others' endings would wait too. And a worker
     # that freezes in the middle does not keep locks from all the others.
@@ -59,33 +66,53 @@ class Statement:
     settings: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What a query is made of: the text for a schema, and whether it is about a partition."""
+
+    text: str
+    settings: Mapping[str, str]
+    of_partition: bool
+
+
 class Statements:
-    """Makes queries of requests, for one schema."""
+    """Makes queries of requests, for one schema and one partition."""
 
     def __init__(self, schema: str | None = None) -> None:
         self.schema = schema
+        self.partition = 0
         self._prefix = "" if schema is None else f"{quoted(schema)}."
-        self._made: dict[str, tuple[str, Mapping[str, str]]] = {}
+        self._made: dict[str, _Made] = {}
+
+    def at(self, partition: int) -> Statements:
+        """Return the same for the jobs and locks of another partition."""
+        other = copy.copy(self)
+        other.partition = partition
+        return other
 
     def __call__(self, request: Request, more: Mapping[str, str] = NO_SETTINGS) -> Query:
         """Return the query of a request, with ``more`` settings besides its own."""
         name, params = request.name, request.params
         key = f"{name} known" if "unknown_names" in params else name
-        text, settings = self._made.get(key) or self._make(key, request)
+        made = self._made.get(key) or self._make(key, request)
+        settings = made.settings
         if more or request.settings:
             settings = {**settings, **request.settings, **more}
-        return Query(name, text, params, settings)
+        if made.of_partition:
+            params = {**params, "partition": self.partition}
+        return Query(name, made.text, params, settings)
 
     def under(self, settings: Mapping[str, str]) -> Prepare:
         """Return the same, with these settings for each query."""
         return functools.partial(self, more=settings)
 
-    def _make(self, key: str, request: Request) -> tuple[str, Mapping[str, str]]:
+    def _make(self, key: str, request: Request) -> _Made:
         if isinstance(request, Script):
-            return self.render(request.text), NO_SETTINGS
+            return _Made(self.render(request.text), NO_SETTINGS, of_partition=False)
         statement = load()[request.name]
         known = "" if key == request.name else KNOWN
-        made = self.render(statement.text.replace("{known}", known)), statement.settings
+        text = self.render(statement.text.replace("{known}", known))
+        made = _Made(text, statement.settings, of_partition="%(partition)s" in text)
         self._made[key] = made
         return made
 

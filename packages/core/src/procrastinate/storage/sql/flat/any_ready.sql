@@ -9,7 +9,7 @@ select exists (
     cross join lateral (
         select job.id
         from procrastinate_jobs as job
-        where job.partition = 0 and job.queue_name = scanned.queue_name
+        where job.partition = %(partition)s::smallint and job.queue_name = scanned.queue_name
             and job.status = 'todo' and job.hold is null{known}
         order by job.priority desc, job.id
         limit 1

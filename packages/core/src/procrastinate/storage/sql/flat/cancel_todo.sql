@@ -5,11 +5,11 @@
 with chosen as materialized (
     select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
+    where job.partition = %(partition)s::smallint and job.id = any(%(ids)s::bigint[]) and job.status = 'todo'
     order by job.lock, job.queue_name, job.priority desc, job.id
     for update
 )
 update procrastinate_jobs as job
 set status = 'cancelled', hold = null, finished_at = statement_timestamp()
-where job.partition = 0 and job.id = any(array(select chosen.id from chosen))
+where job.partition = %(partition)s::smallint and job.id = any(array(select chosen.id from chosen))
 returning job.id, job.lock

@@ -17,7 +17,7 @@ with share as materialized (
         select job.id, job.priority, job.queue_name, job.lock
         -- The ready jobs of a queue above a priority, which may lie below all that there are.
         from procrastinate_jobs as job
-        where job.partition = 0 and job.queue_name = scan.queue_name
+        where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
             and job.status = 'todo' and job.hold is null
             and job.priority > %(above)s::bigint{known}
         order by job.priority desc, job.id
@@ -44,7 +44,7 @@ chosen as materialized (
         cross join lateral (
             select job.id, job.priority, job.queue_name, job.lock
             from procrastinate_jobs as job
-            where job.partition = 0 and job.queue_name = scan.queue_name
+            where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
                 and job.status = 'todo' and job.hold is null
                 and job.priority > %(above)s::bigint{known}
             order by job.priority desc, job.id
@@ -71,7 +71,8 @@ head as materialized (
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.lock = contended.lock and job.status = 'todo'
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                    and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold is null
                 order by job.hold, job.queue_name, job.priority desc, job.id
                 limit 1
@@ -82,7 +83,8 @@ head as materialized (
             cross join lateral (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                    and job.queue_name > before.queue_name and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold is null
                 order by job.hold, job.queue_name, job.priority desc, job.id
                 limit 1
@@ -92,7 +94,8 @@ head as materialized (
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.lock = contended.lock and job.status = 'todo'
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                    and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 order by job.hold, job.queue_name, job.priority desc, job.id
                 limit 1
@@ -103,7 +106,8 @@ head as materialized (
             cross join lateral (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                    and job.queue_name > before.queue_name and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 order by job.hold, job.queue_name, job.priority desc, job.id
                 limit 1
@@ -121,7 +125,7 @@ head as materialized (
     ) as first
     where not exists (
         select from procrastinate_locks as held
-        where held.lock = contended.lock and held.partition = 0
+        where held.lock = contended.lock and held.partition = %(partition)s::smallint
     )
 ),
 -- elsewhere: the heads that the scan did not come to, although it was about their queue.
@@ -155,7 +159,7 @@ wanted as materialized (
     cross join lateral (
         select job.id
         from procrastinate_jobs as job
-        where job.partition = 0 and job.id = startable.id
+        where job.partition = %(partition)s::smallint and job.id = startable.id
             and job.status = 'todo' and num_nulls(job.hold) = 1{known}
         for update skip locked
     ) as got
@@ -165,7 +169,7 @@ wanted as materialized (
 -- for it.
 acquired as (
     insert into procrastinate_locks as held (lock, partition, job_id)
-    select wanted.lock, 0, wanted.id from wanted where wanted.lock is not null order by wanted.lock
+    select wanted.lock, %(partition)s::smallint, wanted.id from wanted where wanted.lock is not null order by wanted.lock
     on conflict do nothing
     returning held.lock, held.job_id
 ),
@@ -176,7 +180,7 @@ acquired as (
 holder as materialized (
     select held.lock
     from procrastinate_locks as held
-    where held.partition = 0
+    where held.partition = %(partition)s::smallint
         and held.lock = any(array(select chosen.lock from chosen where lock is not null))
         and (select count(*) from acquired) >= 0
     order by held.lock
@@ -189,7 +193,7 @@ blocked as materialized (
     cross join lateral (
         select job.id
         from procrastinate_jobs as job
-        where job.partition = 0 and job.id = chosen.id
+        where job.partition = %(partition)s::smallint and job.id = chosen.id
             and job.status = 'todo' and num_nulls(job.hold) = 1
         for update skip locked
     ) as got
@@ -205,7 +209,7 @@ blocked as materialized (
 parked as (
     update procrastinate_jobs as job
     set hold = 'lock'
-    where job.partition = 0 and job.id = any(array(select blocked.id from blocked))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select blocked.id from blocked))
     returning job.id
 ),
 -- claimed: the wanted jobs without a lock, and those that got theirs. The worker holds them now.
@@ -217,7 +221,7 @@ claimed as (
         lease = job.lease + 1,
         started_at = statement_timestamp(),
         finished_at = null
-    where job.partition = 0 and job.id = any(array(
+    where job.partition = %(partition)s::smallint and job.id = any(array(
         select wanted.id from wanted where wanted.lock is null
         union all
         select acquired.job_id from acquired

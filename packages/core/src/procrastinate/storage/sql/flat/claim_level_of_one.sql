@@ -15,7 +15,7 @@ with chosen as materialized (
     -- is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides
     -- (late commits, retries, other priorities) is found by the next full scan.
     from procrastinate_jobs as job
-    where job.partition = 0 and job.queue_name = %(queue_name)s::text
+    where job.partition = %(partition)s::smallint and job.queue_name = %(queue_name)s::text
         and job.status = 'todo' and job.hold is null
         and job.priority = %(priority)s::integer and job.id > %(low)s::bigint{known}
     order by job.priority desc, job.id
@@ -39,7 +39,8 @@ head as materialized (
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.lock = contended.lock and job.status = 'todo'
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                    and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold is null
                 order by job.hold, job.queue_name, job.priority desc, job.id
                 limit 1
@@ -50,7 +51,8 @@ head as materialized (
             cross join lateral (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                    and job.queue_name > before.queue_name and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold is null
                 order by job.hold, job.queue_name, job.priority desc, job.id
                 limit 1
@@ -60,7 +62,8 @@ head as materialized (
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.lock = contended.lock and job.status = 'todo'
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                    and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 order by job.hold, job.queue_name, job.priority desc, job.id
                 limit 1
@@ -71,7 +74,8 @@ head as materialized (
             cross join lateral (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.lock = contended.lock and job.queue_name > before.queue_name and job.status = 'todo'
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                    and job.queue_name > before.queue_name and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 order by job.hold, job.queue_name, job.priority desc, job.id
                 limit 1
@@ -89,14 +93,14 @@ head as materialized (
     ) as first
     where not exists (
         select from procrastinate_locks as held
-        where held.lock = contended.lock and held.partition = 0
+        where held.lock = contended.lock and held.partition = %(partition)s::smallint
     )
 ),
 -- elsewhere: the heads that the scan did not come to, although it was about their queue, locked.
 elsewhere as materialized (
     select job.id, job.priority, job.lock
     from procrastinate_jobs as job
-    where job.partition = 0 and job.status = 'todo' and num_nulls(job.hold) = 1
+    where job.partition = %(partition)s::smallint and job.status = 'todo' and num_nulls(job.hold) = 1
         and job.id = any(array(
             -- (The next job of a released lock may stand below the mark of its queue.)
             select head.id
@@ -126,7 +130,7 @@ wanted as materialized (
 -- for it.
 acquired as (
     insert into procrastinate_locks as held (lock, partition, job_id)
-    select wanted.lock, 0, wanted.id from wanted where wanted.lock is not null order by wanted.lock
+    select wanted.lock, %(partition)s::smallint, wanted.id from wanted where wanted.lock is not null order by wanted.lock
     on conflict do nothing
     returning held.lock, held.job_id
 ),
@@ -137,7 +141,7 @@ acquired as (
 holder as materialized (
     select held.lock
     from procrastinate_locks as held
-    where held.partition = 0
+    where held.partition = %(partition)s::smallint
         and held.lock = any(array(select chosen.lock from chosen where lock is not null))
         and (select count(*) from acquired) >= 0
     order by held.lock
@@ -159,7 +163,7 @@ blocked as materialized (
 parked as (
     update procrastinate_jobs as job
     set hold = 'lock'
-    where job.partition = 0 and job.id = any(array(select blocked.id from blocked))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select blocked.id from blocked))
     returning job.id
 ),
 -- claimed: the wanted jobs without a lock, and those that got theirs. The worker holds them now.
@@ -171,7 +175,7 @@ claimed as (
         lease = job.lease + 1,
         started_at = statement_timestamp(),
         finished_at = null
-    where job.partition = 0 and job.id = any(array(
+    where job.partition = %(partition)s::smallint and job.id = any(array(
         select wanted.id from wanted where wanted.lock is null
         union all
         select acquired.job_id from acquired

@@ -18,7 +18,7 @@ with share as materialized (
         select job.id, job.priority, job.queue_name, job.lock
         -- The ready jobs of a queue above a priority, which may lie below all that there are.
         from procrastinate_jobs as job
-        where job.partition = 0 and job.queue_name = scan.queue_name
+        where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
             and job.status = 'todo' and job.hold is null
             and job.priority > %(above)s::bigint{known}
         order by job.priority desc, job.id
@@ -45,7 +45,7 @@ chosen as materialized (
         cross join lateral (
             select job.id, job.priority, job.queue_name, job.lock
             from procrastinate_jobs as job
-            where job.partition = 0 and job.queue_name = scan.queue_name
+            where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
                 and job.status = 'todo' and job.hold is null
                 and job.priority > %(above)s::bigint{known}
             order by job.priority desc, job.id
@@ -69,7 +69,7 @@ candidate as materialized (
     cross join lateral (
         select job.id
         from procrastinate_jobs as job
-        where job.partition = 0 and job.id = chosen.id
+        where job.partition = %(partition)s::smallint and job.id = chosen.id
             and job.status = 'todo' and num_nulls(job.hold) = 1
         for update skip locked
     ) as got
@@ -88,7 +88,7 @@ claimed as (
         lease = job.lease + 1,
         started_at = statement_timestamp(),
         finished_at = null
-    where job.partition = 0 and job.id = any(array(select candidate.id from candidate))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select candidate.id from candidate))
     -- What the worker does not know of a job that it has just got. The time is the same for all, so it
     -- is said once.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,

@@ -20,7 +20,7 @@ with share as materialized (
         -- is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides
         -- (late commits, retries, other priorities) is found by the next full scan.
         from procrastinate_jobs as job
-        where job.partition = 0 and job.queue_name = scan.queue_name
+        where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
             and job.status = 'todo' and job.hold is null
             and job.priority = %(priority)s::integer and job.id > scan.low{known}
         order by job.priority desc, job.id
@@ -47,7 +47,7 @@ chosen as materialized (
         cross join lateral (
             select job.id, job.priority, job.queue_name, job.lock
             from procrastinate_jobs as job
-            where job.partition = 0 and job.queue_name = scan.queue_name
+            where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
                 and job.status = 'todo' and job.hold is null
                 and job.priority = %(priority)s::integer and job.id > scan.low{known}
             order by job.priority desc, job.id
@@ -71,7 +71,7 @@ candidate as materialized (
     cross join lateral (
         select job.id
         from procrastinate_jobs as job
-        where job.partition = 0 and job.id = chosen.id
+        where job.partition = %(partition)s::smallint and job.id = chosen.id
             and job.status = 'todo' and num_nulls(job.hold) = 1
         for update skip locked
     ) as got
@@ -90,7 +90,7 @@ claimed as (
         lease = job.lease + 1,
         started_at = statement_timestamp(),
         finished_at = null
-    where job.partition = 0 and job.id = any(array(select candidate.id from candidate))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select candidate.id from candidate))
     -- What the worker does not know of a job that it has just got. The time is the same for all, so it
     -- is said once.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,

@@ -14,7 +14,7 @@ with candidate as materialized (
     -- is read first, so a scan that starts above them keeps a busy queue fast. What the mark hides
     -- (late commits, retries, other priorities) is found by the next full scan.
     from procrastinate_jobs as job
-    where job.partition = 0 and job.queue_name = %(queue_name)s::text
+    where job.partition = %(partition)s::smallint and job.queue_name = %(queue_name)s::text
         and job.status = 'todo' and job.hold is null
         and job.priority = %(priority)s::integer and job.id > %(low)s::bigint{known}
     order by job.priority desc, job.id
@@ -30,7 +30,7 @@ claimed as (
         lease = job.lease + 1,
         started_at = statement_timestamp(),
         finished_at = null
-    where job.partition = 0 and job.id = any(array(select candidate.id from candidate where candidate.lock is null))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select candidate.id from candidate where candidate.lock is null))
     -- What the worker does not know of a job that it has just got. The time is the same for all, so it
     -- is said once.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,

@@ -1,4 +1,5 @@
 -- name: delete_old_jobs :one
+-- settings: in_order
 -- Among the next jobs after an id, deletes those that ended longer ago than the age (microseconds)
 -- that belongs to their status. Returns (how many, the last id, or null at the end). The end is
 -- also reached with jobs that were deferred too recently to have ended so long ago, because ids
@@ -11,11 +12,11 @@ with kept as materialized (
         statement_timestamp() - age.us * interval '1 microsecond' as since
     from unnest(%(statuses)s::text[], %(ages_us)s::bigint[]) as age(status, us)
 ),
--- walk: the next jobs after the id. (`<= 0` as in walk_any.)
+-- walk: the next jobs after the id.
 walk as materialized (
     select job.id, job.status, job.queue_name, job.deferred_at, job.finished_at
     from procrastinate_jobs as job
-    where job.partition <= 0 and job.id > %(after_id)s::bigint
+    where job.partition = %(partition)s::smallint and job.id > %(after_id)s::bigint
     order by job.id
     limit %(scanned)s::integer
 ),
@@ -23,7 +24,7 @@ walk as materialized (
 old as materialized (
     select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and job.status not in ('todo', 'doing')
+    where job.partition = %(partition)s::smallint and job.status not in ('todo', 'doing')
         and job.id = any(array(
             select walk.id
             from walk
@@ -35,7 +36,7 @@ old as materialized (
 ),
 deleted as (
     delete from procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(array(select old.id from old))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select old.id from old))
     returning job.id
 )
 select

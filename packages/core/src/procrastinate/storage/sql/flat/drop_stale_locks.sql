@@ -4,13 +4,13 @@
 with stale as materialized (
     select held.lock
     from procrastinate_locks as held
-    where held.partition = 0 and held.lock = any(%(locks)s::text[])
+    where held.partition = %(partition)s::smallint and held.lock = any(%(locks)s::text[])
         and not exists (
             select from procrastinate_jobs as job
-            where job.id = held.job_id and job.partition = 0 and job.status::text = 'doing'
+            where job.id = held.job_id and job.partition = %(partition)s::smallint and job.status::text = 'doing'
         )
     order by held.lock
     for update
 )
 delete from procrastinate_locks as held
-where held.partition = 0 and held.lock = any(array(select stale.lock from stale))
+where held.partition = %(partition)s::smallint and held.lock = any(array(select stale.lock from stale))

@@ -7,7 +7,7 @@
 with leaving as materialized (
     select job.id, job.attempts
     from procrastinate_jobs as job
-    where job.partition = 0 and job.status = 'todo'
+    where job.partition = %(partition)s::smallint and job.status = 'todo'
         and job.unknown_since <= statement_timestamp()
             - %(patience_us)s::bigint * interval '1 microsecond'
         and not exists (
@@ -70,5 +70,5 @@ set status = 'failed', hold = null, finished_at = statement_timestamp(), errors 
     where entry.place = 1 or entry.place > whole.length - 19
 )
 from verdict
-where job.partition = 0 and job.id = verdict.id
+where job.partition = %(partition)s::smallint and job.id = verdict.id
 returning job.id, job.status::text, job.queue_name, job.task_name, job.lock

@@ -2,4 +2,4 @@
 -- Returns the errors of a job. (Its worker does not get them with the claim.)
 select job.errors::text as errors
 from procrastinate_jobs as job
-where job.id = %(id)s::bigint and job.partition = 0
+where job.id = %(id)s::bigint and job.partition = %(partition)s::smallint

@@ -10,4 +10,4 @@ select job.id, job.queue_name, job.task_name, job.args::text as args, job.priori
     nullif(job.crashes, 0) as crashes, job.errors::text as errors, job.status::text as status, job.started_at,
     job.finished_at, job.worker_id
 from procrastinate_jobs as job
-where job.id = %(id)s::bigint and job.partition = 0
+where job.id = %(id)s::bigint and job.partition = %(partition)s::smallint

@@ -1,4 +1,5 @@
 -- name: grip_any :many
+-- settings: in_order
 -- Locks the matching ones among the next jobs after an id. Returns (where to go on after or null at
 -- the end, id, 1 or 0 for one that another transaction has in hand) for each match, or one row
 -- without an id.
@@ -6,9 +7,7 @@
 -- walk: the next jobs after an id, as many as are looked at in one statement.
 with walk as materialized (
     -- The next jobs, whatever they are, and whether each matches: only so is the end of the scan
-    -- certain. (Partitions begin at 0. In a table that was never analyzed, the planner takes `= 0` to
-    -- be true of one job in 200: it expected fewer jobs than the limit, and read and sorted the whole
-    -- table.)
+    -- certain.
     select job.id, ((%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
         and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
         and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])
@@ -16,7 +15,7 @@ with walk as materialized (
         and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
         and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)) as matching
     from procrastinate_jobs as job
-    where job.partition <= 0 and job.id > %(after_id)s::bigint
+    where job.partition = %(partition)s::smallint and job.id > %(after_id)s::bigint
     order by job.id
     limit %(scanned)s::integer
 ),
@@ -28,7 +27,7 @@ matching as materialized (
 gripped as materialized (
     select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(array(select matching.id from matching))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select matching.id from matching))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
             and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
             and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])

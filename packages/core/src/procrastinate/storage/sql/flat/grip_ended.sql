@@ -15,7 +15,7 @@ with walk as materialized (
             and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
             and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)) as matching
         from procrastinate_jobs as job
-        where job.partition = 0 and job.status in ('failed', 'cancelled', 'aborted')
+        where job.partition = %(partition)s::smallint and job.status in ('failed', 'cancelled', 'aborted')
             and job.status = ended.status::procrastinate_job_status
             and job.id > %(after_id)s::bigint
         order by job.id
@@ -32,7 +32,7 @@ matching as materialized (
 gripped as materialized (
     select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(array(select matching.id from matching))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select matching.id from matching))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
             and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
             and job.status = any(%(statuses)s::text[]::procrastinate_job_status[])

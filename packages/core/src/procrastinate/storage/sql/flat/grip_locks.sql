@@ -4,6 +4,6 @@
 -- its own, so that it sees the jobs that a claim parked while this one waited for it.
 select held.lock
 from procrastinate_locks as held
-where held.partition = 0 and held.job_id = any(%(ids)s::bigint[])
+where held.partition = %(partition)s::smallint and held.job_id = any(%(ids)s::bigint[])
 order by held.lock
 for update

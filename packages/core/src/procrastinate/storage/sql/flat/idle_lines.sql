@@ -7,7 +7,7 @@ with recursive parking(lock, queue_name) as (
     (
         select job.lock, job.queue_name
         from procrastinate_jobs as job
-        where job.lock is not null and job.status = 'todo'
+        where job.partition = %(partition)s::smallint and job.lock is not null and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.lock, job.queue_name
         limit 1
@@ -18,7 +18,8 @@ with recursive parking(lock, queue_name) as (
     cross join lateral (
         select job.lock, job.queue_name
         from procrastinate_jobs as job
-        where (job.lock, job.queue_name) > (parking.lock, parking.queue_name)
+        where job.partition = %(partition)s::smallint
+            and (job.lock, job.queue_name) > (parking.lock, parking.queue_name)
             and job.lock is not null and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.lock, job.queue_name
@@ -35,7 +36,8 @@ cross join lateral (
         (
             select job.id, job.priority, job.hold
             from procrastinate_jobs as job
-            where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+            where job.partition = %(partition)s::smallint and job.lock = line.lock
+                and job.queue_name = line.queue_name and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold is null
             order by job.hold, job.priority desc, job.id
             limit 1
@@ -44,7 +46,8 @@ cross join lateral (
         (
             select job.id, job.priority, job.hold
             from procrastinate_jobs as job
-            where job.lock = line.lock and job.queue_name = line.queue_name and job.status = 'todo'
+            where job.partition = %(partition)s::smallint and job.lock = line.lock
+                and job.queue_name = line.queue_name and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
             order by job.priority desc, job.id
             limit 1
@@ -58,6 +61,6 @@ where best.hold = 'lock'
         select
         from procrastinate_locks as held
         join procrastinate_jobs as job
-            on job.id = held.job_id and job.partition = 0 and job.status::text = 'doing'
-        where held.lock = line.lock and held.partition = 0
+            on job.id = held.job_id and job.partition = %(partition)s::smallint and job.status::text = 'doing'
+        where held.lock = line.lock and held.partition = %(partition)s::smallint
     )

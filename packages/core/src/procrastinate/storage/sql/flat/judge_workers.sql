@@ -20,7 +20,7 @@ set alone = (
         from (
             select job.id
             from procrastinate_jobs as job
-            where job.partition = 0 and job.status = 'doing' and job.worker_id = dead.id
+            where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = dead.id
             limit 2
         ) as held
     ) = 1

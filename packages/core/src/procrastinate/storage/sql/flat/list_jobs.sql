@@ -8,7 +8,7 @@ with page as materialized (
     -- filter matches everything.
     (select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and %(statuses)s::text[] is null
+    where job.partition = %(partition)s::smallint and %(statuses)s::text[] is null
         and job.id > %(after_id)s::bigint
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
@@ -21,7 +21,7 @@ with page as materialized (
     limit %(limit)s::integer)
     union all (select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold is null
+    where job.partition = %(partition)s::smallint and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold is null
         and job.id > %(after_id)s::bigint
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
@@ -34,7 +34,7 @@ with page as materialized (
     limit %(limit)s::integer)
     union all (select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold = 'schedule'
+    where job.partition = %(partition)s::smallint and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.hold = 'schedule'
         and job.id > %(after_id)s::bigint
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
@@ -47,7 +47,7 @@ with page as materialized (
     limit %(limit)s::integer)
     union all (select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.lock is not null
+    where job.partition = %(partition)s::smallint and 'todo' = any(%(statuses)s::text[]) and job.status = 'todo' and job.lock is not null
         and job.hold is distinct from 'schedule' and job.hold = 'lock'
         and job.id > %(after_id)s::bigint
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
@@ -61,7 +61,7 @@ with page as materialized (
     limit %(limit)s::integer)
     union all (select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and 'doing' = any(%(statuses)s::text[]) and job.status = 'doing'
+    where job.partition = %(partition)s::smallint and 'doing' = any(%(statuses)s::text[]) and job.status = 'doing'
         and job.id > %(after_id)s::bigint
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
@@ -74,7 +74,7 @@ with page as materialized (
     limit %(limit)s::integer)
     union all (select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and 'succeeded' = any(%(statuses)s::text[]) and job.status = 'succeeded'
+    where job.partition = %(partition)s::smallint and 'succeeded' = any(%(statuses)s::text[]) and job.status = 'succeeded'
         and job.id > %(after_id)s::bigint
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
@@ -87,7 +87,7 @@ with page as materialized (
     limit %(limit)s::integer)
     union all (select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and 'failed' = any(%(statuses)s::text[])
+    where job.partition = %(partition)s::smallint and 'failed' = any(%(statuses)s::text[])
         and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'failed'
         and job.id > %(after_id)s::bigint
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
@@ -101,7 +101,7 @@ with page as materialized (
     limit %(limit)s::integer)
     union all (select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and 'cancelled' = any(%(statuses)s::text[])
+    where job.partition = %(partition)s::smallint and 'cancelled' = any(%(statuses)s::text[])
         and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'cancelled'
         and job.id > %(after_id)s::bigint
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
@@ -115,7 +115,7 @@ with page as materialized (
     limit %(limit)s::integer)
     union all (select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and 'aborted' = any(%(statuses)s::text[])
+    where job.partition = %(partition)s::smallint and 'aborted' = any(%(statuses)s::text[])
         and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'aborted'
         and job.id > %(after_id)s::bigint
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
@@ -137,6 +137,6 @@ select job.id, job.queue_name, job.task_name, job.args::text as args, job.priori
     nullif(job.crashes, 0) as crashes, job.errors::text as errors, job.status::text as status, job.started_at,
     job.finished_at, job.worker_id
 from procrastinate_jobs as job
-where job.partition = 0 and job.id = any(array(select page.id from page))
+where job.partition = %(partition)s::smallint and job.id = any(array(select page.id from page))
 order by job.id
 limit %(limit)s::integer

@@ -11,7 +11,7 @@ select job.id, job.queue_name, job.task_name, job.args::text as args, job.priori
     job.finished_at, job.worker_id
 from procrastinate_jobs as job
 -- True of a running job whose worker has given no sign of life within the timeout.
-where job.partition = 0 and job.status = 'doing'
+where job.partition = %(partition)s::smallint and job.status = 'doing'
     and not exists (
         select from procrastinate_workers as worker
         where worker.id = job.worker_id and worker.partition = 0

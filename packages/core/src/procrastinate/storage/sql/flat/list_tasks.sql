@@ -10,7 +10,7 @@ select job.task_name, count(*),
     count(*) filter (where job.status = 'cancelled'),
     count(*) filter (where job.status = 'aborted')
 from procrastinate_jobs as job
-where job.partition = 0
+where job.partition = %(partition)s::smallint
     and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
     and (%(lock)s::text is null or job.lock = %(lock)s::text)

@@ -12,7 +12,8 @@ with recursive line(lock, queue_name) as (
         (
             select job.queue_name
             from procrastinate_jobs as job
-            where job.lock = released.lock and job.status = 'todo'
+            where job.partition = %(partition)s::smallint and job.lock = released.lock
+                and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
             order by job.queue_name
             limit 1
@@ -26,7 +27,8 @@ with recursive line(lock, queue_name) as (
         (
             select job.queue_name
             from procrastinate_jobs as job
-            where job.lock = line.lock and job.status = 'todo'
+            where job.partition = %(partition)s::smallint and job.lock = line.lock
+                and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and job.queue_name > line.queue_name
             order by job.queue_name
@@ -48,8 +50,8 @@ next as materialized (
     cross join lateral (
         select job.id
         from procrastinate_jobs as job
-        where job.lock = parking.lock and job.queue_name = parking.queue_name
-            and job.status = 'todo'
+        where job.partition = %(partition)s::smallint and job.lock = parking.lock
+            and job.queue_name = parking.queue_name and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.priority desc, job.id
         limit 1
@@ -60,7 +62,7 @@ next as materialized (
 passed as (
     update procrastinate_jobs as job
     set hold = null
-    where job.partition = 0 and job.id = any(array(select next.id from next))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select next.id from next))
     returning job.queue_name
 )
 select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text

@@ -6,7 +6,7 @@
 with due as materialized (
     select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and job.status = 'todo' and job.hold = 'schedule'
+    where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold = 'schedule'
         and job.scheduled_at <= statement_timestamp()
     order by job.scheduled_at
     limit %(limit)s::integer
@@ -16,7 +16,7 @@ with due as materialized (
 promoted as (
     update procrastinate_jobs as job
     set hold = null
-    where job.partition = 0 and job.id = any(array(select due.id from due))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select due.id from due))
     returning job.queue_name
 ),
 woken as materialized (
@@ -29,7 +29,7 @@ select
     (
         select (extract(epoch from min(job.scheduled_at) - statement_timestamp()) * 1000000)::bigint
         from procrastinate_jobs as job
-        where job.partition = 0 and job.status = 'todo' and job.hold = 'schedule'
+        where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold = 'schedule'
             and job.scheduled_at > statement_timestamp()
     ),
     (select count(*) from woken)::integer

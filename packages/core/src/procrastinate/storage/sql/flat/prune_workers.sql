@@ -6,5 +6,5 @@ where worker.partition = 0
         < statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
     and not exists (
         select from procrastinate_jobs as job
-        where job.partition = 0 and job.status = 'doing' and job.worker_id = worker.id
+        where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = worker.id
     )

@@ -5,7 +5,7 @@ with recursive queue(name) as (
     select (
         select job.queue_name
         from procrastinate_jobs as job
-        where job.partition = 0 and job.status = 'todo' and job.hold is null
+        where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
         order by job.queue_name
         limit 1
     )
@@ -13,7 +13,7 @@ with recursive queue(name) as (
     select (
         select job.queue_name
         from procrastinate_jobs as job
-        where job.partition = 0 and job.status = 'todo' and job.hold is null
+        where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
             and job.queue_name > queue.name
         order by job.queue_name
         limit 1

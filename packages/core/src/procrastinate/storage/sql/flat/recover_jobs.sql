@@ -19,7 +19,7 @@ with leaving as materialized (
     left join procrastinate_workers as worker
         on worker.id = job.worker_id and worker.partition = 0
     -- True of a running job whose worker has given no sign of life within the timeout.
-    where job.partition = 0 and job.status = 'doing'
+    where job.partition = %(partition)s::smallint and job.status = 'doing'
         and not exists (
             select from procrastinate_workers as worker
             where worker.id = job.worker_id and worker.partition = 0
@@ -44,7 +44,7 @@ judged as materialized (
             over (partition by leaving.queueing_lock) then 'cancelled'
         when exists (
             select from procrastinate_jobs as twin
-            where twin.queueing_lock = leaving.queueing_lock and twin.partition = 0
+            where twin.queueing_lock = leaving.queueing_lock and twin.partition = %(partition)s::smallint
                 and twin.status = 'todo'
         ) then 'cancelled'
         else 'todo'
@@ -108,7 +108,7 @@ recovered as (
             where entry.place = 1 or entry.place > whole.length - 19
         ) end
     from verdict
-    where job.partition = 0 and job.id = verdict.id
+    where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status::text, job.queue_name, job.task_name
 ),
 -- woken: one notification for each queue in which a job is ready.

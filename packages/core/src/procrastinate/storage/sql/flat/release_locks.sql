@@ -11,7 +11,8 @@ with recursive line(lock, queue_name) as (
         (
             select job.queue_name
             from procrastinate_jobs as job
-            where job.lock = released.lock and job.status = 'todo'
+            where job.partition = %(partition)s::smallint and job.lock = released.lock
+                and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
             order by job.queue_name
             limit 1
@@ -25,7 +26,8 @@ with recursive line(lock, queue_name) as (
         (
             select job.queue_name
             from procrastinate_jobs as job
-            where job.lock = line.lock and job.status = 'todo'
+            where job.partition = %(partition)s::smallint and job.lock = line.lock
+                and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and job.queue_name > line.queue_name
             order by job.queue_name
@@ -47,8 +49,8 @@ next as materialized (
     cross join lateral (
         select job.id
         from procrastinate_jobs as job
-        where job.lock = parking.lock and job.queue_name = parking.queue_name
-            and job.status = 'todo'
+        where job.partition = %(partition)s::smallint and job.lock = parking.lock
+            and job.queue_name = parking.queue_name and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.priority desc, job.id
         limit 1
@@ -59,13 +61,13 @@ next as materialized (
 passed as (
     update procrastinate_jobs as job
     set hold = null
-    where job.partition = 0 and job.id = any(array(select next.id from next))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select next.id from next))
     returning job.queue_name
 ),
 -- given_up: last (hence the count), because claims wait for this.
 given_up as (
     delete from procrastinate_locks as held
-    where held.partition = 0 and held.lock = any(%(locks)s::text[])
+    where held.partition = %(partition)s::smallint and held.lock = any(%(locks)s::text[])
         and (select count(*) from passed) >= 0
 )
 select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text

@@ -6,7 +6,7 @@
 with running as materialized (
     select job.id
     from procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(%(ids)s::bigint[]) and job.status::text = 'doing'
+    where job.partition = %(partition)s::smallint and job.id = any(%(ids)s::bigint[]) and job.status::text = 'doing'
     order by job.id
     for update
 ),
@@ -14,7 +14,7 @@ with running as materialized (
 asked as (
     update procrastinate_jobs as job
     set abort_requested = true
-    where job.partition = 0 and job.id = any(array(select running.id from running))
+    where job.partition = %(partition)s::smallint and job.id = any(array(select running.id from running))
     returning job.id
 )
 select asked.id, pg_notify('procrastinate_aborts', asked.id::text)::text from asked

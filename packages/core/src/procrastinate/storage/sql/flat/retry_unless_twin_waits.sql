@@ -5,7 +5,7 @@ with chosen as materialized (
     -- Those of the jobs that wait or did not succeed, locked in the order of their lines.
     select job.id, job.lock, job.queueing_lock, job.priority, job.status
     from procrastinate_jobs as job
-    where job.partition = 0 and job.id = any(%(ids)s::bigint[])
+    where job.partition = %(partition)s::smallint and job.id = any(%(ids)s::bigint[])
         and job.status in ('todo', 'failed', 'cancelled', 'aborted')
     order by job.lock, job.queue_name, job.priority desc, job.id
     for update
@@ -31,7 +31,7 @@ before as materialized (
     where ranked.queueing_lock is null
         or ranked.place = 1 and not exists (
             select from procrastinate_jobs as twin
-            where twin.queueing_lock = ranked.queueing_lock and twin.partition = 0
+            where twin.queueing_lock = ranked.queueing_lock and twin.partition = %(partition)s::smallint
                 and twin.status = 'todo' and twin.id <> ranked.id
         )
     order by ranked.queueing_lock collate "C", ranked.id
@@ -55,7 +55,7 @@ retried as (
         queue_name = coalesce(%(queue_name)s::text, job.queue_name),
         lock = coalesce(%(lock)s::text, job.lock)
     from before
-    where job.partition = 0 and job.id = before.id
+    where job.partition = %(partition)s::smallint and job.id = before.id
     returning job.id, before.lock, job.queue_name, job.hold, job.scheduled_at
 )
 select

@@ -32,7 +32,7 @@ with leaving as materialized (
     -- 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And it takes the
     -- CASE to be true of every other row: from the columns' statistics it expected a single row, and
     -- joined 500 jobs with their 500 endings by looking at all 250,000 pairs.
-    where job.partition = 0 and job.id = any(array(select unnest(%(ids)s::bigint[]))) and case
+    where job.partition = %(partition)s::smallint and job.id = any(array(select unnest(%(ids)s::bigint[]))) and case
         when job.status = any(%(sources)s::text[]::procrastinate_job_status[])
             and job.worker_id = %(worker_id)s::bigint then true
         else false
@@ -73,7 +73,7 @@ verdict as materialized (
                     over (partition by leaving.queueing_lock) then 'cancelled'
                 when exists (
                     select from procrastinate_jobs as twin
-                    where twin.queueing_lock = leaving.queueing_lock and twin.partition = 0
+                    where twin.queueing_lock = leaving.queueing_lock and twin.partition = %(partition)s::smallint
                         and twin.status = 'todo'
                 ) then 'cancelled'
                 else 'todo'
@@ -152,7 +152,7 @@ settled as (
             where entry.place = 1 or entry.place > whole.length - 19
         ) end
     from verdict
-    where job.partition = 0 and job.id = verdict.id
+    where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
 ),
 -- woken: one notification for each queue in which a job is ready or due within a minute. (A worker
