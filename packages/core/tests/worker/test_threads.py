@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import dis
+import functools
+import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import pytest
@@ -138,6 +144,187 @@ def raising(error: Exception) -> Callable[[], None]:
         raise error
 
     return function
+
+
+async def test_a_thread_that_goes_on_with_an_offer_is_busy() -> None:
+    """So another call gets another thread."""
+    threads = TaskThreads(2, "test")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def offered() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    threads.offer(offered, contextvars.copy_context(), lambda result, exception: None)
+    assert await outcome(threads.call(lambda: "first")) == ("first", None)
+    assert begun.wait(10)
+
+    assert await outcome(threads.call(lambda: "other")) == ("other", None)
+    assert threads.offers_left == 0
+    go_on.set()
+    threads.close()
+
+
+async def test_an_offer_is_made_after_a_call_or_taken_back_and_never_both(
+    threads: TaskThreads,
+) -> None:
+    made = 0
+
+    def offered() -> None:
+        nonlocal made
+        made += 1
+
+    taken_back = 0
+    for _ in range(300):
+        threads.offer(offered, contextvars.copy_context(), lambda result, exception: None)
+        call = threads.call(lambda: None)
+        taken_back += threads.take_back_offer()
+        await outcome(call)
+    await outcome(threads.call(lambda: None))
+
+    assert made + taken_back == 300
+
+
+async def test_an_offer_that_is_started_is_made_without_an_end_before_it(
+    threads: TaskThreads,
+) -> None:
+    made = asyncio.Event()
+    threads.offer(lambda: "made", contextvars.copy_context(), lambda result, exception: made.set())
+    threads.start_offer()
+    threads.start_offer()  # there is none any more
+
+    async with asyncio.timeout(10):
+        await made.wait()
+    assert not threads.take_back_offer()
+
+
+# Interruptions at every moment
+
+#: The instructions after which Python raises an exception that was sent to a thread.
+MOMENTS = ("CALL", "RESUME", "JUMP_BACKWARD", "CALL_FUNCTION_EX", "CALL_KW")
+
+
+class Interrupted(BaseException):
+    """Stands for an exception that is sent to a thread."""
+
+
+class Interrupter:
+    """Raises `Interrupted` once in a thread: in its own code, at one of the possible moments."""
+
+    def __init__(self, moment: int) -> None:
+        self.left = moment
+        self.place = ""
+
+    def step(self, code: CodeType, offset: int) -> None:
+        """Hear of an instruction that is about to be executed."""
+        if threading.current_thread() is threading.main_thread():
+            return
+        # `_serve_always` only begins, and goes on after an exception.
+        if code.co_name == "_serve_always" or not is_possible(code, offset):
+            return
+        self.left -= 1
+        if self.left == 0:
+            self.place = code.co_name
+            raise Interrupted
+
+    def trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        """Hear of it on Python 3.11."""
+        if frame.f_code not in CODES:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            self.step(frame.f_code, frame.f_lasti)
+        return self.trace
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Hear of each instruction in threads that are started meanwhile."""
+        if sys.version_info < (3, 12):
+            threading.settrace(self.trace)
+            yield
+            threading.settrace(None)
+        else:
+            tool, event = sys.monitoring.DEBUGGER_ID, sys.monitoring.events.INSTRUCTION
+            sys.monitoring.use_tool_id(tool, "interrupter")
+            sys.monitoring.register_callback(tool, event, self.step)
+            for code in CODES:
+                sys.monitoring.set_local_events(tool, code, event)
+            yield
+            for code in CODES:
+                sys.monitoring.set_local_events(tool, code, 0)
+            sys.monitoring.free_tool_id(tool)
+
+
+def codes_within(code: CodeType) -> list[CodeType]:
+    inner = [each for each in code.co_consts if isinstance(each, CodeType)]
+    return [code, *itertools.chain.from_iterable(map(codes_within, inner))]
+
+
+CODES = [
+    code
+    for function in vars(TaskThreads).values()
+    if isinstance(function, FunctionType)
+    for code in codes_within(function.__code__)
+]
+
+
+def is_possible(code: CodeType, offset: int) -> bool:
+    before = [each for each in instructions(code) if each.offset < offset]
+    return bool(before) and before[-1].opname in MOMENTS
+
+
+@functools.cache
+def instructions(code: CodeType) -> list[dis.Instruction]:
+    return [each for each in dis.get_instructions(code) if each.opname not in ("CACHE", "PRECALL")]
+
+
+@untraced
+async def test_no_call_and_no_offer_is_lost_or_made_twice_wherever_its_thread_is_interrupted() -> (
+    None
+):
+    places = set()
+    for moment in itertools.count(1):
+        interrupter = Interrupter(moment)
+        await make_some_calls(interrupter)
+        if not interrupter.place:
+            break
+        places.add(interrupter.place)
+
+    assert places == {"_serve", "_take", "<lambda>", "_make", "_take_offer", "_report"}
+
+
+async def make_some_calls(interrupter: Interrupter) -> None:
+    """Make calls and an offer, in a thread that is interrupted at its first turns or never."""
+    threads = TaskThreads(1, "test")
+    made: list[str] = []
+    told: dict[str, list[BaseException | None]] = {"call": [], "offer": [], "last": []}
+
+    def run(name: str, how: Callable[..., None]) -> None:
+        how(
+            lambda: made.append(name),
+            contextvars.copy_context(),
+            lambda result, exception: told[name].append(exception),
+        )
+
+    run("offer", threads.offer)
+    with interrupter.at_work():
+        run("call", threads.run)
+        await until_told(told, "call")
+        threads.start_offer()  # unless the thread has gone on with it
+        await until_told(told, "offer")
+        run("last", threads.run)
+        await until_told(told, "last")
+        threads.close()
+
+    assert len(made) == len(set(made)), interrupter.place
+    for name, (first, *_) in told.items():
+        assert name in made or first is not None, (name, interrupter.place)
+
+
+async def until_told(told: dict[str, list[BaseException | None]], name: str) -> None:
+    async with asyncio.timeout(10):
+        while not told[name]:
+            await asyncio.sleep(0)
 
 
 async def test_calls_that_follow_each_other_leave_the_loop_to_others(threads: TaskThreads) -> None:

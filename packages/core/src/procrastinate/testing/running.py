@@ -101,7 +101,7 @@ class CallersThread(TaskThreads):
         super().__init__(1, "")
 
     def close(self) -> None:
-        self._put(None)
+        self._let_one_end()
 
     def _start_thread(self) -> None:
         pass

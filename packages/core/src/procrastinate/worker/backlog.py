@@ -16,11 +16,16 @@ Rules
    `GOING_BACK_MAY_TAKE`. They go back in order, so that the first of them are seen first.
 6. A job starts only if the worker's signs of life were trusted without a break since its claim was
    sent. Else other workers may have taken it, and the claim counts as a lost answer.
+7. The first jobs that wait are on offer: a thread that ends a job goes on with the next one by
+   itself, and asks for trust itself. So all that decides about jobs that wait first counts in those
+   that threads have taken (`_count_in`), or takes back what is on offer (`_take_back_offers`):
+   after that, a job that still waits has not begun.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections import deque
@@ -68,6 +73,7 @@ class Backlog:
         self._on_look = on_look
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Claimed] = deque()
+        self._on_offer = 0  # how many of them, the first ones, threads may take or have taken
         self._suspects = Suspects(writer, on_change=on_change)
         self._filling = False
         self._cautious = False
@@ -82,6 +88,7 @@ class Backlog:
         self.wants_look = False  # whether to ask if any job is ready, and tell `looked`
         self.room_from = math.inf  # while there is no room: when to ask again
         slots.when_free = self._slot_freed
+        slots.when_threads_ended = self._offer
 
     def __contains__(self, job_id: object) -> bool:
         """Whether a job is here: it runs, it waits, or its ending is not written yet."""
@@ -165,9 +172,14 @@ class Backlog:
     def _held(self) -> list[Job]:
         return [*(each.job for each in self._slots.running), *(job for job, *_ in self._waiting)]
 
-    def _forget(self, ids: Container[int]) -> None:
-        if any(job.id in ids for job, *_ in self._waiting):
-            self._waiting = deque(each for each in self._waiting if each.job.id not in ids)
+    def _forget(self, ids: Container[int]) -> list[Job]:
+        """Let go of the jobs among these that wait for a slot, and return them."""
+        if all(job.id not in ids for job, *_ in self._waiting):
+            return []
+        self._take_back_offers()
+        forgotten = [job for job, *_ in self._waiting if job.id in ids]
+        self._waiting = deque(each for each in self._waiting if each.job.id not in ids)
+        return forgotten
 
     def _has_already(self, job: Job) -> bool:
         """Continue a job under its new claim that still runs here, or whose ending is unwritten.
@@ -199,6 +211,7 @@ class Backlog:
     def _slot_freed(self) -> None:
         self._handed_back = False
         self._ended += 1
+        self._count_in()
         self._fill_slots()
         if self._busy_since is not None and not (self._waiting or len(self._slots)):
             self._note_pace(time.monotonic())
@@ -213,7 +226,10 @@ class Backlog:
         now = began = time.monotonic()
         try:
             while self._waiting and len(self._slots) < self._concurrency:
-                if not self._trusted_since(self._waiting[0].sent_at):  # rule 6
+                if self._on_offer:
+                    self._slots.start_offer()
+                    self._count_in()
+                elif not self._trusted_since(self._waiting[0].sent_at):  # rule 6
                     self._writer.add(handed_back(self._waiting.popleft().job))
                 elif now - began > TURN:
                     break
@@ -250,11 +266,41 @@ class Backlog:
     def _fill_slots_now(self) -> None:
         self._filling = False
         self._fill_slots()
+        self._offer()
+
+    # Offers to threads (rule 7)
+
+    def _offer(self) -> None:
+        """Offer as many of the first waiting jobs as there are slots."""
+        if self._cautious or len(self._slots) < self._concurrency:
+            return
+        self._count_in()
+        while self._on_offer < min(len(self._waiting), self._concurrency):
+            job, _, sent_at = self._waiting[self._on_offer]
+            if not self._slots.offer(job, functools.partial(self._trusted_since, sent_at)):
+                return
+            self._on_offer += 1
+
+    def _count_in(self) -> None:
+        """Let go of the jobs that threads have taken: now they run."""
+        if self._on_offer:
+            self._keep_on_offer(self._slots.count_in())
+
+    def _take_back_offers(self) -> None:
+        if self._on_offer:
+            self._keep_on_offer(self._slots.take_back_offers())
+            self._on_offer = 0
+
+    def _keep_on_offer(self, left: int) -> None:
+        while self._on_offer > left:
+            self._waiting.popleft()
+            self._on_offer -= 1
 
     # Handing back
 
     def give_back(self) -> None:
         """Hand back all jobs that wait for a slot, or for an empty process."""
+        self._take_back_offers()
         while self._waiting:
             job = self._waiting.popleft().job
             self._writer.add(handed_back(job))
@@ -264,6 +310,7 @@ class Backlog:
 
     def _decide(self) -> None:
         """Decide about the jobs that wait, now and each time that is due (rule 4)."""
+        self._count_in()
         if not self._waiting:
             return
         if len(self._slots) < self._concurrency:  # they start at this turn or the next one
@@ -276,6 +323,7 @@ class Backlog:
         """Decide anew because a look has shown whether a job is ready; it ``took`` seconds."""
         self.wants_look = False
         self._short = not any_ready
+        self._count_in()
         if self._waiting:
             self._act(
                 holding.after_look(
@@ -314,14 +362,20 @@ class Backlog:
         return {job.id: job.lease for job in (*self._held(), *self._suspects.waiting)}
 
     def lose(self, ids: Container[int]) -> None:
-        """Let go of the jobs among these that wait, because other workers have them now."""
+        """Let go of the jobs among these that wait, because other workers have them now.
+
+        Those that run are asked to end.
+        """
         self._forget(ids)
         self._suspects.forget(ids)
+        self._slots.lose(ids)  # last: it knows of those that threads have taken now (rule 7)
 
     def abort(self, ids: Collection[int]) -> None:
-        """Hand back the jobs among these that wait: so the request ends them, see `hand_back`."""
-        asked = [job for job, *_ in self._waiting if job.id in ids]
-        self._forget(ids)
+        """Abort the jobs among these that run, and hand back those that wait.
+
+        So the request ends these, see `hand_back`.
+        """
+        asked = self._forget(ids)
         if any(job_id in self._suspects for job_id in ids):
             asked_alone = self._suspects.give_back()
             assert asked_alone is not None
@@ -329,6 +383,7 @@ class Backlog:
         for job in asked:
             job_log.aborting_unbegun(job)
             self._writer.add(handed_back(job))
+        self._slots.abort(ids)  # last: it knows of those that threads have taken now (rule 7)
 
 
 def _unreadable(broken: BaseException) -> InvalidArguments:

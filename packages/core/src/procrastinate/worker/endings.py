@@ -8,17 +8,9 @@ from datetime import UTC, datetime
 
 from procrastinate.model import failure
 from procrastinate.model.job import Status
-from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Finished, Outcome, outcome_of
+from procrastinate.model.outcome import SUCCEEDED, Finished, Outcome, outcome_of
 from procrastinate.storage.finish import Ended
-from procrastinate.worker.execution import Attempt
-
-
-class NotBegun(Exception):
-    """An attempt ended before its code began: the job goes back to the queue."""
-
-    def __init__(self, outcome: Outcome = UNSTARTED) -> None:
-        super().__init__()
-        self.outcome = outcome
+from procrastinate.worker.execution import Attempt, NotBegun
 
 
 def dropped() -> RuntimeError:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -23,10 +24,18 @@ from typing import Any, TypeAlias
 from procrastinate.errors import InvalidOption
 from procrastinate.model.job import Job
 from procrastinate.model.middleware import AnyMiddleware, Layers
-from procrastinate.model.outcome import AbortReason
+from procrastinate.model.outcome import UNSTARTED, AbortReason, Outcome
 from procrastinate.model.task import TaskDefinition
 from procrastinate.worker.context import JobContext, Surroundings
 from procrastinate.worker.threads import TaskThreads
+
+
+class NotBegun(Exception):
+    """An attempt ended before its code began: the job goes back to the queue."""
+
+    def __init__(self, outcome: Outcome = UNSTARTED) -> None:
+        super().__init__()
+        self.outcome = outcome
 
 
 def _nothing() -> None: ...
@@ -86,6 +95,17 @@ class Attempt:
         if self._context is None:
             self._context = self.surroundings.context_of(self.job, self.definition)
         return self._context
+
+    def begin_in_thread(self, may_start: Callable[[], bool], function: Callable[[], Any]) -> Any:
+        """Begin, in a thread that has taken the attempt by itself. Raises `NotBegun`."""
+        context = self.make_context()  # which was made on the loop
+        self.began = time.monotonic()
+        # In this order: the loop reads `began` after it has set `over`, so one of both sees it.
+        if self.over or not may_start() or self.abort_reason is not None:
+            self.began = 0.0
+            raise NotBegun
+        context.start_timestamp = time.time()
+        return function()
 
     def ask_to_end(self, reason: AbortReason) -> None:
         """Ask the task to end: by cancellation on the loop, by ``should_abort`` in a thread."""
@@ -212,10 +232,9 @@ async def _call_wrapped_on_loop(attempt: Attempt, threads: TaskThreads) -> None:
     await _wrapped(innermost, attempt.layers.on_loop, attempt)()
 
 
-def needs_thread_only(attempt: Attempt) -> bool:
-    """Whether nothing of an attempt is on the loop: so it needs no task there."""
-    definition = attempt.definition
-    return not (definition.is_async or definition.timeout is not None or attempt.layers.on_loop)
+def needs_thread_only(definition: TaskDefinition, layers: Layers) -> bool:
+    """Whether nothing of a task is on the loop: so its attempts need no task there."""
+    return not (definition.is_async or definition.timeout is not None or layers.on_loop)
 
 
 def function_of_thread(attempt: Attempt) -> Callable[[], Any]:

@@ -147,7 +147,7 @@ class Shift:
             leases=self._backlog.leases,
             may_judge=self._vitals.may_judge,
             on_aborts=self._abort,
-            on_lost=self._lose,
+            on_lost=self._backlog.lose,
         )
         self._helpers = Helpers(on_death=self._died)
         self._companions = Companions(
@@ -296,14 +296,8 @@ class Shift:
 
     def _abort(self, ids: set[int]) -> None:
         """Abort jobs, also those whose claim is being answered: they are not known here yet."""
-        self._slots.abort(ids)
         self._backlog.abort(ids)
         self._claiming.heard_of_aborts(ids)
-
-    def _lose(self, ids: set[int]) -> None:
-        """Let go of jobs that other workers have now."""
-        self._slots.lose(ids)
-        self._backlog.lose(ids)
 
     def _listening(self) -> None:
         """Look at all that may have been announced before LISTEN was in force."""

@@ -7,7 +7,10 @@ Rules
 2. Between the two, and in `_end` itself, anything may raise anything: the task, its middleware, the
    task factory, a retry strategy, a log handler, for lack of memory every line. So `start` and
    `_end` catch `BaseException`, and the ending of last resort is made of constants.
-3. A task that is cancelled before its first step runs none of its code, and `_run` itself may fail
+3. A job that is on offer takes no slot. A thread that goes on with it takes the slot of the attempt
+   that it has ended. The loop learns this afterwards, by `count_in`: before it hears of an end that
+   the thread reports, so that no slot is counted as free meanwhile.
+4. A task that is cancelled before its first step runs none of its code, and `_run` itself may fail
    for lack of memory. Such an attempt is ended by its task's callback. The callback is taken away
    after a proper end because it would cost a turn of the loop.
 """
@@ -21,6 +24,7 @@ import inspect
 import sys
 import time
 import weakref
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Container, Coroutine
 from datetime import timedelta
 from types import MappingProxyType
@@ -44,9 +48,9 @@ from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.finish import Ended
 from procrastinate.worker import endings, forks, job_log
 from procrastinate.worker.context import RunningApp, RunningWorker, Surroundings
-from procrastinate.worker.endings import NotBegun
 from procrastinate.worker.execution import (
     Attempt,
+    NotBegun,
     call_task,
     function_of_thread,
     needs_thread_only,
@@ -63,7 +67,8 @@ TRIES = 3  # to free a slot, if memory runs out
 class Slots:
     """Runs claimed jobs and gives their endings to the writer.
 
-    ``when_free`` is called after each attempt.
+    ``when_free`` is called after each attempt, ``when_threads_ended`` after all attempts of which
+    the threads have told the loop at once.
     """
 
     def __init__(
@@ -87,6 +92,9 @@ class Slots:
         additional_context = MappingProxyType(dict(options.additional_context or {}))
         self._surroundings = Surroundings(app, worker, additional_context, is_doubtful)
         self._layers_of = functools.cache(lambda definition: definition.layers(options.middleware))
+        self._needs_thread_only = functools.cache(
+            lambda definition: needs_thread_only(definition, self._layers_of(definition))
+        )
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         forks.mark(self._context, self._loop)
@@ -94,9 +102,12 @@ class Slots:
         self._on_ended = on_ended
         self._threads = threads or TaskThreads(options.concurrency, worker.name)
         self._running: dict[int, Attempt] = {}
+        self._on_offer: deque[Attempt] = deque()  # in order; threads may have taken the first ones
         self._ahead = ahead
         self._read_errors = read_errors
         self.when_free: Callable[[], None] = lambda: None  # until the backlog sets it
+        self._threads.when_settled = lambda: self.when_threads_ended()
+        self.when_threads_ended: Callable[[], None] = lambda: None  # until the backlog sets it
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._running
@@ -147,7 +158,7 @@ class Slots:
         attempt.definition = definition
         if self._loop.get_task_factory() is not None:
             self._begin_by_factory(attempt)
-        elif needs_thread_only(attempt):
+        elif self._needs_thread_only(definition):
             self._begin_in_thread(attempt)
         else:
             self._begin_in_plain_task(attempt, self._run(attempt))
@@ -173,6 +184,7 @@ class Slots:
 
     def _thread_ended(self, attempt: Attempt, result: Any, exception: BaseException | None) -> None:
         """End an attempt whose thread has ended. Being told twice changes nothing."""
+        self.count_in()  # if this raises, the threads tell again
         try:
             if result is not None and attempt.task is None and inspect.isawaitable(result):
                 attempt.on_loop = True  # a wrapper hides an async function
@@ -193,6 +205,59 @@ class Slots:
         self._end(attempt, exception)
         if attempt.task is not None:
             attempt.task.remove_done_callback(self._task_ended)
+
+    # Offers to threads (rule 3)
+
+    def offer(self, job: Job, may_start: Callable[[], bool]) -> bool:
+        """Let a thread that ends an attempt go on with a job; return False if it needs the loop.
+
+        The thread asks ``may_start`` right before it starts the job; if not, the job goes back.
+        """
+        try:
+            definition = self._registry.get(job.task_name)
+            if definition is None or self._loop.get_task_factory() is not None:
+                return False
+            if not self._needs_thread_only(definition):
+                return False
+            attempt = Attempt(job, self._surroundings, definition, self._layers_of(definition))
+            errors_read_by(job, self._read_errors)
+            attempt.make_context()
+            self._on_offer.append(attempt)
+        except BaseException:
+            return False  # if it is so still when the job is started, that says why
+        try:
+            self._threads.offer(
+                functools.partial(attempt.begin_in_thread, may_start, function_of_thread(attempt)),
+                self._context.copy(),
+                functools.partial(self._thread_ended, attempt),
+            )
+        except BaseException:
+            self._on_offer.pop()
+            return False
+        return True
+
+    def start_offer(self) -> None:
+        """Let the first job on offer take a free slot, if threads have not taken all of them."""
+        self._threads.start_offer()
+        self.count_in()
+
+    def count_in(self) -> int:
+        """Count the attempts that threads have taken as running; return how many are on offer."""
+        left = self._threads.offers_left
+        while len(self._on_offer) > left:
+            attempt = self._on_offer[0]
+            self._running[attempt.claimed[0]] = attempt
+            self._on_offer.popleft()
+        return left
+
+    def take_back_offers(self) -> int:
+        """Take back all offers; return how many they were, without those that threads had taken."""
+        count = 0
+        while self._threads.take_back_offer():
+            self._on_offer.pop()
+            count += 1
+        self.count_in()
+        return count
 
     def _begin_in_plain_task(self, attempt: Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
         """Let a task run the attempt, in the context that the worker was started in.
@@ -227,7 +292,7 @@ class Slots:
         self._watch(attempt, task)
 
     def _watch(self, attempt: Attempt, task: asyncio.Future[None]) -> None:
-        """Let the end of its task end the attempt, if nothing else has done so (rule 3)."""
+        """Let the end of its task end the attempt, if nothing else has done so (rule 4)."""
         attempt.task = task
         if self._running.get(attempt.claimed[0]) is attempt:
             task.add_done_callback(self._task_ended)
@@ -254,7 +319,7 @@ class Slots:
             attempt.task.remove_done_callback(self._task_ended)
 
     def _task_ended(self, task: asyncio.Future[None]) -> None:
-        """End an attempt whose task has ended without doing so (rule 3)."""
+        """End an attempt whose task has ended without doing so (rule 4)."""
         for attempt in self.running:
             if attempt.task is task:
                 self._end_surely(attempt, endings.unseen_end(attempt, task))
@@ -361,6 +426,7 @@ class Slots:
 
     def close(self) -> None:
         """Let threads end, and go of attempts that are still here: the loop may end next."""
+        self.take_back_offers()
         for attempt in self.running:
             attempt.abandon()
         self._threads.close()

@@ -8,9 +8,14 @@ Rules
 2. The loop is woken once for all calls that have ended by the time it comes round: waking it for
    each takes longer than a short call does.
 3. A call is reported whatever happens in its thread. An exception may be sent to a thread from
-   outside (`PyThreadState_SetAsyncExc`) and come too late for the call that it was meant for. So a
-   thread takes a call from the queue by a step that does not wait: if it took the call while it
-   waits, such an exception would be raised in place of the call, which would be lost.
+   outside (`PyThreadState_SetAsyncExc`) and come too late for the call that it was meant for: it is
+   raised at the end of the next call of a function, or at the next jump. So a thread keeps what it
+   is at in a `_Seat` and goes on from there, and it takes a call by a `for` over an iterator that
+   is written in C: this takes and stores in one step, and does not wait.
+4. A thread whose call has returned goes on with the first offer, without waiting for the loop. That
+   saves two waits for the interpreter's lock and a wake-up. It takes the offer before it reports
+   the end: if it did so afterwards, the loop could give the same slot to another call. Threads take
+   offers in order, and the loop takes them back from the other end.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ import contextvars
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +40,20 @@ class _Call:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any] | None = None
     on_ended: OnEnded | None = None  # instead of a future
+    begun: bool = False
+    followed_by: _Call | None = None  # the offer that its thread goes on with
     settled: bool = False
+
+
+class _End:
+    """In place of a call: one thread is to end."""
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """What one thread is at: a call, its end, or nothing."""
+
+    call: _Call | _End | None = None
 
 
 class TaskThreads:
@@ -44,14 +62,16 @@ class TaskThreads:
     def __init__(self, limit: int, name: str) -> None:
         self._limit = limit
         self._name = name
-        self._calls: deque[_Call | None] = deque()  # None: one thread is to end
+        self._calls: deque[_Call | _End] = deque()  # each of them has a slot
         self._turn: queue.SimpleQueue[None] = queue.SimpleQueue()  # an item for each call
+        self._offers: deque[_Call] = deque()  # each of them waits for a slot
         self._ended: deque[tuple[_Call, Any, BaseException | None]] = deque()
         self._again: dict[asyncio.Future[Any], asyncio.Future[Any]] = {}
         self._loop_is_woken = False
         self._started = 0
         self._busy = 0
         self._generation = forks.generation()
+        self.when_settled: Callable[[], None] = lambda: None  # until the backlog sets it
 
     def call(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
         """Run a function in a thread, in a copy of the context; for the loop's thread only.
@@ -69,17 +89,53 @@ class TaskThreads:
     ) -> None:
         """Run a function in a thread and in this context; for the loop's thread only.
 
-        ``on_ended`` is told on the loop what it returned and what it raised. It must not raise; it
-        may be told twice. This costs the loop a third of what a future and a task cost it.
+        ``on_ended`` is told on the loop what it returned and what it raised. It may be told twice,
+        and is told again if it raises. This costs the loop a third of what a future and a task
+        cost it.
         """
         loop = asyncio.get_running_loop()
         self._take_turn(_Call(lambda: context.run(function), loop, on_ended=on_ended))
 
-    def _take_turn(self, call: _Call) -> None:
-        if self._busy >= self._started < self._limit:
-            self._start_thread()
+    # Offers: all of these are for the loop's thread only
+
+    @property
+    def offers_left(self) -> int:
+        """How many offers, the last ones, no thread has taken and the loop has not started."""
+        return len(self._offers)
+
+    def offer(
+        self, function: Callable[[], Any], context: contextvars.Context, on_ended: OnEnded
+    ) -> None:
+        """Let a thread whose call has returned go on with this one; see `run` and rule 4."""
+        loop = asyncio.get_running_loop()
+        self._offers.append(_Call(lambda: context.run(function), loop, on_ended=on_ended))
+
+    def start_offer(self) -> None:
+        """Make the first offer a call that has a slot, unless threads have taken all of them."""
+        self._provide_thread()
+        try:
+            call = self._offers.popleft()
+        except IndexError:
+            return
         self._busy += 1
         self._put(call)
+
+    def take_back_offer(self) -> bool:
+        """Take back the last offer; return False if threads have taken all of them."""
+        try:
+            self._offers.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _take_turn(self, call: _Call) -> None:
+        self._provide_thread()
+        self._busy += 1
+        self._put(call)
+
+    def _provide_thread(self) -> None:
+        if self._busy >= self._started < self._limit:
+            self._start_thread()
 
     def wait_again(self, cancelled: asyncio.Future[Any]) -> asyncio.Future[Any]:
         """Return another future of a call whose future was cancelled while its thread runs on."""
@@ -89,9 +145,12 @@ class TaskThreads:
     def close(self) -> None:
         """Let idle threads end; busy ones end after their call."""
         for _ in range(self._started):
-            self._put(None)
+            self._let_one_end()
 
-    def _put(self, call: _Call | None) -> None:
+    def _let_one_end(self) -> None:
+        self._put(_End())
+
+    def _put(self, call: _Call | _End) -> None:
         self._calls.append(call)
         self._turn.put(None)
 
@@ -110,34 +169,62 @@ class TaskThreads:
             self._started = number
 
     def _serve_always(self) -> None:
+        seat = _Seat()
         while True:
             try:
-                return self.serve()
+                return self._serve(seat)
             except BaseException:
                 continue  # rule 3
 
     def serve(self) -> None:
         """Make calls, one after the other, until the threads are closed."""
+        self._serve(_Seat())
+
+    def _serve(self, seat: _Seat) -> None:
         while True:
-            while self._calls:
-                try:
-                    call = self._calls.popleft()
-                except IndexError:
-                    break  # another thread took it
-                if call is None:
-                    return
+            call = seat.call
+            if call is None:
+                if not self._take(seat):
+                    self._turn.get()
+            elif isinstance(call, _End):
+                return
+            else:
                 self._make(call)
-                del call
-            self._turn.get()
+                seat.call = call.followed_by
+
+    def _take(self, seat: _Seat) -> bool:
+        """Take a call that has a slot; return False if there is none."""
+        calls: Iterator[_Call | _End] = iter(self._calls.popleft, None)
+        try:
+            for seat.call in calls:  # rule 3
+                return True
+        except IndexError:
+            pass
+        return False
+
+    def _take_offer(self, call: _Call) -> None:
+        """Take the first offer, if there is one, to go on with it after this call."""
+        offers = iter(self._offers.popleft, None)
+        try:
+            for call.followed_by in offers:  # rule 3
+                return
+        except IndexError:
+            pass  # another thread took it, or the loop
 
     def _make(self, call: _Call) -> None:
+        """Make a call and report its end; if it was begun before, only report it (rule 3)."""
         try:
+            if call.begun:
+                raise RuntimeError("an exception was sent to the thread of a call that had ended")
+            call.begun = True
             try:
                 result, exception = call.function(), None
             except BaseException as exc:  # SystemExit in a task ends the job, not the worker
                 result, exception = None, exc
             if forks.generation() != self._generation:
                 forks.leave(exception)
+            if exception is None and self._offers:
+                self._take_offer(call)
             self._report(call, result, exception)
             del exception  # else it would be kept alive by its own traceback
         except BaseException as exc:  # came too late for the function, see rule 3
@@ -163,6 +250,7 @@ class TaskThreads:
             for _ in range(len(self._ended)):  # not those that end meanwhile: others wait, too
                 self._settle_one(*self._ended[0])
                 self._ended.popleft()
+            self.when_settled()
         except BaseException:
             asyncio.get_running_loop().call_soon(self._settle)  # what is left, again
 
@@ -170,7 +258,8 @@ class TaskThreads:
         """Settle a call. Doing so twice changes nothing."""
         if not call.settled:
             call.settled = True
-            self._busy -= 1
+            if call.followed_by is None:
+                self._busy -= 1
         if call.on_ended is not None:
             call.on_ended(result, exception)
         if call.future is not None:
