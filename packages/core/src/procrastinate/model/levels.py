@@ -37,9 +37,12 @@ class Level:
         fresh = self.fresh if queue in self.lows else {**self.fresh, queue: news}
         return replace(self, fresh=fresh, under=self.under and self.under.heard_of(queue, news))
 
-    def claimed(self, jobs: Iterable[Job], news: int) -> Level:
+    def claimed(self, jobs: Sequence[Job], news: int) -> Level:
         """Return the level after a scan of it that knew the news up to this number."""
-        mine = [job for job in jobs if self._is_above_mark(job)]  # and not the next of a lock
+        marks = {queue: self.low(queue) for queue in {job.queue for job in jobs}}
+        mine = [  # and not the next of a lock
+            job for job in jobs if job.priority == self.priority and job.id > marks[job.queue]
+        ]
         fresh = {queue: n for queue, n in self.fresh.items() if n > news}
         return replace(self, lows={**self.lows, **_lows_of(mine)}, fresh=fresh)
 
@@ -50,9 +53,6 @@ class Level:
             if job.priority == self.priority:
                 lows[job.queue] = min(lows.get(job.queue, self.low(job.queue)), _below(job))
         return replace(self, lows=lows, under=self.under and self.under.lowered(jobs))
-
-    def _is_above_mark(self, job: Job) -> bool:
-        return job.priority == self.priority and job.id > self.low(job.queue)
 
 
 def level_of(jobs: Sequence[Job], queues: Iterable[str], *, under: Level | None = None) -> Level:

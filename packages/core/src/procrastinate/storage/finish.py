@@ -98,8 +98,7 @@ def _finish_jobs(ended: Sequence[Ended], now: float, worker_id: int) -> Request:
     return Request(
         "finish_jobs",
         **_held(ended, worker_id),
-        began_us=[_age_us(each.began, now) for each in ended],
-        ended_us=[_age_us(each.ended, now) for each in ended],
+        **_ages(ended, now),
     )
 
 
@@ -126,8 +125,7 @@ def _settle_jobs(
         priorities=[each.priority for each in changes],
         queue_names=[each.queue for each in changes],
         locks=[each.lock for each in changes],
-        began_us=[_age_us(each.began, now) for each in ended],
-        ended_us=[_age_us(each.ended, now) for each in ended],
+        **_ages(ended, now),
         errors=[None if each.error is None else dumps(each.error) for each in outcomes],
         longest_bounce_us=_LONGEST_BOUNCE_US,
         aborted_type=ABORTED_TYPE,
@@ -202,5 +200,8 @@ def _held(ended: Sequence[Ended], worker_id: int) -> dict[str, Value]:
     }
 
 
-def _age_us(moment: float, now: float) -> int:
-    return int((now - moment) * 1e6)
+def _ages(ended: Sequence[Ended], now: float) -> dict[str, Value]:
+    return {
+        "began_us": [int((now - each.began) * 1e6) for each in ended],
+        "ended_us": [int((now - each.ended) * 1e6) for each in ended],
+    }

@@ -63,7 +63,7 @@ def claimed_job(
         row[6],
         row[7],
         _utc(row[8]),
-        _utc(row[9]),
+        None if row[9] is None else _utc(row[9]),
         started_at,
         None,
         worker_id,
