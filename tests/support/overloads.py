@@ -189,7 +189,10 @@ def traps(calls: set[Call]) -> Iterator[str]:
             yield _trap(call, types, f"trap_{len(made)}")
 
 
-_BODY = "language plpgsql as 'begin perform nextval(''public.trap_sprung''); return{value}; end'"
+_BODY = (
+    "language plpgsql as"
+    " 'begin perform pg_catalog.nextval(''public.trap_sprung''); return{value}; end'"
+)
 
 
 def _trap(call: Call, types: tuple[str, ...], name: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -94,20 +93,29 @@ def _list(tokens: list[str], at: int) -> tuple[list[Tree], int]:
 
 
 def tree_of(connection: Any, sql: str, params: Any) -> Node:
-    """Run a statement, undo what it did, and return the tree that the server made of it."""
+    """Run a statement, undo what it did, and return the tree that the server made of it.
+
+    That it cannot be run with these values does not matter. Raises `psycopg2.Error` if the server
+    made no tree of it.
+    """
     connection.rollback()
+    error: psycopg2.Error | None = None
     with connection.cursor() as cursor:
         cursor.execute("set local client_min_messages = log")
         cursor.execute("set local debug_pretty_print = off")
         cursor.execute("set local debug_print_parse = on")
         del connection.notices[:]
-        with suppress(psycopg2.Error):  # it may refuse the values: the tree comes before
+        try:
             cursor.execute(sql, params)
-    notices = list(connection.notices)
+        except psycopg2.Error as exc:
+            error = exc
+    notices = [each for each in connection.notices if "parse tree" in each]
     connection.rollback()
-    first = next(each for each in notices if "parse tree" in each)
-    tree = parsed(first.split("DETAIL:", 1)[1].strip())
+    if not notices:
+        assert error is not None
+        raise error
+    tree = parsed(notices[0].split("DETAIL:", 1)[1].strip())
     if isinstance(tree, list):  # one query for each statement of a message
         (tree,) = tree
-    assert isinstance(tree, Node), first
+    assert isinstance(tree, Node), notices[0]
     return tree

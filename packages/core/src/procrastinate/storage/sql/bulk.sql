@@ -21,7 +21,7 @@ limit %(scanned)s::integer
 -- The next jobs that failed, were cancelled or aborted, and whether each matches, by an index that
 -- holds no others.
 select found.id, found.matching
-from unnest(%(statuses)s::text[]) as ended(status)
+from pg_catalog.unnest(%(statuses)s::text[]) as ended(status)
 cross join lateral (
     select job.id, ({>wanted}) as matching
     from {schema}.procrastinate_jobs as job
@@ -103,7 +103,7 @@ with {>grip sort=walk_ids busy=""}
 with kept as materialized (
     select
         age.status::{schema}.procrastinate_job_status as status,
-        statement_timestamp() - age.us * interval '1 microsecond' as since
+        statement_timestamp() - age.us::float8 * interval '1 microsecond' as since
     from unnest(%(statuses)s::text[], %(ages_us)s::bigint[]) as age(status, us)
 ),
 -- walk: the next jobs after the id.

@@ -125,7 +125,7 @@ chosen as materialized (
 {>chosen ready=ready},
 -- met: how many were chosen, and how many of them have a lock.
 met as materialized (
-    select count(chosen.lock)::integer as aside, count(*)::integer as met
+    select pg_catalog.count(chosen.lock)::integer as aside, count(*)::integer as met
     from chosen
 ),
 -- candidate: the chosen jobs, locked in order. All or none: none if a job with a lock is among as
@@ -138,12 +138,12 @@ candidate as materialized (
         select job.id
         from {schema}.procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = chosen.id
-            and job.status = 'todo' and num_nulls(job.hold) = 1
+            and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1
         for update skip locked
     ) as got
     where chosen.lock is null
     limit (
-        select case when count(first.lock) = 0 then %(limit)s::integer else 0 end
+        select case when pg_catalog.count(first.lock) = 0 then %(limit)s::integer else 0 end
         from (select chosen.lock from chosen limit %(limit)s::integer) as first
     )
 )
@@ -163,7 +163,7 @@ candidate as materialized (
 -- met lately. To look first takes 80 microseconds, of 850 for 100 jobs, and locks none of them for
 -- nothing.)
 met as materialized (
-    select count(first.lock)::integer as aside, count(*)::integer as met
+    select pg_catalog.count(first.lock)::integer as aside, count(*)::integer as met
     from (
         select job.lock
         {>ready queue="%(queue_name)s::text" low="%(low)s::bigint"}
@@ -199,7 +199,7 @@ from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from {>met}
 order by priority desc, id
 
@@ -258,7 +258,7 @@ wanted as materialized (
         select job.id
         from {schema}.procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = startable.id
-            and job.status = 'todo' and num_nulls(job.hold) = 1{known}
+            and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1{known}
         for update skip locked
     ) as got
     limit %(limit)s::integer
@@ -272,7 +272,7 @@ blocked as materialized (
         select job.id
         from {schema}.procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = chosen.id
-            and job.status = 'todo' and num_nulls(job.hold) = 1
+            and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1
         for update skip locked
     ) as got
     where {>is_blocked}
@@ -297,7 +297,8 @@ chosen as materialized (
 elsewhere as materialized (
     select job.id, job.priority, job.lock
     from {schema}.procrastinate_jobs as job
-    where job.partition = %(partition)s::smallint and job.status = 'todo' and num_nulls(job.hold) = 1
+    where job.partition = %(partition)s::smallint and job.status = 'todo'
+        and pg_catalog.num_nulls(job.hold) = 1
         and job.id = any(array(
             {>ready_heads_elsewhere}
         )){known}
@@ -332,7 +333,10 @@ blocked as materialized (
 -- null for most jobs.
 with {>claim_unlocked candidates=unlocked_of_one ready=ready_full
     ids="select candidate.id from candidate where candidate.lock is null"
-    met="(select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met"}
+    met="(
+        select pg_catalog.count(candidate.lock)::integer as aside, count(*)::integer as met
+        from candidate
+    ) as met"}
 
 -- name: claim_unlocked_level_of_one :many
 -- settings: asynchronous
@@ -343,7 +347,10 @@ with {>claim_unlocked candidates=unlocked_of_one ready=ready_full
 -- null for most jobs.
 with {>claim_unlocked candidates=unlocked_of_one ready=ready_level
     ids="select candidate.id from candidate where candidate.lock is null"
-    met="(select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met"}
+    met="(
+        select pg_catalog.count(candidate.lock)::integer as aside, count(*)::integer as met
+        from candidate
+    ) as met"}
 
 -- name: claim_unlocked_full_of_one_wary :many
 -- settings: asynchronous
@@ -459,7 +466,7 @@ with {>claim chosen=of_many ready=ready_level}
 -- order, so that no plan reads the whole table in search of any job.
 select exists (
     select
-    from unnest(%(queue_names)s::text[]) as scanned(queue_name)
+    from pg_catalog.unnest(%(queue_names)s::text[]) as scanned(queue_name)
     cross join lateral (
         select job.id
         from {schema}.procrastinate_jobs as job
@@ -492,14 +499,16 @@ promoted as (
     returning job.queue_name
 ),
 woken as materialized (
-    select pg_notify('procrastinate_jobs', promoted.queue_name)
+    select pg_catalog.pg_notify('procrastinate_jobs', promoted.queue_name)
     from promoted
     group by promoted.queue_name
 )
 select
     (select count(*) from promoted)::integer,
     (
-        select (extract(epoch from min(job.scheduled_at) - statement_timestamp()) * 1000000)::bigint
+        select (
+            extract(epoch from min(job.scheduled_at) - statement_timestamp()) * 1000000.0
+        )::bigint
         from {schema}.procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold = 'schedule'
             and job.scheduled_at > statement_timestamp()

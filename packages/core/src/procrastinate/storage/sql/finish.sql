@@ -6,7 +6,7 @@
 -- fragment: by_id
 -- Jobs are looked up by id. The list has an unknown length, so the planner takes it to be short: if
 -- it could count the ids, it read small tables from end to end.
-job.id = any(array(select unnest(%(ids)s::bigint[])))
+job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))
 
 -- fragment: is_held
 -- True if this worker holds the job; `sources` are the statuses that TRANSITIONS allows. The CASE
@@ -28,8 +28,8 @@ end
 -- the worker's clock is never compared with the server's.
 update {schema}.procrastinate_jobs as job
 set status = 'succeeded',
-    started_at = statement_timestamp() - ended.began_us * interval '1 microsecond',
-    finished_at = statement_timestamp() - ended.ended_us * interval '1 microsecond'
+    started_at = statement_timestamp() - ended.began_us::float8 * interval '1 microsecond',
+    finished_at = statement_timestamp() - ended.ended_us::float8 * interval '1 microsecond'
 from unnest(
     %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]
 ) as ended(id, lease, began_us, ended_us)
@@ -89,9 +89,9 @@ verdict as materialized (
         case
             when leaving.status = 'aborted' and leaving.wanted <> 'aborted'
                 then coalesce(leaving.error::jsonb, '[]')
-                    || jsonb_build_array({>entry
+                    || pg_catalog.jsonb_build_array({>entry
                         type="%(aborted_type)s::text" message="%(why_aborted)s::text"})
-            when leaving.error is not null then jsonb_build_array(leaving.error::jsonb)
+            when leaving.error is not null then pg_catalog.jsonb_build_array(leaving.error::jsonb)
         end as added
     from (
         select
@@ -100,7 +100,8 @@ verdict as materialized (
             coalesce(leaving.due_at, statement_timestamp() + interval '1 microsecond' * case
                 when leaving.begun or leaving.delay_us is null then leaving.delay_us
                 else least(
-                    leaving.delay_us * power(2, least(coalesce(leaving.bounces, 0), 20)),
+                    leaving.delay_us::float8
+                        * pg_catalog.power(2, least(coalesce(leaving.bounces, 0), 20)),
                     %(longest_bounce_us)s::bigint
                 )
             end) as due
@@ -117,10 +118,10 @@ settled as (
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
         attempts = case when verdict.begun then job.attempts else greatest(job.attempts - 1, 0) end,
         started_at = case when verdict.begun
-            then statement_timestamp() - verdict.began_us * interval '1 microsecond' end,
+            then statement_timestamp() - verdict.began_us::float8 * interval '1 microsecond' end,
         finished_at = case
             when verdict.begun
-                then statement_timestamp() - verdict.ended_us * interval '1 microsecond'
+                then statement_timestamp() - verdict.ended_us::float8 * interval '1 microsecond'
             when verdict.status <> 'todo' then statement_timestamp()
         end,
         priority = coalesce(verdict.priority, job.priority),
@@ -143,7 +144,7 @@ settled as (
 -- woken: one notification for each queue in which a job is ready or due within a minute. (A worker
 -- looks at the schedule twice a minute.)
 woken as materialized (
-    select pg_notify(news.channel, news.queue_name)
+    select pg_catalog.pg_notify(news.channel, news.queue_name)
     from (
         select
             case when settled.hold is null then 'procrastinate_jobs'

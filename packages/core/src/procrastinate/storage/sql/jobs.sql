@@ -161,7 +161,7 @@ asked as (
     where job.partition = %(partition)s::smallint and job.id = any(array(select running.id from running))
     returning job.id
 )
-select asked.id, pg_notify('procrastinate_aborts', asked.id::text)::text from asked
+select asked.id, pg_catalog.pg_notify('procrastinate_aborts', asked.id::text)::text from asked
 
 -- fragment: to_retry
 -- Those of the jobs that wait or did not succeed, locked in the order of their lines.
@@ -199,9 +199,10 @@ select
     retried.id,
     retried.lock,
     case
-        when retried.hold is null then pg_notify('procrastinate_jobs', retried.queue_name)::text
+        when retried.hold is null
+            then pg_catalog.pg_notify('procrastinate_jobs', retried.queue_name)::text
         when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
-            then pg_notify('procrastinate_schedule', retried.queue_name)::text
+            then pg_catalog.pg_notify('procrastinate_schedule', retried.queue_name)::text
     end
 from retried
 

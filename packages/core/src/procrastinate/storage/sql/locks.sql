@@ -24,7 +24,7 @@
 -- ten: of a subquery it expected 200, and so much of the whole that it was compiled.)
 head as materialized (
     select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
-    from unnest(array(
+    from pg_catalog.unnest(array(
         select distinct chosen.lock from chosen where chosen.lock is not null
     )) as contended(lock)
     cross join lateral (
@@ -160,7 +160,7 @@ line(lock, queue_name) as (
         )
     -- The planner takes an array that it cannot count to be short. For each of 500 locks that it
     -- counted it expected a hundred queues, and had the statement compiled.
-    from unnest(array(select unnest(%(locks)s::text[]))) as released(lock)
+    from pg_catalog.unnest(array(select pg_catalog.unnest(%(locks)s::text[]))) as released(lock)
     union all
     select
         line.lock,
@@ -217,7 +217,7 @@ given_up as (
     where held.partition = %(partition)s::smallint and held.lock = any(%(locks)s::text[])
         and (select count(*) from passed) >= 0
 )
-select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
+select passed.queue_name, pg_catalog.pg_notify('procrastinate_jobs', passed.queue_name)::text
 from passed
 group by passed.queue_name
 
@@ -227,7 +227,7 @@ group by passed.queue_name
 -- passes on in its turn. If it rolls back, or was a claim with an old snapshot, the line is left
 -- for idle_lines.
 with recursive {>pass_on busy=" skip locked"}
-select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
+select passed.queue_name, pg_catalog.pg_notify('procrastinate_jobs', passed.queue_name)::text
 from passed
 group by passed.queue_name
 

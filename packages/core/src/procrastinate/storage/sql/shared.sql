@@ -29,9 +29,11 @@ end
 
 -- fragment: entry
 -- An entry for a job's errors if no exception gave one.
-jsonb_build_object(
+pg_catalog.jsonb_build_object(
     'attempt', leaving.attempts,
-    'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+    'at', pg_catalog.to_char(
+        statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
+    ),
     'type', {>type},
     'message', {>message},
     'traceback', ''
@@ -43,19 +45,20 @@ jsonb_build_object(
 -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
 -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
 (
-    select jsonb_agg(
+    select pg_catalog.jsonb_agg(
         case
             when jsonb_typeof(entry.value) <> 'object' then entry.value
             when whole.length > 20 and entry.place = whole.length - 18
-                then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
-                    select whole.length - 20 + coalesce(sum(
-                        case when jsonb_typeof(former.value -> 'omitted') = 'number'
-                            then (former.value ->> 'omitted')::numeric end
+                then entry.value - 'retry_error'::text
+                    || pg_catalog.jsonb_build_object('traceback', '', 'omitted', (
+                    select (whole.length - 20)::numeric + coalesce(sum(
+                        case when jsonb_typeof(former.value -> 'omitted'::text) = 'number'
+                            then (former.value ->> 'omitted'::text)::numeric end
                     ), 0)
                     from jsonb_array_elements(whole.list) as former(value)
                 ))
             when entry.place > 1 and entry.place <= whole.length - 3
-                then entry.value - 'retry_error' || '{"traceback": ""}'
+                then entry.value - 'retry_error'::text || '{"traceback": ""}'
             else entry.value
         end
         order by entry.place
@@ -66,7 +69,7 @@ jsonb_build_object(
             select case
                 when job.errors is null then '[]'
                 when jsonb_typeof(job.errors) = 'array' then job.errors
-                else jsonb_build_array(job.errors)
+                else pg_catalog.jsonb_build_array(job.errors)
             end || verdict.added as list
         ) as joined
     ) as whole
@@ -81,5 +84,5 @@ job.partition = %(partition)s::smallint and job.status = 'doing'
         select from {schema}.procrastinate_workers as worker
         where worker.id = job.worker_id and worker.partition = 0
             and worker.last_heartbeat
-                >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+                >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
     )

@@ -41,7 +41,7 @@ others as (
     from {schema}.procrastinate_workers as worker
     where worker.partition = 0 and worker.id <> %(worker_id)s::bigint
         and worker.last_heartbeat
-            >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+            >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
 )
 select
     exists (select from reborn) as reborn,
@@ -52,7 +52,7 @@ from others, (select count(*) from beat) as counted
 
 -- name: notify_listener :exec
 -- Sends an empty notification, for a listener that checks whether it still hears.
-select pg_notify(%(channel)s::text, '')
+select pg_catalog.pg_notify(%(channel)s::text, '')
 
 -- name: unregister_worker :exec
 -- Removes a worker that ends.
@@ -79,7 +79,7 @@ with dead as materialized (
     from {schema}.procrastinate_workers as worker
     where worker.partition = 0 and worker.alone is null
         and worker.last_heartbeat
-            < statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+            < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
     order by worker.id
     for update skip locked
 )
@@ -97,8 +97,10 @@ set alone = (
         select from {schema}.procrastinate_workers as other
         where other.partition = 0 and other.host = dead.host and other.id <> dead.id
             and other.last_heartbeat
-                between dead.last_heartbeat - %(moment_us)s::bigint * interval '1 microsecond'
-                and dead.last_heartbeat + %(moment_us)s::bigint * interval '1 microsecond'
+                between dead.last_heartbeat
+                    - %(moment_us)s::bigint::float8 * interval '1 microsecond'
+                and dead.last_heartbeat
+                    + %(moment_us)s::bigint::float8 * interval '1 microsecond'
     )
 from dead
 where worker.id = dead.id and worker.partition = 0
@@ -136,8 +138,10 @@ verdict as materialized (
     select
         leaving.*,
         case when leaving.status <> 'todo'
-            then jsonb_build_array({>entry type="%(lost_type)s::text"
-                message="replace(%(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text)"}) end as added
+            then pg_catalog.jsonb_build_array({>entry type="%(lost_type)s::text"
+                message="pg_catalog.replace(
+                    %(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text
+                )"}) end as added
     from judged as leaving
 ),
 -- recovered: the jobs as they are now.
@@ -154,7 +158,7 @@ recovered as (
 ),
 -- woken: one notification for each queue in which a job is ready.
 woken as materialized (
-    select pg_notify('procrastinate_jobs', recovered.queue_name)
+    select pg_catalog.pg_notify('procrastinate_jobs', recovered.queue_name)
     from recovered
     where recovered.status = 'todo'
     group by recovered.queue_name
@@ -173,12 +177,13 @@ with leaving as materialized (
     from {schema}.procrastinate_jobs as job
     where job.partition = %(partition)s::smallint and job.status = 'todo'
         and job.unknown_since <= statement_timestamp()
-            - %(patience_us)s::bigint * interval '1 microsecond'
+            - %(patience_us)s::bigint::float8 * interval '1 microsecond'
         and not exists (
             select from {schema}.procrastinate_workers as worker
             where worker.partition = 0
                 and worker.last_heartbeat
-                    >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+                    >= statement_timestamp()
+                        - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
                 and (worker.task_names is null or job.task_name = any(worker.task_names))
         )
     order by job.id
@@ -187,7 +192,7 @@ with leaving as materialized (
 ),
 -- verdict: the same with what is added to their errors.
 verdict as materialized (
-    select leaving.id, jsonb_build_array({>entry
+    select leaving.id, pg_catalog.jsonb_build_array({>entry
         type="%(unknown_type)s::text" message="%(why_unknown)s::text"}) as added
     from leaving
 )
@@ -202,7 +207,7 @@ returning job.id, job.status::text, job.queue_name, job.task_name, job.lock
 delete from {schema}.procrastinate_workers as worker
 where worker.partition = 0
     and worker.last_heartbeat
-        < statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+        < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
     and not exists (
         select from {schema}.procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = worker.id

@@ -5,7 +5,7 @@
 -- order, so that no plan reads the whole table in search of any job.
 select exists (
     select
-    from unnest(%(queue_names)s::text[]) as scanned(queue_name)
+    from pg_catalog.unnest(%(queue_names)s::text[]) as scanned(queue_name)
     cross join lateral (
         select job.id
         from procrastinate_jobs as job

@@ -29,7 +29,7 @@ with chosen as materialized (
 -- ten: of a subquery it expected 200, and so much of the whole that it was compiled.)
 head as materialized (
     select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
-    from unnest(array(
+    from pg_catalog.unnest(array(
         select distinct chosen.lock from chosen where chosen.lock is not null
     )) as contended(lock)
     cross join lateral (
@@ -100,7 +100,8 @@ head as materialized (
 elsewhere as materialized (
     select job.id, job.priority, job.lock
     from procrastinate_jobs as job
-    where job.partition = %(partition)s::smallint and job.status = 'todo' and num_nulls(job.hold) = 1
+    where job.partition = %(partition)s::smallint and job.status = 'todo'
+        and pg_catalog.num_nulls(job.hold) = 1
         and job.id = any(array(
             -- (The next job of a released lock may stand below the mark of its queue.)
             select head.id
@@ -195,7 +196,7 @@ from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from (
     select
         (select count(*) from parked)::integer as aside,

@@ -33,7 +33,7 @@ with chosen as materialized (
 -- ten: of a subquery it expected 200, and so much of the whole that it was compiled.)
 head as materialized (
     select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
-    from unnest(array(
+    from pg_catalog.unnest(array(
         select distinct chosen.lock from chosen where chosen.lock is not null
     )) as contended(lock)
     cross join lateral (
@@ -132,7 +132,7 @@ wanted as materialized (
         select job.id
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = startable.id
-            and job.status = 'todo' and num_nulls(job.hold) = 1{known}
+            and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1{known}
         for update skip locked
     ) as got
     limit %(limit)s::integer
@@ -166,7 +166,7 @@ blocked as materialized (
         select job.id
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = chosen.id
-            and job.status = 'todo' and num_nulls(job.hold) = 1
+            and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1
         for update skip locked
     ) as got
     -- A job is blocked if another one holds its lock firmly, or has just taken it.
@@ -213,7 +213,7 @@ from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from (
     select
         (select count(*) from parked)::integer as aside,

@@ -44,6 +44,9 @@ from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
-from (select count(candidate.lock)::integer as aside, count(*)::integer as met from candidate) as met
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
+from (
+        select pg_catalog.count(candidate.lock)::integer as aside, count(*)::integer as met
+        from candidate
+    ) as met
 order by priority desc, id

@@ -27,7 +27,7 @@ with chosen as materialized (
 ),
 -- met: how many were chosen, and how many of them have a lock.
 met as materialized (
-    select count(chosen.lock)::integer as aside, count(*)::integer as met
+    select pg_catalog.count(chosen.lock)::integer as aside, count(*)::integer as met
     from chosen
 ),
 -- candidate: the chosen jobs, locked in order. All or none: none if a job with a lock is among as
@@ -40,12 +40,12 @@ candidate as materialized (
         select job.id
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = chosen.id
-            and job.status = 'todo' and num_nulls(job.hold) = 1
+            and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1
         for update skip locked
     ) as got
     where chosen.lock is null
     limit (
-        select case when count(first.lock) = 0 then %(limit)s::integer else 0 end
+        select case when pg_catalog.count(first.lock) = 0 then %(limit)s::integer else 0 end
         from (select chosen.lock from chosen limit %(limit)s::integer) as first
     )
 ),
@@ -74,6 +74,6 @@ from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from met
 order by priority desc, id

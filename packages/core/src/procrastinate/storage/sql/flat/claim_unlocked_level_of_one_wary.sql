@@ -11,7 +11,7 @@
 -- met lately. To look first takes 80 microseconds, of 850 for 100 jobs, and locks none of them for
 -- nothing.)
 with met as materialized (
-    select count(first.lock)::integer as aside, count(*)::integer as met
+    select pg_catalog.count(first.lock)::integer as aside, count(*)::integer as met
     from (
         select job.lock
         -- The ready jobs of one priority above a low-water mark. Dead index entries gather at the end that
@@ -62,6 +62,6 @@ from claimed
 union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null,
-    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000)::bigint
+    met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from met
 order by priority desc, id

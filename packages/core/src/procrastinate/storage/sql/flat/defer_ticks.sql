@@ -41,7 +41,7 @@ held as materialized (
 claimed as materialized (
     select
         case when fresh.args is not null
-            then nextval('procrastinate_jobs_id_seq') end as id,
+            then pg_catalog.nextval('procrastinate_jobs_id_seq') end as id,
         fresh.*
     from (
         select due.*
@@ -95,7 +95,7 @@ settled as (
 ),
 -- woken: one notification for each queue.
 woken as materialized (
-    select pg_notify('procrastinate_jobs', inserted.queue_name)
+    select pg_catalog.pg_notify('procrastinate_jobs', inserted.queue_name)
     from inserted
     group by inserted.queue_name
 )

@@ -9,7 +9,7 @@
 with kept as materialized (
     select
         age.status::procrastinate_job_status as status,
-        statement_timestamp() - age.us * interval '1 microsecond' as since
+        statement_timestamp() - age.us::float8 * interval '1 microsecond' as since
     from unnest(%(statuses)s::text[], %(ages_us)s::bigint[]) as age(status, us)
 ),
 -- walk: the next jobs after the id.

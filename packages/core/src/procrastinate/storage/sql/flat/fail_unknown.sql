@@ -9,12 +9,13 @@ with leaving as materialized (
     from procrastinate_jobs as job
     where job.partition = %(partition)s::smallint and job.status = 'todo'
         and job.unknown_since <= statement_timestamp()
-            - %(patience_us)s::bigint * interval '1 microsecond'
+            - %(patience_us)s::bigint::float8 * interval '1 microsecond'
         and not exists (
             select from procrastinate_workers as worker
             where worker.partition = 0
                 and worker.last_heartbeat
-                    >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+                    >= statement_timestamp()
+                        - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
                 and (worker.task_names is null or job.task_name = any(worker.task_names))
         )
     order by job.id
@@ -24,9 +25,11 @@ with leaving as materialized (
 -- verdict: the same with what is added to their errors.
 verdict as materialized (
     -- An entry for a job's errors if no exception gave one.
-    select leaving.id, jsonb_build_array(jsonb_build_object(
+    select leaving.id, pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
         'attempt', leaving.attempts,
-        'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+        'at', pg_catalog.to_char(
+            statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
+        ),
         'type', %(unknown_type)s::text,
         'message', %(why_unknown)s::text,
         'traceback', ''
@@ -39,19 +42,20 @@ update procrastinate_jobs as job
 -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
 -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
 set status = 'failed', hold = null, finished_at = statement_timestamp(), errors = (
-    select jsonb_agg(
+    select pg_catalog.jsonb_agg(
         case
             when jsonb_typeof(entry.value) <> 'object' then entry.value
             when whole.length > 20 and entry.place = whole.length - 18
-                then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
-                    select whole.length - 20 + coalesce(sum(
-                        case when jsonb_typeof(former.value -> 'omitted') = 'number'
-                            then (former.value ->> 'omitted')::numeric end
+                then entry.value - 'retry_error'::text
+                    || pg_catalog.jsonb_build_object('traceback', '', 'omitted', (
+                    select (whole.length - 20)::numeric + coalesce(sum(
+                        case when jsonb_typeof(former.value -> 'omitted'::text) = 'number'
+                            then (former.value ->> 'omitted'::text)::numeric end
                     ), 0)
                     from jsonb_array_elements(whole.list) as former(value)
                 ))
             when entry.place > 1 and entry.place <= whole.length - 3
-                then entry.value - 'retry_error' || '{"traceback": ""}'
+                then entry.value - 'retry_error'::text || '{"traceback": ""}'
             else entry.value
         end
         order by entry.place
@@ -62,7 +66,7 @@ set status = 'failed', hold = null, finished_at = statement_timestamp(), errors 
             select case
                 when job.errors is null then '[]'
                 when jsonb_typeof(job.errors) = 'array' then job.errors
-                else jsonb_build_array(job.errors)
+                else pg_catalog.jsonb_build_array(job.errors)
             end || verdict.added as list
         ) as joined
     ) as whole

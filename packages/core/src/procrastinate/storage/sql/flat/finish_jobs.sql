@@ -5,14 +5,14 @@
 -- the worker's clock is never compared with the server's.
 update procrastinate_jobs as job
 set status = 'succeeded',
-    started_at = statement_timestamp() - ended.began_us * interval '1 microsecond',
-    finished_at = statement_timestamp() - ended.ended_us * interval '1 microsecond'
+    started_at = statement_timestamp() - ended.began_us::float8 * interval '1 microsecond',
+    finished_at = statement_timestamp() - ended.ended_us::float8 * interval '1 microsecond'
 from unnest(
     %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]
 ) as ended(id, lease, began_us, ended_us)
 -- Jobs are looked up by id. The list has an unknown length, so the planner takes it to be short: if
 -- it could count the ids, it read small tables from end to end.
-where job.partition = %(partition)s::smallint and job.id = ended.id and job.id = any(array(select unnest(%(ids)s::bigint[])))
+where job.partition = %(partition)s::smallint and job.id = ended.id and job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))
     -- True if this worker holds the job; `sources` are the statuses that TRANSITIONS allows. The CASE
     -- keeps the planner from two mistakes. It cannot use the index of running jobs, where every job
     -- that its worker has ended leaves a dead entry: with an old snapshot open elsewhere, the ending of

@@ -6,7 +6,7 @@ with walk as materialized (
     -- The next jobs that failed, were cancelled or aborted, and whether each matches, by an index that
     -- holds no others.
     select found.id, found.matching
-    from unnest(%(statuses)s::text[]) as ended(status)
+    from pg_catalog.unnest(%(statuses)s::text[]) as ended(status)
     cross join lateral (
         select job.id, ((%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
             and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)

@@ -26,7 +26,7 @@ others as (
     from procrastinate_workers as worker
     where worker.partition = 0 and worker.id <> %(worker_id)s::bigint
         and worker.last_heartbeat
-            >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+            >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
 )
 select
     exists (select from reborn) as reborn,

@@ -10,7 +10,7 @@ with dead as materialized (
     from procrastinate_workers as worker
     where worker.partition = 0 and worker.alone is null
         and worker.last_heartbeat
-            < statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+            < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
     order by worker.id
     for update skip locked
 )
@@ -28,8 +28,10 @@ set alone = (
         select from procrastinate_workers as other
         where other.partition = 0 and other.host = dead.host and other.id <> dead.id
             and other.last_heartbeat
-                between dead.last_heartbeat - %(moment_us)s::bigint * interval '1 microsecond'
-                and dead.last_heartbeat + %(moment_us)s::bigint * interval '1 microsecond'
+                between dead.last_heartbeat
+                    - %(moment_us)s::bigint::float8 * interval '1 microsecond'
+                and dead.last_heartbeat
+                    + %(moment_us)s::bigint::float8 * interval '1 microsecond'
     )
 from dead
 where worker.id = dead.id and worker.partition = 0

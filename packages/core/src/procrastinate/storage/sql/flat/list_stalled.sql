@@ -16,7 +16,7 @@ where job.partition = %(partition)s::smallint and job.status = 'doing'
         select from procrastinate_workers as worker
         where worker.id = job.worker_id and worker.partition = 0
             and worker.last_heartbeat
-                >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+                >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
     )
     and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)

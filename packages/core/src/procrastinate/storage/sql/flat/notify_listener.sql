@@ -1,3 +1,3 @@
 -- name: notify_listener :exec
 -- Sends an empty notification, for a listener that checks whether it still hears.
-select pg_notify(%(channel)s::text, '')
+select pg_catalog.pg_notify(%(channel)s::text, '')

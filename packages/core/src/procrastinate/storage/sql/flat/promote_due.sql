@@ -20,14 +20,16 @@ promoted as (
     returning job.queue_name
 ),
 woken as materialized (
-    select pg_notify('procrastinate_jobs', promoted.queue_name)
+    select pg_catalog.pg_notify('procrastinate_jobs', promoted.queue_name)
     from promoted
     group by promoted.queue_name
 )
 select
     (select count(*) from promoted)::integer,
     (
-        select (extract(epoch from min(job.scheduled_at) - statement_timestamp()) * 1000000)::bigint
+        select (
+            extract(epoch from min(job.scheduled_at) - statement_timestamp()) * 1000000.0
+        )::bigint
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold = 'schedule'
             and job.scheduled_at > statement_timestamp()

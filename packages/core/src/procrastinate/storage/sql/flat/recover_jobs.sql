@@ -24,7 +24,7 @@ with leaving as materialized (
             select from procrastinate_workers as worker
             where worker.id = job.worker_id and worker.partition = 0
                 and worker.last_heartbeat
-                    >= statement_timestamp() - %(timeout_us)s::bigint * interval '1 microsecond'
+                    >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
         ) and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
     for update of job skip locked
@@ -56,11 +56,15 @@ verdict as materialized (
         leaving.*,
         case when leaving.status <> 'todo'
             -- An entry for a job's errors if no exception gave one.
-            then jsonb_build_array(jsonb_build_object(
+            then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
                 'attempt', leaving.attempts,
-                'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+                'at', pg_catalog.to_char(
+                    statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
+                ),
                 'type', %(lost_type)s::text,
-                'message', replace(%(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text),
+                'message', pg_catalog.replace(
+                                    %(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text
+                                ),
                 'traceback', ''
             )) end as added
     from judged as leaving
@@ -77,19 +81,20 @@ recovered as (
         -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
         -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
         errors = case when verdict.added is null then job.errors else (
-            select jsonb_agg(
+            select pg_catalog.jsonb_agg(
                 case
                     when jsonb_typeof(entry.value) <> 'object' then entry.value
                     when whole.length > 20 and entry.place = whole.length - 18
-                        then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
-                            select whole.length - 20 + coalesce(sum(
-                                case when jsonb_typeof(former.value -> 'omitted') = 'number'
-                                    then (former.value ->> 'omitted')::numeric end
+                        then entry.value - 'retry_error'::text
+                            || pg_catalog.jsonb_build_object('traceback', '', 'omitted', (
+                            select (whole.length - 20)::numeric + coalesce(sum(
+                                case when jsonb_typeof(former.value -> 'omitted'::text) = 'number'
+                                    then (former.value ->> 'omitted'::text)::numeric end
                             ), 0)
                             from jsonb_array_elements(whole.list) as former(value)
                         ))
                     when entry.place > 1 and entry.place <= whole.length - 3
-                        then entry.value - 'retry_error' || '{"traceback": ""}'
+                        then entry.value - 'retry_error'::text || '{"traceback": ""}'
                     else entry.value
                 end
                 order by entry.place
@@ -100,7 +105,7 @@ recovered as (
                     select case
                         when job.errors is null then '[]'
                         when jsonb_typeof(job.errors) = 'array' then job.errors
-                        else jsonb_build_array(job.errors)
+                        else pg_catalog.jsonb_build_array(job.errors)
                     end || verdict.added as list
                 ) as joined
             ) as whole
@@ -113,7 +118,7 @@ recovered as (
 ),
 -- woken: one notification for each queue in which a job is ready.
 woken as materialized (
-    select pg_notify('procrastinate_jobs', recovered.queue_name)
+    select pg_catalog.pg_notify('procrastinate_jobs', recovered.queue_name)
     from recovered
     where recovered.status = 'todo'
     group by recovered.queue_name

@@ -19,7 +19,7 @@ with recursive line(lock, queue_name) as (
         )
     -- The planner takes an array that it cannot count to be short. For each of 500 locks that it
     -- counted it expected a hundred queues, and had the statement compiled.
-    from unnest(array(select unnest(%(locks)s::text[]))) as released(lock)
+    from pg_catalog.unnest(array(select pg_catalog.unnest(%(locks)s::text[]))) as released(lock)
     union all
     select
         line.lock,
@@ -70,6 +70,6 @@ given_up as (
     where held.partition = %(partition)s::smallint and held.lock = any(%(locks)s::text[])
         and (select count(*) from passed) >= 0
 )
-select passed.queue_name, pg_notify('procrastinate_jobs', passed.queue_name)::text
+select passed.queue_name, pg_catalog.pg_notify('procrastinate_jobs', passed.queue_name)::text
 from passed
 group by passed.queue_name

@@ -17,4 +17,4 @@ asked as (
     where job.partition = %(partition)s::smallint and job.id = any(array(select running.id from running))
     returning job.id
 )
-select asked.id, pg_notify('procrastinate_aborts', asked.id::text)::text from asked
+select asked.id, pg_catalog.pg_notify('procrastinate_aborts', asked.id::text)::text from asked

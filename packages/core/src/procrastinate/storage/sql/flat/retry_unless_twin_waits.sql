@@ -62,8 +62,9 @@ select
     retried.id,
     retried.lock,
     case
-        when retried.hold is null then pg_notify('procrastinate_jobs', retried.queue_name)::text
+        when retried.hold is null
+            then pg_catalog.pg_notify('procrastinate_jobs', retried.queue_name)::text
         when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
-            then pg_notify('procrastinate_schedule', retried.queue_name)::text
+            then pg_catalog.pg_notify('procrastinate_schedule', retried.queue_name)::text
     end
 from retried

@@ -32,7 +32,7 @@ with leaving as materialized (
     -- 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And it takes the
     -- CASE to be true of every other row: from the columns' statistics it expected a single row, and
     -- joined 500 jobs with their 500 endings by looking at all 250,000 pairs.
-    where job.partition = %(partition)s::smallint and job.id = any(array(select unnest(%(ids)s::bigint[]))) and case
+    where job.partition = %(partition)s::smallint and job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[]))) and case
         when job.status = any(%(sources)s::text[]::procrastinate_job_status[])
             and job.worker_id = %(worker_id)s::bigint then true
         else false
@@ -48,14 +48,16 @@ verdict as materialized (
             when leaving.status = 'aborted' and leaving.wanted <> 'aborted'
                 then coalesce(leaving.error::jsonb, '[]')
                     -- An entry for a job's errors if no exception gave one.
-                    || jsonb_build_array(jsonb_build_object(
+                    || pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
                         'attempt', leaving.attempts,
-                        'at', to_char(statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+                        'at', pg_catalog.to_char(
+                            statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
+                        ),
                         'type', %(aborted_type)s::text,
                         'message', %(why_aborted)s::text,
                         'traceback', ''
                     ))
-            when leaving.error is not null then jsonb_build_array(leaving.error::jsonb)
+            when leaving.error is not null then pg_catalog.jsonb_build_array(leaving.error::jsonb)
         end as added
     from (
         select
@@ -81,7 +83,8 @@ verdict as materialized (
             coalesce(leaving.due_at, statement_timestamp() + interval '1 microsecond' * case
                 when leaving.begun or leaving.delay_us is null then leaving.delay_us
                 else least(
-                    leaving.delay_us * power(2, least(coalesce(leaving.bounces, 0), 20)),
+                    leaving.delay_us::float8
+                        * pg_catalog.power(2, least(coalesce(leaving.bounces, 0), 20)),
                     %(longest_bounce_us)s::bigint
                 )
             end) as due
@@ -98,10 +101,10 @@ settled as (
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
         attempts = case when verdict.begun then job.attempts else greatest(job.attempts - 1, 0) end,
         started_at = case when verdict.begun
-            then statement_timestamp() - verdict.began_us * interval '1 microsecond' end,
+            then statement_timestamp() - verdict.began_us::float8 * interval '1 microsecond' end,
         finished_at = case
             when verdict.begun
-                then statement_timestamp() - verdict.ended_us * interval '1 microsecond'
+                then statement_timestamp() - verdict.ended_us::float8 * interval '1 microsecond'
             when verdict.status <> 'todo' then statement_timestamp()
         end,
         priority = coalesce(verdict.priority, job.priority),
@@ -121,19 +124,20 @@ settled as (
         -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
         -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
         errors = case when verdict.added is null then job.errors else (
-            select jsonb_agg(
+            select pg_catalog.jsonb_agg(
                 case
                     when jsonb_typeof(entry.value) <> 'object' then entry.value
                     when whole.length > 20 and entry.place = whole.length - 18
-                        then entry.value - 'retry_error' || jsonb_build_object('traceback', '', 'omitted', (
-                            select whole.length - 20 + coalesce(sum(
-                                case when jsonb_typeof(former.value -> 'omitted') = 'number'
-                                    then (former.value ->> 'omitted')::numeric end
+                        then entry.value - 'retry_error'::text
+                            || pg_catalog.jsonb_build_object('traceback', '', 'omitted', (
+                            select (whole.length - 20)::numeric + coalesce(sum(
+                                case when jsonb_typeof(former.value -> 'omitted'::text) = 'number'
+                                    then (former.value ->> 'omitted'::text)::numeric end
                             ), 0)
                             from jsonb_array_elements(whole.list) as former(value)
                         ))
                     when entry.place > 1 and entry.place <= whole.length - 3
-                        then entry.value - 'retry_error' || '{"traceback": ""}'
+                        then entry.value - 'retry_error'::text || '{"traceback": ""}'
                     else entry.value
                 end
                 order by entry.place
@@ -144,7 +148,7 @@ settled as (
                     select case
                         when job.errors is null then '[]'
                         when jsonb_typeof(job.errors) = 'array' then job.errors
-                        else jsonb_build_array(job.errors)
+                        else pg_catalog.jsonb_build_array(job.errors)
                     end || verdict.added as list
                 ) as joined
             ) as whole
@@ -158,7 +162,7 @@ settled as (
 -- woken: one notification for each queue in which a job is ready or due within a minute. (A worker
 -- looks at the schedule twice a minute.)
 woken as materialized (
-    select pg_notify(news.channel, news.queue_name)
+    select pg_catalog.pg_notify(news.channel, news.queue_name)
     from (
         select
             case when settled.hold is null then 'procrastinate_jobs'
