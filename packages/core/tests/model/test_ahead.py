@@ -30,7 +30,7 @@ def known(*lengths: float, claim: float = 2.0, dice: random.Random | None = None
     for _ in range(CLAIMS):
         ahead.claim_took(claim / 1e3)
     for length in lengths:
-        ahead.job_took("task", length / 1e3)
+        ahead.ended.append(("task", length / 1e3))
     return ahead
 
 
@@ -138,7 +138,7 @@ def test_over_many_attempts_the_rounding_is_fair() -> None:
     claimed = 0
     for n in range(8_000):
         claimed += outlook(ahead, 0.0)[0]
-        ahead.job_took("task", SCATTERED[n % ATTEMPTS] / 1e3)
+        ahead.ended.append(("task", SCATTERED[n % ATTEMPTS] / 1e3))
     assert claimed / 8_000 == pytest.approx(0.125, rel=0.1)
 
 
@@ -152,20 +152,20 @@ def test_one_slot_in_ten_of_exponential_jobs_of_50_ms_is_expected_to_be_free() -
     ahead = known(dice=dice)
     claimed = 0
     for _ in range(4_000):
-        ahead.job_took("task", dice.expovariate(1 / 0.050))
+        ahead.ended.append(("task", dice.expovariate(1 / 0.050)))
         claimed += outlook(ahead, *[20.0] * 10)[0]
     assert claimed / 4_000 == pytest.approx(10 * 4 / 50, rel=0.15)
 
 
 def test_nothing_is_claimed_ahead_before_a_claim_is_known() -> None:
     ahead = Ahead(Dice(0.9))
-    ahead.job_took("task", 0.001)
+    ahead.ended.append(("task", 0.001))
     assert ahead.outlook([("task", NOW)], NOW, idle=5) == Outlook(0, math.inf)
 
 
 def test_each_task_has_lengths_of_its_own() -> None:
     ahead = known(*EVEN)
-    ahead.job_took("slow", 10.0)
+    ahead.ended.append(("slow", 10.0))
     running = [("task", NOW - 0.008), ("slow", NOW - 0.008), ("new", NOW - 0.008)]
     assert ahead.outlook(running, NOW).jobs == 1
 
@@ -173,7 +173,7 @@ def test_each_task_has_lengths_of_its_own() -> None:
 def test_what_tasks_took_is_forgotten_when_they_change() -> None:
     ahead = known(*[500.0] * ATTEMPTS)
     for _ in range(ATTEMPTS):
-        ahead.job_took("task", 0.010)
+        ahead.ended.append(("task", 0.010))
     assert outlook(ahead, 7.0) == (1, math.inf)
 
 

@@ -57,7 +57,7 @@ def test_trust(
     for sent_at, heard_at in confirmed:
         trust.confirmed(sent_at, heard_at)
 
-    answers = (trust.holds(now), trust.held_since(since, now), trust.doubtful(now))
+    answers = (trust.holds(now), now < trust.holds_until(since, now), trust.doubtful(now))
     assert answers == (holds, held, doubtful)
 
 

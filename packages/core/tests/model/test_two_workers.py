@@ -130,7 +130,7 @@ class Worker:
 
     def _end(self, began: float) -> None:
         self.running.remove(began)
-        self.ahead.job_took("task", self.world.now - began)
+        self.ahead.ended.append(("task", self.world.now - began))
         self.world.ran += 1
         self._handed_back = False
         self._fill()

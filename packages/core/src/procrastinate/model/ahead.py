@@ -27,7 +27,7 @@ import math
 import random
 import statistics
 from bisect import bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -35,6 +35,7 @@ MAX_AHEAD = 1_000  # jobs: two claims, so that one can be worked on while the ne
 CLAIMS_AHEAD = 2.0  # claims in a horizon
 LEAST_HORIZON = 0.004  # seconds; less than what a job may wait claimed
 ATTEMPTS = 32  # attempts of a task, and of all tasks, that are remembered
+NEWS = 128  # attempts that are noted between two outlooks
 CLAIMS = 16  # claims that are remembered
 USUAL_CLAIM = 0.75  # quantile: a slot waits for each claim that takes longer than expected
 CERTAIN = 0.75  # probability from which an ending counts as certain
@@ -61,7 +62,10 @@ class Ahead:
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
-        # What the last ones took, in seconds. Each job adds to two of these, so that must be cheap.
+        #: For each job that ends, its task and how long its attempt lasted, in seconds. The next
+        #: outlook takes note of them: no-op jobs end faster than a method can be called for each.
+        self.ended: deque[tuple[str, float]] = deque(maxlen=NEWS)
+        # What the last ones took, in seconds.
         self._tasks: dict[str, deque[float]] = {}
         self._jobs: deque[float] = deque(maxlen=ATTEMPTS)
         self._claims: deque[float] = deque(maxlen=CLAIMS)
@@ -69,15 +73,6 @@ class Ahead:
         self._thrown: float | None = None
         #: How long a claim takes, in seconds; 0 while nothing is known.
         self.claim_takes = 0.0
-
-    def job_took(self, task: str, seconds: float) -> None:
-        """Note how long an attempt at a task lasted."""
-        lengths = self._tasks.get(task)
-        if lengths is None:
-            lengths = self._tasks[task] = deque(maxlen=ATTEMPTS)
-        lengths.append(seconds)
-        self._jobs.append(seconds)
-        self._thrown = None  # the next outlook is rounded anew, and not each look at the same slots
 
     def claim_took(self, seconds: float) -> None:
         """Note how long a claim took that brought jobs."""
@@ -97,6 +92,7 @@ class Ahead:
         ``running`` holds each attempt's task and its beginning. ``idle`` is the number of idle
         slots: they will have been taken, and be free again, if jobs are short.
         """
+        self._note_ended()
         takes = self.claim_takes
         if not takes:
             return Outlook(0, math.inf)
@@ -104,13 +100,13 @@ class Ahead:
         jobs = sorted(self._jobs)
         tasks = {task: sorted(self._tasks.get(task, ())) for task in {task for task, _ in running}}
         ends, again, look = 0.0, _expected_of_new(jobs, horizon) * idle, math.inf
-        for task, began in running:
+        for (task, began), count in Counter(running).items():  # many have not begun yet
             lengths = tasks[task]
             if not lengths:
                 continue
             expected, times, wait = _expected(lengths, now - began, horizon, jobs)
-            ends += expected
-            again += expected * times
+            ends += count * expected
+            again += count * expected * times
             look = min(look, now + wait)
         if self._paces:
             again = min(again, MORE * horizon / statistics.median(self._paces))
@@ -120,6 +116,18 @@ class Ahead:
         if self._thrown is None:
             self._thrown = self._dice.random()
         return Outlook(min(MAX_AHEAD, math.floor(ends + self._thrown)), look)
+
+    def _note_ended(self) -> None:
+        if not self.ended:
+            return
+        for task, seconds in self.ended:
+            lengths = self._tasks.get(task)
+            if lengths is None:
+                lengths = self._tasks[task] = deque(maxlen=ATTEMPTS)
+            lengths.append(seconds)
+            self._jobs.append(seconds)
+        self.ended.clear()
+        self._thrown = None  # rounded anew now, and not at each look at the same slots
 
 
 def _expected(

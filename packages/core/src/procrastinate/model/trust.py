@@ -17,6 +17,8 @@ Times are seconds of one clock that the caller reads. One thread calls `confirme
 
 from __future__ import annotations
 
+import math
+
 STALE = 2.0  # seconds of the margin, which is a tenth of the timeout if that is more ...
 MARGIN_SHARE = 0.1
 LARGEST_MARGIN_SHARE = 0.25  # ... but never more than a quarter: short timeouts need a window too
@@ -34,6 +36,7 @@ class Trust:
         self.timeout = timeout
         self.window = window_of(timeout)
         self._confirmed = sent_at  # when the last confirmed beat was sent
+        self.doubtful_from = sent_at + timeout  # unless another beat is confirmed until then
         self._since = sent_at  # since when trust holds without a break
 
     def confirmed(self, sent_at: float, now: float) -> None:
@@ -42,15 +45,21 @@ class Trust:
             # Before `_confirmed`: another thread that asks in between still hears "no".
             self._since = now
         self._confirmed = max(self._confirmed, sent_at)
+        self.doubtful_from = self._confirmed + self.timeout
 
     def holds(self, now: float) -> bool:
         """Return whether the worker may claim jobs, and start those that it has claimed."""
         return now - self._confirmed < self.window
 
-    def held_since(self, moment: float, now: float) -> bool:
-        """Return whether trust has held without a break from that moment until now."""
-        return self.holds(now) and self._since <= moment
+    def holds_until(self, moment: float, now: float) -> float:
+        """Return until when trust holds, if it has held without a break from that moment until now.
+
+        Else this is minus infinity. Trust holds for longer if another beat is confirmed meanwhile.
+        """
+        if self.holds(now) and self._since <= moment:
+            return self._confirmed + self.window
+        return -math.inf
 
     def doubtful(self, now: float) -> bool:
         """Return whether other workers may have taken over the jobs that run here."""
-        return now - self._confirmed >= self.timeout
+        return now >= self.doubtful_from

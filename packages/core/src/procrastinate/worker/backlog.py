@@ -29,19 +29,22 @@ import functools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import replace
+from itertools import repeat
 
 from procrastinate.errors import InvalidArguments
 from procrastinate.model import failure, holding
 from procrastinate.model.ahead import Ahead, Outlook
 from procrastinate.model.job import Job
 from procrastinate.model.outcome import Requeued
+from procrastinate.model.trust import Trust
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import handed_back
 from procrastinate.worker import job_log
+from procrastinate.worker.clock import since_boot
 from procrastinate.worker.slots import Slots
-from procrastinate.worker.suspects import Claimed, Suspects
+from procrastinate.worker.suspects import Asked, Claimed, Suspects
 from procrastinate.worker.writer import Writer
 
 TURN = 0.002  # seconds for which jobs are started, until the loop gets round to others
@@ -60,7 +63,7 @@ class Backlog:
         *,
         concurrency: int,
         ahead: Ahead,
-        trusted_since: Callable[[float], bool],
+        trust: Trust,
         on_change: Callable[[], None],
         on_look: Callable[[], None],
     ) -> None:
@@ -68,7 +71,10 @@ class Backlog:
         self._writer = writer
         self._concurrency = concurrency
         self._ahead = ahead
-        self._trusted_since = trusted_since
+        self._running = slots.by_id
+        self._trust = trust
+        self._trusted_for = math.inf  # jobs asked for from this moment on may start ...
+        self._trusted_until = -math.inf  # ... until then at the least
         self._on_change = on_change
         self._on_look = on_look
         self._loop = asyncio.get_running_loop()
@@ -93,8 +99,8 @@ class Backlog:
     def __contains__(self, job_id: object) -> bool:
         """Whether a job is here: it runs, it waits, or its ending is not written yet."""
         return (
-            job_id in self._slots
-            or any(job.id == job_id for job, *_ in self._waiting)
+            job_id in self._running
+            or any(job.id == job_id for job, _ in self._waiting)
             or job_id in self._suspects
             or job_id in self._writer
         )
@@ -102,7 +108,7 @@ class Backlog:
     @property
     def busy(self) -> bool:
         """Whether a job runs or waits for a slot."""
-        return bool(len(self._slots) or self._waiting or self._suspects.is_waiting)
+        return bool(len(self._running) or self._waiting or self._suspects.is_waiting)
 
     def room(self) -> int:
         """How many jobs to claim now; 0 while it is better to wait."""
@@ -111,7 +117,7 @@ class Backlog:
         if self._last_back in self._writer and time.monotonic() < self._back_until:  # rule 5
             self.room_from = self._back_until
             return 0
-        taken = len(self._slots) + len(self._waiting)  # waiting jobs start soon
+        taken = len(self._running) + len(self._waiting)  # waiting jobs start soon
         free = max(0, self._concurrency - taken)
         waiting = max(0, taken - self._concurrency)
         now = time.monotonic()
@@ -138,7 +144,7 @@ class Backlog:
         It came ``short`` if it left no ready job behind. ``sent_at`` is when it was sent, on the
         clock of the worker's trust.
         """
-        now = time.monotonic()
+        asked = Asked(sent_at, now := time.monotonic())
         self._note_pace(now)
         self._short = short
         self.wants_look = False
@@ -147,39 +153,50 @@ class Backlog:
         claimed = {job.id: job for job in claim.jobs}
         self._forget(claimed)
         self._suspects.forget(claimed)
-        jobs = list(claimed.values())
+        jobs = self._new_ones(claimed)
+        if claim.unreadable:
+            jobs = self._readable(jobs, claim.unreadable)
         if self._cautious:
-            jobs = self._suspects.in_order(jobs, empty=not self.busy)
-        for job in jobs:
-            if self._has_already(job):
-                continue
-            broken = claim.unreadable.get(job.id)
-            if broken is not None:
-                self._slots.start(job, _unreadable(broken))
-                continue
-            waits = Claimed(job, now, sent_at)
-            if not self._cautious or self._suspects.admit(waits, self._held()):
-                self._waiting.append(waits)
-        if self._cautious:
+            for job in self._suspects.in_order(jobs, empty=not self.busy):
+                if self._suspects.admit((job, asked), self._held()):
+                    self._waiting.append((job, asked))
             self._fill_slots_now()
             self._give_back_suspects(claim.suspects)  # rule 3
             self._start_alone()
         else:
+            self._waiting.extend(zip(jobs, repeat(asked)))
             self._fill_slots_soon()
         self._busy_since = now if self._waiting else None
         self._decide()
 
     def _held(self) -> list[Job]:
-        return [*(each.job for each in self._slots.running), *(job for job, *_ in self._waiting)]
+        return [*(each.job for each in self._running.values()), *(job for job, _ in self._waiting)]
 
     def _forget(self, ids: Container[int]) -> list[Job]:
         """Let go of the jobs among these that wait for a slot, and return them."""
-        if all(job.id not in ids for job, *_ in self._waiting):
+        if all(job.id not in ids for job, _ in self._waiting):
             return []
         self._take_back_offers()
-        forgotten = [job for job, *_ in self._waiting if job.id in ids]
-        self._waiting = deque(each for each in self._waiting if each.job.id not in ids)
+        forgotten = [job for job, _ in self._waiting if job.id in ids]
+        self._waiting = deque(each for each in self._waiting if each[0].id not in ids)
         return forgotten
+
+    def _new_ones(self, claimed: Mapping[int, Job]) -> list[Job]:
+        """Return those of the jobs of a claim that are not here already."""
+        here, unwritten = self._running.keys(), self._writer.unwritten.keys()
+        if claimed.keys().isdisjoint(here) and claimed.keys().isdisjoint(unwritten):
+            return list(claimed.values())
+        return [job for job in claimed.values() if not self._has_already(job)]
+
+    def _readable(self, jobs: Iterable[Job], unreadable: Mapping[int, BaseException]) -> list[Job]:
+        """Let the jobs fail whose arguments cannot be read, and return the others."""
+        readable = []
+        for job in jobs:
+            if job.id in unreadable:
+                self._slots.start(job, _unreadable(unreadable[job.id]))
+            else:
+                readable.append(job)
+        return readable
 
     def _has_already(self, job: Job) -> bool:
         """Continue a job under its new claim that still runs here, or whose ending is unwritten.
@@ -192,7 +209,7 @@ class Backlog:
         """
         if self._slots.goes_on(job):
             return True
-        entry = self._writer.unwritten(job.id)
+        entry = self._writer.unwritten.get(job.id)
         if entry is None:
             return False
         if isinstance(entry.outcome, Requeued) and entry.job.lease != job.lease:
@@ -211,11 +228,12 @@ class Backlog:
     def _slot_freed(self) -> None:
         self._handed_back = False
         self._ended += 1
-        self._count_in()
+        if self._on_offer:
+            self._count_in()
         self._fill_slots()
-        if self._busy_since is not None and not (self._waiting or len(self._slots)):
+        if not (self._waiting or self._running):
             self._note_pace(time.monotonic())
-        self._start_alone()
+            self._start_alone()
         if len(self._waiting) <= self._enough:  # else the claim would find no room
             self._on_change()
 
@@ -223,39 +241,39 @@ class Backlog:
         if self._filling:
             return  # later; or from the start of a task that ended before `start` returned
         self._filling = True
-        now = began = time.monotonic()
+        now = since_boot()
+        turn_ends = now + TURN
         try:
-            while self._waiting and len(self._slots) < self._concurrency:
+            while self._waiting and len(self._running) < self._concurrency and now < turn_ends:
                 if self._on_offer:
                     self._slots.start_offer()
                     self._count_in()
-                elif not self._trusted_since(self._waiting[0].sent_at):  # rule 6
-                    self._writer.add(handed_back(self._waiting.popleft().job))
-                elif now - began > TURN:
-                    break
-                else:
-                    self._start_next()
-                    now = time.monotonic()
+                    continue
+                job, asked = waited = self._waiting.popleft()
+                if now >= self._trusted_until or asked.sent_at < self._trusted_for:
+                    self._trusted_for = asked.sent_at
+                    self._trusted_until = self._trust.holds_until(asked.sent_at, now)
+                if now >= self._trusted_until:  # rule 6
+                    self._writer.add(handed_back(job))
+                    continue
+                try:
+                    self._slots.start(job)
+                except BaseException:  # it has not taken a slot
+                    self._waiting.appendleft(waited)
+                    raise
+                now = since_boot()
         finally:
             self._filling = False
-            if self._waiting and len(self._slots) < self._concurrency:
+            if self._waiting and len(self._running) < self._concurrency:
                 self._fill_slots_soon()
 
     def _start_alone(self) -> None:
         """Start the job that must run alone, if this process holds nothing else now."""
-        if self._suspects.is_waiting and not (len(self._slots) or self._waiting):
+        if self._suspects.is_waiting and not (self._running or self._waiting):
             waited = self._suspects.take()
             assert waited is not None
             self._waiting.append(waited)
             self._fill_slots()
-
-    def _start_next(self) -> None:
-        waited = self._waiting.popleft()
-        try:
-            self._slots.start(waited.job)
-        except BaseException:  # it has not taken a slot
-            self._waiting.appendleft(waited)
-            raise
 
     def _fill_slots_soon(self) -> None:
         """At the loop's next turn: others come first, above all what claims the next jobs."""
@@ -276,10 +294,15 @@ class Backlog:
             return
         self._count_in()
         while self._on_offer < min(len(self._waiting), self._concurrency):
-            job, _, sent_at = self._waiting[self._on_offer]
-            if not self._slots.offer(job, functools.partial(self._trusted_since, sent_at)):
+            job, asked = self._waiting[self._on_offer]
+            if not self._slots.offer(job, functools.partial(self._trusted_since, asked.sent_at)):
                 return
             self._on_offer += 1
+
+    def _trusted_since(self, moment: float) -> bool:
+        """Whether jobs may start now that were asked for at that moment; also from a thread."""
+        now = since_boot()
+        return now < self._trust.holds_until(moment, now)
 
     def _count_in(self) -> None:
         """Let go of the jobs that threads have taken: now they run."""
@@ -302,7 +325,7 @@ class Backlog:
         """Hand back all jobs that wait for a slot, or for an empty process."""
         self._take_back_offers()
         while self._waiting:
-            job = self._waiting.popleft().job
+            job, _ = self._waiting.popleft()
             self._writer.add(handed_back(job))
             self._last_back = job.id
             self._back_until = time.monotonic() + GOING_BACK_MAY_TAKE
@@ -313,7 +336,7 @@ class Backlog:
         self._count_in()
         if not self._waiting:
             return
-        if len(self._slots) < self._concurrency:  # they start at this turn or the next one
+        if len(self._running) < self._concurrency:  # they start at this turn or the next one
             self._act(holding.Hold(holding.LEAST_PATIENCE))
             return
         takes = self._ahead.claim_takes
@@ -335,7 +358,7 @@ class Backlog:
             )
 
     def _waited(self) -> float:
-        return time.monotonic() - self._waiting[0].claimed_at
+        return time.monotonic() - self._waiting[0][1].answered_at
 
     def _act(self, decision: holding.Decision) -> None:
         if self._decision_due is not None:
@@ -352,7 +375,7 @@ class Backlog:
             self._on_look()
 
     def _give_back_suspects(self, suspects: Container[int]) -> None:
-        for job, *_ in self._waiting:
+        for job, _ in self._waiting:
             if job.id in suspects:
                 self._writer.add(handed_back(job))
         self._forget(suspects)

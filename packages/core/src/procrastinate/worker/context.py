@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from procrastinate.connector import Connector
-from procrastinate.model.job import Job
+from procrastinate.model.job import Error, Job
 from procrastinate.model.outcome import AbortReason, stronger
 from procrastinate.model.task import TaskDefinition
 
@@ -90,6 +90,8 @@ class Surroundings:
     app: RunningApp
     worker: RunningWorker
     additional_context: Mapping[str, Any]
+    #: Returns the errors of a job by its id; from any thread.
+    read_errors: Callable[[int], list[Error]]
     #: Whether other workers may have taken over what runs here; from any thread.
     is_doubtful: Callable[[], bool] = _never
 

@@ -33,7 +33,7 @@ def after_exception(attempt: Attempt, exception: BaseException) -> Ended:
     if type(exception) is NotBegun:
         return Ended(job, exception.outcome)
     outcome = outcome_of(
-        job,
+        attempt.shown_job(),
         exception,
         strategy=attempt.definition.retry,
         abort_reason=attempt.abort_reason,

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from procrastinate.errors import InvalidOption
-from procrastinate.model.job import Job
+from procrastinate.model.job import Job, errors_read_by
 from procrastinate.model.middleware import AnyMiddleware, Layers
 from procrastinate.model.outcome import UNSTARTED, AbortReason, Outcome
 from procrastinate.model.task import TaskDefinition
@@ -61,7 +61,6 @@ class Attempt:
     surroundings: Surroundings = field(repr=False)
     definition: TaskDefinition = NO_TASK
     layers: Layers = NO_LAYERS
-    claimed: Claimed = field(init=False, repr=False)
     began: float = 0.0
     returned: bool = False
     over: bool = False  # its ending is decided; what its code still does is not written
@@ -69,21 +68,34 @@ class Attempt:
     on_loop: bool = False  # whether its code is there now, and not in a thread
     thread: asyncio.Future[Any] | None = field(default=None, repr=False)
     stopped: BaseException | None = field(default=None, repr=False)
-    _context: JobContext | None = field(default=None, repr=False)
+    claimed: Claimed | None = field(default=None, repr=False)  # once others were shown the job
+    context: JobContext | None = field(default=None, repr=False)
 
-    def __post_init__(self) -> None:
-        self.claimed = _claimed(self.job)
+    @property
+    def job_id(self) -> int:
+        return self.job.id if self.claimed is None else self.claimed[0]
 
     def renew(self, job: Job) -> None:
         """Go on under a new claim of the same job."""
-        self.job, self.claimed = job, _claimed(job)
+        self.job, self.claimed = job, None
+        self.shown_job()
+
+    def shown_job(self) -> Job:
+        """Return the job for code of the user's: it can read its earlier errors from now on.
+
+        Most tasks do not ask for their job, so nothing of this is done before somebody does.
+        """
+        if self.claimed is None:
+            errors_read_by(self.job, self.surroundings.read_errors)
+            self.claimed = _claimed(self.job)
+        return self.job
 
     def restore_job(self) -> None:
-        """Undo what the task has changed of what a write is about: which job, and which claim.
+        """Undo what others have changed of what a write is about: which job, and which claim.
 
         A `Job` cannot be changed, but for what goes round that, and the task is given this one.
         """
-        if _claimed(self.job) != self.claimed:
+        if self.claimed is not None and _claimed(self.job) != self.claimed:
             for name, value in zip(CLAIMED, self.claimed, strict=True):
                 object.__setattr__(self.job, name, value)
 
@@ -92,9 +104,9 @@ class Attempt:
 
         Many attempts need none, and to make it takes twice as long as to make the attempt.
         """
-        if self._context is None:
-            self._context = self.surroundings.context_of(self.job, self.definition)
-        return self._context
+        if self.context is None:
+            self.context = self.surroundings.context_of(self.shown_job(), self.definition)
+        return self.context
 
     def begin_in_thread(self, may_start: Callable[[], bool], function: Callable[[], Any]) -> Any:
         """Begin, in a thread that has taken the attempt by itself. Raises `NotBegun`."""
@@ -133,9 +145,24 @@ class Attempt:
 
     @property
     def abort_reason(self) -> AbortReason | None:
-        if self._context is not None:
-            return self._context.abort_reason()
+        if self.context is not None:
+            return self.context.abort_reason()
         return AbortReason.LEASE_DOUBTFUL if self.surroundings.is_doubtful() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How attempts at a task are run: the same for all of them, so it is found out once."""
+
+    layers: Layers
+    in_thread: bool  # and nothing of it on the loop: so it needs no task there
+
+
+def way_of(definition: TaskDefinition, middleware: Sequence[AnyMiddleware]) -> Way:
+    """Return how attempts at a task are run, inside the worker's middleware."""
+    layers = definition.layers(middleware)
+    on_loop = definition.is_async or definition.timeout is not None or layers.on_loop
+    return Way(layers, not on_loop)
 
 
 def call_task(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:
@@ -143,8 +170,13 @@ def call_task(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:
 
     Both may raise whatever the task and its middleware raise.
     """
-    if attempt.definition.timeout is not None:
-        return _call_with_timeout(attempt, threads, attempt.definition.timeout)
+    definition = attempt.definition
+    if definition.timeout is not None:
+        return _call_with_timeout(attempt, threads, definition.timeout)
+    if definition.is_async and not attempt.layers.on_loop:  # most often, so it takes no more calls
+        attempt.on_loop = True
+        called: Awaitable[object] = _call(attempt)
+        return called
     return _call_without_timeout(attempt, threads)
 
 
@@ -230,11 +262,6 @@ async def _call_wrapped_on_loop(attempt: Attempt, threads: TaskThreads) -> None:
     if not attempt.definition.is_async:
         innermost = functools.partial(_call_in_thread, attempt, threads)
     await _wrapped(innermost, attempt.layers.on_loop, attempt)()
-
-
-def needs_thread_only(definition: TaskDefinition, layers: Layers) -> bool:
-    """Whether nothing of a task is on the loop: so its attempts need no task there."""
-    return not (definition.is_async or definition.timeout is not None or layers.on_loop)
 
 
 def function_of_thread(attempt: Attempt) -> Callable[[], Any]:

@@ -37,13 +37,10 @@ _runs_a_job: contextvars.ContextVar[asyncio.AbstractEventLoop | None] = contextv
 _held: dict[int, set[int | signal.Signals]] = {}  # the masks of threads that fork
 
 
-class _Process:
-    generation = 0  # how many forks lie between this process and the first one
+class Process:
+    """This process: ``generation`` counts the forks that lie between it and the first one."""
 
-
-def generation() -> int:
-    """Return a number that is another one in each child that is forked."""
-    return _Process.generation
+    generation = 0
 
 
 def mark(context: contextvars.Context, loop: asyncio.AbstractEventLoop) -> None:
@@ -89,7 +86,7 @@ def _let_signals_come() -> None:
 
 
 def _in_child() -> None:
-    _Process.generation += 1
+    Process.generation += 1
     loop = _runs_a_job.get()
     if loop is None:
         return

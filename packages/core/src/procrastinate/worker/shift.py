@@ -127,6 +127,7 @@ class Shift:
             ahead=self._ahead,
             read_errors=PastErrors(gateway),
             is_doubtful=self._vitals.doubtful,
+            trust=self._vitals.trust,
             unknown=unknown,
             on_ended=on_ended,
             threads=threads,
@@ -136,7 +137,7 @@ class Shift:
             self._writer,
             concurrency=options.concurrency,
             ahead=self._ahead,
-            trusted_since=self._vitals.trusted_since,
+            trust=self._vitals.trust,
             on_change=self._claiming.something_ended,
             on_look=self._wake.set,
         )

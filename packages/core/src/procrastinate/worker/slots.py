@@ -33,7 +33,7 @@ from typing import Any
 from procrastinate.errors import TaskNotFound
 from procrastinate.model import failure, printable
 from procrastinate.model.ahead import Ahead, Outlook
-from procrastinate.model.job import Error, Job, errors_read_by
+from procrastinate.model.job import Error, Job
 from procrastinate.model.outcome import (
     INTERRUPTED,
     SUCCEEDED,
@@ -43,17 +43,19 @@ from procrastinate.model.outcome import (
     judged,
 )
 from procrastinate.model.task import TaskRegistry
+from procrastinate.model.trust import Trust
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.finish import Ended
 from procrastinate.worker import endings, forks, job_log
+from procrastinate.worker.clock import since_boot
 from procrastinate.worker.context import RunningApp, RunningWorker, Surroundings
 from procrastinate.worker.execution import (
     Attempt,
     NotBegun,
     call_task,
     function_of_thread,
-    needs_thread_only,
+    way_of,
 )
 from procrastinate.worker.log import logger
 from procrastinate.worker.threads import TaskThreads
@@ -82,6 +84,7 @@ class Slots:
         ahead: Ahead,
         read_errors: Callable[[int], list[Error]],
         is_doubtful: Callable[[], bool],
+        trust: Trust,
         unknown: UnknownTasks | None = None,
         on_ended: Callable[[Job, BaseException | None], None] | None = None,
         threads: TaskThreads | None = None,
@@ -90,48 +93,43 @@ class Slots:
         self._unknown = unknown  # None: jobs of unknown tasks fail at once
         self._writer = writer
         additional_context = MappingProxyType(dict(options.additional_context or {}))
-        self._surroundings = Surroundings(app, worker, additional_context, is_doubtful)
-        self._layers_of = functools.cache(lambda definition: definition.layers(options.middleware))
-        self._needs_thread_only = functools.cache(
-            lambda definition: needs_thread_only(definition, self._layers_of(definition))
-        )
+        self._surroundings = Surroundings(app, worker, additional_context, read_errors, is_doubtful)
+        self._trust = trust
+        self._way_of = functools.cache(lambda definition: way_of(definition, options.middleware))
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         forks.mark(self._context, self._loop)
-        self._generation = forks.generation()
+        self._generation = forks.Process.generation
         self._on_ended = on_ended
         self._threads = threads or TaskThreads(options.concurrency, worker.name)
-        self._running: dict[int, Attempt] = {}
+        #: The attempts that run, by the ids of their jobs.
+        self.by_id: dict[int, Attempt] = {}
         self._on_offer: deque[Attempt] = deque()  # in order; threads may have taken the first ones
         self._ahead = ahead
-        self._read_errors = read_errors
         self.when_free: Callable[[], None] = lambda: None  # until the backlog sets it
         self._threads.when_settled = lambda: self.when_threads_ended()
         self.when_threads_ended: Callable[[], None] = lambda: None  # until the backlog sets it
 
     def __contains__(self, job_id: object) -> bool:
-        return job_id in self._running
+        return job_id in self.by_id
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self.by_id)
 
     @property
     def running(self) -> list[Attempt]:
-        return list(self._running.values())
+        return list(self.by_id.values())
 
     def outlook(self, now: float, concurrency: int) -> Outlook:
         """Return how many slots are expected to be free when a claim comes back."""
-        running = [
-            (attempt.job.task_name, attempt.began or now) for attempt in self._running.values()
-        ]
+        running = [(attempt.job.task_name, attempt.began or now) for attempt in self.by_id.values()]
         return self._ahead.outlook(running, now, idle=max(0, concurrency - len(running)))
 
     def goes_on(self, job: Job) -> bool:
         """Continue a job under its new claim if it still runs here; else return False."""
-        attempt = self._running.get(job.id)
+        attempt = self.by_id.get(job.id)
         if attempt is None:
             return False
-        errors_read_by(job, self._read_errors)
         attempt.renew(job)
         return True
 
@@ -140,9 +138,8 @@ class Slots:
     def start(self, job: Job, refusal: BaseException | None = None) -> None:
         """Let a job take a slot; one with a ``refusal`` fails with that at once."""
         attempt = Attempt(job, self._surroundings)
-        self._running[job.id] = attempt
+        self.by_id[job.id] = attempt
         try:
-            errors_read_by(job, self._read_errors)
             if refusal is None:
                 self._begin(attempt)
             else:
@@ -154,11 +151,11 @@ class Slots:
         definition = self._registry.get(attempt.job.task_name)
         if definition is None:
             raise self._no_task(attempt.job)
-        attempt.layers = self._layers_of(definition)  # raises if registered after the start
-        attempt.definition = definition
+        way = self._way_of(definition)  # raises if registered after the start
+        attempt.definition, attempt.layers = definition, way.layers
         if self._loop.get_task_factory() is not None:
             self._begin_by_factory(attempt)
-        elif self._needs_thread_only(definition):
+        elif way.in_thread:
             self._begin_in_thread(attempt)
         else:
             self._begin_in_plain_task(attempt, self._run(attempt))
@@ -217,10 +214,10 @@ class Slots:
             definition = self._registry.get(job.task_name)
             if definition is None or self._loop.get_task_factory() is not None:
                 return False
-            if not self._needs_thread_only(definition):
+            way = self._way_of(definition)
+            if not way.in_thread:
                 return False
-            attempt = Attempt(job, self._surroundings, definition, self._layers_of(definition))
-            errors_read_by(job, self._read_errors)
+            attempt = Attempt(job, self._surroundings, definition, way.layers)
             attempt.make_context()
             self._on_offer.append(attempt)
         except BaseException:
@@ -246,7 +243,7 @@ class Slots:
         left = self._threads.offers_left
         while len(self._on_offer) > left:
             attempt = self._on_offer[0]
-            self._running[attempt.claimed[0]] = attempt
+            self.by_id[attempt.job_id] = attempt
             self._on_offer.popleft()
         return left
 
@@ -270,9 +267,10 @@ class Slots:
             task = asyncio.Task(
                 coroutine, loop=self._loop, name=name, context=context, eager_start=True
             )
+            self._watch(attempt, task)
         else:
-            task = asyncio.Task(coroutine, loop=self._loop, name=name, context=context)
-        self._watch(attempt, task)
+            attempt.task = asyncio.Task(coroutine, loop=self._loop, name=name, context=context)
+            attempt.task.add_done_callback(self._task_ended)
 
     def _begin_by_factory(self, attempt: Attempt) -> None:
         coroutine, name = self._run(attempt), attempt.job.task_name
@@ -294,7 +292,7 @@ class Slots:
     def _watch(self, attempt: Attempt, task: asyncio.Future[None]) -> None:
         """Let the end of its task end the attempt, if nothing else has done so (rule 4)."""
         attempt.task = task
-        if self._running.get(attempt.claimed[0]) is attempt:
+        if self.by_id.get(attempt.job_id) is attempt:
             task.add_done_callback(self._task_ended)
 
     async def _run(self, attempt: Attempt) -> None:
@@ -303,16 +301,18 @@ class Slots:
         exception: BaseException | None = None
         try:
             attempt.began = time.monotonic()
-            if attempt.abort_reason is None:
+            if attempt.context is not None and attempt.abort_reason is not None:
+                exception = NotBegun()  # asked before this first step
+            elif since_boot() >= self._trust.doubtful_from:
+                exception = NotBegun()
+            else:
                 await call_task(attempt, self._threads)
                 attempt.returned = True
-            else:  # asked before this first step
-                exception = NotBegun()
         except BaseException as exc:
             exception = exc
             if attempt.stopped is not None and failure.cause_of(exc) is attempt.stopped:
                 exception = attempt.stopped
-        if forks.generation() != self._generation:
+        if forks.Process.generation != self._generation:
             forks.leave(exception)
         self._end(attempt, exception)
         if attempt.task is not None:  # else this is the first step still
@@ -331,7 +331,7 @@ class Slots:
 
     def _end_surely(self, attempt: Attempt, exception: BaseException | None) -> None:
         for _ in range(TRIES):
-            if self._running.get(attempt.claimed[0]) is not attempt:
+            if self.by_id.get(attempt.job_id) is not attempt:
                 return
             try:
                 attempt.over = False
@@ -348,10 +348,13 @@ class Slots:
         try:
             if exception is None:  # most often, so it takes the shortest way
                 entry = Ended(attempt.job, SUCCEEDED, attempt.began, time.monotonic())
+                self._ahead.ended.append((attempt.job.task_name, entry.ended - attempt.began))
+                if self._on_ended is not None:
+                    self._on_ended(attempt.shown_job(), None)
             else:
                 exception = judged(exception, attempt.abort_reason, attempt.definition.timeout)
                 entry = endings.after_exception(attempt, exception)
-            self._tell(attempt, entry, exception)
+                self._tell(attempt, entry, exception)
         except BaseException as broken:
             job_log.undescribed(attempt.job, broken)
         try:
@@ -365,10 +368,11 @@ class Slots:
 
     def _free(self, attempt: Attempt, entry: Ended) -> None:
         """Do both or, if this raises, so little that it can be done again."""
-        attempt.restore_job()
-        if attempt.job.id in self._running:
+        if attempt.claimed is not None:
+            attempt.restore_job()
+        if attempt.job.id in self.by_id:
             self._writer.add(entry)
-            del self._running[attempt.job.id]
+            del self.by_id[attempt.job.id]
 
     def _free_again(self, attempt: Attempt, exception: BaseException | None) -> None:
         for _ in range(TRIES):
@@ -378,19 +382,18 @@ class Slots:
             except BaseException:
                 continue
 
-    def _tell(self, attempt: Attempt, entry: Ended, exception: BaseException | None) -> None:
-        """Tell the log and others how an attempt ended."""
-        if exception is not None:
-            outcome = entry.outcome
-            if type(exception) is NotBegun:
-                return
-            if outcome is INTERRUPTED:
-                job_log.interrupted(entry.job)
-                return
-            if outcome.error is not None:
-                job_log.ended(entry.job, outcome.status, outcome.error, exception)
+    def _tell(self, attempt: Attempt, entry: Ended, exception: BaseException) -> None:
+        """Tell the log and others how an attempt ended that raised."""
+        outcome = entry.outcome
+        if type(exception) is NotBegun:
+            return
+        if outcome is INTERRUPTED:
+            job_log.interrupted(entry.job)
+            return
+        if outcome.error is not None:
+            job_log.ended(entry.job, outcome.status, outcome.error, exception)
         if attempt.began:
-            self._ahead.job_took(attempt.job.task_name, entry.ended - attempt.began)
+            self._ahead.ended.append((attempt.job.task_name, entry.ended - attempt.began))
         if self._on_ended is not None:
             self._on_ended(entry.job, exception)
 
@@ -399,7 +402,7 @@ class Slots:
     def abort(self, ids: Collection[int]) -> None:
         """Abort those of these jobs that run here, as a user asked; once each."""
         for job_id in ids:
-            attempt = self._running.get(job_id)
+            attempt = self.by_id.get(job_id)
             if attempt is not None and attempt.abort_reason is not AbortReason.USER_REQUEST:
                 job_log.aborting(attempt.job)
                 attempt.ask_to_end(AbortReason.USER_REQUEST)
@@ -407,7 +410,7 @@ class Slots:
     def lose(self, ids: Container[int]) -> None:
         """End those of these jobs that run here, because other workers have them now."""
         for attempt in self.running:
-            if attempt.claimed[0] in ids and attempt.abort_reason is not AbortReason.LEASE_LOST:
+            if attempt.job_id in ids and attempt.abort_reason is not AbortReason.LEASE_LOST:
                 job_log.lost(attempt.job)
                 attempt.ask_to_end(AbortReason.LEASE_LOST)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Container, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from procrastinate.model import blame
 from procrastinate.model.blame import Place
@@ -19,12 +19,15 @@ from procrastinate.worker import job_log
 from procrastinate.worker.writer import Writer
 
 
-class Claimed(NamedTuple):
-    """A job that waits. Times are seconds, ``sent_at`` on the clock of the worker's trust."""
+class Asked(NamedTuple):
+    """When a claim was sent and answered. ``sent_at`` is on the clock of the worker's trust."""
 
-    job: Job
-    claimed_at: float
-    sent_at: float  # when the claim was asked for
+    sent_at: float
+    answered_at: float
+
+
+#: A job that waits, and the claim that brought it.
+Claimed: TypeAlias = tuple[Job, Asked]
 
 
 class Suspects:
@@ -41,12 +44,12 @@ class Suspects:
         self._patience: asyncio.TimerHandle | None = None
 
     def __contains__(self, job_id: object) -> bool:
-        return self._waits is not None and self._waits.job.id == job_id
+        return self._waits is not None and self._waits[0].id == job_id
 
     @property
     def waiting(self) -> list[Job]:
         """The job that waits until this process is empty, if there is one."""
-        return [] if self._waits is None else [self._waits.job]
+        return [] if self._waits is None else [self._waits[0]]
 
     @property
     def is_waiting(self) -> bool:
@@ -68,28 +71,27 @@ class Suspects:
 
     def admit(self, claimed: Claimed, held: Iterable[Job]) -> bool:
         """Return whether a job may take a slot beside those that the process holds."""
-        crashes = [job.crashes for job in held]
-        if self._waits is not None:
-            crashes.append(self._waits.job.crashes)
-        place = blame.place(claimed.job.crashes, crashes)
+        job, _ = claimed
+        crashes = [each.crashes for each in (*held, *self.waiting)]
+        place = blame.place(job.crashes, crashes)
         if place is Place.ALONE:
             self._wait(claimed)
         elif place is Place.ELSEWHERE:
-            self._send_back(claimed.job)
-        elif blame.must_be_alone(claimed.job.crashes):
-            self._alone = claimed.job.id
+            self._send_back(job)
+        elif blame.must_be_alone(job.crashes):
+            self._alone = job.id
         return place is Place.HERE
 
     def take(self) -> Claimed | None:
         """Return the job that waited until the process is empty, to be started now."""
         waited = self._forget()
         if waited is not None:
-            self._alone = waited.job.id
+            self._alone = waited[0].id
         return waited
 
     def forget(self, ids: Container[int]) -> None:
         """Let go of the job that waits if it is among these: it is not held by that claim."""
-        if self._waits is not None and self._waits.job.id in ids:
+        if self._waits is not None and self._waits[0].id in ids:
             self._forget()
 
     def give_back(self) -> Job | None:
@@ -97,13 +99,14 @@ class Suspects:
         waited = self._forget()
         if waited is None:
             return None
-        self._writer.add(Ended(waited.job, UNSTARTED))
+        job, _ = waited
+        self._writer.add(Ended(job, UNSTARTED))
         self._on_change()
-        return waited.job
+        return job
 
     def _wait(self, claimed: Claimed) -> None:
         self._waits = claimed
-        job_log.waits_to_be_alone(claimed.job)
+        job_log.waits_to_be_alone(claimed[0])
         loop = asyncio.get_running_loop()
         self._patience = loop.call_later(blame.WAIT_TO_BE_ALONE, self._give_up)
 
@@ -117,7 +120,7 @@ class Suspects:
     def _give_up(self) -> None:
         waited = self._forget()
         if waited is not None:
-            self._send_back(waited.job)
+            self._send_back(waited[0])
             self._on_change()
 
     def _send_back(self, job: Job) -> None:

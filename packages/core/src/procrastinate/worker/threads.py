@@ -70,7 +70,7 @@ class TaskThreads:
         self._loop_is_woken = False
         self._started = 0
         self._busy = 0
-        self._generation = forks.generation()
+        self._generation = forks.Process.generation
         self.when_settled: Callable[[], None] = lambda: None  # until the backlog sets it
 
     def call(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
@@ -221,7 +221,7 @@ class TaskThreads:
                 result, exception = call.function(), None
             except BaseException as exc:  # SystemExit in a task ends the job, not the worker
                 result, exception = None, exc
-            if forks.generation() != self._generation:
+            if forks.Process.generation != self._generation:
                 forks.leave(exception)
             if exception is None and self._offers:
                 self._take_offer(call)

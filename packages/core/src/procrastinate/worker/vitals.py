@@ -33,10 +33,6 @@ class Vitals:
         """Return whether jobs may be claimed now."""
         return self.trust.holds(since_boot())
 
-    def trusted_since(self, moment: float) -> bool:
-        """Return whether jobs may start that were asked for at that moment."""
-        return self.trust.held_since(moment, since_boot())
-
     def doubtful(self) -> bool:
         """Return whether other workers may have taken over what runs here."""
         return self.trust.doubtful(since_boot())

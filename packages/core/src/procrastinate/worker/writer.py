@@ -91,7 +91,8 @@ class Writer:
         self._doubts: deque[Doubtful[Ended]] = deque()  # refused batches
         self._waiting = 0  # outcomes that were refused alone, to be tried again later
         self._refusal: Exception | None = None  # the last one
-        self._unwritten: dict[int, Ended] = {}
+        #: The outcomes that the database has not confirmed yet, by job: if several, the latest.
+        self.unwritten: dict[int, Ended] = {}
         self._something = asyncio.Event()
         self._pausing = False
         self._urgent = asyncio.Event()
@@ -102,16 +103,13 @@ class Writer:
         return len(self._entries) + len(self._writing) + doubtful + self._waiting
 
     def __contains__(self, job_id: object) -> bool:
-        return job_id in self._unwritten
-
-    def unwritten(self, job_id: int) -> Ended | None:
-        """The outcome of a job that the database has not confirmed yet, the latest if several."""
-        return self._unwritten.get(job_id)
+        return job_id in self.unwritten
 
     def add(self, entry: Ended) -> None:
         """Take an outcome over; it will be written soon. If this raises, it can be called again."""
-        self._something.set()
-        self._unwritten[entry.job.id] = entry
+        if not self._entries:  # else they are being written, or it is set
+            self._something.set()
+        self.unwritten[entry.job.id] = entry
         self._entries.append(entry)  # last, so that no ending is written twice
         if self._pausing and (_is_awaited(entry) or len(self._entries) >= MANY):
             self._urgent.set()
@@ -207,8 +205,8 @@ class Writer:
             self._refusal = exc
             return _Answer.REFUSED
         for entry in group:
-            if self._unwritten.get(entry.job.id) is entry:
-                del self._unwritten[entry.job.id]
+            if self.unwritten.get(entry.job.id) is entry:
+                del self.unwritten[entry.job.id]
         return _Answer.WRITTEN
 
     # Trying again
@@ -225,8 +223,8 @@ class Writer:
         error = undescribed(job.attempts)
         error["message"] = "the error of this attempt could not be stored"
         changed = replace(entry, outcome=replace(entry.outcome, error=error))
-        if self._unwritten.get(job.id) is entry:
-            self._unwritten[job.id] = changed
+        if self.unwritten.get(job.id) is entry:
+            self.unwritten[job.id] = changed
         return changed
 
     def _try_later(self, entries: Sequence[Ended]) -> None:
@@ -253,9 +251,11 @@ class Writer:
         else:
             raise ConnectorException("jobs with the same queueing lock keep appearing")
         self._announce(group)
-        for entry in group:
+        changed = settled.changed
+        odd = [entry for entry in group if changed.get(entry.job.id) is not entry.outcome.status]
+        for entry in odd:
             _log_what_was_written(entry, settled)
-        if any(_is_lost(entry.job, settled) for entry in group):
+        if any(_is_lost(entry.job, settled) for entry in odd):
             self._on_lost()  # others that run here may be lost as well
 
     def _flow(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
@@ -308,6 +308,8 @@ def _groups(entries: Sequence[Ended], delete_jobs: str) -> list[list[Ended]]:
     those that may meet a twin with their queueing lock, because they may have to wait for its
     transaction.
     """
+    if entries and all(each.outcome is SUCCEEDED and each.job.lock is None for each in entries):
+        return [list(entries)]  # most often
     groups: defaultdict[Hashable, list[Ended]] = defaultdict(list)
     for entry in entries:
         job = entry.job
