@@ -15,7 +15,7 @@ reborn as (
     insert into procrastinate_workers as worker (id, name)
     select %(worker_id)s::bigint, %(name)s::text
     where not exists (select from beat)
-    on conflict (id, partition) do update set last_heartbeat = statement_timestamp()
+    on conflict (id, partition) do update set last_heartbeat = excluded.last_heartbeat
     returning worker.id
 ),
 -- others: how many other workers are alive, and how many of them have lower ids.
