@@ -232,7 +232,7 @@ RULES: dict[Rule, frozenset[str]] = {
     ),
     decides_unsteadily: frozenset(
         {
-            *("delete_finished", "fail_unknown", "finish_jobs", "look_at_periodics"),
+            *("delete_finished", "fail_unknown", "finish_jobs"),
             *("recover_jobs", "retry_jobs_by_hand", "retry_unless_twin_waits", "settle_jobs"),
         }
     ),

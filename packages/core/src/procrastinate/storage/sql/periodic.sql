@@ -28,9 +28,16 @@ added as (
     returning periodic.task_name, periodic.periodic_id, periodic.done_until
 ),
 -- stale: those of them that were not seen for a day, or were settled by a clock that has been set
--- back, locked.
+-- back, locked; with the times that they get. (Read here, because a distributed database calls no
+-- function that depends on the time in a CASE of an UPDATE.)
 stale as materialized (
-    select periodic.task_name, periodic.periodic_id
+    select
+        periodic.task_name, periodic.periodic_id, statement_timestamp() as seen_at,
+        case
+            when periodic.done_until > statement_timestamp() + interval '3 hours'
+                then statement_timestamp()
+            else periodic.done_until
+        end as done_until
     from mine
     join {schema}.procrastinate_periodic as periodic
         on periodic.task_name = mine.task_name and periodic.periodic_id = mine.periodic_id
@@ -43,12 +50,7 @@ stale as materialized (
 -- noted: the same, as they are now.
 noted as (
     update {schema}.procrastinate_periodic as periodic
-    set seen_at = statement_timestamp(),
-        done_until = case
-            when periodic.done_until > statement_timestamp() + interval '3 hours'
-                then statement_timestamp()
-            else periodic.done_until
-        end
+    set seen_at = stale.seen_at, done_until = stale.done_until
     from stale
     where periodic.task_name = stale.task_name and periodic.periodic_id = stale.periodic_id
         and periodic.partition = 0
