@@ -233,7 +233,7 @@ RULES: dict[Rule, frozenset[str]] = {
     decides_unsteadily: frozenset(
         {
             *("delete_finished", "fail_unknown", "finish_jobs"),
-            *("recover_jobs", "retry_jobs_by_hand", "retry_unless_twin_waits", "settle_jobs"),
+            *("recover_jobs", "settle_jobs"),
         }
     ),
     inserts_below: CLAIMS_WITH_LOCKS

@@ -36,6 +36,13 @@ before as materialized (
         )
     order by ranked.queueing_lock collate "C", ranked.id
 ),
+-- due: when they are due.
+due as materialized (
+    select
+        %(retry_at)s::timestamptz as scheduled_at,
+        case when %(retry_at)s::timestamptz > statement_timestamp()
+            then 'schedule'::procrastinate_hold end as hold
+),
 -- retried: the jobs as they are now, with the locks that they had before.
 retried as (
     update procrastinate_jobs as job
@@ -48,13 +55,13 @@ retried as (
         started_at = null,
         finished_at = null,
         attempts = case when job.status = 'todo' then job.attempts else 0 end,
-        scheduled_at = %(retry_at)s::timestamptz,
-        hold = case when %(retry_at)s::timestamptz > statement_timestamp()
-            then 'schedule'::procrastinate_hold end,
+        scheduled_at = due.scheduled_at,
+        hold = due.hold,
         priority = coalesce(%(priority)s::integer, job.priority),
         queue_name = coalesce(%(queue_name)s::text, job.queue_name),
         lock = coalesce(%(lock)s::text, job.lock)
     from before
+    cross join due
     where job.partition = %(partition)s::smallint and job.id = before.id
     returning job.id, before.lock, job.queue_name, job.hold, job.scheduled_at
 )
