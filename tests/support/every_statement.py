@@ -24,7 +24,6 @@ _BY_TYPE: dict[str, Any] = {
 #: Parameters whose type does not say what they may hold. `args` is text in an array.
 _BY_NAME: dict[str, Any] = {
     "statuses": ["failed"],
-    "sources": ["doing"],
     "wanted": ["todo"],
     "due_ats": ["2030-01-01T00:00:00+00:00"],
     "scheduled_ats": ["2030-01-01T00:00:00+00:00"],
@@ -32,7 +31,7 @@ _BY_NAME: dict[str, Any] = {
     "errors": ["{}"],
 }
 #: Arrays that have few elements, however many jobs a call is about.
-_SHORT = frozenset({"statuses", "sources", "queue_names", "lows", "served"})
+_SHORT = frozenset({"statuses", "queue_names", "lows", "served"})
 _OF_STATEMENT: dict[str, dict[str, Any]] = {
     "defer_alike": {"args": "[{}]"},
     "defer_jobs": {"args": ["{}"]},

@@ -65,7 +65,6 @@ def busy(request: pytest.FixtureRequest, procrastinate_server: Any) -> Iterator[
         connection.close()
 
 
-FENCE = {"sources": ["doing"]}
 #: Each statement reads those parameters that stand in its text.
 CLAIM = {
     "queue_names": ["default"],
@@ -84,7 +83,7 @@ BATCHES = ["finish_jobs", "settle_jobs", "delete_finished", *CLAIMS]
 
 def params_of(statement: str, batch: int) -> dict[str, Any]:
     ids, ones = list(range(1, batch + 1)), [1] * batch
-    held = {"ids": ids, "leases": ones, "worker_id": 1, **FENCE}
+    held = {"ids": ids, "leases": ones, "worker_id": 1}
     return {
         "finish_jobs": held | {"began_us": ones, "ended_us": ones},
         "delete_finished": held,

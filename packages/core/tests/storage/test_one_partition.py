@@ -226,16 +226,10 @@ Rule = Callable[[Node, Catalog], bool]
 RULES: dict[Rule, frozenset[str]] = {
     computes_from_columns: frozenset(
         {
-            *("delete_ended", "fail_unknown", "finish_jobs", "judge_workers", "recover_jobs"),
-            "settle_jobs",
+            *("fail_unknown", "judge_workers", "recover_jobs", "settle_jobs"),
         }
     ),
-    decides_unsteadily: frozenset(
-        {
-            *("delete_finished", "fail_unknown", "finish_jobs"),
-            *("recover_jobs", "settle_jobs"),
-        }
-    ),
+    decides_unsteadily: frozenset({"fail_unknown", "recover_jobs", "settle_jobs"}),
     inserts_below: CLAIMS_WITH_LOCKS
     | {"defer_alike", "defer_jobs", "defer_ticks", "heartbeat", "look_at_periodics"},
     changes_above_a_tableless_cte: frozenset(),

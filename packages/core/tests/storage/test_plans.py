@@ -108,7 +108,6 @@ HELD = {
     "ids": IDS,
     "leases": ONES,
     "worker_id": 2,
-    "sources": ["doing"],
 }
 HOUR_US = 3_600_000_000
 MARK = 4 * CROWD  # above the crowds and below what is ready

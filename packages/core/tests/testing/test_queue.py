@@ -307,7 +307,7 @@ def test_lines_that_wait_for_nobody_are_mended(queue: MemoryQueue) -> None:
     _, second = (queue.defer(lock="l") for _ in range(2))
     [job] = queue.claim().jobs
     with queue.sync.session() as executor:  # ended, and its lock left behind
-        held = {"ids": [job.id], "leases": [1], "worker_id": 1, "sources": ["doing"]}
+        held = {"ids": [job.id], "leases": [1], "worker_id": 1}
         executor.execute(queue.sql(Request("delete_finished", **held)))
     assert queue.claimed() == []
     queue.run(locks.mend())

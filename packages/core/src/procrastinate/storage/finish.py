@@ -17,7 +17,6 @@ from procrastinate.model import checks
 from procrastinate.model.job import Job, Status, sets_going
 from procrastinate.model.outcome import (
     ABORTED_TYPE,
-    HELD,
     LONGEST_BOUNCE,
     NO_CHANGES,
     SUCCEEDED,
@@ -32,7 +31,6 @@ from procrastinate.storage.statements import PATIENCE_MS
 
 Dumps = Callable[[Any], str]
 
-_SOURCES = [status.value for status in HELD]
 _LONGEST_BOUNCE_US = checks.microseconds(LONGEST_BOUNCE)
 
 
@@ -195,7 +193,6 @@ def _held(ended: Sequence[Ended], worker_id: int) -> dict[str, Value]:
     return {
         "ids": [each.job.id for each in ended],
         "leases": [each.job.lease for each in ended],
-        "sources": _SOURCES,
         "worker_id": worker_id,
     }
 

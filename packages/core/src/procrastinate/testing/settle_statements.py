@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from procrastinate.connector import Rows
 from procrastinate.model.job import Status
+from procrastinate.model.outcome import HELD
 from procrastinate.testing.queue_statements import (
     Function,
     Params,
@@ -190,10 +191,9 @@ def job_standings(view: View, p: Params) -> Rows:
 def _held(view: View, p: Params, *columns: str) -> Iterator[tuple[Any, ...]]:
     """Yield (job, column...) for the jobs that the worker still holds, by these leases."""
     arrays = (p[column] for column in columns)
-    sources = [status(each) for each in p["sources"]]
     for job_id, lease, *values in zip(p["ids"], p["leases"], *arrays, strict=True):
         job = view.job(job_id)
-        if job is None or job.status not in sources:
+        if job is None or job.status not in HELD:
             continue
         if (job.lease, job.worker_id) == (lease, p["worker_id"]):
             yield (job, *values)

@@ -6,9 +6,10 @@ The language of these files is explained in `procrastinate.storage.statements.te
 ``%(partition)s`` in a text is the partition of the jobs and locks that a session is about, which
 `Statements.at` says: no flow hands it on.
 
-``{schema}.`` in a text stands for the schema of the tables, or for nothing. ``{known}`` stands for
-the condition that a worker knows a job's task, which is in the text only if it is told
-``unknown_names``: most have no need of it, and it costs time in each claim.
+``{schema}.`` stands for the schema of the tables, or for nothing. ``{held}`` stands for the
+statuses of a job that its worker holds. ``{known}`` stands for the condition that a worker knows a
+job's task, which is in the text only if it is told ``unknown_names``: most have no need of it, and
+it costs time in each claim.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from procrastinate.connector import Query
 from procrastinate.drive import NO_SETTINGS, Prepare, Request, Script
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
+from procrastinate.model.outcome import HELD
 from procrastinate.model.printable import shown
 from procrastinate.storage.statements import templates
 
+#: The statuses of a job that its worker holds: what `{held}` in a text stands for.
+HELD_STATUSES = ", ".join(f"'{status.value}'" for status in HELD)
 KNOWN = " and job.task_name <> all(%(unknown_names)s::text[])"
 PATIENCE_MS = 500  # milliseconds that an ending waits for another transaction
 #: What a statement may need of a session that users have set up otherwise. A caller's own
@@ -145,7 +149,7 @@ def parsed(texts: Sequence[str]) -> Mapping[str, Statement]:
     """Return the statements of these files. Raises ValueError for what makes no sense in them."""
     sections: dict[str, templates.Section] = {}
     for text in texts:
-        for each in templates.sections(text):
+        for each in templates.sections(text.replace("{held}", HELD_STATUSES)):
             if each.name in sections:
                 raise ValueError(f"two statements are called {each.name}")
             sections[each.name] = each

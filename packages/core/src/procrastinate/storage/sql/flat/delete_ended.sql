@@ -5,4 +5,5 @@
 delete from procrastinate_jobs as job
 -- Jobs are looked up by id. The list has an unknown length, so the planner takes it to be short: if
 -- it could count the ids, it read small tables from end to end.
-where job.partition = %(partition)s::smallint and job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[]))) and job.status::text not in ('todo', 'doing')
+where job.partition = %(partition)s::smallint and job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))
+    and case when job.status in ('todo', 'doing') then false else true end
