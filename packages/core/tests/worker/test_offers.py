@@ -22,10 +22,13 @@ import procrastinate
 from procrastinate.model.ahead import Ahead
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, AbortReason
+from procrastinate.model.trust import Trust
 from procrastinate.model.worker_options import worker_options
 from procrastinate.storage.claim import Claim
 from procrastinate.testing import InMemoryConnector
+from procrastinate.worker import backlog
 from procrastinate.worker.backlog import Backlog
+from procrastinate.worker.clock import since_boot
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.writer import Writer
 
@@ -61,7 +64,7 @@ class Scene:
     """Slots and a backlog whose claims are made up, and whose endings no one writes."""
 
     def __init__(self, app: procrastinate.App, concurrency: int) -> None:
-        self.trusted = True
+        trust = Trust(timeout=60.0, sent_at=since_boot())
         self.wanted = 0  # how often more jobs were asked for
         ahead = Ahead(random.Random(1))
         self.writer = Writer(
@@ -82,13 +85,14 @@ class Scene:
             ahead=ahead,
             read_errors=lambda job_id: [],
             is_doubtful=lambda: False,
+            trust=trust,
         )
         self.backlog = Backlog(
             self.slots,
             self.writer,
             concurrency=concurrency,
             ahead=ahead,
-            trusted_since=lambda moment: self.trusted,
+            trust=trust,
             on_change=self._want,
             on_look=_nothing,
         )
@@ -97,10 +101,10 @@ class Scene:
         self.wanted += 1
 
     def claim(self, *jobs: Job) -> None:
-        self.backlog.take(Claim(list(jobs)), short=False, sent_at=0.0)
+        self.backlog.take(Claim(list(jobs)), short=False, sent_at=since_boot())
 
     def outcome(self, job_id: int) -> Any:
-        entry = self.writer.unwritten(job_id)
+        entry = self.writer.unwritten.get(job_id)
         return entry and entry.outcome
 
     async def until_ended(self, *job_ids: int) -> list[Any]:
@@ -201,9 +205,9 @@ async def test_after_a_job_that_raises_the_loop_starts_the_next_one(
 
 
 async def test_without_trust_a_thread_does_not_begin_what_was_offered(
-    scene: Scene, held: Held
+    scene: Scene, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene.trusted = False
+    monkeypatch.setattr(backlog, "since_boot", lambda: since_boot() + 60.0)
     held.end(FIRST)
 
     assert await scene.until_ended(FIRST, SECOND, THIRD) == [SUCCEEDED, UNSTARTED, UNSTARTED]
@@ -274,7 +278,7 @@ async def test_a_job_that_comes_again_with_a_new_claim_runs_once_and_under_that(
         held.end(n)
     await scene.until_ended(FIRST, SECOND, THIRD)
 
-    entries = [scene.writer.unwritten(n) for n in (SECOND, THIRD)]
+    entries = [scene.writer.unwritten.get(n) for n in (SECOND, THIRD)]
     assert [(entry and entry.job.lease, entry and entry.outcome) for entry in entries] == [
         (2, SUCCEEDED),
         (2, SUCCEEDED),
