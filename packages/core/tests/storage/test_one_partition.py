@@ -226,7 +226,7 @@ Rule = Callable[[Node, Catalog], bool]
 RULES: dict[Rule, frozenset[str]] = {
     computes_from_columns: frozenset(
         {
-            *("fail_unknown", "judge_workers", "recover_jobs", "settle_jobs"),
+            *("fail_unknown", "recover_jobs", "settle_jobs"),
         }
     ),
     decides_unsteadily: frozenset({"fail_unknown", "recover_jobs", "settle_jobs"}),

@@ -32,6 +32,7 @@ LINE_INDEX = "procrastinate_jobs_line_idx"
 DOING_INDEX = "procrastinate_jobs_doing_idx"
 ENDED_INDEX = "procrastinate_jobs_ended_idx"
 QUEUEING_LOCK_INDEX = "procrastinate_jobs_queueing_lock_key"
+UNKNOWN_INDEX = "procrastinate_jobs_unknown_idx"
 KEY = "procrastinate_jobs_pkey"
 
 CROWDS = f"""
@@ -175,6 +176,14 @@ TO_RETRY = {
     **dict.fromkeys(["retry_at", "priority", "queue_name", "lock"]),
 }
 OLD = {"queue_name": None, "scanned": 3 * LIMIT, "ages_us": [-HOUR_US]}
+NO_FILTERS = {"queue_name": None, "task_name": None}
+UNKNOWN = {
+    "patience_us": 0,
+    "known_names": ["known"],
+    "limit": LIMIT,
+    "unknown_type": "",
+    "why_unknown": "",
+}
 LINES = {"locks": ["long", "lock 1", "lock 2"]}
 
 CASES = [
@@ -266,7 +275,8 @@ CASES = [
         {DOING_INDEX, KEY, QUEUEING_LOCK_INDEX},
         RUNNING + LIMIT,
         {
-            "timeout_us": HOUR_US,
+            "dead_ids": [2],
+            "alone_ids": [2],
             "crash_limit": 5,
             "most_crashes": 15,
             "limit": LIMIT,
@@ -275,9 +285,11 @@ CASES = [
             "why_lost": "{}",
         },
     ),
-    # Two of the jobs that each dead worker holds, if there are so many.
-    Case("judge_workers", {DOING_INDEX}, RUNNING, {"timeout_us": -HOUR_US, "moment_us": 1}),
-    Case("stalled_ids", {DOING_INDEX}, RUNNING, {"timeout_us": HOUR_US, "limit": LIMIT}),
+    Case("running_workers", {DOING_INDEX}, RUNNING),
+    Case("stalled_ids", {DOING_INDEX}, RUNNING, {"dead_ids": [2], "limit": LIMIT}),
+    Case("list_stalled", {DOING_INDEX}, RUNNING, {"dead_ids": [2]} | NO_FILTERS),
+    Case("any_unknown", {UNKNOWN_INDEX}, 0, {"patience_us": 0}),
+    Case("fail_unknown", {UNKNOWN_INDEX, KEY}, 0, UNKNOWN),
     Case("grip_locks", set(), 0, {"ids": IDS}),
     # Of the one line that there is: its queue, its best, the update.
     Case("release_locks", {LINE_INDEX, KEY}, 3, LINES),
@@ -289,7 +301,6 @@ CASES = [
     Case("request_abort", {KEY}, 2 * LIMIT, {"ids": IDS}),
     Case("abort_requests", {DOING_INDEX}, RUNNING, {"worker_id": 1}),
     Case("held_jobs", {DOING_INDEX}, RUNNING, {"worker_id": 1}),
-    Case("prune_workers", {DOING_INDEX}, RUNNING, {"timeout_us": -HOUR_US}),
     Case("get_job", {KEY}, 1, {"id": FIRST}),
     # The jobs are inserted; a twin that waits is found by inserting, too.
     Case("look_at_periodics", set(), 0, SCHEDULES),

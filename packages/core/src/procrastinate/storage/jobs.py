@@ -13,6 +13,7 @@ from procrastinate.model.job import Error, Job, Status
 from procrastinate.storage import locks
 from procrastinate.storage.rows import Loads, errors_from, jobs_from
 from procrastinate.storage.savepoints import undoable
+from procrastinate.storage.workers import dead_workers
 
 #: What may be retried by hand without being named.
 ENDED_BADLY = (Status.FAILED, Status.CANCELLED, Status.ABORTED)
@@ -185,5 +186,8 @@ def stalled_jobs(
     *, timeout_us: int, queue: str | None, task: str | None, loads: Loads
 ) -> Flow[list[Job]]:
     """Return the jobs that run on workers not heard of for so long."""
-    rows = yield Request("list_stalled", timeout_us=timeout_us, queue_name=queue, task_name=task)
+    dead = yield from dead_workers(timeout_us=timeout_us)
+    if dead is None:
+        return []
+    rows = yield Request("list_stalled", dead_ids=dead, queue_name=queue, task_name=task)
     return jobs_from(rows, loads)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 from procrastinate import json_codec
-from procrastinate.connector import Value
+from procrastinate.connector import Rows, Value
 from procrastinate.drive import Flow, Request
 from procrastinate.model.blame import CRASH_LIMIT, MOST_CRASHES
 from procrastinate.model.job import Status
@@ -108,10 +109,22 @@ def recover_jobs(
     # Workers died in the same moment if their last signs of life lie no farther apart than two such
     # signs of one worker may: a third of the timeout, see `WorkerOptions`.
     moment_us = timeout_us // 3 if moment_us is None else moment_us
-    yield Request("judge_workers", timeout_us=timeout_us, moment_us=moment_us)
+    holders = yield from _holders()
+    if not holders:
+        return []
+    rows = yield Request(
+        "judge_workers",
+        worker_ids=_known(holders),
+        held=[held for worker_id, held in holders if worker_id is not None],
+        timeout_us=timeout_us,
+        moment_us=moment_us,
+    )
+    if not rows and len(_known(holders)) == len(holders):
+        return []
     rows = yield Request(
         "recover_jobs",
-        timeout_us=timeout_us,
+        dead_ids=[row[0] for row in rows],
+        alone_ids=[row[0] for row in rows if row[1]],
         crash_limit=crash_limit,
         most_crashes=most_crashes,
         ids=None if ids is None else list(ids),
@@ -131,10 +144,16 @@ def fail_unknown(
     *, patience_us: int, timeout_us: int, delete_ended: bool = False
 ) -> Flow[list[Recovered]]:
     """Fail waiting jobs whose task no live worker has known for so long. Needs a transaction."""
+    ((waits,),) = yield Request("any_unknown", patience_us=patience_us)
+    if not waits:
+        return []
+    names = [row[0] for row in (yield Request("known_names", timeout_us=timeout_us))]
+    if None in names:  # a worker that does not say what it knows may know any
+        return []
     rows = yield Request(
         "fail_unknown",
         patience_us=patience_us,
-        timeout_us=timeout_us,
+        known_names=names,
         limit=RECOVERED_AT_ONCE,
         unknown_type=UNKNOWN_TYPE,
         why_unknown=WHY_UNKNOWN,
@@ -147,13 +166,49 @@ def fail_unknown(
 
 def stalled_ids(*, timeout_us: int) -> Flow[list[int]]:
     """Return the ids of up to `RECOVERED_AT_ONCE` jobs of dead workers."""
-    rows = yield Request("stalled_ids", timeout_us=timeout_us, limit=RECOVERED_AT_ONCE)
+    dead = yield from dead_workers(timeout_us=timeout_us)
+    if dead is None:
+        return []
+    rows = yield Request("stalled_ids", dead_ids=dead, limit=RECOVERED_AT_ONCE)
     return [int(row[0]) for row in rows]
+
+
+def dead_workers(*, timeout_us: int) -> Flow[list[int] | None]:
+    """Return the ids of dead workers that hold jobs; None if there is no job without a live one.
+
+    The list is empty if a job runs that no worker holds, after a change by hand.
+    """
+    holders = yield from _holders()
+    rows: Rows = []
+    if _known(holders):
+        rows = yield Request("dead_workers", worker_ids=_known(holders), timeout_us=timeout_us)
+    if not rows and len(_known(holders)) == len(holders):
+        return None
+    return [row[0] for row in rows]
+
+
+#: A worker's id, or None for jobs that no worker holds, and how many running jobs it holds.
+_Holder: TypeAlias = tuple[int | None, int]
+
+
+def _holders() -> Flow[list[_Holder]]:
+    """Return who holds running jobs.
+
+    Asked before which workers are alive: a worker is entered before it claims, so that no new one
+    is taken for dead.
+    """
+    rows = yield Request("running_workers")
+    return [(row[0], row[1]) for row in rows]
+
+
+def _known(holders: Sequence[_Holder]) -> list[int]:
+    return [worker_id for worker_id, _ in holders if worker_id is not None]
 
 
 def prune_workers(*, timeout_us: int) -> Flow[None]:
     """Forget dead workers that hold no job."""
-    yield Request("prune_workers", timeout_us=timeout_us)
+    holders = yield from _holders()
+    yield Request("prune_workers", timeout_us=timeout_us, busy_ids=_known(holders))
 
 
 def abort_requests(worker_id: int) -> Flow[set[int]]:

@@ -6,6 +6,7 @@ The in-memory schema always exists and is always at the latest version.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 from procrastinate.connector import Rows
@@ -67,15 +68,32 @@ def stalled_ids(view: View, p: Params) -> Rows:
     return [(job.id,) for job in stalled_jobs(view, p)[: p["limit"]]]
 
 
+def running_workers(view: View, p: Params) -> Rows:
+    held = Counter(job.worker_id for job in view.active_jobs(Status.DOING))
+    return list(held.items())
+
+
+def dead_workers(view: View, p: Params) -> Rows:
+    since = view.now - interval(p["timeout_us"])
+    alive = {worker.id for worker in view.workers() if worker.last_heartbeat >= since}
+    return [(worker_id,) for worker_id in p["worker_ids"] if worker_id not in alive]
+
+
 def judge_workers(view: View, p: Params) -> Rows:
     before = view.now - interval(p["timeout_us"])
     workers = view.workers()  # as they were before this statement
-    for worker in workers:
-        if worker.alone is None and worker.last_heartbeat < before:
-            held = [j for j in view.active_jobs(Status.DOING) if j.worker_id == worker.id]
-            together = any(_died_together(worker, other, p) for other in workers)
-            view.write_worker(replace(worker, alone=len(held) == 1 and not together))
-    return []
+    dead: list[tuple[int, bool | None]] = []
+    for worker_id, held in zip(p["worker_ids"], p["held"], strict=True):
+        worker = view.worker(worker_id)
+        if worker is None:
+            dead.append((worker_id, False))
+        elif worker.last_heartbeat < before:
+            if worker.alone is None:
+                together = any(_died_together(worker, other, p) for other in workers)
+                worker = replace(worker, alone=held == 1 and not together)
+                view.write_worker(worker)
+            dead.append((worker_id, worker.alone))
+    return dead
 
 
 def _died_together(worker: WorkerRow, other: WorkerRow, p: Params) -> bool:
@@ -88,15 +106,14 @@ def recover_jobs(view: View, p: Params) -> Rows:
     ids = p["ids"]
     stalled = [job for job in stalled_jobs(view, p) if ids is None or job.id in ids]
     lost = [replace(job, crashes=job.crashes + 1) for job in view.unlocked(stalled)[: p["limit"]]]
-    status_of = verdicts(view, [(job, _wanted(view, job, p)) for job in lost])
+    status_of = verdicts(view, [(job, _wanted(job, p)) for job in lost])
     recovered = [view.write_job(_recovered(view, p, job, status_of[job.id])) for job in lost]
     view.wake(job.queue_name for job in recovered if job.status is Status.TODO)
     return [(job.id, job.status.value, job.queue_name, job.task_name) for job in recovered]
 
 
-def _wanted(view: View, job: JobRow, p: Params) -> Status:
-    worker = None if job.worker_id is None else view.worker(job.worker_id)
-    alone = worker is not None and bool(worker.alone)
+def _wanted(job: JobRow, p: Params) -> Status:
+    alone = job.worker_id in p["alone_ids"]
     fails = job.crashes >= p["most_crashes"] or (job.crashes >= p["crash_limit"] and alone)
     return Status.FAILED if fails else Status.TODO
 
@@ -110,15 +127,27 @@ def _recovered(view: View, p: Params, job: JobRow, verdict: Status) -> JobRow:
     return replace(job, status=verdict, finished_at=view.now, errors=errors)
 
 
-def fail_unknown(view: View, p: Params) -> Rows:
+def any_unknown(view: View, p: Params) -> Rows:
+    return [(bool(_unknown(view, p)),)]
+
+
+def _unknown(view: View, p: Params) -> list[JobRow]:
     first = view.now - interval(p["patience_us"])
+    waiting = view.active_jobs(Status.TODO)
+    return [job for job in waiting if job.unknown_since is not None and job.unknown_since <= first]
+
+
+def known_names(view: View, p: Params) -> Rows:
     since = view.now - interval(p["timeout_us"])
-    known = [each.task_names for each in view.workers() if each.last_heartbeat >= since]
-    failed: list[JobRow] = []
-    for job in view.active_jobs(Status.TODO):
-        waited = job.unknown_since is not None and job.unknown_since <= first
-        if waited and not any(names is None or job.task_name in names for names in known):
-            failed.append(job)
+    alive = [worker for worker in view.workers() if worker.last_heartbeat >= since]
+    names: dict[str | None, None] = {}
+    for worker in alive:
+        names |= dict.fromkeys([None] if worker.task_names is None else worker.task_names)
+    return [(name,) for name in names]
+
+
+def fail_unknown(view: View, p: Params) -> Rows:
+    failed = [job for job in _unknown(view, p) if job.task_name not in p["known_names"]]
     failed = sorted(view.unlocked(failed), key=lambda job: job.id)[: p["limit"]]
     for job in failed:
         added = entry(view, job, p["unknown_type"], p["why_unknown"])
@@ -131,9 +160,8 @@ def fail_unknown(view: View, p: Params) -> Rows:
 
 def prune_workers(view: View, p: Params) -> Rows:
     before = view.now - interval(p["timeout_us"])
-    busy = {job.worker_id for job in view.active_jobs(Status.DOING)}
     for worker in view.workers():
-        if worker.last_heartbeat < before and worker.id not in busy:
+        if worker.last_heartbeat < before and worker.id not in p["busy_ids"]:
             view.delete_worker(worker.id)
     return []
 
@@ -178,9 +206,13 @@ _FUNCTIONS: tuple[Function, ...] = (
     heartbeat,
     unregister_worker,
     notify_listener,
+    running_workers,
+    dead_workers,
     judge_workers,
     recover_jobs,
     stalled_ids,
+    any_unknown,
+    known_names,
     fail_unknown,
     prune_workers,
     abort_requests,

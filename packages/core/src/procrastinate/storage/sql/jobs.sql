@@ -256,10 +256,10 @@ before as materialized (
 {>retried}
 
 -- name: list_stalled :many
--- Returns the jobs that run on a worker which has given no sign of life within the timeout.
+-- Returns the jobs that run on these dead workers, or on none.
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
-where {>stalled}
+where {>of_dead}
     and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
 order by job.id

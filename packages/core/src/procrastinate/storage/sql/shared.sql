@@ -77,12 +77,7 @@ pg_catalog.jsonb_build_object(
     where entry.place = 1 or entry.place > whole.length - 19
 )
 
--- fragment: stalled
--- True of a running job whose worker has given no sign of life within the timeout.
+-- fragment: of_dead
+-- True of a running job of one of these workers, which are dead, or of none.
 job.partition = %(partition)s::smallint and job.status = 'doing'
-    and not exists (
-        select from {schema}.procrastinate_workers as worker
-        where worker.id = job.worker_id and worker.partition = 0
-            and worker.last_heartbeat
-                >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
-    )
+    and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[]))

@@ -59,57 +59,90 @@ select pg_catalog.pg_notify(%(channel)s::text, '')
 delete from {schema}.procrastinate_workers as worker
 where worker.id = %(worker_id)s::bigint and worker.partition = 0
 
--- name: stalled_ids :many
--- Returns the ids of running jobs whose worker has given no sign of life within the timeout.
-select job.id
+-- name: running_workers :many
+-- Returns (id, how many jobs) for each worker that holds running jobs. The id is null for those
+-- that no worker holds, after a change by hand.
+select job.worker_id, count(*)
 from {schema}.procrastinate_jobs as job
-where {>stalled}
-order by job.id
-limit %(limit)s::integer
+where job.partition = %(partition)s::smallint and job.status = 'doing'
+group by job.worker_id
 
--- name: judge_workers :exec
--- Notes of each dead worker, when it is first found dead, whether it was alone: it held one job,
--- and no other worker of its host died in the same moment. (This is kept, because recover_jobs may
--- take its jobs one by one.) A worker that another transaction has in hand is left to that one.
+-- name: dead_workers :many
+-- Returns the ids of those of these workers that have given no sign of life within the timeout. (A
+-- statement of its own, as all that read workers: they stand in another place than the jobs if
+-- these are distributed.)
+select given.id
+from pg_catalog.unnest(%(worker_ids)s::bigint[]) as given(id)
+where not exists (
+    select from {schema}.procrastinate_workers as worker
+    where worker.id = given.id and worker.partition = 0
+        and worker.last_heartbeat
+            >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
+)
+
+-- name: judge_workers :many
+-- Returns (id, whether it was alone) for each of these workers that is dead. It was alone if it
+-- held one job, and no other worker of its host died in the same moment. This is noted when it is
+-- first found dead, because recover_jobs may take its jobs one by one. A worker that another
+-- transaction has in hand is left to that one, and counts as not alone.
 --
--- dead: the workers that are found dead for the first time; a live one has given a sign of life
+-- given: the workers, with the number of jobs that each holds.
+with given as materialized (
+    select given.id, given.held
+    from unnest(%(worker_ids)s::bigint[], %(held)s::bigint[]) as given(id, held)
+),
+-- found: those that are found dead for the first time, locked; a live one has given a sign of life
 -- since.
-with dead as materialized (
-    select worker.id, worker.host, worker.last_heartbeat
-    from {schema}.procrastinate_workers as worker
-    where worker.partition = 0 and worker.alone is null
+found as materialized (
+    select
+        worker.id,
+        given.held = 1 and not exists (
+            select from {schema}.procrastinate_workers as other
+            where other.partition = 0 and other.host = worker.host and other.id <> worker.id
+                and other.last_heartbeat
+                    between worker.last_heartbeat
+                        - %(moment_us)s::bigint::float8 * interval '1 microsecond'
+                    and worker.last_heartbeat
+                        + %(moment_us)s::bigint::float8 * interval '1 microsecond'
+        ) as alone
+    from given
+    join {schema}.procrastinate_workers as worker on worker.id = given.id and worker.partition = 0
+    where worker.alone is null
         and worker.last_heartbeat
             < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
     order by worker.id
-    for update skip locked
+    for update of worker skip locked
+),
+-- noted: the same, as they are now.
+noted as (
+    update {schema}.procrastinate_workers as worker
+    set alone = found.alone
+    from found
+    where worker.id = found.id and worker.partition = 0
+    returning worker.id
 )
-update {schema}.procrastinate_workers as worker
-set alone = (
-        select count(*)
-        from (
-            select job.id
-            from {schema}.procrastinate_jobs as job
-            where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = dead.id
-            limit 2
-        ) as held
-    ) = 1
-    and not exists (
-        select from {schema}.procrastinate_workers as other
-        where other.partition = 0 and other.host = dead.host and other.id <> dead.id
-            and other.last_heartbeat
-                between dead.last_heartbeat
-                    - %(moment_us)s::bigint::float8 * interval '1 microsecond'
-                and dead.last_heartbeat
-                    + %(moment_us)s::bigint::float8 * interval '1 microsecond'
-    )
-from dead
-where worker.id = dead.id and worker.partition = 0
+select given.id, coalesce(found.alone, worker.alone, false)
+from given
+left join found on found.id = given.id
+left join {schema}.procrastinate_workers as worker
+    on worker.id = given.id and worker.partition = 0
+where worker.id is null
+    or worker.last_heartbeat
+        < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
+
+-- name: stalled_ids :many
+-- Returns the ids of the running jobs of these dead workers, and of none.
+select job.id
+from {schema}.procrastinate_jobs as job
+where {>of_dead}
+order by job.id
+limit %(limit)s::integer
 
 -- name: recover_jobs :many
 -- settings: patience
--- Takes running jobs (of these ids; null: all) from dead workers and sends them back to the queue.
--- A job fails that has lost its worker `crash_limit` times, if that was alone the last time
--- (judge_workers), or `most_crashes` times. Returns (id, new status, queue, task).
+-- Takes running jobs (of these ids; null: all) from these dead workers and sends them back to the
+-- queue. A job fails that has lost its worker `crash_limit` times, if that was alone the last time,
+-- or `most_crashes` times. Returns (id, new status, queue, task).
 --
 -- leaving: the jobs, locked, with what each is wanted to become. What another transaction has in
 -- hand is left.
@@ -118,16 +151,17 @@ with leaving as materialized (
         job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
         case
             when job.crashes + 1 >= %(most_crashes)s::integer
-                or (job.crashes + 1 >= %(crash_limit)s::integer and worker.alone)
+                or (
+                    job.crashes + 1 >= %(crash_limit)s::integer
+                    and job.worker_id = any(%(alone_ids)s::bigint[])
+                )
                 then 'failed'
             else 'todo'
         end as wanted
     from {schema}.procrastinate_jobs as job
-    left join {schema}.procrastinate_workers as worker
-        on worker.id = job.worker_id and worker.partition = 0
-    where {>stalled} and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+    where {>of_dead} and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
-    for update of job skip locked
+    for update skip locked
 ),
 -- judged: the same with their status, by the rule of settle_jobs.
 judged as materialized (
@@ -166,10 +200,32 @@ woken as materialized (
 select recovered.id, recovered.status, recovered.queue_name, recovered.task_name
 from recovered, (select count(*) from woken) as woken
 
+-- name: any_unknown :one
+-- Returns whether a job waits that workers have handed back since before the patience began,
+-- because they know no task of its name.
+select exists (
+    select from {schema}.procrastinate_jobs as job
+    where job.partition = %(partition)s::smallint and job.status = 'todo'
+        and job.unknown_since <= statement_timestamp()
+            - %(patience_us)s::bigint::float8 * interval '1 microsecond'
+)
+
+-- name: known_names :many
+-- Returns the names of the tasks that live workers know, and null if one does not say what it
+-- knows.
+select distinct known.name
+from {schema}.procrastinate_workers as worker
+cross join lateral pg_catalog.unnest(
+    coalesce(worker.task_names, array[null]::text[])
+) as known(name)
+where worker.partition = 0
+    and worker.last_heartbeat
+        >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
+
 -- name: fail_unknown :many
 -- Fails waiting jobs that workers have handed back since before the patience began, because they
--- know no task of their name, if no live worker knows it. (A worker that does not say what it knows
--- may know any.) Returns (id, status, queue, task, lock).
+-- know no task of their name, but for those of these names, which live workers know. Returns (id,
+-- status, queue, task, lock).
 --
 -- leaving: these jobs, locked. What another transaction has in hand is left.
 with leaving as materialized (
@@ -178,14 +234,7 @@ with leaving as materialized (
     where job.partition = %(partition)s::smallint and job.status = 'todo'
         and job.unknown_since <= statement_timestamp()
             - %(patience_us)s::bigint::float8 * interval '1 microsecond'
-        and not exists (
-            select from {schema}.procrastinate_workers as worker
-            where worker.partition = 0
-                and worker.last_heartbeat
-                    >= statement_timestamp()
-                        - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
-                and (worker.task_names is null or job.task_name = any(worker.task_names))
-        )
+        and job.task_name <> all(%(known_names)s::text[])
     order by job.id
     limit %(limit)s::integer
     for update skip locked
@@ -203,21 +252,20 @@ where job.partition = %(partition)s::smallint and job.id = verdict.id
 returning job.id, job.status::text, job.queue_name, job.task_name, job.lock
 
 -- name: prune_workers :exec
--- Removes workers that have given no sign of life within the timeout and hold no job.
+-- Removes workers that have given no sign of life within the timeout, but for these, which hold
+-- jobs.
 delete from {schema}.procrastinate_workers as worker
 where worker.partition = 0
     and worker.last_heartbeat
         < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
-    and not exists (
-        select from {schema}.procrastinate_jobs as job
-        where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = worker.id
-    )
+    and worker.id <> all(%(busy_ids)s::bigint[])
 
 -- name: abort_requests :many
 -- Returns which of this worker's running jobs are to be aborted.
 select job.id
 from {schema}.procrastinate_jobs as job
-where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+where job.partition = %(partition)s::smallint and job.status = 'doing'
+    and job.worker_id = %(worker_id)s::bigint
     and job.abort_requested
 
 -- name: held_jobs :many
@@ -225,5 +273,6 @@ where job.partition = %(partition)s::smallint and job.status = 'doing' and job.w
 -- lost.
 select {>claimed_columns}
 from {schema}.procrastinate_jobs as job
-where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+where job.partition = %(partition)s::smallint and job.status = 'doing'
+    and job.worker_id = %(worker_id)s::bigint
 order by job.id

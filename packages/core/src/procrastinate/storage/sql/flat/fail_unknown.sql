@@ -1,7 +1,7 @@
 -- name: fail_unknown :many
 -- Fails waiting jobs that workers have handed back since before the patience began, because they
--- know no task of their name, if no live worker knows it. (A worker that does not say what it knows
--- may know any.) Returns (id, status, queue, task, lock).
+-- know no task of their name, but for those of these names, which live workers know. Returns (id,
+-- status, queue, task, lock).
 --
 -- leaving: these jobs, locked. What another transaction has in hand is left.
 with leaving as materialized (
@@ -10,14 +10,7 @@ with leaving as materialized (
     where job.partition = %(partition)s::smallint and job.status = 'todo'
         and job.unknown_since <= statement_timestamp()
             - %(patience_us)s::bigint::float8 * interval '1 microsecond'
-        and not exists (
-            select from procrastinate_workers as worker
-            where worker.partition = 0
-                and worker.last_heartbeat
-                    >= statement_timestamp()
-                        - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
-                and (worker.task_names is null or job.task_name = any(worker.task_names))
-        )
+        and job.task_name <> all(%(known_names)s::text[])
     order by job.id
     limit %(limit)s::integer
     for update skip locked

@@ -8,5 +8,6 @@ select job.id, job.queue_name, job.task_name, job.args::text as args, job.priori
     job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
     nullif(job.crashes, 0) as crashes
 from procrastinate_jobs as job
-where job.partition = %(partition)s::smallint and job.status = 'doing' and job.worker_id = %(worker_id)s::bigint
+where job.partition = %(partition)s::smallint and job.status = 'doing'
+    and job.worker_id = %(worker_id)s::bigint
 order by job.id

@@ -1,8 +1,8 @@
 -- name: recover_jobs :many
 -- settings: patience
--- Takes running jobs (of these ids; null: all) from dead workers and sends them back to the queue.
--- A job fails that has lost its worker `crash_limit` times, if that was alone the last time
--- (judge_workers), or `most_crashes` times. Returns (id, new status, queue, task).
+-- Takes running jobs (of these ids; null: all) from these dead workers and sends them back to the
+-- queue. A job fails that has lost its worker `crash_limit` times, if that was alone the last time,
+-- or `most_crashes` times. Returns (id, new status, queue, task).
 --
 -- leaving: the jobs, locked, with what each is wanted to become. What another transaction has in
 -- hand is left.
@@ -11,23 +11,19 @@ with leaving as materialized (
         job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
         case
             when job.crashes + 1 >= %(most_crashes)s::integer
-                or (job.crashes + 1 >= %(crash_limit)s::integer and worker.alone)
+                or (
+                    job.crashes + 1 >= %(crash_limit)s::integer
+                    and job.worker_id = any(%(alone_ids)s::bigint[])
+                )
                 then 'failed'
             else 'todo'
         end as wanted
     from procrastinate_jobs as job
-    left join procrastinate_workers as worker
-        on worker.id = job.worker_id and worker.partition = 0
-    -- True of a running job whose worker has given no sign of life within the timeout.
+    -- True of a running job of one of these workers, which are dead, or of none.
     where job.partition = %(partition)s::smallint and job.status = 'doing'
-        and not exists (
-            select from procrastinate_workers as worker
-            where worker.id = job.worker_id and worker.partition = 0
-                and worker.last_heartbeat
-                    >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
-        ) and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[])) and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
-    for update of job skip locked
+    for update skip locked
 ),
 -- judged: the same with their status, by the rule of settle_jobs.
 judged as materialized (

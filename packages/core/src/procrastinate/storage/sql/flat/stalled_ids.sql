@@ -1,14 +1,9 @@
 -- name: stalled_ids :many
--- Returns the ids of running jobs whose worker has given no sign of life within the timeout.
+-- Returns the ids of the running jobs of these dead workers, and of none.
 select job.id
 from procrastinate_jobs as job
--- True of a running job whose worker has given no sign of life within the timeout.
+-- True of a running job of one of these workers, which are dead, or of none.
 where job.partition = %(partition)s::smallint and job.status = 'doing'
-    and not exists (
-        select from procrastinate_workers as worker
-        where worker.id = job.worker_id and worker.partition = 0
-            and worker.last_heartbeat
-                >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
-    )
+    and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[]))
 order by job.id
 limit %(limit)s::integer
