@@ -224,12 +224,8 @@ Rule = Callable[[Node, Catalog], bool]
 
 #: What breaks each rule today.
 RULES: dict[Rule, frozenset[str]] = {
-    computes_from_columns: frozenset(
-        {
-            *("fail_unknown", "recover_jobs", "settle_jobs"),
-        }
-    ),
-    decides_unsteadily: frozenset({"fail_unknown", "recover_jobs", "settle_jobs"}),
+    computes_from_columns: frozenset({"fail_unknown", "recover_jobs"}),
+    decides_unsteadily: frozenset({"fail_unknown", "recover_jobs"}),
     inserts_below: CLAIMS_WITH_LOCKS
     | {"defer_alike", "defer_jobs", "defer_ticks", "heartbeat", "look_at_periodics"},
     changes_above_a_tableless_cte: frozenset(),

@@ -70,7 +70,7 @@ where job.partition = %(partition)s::smallint and {>by_id}
 -- value.
 with leaving as materialized (
     select
-        job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces,
+        job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces, job.errors,
         given.wanted, given.begun, given.unknown, given.due_at, given.delay_us,
         given.priority, given.queue_name, given.lock, given.began_us, given.ended_us, given.error
     from unnest(
@@ -87,49 +87,67 @@ with leaving as materialized (
     where job.partition = %(partition)s::smallint and {>by_id} and {>is_held} and job.lease = given.lease
     for update of job
 ),
--- verdict: the same, with the status that each gets, the time when it is due (null: at once), and
--- what is added to its errors. The delay of a job whose task was not called doubles each time.
+-- verdict: what becomes of each: its status, the time when it is due (null: at once), and its errors
+-- if any are added. The delay of a job whose task was not called doubles each time.
+-- (All that depends on the time or on a text is computed here: a distributed database refuses it in
+-- an update.)
 verdict as materialized (
     select
-        leaving.*,
+        leaving.id, leaving.begun, leaving.unknown, leaving.delay_us, leaving.due,
+        leaving.priority, leaving.queue_name, leaving.lock,
+        leaving.status::{schema}.procrastinate_job_status as status,
+        case when leaving.status = 'todo' and leaving.due > statement_timestamp()
+            then 'schedule'::{schema}.procrastinate_hold end as hold,
+        case when leaving.begun
+            then statement_timestamp() - leaving.began_us::float8 * interval '1 microsecond'
+        end as started_at,
         case
-            when leaving.status = 'aborted' and leaving.wanted <> 'aborted'
-                then coalesce(leaving.error::jsonb, '[]')
-                    || pg_catalog.jsonb_build_array({>entry
-                        type="%(aborted_type)s::text" message="%(why_aborted)s::text"})
-            when leaving.error is not null then pg_catalog.jsonb_build_array(leaving.error::jsonb)
-        end as added
+            when leaving.begun
+                then statement_timestamp() - leaving.ended_us::float8 * interval '1 microsecond'
+            when leaving.status <> 'todo' then statement_timestamp()
+        end as finished_at,
+        case when leaving.unknown then statement_timestamp() end as unknown_since,
+        case when leaving.added is not null
+            then {>errors_after errors="leaving.errors" added="leaving.added"} end as errors
     from (
         select
             leaving.*,
-            {>verdict} as status,
-            coalesce(leaving.due_at, statement_timestamp() + interval '1 microsecond' * case
-                when leaving.begun or leaving.delay_us is null then leaving.delay_us
-                else least(
-                    leaving.delay_us::float8
-                        * pg_catalog.power(2, least(coalesce(leaving.bounces, 0), 20)),
-                    %(longest_bounce_us)s::bigint
-                )
-            end) as due
-        from leaving
+            case
+                when leaving.status = 'aborted' and leaving.wanted <> 'aborted'
+                    then coalesce(leaving.error::jsonb, '[]')
+                        || pg_catalog.jsonb_build_array({>entry
+                            type="%(aborted_type)s::text" message="%(why_aborted)s::text"})
+                when leaving.error is not null
+                    then pg_catalog.jsonb_build_array(leaving.error::jsonb)
+            end as added
+        from (
+            select
+                leaving.*,
+                {>verdict} as status,
+                coalesce(leaving.due_at, statement_timestamp() + interval '1 microsecond' * case
+                    when leaving.begun or leaving.delay_us is null then leaving.delay_us
+                    else least(
+                        leaving.delay_us::float8
+                            * pg_catalog.power(2, least(coalesce(leaving.bounces, 0), 20)),
+                        %(longest_bounce_us)s::bigint
+                    )
+                end) as due
+            from leaving
+        ) as leaving
+        -- (Else `added` is planned, and computed, wherever it stands.)
+        offset 0
     ) as leaving
 ),
 -- settled: the jobs as they are now.
 settled as (
     update {schema}.procrastinate_jobs as job
-    set status = verdict.status::{schema}.procrastinate_job_status,
-        hold = case when verdict.status = 'todo' and verdict.due > statement_timestamp()
-            then 'schedule'::{schema}.procrastinate_hold end,
+    set status = verdict.status,
+        hold = verdict.hold,
         scheduled_at = coalesce(verdict.due, job.scheduled_at),
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
         attempts = case when verdict.begun then job.attempts else greatest(job.attempts - 1, 0) end,
-        started_at = case when verdict.begun
-            then statement_timestamp() - verdict.began_us::float8 * interval '1 microsecond' end,
-        finished_at = case
-            when verdict.begun
-                then statement_timestamp() - verdict.ended_us::float8 * interval '1 microsecond'
-            when verdict.status <> 'todo' then statement_timestamp()
-        end,
+        started_at = verdict.started_at,
+        finished_at = verdict.finished_at,
         priority = coalesce(verdict.priority, job.priority),
         queue_name = coalesce(verdict.queue_name, job.queue_name),
         lock = coalesce(verdict.lock, job.lock),
@@ -138,11 +156,9 @@ settled as (
             when verdict.delay_us is null then job.bounces
             else least(coalesce(job.bounces, 0) + 1, 1000)
         end,
-        unknown_since = case
-            when verdict.unknown then coalesce(job.unknown_since, statement_timestamp())
-            when not verdict.begun then job.unknown_since
-        end,
-        errors = case when verdict.added is null then job.errors else {>errors_after} end
+        unknown_since = case when verdict.unknown or not verdict.begun
+            then coalesce(job.unknown_since, verdict.unknown_since) end,
+        errors = coalesce(verdict.errors, job.errors)
     from verdict
     where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at

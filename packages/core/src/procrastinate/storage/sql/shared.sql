@@ -40,7 +40,7 @@ pg_catalog.jsonb_build_object(
 )
 
 -- fragment: errors_after
--- The job's errors, followed by those of `verdict.added`. At most 20 are kept, the first one and
+-- Some errors of a job, followed by those that are added. At most 20 are kept, the first one and
 -- the last ones, because all of them are written anew with each attempt. The first after the gap
 -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
 -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
@@ -67,10 +67,10 @@ pg_catalog.jsonb_build_object(
         select joined.list, jsonb_array_length(joined.list) as length
         from (
             select case
-                when job.errors is null then '[]'
-                when jsonb_typeof(job.errors) = 'array' then job.errors
-                else pg_catalog.jsonb_build_array(job.errors)
-            end || verdict.added as list
+                when {>errors} is null then '[]'
+                when jsonb_typeof({>errors}) = 'array' then {>errors}
+                else pg_catalog.jsonb_build_array({>errors})
+            end || {>added} as list
         ) as joined
     ) as whole
     cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)

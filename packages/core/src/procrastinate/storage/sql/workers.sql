@@ -185,7 +185,7 @@ recovered as (
         crashes = verdict.crashes,
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
         finished_at = case when verdict.status <> 'todo' then statement_timestamp() end,
-        errors = case when verdict.added is null then job.errors else {>errors_after} end
+        errors = case when verdict.added is null then job.errors else {>errors_after errors="job.errors" added="verdict.added"} end
     from verdict
     where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status::text, job.queue_name, job.task_name
@@ -246,7 +246,7 @@ verdict as materialized (
     from leaving
 )
 update {schema}.procrastinate_jobs as job
-set status = 'failed', hold = null, finished_at = statement_timestamp(), errors = {>errors_after}
+set status = 'failed', hold = null, finished_at = statement_timestamp(), errors = {>errors_after errors="job.errors" added="verdict.added"}
 from verdict
 where job.partition = %(partition)s::smallint and job.id = verdict.id
 returning job.id, job.status::text, job.queue_name, job.task_name, job.lock

@@ -30,7 +30,7 @@ verdict as materialized (
     from leaving
 )
 update procrastinate_jobs as job
--- The job's errors, followed by those of `verdict.added`. At most 20 are kept, the first one and
+-- Some errors of a job, followed by those that are added. At most 20 are kept, the first one and
 -- the last ones, because all of them are written anew with each attempt. The first after the gap
 -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
 -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)

@@ -9,7 +9,7 @@
 -- value.
 with leaving as materialized (
     select
-        job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces,
+        job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces, job.errors,
         given.wanted, given.begun, given.unknown, given.due_at, given.delay_us,
         given.priority, given.queue_name, given.lock, given.began_us, given.ended_us, given.error
     from unnest(
@@ -38,74 +38,127 @@ with leaving as materialized (
     end and job.lease = given.lease
     for update of job
 ),
--- verdict: the same, with the status that each gets, the time when it is due (null: at once), and
--- what is added to its errors. The delay of a job whose task was not called doubles each time.
+-- verdict: what becomes of each: its status, the time when it is due (null: at once), and its errors
+-- if any are added. The delay of a job whose task was not called doubles each time.
+-- (All that depends on the time or on a text is computed here: a distributed database refuses it in
+-- an update.)
 verdict as materialized (
     select
-        leaving.*,
+        leaving.id, leaving.begun, leaving.unknown, leaving.delay_us, leaving.due,
+        leaving.priority, leaving.queue_name, leaving.lock,
+        leaving.status::procrastinate_job_status as status,
+        case when leaving.status = 'todo' and leaving.due > statement_timestamp()
+            then 'schedule'::procrastinate_hold end as hold,
+        case when leaving.begun
+            then statement_timestamp() - leaving.began_us::float8 * interval '1 microsecond'
+        end as started_at,
         case
-            when leaving.status = 'aborted' and leaving.wanted <> 'aborted'
-                then coalesce(leaving.error::jsonb, '[]')
-                    -- An entry for a job's errors if no exception gave one.
-                    || pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
-                        'attempt', leaving.attempts,
-                        'at', pg_catalog.to_char(
-                            statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
-                        ),
-                        'type', %(aborted_type)s::text,
-                        'message', %(why_aborted)s::text,
-                        'traceback', ''
-                    ))
-            when leaving.error is not null then pg_catalog.jsonb_build_array(leaving.error::jsonb)
-        end as added
+            when leaving.begun
+                then statement_timestamp() - leaving.ended_us::float8 * interval '1 microsecond'
+            when leaving.status <> 'todo' then statement_timestamp()
+        end as finished_at,
+        case when leaving.unknown then statement_timestamp() end as unknown_since,
+        case when leaving.added is not null
+            -- Some errors of a job, followed by those that are added. At most 20 are kept, the first one and
+            -- the last ones, because all of them are written anew with each attempt. The first after the gap
+            -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
+            -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
+            then (
+                select pg_catalog.jsonb_agg(
+                    case
+                        when jsonb_typeof(entry.value) <> 'object' then entry.value
+                        when whole.length > 20 and entry.place = whole.length - 18
+                            then entry.value - 'retry_error'::text
+                                || pg_catalog.jsonb_build_object('traceback', '', 'omitted', (
+                                select (whole.length - 20)::numeric + coalesce(sum(
+                                    case when jsonb_typeof(former.value -> 'omitted'::text) = 'number'
+                                        then (former.value ->> 'omitted'::text)::numeric end
+                                ), 0)
+                                from jsonb_array_elements(whole.list) as former(value)
+                            ))
+                        when entry.place > 1 and entry.place <= whole.length - 3
+                            then entry.value - 'retry_error'::text || '{"traceback": ""}'
+                        else entry.value
+                    end
+                    order by entry.place
+                )
+                from (
+                    select joined.list, jsonb_array_length(joined.list) as length
+                    from (
+                        select case
+                            when leaving.errors is null then '[]'
+                            when jsonb_typeof(leaving.errors) = 'array' then leaving.errors
+                            else pg_catalog.jsonb_build_array(leaving.errors)
+                        end || leaving.added as list
+                    ) as joined
+                ) as whole
+                cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
+                where entry.place = 1 or entry.place > whole.length - 19
+            ) end as errors
     from (
         select
             leaving.*,
-            -- The status that a job gets which leaves its worker. An abortion that was asked for ends it,
-            -- unless it has succeeded. If a twin with its queueing lock waits, or comes before it among those
-            -- that are leaving, it is cancelled: the twin will do the work.
             case
-                when leaving.wanted = 'succeeded' then 'succeeded'
-                when leaving.abort_requested then 'aborted'
-                when leaving.wanted <> 'todo' then leaving.wanted
-                when leaving.queueing_lock is null then 'todo'
-                when leaving.id > min(leaving.id)
-                    filter (where leaving.wanted = 'todo' and not leaving.abort_requested)
-                    over (partition by leaving.queueing_lock) then 'cancelled'
-                when exists (
-                    select from procrastinate_jobs as twin
-                    where twin.queueing_lock = leaving.queueing_lock and twin.partition = %(partition)s::smallint
-                        and twin.status = 'todo'
-                ) then 'cancelled'
-                else 'todo'
-            end as status,
-            coalesce(leaving.due_at, statement_timestamp() + interval '1 microsecond' * case
-                when leaving.begun or leaving.delay_us is null then leaving.delay_us
-                else least(
-                    leaving.delay_us::float8
-                        * pg_catalog.power(2, least(coalesce(leaving.bounces, 0), 20)),
-                    %(longest_bounce_us)s::bigint
-                )
-            end) as due
-        from leaving
+                when leaving.status = 'aborted' and leaving.wanted <> 'aborted'
+                    then coalesce(leaving.error::jsonb, '[]')
+                        -- An entry for a job's errors if no exception gave one.
+                        || pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
+                            'attempt', leaving.attempts,
+                            'at', pg_catalog.to_char(
+                                statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
+                            ),
+                            'type', %(aborted_type)s::text,
+                            'message', %(why_aborted)s::text,
+                            'traceback', ''
+                        ))
+                when leaving.error is not null
+                    then pg_catalog.jsonb_build_array(leaving.error::jsonb)
+            end as added
+        from (
+            select
+                leaving.*,
+                -- The status that a job gets which leaves its worker. An abortion that was asked for ends it,
+                -- unless it has succeeded. If a twin with its queueing lock waits, or comes before it among those
+                -- that are leaving, it is cancelled: the twin will do the work.
+                case
+                    when leaving.wanted = 'succeeded' then 'succeeded'
+                    when leaving.abort_requested then 'aborted'
+                    when leaving.wanted <> 'todo' then leaving.wanted
+                    when leaving.queueing_lock is null then 'todo'
+                    when leaving.id > min(leaving.id)
+                        filter (where leaving.wanted = 'todo' and not leaving.abort_requested)
+                        over (partition by leaving.queueing_lock) then 'cancelled'
+                    when exists (
+                        select from procrastinate_jobs as twin
+                        where twin.queueing_lock = leaving.queueing_lock and twin.partition = %(partition)s::smallint
+                            and twin.status = 'todo'
+                    ) then 'cancelled'
+                    else 'todo'
+                end as status,
+                coalesce(leaving.due_at, statement_timestamp() + interval '1 microsecond' * case
+                    when leaving.begun or leaving.delay_us is null then leaving.delay_us
+                    else least(
+                        leaving.delay_us::float8
+                            * pg_catalog.power(2, least(coalesce(leaving.bounces, 0), 20)),
+                        %(longest_bounce_us)s::bigint
+                    )
+                end) as due
+            from leaving
+        ) as leaving
+        -- (Else `added` is planned, and computed, wherever it stands.)
+        offset 0
     ) as leaving
 ),
 -- settled: the jobs as they are now.
 settled as (
     update procrastinate_jobs as job
-    set status = verdict.status::procrastinate_job_status,
-        hold = case when verdict.status = 'todo' and verdict.due > statement_timestamp()
-            then 'schedule'::procrastinate_hold end,
+    set status = verdict.status,
+        hold = verdict.hold,
         scheduled_at = coalesce(verdict.due, job.scheduled_at),
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
         attempts = case when verdict.begun then job.attempts else greatest(job.attempts - 1, 0) end,
-        started_at = case when verdict.begun
-            then statement_timestamp() - verdict.began_us::float8 * interval '1 microsecond' end,
-        finished_at = case
-            when verdict.begun
-                then statement_timestamp() - verdict.ended_us::float8 * interval '1 microsecond'
-            when verdict.status <> 'todo' then statement_timestamp()
-        end,
+        started_at = verdict.started_at,
+        finished_at = verdict.finished_at,
         priority = coalesce(verdict.priority, job.priority),
         queue_name = coalesce(verdict.queue_name, job.queue_name),
         lock = coalesce(verdict.lock, job.lock),
@@ -114,46 +167,9 @@ settled as (
             when verdict.delay_us is null then job.bounces
             else least(coalesce(job.bounces, 0) + 1, 1000)
         end,
-        unknown_since = case
-            when verdict.unknown then coalesce(job.unknown_since, statement_timestamp())
-            when not verdict.begun then job.unknown_since
-        end,
-        -- The job's errors, followed by those of `verdict.added`. At most 20 are kept, the first one and
-        -- the last ones, because all of them are written anew with each attempt. The first after the gap
-        -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
-        -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
-        errors = case when verdict.added is null then job.errors else (
-            select pg_catalog.jsonb_agg(
-                case
-                    when jsonb_typeof(entry.value) <> 'object' then entry.value
-                    when whole.length > 20 and entry.place = whole.length - 18
-                        then entry.value - 'retry_error'::text
-                            || pg_catalog.jsonb_build_object('traceback', '', 'omitted', (
-                            select (whole.length - 20)::numeric + coalesce(sum(
-                                case when jsonb_typeof(former.value -> 'omitted'::text) = 'number'
-                                    then (former.value ->> 'omitted'::text)::numeric end
-                            ), 0)
-                            from jsonb_array_elements(whole.list) as former(value)
-                        ))
-                    when entry.place > 1 and entry.place <= whole.length - 3
-                        then entry.value - 'retry_error'::text || '{"traceback": ""}'
-                    else entry.value
-                end
-                order by entry.place
-            )
-            from (
-                select joined.list, jsonb_array_length(joined.list) as length
-                from (
-                    select case
-                        when job.errors is null then '[]'
-                        when jsonb_typeof(job.errors) = 'array' then job.errors
-                        else pg_catalog.jsonb_build_array(job.errors)
-                    end || verdict.added as list
-                ) as joined
-            ) as whole
-            cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
-            where entry.place = 1 or entry.place > whole.length - 19
-        ) end
+        unknown_since = case when verdict.unknown or not verdict.begun
+            then coalesce(job.unknown_since, verdict.unknown_since) end,
+        errors = coalesce(verdict.errors, job.errors)
     from verdict
     where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
