@@ -21,6 +21,7 @@ class Effect(enum.Enum):
     ENDS = "ends"  # the process ends, at once or after a while
     STILL = "still"  # the process stands still
     AWAY = "away"  # the process cannot reach the database
+    BLOCKS = "blocks"  # the process beats, but its claims and writes wait
     FORGETS = "forgets"  # the server forgets the claims of its last moments
 
 

@@ -157,6 +157,7 @@ def test_a_run_after_one_that_did_not_fail_needs_a_fault(outcome: str) -> None:
 @pytest.mark.parametrize(
     ("trouble", "explains"),
     [
+        (struck(Effect.BLOCKS, 1, 30, None), False),
         (struck(Effect.ENDS, 1.5, 1.6), True),
         (struck(Effect.ENDS, 2.5, 2.6), True),  # before its ending was written
         (struck(Effect.ENDS, 1.5, 1.6, ["b"]), False),  # another process
@@ -307,6 +308,7 @@ def test_a_silenced_worker_comes_back_in_time() -> None:
 def test_it_may_come_later_if_something_else_kept_it_away() -> None:
     assert silenced(27, struck(Effect.STILL, 20, 21)) == []
     assert silenced(27, struck(Effect.AWAY, 20, 21, None)) == []
+    assert silenced(27, struck(Effect.BLOCKS, 20, 21, None)) == []
     assert silenced(27, struck(Effect.STILL, 20, 21, ["b"])) == ["late to come back"]
     assert silenced(27, struck(Effect.STILL, 27, 28)) == ["late to come back"]
 

@@ -147,7 +147,7 @@ class TableLock(Fault):
     name, lane = "table lock: jobs", SERVER
     weight = 0.5
     table: ClassVar[str] = "procrastinate_jobs"
-    effects: ClassVar[tuple[Effect, ...]] = ()
+    effects: ClassVar[tuple[Effect, ...]] = (Effect.BLOCKS,)
 
     def strike(self, world: World, chance: random.Random) -> None:
         with world.trouble(self.name, *self.effects) as note, locked(world, self.table, "share"):
