@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chaos import jobs
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 DEED_MAY_TAKE = 20.0  # seconds until a job that is to do something nasty has begun
 DEATH_MAY_TAKE = 10.0  # seconds from the deed to the end of its process
+HEARS_WITHIN = 10.0  # seconds from the start of a process until it handles SIGTERM
 ORPHAN_MAY_TAKE = 60.0  # seconds that the children of a killed parent may take
 
 
@@ -79,6 +82,7 @@ class Term(Fault):
             self.stop(world, chance, chance.choice(workers))
 
     def stop(self, world: World, chance: random.Random, worker: Worker) -> None:
+        world.until(lambda: hears(worker.pid), HEARS_WITHIN)
         before = {each.process for each in world.fleet.members(worker)}
         with world.trouble(self.name, Effect.ENDS, processes=()) as note:
             world.fleet.tell_to_stop(worker)
@@ -108,7 +112,8 @@ class TermImporting(Term):
             return
         post = replace(chance.choice(workers).post, name="importing", slow_import=1.0)
         worker = world.fleet.launch(post, at_its_post=False)
-        world.hold(chance.uniform(0.05, 1.5))
+        world.until(lambda: hears(worker.pid), HEARS_WITHIN)
+        world.hold(chance.uniform(0, 1.5))
         self.again = chance.random() < 0.3
         self.stop(world, chance, worker)
 
@@ -173,6 +178,19 @@ def nasty(deed: str) -> type[Fault]:
 def gone(world: World, worker: Worker) -> bool:
     """Wait until a worker that was told to stop has ended, and return whether it has."""
     return world.until(lambda: worker.process.poll() is not None, world.fleet.exit_may_take)
+
+
+def hears(pid: int) -> bool:
+    """Return whether a process handles SIGTERM by now: none can before its first line.
+
+    True if it is gone, or if the system does not tell.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
+    caught = re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)
+    return caught is None or bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def signalled(pid: int, number: signal.Signals) -> bool:
