@@ -70,7 +70,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             bind_commit_and_rollback_are_the_caller_s bind_defers_with_the_caller_s_transaction
             bind_needs_and_changes_no_row_factory bind_takes_the_same_values
             bind_survives_already_enqueued bind_survives_a_large_batch
-            bind_keeps_nothing_of_a_large_batch_with_a_clash
+            bind_keeps_nothing_of_a_large_batch_that_is_refused
             """,
         ),
         "NaiveMoments": fault(
@@ -93,7 +93,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             statements_percent_means_itself_without_parameters
             statements_with_numbers_for_other_drivers
             statements_without_parameters_may_be_several bind_takes_the_same_values
-            schema_is_applied_once schema_is_applied_by_many_at_once schema_may_have_any_name
+            schema_may_have_any_name
             """,
         ),
         "TakesTheRolesEncoding": fault("values results", "values_texts_travel_in_utf8"),
@@ -204,7 +204,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             "bind",
             """
             bind_begins_nothing_by_itself bind_commit_and_rollback_are_the_caller_s
-            bind_survives_a_large_batch bind_keeps_nothing_of_a_large_batch_with_a_clash
+            bind_survives_a_large_batch bind_keeps_nothing_of_a_large_batch_that_is_refused
             bind_defers_with_the_caller_s_transaction
             """,
         ),
@@ -213,7 +213,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             """
             bind_commit_and_rollback_are_the_caller_s bind_defers_with_the_caller_s_transaction
             bind_needs_and_changes_no_row_factory bind_survives_already_enqueued
-            bind_survives_a_large_batch bind_keeps_nothing_of_a_large_batch_with_a_clash
+            bind_survives_a_large_batch bind_keeps_nothing_of_a_large_batch_that_is_refused
             bind_takes_the_same_values
             """,
         ),

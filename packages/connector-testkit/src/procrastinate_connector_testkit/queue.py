@@ -13,7 +13,7 @@ from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.storage import bulk, claim, defer, finish, jobs, locks, schema, workers
+from procrastinate.storage import bulk, claim, defer, finish, jobs, locks, migrating, workers
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate_connector_testkit.subject import Session, Subject, entered
 
@@ -42,8 +42,17 @@ class Queue:
     # The schema
 
     async def migrate(self, *, create: bool = True) -> list[int]:
-        flow = schema.migrate(schema=self.db.connector.schema, create=create)
-        return [migration.version for migration in await self.run(flow, transaction=True)]
+        """Run the migrations that are missing, and return their versions."""
+        while True:
+            async with entered(self.db.session(transaction=True)) as holder:
+                if await holder.flow(migrating.try_lock()):
+                    steps = migrating.migrate(schema=self.db.connector.schema, create=create)
+                    done = await drive.run_steps_async(steps, self._step)
+                    return [migration.version for migration in done]
+            await self.db.sleep(0.01)
+
+    async def _step(self, step: drive.Step) -> Any:
+        return await self.run(step.flow, transaction=step.transaction)
 
     async def empty(self) -> None:
         tables = ", ".join(

@@ -10,9 +10,9 @@ schema, the settings) is filled in by ``prepare``, which the one who opens the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from procrastinate import errors
 from procrastinate.connector import AsyncExecutor, Executor, Query, Rows, Value
@@ -53,6 +53,18 @@ class Script(Request):
 
 
 Flow: TypeAlias = Generator[Request, Rows, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A flow that has a session of its own."""
+
+    flow: Flow[Any]
+    transaction: bool = False
+
+
+#: What takes several sessions: it yields a `Step` at a time, and is sent what its flow returns.
+Steps: TypeAlias = Generator[Step, Any, T]
 #: Makes of a request what the connector executes.
 Prepare: TypeAlias = Callable[[Request], Query]
 
@@ -116,3 +128,39 @@ async def run_async(flow: Flow[T], executor: AsyncExecutor, prepare: Prepare) ->
         return value
     finally:
         flow.close()
+
+
+def run_steps(steps: Steps[T], run_step: Callable[[Step], Any]) -> T:
+    """Run steps to their end and return their value; ``run_step`` runs one in a session."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                value = run_step(step)
+            except errors.ConnectorException as exc:
+                step = steps.throw(exc)
+            else:
+                step = steps.send(value)
+    except StopIteration as stop:
+        returned: T = stop.value
+        return returned
+    finally:
+        steps.close()
+
+
+async def run_steps_async(steps: Steps[T], run_step: Callable[[Step], Awaitable[Any]]) -> T:
+    """Run steps to their end and return their value; ``run_step`` runs one in a session."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                value = await run_step(step)
+            except errors.ConnectorException as exc:
+                step = steps.throw(exc)
+            else:
+                step = steps.send(value)
+    except StopIteration as stop:
+        returned: T = stop.value
+        return returned
+    finally:
+        steps.close()

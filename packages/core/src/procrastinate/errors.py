@@ -37,7 +37,8 @@
         └── SchemaError
             ├── SchemaNotApplied            procrastinate's tables are missing
             ├── SchemaOutdated              the database needs ``procrastinate schema --migrate``
-            └── SchemaTooNew                the database was migrated by a newer procrastinate
+            ├── SchemaTooNew                the database was migrated by a newer procrastinate
+            └── SchemaForeign               the tables are of a release up to 3.x
 """
 
 from __future__ import annotations
@@ -217,6 +218,10 @@ class SchemaTooNew(SchemaError):
     """The database was migrated by a newer procrastinate that this code does not fit."""
 
 
+class SchemaForeign(SchemaError):
+    """The tables are of a release up to 3.x, an earlier design under the same name."""
+
+
 _SCHEMA_HINT = "run `procrastinate schema --apply`, or check the search_path and `schema=`"
 
 _READ_ONLY = "the server is a standby, or the session is read-only"
@@ -230,6 +235,7 @@ _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
     ("42883", SchemaNotApplied, _SCHEMA_HINT),  # undefined_function
     ("42704", SchemaNotApplied, _SCHEMA_HINT),  # undefined_object
     ("3F000", SchemaNotApplied, _SCHEMA_HINT),  # invalid_schema_name
+    ("PQS01", SchemaOutdated, "run `procrastinate schema --migrate`"),  # storage/functions.sql
     ("42703", SchemaOutdated, "run `procrastinate schema --migrate`"),  # undefined_column
     ("57P", ConnectionLost, ""),  # admin_shutdown, crash_shutdown, cannot_connect_now
     ("25006", ConnectionLost, _READ_ONLY),  # read_only_sql_transaction

@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextvars
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from procrastinate import drive
@@ -23,6 +24,8 @@ from procrastinate.errors import (
     AppNotOpen,
     ConfigurationError,
     ConnectionLost,
+    ConnectorException,
+    SchemaError,
     SyncConnectorConfigurationError,
 )
 from procrastinate.storage.statements import Statements
@@ -80,8 +83,14 @@ class Gateway:
         """Run a flow synchronously: on the caller's connection where one is given."""
         if connection is not None:
             return drive.run(flow, self._counterpart_or_self().bind(connection), self.statements)
-        with self.sync_connector().session(transaction=transaction) as executor:
-            return drive.run(flow, executor, self.statements)
+        connector = self.sync_connector()
+        try:
+            with connector.session(transaction=transaction) as executor:
+                return drive.run(flow, executor, self.statements)
+        except SchemaError as exc:
+            if exc.sqlstate is None:
+                raise
+            raise self._explained(exc, connector) from exc.__cause__
 
     async def run_async(
         self,
@@ -107,8 +116,48 @@ class Gateway:
             raise AppNotOpen(_not_open(self._open, "open_async"))
         if limit is not None:
             return await self._run_limited(self.connector, flow, transaction, limit)
-        async with self.connector.session_async(transaction=transaction) as session:
-            return await drive.run_async(flow, session, self.statements)
+        try:
+            async with self.connector.session_async(transaction=transaction) as session:
+                return await drive.run_async(flow, session, self.statements)
+        except SchemaError as exc:
+            if exc.sqlstate is None:
+                raise
+            raise await self._explained_async(exc, self.connector) from exc.__cause__
+
+    def _explained(self, exc: SchemaError, connector: SyncConnector) -> SchemaError:
+        """Say what is wrong with the schema, of which the server only missed a name."""
+        from procrastinate.storage.schema import explanation  # not at the top: it needs pathlib
+
+        try:
+            with connector.session() as executor:
+                return drive.run(explanation(exc), executor, self.statements)
+        except ConnectorException:
+            return exc
+
+    async def _explained_async(self, exc: SchemaError, connector: AsyncConnector) -> SchemaError:
+        from procrastinate.storage.schema import explanation
+
+        try:
+            async with connector.session_async() as session:
+                return await drive.run_async(explanation(exc), session, self.statements)
+        except ConnectorException:
+            return exc
+
+    @contextmanager
+    def held(self, flow: Flow[T]) -> Iterator[T]:
+        """Run a flow in a transaction that lasts for the block."""
+        with self.sync_connector().session(transaction=True) as session:
+            yield drive.run(flow, session, self.statements)
+
+    @asynccontextmanager
+    async def held_async(self, flow: Flow[T]) -> AsyncIterator[T]:
+        """Run a flow in a transaction that lasts for the block, on an asynchronous connector."""
+        connector = self.connector
+        assert isinstance(connector, AsyncConnector)
+        if not self._open_async:
+            raise AppNotOpen(_not_open(self._open, "open_async"))
+        async with connector.session_async(transaction=True) as session:
+            yield await drive.run_async(flow, session, self.statements)
 
     async def _run_limited(
         self, connector: AsyncConnector, flow: Flow[T], transaction: bool, limit: Limit

@@ -89,13 +89,6 @@ SETTINGS = [
 
 
 #: What is still wrong. An entry that is no longer needed fails.
-FAULTS = {
-    "array_nulls": pytest.mark.xfail(
-        raises=errors.InvalidArguments, reason="a batch holds NULL in the text of arrays"
-    ),
-}
-
-
 @dataclass(frozen=True)
 class Place:
     """A database with roles that may do anything in it, and differ in one setting."""
@@ -175,7 +168,7 @@ async def measured(place: Place, setting: str = "", value: str = "") -> tuple[An
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [pytest.param(*each, id=" = ".join(each), marks=FAULTS.get(each[0], ())) for each in SETTINGS],
+    [pytest.param(*each, id=" = ".join(each)) for each in SETTINGS],
 )
 async def test_the_whole_queue_works_under_a_setting_of_the_role(
     place: Place, setting: str, value: str

@@ -344,15 +344,26 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(new=new_jobs, count=st.integers(1, 4))
     def defer_alike(self, new: New, count: int) -> None:
         """Jobs that differ in their arguments alone, here not even in those."""
-        alike = replace(new, queueing_lock=None, args=f"[{','.join([new.args] * count)}]")
+        alike = replace(new, queueing_lock=None)
+        one = '{"args":' + new.args + "}"
+        jobs = f"[{','.join([one] * count)}]"
         before = self.state.jobs.keys()
-        outcome = self.step("defer_alike", lambda now: defer.defer_alike(alike.at(now)))
+        outcome = self.step("defer_alike", lambda now: defer.defer_alike(alike.at(now), jobs))
         assert sorted(self.state.jobs.keys() - before) == outcome.value
         assert len(outcome.value) == count
 
-    @rule(batch=st.lists(new_jobs, min_size=3, max_size=6))
-    def defer_batch_for_a_caller(self, batch: list[New]) -> None:
-        """In several statements, in a transaction that goes on and commits whatever happens."""
+    @rule(
+        batch=st.lists(new_jobs, min_size=3, max_size=6), together=st.booleans(), bad=st.booleans()
+    )
+    def defer_batch_for_a_caller(self, batch: list[New], together: bool, bad: bool) -> None:
+        """In several statements, in a transaction that goes on and commits whatever happens.
+
+        Together with queueing locks it is one statement; the last job may be one that is refused.
+        """
+        if not together:
+            batch = [replace(new, queueing_lock=None) for new in batch]
+        if bad:
+            batch[-1] = replace(batch[-1], args='{"x":"\\u0000"}')
 
         def make(now: datetime) -> Flow[list[int]]:
             flow = defer.defer_jobs_for_caller([new.at(now) for new in batch])

@@ -26,22 +26,7 @@ from procrastinate import errors
 PAGE = Path(__file__).parents[4] / "docs" / "howto" / "schema.md"
 ENQUEUER = "enqueue-only role"
 WORKER = "worker role"
-ENQUEUER_COLUMNS = [
-    *(
-        ("INSERT", column)
-        for column in (
-            *("id", "partition", "queue_name", "task_name", "priority", "lock"),
-            "queueing_lock",
-            *("args", "scheduled_at", "hold"),
-        )
-    ),
-    *(
-        ("SELECT", column)
-        for column in (
-            *("id", "partition", "status", "hold", "queue_name", "queueing_lock", "scheduled_at"),
-        )
-    ),
-]
+FUNCTIONS = ("defer_job", "defer_jobs")
 
 
 def grants() -> dict[str, str]:
@@ -91,6 +76,11 @@ class Place:
 
     def table(self, name: str) -> str:
         return f"{self.schema or 'public'}.procrastinate_{name}"
+
+    def owner(self) -> procrastinate.App:
+        return procrastinate.App(
+            connector=procrastinate.Psycopg2Connector(dsn=self.dsn, schema=self.schema)
+        )
 
     def app(self, role: str, connector: str = "Psycopg2Connector") -> procrastinate.App:
         kind = getattr(procrastinate, connector)
@@ -174,29 +164,78 @@ async def test_the_enqueue_only_role_defers_asynchronously(place: Place):
             await once.batch_defer_async({"a": 1})
 
 
-def test_every_column_that_the_enqueue_only_role_is_granted_is_needed(place: Place):
-    jobs, role = place.table("jobs"), place.roles[ENQUEUER]
-    granted = place.query(
-        "SELECT privilege_type, column_name::text FROM information_schema.column_privileges"
-        " WHERE grantee = %s AND table_name = 'procrastinate_jobs'",
+def test_the_enqueue_only_role_is_granted_two_functions_and_needs_both(place: Place):
+    role = place.roles[ENQUEUER]
+    on_columns = place.query(
+        "SELECT table_name::text, column_name::text FROM information_schema.column_privileges"
+        " WHERE grantee = %s AND table_name <> 'procrastinate_migrations'",
         role,
     )
-    assert sorted(granted) == sorted(ENQUEUER_COLUMNS)
+    assert on_columns == []
     with place.app(ENQUEUER).open() as app:
-        for privilege, column in granted:
-            place.query(f"REVOKE {privilege} ({column}) ON {jobs} FROM {role}")
-            with pytest.raises(errors.InsufficientPrivilege):
+        for name in FUNCTIONS:
+            place.query(f"REVOKE EXECUTE ON FUNCTION {place.table(name)} FROM {role}")
+            with pytest.raises(errors.InsufficientPrivilege, match=name):
                 every_way(app)
-            place.query(f"GRANT {privilege} ({column}) ON {jobs} TO {role}")
-            place.query(f"DELETE FROM {jobs}")
+            place.query(f"GRANT EXECUTE ON FUNCTION {place.table(name)} TO {role}")
+            place.query(f"DELETE FROM {place.table('jobs')}")
         every_way(app)
+
+
+def test_the_functions_are_for_those_they_are_granted_to(place: Place):
+    """They belong to the owner of the tables, and take no names from the caller's search_path."""
+    rows = place.query(
+        "SELECT proname::text, prosecdef, proowner = relowner, proconfig,"
+        " has_function_privilege('public', proc.oid, 'EXECUTE')"
+        " FROM pg_proc AS proc JOIN pg_class ON pg_class.oid = %s::regclass"
+        " WHERE pronamespace = relnamespace ORDER BY 1",
+        place.table("jobs"),
+    )
+    assert rows == [
+        (f"procrastinate_{name}", True, True, ["search_path=pg_catalog, pg_temp"], False)
+        for name in FUNCTIONS
+    ]
+
+
+def test_migrating_grants_the_functions_to_every_role_that_could_insert_jobs(
+    place: Place, query: Callable[..., Any]
+):
+    """Whether it was granted the table, or columns, or everybody was."""
+    role, jobs = place.roles[ENQUEUER], place.table("jobs")
+
+    def may_defer() -> bool:
+        ((may,),) = query(
+            "SELECT has_function_privilege(%s, %s::regproc, 'EXECUTE')",
+            role,
+            place.table("defer_jobs"),
+        )
+        return bool(may)
+
+    with place.owner().open() as owner:
+        for grant, may in (
+            (None, False),
+            (f"INSERT ON {jobs} TO {role}", True),
+            (f"INSERT (task_name) ON {jobs} TO {role}", True),
+            (f"SELECT ON {jobs} TO {role}", False),
+            (f"INSERT ON {jobs} TO PUBLIC", True),
+        ):
+            query(f"REVOKE ALL ON {jobs} FROM {role}, PUBLIC")
+            if grant is not None:
+                query(f"GRANT {grant}")
+            for name in FUNCTIONS:
+                query(f"DROP FUNCTION {place.table(name)}")
+            assert owner.schema_manager.migrate() == []
+            assert may_defer() is may, grant
 
 
 FORBIDDEN = [
     "SELECT args FROM {jobs}",
     "SELECT task_name, lock, errors, attempts, worker_id FROM {jobs}",
     "SELECT * FROM {jobs}",
-    "INSERT INTO {jobs} (queue_name, task_name) VALUES ('q', 't') RETURNING args",
+    "INSERT INTO {jobs} (queue_name, task_name) VALUES ('q', 't')",
+    "INSERT INTO {jobs} (id, queue_name, task_name) VALUES (5, 'q', 't')",
+    "SELECT id FROM {jobs}",
+    "SELECT nextval('{jobs_id_seq}')",
     "INSERT INTO {jobs} (queue_name, task_name, status) VALUES ('q', 't', 'succeeded')",
     "UPDATE {jobs} SET priority = 1",
     "UPDATE {jobs} SET status = 'cancelled'",
@@ -329,7 +368,7 @@ async def test_the_worker_role_recovers_the_jobs_of_a_dead_worker(
         lost = web.configure_task("add", lock="one").defer(a=1)
     jobs, workers, locks = (place.table(name) for name in ("jobs", "workers", "locks"))
     place.query(
-        f"INSERT INTO {workers} (id, name, last_heartbeat) VALUES (99, 'dead', '-infinity');"
+        f"INSERT INTO {workers} (id, name, last_heartbeat) VALUES (99, 'dead', '2020-01-01');"
         f"INSERT INTO {locks} (lock, job_id) VALUES ('one', {lost});"
         f"UPDATE {jobs} SET status = 'doing', worker_id = 99, attempts = 1"
     )

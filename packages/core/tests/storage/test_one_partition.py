@@ -64,16 +64,13 @@ def connection(procrastinate_server: Any) -> Iterator[Any]:
 
 # --- Plans ----------------------------------------------------------------------------------------
 
-#: They insert jobs, which all belong to partition 0 so far.
-INSERTING_INTO_PARTITION_0 = frozenset({"defer_jobs"})
-
 
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_a_plan_reads_one_partition(connection: Any, name: str) -> None:
     query = every_statement.query(name, partition=7)
     read = tables_read(connection, query.sql, every_statement.literal(query))
     others = {each for each in read if each.endswith(("_0", "_8"))}
-    assert bool(others) == (name in INSERTING_INTO_PARTITION_0), read
+    assert others == set(), read
 
 
 def test_a_plan_without_the_partition_is_found(connection: Any) -> None:
@@ -226,12 +223,11 @@ Rule = Callable[[Node, Catalog], bool]
 RULES: dict[Rule, frozenset[str]] = {
     computes_from_columns: frozenset({"fail_unknown", "recover_jobs"}),
     decides_unsteadily: frozenset({"fail_unknown", "recover_jobs"}),
-    inserts_below: CLAIMS_WITH_LOCKS
-    | {"defer_alike", "defer_jobs", "defer_ticks", "heartbeat", "look_at_periodics"},
+    inserts_below: CLAIMS_WITH_LOCKS | {"defer_ticks", "heartbeat", "look_at_periodics"},
     changes_above_a_tableless_cte: frozenset(),
     notifies_from_a_table: frozenset(
         {
-            *("defer_alike", "defer_jobs", "defer_ticks", "pass_on_locks", "promote_due"),
+            *("defer_ticks", "pass_on_locks", "promote_due"),
             *("recover_jobs", "release_locks", "request_abort", "retry_jobs_by_hand"),
             *("retry_unless_twin_waits", "settle_jobs"),
         }

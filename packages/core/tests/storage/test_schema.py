@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import older_schemas
 import psycopg2
 import pytest
 
@@ -33,6 +34,18 @@ CATALOG = """
     select 'constraint', conname, pg_get_constraintdef(oid), '', '', ''
     from pg_constraint where connamespace = 'public'::regnamespace
     union all
+    select 'validated', conname, convalidated::text, '', '', ''
+    from pg_constraint where connamespace = 'public'::regnamespace
+    union all
+    select 'valid', indexrelid::regclass::text, indisvalid::text, '', '', ''
+    from pg_index where indrelid = 'procrastinate_jobs'::regclass
+    union all
+    select 'rights', proname, proacl::text, '', '', ''
+    from pg_proc where pronamespace = 'public'::regnamespace
+    union all
+    select 'rights', typname, typacl::text, '', '', ''
+    from pg_type where typnamespace = 'public'::regnamespace and typtype = 'e'
+    union all
     select 'function', proname, pg_get_functiondef(oid), '', '', ''
     from pg_proc where pronamespace = 'public'::regnamespace
     union all
@@ -50,16 +63,23 @@ def open_app(dsn: str, **options: Any) -> Any:
     return procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn, **options)).open()
 
 
+@pytest.mark.parametrize("version", VERSIONS[:-1])
 def test_migrations_and_the_schema_file_give_the_same_catalog(
-    procrastinate_dsn: str, query: Callable[..., Any]
+    procrastinate_dsn: str, query: Callable[..., Any], version: int
 ) -> None:
     with open_app(procrastinate_dsn) as app:
-        app.schema_manager.apply_schema()
+        older_schemas.make(version, query)
+        assert app.schema_manager.apply_schema() == MIGRATIONS[version:]
         migrated = query(CATALOG)
         query("drop schema public cascade; create schema public")
+        assert app.schema_manager.apply_schema() == MIGRATIONS
+        created = query(CATALOG)
+        query("drop schema public cascade; create schema public")
         query(app.schema_manager.get_schema())
+        app.schema_manager.check()
 
-    assert query(CATALOG) == migrated
+    assert query(CATALOG) == created
+    assert created == migrated
     assert len(migrated) > 50
 
 
@@ -80,14 +100,11 @@ def test_migrating_nothing_says_what_to_do(procrastinate_dsn: str) -> None:
 
 
 def test_migrating_to_leases_keeps_what_retries_by_hand_forgave(
-    procrastinate_dsn: str, query: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    procrastinate_dsn: str, query: Callable[..., Any]
 ) -> None:
     """A running job keeps its number of attempts: its worker, an older one, is fenced by that."""
-    every = schema.migrations()
+    older_schemas.make(3, query)
     with open_app(procrastinate_dsn) as app:
-        with monkeypatch.context() as older:
-            older.setattr(schema, "migrations", lambda: every[:3])
-            app.schema_manager.apply_schema()
         query(
             "insert into procrastinate_jobs"
             " (task_name, queue_name, status, worker_id, attempts, attempts_forgiven) values"
@@ -266,7 +283,9 @@ def test_a_schema_is_put_before_every_name() -> None:
     """All that stands without one is the names of channels, which belong to no schema."""
     for statement in load().values():
         bare = set(re.findall(r"(?<!\{schema\}\.)\bprocrastinate_\w+", statement.text))
-        assert bare <= {f"procrastinate_{each}" for each in ("jobs", "schedule", "aborts")}
+        checks = {name for name in bare if name.endswith("_check")}  # named in their table
+        channels = {f"procrastinate_{each}" for each in ("jobs", "schedule", "aborts")}
+        assert bare - checks <= channels
         for name in bare:
             assert f"'{name}'" in statement.text, statement.name
 

@@ -11,7 +11,7 @@ from procrastinate.connector import Query
 from procrastinate.drive import Request
 from procrastinate.errors import ConnectorException, InvalidData
 from procrastinate.model.job import NewJob
-from procrastinate.storage import defer, schema, statements
+from procrastinate.storage import defer, migrating, schema, statements
 from procrastinate.storage.rows import ARGS
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
@@ -46,7 +46,8 @@ def test_a_statement_of_the_users_own_is_refused_by_name() -> None:
 def test_the_schema_is_always_at_the_latest_version() -> None:
     sql = Statements()
     with InMemoryConnector().sync_connector().session(transaction=True) as executor:
-        assert drive.run(schema.migrate(schema=None, create=False), executor, sql) == []
+        steps = migrating.migrate(schema=None, create=False)
+        assert drive.run_steps(steps, lambda step: drive.run(step.flow, executor, sql)) == []
         assert drive.run(schema.check_schema(), executor, sql).exists is True
 
 

@@ -36,11 +36,6 @@ class Raising:
         raise RuntimeError(f"no target to ask for {name}")
 
 
-def clashing(queueing_lock: str) -> list[NewJob]:
-    """A batch whose clash is the last that is found, as jobs go in by queueing lock."""
-    return [NewJob(name) for name in "abcd"] + [NewJob("e", queueing_lock=queueing_lock)]
-
-
 class BindQueue:
     """What holds for any queue, also for one without SQL."""
 
@@ -86,21 +81,22 @@ class BindQueue:
         assert await queue.ready_queues() == ["default", "other"]
 
     @behaviour(4, ways="own")
-    async def test_bind_keeps_nothing_of_a_large_batch_with_a_clash(
+    async def test_bind_keeps_nothing_of_a_large_batch_that_is_refused(
         self,
         db: Subject,
         queue: Queue,
         connection_kind: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """Also of the statements before the clash; what the caller did before and after stays."""
+        """Also of the statements before; what the caller did before and after stays."""
         monkeypatch.setattr(defer, "ROWS_PER_STATEMENT", 2)
-        await queue.defer(queueing_lock="q")
+        await queue.defer()
+        new = [NewJob(name) for name in "abcd"] + [NewJob("e", args='{"x": "\\u0000"}')]
         async with caller(db, connection_kind) as owned:
             bound = db.bind(owned.connection)
             await bound.flow(queue.defer_flow("before"))
-            with pytest.raises(errors.AlreadyEnqueued):
-                await bound.flow(queue.defer_all_flow(*clashing("q")))
+            with pytest.raises(errors.InvalidArguments):
+                await bound.flow(queue.defer_all_flow(*new))
             await bound.flow(queue.defer_flow("after"))
             await called(owned.commit)
         assert await queue.task_names() == ["task", "before", "after"]

@@ -176,7 +176,7 @@ def _json_text(task_name: str, arguments: dict[str, Any], connector: Connector) 
 
 
 def _json_array(arguments: Sequence[dict[str, Any]], connector: Connector) -> str | None:
-    """The arguments of several jobs in one text: a tenth of the time of one after the other.
+    """Several jobs in one text, for `defer_alike`: a tenth of the time of one after the other.
 
     None where they are to be looked at one by one: by an encoder of the user's own, which is asked
     for each job's; where they are too many for one statement; or where one may be unacceptable, and
@@ -185,7 +185,7 @@ def _json_array(arguments: Sequence[dict[str, Any]], connector: Connector) -> st
     if connector.json_dumps is not json_codec.dumps or len(arguments) > flows.ROWS_PER_STATEMENT:
         return None
     try:
-        text = json_codec.dumps(arguments)
+        text = json_codec.dumps([{"args": each} for each in arguments])
         size = len(text.encode())
     except Exception:
         return None
@@ -238,36 +238,33 @@ class JobDeferrer(Generic[P]):
 
         Raises as `defer` does.
         """
-        return self._gateway.run(
-            self._batch(task_kwargs),
-            connection=self.options.connection,
-            transaction=len(task_kwargs) > flows.ROWS_PER_STATEMENT,
-        )
+        flow, transaction = self._batch(task_kwargs)
+        return self._gateway.run(flow, connection=self.options.connection, transaction=transaction)
 
     async def batch_defer_async(self, *task_kwargs: Mapping[str, Any]) -> list[int]:
         """Defer one job for each mapping of arguments; see `batch_defer`."""
+        flow, transaction = self._batch(task_kwargs)
         return await self._gateway.run_async(
-            self._batch(task_kwargs),
-            connection=self.options.connection,
-            transaction=len(task_kwargs) > flows.ROWS_PER_STATEMENT,
+            flow, connection=self.options.connection, transaction=transaction
         )
 
     def _one(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[int]:
         job = new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)
         return flows.defer_job(job)
 
-    def _batch(self, task_kwargs: Sequence[Mapping[str, Any]]) -> Flow[list[int]]:
+    def _batch(self, task_kwargs: Sequence[Mapping[str, Any]]) -> tuple[Flow[list[int]], bool]:
+        """Return the flow that inserts a batch, and whether it needs a transaction."""
         options, connector = self.options, self._gateway.connector
         arguments = [_arguments(options, kwargs) for kwargs in task_kwargs]
         if arguments and options.queueing_lock is None:
             array = _json_array(arguments, connector)
             if array is not None:
-                return flows.defer_alike(_job(options, array))
+                return flows.defer_alike(_job(options, "{}"), array), False
         texts = [_json_text(options.task_name, each, connector) for each in arguments]
         jobs = [_job(options, text) for text in texts]
         if options.connection is None:
-            return flows.defer_jobs(jobs)
-        return flows.defer_jobs_for_caller(jobs)
+            return flows.defer_jobs(jobs), flows.takes_several_statements(jobs)
+        return flows.defer_jobs_for_caller(jobs), False
 
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         if not args:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
-from procrastinate.drive import Flow
+from procrastinate import drive
+from procrastinate.connector import AsyncConnector
 from procrastinate.errors import SchemaNotApplied
-from procrastinate.gateway import Gateway
+from procrastinate.gateway import Gateway, in_thread
+from procrastinate.storage import migrating
 from procrastinate.storage import schema as flows
+
+LOOK_AGAIN = 0.1  # seconds, while another process migrates
 
 
 class SchemaManager:
@@ -19,27 +26,27 @@ class SchemaManager:
     def apply_schema(self) -> list[str]:
         """Create the tables, or bring those that are there up to date.
 
-        Returns the names of the migrations that it ran: none where all was done. Everything runs
-        in one transaction. Raises `SchemaTooNew`, `InsufficientPrivilege`.
+        Returns the names of the migrations that it ran: none where all was done. New tables are
+        made in one transaction. Each migration has its own, and those that read many rows have
+        none, so that jobs are deferred and run meanwhile. What was interrupted goes on the next
+        time. It takes two connections. Raises `SchemaError`, `InsufficientPrivilege`.
         """
-        return _names(self._gateway.run(self._migrate(create=True), transaction=True))
+        return self._migrate(create=True)
 
     async def apply_schema_async(self) -> list[str]:
         """Create the tables, or bring them up to date; see `apply_schema`."""
-        flow = self._migrate(create=True)
-        return _names(await self._gateway.run_async(flow, transaction=True))
+        return await self._migrate_async(create=True)
 
     def migrate(self) -> list[str]:
         """Run the migrations that existing tables lack; see `apply_schema`.
 
         Raises `SchemaNotApplied` where there are no tables.
         """
-        return _names(self._gateway.run(self._migrate(create=False), transaction=True))
+        return self._migrate(create=False)
 
     async def migrate_async(self) -> list[str]:
         """Run the migrations that existing tables lack; see `migrate`."""
-        flow = self._migrate(create=False)
-        return _names(await self._gateway.run_async(flow, transaction=True))
+        return await self._migrate_async(create=False)
 
     def check(self) -> flows.SchemaState:
         """Return the schema's state where it fits this code, or raise a `SchemaError`."""
@@ -74,9 +81,40 @@ class SchemaManager:
         """Return the folder of the migrations, numbered SQL files."""
         return Path(flows.__file__).parent / "migrations"
 
-    def _migrate(self, *, create: bool) -> Flow[list[flows.Migration]]:
-        return flows.migrate(schema=self._gateway.connector.schema, create=create)
+    def _migrate(self, *, create: bool) -> list[str]:
+        if self._is_done(self._gateway.run(flows.schema_state())):
+            return []
+        while True:
+            with self._gateway.held(migrating.try_lock()) as is_locked:
+                if is_locked:
+                    return _names(drive.run_steps(self._steps(create), self._run))
+            time.sleep(LOOK_AGAIN)
+
+    async def _migrate_async(self, *, create: bool) -> list[str]:
+        if not isinstance(self._gateway.connector, AsyncConnector):
+            return await in_thread(lambda: self._migrate(create=create))
+        if self._is_done(await self._gateway.run_async(flows.schema_state())):
+            return []
+        while True:
+            async with self._gateway.held_async(migrating.try_lock()) as is_locked:
+                if is_locked:
+                    steps = self._steps(create)
+                    return _names(await drive.run_steps_async(steps, self._run_async))
+            await asyncio.sleep(LOOK_AGAIN)
+
+    @staticmethod
+    def _is_done(state: flows.SchemaState) -> bool:
+        return flows.problem_with(state) is None
+
+    def _steps(self, create: bool) -> drive.Steps[list[flows.Migration]]:
+        return migrating.migrate(schema=self._gateway.connector.schema, create=create)
+
+    def _run(self, step: drive.Step) -> Any:
+        return self._gateway.run(step.flow, transaction=step.transaction)
+
+    async def _run_async(self, step: drive.Step) -> Any:
+        return await self._gateway.run_async(step.flow, transaction=step.transaction)
 
 
 def _names(migrations: list[flows.Migration]) -> list[str]:
-    return [f"{migration.version:04}_{migration.name}" for migration in migrations]
+    return [migration.title for migration in migrations]

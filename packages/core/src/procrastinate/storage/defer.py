@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from procrastinate import json_codec
 from procrastinate.connector import Value
 from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, InvalidArguments, InvalidData, UniqueViolation
@@ -12,6 +13,7 @@ from procrastinate.storage.savepoints import undoable
 
 #: Jobs in one INSERT at the most: above it a batch is sent in several statements.
 ROWS_PER_STATEMENT = 5_000
+TEXT_PER_STATEMENT = 64 * 1024 * 1024  # characters of arguments: a jsonb may have 256 MiB
 
 
 def defer_job(job: NewJob) -> Flow[int]:
@@ -26,16 +28,13 @@ def defer_job(job: NewJob) -> Flow[int]:
     return int(job_id)
 
 
-def defer_alike(jobs: NewJob) -> Flow[list[int]]:
+def defer_alike(alike: NewJob, jobs: str) -> Flow[list[int]]:
     """Insert jobs that differ in their arguments alone, and return their ids in the order given.
 
-    ``args`` is the JSON array of their arguments; a queueing lock is not for several.
+    ``jobs`` is a JSON array with ``{"args": {...}}`` for each of them. A queueing lock is not for
+    several.
     """
-    try:
-        rows = yield Request("defer_alike", **_columns(jobs))
-    except InvalidData as exc:
-        raise _unacceptable(exc, [jobs]) from exc
-    return sorted(int(row[0]) for row in rows)  # they were drawn in the order given
+    return (yield from _insert(jobs, json_codec.dumps(_common(alike)), [alike]))
 
 
 def _columns(job: NewJob) -> dict[str, Value]:
@@ -51,63 +50,91 @@ def _columns(job: NewJob) -> dict[str, Value]:
     }
 
 
+def takes_several_statements(jobs: Sequence[NewJob]) -> bool:
+    """Whether a batch is sent in several statements, so that it needs a transaction.
+
+    Jobs with queueing locks go together: in the order of these in all of the batch, while their ids
+    are in the order given.
+    """
+    return (
+        len(jobs) > ROWS_PER_STATEMENT or sum(len(job.args) for job in jobs) > TEXT_PER_STATEMENT
+    ) and all(job.queueing_lock is None for job in jobs)
+
+
 def defer_jobs(jobs: Sequence[NewJob]) -> Flow[list[int]]:
     """Insert jobs, all or none, and return their ids in the order given.
 
-    Needs a transaction where it takes more than `ROWS_PER_STATEMENT` jobs.
+    Needs a transaction where it `takes_several_statements`.
     """
     if not jobs:
         return []
-    if len(jobs) <= ROWS_PER_STATEMENT:
-        return (yield from _defer_some(jobs, [None] * len(jobs)))
-    rows = yield Request("draw_job_ids", count=len(jobs))
-    ids = sorted(int(row[0]) for row in rows)
-    # In the order of their queueing locks over all statements, as within each.
-    numbered = sorted(zip(jobs, ids, strict=True), key=_queueing_lock_first)
-    for start in range(0, len(numbered), ROWS_PER_STATEMENT):
-        some = numbered[start : start + ROWS_PER_STATEMENT]
-        yield from _defer_some([job for job, _ in some], [job_id for _, job_id in some])
+    if not takes_several_statements(jobs):
+        return (yield from _defer_some(jobs))
+    ids: list[int] = []
+    for some in _chunks(jobs):
+        ids += yield from _defer_some(some)
     return ids
 
 
 def defer_jobs_for_caller(jobs: Sequence[NewJob]) -> Flow[list[int]]:
     """Insert jobs, all or none, in the caller's transaction; return their ids in the order given.
 
-    What takes several statements has a savepoint around it: the caller's transaction lives on
-    after `AlreadyEnqueued`, and must not keep what the statements before the clash inserted. Where
-    the caller has no transaction (autocommit), one statement of any size is all or none as well.
+    What takes several statements has a savepoint around it: the caller's transaction may live on
+    after `InvalidArguments`, and must not keep what the statements before it inserted. Where the
+    caller has no transaction (autocommit), one statement of any size is all or none as well.
     """
-    if len(jobs) <= ROWS_PER_STATEMENT:
+    if not takes_several_statements(jobs):
         return (yield from defer_jobs(jobs))
+    return (yield from undoable(lambda: defer_jobs(jobs), autocommit=lambda: _defer_some(jobs)))
+
+
+def _chunks(jobs: Sequence[NewJob]) -> Iterator[list[NewJob]]:
+    some: list[NewJob] = []
+    size = 0
+    for job in jobs:
+        size += len(job.args)
+        if some and (len(some) == ROWS_PER_STATEMENT or size > TEXT_PER_STATEMENT):
+            yield some
+            some, size = [], len(job.args)
+        some.append(job)
+    yield some
+
+
+def _defer_some(jobs: Sequence[NewJob]) -> Flow[list[int]]:
+    tails: dict[tuple[Value, ...], str] = {}  # what follows the arguments: mostly the same
+    texts = []
+    for job in jobs:
+        key = _all_but_arguments(job)
+        tail = tails.get(key)
+        if tail is None:
+            tail = tails[key] = json_codec.dumps(_common(job))[1:]
+        texts.append(f'{{"args":{job.args},{tail}')
+    return (yield from _insert(f"[{','.join(texts)}]", "{}", jobs))
+
+
+def _all_but_arguments(job: NewJob) -> tuple[Value, ...]:
+    at = None if job.scheduled_at is None else job.scheduled_at.isoformat()
     return (
-        yield from undoable(
-            lambda: defer_jobs(jobs),
-            autocommit=lambda: _defer_some(jobs, [None] * len(jobs)),
-        )
+        *(job.task_name, job.queue, job.priority, job.lock, job.queueing_lock),
+        *(at, job.schedule_in_us),
     )
 
 
-def _queueing_lock_first(numbered: tuple[NewJob, int]) -> tuple[str, int]:
-    job, job_id = numbered
-    return (job.queueing_lock or "", job_id)
+def _common(job: NewJob) -> dict[str, Value]:
+    """All but the arguments, with the names that the function in SQL knows."""
+    columns = zip(_COMMON, _all_but_arguments(job), strict=True)
+    return {name: value for name, value in columns if value is not None}
 
 
-def _defer_some(jobs: Sequence[NewJob], ids: Sequence[int | None]) -> Flow[list[int]]:
-    params: dict[str, Value] = {
-        "queue_names": [job.queue for job in jobs],
-        "task_names": [job.task_name for job in jobs],
-        "priorities": [job.priority for job in jobs],
-        "locks": [job.lock for job in jobs],
-        "queueing_locks": [job.queueing_lock for job in jobs],
-        "args": [job.args for job in jobs],
-        "scheduled_ats": [
-            None if job.scheduled_at is None else job.scheduled_at.isoformat() for job in jobs
-        ],
-        "schedule_in_us": [job.schedule_in_us for job in jobs],
-        "ids": list(ids),
-    }
+_COMMON = (
+    *("task_name", "queue_name", "priority", "lock", "queueing_lock"),
+    *("scheduled_at", "schedule_in_us"),
+)
+
+
+def _insert(array: str, common: str, jobs: Sequence[NewJob]) -> Flow[list[int]]:
     try:
-        rows = yield Request("defer_jobs", **params)
+        rows = yield Request("defer_jobs", jobs=array, common=common)
     except InvalidData as exc:
         raise _unacceptable(exc, jobs) from exc
     except UniqueViolation as exc:
@@ -115,7 +142,7 @@ def _defer_some(jobs: Sequence[NewJob], ids: Sequence[int | None]) -> Flow[list[
         if exc.constraint != "procrastinate_jobs_queueing_lock_key":
             raise
         raise _already_enqueued(None) from exc
-    if rows[0][0] is None:
+    if rows and rows[0][0] is None:
         raise _already_enqueued(rows[0][1])
     return sorted(int(row[0]) for row in rows)  # they were drawn in the order given
 

@@ -1,9 +1,8 @@
-"""Flows that create, migrate and check the schema.
+"""What the database says of its schema, and whether this code fits it.
 
-Migrations are numbered files in ``migrations/``. Each says from which schema version on code
-fits the database once it is applied (``-- compatible-from: N``): older workers may go on through
-a migration that only adds things. All of them run in one transaction, behind a lock that is held
-until its end, so that any number of processes may ask for it at once.
+Each migration is a numbered file in ``migrations/``. It says from which schema version on code fits
+the database once it is applied (``-- compatible-from: N``): older workers may go on through a
+migration that only adds things. `procrastinate.storage.migrating` says how they are run.
 """
 
 from __future__ import annotations
@@ -14,13 +13,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from procrastinate.drive import Flow, Request, Script
-from procrastinate.errors import SchemaError, SchemaNotApplied, SchemaOutdated, SchemaTooNew
+from procrastinate.drive import Flow, Request
+from procrastinate.errors import (
+    SchemaError,
+    SchemaForeign,
+    SchemaNotApplied,
+    SchemaOutdated,
+    SchemaTooNew,
+)
 from procrastinate.storage.statements import Statements
 
 FOLDER = Path(__file__).parent
 _FILE_NAME = re.compile(r"^(\d{4})_(\w+)\.sql$")
 _COMPATIBLE_FROM = re.compile(r"^-- compatible-from: (\d+)$", re.MULTILINE)
+_OUTSIDE = re.compile(r"^-- outside of a transaction:", re.MULTILINE)
+_BODY = re.compile(
+    r"create or replace function \{home\}\.(\w+)\(.*?\$function\$(.*?)\$function\$", re.DOTALL
+)
+_JOBS, _RECORDS = "procrastinate_jobs", "procrastinate_migrations"
+TABLES = (
+    _JOBS,
+    "procrastinate_locks",
+    "procrastinate_workers",
+    "procrastinate_periodic",
+    _RECORDS,
+)
+SEQUENCES = ("procrastinate_jobs_id_seq", "procrastinate_workers_id_seq")
+RENEW = "run `procrastinate schema --migrate`"
+CREATE = "run `procrastinate schema --apply`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +51,27 @@ class Migration:
     name: str
     compatible_from: int
     text: str
+    outside: bool = False  # of a transaction: each statement runs by itself
+
+    @property
+    def title(self) -> str:
+        """The name of its file, without the ending."""
+        return f"{self.version:04}_{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """Which migrations a database has, and the oldest code that fits it."""
+    """Which migrations a database has, the oldest code that fits it, and what is wrong with it.
+
+    ``places`` maps the name of each relation to the schema in which it was found, if it was.
+    """
 
     exists: bool
     versions: tuple[int, ...] = ()
     compatible_from: int = 0
+    places: tuple[tuple[str, str | None], ...] = ()
+    is_ours: bool = True  # not the tables of releases up to 3.x
+    stale_functions: tuple[str, ...] = ()
 
 
 @functools.cache
@@ -53,7 +85,8 @@ def migrations() -> tuple[Migration, ...]:
             compatible = _COMPATIBLE_FROM.search(text)
             if compatible is None:
                 raise ValueError(f"{file.name} lacks its compatible-from line")
-            found.append(Migration(int(match[1]), match[2], int(compatible[1]), text))
+            outside = _OUTSIDE.search(text) is not None
+            found.append(Migration(int(match[1]), match[2], int(compatible[1]), text, outside))
     return tuple(sorted(found, key=lambda migration: migration.version))
 
 
@@ -62,35 +95,118 @@ def latest_version() -> int:
     return migrations()[-1].version
 
 
+def creation_script() -> str:
+    """Return the SQL that makes the whole schema, with markers for its name."""
+    records = ",\n".join(
+        f"    ({each.version}, '{each.name}', {each.compatible_from})" for each in migrations()
+    )
+    return (
+        f"{(FOLDER / 'schema.sql').read_text('utf-8')}\n{functions_script()}\n"
+        "-- What `schema --migrate` has no need to do.\n"
+        f"insert into {{schema}}.{_RECORDS} (version, name, compatible_from)\nvalues\n{records};\n"
+    )
+
+
+def functions_script() -> str:
+    """Return the SQL that makes the functions anew, with markers for the schema's name."""
+    return (FOLDER / "functions.sql").read_text("utf-8")
+
+
 def current_schema_sql(schema: str | None) -> str:
-    """Return the whole schema as one SQL script."""
-    return Statements(schema).render((FOLDER / "schema.sql").read_text("utf-8"))
+    """Return the whole schema as one SQL script, which `check_schema` is content with."""
+    where = "the first schema of the search_path" if schema is None else f"the schema {schema}"
+    head = (
+        f"-- The whole schema of procrastinate, at version {latest_version()}, for {where}.\n"
+        "-- For psql: --single-transaction --set=ON_ERROR_STOP=1 --file=FILE\n"
+    )
+    if schema is not None:
+        head += "create schema if not exists {schema_name};\n"
+    return Statements(schema).render(f"{head}\n{creation_script()}")
+
+
+@functools.cache
+def _bodies() -> dict[str, str]:
+    return {match[1]: match[2] for match in _BODY.finditer(functions_script())}
+
+
+def function_body(name: str, home: str) -> str:
+    """Return the text of a function for the tables of a schema, given as a quoted name."""
+    return _bodies()[name].replace("{home}", home)
 
 
 def schema_state() -> Flow[SchemaState]:
     """Return what the database says of its schema."""
-    rows = yield Request("migrations_table")
-    if not rows[0][0]:
-        return SchemaState(exists=False)
+    places = yield Request("schema_objects", names=[*TABLES, *SEQUENCES])
+    found = {name: schema for name, schema in places if schema is not None}
+    where = tuple((name, schema) for name, schema in places)
+    if _JOBS not in found:
+        return SchemaState(bool(found), places=where)
+    ((is_ours, _),) = yield Request("schema_looks")
+    if not is_ours or _RECORDS not in found:
+        return SchemaState(True, places=where, is_ours=bool(is_ours))
     rows = yield Request("list_migrations")
+    functions = yield Request("schema_functions", names=list(_bodies()))
     return SchemaState(
-        True, tuple(row[0] for row in rows), max((row[1] for row in rows), default=0)
+        True,
+        tuple(row[0] for row in rows),
+        max((row[1] for row in rows), default=0),
+        where,
+        stale_functions=_stale(functions),
     )
+
+
+def _stale(rows: Sequence[tuple[str, str, str, int]]) -> tuple[str, ...]:
+    """Return the functions that are missing, or differ from the text of this code."""
+    right = [
+        name
+        for name, home, body, is_right in rows
+        if is_right and body == function_body(name, home)
+    ]
+    made = [row[0] for row in rows]
+    return tuple(n for n in _bodies() if right.count(n) != 1 or made.count(n) != 1)
 
 
 def problem_with(state: SchemaState) -> SchemaError | None:
     """Return why this code does not fit a database in this state, or None where it does."""
     if not state.exists:
         return SchemaNotApplied(
-            "procrastinate's tables are not in this database (or not on the search path):"
-            " run `procrastinate schema --apply`"
+            f"procrastinate's tables are not in this database (or not on the search path): {CREATE}"
         )
+    found = _misplaced(state) or _wrong_version(state)
+    return found or _missing_tables(state) or _old_functions(state)
+
+
+def _misplaced(state: SchemaState) -> SchemaError | None:
+    """What keeps a migration from being run as well."""
+    places = {name: schema for name, schema in state.places if schema is not None}
+    if not state.is_ours:
+        return SchemaForeign(
+            f"the table {_JOBS} in the schema {places[_JOBS]} is of procrastinate 3.x or older, an"
+            " earlier design with other tables, which this release neither uses nor migrates:"
+            " let the old release finish its jobs, and give this one a schema of its own, by"
+            ' `schema="..."` for the connector (or its search_path) and'
+            " `procrastinate schema --apply`"
+        )
+    if len(set(places.values())) > 1:
+        by_schema = {
+            schema: [name for name, other in places.items() if other == schema]
+            for schema in sorted(set(places.values()))
+        }
+        found = "; ".join(f"in {schema}: {', '.join(n)}" for schema, n in by_schema.items())
+        return SchemaError(
+            f"procrastinate's tables are in several schemas ({found}): name one of them by"
+            ' `schema="..."` for the connector, or change the search_path, and drop or move what'
+            " does not belong there"
+        )
+    if state.places and not {_JOBS, _RECORDS} <= places.keys():
+        return _missing(state)
+    return None
+
+
+def _wrong_version(state: SchemaState) -> SchemaError | None:
     missing = [m.version for m in migrations() if m.version not in state.versions]
     if missing:
-        return SchemaOutdated(
-            f"the database lacks the migrations {_list(missing)}:"
-            " run `procrastinate schema --migrate`"
-        )
+        return SchemaOutdated(f"the database lacks the migrations {_list(missing)}: {RENEW}")
     if state.compatible_from > latest_version():
         return SchemaTooNew(
             f"the database is at schema version {max(state.versions)}, which needs code for schema"
@@ -98,6 +214,28 @@ def problem_with(state: SchemaState) -> SchemaError | None:
             f" {latest_version()}: upgrade the package procrastinate"
         )
     return None
+
+
+def _missing_tables(state: SchemaState) -> SchemaError | None:
+    return _missing(state) if any(schema is None for _, schema in state.places) else None
+
+
+def _missing(state: SchemaState) -> SchemaError:
+    names = ", ".join(name for name, schema in state.places if schema is None)
+    return SchemaError(
+        f"of procrastinate's tables and sequences there is no {names}: restore it from a backup, or"
+        " make it by its part of the script that `procrastinate schema --read` prints"
+    )
+
+
+def _old_functions(state: SchemaState) -> SchemaError | None:
+    """Newer code that this one fits may have made its own functions."""
+    if not state.stale_functions or max(state.versions) > latest_version():
+        return None
+    return SchemaOutdated(
+        f"the functions {', '.join(state.stale_functions)} are not those of this code and these"
+        f" tables (were the tables moved or renamed?): {RENEW}"
+    )
 
 
 def check_schema() -> Flow[SchemaState]:
@@ -109,35 +247,13 @@ def check_schema() -> Flow[SchemaState]:
     return state
 
 
-def migrate(*, schema: str | None, create: bool) -> Flow[list[Migration]]:
-    """Apply the migrations that the database lacks, in order, and return them.
-
-    With ``create``, also to a database that has none; else that raises `SchemaNotApplied`.
-    Raises `SchemaTooNew` before anything is changed. Needs a transaction.
-    """
-    yield Request("lock_migrations")
-    state = yield from schema_state()
-    problem = problem_with(state)
-    if isinstance(problem, SchemaTooNew) or (isinstance(problem, SchemaNotApplied) and not create):
-        raise problem
-    if create and not state.exists and schema is not None:
-        rows = yield Request("schema_exists")
-        if not rows[0][0]:
-            yield Request("create_schema")
-    missing = [m for m in migrations() if m.version not in state.versions]
-    for migration in missing:
-        yield from _apply(migration)
-    return missing
-
-
-def _apply(migration: Migration) -> Flow[None]:
-    yield Script(f"migration {migration.version}", migration.text)
-    yield Request(
-        "record_migration",
-        version=migration.version,
-        name=migration.name,
-        compatible_from=migration.compatible_from,
-    )
+def explanation(exc: SchemaError) -> Flow[SchemaError]:
+    """Return what is wrong with the schema, if that is known, or else the server's own error."""
+    problem = problem_with((yield from schema_state()))
+    if problem is None:
+        return exc
+    problem.sqlstate = exc.sqlstate
+    return problem
 
 
 def _list(numbers: Sequence[int]) -> str:

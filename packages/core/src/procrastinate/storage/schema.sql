@@ -1,7 +1,4 @@
--- The whole schema of procrastinate, as the migrations leave it.
---
--- {schema}. stands for the schema given to the connector; without one it is empty and the
--- search_path decides. Every primary key holds the partition after the id, so that the same
+-- The tables of procrastinate, as the migrations leave them. (The functions are in functions.sql.) Every primary key holds the partition after the id, so that the same
 -- tables can be distributed over a Citus cluster; with one partition it is always 0.
 
 create type {schema}.procrastinate_job_status as enum (
@@ -13,6 +10,9 @@ create type {schema}.procrastinate_hold as enum (
     'schedule',  -- scheduled_at lies ahead
     'lock'       -- another job holds its lock, or comes before it in the lock's line
 );
+
+-- Nobody may make functions or operators of these types: `status = 'todo'` would find them first.
+revoke usage on type {schema}.procrastinate_job_status, {schema}.procrastinate_hold from public;
 
 create sequence {schema}.procrastinate_jobs_id_seq as bigint;
 create sequence {schema}.procrastinate_workers_id_seq as bigint;
@@ -32,8 +32,8 @@ create table {schema}.procrastinate_jobs (
     scheduled_at timestamptz,
     started_at timestamptz,
     finished_at timestamptz,
-    queue_name varchar(128) not null,
-    task_name varchar(128) not null,
+    queue_name text not null,
+    task_name text not null,
     lock text,
     queueing_lock text,
     args jsonb not null default '{}',
@@ -41,11 +41,25 @@ create table {schema}.procrastinate_jobs (
     unknown_since timestamptz,  -- first handed back by a worker that knows no task of its name
     bounces smallint,  -- how often in a row it was handed back, not begun, to be claimed later
     constraint procrastinate_jobs_pkey primary key (id, partition),
-    constraint procrastinate_jobs_names_check check (queue_name <> '' and task_name <> ''),
+    constraint procrastinate_jobs_names_check
+        check (char_length(queue_name) between 1 and 128 and char_length(task_name) between 1 and 128),
     constraint procrastinate_jobs_args_check check (jsonb_typeof(args) = 'object'),
-    -- Times that every driver can read: one that it cannot would stop whoever claims the job.
-    constraint procrastinate_jobs_scheduled_at_check
-        check (scheduled_at between '0001-01-03 00:00+00' and '9999-12-29 00:00+00')
+    -- 512 characters are at most 2,048 bytes. With a queue's name of 512 bytes they fit into an entry of an
+    -- index, which may have 2,700.
+    constraint procrastinate_jobs_locks_check
+        check (char_length(lock) <= 512 and char_length(queueing_lock) <= 512),
+    constraint procrastinate_jobs_numbers_check
+        check (id > 0 and least(attempts, lease, crashes) >= 0),
+    -- Times that every driver can read: one that it cannot would stop the worker that claims the job.
+    constraint procrastinate_jobs_times_check check (
+        least(deferred_at, scheduled_at, started_at, finished_at) >= '0001-01-03 00:00+00'
+        and greatest(deferred_at, scheduled_at, started_at, finished_at) <= '9999-12-29 00:00+00'
+    ),
+    -- What a job is held for is there. Else it would wait for ever.
+    constraint procrastinate_jobs_hold_check check (
+        case hold when 'schedule' then scheduled_at is not null when 'lock' then lock is not null end
+    ),
+    constraint procrastinate_jobs_errors_check check (jsonb_typeof(errors) = 'array')
 ) with (fillfactor = 70);
 
 alter sequence {schema}.procrastinate_jobs_id_seq owned by {schema}.procrastinate_jobs.id;
@@ -106,21 +120,31 @@ create table {schema}.procrastinate_workers (
     concurrency integer,
     task_names text[],  -- that it knows
     alone boolean,  -- of a dead one: it held one job, and no other of its host died with it
-    constraint procrastinate_workers_pkey primary key (id, partition)
+    constraint procrastinate_workers_pkey primary key (id, partition),
+    constraint procrastinate_workers_times_check check (
+        least(started_at, last_heartbeat) >= '0001-01-03 00:00+00'
+        and greatest(started_at, last_heartbeat) <= '9999-12-29 00:00+00'
+    )
 );
 
 alter sequence {schema}.procrastinate_workers_id_seq owned by {schema}.procrastinate_workers.id;
 
 -- Which ticks of a schedule are settled: those up to done_until are deferred, or given up.
 create table {schema}.procrastinate_periodic (
-    task_name varchar(128) not null,
-    periodic_id varchar(128) not null,
+    task_name text not null,
+    periodic_id text not null,
     partition smallint not null default 0,
     done_until timestamptz not null,
     last_tick timestamptz,  -- of the latest job, with the next column
     job_id bigint,
     seen_at timestamptz not null default statement_timestamp(),  -- by code that has it, to the day
-    constraint procrastinate_periodic_pkey primary key (task_name, periodic_id, partition)
+    constraint procrastinate_periodic_pkey primary key (task_name, periodic_id, partition),
+    constraint procrastinate_periodic_names_check
+        check (char_length(task_name) between 1 and 128 and char_length(periodic_id) <= 128),
+    constraint procrastinate_periodic_times_check check (
+        least(done_until, last_tick, seen_at) >= '0001-01-03 00:00+00'
+        and greatest(done_until, last_tick, seen_at) <= '9999-12-29 00:00+00'
+    )
 );
 
 -- Which migrations the database has. Code written for schema version V fits the database when
@@ -132,38 +156,3 @@ create table {schema}.procrastinate_migrations (
     applied_at timestamptz not null default statement_timestamp(),
     constraint procrastinate_migrations_pkey primary key (version)
 );
-
--- For other languages: defers one job and wakes the workers; returns the job's id, or null when
--- a job with the same queueing lock is waiting.
-create function {schema}.procrastinate_defer_job(
-    task_name text,
-    args jsonb default '{}',
-    queue_name text default 'default',
-    priority integer default 0,
-    lock text default null,
-    queueing_lock text default null,
-    scheduled_at timestamptz default null
-) returns bigint language plpgsql as $function$
-#variable_conflict use_column
-declare
-    new_id bigint;
-    channel text := case
-        when $7 is null or $7 <= statement_timestamp() then 'procrastinate_jobs'
-        when $7 < statement_timestamp() + interval '60 seconds' then 'procrastinate_schedule'
-    end;
-begin
-    insert into {schema}.procrastinate_jobs as job
-        (task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at, hold)
-    values (
-        $1, coalesce($2, '{}'), $3, $4, $5, $6, $7,
-        case when $7 > statement_timestamp() then 'schedule'::{schema}.procrastinate_hold end
-    )
-    on conflict (queueing_lock, partition)
-        where queueing_lock is not null and status = 'todo' do nothing
-    returning job.id into new_id;
-    if new_id is not null and channel is not null then
-        perform pg_notify(channel, $3);
-    end if;
-    return new_id;
-end
-$function$;

@@ -6,6 +6,7 @@ The SQL files say what they are for; here is only how.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -13,9 +14,8 @@ from typing import Any, TypeAlias
 from procrastinate.connector import Rows
 from procrastinate.testing.values import (
     JobRow,
-    elements_of,
     interval,
-    jsonb,
+    new_jobs_of,
     timestamp,
 )
 from procrastinate.testing.view import View
@@ -61,20 +61,6 @@ def defer_job(view: View, p: Params) -> Rows:
     return [(job.id,)]
 
 
-def defer_alike(view: View, p: Params) -> Rows:
-    columns = {name: value for name, value in p.items() if name != "args"}
-    jobs = [
-        _insert(view, queueing_lock=None, args=args, **columns) for args in elements_of(p["args"])
-    ]
-    if jobs:
-        announce(view, jobs[0])
-    return [(job.id,) for job in jobs]
-
-
-def draw_job_ids(view: View, p: Params) -> Rows:
-    return [(view.next_job_id(),) for _ in range(p["count"])]
-
-
 def set_savepoint(view: View, p: Params) -> Rows:
     view.transaction.set_savepoint()
     return []
@@ -91,12 +77,13 @@ def return_to_savepoint(view: View, p: Params) -> Rows:
 
 
 def defer_jobs(view: View, p: Params) -> Rows:
-    batch = [_new(*values) for values in zip(*(p[name] for name in _BATCH), strict=True)]
+    common = {**_DEFAULTS, **json.loads(p["common"])}
+    batch = [_new({**common, **given}) for given in new_jobs_of(p["jobs"])]
     clash = _clash(view, [new["queueing_lock"] for new in batch])
     if clash is not None:
         return [(None, clash)]
     for new in batch:
-        new["id"] = new["id"] or view.next_job_id()
+        new["id"] = view.next_job_id()
     by_lock = sorted(batch, key=lambda new: (new["queueing_lock"] or "", new["id"]))
     jobs = [_insert(view, **new) for new in by_lock]
     for job in sorted(jobs, key=lambda job: job.queue_name):
@@ -104,40 +91,22 @@ def defer_jobs(view: View, p: Params) -> Rows:
     return [(job.id, None) for job in jobs]
 
 
-_BATCH = (
-    "queue_names",
-    "task_names",
-    "priorities",
-    "locks",
-    "queueing_locks",
-    "args",
-    "scheduled_ats",
-    "schedule_in_us",
-    "ids",
-)
+_DEFAULTS: Mapping[str, Any] = {
+    "args": "{}",
+    "queue_name": "default",
+    "priority": 0,
+    "lock": None,
+    "queueing_lock": None,
+    "scheduled_at": None,
+    "schedule_in_us": None,
+}
 
 
-def _new(
-    queue_name: str,
-    task_name: str,
-    priority: int,
-    lock: str | None,
-    queueing_lock: str | None,
-    args: str,
-    scheduled_at: str | None,
-    schedule_in_us: int | None,
-    id: int | None,
-) -> dict[str, Any]:
+def _new(given: Mapping[str, Any]) -> dict[str, Any]:
+    scheduled_at = given["scheduled_at"]
     return {
-        "id": id,
-        "queue_name": queue_name,
-        "task_name": task_name,
-        "priority": priority,
-        "lock": lock,
-        "queueing_lock": queueing_lock,
-        "args": jsonb(args),
+        **given,
         "scheduled_at": None if scheduled_at is None else timestamp(scheduled_at),
-        "schedule_in_us": schedule_in_us,
     }
 
 
@@ -186,8 +155,6 @@ def changes(job: JobRow, p: Params) -> dict[str, Any]:
 
 _FUNCTIONS: tuple[Function, ...] = (
     defer_job,
-    defer_alike,
-    draw_job_ids,
     set_savepoint,
     drop_savepoint,
     return_to_savepoint,

@@ -8,16 +8,18 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from procrastinate.connector import Query, Row
 from procrastinate.errors import ConnectorException, database_error
 from procrastinate.model import checks
 from procrastinate.model.job import Status
+
+T = TypeVar("T")
 
 _CAST = re.compile(r"%\((\w+)\)s::(\w+)(\[\])?")
 _INTEGER_LIMITS = {"integer": 2**31, "bigint": 2**63}
@@ -214,20 +216,36 @@ def jsonb(text: str) -> str:
 
     So a float like 1e22 comes back as an integer, here as there.
     """
+    return _as_jsonb(text, _jsonb_text)
+
+
+def new_jobs_of(array: str) -> list[dict[str, Any]]:
+    """Return the objects of a jsonb array of new jobs, their arguments as jsonb gives them back."""
+
+    def new_jobs(value: Any) -> list[dict[str, Any]]:
+        return [
+            {
+                name: _jsonb_text(found) if name == "args" else _plain(found)
+                for name, found in each.items()
+            }
+            for each in value
+        ]
+
+    return _as_jsonb(array, new_jobs)
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, Decimal) else value
+
+
+def _as_jsonb(text: str, use: Callable[[Any], T]) -> T:
     try:
         value = json.loads(
             text, parse_float=Decimal, parse_int=Decimal, parse_constant=_no_constant
         )
-        return _jsonb_text(value)
+        return use(value)
     except (ValueError, RecursionError) as exc:
         raise _refused(f"invalid input for type json: {exc}", "22P02") from exc
-
-
-def elements_of(array: str) -> list[str]:
-    """Return the elements of a jsonb array, each as jsonb gives it back."""
-    return [
-        _jsonb_text(value) for value in json.loads(array, parse_float=Decimal, parse_int=Decimal)
-    ]
 
 
 def _no_constant(name: str) -> None:

@@ -179,11 +179,23 @@ def held_jobs(view: View, p: Params) -> Rows:
 # --- schema --------------------------------------------------------------------------------------
 
 
-def migrations_table(view: View, p: Params) -> Rows:
-    return [(True,)]
+def schema_objects(view: View, p: Params) -> Rows:
+    return [(name, "memory") for name in p["names"]]
 
 
-def schema_exists(view: View, p: Params) -> Rows:
+def schema_looks(view: View, p: Params) -> Rows:
+    return [(1, schema.latest_version())]
+
+
+def schema_functions(view: View, p: Params) -> Rows:
+    return [(name, "memory", schema.function_body(name, "memory"), 1) for name in p["names"]]
+
+
+def creation_schema(view: View, p: Params) -> Rows:
+    return [(1, "memory", "memory")]
+
+
+def try_lock_migrations(view: View, p: Params) -> Rows:
     return [(True,)]
 
 
@@ -217,15 +229,20 @@ _FUNCTIONS: tuple[Function, ...] = (
     prune_workers,
     abort_requests,
     held_jobs,
-    migrations_table,
-    schema_exists,
+    schema_objects,
+    schema_looks,
+    schema_functions,
+    creation_schema,
+    try_lock_migrations,
     list_migrations,
     ping,
 )
 
 STATEMENTS: dict[str, Function] = {
     **{function.__name__: function for function in _FUNCTIONS},
-    "lock_migrations": nothing,
+    "pause": nothing,
+    "broken_indexes": nothing,
+    "table_users": nothing,
     "record_migration": nothing,
     "create_schema": nothing,
 }

@@ -1,10 +1,10 @@
 -- A lease for each claim, which fences a worker's writes; and what workers tell of themselves.
 -- compatible-from: 4
 --
--- Locks: access exclusive on jobs and workers: only the catalog changes, no row is rewritten (a constant
--- default is not written into old rows). The update before it reads all jobs, changes the few that were
--- retried by hand, and holds up no insert. The index is empty, but the table is read once for it, and
--- inserts wait for that long.
+-- Locks: access exclusive on jobs and workers, for milliseconds: only the catalog changes, no row is
+-- rewritten (a constant default is not written into old rows). The update before it reads all jobs,
+-- changes the few that were retried by hand, and holds up no insert. (The index on unknown_since, which
+-- was made here, is made by migration 6, outside of a transaction.)
 --
 -- Older code reads and writes attempts_forgiven, so its claims fail from here on: stop its workers
 -- first. What they have running they can still finish, because their fence is the number of attempts.
@@ -14,6 +14,13 @@
 update {schema}.procrastinate_jobs
 set attempts = attempts - attempts_forgiven
 where attempts_forgiven > 0 and status <> 'doing';
+
+-- As in every migration: see storage/migrating.py.
+set local lock_timeout = '10s';
+lock table {schema}.procrastinate_jobs in share update exclusive mode;
+set local lock_timeout = '300ms';
+lock table {schema}.procrastinate_workers;
+lock table {schema}.procrastinate_jobs;
 
 alter table {schema}.procrastinate_jobs
     drop column attempts_forgiven,
@@ -34,8 +41,3 @@ alter table {schema}.procrastinate_workers
     add column task_names text[],  -- that it knows
     -- Of a dead worker: whether it held one job, and no other worker of its host died with it.
     add column alone boolean;
-
--- fail_unknown: waiting jobs that a worker has handed back because it knows no task of their name.
-create index procrastinate_jobs_unknown_idx on {schema}.procrastinate_jobs
-    (partition, unknown_since)
-    where unknown_since is not null and status = 'todo';

@@ -1,12 +1,67 @@
 -- The state of the schema.
 
--- name: lock_migrations :exec
--- Lets one process at a time look at and change the schema; held until the transaction ends.
-select pg_advisory_xact_lock(7238463501)
+-- name: try_lock_migrations :one
+-- Lets one process at a time change the schema; held until the transaction ends. It does not wait: CREATE
+-- INDEX CONCURRENTLY waits for all who wait in a statement, and they would wait for it. The process that has
+-- the lock holds no snapshot for the same reason, and is idle meanwhile.
+-- settings: idle
+select pg_try_advisory_xact_lock(7238463502)
 
--- name: migrations_table :one
--- Whether the table of migrations exists, as the search path or the schema says.
-select to_regclass('{schema}.procrastinate_migrations') is not null
+-- name: pause :exec
+-- Waits here, because flows have no clock.
+select pg_sleep(%(seconds)s::integer::float8)
+
+-- name: schema_objects :many
+-- Where each of our relations is found by the schema or the search_path: (name, schema or null).
+select wanted.name, schema.nspname::text
+from pg_catalog.unnest(%(names)s::text[]) with ordinality as wanted(name, place)
+left join pg_catalog.pg_class as found on found.oid = to_regclass('{schema}.' || wanted.name)::oid
+left join pg_catalog.pg_namespace as schema on schema.oid = found.relnamespace
+order by wanted.place
+
+-- name: schema_looks :one
+-- Whether the table of jobs is one of this design, and the schema version that the tables look like: what was
+-- made by hand has no records. Releases up to 3.x had a table of the same name.
+select
+    exists (
+        select from pg_catalog.pg_attribute as had
+        where had.attrelid = jobs.oid and had.attname = 'partition' and not had.attisdropped
+    )::integer,
+    case
+        when exists (
+            select from pg_catalog.pg_constraint as had
+            where had.conrelid = jobs.oid and had.conname = 'procrastinate_jobs_errors_check'
+        ) then case when not exists (
+            select from pg_catalog.pg_constraint as had
+            where had.conrelid = jobs.oid and not had.convalidated
+        ) and to_regclass('{schema}.procrastinate_jobs_unknown_idx') is not null then 7 else 6 end
+        when exists (
+            select from pg_catalog.pg_attribute as had
+            where had.attrelid = jobs.oid and had.attname = 'unknown_since'
+        ) then 4
+        when exists (
+            select from pg_catalog.pg_attribute as had
+            where had.attrelid = jobs.oid and had.attname = 'attempts_forgiven'
+                and not had.attisdropped
+        ) then 3
+        when to_regclass('{schema}.procrastinate_periodic') is not null then 2
+        else 1
+    end
+from (select to_regclass('{schema}.procrastinate_jobs')::oid as oid) as jobs
+
+-- name: schema_functions :many
+-- The functions in the schema of the tables: (name, quoted schema, text, whether it is as it should be else).
+select
+    made.proname::text, '"' || replace(schema.nspname::text, '"', '""') || '"', made.prosrc,
+    (
+        made.prosecdef and made.proowner = jobs.relowner
+        and pg_catalog.array_to_string(made.proconfig, '; ') = 'search_path=pg_catalog, pg_temp'
+    )::integer
+from pg_catalog.pg_class as jobs
+join pg_catalog.pg_namespace as schema on schema.oid = jobs.relnamespace
+join pg_catalog.pg_proc as made on made.pronamespace = schema.oid
+    and made.proname::text = any(%(names)s::text[])
+where jobs.oid = to_regclass('{schema}.procrastinate_jobs')::oid
 
 -- name: list_migrations :many
 select version, compatible_from
@@ -16,13 +71,40 @@ order by version
 -- name: record_migration :exec
 insert into {schema}.procrastinate_migrations (version, name, compatible_from)
 values (%(version)s::integer, %(name)s::text, %(compatible_from)s::integer)
+on conflict (version) do nothing
 
--- name: schema_exists :one
--- Whether the schema is there: creating it, even `if not exists`, needs a right on the database.
-select to_regnamespace('{schema_name}') is not null
+-- name: creation_schema :one
+-- Whether the schema is there, as creating it, even `if not exists`, needs a right on the database; and the
+-- schema that the search_path creates tables in, if any of its schemas is there; and the search_path.
+select
+    (to_regnamespace(nullif('{schema_name}', '')) is not null)::integer, current_schema()::text,
+    current_setting('search_path')
 
 -- name: create_schema :exec
 create schema if not exists {schema_name}
+
+-- name: broken_indexes :many
+-- Indexes that were left unfinished: (quoted schema and name).
+select quote_ident(schema.nspname::text) || '.' || quote_ident(broken.relname::text)
+from pg_catalog.pg_index as made
+join pg_catalog.pg_class as broken on broken.oid = made.indexrelid
+join pg_catalog.pg_namespace as schema on schema.oid = broken.relnamespace
+where made.indrelid = to_regclass('{schema}.procrastinate_jobs')::oid and not made.indisvalid
+    and starts_with(broken.relname::text, %(prefix)s::text)
+order by 1
+
+-- name: table_users :many
+-- The sessions that have our tables in use: (pid, seconds since their transaction began), the oldest first.
+select held.pid, extract(epoch from clock_timestamp() - min(session.xact_start))::float8
+from pg_catalog.pg_locks as held
+join pg_catalog.pg_stat_activity as session on session.pid = held.pid
+where held.locktype = 'relation' and held.granted and held.pid <> pg_backend_pid()
+    and held.relation = any(array(
+        select to_regclass('{schema}.' || name)::oid from pg_catalog.unnest(%(names)s::text[]) as name
+    ))
+group by held.pid
+order by 2 desc nulls last
+limit 5
 
 -- name: ping :one
 select 1

@@ -53,6 +53,7 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
         "lock_timeout": str(PATIENCE_MS),
         "idle_in_transaction_session_timeout": "10000",
     },
+    "idle": {"idle_in_transaction_session_timeout": "0"},  # milliseconds: no limit
 }
 #: What every statement has that does not say `only`, besides what it names. (It takes the server 4
 #: microseconds to set all this.)

@@ -1,4 +1,5 @@
 -- name: defer_ticks :many
+-- settings: array_nulls
 -- Settles ticks that no worker has settled yet, inserts their jobs in the order of the ticks, and
 -- wakes the workers once for each queue. A tick whose args are null asks for no job: it is given
 -- up, with all before it. A job whose queueing lock is taken by a waiting one is left out, and its

@@ -1,0 +1,9 @@
+-- name: broken_indexes :many
+-- Indexes that were left unfinished: (quoted schema and name).
+select quote_ident(schema.nspname::text) || '.' || quote_ident(broken.relname::text)
+from pg_catalog.pg_index as made
+join pg_catalog.pg_class as broken on broken.oid = made.indexrelid
+join pg_catalog.pg_namespace as schema on schema.oid = broken.relnamespace
+where made.indrelid = to_regclass('procrastinate_jobs')::oid and not made.indisvalid
+    and starts_with(broken.relname::text, %(prefix)s::text)
+order by 1

@@ -1,0 +1,3 @@
+-- name: pause :exec
+-- Waits here, because flows have no clock.
+select pg_sleep(%(seconds)s::integer::float8)

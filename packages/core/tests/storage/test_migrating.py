@@ -1,0 +1,242 @@
+"""Migrations while everybody works on: what they lock, what they refuse, how they go on."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import older_schemas
+import psycopg2
+import pytest
+
+import procrastinate
+from procrastinate import errors
+from procrastinate.storage import migrating, schema
+from procrastinate.storage.statements import Statements
+
+Query = Callable[..., list[tuple[Any, ...]]]
+LATEST = schema.latest_version()
+TITLES = [each.title for each in schema.migrations()]
+CHECKS = 6  # the version whose migration adds checks
+AT_ONCE = [each for each in schema.migrations() if not each.outside]
+SINCE_LOCKS_ARE_SHORT = 4
+
+
+@pytest.fixture
+def app(procrastinate_dsn: str) -> Iterator[procrastinate.App]:
+    connector = procrastinate.Psycopg2Connector(dsn=procrastinate_dsn)
+    with procrastinate.App(connector=connector).open() as app:
+        yield app
+
+
+def versions(query: Query) -> list[int]:
+    return [row[0] for row in query("select version from procrastinate_migrations order by 1")]
+
+
+# --- Locks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "migration", [each for each in AT_ONCE if each.version >= SINCE_LOCKS_ARE_SHORT]
+)
+def test_what_a_migration_does_under_its_locks_reads_no_table_of_jobs(
+    query: Query, procrastinate_dsn: str, migration: schema.Migration
+) -> None:
+    """The server tells which tables it rewrites or verifies, and which indexes it builds."""
+    older_schemas.make(migration.version - 1, query)
+    connection = psycopg2.connect(procrastinate_dsn, options="-c client_min_messages=debug1")
+    with connection, connection.cursor() as cursor:
+        cursor.execute(Statements().render(migration.text))
+    told = [
+        notice.strip()
+        for notice in connection.notices
+        if re.search(r"rewriting|verifying|building index .* on table .procrastinate_jobs", notice)
+    ]
+    connection.close()
+    assert told == []
+
+
+def test_such_a_reading_is_noticed(query: Query, procrastinate_dsn: str) -> None:
+    older_schemas.make(4, query)
+    connection = psycopg2.connect(procrastinate_dsn, options="-c client_min_messages=debug1")
+    with connection, connection.cursor() as cursor:
+        cursor.execute("alter table procrastinate_jobs alter column queue_name type text")
+    assert any("building index" in notice for notice in connection.notices)
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "migration", [each for each in AT_ONCE if each.version >= SINCE_LOCKS_ARE_SHORT]
+)
+def test_a_migration_has_a_limit_for_each_lock_before_it_changes_a_table(
+    migration: schema.Migration,
+) -> None:
+    before_changes, _, _ = migration.text.partition("alter table {schema}.procrastinate_jobs")
+    limits = re.findall(r"^set local lock_timeout = '(\w+)';$", before_changes, re.MULTILINE)
+    assert limits == ["10s", "300ms"]
+
+
+def test_a_migration_that_does_not_get_its_lock_tries_again_and_then_says_who_has_it(
+    app: procrastinate.App,
+    query: Query,
+    procrastinate_dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    older_schemas.make(CHECKS - 1, query)
+    monkeypatch.setattr(migrating, "TRIES", 2)
+    monkeypatch.setattr(migrating, "PAUSE", 0)
+    holder = psycopg2.connect(procrastinate_dsn)
+    with holder.cursor() as cursor:
+        cursor.execute("insert into procrastinate_jobs (task_name, queue_name) values ('t', 'q')")
+    with pytest.raises(
+        errors.SchemaOutdated, match=rf"in 2 tries.*pid {holder.get_backend_pid()} for"
+    ):
+        app.schema_manager.migrate()
+    assert versions(query) == list(range(1, CHECKS))
+    holder.commit()
+    holder.close()
+    assert app.schema_manager.migrate() == TITLES[CHECKS - 1 :]
+
+
+def test_several_migrate_at_once_and_one_does_it(procrastinate_dsn: str, query: Query) -> None:
+    older_schemas.make(3, query)
+    done: list[Any] = []
+
+    def migrate() -> None:
+        connector = procrastinate.Psycopg2Connector(dsn=procrastinate_dsn)
+        with procrastinate.App(connector=connector).open() as app:
+            done.append(app.schema_manager.migrate())
+
+    threads = [threading.Thread(target=migrate) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(done) == [[], [], [], TITLES[3:]]
+
+
+async def test_migrating_asynchronously_is_the_same(procrastinate_dsn: str, query: Query) -> None:
+    older_schemas.make(4, query)
+    connector = procrastinate.AiopgConnector(dsn=procrastinate_dsn)
+    async with procrastinate.App(connector=connector).open_async() as app:
+        assert await app.schema_manager.migrate_async() == TITLES[4:]
+        assert await app.schema_manager.apply_schema_async() == []
+        assert (await app.schema_manager.check_async()).versions[-1] == LATEST
+
+
+# --- What was interrupted -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [each.version for each in schema.migrations() if each.outside])
+def test_what_runs_outside_of_a_transaction_may_be_interrupted_after_each_statement(
+    app: procrastinate.App, query: Query, version: int
+) -> None:
+    migration = schema.migrations()[version - 1]
+    older_schemas.make(version - 1, query)
+    for statement in migrating.statements_of(migration):
+        query(Statements().render(statement))
+        query(
+            "update pg_index set indisvalid = false where indexrelid = any(array("
+            " select oid from pg_class where relname in ("
+            " 'procrastinate_jobs_ready_bridge_idx', 'procrastinate_jobs_unknown_idx')))"
+        )
+    assert app.schema_manager.migrate() == TITLES[version - 1 :]
+    app.schema_manager.check()
+    assert query("select count(*) from pg_index where not indisvalid") == [(0,)]
+
+
+def test_indexes_that_others_have_left_unfinished_are_not_ours(
+    app: procrastinate.App, query: Query
+) -> None:
+    older_schemas.make(4, query)
+    query("create index theirs on procrastinate_jobs (task_name)")
+    query("update pg_index set indisvalid = false where indexrelid = 'theirs'::regclass")
+    app.schema_manager.migrate()
+    assert query("select to_regclass('theirs') is not null") == [(True,)]
+
+
+@pytest.mark.parametrize("version", range(1, LATEST + 1))
+def test_tables_without_records_are_known_by_their_looks(
+    app: procrastinate.App, query: Query, version: int
+) -> None:
+    """As those that were made from `schema --read` before it wrote any."""
+    older_schemas.make(version, query)
+    query("delete from procrastinate_migrations")
+    with pytest.raises(errors.SchemaOutdated, match="schema --migrate"):
+        app.schema_manager.check()
+    app.schema_manager.migrate()
+    assert app.schema_manager.check().versions == tuple(range(1, LATEST + 1))
+
+
+# --- Rows that do not fit -------------------------------------------------------------------------
+
+MISFITS = {
+    "procrastinate_jobs_names_check": "queue_name, task_name) values ('', 'task'",
+    "procrastinate_jobs_locks_check": "queue_name, task_name, lock, hold, scheduled_at) values"
+    " ('q', 'task', repeat('x', 513), 'schedule', now()",
+    "procrastinate_jobs_numbers_check": "queue_name, task_name, attempts) values ('q', 'task', -1",
+    "procrastinate_jobs_times_check": "queue_name, task_name, deferred_at) values"
+    " ('q', 'task', '4000-01-01 BC'",
+    "procrastinate_jobs_hold_check": "queue_name, task_name, hold) values ('q', 'task', 'schedule'",
+    "procrastinate_jobs_errors_check": "queue_name, task_name, errors) values ('q', 'task', '{}'",
+}
+
+
+def test_every_check_of_jobs_that_a_migration_adds_has_a_misfit_here() -> None:
+    added = {
+        name
+        for migration in schema.migrations()
+        for table, checks in migrating.added_checks(migration)
+        for name, _ in checks
+        if table == "procrastinate_jobs"
+    }
+    assert added == MISFITS.keys()
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_rows_that_do_not_fit_are_named_and_nothing_is_changed(
+    app: procrastinate.App, query: Query, name: str
+) -> None:
+    older_schemas.make(CHECKS - 1, query)
+    query("alter table procrastinate_jobs drop constraint procrastinate_jobs_names_check")
+    query(
+        "alter table procrastinate_jobs add constraint procrastinate_jobs_names_check check (true)"
+    )
+    query("insert into procrastinate_jobs (queue_name, task_name) values ('q', 'fits')")
+    for _ in range(12):
+        query(f"insert into procrastinate_jobs ({MISFITS[name]})")
+    with pytest.raises(errors.SchemaOutdated, match="is not run") as caught:
+        app.schema_manager.migrate()
+    assert (
+        f"{name}: 12 of procrastinate_jobs (10, 11, 12, 13, 2, 3, 4, 5, 6, 7, ...). Correct"
+        in str(caught.value)
+    )
+    assert versions(query) == list(range(1, CHECKS))
+    query("delete from procrastinate_jobs where task_name <> 'fits'")
+    app.schema_manager.migrate()
+    app.schema_manager.check()
+
+
+def test_a_row_that_came_before_the_checks_and_after_the_look_is_named(
+    app: procrastinate.App, query: Query
+) -> None:
+    older_schemas.make(CHECKS - 1, query)
+    query("insert into procrastinate_jobs (queue_name, task_name, errors) values ('q', 't', '3')")
+    migration = schema.migrations()[CHECKS - 1]
+    query(Statements().render(migration.text))
+    query("insert into procrastinate_migrations values (%s, 'checks', 1)", CHECKS)
+    with pytest.raises(errors.SchemaOutdated, match=r"errors_check: 1 of procrastinate_jobs \(1\)"):
+        app.schema_manager.migrate()
+    assert versions(query) == list(range(1, CHECKS + 1))
+
+
+def test_rows_of_other_tables_are_named_by_their_keys(app: procrastinate.App, query: Query) -> None:
+    older_schemas.make(CHECKS - 1, query)
+    query("insert into procrastinate_periodic values ('nightly', 'eu', 0, 'infinity')")
+    query("insert into procrastinate_workers (name, last_heartbeat) values ('w', '-infinity')")
+    with pytest.raises(errors.SchemaOutdated) as caught:
+        app.schema_manager.migrate()
+    assert "periodic_times_check: 1 of procrastinate_periodic (nightly eu)" in str(caught.value)
+    assert "workers_times_check: 1 of procrastinate_workers (1)" in str(caught.value)
