@@ -26,7 +26,7 @@ from procrastinate.model.trust import Trust
 from procrastinate.model.worker_options import worker_options
 from procrastinate.storage.claim import Claim
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import backlog
+from procrastinate.worker import backlog, threads
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.slots import Slots
@@ -41,8 +41,8 @@ class Held:
 
     def __init__(self) -> None:
         self.contexts: dict[int, procrastinate.JobContext] = {}
-        self.begins = {n: threading.Event() for n in (FIRST, SECOND, THIRD)}
-        self.may_end = {n: threading.Event() for n in (FIRST, SECOND, THIRD)}
+        self.begins = {n: threading.Event() for n in range(1, 7)}
+        self.may_end = {n: threading.Event() for n in range(1, 7)}
         self.raises: dict[int, BaseException] = {}
 
     def __call__(self, context: procrastinate.JobContext, n: int) -> None:
@@ -117,8 +117,8 @@ class Scene:
 def _nothing(*args: object) -> None: ...
 
 
-def job(n: int, task: str = "held", lease: int = 1) -> Job:
-    return Job(n, Status.DOING, "default", task, {"n": n}, attempts=1, lease=lease)
+def job(n: int, task: str = "held", lease: int = 1, lock: str | None = None) -> Job:
+    return Job(n, Status.DOING, "default", task, {"n": n}, attempts=1, lease=lease, lock=lock)
 
 
 @pytest.fixture
@@ -155,10 +155,10 @@ def let_the_thread_go_on(held: Held) -> None:
     assert held.has_begun(SECOND)
 
 
-def wait_for_its_report(scene: Scene) -> None:
-    """Wait until a thread has told of an end, while the loop stands still."""
+def wait_for_reports(scene: Scene, count: int) -> None:
+    """Wait until threads have told of some ends, while the loop stands still."""
     deadline = time.monotonic() + PATIENCE
-    while not scene.slots._threads._ended:
+    while len(scene.slots._threads._ended) < count:
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
@@ -188,13 +188,27 @@ async def test_the_next_job_begins_while_the_loop_stands_still(scene: Scene, hel
     assert not scene.backlog.busy
 
 
+async def test_a_job_has_ended_when_its_code_returned_and_not_when_the_loop_heard_of_it(
+    scene: Scene, held: Held
+) -> None:
+    let_the_thread_go_on(held)
+    held.end(SECOND)
+    wait_for_reports(scene, 2)
+    reported = time.monotonic()
+    await scene.until_ended(FIRST, SECOND)
+
+    for n in (FIRST, SECOND):
+        entry = scene.writer.unwritten[n]
+        assert 0 < entry.began <= entry.ended <= reported
+
+
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, MemoryError])
 async def test_after_a_job_that_raises_the_loop_starts_the_next_one(
     scene: Scene, held: Held, error: type[BaseException]
 ) -> None:
     held.raises[FIRST] = error()
     held.end(FIRST)
-    wait_for_its_report(scene)
+    wait_for_reports(scene, 1)
 
     assert not held.begins[SECOND].is_set()
     for n in (SECOND, THIRD):
@@ -349,7 +363,7 @@ async def test_a_job_that_is_left_while_its_thread_takes_it_does_not_begin(
 async def test_closed_slots_begin_nothing_more(scene: Scene, held: Held) -> None:
     scene.slots.close()
     held.end(FIRST)
-    wait_for_its_report(scene)
+    wait_for_reports(scene, 1)
 
     assert not held.begins[SECOND].is_set()
 
@@ -366,6 +380,26 @@ async def test_more_jobs_are_wanted_when_threads_have_taken_those_that_waited(
     await scene.until_ended(FIRST)
 
     assert scene.wanted == 1
+
+
+@pytest.mark.parametrize("locked", [FIRST, THIRD], ids=["started by the loop", "by a thread"])
+async def test_the_end_of_a_job_with_a_lock_is_written_without_a_pause(
+    app: procrastinate.App, held: Held, locked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread goes on with another job, and another one is left for the next thread."""
+    monkeypatch.setattr(threads, "PAUSE", 60.0)
+    scene = Scene(app, concurrency=2)
+    scene.claim(*(job(n, lock="line" if n == locked else None) for n in range(1, 7)))
+    await asyncio.sleep(0)
+    held.end(SECOND)
+    await scene.until_ended(SECOND)
+    assert held.has_begun(FIRST)
+    assert held.has_begun(THIRD)
+
+    held.end(locked)
+
+    assert await scene.until_ended(locked) == [SUCCEEDED]
+    assert scene.slots._threads.offers_left
 
 
 class Watched:

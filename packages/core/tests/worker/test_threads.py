@@ -198,6 +198,102 @@ async def test_an_offer_that_is_started_is_made_without_an_end_before_it(
     assert not threads.take_back_offer()
 
 
+async def test_the_loop_is_not_woken_for_each_end_while_a_thread_goes_on_by_itself(
+    threads: TaskThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    woken = 0
+    wake = loop.call_soon_threadsafe
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal woken
+        woken += 1
+        return wake(*arguments)
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    monkeypatch.setattr("procrastinate.worker.threads.PAUSE", 60.0)
+    told = Told(100)
+    begun, turns = threading.Semaphore(0), threading.Semaphore(0)
+
+    def wait_for_turn() -> None:
+        begun.release()
+        turns.acquire()
+
+    told.offer(threads, 99, wait_for_turn)
+    told.run(threads, wait_for_turn)
+    for _ in range(100):
+        assert begun.acquire(timeout=10)  # so the call before it is reported
+        for _ in range(3):
+            await asyncio.sleep(0)  # the loop would hear of each end, if it was woken
+        turns.release()
+    await told.all()
+
+    assert woken <= 3  # at the first end, before the last offer was taken, and at the last end
+
+
+async def test_an_end_is_told_soon_although_its_thread_goes_on_by_itself(
+    threads: TaskThreads,
+) -> None:
+    told, turn, go_on = Told(2), threading.Event(), threading.Event()
+    told.offer(threads, 1, turn.wait)
+    Told(2).offer(threads, 2, go_on.wait)  # one that it goes on with, and one that is left
+    told.run(threads, lambda: None)
+    await told.some(1)
+
+    turn.set()
+    await told.all()
+
+    assert not go_on.is_set()
+    go_on.set()
+
+
+async def test_an_end_that_is_awaited_is_told_at_once(
+    threads: TaskThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("procrastinate.worker.threads.PAUSE", 60.0)
+    told, turn, go_on = Told(2), threading.Event(), threading.Event()
+    told.offer(threads, 1, turn.wait, awaited=True)
+    Told(2).offer(threads, 2, go_on.wait)
+    told.run(threads, lambda: None)
+    await told.some(1)
+
+    turn.set()
+    await told.all()
+
+    assert not go_on.is_set()
+    go_on.set()
+
+
+class Told:
+    """Counts the ends of which the loop was told."""
+
+    def __init__(self, expected: int) -> None:
+        self.left = self.expected = expected
+        self.news = asyncio.Event()
+
+    def note(self, result: Any, exception: BaseException | None) -> None:
+        self.left -= 1
+        self.news.set()
+
+    def run(self, threads: TaskThreads, function: Callable[[], Any]) -> None:
+        threads.run(function, contextvars.copy_context(), self.note)
+
+    def offer(
+        self, threads: TaskThreads, count: int, function: Callable[[], Any], **options: bool
+    ) -> None:
+        for _ in range(count):
+            threads.offer(function, contextvars.copy_context(), self.note, **options)
+
+    async def some(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while self.expected - self.left < count:
+                self.news.clear()
+                await self.news.wait()
+
+    async def all(self) -> None:
+        await self.some(self.expected)
+
+
 # Interruptions at every moment
 
 #: The instructions after which Python raises an exception that was sent to a thread.

@@ -62,6 +62,7 @@ class Attempt:
     definition: TaskDefinition = NO_TASK
     layers: Layers = NO_LAYERS
     began: float = 0.0
+    ended: float = 0.0  # when its code returned; 0 if the loop has to look at the clock
     returned: bool = False
     over: bool = False  # its ending is decided; what its code still does is not written
     task: asyncio.Future[None] | None = field(default=None, repr=False)
@@ -117,7 +118,13 @@ class Attempt:
             self.began = 0.0
             raise NotBegun
         context.start_timestamp = time.time()
-        return function()
+        return self.run_in_thread(function)
+
+    def run_in_thread(self, function: Callable[[], Any]) -> Any:
+        """Call a function, and note when it returns: the loop may hear of that later."""
+        result = function()
+        self.ended = time.monotonic()
+        return result
 
     def ask_to_end(self, reason: AbortReason) -> None:
         """Ask the task to end: by cancellation on the loop, by ``should_abort`` in a thread."""

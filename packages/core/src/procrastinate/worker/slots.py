@@ -174,9 +174,10 @@ class Slots:
         attempt.began = time.monotonic()
         attempt.make_context()  # here, for the thread and the loop must not make one each
         self._threads.run(
-            function_of_thread(attempt),
+            functools.partial(attempt.run_in_thread, function_of_thread(attempt)),
             self._context.copy(),
             functools.partial(self._thread_ended, attempt),
+            awaited=attempt.job.lock is not None,
         )
 
     def _thread_ended(self, attempt: Attempt, result: Any, exception: BaseException | None) -> None:
@@ -227,6 +228,7 @@ class Slots:
                 functools.partial(attempt.begin_in_thread, may_start, function_of_thread(attempt)),
                 self._context.copy(),
                 functools.partial(self._thread_ended, attempt),
+                awaited=job.lock is not None,
             )
         except BaseException:
             self._on_offer.pop()
@@ -347,7 +349,8 @@ class Slots:
         entry: Ended | None = None
         try:
             if exception is None:  # most often, so it takes the shortest way
-                entry = Ended(attempt.job, SUCCEEDED, attempt.began, time.monotonic())
+                ended = attempt.ended or time.monotonic()
+                entry = Ended(attempt.job, SUCCEEDED, attempt.began, ended)
                 self._ahead.ended.append((attempt.job.task_name, entry.ended - attempt.began))
                 if self._on_ended is not None:
                     self._on_ended(attempt.shown_job(), None)

@@ -6,7 +6,9 @@ Rules
    one task that never returns would keep a stopped worker alive for ever. These are daemons: a job
    whose thread does not end is handed back, and the process may leave.
 2. The loop is woken once for all calls that have ended by the time it comes round: waking it for
-   each takes longer than a short call does.
+   each takes longer than a short call does. While threads go on by themselves (rule 4) and more
+   offers are left, it is not woken: it comes round by itself `PAUSE` after it has heard of ends.
+   An end that others wait for wakes it all the same.
 3. A call is reported whatever happens in its thread. An exception may be sent to a thread from
    outside (`PyThreadState_SetAsyncExc`) and come too late for the call that it was meant for: it is
    raised at the end of the next call of a function, or at the next jump. So a thread keeps what it
@@ -31,6 +33,8 @@ from typing import Any
 
 from procrastinate.worker import forks
 
+PAUSE = 0.001  # seconds until the loop hears of the next ends while threads go on by themselves
+
 OnEnded = Callable[[Any, BaseException | None], None]
 
 
@@ -40,6 +44,7 @@ class _Call:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any] | None = None
     on_ended: OnEnded | None = None  # instead of a future
+    awaited: bool = False  # whether others wait for its end
     begun: bool = False
     followed_by: _Call | None = None  # the offer that its thread goes on with
     settled: bool = False
@@ -68,6 +73,7 @@ class TaskThreads:
         self._ended: deque[tuple[_Call, Any, BaseException | None]] = deque()
         self._again: dict[asyncio.Future[Any], asyncio.Future[Any]] = {}
         self._loop_is_woken = False
+        self._loop_comes: asyncio.TimerHandle | None = None
         self._started = 0
         self._busy = 0
         self._generation = forks.Process.generation
@@ -85,16 +91,23 @@ class TaskThreads:
         return future
 
     def run(
-        self, function: Callable[[], Any], context: contextvars.Context, on_ended: OnEnded
+        self,
+        function: Callable[[], Any],
+        context: contextvars.Context,
+        on_ended: OnEnded,
+        *,
+        awaited: bool = False,
     ) -> None:
         """Run a function in a thread and in this context; for the loop's thread only.
 
         ``on_ended`` is told on the loop what it returned and what it raised. It may be told twice,
         and is told again if it raises. This costs the loop a third of what a future and a task
-        cost it.
+        cost it. If the end is ``awaited``, the loop hears of it at once.
         """
         loop = asyncio.get_running_loop()
-        self._take_turn(_Call(lambda: context.run(function), loop, on_ended=on_ended))
+        self._take_turn(
+            _Call(lambda: context.run(function), loop, on_ended=on_ended, awaited=awaited)
+        )
 
     # Offers: all of these are for the loop's thread only
 
@@ -104,11 +117,18 @@ class TaskThreads:
         return len(self._offers)
 
     def offer(
-        self, function: Callable[[], Any], context: contextvars.Context, on_ended: OnEnded
+        self,
+        function: Callable[[], Any],
+        context: contextvars.Context,
+        on_ended: OnEnded,
+        *,
+        awaited: bool = False,
     ) -> None:
         """Let a thread whose call has returned go on with this one; see `run` and rule 4."""
         loop = asyncio.get_running_loop()
-        self._offers.append(_Call(lambda: context.run(function), loop, on_ended=on_ended))
+        self._offers.append(
+            _Call(lambda: context.run(function), loop, on_ended=on_ended, awaited=awaited)
+        )
 
     def start_offer(self) -> None:
         """Make the first offer a call that has a slot, unless threads have taken all of them."""
@@ -232,7 +252,7 @@ class TaskThreads:
 
     def _report(self, call: _Call, result: Any, exception: BaseException | None) -> None:
         self._ended.append((call, result, exception))
-        if self._loop_is_woken:
+        if self._loop_is_woken or (self._loop_comes is not None and self._may_wait(call)):
             return
         self._loop_is_woken = True
         try:
@@ -243,16 +263,32 @@ class TaskThreads:
             self._loop_is_woken = False  # else nothing would wake the loop any more
             raise
 
+    def _may_wait(self, call: _Call) -> bool:
+        """Whether the loop need not be woken for the end of a call (rule 2)."""
+        return call.followed_by is not None and bool(self._offers) and not call.awaited
+
     def _settle(self) -> None:
         try:
             # First, so that a thread which comes too late for this turn wakes the loop again.
             self._loop_is_woken = False
-            for _ in range(len(self._ended)):  # not those that end meanwhile: others wait, too
+            ended = len(self._ended)  # not those that end meanwhile: others wait, too
+            for _ in range(ended):
                 self._settle_one(*self._ended[0])
                 self._ended.popleft()
             self.when_settled()
+            self._come_again(ended > 0)
         except BaseException:
             asyncio.get_running_loop().call_soon(self._settle)  # what is left, again
+
+    def _come_again(self, busy: bool) -> None:
+        """Let the loop come round again if threads may go on by themselves, or have done so."""
+        if self._loop_comes is not None:
+            self._loop_comes.cancel()
+        self._loop_comes = None
+        # In this order: a thread reads the timer after it has reported.
+        if self._ended or (busy and self._offers):
+            loop = asyncio.get_running_loop()
+            self._loop_comes = loop.call_later(PAUSE, self._settle)
 
     def _settle_one(self, call: _Call, result: Any, exception: BaseException | None) -> None:
         """Settle a call. Doing so twice changes nothing."""
