@@ -187,8 +187,8 @@ def decides_unsteadily(tree: Node, catalog: Catalog) -> bool:
 
 
 def _said(query: Node) -> Iterator[Node]:
-    """The nodes of the expressions in SET, WHERE and ON CONFLICT."""
-    for field in ("targetList", "jointree", "onConflict"):
+    """The nodes of the expressions in SET, WHERE, RETURNING and ON CONFLICT."""
+    for field in ("targetList", "jointree", "returningList", "onConflict"):
         yield from walk(query[field])
 
 
@@ -221,9 +221,9 @@ Rule = Callable[[Node, Catalog], bool]
 
 #: What breaks each rule today.
 RULES: dict[Rule, frozenset[str]] = {
-    computes_from_columns: frozenset({"fail_unknown", "recover_jobs"}),
-    decides_unsteadily: frozenset({"fail_unknown", "recover_jobs"}),
-    inserts_below: CLAIMS_WITH_LOCKS | {"defer_ticks", "heartbeat", "look_at_periodics"},
+    computes_from_columns: frozenset(),
+    decides_unsteadily: frozenset(),
+    inserts_below: CLAIMS_WITH_LOCKS | {"defer_ticks", "heartbeat"},
     changes_above_a_tableless_cte: frozenset(),
     notifies_from_a_table: frozenset(
         {

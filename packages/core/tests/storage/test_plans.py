@@ -304,6 +304,8 @@ CASES = [
     Case("get_job", {KEY}, 1, {"id": FIRST}),
     # The jobs are inserted; a twin that waits is found by inserting, too.
     Case("look_at_periodics", set(), 0, SCHEDULES),
+    Case("enter_periodics", set(), 0, SCHEDULES),
+    Case("note_periodics", set(), 0, SCHEDULES),
     Case("defer_ticks", set(), 0, SCHEDULES | TICKS),
     # A page of ids, and their rows.
     Case("list_jobs", {KEY}, 2 * LIMIT, LIST),

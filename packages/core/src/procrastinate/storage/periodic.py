@@ -63,22 +63,39 @@ def defer_due(periodics: Iterable[Periodic]) -> Flow[list[Settled]]:
 
 
 def look(timetable: Timetable) -> Flow[datetime]:
-    """Tell the timetable what is settled, enter new schedules, and return the server's time."""
+    """Tell the timetable what is settled, enter new schedules, and return the server's time.
+
+    Once a day it notes which schedules are still in use.
+    """
     keys = list(timetable.periodics)
+    noted = False
     while True:
-        rows = yield Request(
-            "look_at_periodics",
-            task_names=[task_name for task_name, _ in keys],
-            periodic_ids=[periodic_id for _, periodic_id in keys],
-        )
-        for key, (done_until, _) in zip(keys, rows, strict=True):
+        rows = yield _about("look_at_periodics", keys)
+        stale = [key for key, (_, is_stale, _) in zip(keys, rows, strict=True) if is_stale]
+        if stale and not noted:  # once: another transaction may have one in hand
+            noted = True
+            yield _about("note_periodics", stale)
+            continue
+        for key, (done_until, _, _) in zip(keys, rows, strict=True):
             if done_until is None:
                 timetable.forget(key)
             else:
                 timetable.settled(key, done_until.astimezone(UTC))
         if timetable.complete:
-            now: datetime = rows[0][1]
+            now: datetime = rows[0][2]
             return now.astimezone(UTC)
+        new = [
+            key for key, (done_until, _, _) in zip(keys, rows, strict=True) if done_until is None
+        ]
+        yield _about("enter_periodics", new)
+
+
+def _about(statement: str, keys: Sequence[Key]) -> Request:
+    return Request(
+        statement,
+        task_names=[task_name for task_name, _ in keys],
+        periodic_ids=[periodic_id for _, periodic_id in keys],
+    )
 
 
 def defer_ticks(timetable: Timetable, due: Sequence[DueTick]) -> Flow[Round]:

@@ -112,19 +112,20 @@ def recover_jobs(
     holders = yield from _holders()
     if not holders:
         return []
-    rows = yield Request(
+    yield Request(
         "judge_workers",
         worker_ids=_known(holders),
         held=[held for worker_id, held in holders if worker_id is not None],
         timeout_us=timeout_us,
         moment_us=moment_us,
     )
-    if not rows and len(_known(holders)) == len(holders):
+    dead = yield from _dead(holders, timeout_us)
+    if dead is None:
         return []
     rows = yield Request(
         "recover_jobs",
-        dead_ids=[row[0] for row in rows],
-        alone_ids=[row[0] for row in rows if row[1]],
+        dead_ids=[worker_id for worker_id, _ in dead],
+        alone_ids=[worker_id for worker_id, alone in dead if alone],
         crash_limit=crash_limit,
         most_crashes=most_crashes,
         ids=None if ids is None else list(ids),
@@ -179,12 +180,19 @@ def dead_workers(*, timeout_us: int) -> Flow[list[int] | None]:
     The list is empty if a job runs that no worker holds, after a change by hand.
     """
     holders = yield from _holders()
+    dead = yield from _dead(holders, timeout_us)
+    return None if dead is None else [worker_id for worker_id, _ in dead]
+
+
+def _dead(holders: Sequence[_Holder], timeout_us: int) -> Flow[list[tuple[int, bool]] | None]:
+    """Return those that are dead, and whether each was alone; None if all are alive."""
+    known = _known(holders)
     rows: Rows = []
-    if _known(holders):
-        rows = yield Request("dead_workers", worker_ids=_known(holders), timeout_us=timeout_us)
-    if not rows and len(_known(holders)) == len(holders):
+    if known:
+        rows = yield Request("dead_workers", worker_ids=known, timeout_us=timeout_us)
+    if not rows and len(known) == len(holders):
         return None
-    return [row[0] for row in rows]
+    return [(row[0], bool(row[1])) for row in rows]
 
 
 #: A worker's id, or None for jobs that no worker holds, and how many running jobs it holds.

@@ -18,24 +18,39 @@ SET_BACK = timedelta(hours=3)
 
 
 def look_at_periodics(view: View, p: Params) -> Rows:
-    keys = zip(p["task_names"], p["periodic_ids"], strict=True)
-    return [(_looked_at(view, *key), view.now) for key in keys]
+    rows = [view.periodic(*key) for key in _keys(p)]
+    return [
+        (
+            None if row is None else row.done_until,
+            row is not None and _is_stale(view, row),
+            view.now,
+        )
+        for row in rows
+    ]
 
 
-def _looked_at(view: View, task_name: str, periodic_id: str) -> datetime:
-    row = view.periodic(task_name, periodic_id)
-    if row is None:
+def _keys(p: Params) -> Iterable[tuple[str, str]]:
+    return zip(p["task_names"], p["periodic_ids"], strict=True)
+
+
+def enter_periodics(view: View, p: Params) -> Rows:
+    for task_name, periodic_id in _keys(p):
         # As ON CONFLICT DO NOTHING, which waits for a session that is entering the same.
-        row = view.settled_periodic(task_name, periodic_id)
-    if row is None:
-        return view.write_periodic(
-            PeriodicRow(task_name, periodic_id, done_until=view.now, seen_at=view.now)
-        ).done_until
-    if _is_stale(view, row) and not view.is_locked_periodic(task_name, periodic_id):
-        ahead = row.done_until > view.now + SET_BACK
-        done_until = view.now if ahead else row.done_until
-        row = view.write_periodic(replace(row, seen_at=view.now, done_until=done_until))
-    return row.done_until
+        if view.settled_periodic(task_name, periodic_id) is None:
+            view.write_periodic(
+                PeriodicRow(task_name, periodic_id, done_until=view.now, seen_at=view.now)
+            )
+    return []
+
+
+def note_periodics(view: View, p: Params) -> Rows:
+    for key in _keys(p):
+        row = view.periodic(*key)
+        if row is not None and not view.is_locked_periodic(*key):
+            ahead = row.done_until > view.now + SET_BACK
+            done_until = view.now if ahead else row.done_until
+            view.write_periodic(replace(row, seen_at=view.now, done_until=done_until))
+    return []
 
 
 def _is_stale(view: View, row: PeriodicRow) -> bool:
@@ -140,6 +155,11 @@ def _row(
     return (is_mine, None if job is None else job.id, done_until, view.now, queues)
 
 
-_FUNCTIONS: tuple[Function, ...] = (look_at_periodics, defer_ticks)
+_FUNCTIONS: tuple[Function, ...] = (
+    look_at_periodics,
+    enter_periodics,
+    note_periodics,
+    defer_ticks,
+)
 
 STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}

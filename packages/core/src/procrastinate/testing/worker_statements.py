@@ -73,27 +73,26 @@ def running_workers(view: View, p: Params) -> Rows:
     return list(held.items())
 
 
-def dead_workers(view: View, p: Params) -> Rows:
-    since = view.now - interval(p["timeout_us"])
-    alive = {worker.id for worker in view.workers() if worker.last_heartbeat >= since}
-    return [(worker_id,) for worker_id in p["worker_ids"] if worker_id not in alive]
-
-
 def judge_workers(view: View, p: Params) -> Rows:
     before = view.now - interval(p["timeout_us"])
     workers = view.workers()  # as they were before this statement
-    dead: list[tuple[int, bool | None]] = []
-    for worker_id, held in zip(p["worker_ids"], p["held"], strict=True):
-        worker = view.worker(worker_id)
-        if worker is None:
-            dead.append((worker_id, False))
-        elif worker.last_heartbeat < before:
-            if worker.alone is None:
-                together = any(_died_together(worker, other, p) for other in workers)
-                worker = replace(worker, alone=held == 1 and not together)
-                view.write_worker(worker)
-            dead.append((worker_id, worker.alone))
-    return dead
+    held_by = dict(zip(p["worker_ids"], p["held"], strict=True))
+    for worker in workers:
+        if worker.id in held_by and worker.alone is None and worker.last_heartbeat < before:
+            together = any(_died_together(worker, other, p) for other in workers)
+            view.write_worker(replace(worker, alone=held_by[worker.id] == 1 and not together))
+    return []
+
+
+def dead_workers(view: View, p: Params) -> Rows:
+    before = view.now - interval(p["timeout_us"])
+    found = {worker.id: worker for worker in view.workers()}
+    dead: list[tuple[int, bool]] = []
+    for worker_id in p["worker_ids"]:
+        worker = found.get(worker_id)
+        if worker is None or worker.last_heartbeat < before:
+            dead.append((worker_id, worker is not None and bool(worker.alone)))
+    return list(dead)
 
 
 def _died_together(worker: WorkerRow, other: WorkerRow, p: Params) -> bool:

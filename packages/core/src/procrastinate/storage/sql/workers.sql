@@ -67,33 +67,16 @@ from {schema}.procrastinate_jobs as job
 where job.partition = %(partition)s::smallint and job.status = 'doing'
 group by job.worker_id
 
--- name: dead_workers :many
--- Returns the ids of those of these workers that have given no sign of life within the timeout. (A
--- statement of its own, as all that read workers: they stand in another place than the jobs if
--- these are distributed.)
-select given.id
-from pg_catalog.unnest(%(worker_ids)s::bigint[]) as given(id)
-where not exists (
-    select from {schema}.procrastinate_workers as worker
-    where worker.id = given.id and worker.partition = 0
-        and worker.last_heartbeat
-            >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
-)
-
--- name: judge_workers :many
--- Returns (id, whether it was alone) for each of these workers that is dead. It was alone if it
--- held one job, and no other worker of its host died in the same moment. This is noted when it is
--- first found dead, because recover_jobs may take its jobs one by one. A worker that another
--- transaction has in hand is left to that one, and counts as not alone.
---
--- given: the workers, with the number of jobs that each holds.
-with given as materialized (
-    select given.id, given.held
-    from unnest(%(worker_ids)s::bigint[], %(held)s::bigint[]) as given(id, held)
-),
--- found: those that are found dead for the first time, locked; a live one has given a sign of life
--- since.
-found as materialized (
+-- name: judge_workers :exec
+-- Notes of each of these workers, when it is first found dead, whether it was alone: it held one
+-- job, and no other worker of its host died in the same moment. (This is kept, because recover_jobs
+-- may take its jobs one by one. A live worker has given a sign of life since.) A worker that another
+-- transaction has in hand is left to that one. No statement that reads workers reads jobs as well,
+-- because they stand in another place if the jobs are distributed.
+update {schema}.procrastinate_workers as worker
+set alone = found.alone
+from (
+    -- found: those that are found dead for the first time, locked.
     select
         worker.id,
         given.held = 1 and not exists (
@@ -105,25 +88,21 @@ found as materialized (
                     and worker.last_heartbeat
                         + %(moment_us)s::bigint::float8 * interval '1 microsecond'
         ) as alone
-    from given
+    from unnest(%(worker_ids)s::bigint[], %(held)s::bigint[]) as given(id, held)
     join {schema}.procrastinate_workers as worker on worker.id = given.id and worker.partition = 0
     where worker.alone is null
         and worker.last_heartbeat
             < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
     order by worker.id
     for update of worker skip locked
-),
--- noted: the same, as they are now.
-noted as (
-    update {schema}.procrastinate_workers as worker
-    set alone = found.alone
-    from found
-    where worker.id = found.id and worker.partition = 0
-    returning worker.id
-)
-select given.id, coalesce(found.alone, worker.alone, false)
-from given
-left join found on found.id = given.id
+) as found
+where worker.id = found.id and worker.partition = 0
+
+-- name: dead_workers :many
+-- Returns (id, whether it was alone, as judge_workers has noted) for each of these workers that is
+-- dead: it has given no sign of life within the timeout.
+select given.id, coalesce(worker.alone, false)
+from pg_catalog.unnest(%(worker_ids)s::bigint[]) as given(id)
 left join {schema}.procrastinate_workers as worker
     on worker.id = given.id and worker.partition = 0
 where worker.id is null
@@ -149,6 +128,7 @@ limit %(limit)s::integer
 with leaving as materialized (
     select
         job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
+        job.errors,
         case
             when job.crashes + 1 >= %(most_crashes)s::integer
                 or (
@@ -167,28 +147,35 @@ with leaving as materialized (
 judged as materialized (
     select leaving.*, {>verdict} as status from leaving
 ),
--- verdict: the same with what is added to their errors.
+-- verdict: what becomes of each; its errors and the time of its end, if it ends.
 verdict as materialized (
     select
-        leaving.*,
+        leaving.id, leaving.crashes,
+        leaving.status::{schema}.procrastinate_job_status as status,
+        case when leaving.status <> 'todo' then statement_timestamp() end as finished_at,
         case when leaving.status <> 'todo'
-            then pg_catalog.jsonb_build_array({>entry type="%(lost_type)s::text"
+            then {>errors_after errors="leaving.errors" added="leaving.added"} end as errors
+    from (
+        select
+            leaving.*,
+            pg_catalog.jsonb_build_array({>entry type="%(lost_type)s::text"
                 message="pg_catalog.replace(
                     %(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text
-                )"}) end as added
-    from judged as leaving
+                )"}) as added
+        from judged as leaving
+    ) as leaving
 ),
 -- recovered: the jobs as they are now.
 recovered as (
     update {schema}.procrastinate_jobs as job
-    set status = verdict.status::{schema}.procrastinate_job_status,
+    set status = verdict.status,
         crashes = verdict.crashes,
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
-        finished_at = case when verdict.status <> 'todo' then statement_timestamp() end,
-        errors = case when verdict.added is null then job.errors else {>errors_after errors="job.errors" added="verdict.added"} end
+        finished_at = verdict.finished_at,
+        errors = coalesce(verdict.errors, job.errors)
     from verdict
     where job.partition = %(partition)s::smallint and job.id = verdict.id
-    returning job.id, job.status::text, job.queue_name, job.task_name
+    returning job.id, job.status, job.queue_name, job.task_name
 ),
 -- woken: one notification for each queue in which a job is ready.
 woken as materialized (
@@ -197,7 +184,7 @@ woken as materialized (
     where recovered.status = 'todo'
     group by recovered.queue_name
 )
-select recovered.id, recovered.status, recovered.queue_name, recovered.task_name
+select recovered.id, recovered.status::text, recovered.queue_name, recovered.task_name
 from recovered, (select count(*) from woken) as woken
 
 -- name: any_unknown :one
@@ -229,7 +216,7 @@ where worker.partition = 0
 --
 -- leaving: these jobs, locked. What another transaction has in hand is left.
 with leaving as materialized (
-    select job.id, job.attempts
+    select job.id, job.attempts, job.errors
     from {schema}.procrastinate_jobs as job
     where job.partition = %(partition)s::smallint and job.status = 'todo'
         and job.unknown_since <= statement_timestamp()
@@ -239,17 +226,27 @@ with leaving as materialized (
     limit %(limit)s::integer
     for update skip locked
 ),
--- verdict: the same with what is added to their errors.
+-- verdict: the same with their errors then.
 verdict as materialized (
-    select leaving.id, pg_catalog.jsonb_build_array({>entry
-        type="%(unknown_type)s::text" message="%(why_unknown)s::text"}) as added
-    from leaving
+    select leaving.id, {>errors_after errors="leaving.errors" added="leaving.added"} as errors
+    from (
+        select
+            leaving.*,
+            pg_catalog.jsonb_build_array({>entry
+                type="%(unknown_type)s::text" message="%(why_unknown)s::text"}) as added
+        from leaving
+    ) as leaving
+),
+-- failed: the jobs as they are now.
+failed as (
+    update {schema}.procrastinate_jobs as job
+    set status = 'failed', hold = null, finished_at = statement_timestamp(),
+        errors = verdict.errors
+    from verdict
+    where job.partition = %(partition)s::smallint and job.id = verdict.id
+    returning job.id, job.status, job.queue_name, job.task_name, job.lock
 )
-update {schema}.procrastinate_jobs as job
-set status = 'failed', hold = null, finished_at = statement_timestamp(), errors = {>errors_after errors="job.errors" added="verdict.added"}
-from verdict
-where job.partition = %(partition)s::smallint and job.id = verdict.id
-returning job.id, job.status::text, job.queue_name, job.task_name, job.lock
+select failed.id, failed.status::text, failed.queue_name, failed.task_name, failed.lock from failed
 
 -- name: prune_workers :exec
 -- Removes workers that have given no sign of life within the timeout, but for these, which hold

@@ -1,17 +1,13 @@
--- name: judge_workers :many
--- Returns (id, whether it was alone) for each of these workers that is dead. It was alone if it
--- held one job, and no other worker of its host died in the same moment. This is noted when it is
--- first found dead, because recover_jobs may take its jobs one by one. A worker that another
--- transaction has in hand is left to that one, and counts as not alone.
---
--- given: the workers, with the number of jobs that each holds.
-with given as materialized (
-    select given.id, given.held
-    from unnest(%(worker_ids)s::bigint[], %(held)s::bigint[]) as given(id, held)
-),
--- found: those that are found dead for the first time, locked; a live one has given a sign of life
--- since.
-found as materialized (
+-- name: judge_workers :exec
+-- Notes of each of these workers, when it is first found dead, whether it was alone: it held one
+-- job, and no other worker of its host died in the same moment. (This is kept, because recover_jobs
+-- may take its jobs one by one. A live worker has given a sign of life since.) A worker that another
+-- transaction has in hand is left to that one. No statement that reads workers reads jobs as well,
+-- because they stand in another place if the jobs are distributed.
+update procrastinate_workers as worker
+set alone = found.alone
+from (
+    -- found: those that are found dead for the first time, locked.
     select
         worker.id,
         given.held = 1 and not exists (
@@ -23,27 +19,12 @@ found as materialized (
                     and worker.last_heartbeat
                         + %(moment_us)s::bigint::float8 * interval '1 microsecond'
         ) as alone
-    from given
+    from unnest(%(worker_ids)s::bigint[], %(held)s::bigint[]) as given(id, held)
     join procrastinate_workers as worker on worker.id = given.id and worker.partition = 0
     where worker.alone is null
         and worker.last_heartbeat
             < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
     order by worker.id
     for update of worker skip locked
-),
--- noted: the same, as they are now.
-noted as (
-    update procrastinate_workers as worker
-    set alone = found.alone
-    from found
-    where worker.id = found.id and worker.partition = 0
-    returning worker.id
-)
-select given.id, coalesce(found.alone, worker.alone, false)
-from given
-left join found on found.id = given.id
-left join procrastinate_workers as worker
-    on worker.id = given.id and worker.partition = 0
-where worker.id is null
-    or worker.last_heartbeat
-        < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
+) as found
+where worker.id = found.id and worker.partition = 0

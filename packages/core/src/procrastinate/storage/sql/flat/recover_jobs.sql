@@ -9,6 +9,7 @@
 with leaving as materialized (
     select
         job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
+        job.errors,
         case
             when job.crashes + 1 >= %(most_crashes)s::integer
                 or (
@@ -46,13 +47,54 @@ judged as materialized (
         else 'todo'
     end as status from leaving
 ),
--- verdict: the same with what is added to their errors.
+-- verdict: what becomes of each; its errors and the time of its end, if it ends.
 verdict as materialized (
     select
-        leaving.*,
+        leaving.id, leaving.crashes,
+        leaving.status::procrastinate_job_status as status,
+        case when leaving.status <> 'todo' then statement_timestamp() end as finished_at,
         case when leaving.status <> 'todo'
+            -- Some errors of a job, followed by those that are added. At most 20 are kept, the first one and
+            -- the last ones, because all of them are written anew with each attempt. The first after the gap
+            -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
+            -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
+            then (
+                select pg_catalog.jsonb_agg(
+                    case
+                        when jsonb_typeof(entry.value) <> 'object' then entry.value
+                        when whole.length > 20 and entry.place = whole.length - 18
+                            then entry.value - 'retry_error'::text
+                                || pg_catalog.jsonb_build_object('traceback', '', 'omitted', (
+                                select (whole.length - 20)::numeric + coalesce(sum(
+                                    case when jsonb_typeof(former.value -> 'omitted'::text) = 'number'
+                                        then (former.value ->> 'omitted'::text)::numeric end
+                                ), 0)
+                                from jsonb_array_elements(whole.list) as former(value)
+                            ))
+                        when entry.place > 1 and entry.place <= whole.length - 3
+                            then entry.value - 'retry_error'::text || '{"traceback": ""}'
+                        else entry.value
+                    end
+                    order by entry.place
+                )
+                from (
+                    select joined.list, jsonb_array_length(joined.list) as length
+                    from (
+                        select case
+                            when leaving.errors is null then '[]'
+                            when jsonb_typeof(leaving.errors) = 'array' then leaving.errors
+                            else pg_catalog.jsonb_build_array(leaving.errors)
+                        end || leaving.added as list
+                    ) as joined
+                ) as whole
+                cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
+                where entry.place = 1 or entry.place > whole.length - 19
+            ) end as errors
+    from (
+        select
+            leaving.*,
             -- An entry for a job's errors if no exception gave one.
-            then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
+            pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
                 'attempt', leaving.attempts,
                 'at', pg_catalog.to_char(
                     statement_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'
@@ -62,55 +104,21 @@ verdict as materialized (
                                     %(why_lost)s::jsonb ->> leaving.status, '{crashes}', leaving.crashes::text
                                 ),
                 'traceback', ''
-            )) end as added
-    from judged as leaving
+            )) as added
+        from judged as leaving
+    ) as leaving
 ),
 -- recovered: the jobs as they are now.
 recovered as (
     update procrastinate_jobs as job
-    set status = verdict.status::procrastinate_job_status,
+    set status = verdict.status,
         crashes = verdict.crashes,
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
-        finished_at = case when verdict.status <> 'todo' then statement_timestamp() end,
-        -- Some errors of a job, followed by those that are added. At most 20 are kept, the first one and
-        -- the last ones, because all of them are written anew with each attempt. The first after the gap
-        -- says how many were omitted. The first and the last three keep their tracebacks. (If the column or
-        -- an entry was changed by hand, it may be anything: that does not keep the job from ending.)
-        errors = case when verdict.added is null then job.errors else (
-            select pg_catalog.jsonb_agg(
-                case
-                    when jsonb_typeof(entry.value) <> 'object' then entry.value
-                    when whole.length > 20 and entry.place = whole.length - 18
-                        then entry.value - 'retry_error'::text
-                            || pg_catalog.jsonb_build_object('traceback', '', 'omitted', (
-                            select (whole.length - 20)::numeric + coalesce(sum(
-                                case when jsonb_typeof(former.value -> 'omitted'::text) = 'number'
-                                    then (former.value ->> 'omitted'::text)::numeric end
-                            ), 0)
-                            from jsonb_array_elements(whole.list) as former(value)
-                        ))
-                    when entry.place > 1 and entry.place <= whole.length - 3
-                        then entry.value - 'retry_error'::text || '{"traceback": ""}'
-                    else entry.value
-                end
-                order by entry.place
-            )
-            from (
-                select joined.list, jsonb_array_length(joined.list) as length
-                from (
-                    select case
-                        when job.errors is null then '[]'
-                        when jsonb_typeof(job.errors) = 'array' then job.errors
-                        else pg_catalog.jsonb_build_array(job.errors)
-                    end || verdict.added as list
-                ) as joined
-            ) as whole
-            cross join lateral jsonb_array_elements(whole.list) with ordinality as entry(value, place)
-            where entry.place = 1 or entry.place > whole.length - 19
-        ) end
+        finished_at = verdict.finished_at,
+        errors = coalesce(verdict.errors, job.errors)
     from verdict
     where job.partition = %(partition)s::smallint and job.id = verdict.id
-    returning job.id, job.status::text, job.queue_name, job.task_name
+    returning job.id, job.status, job.queue_name, job.task_name
 ),
 -- woken: one notification for each queue in which a job is ready.
 woken as materialized (
@@ -119,5 +127,5 @@ woken as materialized (
     where recovered.status = 'todo'
     group by recovered.queue_name
 )
-select recovered.id, recovered.status, recovered.queue_name, recovered.task_name
+select recovered.id, recovered.status::text, recovered.queue_name, recovered.task_name
 from recovered, (select count(*) from woken) as woken
