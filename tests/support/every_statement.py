@@ -10,7 +10,7 @@ from typing import Any
 
 from procrastinate.connector import Query
 from procrastinate.drive import Request
-from procrastinate.storage.statements import Statements, load
+from procrastinate.storage.statements import Statements, load, load_distributed
 
 _PARAMETER = re.compile(r"%\((\w+)\)s::(\w+)(\[\])?")
 
@@ -48,10 +48,13 @@ def names(*, without: frozenset[str] = frozenset()) -> list[str]:
 def query(name: str, /, size: int = 1, *, partition: int = 0, **params: Any) -> Query:
     """Return a statement with values for all of its parameters: these, or some of their types.
 
+    With another partition than 0, it has the text for a distributed database.
+
     Arrays have so many elements, but for those that do not stand for jobs, locks or workers.
     """
-    values = values_of(load()[name].text, size)
-    return Statements().at(partition)(
+    load_all = load_distributed if partition else load
+    values = values_of(load_all()[name].text, size)
+    return Statements(distributed=partition != 0).at(partition)(
         Request(name, **values | _OF_STATEMENT.get(name, {}) | params)
     )
 

@@ -95,15 +95,19 @@ def claim(
     loads: Loads,
     served: Sequence[str] | None = None,
     unknown_names: Sequence[str] = (),
+    makes_slots: bool = False,
 ) -> Flow[Claim]:
     """Claim what a scan is about, but no job of the tasks that the worker does not know.
 
     ``served`` are all queues that the worker serves (None: all there are). The line of a lock runs
-    through them, whichever are scanned.
+    through them, whichever are scanned. With ``makes_slots``, for distributed databases, it first
+    makes the slots of the locks that it will meet.
     """
     shape = _shape(scan)
     unknown = _unknown(unknown_names)
     params = _params(scan, shape, worker_id, served)
+    if makes_slots and scan.with_locks:
+        yield _make_slots(scan, shape, unknown)
     rows = yield Request(_statement(scan, shape), **params, **unknown)
     found = _claim_from(rows, scan, worker_id, loads)
     met = rows[0][MET]
@@ -147,6 +151,18 @@ def _params(
     if shape == OF_MANY:
         return params | {"share": _share(_scanned(scan, shape), len(scan.queues))}
     return params | {"each": _scanned(scan, shape) if scan.with_locks else scan.limit}
+
+
+def _make_slots(scan: Scan, shape: str, unknown: dict[str, Value]) -> Request:
+    is_level = scan.kind is Kind.LEVEL
+    return Request(
+        "make_slots_level" if is_level else "make_slots_full",
+        queue_names=list(scan.queues),
+        lows=list(scan.lows) or [0] * len(scan.queues),
+        scanned=_scanned(scan, shape),
+        **{"priority" if is_level else "above": scan.priority},
+        **unknown,
+    )
 
 
 def _scanned(scan: Scan, shape: str) -> int:

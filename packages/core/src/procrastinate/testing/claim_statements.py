@@ -183,6 +183,10 @@ def _with_scan(claim: Callable[[View, Params, Scan], Rows], scan: Scan) -> Funct
     return lambda view, p: claim(view, p, scan)
 
 
+def _make_slots(view: View, p: Params) -> Rows:
+    return []  # a claim makes them itself
+
+
 _FUNCTIONS: tuple[Function, ...] = (ready_queues, any_ready, promote_due)
 _SCANS: dict[str, Scan] = {"full": _full, "level": _level}
 #: PostgreSQL has a text for each number of queues, because each is best planned in its own way.
@@ -198,6 +202,7 @@ _CLAIMS: dict[str, Callable[[View, Params, Scan], Rows]] = {
 
 STATEMENTS: dict[str, Function] = {
     **{function.__name__: function for function in _FUNCTIONS},
+    **dict.fromkeys(("make_slots_full", "make_slots_level"), _make_slots),
     **{
         name.format(kind): _with_scan(claim, scan)
         for name, claim in _CLAIMS.items()

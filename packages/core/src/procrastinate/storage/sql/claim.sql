@@ -460,6 +460,32 @@ with {>claim chosen=of_many ready=ready_full}
 -- they are: another transaction was just deciding about them or their line, or there was no room.
 with {>claim chosen=of_many ready=ready_level}
 
+-- fragment: make_slots
+insert into {schema}.procrastinate_locks as held (lock, partition, job_id)
+select distinct found.lock, found.partition, null::bigint
+from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
+cross join lateral (
+    select job.lock, job.partition
+    {>ready queue="scan.queue_name" low="scan.low"}
+    order by job.priority desc, job.id
+    limit %(scanned)s::integer
+) as found
+where found.lock is not null and not exists (
+    select from {schema}.procrastinate_locks as held
+    where held.partition = %(partition)s::smallint and held.lock = found.lock
+)
+order by found.lock
+on conflict do nothing
+
+-- name: make_slots_full :exec
+-- Makes the slots that are missing of the locks which a full scan is about to meet: free ones,
+-- without a job. Only a distributed database needs this, in front of each claim with locks.
+{>make_slots ready=ready_full}
+
+-- name: make_slots_level :exec
+-- The same for a scan of one level.
+{>make_slots ready=ready_level}
+
 -- name: any_ready :one
 -- Returns whether a job is ready, after a claim that saw none: another transaction was just
 -- deciding about it. (Each claim would be planned for 0.2 ms longer if it answered this itself.) In

@@ -47,6 +47,7 @@ head as materialized (
     where not exists (
         select from {schema}.procrastinate_locks as held
         where held.lock = contended.lock and held.partition = %(partition)s::smallint
+            and held.job_id is not null
     )
 )
 
@@ -92,7 +93,7 @@ union all
 select elsewhere.id, elsewhere.priority, elsewhere.lock
 from elsewhere
 
--- fragment: admit
+-- fragment: acquire
 -- acquired: the slots that wanted jobs took. Another claim may have been first; a conflict waits
 -- for it.
 acquired as (
@@ -100,7 +101,31 @@ acquired as (
     select wanted.lock, %(partition)s::smallint, wanted.id from wanted where wanted.lock is not null order by wanted.lock
     on conflict do nothing
     returning held.lock, held.job_id
+)
+
+-- distributed fragment: acquire
+-- free: the slots of wanted jobs that no job holds, locked: another claim may have them in hand. (An
+-- insert below the top of a statement is no matter of one node: see make_slots.)
+free as materialized (
+    select held.lock
+    from {schema}.procrastinate_locks as held
+    where held.partition = %(partition)s::smallint and held.job_id is null
+        and held.lock = any(array(select wanted.lock from wanted where wanted.lock is not null))
+    order by held.lock
+    for update
 ),
+-- acquired: the slots that wanted jobs took.
+acquired as (
+    update {schema}.procrastinate_locks as held
+    set job_id = wanted.id
+    from wanted
+    where held.partition = %(partition)s::smallint and held.lock = wanted.lock
+        and held.lock in (select free.lock from free)
+    returning held.lock, held.job_id
+)
+
+-- fragment: admit
+{>acquire},
 -- holder: the locks of chosen jobs that are held, and stay so until this claim commits: a release
 -- waits for it, and then sees what it has parked. If a release came first, the lock is left out:
 -- its jobs are not parked, but stay ready and undecided. (The count: only after slots were taken,
@@ -110,6 +135,7 @@ holder as materialized (
     from {schema}.procrastinate_locks as held
     where held.partition = %(partition)s::smallint
         and held.lock = any(array(select chosen.lock from chosen where lock is not null))
+        and held.job_id is not null
         and (select count(*) from acquired) >= 0
     order by held.lock
     for key share skip locked

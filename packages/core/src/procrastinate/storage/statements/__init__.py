@@ -83,8 +83,9 @@ class _Made:
 class Statements:
     """Makes queries of requests, for one schema and one partition."""
 
-    def __init__(self, schema: str | None = None) -> None:
+    def __init__(self, schema: str | None = None, *, distributed: bool = False) -> None:
         self.schema = schema
+        self.distributed = distributed
         self.partition = 0
         self._prefix = "" if schema is None else f"{quoted(schema)}."
         self._made: dict[str, _Made] = {}
@@ -114,7 +115,7 @@ class Statements:
     def _make(self, key: str, request: Request) -> _Made:
         if isinstance(request, Script):
             return _Made(self.render(request.text), NO_SETTINGS, of_partition=False)
-        statement = load()[request.name]
+        statement = (load_distributed if self.distributed else load)()[request.name]
         known = "" if key == request.name else KNOWN
         text = self.render(statement.text.replace("{known}", known))
         made = _Made(text, statement.settings, of_partition="%(partition)s" in text)
@@ -139,22 +140,37 @@ def quoted(schema: str) -> str:
 @functools.cache
 def load() -> Mapping[str, Statement]:
     """Return all statements by name."""
+    return parsed(_texts())
+
+
+@functools.cache
+def load_distributed() -> Mapping[str, Statement]:
+    """Return all statements by name, as a distributed database can run them."""
+    return parsed(_texts(), distributed=True)
+
+
+def _texts() -> list[str]:
     from pathlib import Path  # not at the top: it takes a twentieth of the package's import
 
     folder = Path(__file__).parent.parent / "sql"
-    texts = [file.read_text("utf-8") for file in sorted(folder.glob("*.sql"))]
-    return parsed(texts)
+    return [file.read_text("utf-8") for file in sorted(folder.glob("*.sql"))]
 
 
-def parsed(texts: Sequence[str]) -> Mapping[str, Statement]:
+def parsed(texts: Sequence[str], *, distributed: bool = False) -> Mapping[str, Statement]:
     """Return the statements of these files. Raises ValueError for what makes no sense in them."""
     sections: dict[str, templates.Section] = {}
+    instead: dict[str, templates.Section] = {}
     for text in texts:
         for each in templates.sections(text.replace("{held}", HELD_STATUSES)):
-            if each.name in sections:
+            home = instead if each.is_distributed else sections
+            if each.name in home:
                 raise ValueError(f"two statements are called {each.name}")
-            sections[each.name] = each
+            home[each.name] = each
     fragments = {name: each for name, each in sections.items() if not each.kind}
+    if instead.keys() - fragments.keys():
+        raise ValueError(f"no fragments, or distributed ones only: {sorted(instead)}")
+    if distributed:
+        fragments |= instead
     return {name: _statement(each, fragments) for name, each in sections.items() if each.kind}
 
 

@@ -10,10 +10,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from procrastinate.storage.statements import KNOWN, Statement, load
+from procrastinate.storage.statements import KNOWN, Statement, load, load_distributed
 
 FLAT = Path(__file__).parent.parent / "sql" / "flat"
 USAGE = "usage: python -m procrastinate.storage.statements [NAME | --renew]"
+
+
+def files() -> dict[str, str]:
+    """Return the flat files, by name; those of a distributed database only if they differ."""
+    usual = {f"{name}.sql": flat(each) for name, each in load().items()}
+    distributed = {
+        f"{name}.distributed.sql": flat(each)
+        for name, each in load_distributed().items()
+        if each.text != load()[name].text
+    }
+    return usual | distributed
 
 
 def flat(statement: Statement) -> str:
@@ -31,8 +42,8 @@ def renew() -> None:
         raise SystemExit(f"{FLAT} is missing: an installed package has no flat files")
     for file in FLAT.glob("*.sql"):
         file.unlink()
-    for name, statement in load().items():
-        (FLAT / f"{name}.sql").write_text(flat(statement), "utf-8")
+    for name, text in files().items():
+        (FLAT / name).write_text(text, "utf-8")
 
 
 def main(args: Sequence[str]) -> None:

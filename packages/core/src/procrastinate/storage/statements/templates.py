@@ -8,7 +8,9 @@ Rules
 2. ``-- fragment: NAME`` heads a text that others include with ``{>NAME}``, from any file.
 3. ``{>NAME key=OTHER text="job.id"}`` gives it arguments: its ``{>key}`` then includes the fragment
    OTHER, and its ``{>text}`` stands for the text in quotes. It hands an argument on by its name.
-4. What is included is indented like the line that includes it. The comments at the head of a
+4. ``-- distributed fragment: NAME`` is what the fragment NAME is on a distributed database, if that
+   cannot run the usual text on one node. (Only if a plain server would pay for a common text.)
+5. What is included is indented like the line that includes it. The comments at the head of a
    fragment go before that line, once in a statement. Comments and blank lines are not sent.
 """
 
@@ -18,7 +20,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-_HEADER = re.compile(r"^-- (name|fragment): (\w+)(?: :(one|many|exec))?$", re.MULTILINE)
+_HEADER = re.compile(
+    r"^-- (name|fragment|distributed fragment): (\w+)(?: :(one|many|exec))?$", re.MULTILINE
+)
 _SETTINGS = re.compile(r"^-- settings: (.+)$", re.MULTILINE)
 _ARGUMENTS = r'(?:\s+\w+=(?:\w+|"[^"]*"))*'
 _INCLUDE = re.compile(rf"\{{>(\w+)({_ARGUMENTS})\s*\}}")
@@ -32,6 +36,7 @@ class Section:
     name: str
     kind: str  # of a statement; empty for a fragment
     text: str
+    is_distributed: bool = False
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -45,7 +50,8 @@ def sections(file_text: str) -> Iterator[Section]:
     heads = list(_HEADER.finditer(file_text))
     ends = [head.start() for head in heads[1:]] + [len(file_text)]
     for head, end in zip(heads, ends, strict=True):
-        yield Section(head[2], head[3] or "", _tidy(file_text[head.end() : end]))
+        text = _tidy(file_text[head.end() : end])
+        yield Section(head[2], head[3] or "", text, head[1].startswith("distributed"))
 
 
 def _tidy(text: str) -> str:

@@ -96,6 +96,7 @@ head as materialized (
     where not exists (
         select from procrastinate_locks as held
         where held.lock = contended.lock and held.partition = %(partition)s::smallint
+            and held.job_id is not null
     )
 ),
 -- elsewhere: the heads that the scan did not come to, although it was about their queue.
@@ -152,6 +153,7 @@ holder as materialized (
     from procrastinate_locks as held
     where held.partition = %(partition)s::smallint
         and held.lock = any(array(select chosen.lock from chosen where lock is not null))
+        and held.job_id is not null
         and (select count(*) from acquired) >= 0
     order by held.lock
     for key share skip locked
