@@ -132,8 +132,8 @@ async def everything(query: Run, dsn: str) -> tuple[Rows, list[str | None]]:
         assert await jobs.delete_old_jobs_async(older_than=timedelta(0), statuses=["aborted"]) == 1
     return (
         query(
-            "select task_name, args - 'timestamp', queue_name, status::text, hold::text, priority,"
-            " lock, queueing_lock, attempts, crashes, errors -> 0 ->> 'message',"
+            "select task_name, args - 'timestamp'::text, queue_name, status::text, hold::text,"
+            " priority, lock, queueing_lock, attempts, crashes, errors -> 0 ->> 'message'::text,"
             " started_at between now() - interval '1 minute' and now()"
             " from procrastinate_jobs order by 1, 2, 3, 4, 6, 7"
         ),
