@@ -48,25 +48,19 @@ class Catalog:
             self.types = {oid: name for oid, name, _, _ in rows}
             self.elements = {oid: element for oid, _, element, _ in rows if element}
             self.arrays = {oid: array for oid, _, _, array in rows if array}
-            cursor.execute("select oid, proname, pronamespace::regnamespace::text from pg_proc")
-            self.functions = {oid: (name, schema) for oid, name, schema in cursor.fetchall()}
-            cursor.execute("select oid, oprname, oprnamespace::regnamespace::text from pg_operator")
-            self.operators = {oid: (name, schema) for oid, name, schema in cursor.fetchall()}
+            cursor.execute("select oid, proname, proowner::regrole::text from pg_proc")
+            self.functions = {oid: (name, owner) for oid, name, owner in cursor.fetchall()}
+            cursor.execute("select oid, oprname, oprowner::regrole::text from pg_operator")
+            self.operators = {oid: (name, owner) for oid, name, owner in cursor.fetchall()}
         connection.rollback()
 
-    def foreign(self, tree: Tree, schema: str) -> set[str]:
-        """Return the names of what a tree calls that stands in a schema, whatever it is for."""
+    def called_of(self, tree: Tree, owner: str) -> set[str]:
+        """Return the names of what a tree calls that belongs to a role, whatever it is for."""
         found = set()
         for node in walk(tree):
-            for number in _functions(node):
-                name, place = self.functions[number]
-                if place == schema:
-                    found.add(name)
-            for number in _operators(node):
-                name, place = self.operators[number]
-                if place == schema:
-                    found.add(name)
-        return found
+            found |= {self.functions[number] for number in _functions(node)}
+            found |= {self.operators[number] for number in _operators(node)}
+        return {name for name, whose in found if whose == owner}
 
     def calls(self, tree: Tree) -> Iterator[Call]:
         """Yield the calls of a tree that are written by name."""

@@ -11,11 +11,13 @@ coalesce(
 -- minute; without the second channel a job due in a second would start at the next look.)
 -- Returns its id, or null when a job with the same queueing lock is waiting.
 -- (By the function that other languages call, too: each session plans its INSERT once. As a statement
--- of its own it took the server 316 microseconds, and as this call 225.)
+-- of its own it took the server 316 microseconds, and as this call 225. All parameters are given,
+-- lest a function of somebody else's that has fewer be meant.)
 select {schema}.procrastinate_defer_job(
     %(task_name)s::text, %(args)s::jsonb, %(queue_name)s::text, %(priority)s::integer,
     %(lock)s::text, %(queueing_lock)s::text,
-    {>due}
+    {>due},
+    '{schema}.procrastinate_jobs'::regclass
 )
 
 -- name: defer_jobs :many
@@ -24,4 +26,6 @@ select {schema}.procrastinate_defer_job(
 -- (id, null) for each; or (null, queueing_lock) once when a queueing lock is taken by a waiting job
 -- or stands twice in the batch: then nothing was inserted. (See storage/functions.sql.)
 select id, taken
-from {schema}.procrastinate_defer_jobs(%(jobs)s::jsonb, %(common)s::jsonb)
+from {schema}.procrastinate_defer_jobs(
+    %(jobs)s::jsonb, %(common)s::jsonb, '{schema}.procrastinate_jobs'::regclass
+)

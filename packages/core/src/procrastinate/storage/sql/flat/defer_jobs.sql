@@ -4,4 +4,6 @@
 -- (id, null) for each; or (null, queueing_lock) once when a queueing lock is taken by a waiting job
 -- or stands twice in the batch: then nothing was inserted. (See storage/functions.sql.)
 select id, taken
-from procrastinate_defer_jobs(%(jobs)s::jsonb, %(common)s::jsonb)
+from procrastinate_defer_jobs(
+    %(jobs)s::jsonb, %(common)s::jsonb, 'procrastinate_jobs'::regclass
+)

@@ -1,13 +1,14 @@
 -- name: schema_functions :many
--- The functions in the schema of the tables: (name, quoted schema, text, whether it is as it should be else).
+-- The functions in the schema of the tables that belong to the tables' owner: (name, quoted schema, text,
+-- whether it is as it should be else). Whatever others have made of these names is none of ours.
 select
     made.proname::text, '"' || replace(schema.nspname::text, '"', '""') || '"', made.prosrc,
     (
-        made.prosecdef and made.proowner = jobs.relowner
+        made.prosecdef
         and pg_catalog.array_to_string(made.proconfig, '; ') = 'search_path=pg_catalog, pg_temp'
     )::integer
 from pg_catalog.pg_class as jobs
 join pg_catalog.pg_namespace as schema on schema.oid = jobs.relnamespace
 join pg_catalog.pg_proc as made on made.pronamespace = schema.oid
-    and made.proname::text = any(%(names)s::text[])
+    and made.proowner = jobs.relowner and made.proname::text = any(%(names)s::text[])
 where jobs.oid = to_regclass('procrastinate_jobs')::oid
