@@ -17,15 +17,13 @@ Rules
 6. A job starts only if the worker's signs of life were trusted without a break since its claim was
    sent. Else other workers may have taken it, and the claim counts as a lost answer.
 7. The first jobs that wait are on offer: a thread that ends a job goes on with the next one by
-   itself, and asks for trust itself. So all that decides about jobs that wait first counts in those
-   that threads have taken (`_count_in`), or takes back what is on offer (`_take_back_offers`):
-   after that, a job that still waits has not begun.
+   itself, and asks for trust itself. Decisions about jobs that wait allow for that
+   (`procrastinate.worker.offers`, rule 3).
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import time
 from collections import deque
@@ -79,7 +77,8 @@ class Backlog:
         self._on_look = on_look
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Claimed] = deque()
-        self._on_offer = 0  # how many of them, the first ones, threads may take or have taken
+        self._offers = slots.offers
+        self._offers.waiting = self._waiting
         self._suspects = Suspects(writer, on_change=on_change)
         self._filling = False
         self._cautious = False
@@ -176,9 +175,11 @@ class Backlog:
         """Let go of the jobs among these that wait for a slot, and return them."""
         if all(job.id not in ids for job, _ in self._waiting):
             return []
-        self._take_back_offers()
+        self._offers.take_back()
         forgotten = [job for job, _ in self._waiting if job.id in ids]
-        self._waiting = deque(each for each in self._waiting if each[0].id not in ids)
+        kept = [each for each in self._waiting if each[0].id not in ids]
+        self._waiting.clear()
+        self._waiting.extend(kept)
         return forgotten
 
     def _new_ones(self, claimed: Mapping[int, Job]) -> list[Job]:
@@ -228,8 +229,8 @@ class Backlog:
     def _slot_freed(self) -> None:
         self._handed_back = False
         self._ended += 1
-        if self._on_offer:
-            self._count_in()
+        if self._offers:
+            self._offers.count_in()
         self._fill_slots()
         if not (self._waiting or self._running):
             self._note_pace(time.monotonic())
@@ -245,9 +246,8 @@ class Backlog:
         turn_ends = now + TURN
         try:
             while self._waiting and len(self._running) < self._concurrency and now < turn_ends:
-                if self._on_offer:
-                    self._slots.start_offer()
-                    self._count_in()
+                if self._offers:
+                    self._offers.start_first()
                     continue
                 job, asked = waited = self._waiting.popleft()
                 if now >= self._trusted_until or asked.sent_at < self._trusted_for:
@@ -286,44 +286,21 @@ class Backlog:
         self._fill_slots()
         self._offer()
 
-    # Offers to threads (rule 7)
-
     def _offer(self) -> None:
-        """Offer as many of the first waiting jobs as there are slots."""
-        if self._cautious or len(self._slots) < self._concurrency:
-            return
-        self._count_in()
-        while self._on_offer < min(len(self._waiting), self._concurrency):
-            job, asked = self._waiting[self._on_offer]
-            if not self._slots.offer(job, functools.partial(self._trusted_since, asked.sent_at)):
-                return
-            self._on_offer += 1
+        """Offer as many of the first waiting jobs to the threads as there are slots (rule 7)."""
+        if not self._cautious and len(self._running) >= self._concurrency:
+            self._offers.top_up(self._concurrency, self._trusted_since)
 
     def _trusted_since(self, moment: float) -> bool:
         """Whether jobs may start now that were asked for at that moment; also from a thread."""
         now = since_boot()
         return now < self._trust.holds_until(moment, now)
 
-    def _count_in(self) -> None:
-        """Let go of the jobs that threads have taken: now they run."""
-        if self._on_offer:
-            self._keep_on_offer(self._slots.count_in())
-
-    def _take_back_offers(self) -> None:
-        if self._on_offer:
-            self._keep_on_offer(self._slots.take_back_offers())
-            self._on_offer = 0
-
-    def _keep_on_offer(self, left: int) -> None:
-        while self._on_offer > left:
-            self._waiting.popleft()
-            self._on_offer -= 1
-
     # Handing back
 
     def give_back(self) -> None:
         """Hand back all jobs that wait for a slot, or for an empty process."""
-        self._take_back_offers()
+        self._offers.take_back()
         while self._waiting:
             job, _ = self._waiting.popleft()
             self._writer.add(handed_back(job))
@@ -333,7 +310,7 @@ class Backlog:
 
     def _decide(self) -> None:
         """Decide about the jobs that wait, now and each time that is due (rule 4)."""
-        self._count_in()
+        self._offers.count_in()
         if not self._waiting:
             return
         if len(self._running) < self._concurrency:  # they start at this turn or the next one
@@ -346,7 +323,7 @@ class Backlog:
         """Decide anew because a look has shown whether a job is ready; it ``took`` seconds."""
         self.wants_look = False
         self._short = not any_ready
-        self._count_in()
+        self._offers.count_in()
         if self._waiting:
             self._act(
                 holding.after_look(

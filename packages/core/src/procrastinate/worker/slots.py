@@ -7,10 +7,7 @@ Rules
 2. Between the two, and in `_end` itself, anything may raise anything: the task, its middleware, the
    task factory, a retry strategy, a log handler, for lack of memory every line. So `start` and
    `_end` catch `BaseException`, and the ending of last resort is made of constants.
-3. A job that is on offer takes no slot. A thread that goes on with it takes the slot of the attempt
-   that it has ended. The loop learns this afterwards, by `count_in`: before it hears of an end that
-   the thread reports, so that no slot is counted as free meanwhile.
-4. A task that is cancelled before its first step runs none of its code, and `_run` itself may fail
+3. A task that is cancelled before its first step runs none of its code, and `_run` itself may fail
    for lack of memory. Such an attempt is ended by its task's callback. The callback is taken away
    after a proper end because it would cost a turn of the loop.
 """
@@ -24,7 +21,6 @@ import inspect
 import sys
 import time
 import weakref
-from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Container, Coroutine
 from datetime import timedelta
 from types import MappingProxyType
@@ -58,6 +54,7 @@ from procrastinate.worker.execution import (
     way_of,
 )
 from procrastinate.worker.log import logger
+from procrastinate.worker.offers import Offers
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.writer import Writer
 
@@ -104,7 +101,14 @@ class Slots:
         self._threads = threads or TaskThreads(options.concurrency, worker.name)
         #: The attempts that run, by the ids of their jobs.
         self.by_id: dict[int, Attempt] = {}
-        self._on_offer: deque[Attempt] = deque()  # in order; threads may have taken the first ones
+        #: What threads may start by themselves: a thread passes the slot of its attempt on.
+        self.offers = Offers(
+            self._threads,
+            running=self.by_id,
+            prepare=self._prepare,
+            context=self._context,
+            on_ended=self._thread_ended,
+        )
         self._ahead = ahead
         self.when_free: Callable[[], None] = lambda: None  # until the backlog sets it
         self._threads.when_settled = lambda: self.when_threads_ended()
@@ -169,6 +173,18 @@ class Slots:
         left_out = self._unknown.met(job.task_name, time.monotonic())
         return NotBegun(UNKNOWN if left_out else UNKNOWN_FOR_LATER)
 
+    def _prepare(self, job: Job) -> Attempt | None:
+        """Return an attempt that a thread may begin by itself; None if the loop has to begin it."""
+        definition = self._registry.get(job.task_name)
+        if definition is None or self._loop.get_task_factory() is not None:
+            return None
+        way = self._way_of(definition)
+        if not way.in_thread:
+            return None
+        attempt = Attempt(job, self._surroundings, definition, way.layers)
+        attempt.make_context()
+        return attempt
+
     def _begin_in_thread(self, attempt: Attempt) -> None:
         """Let a thread run the attempt, without a task on the loop: that costs half as much."""
         attempt.began = time.monotonic()
@@ -182,7 +198,7 @@ class Slots:
 
     def _thread_ended(self, attempt: Attempt, result: Any, exception: BaseException | None) -> None:
         """End an attempt whose thread has ended. Being told twice changes nothing."""
-        self.count_in()  # if this raises, the threads tell again
+        self.offers.count_in()  # if this raises, the threads tell again
         try:
             if result is not None and attempt.task is None and inspect.isawaitable(result):
                 attempt.on_loop = True  # a wrapper hides an async function
@@ -203,60 +219,6 @@ class Slots:
         self._end(attempt, exception)
         if attempt.task is not None:
             attempt.task.remove_done_callback(self._task_ended)
-
-    # Offers to threads (rule 3)
-
-    def offer(self, job: Job, may_start: Callable[[], bool]) -> bool:
-        """Let a thread that ends an attempt go on with a job; return False if it needs the loop.
-
-        The thread asks ``may_start`` right before it starts the job; if not, the job goes back.
-        """
-        try:
-            definition = self._registry.get(job.task_name)
-            if definition is None or self._loop.get_task_factory() is not None:
-                return False
-            way = self._way_of(definition)
-            if not way.in_thread:
-                return False
-            attempt = Attempt(job, self._surroundings, definition, way.layers)
-            attempt.make_context()
-            self._on_offer.append(attempt)
-        except BaseException:
-            return False  # if it is so still when the job is started, that says why
-        try:
-            self._threads.offer(
-                functools.partial(attempt.begin_in_thread, may_start, function_of_thread(attempt)),
-                self._context.copy(),
-                functools.partial(self._thread_ended, attempt),
-                awaited=job.lock is not None,
-            )
-        except BaseException:
-            self._on_offer.pop()
-            return False
-        return True
-
-    def start_offer(self) -> None:
-        """Let the first job on offer take a free slot, if threads have not taken all of them."""
-        self._threads.start_offer()
-        self.count_in()
-
-    def count_in(self) -> int:
-        """Count the attempts that threads have taken as running; return how many are on offer."""
-        left = self._threads.offers_left
-        while len(self._on_offer) > left:
-            attempt = self._on_offer[0]
-            self.by_id[attempt.job_id] = attempt
-            self._on_offer.popleft()
-        return left
-
-    def take_back_offers(self) -> int:
-        """Take back all offers; return how many they were, without those that threads had taken."""
-        count = 0
-        while self._threads.take_back_offer():
-            self._on_offer.pop()
-            count += 1
-        self.count_in()
-        return count
 
     def _begin_in_plain_task(self, attempt: Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
         """Let a task run the attempt, in the context that the worker was started in.
@@ -292,7 +254,7 @@ class Slots:
         self._watch(attempt, task)
 
     def _watch(self, attempt: Attempt, task: asyncio.Future[None]) -> None:
-        """Let the end of its task end the attempt, if nothing else has done so (rule 4)."""
+        """Let the end of its task end the attempt, if nothing else has done so (rule 3)."""
         attempt.task = task
         if self.by_id.get(attempt.job_id) is attempt:
             task.add_done_callback(self._task_ended)
@@ -321,7 +283,7 @@ class Slots:
             attempt.task.remove_done_callback(self._task_ended)
 
     def _task_ended(self, task: asyncio.Future[None]) -> None:
-        """End an attempt whose task has ended without doing so (rule 4)."""
+        """End an attempt whose task has ended without doing so (rule 3)."""
         for attempt in self.running:
             if attempt.task is task:
                 self._end_surely(attempt, endings.unseen_end(attempt, task))
@@ -432,7 +394,7 @@ class Slots:
 
     def close(self) -> None:
         """Let threads end, and go of attempts that are still here: the loop may end next."""
-        self.take_back_offers()
+        self.offers.take_back()
         for attempt in self.running:
             attempt.abandon()
         self._threads.close()
