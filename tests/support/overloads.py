@@ -146,6 +146,7 @@ def _unconverted(node: Node) -> Node:
 _TYPES = (
     *("vartype", "consttype", "funcresulttype", "opresulttype", "resulttype", "casetype"),
     *("coalescetype", "array_typeid", "aggtype", "wintype", "paramtype", "minmaxtype", "typeId"),
+    "refrestype",
 )
 
 

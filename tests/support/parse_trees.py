@@ -98,24 +98,36 @@ def tree_of(connection: Any, sql: str, params: Any) -> Node:
     That it cannot be run with these values does not matter. Raises `psycopg2.Error` if the server
     made no tree of it.
     """
+    return trees_of(connection, sql, params)[0]
+
+
+def trees_of(connection: Any, sql: str, params: Any) -> list[Node]:
+    """Return the trees of a statement and of those that it runs, such as a block's."""
     connection.rollback()
     error: psycopg2.Error | None = None
+    connection.notices = []  # psycopg2's own list keeps the last 50
     with connection.cursor() as cursor:
         cursor.execute("set local client_min_messages = log")
         cursor.execute("set local debug_pretty_print = off")
         cursor.execute("set local debug_print_parse = on")
-        del connection.notices[:]
+        connection.notices.clear()
         try:
             cursor.execute(sql, params)
         except psycopg2.Error as exc:
             error = exc
-    notices = [each for each in connection.notices if "parse tree" in each]
+    notices = [each for each in connection.notices if "parse tree:" in each]
     connection.rollback()
     if not notices:
         assert error is not None
         raise error
-    tree = parsed(notices[0].split("DETAIL:", 1)[1].strip())
+    # (Commands such as CREATE FUNCTION hold what the server's parser made of their text.)
+    return [_tree(each) for each in notices if not re.search(r":utilityStmt\s+\{", each)]
+
+
+def _tree(notice: str) -> Node:
+    detail = notice.split("DETAIL:", 1)[1]
+    tree = parsed(re.split(r"\n(?:CONTEXT|HINT|LOCATION): ", detail)[0].strip())
     if isinstance(tree, list):  # one query for each statement of a message
         (tree,) = tree
-    assert isinstance(tree, Node), notices[0]
+    assert isinstance(tree, Node), notice
     return tree

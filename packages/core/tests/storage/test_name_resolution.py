@@ -22,11 +22,22 @@ from psycopg2 import extensions
 from whole_queue import everything
 
 import procrastinate
+from procrastinate.storage.schema import functions_script
+from procrastinate.storage.statements import Statements
 
 pytestmark = pytest.mark.slow  # names are PostgreSQL's to resolve, whichever Python asks
 
 UTILITIES = frozenset({"create_schema", "set_savepoint", "drop_savepoint", "return_to_savepoint"})
 STATEMENTS = every_statement.names(without=UTILITIES)
+
+
+#: What an administrator runs of ours that calls functions: it makes our own anew.
+MAKES_FUNCTIONS = f"""
+drop function
+    procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass),
+    procrastinate_defer_jobs(jsonb, jsonb, regclass);
+{Statements().render(functions_script())}
+"""
 
 
 @dataclass
@@ -65,7 +76,9 @@ def place(procrastinate_server: Any) -> Iterator[Place]:
         with procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn)).open() as app:
             app.schema_manager.apply_schema()
         catalog = overloads.Catalog(connection)
-        calls = {call for _, tree in trees(connection) for call in catalog.calls(tree)}
+        all_trees = [tree for _, tree in trees(connection)]
+        all_trees += parse_trees.trees_of(connection, MAKES_FUNCTIONS, None)
+        calls = {call for tree in all_trees for call in catalog.calls(tree)}
         assert len(calls) > 80
         connection.autocommit = True
         made = Place(
@@ -158,4 +171,17 @@ async def test_the_whole_queue_steps_into_no_trap(place: Place, who: str) -> Non
     assert not place.sprung()
     place.query("select unnest('{1}'::bigint[])")
     assert place.sprung()
+    place.connection.autocommit = False
+
+
+def test_an_administrator_who_makes_the_functions_anew_steps_into_no_trap(place: Place) -> None:
+    """As `schema --migrate` does after each release that has changed them."""
+    catalog = overloads.Catalog(place.connection)
+    made = parse_trees.trees_of(place.connection, MAKES_FUNCTIONS, None)
+    assert len(made) > 10
+    assert [tree for tree in made if catalog.called_of(tree, place.intruder)] == []
+    place.connection.autocommit = True
+    place.sprung()
+    place.query(MAKES_FUNCTIONS)
+    assert not place.sprung()
     place.connection.autocommit = False
