@@ -33,7 +33,7 @@ SEED = int(os.environ.get("PROCRASTINATE_MACHINE_SEED") or random.randrange(2**3
 SHRINK = bool(os.environ.get("PROCRASTINATE_MACHINE_SHRINK"))
 #: Statements that no rule of the machine makes use of. Each needs a reason.
 #: For distributed databases only: see `storage/test_lock_contention.py`.
-NOT_DRIVEN: set[str] = {"make_slots_full", "make_slots_level"}
+NOT_DRIVEN: set[str] = {"make_slots_full", "make_slots_level", "notify"}
 ROUND = settings(
     max_examples=10,
     stateful_step_count=30,

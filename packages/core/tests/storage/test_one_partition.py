@@ -223,13 +223,7 @@ RULES: dict[Rule, frozenset[str]] = {
     decides_unsteadily: frozenset(),
     inserts_below: frozenset({"defer_ticks", "heartbeat"}),
     changes_above_a_tableless_cte: frozenset(),
-    notifies_from_a_table: frozenset(
-        {
-            *("defer_ticks", "pass_on_locks", "promote_due"),
-            *("recover_jobs", "release_locks", "request_abort", "retry_jobs_by_hand"),
-            *("retry_unless_twin_waits", "settle_jobs"),
-        }
-    ),
+    notifies_from_a_table: frozenset({"defer_ticks"}),
 }
 
 

@@ -15,6 +15,7 @@ from procrastinate.drive import Flow, Request
 from procrastinate.model.job import Job
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.model.scans import PROMOTED_AT_ONCE
+from procrastinate.storage.news import tell
 from procrastinate.storage.rows import ARGS, CRASHES, Loads, claimed_job
 
 OF_ONE, OF_ONE_WARY = "of_one", "of_one_wary"
@@ -245,7 +246,8 @@ def held_jobs(*, worker_id: int) -> Flow[list[Job]]:
 def promote_due() -> Flow[Promotion]:
     """Make scheduled jobs ready whose time has come."""
     rows = yield Request("promote_due", limit=PROMOTED_AT_ONCE)
-    count, microseconds, _ = rows[0]
+    yield from tell(rows, 3)
+    count, microseconds, *_ = rows[0]
     if count == PROMOTED_AT_ONCE:
         return Promotion(count, 0.0)  # there may be more
     return Promotion(count, None if microseconds is None else max(0.0, microseconds / 1e6))

@@ -27,6 +27,7 @@ from procrastinate.model.outcome import (
     Standing,
 )
 from procrastinate.storage import locks
+from procrastinate.storage.news import tell
 from procrastinate.storage.statements import PATIENCE_MS
 
 Dumps = Callable[[Any], str]
@@ -87,6 +88,7 @@ def settle(
     else:
         rows = yield _waiting(patience_ms, _settle_jobs(ended, now, worker_id, dumps))
         changed = {row[0]: Status(row[1]) for row in rows}
+        yield from tell(rows, 2)
         if delete_ended:
             yield from delete_what_ended(rows)
     return (yield from _settled(changed, ended))

@@ -11,6 +11,7 @@ from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, UniqueViolation
 from procrastinate.model.job import Error, Job, Status
 from procrastinate.storage import locks
+from procrastinate.storage.news import tell
 from procrastinate.storage.rows import Loads, errors_from, jobs_from
 from procrastinate.storage.savepoints import undoable
 from procrastinate.storage.workers import dead_workers
@@ -135,6 +136,7 @@ def _request_abort(ids: Sequence[int]) -> Flow[set[int]]:
     if not ids:
         return set()
     rows = yield Request("request_abort", ids=list(ids))
+    yield from tell(rows, 2)
     return {int(row[0]) for row in rows}
 
 
@@ -178,6 +180,7 @@ def _retry(statement: str, ids: Sequence[int], change: ByHand) -> Flow[set[int]]
         queue_name=change.queue,
         lock=change.lock,
     )
+    yield from tell(rows, 3)
     yield from locks.pass_on(row[1] for row in rows)
     return {int(row[0]) for row in rows}
 

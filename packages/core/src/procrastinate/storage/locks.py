@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from procrastinate.drive import Flow, Request
+from procrastinate.storage.news import tell
 
 
 def release(job_ids: Sequence[int]) -> Flow[None]:
@@ -18,14 +19,16 @@ def release(job_ids: Sequence[int]) -> Flow[None]:
     """
     rows = yield Request("grip_locks", ids=list(job_ids))
     if rows:
-        yield Request("release_locks", locks=[row[0] for row in rows])
+        passed = yield Request("release_locks", locks=[row[0] for row in rows])
+        yield from tell(passed, 2)
 
 
 def pass_on(locks: Iterable[str | None]) -> Flow[None]:
     """Make the next job of each of these locks' lines ready; None is the lock of a job without."""
     wanted = {lock for lock in locks if lock is not None}
     if wanted:
-        yield Request("pass_on_locks", locks=sorted(wanted))
+        passed = yield Request("pass_on_locks", locks=sorted(wanted))
+        yield from tell(passed, 2)
 
 
 def mend() -> Flow[None]:

@@ -15,6 +15,7 @@ from procrastinate.model.job import Status
 from procrastinate.model.outcome import LOST_TYPE, UNKNOWN_TYPE, WHY_LOST, WHY_UNKNOWN
 from procrastinate.storage import locks
 from procrastinate.storage.finish import delete_what_ended, set_going
+from procrastinate.storage.news import tell
 
 RECOVERED_AT_ONCE = 1_000
 _WHY_LOST = json_codec.dumps(WHY_LOST)
@@ -134,6 +135,7 @@ def recover_jobs(
         why_lost=_WHY_LOST,
     )
     recovered = [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
+    yield from tell(rows, 4)
     if delete_ended:
         yield from delete_what_ended(rows)
     if recovered:

@@ -58,6 +58,11 @@ def notify_listener(view: View, p: Params) -> Rows:
     return [(view.notify(p["channel"], ""),)]
 
 
+def notify(view: View, p: Params) -> Rows:
+    news = zip(p["channels"], p["payloads"], strict=True)
+    return [(view.notify(channel, payload),) for channel, payload in news]
+
+
 def unregister_worker(view: View, p: Params) -> Rows:
     if view.worker(p["worker_id"]) is not None:
         view.delete_worker(p["worker_id"])
@@ -216,6 +221,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     describe_worker,
     heartbeat,
     unregister_worker,
+    notify,
     notify_listener,
     running_workers,
     dead_workers,

@@ -523,12 +523,36 @@ promoted as (
     set hold = null
     where job.partition = %(partition)s::smallint and job.id = any(array(select due.id from due))
     returning job.queue_name
-),
+){>tell_promoted}
+
+-- fragment: tell_promoted
+,
+-- woken: one notification for each queue in which a job is ready.
 woken as materialized (
     select pg_catalog.pg_notify('procrastinate_jobs', promoted.queue_name)
     from promoted
     group by promoted.queue_name
 )
+{>promotion},
+    (select count(*) from woken)::integer
+
+-- distributed fragment: tell_promoted
+,
+-- news: each queue in which a job is ready; one row at least.
+news as materialized (
+    select promoted.queue_name
+    from (select 1) as one
+    left join promoted on true
+    group by promoted.queue_name
+)
+{>promotion},
+    0,
+    case when news.queue_name is not null then 'procrastinate_jobs' end as channel,
+    news.queue_name as payload
+from news
+
+-- fragment: promotion
+-- How many, and the microseconds until the next one.
 select
     (select count(*) from promoted)::integer,
     (
@@ -538,5 +562,4 @@ select
         from {schema}.procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold = 'schedule'
             and job.scheduled_at > statement_timestamp()
-    ),
-    (select count(*) from woken)::integer
+    )

@@ -162,7 +162,10 @@ settled as (
     from verdict
     where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
-),
+){>tell_settled}
+
+-- fragment: tell_settled
+,
 -- woken: one notification for each queue in which a job is ready or due within a minute. (A worker
 -- looks at the schedule twice a minute.)
 woken as materialized (
@@ -182,6 +185,24 @@ woken as materialized (
 )
 select settled.id, settled.status::text
 from settled, (select count(*) from woken) as woken
+
+-- distributed fragment: tell_settled
+,
+-- news: what is to be told of each job that is ready or due within a minute.
+news as materialized (
+    select
+        settled.id, settled.status::text as status,
+        case
+            when settled.status <> 'todo' then null
+            when settled.hold is null then 'procrastinate_jobs'
+            when settled.scheduled_at < statement_timestamp() + interval '60 seconds'
+                then 'procrastinate_schedule'
+        end as channel,
+        settled.queue_name as payload
+    from settled
+)
+select news.id, news.status, news.channel, news.payload
+from news
 
 -- name: job_standings :many
 -- Returns what the rows of these jobs say now, for jobs that a write did not change.

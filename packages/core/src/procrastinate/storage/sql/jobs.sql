@@ -161,7 +161,13 @@ asked as (
     where job.partition = %(partition)s::smallint and job.id = any(array(select running.id from running))
     returning job.id
 )
-select asked.id, pg_catalog.pg_notify('procrastinate_aborts', asked.id::text)::text from asked
+select asked.id, {>tell_asked} from asked
+
+-- fragment: tell_asked
+pg_catalog.pg_notify('procrastinate_aborts', asked.id::text)::text
+
+-- distributed fragment: tell_asked
+null::text, 'procrastinate_aborts' as channel, asked.id::text as payload
 
 -- fragment: to_retry
 -- Those of the jobs that wait or did not succeed, locked in the order of their lines.
@@ -205,13 +211,25 @@ retried as (
 select
     retried.id,
     retried.lock,
-    case
-        when retried.hold is null
-            then pg_catalog.pg_notify('procrastinate_jobs', retried.queue_name)::text
-        when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
-            then pg_catalog.pg_notify('procrastinate_schedule', retried.queue_name)::text
-    end
+    {>tell_retried}
 from retried
+
+-- fragment: tell_retried
+case
+    when retried.hold is null
+        then pg_catalog.pg_notify('procrastinate_jobs', retried.queue_name)::text
+    when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
+        then pg_catalog.pg_notify('procrastinate_schedule', retried.queue_name)::text
+end
+
+-- distributed fragment: tell_retried
+null::text,
+case
+    when retried.hold is null then 'procrastinate_jobs'
+    when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
+        then 'procrastinate_schedule'
+end as channel,
+retried.queue_name as payload
 
 -- name: retry_jobs_by_hand :many
 -- Makes ended or waiting jobs due at a time (null: at once), with as many attempts as new ones, and

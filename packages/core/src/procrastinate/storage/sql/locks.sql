@@ -232,6 +232,12 @@ passed as (
     returning job.queue_name
 )
 
+-- fragment: tell_passed
+pg_catalog.pg_notify('procrastinate_jobs', passed.queue_name)::text
+
+-- distributed fragment: tell_passed
+null::text, 'procrastinate_jobs' as channel, passed.queue_name as payload
+
 -- name: release_locks :many
 -- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes
 -- the workers of these queues. Returns (queue, empty text). It waits for a transaction that changes
@@ -243,7 +249,7 @@ given_up as (
     where held.partition = %(partition)s::smallint and held.lock = any(%(locks)s::text[])
         and (select count(*) from passed) >= 0
 )
-select passed.queue_name, pg_catalog.pg_notify('procrastinate_jobs', passed.queue_name)::text
+select passed.queue_name, {>tell_passed}
 from passed
 group by passed.queue_name
 
@@ -253,7 +259,7 @@ group by passed.queue_name
 -- passes on in its turn. If it rolls back, or was a claim with an old snapshot, the line is left
 -- for idle_lines.
 with recursive {>pass_on busy=" skip locked"}
-select passed.queue_name, pg_catalog.pg_notify('procrastinate_jobs', passed.queue_name)::text
+select passed.queue_name, {>tell_passed}
 from passed
 group by passed.queue_name
 

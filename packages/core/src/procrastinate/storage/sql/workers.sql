@@ -54,6 +54,11 @@ from others, (select count(*) from beat) as counted
 -- Sends an empty notification, for a listener that checks whether it still hears.
 select pg_catalog.pg_notify(%(channel)s::text, '')
 
+-- name: notify :exec
+-- Sends notifications that a statement has left to its flow, because it ran on another node.
+select pg_catalog.pg_notify(news.channel, news.payload)
+from unnest(%(channels)s::text[], %(payloads)s::text[]) as news(channel, payload)
+
 -- name: unregister_worker :exec
 -- Removes a worker that ends.
 delete from {schema}.procrastinate_workers as worker
@@ -176,7 +181,10 @@ recovered as (
     from verdict
     where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status, job.queue_name, job.task_name
-),
+){>tell_recovered}
+
+-- fragment: tell_recovered
+,
 -- woken: one notification for each queue in which a job is ready.
 woken as materialized (
     select pg_catalog.pg_notify('procrastinate_jobs', recovered.queue_name)
@@ -186,6 +194,19 @@ woken as materialized (
 )
 select recovered.id, recovered.status::text, recovered.queue_name, recovered.task_name
 from recovered, (select count(*) from woken) as woken
+
+-- distributed fragment: tell_recovered
+,
+-- news: what is to be told of each job that is ready.
+news as materialized (
+    select
+        recovered.id, recovered.status::text as status, recovered.queue_name, recovered.task_name,
+        case when recovered.status = 'todo' then 'procrastinate_jobs' end as channel,
+        recovered.queue_name as payload
+    from recovered
+)
+select news.id, news.status, news.queue_name, news.task_name, news.channel, news.payload
+from news
 
 -- name: any_unknown :one
 -- Returns whether a job waits that workers have handed back since before the patience began,

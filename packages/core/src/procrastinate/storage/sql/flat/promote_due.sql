@@ -19,11 +19,13 @@ promoted as (
     where job.partition = %(partition)s::smallint and job.id = any(array(select due.id from due))
     returning job.queue_name
 ),
+-- woken: one notification for each queue in which a job is ready.
 woken as materialized (
     select pg_catalog.pg_notify('procrastinate_jobs', promoted.queue_name)
     from promoted
     group by promoted.queue_name
 )
+-- How many, and the microseconds until the next one.
 select
     (select count(*) from promoted)::integer,
     (

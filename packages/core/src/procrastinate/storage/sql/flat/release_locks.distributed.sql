@@ -1,0 +1,75 @@
+-- name: release_locks :many
+-- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes
+-- the workers of these queues. Returns (queue, empty text). It waits for a transaction that changes
+-- a parked job by hand: the line goes on, whatever becomes of the job.
+--
+-- line: each queue that has parked jobs of these locks, from queue to queue, by one index probe for
+-- each.
+with recursive line(lock, queue_name) as (
+    select
+        released.lock,
+        (
+            select job.queue_name
+            from procrastinate_jobs as job
+            where job.partition = %(partition)s::smallint and job.lock = released.lock
+                and job.status = 'todo'
+                and job.hold is distinct from 'schedule' and job.hold = 'lock'
+            order by job.queue_name
+            limit 1
+        )
+    -- The planner takes an array that it cannot count to be short. For each of 500 locks that it
+    -- counted it expected a hundred queues, and had the statement compiled.
+    from pg_catalog.unnest(array(select pg_catalog.unnest(%(locks)s::text[]))) as released(lock)
+    union all
+    select
+        line.lock,
+        (
+            select job.queue_name
+            from procrastinate_jobs as job
+            where job.partition = %(partition)s::smallint and job.lock = line.lock
+                and job.status = 'todo'
+                and job.hold is distinct from 'schedule' and job.hold = 'lock'
+                and job.queue_name > line.queue_name
+            order by job.queue_name
+            limit 1
+        )
+    from line
+    where line.queue_name is not null
+),
+-- next: the best parked job of each of these queues, locked in the order in which all lock waiting
+-- jobs.
+next as materialized (
+    select best.id
+    from (
+        select line.lock, line.queue_name
+        from line
+        where line.queue_name is not null
+        order by line.lock, line.queue_name
+    ) as parking
+    cross join lateral (
+        select job.id
+        from procrastinate_jobs as job
+        where job.partition = %(partition)s::smallint and job.lock = parking.lock
+            and job.queue_name = parking.queue_name and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.priority desc, job.id
+        limit 1
+        for update
+    ) as best
+),
+-- passed: the same jobs, ready now.
+passed as (
+    update procrastinate_jobs as job
+    set hold = null
+    where job.partition = %(partition)s::smallint and job.id = any(array(select next.id from next))
+    returning job.queue_name
+),
+-- given_up: last (hence the count), because claims wait for this.
+given_up as (
+    delete from procrastinate_locks as held
+    where held.partition = %(partition)s::smallint and held.lock = any(%(locks)s::text[])
+        and (select count(*) from passed) >= 0
+)
+select passed.queue_name, null::text, 'procrastinate_jobs' as channel, passed.queue_name as payload
+from passed
+group by passed.queue_name

@@ -1,0 +1,78 @@
+-- name: retry_unless_twin_waits :many
+-- The same, but leaves jobs as they are whose twin with the same queueing lock waits already. Of
+-- several with one queueing lock it takes the first by (priority, id).
+with chosen as materialized (
+    -- Those of the jobs that wait or did not succeed, locked in the order of their lines.
+    select job.id, job.lock, job.queueing_lock, job.priority, job.status
+    from procrastinate_jobs as job
+    where job.partition = %(partition)s::smallint and job.id = any(%(ids)s::bigint[])
+        and job.status in ('todo', 'failed', 'cancelled', 'aborted')
+    order by job.lock, job.queue_name, job.priority desc, job.id
+    for update
+),
+-- ranked: the same with their place among those with one queueing lock. What waits already is
+-- first.
+ranked as materialized (
+    select
+        chosen.id,
+        chosen.lock,
+        chosen.queueing_lock,
+        row_number() over (
+            partition by chosen.queueing_lock
+            order by chosen.status <> 'todo', chosen.priority desc, chosen.id
+        ) as place
+    from chosen
+),
+-- before: the first of each queueing lock, unless a twin waits, in an order in which two that retry
+-- the same queueing locks do not wait in a circle.
+before as materialized (
+    select ranked.id, ranked.lock
+    from ranked
+    where ranked.queueing_lock is null
+        or ranked.place = 1 and not exists (
+            select from procrastinate_jobs as twin
+            where twin.queueing_lock = ranked.queueing_lock and twin.partition = %(partition)s::smallint
+                and twin.status = 'todo' and twin.id <> ranked.id
+        )
+    order by ranked.queueing_lock collate "C", ranked.id
+),
+-- due: when they are due.
+due as materialized (
+    select
+        %(retry_at)s::timestamptz as scheduled_at,
+        case when %(retry_at)s::timestamptz > statement_timestamp()
+            then 'schedule'::procrastinate_hold end as hold
+),
+-- retried: the jobs as they are now, with the locks that they had before.
+retried as (
+    update procrastinate_jobs as job
+    set status = 'todo',
+        abort_requested = false,
+        crashes = 0,
+        bounces = null,
+        unknown_since = null,
+        worker_id = null,
+        started_at = null,
+        finished_at = null,
+        attempts = case when job.status = 'todo' then job.attempts else 0 end,
+        scheduled_at = due.scheduled_at,
+        hold = due.hold,
+        priority = coalesce(%(priority)s::integer, job.priority),
+        queue_name = coalesce(%(queue_name)s::text, job.queue_name),
+        lock = coalesce(%(lock)s::text, job.lock)
+    from before
+    cross join due
+    where job.partition = %(partition)s::smallint and job.id = before.id
+    returning job.id, before.lock, job.queue_name, job.hold, job.scheduled_at
+)
+select
+    retried.id,
+    retried.lock,
+    null::text,
+    case
+        when retried.hold is null then 'procrastinate_jobs'
+        when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
+            then 'procrastinate_schedule'
+    end as channel,
+    retried.queue_name as payload
+from retried
