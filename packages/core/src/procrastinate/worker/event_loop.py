@@ -31,8 +31,8 @@ def _precise_selector() -> selectors.BaseSelector:
         def select(self, timeout: float | None = None) -> _Ready:
             if timeout is None or timeout <= 0:
                 return super().select(timeout)
-            select.select((self.fileno(),), (), (), timeout)
-            return super().select(0)
+            ready, _, _ = select.select((self.fileno(),), (), (), timeout)
+            return super().select(0) if ready else []
 
     selector = PreciseSelector()
     try:
