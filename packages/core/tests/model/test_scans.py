@@ -192,10 +192,11 @@ def test_a_claim_without_room_ends() -> None:
 
 
 NEXT = FullScans(at=NOW + 0.05, earliest=NOW + 0.008)  # after a full scan of a millisecond
+ALONE = FullScans(at=NOW + 0.008, earliest=NOW + 0.008)  # after one that left nothing behind
 MADE = {"above_due": NOW + ABOVE_EVERY, "full": NEXT}
 EVERYWHERE = {"everywhere_due": NOW - TOOK + EVERYWHERE_EVERY}
 ENDED = {"look": Look.NOTHING, "brought": True}
-DRAINED = {**MADE, **EVERYWHERE, "quiet": True}
+DRAINED = {**MADE, **EVERYWHERE, "quiet": True, "full": ALONE}
 BACKLOG = {**MADE, **EVERYWHERE, "quiet": False}
 AT_21 = replace(LEVEL, lows={"q": 20})
 UPPER = Level(1, ("q", "r"), floor=4, lows={"q": 4}, under=LEVEL)
@@ -360,7 +361,7 @@ ONLY_A = replace(OF_ALL, queues=("a",), everywhere=False)
                 "look": Look.NOTHING,
                 "level": None,
                 "heard": {"b": 2},
-                "full": replace(NEXT, wanted=2),
+                "full": replace(ALONE, wanted=2),
             },
         ),
         (
@@ -375,7 +376,7 @@ ONLY_A = replace(OF_ALL, queues=("a",), everywhere=False)
             replace(BUSY, gap=2, news=2, full=FullScans(wanted=2)),
             replace(OF_ALL, news=1),
             Found(),
-            {**BACKLOG, "look": Look.NOTHING, "level": None, "full": replace(NEXT, wanted=2)},
+            {**BACKLOG, "look": Look.NOTHING, "level": None, "full": replace(ALONE, wanted=2)},
         ),
         (
             "6: a gap before",
@@ -529,10 +530,22 @@ def test_full_scans_take_a_tenth_of_the_time_and_are_made_at_least_so_often(
     took: float, after: float
 ) -> None:
     """Within 0.1 s while one takes 10 ms, within ten times what it takes, and within 10 s."""
-    made = FullScans(owed=NOW).made(took, NOW, 0)
+    made = FullScans(owed=NOW).made(took, NOW, 0, short=False)
     assert made.at == pytest.approx(NOW + after)
     assert made.earliest == pytest.approx(NOW + (after if took >= 0.01 else 8 * took))
     assert made.owed == math.inf
+
+
+def test_without_a_backlog_a_full_scan_takes_the_place_of_a_scan_of_the_level() -> None:
+    """Else a job that comes alone takes both, one after the other."""
+    drained = BUSY.saw(OF_ALL, Found(jobs(21)), TOOK, NOW).heard_of("q").begun()
+    backlog = BUSY.saw(replace(OF_ALL, limit=1), Found(jobs(21)), TOOK, NOW).heard_of("q").begun()
+    kinds = [
+        getattr(plan.next(NOW + after, 7), "kind", None)
+        for plan in (drained, backlog)
+        for after in (0.007, 0.009)
+    ]
+    assert kinds == [Kind.LEVEL, Kind.FULL, Kind.LEVEL, Kind.LEVEL]
 
 
 def test_looking_above_takes_at_most_half_of_the_time() -> None:

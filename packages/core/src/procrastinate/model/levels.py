@@ -8,16 +8,17 @@ that jobs of the claim that go back to the queue are found again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from procrastinate.model.job import Job
+from procrastinate.model.values import replace
 
 #: Below each priority, and each id but the least two, which full scans find. (PostgreSQL reads the
 #: least number, with a cast behind it, as one out of range.)
 BELOW_ALL = -(2**63) + 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Level:
     """A priority, the queues that may have jobs of it, and the marks above which these stand."""
 

@@ -39,7 +39,7 @@ class Kind(enum.Enum):
     LEVEL = "those of the level's priority above the marks"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scan:
     """Claim up to ``limit`` ready jobs of some queues.
 

@@ -23,7 +23,9 @@ Rules
    left out for `WITHOUT_LEVEL` seconds, while full scans take less time than that scan, until there
    is a backlog again. Above marks may be thousands of parked jobs that PostgreSQL reads as well.
 5. What a short scan of the level brought starts at once. The full scan that it owes follows, within
-   the same share of the time. So does the one that promoted jobs owe.
+   the same share of the time. So does the one that promoted jobs owe. While there
+   is no backlog, a full scan takes the place of a scan of the level as soon as that share allows:
+   else a job that comes alone would take both.
 6. Once a full scan has come back short, only the queues that are heard of from then on have jobs.
    The next scans look into these alone. Once in `EVERYWHERE_EVERY` seconds, and after a gap
    in what was heard, a full scan looks everywhere: the jobs of a claim that rolled back are
@@ -49,14 +51,15 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from procrastinate.model.job import Job
 from procrastinate.model.levels import Level, level_of
-from procrastinate.model.scan_steps import Came, Found, Kind, Promote, Scan, Wait
+from procrastinate.model.scan_steps import Came, Found, Kind, Promote, Scan, Wait, left_none
+from procrastinate.model.values import replace
 
 FULL_SCAN_AFTER = 8  # times as long as the last one took, which with its own time is below ten
-FULL_SCAN_AT_LEAST_AFTER = 0.05  # seconds
+FULL_SCAN_AT_LEAST_AFTER = 0.05  # seconds, while there is a backlog
 FULL_SCAN_EVERY = 9.0  # seconds at the most, its own time included, or every other moment
 ABOVE_EVERY = 0.05  # seconds
 EVERYWHERE_EVERY = 1.0  # seconds, on a worker that makes full scans
@@ -83,7 +86,7 @@ class Look(enum.Enum):
     BEHIND = "a scan parked or left all that it read: what is behind"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FullScans:
     """When full scans are due, in the seconds of the caller's clock."""
 
@@ -95,10 +98,13 @@ class FullScans:
     def due(self, now: float) -> bool:
         return self.wanted > 0 or now >= min(self.at, self.owed)
 
-    def made(self, took: float, now: float, news: int) -> FullScans:
-        """Return when the next one is due after one that knew the news up to this number."""
+    def made(self, took: float, now: float, news: int, *, short: bool) -> FullScans:
+        """Return when the next one is due after one that knew the news up to this number.
+
+        It was ``short`` if it left nothing behind: there is no backlog for the next one to hold up.
+        """
         wait = min(FULL_SCAN_AFTER * took, max(FULL_SCAN_EVERY - took, took))
-        at = now + max(wait, FULL_SCAN_AT_LEAST_AFTER)
+        at = now + (wait if short else max(wait, FULL_SCAN_AT_LEAST_AFTER))
         return FullScans(at, math.inf, now + wait, self.wanted if self.wanted > news else 0)
 
     def owing(self) -> FullScans:
@@ -106,7 +112,7 @@ class FullScans:
         return replace(self, owed=min(self.owed, self.earliest))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Schedule:
     """When to look at the schedule."""
 
@@ -119,7 +125,7 @@ class Schedule:
         return replace(self, due=self.due if self.failures else 0.0, changed=news)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Vain:
     """The last scan of a level that brought nothing."""
 
@@ -127,7 +133,7 @@ class Vain:
     until: float = 0.0  # it counts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Half:
     """The scan without locks that is to be made again with them."""
 
@@ -136,7 +142,7 @@ class Half:
     took: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ScanPlan:
     """What is known of the queues, and the step that follows from it."""
 
@@ -323,7 +329,7 @@ class ScanPlan:
             self,
             level=self._level_after(came),
             above_due=now + ABOVE_EVERY,
-            full=self.full.made(came.took, now, scan.news),
+            full=self.full.made(came.took, now, scan.news, short=left_none(scan, found)),
         )._heard_after(came)
         if scan.everywhere:
             plan = replace(plan, everywhere_due=now - came.took + EVERYWHERE_EVERY)

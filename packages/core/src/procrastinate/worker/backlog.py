@@ -112,6 +112,7 @@ class Backlog:
     def room(self) -> int:
         """How many jobs to claim now; 0 while it is better to wait."""
         if len(self._writer) > MAX_UNWRITTEN or self._suspects.reserve(self._held):
+            self.room_from = math.inf  # something ends before
             return 0
         if self._last_back in self._writer and time.monotonic() < self._back_until:  # rule 5
             self.room_from = self._back_until

@@ -89,9 +89,12 @@ class Claiming:
                 continue
             if backlog.wants_look:
                 await self._look_behind()
-            room = backlog.room()
-            if room == 0 or not self._claim.due(time.monotonic()):
-                await self._sleep(room)
+            if not self._claim.due(time.monotonic()):
+                await self._sleep(self._claim.at)
+                continue
+            room = backlog.room()  # last, because it is the most work
+            if room == 0:
+                await self._sleep(backlog.room_from)
                 continue
             self._claim.begin()
             was_idle = not (backlog.busy or len(writer))
@@ -127,10 +130,9 @@ class Claiming:
             self._look_for_aborts()
         return len(claim.jobs)
 
-    async def _sleep(self, room: int) -> None:
+    async def _sleep(self, until: float) -> None:
         """Wait for a slot, a notification, a written ending, or the time of the next look."""
         now = time.monotonic()
-        until = max(self._claim.at, self._backlog.room_from if room == 0 else now)
         alarm = (
             None
             if until == math.inf
@@ -142,7 +144,7 @@ class Claiming:
             if alarm is not None:
                 alarm.cancel()
         # Not for what the fetcher knows of.
-        if room and now < self._poll_due <= time.monotonic():
+        if now < self._poll_due <= time.monotonic():
             self._fetcher.look_at_everything()
 
     async def _look_behind(self) -> None:

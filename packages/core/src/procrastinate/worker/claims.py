@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from procrastinate.errors import ConnectorException
 from procrastinate.model.scan_steps import Scan
 from procrastinate.model.unknown_tasks import UnknownTasks
+from procrastinate.model.values import replace
 from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate.worker.calls import Calls
