@@ -105,7 +105,7 @@ class Database:
 
 
 def as_dict(scan: Scan, queues: tuple[str, ...]) -> dict[str, object]:
-    return {name: getattr(scan, name) for name in scan.__slots__} | {"queues": queues}
+    return {**vars(scan), "queues": queues}
 
 
 def place(job: Job) -> tuple[int, int]:
