@@ -46,10 +46,23 @@ head as materialized (
     ) as first
     where not exists (
         select from {schema}.procrastinate_locks as held
-        where held.lock = contended.lock and held.partition = %(partition)s::smallint
-            and held.job_id is not null
+        where held.lock = contended.lock and {>is_taken}
     )
 )
+
+-- fragment: of_lock
+-- True of the jobs in the line of a lock. A lock has its line in one partition.
+job.lock = {>lock}
+
+-- distributed fragment: of_lock
+job.partition = %(partition)s::smallint and job.lock = {>lock}
+
+-- fragment: is_taken
+-- True of a slot that a job holds.
+held.partition = %(partition)s::smallint
+
+-- distributed fragment: is_taken
+held.partition = %(partition)s::smallint and held.job_id is not null
 
 -- fragment: best_in_each_queue
 -- The best job of the line in each queue, from queue to queue, by one index probe for each.
@@ -57,7 +70,7 @@ head as materialized (
 (
     select job.id, job.priority, job.queue_name
     from {schema}.procrastinate_jobs as job
-    where job.partition = %(partition)s::smallint and job.lock = contended.lock
+    where {>of_lock lock="contended.lock"}
         and job.status = 'todo'
         and job.hold is distinct from 'schedule' and {>those}
     order by job.hold, job.queue_name, job.priority desc, job.id
@@ -69,7 +82,7 @@ from {>before} as before
 cross join lateral (
     select job.id, job.priority, job.queue_name
     from {schema}.procrastinate_jobs as job
-    where job.partition = %(partition)s::smallint and job.lock = contended.lock
+    where {>of_lock lock="contended.lock"}
         and job.queue_name > before.queue_name and job.status = 'todo'
         and job.hold is distinct from 'schedule' and {>those}
     order by job.hold, job.queue_name, job.priority desc, job.id
@@ -133,9 +146,8 @@ acquired as (
 holder as materialized (
     select held.lock
     from {schema}.procrastinate_locks as held
-    where held.partition = %(partition)s::smallint
+    where {>is_taken}
         and held.lock = any(array(select chosen.lock from chosen where lock is not null))
-        and held.job_id is not null
         and (select count(*) from acquired) >= 0
     order by held.lock
     for key share skip locked
@@ -178,7 +190,7 @@ line(lock, queue_name) as (
         (
             select job.queue_name
             from {schema}.procrastinate_jobs as job
-            where job.partition = %(partition)s::smallint and job.lock = released.lock
+            where {>of_lock lock="released.lock"}
                 and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
             order by job.queue_name
@@ -193,7 +205,7 @@ line(lock, queue_name) as (
         (
             select job.queue_name
             from {schema}.procrastinate_jobs as job
-            where job.partition = %(partition)s::smallint and job.lock = line.lock
+            where {>of_lock lock="line.lock"}
                 and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and job.queue_name > line.queue_name
@@ -216,7 +228,7 @@ next as materialized (
     cross join lateral (
         select job.id
         from {schema}.procrastinate_jobs as job
-        where job.partition = %(partition)s::smallint and job.lock = parking.lock
+        where {>of_lock lock="parking.lock"}
             and job.queue_name = parking.queue_name and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.priority desc, job.id
@@ -269,7 +281,7 @@ group by passed.queue_name
 (
     select job.id, job.priority, job.hold
     from {schema}.procrastinate_jobs as job
-    where job.partition = %(partition)s::smallint and job.lock = line.lock
+    where {>of_lock lock="line.lock"}
         and job.queue_name = line.queue_name and job.status = 'todo'
         and job.hold is distinct from 'schedule' and job.hold is null
     order by job.hold, job.priority desc, job.id
@@ -279,7 +291,7 @@ union all
 (
     select job.id, job.priority, job.hold
     from {schema}.procrastinate_jobs as job
-    where job.partition = %(partition)s::smallint and job.lock = line.lock
+    where {>of_lock lock="line.lock"}
         and job.queue_name = line.queue_name and job.status = 'todo'
         and job.hold is distinct from 'schedule' and job.hold = 'lock'
     order by job.priority desc, job.id

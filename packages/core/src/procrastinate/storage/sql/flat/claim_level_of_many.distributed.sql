@@ -127,8 +127,7 @@ head as materialized (
     ) as first
     where not exists (
         select from procrastinate_locks as held
-        where held.lock = contended.lock and held.partition = %(partition)s::smallint
-            and held.job_id is not null
+        where held.lock = contended.lock and held.partition = %(partition)s::smallint and held.job_id is not null
     )
 ),
 -- elsewhere: the heads that the scan did not come to, although it was about their queue.
@@ -194,9 +193,8 @@ acquired as (
 holder as materialized (
     select held.lock
     from procrastinate_locks as held
-    where held.partition = %(partition)s::smallint
+    where held.partition = %(partition)s::smallint and held.job_id is not null
         and held.lock = any(array(select chosen.lock from chosen where lock is not null))
-        and held.job_id is not null
         and (select count(*) from acquired) >= 0
     order by held.lock
     for key share skip locked

@@ -73,7 +73,8 @@ head as materialized (
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                -- True of the jobs in the line of a lock. A lock has its line in one partition.
+                where job.lock = contended.lock
                     and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold is null
                 order by job.hold, job.queue_name, job.priority desc, job.id
@@ -85,7 +86,7 @@ head as materialized (
             cross join lateral (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                where job.lock = contended.lock
                     and job.queue_name > before.queue_name and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold is null
                 order by job.hold, job.queue_name, job.priority desc, job.id
@@ -96,7 +97,7 @@ head as materialized (
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                where job.lock = contended.lock
                     and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 order by job.hold, job.queue_name, job.priority desc, job.id
@@ -108,7 +109,7 @@ head as materialized (
             cross join lateral (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                where job.lock = contended.lock
                     and job.queue_name > before.queue_name and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 order by job.hold, job.queue_name, job.priority desc, job.id
@@ -127,8 +128,8 @@ head as materialized (
     ) as first
     where not exists (
         select from procrastinate_locks as held
+        -- True of a slot that a job holds.
         where held.lock = contended.lock and held.partition = %(partition)s::smallint
-            and held.job_id is not null
     )
 ),
 -- elsewhere: the heads that the scan did not come to, although it was about their queue.
@@ -185,7 +186,6 @@ holder as materialized (
     from procrastinate_locks as held
     where held.partition = %(partition)s::smallint
         and held.lock = any(array(select chosen.lock from chosen where lock is not null))
-        and held.job_id is not null
         and (select count(*) from acquired) >= 0
     order by held.lock
     for key share skip locked

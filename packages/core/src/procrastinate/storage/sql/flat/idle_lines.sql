@@ -36,7 +36,8 @@ cross join lateral (
         (
             select job.id, job.priority, job.hold
             from procrastinate_jobs as job
-            where job.partition = %(partition)s::smallint and job.lock = line.lock
+            -- True of the jobs in the line of a lock. A lock has its line in one partition.
+            where job.lock = line.lock
                 and job.queue_name = line.queue_name and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold is null
             order by job.hold, job.priority desc, job.id
@@ -46,7 +47,7 @@ cross join lateral (
         (
             select job.id, job.priority, job.hold
             from procrastinate_jobs as job
-            where job.partition = %(partition)s::smallint and job.lock = line.lock
+            where job.lock = line.lock
                 and job.queue_name = line.queue_name and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
             order by job.priority desc, job.id

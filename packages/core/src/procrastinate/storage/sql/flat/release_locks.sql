@@ -11,7 +11,8 @@ with recursive line(lock, queue_name) as (
         (
             select job.queue_name
             from procrastinate_jobs as job
-            where job.partition = %(partition)s::smallint and job.lock = released.lock
+            -- True of the jobs in the line of a lock. A lock has its line in one partition.
+            where job.lock = released.lock
                 and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
             order by job.queue_name
@@ -26,7 +27,7 @@ with recursive line(lock, queue_name) as (
         (
             select job.queue_name
             from procrastinate_jobs as job
-            where job.partition = %(partition)s::smallint and job.lock = line.lock
+            where job.lock = line.lock
                 and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and job.queue_name > line.queue_name
@@ -49,7 +50,7 @@ next as materialized (
     cross join lateral (
         select job.id
         from procrastinate_jobs as job
-        where job.partition = %(partition)s::smallint and job.lock = parking.lock
+        where job.lock = parking.lock
             and job.queue_name = parking.queue_name and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.priority desc, job.id

@@ -1,0 +1,66 @@
+-- name: idle_lines :many
+-- Returns the locks that no running job holds although the best job of a queue in their line is
+-- parked: the trace of changes by hand. (Behind a ready job, others may be parked.)
+--
+-- parking: each lock and queue with parked jobs, from one to the next by an index probe.
+with recursive parking(lock, queue_name) as (
+    (
+        select job.lock, job.queue_name
+        from procrastinate_jobs as job
+        where job.partition = %(partition)s::smallint and job.lock is not null and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.lock, job.queue_name
+        limit 1
+    )
+    union all
+    select following.lock, following.queue_name
+    from parking
+    cross join lateral (
+        select job.lock, job.queue_name
+        from procrastinate_jobs as job
+        where job.partition = %(partition)s::smallint
+            and (job.lock, job.queue_name) > (parking.lock, parking.queue_name)
+            and job.lock is not null and job.status = 'todo'
+            and job.hold is distinct from 'schedule' and job.hold = 'lock'
+        order by job.lock, job.queue_name
+        limit 1
+    ) as following
+)
+select distinct line.lock
+from parking as line
+cross join lateral (
+    select first.hold
+    from (
+        -- The best ready job of the line in one queue and the best parked one, each at the end of an index.
+        -- (Its order begins with the hold, also where that is null.)
+        (
+            select job.id, job.priority, job.hold
+            from procrastinate_jobs as job
+            where job.partition = %(partition)s::smallint and job.lock = line.lock
+                and job.queue_name = line.queue_name and job.status = 'todo'
+                and job.hold is distinct from 'schedule' and job.hold is null
+            order by job.hold, job.priority desc, job.id
+            limit 1
+        )
+        union all
+        (
+            select job.id, job.priority, job.hold
+            from procrastinate_jobs as job
+            where job.partition = %(partition)s::smallint and job.lock = line.lock
+                and job.queue_name = line.queue_name and job.status = 'todo'
+                and job.hold is distinct from 'schedule' and job.hold = 'lock'
+            order by job.priority desc, job.id
+            limit 1
+        )
+    ) as first
+    order by first.priority desc, first.id
+    limit 1
+) as best
+where best.hold = 'lock'
+    and not exists (
+        select
+        from procrastinate_locks as held
+        join procrastinate_jobs as job
+            on job.id = held.job_id and job.partition = %(partition)s::smallint and job.status::text = 'doing'
+        where held.lock = line.lock and held.partition = %(partition)s::smallint
+    )
