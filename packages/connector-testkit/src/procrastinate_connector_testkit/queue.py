@@ -45,9 +45,12 @@ class Queue:
         """Run the migrations that are missing, and return their versions."""
         while True:
             async with entered(self.db.session(transaction=True)) as holder:
-                if await holder.flow(migrating.try_lock()):
-                    steps = migrating.migrate(schema=self.db.connector.schema, create=create)
-                    done = await drive.run_steps_async(steps, self._step)
+                begin = migrating.begin(schema=self.db.connector.schema, create=create)
+                begun = await holder.flow(begin)
+                done = begun.created
+                if begun.is_locked and done is None:
+                    done = await drive.run_steps_async(migrating.migrate(), self._step)
+                if done is not None:
                     return [migration.version for migration in done]
             await self.db.sleep(0.01)
 

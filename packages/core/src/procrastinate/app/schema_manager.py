@@ -29,7 +29,7 @@ class SchemaManager:
         Returns the names of the migrations that it ran: none where all was done. New tables are
         made in one transaction. Each migration has its own, and those that read many rows have
         none, so that jobs are deferred and run meanwhile. What was interrupted goes on the next
-        time. It takes two connections. Raises `SchemaError`, `InsufficientPrivilege`.
+        time. Migrations take two connections. Raises `SchemaError`, `InsufficientPrivilege`.
         """
         return self._migrate(create=True)
 
@@ -85,9 +85,11 @@ class SchemaManager:
         if self._is_done(self._gateway.run(flows.schema_state())):
             return []
         while True:
-            with self._gateway.held(migrating.try_lock()) as is_locked:
-                if is_locked:
-                    return _names(drive.run_steps(self._steps(create), self._run))
+            with self._gateway.held(self._begin(create)) as begun:
+                if begun.created is not None:
+                    return _names(begun.created)
+                if begun.is_locked:
+                    return _names(drive.run_steps(migrating.migrate(), self._run))
             time.sleep(LOOK_AGAIN)
 
     async def _migrate_async(self, *, create: bool) -> list[str]:
@@ -96,9 +98,11 @@ class SchemaManager:
         if self._is_done(await self._gateway.run_async(flows.schema_state())):
             return []
         while True:
-            async with self._gateway.held_async(migrating.try_lock()) as is_locked:
-                if is_locked:
-                    steps = self._steps(create)
+            async with self._gateway.held_async(self._begin(create)) as begun:
+                if begun.created is not None:
+                    return _names(begun.created)
+                if begun.is_locked:
+                    steps = migrating.migrate()
                     return _names(await drive.run_steps_async(steps, self._run_async))
             await asyncio.sleep(LOOK_AGAIN)
 
@@ -106,8 +110,8 @@ class SchemaManager:
     def _is_done(state: flows.SchemaState) -> bool:
         return flows.problem_with(state) is None
 
-    def _steps(self, create: bool) -> drive.Steps[list[flows.Migration]]:
-        return migrating.migrate(schema=self._gateway.connector.schema, create=create)
+    def _begin(self, create: bool) -> drive.Flow[migrating.Begun]:
+        return migrating.begin(schema=self._gateway.connector.schema, create=create)
 
     def _run(self, step: drive.Step) -> Any:
         return self._gateway.run(step.flow, transaction=step.transaction)

@@ -4,7 +4,8 @@
 -- for the name of the schema that the tables are in, which is found out when this runs.
 --
 -- They run with the rights of the tables' owner, so a role that may only enqueue needs no right on the tables:
--- it chooses no id, hold, status or partition. Every name in them is found without the caller's search_path.
+-- it chooses no id, hold, status or partition. Every name in them is found without the caller's search_path: the
+-- one says the schema of each, and the other sets the path (which takes 10 microseconds a call).
 -- Both take the table that they were made for, by its oid, which stays through a rename (`home`); they raise
 -- PQS01 if the name in their text is another table, or none.
 
@@ -37,16 +38,24 @@ create or replace function {home}.procrastinate_defer_job(
     queueing_lock text default null,
     scheduled_at timestamptz default null,
     home regclass default '{home}.procrastinate_jobs'
-) returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+) returns bigint language plpgsql security definer as $function$
+-- Every name and operator says its schema: `set search_path` took 10 of the 75 microseconds of a call.
 #variable_conflict use_column
 declare
     new_id bigint;
-    channel text := case
-        when $7 is null or $7 <= statement_timestamp() then 'procrastinate_jobs'
-        when $7 < statement_timestamp() + interval '60 seconds' then 'procrastinate_schedule'
+    channel pg_catalog.text := case
+        when $7 is null or $7 operator(pg_catalog.<=) pg_catalog.statement_timestamp()
+            then 'procrastinate_jobs'
+        when $7 operator(pg_catalog.<)
+            (pg_catalog.statement_timestamp() operator(pg_catalog.+) interval '60 seconds')
+            then 'procrastinate_schedule'
     end;
 begin
-    if $8 is distinct from to_regclass('{home}.procrastinate_jobs') then
+    if coalesce(
+        $8::pg_catalog.oid
+            operator(pg_catalog.<>) pg_catalog.to_regclass('{home}.procrastinate_jobs')::pg_catalog.oid,
+        true
+    ) then
         raise exception using
             errcode = 'PQS01',
             message = 'procrastinate_defer_job was made for tables that have been moved or renamed';
@@ -55,13 +64,14 @@ begin
         (task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at, hold)
     values (
         $1, coalesce($2, '{}'), $3, $4, $5, $6, $7,
-        case when $7 > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end
+        case when $7 operator(pg_catalog.>) pg_catalog.statement_timestamp()
+            then 'schedule'::{home}.procrastinate_hold end
     )
     on conflict (queueing_lock, partition)
-        where queueing_lock is not null and status = 'todo' do nothing
+        where queueing_lock is not null and status operator(pg_catalog.=) 'todo' do nothing
     returning job.id into new_id;
     if new_id is not null and channel is not null then
-        perform pg_notify(channel, $3);
+        perform pg_catalog.pg_notify(channel, $3);
     end if;
     return new_id;
 end

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from procrastinate.drive import Flow, Request, Script, Step, Steps
 from procrastinate.errors import (
     ConnectorException,
     InvalidData,
     SchemaError,
-    SchemaNotApplied,
     SchemaOutdated,
 )
 from procrastinate.storage import schema as schemas
@@ -42,25 +42,37 @@ _CHECK = re.compile(r"add constraint (\w+)\s+check \((.*?)\)\s+not valid", re.DO
 _KEYS = {"procrastinate_periodic": "task_name || ' ' || periodic_id"}
 
 
-def try_lock() -> Flow[bool]:
-    """Take the lock of rule 1, if it is free. Needs a transaction, which holds it to its end."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Whether this process has the lock, and the migrations of a schema that it has created."""
+
+    is_locked: bool
+    created: list[Migration] | None = None
+
+
+def begin(*, schema: str | None, create: bool) -> Flow[Begun]:
+    """Take the lock of rule 1, if it is free. Needs a transaction, which holds it to its end.
+
+    With ``create`` a schema that is not there is made in the same transaction. Raises `SchemaError`
+    if the search_path leads nowhere.
+    """
     ((locked,),) = yield Request("try_lock_migrations")
-    return bool(locked)
+    if not locked or not create:
+        return Begun(bool(locked))
+    state = yield from schemas.schema_state()
+    if state.exists:
+        return Begun(True)
+    yield from _create(schema)
+    return Begun(True, list(migrations()))
 
 
-def migrate(*, schema: str | None, create: bool) -> Steps[list[Migration]]:
-    """Apply the migrations that the database lacks, in order, and return them. Needs the lock.
+def migrate() -> Steps[list[Migration]]:
+    """Apply the migrations that existing tables lack, in order, and return them. Needs the lock.
 
-    With ``create``, also to a database that has none; else that raises `SchemaNotApplied`. Raises
-    `SchemaError` before anything is changed.
+    Raises `SchemaError` before anything is changed.
     """
     state: SchemaState = yield Step(schemas.schema_state())
     problem = problem_with(state)
-    if isinstance(problem, SchemaNotApplied):
-        if not create:
-            raise problem
-        yield Step(_create(schema), transaction=True)
-        return list(migrations())
     if problem is not None and not isinstance(problem, SchemaOutdated):
         raise problem
     done: tuple[int, ...] = state.versions

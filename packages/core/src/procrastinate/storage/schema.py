@@ -38,6 +38,7 @@ TABLES = (
     "procrastinate_periodic",
     _RECORDS,
 )
+_PINNED = "procrastinate_defer_jobs"  # the function that sets the search_path
 SEQUENCES = ("procrastinate_jobs_id_seq", "procrastinate_workers_id_seq")
 RENEW = "run `procrastinate schema --migrate`"
 CREATE = "run `procrastinate schema --apply`"
@@ -145,7 +146,7 @@ def schema_state() -> Flow[SchemaState]:
     if not is_ours or _RECORDS not in found:
         return SchemaState(True, places=where, is_ours=bool(is_ours))
     rows = yield Request("list_migrations")
-    functions = yield Request("schema_functions", names=list(_bodies()))
+    functions = yield Request("schema_functions", names=list(_bodies()), pinned=[_PINNED])
     return SchemaState(
         True,
         tuple(row[0] for row in rows),

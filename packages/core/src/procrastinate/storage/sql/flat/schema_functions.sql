@@ -5,7 +5,9 @@ select
     made.proname::text, '"' || replace(schema.nspname::text, '"', '""') || '"', made.prosrc,
     (
         made.prosecdef
-        and pg_catalog.array_to_string(made.proconfig, '; ') = 'search_path=pg_catalog, pg_temp'
+        and coalesce(pg_catalog.array_to_string(made.proconfig, '; '), '')
+            = case when made.proname::text = any(%(pinned)s::text[])
+                then 'search_path=pg_catalog, pg_temp' else '' end
     )::integer
 from pg_catalog.pg_class as jobs
 join pg_catalog.pg_namespace as schema on schema.oid = jobs.relnamespace

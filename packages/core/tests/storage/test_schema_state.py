@@ -1,0 +1,251 @@
+"""A schema says what is wrong with it to every command, and no job is inserted elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import older_schemas
+import psycopg2
+import pytest
+
+import procrastinate
+from procrastinate import errors
+from procrastinate.storage import schema
+
+Query = Callable[..., list[tuple[Any, ...]]]
+
+
+def app_of(dsn: str, **options: Any) -> procrastinate.App:
+    connector = procrastinate.Psycopg2Connector(dsn=dsn, **options)
+    return procrastinate.App(connector=connector)
+
+
+@pytest.fixture
+def by_path(procrastinate_dsn: str) -> Iterator[Callable[[str], procrastinate.App]]:
+    """Open an app that finds its tables by this search_path."""
+    opened: list[procrastinate.App] = []
+
+    def opener(path: str) -> procrastinate.App:
+        app = app_of(procrastinate_dsn, options=f"-c search_path={path}")
+        app.open()
+        opened.append(app)
+        return app
+
+    yield opener
+    for app in opened:
+        app.close()
+
+
+# --- Tables of releases up to 3.x -----------------------------------------------------------------
+
+WAYS: dict[str, Callable[[procrastinate.App], Any]] = {
+    "apply": lambda app: app.schema_manager.apply_schema(),
+    "migrate": lambda app: app.schema_manager.migrate(),
+    "check": lambda app: app.schema_manager.check(),
+    "check_connection": lambda app: app.check_connection(),
+    "defer": lambda app: app.configure_task("task").defer(),
+    "batch": lambda app: app.configure_task("task").batch_defer({}, {}),
+    "list": lambda app: app.job_manager.list_jobs(),
+    "cancel": lambda app: app.job_manager.cancel_job_by_id(1),
+}
+WHAT_TO_DO = r"procrastinate 3\.x or older.*schema of its own.*schema --apply"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_tables_of_an_old_release_are_recognised_by_everything(
+    procrastinate_dsn: str, query: Query, way: str
+) -> None:
+    query(older_schemas.RELEASE_3)
+    query("insert into procrastinate_jobs (queue_name, task_name) values ('q', 'theirs')")
+    with (
+        app_of(procrastinate_dsn).open() as app,
+        pytest.raises(errors.SchemaForeign, match=WHAT_TO_DO),
+    ):
+        WAYS[way](app)
+    assert query("select task_name from procrastinate_jobs") == [("theirs",)]
+
+
+async def test_tables_of_an_old_release_are_recognised_by_a_worker_and_asynchronously(
+    procrastinate_dsn: str, query: Query
+) -> None:
+    query(older_schemas.RELEASE_3)
+    connector = procrastinate.AiopgConnector(dsn=procrastinate_dsn)
+    async with procrastinate.App(connector=connector).open_async() as app:
+        with pytest.raises(errors.SchemaForeign, match=WHAT_TO_DO):
+            await app.run_worker_async(install_signal_handlers=False)
+        with pytest.raises(errors.SchemaForeign, match=WHAT_TO_DO):
+            await app.configure_task("task").defer_async()
+        with pytest.raises(errors.SchemaForeign, match=WHAT_TO_DO):
+            await app.schema_manager.apply_schema_async()
+
+
+def test_a_schema_of_its_own_beside_an_old_release_works(
+    procrastinate_dsn: str, query: Query
+) -> None:
+    query(older_schemas.RELEASE_3)
+    with app_of(procrastinate_dsn, schema="queue").open() as app:
+        app.schema_manager.apply_schema()
+        assert app.configure_task("task").defer() == 1
+    assert query("select count(*) from public.procrastinate_jobs") == [(0,)]
+
+
+# --- In several schemas, or not whole -------------------------------------------------------------
+
+
+def test_tables_and_records_in_different_schemas_are_found(
+    by_path: Callable[[str], procrastinate.App], query: Query
+) -> None:
+    query("create schema queue")
+    by_path("queue").schema_manager.apply_schema()
+    query("create table public.procrastinate_jobs (like queue.procrastinate_jobs)")
+    app = by_path("public,queue")
+    with pytest.raises(errors.SchemaError, match=r"several schemas \(in public: .*; in queue: "):
+        app.schema_manager.check()
+    with pytest.raises(errors.SchemaError, match="several schemas"):
+        app.schema_manager.migrate()
+
+
+def test_old_tables_that_come_first_on_the_search_path_are_found(
+    by_path: Callable[[str], procrastinate.App], query: Query
+) -> None:
+    query("create schema queue")
+    by_path("queue").schema_manager.apply_schema()
+    query(older_schemas.RELEASE_3)
+    with pytest.raises(
+        errors.SchemaForeign, match=r"in the schema public is of procrastinate 3\.x"
+    ):
+        by_path("public,queue").schema_manager.check()
+    assert by_path("queue,public").schema_manager.check().exists
+
+
+@pytest.mark.parametrize("name", [*schema.TABLES, *schema.SEQUENCES])
+def test_a_missing_table_is_found(sync_app: procrastinate.App, query: Query, name: str) -> None:
+    kind = "sequence" if name in schema.SEQUENCES else "table"
+    query(f"drop {kind} {name} cascade")
+    for look in (sync_app.schema_manager.check, sync_app.schema_manager.migrate):
+        with pytest.raises(errors.SchemaError, match=rf"there is no .*{name}.*schema --read"):
+            look()
+
+
+def test_applying_where_no_schema_of_the_path_exists_says_so(
+    by_path: Callable[[str], procrastinate.App],
+) -> None:
+    with pytest.raises(
+        errors.SchemaError, match=r"schemas on the search_path \(nowhere\)"
+    ) as caught:
+        by_path("nowhere").schema_manager.apply_schema()
+    assert "--apply" not in str(caught.value)
+
+
+# --- Functions ------------------------------------------------------------------------------------
+
+CHANGES = [
+    "create or replace function {f} returns bigint language sql as 'select 7::bigint'",
+    "alter function {f} security invoker",
+    "alter function {f} set search_path = public",
+    "drop function {f}",
+]
+DEFER_JOB = "procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass)"
+
+
+@pytest.mark.parametrize("change", CHANGES[1:])
+def test_a_function_that_is_not_that_of_this_code_is_found_and_made_anew(
+    sync_app: procrastinate.App, query: Query, change: str
+) -> None:
+    query(change.format(f=DEFER_JOB))
+    with pytest.raises(errors.SchemaOutdated, match=r"procrastinate_defer_job .*schema --migrate"):
+        sync_app.schema_manager.check()
+    assert sync_app.schema_manager.migrate() == []
+    sync_app.schema_manager.check()
+    assert sync_app.configure_task("task").defer() == 1
+
+
+def test_a_changed_text_and_a_second_function_of_the_name_are_found(
+    sync_app: procrastinate.App, query: Query
+) -> None:
+    ((text,),) = query("select pg_get_functiondef(%s::regprocedure)", DEFER_JOB)
+    query(text.replace("return new_id;", "return new_id; -- changed"))
+    with pytest.raises(errors.SchemaOutdated, match="schema --migrate"):
+        sync_app.schema_manager.check()
+    sync_app.schema_manager.migrate()
+    sync_app.schema_manager.check()
+    query("create function procrastinate_defer_jobs(text) returns int language sql as 'select 1'")
+    with pytest.raises(errors.SchemaOutdated, match="procrastinate_defer_jobs"):
+        sync_app.schema_manager.check()
+
+
+def test_newer_code_that_this_one_fits_may_have_other_functions(
+    sync_app: procrastinate.App, query: Query
+) -> None:
+    latest = schema.latest_version()
+    query("insert into procrastinate_migrations values (998, 'additive', %s)", latest)
+    query(CHANGES[1].format(f=DEFER_JOB))
+    assert sync_app.schema_manager.migrate() == []
+    ((invoker,),) = query("select prosecdef from pg_proc where oid = %s::regprocedure", DEFER_JOB)
+    assert invoker is False
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("move", ["rename", "tables"])
+def test_nothing_is_inserted_elsewhere_after_the_tables_were_moved(
+    procrastinate_dsn: str, query: Query, move: str, beside: bool
+) -> None:
+    """Neither where they were before, even if there are such tables again, nor anywhere else."""
+    with app_of(procrastinate_dsn, schema="before").open() as app:
+        app.schema_manager.apply_schema()
+    if move == "rename":
+        query('alter schema before rename to "after"')
+    else:
+        query('create schema "after"')
+        for name in schema.TABLES:
+            query(f'alter table before.{name} set schema "after"')
+        for sort in ("job_status", "hold"):
+            query(f'alter type before.procrastinate_{sort} set schema "after"')
+        for name in ("defer_job", "defer_jobs"):
+            query(f'alter function before.procrastinate_{name} set schema "after"')
+    if beside:
+        query("drop schema if exists before cascade")
+        with app_of(procrastinate_dsn, schema="before").open() as app:
+            app.schema_manager.apply_schema()
+
+    with app_of(procrastinate_dsn, schema="after").open() as app:
+        for way in ("defer", "batch", "check", "check_connection"):
+            with pytest.raises(errors.SchemaOutdated, match="schema --migrate"):
+                WAYS[way](app)
+        with pytest.raises(psycopg2.Error, match="moved or renamed") as caught:
+            query('select "after".procrastinate_defer_job(%s)', "task")
+        assert caught.value.pgcode == "PQS01"
+        assert app.job_manager.list_jobs() == []
+        assert app.schema_manager.migrate() == []
+        app.configure_task("task").batch_defer({}, {})
+        app.configure_task("task").defer()
+        assert len(app.job_manager.list_jobs()) == 3
+    if beside:
+        assert query("select count(*) from before.procrastinate_jobs") == [(0,)]
+
+
+def test_a_changed_search_path_does_not_change_where_jobs_go(
+    by_path: Callable[[str], procrastinate.App], query: Query
+) -> None:
+    """Two sets of tables: the one whose function is called gets the job."""
+    for name in ("one", "two"):
+        query(f"create schema {name}")
+        by_path(name).schema_manager.apply_schema()
+    query("set search_path = two")
+    query("select one.procrastinate_defer_job('task')")
+    query('select * from one.procrastinate_defer_jobs(\'[{"task_name": "task"}]\')')
+    assert query("select count(*) from one.procrastinate_jobs") == [(2,)]
+    assert query("select count(*) from two.procrastinate_jobs") == [(0,)]
+
+
+def test_the_script_of_read_makes_what_workers_accept(procrastinate_dsn: str, query: Query) -> None:
+    for name in (None, "queue", "With Space"):
+        with app_of(procrastinate_dsn, schema=name).open() as app:
+            script = app.schema_manager.get_schema()
+            assert script.startswith("-- The whole schema of procrastinate, at version ")
+            query(script)
+            assert app.schema_manager.check().versions[-1] == schema.latest_version()
+            assert app.schema_manager.migrate() == []
+            app.configure_task("task").defer()
+            assert len(app.job_manager.list_jobs()) == 1
