@@ -260,10 +260,17 @@ def _why_read_only(exc: psycopg2.Error) -> str:
     )
 
 
+#: The classes of SQLSTATEs whose detail may repeat the row that was refused, arguments and all.
+ABOUT_VALUES = ("22", "23")
+
+
 def _server_text(exc: psycopg2.Error) -> str:
     primary, detail = exc.diag.message_primary, exc.diag.message_detail
     if primary is None:
         return _one_line(exc)
+    if exc.pgcode is not None and exc.pgcode.startswith(ABOUT_VALUES):
+        exc.args = (primary,)  # what a traceback shows of the cause
+        return primary
     return f"{primary}: {detail}" if detail else primary
 
 

@@ -208,12 +208,20 @@ def error_of(exc: Exception, query: Query) -> ConnectorException | None:
     """Return the error for what a statement raised, None where it is a mistake in our code."""
     cause = driver_error(exc)
     if cause is not None:
+        _hide_values(exc)
         return driver.translate(cause)
     if isinstance(exc, driver.VALUE_ERRORS):
         return driver.value_error(exc, query)
     if isinstance(exc, sa_exc.SQLAlchemyError):
         return database_error(f"{query.name}: {first_line(exc)}")
     return None
+
+
+def _hide_values(exc: BaseException) -> None:
+    """Leave out of SQLAlchemy's error, which is a cause of ours, what repeats the parameters."""
+    if isinstance(exc, sa_exc.StatementError):
+        exc.hide_parameters = True
+        exc.args = (first_line(exc),)
 
 
 def lost(query: Query) -> ConnectionLost:

@@ -31,7 +31,8 @@ def test_an_empty_claim_has_as_many_columns_as_in_the_sql(name: str) -> None:
         re.DOTALL,
     )
     assert columns is not None
-    assert columns[1].count("job.") == CLAIMED_COLUMNS
+    one_each = re.sub(r"\bcase\b.*?\bend\b", "job.moment", columns[1], flags=re.DOTALL)
+    assert one_each.count("job.") == CLAIMED_COLUMNS
 
 
 def test_a_statement_of_the_users_own_is_refused_by_name() -> None:
@@ -46,7 +47,7 @@ def test_a_statement_of_the_users_own_is_refused_by_name() -> None:
 def test_the_schema_is_always_at_the_latest_version() -> None:
     sql = Statements()
     with InMemoryConnector().sync_connector().session(transaction=True) as executor:
-        steps = migrating.migrate(schema=None, create=False)
+        steps = migrating.migrate()
         assert drive.run_steps(steps, lambda step: drive.run(step.flow, executor, sql)) == []
         assert drive.run(schema.check_schema(), executor, sql).exists is True
 
@@ -56,7 +57,7 @@ def test_the_schema_is_always_at_the_latest_version() -> None:
     [
         ("queue_name", "nul \0", "22021"),
         ("task_name", "half a pair \ud800", "22021"),
-        ("queue_name", "x" * 129, "22001"),
+        ("queue_name", "x" * 129, "23514"),
         ("priority", 2**31, "22003"),
         ("args", "{", "22P02"),
         ("args", '{"x": NaN}', "22P02"),

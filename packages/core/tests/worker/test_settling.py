@@ -178,7 +178,9 @@ async def test_a_job_that_was_taken_away_is_a_loss_and_says_where_it_is(
     recover = "update procrastinate_jobs set crashes = 1, worker_id = null, status = "
     query(f"{recover} 'todo' where id < {third}")
     query(f"{recover} 'failed', finished_at = now() where id = {third}")
-    query(f"update procrastinate_jobs set hold = 'schedule' where id = {first}")
+    query(
+        f"update procrastinate_jobs set hold = 'schedule', scheduled_at = now() where id = {first}"
+    )
     other = await app._gateway.run_async(workers.register_worker("other"))
     assert [job.id for job in await claimed(app, other)] == [second]
     await those.write(SUCCEEDED, UNSTARTED, SUCCEEDED)

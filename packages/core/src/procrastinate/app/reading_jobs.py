@@ -16,7 +16,8 @@ from procrastinate.drive import Flow
 from procrastinate.errors import InvalidArguments, JobNotFound
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
-from procrastinate.model.job import Job, Status
+from procrastinate.model.failure import message_of
+from procrastinate.model.job import Job, Status, UnreadableArguments
 from procrastinate.storage import jobs as flows
 from procrastinate.storage.jobs import Counts, Page
 
@@ -62,8 +63,9 @@ class ReadingJobs:
 
         The next page starts with ``after_id``, the last id of this one. With ``newest_first`` the
         order is the other way round, and the next page ends with ``before_id``. Arguments that the
-        connector's ``json_loads`` refuses are shown as the JSON that they are; `get_job` raises for
-        them.
+        connector's ``json_loads`` refuses are shown as the JSON that they are. If Python cannot
+        decode them at all, ``task_kwargs`` is an empty dict with the JSON as its ``text``.
+        `get_job` raises `InvalidArguments` for them.
         """
         flow = self._list(filters, after_id, before_id, newest_first, limit)
         return self._gateway.run(flow, connection=connection)
@@ -235,7 +237,7 @@ class ReadingJobs:
             ),
             queue=name_or_none("queue", queue),
             task=name_or_none("task", task),
-            loads=self._loads,
+            loads=self._loads_as_it_can,
         )
 
     def _loads(self, text: str) -> Any:
@@ -243,15 +245,22 @@ class ReadingJobs:
             return self._gateway.connector.json_loads(text)
         except Exception as exc:  # a json_loads of the user's own may raise anything
             raise InvalidArguments(
-                f"the arguments of a job cannot be decoded by json_loads: {exc}: {text[:80]}"
+                f"the arguments of a job cannot be decoded by json_loads: {message_of(exc)}"
             ) from exc
 
     def _loads_as_it_can(self, text: str) -> Any:
-        """Decode arguments; as plain JSON where ``json_loads`` refuses them, since people look."""
+        """Decode arguments; as plain JSON where ``json_loads`` refuses them, since people look.
+
+        PostgreSQL keeps what Python cannot decode: an integer of 5,000 digits, 3,000 nested lists.
+        """
         try:
             return self._gateway.connector.json_loads(text)
         except Exception:  # a json_loads of the user's own may raise anything
+            pass
+        try:
             return json_codec.loads(text)
+        except (ValueError, RecursionError) as exc:
+            return UnreadableArguments(text, message_of(exc))
 
 
 def _found(job_id: int, job: Job | None) -> Job:

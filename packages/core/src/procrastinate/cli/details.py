@@ -13,7 +13,9 @@ from procrastinate.app.app import App
 from procrastinate.cli import records
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.connector import Connector
-from procrastinate.model.job import Job
+from procrastinate.model.job import Job, UnreadableArguments
+
+SHOWN = 1_000  # characters of arguments that cannot be decoded
 
 
 def show(app: App, ids: Sequence[int], *, as_json: bool) -> ExitCode:
@@ -44,7 +46,7 @@ def _block(job: Job, connector: Connector) -> Iterator[str]:
         ("job", f"{job.id}, {job.status}"),
         ("task", job.task_name),
         ("queue", job.queue),
-        ("arguments", records.arguments(job, connector)),
+        ("arguments", _arguments(job, connector)),
         ("priority", job.priority),
         ("lock", job.lock),
         ("queueing lock", job.queueing_lock),
@@ -64,12 +66,29 @@ def _block(job: Job, connector: Connector) -> Iterator[str]:
         yield from _error(error)
 
 
+def _arguments(job: Job, connector: Connector) -> str:
+    if not isinstance(job.task_kwargs, UnreadableArguments):
+        return records.arguments(job, connector)
+    text, reason = job.task_kwargs.text, job.task_kwargs.reason
+    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return f"cannot be decoded ({reason}): {shown}"
+
+
 def _error(error: dict[str, Any]) -> Iterator[str]:
-    at = _local(datetime.fromisoformat(error["at"])) if error.get("at") else None
+    at = _moment(error.get("at"))
     when = f", {at}" if at else ""
     yield from _told(f"attempt {error.get('attempt')}{when}", error)
-    if "retry_error" in error:
-        yield from _told("no retry, as its strategy failed", error["retry_error"])
+    retry_error = error.get("retry_error")
+    if isinstance(retry_error, dict):
+        yield from _told("no retry, as its strategy failed", retry_error)
+
+
+def _moment(at: Any) -> str | None:
+    """Return the time of an error as it is shown; by hand, anything may stand there."""
+    try:
+        return _local(datetime.fromisoformat(at)) if at else None
+    except (TypeError, ValueError, OverflowError):
+        return str(at)
 
 
 def _told(what: str, error: dict[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from procrastinate.connector import Connector
-from procrastinate.model.job import Job
+from procrastinate.model.job import Job, UnreadableArguments
 from procrastinate.storage.jobs import Counts
 
 
@@ -19,8 +19,17 @@ def job_line(job: Job, connector: Connector) -> str:
     The line is ASCII, so that no terminal's or pipe's encoding can spoil it.
     """
     record = {field.name: _plain(getattr(job, field.name)) for field in fields(Job)}
-    record["task_kwargs"] = json.loads(arguments(job, connector))
+    record["task_kwargs"] = _decoded(job, connector)
     return json.dumps(record, separators=(",", ":"))
+
+
+def _decoded(job: Job, connector: Connector) -> Any:
+    """Return a job's arguments for JSON; the text of those that cannot be decoded."""
+    text = arguments(job, connector)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def counts_line(counts: Counts) -> str:
@@ -30,6 +39,8 @@ def counts_line(counts: Counts) -> str:
 
 def arguments(job: Job, connector: Connector) -> str:
     """Return a job's arguments as JSON text: as the app would write it, where it can."""
+    if isinstance(job.task_kwargs, UnreadableArguments):
+        return job.task_kwargs.text
     try:
         return connector.json_dumps(job.task_kwargs)
     except Exception:  # a json_dumps of the user's own may raise anything; people want to look

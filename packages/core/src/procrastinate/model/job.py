@@ -85,6 +85,18 @@ class NewJob:
     schedule_in_us: int | None = None
 
 
+class UnreadableArguments(dict[str, Any]):
+    """Stands for arguments that cannot be decoded. It is empty, and says why.
+
+    ``text`` is their JSON, and ``reason`` what the decoder raised.
+    """
+
+    def __init__(self, text: str, reason: str) -> None:
+        super().__init__()
+        self.text = text
+        self.reason = reason
+
+
 #: One entry of a job's ``errors``.
 Error: TypeAlias = dict[str, Any]
 

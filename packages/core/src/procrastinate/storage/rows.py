@@ -37,9 +37,15 @@ def job_with(row: Row, task_kwargs: Any) -> Job:
 
 
 def errors_from(text: str | None) -> list[Error]:
-    """Return the errors of a job from their JSON text."""
-    errors: list[Error] = [] if text is None else json_codec.loads(text)
-    return errors
+    """Return the errors of a job from their JSON text, whatever was made of it by hand."""
+    if text is None:
+        return []
+    try:
+        errors = json_codec.loads(text)
+    except (ValueError, RecursionError) as exc:
+        return [{"type": type(exc).__name__, "message": "the errors of this job cannot be decoded"}]
+    entries = errors if isinstance(errors, list) else [errors]
+    return [each if isinstance(each, dict) else {"message": str(each)} for each in entries]
 
 
 def claimed_job(

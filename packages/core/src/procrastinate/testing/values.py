@@ -116,14 +116,14 @@ def check_job(job: JobRow) -> JobRow:
     for name in (job.queue_name, job.task_name):
         if name is None:
             raise _refused("a queue or task name is null", "23502")
-        if len(name) > checks.NAME_LENGTH:
-            raise _refused(f"value too long for {checks.NAME_LENGTH} characters", "22001")
-        if not name:
+        if not 1 <= len(name) <= checks.NAME_LENGTH:
             raise _violated("procrastinate_jobs_names_check")
     if not job.args.startswith("{"):
         raise _violated("procrastinate_jobs_args_check")
     if job.scheduled_at and not checks.EARLIEST <= job.scheduled_at <= checks.LATEST:
-        raise _violated("procrastinate_jobs_scheduled_at_check")
+        raise _violated("procrastinate_jobs_times_check")
+    if any(len(lock or "") > checks.LOCK_LENGTH for lock in (job.lock, job.queueing_lock)):
+        raise _violated("procrastinate_jobs_locks_check")
     return job
 
 

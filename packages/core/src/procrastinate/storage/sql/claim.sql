@@ -184,8 +184,8 @@ candidate as materialized (
 -- fragment: begun
 status = 'doing',
     worker_id = %(worker_id)s::bigint,
-    attempts = job.attempts + 1,
-    lease = job.lease + 1,
+    attempts = least(job.attempts, 2147483646) + 1,
+    lease = least(job.lease, 2147483646) + 1,
     started_at = statement_timestamp(),
     finished_at = null
 
@@ -557,9 +557,14 @@ select
     (select count(*) from promoted)::integer,
     (
         select (
-            extract(epoch from min(job.scheduled_at) - statement_timestamp()) * 1000000.0
+            extract(
+                epoch from least(job.scheduled_at, '9999-12-29 00:00+00')
+                    - statement_timestamp()
+            ) * 1000000.0
         )::bigint
         from {schema}.procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold = 'schedule'
             and job.scheduled_at > statement_timestamp()
+        order by job.scheduled_at
+        limit 1
     )

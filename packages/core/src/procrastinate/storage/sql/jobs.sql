@@ -4,8 +4,9 @@
 
 -- fragment: job_columns
 -- All that is shown of a job.
-{>claimed_columns}, job.errors::text as errors, job.status::text as status, job.started_at,
-    job.finished_at, job.worker_id
+{>claimed_columns}, job.errors::text as errors, job.status::text as status,
+    {>readable moment="job.started_at"} as started_at,
+    {>readable moment="job.finished_at"} as finished_at, job.worker_id
 
 -- name: get_job :many
 -- Returns one job, or no row.

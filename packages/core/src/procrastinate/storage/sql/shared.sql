@@ -1,11 +1,20 @@
 -- What statements of several files have in common.
 
+-- fragment: readable
+-- A time, or the nearest one that every driver can read. The table's check sees to that, but a
+-- single row from before it, or without it, would keep all others from being read.
+case when {>moment} is not null then
+    least(greatest({>moment}, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+end
+
 -- fragment: claimed_columns
 -- What the worker does not know of a job that it has just got. The time is the same for all, so it
 -- is said once.
 job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
-    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
-    nullif(job.crashes, 0) as crashes
+    job.queueing_lock, job.attempts,
+    {>readable moment="job.deferred_at"} as deferred_at,
+    {>readable moment="job.scheduled_at"} as scheduled_at,
+    job.lease, nullif(job.crashes, 0) as crashes
 
 -- fragment: verdict
 -- The status that a job gets which leaves its worker. An abortion that was asked for ends it,

@@ -183,8 +183,8 @@ claimed as (
     update procrastinate_jobs as job
     set status = 'doing',
         worker_id = %(worker_id)s::bigint,
-        attempts = job.attempts + 1,
-        lease = job.lease + 1,
+        attempts = least(job.attempts, 2147483646) + 1,
+        lease = least(job.lease, 2147483646) + 1,
         started_at = statement_timestamp(),
         finished_at = null
     where job.partition = %(partition)s::smallint and job.id = any(array(
@@ -195,8 +195,16 @@ claimed as (
     -- What the worker does not know of a job that it has just got. The time is the same for all, so it
     -- is said once.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
-        job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
-        nullif(job.crashes, 0) as crashes
+        job.queueing_lock, job.attempts,
+        -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
+        -- single row from before it, or without it, would keep all others from being read.
+        case when job.deferred_at is not null then
+            least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+        end as deferred_at,
+        case when job.scheduled_at is not null then
+            least(greatest(job.scheduled_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+        end as scheduled_at,
+        job.lease, nullif(job.crashes, 0) as crashes
 )
 -- One row about the claim, and then one for each job: the first has no priority, so it comes first.
 -- What stands in every row is read for each job. (Two counts, the crashes and the time took the

@@ -133,9 +133,22 @@ with page as materialized (
 -- What the worker does not know of a job that it has just got. The time is the same for all, so it
 -- is said once.
 select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
-    job.queueing_lock, job.attempts, job.deferred_at, job.scheduled_at, job.lease,
-    nullif(job.crashes, 0) as crashes, job.errors::text as errors, job.status::text as status, job.started_at,
-    job.finished_at, job.worker_id
+    job.queueing_lock, job.attempts,
+    -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
+    -- single row from before it, or without it, would keep all others from being read.
+    case when job.deferred_at is not null then
+        least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as deferred_at,
+    case when job.scheduled_at is not null then
+        least(greatest(job.scheduled_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as scheduled_at,
+    job.lease, nullif(job.crashes, 0) as crashes, job.errors::text as errors, job.status::text as status,
+    case when job.started_at is not null then
+        least(greatest(job.started_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as started_at,
+    case when job.finished_at is not null then
+        least(greatest(job.finished_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as finished_at, job.worker_id
 from procrastinate_jobs as job
 where job.partition = %(partition)s::smallint and job.id = any(array(select page.id from page))
 order by job.id desc

@@ -31,11 +31,16 @@ select
     (select count(*) from promoted)::integer,
     (
         select (
-            extract(epoch from min(job.scheduled_at) - statement_timestamp()) * 1000000.0
+            extract(
+                epoch from least(job.scheduled_at, '9999-12-29 00:00+00')
+                    - statement_timestamp()
+            ) * 1000000.0
         )::bigint
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold = 'schedule'
             and job.scheduled_at > statement_timestamp()
+        order by job.scheduled_at
+        limit 1
     ),
     0,
     case when news.queue_name is not null then 'procrastinate_jobs' end as channel,

@@ -8,7 +8,8 @@
 -- hand is left.
 with leaving as materialized (
     select
-        job.id, job.attempts, job.crashes + 1 as crashes, job.queueing_lock, job.abort_requested,
+        job.id, job.attempts, least(job.crashes, 32766) + 1 as crashes, job.queueing_lock,
+        job.abort_requested,
         job.errors,
         case
             when job.crashes + 1 >= %(most_crashes)s::integer

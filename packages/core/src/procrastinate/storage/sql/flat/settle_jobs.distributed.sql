@@ -156,7 +156,7 @@ settled as (
         hold = verdict.hold,
         scheduled_at = coalesce(verdict.due, job.scheduled_at),
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
-        attempts = case when verdict.begun then job.attempts else greatest(job.attempts - 1, 0) end,
+        attempts = case when verdict.begun then job.attempts else greatest(job.attempts, 1) - 1 end,
         started_at = verdict.started_at,
         finished_at = verdict.finished_at,
         priority = coalesce(verdict.priority, job.priority),

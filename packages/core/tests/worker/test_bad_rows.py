@@ -1,0 +1,198 @@
+"""One row that nobody should have made fails alone: the queue, and who looks at it, go on.
+
+Each is tried twice. With the table's checks it is refused, or harmless; without them, as a row from
+before there were any, it is harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg2
+import pytest
+
+import procrastinate
+from procrastinate import errors
+from procrastinate.model.job import Status
+
+Query = Callable[..., list[tuple[Any, ...]]]
+
+EXTREMES = {
+    "smallint": ["32767", "-32768", "0", "-1"],
+    "integer": ["2147483647", "-2147483648", "-1", "0"],
+    "bigint": ["9223372036854775807", "-9223372036854775808", "-1", "0"],
+    "timestamp with time zone": [
+        *("'infinity'", "'-infinity'", "'4000-01-01 BC'", "'200000-01-01'", "'0001-01-01'"),
+        "'9999-12-31 23:59:59.999999'",
+    ],
+    "text": ["''", "repeat('x', 6400)", "repeat('ä', 600)", "E'a\\nb\\u001b[31m'", r"'%s{}\\'"],
+    "boolean": ["true"],
+    "jsonb": [
+        *("'{}'", "'[]'", "'3'", "'null'", "'[[1]]'", "'[null, 3, \"x\"]'", "'[{}]'"),
+        '\'[{"at": 3, "attempt": [], "traceback": 7, "retry_error": 5}]\'',
+        """'{"x": 1e100000}'""",
+        """('{"x": ' || repeat('9', 5000) || '}')::jsonb""",
+        """('{"x": ' || repeat('[', 3000) || repeat(']', 3000) || '}')::jsonb""",
+        """('[{"x": ' || repeat('9', 5000) || '}]')::jsonb""",
+    ],
+    "procrastinate_hold": ["'schedule'", "'lock'"],
+    "procrastinate_job_status": [
+        *("'doing'", "'succeeded'", "'failed'", "'cancelled'", "'aborted'"),
+    ],
+}
+#: Not what a row may become by one mistake, but what makes it another row's.
+SKIPPED = frozenset({"partition"})
+
+
+def bad_values(query: Query) -> Iterator[tuple[str, str]]:
+    columns = query(
+        "select attname::text, format_type(atttypid, null) from pg_attribute"
+        " where attrelid = 'procrastinate_jobs'::regclass and attnum > 0 and not attisdropped"
+        " order by attnum"
+    )
+    for name, sort in columns:
+        if name not in SKIPPED:
+            for value in EXTREMES[sort]:
+                yield name, value
+
+
+def drop_checks(query: Query) -> None:
+    for (name,) in query(
+        "select conname::text from pg_constraint"
+        " where conrelid = 'procrastinate_jobs'::regclass and contype = 'c'"
+    ):
+        query(f"alter table procrastinate_jobs drop constraint {name}")
+
+
+def insert(query: Query, column: str, value: str, also: str = "") -> bool:
+    """Insert a job with a value; return whether the table took it."""
+    values = {"task_name": "'add'", "queue_name": "'default'", column: value}
+    if also:
+        values |= dict([also.split("=", 1)])
+    try:
+        query(
+            f"insert into procrastinate_jobs ({', '.join(values)})"
+            f" values ({', '.join(values.values())})"
+        )
+    except (psycopg2.errors.CheckViolation, psycopg2.DataError, psycopg2.OperationalError):
+        return False
+    return True
+
+
+@pytest.fixture
+def app(app: procrastinate.App) -> procrastinate.App:
+    @app.task(name="add", lock="healthy")
+    async def add(a: int = 0) -> int:
+        return a
+
+    return app
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("with_checks", [True, False])
+async def test_a_bad_row_fails_alone(
+    app: procrastinate.App, query: Query, with_checks: bool, report: Callable[[str], None]
+) -> None:
+    """The worker runs what is sound beside it, and everything can be listed."""
+    if not with_checks:
+        drop_checks(query)
+    taken, spoilt = [], []
+    for column, value in list(bad_values(query)):
+        query("truncate procrastinate_jobs, procrastinate_locks, procrastinate_workers")
+        if not insert(query, column, value):
+            continue
+        taken.append((column, value))
+        try:
+            await healthy_beside(app, query)
+        except Exception as exc:
+            spoilt.append(f"{column} = {value[:60]}: {exc!r}")
+    report(f"{len(taken)} bad values were taken")
+    assert not spoilt, "\n".join(spoilt)
+    assert len(taken) > (25 if with_checks else 50)
+
+
+async def healthy_beside(app: procrastinate.App, query: Query) -> None:
+    jobs = app.job_manager
+    ids = [
+        await app.tasks["add"].configure(lock=lock).defer_async(a=1) for lock in (None, "a", "a")
+    ]
+    async with asyncio.timeout(20):
+        await app.run_worker_async(wait=False, install_signal_handlers=False, concurrency=2)
+        found = await jobs.list_jobs_async(id=ids)
+        assert {job.status for job in found} == {Status.SUCCEEDED}
+        listed = await jobs.list_jobs_async()
+        assert [(len(listed),)] == query("select count(*) from procrastinate_jobs where id > 0")
+        await jobs.list_jobs_async(newest_first=True)
+        for counts in (jobs.list_queues_async, jobs.list_tasks_async, jobs.list_locks_async):
+            assert await counts()
+        await jobs.get_stalled_jobs_async(seconds_since_heartbeat=0)
+        await jobs.cancel_jobs_async(status=["todo"])
+        await jobs.retry_jobs_async(status=["failed", "cancelled", "aborted"])
+        again = await app.tasks["add"].defer_async(a=1)
+        await app.run_worker_async(wait=False, install_signal_handlers=False)
+        assert await jobs.get_job_status_async(again) is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "column", ["attempts", "lease", "crashes", "args", "errors", "deferred_at"]
+)
+def test_a_row_from_before_the_checks_is_recovered_with_others(
+    sync_app: procrastinate.App, query: Query, column: str
+) -> None:
+    """Of a dead worker's two jobs one is odd; both are taken from it."""
+    from procrastinate import drive
+    from procrastinate.storage import workers
+    from procrastinate.storage.statements import Statements
+
+    drop_checks(query)
+    sort = query(
+        "select format_type(atttypid, null) from pg_attribute"
+        " where attrelid = 'procrastinate_jobs'::regclass and attname = %s",
+        column,
+    )[0][0]
+    values = [value for value in EXTREMES[sort] if column != "args" or "{" in value]
+    for value in values:
+        query("truncate procrastinate_jobs")
+        for odd in (value, None):
+            assert insert(query, column if odd else "priority", odd or "0", also="status='doing'")
+        query("update procrastinate_jobs set worker_id = 99")
+        connector: Any = sync_app.connector
+        with connector.session(transaction=True) as session:
+            recovered = drive.run(workers.recover_jobs(timeout_us=0), session, Statements())
+        assert len(recovered) == 2, value
+
+
+@pytest.mark.parametrize("value", ["1e100000", "9" * 5000, "[" * 3000 + "]" * 3000])
+def test_arguments_that_python_cannot_decode_are_shown_with_the_reason(
+    sync_app: procrastinate.App, query: Query, value: str
+) -> None:
+    query("select procrastinate_defer_job('odd', %s::jsonb)", f'{{"x": {value}}}')
+    query("select procrastinate_defer_job('sound', '{\"x\": 1}')")
+    odd, sound = sync_app.job_manager.list_jobs()
+    assert (odd.task_name, dict(odd.task_kwargs), sound.task_kwargs) == ("odd", {}, {"x": 1})
+    assert odd.task_kwargs.text.startswith('{"x": ')  # type: ignore[attr-defined]
+    assert odd.task_kwargs.reason  # type: ignore[attr-defined]
+    with pytest.raises(errors.InvalidArguments, match="cannot be decoded"):
+        sync_app.job_manager.get_job(odd.id)
+
+
+def test_an_error_does_not_repeat_the_arguments(sync_app: procrastinate.App, query: Query) -> None:
+    """Not even in what a traceback shows of its causes."""
+    query("alter table procrastinate_jobs add constraint no_cards check (task_name <> 'pay')")
+    for attempt in (
+        lambda: sync_app.configure_task("pay").defer(card="4000 1234"),
+        lambda: sync_app.configure_task("pay").batch_defer({"card": "4000 1234"}),
+    ):
+        with pytest.raises(procrastinate.InvalidArguments, match="no_cards") as caught:
+            attempt()
+        exc: BaseException | None = caught.value
+        told = []
+        while exc is not None:
+            told.append(f"{exc} {json.dumps(exc.args, default=str)}")
+            exc = exc.__cause__
+        assert len(told) > 1
+        assert [each for each in told if "4000" in each] == []
