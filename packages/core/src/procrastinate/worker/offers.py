@@ -94,6 +94,8 @@ class Offers:
 
     def count_in(self) -> None:
         """Count the attempts that threads have taken as running: their jobs wait no more."""
+        if not self._attempts:
+            return
         left = self._threads.offers_left
         while len(self._attempts) > left:
             attempt = self._attempts[0]
