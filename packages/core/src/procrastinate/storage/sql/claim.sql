@@ -139,6 +139,7 @@ candidate as materialized (
         from {schema}.procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = chosen.id
             and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1
+            and job.lock is null and job.queue_name = chosen.queue_name
         for update skip locked
     ) as got
     where chosen.lock is null
@@ -259,6 +260,8 @@ wanted as materialized (
         from {schema}.procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = startable.id
             and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1{known}
+            and job.lock is not distinct from startable.lock
+            and job.queue_name = any(%(queue_names)s::text[])
         for update skip locked
     ) as got
     limit %(limit)s::integer
@@ -273,6 +276,7 @@ blocked as materialized (
         from {schema}.procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = chosen.id
             and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1
+            and job.lock = chosen.lock
         for update skip locked
     ) as got
     where {>is_blocked}
