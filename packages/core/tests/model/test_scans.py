@@ -19,6 +19,7 @@ from procrastinate.model.scans import (
     LOOK_AT_SCHEDULE_EVERY,
     NAMES_KEPT,
     PROMOTED_AT_ONCE,
+    SCANNED_AT_MOST,
     SCANNED_IN_PASSING,
     WARY_FOR,
     WITHOUT_LEVEL,
@@ -156,7 +157,7 @@ HALF = Half(replace(OF_LEVEL, news=3), tuple(jobs(21)), 0.5)
         ),
         (
             "8: behind what was parked",
-            replace(BUSY, look=Look.BEHIND),
+            replace(BUSY, look=Look.BEHIND, behind=SCANNED_IN_PASSING),
             replace(OF_ALL, scanned=SCANNED_IN_PASSING),
         ),
         (
@@ -415,7 +416,7 @@ ONLY_A = replace(OF_ALL, queues=("a",), everywhere=False)
             BUSY,
             replace(OF_ALL, with_locks=True),
             Found(parked=7),
-            {**BACKLOG, "look": Look.BEHIND, "level": None},
+            {**BACKLOG, "look": Look.BEHIND, "level": None, "behind": SCANNED_IN_PASSING},
         ),
         (
             "8: parked jobs, and the claim has some from above",
@@ -429,7 +430,7 @@ ONLY_A = replace(OF_ALL, queues=("a",), everywhere=False)
             replace(BUSY, locks_until=NOW + 1),
             replace(OF_ALL, with_locks=True),
             Found(undecided=7),
-            {**BACKLOG, "look": Look.BEHIND, "level": None},
+            {**BACKLOG, "look": Look.BEHIND, "level": None, "behind": SCANNED_IN_PASSING},
         ),
         (
             "8: while locks are expected no more",
@@ -439,7 +440,28 @@ ONLY_A = replace(OF_ALL, queues=("a",), everywhere=False)
             {**BACKLOG, "look": Look.NOTHING, "level": None, "undecided": 1},
         ),
         (
-            "8: a single time",
+            "8: twice as many if all of these are undecided",
+            replace(BUSY, locks_until=NOW + 1, behind=SCANNED_IN_PASSING),
+            replace(OF_ALL, with_locks=True, scanned=SCANNED_IN_PASSING),
+            Found(undecided=SCANNED_IN_PASSING),
+            {**BACKLOG, "look": Look.BEHIND, "level": None, "behind": 2 * SCANNED_IN_PASSING},
+        ),
+        (
+            "8: as many again if some of these were parked",
+            replace(BUSY, locks_until=NOW + 1, behind=1_000),
+            replace(OF_ALL, with_locks=True, scanned=1_000),
+            Found(parked=1, undecided=999),
+            {**BACKLOG, "look": Look.BEHIND, "level": None, "behind": 1_000},
+        ),
+        (
+            "8: up to a limit",
+            replace(BUSY, locks_until=NOW + 1, behind=SCANNED_AT_MOST),
+            replace(OF_ALL, with_locks=True, scanned=SCANNED_AT_MOST),
+            Found(undecided=SCANNED_AT_MOST),
+            {**BACKLOG, "look": Look.NOTHING, "level": None, "undecided": 1},
+        ),
+        (
+            "8: not if fewer of these are undecided",
             replace(BUSY, locks_until=NOW + 1),
             replace(OF_ALL, with_locks=True, scanned=SCANNED_IN_PASSING),
             Found(undecided=7),

@@ -65,6 +65,24 @@ async def test_an_old_worker_leaves_a_new_tasks_jobs_to_a_new_one(
     assert "'new'" in warnings[0]
 
 
+@pytest.mark.parametrize("queues", [["default"], ["default", "other"]])
+async def test_jobs_run_that_stand_behind_a_long_line_whose_head_is_unknown(
+    dsn: str, working: Any, until: Any, query: Any, queues: list[str]
+) -> None:
+    """The line can neither start nor be parked: nothing holds its lock."""
+    app = program(dsn, "known")
+    async with app.open_async():
+        await app.configure_task("unknown", lock="line").defer_async()
+        known = app.configure_task("known", lock="line")
+        await known.batch_defer_async(*({"n": n} for n in range(1_200)))
+        behind = await app.configure_task("known").batch_defer_async(*[{"n": 0}] * 5)
+        async with working(app, concurrency=5, queues=queues):
+            ended = "select count(*) from procrastinate_jobs where status = 'succeeded'"
+            await until(lambda: query(ended) == [(5,)])
+
+    assert query(f"{ended} and id = any(%s)", list(behind)) == [(5,)]
+
+
 async def test_a_job_that_no_live_worker_knows_fails_after_its_patience(
     dsn: str, working: Any, until: Any, query: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -35,8 +35,9 @@ Rules
    `WARY_FOR` seconds after these, scans look for them before they lock any job.
 8. A scan may have to leave or to park all jobs that it read, because their locks are taken. Others
    behind them may be able to start. If it brought no job, the same claim scans
-   `SCANNED_IN_PASSING` jobs at a time for them. If it brought some, these start first, and the next
-   claim is due at once.
+   `SCANNED_IN_PASSING` jobs at a time for them, and twice as many if it could leave or park none of
+   these: the head of their line may be a job that this worker does not take. If it brought some,
+   these start first, and the next claim is due at once.
 9. Scheduled jobs are promoted when the next one is due, when a notification says that one was
    added for the next minute, and at least every `LOOK_AT_SCHEDULE_EVERY` seconds: one batch for
    each claim. If that fails, claims go on, and it is tried again later and later.
@@ -68,7 +69,8 @@ LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within
 PROMOTE_AGAIN_AFTER = 1.0  # seconds after a failure, doubled each time
 LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds, doubled each time
 LOOK_AT_UNDECIDED_EVERY = 1.0  # seconds: a user may keep such a transaction open
-SCANNED_IN_PASSING = 500  # jobs
+SCANNED_IN_PASSING = 500  # jobs, doubled each time that all of them are undecided ...
+SCANNED_AT_MOST = 32 * SCANNED_IN_PASSING  # ... up to this number
 LOCKS_EXPECTED_FOR = 1.0  # seconds after a job with a lock was met
 WARY_FOR = 60.0  # seconds after that
 PROMOTED_AT_ONCE = 1_000  # jobs
@@ -148,6 +150,7 @@ class ScanPlan:
 
     look: Look = Look.NOTHING
     brought: bool = False  # whether this claim has jobs already
+    behind: int = 0  # how many jobs to read while this claim looks behind those that it read
     half: Half | None = None
     level: Level | None = None
     above_due: float = 0.0
@@ -206,7 +209,7 @@ class ScanPlan:
 
     def begun(self) -> ScanPlan:
         """Begin a claim."""
-        return replace(self, look=Look.SCHEDULE, brought=False, half=None)
+        return replace(self, look=Look.SCHEDULE, brought=False, behind=0, half=None)
 
     def next(self, now: float, room: int) -> Scan | Promote | Wait:
         """Return the next step of a claim that has room for this many more jobs."""
@@ -232,7 +235,7 @@ class ScanPlan:
             everywhere=not where,
             with_locks=self._expects_locks(now),
             wary=self._is_wary(now),
-            scanned=SCANNED_IN_PASSING if self.look is Look.BEHIND else 0,
+            scanned=self.behind if self.look is Look.BEHIND else 0,
             news=self.news,
         )
 
@@ -335,10 +338,20 @@ class ScanPlan:
             plan = replace(plan, everywhere_due=now - came.took + EVERYWHERE_EVERY)
         if came.filled:
             plan = replace(plan, vain=Vain())
-        stuck = found.undecided >= scan.limit and now < self.locks_until and not scan.scanned
-        if not plan.brought and (found.parked or stuck):
-            return replace(plan, look=Look.BEHIND)
+        behind = self._behind(came)
+        if not plan.brought and behind:
+            return replace(plan, look=Look.BEHIND, behind=behind)
         return plan._ended(came)
+
+    def _behind(self, came: Came) -> int:
+        """Return how many jobs to read to look behind those that a full scan read (0: do not)."""
+        scan, found = came.scan, came.found
+        if found.parked:
+            return scan.scanned or SCANNED_IN_PASSING
+        if found.undecided < max(scan.limit, scan.scanned) or came.now >= self.locks_until:
+            return 0
+        wider = 2 * scan.scanned or SCANNED_IN_PASSING
+        return wider if wider <= SCANNED_AT_MOST else 0
 
     def _level_after(self, came: Came) -> Level | None:
         """Return the level after a full scan, or None if full scans are the cheaper ones."""
