@@ -133,6 +133,8 @@ wanted as materialized (
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = startable.id
             and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1{known}
+            and job.lock is not distinct from startable.lock
+            and job.queue_name = any(%(queue_names)s::text[])
         for update skip locked
     ) as got
     limit %(limit)s::integer
@@ -167,6 +169,7 @@ blocked as materialized (
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = chosen.id
             and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1
+            and job.lock = chosen.lock
         for update skip locked
     ) as got
     -- A job is blocked if another one holds its lock firmly, or has just taken it.

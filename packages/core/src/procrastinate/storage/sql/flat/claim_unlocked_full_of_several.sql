@@ -41,6 +41,7 @@ candidate as materialized (
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.id = chosen.id
             and job.status = 'todo' and pg_catalog.num_nulls(job.hold) = 1
+            and job.lock is null and job.queue_name = chosen.queue_name
         for update skip locked
     ) as got
     where chosen.lock is null
