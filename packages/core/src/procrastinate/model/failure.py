@@ -188,20 +188,23 @@ def _chain(exception: BaseException) -> Iterator[tuple[BaseException, str]]:
 
 
 def _frames(frames: TracebackType) -> Iterator[str]:
-    import traceback  # not at the top: programs that only defer do without
-
     try:
         count = sum(1 for _ in _each(frames))
-        if count <= FIRST_FRAMES + LAST_FRAMES:
-            shown = _remembered(frames) or traceback.format_tb(frames)
-        else:
-            shown = traceback.format_tb(frames, FIRST_FRAMES)
-            shown.append(f"  … {count - FIRST_FRAMES - LAST_FRAMES} frames are left out …\n")
-            shown += traceback.format_tb(frames, -LAST_FRAMES)
-        for each in shown:
+        remembered = _remembered(frames) if count <= FIRST_FRAMES + LAST_FRAMES else []
+        for each in remembered or _formatted(frames, count):
             yield printable.cut(each, LINE_CHARACTERS)
     except BaseException as broken:  # for instance of a module's own loader
         yield f"  <reading the frames failed with {_short_name(broken)}>\n"
+
+
+def _formatted(frames: TracebackType, count: int) -> list[str]:
+    import traceback  # not at the top: programs that only defer do without
+
+    if count <= FIRST_FRAMES + LAST_FRAMES:
+        return traceback.format_tb(frames)
+    left_out = f"  … {count - FIRST_FRAMES - LAST_FRAMES} frames are left out …\n"
+    first = traceback.format_tb(frames, FIRST_FRAMES)
+    return [*first, left_out, *traceback.format_tb(frames, -LAST_FRAMES)]
 
 
 _Place = tuple[str, CodeType, int]  # equal code may stand in two files
@@ -252,5 +255,7 @@ def _notes(exception: BaseException) -> Iterator[str]:
 
 def _storable(text: str, limit: int) -> str:
     """Cut the middle out of a long text, and replace what PostgreSQL cannot store."""
+    if type(text) is str and len(text) <= limit and text.isascii() and "\0" not in text:
+        return text  # most often
     text = printable.cut(text, limit)
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

@@ -34,7 +34,7 @@ from typing import Any, TypeAlias
 from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.failure import consists_of, describe
 from procrastinate.model.job import Job, Status, sources_of
-from procrastinate.model.retry import BaseRetryStrategy, RetryDecision
+from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 
 
 class AbortReason(enum.StrEnum):
@@ -214,8 +214,8 @@ def _retry_decision(
     if strategy is None:
         return None
     decision = strategy.get_retry_decision(exception=exception, job=job)
-    if decision is None:
-        return None
+    if decision is None or type(strategy) is RetryStrategy:
+        return decision
     if not isinstance(decision, RetryDecision):
         raise TypeError(
             f"{type(strategy).__name__}.get_retry_decision must return a RetryDecision or None,"

@@ -72,7 +72,7 @@ def cut(text: str, limit: int, between: str = "\n") -> str:
     """Return a plain text of about ``limit`` characters: what is in the middle is cut out."""
     length = str.__len__(text)
     if length <= limit:
-        return exact(text, limit)
+        return text if type(text) is str else exact(text, limit)
     head = limit // 4
     start = str.__getitem__(text, slice(head))
     end = str.__getitem__(text, slice(length - (limit - head), None))
