@@ -402,6 +402,63 @@ async def test_the_end_of_a_job_with_a_lock_is_written_without_a_pause(
     assert scene.slots._threads.offers_left
 
 
+async def test_a_job_on_offer_for_which_there_is_no_thread_fails_as_any_other(
+    app: procrastinate.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Watched(app)
+    go_on = asyncio.Event()
+
+    @app.task(name="waits")
+    async def waits(n: int) -> None:
+        await go_on.wait()
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, what: complaints.append(what))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    scene = Scene(app, concurrency=1)
+    scene.claim(job(FIRST, "waits"), job(SECOND, "plain"), job(THIRD, "on_loop"))
+    await asyncio.sleep(0.01)
+    assert len(scene.slots.offers) == 1
+    go_on.set()
+
+    first, second, third = await scene.until_ended(FIRST, SECOND, THIRD)
+    assert (first, second.status, third) == (SUCCEEDED, Status.FAILED, SUCCEEDED)
+    assert complaints == []
+
+
+@pytest.mark.parametrize("timeout", [None, 60.0])
+async def test_a_job_that_was_given_back_does_not_begin_when_a_thread_is_free_at_last(
+    app: procrastinate.App, held: Held, timeout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @app.task(name="late", pass_context=True, timeout=timeout)
+    def late(context: procrastinate.JobContext, n: int) -> None:
+        held(context, n)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    scene = Scene(app, concurrency=2)
+    scene.claim(job(FIRST))
+    await asyncio.sleep(0.01)
+    assert held.has_begun(FIRST)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    scene.claim(job(SECOND, "late"))
+    await asyncio.sleep(0.01)
+    assert len(scene.slots) == 2
+
+    scene.slots.give_back()
+    scene.slots.close()
+    held.end(FIRST)
+    wait_for_reports(scene, 2)
+
+    assert not held.begins[SECOND].is_set()
+    if timeout is None:  # else its code on the loop has begun
+        assert scene.outcome(SECOND) == UNSTARTED
+
+
 class Watched:
     """Plain and ``async def`` tasks that count how many of them run at once."""
 
@@ -422,11 +479,19 @@ class Watched:
             self.leaves()
             raise ValueError(n)
 
+        @app.task(name="timed", timeout=60.0)
+        def timed(n: int) -> None:
+            plain(n)
+
         @app.task(name="on_loop")
         async def on_loop(n: int) -> None:
             self.enters(n)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.0002 * (n % 3))
             self.leaves()
+
+        @app.task(name="hidden")
+        def hidden(n: int) -> Any:
+            return on_loop(n)
 
     def enters(self, n: int) -> None:
         with self.lock:
@@ -449,7 +514,11 @@ def frequent_switches() -> Iterator[None]:
 
 @pytest.mark.usefixtures("frequent_switches")
 @pytest.mark.parametrize("concurrency", [1, 2, 3, 10])
-@pytest.mark.parametrize("tasks", [["plain"], ["plain", "on_loop"], ["plain"] * 5 + ["raising"]])
+@pytest.mark.parametrize(
+    "tasks",
+    [["plain"], *(["plain", other] for other in ("on_loop", "hidden", "timed", "raising"))],
+    ids=lambda tasks: tasks[-1],
+)
 async def test_no_more_jobs_run_at_once_than_there_are_slots_and_each_runs_once(
     app: procrastinate.App, concurrency: int, tasks: list[str]
 ) -> None:

@@ -10,6 +10,7 @@ import functools
 import itertools
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType, FunctionType
@@ -156,7 +157,9 @@ async def test_a_thread_that_goes_on_with_an_offer_is_busy() -> None:
         go_on.wait(10)
 
     threads.offer(offered, contextvars.copy_context(), lambda result, exception: None)
-    assert await outcome(threads.call(lambda: "first")) == ("first", None)
+    first = Told(1)
+    first.run(threads, lambda: None)
+    await first.all()
     assert begun.wait(10)
 
     assert await outcome(threads.call(lambda: "other")) == ("other", None)
@@ -177,9 +180,10 @@ async def test_an_offer_is_made_after_a_call_or_taken_back_and_never_both(
     taken_back = 0
     for _ in range(300):
         threads.offer(offered, contextvars.copy_context(), lambda result, exception: None)
-        call = threads.call(lambda: None)
+        call = Told(1)
+        call.run(threads, lambda: None)
         taken_back += threads.take_back_offer()
-        await outcome(call)
+        await call.all()
     await outcome(threads.call(lambda: None))
 
     assert made + taken_back == 300
@@ -421,6 +425,48 @@ async def until_told(told: dict[str, list[BaseException | None]], name: str) -> 
     async with asyncio.timeout(10):
         while not told[name]:
             await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("kind", ["waited for", "to be awaited", "raised"])
+async def test_a_call_that_does_not_end_its_job_passes_no_slot_on(
+    threads: TaskThreads, kind: str
+) -> None:
+    """Middleware waits for it, or the loop goes on with its result, or with what it raised."""
+    made, told = threading.Event(), Told(1)
+    threads.offer(made.set, contextvars.copy_context(), lambda result, exception: None)
+    if kind == "waited for":
+        await outcome(threads.call(lambda: None))
+    elif kind == "raised":
+        told.run(threads, raising(ValueError()))
+        await told.all()
+    else:
+        told.run(threads, asyncio.get_running_loop().create_future)
+        await told.all()
+
+    assert threads.take_back_offer()
+    assert not made.is_set()
+
+
+def test_nothing_begins_after_the_loop_was_stopped() -> None:
+    threads = TaskThreads(1, "test")
+    go_on, made = threading.Event(), threading.Event()
+
+    async def begin() -> None:
+        told = Told(1)
+        told.run(threads, go_on.wait)
+        told.offer(threads, 1, made.set)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    go_on.set()
+    deadline = time.monotonic() + 10
+    while not threads._ended:  # until it has decided how to go on, and said so
+        assert time.monotonic() < deadline
+
+    assert threads.offers_left == 1
+    assert not made.is_set()
+    threads.close()
+    loop.close()
 
 
 async def test_calls_that_follow_each_other_leave_the_loop_to_others(threads: TaskThreads) -> None:

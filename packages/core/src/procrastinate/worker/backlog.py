@@ -249,6 +249,7 @@ class Backlog:
             while self._waiting and len(self._running) < self._concurrency and now < turn_ends:
                 if self._offers:
                     self._offers.start_first()
+                    now = since_boot()
                     continue
                 job, asked = waited = self._waiting.popleft()
                 if now >= self._trusted_until or asked.sent_at < self._trusted_for:
@@ -289,7 +290,7 @@ class Backlog:
 
     def _offer(self) -> None:
         """Offer as many of the first waiting jobs to the threads as there are slots (rule 7)."""
-        if not self._cautious and len(self._running) >= self._concurrency:
+        if not self._cautious and len(self._running) == self._concurrency:
             self._offers.top_up(self._concurrency, self._trusted_since)
 
     def _trusted_since(self, moment: float) -> bool:

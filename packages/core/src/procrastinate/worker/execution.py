@@ -41,6 +41,10 @@ class NotBegun(Exception):
 def _nothing() -> None: ...
 
 
+def _always() -> bool:
+    return True
+
+
 NO_TASK = TaskDefinition(_nothing, "-")  # of an attempt whose task is not known
 NO_LAYERS = Layers()
 
@@ -109,8 +113,13 @@ class Attempt:
             self.context = self.surroundings.context_of(self.shown_job(), self.definition)
         return self.context
 
-    def begin_in_thread(self, may_start: Callable[[], bool], function: Callable[[], Any]) -> Any:
-        """Begin, in a thread that has taken the attempt by itself. Raises `NotBegun`."""
+    def begin_in_thread(
+        self, function: Callable[[], Any], may_start: Callable[[], bool] = _always
+    ) -> Any:
+        """Call this function, in a thread that has taken the attempt. Raises `NotBegun`.
+
+        The attempt may have waited for the thread, and what the loop knows may have changed.
+        """
         context = self.make_context()  # which was made on the loop
         self.began = time.monotonic()
         # In this order: the loop reads `began` after it has set `over`, so one of both sees it.
@@ -118,13 +127,15 @@ class Attempt:
             self.began = 0.0
             raise NotBegun
         context.start_timestamp = time.time()
-        return self.run_in_thread(function)
-
-    def run_in_thread(self, function: Callable[[], Any]) -> Any:
-        """Call a function, and note when it returns: the loop may hear of that later."""
         result = function()
-        self.ended = time.monotonic()
+        self.ended = time.monotonic()  # the loop may hear of it later
         return result
+
+    def go_on_in_thread(self, function: Callable[[], Any]) -> Any:
+        """Call this function, unless the attempt was given up before a thread took it."""
+        if self.over:
+            raise NotBegun
+        return function()
 
     def ask_to_end(self, reason: AbortReason) -> None:
         """Ask the task to end: by cancellation on the loop, by ``should_abort`` in a thread."""
@@ -214,7 +225,8 @@ def _call(attempt: Attempt) -> Any:
 
 async def _call_in_thread(attempt: Attempt, threads: TaskThreads) -> Any:
     attempt.make_context()  # here, for the thread and the loop must not make one each
-    attempt.thread = threads.call(function_of_thread(attempt))
+    function = functools.partial(attempt.go_on_in_thread, function_of_thread(attempt))
+    attempt.thread = threads.call(function)
     if attempt.on_loop:
         await _thread_ended(attempt, attempt.thread)
     try:

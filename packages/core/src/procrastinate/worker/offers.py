@@ -2,8 +2,8 @@
 
 Rules
 
-1. A thread that ends an attempt goes on with the first job on offer, without waiting for the loop
-   (`procrastinate.worker.threads`, rule 4). That job takes the slot of the attempt before it.
+1. A thread whose attempt has ended goes on with the first job on offer, without waiting for the
+   loop (`procrastinate.worker.threads`, rule 4). That job takes the slot of the attempt before it.
 2. The loop learns of this afterwards: it counts in what threads have taken. It does so before it
    hears of an end that a thread reports, so that no slot is counted as free meanwhile.
 3. What decides about jobs that wait first counts in, or takes back all offers. After taking back, a
@@ -77,7 +77,7 @@ class Offers:
             return False  # if it is so still when the job is started, that says why
         try:
             self._threads.offer(
-                functools.partial(attempt.begin_in_thread, may_start, function_of_thread(attempt)),
+                functools.partial(attempt.begin_in_thread, function_of_thread(attempt), may_start),
                 self._context.copy(),
                 functools.partial(self._on_ended, attempt),
                 awaited=job.lock is not None,
@@ -89,12 +89,16 @@ class Offers:
 
     def start_first(self) -> None:
         """Let the first job on offer take a free slot, if threads have not taken all of them."""
-        self._threads.start_offer()
-        self.count_in()
+        try:
+            self._threads.start_offer()
+        except BaseException:
+            self.take_back()  # so that its start fails as that of any other job
+        else:
+            self.count_in()
 
     def count_in(self) -> None:
         """Count the attempts that threads have taken as running: their jobs wait no more."""
-        if not self._attempts:
+        if not self._count:
             return
         left = self._threads.offers_left
         while len(self._attempts) > left:

@@ -187,10 +187,9 @@ class Slots:
 
     def _begin_in_thread(self, attempt: Attempt) -> None:
         """Let a thread run the attempt, without a task on the loop: that costs half as much."""
-        attempt.began = time.monotonic()
         attempt.make_context()  # here, for the thread and the loop must not make one each
         self._threads.run(
-            functools.partial(attempt.run_in_thread, function_of_thread(attempt)),
+            functools.partial(attempt.begin_in_thread, function_of_thread(attempt)),
             self._context.copy(),
             functools.partial(self._thread_ended, attempt),
             awaited=attempt.job.lock is not None,

@@ -14,16 +14,18 @@ Rules
    raised at the end of the next call of a function, or at the next jump. So a thread keeps what it
    is at in a `_Seat` and goes on from there, and it takes a call by a `for` over an iterator that
    is written in C: this takes and stores in one step, and does not wait.
-4. A thread whose call has returned goes on with the first offer, without waiting for the loop. That
-   saves two waits for the interpreter's lock and a wake-up. It takes the offer before it reports
-   the end: if it did so afterwards, the loop could give the same slot to another call. Threads take
-   offers in order, and the loop takes them back from the other end.
+4. A thread goes on with the first offer, without waiting for the loop, if its call has freed its
+   slot: the call returned, and the loop only has to note its end. That saves two waits for the
+   interpreter's lock and a wake-up. The thread takes the offer before it reports the end: if it did
+   so afterwards, the loop could give the same slot to another call. Threads take offers in order,
+   and the loop takes them back from the other end. Nothing begins after the loop was stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import queue
 import threading
 from collections import deque
@@ -243,7 +245,7 @@ class TaskThreads:
                 result, exception = None, exc
             if forks.Process.generation != self._generation:
                 forks.leave(exception)
-            if exception is None and self._offers:
+            if self._offers and exception is None and _frees_its_slot(call, result):
                 self._take_offer(call)
             self._report(call, result, exception)
             del exception  # else it would be kept alive by its own traceback
@@ -308,3 +310,13 @@ class TaskThreads:
             future = self._again.pop(future)
         if not future.done():
             future.set_result((result, exception))
+
+
+def _frees_its_slot(call: _Call, result: Any) -> bool:
+    """Whether the end of a call is the end of its job (rule 4).
+
+    Something on the loop waits for a future. What is to be awaited goes on there.
+    """
+    if call.future is not None or not call.loop.is_running():
+        return False
+    return result is None or not inspect.isawaitable(result)
