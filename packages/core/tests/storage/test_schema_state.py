@@ -249,3 +249,37 @@ def test_the_script_of_read_makes_what_workers_accept(procrastinate_dsn: str, qu
             assert app.schema_manager.migrate() == []
             app.configure_task("task").defer()
             assert len(app.job_manager.list_jobs()) == 1
+
+
+@pytest.mark.parametrize("name", ["o'brien", 'say "hi"', "100%", "a$b", "{house}", "back\\slash"])
+def test_a_schema_on_the_path_may_have_any_name(
+    procrastinate_dsn: str, query: Query, name: str
+) -> None:
+    quoted = '"' + name.replace('"', '""') + '"'
+    query(f"create schema {quoted}")
+    query(f"alter role current_user set search_path = {quoted}")
+    try:
+        with app_of(procrastinate_dsn).open() as app:
+            app.schema_manager.apply_schema()
+            app.schema_manager.check()
+            app.configure_task("task").defer()
+            app.configure_task("task", queueing_lock="q").batch_defer({})
+            assert len(app.job_manager.list_jobs()) == 2
+    finally:
+        query("alter role current_user reset search_path")
+    assert query(f"select count(*) from {quoted}.procrastinate_jobs") == [(2,)]
+
+
+def test_a_schema_whose_name_is_code_is_refused(procrastinate_dsn: str, query: Query) -> None:
+    """Its owner could choose what the role runs that migrates."""
+    query('create schema "$function$; drop table innocent; --"')
+    query("create table public.innocent ()")
+    connector = procrastinate.Psycopg2Connector(
+        dsn=procrastinate_dsn, schema="$function$; drop table innocent; --"
+    )
+    with (
+        procrastinate.App(connector=connector).open() as app,
+        pytest.raises(errors.ConnectorException, match="cannot make functions in the schema"),
+    ):
+        app.schema_manager.apply_schema()
+    assert query("select to_regclass('public.innocent') is not null") == [(True,)]

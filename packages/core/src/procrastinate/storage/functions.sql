@@ -234,13 +234,23 @@ $sql$
     grantee text;
     is_new boolean;
 begin
-    -- As it was before schema version 5: with both, a call would be ambiguous.
+    -- The name stands in texts that are quoted with dollars.
+    if strpos(home, '$function$'::text) > 0 or strpos(home, '$clash$'::text) > 0
+        or strpos(home, '{' || 'home}'::text) > 0
+    then
+        raise exception 'procrastinate cannot make functions in the schema %', home;
+    end if;
+    -- As it was before schema version 6: with both, a call would be ambiguous.
     execute 'drop function if exists ' || home
         || '.procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz)';
     for which in 1 .. 2 loop
         signature := home || '.' || signatures[which];
         is_new := to_regprocedure(signature) is null;
-        execute replace(texts[which], '{home}', home);
+        -- (In the text of a name, such as '{home}.procrastinate_jobs', a quote is doubled.)
+        execute replace(
+            replace(texts[which], '''{home}.', '''' || replace(home, '''', '''''') || '.'),
+            '{home}', home
+        );
         continue when not is_new;
         execute 'alter function ' || signature || ' owner to ' || owner;
         execute 'revoke all on function ' || signature || ' from public';

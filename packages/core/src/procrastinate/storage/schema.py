@@ -132,7 +132,8 @@ def _bodies() -> dict[str, str]:
 
 def function_body(name: str, home: str) -> str:
     """Return the text of a function for the tables of a schema, given as a quoted name."""
-    return _bodies()[name].replace("{home}", home)
+    text_of_home = home.replace("'", "''")
+    return _bodies()[name].replace("'{home}.", f"'{text_of_home}.").replace("{home}", home)
 
 
 def schema_state() -> Flow[SchemaState]:

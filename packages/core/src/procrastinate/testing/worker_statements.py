@@ -102,8 +102,8 @@ def dead_workers(view: View, p: Params) -> Rows:
 
 def _died_together(worker: WorkerRow, other: WorkerRow, p: Params) -> bool:
     apart = abs(other.last_heartbeat - worker.last_heartbeat)
-    same_host = worker.host is not None and worker.host == other.host
-    return same_host and other.id != worker.id and apart <= interval(p["moment_us"])
+    may_share = None in (worker.host, other.host) or worker.host == other.host
+    return may_share and other.id != worker.id and apart <= interval(p["moment_us"])
 
 
 def recover_jobs(view: View, p: Params) -> Rows:

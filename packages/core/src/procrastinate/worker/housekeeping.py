@@ -153,8 +153,9 @@ class Housekeeping:
         # Later, because those who died in the same moment are judged with a look at one another.
         flow = flows.prune_workers(timeout_us=2 * timeout_us)
         await self._calls.run_async(flow)
-        await self._calls.run_async(locks.mend(), transaction=True)
+        # Before the lines: a statement about very many of them may reach its limit in each turn.
         await self._fail_unknown(timeout_us)
+        await self._calls.run_async(locks.mend(), transaction=True)
 
     async def _fail_unknown(self, timeout_us: int) -> None:
         """Fail the jobs whose tasks no live worker has known for as long as they may wait."""

@@ -12,7 +12,9 @@ from (
         worker.id,
         given.held = 1 and not exists (
             select from procrastinate_workers as other
-            where other.partition = 0 and other.host = worker.host and other.id <> worker.id
+            where other.partition = 0 and other.id <> worker.id
+                -- One that does not say its host, as its row was entered anew, may be of any.
+                and coalesce(other.host = worker.host, true)
                 and other.last_heartbeat
                     between worker.last_heartbeat
                         - %(moment_us)s::bigint::float8 * interval '1 microsecond'
