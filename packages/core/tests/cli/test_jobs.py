@@ -455,3 +455,41 @@ odd\\tqueue     1     1      0       0
 reports        1     0      0       1
 """
     )
+
+
+@pytest.mark.parametrize(
+    "value", ["1e100000", "9" * 5_000, "[" * 3_000 + "]" * 3_000], ids=["float", "digits", "nested"]
+)
+def test_one_job_that_python_cannot_decode_hides_no_others(
+    five: Program, query: Query, value: str
+) -> None:
+    """It is shown as the JSON that it is, and why it is not more than that."""
+    query(f"""update procrastinate_jobs set args = '{{"x": {value}}}' where id = 3""")
+    for command in (["jobs", "--all"], ["jobs", "--errors"], ["shell", "list_jobs"]):
+        done = five(*command)
+        assert (done.returncode, ids(done.stdout)) == (0, [1, 2, 3, 4, 5])
+    done = five("jobs", "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["id"] for each in lines] == [1, 2, 3, 4, 5]
+    assert lines[2]["task_kwargs"].startswith('{"x": ')
+    done = five("jobs", "3")
+    assert done.returncode == 0
+    assert "arguments      cannot be decoded (" in done.stdout
+    assert len(done.stdout) < 3_000
+
+
+ODD_ERRORS = ["{}", "3", '"x"', "[]", "[[1]]", "[null]", '[{"at": 3}]', '[{"at": "never"}]']
+
+
+@pytest.mark.parametrize("odd", [*ODD_ERRORS, '[{"retry_error": 5, "traceback": [1]}]'])
+def test_a_job_with_odd_errors_is_shown(five: Program, query: Query, odd: str) -> None:
+    query("alter table procrastinate_jobs drop constraint procrastinate_jobs_errors_check")
+    query("update procrastinate_jobs set errors = %s where id = 3", odd)
+    for command in (
+        ["jobs", "3"],
+        ["jobs", "--errors"],
+        ["jobs", "--json"],
+        ["jobs", "3", "--json"],
+    ):
+        done = five(*command)
+        assert (done.returncode, done.stderr) == (0, ""), command

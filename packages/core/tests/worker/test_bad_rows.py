@@ -196,3 +196,34 @@ def test_an_error_does_not_repeat_the_arguments(sync_app: procrastinate.App, que
             exc = exc.__cause__
         assert len(told) > 1
         assert [each for each in told if "4000" in each] == []
+
+
+def random_text(length: int) -> str:
+    """A text that the server cannot compress, so that no index can hold it."""
+    return f"(select string_agg(md5(n::text), '') from generate_series(1, {length // 32}) as n)"
+
+
+@pytest.mark.parametrize("column", ["lock", "queue_name"])
+async def test_a_scheduled_job_that_no_index_can_hold_keeps_no_other_from_its_time(
+    app: procrastinate.App, query: Query, column: str, until: Callable[..., Any]
+) -> None:
+    """With the checks it cannot be made, not even by the function for other languages."""
+    due = "now() - interval '1 hour'"
+    defer = f"select procrastinate_defer_job('add', scheduled_at => {due}, {column} => "
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        query(f"{defer}{random_text(6400)})")
+    drop_checks(query)
+    values = {"task_name": "'add'", "queue_name": "'default'", column: random_text(6400)}
+    query(
+        f"insert into procrastinate_jobs ({', '.join(values)}, hold, scheduled_at)"
+        f" values ({', '.join(values.values())}, 'schedule', {due})"
+    )
+    query(
+        "insert into procrastinate_jobs (task_name, queue_name, hold, scheduled_at)"
+        f" values ('add', 'default', 'schedule', {due})"
+    )
+    await app.run_worker_async(wait=False, install_signal_handlers=False)
+    assert query("select status::text from procrastinate_jobs order by id") == [
+        ("todo",),
+        ("succeeded",),
+    ]
