@@ -58,6 +58,7 @@ def claimed_job(
     A worker makes one for each job that it runs. The ``__init__`` of a frozen dataclass sets each
     of its fields by a call: that takes 3.6 times as long as to make another object a `Job`.
     """
+    deferred_at = row[8]  # in UTC already, most often: to ask takes less than the call
     draft: Any = _Draft(  # in the order of the fields of `Job`
         row[0],
         _DOING,
@@ -68,7 +69,7 @@ def claimed_job(
         row[5],
         row[6],
         row[7],
-        _utc(row[8]),
+        deferred_at if deferred_at is None or deferred_at.tzinfo is UTC else _utc(deferred_at),
         None if row[9] is None else _utc(row[9]),
         started_at,
         None,

@@ -230,7 +230,7 @@ class Backlog:
     def _slot_freed(self) -> None:
         self._handed_back = False
         self._ended += 1
-        if self._offers:
+        if self._offers.count:
             self._offers.count_in()
         self._fill_slots()
         if not (self._waiting or self._running):
@@ -243,11 +243,14 @@ class Backlog:
         if self._filling:
             return  # later; or from the start of a task that ended before `start` returned
         self._filling = True
-        now = since_boot()
-        turn_ends = now + TURN
+        turn_ends = math.inf
         try:
-            while self._waiting and len(self._running) < self._concurrency and now < turn_ends:
-                if self._offers:
+            while self._waiting and len(self._running) < self._concurrency:
+                if (now := since_boot()) >= turn_ends:
+                    break
+                if turn_ends == math.inf:
+                    turn_ends = now + TURN
+                if self._offers.count:
                     self._offers.start_first()
                     now = since_boot()
                     continue
@@ -263,7 +266,6 @@ class Backlog:
                 except BaseException:  # it has not taken a slot
                     self._waiting.appendleft(waited)
                     raise
-                now = since_boot()
         finally:
             self._filling = False
             if self._waiting and len(self._running) < self._concurrency:

@@ -50,10 +50,10 @@ class Offers:
         self._on_ended = on_ended
         self.waiting: deque[Claimed] = deque()  # the backlog's: its first jobs are on offer
         self._attempts: deque[Attempt] = deque()  # at these jobs
-        self._count = 0  # how many they are; threads may have taken the first ones
+        self.count = 0  # how many they are; threads may have taken the first ones
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def top_up(self, most: int, may_start: Callable[[float], bool]) -> None:
         """Offer so many of the first waiting jobs, as far as there are any that can be offered.
@@ -61,11 +61,11 @@ class Offers:
         ``may_start`` is asked in a thread, by the time at which the job was asked for.
         """
         self.count_in()
-        while self._count < min(len(self.waiting), most):
-            job, asked = self.waiting[self._count]
+        while self.count < min(len(self.waiting), most):
+            job, asked = self.waiting[self.count]
             if not self._offer(job, functools.partial(may_start, asked.sent_at)):
                 return
-            self._count += 1
+            self.count += 1
 
     def _offer(self, job: Job, may_start: Callable[[], bool]) -> bool:
         try:
@@ -98,20 +98,20 @@ class Offers:
 
     def count_in(self) -> None:
         """Count the attempts that threads have taken as running: their jobs wait no more."""
-        if not self._count:
+        if not self.count:
             return
         left = self._threads.offers_left
         while len(self._attempts) > left:
             attempt = self._attempts[0]
             self._running[attempt.job_id] = attempt
             self._attempts.popleft()
-        while self._count > left:
+        while self.count > left:
             self.waiting.popleft()
-            self._count -= 1
+            self.count -= 1
 
     def take_back(self) -> None:
         """Take back all offers, and count in what threads have taken."""
         while self._threads.take_back_offer():
             self._attempts.pop()
-            self._count -= 1
+            self.count -= 1
         self.count_in()
