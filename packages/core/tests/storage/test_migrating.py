@@ -170,6 +170,17 @@ def test_tables_without_records_are_known_by_their_looks(
     assert app.schema_manager.check().versions == tuple(range(1, LATEST + 1))
 
 
+@pytest.mark.parametrize("version", range(1, LATEST))
+def test_a_missing_record_is_written_and_nothing_is_run(
+    app: procrastinate.App, query: Query, version: int
+) -> None:
+    app.schema_manager.apply_schema()
+    query("delete from procrastinate_migrations where version = %s", version)
+    assert app.schema_manager.migrate() == []
+    assert versions(query) == list(range(1, LATEST + 1))
+    assert query("select count(*) from pg_indexes where indexname like '%%bridge%%'") == [(0,)]
+
+
 # --- Rows that do not fit -------------------------------------------------------------------------
 
 MISFITS = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -138,6 +140,62 @@ def test_applying_where_no_schema_of_the_path_exists_says_so(
     assert "--apply" not in str(caught.value)
 
 
+def drop_of(part: str) -> str:
+    sort, _, name = part.partition(" ")
+    if sort == "index":
+        return f"drop index {name}"
+    if sort == "constraint":
+        table = re.match(r"procrastinate_[a-z]+", name)
+        assert table is not None
+        return f"alter table {table[0]} drop constraint {name} cascade"
+    table_name, _, column = name.removeprefix("of ").partition(".")
+    if sort == "default":
+        return f"alter table {table_name} alter {column} drop default"
+    return f"alter table {table_name} drop {column} cascade"
+
+
+def test_all_parts_of_the_schema_are_known(sync_app: procrastinate.App, query: Query) -> None:
+    """The text says as much as the catalog, but for what PostgreSQL makes by itself."""
+    ((columns, defaults, indexes),) = query(
+        "select (select count(*) from pg_attribute join pg_class on pg_class.oid = attrelid"
+        " where relnamespace = 'public'::regnamespace and relkind = 'r' and attnum > 0),"
+        " (select count(*) from pg_attrdef), (select count(*) from pg_indexes"
+        " where schemaname = 'public' and indexname not like '%_pkey')"
+    )
+    counted = Counter(part.split()[0] for part in schema.parts())
+    assert (counted["column"], counted["default"], counted["index"]) == (
+        columns,
+        defaults,
+        indexes,
+    )
+    assert counted["constraint"] == len(
+        query(
+            "select 1 from pg_constraint where contype in ('c', 'p')"
+            " and conrelid <> 0 and connamespace = 'public'::regnamespace"
+        )
+    )
+
+
+#: Without these columns something else is missing as well, which is said.
+TELLING = (
+    *("column procrastinate_jobs.id", "column procrastinate_jobs.partition"),
+    *("column procrastinate_workers.id", "column procrastinate_migrations.version"),
+    "column procrastinate_migrations.compatible_from",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", schema.parts())
+def test_a_missing_part_is_found_by_every_look(
+    sync_app: procrastinate.App, query: Query, part: str
+) -> None:
+    query(drop_of(part))
+    for look in (sync_app.schema_manager.check, sync_app.schema_manager.migrate):
+        said = "procrastinate|column" if part in TELLING else re.escape(f"lack the {part}")
+        with pytest.raises(errors.SchemaError, match=said):
+            look()
+
+
 # --- Functions ------------------------------------------------------------------------------------
 
 CHANGES = [
@@ -257,16 +315,14 @@ def test_a_schema_on_the_path_may_have_any_name(
 ) -> None:
     quoted = '"' + name.replace('"', '""') + '"'
     query(f"create schema {quoted}")
-    query(f"alter role current_user set search_path = {quoted}")
-    try:
-        with app_of(procrastinate_dsn).open() as app:
-            app.schema_manager.apply_schema()
-            app.schema_manager.check()
-            app.configure_task("task").defer()
-            app.configure_task("task", queueing_lock="q").batch_defer({})
-            assert len(app.job_manager.list_jobs()) == 2
-    finally:
-        query("alter role current_user reset search_path")
+    ((database,),) = query("select current_database()::text")
+    query(f"alter database {database} set search_path = {quoted}")
+    with app_of(procrastinate_dsn).open() as app:
+        app.schema_manager.apply_schema()
+        app.schema_manager.check()
+        app.configure_task("task").defer()
+        app.configure_task("task", queueing_lock="q").batch_defer({})
+        assert len(app.job_manager.list_jobs()) == 2
     assert query(f"select count(*) from {quoted}.procrastinate_jobs") == [(2,)]
 
 

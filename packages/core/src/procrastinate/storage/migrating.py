@@ -20,7 +20,7 @@ Rules
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from procrastinate.drive import Flow, Request, Script, Step, Steps
@@ -75,9 +75,9 @@ def migrate() -> Steps[list[Migration]]:
     problem = problem_with(state)
     if problem is not None and not isinstance(problem, SchemaOutdated):
         raise problem
-    done: tuple[int, ...] = state.versions
-    if not done:
-        done = yield Step(_adopt(), transaction=True)
+    done: Collection[int] = state.versions
+    if list(done) != list(range(1, max(done, default=0) + 1)) or not done:
+        done = yield Step(_adopt(done), transaction=True)
     missing = [each for each in migrations() if each.version not in done]
     for migration in missing:
         yield from _apply(migration)
@@ -98,13 +98,17 @@ def _create(schema: str | None) -> Flow[None]:
     yield Script("the schema", schemas.creation_script())
 
 
-def _adopt() -> Flow[tuple[int, ...]]:
-    """Record the migrations of tables that were made without records, as they look."""
+def _adopt(recorded: Collection[int]) -> Flow[set[int]]:
+    """Record the migrations whose records are missing, as far as the tables look like it.
+
+    Below the last record, or all if there is none: tables that were made by hand have none.
+    """
     ((_, version),) = yield Request("schema_looks")
-    made = [each for each in migrations() if each.version <= version]
+    last = min(version, max(recorded, default=version))
+    made = [each for each in migrations() if each.version <= last]
     for migration in made:
         yield from _record(migration)
-    return tuple(each.version for each in made)
+    return {*recorded, *(each.version for each in made)}
 
 
 def _renew_functions() -> Flow[None]:

@@ -31,6 +31,10 @@ _BODY = re.compile(
     r"create or replace function \{home\}\.(\w+)\(.*?\$function\$(.*?)\$function\$", re.DOTALL
 )
 _JOBS, _RECORDS = "procrastinate_jobs", "procrastinate_migrations"
+_TABLE = re.compile(r"^create table \{schema\}\.(\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL)
+_COLUMN = re.compile(r"^    (?!constraint\b)([a-z]\w*) (.*)$", re.MULTILINE)
+_CONSTRAINT = re.compile(r"^    constraint (\w+)", re.MULTILINE)
+_INDEX = re.compile(r"^create (?:unique )?index (\w+)", re.MULTILINE)
 TABLES = (
     _JOBS,
     "procrastinate_locks",
@@ -73,6 +77,7 @@ class SchemaState:
     places: tuple[tuple[str, str | None], ...] = ()
     is_ours: bool = True  # not the tables of releases up to 3.x
     stale_functions: tuple[str, ...] = ()
+    missing_parts: tuple[str, ...] = ()  # columns, defaults, indexes and constraints
 
 
 @functools.cache
@@ -130,6 +135,20 @@ def _bodies() -> dict[str, str]:
     return {match[1]: match[2] for match in _BODY.finditer(functions_script())}
 
 
+@functools.cache
+def parts() -> tuple[str, ...]:
+    """Return the columns, defaults, indexes and constraints that ``schema.sql`` makes."""
+    text = (FOLDER / "schema.sql").read_text("utf-8")
+    found = []
+    for table, body in _TABLE.findall(text):
+        for name, rest in _COLUMN.findall(body):
+            found.append(f"column {table}.{name}")
+            if " default " in rest:
+                found.append(f"default of {table}.{name}")
+        found += [f"constraint {name}" for name in _CONSTRAINT.findall(body)]
+    return (*found, *(f"index {name}" for name in _INDEX.findall(text)))
+
+
 def function_body(name: str, home: str) -> str:
     """Return the text of a function for the tables of a schema, given as a quoted name."""
     text_of_home = home.replace("'", "''")
@@ -147,6 +166,7 @@ def schema_state() -> Flow[SchemaState]:
     if not is_ours or _RECORDS not in found:
         return SchemaState(True, places=where, is_ours=bool(is_ours))
     rows = yield Request("list_migrations")
+    had = yield Request("schema_parts", names=list(TABLES))
     functions = yield Request("schema_functions", names=list(_bodies()), pinned=[_PINNED])
     return SchemaState(
         True,
@@ -154,6 +174,7 @@ def schema_state() -> Flow[SchemaState]:
         max((row[1] for row in rows), default=0),
         where,
         stale_functions=_stale(functions),
+        missing_parts=tuple(each for each in parts() if each not in {row[0] for row in had}),
     )
 
 
@@ -175,7 +196,8 @@ def problem_with(state: SchemaState) -> SchemaError | None:
             f"procrastinate's tables are not in this database (or not on the search path): {CREATE}"
         )
     found = _misplaced(state) or _wrong_version(state)
-    return found or _missing_tables(state) or _old_functions(state)
+    found = found or _missing_tables(state) or _missing_parts(state)
+    return found or _old_functions(state)
 
 
 def _misplaced(state: SchemaState) -> SchemaError | None:
@@ -220,6 +242,16 @@ def _wrong_version(state: SchemaState) -> SchemaError | None:
 
 def _missing_tables(state: SchemaState) -> SchemaError | None:
     return _missing(state) if any(schema is None for _, schema in state.places) else None
+
+
+def _missing_parts(state: SchemaState) -> SchemaError | None:
+    """Newer code that this one fits may have dropped or renamed something."""
+    if not state.missing_parts or max(state.versions) > latest_version():
+        return None
+    return SchemaError(
+        f"procrastinate's tables lack the {', the '.join(state.missing_parts)}: make it by"
+        " its part of the script that `procrastinate schema --read` prints"
+    )
 
 
 def _missing(state: SchemaState) -> SchemaError:

@@ -191,6 +191,10 @@ def schema_looks(view: View, p: Params) -> Rows:
     return [(1, schema.latest_version())]
 
 
+def schema_parts(view: View, p: Params) -> Rows:
+    return [(name,) for name in schema.parts()]
+
+
 def schema_functions(view: View, p: Params) -> Rows:
     return [(name, "memory", schema.function_body(name, "memory"), 1) for name in p["names"]]
 
@@ -236,6 +240,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     held_jobs,
     schema_objects,
     schema_looks,
+    schema_parts,
     schema_functions,
     creation_schema,
     try_lock_migrations,

@@ -185,7 +185,7 @@ candidate as materialized (
 -- fragment: begun
 status = 'doing',
     worker_id = %(worker_id)s::bigint,
-    attempts = least(job.attempts, 2147483646) + 1,
+    attempts = least(greatest(job.attempts, 0), 2147483646) + 1,
     lease = least(job.lease, 2147483646) + 1,
     started_at = statement_timestamp(),
     finished_at = null

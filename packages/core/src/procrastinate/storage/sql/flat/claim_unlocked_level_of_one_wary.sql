@@ -42,7 +42,7 @@ claimed as (
     update procrastinate_jobs as job
     set status = 'doing',
         worker_id = %(worker_id)s::bigint,
-        attempts = least(job.attempts, 2147483646) + 1,
+        attempts = least(greatest(job.attempts, 0), 2147483646) + 1,
         lease = least(job.lease, 2147483646) + 1,
         started_at = statement_timestamp(),
         finished_at = null
