@@ -48,13 +48,9 @@ create table {schema}.procrastinate_jobs (
     -- index, which may have 2,700.
     constraint procrastinate_jobs_locks_check
         check (char_length(lock) <= 512 and char_length(queueing_lock) <= 512),
-    constraint procrastinate_jobs_numbers_check
-        check (id > 0 and least(attempts, lease, crashes) >= 0),
-    -- Times that every driver can read: one that it cannot would stop the worker that claims the job.
-    constraint procrastinate_jobs_times_check check (
-        least(deferred_at, scheduled_at, started_at, finished_at) >= '0001-01-03 00:00+00'
-        and greatest(deferred_at, scheduled_at, started_at, finished_at) <= '9999-12-29 00:00+00'
-    ),
+    -- A time that every driver can read: one that it cannot would stop the worker that claims the job.
+    constraint procrastinate_jobs_scheduled_at_check
+        check (scheduled_at between '0001-01-03 00:00+00' and '9999-12-29 00:00+00'),
     -- What a job is held for is there. Else it would wait for ever.
     constraint procrastinate_jobs_hold_check check (
         case hold when 'schedule' then scheduled_at is not null when 'lock' then lock is not null end

@@ -121,7 +121,7 @@ def check_job(job: JobRow) -> JobRow:
     if not job.args.startswith("{"):
         raise _violated("procrastinate_jobs_args_check")
     if job.scheduled_at and not checks.EARLIEST <= job.scheduled_at <= checks.LATEST:
-        raise _violated("procrastinate_jobs_times_check")
+        raise _violated("procrastinate_jobs_scheduled_at_check")
     if any(len(lock or "") > checks.LOCK_LENGTH for lock in (job.lock, job.queueing_lock)):
         raise _violated("procrastinate_jobs_locks_check")
     return job

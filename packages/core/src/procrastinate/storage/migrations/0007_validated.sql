@@ -3,7 +3,7 @@
 -- outside of a transaction: each statement runs by itself, and may run again
 --
 -- Locks: share update exclusive on the tables, which holds up VACUUM and other migrations, and neither
--- inserts, claims nor endings. Reads all jobs seven times.
+-- inserts, claims nor endings. Reads all jobs eight times.
 
 -- As they were before migration 6, and as schema.sql says what they are for.
 create index concurrently if not exists procrastinate_jobs_ready_idx on {schema}.procrastinate_jobs
@@ -27,8 +27,6 @@ drop index concurrently if exists {schema}.procrastinate_jobs_line_bridge_idx;
 alter table {schema}.procrastinate_jobs
     validate constraint procrastinate_jobs_names_check,
     validate constraint procrastinate_jobs_locks_check,
-    validate constraint procrastinate_jobs_numbers_check,
-    validate constraint procrastinate_jobs_times_check,
     validate constraint procrastinate_jobs_hold_check,
     validate constraint procrastinate_jobs_errors_check;
 
