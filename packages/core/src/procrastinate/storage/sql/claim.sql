@@ -3,11 +3,11 @@
 -- no claim: see locks.sql. The parts of a claim are scan (chosen), admit (head to parked) and begin
 -- (claimed).
 --
--- A claim first chooses without locking any row, because only the merged order of all its queues
--- says which jobs come first. It then locks rows in that order, passes over those that another
--- transaction holds, and stops when it has enough. So it locks no row that it neither takes nor
--- parks. (A claim that locked while it read took 500 jobs of 10 queues and locked 5,000; other
--- workers passed over them all.)
+-- A claim of several queues first chooses without locking any row, because only the merged order of
+-- all its queues says which jobs come first. It then locks rows in that order, passes over those
+-- that another transaction holds, and stops when it has enough. So it locks no row that it neither
+-- takes nor parks. (A claim that locked while it read took 500 jobs of 10 queues and locked 5,000;
+-- other workers passed over them all.)
 --
 -- Most jobs have no lock, and planning what is done about locks takes longer than the rest of a
 -- small claim. So there are two kinds: `claim_unlocked_*` takes jobs without a lock, if no other is
@@ -15,8 +15,8 @@
 -- for scans of a level, and one for each number of queues that is worth a plan of its own.
 --
 -- No deadlock, because a claim waits in no circle. It waits for no job. It waits for a lock only if
--- another claim is taking it or a release is removing it. A claim may hold a job that it did not
--- get, because a row is locked before it is seen to have changed; a release waits for such rows.
+-- another claim is taking it or a release is removing it. A claim may lock a row and then find that
+-- the job has changed. The row stays locked until the claim commits, and a release waits for it.
 --
 -- A lost claim only means that its jobs still wait. So it need not reach the disk at once, and the
 -- transaction commits asynchronously.
@@ -47,7 +47,8 @@ with recursive queue(name) as (
 select name from queue where name is not null
 
 -- fragment: ready_full
--- The ready jobs of a queue above a priority, which may lie below all that there are.
+-- The ready jobs of a queue with a priority above `above`. A full scan passes a number below every
+-- integer.
 from {schema}.procrastinate_jobs as job
 where job.partition = %(partition)s::smallint and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
@@ -161,8 +162,8 @@ candidate as materialized (
 
 -- fragment: unlocked_of_one_wary
 -- met: how many are ready among the first, and how many of them have a lock. (Jobs with locks were
--- met lately. To look first takes 80 microseconds, of 850 for 100 jobs, and locks none of them for
--- nothing.)
+-- met lately. To look first takes 80 microseconds, of 850 for 100 jobs, and avoids locks on rows
+-- that this cannot claim.)
 met as materialized (
     select pg_catalog.count(first.lock)::integer as aside, count(*)::integer as met
     from (
@@ -286,9 +287,9 @@ blocked as materialized (
 {>answer met=met_with_locks}
 
 -- fragment: claim_of_one
--- chosen: the first ready jobs of the queue, in order, locked as they are read: all of them are
--- taken or parked. (Except jobs whose lock is just being released, or whose line has its head in a
--- queue that is served and not scanned.) There is room for all of them.
+-- chosen: the first ready jobs of the queue, in order, locked as they are read. The claim starts or
+-- parks each of them. A job stays ready only if a release has its lock in hand, or if another queue
+-- has the head of its line.
 chosen as materialized (
     select job.id, job.priority, job.lock
     {>ready queue="%(queue_name)s::text" low="%(low)s::bigint"}

@@ -17,11 +17,11 @@
 -- and a transaction gives a slot up as the last thing that it does.
 
 -- fragment: heads
--- head: the first job in the line of each lock that a chosen job needs, if the lock is free. The
--- line goes through the served queues (null: through all). A lock whose holder is seen here is not
--- free, even if it is given up before it could be taken below: the holder may go back to its line,
--- and this snapshot would not show it there. (The locks as an array, of which the planner expects
--- ten: of a subquery it expected 200, and so much of the whole that it was compiled.)
+-- head: the first job of each free lock's line, of those locks that chosen jobs need. The line goes
+-- through the served queues (null: through all). A lock with a row in this snapshot counts as held:
+-- its job may be retried meanwhile, and this snapshot cannot show the retried job. (The planner
+-- expects ten elements of an array. It expected 200 rows of a subquery, and so high a cost that it
+-- compiled the statement.)
 head as materialized (
     select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
     from pg_catalog.unnest(array(
@@ -215,8 +215,8 @@ line(lock, queue_name) as (
     from line
     where line.queue_name is not null
 ),
--- next: the best parked job of each of these queues, locked in the order in which all lock waiting
--- jobs.
+-- next: the best parked job of each of these queues, locked in the order in which every statement
+-- locks jobs that wait.
 next as materialized (
     select best.id
     from (
@@ -252,8 +252,8 @@ null::text, 'procrastinate_jobs' as channel, passed.queue_name as payload
 
 -- name: release_locks :many
 -- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes
--- the workers of these queues. Returns (queue, empty text). It waits for a transaction that changes
--- a parked job by hand: the line goes on, whatever becomes of the job.
+-- the workers of these queues. Returns (queue, empty text). A transaction may have a parked job
+-- in hand, to change it: this waits for it, and then takes that job or the next one.
 with recursive {>pass_on busy=""},
 -- given_up: last (hence the count), because claims wait for this.
 given_up as (

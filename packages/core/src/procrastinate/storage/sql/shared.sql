@@ -8,8 +8,8 @@ case when {>moment} is not null then
 end
 
 -- fragment: claimed_columns
--- What the worker does not know of a job that it has just got. The time is the same for all, so it
--- is said once.
+-- What the worker lacks of a job that it has just got. The claim's time is the same for all jobs,
+-- so it stands in the first row.
 job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
     job.queueing_lock, job.attempts,
     {>readable moment="job.deferred_at"} as deferred_at,
@@ -87,6 +87,6 @@ pg_catalog.jsonb_build_object(
 )
 
 -- fragment: of_dead
--- True of a running job of one of these workers, which are dead, or of none.
+-- True of a running job whose worker is one of these dead ones, or null.
 job.partition = %(partition)s::smallint and job.status = 'doing'
     and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[]))

@@ -127,8 +127,8 @@ limit %(limit)s::integer
 -- name: recover_jobs :many
 -- settings: patience
 -- Takes running jobs (of these ids; null: all) from these dead workers and sends them back to the
--- queue. A job fails that has lost its worker `crash_limit` times, if that was alone the last time,
--- or `most_crashes` times. Returns (id, new status, queue, task).
+-- queue. A job fails after `crash_limit` crashes if its last worker was alone, and after
+-- `most_crashes` in any case. Returns (id, new status, queue, task).
 --
 -- leaving: the jobs, locked, with what each is wanted to become. What another transaction has in
 -- hand is left.
@@ -212,8 +212,7 @@ select news.id, news.status, news.queue_name, news.task_name, news.channel, news
 from news
 
 -- name: any_unknown :one
--- Returns whether a job waits that workers have handed back since before the patience began,
--- because they know no task of its name.
+-- Returns whether a job waits whose task has been unknown to workers for longer than the patience.
 select exists (
     select from {schema}.procrastinate_jobs as job
     where job.partition = %(partition)s::smallint and job.status = 'todo'
@@ -234,9 +233,8 @@ where worker.partition = 0
         >= statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
 
 -- name: fail_unknown :many
--- Fails waiting jobs that workers have handed back since before the patience began, because they
--- know no task of their name, but for those of these names, which live workers know. Returns (id,
--- status, queue, task, lock).
+-- Fails waiting jobs whose task has been unknown to workers for longer than the patience. It spares
+-- tasks in `known_names`: live workers know them. Returns (id, status, queue, task, lock).
 --
 -- leaving: these jobs, locked. What another transaction has in hand is left.
 with leaving as materialized (

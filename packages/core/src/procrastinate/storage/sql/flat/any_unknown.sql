@@ -1,6 +1,5 @@
 -- name: any_unknown :one
--- Returns whether a job waits that workers have handed back since before the patience began,
--- because they know no task of its name.
+-- Returns whether a job waits whose task has been unknown to workers for longer than the patience.
 select exists (
     select from procrastinate_jobs as job
     where job.partition = %(partition)s::smallint and job.status = 'todo'

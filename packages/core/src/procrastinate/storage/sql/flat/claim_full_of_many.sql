@@ -15,7 +15,8 @@ with share as materialized (
     from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
     cross join lateral (
         select job.id, job.priority, job.queue_name, job.lock
-        -- The ready jobs of a queue above a priority, which may lie below all that there are.
+        -- The ready jobs of a queue with a priority above `above`. A full scan passes a number below every
+        -- integer.
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
             and job.status = 'todo' and job.hold is null
@@ -54,11 +55,11 @@ chosen as materialized (
     order by found.priority desc, found.id
     limit %(scanned)s::integer
 ),
--- head: the first job in the line of each lock that a chosen job needs, if the lock is free. The
--- line goes through the served queues (null: through all). A lock whose holder is seen here is not
--- free, even if it is given up before it could be taken below: the holder may go back to its line,
--- and this snapshot would not show it there. (The locks as an array, of which the planner expects
--- ten: of a subquery it expected 200, and so much of the whole that it was compiled.)
+-- head: the first job of each free lock's line, of those locks that chosen jobs need. The line goes
+-- through the served queues (null: through all). A lock with a row in this snapshot counts as held:
+-- its job may be retried meanwhile, and this snapshot cannot show the retried job. (The planner
+-- expects ten elements of an array. It expected 200 rows of a subquery, and so high a cost that it
+-- compiled the statement.)
 head as materialized (
     select first.id, first.priority, first.queue_name, contended.lock, first.is_ready
     from pg_catalog.unnest(array(
@@ -231,8 +232,8 @@ claimed as (
         union all
         select acquired.job_id from acquired
     ))
-    -- What the worker does not know of a job that it has just got. The time is the same for all, so it
-    -- is said once.
+    -- What the worker lacks of a job that it has just got. The claim's time is the same for all jobs,
+    -- so it stands in the first row.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts,
         -- A time, or the nearest one that every driver can read. The table's check sees to that, but a

@@ -14,7 +14,8 @@ with chosen as materialized (
     from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
     cross join lateral (
         select job.id, job.priority, job.queue_name, job.lock
-        -- The ready jobs of a queue above a priority, which may lie below all that there are.
+        -- The ready jobs of a queue with a priority above `above`. A full scan passes a number below every
+        -- integer.
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
             and job.status = 'todo' and job.hold is null
@@ -60,8 +61,8 @@ claimed as (
         started_at = statement_timestamp(),
         finished_at = null
     where job.partition = %(partition)s::smallint and job.id = any(array(select candidate.id from candidate))
-    -- What the worker does not know of a job that it has just got. The time is the same for all, so it
-    -- is said once.
+    -- What the worker lacks of a job that it has just got. The claim's time is the same for all jobs,
+    -- so it stands in the first row.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts,
         -- A time, or the nearest one that every driver can read. The table's check sees to that, but a

@@ -8,8 +8,8 @@
 -- the epoch. `crashes` is null for most jobs.
 --
 -- met: how many are ready among the first, and how many of them have a lock. (Jobs with locks were
--- met lately. To look first takes 80 microseconds, of 850 for 100 jobs, and locks none of them for
--- nothing.)
+-- met lately. To look first takes 80 microseconds, of 850 for 100 jobs, and avoids locks on rows
+-- that this cannot claim.)
 with met as materialized (
     select pg_catalog.count(first.lock)::integer as aside, count(*)::integer as met
     from (
@@ -47,8 +47,8 @@ claimed as (
         started_at = statement_timestamp(),
         finished_at = null
     where job.partition = %(partition)s::smallint and job.id = any(array(select candidate.id from candidate))
-    -- What the worker does not know of a job that it has just got. The time is the same for all, so it
-    -- is said once.
+    -- What the worker lacks of a job that it has just got. The claim's time is the same for all jobs,
+    -- so it stands in the first row.
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts,
         -- A time, or the nearest one that every driver can read. The table's check sees to that, but a

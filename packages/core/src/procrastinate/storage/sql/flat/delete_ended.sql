@@ -3,7 +3,7 @@
 -- back to the queue, for workers that keep nothing. (Such jobs are few: a statement of its own
 -- costs nothing if there are none.)
 delete from procrastinate_jobs as job
--- Jobs are looked up by id. The list has an unknown length, so the planner takes it to be short: if
--- it could count the ids, it read small tables from end to end.
+-- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
+-- uses the primary key. When it knew the number, it scanned small tables from end to end.
 where job.partition = %(partition)s::smallint and job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))
     and case when job.status in ('todo', 'doing') then false else true end

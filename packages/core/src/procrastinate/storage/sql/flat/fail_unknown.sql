@@ -1,7 +1,6 @@
 -- name: fail_unknown :many
--- Fails waiting jobs that workers have handed back since before the patience began, because they
--- know no task of their name, but for those of these names, which live workers know. Returns (id,
--- status, queue, task, lock).
+-- Fails waiting jobs whose task has been unknown to workers for longer than the patience. It spares
+-- tasks in `known_names`: live workers know them. Returns (id, status, queue, task, lock).
 --
 -- leaving: these jobs, locked. What another transaction has in hand is left.
 with leaving as materialized (

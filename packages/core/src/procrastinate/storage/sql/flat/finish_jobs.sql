@@ -16,15 +16,15 @@ from (
     ) as said(id, lease, began_us, ended_us)
     offset 0
 ) as ended
--- Jobs are looked up by id. The list has an unknown length, so the planner takes it to be short: if
--- it could count the ids, it read small tables from end to end.
+-- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
+-- uses the primary key. When it knew the number, it scanned small tables from end to end.
 where job.partition = %(partition)s::smallint and job.id = ended.id and job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))
-    -- True if this worker holds the job, in a status from which TRANSITIONS let it end. The CASE
-    -- keeps the planner from two mistakes. It cannot use the index of running jobs, where every job
-    -- that its worker has ended leaves a dead entry: with an old snapshot open elsewhere, the ending of
-    -- 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And it takes the
-    -- CASE to be true of every other row: from the columns' statistics it expected a single row, and
-    -- joined 500 jobs with their 500 endings by looking at all 250,000 pairs.
+    -- True if this worker holds the job, in a status from which TRANSITIONS let it end. The CASE hides
+    -- this from the planner, for two reasons. The index of running jobs has a dead entry for each job
+    -- that its worker has ended: with an old snapshot open elsewhere, the ending of 20 jobs took 6.6 ms
+    -- at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And the planner takes a CASE to match
+    -- half of all rows: from the plain columns it expected one row, and chose a nested loop over
+    -- 250,000 pairs for 500 jobs.
     and case
         when job.status in ('doing') and job.worker_id = %(worker_id)s::bigint then true
         else false

@@ -3,8 +3,8 @@
 --
 -- All that is shown of a job.
 --
--- What the worker does not know of a job that it has just got. The time is the same for all, so it
--- is said once.
+-- What the worker lacks of a job that it has just got. The claim's time is the same for all jobs,
+-- so it stands in the first row.
 select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
     job.queueing_lock, job.attempts,
     -- A time, or the nearest one that every driver can read. The table's check sees to that, but a

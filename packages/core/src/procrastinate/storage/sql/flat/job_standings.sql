@@ -2,6 +2,6 @@
 -- Returns what the rows of these jobs say now, for jobs that a write did not change.
 select job.id, job.status::text, job.worker_id, job.lease, job.crashes
 from procrastinate_jobs as job
--- Jobs are looked up by id. The list has an unknown length, so the planner takes it to be short: if
--- it could count the ids, it read small tables from end to end.
+-- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
+-- uses the primary key. When it knew the number, it scanned small tables from end to end.
 where job.partition = %(partition)s::smallint and job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))

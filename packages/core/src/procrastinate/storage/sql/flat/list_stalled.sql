@@ -3,8 +3,8 @@
 --
 -- All that is shown of a job.
 --
--- What the worker does not know of a job that it has just got. The time is the same for all, so it
--- is said once.
+-- What the worker lacks of a job that it has just got. The claim's time is the same for all jobs,
+-- so it stands in the first row.
 select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
     job.queueing_lock, job.attempts,
     -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
@@ -23,7 +23,7 @@ select job.id, job.queue_name, job.task_name, job.args::text as args, job.priori
         least(greatest(job.finished_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end as finished_at, job.worker_id
 from procrastinate_jobs as job
--- True of a running job of one of these workers, which are dead, or of none.
+-- True of a running job whose worker is one of these dead ones, or null.
 where job.partition = %(partition)s::smallint and job.status = 'doing'
     and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[]))
     and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)

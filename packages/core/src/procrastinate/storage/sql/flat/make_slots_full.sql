@@ -7,7 +7,8 @@ select distinct found.lock, found.partition, null::bigint
 from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
 cross join lateral (
     select job.lock, job.partition
-    -- The ready jobs of a queue above a priority, which may lie below all that there are.
+    -- The ready jobs of a queue with a priority above `above`. A full scan passes a number below every
+    -- integer.
     from procrastinate_jobs as job
     where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
         and job.status = 'todo' and job.hold is null

@@ -37,8 +37,8 @@ with recursive line(lock, queue_name) as (
     from line
     where line.queue_name is not null
 ),
--- next: the best parked job of each of these queues, locked in the order in which all lock waiting
--- jobs.
+-- next: the best parked job of each of these queues, locked in the order in which every statement
+-- locks jobs that wait.
 next as materialized (
     select best.id
     from (

@@ -1,8 +1,8 @@
 -- name: recover_jobs :many
 -- settings: patience
 -- Takes running jobs (of these ids; null: all) from these dead workers and sends them back to the
--- queue. A job fails that has lost its worker `crash_limit` times, if that was alone the last time,
--- or `most_crashes` times. Returns (id, new status, queue, task).
+-- queue. A job fails after `crash_limit` crashes if its last worker was alone, and after
+-- `most_crashes` in any case. Returns (id, new status, queue, task).
 --
 -- leaving: the jobs, locked, with what each is wanted to become. What another transaction has in
 -- hand is left.
@@ -21,7 +21,7 @@ with leaving as materialized (
             else 'todo'
         end as wanted
     from procrastinate_jobs as job
-    -- True of a running job of one of these workers, which are dead, or of none.
+    -- True of a running job whose worker is one of these dead ones, or null.
     where job.partition = %(partition)s::smallint and job.status = 'doing'
         and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[])) and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer

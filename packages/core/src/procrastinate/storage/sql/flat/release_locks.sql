@@ -1,7 +1,7 @@
 -- name: release_locks :many
 -- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes
--- the workers of these queues. Returns (queue, empty text). It waits for a transaction that changes
--- a parked job by hand: the line goes on, whatever becomes of the job.
+-- the workers of these queues. Returns (queue, empty text). A transaction may have a parked job
+-- in hand, to change it: this waits for it, and then takes that job or the next one.
 --
 -- line: each queue that has parked jobs of these locks, from queue to queue, by one index probe for
 -- each.
@@ -37,8 +37,8 @@ with recursive line(lock, queue_name) as (
     from line
     where line.queue_name is not null
 ),
--- next: the best parked job of each of these queues, locked in the order in which all lock waiting
--- jobs.
+-- next: the best parked job of each of these queues, locked in the order in which every statement
+-- locks jobs that wait.
 next as materialized (
     select best.id
     from (

@@ -2,7 +2,7 @@
 -- Returns the ids of the running jobs of these dead workers, and of none.
 select job.id
 from procrastinate_jobs as job
--- True of a running job of one of these workers, which are dead, or of none.
+-- True of a running job whose worker is one of these dead ones, or null.
 where job.partition = %(partition)s::smallint and job.status = 'doing'
     and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[]))
 order by job.id
