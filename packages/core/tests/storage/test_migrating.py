@@ -126,6 +126,28 @@ async def test_migrating_asynchronously_is_the_same(procrastinate_dsn: str, quer
         assert (await app.schema_manager.check_async()).versions[-1] == LATEST
 
 
+@pytest.mark.parametrize("level", ["serializable", "repeatable read"])
+def test_the_role_s_isolation_does_not_matter(
+    procrastinate_dsn: str, query: Query, level: str
+) -> None:
+    """Neither to the one who migrates nor, as a snapshot that is kept, to CONCURRENTLY."""
+    older_schemas.make(3, query)
+    options = f"-c default_transaction_isolation={level.replace(' ', chr(92) + ' ')}"
+    connector = procrastinate.Psycopg2Connector(dsn=procrastinate_dsn, options=options)
+    with procrastinate.App(connector=connector).open() as app:
+        assert app.schema_manager.migrate() == TITLES[3:]
+        app.schema_manager.check()
+
+
+def test_what_a_migration_does_not_find_is_said_in_the_server_s_words(
+    app: procrastinate.App, query: Query
+) -> None:
+    older_schemas.make(3, query)
+    query("alter table procrastinate_jobs drop column attempts_forgiven")
+    with pytest.raises(errors.SchemaError, match=r"0004_leases cannot be run.*attempts_forgiven"):
+        app.schema_manager.migrate()
+
+
 # --- What was interrupted -------------------------------------------------------------------------
 
 

@@ -214,12 +214,13 @@ def test_a_function_that_is_not_that_of_this_code_is_found_and_made_anew(
     query(change.format(f=DEFER_JOB))
     with pytest.raises(errors.SchemaOutdated, match=r"procrastinate_defer_job .*schema --migrate"):
         sync_app.schema_manager.check()
+    assert sync_app.schema_manager.migrate() == ["functions"]
     assert sync_app.schema_manager.migrate() == []
     sync_app.schema_manager.check()
     assert sync_app.configure_task("task").defer() == 1
 
 
-def test_a_changed_text_and_a_second_function_of_the_name_are_found(
+def test_a_changed_text_is_found_and_a_function_of_the_owner_s_is_not_minded(
     sync_app: procrastinate.App, query: Query
 ) -> None:
     ((text,),) = query("select pg_get_functiondef(%s::regprocedure)", DEFER_JOB)
@@ -229,8 +230,23 @@ def test_a_changed_text_and_a_second_function_of_the_name_are_found(
     sync_app.schema_manager.migrate()
     sync_app.schema_manager.check()
     query("create function procrastinate_defer_jobs(text) returns int language sql as 'select 1'")
-    with pytest.raises(errors.SchemaOutdated, match="procrastinate_defer_jobs"):
+    sync_app.schema_manager.check()
+
+
+def test_the_function_of_older_versions_beside_the_new_one_is_found_and_removed(
+    sync_app: procrastinate.App, query: Query
+) -> None:
+    """With both, a call would be ambiguous."""
+    query(
+        "create function procrastinate_defer_job(task_name text, args jsonb default '{}',"
+        " queue_name text default 'default', priority integer default 0, lock text default null,"
+        " queueing_lock text default null, scheduled_at timestamptz default null)"
+        " returns bigint language sql as 'select 7::bigint'"
+    )
+    with pytest.raises(errors.SchemaOutdated, match="schema --migrate"):
         sync_app.schema_manager.check()
+    assert sync_app.schema_manager.migrate() == ["functions"]
+    assert sync_app.configure_task("task").defer() == 1
 
 
 def test_newer_code_that_this_one_fits_may_have_other_functions(
@@ -275,7 +291,7 @@ def test_nothing_is_inserted_elsewhere_after_the_tables_were_moved(
             query('select "after".procrastinate_defer_job(%s)', "task")
         assert caught.value.pgcode == "PQS01"
         assert app.job_manager.list_jobs() == []
-        assert app.schema_manager.migrate() == []
+        assert app.schema_manager.migrate() == ["functions"]
         app.configure_task("task").batch_defer({}, {})
         app.configure_task("task").defer()
         assert len(app.job_manager.list_jobs()) == 3

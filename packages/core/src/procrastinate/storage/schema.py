@@ -43,6 +43,7 @@ TABLES = (
     _RECORDS,
 )
 _PINNED = "procrastinate_defer_jobs"  # the function that sets the search_path
+_OLDER = ("procrastinate_defer_job", 7)  # parameters, before schema version 6
 SEQUENCES = ("procrastinate_jobs_id_seq", "procrastinate_workers_id_seq")
 RENEW = "run `procrastinate schema --migrate`"
 CREATE = "run `procrastinate schema --apply`"
@@ -61,7 +62,7 @@ class Migration:
     @property
     def title(self) -> str:
         """The name of its file, without the ending."""
-        return f"{self.version:04}_{self.name}"
+        return f"{self.version:04}_{self.name}" if self.version else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,15 +179,19 @@ def schema_state() -> Flow[SchemaState]:
     )
 
 
-def _stale(rows: Sequence[tuple[str, str, str, int]]) -> tuple[str, ...]:
-    """Return the functions that are missing, or differ from the text of this code."""
-    right = [
+def _stale(rows: Sequence[tuple[str, str, str, int, int]]) -> tuple[str, ...]:
+    """Return the functions that are missing, or differ from the text of this code.
+
+    Others of the same name may be the owner's, but not the one of older versions: with both, a
+    call would be ambiguous.
+    """
+    right = {
         name
-        for name, home, body, is_right in rows
+        for name, home, body, is_right, _ in rows
         if is_right and body == function_body(name, home)
-    ]
-    made = [row[0] for row in rows]
-    return tuple(n for n in _bodies() if right.count(n) != 1 or made.count(n) != 1)
+    }
+    older = {name for name, *_, parameters in rows if (name, parameters) == _OLDER}
+    return tuple(name for name in _bodies() if name not in right or name in older)
 
 
 def problem_with(state: SchemaState) -> SchemaError | None:

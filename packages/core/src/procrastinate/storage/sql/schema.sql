@@ -82,7 +82,7 @@ where part.conrelid = any(array(
 
 -- name: schema_functions :many
 -- The functions in the schema of the tables that belong to the tables' owner: (name, quoted schema, text,
--- whether it is as it should be else). Whatever others have made of these names is none of ours.
+-- whether it is as it should be else, number of parameters). Whatever others have made of these names is none of ours.
 select
     made.proname::text, '"' || replace(schema.nspname::text, '"', '""') || '"', made.prosrc,
     (
@@ -90,7 +90,8 @@ select
         and coalesce(pg_catalog.array_to_string(made.proconfig, '; '), '')
             = case when made.proname::text = any(%(pinned)s::text[])
                 then 'search_path=pg_catalog, pg_temp' else '' end
-    )::integer
+    )::integer,
+    made.pronargs::integer
 from pg_catalog.pg_class as jobs
 join pg_catalog.pg_namespace as schema on schema.oid = jobs.relnamespace
 join pg_catalog.pg_proc as made on made.pronamespace = schema.oid
