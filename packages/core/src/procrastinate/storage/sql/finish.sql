@@ -2,6 +2,9 @@
 -- holds it, by this lease, and returns the ids that it changed. `job_standings` tells what became
 -- of the others: a recovery took the job away, or the statement ran before and only its answer was
 -- lost.
+--
+-- Running jobs are locked in the order of the plan, and request_abort locks them by id. If a batch
+-- and an abort wait for each other, the batch is refused when its patience is over, and written again.
 
 -- fragment: by_id
 -- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
