@@ -179,6 +179,17 @@ def test_indexes_that_others_have_left_unfinished_are_not_ours(
     assert query("select to_regclass('theirs') is not null") == [(True,)]
 
 
+@pytest.mark.parametrize("version", range(1, LATEST))
+@pytest.mark.parametrize("name", ["ready", "line", "ready_bridge", "line_bridge", "unknown"])
+def test_an_index_that_is_missing_is_made(
+    app: procrastinate.App, query: Query, version: int, name: str
+) -> None:
+    older_schemas.make(version, query)
+    query(f"drop index if exists procrastinate_jobs_{name}_idx")
+    app.schema_manager.migrate()
+    app.schema_manager.check()
+
+
 @pytest.mark.parametrize("version", range(1, LATEST + 1))
 def test_tables_without_records_are_known_by_their_looks(
     app: procrastinate.App, query: Query, version: int

@@ -22,7 +22,7 @@ lock table {schema}.procrastinate_jobs;
 
 -- What depends on a column goes before its type changes: it would be made anew, which reads all rows. (As
 -- varchar, a comparison finds functions of others first: there is none of that type in pg_catalog.)
-drop index {schema}.procrastinate_jobs_ready_idx, {schema}.procrastinate_jobs_line_idx;
+drop index if exists {schema}.procrastinate_jobs_ready_idx, {schema}.procrastinate_jobs_line_idx;
 alter table {schema}.procrastinate_jobs
     drop constraint procrastinate_jobs_names_check;
 alter table {schema}.procrastinate_jobs
