@@ -47,6 +47,18 @@ def test_what_is_no_function_is_refused_with_its_value(given: Any) -> None:
         middlewares(given)
 
 
+@pytest.mark.parametrize("kind", ["plain", "async def"])
+def test_middleware_with_a_yield_is_refused_because_a_call_runs_nothing_of_it(kind: str) -> None:
+    def wraps(call_next: Any, context: Any, worker: Any) -> Any:
+        yield call_next()
+
+    async def wraps_on_loop(call_next: Any, context: Any, worker: Any) -> Any:
+        yield await call_next()
+
+    with pytest.raises(InvalidOption, match=r"wraps\w* has a `yield`.*call_next\(\)"):
+        middlewares(wraps if kind == "plain" else wraps_on_loop)
+
+
 def test_middleware_that_cannot_be_called_as_middleware_is_refused_by_name() -> None:
     def too_few(call_next: Any, context: Any) -> Any: ...
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -24,6 +27,51 @@ async def asynchronous() -> None: ...
 
 def definition(func: Any = plain, name: str = "task", **options: Any) -> TaskDefinition:
     return TaskDefinition(func=func, name=name, **options)
+
+
+def generator(n: int) -> Iterator[int]:
+    yield n
+
+
+async def async_generator(n: int) -> AsyncIterator[int]:
+    yield n
+
+
+class Generators:
+    def __call__(self, n: int) -> Iterator[int]:
+        yield n
+
+    def method(self, n: int) -> Iterator[int]:
+        yield n
+
+
+class AsyncGenerators:
+    async def __call__(self, n: int) -> AsyncIterator[int]:
+        yield n
+
+
+GENERATORS = [
+    generator,
+    async_generator,
+    functools.partial(generator),
+    functools.partial(async_generator, n=1),
+    Generators(),
+    Generators().method,
+    functools.partial(Generators().method),
+    AsyncGenerators(),
+    lambda n: (yield n),
+]
+
+
+@pytest.mark.parametrize("func", GENERATORS)
+def test_a_generator_is_no_task_because_a_call_runs_nothing_of_it(func: Any) -> None:
+    with pytest.raises(InvalidOption, match=r"task 'task' has a `yield`"):
+        definition(func)
+
+
+def test_a_function_that_runs_a_generator_is_a_task() -> None:
+    definition(contextmanager(generator))
+    definition(lambda n: list(generator(n)))
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"a": 1, "c": 3}, {"b": 1}])

@@ -40,6 +40,14 @@ def is_async(function: Callable[..., Any]) -> bool:
     )
 
 
+def is_generator(function: Callable[..., Any]) -> bool:
+    """Whether calling this runs nothing of its body: it has a ``yield``."""
+    return any(
+        inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each)
+        for each in (function, getattr(function, "__call__", None))  # noqa: B004  as above
+    )
+
+
 def middlewares(given: Any) -> tuple[AnyMiddleware, ...]:
     """Return one middleware, a sequence of them, or None as a tuple. Raises `InvalidOption`."""
     if given is None:
@@ -96,6 +104,11 @@ def _check_callable(middleware: Any) -> None:
     if not callable(middleware):
         raise InvalidOption(
             f"middleware must be a function or a list of them, not {shown(middleware)}"
+        )
+    if is_generator(middleware):
+        raise InvalidOption(
+            f"middleware {_name(middleware)} has a `yield`, so that a call runs nothing of it: call"
+            " or await `call_next()` in its place"
         )
     try:
         inspect.signature(middleware).bind(None, None, None)

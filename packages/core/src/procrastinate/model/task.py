@@ -14,7 +14,14 @@ from procrastinate.errors import (
     TaskNotFound,
 )
 from procrastinate.model import checks
-from procrastinate.model.middleware import AnyMiddleware, Layers, check_kind, is_async, layers
+from procrastinate.model.middleware import (
+    AnyMiddleware,
+    Layers,
+    check_kind,
+    is_async,
+    is_generator,
+    layers,
+)
 from procrastinate.model.printable import shown
 from procrastinate.model.retry import BaseRetryStrategy
 
@@ -52,6 +59,11 @@ class TaskDefinition:
         checks.check_lock("lock", self.lock)
         checks.check_lock("queueing_lock", self.queueing_lock)
         checks.check_limit("timeout", self.timeout)
+        if is_generator(self.func):
+            raise InvalidOption(
+                f"task {self.name!r} has a `yield`, so that a call runs nothing of it: make a task"
+                " of a function that loops over it"
+            )
         object.__setattr__(self, "is_async", is_async(self.func))
         signature = _job_signature(self.func, self.pass_context)
         object.__setattr__(self, "_signature", signature)
