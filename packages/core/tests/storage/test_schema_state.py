@@ -196,6 +196,27 @@ def test_a_missing_part_is_found_by_every_look(
             look()
 
 
+@pytest.mark.parametrize(
+    "part", ["index procrastinate_jobs_ready_idx", "constraint procrastinate_jobs_args_check"]
+)
+async def test_a_worker_goes_on_without_what_makes_it_fast_or_rows_safe(
+    app: procrastinate.App, query: Query, part: str
+) -> None:
+    query(drop_of(part))
+    ran = []
+
+    @app.task(name="task")
+    async def task() -> None:
+        ran.append(1)
+
+    await task.defer_async()
+    assert await app.check_connection_async()
+    await app.run_worker_async(wait=False, install_signal_handlers=False)
+    assert ran == [1]
+    with pytest.raises(errors.SchemaError, match=part):
+        await app.schema_manager.check_async()
+
+
 # --- Functions ------------------------------------------------------------------------------------
 
 CHANGES = [

@@ -50,25 +50,28 @@ class SchemaManager:
         return await self._migrate_async(create=False)
 
     def check(self) -> flows.SchemaState:
-        """Return the schema's state where it fits this code, or raise a `SchemaError`."""
-        return self._gateway.run(flows.check_schema())
+        """Return the schema's state where it fits this code, or raise a `SchemaError`.
+
+        It also raises if a check or an index is missing, without which a worker goes on.
+        """
+        return self._gateway.run(flows.check_schema(whole=True))
 
     async def check_async(self) -> flows.SchemaState:
-        """Return the schema's state where it fits this code, or raise a `SchemaError`."""
-        return await self._gateway.run_async(flows.check_schema())
+        """Return the schema's state where it fits this code; see `check`."""
+        return await self._gateway.run_async(flows.check_schema(whole=True))
 
     def check_connection(self) -> bool:
-        """Whether the tables are there; raises a `SchemaError` where they do not fit this code."""
+        """Whether the tables are there; raises a `SchemaError` where this code cannot use them."""
         try:
-            self.check()
+            self._gateway.run(flows.check_schema())
         except SchemaNotApplied:
             return False
         return True
 
     async def check_connection_async(self) -> bool:
-        """Whether the tables are there; raises a `SchemaError` where they do not fit this code."""
+        """Whether the tables are there; raises a `SchemaError` where this code cannot use them."""
         try:
-            await self.check_async()
+            await self._gateway.run_async(flows.check_schema())
         except SchemaNotApplied:
             return False
         return True

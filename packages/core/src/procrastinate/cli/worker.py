@@ -220,5 +220,6 @@ def _supervise(settings: Settings, options: dict[str, Any], count: int) -> int:
         app = settings.load_app()
         waits = app.worker(**options | _named(app, options, count)).options.wait  # or it refuses
         with app.open():
-            app.schema_manager.check()
+            if not app.check_connection():
+                app.schema_manager.check()  # raises, and says why
     return processes.Supervisor(_command(settings), count, one_shot=not waits).run()

@@ -194,14 +194,18 @@ def _stale(rows: Sequence[tuple[str, str, str, int, int]]) -> tuple[str, ...]:
     return tuple(name for name in _bodies() if name not in right or name in older)
 
 
-def problem_with(state: SchemaState) -> SchemaError | None:
-    """Return why this code does not fit a database in this state, or None where it does."""
+def problem_with(state: SchemaState, *, whole: bool = True) -> SchemaError | None:
+    """Return why this code does not fit a database in this state, or None where it does.
+
+    Unless it is to be ``whole``, checks and indexes may be missing that make rows safe and
+    statements fast: a worker goes on without them.
+    """
     if not state.exists:
         return SchemaNotApplied(
             f"procrastinate's tables are not in this database (or not on the search path): {CREATE}"
         )
     found = _misplaced(state) or _wrong_version(state)
-    found = found or _missing_tables(state) or _missing_parts(state)
+    found = found or _missing_tables(state) or _missing_parts(state, whole)
     return found or _old_functions(state)
 
 
@@ -249,14 +253,23 @@ def _missing_tables(state: SchemaState) -> SchemaError | None:
     return _missing(state) if any(schema is None for _, schema in state.places) else None
 
 
-def _missing_parts(state: SchemaState) -> SchemaError | None:
+def _missing_parts(state: SchemaState, whole: bool) -> SchemaError | None:
     """Newer code that this one fits may have dropped or renamed something."""
-    if not state.missing_parts or max(state.versions) > latest_version():
+    missing = [part for part in state.missing_parts if whole or _is_vital(part)]
+    if not missing or max(state.versions) > latest_version():
         return None
     return SchemaError(
-        f"procrastinate's tables lack the {', the '.join(state.missing_parts)}: make it by"
+        f"procrastinate's tables lack the {', the '.join(missing)}: make it by"
         " its part of the script that `procrastinate schema --read` prints"
     )
+
+
+def _is_vital(part: str) -> bool:
+    """Whether statements fail without a part, or jobs are done twice."""
+    sort, _, name = part.partition(" ")
+    if sort == "constraint":
+        return name.endswith("_pkey")
+    return sort != "index" or name == "procrastinate_jobs_queueing_lock_key"
 
 
 def _missing(state: SchemaState) -> SchemaError:
@@ -277,10 +290,13 @@ def _old_functions(state: SchemaState) -> SchemaError | None:
     )
 
 
-def check_schema() -> Flow[SchemaState]:
-    """Return the schema's state, or raise a `SchemaError` that says why this code does not fit."""
+def check_schema(*, whole: bool = False) -> Flow[SchemaState]:
+    """Return the schema's state, or raise a `SchemaError` that says why this code does not fit.
+
+    For ``whole`` see `problem_with`.
+    """
     state = yield from schema_state()
-    problem = problem_with(state)
+    problem = problem_with(state, whole=whole)
     if problem is not None:
         raise problem
     return state
