@@ -159,4 +159,5 @@ def test_a_program_whose_worker_cannot_start_does_not_start(
     program = host(name, "restart")
     assert program.process.wait(PATIENCE) not in (0, None)
     assert program.output == []
-    assert "SchemaNotApplied" in program.log
+    assert "SchemaError: " in program.log
+    assert "procrastinate_workers" in program.log
