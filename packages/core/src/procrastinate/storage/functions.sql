@@ -238,7 +238,7 @@ begin
     if strpos(home, '$function$'::text) > 0 or strpos(home, '$clash$'::text) > 0
         or strpos(home, '{' || 'home}'::text) > 0
     then
-        raise exception 'procrastinate cannot make functions in the schema %', home;
+        raise exception using message = 'procrastinate cannot make functions in the schema ' || home;
     end if;
     -- As it was before schema version 6: with both, a call would be ambiguous.
     execute 'drop function if exists ' || home
