@@ -166,7 +166,7 @@ def test_a_row_from_before_the_checks_is_recovered_with_others(
         assert len(recovered) == 2, value
 
 
-@pytest.mark.parametrize("value", ["1e100000", "9" * 5000, "[" * 3000 + "]" * 3000])
+@pytest.mark.parametrize("value", ["1e100000", "9" * 5000])
 def test_arguments_that_python_cannot_decode_are_shown_with_the_reason(
     sync_app: procrastinate.App, query: Query, value: str
 ) -> None:
@@ -178,6 +178,22 @@ def test_arguments_that_python_cannot_decode_are_shown_with_the_reason(
     assert odd.task_kwargs.reason  # type: ignore[attr-defined]
     with pytest.raises(errors.InvalidArguments, match="cannot be decoded"):
         sync_app.job_manager.get_job(odd.id)
+
+
+def test_lists_that_are_nested_too_deep_for_some_pythons_are_shown(
+    sync_app: procrastinate.App, query: Query
+) -> None:
+    """Python 3.13 decodes them, and those before it do not."""
+    text = '{"x": ' + "[" * 3_000 + "]" * 3_000 + "}"
+    query("select procrastinate_defer_job('odd', %s::jsonb)", text)
+    (odd,) = sync_app.job_manager.list_jobs()
+    try:
+        expected = json.loads(text)
+    except RecursionError:
+        assert odd.task_kwargs.reason  # type: ignore[attr-defined]
+        assert odd.task_kwargs.text == text  # type: ignore[attr-defined]
+    else:
+        assert json.dumps(odd.task_kwargs) == json.dumps(expected)
 
 
 def test_an_error_does_not_repeat_the_arguments(sync_app: procrastinate.App, query: Query) -> None:
