@@ -358,11 +358,11 @@ async def test_a_request_found_while_the_claim_is_answered_is_obeyed_at_once(
     claim, look = Fetcher.claim, Housekeeping._look_for_aborts
     houses: list[Housekeeping] = []
     looks: list[int] = []
-    run = Housekeeping.run
+    make = Housekeeping.__init__
 
-    async def noted_run(self: Housekeeping) -> None:
+    def noted_make(self: Housekeeping, *args: Any, **options: Any) -> None:
         houses.append(self)
-        await run(self)
+        make(self, *args, **options)
 
     async def noted_look(self: Housekeeping) -> None:
         await look(self)
@@ -379,7 +379,7 @@ async def test_a_request_found_while_the_claim_is_answered_is_obeyed_at_once(
     async def endless() -> None:
         await asyncio.sleep(3600)
 
-    monkeypatch.setattr(Housekeeping, "run", noted_run)
+    monkeypatch.setattr(Housekeeping, "__init__", noted_make)
     monkeypatch.setattr(Housekeeping, "_look_for_aborts", noted_look)
     monkeypatch.setattr(Fetcher, "claim", slow_claim)
     async with working(app, abort_job_polling_interval=60, fetch_job_polling_interval=0.1):
