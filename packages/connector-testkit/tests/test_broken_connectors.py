@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 from faults import GROUPS
+from inner_runs import HERE, run_pytest
 
-HERE = Path(__file__).parent
-SUPPORT = HERE.parents[2] / "tests" / "support"  # for the repository's own conftest.py
 _OUTCOME = re.compile(r"^(PASSED|FAILED|ERROR) \S+?::Test(\w+)::(\w+)", re.MULTILINE)
 
 
 def run_suites(faults: Iterable[str], dsn: str) -> str:
     """Return what pytest says of the suites for broken connectors."""
-    command = [
-        *(sys.executable, "-m", "pytest", "-q", "--tb=short", "-rA", "-p", "no:cacheprovider"),
-        *("--rootdir", str(HERE), "-c", os.devnull, str(HERE / "broken_suites.py")),
-    ]
-    environment = {
-        **os.environ,
-        "PROCRASTINATE_TEST_DSN": dsn,
-        "PROCRASTINATE_TESTKIT_FAULTS": " ".join(faults),
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(SUPPORT), os.environ.get("PYTHONPATH", "")]),
-    }
-    # Not among the variables of the outer run: its workers, options and plugins are its own. Nor
-    # is it measured: there are many of it, and what it covers the conformance tests cover.
-    for name in [name for name in environment if name.startswith(("PYTEST_", "COVERAGE_"))]:
-        del environment[name]
-    result = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=170, check=False
+    return run_pytest(
+        *("--tb=short", "-rA", "--rootdir", str(HERE), str(HERE / "broken_suites.py")),
+        dsn=dsn,
+        seconds=170,
+        PROCRASTINATE_TESTKIT_FAULTS=" ".join(faults),
     )
-    return result.stdout + result.stderr
 
 
 @pytest.mark.slow

@@ -115,7 +115,13 @@ def _database(request: pytest.FixtureRequest, adapter: Adapter) -> Database:
         server = databases.server_dsn(request)
         name = databases.new_name()
         suite.stash[_DATABASE] = Database(_on_server(adapter, server, databases.create, name))
-        suite.addfinalizer(lambda: _on_server(adapter, server, databases.drop, name))
+
+        def drop() -> None:
+            # First, because the suite may go on later: pytest-xdist runs tests in any order.
+            del suite.stash[_DATABASE]
+            _on_server(adapter, server, databases.drop, name)
+
+        suite.addfinalizer(drop)
     database: Database = suite.stash[_DATABASE]
     return database
 
