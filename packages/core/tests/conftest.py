@@ -42,8 +42,8 @@ async def app(dsn: str) -> AsyncIterator[procrastinate.App]:
 
 @pytest.fixture
 def query(procrastinate_dsn: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """Run SQL on a connection of its own, committing each statement."""
-    connection = psycopg2.connect(procrastinate_dsn)
+    """Run SQL on a connection of its own, which no simulated outage ends; commit each statement."""
+    connection = psycopg2.connect(procrastinate_dsn, application_name="test")
     connection.autocommit = True
 
     def run(sql: str, *values: Any) -> list[tuple[Any, ...]]:

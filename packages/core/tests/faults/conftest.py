@@ -139,21 +139,6 @@ class Place:
 
 
 @pytest.fixture
-def query(procrastinate_dsn: str) -> Iterator[Query]:
-    """Run SQL on a connection that no outage ends, committing each statement."""
-    connection = psycopg2.connect(procrastinate_dsn, application_name="test")
-    connection.autocommit = True
-
-    def run(sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, values or None)
-            return cursor.fetchall() if cursor.description else []
-
-    yield run
-    connection.close()
-
-
-@pytest.fixture
 def place(dsn: str, tmp_path: Path, query: Query) -> Iterator[Place]:
     found = Place(dsn, tmp_path, query)
     yield found
