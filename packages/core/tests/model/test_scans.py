@@ -11,7 +11,7 @@ import pytest
 
 from procrastinate.model.job import Job, Status
 from procrastinate.model.levels import BELOW_ALL, Level, level_of
-from procrastinate.model.scan_steps import Kind, Promote, Scan, Wait
+from procrastinate.model.scan_steps import Kind, Promote, Scan, Wait, left_none
 from procrastinate.model.scans import (
     ABOVE_EVERY,
     EVERYWHERE_EVERY,
@@ -701,3 +701,24 @@ def test_rule_11_jobs_that_went_back_above_the_level_are_looked_for_at_once() ->
     step = plan.begun().next(NOW, 7)
     assert isinstance(step, Scan)
     assert (step.kind, step.priority) == (Kind.ABOVE, -5)
+
+
+# --- What a scan shows ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "expected"),
+    [
+        (Kind.FULL, Found(jobs(1, 2)), True),
+        (Kind.FULL, Found(), True),
+        (Kind.FULL, Found(jobs(1, 2, 3)), False),
+        (Kind.FULL, Found(jobs(1), parked=1), False),
+        (Kind.FULL, Found(jobs(1), undecided=1), False),
+        *((kind, Found(jobs(1)), False) for kind in Kind if kind is not Kind.FULL),
+        *((kind, Found(), False) for kind in Kind if kind is not Kind.FULL),
+    ],
+)
+def test_only_a_full_scan_that_came_short_shows_that_it_left_no_job(
+    kind: Kind, found: Found, expected: bool
+) -> None:
+    assert left_none(Scan(kind, 3), found) is expected
