@@ -206,6 +206,10 @@ from {>met}
 order by priority desc, id
 
 -- fragment: claim_unlocked
+-- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- job. `met` counts the ready jobs that it met, `aside` those of them that have a lock. Another
+-- transaction has the others in hand that were not claimed. `moment_us` is the time of the claim,
+-- in microseconds since the epoch. `crashes` is null for most jobs.
 {>candidates chosen=chosen ready=ready},
 -- claimed: the candidates, which the worker holds now.
 claimed as (
@@ -229,6 +233,12 @@ claimed as (
     returning {>claimed_columns}
 )
 
+-- fragment: met_by_candidates
+(
+    select pg_catalog.count(candidate.lock)::integer as aside, count(*)::integer as met
+    from candidate
+) as met
+
 -- fragment: met_with_locks
 (
     select
@@ -237,6 +247,10 @@ claimed as (
 ) as met
 
 -- fragment: claim
+-- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
+-- that were not claimed stay as they are: another transaction was just deciding about them or their
+-- line, or there was no room.
 {>chosen ready=ready},
 {>heads},
 -- elsewhere: the heads that the scan did not come to, although it was about their queue.
@@ -287,6 +301,11 @@ blocked as materialized (
 {>answer met=met_with_locks}
 
 -- fragment: claim_of_one
+-- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
+-- that were not claimed stay as they are: another transaction was just deciding about them or their
+-- line, or there was no room.
+--
 -- chosen: the first ready jobs of the queue, in order, locked as they are read. The claim starts or
 -- parks each of them. A job stays ready only if a release has its lock in hand, or if another queue
 -- has the head of its line.
@@ -331,138 +350,82 @@ blocked as materialized (
 
 -- name: claim_unlocked_full_of_one :many
 -- settings: asynchronous
--- Takes jobs without a lock, in a full scan of one queue. Returns one row (12 nulls, aside, met,
--- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
--- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
--- null for most jobs.
+-- Takes jobs without a lock, in a full scan of one queue.
 with {>claim_unlocked candidates=unlocked_of_one ready=ready_full
     ids="select candidate.id from candidate where candidate.lock is null"
-    met="(
-        select pg_catalog.count(candidate.lock)::integer as aside, count(*)::integer as met
-        from candidate
-    ) as met"}
+    met=met_by_candidates}
 
 -- name: claim_unlocked_level_of_one :many
 -- settings: asynchronous
--- Takes jobs without a lock, of one level of one queue. Returns one row (12 nulls, aside, met,
--- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
--- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
--- null for most jobs.
+-- Takes jobs without a lock, of one level of one queue.
 with {>claim_unlocked candidates=unlocked_of_one ready=ready_level
     ids="select candidate.id from candidate where candidate.lock is null"
-    met="(
-        select pg_catalog.count(candidate.lock)::integer as aside, count(*)::integer as met
-        from candidate
-    ) as met"}
+    met=met_by_candidates}
 
 -- name: claim_unlocked_full_of_one_wary :many
 -- settings: asynchronous
--- Takes jobs without a lock, in a full scan of one queue where locks were met. Returns one row (12
--- nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the
--- ready jobs that it met, `aside` those of them that have a lock. Another transaction has the
--- others in hand that were not claimed. `moment_us` is the time of the claim, in microseconds since
--- the epoch. `crashes` is null for most jobs.
+-- Takes jobs without a lock, in a full scan of one queue where locks were met.
 with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_full
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_one_wary :many
 -- settings: asynchronous
--- Takes jobs without a lock, of one level of one queue where locks were met. Returns one row (12
--- nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the
--- ready jobs that it met, `aside` those of them that have a lock. Another transaction has the
--- others in hand that were not claimed. `moment_us` is the time of the claim, in microseconds since
--- the epoch. `crashes` is null for most jobs.
+-- Takes jobs without a lock, of one level of one queue where locks were met.
 with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_level
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_full_of_several :many
 -- settings: asynchronous
--- Takes jobs without a lock, in a full scan of a few queues. Returns one row (12 nulls, aside, met,
--- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
--- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
--- null for most jobs.
+-- Takes jobs without a lock, in a full scan of a few queues.
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_full
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_several :many
 -- settings: asynchronous
--- Takes jobs without a lock, of one level of a few queues. Returns one row (12 nulls, aside, met,
--- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
--- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
--- null for most jobs.
+-- Takes jobs without a lock, of one level of a few queues.
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_several ready=ready_level
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_full_of_many :many
 -- settings: asynchronous
--- Takes jobs without a lock, in a full scan of many queues. Returns one row (12 nulls, aside, met,
--- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
--- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
--- null for most jobs.
+-- Takes jobs without a lock, in a full scan of many queues.
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_full
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_many :many
 -- settings: asynchronous
--- Takes jobs without a lock, of one level of many queues. Returns one row (12 nulls, aside, met,
--- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
--- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
--- null for most jobs.
+-- Takes jobs without a lock, of one level of many queues.
 with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_level
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_full_of_one :many
 -- settings: asynchronous
--- Takes jobs with and without a lock, in a full scan of one queue. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
--- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
--- they are: another transaction was just deciding about them or their line, or there was no room.
+-- Takes jobs with and without a lock, in a full scan of one queue.
 with {>claim_of_one ready=ready_full}
 
 -- name: claim_level_of_one :many
 -- settings: asynchronous
--- Takes jobs with and without a lock, of one level of one queue. Returns one row (12 nulls, aside,
--- met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs
--- that it met, `aside` those of them that it parked. The others that were not claimed stay as they
--- are: another transaction was just deciding about them or their line, or there was no room.
+-- Takes jobs with and without a lock, of one level of one queue.
 with {>claim_of_one ready=ready_level}
 
 -- name: claim_full_of_several :many
 -- settings: asynchronous
--- Takes jobs with and without a lock, in a full scan of a few queues. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
--- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
--- they are: another transaction was just deciding about them or their line, or there was no room.
+-- Takes jobs with and without a lock, in a full scan of a few queues.
 with {>claim chosen=of_several ready=ready_full}
 
 -- name: claim_level_of_several :many
 -- settings: asynchronous
--- Takes jobs with and without a lock, of one level of a few queues. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
--- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
--- they are: another transaction was just deciding about them or their line, or there was no room.
+-- Takes jobs with and without a lock, of one level of a few queues.
 with {>claim chosen=of_several ready=ready_level}
 
 -- name: claim_full_of_many :many
 -- settings: asynchronous
--- Takes jobs with and without a lock, in a full scan of many queues. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
--- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
--- they are: another transaction was just deciding about them or their line, or there was no room.
+-- Takes jobs with and without a lock, in a full scan of many queues.
 with {>claim chosen=of_many ready=ready_full}
 
 -- name: claim_level_of_many :many
 -- settings: asynchronous
--- Takes jobs with and without a lock, of one level of many queues. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
--- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
--- they are: another transaction was just deciding about them or their line, or there was no room.
+-- Takes jobs with and without a lock, of one level of many queues.
 with {>claim chosen=of_many ready=ready_level}
 
 -- fragment: make_slots

@@ -1,10 +1,12 @@
 -- name: claim_full_of_one :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous
--- Takes jobs with and without a lock, in a full scan of one queue. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
--- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
--- they are: another transaction was just deciding about them or their line, or there was no room.
+-- Takes jobs with and without a lock, in a full scan of one queue.
+--
+-- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
+-- that were not claimed stay as they are: another transaction was just deciding about them or their
+-- line, or there was no room.
 --
 -- chosen: the first ready jobs of the queue, in order, locked as they are read. The claim starts or
 -- parks each of them. A job stays ready only if a release has its lock in hand, or if another queue

@@ -1,10 +1,12 @@
 -- name: claim_level_of_many :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous
--- Takes jobs with and without a lock, of one level of many queues. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
--- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
--- they are: another transaction was just deciding about them or their line, or there was no room.
+-- Takes jobs with and without a lock, of one level of many queues.
+--
+-- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
+-- that were not claimed stay as they are: another transaction was just deciding about them or their
+-- line, or there was no room.
 --
 -- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first,
 -- and the rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)

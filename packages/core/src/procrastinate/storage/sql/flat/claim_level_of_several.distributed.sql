@@ -1,10 +1,12 @@
 -- name: claim_level_of_several :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous
--- Takes jobs with and without a lock, of one level of a few queues. Returns one row (12 nulls,
--- aside, met, moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready
--- jobs that it met, `aside` those of them that it parked. The others that were not claimed stay as
--- they are: another transaction was just deciding about them or their line, or there was no room.
+-- Takes jobs with and without a lock, of one level of a few queues.
+--
+-- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
+-- that were not claimed stay as they are: another transaction was just deciding about them or their
+-- line, or there was no room.
 --
 -- chosen: the first jobs of all queues together, in order. It reads as many of each queue as may be
 -- needed, which is the cheapest for a few jobs or queues.

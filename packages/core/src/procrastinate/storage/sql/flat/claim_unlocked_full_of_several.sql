@@ -1,11 +1,12 @@
 -- name: claim_unlocked_full_of_several :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous
--- Takes jobs without a lock, in a full scan of a few queues. Returns one row (12 nulls, aside, met,
--- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
--- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
--- null for most jobs.
+-- Takes jobs without a lock, in a full scan of a few queues.
+--
+-- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- job. `met` counts the ready jobs that it met, `aside` those of them that have a lock. Another
+-- transaction has the others in hand that were not claimed. `moment_us` is the time of the claim,
+-- in microseconds since the epoch. `crashes` is null for most jobs.
 --
 -- chosen: the first jobs of all queues together, in order. It reads as many of each queue as may be
 -- needed, which is the cheapest for a few jobs or queues.

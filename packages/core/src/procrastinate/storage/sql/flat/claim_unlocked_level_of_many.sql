@@ -1,11 +1,12 @@
 -- name: claim_unlocked_level_of_many :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous
--- Takes jobs without a lock, of one level of many queues. Returns one row (12 nulls, aside, met,
--- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
--- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
--- null for most jobs.
+-- Takes jobs without a lock, of one level of many queues.
+--
+-- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- job. `met` counts the ready jobs that it met, `aside` those of them that have a lock. Another
+-- transaction has the others in hand that were not claimed. `moment_us` is the time of the claim,
+-- in microseconds since the epoch. `crashes` is null for most jobs.
 --
 -- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first,
 -- and the rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)

@@ -1,11 +1,12 @@
 -- name: claim_unlocked_level_of_one :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous
--- Takes jobs without a lock, of one level of one queue. Returns one row (12 nulls, aside, met,
--- moment_us), and then (job..., 3 nulls) for each claimed job. `met` counts the ready jobs that it
--- met, `aside` those of them that have a lock. Another transaction has the others in hand that were
--- not claimed. `moment_us` is the time of the claim, in microseconds since the epoch. `crashes` is
--- null for most jobs.
+-- Takes jobs without a lock, of one level of one queue.
+--
+-- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- job. `met` counts the ready jobs that it met, `aside` those of them that have a lock. Another
+-- transaction has the others in hand that were not claimed. `moment_us` is the time of the claim,
+-- in microseconds since the epoch. `crashes` is null for most jobs.
 --
 -- candidate: the first ready jobs of the queue, locked as they are read, which costs the least.
 with candidate as materialized (
@@ -56,7 +57,7 @@ select
     null, null, null, null, null, null, null, null, null, null, null, null,
     met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from (
-        select pg_catalog.count(candidate.lock)::integer as aside, count(*)::integer as met
-        from candidate
-    ) as met
+    select pg_catalog.count(candidate.lock)::integer as aside, count(*)::integer as met
+    from candidate
+) as met
 order by priority desc, id
