@@ -1,11 +1,12 @@
-"""The one place that waits: two small drivers for the same flows.
+"""The one place that waits: two small drivers for the same generators.
 
 A flow is a generator that yields a `Request` at a time, is sent its rows, and returns a value. An
 error of the database is thrown into the flow at the ``yield``, so that a flow can give a
 constraint its meaning or try another statement.
 
 A request says which statement, with which values. What depends on the connection (the text for its
-schema, the settings) is filled in by ``prepare``, which the one who opens the session gives.
+schema, the settings) is filled in by ``prepare``. The gateway gives it when it opens the session.
+What takes several sessions yields a `Step` for each, in the same way.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any, TypeAlias, TypeVar
 from procrastinate import errors
 from procrastinate.connector import AsyncExecutor, Executor, Query, Rows, Value
 
+S = TypeVar("S")
 T = TypeVar("T")
-
 
 NO_SETTINGS: Mapping[str, str] = {}
 
@@ -96,71 +97,47 @@ def no_answer(limit: Limit, exc: errors.ConnectorException) -> errors.Connection
 
 def run(flow: Flow[T], executor: Executor, prepare: Prepare) -> T:
     """Run a flow to its end with a synchronous executor and return its value."""
-    try:
-        request = next(flow)
-        while True:
-            try:
-                rows = executor.execute(prepare(request))
-            except errors.ConnectorException as exc:
-                request = flow.throw(exc)
-            else:
-                request = flow.send(rows)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-    finally:
-        flow.close()
+    return run_steps(flow, lambda request: executor.execute(prepare(request)))
 
 
 async def run_async(flow: Flow[T], executor: AsyncExecutor, prepare: Prepare) -> T:
     """Run a flow to its end with an asynchronous executor and return its value."""
+    return await run_steps_async(flow, lambda request: executor.execute(prepare(request)))
+
+
+def run_steps(steps: Generator[S, Any, T], run_step: Callable[[S], Any]) -> T:
+    """Run steps to their end and return their value; ``run_step`` answers each of them."""
     try:
-        request = next(flow)
+        step = next(steps)
         while True:
             try:
-                rows = await executor.execute(prepare(request))
+                answer = run_step(step)
             except errors.ConnectorException as exc:
-                request = flow.throw(exc)
+                step = steps.throw(exc)
             else:
-                request = flow.send(rows)
+                step = steps.send(answer)
     except StopIteration as stop:
         value: T = stop.value
         return value
     finally:
-        flow.close()
-
-
-def run_steps(steps: Steps[T], run_step: Callable[[Step], Any]) -> T:
-    """Run steps to their end and return their value; ``run_step`` runs one in a session."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                value = run_step(step)
-            except errors.ConnectorException as exc:
-                step = steps.throw(exc)
-            else:
-                step = steps.send(value)
-    except StopIteration as stop:
-        returned: T = stop.value
-        return returned
-    finally:
         steps.close()
 
 
-async def run_steps_async(steps: Steps[T], run_step: Callable[[Step], Awaitable[Any]]) -> T:
-    """Run steps to their end and return their value; ``run_step`` runs one in a session."""
+async def run_steps_async(
+    steps: Generator[S, Any, T], run_step: Callable[[S], Awaitable[Any]]
+) -> T:
+    """Run steps to their end and return their value; ``run_step`` answers each of them."""
     try:
         step = next(steps)
         while True:
             try:
-                value = await run_step(step)
+                answer = await run_step(step)
             except errors.ConnectorException as exc:
                 step = steps.throw(exc)
             else:
-                step = steps.send(value)
+                step = steps.send(answer)
     except StopIteration as stop:
-        returned: T = stop.value
-        return returned
+        value: T = stop.value
+        return value
     finally:
         steps.close()

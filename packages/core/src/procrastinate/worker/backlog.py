@@ -252,7 +252,6 @@ class Backlog:
                     turn_ends = now + TURN
                 if self._offers.count:
                     self._offers.start_first()
-                    now = since_boot()
                     continue
                 job, asked = waited = self._waiting.popleft()
                 if now >= self._trusted_until or asked.sent_at < self._trusted_for:
