@@ -100,7 +100,7 @@ def check_dsn(dsn: str | None = None, **arguments: Any) -> dict[str, str]:
     raise ConfigurationError(message)  # outside of the handler: no context that quotes it
 
 
-#: The encoding of our connections. In any other, one text that it lacks stops whoever reads it.
+#: The encoding of our connections. In any other, a text that it lacks stops each reader.
 ENCODING = "UTF8"
 #: For our own connections, unless the user says otherwise: seconds to connect; then a peer that
 #: acknowledges nothing is given up after 15 s (sending) or 25 s (idle), where TCP takes 2 hours.

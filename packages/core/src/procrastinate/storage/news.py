@@ -12,7 +12,7 @@ from procrastinate.drive import Flow, Request
 
 
 def tell(rows: Rows, width: int) -> Flow[None]:
-    """Send what the rows of a statement, of so many columns by itself, say besides."""
+    """Send what the rows of a statement say after their first ``width`` columns."""
     news = sorted({row[width:] for row in rows if len(row) > width and row[width] is not None})
     if news:
         channels, payloads = zip(*news, strict=True)

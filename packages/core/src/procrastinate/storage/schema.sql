@@ -60,7 +60,7 @@ create table {schema}.procrastinate_jobs (
 
 alter sequence {schema}.procrastinate_jobs_id_seq owned by {schema}.procrastinate_jobs.id;
 
--- claim_full, claim_marked, ready_queues: jobs that may start now, in the order of their claim.
+-- Claims and ready_queues: jobs that may start now, in the order of their claim.
 create index procrastinate_jobs_ready_idx on {schema}.procrastinate_jobs
     (partition, queue_name, priority desc, id)
     where status = 'todo' and hold is null;
@@ -70,8 +70,8 @@ create index procrastinate_jobs_scheduled_idx on {schema}.procrastinate_jobs
     (partition, scheduled_at)
     where status = 'todo' and hold = 'schedule';
 
--- claim_full, release_locks and idle_lines: the line of each lock, in each queue; those who are
--- parked apart from those who are ready, so that neither are read in search of the others.
+-- Claims with locks, release_locks and idle_lines: the line of each lock, in each queue. Parked
+-- jobs stand apart from ready ones, so that none of them are read in search of the others.
 create index procrastinate_jobs_line_idx on {schema}.procrastinate_jobs
     (hold, lock, queue_name, priority desc, id)
     where lock is not null and status = 'todo' and hold is distinct from 'schedule';

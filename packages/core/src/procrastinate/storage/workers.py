@@ -146,7 +146,7 @@ def recover_jobs(
 def fail_unknown(
     *, patience_us: int, timeout_us: int, delete_ended: bool = False
 ) -> Flow[list[Recovered]]:
-    """Fail waiting jobs whose task no live worker has known for so long. Needs a transaction."""
+    """Fail waiting jobs whose task was unknown for ``patience_us``. Needs a transaction."""
     ((waits,),) = yield Request("any_unknown", patience_us=patience_us)
     if not waits:
         return []
