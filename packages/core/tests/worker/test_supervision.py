@@ -279,6 +279,18 @@ async def test_helpers_survive_a_task_that_cancels_all_others(until: Callable[..
     await asyncio.wait([running])
 
 
+def test_the_watchdog_is_gone_when_it_was_stopped() -> None:
+    class Slow(Watchdog):
+        def _watch(self) -> None:
+            super()._watch()
+            time.sleep(0.2)
+
+    watchdog = Slow("test")
+    watchdog.start()
+    watchdog.stop()
+    assert not watchdog.is_alive
+
+
 @pytest.mark.timeout(20)
 def test_the_watchdog_ends_waits_and_leaves_those_alone_that_have_ended() -> None:
     watchdog = Watchdog("test")
@@ -297,7 +309,6 @@ def test_the_watchdog_ends_waits_and_leaves_those_alone_that_have_ended() -> Non
         with watchdog.watching(0.05, bite):
             assert released.wait(10)
     watchdog.stop()
-    watchdog._thread.join(10)
 
     assert bitten == ["slow", "slow"]
     assert not watchdog.is_alive

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 BITE_AGAIN_AFTER = 1.0  # seconds: there may have been no connection yet
+STOP_MAY_TAKE = 1.0  # seconds until a thread that does not end is left to itself
 
 
 class Watchdog:
@@ -29,10 +30,12 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the thread end."""
+        """End the thread and wait for it; no longer than `STOP_MAY_TAKE`."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(STOP_MAY_TAKE)
 
     @property
     def is_alive(self) -> bool:
