@@ -95,6 +95,25 @@ def no_answer(limit: Limit, exc: errors.ConnectorException) -> errors.Connection
     return error
 
 
+def at(partition: int, flow: Flow[T]) -> Flow[T]:
+    """Return the same flow for the jobs and locks of a partition."""
+    try:
+        request = next(flow)
+        while True:
+            request.params.setdefault("partition", partition)
+            try:
+                rows = yield request
+            except errors.ConnectorException as exc:
+                request = flow.throw(exc)
+            else:
+                request = flow.send(rows)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    finally:
+        flow.close()
+
+
 def run(flow: Flow[T], executor: Executor, prepare: Prepare) -> T:
     """Run a flow to its end with a synchronous executor and return its value."""
     return run_steps(flow, lambda request: executor.execute(prepare(request)))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from procrastinate.drive import Limit, Request, Script
+from procrastinate.drive import Flow, Limit, Request, Script, at, run
+from procrastinate.errors import ConnectorException
 from procrastinate.storage.statements import (
     EVERYWHERE,
     KNOWN,
@@ -231,6 +232,45 @@ def test_the_partition_is_filled_in_where_a_statement_is_about_one() -> None:
         assert seven(request).sql is zero(request).sql
         assert request.params == {"id": 1}
     assert (zero.schema, seven.schema) == ("mine", "mine")
+
+
+def test_a_request_may_name_its_own_partition() -> None:
+    statements = Statements().at(3)
+    assert statements(Request("get_job", id=1, partition=7)).params["partition"] == 7
+    # A statement that is about no partition has no use for it.
+    assert statements(Request("ping", partition=7)).params == {}
+
+
+class Answering:
+    """Answers requests with their partition, or with an error if that is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+
+    def execute(self, request: Request) -> list[tuple[object]]:
+        self.asked.append(request)
+        if request.name == "fails":
+            raise ConnectorException("as asked")
+        return [(request.params.get("partition"),)]
+
+
+def test_a_flow_runs_in_the_partition_that_it_is_given() -> None:
+    def inner() -> Flow[list[object]]:
+        try:
+            yield Request("fails")
+        except ConnectorException as exc:
+            caught = str(exc)
+        first = yield Request("a")
+        named = yield Request("b", partition=2)
+        return [caught, first[0][0], named[0][0]]
+
+    def outer() -> Flow[list[object]]:
+        return (yield from at(7, inner())) + (yield from at(8, inner()))
+
+    answering = Answering()
+    told = run(outer(), answering, lambda request: request)  # type: ignore[arg-type,return-value]
+    assert told == ["as asked", 7, 2, "as asked", 8, 2]
+    assert len(answering.asked) == 6
 
 
 def test_jobs_and_locks_are_named_with_the_partition_and_the_other_tables_with_0() -> None:

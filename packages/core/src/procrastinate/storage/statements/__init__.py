@@ -3,8 +3,8 @@
 The language of these files is explained in `procrastinate.storage.statements.templates`.
 ``python -m procrastinate.storage.statements NAME`` prints a statement with all that it includes.
 
-``%(partition)s`` in a text is the partition of the jobs and locks that a session is about, which
-`Statements.at` says: no flow hands it on.
+``%(partition)s`` in a text is the partition of the jobs and locks that a statement is about. Where
+its request does not name one (see `procrastinate.drive.at`), it is that of `Statements.at`.
 
 ``{schema}.`` stands for the schema of the tables, or for nothing. ``{held}`` stands for the
 statuses of a job that its worker holds. ``{known}`` stands for the condition that a worker knows a
@@ -105,7 +105,9 @@ class Statements:
         if more or request.settings:
             settings = {**settings, **request.settings, **more}
         if made.of_partition:
-            params = {**params, "partition": self.partition}
+            params = {"partition": self.partition, **params}
+        elif "partition" in params:
+            params = {key: value for key, value in params.items() if key != "partition"}
         return Query(name, made.text, params, settings)
 
     def under(self, settings: Mapping[str, str]) -> Prepare:
