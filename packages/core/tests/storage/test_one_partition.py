@@ -221,7 +221,7 @@ Rule = Callable[[Node, Catalog], bool]
 RULES: dict[Rule, frozenset[str]] = {
     computes_from_columns: frozenset(),
     decides_unsteadily: frozenset(),
-    inserts_below: frozenset({"defer_ticks", "heartbeat"}),
+    inserts_below: frozenset({"defer_ticks"}),
     changes_above_a_tableless_cte: frozenset(),
     notifies_from_a_table: frozenset({"defer_ticks"}),
 }

@@ -77,9 +77,14 @@ def unregister_worker(worker_id: int) -> Flow[None]:
 
 def heartbeat(worker_id: int, name: str, *, timeout_us: int) -> Flow[Beat]:
     """Say that a worker is alive; others are live if they were heard of within the timeout."""
-    rows = yield Request("heartbeat", worker_id=worker_id, name=name, timeout_us=timeout_us)
-    reborn, rank, live, now = rows[0]
-    return Beat(bool(reborn), int(rank), int(live), now)
+    beat = Request("heartbeat", worker_id=worker_id, timeout_us=timeout_us)
+    rows = yield beat
+    reborn = not rows
+    while not rows:
+        yield Request("enter_again", worker_id=worker_id, name=name)
+        rows = yield beat
+    rank, live, now = rows[0]
+    return Beat(reborn, int(rank), int(live), now)
 
 
 def notify_listener(channel: str) -> Flow[None]:

@@ -44,14 +44,21 @@ def _about(p: Params) -> tuple[str | None, int | None, list[str] | None]:
 
 def heartbeat(view: View, p: Params) -> Rows:
     worker = view.worker(p["worker_id"])
-    reborn = worker is None
-    worker = worker or WorkerRow(p["worker_id"], p["name"], view.now, view.now)
+    if worker is None:
+        return []
     view.write_worker(replace(worker, last_heartbeat=view.now, alone=None))
     since = view.now - interval(p["timeout_us"])
     others = [each.id for each in view.workers() if each.last_heartbeat >= since]
     others = [each for each in others if each != worker.id]
     rank = len([each for each in others if each < worker.id])
-    return [(reborn, rank, len(others) + 1, view.now)]
+    return [(rank, len(others) + 1, view.now)]
+
+
+def enter_again(view: View, p: Params) -> Rows:
+    worker = view.worker(p["worker_id"])
+    worker = worker or WorkerRow(p["worker_id"], p["name"], view.now, view.now)
+    view.write_worker(replace(worker, last_heartbeat=view.now))
+    return []
 
 
 def notify_listener(view: View, p: Params) -> Rows:
@@ -224,6 +231,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     register_worker,
     describe_worker,
     heartbeat,
+    enter_again,
     unregister_worker,
     notify,
     notify_listener,
