@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from procrastinate.errors import ConnectionLost, database_error, why_read_only
+from procrastinate.errors import (
+    ConnectionLost,
+    UniqueViolation,
+    database_error,
+    why_read_only,
+)
 
 
 @pytest.mark.parametrize(
@@ -32,3 +37,21 @@ def test_a_refused_write_says_what_made_it_read_only(
     assert str(error).startswith("cannot execute INSERT (")
     assert reason in str(error)
     assert ("standby" in str(error)) == (in_hot_standby == "on" or not why)
+
+
+@pytest.mark.parametrize(
+    ("reported", "expected"),
+    [
+        ("procrastinate_jobs_queueing_lock_key_102023", "procrastinate_jobs_queueing_lock_key"),
+        ("procrastinate_locks_pkey_1020231", "procrastinate_locks_pkey"),
+        ("procrastinate_jobs_queueing_lock_key", "procrastinate_jobs_queueing_lock_key"),
+        ("procrastinate_mine_7", "procrastinate_mine_7"),  # no number of a shard
+        ("orders_key_102023", "orders_key_102023"),  # a table of the user's
+        (None, None),
+    ],
+)
+def test_a_constraint_of_a_shard_has_its_name_of_the_schema(
+    reported: str | None, expected: str | None
+) -> None:
+    error = database_error("duplicate key", sqlstate="23505", constraint=reported)
+    assert (type(error), error.constraint) == (UniqueViolation, expected)

@@ -43,6 +43,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class ProcrastinateException(Exception):
     """Root of all errors that procrastinate raises."""
@@ -245,6 +247,10 @@ _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
 )
 
 
+#: A shard of a distributed table adds its number, of six digits or more, to a constraint's name.
+_OF_SHARD = re.compile(r"(procrastinate_\w+)_\d{6,}")
+
+
 def database_error(
     message: str, *, sqlstate: str | None = None, constraint: str | None = None, reason: str = ""
 ) -> ConnectorException:
@@ -253,8 +259,11 @@ def database_error(
     For connectors: ``raise database_error(...) from driver_exception``. Without a SQLSTATE the
     result is a plain `ConnectorException`; raise `ConnectionFailed` or `ConnectionLost` where
     the driver says that the connection itself failed. ``reason`` is what the connector knows of
-    its connection that explains the error: see `why_read_only`.
+    its connection that explains the error: see `why_read_only`. A constraint of a shard is given
+    the name that it has in the schema.
     """
+    of_shard = constraint and _OF_SHARD.fullmatch(constraint)
+    constraint = of_shard[1] if of_shard else constraint
     message = message.strip() or "the database operation failed"
     for prefix, kind, hint in _BY_SQLSTATE:
         if sqlstate is not None and sqlstate.startswith(prefix):
