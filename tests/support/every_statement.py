@@ -10,8 +10,10 @@ from typing import Any
 
 from procrastinate.connector import Query
 from procrastinate.drive import Request
+from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.storage.statements import Statements, load, load_distributed
 
+MANY = Partitions(64)
 _PARAMETER = re.compile(r"%\((\w+)\)s::(\w+)(\[\])?")
 
 _BY_TYPE: dict[str, Any] = {
@@ -54,7 +56,7 @@ def query(name: str, /, size: int = 1, *, partition: int = 0, **params: Any) -> 
     """
     load_all = load_distributed if partition else load
     values = values_of(load_all()[name].text, size)
-    return Statements(distributed=partition != 0).at(partition)(
+    return Statements(partitions=MANY if partition else ONE).at(partition)(
         Request(name, **values | _OF_STATEMENT.get(name, {}) | params)
     )
 
@@ -63,7 +65,7 @@ def values_of(text: str, size: int = 1) -> dict[str, Any]:
     """Return a value for each parameter of an SQL text, by its cast."""
     values = {}
     for name, sort, array in _PARAMETER.findall(text):
-        if name == "partition":
+        if name in ("partition", "partitions"):
             continue  # `Statements.at` says it
         value = _BY_TYPE[sort]
         if name == "ids":

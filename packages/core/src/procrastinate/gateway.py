@@ -6,6 +6,9 @@ Rules
   its asynchronous one. It makes no difference what else is open.
 - Asynchronous calls run on the asynchronous connector; with a synchronous one they run in a thread.
 - A call inside the caller's transaction (``connection=``) needs neither an open app nor a pool.
+- What finds jobs needs to know into how many partitions the database has put them. That is read
+  from it when it is first asked for, and again after `SETTINGS_LAST`: `schema --distribute` may
+  have changed it. Defers need it not: the functions that insert jobs know it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,12 +32,16 @@ from procrastinate.errors import (
     SchemaError,
     SyncConnectorConfigurationError,
 )
+from procrastinate.model.partitions import Partitions
+from procrastinate.storage.settings import read_settings
 from procrastinate.storage.statements import Statements
 
 if TYPE_CHECKING:
     import asyncio
 
 T = TypeVar("T")
+
+SETTINGS_LAST = 10.0  # seconds
 
 
 class Gateway:
@@ -42,6 +50,7 @@ class Gateway:
     def __init__(self, connector: Connector) -> None:
         self.connector = connector
         self.statements = Statements(connector.schema)
+        self._settings_until = 0.0  # on the monotonic clock
         self._open = connector.always_open
         self._open_async = connector.always_open
         self._counterpart: SyncConnector | None = None
@@ -123,6 +132,29 @@ class Gateway:
             if exc.sqlstate is None:
                 raise
             raise await self._explained_async(exc, self.connector) from exc.__cause__
+
+    def partitions(self, connection: Any = None) -> Partitions:
+        """Return the partitions of the database, which is asked if that is long ago.
+
+        From then on, `statements` are those for such a database.
+        """
+        if time.monotonic() >= self._settings_until:
+            self._learn(self.run(read_settings(), connection=connection))
+        return self.statements.partitions
+
+    async def partitions_async(
+        self, connection: Any = None, *, limit: Limit | None = None
+    ) -> Partitions:
+        """Return the partitions of the database; see `partitions`."""
+        if time.monotonic() >= self._settings_until:
+            flow = read_settings()
+            self._learn(await self.run_async(flow, connection=connection, limit=limit))
+        return self.statements.partitions
+
+    def _learn(self, partitions: Partitions) -> None:
+        if partitions != self.statements.partitions:
+            self.statements = Statements(self.connector.schema, partitions)
+        self._settings_until = time.monotonic() + SETTINGS_LAST
 
     def _explained(self, exc: SchemaError, connector: SyncConnector) -> SchemaError:
         """Say what is wrong with the schema, of which the server only missed a name."""

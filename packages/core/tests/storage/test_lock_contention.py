@@ -29,6 +29,7 @@ from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
+from procrastinate.model.partitions import Partitions
 from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import bulk, claim, defer, finish, jobs, locks, workers
@@ -83,12 +84,14 @@ def test_a_crowd_neither_deadlocks_nor_overtakes_nor_leaves_anything(
     connector: Psycopg2Connector, query: Callable[..., list[tuple[Any, ...]]], distributed: bool
 ) -> None:
     """Also with the texts for a distributed database, where a slot may be free."""
-    if distributed:
-        query("alter table procrastinate_locks alter job_id drop not null")
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # pytest shows it when the test fails
     history = quarrel(
-        connector, seed, threads=THREADS, seconds=SECONDS, sql=Statements(distributed=distributed)
+        connector,
+        seed,
+        threads=THREADS,
+        seconds=SECONDS,
+        sql=Statements(partitions=Partitions(64 if distributed else 1)),
     )
     assert history.errors == []
     assert history.overlapping_holders() == []

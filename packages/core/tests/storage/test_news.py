@@ -13,6 +13,7 @@ from procrastinate import drive, json_codec
 from procrastinate.drive import Flow
 from procrastinate.model.job import Job, NewJob
 from procrastinate.model.outcome import SUCCEEDED, Requeued
+from procrastinate.model.partitions import Partitions
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, defer, finish, jobs, locks, workers
 from procrastinate.storage.news import tell
@@ -30,15 +31,13 @@ class Side:
     """A database that is spoken to with one kind of texts, and a listener."""
 
     def __init__(self, dsn: str, *, distributed: bool) -> None:
-        self.sql = Statements(distributed=distributed)
+        self.sql = Statements(partitions=Partitions(64 if distributed else 1))
         self.connector = Psycopg2Connector(dsn=dsn)
         self.connector.open()
         self.listener = psycopg2.connect(dsn)
         self.listener.autocommit = True
         for channel in CHANNELS:
             self.change(f"listen {channel}")
-        if distributed:
-            self.change("alter table procrastinate_locks alter job_id drop not null")
         self.worker_id = self.run(workers.register_worker("w"))
 
     def change(self, text: str) -> None:

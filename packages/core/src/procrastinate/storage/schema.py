@@ -40,6 +40,7 @@ TABLES = (
     "procrastinate_locks",
     "procrastinate_workers",
     "procrastinate_periodic",
+    "procrastinate_settings",
     _RECORDS,
 )
 _PINNED = "procrastinate_defer_jobs"  # the function that sets the search_path

@@ -96,11 +96,12 @@ create unique index procrastinate_jobs_queueing_lock_key on {schema}.procrastina
     (queueing_lock, partition)
     where queueing_lock is not null and status = 'todo';
 
--- Who holds each lock now. A row exists exactly while its job is 'doing'.
+-- Who holds each lock now. A row exists while its job is 'doing'. On a distributed database there may also be
+-- rows without a job: these locks are free.
 create table {schema}.procrastinate_locks (
     lock text not null,
     partition smallint not null default 0,
-    job_id bigint not null,
+    job_id bigint,
     constraint procrastinate_locks_pkey primary key (lock, partition)
 );
 
@@ -142,6 +143,21 @@ create table {schema}.procrastinate_periodic (
         and greatest(done_until, last_tick, seen_at) <= '9999-12-29 00:00+00'
     )
 );
+
+-- One row. There is one partition until `schema --distribute` makes it 64; ids up to boundary_id are from
+-- before that, and do not say their partition.
+create table {schema}.procrastinate_settings (
+    partitions smallint not null,
+    boundary_id bigint not null,
+    constraint procrastinate_settings_partitions_check check (partitions in (1, 64))
+);
+
+create unique index procrastinate_settings_one_row_idx on {schema}.procrastinate_settings ((true));
+
+insert into {schema}.procrastinate_settings (partitions, boundary_id) values (1, 0);
+
+-- Every process reads it, whatever its role may do else.
+grant select on {schema}.procrastinate_settings to public;
 
 -- Which migrations the database has. Code written for schema version V fits the database when
 -- no version below or equal to V is missing and no row's compatible_from lies above V.

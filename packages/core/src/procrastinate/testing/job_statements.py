@@ -41,6 +41,10 @@ def get_errors(view: View, p: Params) -> Rows:
     return [] if job is None else [(errors_column(job),)]
 
 
+def locate_jobs(view: View, p: Params) -> Rows:
+    return [(job.id, 0) for job in view.jobs() if job.id in set(p["ids"])]
+
+
 def list_jobs(view: View, p: Params) -> Rows:
     return [job_columns(job) for job in _listed(view, p)][: p["limit"]]
 
@@ -196,6 +200,7 @@ def stalled_jobs(view: View, p: Params) -> list[JobRow]:
 _FUNCTIONS: tuple[Function, ...] = (
     get_job,
     get_errors,
+    locate_jobs,
     list_jobs,
     list_newest_jobs,
     list_queues,

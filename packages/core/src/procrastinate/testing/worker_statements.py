@@ -214,6 +214,10 @@ def try_lock_migrations(view: View, p: Params) -> Rows:
     return [(True,)]
 
 
+def get_settings(view: View, p: Params) -> Rows:
+    return [(1, 0)]
+
+
 def list_migrations(view: View, p: Params) -> Rows:
     return [(each.version, each.compatible_from) for each in schema.migrations()]
 
@@ -251,6 +255,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     schema_parts,
     schema_functions,
     creation_schema,
+    get_settings,
     try_lock_migrations,
     list_migrations,
     ping,

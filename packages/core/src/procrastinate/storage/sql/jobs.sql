@@ -12,20 +12,20 @@
 -- Returns one job, or no row.
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
-where job.id = %(id)s::bigint and job.partition = %(partition)s::smallint
+where job.id = %(id)s::bigint and {>anywhere}
 
 -- name: get_errors :many
 -- Returns the errors of a job. (Its worker does not get them with the claim.)
 select job.errors::text as errors
 from {schema}.procrastinate_jobs as job
-where job.id = %(id)s::bigint and job.partition = %(partition)s::smallint
+where job.id = %(id)s::bigint and {>anywhere}
 
 -- fragment: some
 -- The ids of one page of jobs, of those for which a condition about their status holds. A null
 -- filter matches everything.
 select job.id
 from {schema}.procrastinate_jobs as job
-where job.partition = %(partition)s::smallint and {>status}
+where {>anywhere} and {>status}
     and job.id > %(after_id)s::bigint
     and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
     and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
@@ -66,7 +66,7 @@ page as materialized (
 )
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
-where job.partition = %(partition)s::smallint and job.id = any(array(select page.id from page))
+where {>anywhere} and job.id = any(array(select page.id from page))
 order by {>order}
 limit %(limit)s::integer
 
@@ -89,7 +89,7 @@ count(*),
     count(*) filter (where job.status = 'aborted')
 
 -- fragment: count_filters
-job.partition = %(partition)s::smallint
+{>anywhere}
     and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
     and (%(lock)s::text is null or job.lock = %(lock)s::text)
@@ -117,6 +117,12 @@ from {schema}.procrastinate_jobs as job
 where {>count_filters} and job.lock is not null
 group by job.lock
 order by job.lock
+
+-- name: locate_jobs :many
+-- Returns (id, partition) of those of these jobs that there are.
+select job.id, job.partition
+from {schema}.procrastinate_jobs as job
+where {>anywhere} and job.id = any(%(ids)s::bigint[])
 
 -- fragment: chosen_todo
 -- chosen: the ids of those jobs that wait, locked in the order of their lines.
@@ -278,7 +284,7 @@ before as materialized (
 -- Returns the jobs that run on these dead workers, or on none.
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
-where {>of_dead}
+where {>of_dead where=anywhere}
     and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
 order by job.id

@@ -28,6 +28,7 @@ select
         where had.attrelid = jobs.oid and had.attname = 'partition' and not had.attisdropped
     )::integer,
     case
+        when to_regclass('{schema}.procrastinate_settings') is not null then 8
         when exists (
             select from pg_catalog.pg_constraint as had
             where had.conrelid = jobs.oid and had.conname = 'procrastinate_jobs_errors_check'
@@ -97,6 +98,11 @@ join pg_catalog.pg_namespace as schema on schema.oid = jobs.relnamespace
 join pg_catalog.pg_proc as made on made.pronamespace = schema.oid
     and made.proowner = jobs.relowner and made.proname::text = any(%(names)s::text[])
 where jobs.oid = to_regclass('{schema}.procrastinate_jobs')::oid
+
+-- name: get_settings :one
+-- settings: only, jit, isolation
+select partitions, boundary_id
+from {schema}.procrastinate_settings
 
 -- name: list_migrations :many
 select version, compatible_from

@@ -1,5 +1,12 @@
 -- What statements of several files have in common.
 
+-- fragment: anywhere
+job.partition = %(partition)s::smallint
+
+-- distributed fragment: anywhere
+-- In a statement that locks no row, the jobs of all partitions, unless one is named.
+job.partition = any(%(partitions)s::smallint[])
+
 -- fragment: readable
 -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
 -- single row from before it, or without it, would keep all others from being read.
@@ -88,5 +95,5 @@ pg_catalog.jsonb_build_object(
 
 -- fragment: of_dead
 -- True of a running job whose worker is one of these dead ones, or null.
-job.partition = %(partition)s::smallint and job.status = 'doing'
+{>where} and job.status = 'doing'
     and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[]))

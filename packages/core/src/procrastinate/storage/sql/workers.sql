@@ -60,7 +60,7 @@ where worker.id = %(worker_id)s::bigint and worker.partition = 0
 -- that no worker holds, after a change by hand.
 select job.worker_id, count(*)
 from {schema}.procrastinate_jobs as job
-where job.partition = %(partition)s::smallint and job.status = 'doing'
+where {>anywhere} and job.status = 'doing'
 group by job.worker_id
 
 -- name: judge_workers :exec
@@ -111,7 +111,7 @@ where worker.id is null
 -- Returns the ids of the running jobs of these dead workers, and of none.
 select job.id
 from {schema}.procrastinate_jobs as job
-where {>of_dead}
+where {>of_dead where="job.partition = %(partition)s::smallint"}
 order by job.id
 limit %(limit)s::integer
 
@@ -138,7 +138,7 @@ with leaving as materialized (
             else 'todo'
         end as wanted
     from {schema}.procrastinate_jobs as job
-    where {>of_dead} and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+    where {>of_dead where="job.partition = %(partition)s::smallint"} and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
     for update skip locked
 ),

@@ -5,6 +5,7 @@ The language of these files is explained in `procrastinate.storage.statements.te
 
 ``%(partition)s`` in a text is the partition of the jobs and locks that a statement is about. Where
 its request does not name one (see `procrastinate.drive.at`), it is that of `Statements.at`.
+``%(partitions)s`` is the same in a list, or all partitions of the database if neither names one.
 
 ``{schema}.`` stands for the schema of the tables, or for nothing. ``{held}`` stands for the
 statuses of a job that its worker holds. ``{known}`` stands for the condition that a worker knows a
@@ -19,11 +20,12 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from procrastinate.connector import Query
+from procrastinate.connector import Query, Value
 from procrastinate.drive import NO_SETTINGS, Prepare, Request, Script
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.outcome import HELD
+from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.printable import shown
 from procrastinate.storage.statements import templates
 
@@ -73,20 +75,23 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What a query is made of: the text for a schema, and whether it is about a partition."""
+    """What a query is made of: the text for a schema, and whether it is about partitions."""
 
     text: str
     settings: Mapping[str, str]
-    of_partition: bool
+    of_partition: bool = False
+    of_several: bool = False
 
 
 class Statements:
-    """Makes queries of requests, for one schema and one partition."""
+    """Makes queries of requests, for a schema, its database's partitions, and one of them."""
 
-    def __init__(self, schema: str | None = None, *, distributed: bool = False) -> None:
+    def __init__(self, schema: str | None = None, partitions: Partitions = ONE) -> None:
         self.schema = schema
-        self.distributed = distributed
+        self.partitions = partitions
+        self.distributed = partitions.are_many
         self.partition = 0
+        self._all = list(partitions.values)
         self._prefix = "" if schema is None else f"{quoted(schema)}."
         self._made: dict[str, _Made] = {}
 
@@ -94,6 +99,7 @@ class Statements:
         """Return the same for the jobs and locks of another partition."""
         other = copy.copy(self)
         other.partition = partition
+        other._all = [partition]
         return other
 
     def __call__(self, request: Request, more: Mapping[str, str] = NO_SETTINGS) -> Query:
@@ -106,9 +112,17 @@ class Statements:
             settings = {**settings, **request.settings, **more}
         if made.of_partition:
             params = {"partition": self.partition, **params}
+        elif made.of_several:
+            params = {**params, "partitions": self._named(params) or self._all}
         elif "partition" in params:
             params = {key: value for key, value in params.items() if key != "partition"}
         return Query(name, made.text, params, settings)
+
+    @staticmethod
+    def _named(params: Mapping[str, Value]) -> list[int]:
+        """Return the partition that a request names, if it does."""
+        partition = params.get("partition")
+        return [partition] if isinstance(partition, int) else []
 
     def under(self, settings: Mapping[str, str]) -> Prepare:
         """Return the same, with these settings for each query."""
@@ -116,11 +130,16 @@ class Statements:
 
     def _make(self, key: str, request: Request) -> _Made:
         if isinstance(request, Script):
-            return _Made(self.render(request.text), NO_SETTINGS, of_partition=False)
+            return _Made(self.render(request.text), NO_SETTINGS)
         statement = (load_distributed if self.distributed else load)()[request.name]
         known = "" if key == request.name else KNOWN
         text = self.render(statement.text.replace("{known}", known))
-        made = _Made(text, statement.settings, of_partition="%(partition)s" in text)
+        made = _Made(
+            text,
+            statement.settings,
+            of_partition="%(partition)s" in text,
+            of_several="%(partitions)s" in text,
+        )
         self._made[key] = made
         return made
 

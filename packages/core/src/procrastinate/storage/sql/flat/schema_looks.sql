@@ -7,6 +7,7 @@ select
         where had.attrelid = jobs.oid and had.attname = 'partition' and not had.attisdropped
     )::integer,
     case
+        when to_regclass('procrastinate_settings') is not null then 8
         when exists (
             select from pg_catalog.pg_constraint as had
             where had.conrelid = jobs.oid and had.conname = 'procrastinate_jobs_errors_check'

@@ -1,0 +1,63 @@
+"""Which partition a job is in: by its key, and by its id.
+
+A database has 1 partition, or 64. With 64, each id ends in its partition: it is ``n * 64 + k``,
+where k is the partition's place in `VALUES`. Jobs from before the database was distributed keep
+their ids, which say nothing: they are those up to ``boundary_id``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MANY = 64
+#: The partitions of a distributed database. Citus hashes each of these numbers to another one of
+#: 64 shards; of 0 to 63, some would share a shard, and other shards would stay empty.
+VALUES = (
+    *(60, 8, 82, 1, 31, 88, 79, 24, 10, 92, 48, 109, 5, 112, 50, 166),
+    *(4, 7, 17, 172, 16, 96, 170, 85, 36, 89, 19, 0, 37, 45, 101, 3),
+    *(113, 52, 62, 99, 136, 168, 46, 28, 6, 66, 70, 21, 83, 39, 43, 13),
+    *(2, 351, 27, 95, 58, 149, 41, 179, 9, 80, 59, 22, 12, 11, 44, 18),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """The partitions of a database. ``count`` is 1 or `MANY`."""
+
+    count: int = 1
+    boundary_id: int = 0
+
+    @property
+    def are_many(self) -> bool:
+        """Whether the database is a distributed one."""
+        return self.count > 1
+
+    @property
+    def values(self) -> Sequence[int]:
+        """All partitions."""
+        return VALUES if self.are_many else (0,)
+
+    def of_key(self, key: str) -> int:
+        """Return the partition of the jobs with a key, as ``storage/functions.sql`` computes it.
+
+        The key of a job is its partition key, else its lock, else its queueing lock.
+        """
+        if not self.are_many:
+            return 0
+        return VALUES[hashlib.sha256(key.encode()).digest()[0] % MANY]
+
+    def of_id(self, job_id: int) -> int | None:
+        """Return the partition of a job, or None if its id does not tell."""
+        if not self.are_many:
+            return 0
+        return VALUES[job_id % MANY] if job_id > self.boundary_id else None
+
+    def any(self) -> int:
+        """Return a partition for a job without a key."""
+        return random.choice(self.values)
+
+
+ONE = Partitions()

@@ -1,0 +1,19 @@
+-- name: list_locks :many
+-- Returns (lock, jobs in all, and by status) for each lock.
+--
+-- How many jobs there are, in all and by status.
+select job.lock, count(*),
+    count(*) filter (where job.status = 'todo'),
+    count(*) filter (where job.status = 'doing'),
+    count(*) filter (where job.status = 'succeeded'),
+    count(*) filter (where job.status = 'failed'),
+    count(*) filter (where job.status = 'cancelled'),
+    count(*) filter (where job.status = 'aborted')
+from procrastinate_jobs as job
+-- In a statement that locks no row, the jobs of all partitions, unless one is named.
+where job.partition = any(%(partitions)s::smallint[])
+    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+    and (%(lock)s::text is null or job.lock = %(lock)s::text) and job.lock is not null
+group by job.lock
+order by job.lock

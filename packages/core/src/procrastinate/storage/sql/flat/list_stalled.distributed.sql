@@ -1,0 +1,33 @@
+-- name: list_stalled :many
+-- Returns the jobs that run on these dead workers, or on none.
+--
+-- All that is shown of a job.
+--
+-- What the worker lacks of a job that it has just got. The claim's time is the same for all jobs,
+-- so it stands in the first row.
+select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
+    job.queueing_lock, job.attempts,
+    -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
+    -- single row from before it, or without it, would keep all others from being read.
+    case when job.deferred_at is not null then
+        least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as deferred_at,
+    case when job.scheduled_at is not null then
+        least(greatest(job.scheduled_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as scheduled_at,
+    job.lease, nullif(job.crashes, 0) as crashes, job.errors::text as errors, job.status::text as status,
+    case when job.started_at is not null then
+        least(greatest(job.started_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as started_at,
+    case when job.finished_at is not null then
+        least(greatest(job.finished_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as finished_at, job.worker_id
+from procrastinate_jobs as job
+-- True of a running job whose worker is one of these dead ones, or null.
+--
+-- In a statement that locks no row, the jobs of all partitions, unless one is named.
+where job.partition = any(%(partitions)s::smallint[]) and job.status = 'doing'
+    and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[]))
+    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+order by job.id

@@ -1,0 +1,8 @@
+-- name: running_workers :many
+-- Returns (id, how many jobs) for each worker that holds running jobs. The id is null for those
+-- that no worker holds, after a change by hand.
+select job.worker_id, count(*)
+from procrastinate_jobs as job
+-- In a statement that locks no row, the jobs of all partitions, unless one is named.
+where job.partition = any(%(partitions)s::smallint[]) and job.status = 'doing'
+group by job.worker_id
