@@ -45,6 +45,9 @@ Rules
     less and less often while that goes on.
 11. Jobs that this worker hands back are as if they had just been heard of. If they belong to the
     level, its marks are lowered to them; the next claim looks above the level, too.
+12. If jobs are spread over partitions, each has a plan of its own, and sweeps find in which of them
+    somebody's jobs were not announced (`procrastinate.model.turns`). Such a plan looks everywhere
+    only after a gap, and promotes no jobs.
 """
 
 from __future__ import annotations
@@ -165,6 +168,13 @@ class ScanPlan:
     more_behind: bool = False
     news: int = 0  # counts what was heard
     gap: int = 0  # the number of the last gap in what was heard
+    is_swept: bool = False  # rule 12
+
+    @classmethod
+    def of_partition(cls) -> ScanPlan:
+        """Return the plan for one of several partitions, of which nothing was heard (rule 12)."""
+        never = Schedule(due=math.inf)
+        return cls(schedule=never, quiet=True, everywhere_due=math.inf, is_swept=True)
 
     # What was heard
 
@@ -189,7 +199,8 @@ class ScanPlan:
 
     def gap_in_what_was_heard(self) -> ScanPlan:
         """Let the next claim look at everything, schedule included."""
-        return self._with_gap(self.schedule.rung(self.news + 1))
+        is_swept = self.is_swept
+        return self._with_gap(self.schedule if is_swept else self.schedule.rung(self.news + 1))
 
     def _with_gap(self, schedule: Schedule) -> ScanPlan:
         news = self.news + 1
@@ -335,7 +346,8 @@ class ScanPlan:
             full=self.full.made(came.took, now, scan.news, short=left_none(scan, found)),
         )._heard_after(came)
         if scan.everywhere:
-            plan = replace(plan, everywhere_due=now - came.took + EVERYWHERE_EVERY)
+            due = math.inf if self.is_swept else now - came.took + EVERYWHERE_EVERY
+            plan = replace(plan, everywhere_due=due)
         if came.filled:
             plan = replace(plan, vain=Vain())
         behind = self._behind(came)
