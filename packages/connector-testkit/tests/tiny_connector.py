@@ -124,8 +124,12 @@ def translated() -> Iterator[None]:
         yield
     except psycopg2.Error as exc:
         if exc.pgcode is not None:
-            name = exc.diag.constraint_name
-            raise errors.database_error(str(exc), sqlstate=exc.pgcode, constraint=name) from exc
+            raise errors.database_error(
+                str(exc),
+                sqlstate=exc.pgcode,
+                constraint=exc.diag.constraint_name,
+                severity=exc.diag.severity_nonlocalized,
+            ) from exc
         if isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError):
             raise errors.ConnectionLost("the connection broke") from exc
         raise errors.ConnectorException("the driver failed") from exc

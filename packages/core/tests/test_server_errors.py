@@ -6,6 +6,8 @@ import pytest
 
 from procrastinate.errors import (
     ConnectionLost,
+    ConnectorException,
+    PartitionAway,
     UniqueViolation,
     database_error,
     why_read_only,
@@ -55,3 +57,25 @@ def test_a_constraint_of_a_shard_has_its_name_of_the_schema(
 ) -> None:
     error = database_error("duplicate key", sqlstate="23505", constraint=reported)
     assert (type(error), error.constraint) == (UniqueViolation, expected)
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "severity", "kind"),
+    [
+        ("08006", "ERROR", PartitionAway),
+        ("08001", "ERROR", PartitionAway),
+        ("57P01", "ERROR", PartitionAway),
+        ("57P01", "FATAL", ConnectionLost),
+        ("08006", "FATAL", ConnectionLost),
+        ("08006", None, ConnectionLost),  # a driver that does not tell: better safe
+        ("08P01", "FATAL", ConnectionLost),  # a pooler
+        ("08P01", "ERROR", ConnectionLost),
+        ("25006", "ERROR", ConnectionLost),
+        ("XX000", "ERROR", ConnectorException),
+    ],
+)
+def test_what_is_wrong_with_a_node_is_not_wrong_with_our_connection(
+    sqlstate: str, severity: str | None, kind: type[ConnectorException]
+) -> None:
+    error = database_error("it broke", sqlstate=sqlstate, severity=severity)
+    assert (type(error), error.sqlstate) == (kind, sqlstate)

@@ -169,6 +169,7 @@ def translate(exc: psycopg2.Error) -> ConnectorException:
             sqlstate=exc.pgcode,
             constraint=diag.constraint_name,
             reason=_why_read_only(exc) if exc.pgcode == READ_ONLY else "",
+            severity=diag.severity_nonlocalized,
         )
     if _means_lost(exc):
         return ConnectionLost(f"the connection broke: {_one_line(exc)}")

@@ -30,6 +30,7 @@
         ├── ConnectionFailed                no connection could be made
         ├── PoolTimeout                     every connection of the pool stayed in use
         ├── ConnectionLost                  the connection broke; a statement under way may have run
+        ├── PartitionAway                   the part of a cluster that holds a job's partition
         ├── QueryCanceled                   the server cancelled the statement
         ├── UniqueViolation
         ├── InvalidData                     the server refused a value
@@ -188,6 +189,14 @@ class ConnectionLost(ConnectorException):
     """The connection broke. A statement that was under way may or may not have been executed."""
 
 
+class PartitionAway(ConnectorException):
+    """The database answers, but the node that has the partition of these jobs does not.
+
+    Only a distributed database raises it. A statement that was under way may or may not have been
+    executed on that node. The connection is still in order.
+    """
+
+
 class QueryCanceled(ConnectorException):
     """The server cancelled the statement (``statement_timeout``, ``pg_cancel_backend``)."""
 
@@ -228,6 +237,10 @@ _SCHEMA_HINT = "run `procrastinate schema --apply`, or check the search_path and
 
 _READ_ONLY = "the server is a standby, or the session is read-only"
 
+#: What ends a connection comes with the severity FATAL. As an ERROR it is about a connection that
+#: the server itself has, to a node of its cluster.
+_OF_ANOTHER = ("080", "57P")
+
 # The server's own codes (PostgreSQL manual, appendix A), longest prefix first.
 _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
     ("23505", UniqueViolation, ""),
@@ -252,7 +265,12 @@ _OF_SHARD = re.compile(r"(procrastinate_\w+)_\d{6,}")
 
 
 def database_error(
-    message: str, *, sqlstate: str | None = None, constraint: str | None = None, reason: str = ""
+    message: str,
+    *,
+    sqlstate: str | None = None,
+    constraint: str | None = None,
+    reason: str = "",
+    severity: str | None = None,
 ) -> ConnectorException:
     """Return the error for what a server reported: the one place that gives SQLSTATEs a meaning.
 
@@ -267,6 +285,8 @@ def database_error(
     message = message.strip() or "the database operation failed"
     for prefix, kind, hint in _BY_SQLSTATE:
         if sqlstate is not None and sqlstate.startswith(prefix):
+            if kind is ConnectionLost and severity == "ERROR" and sqlstate.startswith(_OF_ANOTHER):
+                kind = PartitionAway
             hint = reason or hint
             text = f"{message} ({hint})" if hint else message
             return kind(text, sqlstate=sqlstate, constraint=constraint)

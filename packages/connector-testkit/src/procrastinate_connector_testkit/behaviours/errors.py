@@ -110,6 +110,8 @@ class Errors:
             (raising("40001"), ConnectorException, "40001"),
             (raising("40P01"), ConnectorException, "40P01"),
             (raising("PX001"), ConnectorException, "PX001"),
+            (raising("08006"), errors.PartitionAway, "08006"),
+            (raising("57P01"), errors.PartitionAway, "57P01"),
         ],
         ids=lambda value: value if isinstance(value, str) and len(value) == 5 else "",
     )
