@@ -54,11 +54,17 @@ class Held:
 
     @classmethod
     async def hold(cls, connection: aiopg.Connection) -> Held:
-        """Return a connection with a cursor of ours. Sends nothing."""
+        """Return a connection with a cursor of ours. Sends nothing.
+
+        Raises `ConnectionLost` if the connection is closed.
+        """
         timeout: Any = connection.timeout  # None where we connected: then aiopg sets up no timer
-        cursor = await connection.cursor(
-            cursor_factory=_plain_cursor, timeout=None if timeout is None else _NEVER
-        )
+        try:
+            cursor = await connection.cursor(
+                cursor_factory=_plain_cursor, timeout=None if timeout is None else _NEVER
+            )
+        except psycopg2.Error as exc:
+            raise translate(exc) from exc
         return cls(connection, cursor)
 
     async def run(self, query: Query, prefix: str = "") -> Rows:

@@ -260,6 +260,8 @@ class GivenPool:
             raise
         finally:
             timer.cancel()
+        if not is_alive(connection):  # it ended, or was severed, just as it answered
+            return False
         self._proven.add(connection)
         return True
 
