@@ -43,6 +43,7 @@ class Observer:
         """Return how many other connections there are to this database."""
         return self.count(
             "pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            " and backend_type = 'client backend'"
         )
 
 
@@ -63,7 +64,7 @@ def observer(procrastinate_dsn: str) -> Iterator[Observer]:
 
 @pytest_asyncio.fixture
 async def connector(procrastinate_dsn: str) -> AsyncIterator[AiopgConnector]:
-    connector = AiopgConnector(dsn=procrastinate_dsn, maxsize=2, pool_timeout=0.2)
+    connector = AiopgConnector(dsn=procrastinate_dsn, maxsize=2)
     await connector.open_async()
     yield connector
     await connector.close_async()
@@ -85,7 +86,7 @@ async def either(
     if request.param == "own":
         yield connector
         return
-    given = AiopgConnector(pool_timeout=0.2)
+    given = AiopgConnector()
     await given.open_async(pool)
     yield given
     await given.close_async()

@@ -138,22 +138,24 @@ async def test_wait_for_around_a_call_is_a_timeout(connector: Any, observer: Any
 async def test_a_statement_that_lasts_loses_its_connection(
     connector: Any, observer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The statement goes on until the test lets it, which is after the task has ended."""
     monkeypatch.setattr(calls, "PATIENCE", 0.1)
+    lasting = "insert into things select 'a' from (select pg_advisory_xact_lock(1)) as s"
 
-    async def sleep() -> None:
+    async def last() -> None:
         async with connector.session_async(transaction=True) as session:
-            await session.execute(
-                Query("sleep", "insert into things select 'a' from (select pg_sleep(1)) as s")
-            )
+            await session.execute(Query("last", lasting))
 
-    task = asyncio.create_task(sleep())
-    await _under_way(observer)
+    observer.sql("select pg_advisory_lock(1)")
+    task = asyncio.create_task(last())
+    await _under_way(observer, "%pg_advisory_xact_lock%")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 0.9)
+        await asyncio.wait_for(task, 30)
     async with connector.session_async() as session:
         assert await session.execute(Query("one", "select 1")) == [(1,)]
-    while observer.count(ACTIVE, "%pg_sleep%"):
+    observer.sql("select pg_advisory_unlock(1)")
+    while observer.count(ACTIVE, "%pg_advisory_xact_lock%"):
         await asyncio.sleep(0.01)
     assert observer.count("things") == 0, "a transaction without its client was committed"
 

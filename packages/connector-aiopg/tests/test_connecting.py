@@ -163,11 +163,8 @@ async def test_on_connect_prepares_each_connection(procrastinate_dsn: str) -> No
 # would end a worker as if its task had been cancelled
 
 
-SLOW = "select pg_sleep(30)"
-
-
-def _impatient(dsn: str) -> str:
-    return str(make_dsn(dsn, options="-c statement_timeout=20"))
+# The limit is that of the slow statement: one for the connection could end a quick one as well.
+SLOW = "set local statement_timeout = 20; select pg_sleep(30)"
 
 
 async def _slow(connection: aiopg.Connection) -> None:
@@ -180,13 +177,13 @@ async def test_a_first_statement_that_the_server_cancels_is_a_failed_connection(
 ) -> None:
     monkeypatch.setattr("procrastinate_aiopg.connecting.FIRST_STATEMENT", SLOW)
     with pytest.raises(ConnectionFailed, match="statement timeout"):
-        await AiopgConnector(dsn=_impatient(procrastinate_dsn)).open_async()
+        await AiopgConnector(dsn=procrastinate_dsn).open_async()
 
 
 async def test_on_connect_that_the_server_cancels_is_a_failed_connection(
     procrastinate_dsn: str,
 ) -> None:
-    connector = AiopgConnector(dsn=_impatient(procrastinate_dsn), on_connect=_slow)
+    connector = AiopgConnector(dsn=procrastinate_dsn, on_connect=_slow)
     with pytest.raises(ConnectionFailed, match="statement timeout"):
         await connector.open_async()
 
@@ -194,7 +191,7 @@ async def test_on_connect_that_the_server_cancels_is_a_failed_connection(
 async def test_a_listening_connection_that_the_server_cancels_is_a_failed_connection(
     procrastinate_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connector = AiopgConnector(dsn=_impatient(procrastinate_dsn))
+    connector = AiopgConnector(dsn=procrastinate_dsn)
     await connector.open_async()
     monkeypatch.setattr("procrastinate_aiopg.connecting.FIRST_STATEMENT", SLOW)
     with pytest.raises(ConnectionFailed, match="statement timeout"):
@@ -206,8 +203,7 @@ async def test_a_listening_connection_that_the_server_cancels_is_a_failed_connec
 async def test_a_given_pool_whose_new_connection_is_cancelled_is_a_failed_connection(
     procrastinate_dsn: str,
 ) -> None:
-    dsn = _impatient(procrastinate_dsn)
-    async with aiopg.create_pool(dsn, minsize=0, maxsize=2, on_connect=_slow) as pool:
+    async with aiopg.create_pool(procrastinate_dsn, minsize=0, maxsize=2, on_connect=_slow) as pool:
         connector = AiopgConnector()
         with pytest.raises(ConnectionFailed, match="statement timeout"):
             await connector.open_async(pool)
@@ -221,7 +217,8 @@ async def test_a_task_that_is_cancelled_while_it_connects_is_cancelled(
 
     async def slow(connection: aiopg.Connection) -> None:
         begun.set()
-        await _slow(connection)
+        async with connection.cursor() as cursor:
+            await cursor.execute("select pg_sleep(30)")
 
     connector = AiopgConnector(dsn=procrastinate_dsn, on_connect=slow)
     opening = asyncio.create_task(connector.open_async())

@@ -30,7 +30,10 @@ def test_only_minconn_connections_are_made_at_first(
     connector: Psycopg2Connector, admin: Connection
 ) -> None:
     with admin.cursor() as cursor:
-        cursor.execute("select count(*) from pg_stat_activity where datname = current_database()")
+        cursor.execute(
+            "select count(*) from pg_stat_activity where datname = current_database()"
+            " and backend_type = 'client backend'"
+        )
         assert cursor.fetchall() == [(2,)]  # admin's and ours
 
 

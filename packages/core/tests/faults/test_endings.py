@@ -61,9 +61,9 @@ def test_nothing_that_a_job_raises_keeps_its_slot(place: Place, defer: Defer) ->
     def ended() -> list[str]:
         return [name for name, job_id in jobs.items() if place.status(job_id) == "failed"]
 
-    place.until(lambda: len(ended()) == len(jobs) or worker.process.poll() is not None, 5.0)
+    place.until(lambda: len(ended()) == len(jobs) or worker.process.poll() is not None)
     assert ended() == list(jobs)
-    assert worker.ends_within(8.0) == 0
+    assert worker.ends_within(20.0) == 0
 
 
 async def test_the_log_of_a_failure_is_short_however_long_its_text_is() -> None:
@@ -147,7 +147,10 @@ def test_an_abort_that_comes_before_the_ending_is_written_decides_unless_the_job
     place.start("ending")
     job_id = defer(task, **arguments)
     place.until(lambda: place.runs(job_id))
-    waiting = "select count(*) from pg_stat_activity where wait_event = 'transactionid'"
+    waiting = (
+        "select count(*) from pg_stat_activity"
+        " where datname = current_database() and wait_event = 'transactionid'"
+    )
     ask = f"update procrastinate_jobs set abort_requested = true where id = {job_id}"
     with place.transaction(ask):
         place.until(lambda: place.query(waiting)[0][0])

@@ -77,5 +77,6 @@ async def test_only_the_pool_opens_as_many_connections_as_it_is_told(
         ((sessions,),) = query(
             "select count(*) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()"
+            " and backend_type = 'client backend'"
         )
     assert sessions <= 10 + 4

@@ -169,7 +169,7 @@ async def test_a_coroutine_is_cancelled_once_for_each_request(
     async def slow_to_end() -> None:
         nonlocal cancellations
         began.set()
-        deadline = time.monotonic() + 0.3
+        deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             try:
                 await asyncio.sleep(0.1)
@@ -404,8 +404,8 @@ async def test_a_worker_without_jobs_does_not_look_for_requests(
 
     monkeypatch.setattr(app._gateway, "run_async", noted)
     async with working(app, abort_job_polling_interval=0.05, fetch_job_polling_interval=0.05):
-        await until(lambda: len(asked) > 20)
-        del asked[:]  # with the look that follows LISTEN
+        await until(lambda: "abort_requests" in asked)  # the look that follows LISTEN
+        del asked[:]
         await until(lambda: len(asked) > 20)
         idle = asked.count("abort_requests")
         job_id = await endless.defer_async()
@@ -578,26 +578,23 @@ async def test_a_request_during_the_shutdown_is_seen_by_the_task(app: procrastin
 
 @pytest.mark.parametrize("worker", ["working", "draining"])
 @pytest.mark.parametrize("task", ["hour", "hour_async"])
-def test_an_hour_is_aborted_from_another_process_within_a_second(
-    sync_app: procrastinate.App, start: Any, query: Callable[..., Any], task: str, worker: str
+def test_an_hour_is_aborted_from_another_process_without_waiting_for_a_look(
+    sync_app: procrastinate.App, start: Any, task: str, worker: str
 ) -> None:
-    """By the server's clock: as a function in a thread, and as a coroutine."""
+    """As a function in a thread, and as a coroutine."""
     job_id = sync_app.configure_task(task).defer()
-    process = start(log_level="INFO")
+    process = start(log_level="INFO", abort_job_polling_interval=3600)
     assert process.stdout.readline().strip() == "began"
     if worker == "draining":
         process.terminate()
         while "stopping: no more jobs are fetched" not in process.stderr.readline():
             assert process.poll() is None
-    ((asked_at,),) = query("select clock_timestamp()")
     assert sync_app.job_manager.cancel_job_by_id(job_id, abort=True)
     if worker == "draining":
-        assert process.wait(10) == 0
-    deadline = time.monotonic() + 10
+        assert process.wait(30) == 0
+    deadline = time.monotonic() + 30
     while not (job := sync_app.job_manager.get_job(job_id)).status.is_final:
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
     assert (job.status, job.attempts) == (Status.ABORTED, 1)
-    assert job.finished_at is not None
-    assert 0 < (job.finished_at - asked_at).total_seconds() < 1

@@ -16,16 +16,16 @@ from procrastinate.worker import event_loop, own_loop
 @pytest.mark.skipif(sys.platform != "linux", reason="timers are coarse with epoll")
 def test_a_sleep_may_be_shorter_than_a_millisecond() -> None:
     """With epoll alone none ends sooner, and any sleep ends up to a millisecond late."""
-    assert own_loop.run(_shortest_of_many_sleeps_of_200_microseconds()) < 0.0009
+    assert own_loop.run(_some_sleep_of_200_microseconds_is_short())
 
 
-async def _shortest_of_many_sleeps_of_200_microseconds() -> float:
-    shortest = 1.0
-    for _ in range(100):
+async def _some_sleep_of_200_microseconds_is_short() -> bool:
+    for _ in range(10_000):  # on a busy machine many last longer
         began = time.monotonic()
         await asyncio.sleep(0.0002)
-        shortest = min(shortest, time.monotonic() - began)
-    return shortest
+        if time.monotonic() - began < 0.0009:
+            return True
+    return False
 
 
 def test_a_policy_of_the_programs_own_chooses_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:

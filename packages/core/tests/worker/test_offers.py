@@ -32,7 +32,7 @@ from procrastinate.worker.clock import since_boot
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.writer import Writer
 
-PATIENCE = 10.0  # seconds for what a thread does at once
+PATIENCE = 60.0  # seconds for what a thread does at once
 FIRST, SECOND, THIRD = 1, 2, 3
 
 

@@ -166,7 +166,7 @@ async def test_a_retry_waits_and_may_change_the_job(
         await until(lambda: len(began) == 2)
     job = await app.job_manager.get_job_async(job_id)
 
-    assert 0.45 <= began[1] - began[0] < 3
+    assert began[1] - began[0] >= 0.45
     assert (job.status, job.priority, job.queue, job.lock) == (Status.FAILED, 7, "second", "L")
 
 

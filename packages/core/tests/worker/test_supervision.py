@@ -36,7 +36,7 @@ QUICK = {
     "abort_job_polling_interval": 0.05,
     "install_signal_handlers": False,
 }
-ENDS_WITHIN = 5.0  # seconds
+ENDS_WITHIN = 30.0  # seconds
 
 #: A part's name, and where it is hit: in a method that it calls again and again.
 PARTS: dict[str, tuple[type, str]] = {
@@ -125,7 +125,9 @@ def app_in_memory() -> procrastinate.App:
     return app
 
 
-async def outcome_of(app: procrastinate.App, hit: Hit, exception: type[BaseException]) -> str:
+async def outcome_of(
+    app: procrastinate.App, hit: Hit, exception: type[BaseException], *, expected: str
+) -> str:
     """Hit a part of a worker that runs; return how that went on: "works" or "ended"."""
     worker = app.worker(queues=["default"], **QUICK)
     running = asyncio.create_task(worker.run())
@@ -137,8 +139,9 @@ async def outcome_of(app: procrastinate.App, hit: Hit, exception: type[BaseExcep
         assert time.monotonic() - began < ENDS_WITHIN, "it was never hit"
         await _defer(app)
         await asyncio.sleep(0.02)
-    # Either it ends soon, or it goes on for longer than a companion needs to start again.
-    await asyncio.wait([running], timeout=companion.REBORN_AFTER + 0.5)
+    # If it is not to end, it goes on for longer than a companion needs to start again.
+    goes_on = companion.REBORN_AFTER + 0.5
+    await asyncio.wait([running], timeout=ENDS_WITHIN if expected == "ended" else goes_on)
     if not running.done():
         await _runs_a_job(app)
         worker.stop()
@@ -172,9 +175,10 @@ async def test_a_part_that_dies_of_lack_of_memory_is_noticed(
     monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     """It beats, claims and stops afterwards, or the worker has ended and raises why."""
-    expected = {"heartbeat", "heartbeat, after the answer", "ticker", "watchdog"}
-    outcome = await outcome_of(app_in_memory(), Hit(monkeypatch, PARTS[part]), MemoryError)
-    assert outcome == ("works" if part in expected else "ended")
+    threads = {"heartbeat", "heartbeat, after the answer", "ticker", "watchdog"}
+    expected = "works" if part in threads else "ended"
+    hit = Hit(monkeypatch, PARTS[part])
+    assert await outcome_of(app_in_memory(), hit, MemoryError, expected=expected) == expected
 
 
 @pytest.mark.parametrize("exception", DEADLY)
@@ -182,8 +186,9 @@ async def test_a_part_that_dies_of_lack_of_memory_is_noticed(
 async def test_a_part_may_die_of_anything_and_the_log_with_it(
     monkeypatch: pytest.MonkeyPatch, broken_log: None, part: str, exception: type[BaseException]
 ) -> None:
-    outcome = await outcome_of(app_in_memory(), Hit(monkeypatch, PARTS[part]), exception)
-    assert outcome == ("works" if part == "heartbeat" else "ended")
+    expected = "works" if part == "heartbeat" else "ended"
+    hit = Hit(monkeypatch, PARTS[part])
+    assert await outcome_of(app_in_memory(), hit, exception, expected=expected) == expected
 
 
 async def test_a_companion_that_dies_too_often_ends_the_worker(
@@ -291,7 +296,6 @@ def test_the_watchdog_is_gone_when_it_was_stopped() -> None:
     assert not watchdog.is_alive
 
 
-@pytest.mark.timeout(20)
 def test_the_watchdog_ends_waits_and_leaves_those_alone_that_have_ended() -> None:
     watchdog = Watchdog("test")
     watchdog.start()
@@ -303,14 +307,15 @@ def test_the_watchdog_ends_waits_and_leaves_those_alone_that_have_ended() -> Non
         if len(bitten) == 2:  # again, as the first time there may have been nothing to sever
             released.set()
 
-    with watchdog.watching(30.0, lambda: bitten.append("patient")):
-        with watchdog.watching(0.05, lambda: bitten.append("quick")):
+    with watchdog.watching(60.0, lambda: bitten.append("patient")):
+        with watchdog.watching(1.0, lambda: bitten.append("quick")):
             pass
-        with watchdog.watching(0.05, bite):
-            assert released.wait(10)
+        with watchdog.watching(1.0, bite):
+            assert released.wait(30)
     watchdog.stop()
 
-    assert bitten == ["slow", "slow"]
+    assert bitten[:2] == ["slow", "slow"]
+    assert set(bitten) == {"slow"}
     assert not watchdog.is_alive
 
 
@@ -362,7 +367,7 @@ def test_a_program_whose_worker_lost_a_part_exits_with_1(
     options = ["--heartbeat-interval=0.2", "--stalled-worker-timeout=5"]
 
     ended = subprocess.run(
-        [*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=15, check=False
+        [*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
 
     assert ended.returncode == 1, ended.stderr

@@ -137,7 +137,7 @@ async def test_what_fails_in_time_keeps_its_error_on_a_blocked_loop(
     """The loop hears of the end and of the timeout at once, and late."""
     failing = threading.Event()
 
-    @app.task(timeout=0.1)
+    @app.task(timeout=2)
     def fails() -> None:
         failing.set()
         raise ValueError("in time")
@@ -145,7 +145,7 @@ async def test_what_fails_in_time_keeps_its_error_on_a_blocked_loop(
     @app.task
     async def blocks() -> None:
         failing.wait(10)
-        time.sleep(0.2)  # noqa: ASYNC251  the very mistake
+        time.sleep(2.2)  # noqa: ASYNC251  the very mistake
 
     ids = [await fails.defer_async(), await blocks.defer_async()]
     await app.run_worker_async(wait=False, concurrency=2)
