@@ -30,6 +30,7 @@ from queue_sides import TOLERANCE, Key, State
 
 from procrastinate.drive import Flow
 from procrastinate.model.job import NewJob, Status
+from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_from
 from procrastinate.storage import bulk, jobs, periodic
 
@@ -298,9 +299,16 @@ class WholeMachine(QueueMachine):
         self.step("look", make)
         assert {each.key for each in which} <= self.state.periodics.keys(), "not entered"
 
-    @rule(sent=st.lists(sent_ticks, min_size=1, max_size=5), later=st.booleans())
-    def defer_ticks(self, sent: list[Tick], later: bool) -> None:
-        """Ticks of the past, of now and of the future, with jobs and without, some once more."""
+    @rule(
+        sent=st.lists(sent_ticks, min_size=1, max_size=5),
+        later=st.booleans(),
+        partitions=st.sampled_from([ONE, Partitions(MANY)]),
+    )
+    def defer_ticks(self, sent: list[Tick], later: bool, partitions: Partitions = ONE) -> None:
+        """Ticks of the past, of now and of the future, with jobs and without, some once more.
+
+        In one statement, or job by job as on a distributed database.
+        """
         if not self.state.periodics:
             self.look_at_timetable(SCHEDULES)
         if later:
@@ -310,7 +318,8 @@ class WholeMachine(QueueMachine):
 
         def make(now: datetime) -> Flow[Any]:
             shift = self.sides.ahead_of_server(now) - self.passed
-            return _told([DueTick(each.periodic, at + shift, each.job) for at, each in due])
+            ticks = [DueTick(each.periodic, at + shift, each.job) for at, each in due]
+            return _told(ticks, partitions)
 
         before, outcome = self.state, self.step("defer_ticks", make)
         self.ticks = sorted({*self.ticks, *(at for at, _ in due)})
@@ -387,9 +396,11 @@ def _by_tick(pair: tuple[datetime, Tick]) -> tuple[datetime, Key]:
     return pair[0], pair[1].periodic.key
 
 
-def _told(due: list[DueTick]) -> Flow[tuple[list[Told], dict[Key, datetime]]]:
+def _told(
+    due: list[DueTick], partitions: Partitions
+) -> Flow[tuple[list[Told], dict[Key, datetime]]]:
     """What became of each tick, and what a timetable is told."""
     timetable = Timetable(SCHEDULES)
-    result = yield from periodic.defer_ticks(timetable, due)
+    result = yield from periodic.defer_ticks(timetable, due, partitions)
     told = [Told(each.due.periodic.key, each.outcome, each.job_id) for each in result.settled]
     return told, timetable._done_until

@@ -22,6 +22,7 @@ import procrastinate
 from procrastinate import drive
 from procrastinate.drive import Flow
 from procrastinate.model.job import NewJob
+from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_from
 from procrastinate.storage import periodic as flows
 from procrastinate.storage.statements import Statements
@@ -261,12 +262,17 @@ async def test_a_deleted_row_is_entered_again(
         await until(lambda: len(ticks_of(query)) >= 2)
 
 
+@pytest.mark.parametrize("partitions", [ONE, Partitions(MANY)], ids=["at once", "one by one"])
 @pytest.mark.parametrize(
     "more, expected",
     [(0, [flows.Outcome.ELSEWHERE]), (1, [flows.Outcome.ELSEWHERE, flows.Outcome.DEFERRED])],
 )
 async def test_two_deferrers_race_on_one_tick_and_one_inserts(
-    app: procrastinate.App, query: Query, more: int, expected: list[flows.Outcome]
+    app: procrastinate.App,
+    query: Query,
+    more: int,
+    expected: list[flows.Outcome],
+    partitions: Partitions,
 ) -> None:
     """The second one waits for the first one's commit, and finds done what was done by it."""
     which = job_of_t("* * * * * *")
@@ -277,11 +283,13 @@ async def test_two_deferrers_race_on_one_tick_and_one_inserts(
     ]
 
     def settle(ticks: list[DueTick]) -> Flow[flows.Round]:
-        return flows.defer_ticks(Timetable([which]), ticks)
+        return flows.defer_ticks(Timetable([which]), ticks, partitions)
 
     async with app.connector.session_async(transaction=True) as first:  # type: ignore[attr-defined]
         mine = await drive.run_async(settle(due[:1]), first, sql)
-        second = asyncio.create_task(app._gateway.run_async(settle(due)))
+        second = asyncio.create_task(
+            app._gateway.run_async(settle(due), transaction=partitions.are_many)
+        )
         await asyncio.wait([second], timeout=0.3)
         assert not second.done()
     theirs = await second
@@ -292,6 +300,28 @@ async def test_two_deferrers_race_on_one_tick_and_one_inserts(
     assert query("select done_until, last_tick, job_id from procrastinate_periodic") == [
         (due[-1].tick, due[-1].tick, ids[-1])
     ]
+
+
+async def test_one_by_one_as_at_once_a_refused_tick_holds_up_no_other_schedule(
+    app: procrastinate.App, query: Query
+) -> None:
+    good, bad, taken = (job_of_t("* * * * * *", name) for name in ("good", "bad", "taken"))
+    now = await app._gateway.run_async(flows.look(Timetable([good, bad, taken])))
+    await app.configure_task("t", allow_unknown=True, queueing_lock="q").defer_async()
+    jobs = {good: NewJob("t"), bad: NewJob("t", args='{"x": "\\u0000"}')}
+    jobs[taken] = NewJob("t", queueing_lock="q")
+    due = [DueTick(which, now + timedelta(microseconds=1), job) for which, job in jobs.items()]
+    flow = flows.defer_ticks(Timetable(jobs), due, Partitions(MANY))
+    settled = (await app._gateway.run_async(flow, transaction=True)).settled
+    assert {each.due.periodic: each.outcome for each in settled} == {
+        good: flows.Outcome.DEFERRED,
+        bad: flows.Outcome.REFUSED,
+        taken: flows.Outcome.WAITING,
+    }
+    (told,) = (each.job_id for each in settled if each.job_id is not None)
+    assert query(
+        "select periodic_id, done_until > %s, job_id from procrastinate_periodic order by 1", now
+    ) == [("bad", False, None), ("good", True, told), ("taken", True, None)]
 
 
 # --- how much it costs, and the clock, in memory -------------------------------------------------

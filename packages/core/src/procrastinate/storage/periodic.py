@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,17 @@ from typing import Any
 
 from procrastinate.connector import Row, Rows, Value
 from procrastinate.drive import Flow, Request
-from procrastinate.errors import InvalidData
+from procrastinate.errors import (
+    AlreadyEnqueued,
+    InvalidArguments,
+    InvalidData,
+    ProcrastinateException,
+)
 from procrastinate.model.job import NewJob
+from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.periodic import DueTick, Key, Periodic, Timetable
+from procrastinate.storage.defer import defer_job
+from procrastinate.storage.savepoints import undoable
 
 
 class Outcome(enum.Enum):
@@ -33,7 +42,7 @@ class Settled:
     due: DueTick
     outcome: Outcome
     job_id: int | None = None
-    reason: InvalidData | None = None
+    reason: InvalidData | InvalidArguments | None = None
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,11 @@ class Round:
     now: datetime | None
 
 
-def defer_due(periodics: Iterable[Periodic]) -> Flow[list[Settled]]:
+def defer_due(periodics: Iterable[Periodic], partitions: Partitions = ONE) -> Flow[list[Settled]]:
     """Defer all that is due by the server's clock, and return what became of each tick.
 
     Schedules that the database does not know yet are entered, and start now. Every statement may
-    be committed by itself.
+    be committed by itself, if there is one partition; if there are many, a transaction is needed.
     """
     timetable = Timetable(periodics)
     if not timetable.periodics:
@@ -56,7 +65,7 @@ def defer_due(periodics: Iterable[Periodic]) -> Flow[list[Settled]]:
     now = yield from look(timetable)
     settled: list[Settled] = []
     while due := timetable.due(now):
-        result = yield from defer_ticks(timetable, due)
+        result = yield from defer_ticks(timetable, due, partitions)
         settled += result.settled
         now = result.now or now
     return settled
@@ -98,18 +107,65 @@ def _about(statement: str, keys: Sequence[Key]) -> Request:
     )
 
 
-def defer_ticks(timetable: Timetable, due: Sequence[DueTick]) -> Flow[Round]:
-    """Defer the due ticks that no worker has deferred, in one statement, and tell the timetable."""
+def defer_ticks(
+    timetable: Timetable, due: Sequence[DueTick], partitions: Partitions = ONE
+) -> Flow[Round]:
+    """Defer the due ticks that no worker has deferred, and tell the timetable.
+
+    That is one statement. If the partitions are many, it is some for each tick, which need a
+    transaction.
+    """
     try:
-        rows = yield Request("defer_ticks", **_params(due))
-    except InvalidData as exc:
-        return (yield from _defer_apart(timetable, due, exc))
+        if partitions.are_many:
+            rows = yield from undoable(lambda: _one_by_one(due, partitions), autocommit=_refused)
+        else:
+            rows = yield Request("defer_ticks", **_params(due))
+    except (InvalidData, InvalidArguments) as exc:
+        return (yield from _defer_apart(timetable, due, exc, partitions))
     settled = [_settled(each, row) for each, row in zip(due, rows, strict=True)]
     _learn(timetable, due, rows)
     return Round(settled, rows[0][3].astimezone(UTC))
 
 
-def _defer_apart(timetable: Timetable, due: Sequence[DueTick], exc: InvalidData) -> Flow[Round]:
+def _refused() -> Flow[Rows]:
+    raise ProcrastinateException("the ticks of a distributed database need a transaction")
+    yield
+
+
+def _one_by_one(due: Sequence[DueTick], partitions: Partitions) -> Flow[Rows]:
+    """Do what the statement defer_ticks does, by others, and return its rows.
+
+    Jobs with queueing locks come in the order in which batches are inserted: by partition, then by
+    queueing lock. So no two transactions wait for each other in a circle. All others come in the
+    order of their ticks.
+    """
+
+    def turn(place: int) -> tuple[int, str]:
+        job = due[place].job
+        if job is None or job.queueing_lock is None:
+            return -1, ""
+        return partitions.of_key(job.lock or job.queueing_lock), job.queueing_lock
+
+    rows = yield Request("grip_ticks", **_ticks(due))
+    ids: list[int | None] = [None] * len(due)
+    mine = [place for place, row in enumerate(rows) if row[0]]
+    for place in sorted(mine, key=turn):
+        job = due[place].job
+        if job is not None:
+            with contextlib.suppress(AlreadyEnqueued):
+                ids[place] = yield from defer_job(job)
+    if mine:
+        ticks = _ticks([due[place] for place in mine])
+        yield Request("settle_ticks", **ticks, job_ids=[ids[place] for place in mine])
+    return [(*row[:1], job_id, *row[1:], 0) for row, job_id in zip(rows, ids, strict=True)]
+
+
+def _defer_apart(
+    timetable: Timetable,
+    due: Sequence[DueTick],
+    exc: InvalidData | InvalidArguments,
+    partitions: Partitions,
+) -> Flow[Round]:
     """Find the schedule whose arguments the database refuses, and defer the others."""
     keys = list(dict.fromkeys(each.periodic.key for each in due))
     if len(keys) == 1:
@@ -118,7 +174,7 @@ def _defer_apart(timetable: Timetable, due: Sequence[DueTick], exc: InvalidData)
     rounds = []
     for key in keys:
         of_this = [each for each in due if each.periodic.key == key]
-        rounds.append((yield from defer_ticks(timetable, of_this)))
+        rounds.append((yield from defer_ticks(timetable, of_this, partitions)))
     times = [each.now for each in rounds if each.now is not None]
     return Round([one for each in rounds for one in each.settled], max(times, default=None))
 
@@ -128,14 +184,20 @@ def _params(due: Sequence[DueTick]) -> dict[str, Value]:
         return [None if each.job is None else value(each.job) for each in due]
 
     return {
-        "task_names": [each.periodic.task_name for each in due],
-        "periodic_ids": [each.periodic.periodic_id for each in due],
-        "ticks": [each.tick.isoformat() for each in due],
+        **_ticks(due),
         "queue_names": of_jobs(lambda job: job.queue),
         "priorities": of_jobs(lambda job: job.priority),
         "locks": of_jobs(lambda job: job.lock),
         "queueing_locks": of_jobs(lambda job: job.queueing_lock),
         "args": of_jobs(lambda job: job.args),
+    }
+
+
+def _ticks(due: Sequence[DueTick]) -> dict[str, Value]:
+    return {
+        "task_names": [each.periodic.task_name for each in due],
+        "periodic_ids": [each.periodic.periodic_id for each in due],
+        "ticks": [each.tick.isoformat() for each in due],
     }
 
 

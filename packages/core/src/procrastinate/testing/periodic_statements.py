@@ -155,11 +155,45 @@ def _row(
     return (is_mine, None if job is None else job.id, done_until, view.now, queues)
 
 
+def grip_ticks(view: View, p: Params) -> Rows:
+    keys = list(_keys(p))
+    ticks = [timestamp(tick) for tick in p["ticks"]]
+    before = {key: view.periodic(*key) for key in keys}
+    named = [_Due(*key, tick, {}) for key, tick in zip(keys, ticks, strict=True)]
+    held = _held(view, [each for each in named if each.tick <= view.now])
+    for row in held.values():
+        view.write_periodic(row)
+    return [
+        (
+            each.key in held and held[each.key].done_until < each.tick <= view.now,
+            None if known is None else known.done_until,
+            view.now,
+        )
+        for each in named
+        for known in [before[each.key]]
+    ]
+
+
+def settle_ticks(view: View, p: Params) -> Rows:
+    told = zip(_keys(p), p["ticks"], p["job_ids"], strict=True)
+    for key, at, job_id in sorted(told, key=lambda each: timestamp(each[1])):
+        row = view.periodic(*key)
+        assert row is not None
+        tick = timestamp(at)
+        row = replace(row, done_until=tick, seen_at=view.now)
+        if job_id is not None:
+            row = replace(row, last_tick=tick, job_id=max(job_id, row.job_id or 0))
+        view.write_periodic(row)
+    return []
+
+
 _FUNCTIONS: tuple[Function, ...] = (
     look_at_periodics,
     enter_periodics,
     note_periodics,
     defer_ticks,
+    grip_ticks,
+    settle_ticks,
 )
 
 STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}

@@ -12,6 +12,7 @@ from procrastinate import drive
 from procrastinate.connector import SessionExecutor, SyncConnector
 from procrastinate.drive import Flow, Limit
 from procrastinate.errors import ConnectionLost
+from procrastinate.model.partitions import Partitions
 from procrastinate.storage.statements import Statements
 from procrastinate.worker.watchdog import Watchdog
 
@@ -29,7 +30,14 @@ class Line:
         self._watchdog = watchdog
         self._connector: SyncConnector | None = None
 
-    def run(self, flow: Flow[drive.T], *, limit: Limit | None = None) -> drive.T:
+    @property
+    def partitions(self) -> Partitions:
+        """The partitions of the database."""
+        return self._statements.partitions
+
+    def run(
+        self, flow: Flow[drive.T], *, transaction: bool = False, limit: Limit | None = None
+    ) -> drive.T:
         """Run a flow to its end and return its value. Raises `ConnectorException`."""
         limit = limit or CALL
         executor: SessionExecutor | None = None
@@ -43,7 +51,10 @@ class Line:
 
         connector = self._opened()
         try:
-            with self._watchdog.watching(limit.client, bite), connector.session() as executor:
+            with (
+                self._watchdog.watching(limit.client, bite),
+                connector.session(transaction=transaction) as executor,
+            ):
                 return drive.run(flow, executor, self._statements.under(limit.settings))
         except ConnectionLost as exc:
             if bitten:

@@ -56,7 +56,10 @@ class Ticker:
         if not due:
             return self._seconds_to_sleep()
         sent = time.monotonic()
-        result = line.run(flows.defer_ticks(self._timetable, due))
+        partitions = line.partitions
+        result = line.run(
+            flows.defer_ticks(self._timetable, due, partitions), transaction=partitions.are_many
+        )
         if result.now is not None:
             self._clock.learn(result.now, sent=sent, received=time.monotonic())
         log_settled(result.settled)

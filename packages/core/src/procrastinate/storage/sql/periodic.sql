@@ -53,6 +53,25 @@ from (
 where periodic.task_name = stale.task_name and periodic.periodic_id = stale.periodic_id
     and periodic.partition = 0
 
+-- fragment: schedules_held
+-- held: the schedules with a tick that is not settled yet, locked. If this waits for another
+-- worker's statement, it finds done_until as that one leaves it.
+held as materialized (
+    select periodic.task_name, periodic.periodic_id, periodic.done_until
+    from (
+        select due.task_name, due.periodic_id, max(due.tick) as tick
+        from due
+        where due.tick <= statement_timestamp()
+        group by due.task_name, due.periodic_id
+    ) as latest
+    join {schema}.procrastinate_periodic as periodic
+        on periodic.task_name = latest.task_name and periodic.periodic_id = latest.periodic_id
+            and periodic.partition = 0
+    where periodic.done_until < latest.tick
+    order by periodic.task_name, periodic.periodic_id
+    for update of periodic
+)
+
 -- name: defer_ticks :many
 -- settings: array_nulls
 -- Settles ticks that no worker has settled yet, inserts their jobs in the order of the ticks, and
@@ -76,23 +95,7 @@ with due as materialized (
         task_name, periodic_id, tick, queue_name, priority, lock, queueing_lock, args, place
     )
 ),
--- held: the schedules with a tick that is not settled yet, locked. If this waits for another
--- worker's statement, it finds done_until as that one leaves it.
-held as materialized (
-    select periodic.task_name, periodic.periodic_id, periodic.done_until
-    from (
-        select due.task_name, due.periodic_id, max(due.tick) as tick
-        from due
-        where due.tick <= statement_timestamp()
-        group by due.task_name, due.periodic_id
-    ) as latest
-    join {schema}.procrastinate_periodic as periodic
-        on periodic.task_name = latest.task_name and periodic.periodic_id = latest.periodic_id
-            and periodic.partition = 0
-    where periodic.done_until < latest.tick
-    order by periodic.task_name, periodic.periodic_id
-    for update of periodic
-),
+{>schedules_held},
 -- claimed: the ticks to settle, with the ids of their jobs.
 claimed as materialized (
     select
@@ -167,3 +170,51 @@ left join {schema}.procrastinate_periodic as periodic
     on periodic.task_name = due.task_name and periodic.periodic_id = due.periodic_id
         and periodic.partition = 0
 order by due.place
+
+-- name: grip_ticks :many
+-- Takes these schedules in hand until the end of the transaction, for a flow that settles ticks on
+-- a distributed database: there no statement can insert jobs and settle their ticks as well. (An
+-- INSERT in a CTE would be taken apart.) Returns (whether no worker has settled the tick, done_until,
+-- the server's time) for each tick, in the order given. done_until is null if the schedule has no
+-- row any more.
+--
+-- due: the ticks, in the order given.
+with due as materialized (
+    select due.task_name, due.periodic_id, due.tick::timestamptz as tick, due.place
+    from unnest(%(task_names)s::text[], %(periodic_ids)s::text[], %(ticks)s::text[])
+        with ordinality as due(task_name, periodic_id, tick, place)
+),
+{>schedules_held}
+select
+    coalesce(due.tick > held.done_until and due.tick <= statement_timestamp(), false),
+    periodic.done_until,
+    statement_timestamp()
+from due
+left join held on held.task_name = due.task_name and held.periodic_id = due.periodic_id
+left join {schema}.procrastinate_periodic as periodic
+    on periodic.task_name = due.task_name and periodic.periodic_id = due.periodic_id
+        and periodic.partition = 0
+order by due.place
+
+-- name: settle_ticks :exec
+-- settings: array_nulls
+-- Lets the schedules of these ticks, which this transaction has in hand, remember their last tick
+-- and its job. The id is null if no job was inserted for a tick.
+update {schema}.procrastinate_periodic as periodic
+set done_until = latest.done_until,
+    last_tick = coalesce(latest.last_tick, periodic.last_tick),
+    job_id = coalesce(latest.job_id, periodic.job_id),
+    seen_at = statement_timestamp()
+from (
+    select
+        told.task_name, told.periodic_id,
+        max(told.tick::timestamptz) as done_until,
+        max(told.tick::timestamptz) filter (where told.job_id is not null) as last_tick,
+        max(told.job_id) as job_id
+    from unnest(
+        %(task_names)s::text[], %(periodic_ids)s::text[], %(ticks)s::text[], %(job_ids)s::bigint[]
+    ) as told(task_name, periodic_id, tick, job_id)
+    group by told.task_name, told.periodic_id
+) as latest
+where periodic.task_name = latest.task_name and periodic.periodic_id = latest.periodic_id
+    and periodic.partition = 0
