@@ -1,4 +1,4 @@
-"""The workloads W1 to W17, in order."""
+"""The workloads in order."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from benchmarks.workloads.drain import DrainConcurrently, DrainDefault, DrainThr
 from benchmarks.workloads.footprint import Footprint
 from benchmarks.workloads.idle import IdleWorkers
 from benchmarks.workloads.latency import Latency, Schedule
+from benchmarks.workloads.lines import Lines
 from benchmarks.workloads.locks import Locks
 from benchmarks.workloads.processes import Processes
 from benchmarks.workloads.retries import Retries
@@ -36,5 +37,6 @@ WORKLOADS: dict[str, Workload] = {
         Timed(),
         Retries(),
         IdleWorkers(),
+        Lines(),
     )
 }

@@ -20,14 +20,24 @@ TIMED = (
 
 
 def drain_rate(
-    bench: Bench, *, count: int, task: str = "noop", analyze: bool = True, **options: Any
+    bench: Bench,
+    *,
+    count: int,
+    task: str = "noop",
+    analyze: bool = True,
+    columns: str = "",
+    values: str = "",
+    **options: Any,
 ) -> float:
-    """Return the jobs/s of one worker with these options, on a new database."""
+    """Return the jobs/s of one worker with these options, on a new database.
+
+    ``columns`` and ``values`` are those of `Database.fill`.
+    """
     bench.say(f"draining {count:,} jobs")
     with bench.server.database() as database, idle_worker(
         database, report_at=count, **options
     ) as worker:  # fmt: skip
-        ids = database.fill(count, task=task)
+        ids = database.fill(count, task=task, columns=columns, values=values)
         if analyze:
             database.analyze()
         return count / drained(database, worker, ids)
