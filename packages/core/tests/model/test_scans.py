@@ -23,6 +23,7 @@ from procrastinate.model.scans import (
     SCANNED_IN_PASSING,
     WARY_FOR,
     WITHOUT_LEVEL,
+    WORTH_A_TRY,
     FullScans,
     Half,
     Look,
@@ -311,8 +312,8 @@ ONLY_A = replace(OF_ALL, queues=("a",), everywhere=False)
             {**ENDED, **DRAINED, "level": Level(0, ("q",), 4, {"q": 4})},
         ),
         (
-            "4: and if it does",
-            replace(BUSY, vain=Vain(TOOK, NOW + 1)),
+            "4: and if full scans take four times as long, since it may bring something",
+            replace(BUSY, vain=Vain(TOOK / WORTH_A_TRY, NOW + 1)),
             OF_ALL,
             Found(jobs(5)),
             {**ENDED, **DRAINED, "level": Level(0, ("q",), 4, {"q": 4})},

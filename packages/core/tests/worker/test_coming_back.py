@@ -23,6 +23,7 @@ from procrastinate.storage.finish import Ended, Settled
 from procrastinate.worker import claiming
 from procrastinate.worker import shift as shift_module
 from procrastinate.worker import worker as worker_module
+from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.writer import Writer
 
@@ -174,7 +175,8 @@ async def test_two_unwritten_retries_of_one_job_are_both_written(
         "never",
         on_written=lambda: None,
         on_requeued=lambda: None,
-        on_released=lambda _: None,
+        on_released=lambda *_: None,
+        echoes=Echoes(),
         on_lost=lambda: None,
     )
     retry = Requeued(when=timedelta(0))

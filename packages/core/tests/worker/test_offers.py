@@ -29,6 +29,7 @@ from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import backlog, threads
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.clock import since_boot
+from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.writer import Writer
 
@@ -74,6 +75,7 @@ class Scene:
             on_written=_nothing,
             on_requeued=_nothing,
             on_released=_nothing,
+            echoes=Echoes(),
             on_lost=_nothing,
         )
         self.slots = Slots(

@@ -21,6 +21,7 @@ from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Outcome, Requeued
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, workers
 from procrastinate.storage.finish import Ended
+from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.writer import Writer
 from procrastinate_aiopg.sessions import Session
 
@@ -82,7 +83,8 @@ class Held:
             "never",
             on_written=lambda: None,
             on_requeued=lambda: None,
-            on_released=lambda _: None,
+            on_released=lambda *_: None,
+            echoes=Echoes(),
             on_lost=lambda: None,
         )
 

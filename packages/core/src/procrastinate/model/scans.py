@@ -20,8 +20,9 @@ Rules
    the new level, and the old one goes on when that comes back short. Else the old one goes on in
    the same claim.
 4. A scan of the level that brings nothing is followed by a full one at once. The level is then
-   left out for `WITHOUT_LEVEL` seconds, while full scans take less time than that scan, until there
-   is a backlog again. Above marks may be thousands of parked jobs that PostgreSQL reads as well.
+   left out for `WITHOUT_LEVEL` seconds, while full scans take less than `WORTH_A_TRY` times as long
+   as that scan, until there is a backlog again. Above marks may be thousands of parked jobs that
+   PostgreSQL reads as well, and the next jobs of freed locks stand below them.
 5. What a short scan of the level brought starts at once. The full scan that it owes follows, within
    the same share of the time. So does the one that promoted jobs owe. While there
    is no backlog, a full scan takes the place of a scan of the level as soon as that share allows:
@@ -68,6 +69,7 @@ FULL_SCAN_EVERY = 9.0  # seconds at the most, its own time included, or every ot
 ABOVE_EVERY = 0.05  # seconds
 EVERYWHERE_EVERY = 1.0  # seconds, on a worker that makes full scans
 WITHOUT_LEVEL = 10.0  # seconds
+WORTH_A_TRY = 4  # times as long as a scan of the level: then that may be in vain
 LOOK_AT_SCHEDULE_EVERY = 30.0  # seconds; deferring announces what is due within 60
 PROMOTE_AGAIN_AFTER = 1.0  # seconds after a failure, doubled each time
 LOOK_AT_UNDECIDED_AFTER = 0.02  # seconds, doubled each time
@@ -369,7 +371,8 @@ class ScanPlan:
         """Return the level after a full scan, or None if full scans are the cheaper ones."""
         if not came.jobs:
             return None
-        if not came.filled and came.took < self.vain.took and came.now < self.vain.until:
+        in_vain = came.took < WORTH_A_TRY * self.vain.took and came.now < self.vain.until
+        if in_vain and not came.filled:
             return None
         level = level_of(came.jobs, came.scan.queues if came.filled else ())
         for queue, news in self.heard.items():

@@ -53,10 +53,12 @@ class Settled:
     """What a write changed: the new status of each job, by id; None: it was removed.
 
     ``standings`` are the rows of those that it did not change, by id, as far as they exist.
+    ``passed`` are the queues of which the commit notifies because of locks that were given up.
     """
 
     changed: dict[int, Status | None]
     standings: dict[int, Standing] = field(default_factory=dict)
+    passed: Sequence[str] = ()
 
 
 def handed_back(job: Job) -> Ended:
@@ -167,20 +169,22 @@ def needs_transaction(jobs: Sequence[Job]) -> bool:
     return any(map(sets_going, jobs))
 
 
-def set_going(job_ids: Sequence[int]) -> Flow[None]:
-    """Let begin what waits for the ends of these jobs: see `sets_going`. Needs a transaction."""
+def set_going(job_ids: Sequence[int]) -> Flow[list[str]]:
+    """Let begin what waits for the ends of these jobs: see `sets_going`. Needs a transaction.
+
+    Returns the queues of which workers are notified.
+    """
     return locks.release(job_ids)
 
 
 def _settled(changed: dict[int, Status | None], ended: Sequence[Ended]) -> Flow[Settled]:
     awaited = [each.job.id for each in ended if sets_going(each.job) and each.job.id in changed]
-    if awaited:
-        yield from set_going(awaited)
+    passed = (yield from set_going(awaited)) if awaited else ()
     missing = [each.job.id for each in ended if each.job.id not in changed]
     if not missing:
-        return Settled(changed)
+        return Settled(changed, passed=passed)
     rows = yield Request("job_standings", ids=missing)
-    return Settled(changed, _standings(rows))
+    return Settled(changed, _standings(rows), passed)
 
 
 def _standings(rows: Rows) -> dict[int, Standing]:

@@ -12,15 +12,20 @@ from procrastinate.drive import Flow, Request
 from procrastinate.storage.news import tell
 
 
-def release(job_ids: Sequence[int]) -> Flow[None]:
+def release(job_ids: Sequence[int]) -> Flow[list[str]]:
     """Pass on what these jobs hold, and give it up. Needs a transaction.
+
+    Returns the queues of which workers are notified. (Of a distributed database none: what is heard
+    there names the partition, too.)
 
     Two statements: the second sees the jobs that a claim parked while the first waited for it.
     """
     rows = yield Request("grip_locks", ids=list(job_ids))
-    if rows:
-        passed = yield Request("release_locks", locks=[row[0] for row in rows])
-        yield from tell(passed, 2)
+    if not rows:
+        return []
+    passed = yield Request("release_locks", locks=[row[0] for row in rows])
+    yield from tell(passed, 2)
+    return [row[0] for row in passed if len(row) == 2]
 
 
 def pass_on(locks: Iterable[str | None]) -> Flow[None]:

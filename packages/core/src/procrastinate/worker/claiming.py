@@ -27,6 +27,7 @@ from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.clock import since_boot
+from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.log import logger
 from procrastinate.worker.stopping import StopRequests
@@ -61,6 +62,8 @@ class Claiming:
         self._wake = wake
         self._trusted = trusted
         self._ahead = ahead
+        #: What will be heard of this worker's own writes.
+        self.echoes = Echoes()
         self._fetcher = Fetcher(
             calls,
             worker_id,
@@ -199,19 +202,25 @@ class Claiming:
 
     def look_at_everything(self) -> None:
         """Claim as soon as there is room, and look everywhere."""
+        self.echoes.forget()
         self._fetcher.look_at_everything()
         self.look_now()
 
     def heard_of(self, queue: str) -> None:
         """Note that a job became ready in a queue, which may be any."""
-        if self._fetcher.serves(queue):
+        if self._fetcher.serves(queue) and not self.echoes.take(queue):
             self._fetcher.heard_of(queue)
             self.look_now()
 
-    def went_back(self, jobs: Sequence[Job]) -> None:
-        """Note what was written: these jobs went back to their places, or a lock was freed."""
+    def went_back(self, jobs: Sequence[Job], passed: Sequence[str]) -> None:
+        """Note what was written: jobs that went back to their places, and freed locks.
+
+        ``passed`` are the queues in which the next jobs of these locks are ready.
+        """
         if jobs:
             self._fetcher.went_back(jobs)
+        for queue in filter(self._fetcher.serves, passed):
+            self._fetcher.heard_of(queue)
         self.look_now()
 
     def schedule_changed(self) -> None:

@@ -116,6 +116,7 @@ class Shift:
             on_written=self._claiming.something_ended,
             on_requeued=self._claiming.look_at_everything,
             on_released=self._claiming.went_back,
+            echoes=self._claiming.echoes,
             on_lost=lambda: self._housekeeping.look_for_losses(),
         )
         self._slots = Slots(

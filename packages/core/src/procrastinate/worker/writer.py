@@ -43,6 +43,7 @@ from procrastinate.storage.statements import PATIENCE_MS
 from procrastinate.worker import halving
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls
+from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.halving import Doubtful
 from procrastinate.worker.log import logger
 
@@ -76,7 +77,8 @@ class Writer:
         *,
         on_written: Callable[[], None],
         on_requeued: Callable[[], None],
-        on_released: Callable[[Sequence[Job]], None],
+        on_released: Callable[[Sequence[Job], Sequence[str]], None],
+        echoes: Echoes,
         on_lost: Callable[[], None],
     ) -> None:
         self._gateway = gateway
@@ -85,6 +87,7 @@ class Writer:
         self._on_written = on_written
         self._on_requeued = on_requeued
         self._on_released = on_released
+        self._echoes = echoes
         self._on_lost = on_lost
         self._entries: deque[Ended] = deque()
         self._writing: Sequence[Ended] = ()
@@ -242,21 +245,31 @@ class Writer:
         for _ in range(_RETRIES_OF_A_RACE):
             try:
                 async with asyncio.timeout(WRITE_MAY_TAKE):
-                    settled = await self._gateway.run_async(
-                        self._flow(group, patience_ms), transaction=self._needs_transaction(group)
-                    )
+                    flow, several = self._flow(group, patience_ms), self._needs_transaction(group)
+                    if several:
+                        flow = self._expecting_echoes(flow)
+                    settled = await self._gateway.run_async(flow, transaction=several)
                 break
             except UniqueViolation:
                 continue  # a twin was deferred meanwhile; the next try sees it
+            except BaseException:
+                self._echoes.forget()
+                raise
         else:
             raise ConnectorException("jobs with the same queueing lock keep appearing")
-        self._announce(group)
+        self._announce(group, settled)
         changed = settled.changed
         odd = [entry for entry in group if changed.get(entry.job.id) is not entry.outcome.status]
         for entry in odd:
             _log_what_was_written(entry, settled)
         if any(_is_lost(entry.job, settled) for entry in odd):
             self._on_lost()  # others that run here may be lost as well
+
+    def _expecting_echoes(self, flow: Flow[Settled]) -> Flow[Settled]:
+        """Run a flow, and before its commit note what will be heard of it."""
+        settled = yield from flow
+        self._echoes.expect(settled.passed)
+        return settled
 
     def _flow(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
         worker_id = self._worker_id
@@ -276,14 +289,15 @@ class Writer:
         may_be_removed = self._delete_jobs == "always" and any(map(_is_requeued, group))
         return may_be_removed or flows.needs_transaction([each.job for each in group])
 
-    def _announce(self, group: Sequence[Ended]) -> None:
+    def _announce(self, group: Sequence[Ended], settled: Settled) -> None:
         requeued = [each.outcome for each in group if isinstance(each.outcome, Requeued)]
         if any(each.when is not None or not each.begun for each in requeued):
             # It may be due before this worker's next look, or lie behind where that begins.
             self._on_requeued()
         elif requeued or sets_going(group[0].job):
             # Jobs may be ready now. Behind some poolers no notification says so.
-            self._on_released([each.job for each in group if _is_requeued(each)])
+            back = [each.job for each in group if _is_requeued(each)]
+            self._on_released(back, settled.passed)
 
 
 def _is_awaited(entry: Ended) -> bool:
