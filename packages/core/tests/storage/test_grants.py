@@ -26,7 +26,7 @@ from procrastinate import errors
 PAGE = Path(__file__).parents[4] / "docs" / "howto" / "schema.md"
 ENQUEUER = "enqueue-only role"
 WORKER = "worker role"
-FUNCTIONS = ("defer_job", "defer_jobs")
+FUNCTIONS = ("defer_job", "defer_job_with_key", "defer_jobs")
 #: The other one says the schema of each name; tests/storage/test_name_resolution.py sees to that.
 PATHS = {"defer_jobs": ["search_path=pg_catalog, pg_temp"]}
 
@@ -141,13 +141,14 @@ def test_the_enqueue_only_role_defers_in_every_way(place: Place):
         f"SELECT status::text, hold::text, count(*) FROM {place.table('jobs')}"
         " GROUP BY 1, 2 ORDER BY 1, 2"
     )
-    assert counts == [("todo", "schedule", 2), ("todo", None, 5)]
+    assert counts == [("todo", "schedule", 2), ("todo", None, 6)]
 
 
 def every_way(app: procrastinate.App) -> None:
     """Defer one, many, later, with locks, and where a job waits already."""
     app.configure_task("add", queue="sums", priority=1, lock="one").defer(a=1)
     app.configure_task("add", schedule_in=timedelta(seconds=5)).defer(a=1)
+    app.configure_task("add", partition_key="mine").defer(a=1)
     app.configure_task("add", lock="one").batch_defer({"a": 1}, {"a": 2})
     app.configure_task("add", schedule_in=timedelta(hours=1)).batch_defer({"a": 1})
     once = app.configure_task("add", queueing_lock="once")
@@ -166,7 +167,7 @@ async def test_the_enqueue_only_role_defers_asynchronously(place: Place):
             await once.batch_defer_async({"a": 1})
 
 
-def test_the_enqueue_only_role_is_granted_two_functions_and_needs_both(place: Place):
+def test_the_enqueue_only_role_is_granted_three_functions_and_needs_all(place: Place):
     role = place.roles[ENQUEUER]
     on_columns = place.query(
         "SELECT table_name::text, column_name::text FROM information_schema.column_privileges"

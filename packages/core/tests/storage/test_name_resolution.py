@@ -35,6 +35,8 @@ STATEMENTS = every_statement.names(without=UTILITIES)
 MAKES_FUNCTIONS = f"""
 drop function
     procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass),
+    procrastinate_defer_job_with_key
+        (text, text, jsonb, text, integer, text, text, timestamptz, regclass),
     procrastinate_defer_jobs(jsonb, jsonb, regclass);
 {Statements().render(functions_script())}
 """

@@ -181,6 +181,7 @@ TELLING = (
     *("column procrastinate_jobs.id", "column procrastinate_jobs.partition"),
     *("column procrastinate_workers.id", "column procrastinate_migrations.version"),
     "column procrastinate_migrations.compatible_from",
+    *("column procrastinate_settings.partitions", "column procrastinate_settings.boundary_id"),
 )
 
 

@@ -62,6 +62,7 @@ class Blueprint:
         priority: int = ...,
         lock: str | None = ...,
         queueing_lock: str | None = ...,
+        partition_key: str | None = ...,
         timeout: float | timedelta | None = ...,
         middleware: SomeMiddleware = ...,
     ) -> Callable[[Callable[P, R]], Task[P, P, R]]: ...
@@ -78,6 +79,7 @@ class Blueprint:
         priority: int = ...,
         lock: str | None = ...,
         queueing_lock: str | None = ...,
+        partition_key: str | None = ...,
         timeout: float | timedelta | None = ...,
         middleware: SomeMiddleware = ...,
     ) -> Callable[
@@ -96,6 +98,7 @@ class Blueprint:
         priority: int = 0,
         lock: str | None = None,
         queueing_lock: str | None = None,
+        partition_key: str | None = None,
         timeout: float | timedelta | None = None,
         middleware: SomeMiddleware = None,
     ) -> Any:
@@ -120,6 +123,7 @@ class Blueprint:
                 priority=priority,
                 lock=lock,
                 queueing_lock=queueing_lock,
+                partition_key=partition_key,
                 timeout=checks.check_limit("timeout", timeout),
                 middleware=middlewares(middleware),
             )
@@ -145,8 +149,8 @@ class Blueprint:
         schedules of one task need a ``periodic_id`` each. Ticks that were missed are made up for
         when they are not older than ``max_delay`` seconds (by default ``periodic_defaults`` of the
         app, else 600). The other options are those of `Task.configure` that concern every job:
-        ``queue, priority, lock, queueing_lock, task_kwargs``. Raises `InvalidOption`,
-        `InvalidArguments` for a task that cannot be called so, and `TaskNotFound`.
+        ``queue, priority, lock, queueing_lock, partition_key, task_kwargs``. Raises
+        `InvalidOption`, `InvalidArguments` for a task that cannot be called so, and `TaskNotFound`.
         """
 
         def register(task: AnyTask) -> AnyTask:

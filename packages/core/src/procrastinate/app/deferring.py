@@ -41,6 +41,7 @@ class JobOptions:
     priority: int = 0
     lock: str | None = None
     queueing_lock: str | None = None
+    partition_key: str | None = None
     task_kwargs: dict[str, Any] = field(default_factory=dict)
     schedule_at: datetime | None = None
     schedule_in: timedelta | None = None
@@ -54,6 +55,7 @@ class ConfigureOptions(TypedDict, total=False):
     priority: int | None
     lock: str | None
     queueing_lock: str | None
+    partition_key: str | None
     schedule_at: datetime | None
     schedule_in: timedelta | Mapping[str, Any] | None
     connection: Any
@@ -71,6 +73,7 @@ def options_of(definition: TaskDefinition) -> JobOptions:
         priority=definition.priority,
         lock=definition.lock,
         queueing_lock=definition.queueing_lock,
+        partition_key=definition.partition_key,
     )
 
 
@@ -81,6 +84,7 @@ def configured(
     priority: int | None = None,
     lock: str | None = _UNSET,
     queueing_lock: str | None = _UNSET,
+    partition_key: str | None = _UNSET,
     task_kwargs: Mapping[str, Any] | None = None,
     schedule_at: datetime | None = None,
     schedule_in: timedelta | Mapping[str, Any] | None = None,
@@ -88,7 +92,7 @@ def configured(
 ) -> JobOptions:
     """Return the options with some of them replaced; None (and absent) leaves a value.
 
-    A ``lock`` or ``queueing_lock`` of None takes the task's own away.
+    A ``lock``, ``queueing_lock`` or ``partition_key`` of None takes the task's own away.
     Raises `InvalidOption` or `InvalidTimestamp`, naming the option and the value.
     """
     if schedule_at is not None and schedule_in is not None:
@@ -102,6 +106,8 @@ def configured(
         changes["lock"] = checks.check_lock("lock", lock)
     if queueing_lock is not _UNSET:
         changes["queueing_lock"] = checks.check_lock("queueing_lock", queueing_lock)
+    if partition_key is not _UNSET:
+        changes["partition_key"] = checks.check_lock("partition_key", partition_key)
     if task_kwargs is not None:
         changes["task_kwargs"] = {**options.task_kwargs, **_names_checked(task_kwargs)}
     if schedule_at is not None:
@@ -146,6 +152,7 @@ def _job(options: JobOptions, args: str) -> NewJob:
         priority=options.priority,
         lock=options.lock,
         queueing_lock=options.queueing_lock,
+        partition_key=options.partition_key,
         args=args,
         scheduled_at=options.schedule_at,
         schedule_in_us=(

@@ -19,7 +19,7 @@ from procrastinate.model.task import TaskDefinition, TaskRegistry
 MAX_DELAY = 600.0  # seconds, where neither the schedule nor the app says otherwise
 SHORTEST_MAX_DELAY = 1.0  # seconds: a tick is always found a little late
 
-OPTIONS = ("queue", "priority", "lock", "queueing_lock", "task_kwargs")
+OPTIONS = ("queue", "priority", "lock", "queueing_lock", "partition_key", "task_kwargs")
 
 
 class PeriodicOptions(TypedDict, total=False):
@@ -29,6 +29,7 @@ class PeriodicOptions(TypedDict, total=False):
     priority: int | None
     lock: str | None
     queueing_lock: str | None
+    partition_key: str | None
     task_kwargs: Mapping[str, Any] | None
 
 

@@ -92,6 +92,7 @@ class Task(Generic[Call, Args, R]):
         priority: int | None = None,
         lock: str | None = _UNSET,
         queueing_lock: str | None = _UNSET,
+        partition_key: str | None = _UNSET,
         task_kwargs: Mapping[str, Any] | None = None,
         schedule_at: datetime | None = None,
         schedule_in: timedelta | Mapping[str, Any] | None = None,
@@ -100,7 +101,8 @@ class Task(Generic[Call, Args, R]):
         """Return a deferrer with some options replaced; those left out stay the task's own.
 
         ``schedule_at`` is an aware datetime, ``schedule_in`` a timedelta or a dict of its
-        arguments; both together are an error. ``task_kwargs`` are arguments given beforehand.
+        arguments; both together are an error. ``task_kwargs`` are arguments given beforehand. On a
+        distributed database, jobs with one ``partition_key`` are kept together, and so in order.
         ``connection`` defers inside the caller's transaction: a psycopg2 connection, an
         SQLAlchemy Connection or Session, or an aiopg connection, as the app's connector takes.
         Raises `InvalidOption` or `InvalidTimestamp`.
@@ -112,6 +114,7 @@ class Task(Generic[Call, Args, R]):
             priority=priority,
             lock=lock,
             queueing_lock=queueing_lock,
+            partition_key=partition_key,
             task_kwargs=task_kwargs,
             schedule_at=schedule_at,
             schedule_in=schedule_in,

@@ -72,7 +72,8 @@ class NewJob:
     """A job as it is about to be inserted.
 
     At most one of ``scheduled_at`` (aware) and ``schedule_in_us`` (microseconds from the moment
-    of insertion, by the server's clock) is set; with neither the job is due at once.
+    of insertion, by the server's clock) is set; with neither the job is due at once. On a
+    distributed database, jobs with one ``partition_key`` are kept together.
     """
 
     task_name: str
@@ -83,6 +84,7 @@ class NewJob:
     args: str = "{}"
     scheduled_at: datetime | None = None
     schedule_in_us: int | None = None
+    partition_key: str | None = None
 
 
 class UnreadableArguments(dict[str, Any]):

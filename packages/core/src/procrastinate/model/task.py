@@ -42,6 +42,7 @@ class TaskDefinition:
     priority: int = 0
     lock: str | None = None
     queueing_lock: str | None = None
+    partition_key: str | None = None
     timeout: float | None = None
     middleware: tuple[AnyMiddleware, ...] = ()
     is_async: bool = field(init=False)
@@ -58,6 +59,7 @@ class TaskDefinition:
         checks.check_priority(self.priority)
         checks.check_lock("lock", self.lock)
         checks.check_lock("queueing_lock", self.queueing_lock)
+        checks.check_lock("partition_key", self.partition_key)
         checks.check_limit("timeout", self.timeout)
         if is_generator(self.func):
             raise InvalidOption(

@@ -7,21 +7,38 @@ from collections.abc import Iterator, Sequence
 from procrastinate import json_codec
 from procrastinate.connector import Value
 from procrastinate.drive import Flow, Request
-from procrastinate.errors import AlreadyEnqueued, InvalidArguments, InvalidData, UniqueViolation
+from procrastinate.errors import (
+    AlreadyEnqueued,
+    ConnectorException,
+    InvalidArguments,
+    InvalidData,
+    InvalidOption,
+    UniqueViolation,
+)
 from procrastinate.model.job import NewJob
 from procrastinate.storage.savepoints import undoable
 
 #: Jobs in one INSERT at the most: above it a batch is sent in several statements.
 ROWS_PER_STATEMENT = 5_000
+#: The SQLSTATE of storage/functions.distributed.sql if a job's locks belong to two partitions.
+CONTRADICTION = "PQS02"
 TEXT_PER_STATEMENT = 64 * 1024 * 1024  # characters of arguments: a jsonb may have 256 MiB
 
 
 def defer_job(job: NewJob) -> Flow[int]:
     """Insert one job and return its id. Raises `AlreadyEnqueued`; the transaction stays usable."""
+    request = Request("defer_job", queueing_lock=job.queueing_lock, **_columns(job))
+    if job.partition_key is not None:
+        params = {**request.params, "partition_key": job.partition_key}
+        request = Request("defer_job_with_key", **params)
     try:
-        rows = yield Request("defer_job", queueing_lock=job.queueing_lock, **_columns(job))
+        rows = yield request
     except InvalidData as exc:
         raise _unacceptable(exc, [job]) from exc
+    except ConnectorException as exc:
+        if exc.sqlstate != CONTRADICTION:
+            raise
+        raise _contradictory(exc) from exc
     job_id = rows[0][0]
     if job_id is None:
         raise _already_enqueued(job.queueing_lock)
@@ -116,7 +133,7 @@ def _all_but_arguments(job: NewJob) -> tuple[Value, ...]:
     at = None if job.scheduled_at is None else job.scheduled_at.isoformat()
     return (
         *(job.task_name, job.queue, job.priority, job.lock, job.queueing_lock),
-        *(at, job.schedule_in_us),
+        *(at, job.schedule_in_us, job.partition_key),
     )
 
 
@@ -128,7 +145,7 @@ def _common(job: NewJob) -> dict[str, Value]:
 
 _COMMON = (
     *("task_name", "queue_name", "priority", "lock", "queueing_lock"),
-    *("scheduled_at", "schedule_in_us"),
+    *("scheduled_at", "schedule_in_us", "partition_key"),
 )
 
 
@@ -142,6 +159,10 @@ def _insert(array: str, common: str, jobs: Sequence[NewJob]) -> Flow[list[int]]:
         if exc.constraint != "procrastinate_jobs_queueing_lock_key":
             raise
         raise _already_enqueued(None) from exc
+    except ConnectorException as exc:
+        if exc.sqlstate != CONTRADICTION:
+            raise
+        raise _contradictory(exc) from exc
     if rows and rows[0][0] is None:
         raise _already_enqueued(rows[0][1])
     return sorted(int(row[0]) for row in rows)  # they were drawn in the order given
@@ -152,6 +173,10 @@ def _already_enqueued(queueing_lock: str | None) -> AlreadyEnqueued:
     return AlreadyEnqueued(
         f"a job with the queueing lock{which} is waiting already; nothing was deferred"
     )
+
+
+def _contradictory(exc: ConnectorException) -> InvalidOption:
+    return InvalidOption(f"{exc}: give all jobs that share them the same partition_key")
 
 
 def _unacceptable(exc: InvalidData, jobs: Sequence[NewJob]) -> InvalidArguments:

@@ -24,6 +24,8 @@ declare
     );
     signatures constant text[] := array[
         'procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass)',
+        'procrastinate_defer_job_with_key'
+            '(text, text, jsonb, text, integer, text, text, timestamptz, regclass)',
         'procrastinate_defer_jobs(jsonb, jsonb, regclass)'
     ];
     texts constant text[] := array[
@@ -74,6 +76,25 @@ begin
         perform pg_catalog.pg_notify(channel, $3);
     end if;
     return new_id;
+end
+$function$
+$sql$,
+-- The same with a key. On a distributed database the jobs with the same one are kept together, so their
+-- order is kept, and only among them are locks and queueing locks seen. Here all jobs are together.
+$sql$
+create or replace function {home}.procrastinate_defer_job_with_key(
+    task_name text,
+    partition_key text,
+    args jsonb default '{}',
+    queue_name text default 'default',
+    priority integer default 0,
+    lock text default null,
+    queueing_lock text default null,
+    scheduled_at timestamptz default null,
+    home regclass default '{home}.procrastinate_jobs'
+) returns bigint language plpgsql security definer as $function$
+begin
+    return {home}.procrastinate_defer_job($1, $3, $4, $5, $6, $7, $8, $9);
 end
 $function$
 $sql$,
@@ -243,7 +264,7 @@ begin
     -- As it was before schema version 6: with both, a call would be ambiguous.
     execute 'drop function if exists ' || home
         || '.procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz)';
-    for which in 1 .. 2 loop
+    for which in 1 .. 3 loop
         signature := home || '.' || signatures[which];
         is_new := to_regprocedure(signature) is null;
         -- (In the text of a name, such as '{home}.procrastinate_jobs', a quote is doubled.)
@@ -255,9 +276,13 @@ begin
         execute 'alter function ' || signature || ' owner to ' || owner;
         execute 'revoke all on function ' || signature || ' from public';
         for grantee in
-            -- Every role that could insert jobs until now.
+            -- Every role that could insert jobs until now, by itself or by another of these functions.
             select distinct case when acl.grantee = 0::oid then 'public' else acl.grantee::regrole::text end
             from (
+                select (aclexplode(made.proacl)).*
+                from pg_catalog.pg_proc as made
+                where made.oid = to_regprocedure(home || '.' || signatures[1])::oid
+                union all
                 select (aclexplode(class.relacl)).*
                 from pg_catalog.pg_class as class
                 where class.oid = jobs
@@ -266,7 +291,7 @@ begin
                 from pg_catalog.pg_attribute as attribute
                 where attribute.attrelid = jobs
             ) as acl
-            where acl.privilege_type = 'INSERT'::text
+            where acl.privilege_type in ('INSERT'::text, 'EXECUTE'::text)
         loop
             execute 'grant execute on function ' || signature || ' to ' || grantee;
         end loop;

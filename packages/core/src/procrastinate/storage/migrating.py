@@ -32,6 +32,7 @@ from procrastinate.errors import (
 )
 from procrastinate.storage import schema as schemas
 from procrastinate.storage.schema import TABLES, Migration, SchemaState, migrations, problem_with
+from procrastinate.storage.settings import read_settings
 
 TRIES = 60  # for the locks of a migration
 PAUSE = 1  # seconds between two of them
@@ -84,7 +85,7 @@ def migrate() -> Steps[list[Migration]]:
     for migration in missing:
         yield from _apply(migration)
     if missing or state.stale_functions or not state.versions:
-        yield Step(_renew_functions(), transaction=True)
+        yield Step(renew_functions(), transaction=True)
     return missing or [FUNCTIONS] * bool(state.stale_functions)
 
 
@@ -113,8 +114,10 @@ def _adopt(recorded: Collection[int]) -> Flow[set[int]]:
     return {*recorded, *(each.version for each in made)}
 
 
-def _renew_functions() -> Flow[None]:
-    yield Script("the functions", schemas.functions_script())
+def renew_functions() -> Flow[None]:
+    """Make the functions anew, for the partitions that the settings say."""
+    partitions = yield from read_settings()
+    yield Script("the functions", schemas.functions_script(partitions))
 
 
 def _apply(migration: Migration) -> Steps[None]:

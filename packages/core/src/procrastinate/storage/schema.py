@@ -21,16 +21,20 @@ from procrastinate.errors import (
     SchemaOutdated,
     SchemaTooNew,
 )
+from procrastinate.model.partitions import ONE, Partitions
+from procrastinate.storage.settings import read_settings
 from procrastinate.storage.statements import Statements
 
 FOLDER = Path(__file__).parent
 _FILE_NAME = re.compile(r"^(\d{4})_(\w+)\.sql$")
 _COMPATIBLE_FROM = re.compile(r"^-- compatible-from: (\d+)$", re.MULTILINE)
 _OUTSIDE = re.compile(r"^-- outside of a transaction:", re.MULTILINE)
-_BODY = re.compile(
-    r"create or replace function \{home\}\.(\w+)\(.*?\$function\$(.*?)\$function\$", re.DOTALL
+_FUNCTION = re.compile(
+    r"^create or replace function \{home\}\.(\w+)\((.*?)\$function\$(.*?)\$function\$",
+    re.DOTALL | re.MULTILINE,
 )
 _JOBS, _RECORDS = "procrastinate_jobs", "procrastinate_migrations"
+_SETTINGS = "procrastinate_settings"
 _TABLE = re.compile(r"^create table \{schema\}\.(\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL)
 _COLUMN = re.compile(r"^    (?!constraint\b)([a-z]\w*) (.*)$", re.MULTILINE)
 _CONSTRAINT = re.compile(r"^    constraint (\w+)", re.MULTILINE)
@@ -40,12 +44,15 @@ TABLES = (
     "procrastinate_locks",
     "procrastinate_workers",
     "procrastinate_periodic",
-    "procrastinate_settings",
+    _SETTINGS,
     _RECORDS,
 )
-_PINNED = "procrastinate_defer_jobs"  # the function that sets the search_path
 _OLDER = ("procrastinate_defer_job", 7)  # parameters, before schema version 6
-SEQUENCES = ("procrastinate_jobs_id_seq", "procrastinate_workers_id_seq")
+_IDS = "procrastinate_jobs_id_seq"
+#: What the sequence is called on a distributed database, where an id says its partition: what would
+#: draw an id that does not fails.
+NUMBERS = "procrastinate_jobs_number_seq"
+SEQUENCES = (_IDS, "procrastinate_workers_id_seq")
 RENEW = "run `procrastinate schema --migrate`"
 CREATE = "run `procrastinate schema --apply`"
 
@@ -80,6 +87,7 @@ class SchemaState:
     is_ours: bool = True  # not the tables of releases up to 3.x
     stale_functions: tuple[str, ...] = ()
     missing_parts: tuple[str, ...] = ()  # columns, defaults, indexes and constraints
+    partitions: Partitions = ONE
 
 
 @functools.cache
@@ -115,9 +123,15 @@ def creation_script() -> str:
     )
 
 
-def functions_script() -> str:
+def functions_script(partitions: Partitions = ONE) -> str:
     """Return the SQL that makes the functions anew, with markers for the schema's name."""
-    return (FOLDER / "functions.sql").read_text("utf-8")
+    script = (FOLDER / "functions.sql").read_text("utf-8")
+    if not partitions.are_many:
+        return script
+    values = ",".join(map(str, partitions.values))
+    text = (FOLDER / "functions.distributed.sql").read_text("utf-8").replace("{values}", values)
+    instead = {match[1]: match[0] for match in _FUNCTION.finditer(text)}
+    return _FUNCTION.sub(lambda match: instead[match[1]], script)
 
 
 def current_schema_sql(schema: str | None) -> str:
@@ -132,9 +146,18 @@ def current_schema_sql(schema: str | None) -> str:
     return Statements(schema).render(f"{head}\n{creation_script()}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Function:
+    body: str
+    is_pinned: bool  # it sets the search_path
+
+
 @functools.cache
-def _bodies() -> dict[str, str]:
-    return {match[1]: match[2] for match in _BODY.finditer(functions_script())}
+def _functions(partitions: Partitions) -> dict[str, _Function]:
+    return {
+        name: _Function(body, "set search_path" in head)
+        for name, head, body in _FUNCTION.findall(functions_script(partitions))
+    }
 
 
 @functools.cache
@@ -151,17 +174,20 @@ def parts() -> tuple[str, ...]:
     return (*found, *(f"index {name}" for name in _INDEX.findall(text)))
 
 
-def function_body(name: str, home: str) -> str:
+def function_body(name: str, home: str, partitions: Partitions = ONE) -> str:
     """Return the text of a function for the tables of a schema, given as a quoted name."""
     text_of_home = home.replace("'", "''")
-    return _bodies()[name].replace("'{home}.", f"'{text_of_home}.").replace("{home}", home)
+    body = _functions(partitions)[name].body
+    return body.replace("'{home}.", f"'{text_of_home}.").replace("{home}", home)
 
 
 def schema_state() -> Flow[SchemaState]:
     """Return what the database says of its schema."""
-    places = yield Request("schema_objects", names=[*TABLES, *SEQUENCES])
+    places = yield Request("schema_objects", names=[*TABLES, *SEQUENCES, NUMBERS])
     found = {name: schema for name, schema in places if schema is not None}
-    where = tuple((name, schema) for name, schema in places)
+    partitions = (yield from read_settings()) if _SETTINGS in found else ONE
+    other = _IDS if partitions.are_many else NUMBERS
+    where = tuple((name, schema) for name, schema in places if name != other)
     if _JOBS not in found:
         return SchemaState(bool(found), places=where)
     ((is_ours, _),) = yield Request("schema_looks")
@@ -169,18 +195,23 @@ def schema_state() -> Flow[SchemaState]:
         return SchemaState(True, places=where, is_ours=bool(is_ours))
     rows = yield Request("list_migrations")
     had = yield Request("schema_parts", names=list(TABLES))
-    functions = yield Request("schema_functions", names=list(_bodies()), pinned=[_PINNED])
+    ours = _functions(partitions)
+    pinned = [name for name, each in ours.items() if each.is_pinned]
+    functions = yield Request("schema_functions", names=list(ours), pinned=pinned)
     return SchemaState(
         True,
         tuple(row[0] for row in rows),
         max((row[1] for row in rows), default=0),
         where,
-        stale_functions=_stale(functions),
+        stale_functions=_stale(functions, partitions),
         missing_parts=tuple(each for each in parts() if each not in {row[0] for row in had}),
+        partitions=partitions,
     )
 
 
-def _stale(rows: Sequence[tuple[str, str, str, int, int]]) -> tuple[str, ...]:
+def _stale(
+    rows: Sequence[tuple[str, str, str, int, int]], partitions: Partitions
+) -> tuple[str, ...]:
     """Return the functions that are missing, or differ from the text of this code.
 
     Others of the same name may be the owner's, but not the one of older versions: with both, a
@@ -189,10 +220,10 @@ def _stale(rows: Sequence[tuple[str, str, str, int, int]]) -> tuple[str, ...]:
     right = {
         name
         for name, home, body, is_right, _ in rows
-        if is_right and body == function_body(name, home)
+        if is_right and body == function_body(name, home, partitions)
     }
     older = {name for name, *_, parameters in rows if (name, parameters) == _OLDER}
-    return tuple(name for name in _bodies() if name not in right or name in older)
+    return tuple(name for name in _functions(partitions) if name not in right or name in older)
 
 
 def problem_with(state: SchemaState, *, whole: bool = True) -> SchemaError | None:

@@ -61,6 +61,10 @@ def defer_job(view: View, p: Params) -> Rows:
     return [(job.id,)]
 
 
+def defer_job_with_key(view: View, p: Params) -> Rows:
+    return defer_job(view, p)
+
+
 def set_savepoint(view: View, p: Params) -> Rows:
     view.transaction.set_savepoint()
     return []
@@ -127,6 +131,7 @@ def _insert(
     scheduled_at: datetime | None,
     schedule_in_us: int | None,
     id: int | None = None,
+    partition_key: str | None = None,  # here all jobs are together
     **columns: Any,
 ) -> JobRow:
     due = due_at(view, scheduled_at, schedule_in_us)
@@ -155,6 +160,7 @@ def changes(job: JobRow, p: Params) -> dict[str, Any]:
 
 _FUNCTIONS: tuple[Function, ...] = (
     defer_job,
+    defer_job_with_key,
     set_savepoint,
     drop_savepoint,
     return_to_savepoint,

@@ -20,6 +20,16 @@ select {schema}.procrastinate_defer_job(
     '{schema}.procrastinate_jobs'::regclass
 )
 
+-- name: defer_job_with_key :one
+-- settings: only, jit, isolation
+-- The same for a job with a partition key, which a server with one partition ignores.
+select {schema}.procrastinate_defer_job_with_key(
+    %(task_name)s::text, %(partition_key)s::text, %(args)s::jsonb, %(queue_name)s::text,
+    %(priority)s::integer, %(lock)s::text, %(queueing_lock)s::text,
+    {>due},
+    '{schema}.procrastinate_jobs'::regclass
+)
+
 -- name: defer_jobs :many
 -- Inserts the jobs of a JSON array, all or none, and wakes the workers once for each queue and
 -- channel. What an element lacks is taken from `common`. Ids are drawn in the order given. Returns

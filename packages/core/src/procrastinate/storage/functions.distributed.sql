@@ -1,0 +1,234 @@
+-- The functions of functions.sql as they are on a distributed database: the same calls, the same answers.
+-- {values} stands for the partitions, in their order.
+--
+-- They decide which partition a job goes to, so that programs in other languages, and processes that do not
+-- know yet that the database was distributed, put it where all others look for it. `place` is that of the
+-- partition in the order: from the first byte of the key's SHA-256, as in model/partitions.py, or at random.
+-- An id is n * 64 + place, where n is drawn from procrastinate_jobs_number_seq.
+--
+-- Rules for a cluster: each statement names one partition; an INSERT stands at the top of its statement;
+-- ids are drawn, and notifications sent, by statements without our tables: they run where all are heard.
+
+create or replace function {home}.procrastinate_defer_job(
+    task_name text,
+    args jsonb default '{}',
+    queue_name text default 'default',
+    priority integer default 0,
+    lock text default null,
+    queueing_lock text default null,
+    scheduled_at timestamptz default null,
+    home regclass default '{home}.procrastinate_jobs'
+) returns bigint language plpgsql security definer as $function$
+begin
+    return {home}.procrastinate_defer_job_with_key($1, null, $2, $3, $4, $5, $6, $7, $8);
+end
+$function$
+
+create or replace function {home}.procrastinate_defer_job_with_key(
+    task_name text,
+    partition_key text,
+    args jsonb default '{}',
+    queue_name text default 'default',
+    priority integer default 0,
+    lock text default null,
+    queueing_lock text default null,
+    scheduled_at timestamptz default null,
+    home regclass default '{home}.procrastinate_jobs'
+) returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+#variable_conflict use_column
+declare
+    key constant text := coalesce($2, $6, $7);
+    place constant integer := coalesce(
+        get_byte(sha256(convert_to(key, 'UTF8')), 0) % 64, floor(random() * 64)::integer
+    );
+    its_partition constant smallint := ('{{values}}'::smallint[])[place + 1];
+    new_id bigint;
+    channel constant text := case
+        when $8 is null or $8 <= statement_timestamp() then 'procrastinate_jobs'
+        when $8 < statement_timestamp() + interval '60 seconds' then 'procrastinate_schedule'
+    end;
+begin
+    if $9 is distinct from to_regclass('{home}.procrastinate_jobs') then
+        raise exception using
+            errcode = 'PQS01',
+            message = 'procrastinate_defer_job was made for tables that have been moved or renamed';
+    end if;
+    if $2 is null and $7 <> $6 and get_byte(sha256(convert_to($7, 'UTF8')), 0) % 64 <> place then
+        raise exception using
+            errcode = 'PQS02',
+            message = format(
+                'the lock %L and the queueing lock %L of task %s belong to different partitions', $6, $7, $1
+            );
+    end if;
+    new_id := nextval('{home}.procrastinate_jobs_number_seq') * 64 + place;
+    insert into {home}.procrastinate_jobs as job
+        (id, partition, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at, hold)
+    values (
+        new_id, its_partition, $1, coalesce($3, '{}'), $4, $5, $6, $7, $8,
+        case when $8 > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end
+    )
+    on conflict (queueing_lock, partition) where queueing_lock is not null and status = 'todo' do nothing;
+    if not found then
+        return null;
+    end if;
+    if channel is not null then
+        perform pg_notify(channel, $4 || '@' || its_partition);
+    end if;
+    return new_id;
+end
+$function$
+
+create or replace function {home}.procrastinate_defer_jobs(
+    jobs jsonb,
+    common jsonb default '{}',
+    home regclass default '{home}.procrastinate_jobs'
+) returns table (id bigint, taken text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+#variable_conflict use_column
+declare
+    partitions constant smallint[] := '{{values}}';
+    at_random constant integer := floor(random() * 64);  -- the place of all jobs without a key
+    has_queueing_locks constant boolean := jsonb_path_exists($1, '$[*].queueing_lock');
+    clash text;
+    -- The jobs of each partition, in order of the partitions. A job's `n` is the number drawn for its id.
+    places integer[];
+    lots jsonb[];
+    its_partition smallint;
+begin
+    if $3 is distinct from to_regclass('{home}.procrastinate_jobs') then
+        raise exception using
+            errcode = 'PQS01',
+            message = 'procrastinate_defer_jobs was made for tables that have been moved or renamed';
+    end if;
+    if has_queueing_locks then
+        select format(
+            'the lock %L and the queueing lock %L of task %s belong to different partitions',
+            coalesce(given.lock, common.lock), given.queueing_lock,
+            coalesce(given.task_name, common.task_name)
+        )
+        into clash
+        from jsonb_to_record($2) as common(task_name text, lock text, partition_key text)
+        cross join jsonb_to_recordset($1) as given(
+            task_name text, lock text, queueing_lock text, partition_key text
+        )
+        where coalesce(given.partition_key, common.partition_key) is null
+            and get_byte(sha256(convert_to(given.queueing_lock, 'UTF8')), 0) % 64
+                <> get_byte(sha256(convert_to(coalesce(given.lock, common.lock), 'UTF8')), 0) % 64
+        limit 1;
+        if clash is not null then
+            raise exception using errcode = 'PQS02', message = clash;
+        end if;
+    end if;
+    -- In each, the jobs are in order of their queueing locks, so that two batches with the same ones never
+    -- wait for each other in a circle.
+    select array_agg(lot.place order by lot.partition), array_agg(lot.jobs order by lot.partition)
+    into places, lots
+    from (
+        select
+            new.place,
+            partitions[new.place + 1] as partition,
+            jsonb_agg(
+                new.job || jsonb_build_object('n', new.n)
+                order by new.job ->> 'queueing_lock' collate "C", new.n
+            ) as jobs
+        from (
+            select given.job, given.place, nextval('{home}.procrastinate_jobs_number_seq') as n
+            from (
+                select
+                    given.job,
+                    coalesce(get_byte(sha256(convert_to(coalesce(
+                        given.job ->> 'partition_key', $2 ->> 'partition_key',
+                        given.job ->> 'lock', $2 ->> 'lock', given.job ->> 'queueing_lock'
+                    ), 'UTF8')), 0) % 64, at_random) as place
+                from jsonb_array_elements($1) with ordinality as given(job, nr)
+                order by given.nr
+            ) as given
+        ) as new
+        group by new.place
+    ) as lot;
+    if has_queueing_locks then
+        select given.queueing_lock
+        into clash
+        from jsonb_to_recordset($1) as given(queueing_lock text)
+        where given.queueing_lock is not null
+        group by given.queueing_lock
+        having count(*) > 1
+        limit 1;
+        for which in 1 .. coalesce(cardinality(lots), 0) loop
+            exit when clash is not null;
+            -- Planned each time: a plan from when the table was empty would read all of it.
+            execute $clash$
+                select twin.queueing_lock
+                from {home}.procrastinate_jobs as twin
+                where twin.partition = $1 and twin.status = 'todo' and twin.queueing_lock = any($2)
+                limit 1
+            $clash$ into clash using partitions[places[which] + 1], array(
+                select given.queueing_lock
+                from jsonb_to_recordset(lots[which]) as given(queueing_lock text)
+                where given.queueing_lock is not null
+            );
+        end loop;
+        if clash is not null then
+            return query select null::bigint, clash;
+            return;
+        end if;
+    end if;
+    for which in 1 .. coalesce(cardinality(lots), 0) loop
+        its_partition := partitions[places[which] + 1];
+        insert into {home}.procrastinate_jobs as job (
+            id, partition, queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, hold
+        )
+        select
+            given.n * 64 + places[which],
+            its_partition,
+            coalesce(given.queue_name, common.queue_name, 'default'),
+            coalesce(given.task_name, common.task_name),
+            coalesce(given.priority, common.priority, 0),
+            coalesce(given.lock, common.lock),
+            given.queueing_lock,
+            coalesce(given.args, '{}'),
+            due.at,
+            case when due.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end
+        from jsonb_to_record($2) as common(
+            task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
+            schedule_in_us bigint
+        )
+        cross join jsonb_to_recordset(lots[which]) as given(
+            n bigint, task_name text, args jsonb, queue_name text, priority integer, lock text,
+            queueing_lock text, scheduled_at timestamptz, schedule_in_us bigint
+        )
+        cross join lateral (
+            select coalesce(
+                given.scheduled_at, common.scheduled_at,
+                statement_timestamp() + coalesce(given.schedule_in_us, common.schedule_in_us)
+                    * interval '1 microsecond'
+            ) as at
+        ) as due
+        order by given.queueing_lock collate "C", given.n;
+        perform pg_notify(news.channel, news.queue_name || '@' || its_partition)
+        from (
+            select distinct
+                case when due.at > statement_timestamp() then 'procrastinate_schedule'
+                    else 'procrastinate_jobs' end as channel,
+                coalesce(given.queue_name, common.queue_name, 'default') as queue_name
+            from jsonb_to_record($2) as common(
+                queue_name text, scheduled_at timestamptz, schedule_in_us bigint
+            )
+            cross join jsonb_to_recordset(lots[which]) as given(
+                queue_name text, scheduled_at timestamptz, schedule_in_us bigint
+            )
+            cross join lateral (
+                select coalesce(
+                    given.scheduled_at, common.scheduled_at,
+                    statement_timestamp() + coalesce(given.schedule_in_us, common.schedule_in_us)
+                        * interval '1 microsecond'
+                ) as at
+            ) as due
+            where due.at is null or due.at < statement_timestamp() + interval '60 seconds'
+        ) as news;
+        return query
+            select given.n * 64 + places[which], null::text
+            from jsonb_to_recordset(lots[which]) as given(n bigint);
+    end loop;
+end
+$function$

@@ -1,0 +1,70 @@
+"""Putting the jobs of a database into many partitions: what of it any PostgreSQL can do.
+
+A plain server has no use for it, but the same code runs there, so most tests of a distributed
+database need no cluster.
+"""
+
+from __future__ import annotations
+
+from procrastinate.drive import Flow, Script
+from procrastinate.model.partitions import MANY, VALUES, Partitions
+from procrastinate.storage.migrating import renew_functions
+from procrastinate.storage.schema import NUMBERS
+from procrastinate.storage.settings import read_settings
+
+_HOME = VALUES.index(0)  # the place of the partition in which all jobs have been
+CHECK = "procrastinate_jobs_partition_check"
+_VALUES = ",".join(map(str, VALUES))
+
+
+def into_partitions() -> Flow[Partitions]:
+    """Put each job with a key, and each deferred from now on, into one of 64; return these.
+
+    All others stay where they are. Needs a transaction, and a lock on the tables against all who
+    write. Repeated, it changes nothing.
+    """
+    partitions = yield from read_settings()
+    if partitions.are_many:
+        return partitions
+    yield Script("the partitions", MOVE)
+    yield from renew_functions()
+    return (yield from read_settings())
+
+
+#: Jobs with a key move to its partition, also those that have ended: one may be retried by hand. An
+#: id that is drawn by the default is one of partition 0. The check refuses what others write who do
+#: not know yet.
+MOVE = f"""
+do $make$
+declare
+    partitions constant smallint[] := '{{{_VALUES}}}';
+    boundary bigint;
+begin
+    update {{schema}}.procrastinate_jobs as job
+    set partition = partitions[get_byte(sha256(convert_to(keyed.key, 'UTF8')), 0) % {MANY} + 1]
+    from (
+        select id, partition, coalesce(lock, queueing_lock) as key
+        from {{schema}}.procrastinate_jobs
+    ) as keyed
+    where keyed.key is not null and job.id = keyed.id and job.partition = keyed.partition;
+    update {{schema}}.procrastinate_locks
+    set partition = partitions[get_byte(sha256(convert_to(lock, 'UTF8')), 0) % {MANY} + 1];
+    select greatest(
+        case when drawn.is_called then drawn.last_value else 0 end,
+        (select max(id) from {{schema}}.procrastinate_jobs)
+    )
+    into boundary
+    from {{schema}}.procrastinate_jobs_id_seq as drawn;
+    perform setval('{{schema}}.procrastinate_jobs_id_seq', greatest(boundary, 1), boundary > 0);
+    alter sequence {{schema}}.procrastinate_jobs_id_seq rename to {NUMBERS};
+    alter table {{schema}}.procrastinate_jobs
+        alter column id set default nextval('{{schema}}.{NUMBERS}') * {MANY} + {_HOME};
+    execute format(
+        'alter table {{schema}}.procrastinate_jobs add constraint {CHECK}'
+            ' check (id <= %s or partition = (%L::smallint[])[id %% {MANY} + 1])',
+        boundary, partitions
+    );
+    update {{schema}}.procrastinate_settings set partitions = {MANY}, boundary_id = boundary;
+end
+$make$;
+"""
