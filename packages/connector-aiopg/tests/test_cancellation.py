@@ -14,7 +14,8 @@ from procrastinate.connector import Query
 from procrastinate.errors import QueryCanceled
 from procrastinate_aiopg import AiopgConnector, calls
 
-SLOW_INSERT = Query("slow", "insert into things select 'a' from (select pg_sleep(0.4)) as s")
+# It takes long enough to be seen while it runs, also on a busy machine.
+SLOW_INSERT = Query("slow", "insert into things select 'a' from (select pg_sleep(1.5)) as s")
 PID = Query("pid", "select pg_backend_pid()")
 
 #: Statements like this under way in the test's own database: other tests share the server.
@@ -80,7 +81,7 @@ async def test_a_cancelled_transaction_is_rolled_back(either: Any, observer: Any
 async def test_a_task_cancelled_during_commit_has_committed(connector: Any, observer: Any) -> None:
     observer.sql(
         "create function doze() returns trigger language plpgsql as"
-        " 'begin perform pg_sleep(0.4); return null; end'"
+        " 'begin perform pg_sleep(1.5); return null; end'"
     )
     observer.sql(
         "create constraint trigger doze after insert on things initially deferred"

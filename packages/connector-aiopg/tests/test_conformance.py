@@ -86,7 +86,7 @@ class AiopgAdapter(Adapter, LimitsPool, TakesPools, Binds):
         return AiopgConnector(dsn=dsn, **options)
 
     def limited(self, dsn: str) -> AiopgConnector:
-        return AiopgConnector(dsn=dsn, maxsize=1, pool_timeout=1.0)
+        return AiopgConnector(dsn=dsn, maxsize=1, pool_timeout=3.0)
 
     def pools(self) -> Mapping[str, Callable[[str], Any]]:
         return {name: pool_with(**options) for name, options in ROW_FACTORIES.items()}

@@ -101,7 +101,7 @@ class Psycopg2Adapter(Adapter, LimitsPool, TakesPools, Binds):
         return Psycopg2Connector(dsn=dsn, **options)
 
     def limited(self, dsn: str) -> Psycopg2Connector:
-        return Psycopg2Connector(dsn=dsn, maxconn=1, pool_timeout=1.0)
+        return Psycopg2Connector(dsn=dsn, maxconn=1, pool_timeout=3.0)
 
     def pools(self) -> Mapping[str, Callable[[str], Any]]:
         return {name: pool_with(**options) for name, options in ROW_FACTORIES.items()}

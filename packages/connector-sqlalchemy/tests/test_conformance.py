@@ -96,7 +96,7 @@ class SQLAlchemyAdapter(Adapter, LimitsPool, TakesPools, Binds):
 
     def limited(self, dsn: str) -> SQLAlchemyPsycopg2Connector:
         return SQLAlchemyPsycopg2Connector(
-            connect_args=parse_dsn(dsn), pool_size=1, max_overflow=0, pool_timeout=1
+            connect_args=parse_dsn(dsn), pool_size=1, max_overflow=0, pool_timeout=3
         )
 
     def pools(self) -> Mapping[str, Callable[[str], Any]]:

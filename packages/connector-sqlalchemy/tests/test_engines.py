@@ -65,6 +65,7 @@ def others(admin: RawConnection) -> list[str]:
         cursor.execute(
             "select state from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()"
+            " and backend_type = 'client backend'"
         )
         return [state for (state,) in cursor.fetchall()]
 

@@ -17,10 +17,10 @@ from procrastinate_connector_testkit.behaviours import limits, listening, values
 
 # What has to fail need not take its time.
 patch = pytest.MonkeyPatch()
-patch.setattr(listening, "PATIENCE", 0.7)
-patch.setattr(subject, "PATIENCE", 2.0)
+patch.setattr(listening, "PATIENCE", 1.5)
+patch.setattr(subject, "PATIENCE", 3.0)
 patch.setattr(subject, "DEADLINE", 10.0)
-patch.setattr(limits, "SLEEP", 1)
+patch.setattr(limits, "SLEEP", 3)
 patch.setattr(values, "EXAMPLES", 3)
 
 

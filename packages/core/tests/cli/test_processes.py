@@ -289,7 +289,7 @@ def test_an_orphan_whose_jobs_do_not_end_is_asked_twice_and_then_exits() -> None
     script = (
         "import os, signal, time\n"
         "from procrastinate.cli import processes\n"
-        "processes.ORPHAN_MAY_FINISH = processes.ORPHAN_MAY_ABORT = 0.1\n"
+        "processes.ORPHAN_MAY_FINISH = processes.ORPHAN_MAY_ABORT = 1.0\n"
         "signal.signal(signal.SIGTERM, lambda *_: print('asked to stop', flush=True))\n"
         "assert processes.adopted() == 7\n"
         "assert processes.MARK not in os.environ\n"

@@ -77,8 +77,9 @@ def test_a_worker_that_does_not_end_is_asked_again_and_then_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reloading, "INTERVAL", 0.01)
-    monkeypatch.setattr(reloading, "JOBS_MAY_TAKE", 0.1)
-    monkeypatch.setattr(reloading, "ABORTING_MAY_TAKE", 0.1)
+    # Two signals that come before the first one is handled would be heard as one.
+    monkeypatch.setattr(reloading, "JOBS_MAY_TAKE", 1.0)
+    monkeypatch.setattr(reloading, "ABORTING_MAY_TAKE", 1.0)
     starts, asked = tmp_path / "starts", tmp_path / "asked"
     script = f"""
 import os, pathlib, signal, time

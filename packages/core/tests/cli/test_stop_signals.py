@@ -184,7 +184,7 @@ def test_an_app_that_catches_everything_does_not_swallow_the_stop(
     running = start(program, app)
     running.wait_for("importing")
     running.process.send_signal(signal.SIGTERM)
-    assert ended_well(running, 10)
+    assert ended_well(running)
 
 
 @pytest.mark.parametrize("args", [[], ["--processes", "2"]], ids=["one", "two processes"])
@@ -198,7 +198,7 @@ def test_an_import_that_never_ends_does_not_hold_up_the_stop(
     for _ in range(times):
         running.process.send_signal(signal.SIGINT)
         time.sleep(0.1)
-    assert ended_well(running, 10)
+    assert ended_well(running)
 
 
 @pytest.mark.parametrize("args", [[], ["--processes", "2"]], ids=["one", "two processes"])
@@ -277,7 +277,7 @@ def test_another_signal_while_it_leaves_changes_nothing_or_ends_it(
     for _ in range(times):
         running.process.send_signal(signal.SIGTERM)
         time.sleep(0.05)
-    assert ended_well(running, 10)
+    assert ended_well(running)
     assert query("select count(*) from procrastinate_workers") == [(0,)]
 
 

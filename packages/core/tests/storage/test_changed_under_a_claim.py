@@ -68,7 +68,10 @@ def claimed(
         pausing.execute(Query("pause", f"select pg_advisory_xact_lock({PAUSE})"))
         thread.start()
         deadline = time.monotonic() + 10
-        while not query("select pid from pg_locks where locktype = 'advisory' and not granted"):
+        while not query(
+            "select pid from pg_locks where locktype = 'advisory' and not granted and database ="
+            " (select oid from pg_database where datname = current_database())"
+        ):
             assert time.monotonic() < deadline, "the claim does not pause"
             time.sleep(0.005)
         with connector.session(transaction=True) as executor:

@@ -7,18 +7,24 @@ import asyncio
 import pytest
 
 from procrastinate_connector_testkit.behaviour import behaviour
-from procrastinate_connector_testkit.behaviours.sessions import scratch, states, stored
+from procrastinate_connector_testkit.behaviours.sessions import (
+    scratch,
+    states,
+    stored,
+    until_idle,
+)
 from procrastinate_connector_testkit.subject import Subject, entered
 
 CONTRACT = "AsyncConnector.session_async: a call is never interrupted half-way by a cancellation"
-SLOW_INSERT = "insert into kit_rows select 1 from pg_sleep(0.4)"
+#: It takes long enough to be seen while it runs, also on a busy machine.
+SLOW_INSERT = "insert into kit_rows select 1 from pg_sleep(1.5)"
 
 
 async def running(db: Subject) -> None:
     """Wait until the slow statement runs on the server."""
     sql = (
         "select pid from pg_stat_activity where datname = current_database()"
-        " and state = 'active' and query like '%pg_sleep(0.4)%' and pid <> pg_backend_pid()"
+        " and state = 'active' and query like '%pg_sleep(1.5)%' and pid <> pg_backend_pid()"
     )
     await db.eventually("the statement runs", lambda: db.outside(sql))
 
@@ -79,7 +85,7 @@ class Cancellation:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-        assert await states(db, pids) == []
+        await until_idle(db, pids)
         assert await db.value("select 1") == 1
 
     @behaviour(CONTRACT, ways="own")

@@ -155,7 +155,7 @@ class Errors:
     async def test_errors_statement_timeout_is_query_canceled(
         self, db: Subject, transaction: bool
     ) -> None:
-        async with other_database(db, {"statement_timeout": "100ms"}) as there:
+        async with other_database(db, {"statement_timeout": "500ms"}) as there:
             error = await error_of(there, "select pg_sleep(5)", transaction=transaction)
         assert (type(error), error.sqlstate) == (errors.QueryCanceled, "57014")
 

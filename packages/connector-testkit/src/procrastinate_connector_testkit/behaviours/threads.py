@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from procrastinate_connector_testkit.behaviour import behaviour
-from procrastinate_connector_testkit.behaviours.sessions import states
+from procrastinate_connector_testkit.behaviours.sessions import until_idle
 from procrastinate_connector_testkit.subject import Subject, entered
 
 USERS = 16
@@ -33,4 +33,4 @@ class Threads:
         assert right == [ROUNDS] * USERS
         rows = await db.outside("select who, count(*) from kit_shared group by who order by who")
         assert list(rows) == [(who, ROUNDS) for who in range(USERS)]
-        assert await states(db, list(pids)) == []
+        await until_idle(db, list(pids))
