@@ -15,8 +15,8 @@ from procrastinate.storage.news import tell
 def release(job_ids: Sequence[int]) -> Flow[list[str]]:
     """Pass on what these jobs hold, and give it up. Needs a transaction.
 
-    Returns the queues of which workers are notified, sorted: the server gives them in any order. (Of
-    a distributed database none: what is heard there names the partition, too.)
+    Returns the queues of which workers are notified, sorted, as the server gives them in any order.
+    (Of a distributed database none: what is heard there names the partition, too.)
 
     Two statements: the second sees the jobs that a claim parked while the first waited for it.
     """
