@@ -151,6 +151,28 @@ class Gateway:
             self._learn(await self.run_async(flow, connection=connection, limit=limit))
         return self.statements.partitions
 
+    def run_by_hand(
+        self,
+        make: Callable[[Partitions], Flow[T]],
+        *,
+        connection: Any = None,
+        transaction: bool = False,
+    ) -> T:
+        """Run a flow that finds jobs, in whatever partitions they are."""
+        flow = make(self.partitions(connection))
+        return self.run(flow, connection=connection, transaction=transaction)
+
+    async def run_by_hand_async(
+        self,
+        make: Callable[[Partitions], Flow[T]],
+        *,
+        connection: Any = None,
+        transaction: bool = False,
+    ) -> T:
+        """Run a flow that finds jobs; see `run_by_hand`."""
+        flow = make(await self.partitions_async(connection))
+        return await self.run_async(flow, connection=connection, transaction=transaction)
+
     def _learn(self, partitions: Partitions) -> None:
         if partitions != self.statements.partitions:
             self.statements = Statements(self.connector.schema, partitions)

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway
+from procrastinate.model.partitions import Partitions
 
 T = TypeVar("T")
 
@@ -28,8 +29,11 @@ TRIES = 5
 AGAIN = ("23505", "40P01", "40001")
 
 
-def run_batches(gateway: Gateway, batches: Batches[T], *, connection: Any = None) -> T:
+def run_batches(
+    gateway: Gateway, make_batches: Callable[[Partitions], Batches[T]], *, connection: Any = None
+) -> T:
     """Do all batches: in the caller's transaction where a connection is given."""
+    batches = make_batches(gateway.partitions(connection))
     try:
         make = next(batches)
         while True:
@@ -41,8 +45,11 @@ def run_batches(gateway: Gateway, batches: Batches[T], *, connection: Any = None
         batches.close()
 
 
-async def run_batches_async(gateway: Gateway, batches: Batches[T], *, connection: Any = None) -> T:
+async def run_batches_async(
+    gateway: Gateway, make_batches: Callable[[Partitions], Batches[T]], *, connection: Any = None
+) -> T:
     """Do all batches; see `run_batches`."""
+    batches = make_batches(await gateway.partitions_async(connection))
     try:
         make = next(batches)
         while True:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Unpack
+from typing import Any, TypeAlias, Unpack
 
 from procrastinate.app.batches import Batches, run_batches, run_batches_async
 from procrastinate.app.job_filters import (
@@ -16,15 +16,20 @@ from procrastinate.app.job_filters import (
     checked_limit,
     name_or_none,
 )
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, at
 from procrastinate.errors import InvalidOption
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.job import Status
+from procrastinate.model.partitions import Partitions
 from procrastinate.storage import bulk
 from procrastinate.storage import jobs as flows
-from procrastinate.storage.bulk import BATCH, Change
+from procrastinate.storage.bulk import BATCH
 from procrastinate.storage.jobs import ENDED_BADLY, ByHand, JobFilter
+from procrastinate.storage.places import Change, changed, grouped, staying
+
+#: What does a change by filter, for the partitions of a database.
+MakeBatches: TypeAlias = Callable[[Partitions], Batches[list[int]]]
 
 
 class ChangingJobs:
@@ -47,7 +52,7 @@ class ChangingJobs:
         job ends when its task obeys.
         """
         return bool(
-            self._gateway.run(
+            self._gateway.run_by_hand(
                 self._cancel([id], abort, delete_job), connection=connection, transaction=True
             )
         )
@@ -56,8 +61,10 @@ class ChangingJobs:
         self, id: int, abort: bool = False, delete_job: bool = False, *, connection: Any = None
     ) -> bool:
         """Cancel a waiting job; see `cancel_job_by_id`."""
-        flow = self._cancel([id], abort, delete_job)
-        return bool(await self._gateway.run_async(flow, connection=connection, transaction=True))
+        make = self._cancel([id], abort, delete_job)
+        return bool(
+            await self._gateway.run_by_hand_async(make, connection=connection, transaction=True)
+        )
 
     def retry_job_by_id(
         self,
@@ -77,8 +84,8 @@ class ChangingJobs:
         that is unknown, runs, or has succeeded. Raises `AlreadyEnqueued` when a job with the
         same queueing lock is waiting.
         """
-        flow = self._retry(id, _by_hand(retry_at, priority, queue, lock), connection)
-        return bool(self._gateway.run(flow, connection=connection, transaction=True))
+        make = self._retry(id, _by_hand(retry_at, priority, queue, lock), connection)
+        return bool(self._gateway.run_by_hand(make, connection=connection, transaction=True))
 
     async def retry_job_by_id_async(
         self,
@@ -91,8 +98,10 @@ class ChangingJobs:
         connection: Any = None,
     ) -> bool:
         """Make a job due again; see `retry_job_by_id`."""
-        flow = self._retry(id, _by_hand(retry_at, priority, queue, lock), connection)
-        return bool(await self._gateway.run_async(flow, connection=connection, transaction=True))
+        make = self._retry(id, _by_hand(retry_at, priority, queue, lock), connection)
+        return bool(
+            await self._gateway.run_by_hand_async(make, connection=connection, transaction=True)
+        )
 
     def cancel_jobs(
         self,
@@ -168,63 +177,91 @@ class ChangingJobs:
 
     # The flows
 
-    def _cancel(self, ids: list[int], abort: bool, delete: bool) -> Flow[set[int]]:
-        return flows.cancel_jobs(
-            [checked_id(each) for each in ids],
+    def _cancel(
+        self, ids: list[int], abort: bool, delete: bool
+    ) -> Callable[[Partitions], Flow[set[int]]]:
+        change = partial(
+            flows.cancel_jobs,
             abort=checks.check_flag("abort", abort),
             delete=checks.check_flag("delete_job", delete),
         )
+        return partial(changed, [checked_id(each) for each in ids], change=change)
 
-    def _retry(self, id: int, change: ByHand, connection: Any) -> Flow[set[int]]:
+    def _retry(
+        self, id: int, by_hand: ByHand, connection: Any
+    ) -> Callable[[Partitions], Flow[set[int]]]:
         retry = flows.retry_by_hand if connection is None else flows.retry_by_hand_for_caller
-        return retry([checked_id(id)], change)
+        change = partial(retry, change=by_hand)
+        return partial(changed, [checked_id(id)], change=change, lock=by_hand.lock)
 
     def _cancelling(
         self, filters: JobFilters, abort: bool, delete: bool, limit: int | None
-    ) -> Batches[list[int]]:
+    ) -> MakeBatches:
         checks.check_flag("abort", abort)
         checks.check_flag("delete_job", delete)
         possible = (Status.TODO, Status.DOING) if abort else (Status.TODO,)
         which = _chosen(filters, possible, possible, "cancelled" + " or aborted" * abort)
         change = partial(flows.cancel_jobs, abort=abort, delete=delete)
-        return self._changing(which, change, limit)
+        return self._changing(which, change, None, limit)
 
-    def _retrying(
-        self, filters: JobFilters, by_hand: ByHand, limit: int | None
-    ) -> Batches[list[int]]:
+    def _retrying(self, filters: JobFilters, by_hand: ByHand, limit: int | None) -> MakeBatches:
         possible = (Status.TODO, *ENDED_BADLY)
         which = _chosen(filters, ENDED_BADLY, possible, "retried")
         change = partial(flows.retry_unless_twin_waits, change=by_hand)
-        return self._changing(which, change, limit)
+        return self._changing(which, change, by_hand.lock, limit)
 
-    def _changing(self, which: JobFilter, change: Change, limit: int | None) -> Batches[list[int]]:
+    def _changing(
+        self, which: JobFilter, change: Change, lock: str | None, limit: int | None
+    ) -> MakeBatches:
         room = None if limit is None else checked_limit(limit)
-        return _in_batches(self._gateway, which, change, room)
+        return partial(_in_batches, which, change, lock, room)
 
 
 def _in_batches(
-    gateway: Gateway, which: JobFilter, change: Change, limit: int | None
+    which: JobFilter, change: Change, lock: str | None, limit: int | None, partitions: Partitions
 ) -> Batches[list[int]]:
     """First all jobs that no other session has in hand, then the others, waiting for each."""
-    changed, busy = set[int](), list[int]()
+    done = set[int]()
+    busy: list[tuple[int, int]] = []  # with their partitions
 
     def room() -> int:
-        return BATCH if limit is None else min(BATCH, limit - len(changed))
+        return BATCH if limit is None else min(BATCH, limit - len(done))
 
-    for part in bulk.parts(which):
+    for partition, part in (yield from _parts(which, partitions)):
+        here = staying(partition, change, lock, partitions)
         after_id: int | None = 0
         while after_id is not None and room():
             batch: bulk.Batch = yield partial(
-                bulk.change_batch, part, change, after_id=after_id, limit=room()
+                _at, partition, bulk.change_batch, part, here, after_id=after_id, limit=room()
             )
-            changed |= batch.changed
-            busy += batch.busy
+            done |= batch.changed
+            busy += [(partition, job_id) for job_id in batch.busy]
             after_id = batch.last_id
-    for job_id in busy:
+    for partition, job_id in busy:
         if room():
-            batch = yield partial(bulk.change_when_free, replace(which, ids=[job_id]), change)
-            changed |= batch.changed
-    return sorted(changed)
+            one = replace(which, ids=[job_id])
+            here = staying(partition, change, lock, partitions)
+            batch = yield partial(_at, partition, bulk.change_when_free, one, here)
+            done |= batch.changed
+    return sorted(done)
+
+
+def _parts(which: JobFilter, partitions: Partitions) -> Batches[list[tuple[int, JobFilter]]]:
+    """Return the filter for each partition in which there may be jobs, split if it is long."""
+    if which.ids is None or not partitions.are_many:
+        return [(each, part) for each in partitions.values for part in bulk.parts(which)]
+    places = yield partial(grouped, which.ids, partitions)
+    return [
+        (partition, part)
+        for partition, ids in places.items()
+        for part in bulk.parts(replace(which, ids=ids))
+    ]
+
+
+def _at(
+    partition: int, make: Callable[..., Flow[bulk.Batch]], *args: Any, **options: Any
+) -> Flow[bulk.Batch]:
+    return at(partition, make(*args, **options))
 
 
 def _chosen(

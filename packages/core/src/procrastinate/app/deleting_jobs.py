@@ -9,9 +9,11 @@ from typing import Any
 
 from procrastinate.app.batches import Batches, run_batches, run_batches_async
 from procrastinate.app.job_filters import age_us, ages_us, name_or_none, statuses
+from procrastinate.drive import Flow, at
 from procrastinate.errors import InvalidOption
 from procrastinate.gateway import Gateway
 from procrastinate.model.job import Status
+from procrastinate.model.partitions import Partitions
 from procrastinate.storage import bulk
 
 Age = timedelta | Mapping[str, Any]
@@ -81,26 +83,30 @@ class DeletingJobs:
         ages: Mapping[Status, int],
         queue: str | None,
         should_stop: Callable[[], bool] | None = None,
-    ) -> Batches[int]:
-        return _until_stopped(
-            self._gateway, ages, name_or_none("queue", queue), should_stop or _never
-        )
+    ) -> Callable[[Partitions], Batches[int]]:
+        return partial(_until_stopped, ages, name_or_none("queue", queue), should_stop or _never)
 
 
 def _until_stopped(
-    gateway: Gateway,
     ages: Mapping[Status, int],
     queue: str | None,
     should_stop: Callable[[], bool],
+    partitions: Partitions,
 ) -> Batches[int]:
-    deleted, after_id = 0, 0
-    while not should_stop():
-        batch: bulk.Deleted = yield partial(bulk.delete_old, ages, queue=queue, after_id=after_id)
-        deleted += batch.count
-        if batch.last_id is None:
-            break
-        after_id = batch.last_id
+    deleted = 0
+    for partition in partitions.values:
+        after_id: int | None = 0
+        while after_id is not None and not should_stop():
+            batch: bulk.Deleted = yield partial(_batch, partition, ages, queue, after_id)
+            deleted += batch.count
+            after_id = batch.last_id
     return deleted
+
+
+def _batch(
+    partition: int, ages: Mapping[Status, int], queue: str | None, after_id: int
+) -> Flow[bulk.Deleted]:
+    return at(partition, bulk.delete_old(ages, queue=queue, after_id=after_id))
 
 
 def _never() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Unpack
 
 from procrastinate import json_codec
@@ -18,8 +19,11 @@ from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.failure import message_of
 from procrastinate.model.job import Job, Status, UnreadableArguments
+from procrastinate.model.partitions import Partitions
 from procrastinate.storage import jobs as flows
 from procrastinate.storage.jobs import Counts, Page
+from procrastinate.storage.places import found
+from procrastinate.storage.rows import Loads
 
 PAGE = 1_000  # jobs
 
@@ -32,22 +36,24 @@ class ReadingJobs:
 
     def get_job(self, id: int, *, connection: Any = None) -> Job:
         """Return one job. Raises `JobNotFound`."""
-        return _found(id, self._gateway.run(self._get(id), connection=connection))
+        flow = self._get(id, self._loads)
+        return _found(id, self._gateway.run_by_hand(flow, connection=connection))
 
     async def get_job_async(self, id: int, *, connection: Any = None) -> Job:
         """Return one job. Raises `JobNotFound`."""
-        flow = self._get(id)
-        return _found(id, await self._gateway.run_async(flow, connection=connection))
+        flow = self._get(id, self._loads)
+        return _found(id, await self._gateway.run_by_hand_async(flow, connection=connection))
 
     def get_job_status(self, id: int, *, connection: Any = None) -> Status:
         """Return one job's status. Raises `JobNotFound`."""
-        flow = self._get_without_arguments(id)
-        return _found(id, self._gateway.run(flow, connection=connection)).status
+        flow = self._get(id, lambda text: {})
+        return _found(id, self._gateway.run_by_hand(flow, connection=connection)).status
 
     async def get_job_status_async(self, id: int, *, connection: Any = None) -> Status:
         """Return one job's status. Raises `JobNotFound`."""
-        flow = self._get_without_arguments(id)
-        return _found(id, await self._gateway.run_async(flow, connection=connection)).status
+        flow = self._get(id, lambda text: {})
+        job = await self._gateway.run_by_hand_async(flow, connection=connection)
+        return _found(id, job).status
 
     def list_jobs(
         self,
@@ -68,7 +74,7 @@ class ReadingJobs:
         `get_job` raises `InvalidArguments` for them.
         """
         flow = self._list(filters, after_id, before_id, newest_first, limit)
-        return self._gateway.run(flow, connection=connection)
+        return self._gateway.run_by_hand(lambda _: flow, connection=connection)
 
     async def list_jobs_async(
         self,
@@ -82,7 +88,7 @@ class ReadingJobs:
     ) -> list[Job]:
         """Return a page of jobs; see `list_jobs`."""
         flow = self._list(filters, after_id, before_id, newest_first, limit)
-        return await self._gateway.run_async(flow, connection=connection)
+        return await self._gateway.run_by_hand_async(lambda _: flow, connection=connection)
 
     def list_queues(
         self,
@@ -97,7 +103,7 @@ class ReadingJobs:
         Reads the whole table: 0.2 to 0.7 seconds for a million jobs.
         """
         flow = self._counts("list_queues", queue, task, lock)
-        return self._gateway.run(flow, connection=connection)
+        return self._gateway.run_by_hand(lambda _: flow, connection=connection)
 
     async def list_queues_async(
         self,
@@ -109,7 +115,7 @@ class ReadingJobs:
     ) -> list[Counts]:
         """Return each queue's number of jobs; see `list_queues`."""
         flow = self._counts("list_queues", queue, task, lock)
-        return await self._gateway.run_async(flow, connection=connection)
+        return await self._gateway.run_by_hand_async(lambda _: flow, connection=connection)
 
     def list_tasks(
         self,
@@ -124,7 +130,7 @@ class ReadingJobs:
         Reads the whole table: 0.2 to 0.7 seconds for a million jobs.
         """
         flow = self._counts("list_tasks", queue, task, lock)
-        return self._gateway.run(flow, connection=connection)
+        return self._gateway.run_by_hand(lambda _: flow, connection=connection)
 
     async def list_tasks_async(
         self,
@@ -136,7 +142,7 @@ class ReadingJobs:
     ) -> list[Counts]:
         """Return each task's number of jobs; see `list_tasks`."""
         flow = self._counts("list_tasks", queue, task, lock)
-        return await self._gateway.run_async(flow, connection=connection)
+        return await self._gateway.run_by_hand_async(lambda _: flow, connection=connection)
 
     def list_locks(
         self,
@@ -151,7 +157,7 @@ class ReadingJobs:
         Reads the whole table: 0.2 to 0.7 seconds for a million jobs.
         """
         flow = self._counts("list_locks", queue, task, lock)
-        return self._gateway.run(flow, connection=connection)
+        return self._gateway.run_by_hand(lambda _: flow, connection=connection)
 
     async def list_locks_async(
         self,
@@ -163,7 +169,7 @@ class ReadingJobs:
     ) -> list[Counts]:
         """Return each lock's number of jobs; see `list_locks`."""
         flow = self._counts("list_locks", queue, task, lock)
-        return await self._gateway.run_async(flow, connection=connection)
+        return await self._gateway.run_by_hand_async(lambda _: flow, connection=connection)
 
     def get_stalled_jobs(
         self,
@@ -178,7 +184,7 @@ class ReadingJobs:
         Workers recover such jobs by themselves; this shows those that none has recovered yet.
         """
         flow = self._stalled(queue, task, seconds_since_heartbeat)
-        return self._gateway.run(flow, connection=connection)
+        return self._gateway.run_by_hand(lambda _: flow, connection=connection)
 
     async def get_stalled_jobs_async(
         self,
@@ -190,15 +196,13 @@ class ReadingJobs:
     ) -> list[Job]:
         """Return the running jobs whose worker is silent; see `get_stalled_jobs`."""
         flow = self._stalled(queue, task, seconds_since_heartbeat)
-        return await self._gateway.run_async(flow, connection=connection)
+        return await self._gateway.run_by_hand_async(lambda _: flow, connection=connection)
 
     # The flows
 
-    def _get(self, job_id: int) -> Flow[Job | None]:
-        return flows.get_job(checked_id(job_id), self._loads)
-
-    def _get_without_arguments(self, job_id: int) -> Flow[Job | None]:
-        return flows.get_job(checked_id(job_id), lambda text: {})
+    def _get(self, job_id: int, loads: Loads) -> Callable[[Partitions], Flow[Job | None]]:
+        flow = flows.get_job(checked_id(job_id), loads)
+        return lambda partitions: found(job_id, partitions, flow)
 
     def _list(
         self,

@@ -11,19 +11,16 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from procrastinate.drive import Flow, Request
 from procrastinate.model.job import Status
 from procrastinate.storage.jobs import ENDED_BADLY, JobFilter
+from procrastinate.storage.places import Change
 
 BATCH = 1_000  # jobs changed by one transaction
 SCANNED = 10_000  # jobs looked at by one statement
-
-#: What is done to the jobs of a batch: returns the ids of those that it changed.
-Change: TypeAlias = Callable[[Sequence[int]], Flow[set[int]]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias, TypeVar
 
-from procrastinate.drive import Flow, Request
+from procrastinate.drive import Flow, Request, at
+from procrastinate.errors import InvalidOption
 from procrastinate.model.partitions import Partitions
+
+T = TypeVar("T")
+
+#: What is done to jobs of one partition: returns the ids of those that it changed.
+Change: TypeAlias = Callable[[Sequence[int]], Flow[set[int]]]
 
 
 def grouped(ids: Iterable[int], partitions: Partitions) -> Flow[dict[int, list[int]]]:
@@ -26,3 +33,42 @@ def grouped(ids: Iterable[int], partitions: Partitions) -> Flow[dict[int, list[i
         for job_id, partition in (yield Request("locate_jobs", ids=unknown)):
             places.setdefault(int(partition), []).append(int(job_id))
     return {partition: sorted(set(places[partition])) for partition in sorted(places)}
+
+
+def changed(
+    ids: Iterable[int], partitions: Partitions, *, change: Change, lock: str | None = None
+) -> Flow[set[int]]:
+    """Change jobs, partition by partition, and return the ids of those that were changed.
+
+    ``lock`` is one that they get: see `staying`.
+    """
+    done: set[int] = set()
+    for partition, some in (yield from grouped(ids, partitions)).items():
+        here = staying(partition, change, lock, partitions)
+        done |= yield from at(partition, here(some))
+    return done
+
+
+def staying(partition: int, change: Change, lock: str | None, partitions: Partitions) -> Change:
+    """Return a change that gives jobs of a partition a lock, or one that refuses to.
+
+    A job cannot leave its partition, and would not see who holds a lock of another one. The refusal
+    is an `InvalidOption`.
+    """
+    if lock is None or partitions.of_key(lock) == partition:
+        return change
+
+    def refuse(ids: Sequence[int]) -> Flow[set[int]]:
+        raise InvalidOption(
+            f"job {ids[0]} is in partition {partition}, and the lock {lock!r} belongs to partition"
+            f" {partitions.of_key(lock)}: a job cannot change its partition, so defer it anew with"
+            " that lock"
+        )
+
+    return refuse
+
+
+def found(job_id: int, partitions: Partitions, flow: Flow[T]) -> Flow[T]:
+    """Return a flow that reads one job, for the partition that the job is in, or else for all."""
+    partition = partitions.of_id(job_id)
+    return flow if partition is None else at(partition, flow)

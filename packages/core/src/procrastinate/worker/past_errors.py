@@ -16,6 +16,7 @@ from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway
 from procrastinate.model.job import Error
 from procrastinate.storage.jobs import get_errors
+from procrastinate.storage.places import found
 
 LOOP_WAITS_FOR = 2.0  # seconds
 
@@ -46,4 +47,5 @@ class PastErrors:
             answer.set_exception(exc)
 
     def _read(self, job_id: int) -> list[Error]:
-        return self._gateway.run(get_errors(job_id))
+        partitions = self._gateway.statements.partitions
+        return self._gateway.run(found(job_id, partitions, get_errors(job_id)))
