@@ -15,6 +15,7 @@ from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import bulk, claim, defer, finish, jobs, locks, migrating, workers
 from procrastinate.storage.claim import Claim, Promotion
+from procrastinate.storage.places import Change
 from procrastinate_connector_testkit.subject import Session, Subject, entered
 
 T = TypeVar("T")
@@ -300,7 +301,7 @@ class Queue:
         return await self._batch(which, change, after_id, limit)
 
     async def _batch(
-        self, which: jobs.JobFilter, change: bulk.Change, after_id: int, limit: int
+        self, which: jobs.JobFilter, change: Change, after_id: int, limit: int
     ) -> bulk.Batch:
         flow = bulk.change_batch(which, change, after_id=after_id, limit=limit)
         return await self.run(flow, transaction=True)
