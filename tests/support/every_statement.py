@@ -35,6 +35,7 @@ _BY_NAME: dict[str, Any] = {
 #: Arrays that have few elements, however many jobs a call is about.
 _SHORT = frozenset({"statuses", "queue_names", "lows", "served"})
 _OF_STATEMENT: dict[str, dict[str, Any]] = {
+    "defer_alike": {"all_args": "[{}]"},
     "defer_jobs": {"jobs": '[{"task_name": "x"}]'},
     "defer_ticks": {"args": ["{}"]},
 }

@@ -28,6 +28,9 @@ from procrastinate import (
     UnboundTaskError,
 )
 from procrastinate.app import deferring
+from procrastinate.app.deferring import new_job
+from procrastinate.model.job import NewJob
+from procrastinate.storage.defer import defer_jobs
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
 
@@ -100,29 +103,34 @@ def test_a_batch_returns_its_ids_in_the_order_given(sync_app: procrastinate.App)
     assert sync_app.task(name="none")(add).batch_defer() == []
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("way", ["one text", "a text for each", "among others"])
 @pytest.mark.parametrize("delay", [{}, {"schedule_in": {"seconds": 30}}])
-def test_arguments_of_a_batch_are_stored_alike_whether_they_travel_together_or_not(
+def test_arguments_of_a_batch_are_stored_alike_however_they_travel(
     sync_app: procrastinate.App,
     monkeypatch: pytest.MonkeyPatch,
-    together: bool,
+    way: str,
     delay: dict[str, Any],
 ) -> None:
-    if not together:
+    if way != "one text":
         monkeypatch.setattr(deferring, "ARRAY_BYTES", 0)
-    common: list[object] = []
+    sent: list[str] = []
     call = Statements.__call__
     monkeypatch.setattr(
         Statements,
         "__call__",
-        lambda *args, **more: common.append(args[1].params.get("common")) or call(*args, **more),
+        lambda *args, **more: sent.append(args[1].name) or call(*args, **more),
     )
     values = [{"é": ["\\", '"', 1e22, -0.5]}, None, "a,b]", [[]], 10**30]
     task = sync_app.configure_task("send", queue="mail", priority=3, lock="L", **delay)
-    ids = task.batch_defer(*({"n": n, "value": value} for n, value in enumerate(values)))
+    batch = [{"n": n, "value": value} for n, value in enumerate(values)]
+    if way == "among others":
+        new = [new_job(task.options, kwargs, sync_app.connector) for kwargs in batch]
+        *ids, _ = sync_app._gateway.run(defer_jobs([*new, NewJob("other")]))
+    else:
+        ids = task.batch_defer(*batch)
 
-    jobs = list(sync_app.job_manager.list_jobs())
-    assert (common[0] != "{}") is together
+    jobs = [job for job in sync_app.job_manager.list_jobs() if job.task_name == "send"]
+    assert sent[0] == ("defer_jobs" if way == "among others" else "defer_alike")
     assert [(job.id, job.task_kwargs) for job in jobs] == [
         (id, {"n": n, "value": value})
         for n, (id, value) in enumerate(zip(ids, values, strict=True))

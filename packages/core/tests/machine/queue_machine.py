@@ -345,10 +345,9 @@ class QueueMachine(RuleBasedStateMachine):
     def defer_alike(self, new: New, count: int) -> None:
         """Jobs that differ in their arguments alone, here not even in those."""
         alike = replace(new, queueing_lock=None)
-        one = '{"args":' + new.args + "}"
-        jobs = f"[{','.join([one] * count)}]"
+        all_args = f"[{','.join([new.args] * count)}]"
         before = self.state.jobs.keys()
-        outcome = self.step("defer_alike", lambda now: defer.defer_alike(alike.at(now), jobs))
+        outcome = self.step("defer_alike", lambda now: defer.defer_alike(alike.at(now), all_args))
         assert sorted(self.state.jobs.keys() - before) == outcome.value
         assert len(outcome.value) == count
 

@@ -26,9 +26,9 @@ from procrastinate import errors
 PAGE = Path(__file__).parents[4] / "docs" / "howto" / "schema.md"
 ENQUEUER = "enqueue-only role"
 WORKER = "worker role"
-FUNCTIONS = ("defer_job", "defer_job_with_key", "defer_jobs")
-#: The other one says the schema of each name; tests/storage/test_name_resolution.py sees to that.
-PATHS = {"defer_jobs": ["search_path=pg_catalog, pg_temp"]}
+FUNCTIONS = ("defer_alike", "defer_job", "defer_job_with_key", "defer_jobs")
+#: The others say the schema of each name; tests/storage/test_name_resolution.py sees to that.
+PATHS = {name: ["search_path=pg_catalog, pg_temp"] for name in ("defer_alike", "defer_jobs")}
 
 
 def grants() -> dict[str, str]:
@@ -167,7 +167,7 @@ async def test_the_enqueue_only_role_defers_asynchronously(place: Place):
             await once.batch_defer_async({"a": 1})
 
 
-def test_the_enqueue_only_role_is_granted_three_functions_and_needs_all(place: Place):
+def test_the_enqueue_only_role_is_granted_four_functions_and_needs_all(place: Place):
     role = place.roles[ENQUEUER]
     on_columns = place.query(
         "SELECT table_name::text, column_name::text FROM information_schema.column_privileges"

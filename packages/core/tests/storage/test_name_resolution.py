@@ -37,7 +37,8 @@ drop function
     procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass),
     procrastinate_defer_job_with_key
         (text, text, jsonb, text, integer, text, text, timestamptz, regclass),
-    procrastinate_defer_jobs(jsonb, jsonb, regclass);
+    procrastinate_defer_jobs(jsonb, jsonb, regclass),
+    procrastinate_defer_alike(jsonb, jsonb, regclass);
 {Statements().render(functions_script())}
 """
 

@@ -97,6 +97,7 @@ def test_a_batch_with_keys_is_in_the_order_given(app: procrastinate.App, query: 
 def test_an_empty_batch_is_no_batch(app: procrastinate.App, query: Query) -> None:
     assert app.configure_task("task").batch_defer() == []
     assert query("select * from procrastinate_defer_jobs('[]')") == []
+    assert query("select procrastinate_defer_alike('[]', '{\"task_name\": \"task\"}')") == [(None,)]
 
 
 @pytest.mark.parametrize("waiting", [[], ["taken"]])

@@ -269,6 +269,29 @@ def test_other_languages_defer_by_a_function(sync_app: procrastinate.App, query:
     assert twin is None
 
 
+def test_other_languages_defer_jobs_that_are_alike_by_a_function(
+    sync_app: procrastinate.App, query: Any
+) -> None:
+    alike = "select procrastinate_defer_alike(%s, %s)"
+    ((ids,),) = query(alike, '[{"a": 1}, {}]', '{"task_name": "task", "lock": "l"}')
+    assert [
+        (job.id, job.task_name, job.queue, job.priority, job.task_kwargs, job.lock)
+        for job in sync_app.job_manager.list_jobs()
+    ] == [(ids[0], "task", "default", 0, {"a": 1}, "l"), (ids[1], "task", "default", 0, {}, "l")]
+    for all_args, common, constraint in (
+        ('[{"a": 1}, null]', '{"task_name": "task"}', "args"),
+        ('[{"a": 1}, []]', '{"task_name": "task"}', "args"),
+        ('[{"a": 1}]', '{"task_name": ""}', "names"),
+    ):
+        with pytest.raises(
+            psycopg2.errors.CheckViolation, match=f"procrastinate_jobs_{constraint}"
+        ):
+            query(alike, all_args, common)
+    with pytest.raises(psycopg2.errors.NotNullViolation):
+        query(alike, '[{"a": 1}]', "{}")
+    assert len(sync_app.job_manager.list_jobs()) == 2
+
+
 def test_every_statement_casts_every_parameter() -> None:
     """Drivers that send parameters apart from the text need the types."""
     uncast = {

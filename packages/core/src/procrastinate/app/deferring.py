@@ -192,7 +192,7 @@ def _json_array(arguments: Sequence[dict[str, Any]], connector: Connector) -> st
     if connector.json_dumps is not json_codec.dumps or len(arguments) > flows.ROWS_PER_STATEMENT:
         return None
     try:
-        text = json_codec.dumps([{"args": each} for each in arguments])
+        text = json_codec.dumps(arguments)
         size = len(text.encode())
     except Exception:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from procrastinate import json_codec
 from procrastinate.connector import Value
@@ -33,25 +34,26 @@ def defer_job(job: NewJob) -> Flow[int]:
         request = Request("defer_job_with_key", **params)
     try:
         rows = yield request
-    except InvalidData as exc:
-        raise _unacceptable(exc, [job]) from exc
     except ConnectorException as exc:
-        if exc.sqlstate != CONTRADICTION:
-            raise
-        raise _contradictory(exc) from exc
+        _raise_meaning(exc, [job])
     job_id = rows[0][0]
     if job_id is None:
         raise _already_enqueued(job.queueing_lock)
     return int(job_id)
 
 
-def defer_alike(alike: NewJob, jobs: str) -> Flow[list[int]]:
+def defer_alike(alike: NewJob, all_args: str) -> Flow[list[int]]:
     """Insert jobs that differ in their arguments alone, and return their ids in the order given.
 
-    ``jobs`` is a JSON array with ``{"args": {...}}`` for each of them. A queueing lock is not for
+    ``all_args`` is a JSON array with an object for each of them. A queueing lock is not for
     several.
     """
-    return (yield from _insert(jobs, json_codec.dumps(_common(alike)), [alike]))
+    common = json_codec.dumps(_common(_all_but_arguments(alike)))
+    try:
+        rows = yield Request("defer_alike", all_args=all_args, common=common)
+    except ConnectorException as exc:
+        _raise_meaning(exc, [alike])
+    return sorted(rows[0][0] or [])  # they were drawn in the order given
 
 
 def _columns(job: NewJob) -> dict[str, Value]:
@@ -118,15 +120,13 @@ def _chunks(jobs: Sequence[NewJob]) -> Iterator[list[NewJob]]:
 
 
 def _defer_some(jobs: Sequence[NewJob]) -> Flow[list[int]]:
-    tails: dict[tuple[Value, ...], str] = {}  # what follows the arguments: mostly the same
-    texts = []
-    for job in jobs:
-        key = _all_but_arguments(job)
-        tail = tails.get(key)
-        if tail is None:
-            tail = tails[key] = json_codec.dumps(_common(job))[1:]
-        texts.append(f'{{"args":{job.args},{tail}')
-    return (yield from _insert(f"[{','.join(texts)}]", "{}", jobs))
+    kinds = [_all_but_arguments(job) for job in jobs]
+    if jobs[0].queueing_lock is None and kinds.count(kinds[0]) == len(kinds):
+        return (yield from defer_alike(jobs[0], f"[{','.join(job.args for job in jobs)}]"))
+    # What follows the arguments is mostly the same.
+    tails = {kind: json_codec.dumps(_common(kind))[1:] for kind in set(kinds)}
+    texts = [f'{{"args":{job.args},{tails[kind]}' for job, kind in zip(jobs, kinds, strict=True)]
+    return (yield from _insert(f"[{','.join(texts)}]", jobs))
 
 
 def _all_but_arguments(job: NewJob) -> tuple[Value, ...]:
@@ -137,9 +137,9 @@ def _all_but_arguments(job: NewJob) -> tuple[Value, ...]:
     )
 
 
-def _common(job: NewJob) -> dict[str, Value]:
-    """All but the arguments, with the names that the function in SQL knows."""
-    columns = zip(_COMMON, _all_but_arguments(job), strict=True)
+def _common(kind: tuple[Value, ...]) -> dict[str, Value]:
+    """All but the arguments, with the names that the functions in SQL know."""
+    columns = zip(_COMMON, kind, strict=True)
     return {name: value for name, value in columns if value is not None}
 
 
@@ -149,20 +149,16 @@ _COMMON = (
 )
 
 
-def _insert(array: str, common: str, jobs: Sequence[NewJob]) -> Flow[list[int]]:
+def _insert(array: str, jobs: Sequence[NewJob]) -> Flow[list[int]]:
     try:
-        rows = yield Request("defer_jobs", jobs=array, common=common)
-    except InvalidData as exc:
-        raise _unacceptable(exc, jobs) from exc
+        rows = yield Request("defer_jobs", jobs=array, common="{}")
     except UniqueViolation as exc:
         # A twin that was committed while this statement ran.
         if exc.constraint != "procrastinate_jobs_queueing_lock_key":
             raise
         raise _already_enqueued(None) from exc
     except ConnectorException as exc:
-        if exc.sqlstate != CONTRADICTION:
-            raise
-        raise _contradictory(exc) from exc
+        _raise_meaning(exc, jobs)
     if rows and rows[0][0] is None:
         raise _already_enqueued(rows[0][1])
     return sorted(int(row[0]) for row in rows)  # they were drawn in the order given
@@ -175,10 +171,11 @@ def _already_enqueued(queueing_lock: str | None) -> AlreadyEnqueued:
     )
 
 
-def _contradictory(exc: ConnectorException) -> InvalidOption:
-    return InvalidOption(f"{exc}: give all jobs that share them the same partition_key")
-
-
-def _unacceptable(exc: InvalidData, jobs: Sequence[NewJob]) -> InvalidArguments:
-    names = ", ".join(sorted({job.task_name for job in jobs}))
-    return InvalidArguments(f"the database refused the arguments of {names}: {exc}")
+def _raise_meaning(exc: ConnectorException, jobs: Sequence[NewJob]) -> NoReturn:
+    """Raise what an error says of these jobs; the error itself if it says nothing of them."""
+    if exc.sqlstate == CONTRADICTION:
+        raise InvalidOption(f"{exc}: give all jobs that share them the same partition_key") from exc
+    if isinstance(exc, InvalidData):
+        names = ", ".join(sorted({job.task_name for job in jobs}))
+        raise InvalidArguments(f"the database refused the arguments of {names}: {exc}") from exc
+    raise exc

@@ -232,3 +232,23 @@ begin
     end loop;
 end
 $function$
+
+create or replace function {home}.procrastinate_defer_alike(
+    all_args jsonb,
+    common jsonb,
+    home regclass default '{home}.procrastinate_jobs'
+) returns bigint[]
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+begin
+    return (
+        select array_agg(made.id order by made.id)
+        from {home}.procrastinate_defer_jobs(
+            (
+                select coalesce(jsonb_agg(jsonb_build_object('args', given.args) order by given.nr), '[]')
+                from jsonb_array_elements($1) with ordinality as given(args, nr)
+            ),
+            $2, $3
+        ) as made
+    );
+end
+$function$

@@ -15,6 +15,7 @@ from procrastinate.connector import Rows
 from procrastinate.testing.values import (
     JobRow,
     interval,
+    jsonb_texts,
     new_jobs_of,
     timestamp,
 )
@@ -95,6 +96,15 @@ def defer_jobs(view: View, p: Params) -> Rows:
     return [(job.id, None) for job in jobs]
 
 
+def defer_alike(view: View, p: Params) -> Rows:
+    common = {**_DEFAULTS, **json.loads(p["common"])}
+    batch = [_new({**common, "args": args}) for args in jsonb_texts(p["all_args"])]
+    jobs = [_insert(view, **new) for new in batch]
+    if jobs:
+        announce(view, jobs[0])
+    return [([job.id for job in jobs] or None,)]
+
+
 _DEFAULTS: Mapping[str, Any] = {
     "args": "{}",
     "queue_name": "default",
@@ -165,6 +175,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     drop_savepoint,
     return_to_savepoint,
     defer_jobs,
+    defer_alike,
 )
 
 STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}

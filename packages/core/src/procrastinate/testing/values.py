@@ -234,6 +234,11 @@ def new_jobs_of(array: str) -> list[dict[str, Any]]:
     return _as_jsonb(array, new_jobs)
 
 
+def jsonb_texts(array: str) -> list[str]:
+    """Return the elements of a jsonb array, as jsonb gives them back."""
+    return _as_jsonb(array, lambda value: [_jsonb_text(each) for each in value])
+
+
 def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, Decimal) else value
 

@@ -30,6 +30,15 @@ select {schema}.procrastinate_defer_job_with_key(
     '{schema}.procrastinate_jobs'::regclass
 )
 
+-- name: defer_alike :one
+-- settings: only, jit, isolation
+-- Inserts jobs that differ in their arguments alone, one for each element of a JSON array, and wakes
+-- the workers once. Returns the ids as one array, or null if there are none. (See
+-- storage/functions.sql.)
+select {schema}.procrastinate_defer_alike(
+    %(all_args)s::jsonb, %(common)s::jsonb, '{schema}.procrastinate_jobs'::regclass
+)
+
 -- name: defer_jobs :many
 -- Inserts the jobs of a JSON array, all or none, and wakes the workers once for each queue and
 -- channel. What an element lacks is taken from `common`. Ids are drawn in the order given. Returns
