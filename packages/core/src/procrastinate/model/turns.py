@@ -143,12 +143,14 @@ class Turns:
         return turns
 
 
-def seconds_to_turn(now: datetime, *, interval: float, rank: int, live: int) -> float:
+def seconds_to_turn(
+    now: datetime, *, interval: float, rank: int, live: int, has_swept: bool
+) -> float:
     """Return how long until the next turn of the worker of this rank, from 0, among those alive.
 
-    Each of them has one of as many intervals of the server's clock. A turn that begins within half
-    an interval is the one that a timer rang for too early, and does not count.
+    Each of them has one of as many intervals of the server's clock. If it ``has_swept``, a turn
+    that begins within half an interval is the one that a timer rang for too early.
     """
     moment = now.timestamp()
-    at = math.floor(moment / interval + 0.5) + 1
+    at = math.floor(moment / interval + (0.5 if has_swept else 0.0)) + 1
     return (at + (rank - at) % live) * interval - moment

@@ -67,6 +67,34 @@ class Promotion:
     seconds_to_next: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What waits in a partition, as a sweep saw it."""
+
+    partition: int
+    ready: int  # jobs that the worker may claim
+    elsewhere: int  # ready jobs for other workers: in other queues, or of tasks that it lacks
+    seconds_to_next: float | None  # until the next scheduled job is due, if there is one
+
+
+def sweep(
+    *, queues: Sequence[str] | None, unknown_names: Sequence[str] = ()
+) -> Flow[list[Waiting]]:
+    """Look at all partitions, for a worker of these queues (None: of all)."""
+    names = None if queues is None else list(queues)
+    rows = yield Request("sweep", queue_names=names, **_unknown(unknown_names))
+    return [
+        Waiting(partition, ready, elsewhere, None if due_us is None else due_us / 1e6)
+        for partition, ready, elsewhere, due_us in rows
+    ]
+
+
+def announce(partitions: Sequence[int]) -> Flow[None]:
+    """Tell all workers that jobs of some queues are ready in these partitions."""
+    payloads = [f"@{partition}" for partition in partitions]
+    yield Request("notify", channels=["procrastinate_jobs"] * len(payloads), payloads=payloads)
+
+
 def ready_queues() -> Flow[list[str]]:
     """Return the names of all queues that have a ready job."""
     rows = yield Request("ready_queues")

@@ -53,7 +53,7 @@ class Settled:
     """What a write changed: the new status of each job, by id; None: it was removed.
 
     ``standings`` are the rows of those that it did not change, by id, as far as they exist.
-    ``passed`` are the queues of which the commit notifies because of locks that were given up.
+    ``passed`` is what the commit notifies of because of locks that were given up.
     """
 
     changed: dict[int, Status | None]
@@ -172,7 +172,7 @@ def needs_transaction(jobs: Sequence[Job]) -> bool:
 def set_going(job_ids: Sequence[int]) -> Flow[list[str]]:
     """Let begin what waits for the ends of these jobs: see `sets_going`. Needs a transaction.
 
-    Returns the queues of which workers are notified.
+    Returns what workers are notified of.
     """
     return locks.release(job_ids)
 

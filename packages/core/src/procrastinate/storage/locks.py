@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from procrastinate.drive import Flow, Request
+from procrastinate.drive import Flow, Request, at
 from procrastinate.storage.news import tell
 
 
 def release(job_ids: Sequence[int]) -> Flow[list[str]]:
     """Pass on what these jobs hold, and give it up. Needs a transaction.
 
-    Returns the queues of which workers are notified, sorted, as the server gives them in any order.
-    (Of a distributed database none: what is heard there names the partition, too.)
+    return sorted(row[0] if len(row) == 2 else row[3] for row in passed)
 
     Two statements: the second sees the jobs that a claim parked while the first waited for it.
     """
@@ -25,7 +24,7 @@ def release(job_ids: Sequence[int]) -> Flow[list[str]]:
         return []
     passed = yield Request("release_locks", locks=[row[0] for row in rows])
     yield from tell(passed, 2)
-    return sorted(row[0] for row in passed if len(row) == 2)
+    return sorted(row[0] if len(row) == 2 else row[3] for row in passed)
 
 
 def pass_on(locks: Iterable[str | None]) -> Flow[None]:
@@ -38,6 +37,12 @@ def pass_on(locks: Iterable[str | None]) -> Flow[None]:
 
 def mend() -> Flow[None]:
     """Set the lines going again whose lock no job holds. Needs a transaction."""
+    parked = yield Request("parked_partitions")
+    for partition in sorted(row[0] for row in parked):
+        yield from at(partition, _mend())
+
+
+def _mend() -> Flow[None]:
     rows = yield Request("idle_lines")
     locks = sorted(row[0] for row in rows)
     if locks:

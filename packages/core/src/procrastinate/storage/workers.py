@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias
 
 from procrastinate import json_codec
 from procrastinate.connector import Rows, Value
-from procrastinate.drive import Flow, Request
+from procrastinate.drive import Flow, Request, at
 from procrastinate.model.blame import CRASH_LIMIT, MOST_CRASHES
 from procrastinate.model.job import Status
 from procrastinate.model.outcome import LOST_TYPE, UNKNOWN_TYPE, WHY_LOST, WHY_UNKNOWN
@@ -99,46 +99,61 @@ def recover_jobs(
     most_crashes: int = MOST_CRASHES,
     moment_us: int | None = None,
     ids: Sequence[int] | None = None,
+    partition: int | None = None,
     delete_ended: bool = False,
+    judge: bool = True,
 ) -> Flow[list[Recovered]]:
     """Send the jobs of dead workers back to the queue. Needs a transaction.
 
     Those that end instead are removed with ``delete_ended``; they are among the returned ones. A
-    job fails by rule 1 of `procrastinate.model.blame`.
+    job fails by rule 1 of `procrastinate.model.blame`. Who sees only a part of what the workers
+    hold must not ``judge`` which of them were alone.
 
-    Takes up to `RECOVERED_AT_ONCE`, of these ids where they are given; call it again until it
-    returns fewer. It is all or nothing: a twin with the same queueing lock that is committed
-    meanwhile raises `UniqueViolation` (the next call sees it), and if another open
+    Takes up to `RECOVERED_AT_ONCE`, of these ids and of this partition where they are given; call
+    it again until it returns fewer. It is all or nothing: a twin with the same queueing lock that
+    is committed meanwhile raises `UniqueViolation` (the next call sees it), and if another open
     transaction is in the way, such as one that has deferred a twin, it waits for half a second and
-    fails. Recover the `stalled_ids` one by one then.
+    fails. Recover the `stalled_places` one by one then.
     """
     # Workers died in the same moment if their last signs of life lie no farther apart than two such
     # signs of one worker may: a third of the timeout, see `WorkerOptions`.
     moment_us = timeout_us // 3 if moment_us is None else moment_us
     holders = yield from _holders()
-    if not holders:
+    if not holders.partitions:
         return []
-    yield Request(
-        "judge_workers",
-        worker_ids=_known(holders),
-        held=[held for worker_id, held in holders if worker_id is not None],
-        timeout_us=timeout_us,
-        moment_us=moment_us,
-    )
+    if judge:
+        yield Request(
+            "judge_workers",
+            worker_ids=holders.known,
+            held=[holders.held[worker_id] for worker_id in holders.known],
+            timeout_us=timeout_us,
+            moment_us=moment_us,
+        )
     dead = yield from _dead(holders, timeout_us)
     if dead is None:
         return []
-    rows = yield Request(
-        "recover_jobs",
-        dead_ids=[worker_id for worker_id, _ in dead],
-        alone_ids=[worker_id for worker_id, alone in dead if alone],
-        crash_limit=crash_limit,
-        most_crashes=most_crashes,
-        ids=None if ids is None else list(ids),
-        limit=RECOVERED_AT_ONCE,
-        lost_type=LOST_TYPE,
-        why_lost=_WHY_LOST,
-    )
+    recovered: list[Recovered] = []
+    places = holders.places_of(worker_id for worker_id, _ in dead)
+    for place in places if partition is None else [partition]:
+        request = Request(
+            "recover_jobs",
+            dead_ids=[worker_id for worker_id, _ in dead],
+            alone_ids=[worker_id for worker_id, alone in dead if alone],
+            crash_limit=crash_limit,
+            most_crashes=most_crashes,
+            ids=None if ids is None else list(ids),
+            limit=RECOVERED_AT_ONCE - len(recovered),
+            lost_type=LOST_TYPE,
+            why_lost=_WHY_LOST,
+        )
+        recovered += yield from at(place, _recovered(request, delete_ended=delete_ended))
+        if len(recovered) == RECOVERED_AT_ONCE:
+            break
+    return recovered
+
+
+def _recovered(request: Request, *, delete_ended: bool) -> Flow[list[Recovered]]:
+    rows = yield request
     recovered = [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
     yield from tell(rows, 4)
     if delete_ended:
@@ -152,20 +167,28 @@ def fail_unknown(
     *, patience_us: int, timeout_us: int, delete_ended: bool = False
 ) -> Flow[list[Recovered]]:
     """Fail waiting jobs whose task was unknown for ``patience_us``. Needs a transaction."""
-    ((waits,),) = yield Request("any_unknown", patience_us=patience_us)
-    if not waits:
+    waiting = yield Request("any_unknown", patience_us=patience_us)
+    if not waiting:
         return []
     names = [row[0] for row in (yield Request("known_names", timeout_us=timeout_us))]
     if None in names:  # a worker that does not say what it knows may know any
         return []
-    rows = yield Request(
-        "fail_unknown",
-        patience_us=patience_us,
-        known_names=names,
-        limit=RECOVERED_AT_ONCE,
-        unknown_type=UNKNOWN_TYPE,
-        why_unknown=WHY_UNKNOWN,
-    )
+    failed: list[Recovered] = []
+    for partition in sorted(row[0] for row in waiting):
+        request = Request(
+            "fail_unknown",
+            patience_us=patience_us,
+            known_names=names,
+            limit=RECOVERED_AT_ONCE,
+            unknown_type=UNKNOWN_TYPE,
+            why_unknown=WHY_UNKNOWN,
+        )
+        failed += yield from at(partition, _failed(request, delete_ended=delete_ended))
+    return failed
+
+
+def _failed(request: Request, *, delete_ended: bool) -> Flow[list[Recovered]]:
+    rows = yield request
     if delete_ended:
         yield from delete_what_ended(rows)
     yield from locks.pass_on(row[4] for row in rows)
@@ -174,11 +197,16 @@ def fail_unknown(
 
 def stalled_ids(*, timeout_us: int) -> Flow[list[int]]:
     """Return the ids of up to `RECOVERED_AT_ONCE` jobs of dead workers."""
+    return [job_id for job_id, _ in (yield from stalled_places(timeout_us=timeout_us))]
+
+
+def stalled_places(*, timeout_us: int) -> Flow[list[tuple[int, int]]]:
+    """Return (id, partition) of up to `RECOVERED_AT_ONCE` jobs of dead workers."""
     dead = yield from dead_workers(timeout_us=timeout_us)
     if dead is None:
         return []
     rows = yield Request("stalled_ids", dead_ids=dead, limit=RECOVERED_AT_ONCE)
-    return [int(row[0]) for row in rows]
+    return [(int(row[0]), int(row[1])) for row in rows]
 
 
 def dead_workers(*, timeout_us: int) -> Flow[list[int] | None]:
@@ -191,39 +219,60 @@ def dead_workers(*, timeout_us: int) -> Flow[list[int] | None]:
     return None if dead is None else [worker_id for worker_id, _ in dead]
 
 
-def _dead(holders: Sequence[_Holder], timeout_us: int) -> Flow[list[tuple[int, bool]] | None]:
-    """Return those that are dead, and whether each was alone; None if all are alive."""
-    known = _known(holders)
-    rows: Rows = []
-    if known:
-        rows = yield Request("dead_workers", worker_ids=known, timeout_us=timeout_us)
-    if not rows and len(known) == len(holders):
-        return None
-    return [(row[0], bool(row[1])) for row in rows]
+@dataclass(frozen=True, slots=True)
+class _Holders:
+    """Who holds running jobs, by id; None stands for jobs that no worker holds."""
+
+    held: Mapping[int | None, int]  # how many jobs
+    partitions: Mapping[int | None, Sequence[int]]  # in which they are
+
+    @property
+    def known(self) -> list[int]:
+        """The ids of the workers."""
+        return [worker_id for worker_id in self.held if worker_id is not None]
+
+    def places_of(self, dead: Iterable[int]) -> list[int]:
+        """Return the partitions of the jobs that these workers hold, and of those of none."""
+        return sorted(
+            {each for holder in (*dead, None) for each in self.partitions.get(holder, ())}
+        )
 
 
-#: A worker's id, or None for jobs that no worker holds, and how many running jobs it holds.
-_Holder: TypeAlias = tuple[int | None, int]
-
-
-def _holders() -> Flow[list[_Holder]]:
+def _holders() -> Flow[_Holders]:
     """Return who holds running jobs.
 
     Asked before which workers are alive: a worker is entered before it claims, so that no new one
     is taken for dead.
     """
     rows = yield Request("running_workers")
-    return [(row[0], row[1]) for row in rows]
+    held: Counter[int | None] = Counter()
+    partitions: defaultdict[int | None, list[int]] = defaultdict(list)
+    for worker_id, number, partition in rows:
+        held[worker_id] += number
+        partitions[worker_id].append(partition)
+    return _Holders(held, partitions)
 
 
-def _known(holders: Sequence[_Holder]) -> list[int]:
-    return [worker_id for worker_id, _ in holders if worker_id is not None]
+def _dead(holders: _Holders, timeout_us: int) -> Flow[list[tuple[int, bool]] | None]:
+    """Return those that are dead, and whether each was alone; None if all are alive."""
+    known = holders.known
+    rows: Rows = []
+    if known:
+        rows = yield Request("dead_workers", worker_ids=known, timeout_us=timeout_us)
+    if not rows and None not in holders.held:
+        return None
+    return [(row[0], bool(row[1])) for row in rows]
 
 
 def prune_workers(*, timeout_us: int) -> Flow[None]:
     """Forget dead workers that hold no job."""
     holders = yield from _holders()
-    yield Request("prune_workers", timeout_us=timeout_us, busy_ids=_known(holders))
+    yield Request("prune_workers", timeout_us=timeout_us, busy_ids=holders.known)
+
+
+def probe_partition() -> Flow[None]:
+    """Ask the node that has a partition for something that costs nothing."""
+    yield Request("probe_partition")
 
 
 def abort_requests(worker_id: int) -> Flow[set[int]]:

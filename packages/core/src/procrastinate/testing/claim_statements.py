@@ -174,6 +174,22 @@ def promote_due(view: View, p: Params) -> Rows:
     return [(len(promoted), wait, len(queues))]
 
 
+def sweep(view: View, p: Params) -> Rows:
+    waiting = view.active_jobs(Status.TODO)
+    ready = [job for job in waiting if job.hold is None]
+    served = [job for job in ready if _is_served(job, p)]
+    waits = [_time_of(job) - view.now for job in waiting if job.hold == "schedule"]
+    if not ready and not waits:
+        return []
+    due = min(waits) // timedelta(microseconds=1) if waits else None
+    return [(0, len(served), len(ready) - len(served), due)]
+
+
+def _is_served(job: JobRow, p: Params) -> bool:
+    queues = p["queue_names"]
+    return (queues is None or job.queue_name in queues) and _is_known(job, p)
+
+
 def _time_of(job: JobRow) -> datetime:
     assert job.scheduled_at is not None
     return job.scheduled_at
@@ -187,7 +203,7 @@ def _make_slots(view: View, p: Params) -> Rows:
     return []  # a claim makes them itself
 
 
-_FUNCTIONS: tuple[Function, ...] = (ready_queues, any_ready, promote_due)
+_FUNCTIONS: tuple[Function, ...] = (ready_queues, any_ready, promote_due, sweep)
 _SCANS: dict[str, Scan] = {"full": _full, "level": _level}
 #: PostgreSQL has a text for each number of queues, because each is best planned in its own way.
 _CLAIMS: dict[str, Callable[[View, Params, Scan], Rows]] = {

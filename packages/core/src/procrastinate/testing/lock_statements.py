@@ -103,6 +103,10 @@ def _first_of_lines(jobs: Iterable[JobRow]) -> list[JobRow]:
     return list(first.values())
 
 
+def parked_partitions(view: View, p: Params) -> Rows:
+    return [(0,)] if any(job.hold == "lock" for job in view.active_jobs(Status.TODO)) else []
+
+
 def idle_lines(view: View, p: Params) -> Rows:
     waiting = [job for job in view.active_jobs(Status.TODO) if job.hold != "schedule"]
     parked = {job.lock for job in _first_of_lines(waiting) if job.lock and job.hold == "lock"}
@@ -125,6 +129,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     grip_locks,
     release_locks,
     pass_on_locks,
+    parked_partitions,
     idle_lines,
     drop_stale_locks,
 )

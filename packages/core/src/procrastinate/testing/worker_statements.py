@@ -77,12 +77,12 @@ def unregister_worker(view: View, p: Params) -> Rows:
 
 
 def stalled_ids(view: View, p: Params) -> Rows:
-    return [(job.id,) for job in stalled_jobs(view, p)[: p["limit"]]]
+    return [(job.id, 0) for job in stalled_jobs(view, p)[: p["limit"]]]
 
 
 def running_workers(view: View, p: Params) -> Rows:
     held = Counter(job.worker_id for job in view.active_jobs(Status.DOING))
-    return list(held.items())
+    return [(worker_id, number, 0) for worker_id, number in held.items()]
 
 
 def judge_workers(view: View, p: Params) -> Rows:
@@ -139,7 +139,7 @@ def _recovered(view: View, p: Params, job: JobRow, verdict: Status) -> JobRow:
 
 
 def any_unknown(view: View, p: Params) -> Rows:
-    return [(bool(_unknown(view, p)),)]
+    return [(0,)] if _unknown(view, p) else []
 
 
 def _unknown(view: View, p: Params) -> list[JobRow]:
@@ -175,6 +175,10 @@ def prune_workers(view: View, p: Params) -> Rows:
         if worker.last_heartbeat < before and worker.id not in p["busy_ids"]:
             view.delete_worker(worker.id)
     return []
+
+
+def probe_partition(view: View, p: Params) -> Rows:
+    return [(0,)]
 
 
 def abort_requests(view: View, p: Params) -> Rows:
@@ -248,6 +252,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     known_names,
     fail_unknown,
     prune_workers,
+    probe_partition,
     abort_requests,
     held_jobs,
     schema_objects,

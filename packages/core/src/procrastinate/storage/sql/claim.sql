@@ -520,7 +520,7 @@ news as materialized (
 {>promotion},
     0,
     case when news.queue_name is not null then 'procrastinate_jobs' end as channel,
-    news.queue_name as payload
+    news.{>at_partition} as payload
 from news
 
 -- fragment: promotion
@@ -540,3 +540,34 @@ select
         order by job.scheduled_at
         limit 1
     )
+
+-- name: sweep :many
+-- Looks at all partitions for jobs that nobody announced. Returns (partition, how many jobs are
+-- ready in these queues (null: in all), how many in others, microseconds until the next scheduled
+-- one is due or null) for each partition that has any.
+select
+    found.partition, sum(found.ready)::bigint, sum(found.elsewhere)::bigint,
+    min(found.due_us)::bigint
+from (
+    select
+        job.partition, count(*) filter (where {>is_served}) as ready,
+        count(*) filter (where not ({>is_served})) as elsewhere, null::bigint as due_us
+    from {schema}.procrastinate_jobs as job
+    where {>anywhere} and job.status = 'todo' and job.hold is null
+    group by job.partition
+    union all
+    select
+        job.partition, 0, 0, (
+            extract(
+                epoch from least(min(job.scheduled_at), '9999-12-29 00:00+00')
+                    - statement_timestamp()
+            ) * 1000000.0
+        )::bigint
+    from {schema}.procrastinate_jobs as job
+    where {>anywhere} and job.status = 'todo' and job.hold = 'schedule'
+    group by job.partition
+) as found
+group by found.partition
+
+-- fragment: is_served
+(%(queue_names)s::text[] is null or job.queue_name = any(%(queue_names)s::text[])){known}

@@ -201,7 +201,7 @@ news as materialized (
             when settled.scheduled_at < statement_timestamp() + interval '60 seconds'
                 then 'procrastinate_schedule'
         end as channel,
-        settled.queue_name as payload
+        settled.{>at_partition} as payload
     from settled
 )
 select news.id, news.status, news.channel, news.payload

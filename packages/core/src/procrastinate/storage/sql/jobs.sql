@@ -236,7 +236,7 @@ case
     when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
         then 'procrastinate_schedule'
 end as channel,
-retried.queue_name as payload
+retried.{>at_partition} as payload
 
 -- name: retry_jobs_by_hand :many
 -- Makes ended or waiting jobs due at a time (null: at once), with as many attempts as new ones, and

@@ -248,7 +248,7 @@ passed as (
 pg_catalog.pg_notify('procrastinate_jobs', passed.queue_name)::text
 
 -- distributed fragment: tell_passed
-null::text, 'procrastinate_jobs' as channel, passed.queue_name as payload
+null::text, 'procrastinate_jobs' as channel, passed.{>at_partition} as payload
 
 -- name: release_locks :many
 -- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes
@@ -297,6 +297,26 @@ union all
     order by job.priority desc, job.id
     limit 1
 )
+
+-- name: parked_partitions :many
+-- Returns the partitions that have parked jobs: where idle_lines may find something.
+{>where_parked}
+
+-- fragment: where_parked
+select %(partition)s::smallint
+where exists (
+    select from {schema}.procrastinate_jobs as job
+    where job.partition = %(partition)s::smallint and {>is_parked}
+)
+
+-- distributed fragment: where_parked
+select distinct job.partition
+from {schema}.procrastinate_jobs as job
+where {>anywhere} and {>is_parked}
+
+-- fragment: is_parked
+job.lock is not null and job.status = 'todo'
+    and job.hold is distinct from 'schedule' and job.hold = 'lock'
 
 -- name: idle_lines :many
 -- Returns the locks that no running job holds although the best job of a queue in their line is

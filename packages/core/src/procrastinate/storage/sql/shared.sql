@@ -7,6 +7,10 @@ job.partition = %(partition)s::smallint
 -- In a statement that locks no row, the jobs of all partitions, unless one is named.
 job.partition = any(%(partitions)s::smallint[])
 
+-- fragment: at_partition
+-- What a notification of a distributed database says: the queue of a job, and its partition.
+queue_name || '@'::text || %(partition)s::smallint::text
+
 -- fragment: readable
 -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
 -- single row from before it, or without it, would keep all others from being read.

@@ -56,12 +56,12 @@ delete from {schema}.procrastinate_workers as worker
 where worker.id = %(worker_id)s::bigint and worker.partition = 0
 
 -- name: running_workers :many
--- Returns (id, how many jobs) for each worker that holds running jobs. The id is null for those
--- that no worker holds, after a change by hand.
-select job.worker_id, count(*)
+-- Returns (id, how many jobs, partition) for each worker that holds running jobs in a partition. The
+-- id is null for those that no worker holds, after a change by hand.
+select job.worker_id, count(*), job.partition
 from {schema}.procrastinate_jobs as job
 where {>anywhere} and job.status = 'doing'
-group by job.worker_id
+group by job.worker_id, job.partition
 
 -- name: judge_workers :exec
 -- Notes of each of these workers, when it is first found dead, whether it was alone: it held one
@@ -108,10 +108,10 @@ where worker.id is null
         < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
 
 -- name: stalled_ids :many
--- Returns the ids of the running jobs of these dead workers, and of none.
-select job.id
+-- Returns (id, partition) of the running jobs of these dead workers, and of none.
+select job.id, job.partition
 from {schema}.procrastinate_jobs as job
-where {>of_dead where="job.partition = %(partition)s::smallint"}
+where {>of_dead where=anywhere}
 order by job.id
 limit %(limit)s::integer
 
@@ -196,20 +196,20 @@ news as materialized (
     select
         recovered.id, recovered.status::text as status, recovered.queue_name, recovered.task_name,
         case when recovered.status = 'todo' then 'procrastinate_jobs' end as channel,
-        recovered.queue_name as payload
+        recovered.{>at_partition} as payload
     from recovered
 )
 select news.id, news.status, news.queue_name, news.task_name, news.channel, news.payload
 from news
 
--- name: any_unknown :one
--- Returns whether a job waits whose task has been unknown to workers for longer than the patience.
-select exists (
-    select from {schema}.procrastinate_jobs as job
-    where job.partition = %(partition)s::smallint and job.status = 'todo'
-        and job.unknown_since <= statement_timestamp()
-            - %(patience_us)s::bigint::float8 * interval '1 microsecond'
-)
+-- name: any_unknown :many
+-- Returns the partitions in which jobs wait whose task has been unknown to workers for longer than
+-- the patience.
+select distinct job.partition
+from {schema}.procrastinate_jobs as job
+where {>anywhere} and job.status = 'todo'
+    and job.unknown_since <= statement_timestamp()
+        - %(patience_us)s::bigint::float8 * interval '1 microsecond'
 
 -- name: known_names :many
 -- Returns the names of the tasks that live workers know, and null if one does not say what it
@@ -270,11 +270,18 @@ where worker.partition = 0
         < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
     and worker.id <> all(%(busy_ids)s::bigint[])
 
+-- name: probe_partition :one
+-- Asks for something that costs nothing: the node that has the partition answers, or it is away.
+select exists (
+    select from {schema}.procrastinate_locks as held
+    where held.partition = %(partition)s::smallint and held.lock = ''
+)::integer
+
 -- name: abort_requests :many
 -- Returns which of this worker's running jobs are to be aborted.
 select job.id
 from {schema}.procrastinate_jobs as job
-where job.partition = %(partition)s::smallint and job.status = 'doing'
+where {>anywhere} and job.status = 'doing'
     and job.worker_id = %(worker_id)s::bigint
     and job.abort_requested
 
@@ -283,6 +290,6 @@ where job.partition = %(partition)s::smallint and job.status = 'doing'
 -- lost.
 select {>claimed_columns}
 from {schema}.procrastinate_jobs as job
-where job.partition = %(partition)s::smallint and job.status = 'doing'
+where {>anywhere} and job.status = 'doing'
     and job.worker_id = %(worker_id)s::bigint
 order by job.id

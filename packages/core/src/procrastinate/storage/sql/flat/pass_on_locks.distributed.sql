@@ -65,6 +65,7 @@ passed as (
     where job.partition = %(partition)s::smallint and job.id = any(array(select next.id from next))
     returning job.queue_name
 )
-select passed.queue_name, null::text, 'procrastinate_jobs' as channel, passed.queue_name as payload
+-- What a notification of a distributed database says: the queue of a job, and its partition.
+select passed.queue_name, null::text, 'procrastinate_jobs' as channel, passed.queue_name || '@'::text || %(partition)s::smallint::text as payload
 from passed
 group by passed.queue_name

@@ -48,5 +48,6 @@ select
     ),
     0,
     case when news.queue_name is not null then 'procrastinate_jobs' end as channel,
-    news.queue_name as payload
+    -- What a notification of a distributed database says: the queue of a job, and its partition.
+    news.queue_name || '@'::text || %(partition)s::smallint::text as payload
 from news

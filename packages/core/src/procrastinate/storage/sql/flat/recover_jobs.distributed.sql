@@ -126,7 +126,8 @@ news as materialized (
     select
         recovered.id, recovered.status::text as status, recovered.queue_name, recovered.task_name,
         case when recovered.status = 'todo' then 'procrastinate_jobs' end as channel,
-        recovered.queue_name as payload
+        -- What a notification of a distributed database says: the queue of a job, and its partition.
+        recovered.queue_name || '@'::text || %(partition)s::smallint::text as payload
     from recovered
 )
 select news.id, news.status, news.queue_name, news.task_name, news.channel, news.payload

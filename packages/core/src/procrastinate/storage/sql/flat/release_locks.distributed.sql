@@ -70,6 +70,7 @@ given_up as (
     where held.partition = %(partition)s::smallint and held.lock = any(%(locks)s::text[])
         and (select count(*) from passed) >= 0
 )
-select passed.queue_name, null::text, 'procrastinate_jobs' as channel, passed.queue_name as payload
+-- What a notification of a distributed database says: the queue of a job, and its partition.
+select passed.queue_name, null::text, 'procrastinate_jobs' as channel, passed.queue_name || '@'::text || %(partition)s::smallint::text as payload
 from passed
 group by passed.queue_name

@@ -74,5 +74,6 @@ select
         when retried.scheduled_at < statement_timestamp() + interval '60 seconds'
             then 'procrastinate_schedule'
     end as channel,
-    retried.queue_name as payload
+    -- What a notification of a distributed database says: the queue of a job, and its partition.
+    retried.queue_name || '@'::text || %(partition)s::smallint::text as payload
 from retried

@@ -1,8 +1,8 @@
 -- name: running_workers :many
--- Returns (id, how many jobs) for each worker that holds running jobs. The id is null for those
--- that no worker holds, after a change by hand.
-select job.worker_id, count(*)
+-- Returns (id, how many jobs, partition) for each worker that holds running jobs in a partition. The
+-- id is null for those that no worker holds, after a change by hand.
+select job.worker_id, count(*), job.partition
 from procrastinate_jobs as job
 -- In a statement that locks no row, the jobs of all partitions, unless one is named.
 where job.partition = any(%(partitions)s::smallint[]) and job.status = 'doing'
-group by job.worker_id
+group by job.worker_id, job.partition

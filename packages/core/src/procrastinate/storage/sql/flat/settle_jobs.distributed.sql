@@ -184,7 +184,8 @@ news as materialized (
             when settled.scheduled_at < statement_timestamp() + interval '60 seconds'
                 then 'procrastinate_schedule'
         end as channel,
-        settled.queue_name as payload
+        -- What a notification of a distributed database says: the queue of a job, and its partition.
+        settled.queue_name || '@'::text || %(partition)s::smallint::text as payload
     from settled
 )
 select news.id, news.status, news.channel, news.payload

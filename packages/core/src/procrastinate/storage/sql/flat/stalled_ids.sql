@@ -1,6 +1,6 @@
 -- name: stalled_ids :many
--- Returns the ids of the running jobs of these dead workers, and of none.
-select job.id
+-- Returns (id, partition) of the running jobs of these dead workers, and of none.
+select job.id, job.partition
 from procrastinate_jobs as job
 -- True of a running job whose worker is one of these dead ones, or null.
 where job.partition = %(partition)s::smallint and job.status = 'doing'

@@ -1,0 +1,8 @@
+-- name: abort_requests :many
+-- Returns which of this worker's running jobs are to be aborted.
+select job.id
+from procrastinate_jobs as job
+-- In a statement that locks no row, the jobs of all partitions, unless one is named.
+where job.partition = any(%(partitions)s::smallint[]) and job.status = 'doing'
+    and job.worker_id = %(worker_id)s::bigint
+    and job.abort_requested

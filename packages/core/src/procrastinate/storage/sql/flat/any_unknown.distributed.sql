@@ -1,0 +1,9 @@
+-- name: any_unknown :many
+-- Returns the partitions in which jobs wait whose task has been unknown to workers for longer than
+-- the patience.
+select distinct job.partition
+from procrastinate_jobs as job
+-- In a statement that locks no row, the jobs of all partitions, unless one is named.
+where job.partition = any(%(partitions)s::smallint[]) and job.status = 'todo'
+    and job.unknown_since <= statement_timestamp()
+        - %(patience_us)s::bigint::float8 * interval '1 microsecond'

@@ -1,0 +1,22 @@
+-- name: held_jobs :many
+-- Returns the jobs that this worker holds, as the database sees it: after a claim whose answer was
+-- lost.
+--
+-- What the worker lacks of a job that it has just got. The claim's time is the same for all jobs,
+-- so it stands in the first row.
+select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
+    job.queueing_lock, job.attempts,
+    -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
+    -- single row from before it, or without it, would keep all others from being read.
+    case when job.deferred_at is not null then
+        least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as deferred_at,
+    case when job.scheduled_at is not null then
+        least(greatest(job.scheduled_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as scheduled_at,
+    job.lease, nullif(job.crashes, 0) as crashes
+from procrastinate_jobs as job
+-- In a statement that locks no row, the jobs of all partitions, unless one is named.
+where job.partition = any(%(partitions)s::smallint[]) and job.status = 'doing'
+    and job.worker_id = %(worker_id)s::bigint
+order by job.id

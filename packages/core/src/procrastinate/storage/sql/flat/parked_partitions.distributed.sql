@@ -1,0 +1,7 @@
+-- name: parked_partitions :many
+-- Returns the partitions that have parked jobs: where idle_lines may find something.
+select distinct job.partition
+from procrastinate_jobs as job
+-- In a statement that locks no row, the jobs of all partitions, unless one is named.
+where job.partition = any(%(partitions)s::smallint[]) and job.lock is not null and job.status = 'todo'
+    and job.hold is distinct from 'schedule' and job.hold = 'lock'

@@ -1,0 +1,11 @@
+-- name: stalled_ids :many
+-- Returns (id, partition) of the running jobs of these dead workers, and of none.
+select job.id, job.partition
+from procrastinate_jobs as job
+-- True of a running job whose worker is one of these dead ones, or null.
+--
+-- In a statement that locks no row, the jobs of all partitions, unless one is named.
+where job.partition = any(%(partitions)s::smallint[]) and job.status = 'doing'
+    and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[]))
+order by job.id
+limit %(limit)s::integer

@@ -1,0 +1,29 @@
+-- name: sweep :many
+-- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
+-- Looks at all partitions for jobs that nobody announced. Returns (partition, how many jobs are
+-- ready in these queues (null: in all), how many in others, microseconds until the next scheduled
+-- one is due or null) for each partition that has any.
+select
+    found.partition, sum(found.ready)::bigint, sum(found.elsewhere)::bigint,
+    min(found.due_us)::bigint
+from (
+    select
+        job.partition, count(*) filter (where (%(queue_names)s::text[] is null or job.queue_name = any(%(queue_names)s::text[])){known}) as ready,
+        count(*) filter (where not ((%(queue_names)s::text[] is null or job.queue_name = any(%(queue_names)s::text[])){known})) as elsewhere, null::bigint as due_us
+    from procrastinate_jobs as job
+    -- In a statement that locks no row, the jobs of all partitions, unless one is named.
+    where job.partition = any(%(partitions)s::smallint[]) and job.status = 'todo' and job.hold is null
+    group by job.partition
+    union all
+    select
+        job.partition, 0, 0, (
+            extract(
+                epoch from least(min(job.scheduled_at), '9999-12-29 00:00+00')
+                    - statement_timestamp()
+            ) * 1000000.0
+        )::bigint
+    from procrastinate_jobs as job
+    where job.partition = any(%(partitions)s::smallint[]) and job.status = 'todo' and job.hold = 'schedule'
+    group by job.partition
+) as found
+group by found.partition
