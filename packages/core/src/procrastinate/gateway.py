@@ -143,10 +143,10 @@ class Gateway:
         return self.statements.partitions
 
     async def partitions_async(
-        self, connection: Any = None, *, limit: Limit | None = None
+        self, connection: Any = None, *, limit: Limit | None = None, anew: bool = False
     ) -> Partitions:
-        """Return the partitions of the database; see `partitions`."""
-        if time.monotonic() >= self._settings_until:
+        """Return the partitions of the database, or ask for them ``anew``; see `partitions`."""
+        if anew or time.monotonic() >= self._settings_until:
             flow = read_settings()
             self._learn(await self.run_async(flow, connection=connection, limit=limit))
         return self.statements.partitions

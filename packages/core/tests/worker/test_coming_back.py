@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import psycopg2
 import pytest
@@ -16,6 +16,7 @@ import procrastinate
 from procrastinate import Status
 from procrastinate.model.job import Job
 from procrastinate.model.outcome import Requeued
+from procrastinate.model.partitions import ONE
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim as flows
 from procrastinate.storage import workers
@@ -25,6 +26,8 @@ from procrastinate.worker import shift as shift_module
 from procrastinate.worker import worker as worker_module
 from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.fetcher import Fetcher
+from procrastinate.worker.outages import Outages
+from procrastinate.worker.places import Places
 from procrastinate.worker.writer import Writer
 
 QUICK = {"update_heartbeat_interval": 0.1, "stalled_worker_timeout": 0.5}
@@ -173,8 +176,10 @@ async def test_two_unwritten_retries_of_one_job_are_both_written(
         gateway,  # type: ignore[arg-type]
         1,
         "never",
+        Places(ONE),
+        Outages(cast(Any, None), ONE),
         on_written=lambda: None,
-        on_requeued=lambda: None,
+        on_requeued=lambda _: None,
         on_released=lambda *_: None,
         echoes=Echoes(),
         on_lost=lambda: None,

@@ -281,7 +281,7 @@ async def test_jobs_that_stay_undecided_are_looked_at_less_and_less_often(
     assert not fetcher.unsure
 
 
-@pytest.mark.parametrize("news", ["schedule_changed", "look_at_everything"])
+@pytest.mark.parametrize("news", ["hear_of_schedule", "look_at_everything"])
 async def test_news_of_the_schedule_during_a_look_at_it_is_not_forgotten(
     gateway: Scripted, fetcher: Fetcher, news: str
 ) -> None:
@@ -298,7 +298,7 @@ async def test_the_schedule_is_looked_at_when_the_next_job_is_due_and_at_least_s
     assert fetcher.seconds_to_next_look == LOOK_AT_SCHEDULE_EVERY
 
     gateway.answers["promote_due"] = Promotion(0, 0.25)
-    fetcher.schedule_changed()
+    fetcher.hear_of_schedule()
     await fetcher.claim(1, known=())
     assert fetcher.seconds_to_next_look == 0.25
 

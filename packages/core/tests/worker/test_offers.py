@@ -22,6 +22,7 @@ import procrastinate
 from procrastinate.model.ahead import Ahead
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, AbortReason
+from procrastinate.model.partitions import ONE
 from procrastinate.model.trust import Trust
 from procrastinate.model.worker_options import worker_options
 from procrastinate.storage.claim import Claim
@@ -30,6 +31,8 @@ from procrastinate.worker import backlog, threads
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.echoes import Echoes
+from procrastinate.worker.outages import Outages
+from procrastinate.worker.places import Places
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.writer import Writer
 
@@ -72,6 +75,8 @@ class Scene:
             cast(Any, None),
             1,
             "never",
+            Places(ONE),
+            Outages(cast(Any, None), ONE),
             on_written=_nothing,
             on_requeued=_nothing,
             on_released=_nothing,

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import psycopg2
 import pytest
@@ -18,10 +18,13 @@ from procrastinate.connector import Query, Rows
 from procrastinate.errors import ConnectionLost
 from procrastinate.model.job import Job
 from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Outcome, Requeued
+from procrastinate.model.partitions import ONE
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, workers
 from procrastinate.storage.finish import Ended
 from procrastinate.worker.echoes import Echoes
+from procrastinate.worker.outages import Outages
+from procrastinate.worker.places import Places
 from procrastinate.worker.writer import Writer
 from procrastinate_aiopg.sessions import Session
 
@@ -81,8 +84,10 @@ class Held:
             app._gateway,
             worker_id,
             "never",
+            Places(ONE),
+            Outages(cast(Any, None), ONE),
             on_written=lambda: None,
-            on_requeued=lambda: None,
+            on_requeued=lambda _: None,
             on_released=lambda *_: None,
             echoes=Echoes(),
             on_lost=lambda: None,

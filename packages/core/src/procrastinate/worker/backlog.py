@@ -109,6 +109,10 @@ class Backlog:
         """Whether a job runs or waits for a slot."""
         return bool(len(self._running) or self._waiting or self._suspects.is_waiting)
 
+    def free(self) -> int:
+        """How many more jobs could start at once."""
+        return max(0, self._concurrency - len(self._running) - len(self._waiting))
+
     def room(self) -> int:
         """How many jobs to claim now; 0 while it is better to wait."""
         if len(self._writer) > MAX_UNWRITTEN or self._suspects.reserve(self._held):

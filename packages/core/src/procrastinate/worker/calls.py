@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable
 
 from procrastinate.connector import Connector
-from procrastinate.drive import Flow, Limit, T
+from procrastinate.drive import Flow, Limit, T, at
 from procrastinate.errors import ConnectionLost
 from procrastinate.gateway import Gateway
 from procrastinate.worker.line import CALL
@@ -48,3 +48,23 @@ class Calls:
             except ConnectionLost:
                 self.on_loss()
                 raise
+
+
+class CallsAt(Calls):
+    """The same calls, for the jobs and locks of one partition."""
+
+    def __init__(self, calls: Calls, partition: int) -> None:
+        self._calls = calls
+        self._partition = partition
+
+    @property
+    def connector(self) -> Connector:
+        """The app's connector."""
+        return self._calls.connector
+
+    async def run_async(
+        self, flow: Flow[T], *, transaction: bool = False, limit: Limit | None = None
+    ) -> T:
+        """Run a flow in the partition and return its value. See `Calls.run_async`."""
+        flow = at(self._partition, flow)
+        return await self._calls.run_async(flow, transaction=transaction, limit=limit)

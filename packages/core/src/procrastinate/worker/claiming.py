@@ -30,6 +30,9 @@ from procrastinate.worker.clock import since_boot
 from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.log import logger
+from procrastinate.worker.outages import Outages
+from procrastinate.worker.partitioned import PartitionedFetcher
+from procrastinate.worker.places import Places
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.writer import Writer
 
@@ -54,6 +57,8 @@ class Claiming:
         trusted: Callable[[], bool],
         ahead: Ahead,
         unknown: UnknownTasks | None,
+        places: Places,
+        outages: Outages,
     ) -> None:
         self._calls = calls
         self._worker_id = worker_id
@@ -64,13 +69,10 @@ class Claiming:
         self._ahead = ahead
         #: What will be heard of this worker's own writes.
         self.echoes = Echoes()
-        self._fetcher = Fetcher(
-            calls,
-            worker_id,
-            options.queues,
-            delete_ended=options.delete_jobs == "always",
-            unknown=unknown,
-        )
+        self._fetcher = _fetcher_for(calls, worker_id, options, unknown, places, outages)
+        self.sweeper = self._fetcher.sweeper  # if there are several partitions
+        if self.sweeper is not None:
+            self.sweeper.on_hot = self.look_now
         self._aborts_heard: set[int] | None = None
         self._claim = Alarm()  # the next claim
         self._poll_due = -math.inf  # after waiting until then, the next claim looks at everything
@@ -148,7 +150,7 @@ class Claiming:
                 alarm.cancel()
         # Not for what the fetcher knows of.
         if now < self._poll_due <= time.monotonic():
-            self._fetcher.look_at_everything()
+            self._fetcher.poll()
 
     async def _look_behind(self) -> None:
         """Ask whether more jobs are ready than were claimed."""
@@ -206,26 +208,29 @@ class Claiming:
         self._fetcher.look_at_everything()
         self.look_now()
 
-    def heard_of(self, queue: str) -> None:
-        """Note that a job became ready in a queue, which may be any."""
-        if self._fetcher.serves(queue) and not self.echoes.take(queue):
-            self._fetcher.heard_of(queue)
-            self.look_now()
-
-    def went_back(self, jobs: Sequence[Job], passed: Sequence[str]) -> None:
-        """Note what was written: jobs that went back to their places, and freed locks.
-
-        ``passed`` are the queues in which the next jobs of these locks are ready.
-        """
-        if jobs:
-            self._fetcher.went_back(jobs)
-        for queue in filter(self._fetcher.serves, passed):
-            self._fetcher.heard_of(queue)
+    def look_at(self, partition: int) -> None:
+        """Claim as soon as there is room, and look at all of a partition."""
+        self._fetcher.look_at(partition)
         self.look_now()
 
-    def schedule_changed(self) -> None:
+    def heard_of(self, payload: str) -> None:
+        """Note that a job became ready in a queue, which may be any."""
+        if not self.echoes.take(payload) and self._fetcher.hear(payload):
+            self.look_now()
+
+    def went_back(self, jobs: Sequence[Job], passed: Sequence[str], partition: int) -> None:
+        """Note what was written: jobs that went back to their places, and freed locks.
+
+        ``passed`` is what is announced of the next jobs of these locks, which are ready.
+        """
+        self._fetcher.went_back(jobs, partition)
+        for payload in passed:
+            self._fetcher.hear(payload)
+        self.look_now()
+
+    def schedule_changed(self, payload: str) -> None:
         """Note that a job was scheduled for the near future."""
-        self._fetcher.schedule_changed()
+        self._fetcher.hear_of_schedule(payload)
         self.look_now()
 
     def something_ended(self) -> None:
@@ -238,3 +243,27 @@ class Claiming:
         """Note requests to abort: for jobs of a claim that is being answered they are unknown."""
         if self._aborts_heard is not None and len(self._aborts_heard) < MAX_HEARD:
             self._aborts_heard |= ids
+
+
+def _fetcher_for(
+    calls: Calls,
+    worker_id: int,
+    options: WorkerOptions,
+    unknown: UnknownTasks | None,
+    places: Places,
+    outages: Outages,
+) -> Fetcher | PartitionedFetcher:
+    delete_ended = options.delete_jobs == "always"
+    if not places.partitions.are_many:
+        return Fetcher(calls, worker_id, options.queues, delete_ended=delete_ended, unknown=unknown)
+    return PartitionedFetcher(
+        calls,
+        worker_id,
+        options.queues,
+        places,
+        outages,
+        interval=options.fetch_job_polling_interval,
+        until_empty=not options.wait,
+        delete_ended=delete_ended,
+        unknown=unknown,
+    )

@@ -25,12 +25,15 @@ class Claims:
         queues: Sequence[str] | None,
         unknown: UnknownTasks | None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        makes_slots: bool = False,
     ) -> None:
         self._calls = calls
         self._worker_id = worker_id
         self._queues = queues
         self._unknown = UnknownTasks() if unknown is None else unknown
         self._clock = clock
+        self._makes_slots = makes_slots  # for locks: a distributed database needs them
 
     def serves(self, queue: str) -> bool:
         """Whether this worker works on a queue."""
@@ -56,6 +59,7 @@ class Claims:
                 unknown_names=self._unknown.left_out(self._clock()),
                 worker_id=self._worker_id,
                 loads=self._calls.connector.json_loads,
+                makes_slots=self._makes_slots,
             )
         )
 

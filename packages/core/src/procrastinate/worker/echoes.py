@@ -20,23 +20,23 @@ from collections.abc import Iterable
 
 
 class Echoes:
-    """Counts what will be heard, by queue."""
+    """Counts what will be heard, by what it says."""
 
     def __init__(self) -> None:
         self._expected: Counter[str] = Counter()
 
-    def expect(self, queues: Iterable[str]) -> None:
-        """Note that a transaction will notify of each of these queues once (rule 1)."""
-        self._expected.update(queues)
+    def expect(self, news: Iterable[str]) -> None:
+        """Note that a transaction will notify of each of these once (rule 1)."""
+        self._expected.update(news)
 
     def forget(self) -> None:
         """Expect nothing more (rule 2)."""
         self._expected.clear()
 
-    def take(self, queue: str) -> bool:
+    def take(self, payload: str) -> bool:
         """Return whether what was heard was expected; it is not any more."""
-        if self._expected[queue] > 0:
-            self._expected[queue] -= 1
+        if self._expected[payload] > 0:
+            self._expected[payload] -= 1
             return True
-        del self._expected[queue]  # which reading it has made
+        del self._expected[payload]  # which reading it has made
         return False

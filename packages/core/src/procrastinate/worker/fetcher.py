@@ -1,10 +1,15 @@
-"""Getting jobs: ask the plan (`procrastinate.model.scans`) for a step, do it, tell the plan."""
+"""Getting jobs: ask the plan (`procrastinate.model.scans`) for a step, do it, tell the plan.
+
+A `Fetcher` gets the jobs of a database with one partition, or of one of several. For all of these
+there is `procrastinate.worker.partitioned`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Container, Sequence
+from typing import TYPE_CHECKING
 
 from procrastinate.errors import ConnectorException
 from procrastinate.model.job import Job
@@ -12,13 +17,19 @@ from procrastinate.model.scan_steps import Promote, Scan, Wait, left_none
 from procrastinate.model.scans import ScanPlan
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Claim
-from procrastinate.worker.calls import Calls
+from procrastinate.worker.calls import Calls, CallsAt
 from procrastinate.worker.claims import Claims
 from procrastinate.worker.lost_answers import LostAnswers
 
+if TYPE_CHECKING:
+    from procrastinate.worker.sweeper import Sweeper
+
 
 class Fetcher:
-    """Claims jobs of some queues (None: of all) for one worker."""
+    """Claims jobs of some queues (None: of all) for one worker.
+
+    ``partition`` is the one of several that it is about.
+    """
 
     def __init__(
         self,
@@ -29,26 +40,49 @@ class Fetcher:
         *,
         delete_ended: bool = False,
         unknown: UnknownTasks | None = None,
+        partition: int | None = None,
     ) -> None:
         self._clock = clock
         self._plan = ScanPlan()
-        self._claims = claims = Claims(gateway, worker_id, queues, unknown, clock)
+        if partition is not None:
+            self._plan = ScanPlan.of_partition()
+            gateway = CallsAt(gateway, partition)
+        self._claims = claims = Claims(
+            gateway, worker_id, queues, unknown, clock, makes_slots=partition is not None
+        )
         self._lost_answers = LostAnswers(gateway, worker_id, delete_ended=delete_ended)
         self.left_none = False  # whether the last claim left no ready job behind
         self.serves, self.is_anything_ready = claims.serves, claims.is_anything_ready
         self.settle = self._lost_answers.settle
+        self.sweeper: Sweeper | None = None  # one partition needs none
+
+    def hear(self, queue: str) -> bool:
+        """Note that a job became ready in a queue, and return whether it is served."""
+        is_served = self.serves(queue)
+        if is_served:
+            self.heard_of(queue)
+        return is_served
 
     def heard_of(self, queue: str) -> None:
         """Note that a job of a queue that is served became ready."""
         self._plan = self._plan.heard_of(queue)
 
-    def schedule_changed(self) -> None:
+    def hear_of_schedule(self, queue: str = "") -> None:
         """Note that a job was scheduled for the near future."""
         self._plan = self._plan.schedule_changed()
 
-    def went_back(self, jobs: Sequence[Job]) -> None:
-        """Note that claimed jobs went back to their places in the queue."""
-        self._plan = self._plan.went_back(jobs)
+    def went_back(self, jobs: Sequence[Job], partition: int = 0) -> None:
+        """Note what was written: these jobs went back to their places, or a lock was freed."""
+        if jobs:
+            self._plan = self._plan.went_back(jobs)
+
+    def look_at(self, partition: int) -> None:
+        """Look at everything in the only partition."""
+        self.look_at_everything()
+
+    def poll(self) -> None:
+        """Look at everything, because nothing was heard for a polling interval."""
+        self.look_at_everything()
 
     def look_at_everything(self) -> None:
         """Make the next claim a full one, schedule included: after a gap in what was heard."""

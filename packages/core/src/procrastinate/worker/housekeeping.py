@@ -7,20 +7,26 @@ Rules
 2. While this worker holds no job, it does not ask for requests to abort.
 3. Only one of all live workers recovers, prunes and mends in each interval, and only a worker that
    may judge others does (`procrastinate.model.judging`).
+4. One read over all partitions says which of them have something to be done. If a part of a
+   distributed database is away, such a read fails: then the others are asked one by one. Which dead
+   workers were alone is not judged from what these say.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from procrastinate.drive import Flow, T, at
 from procrastinate.errors import ConnectorException
 from procrastinate.model import printable
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Status
+from procrastinate.model.partitions import Partitions
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import locks
 from procrastinate.storage import workers as flows
@@ -28,6 +34,7 @@ from procrastinate.storage.claim import held_jobs
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.log import logger
+from procrastinate.worker.outages import Outages
 
 ONE_BY_ONE_MAY_TAKE = (
     2.0  # seconds for recovering jobs that other transactions may be in the way of
@@ -46,6 +53,8 @@ class Housekeeping:
         worker_id: int,
         options: WorkerOptions,
         *,
+        partitions: Partitions,
+        outages: Outages,
         leases: Callable[[], Mapping[int, int]],
         may_judge: Callable[[], bool],
         on_aborts: Callable[[set[int]], None],
@@ -54,6 +63,9 @@ class Housekeeping:
         self._calls = calls
         self._worker_id = worker_id
         self._options = options
+        self._partitions = partitions
+        self._outages = outages
+        outages.on_back.append(lambda _: self.look_for_aborts())
         self._leases = leases  # of the jobs that are here, by their ids
         self._may_judge = may_judge
         self._on_aborts = on_aborts
@@ -121,8 +133,10 @@ class Housekeeping:
             pass
 
     async def _look_for_aborts(self) -> None:
-        flow = flows.abort_requests(self._worker_id)
-        ids = await self._calls.run_async(flow)
+        await self._everywhere(self._look_for_aborts_in)
+
+    async def _look_for_aborts_in(self, partition: int | None) -> None:
+        ids = await self._run(flows.abort_requests(self._worker_id), partition)
         if ids:
             self._on_aborts(ids)
 
@@ -131,8 +145,11 @@ class Housekeeping:
         flow = held_jobs(worker_id=self._worker_id)
         try:
             held = {job.id: job.lease for job in await self._calls.run_async(flow)}
-        except BaseException:
+        except BaseException as exc:
             self._losses_likely = True
+            if self._outages.is_one(exc):
+                self._outages.tell(exc)  # while a part is away, this cannot be known
+                return
             raise
         lost = {job_id for job_id, lease in here.items() if held.get(job_id) != lease}
         now = self._leases()
@@ -143,28 +160,54 @@ class Housekeeping:
     async def recover(self, timeout: float) -> None:
         """Recover the jobs of workers that were silent for ``timeout`` seconds, and tidy up."""
         timeout_us = int(timeout * 1e6)
-        try:
-            while len(await self._recovered(timeout_us)) == flows.RECOVERED_AT_ONCE:
-                pass
-        except ConnectorException as exc:
-            if exc.sqlstate not in IN_THE_WAY:
-                raise
-            await self._recover_one_by_one(timeout_us)
-        # Later, because those who died in the same moment are judged with a look at one another.
-        flow = flows.prune_workers(timeout_us=2 * timeout_us)
-        await self._calls.run_async(flow)
+        await self._everywhere(functools.partial(self._recover, timeout_us))
+        if not self._outages.away:
+            # Later, because those who died in the same moment are judged with a look at one
+            # another. (If a part of the database is away, it is not known who holds jobs there.)
+            await self._run(flows.prune_workers(timeout_us=2 * timeout_us))
         # Before the lines: a statement about very many of them may reach its limit in each turn.
-        await self._fail_unknown(timeout_us)
-        await self._calls.run_async(locks.mend(), transaction=True)
+        await self._everywhere(functools.partial(self._fail_unknown, timeout_us))
+        await self._everywhere(self._mend)
 
-    async def _fail_unknown(self, timeout_us: int) -> None:
+    async def _everywhere(self, look: Callable[[int | None], Awaitable[None]]) -> None:
+        """Look at all partitions at once (None), or at one after the other (rule 4)."""
+        try:
+            if not self._outages.away:
+                await look(None)
+                return
+        except ConnectorException as exc:
+            if not self._outages.is_one(exc):
+                raise
+            self._outages.tell(exc)
+        for partition in self._partitions.values:
+            if partition in self._outages.away:
+                continue
+            try:
+                await look(partition)
+            except ConnectorException as exc:
+                if not self._outages.is_one(exc):
+                    raise
+                self._outages.failed(partition, exc)
+
+    async def _run(
+        self, flow: Flow[T], partition: int | None = None, *, transaction: bool = False
+    ) -> T:
+        """Run a flow in a partition (None: in all that it is about)."""
+        if partition is not None:
+            flow = at(partition, flow)
+        return await self._calls.run_async(flow, transaction=transaction)
+
+    async def _mend(self, partition: int | None) -> None:
+        await self._run(locks.mend(), partition, transaction=True)
+
+    async def _fail_unknown(self, timeout_us: int, partition: int | None) -> None:
         """Fail the jobs whose tasks no live worker has known for as long as they may wait."""
         flow = flows.fail_unknown(
             patience_us=int(self._options.unknown_task_patience * 1e6),
             timeout_us=timeout_us,
             delete_ended=self._delete_ended,
         )
-        failed = await self._calls.run_async(flow, transaction=True)
+        failed = await self._run(flow, partition, transaction=True)
         for name, count in Counter(each.task_name for each in failed).items():
             logger.error(
                 "%s of the task %s failed: no live worker has known it for %g seconds",
@@ -174,20 +217,28 @@ class Housekeeping:
                 extra={"action": "fail_unknown", "task_name": name},
             )
 
-    async def _recover_one_by_one(self, timeout_us: int) -> None:
+    async def _recover(self, timeout_us: int, partition: int | None) -> None:
+        try:
+            while len(await self._recovered(timeout_us, partition)) == flows.RECOVERED_AT_ONCE:
+                pass
+        except ConnectorException as exc:
+            if exc.sqlstate not in IN_THE_WAY:
+                raise
+            await self._recover_one_by_one(timeout_us, partition)
+
+    async def _recover_one_by_one(self, timeout_us: int, partition: int | None) -> None:
         """Recover what can be, if another open transaction is in the way of some jobs.
 
         In random order and for a short time, so that the jobs that have to wait do not keep the
         others waiting.
         """
-        flow = flows.stalled_ids(timeout_us=timeout_us)
-        ids = await self._calls.run_async(flow)
-        random.shuffle(ids)
+        places = await self._run(flows.stalled_places(timeout_us=timeout_us), partition)
+        random.shuffle(places)
         deadline = time.monotonic() + ONE_BY_ONE_MAY_TAKE
-        while ids and time.monotonic() < deadline:
-            job_id = ids.pop()
+        while places and time.monotonic() < deadline:
+            job_id, where = places.pop()
             try:
-                await self._recovered(timeout_us, [job_id])
+                await self._recovered(timeout_us, partition, ids=[job_id], where=where)
             except ConnectorException as exc:
                 if exc.sqlstate not in IN_THE_WAY:
                     raise
@@ -200,14 +251,21 @@ class Housekeeping:
                 )
 
     async def _recovered(
-        self, timeout_us: int, ids: Sequence[int] | None = None
+        self,
+        timeout_us: int,
+        partition: int | None,
+        *,
+        ids: Sequence[int] | None = None,
+        where: int | None = None,
     ) -> list[flows.Recovered]:
         flow = flows.recover_jobs(
             timeout_us=timeout_us,
             ids=ids,
+            partition=where,
             delete_ended=self._delete_ended,
+            judge=partition is None,
         )
-        recovered = await self._calls.run_async(flow, transaction=True)
+        recovered = await self._run(flow, partition, transaction=True)
         _log_recovered(recovered, deleted=self._delete_ended)
         return recovered
 

@@ -25,8 +25,10 @@ from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.log import logger
 
-JOBS = "procrastinate_jobs"  # a job is ready; the payload is its queue
-SCHEDULE = "procrastinate_schedule"  # a job is due within a minute; the payload is its queue
+JOBS = "procrastinate_jobs"  # a job is ready; the payload is its queue ...
+SCHEDULE = "procrastinate_schedule"  # ... as of a job that is due within a minute
+#: Characters of such a payload. With several partitions it says the job's, after an ``@``.
+NEWS_LENGTH = NAME_LENGTH + len("@351")
 ABORTS = "procrastinate_aborts"  # a running job is to be aborted; the payload is its id
 PROBE = "procrastinate_probe_{worker_id}"  # to this worker's listener, from itself
 PROBE_EVERY = 60.0  # seconds
@@ -50,7 +52,7 @@ class Listener:
         worker_id: int,
         *,
         on_queue: Callable[[str], None],
-        on_schedule: Callable[[], None],
+        on_schedule: Callable[[str], None],
         on_abort: Callable[[int], None],
         on_listening: Callable[[], None],
         on_failed: Callable[[Exception], None],
@@ -125,9 +127,9 @@ class Listener:
             job_id = job_id_in(payload)
             if job_id is not None:
                 self._on_abort(job_id)
-        elif len(payload) <= NAME_LENGTH:
+        elif len(payload) <= NEWS_LENGTH:
             if channel == SCHEDULE:
-                self._on_schedule()
+                self._on_schedule(payload)
             elif channel == JOBS:
                 self._on_queue(payload)
 

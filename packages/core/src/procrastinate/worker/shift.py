@@ -45,7 +45,9 @@ from procrastinate.worker.helpers import Helpers
 from procrastinate.worker.housekeeping import Housekeeping
 from procrastinate.worker.listener import Listener
 from procrastinate.worker.log import logger
+from procrastinate.worker.outages import Outages
 from procrastinate.worker.past_errors import PastErrors
+from procrastinate.worker.places import Places
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads
@@ -84,6 +86,9 @@ class Shift:
     ) -> None:
         self._on_listening = on_listening  # hears of each LISTEN: in force (None), or why it failed
         self._calls = Calls(gateway)
+        partitions = gateway.statements.partitions
+        places = Places(partitions)
+        self._outages = Outages(self._calls, partitions)
         self._name = worker.name
         self._worker_id = worker_id
         self._about = about
@@ -108,13 +113,17 @@ class Shift:
             trusted=self._vitals.trusted,
             ahead=self._ahead,
             unknown=unknown,
+            places=places,
+            outages=self._outages,
         )
         self._writer = Writer(
             self._calls,
             worker_id,
             options.delete_jobs,
+            places,
+            self._outages,
             on_written=self._claiming.something_ended,
-            on_requeued=self._claiming.look_at_everything,
+            on_requeued=self._claiming.look_at,
             on_released=self._claiming.went_back,
             echoes=self._claiming.echoes,
             on_lost=lambda: self._housekeeping.look_for_losses(),
@@ -146,6 +155,8 @@ class Shift:
             self._calls,
             worker_id,
             options,
+            partitions=partitions,
+            outages=self._outages,
             leases=self._backlog.leases,
             may_judge=self._vitals.may_judge,
             on_aborts=self._abort,
@@ -192,6 +203,10 @@ class Shift:
         self._helpers.start(WRITER, self._writer.run)
         self._helpers.start("tick", self._tick)
         self._helpers.start("housekeeping", self._housekeeping.run)
+        if (sweeper := self._claiming.sweeper) is not None:
+            sweeper.room = self._backlog.free
+            self._helpers.start("sweeper", sweeper.run)
+            self._helpers.start("outages", self._outages.run)
         connector = self._calls.connector
         if self._options.listen_notify and isinstance(connector, ListeningConnector):
             self._helpers.start("listener", functools.partial(self._listen, connector))
@@ -258,6 +273,8 @@ class Shift:
                 self._name,
             )
             self._housekeeping.look_for_losses()
+        if self._claiming.sweeper is not None:
+            self._claiming.sweeper.beaten(beat)
         interval = self._options.update_heartbeat_interval
         if has_turn(beat.now, interval=interval, rank=beat.rank, live=beat.live):
             self._housekeeping.take_turn()
@@ -286,13 +303,13 @@ class Shift:
             on_schedule=self._claiming.schedule_changed,
             on_abort=lambda job_id: self._abort({job_id}),
             on_listening=self._listening,
-            on_failed=self._on_listening,
+            on_failed=self._not_listening,
         )
         self._calls.on_loss = listener.doubt
         try:
             await listener.run()
         except ProcrastinateException as exc:  # for instance a pool with one connection
-            self._on_listening(exc)
+            self._not_listening(exc)
             logger.error("cannot listen to the database, jobs are found by polling alone: %s", exc)
             await asyncio.Event().wait()
 
@@ -301,9 +318,16 @@ class Shift:
         self._backlog.abort(ids)
         self._claiming.heard_of_aborts(ids)
 
+    def _not_listening(self, exc: Exception) -> None:
+        if self._claiming.sweeper is not None:
+            self._claiming.sweeper.listens = False
+        self._on_listening(exc)
+
     def _listening(self) -> None:
         """Look at all that may have been announced before LISTEN was in force."""
         self._on_listening(None)
+        if self._claiming.sweeper is not None:
+            self._claiming.sweeper.listens = True
         self._claiming.look_at_everything()
         self._housekeeping.look_for_aborts()
 

@@ -259,9 +259,12 @@ class Worker:
     async def _register(self) -> int:
         await self._gateway.run_async(check_schema(), limit=CALL)
         self._registered_at = since_boot()
-        return await self._gateway.run_async(
+        worker_id = await self._gateway.run_async(
             flows.register_worker(self.name, self._about()), limit=CALL
         )
+        # After it: the database is distributed only while no worker is registered.
+        await self._gateway.partitions_async(limit=CALL, anew=True)
+        return worker_id
 
     def _about(self) -> About:
         return About(

@@ -12,6 +12,8 @@ Rules
 4. A batch that the server refuses is written again by kind, then by halves, so that one bad outcome
    spoils no other (`procrastinate.worker.halving`). The search takes one short step after each
    batch, so it holds up no other outcome. What is refused alone is tried again later.
+5. A batch with jobs of several partitions is written one partition after the other. What belongs to
+   a partition that is away waits until that is back, and holds up nothing else.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 from procrastinate import json_codec
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, at
 from procrastinate.errors import (
     ConnectionFailed,
     ConnectionLost,
     ConnectorException,
     InvalidData,
+    PartitionAway,
     PoolTimeout,
     UniqueViolation,
 )
@@ -46,6 +49,8 @@ from procrastinate.worker.calls import Calls
 from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.halving import Doubtful
 from procrastinate.worker.log import logger
+from procrastinate.worker.outages import Outages
+from procrastinate.worker.places import Places
 
 REFUSED_AGAIN_AFTER = 2.0  # seconds
 MAX_BATCH = 500  # outcomes in one statement
@@ -56,7 +61,7 @@ SEARCH_PATIENCE_MS = 50  # milliseconds that a step of a search waits for anothe
 #: The server's codes if another transaction was in the way: the statement waited too long for a
 #: lock, was the victim of a deadlock, or met a serialization failure.
 IN_THE_WAY = ("55P03", "40P01", "40001")
-_AWAY = (ConnectionFailed, ConnectionLost, PoolTimeout, TimeoutError)
+_AWAY = (ConnectionFailed, ConnectionLost, PartitionAway, PoolTimeout, TimeoutError)
 _RETRIES_OF_A_RACE = 5
 
 
@@ -64,6 +69,7 @@ class _Answer(enum.Enum):
     WRITTEN = enum.auto()
     REFUSED = enum.auto()
     AWAY = enum.auto()
+    PARTITION_AWAY = enum.auto()
 
 
 class Writer:
@@ -74,16 +80,23 @@ class Writer:
         gateway: Calls,
         worker_id: int,
         delete_jobs: str,
+        places: Places,
+        outages: Outages,
         *,
         on_written: Callable[[], None],
-        on_requeued: Callable[[], None],
-        on_released: Callable[[Sequence[Job], Sequence[str]], None],
+        on_requeued: Callable[[int], None],
+        on_released: Callable[[Sequence[Job], Sequence[str], int], None],
         echoes: Echoes,
         on_lost: Callable[[], None],
     ) -> None:
         self._gateway = gateway
         self._worker_id = worker_id
         self._delete_jobs = delete_jobs
+        self._places = places
+        self._are_many = places.partitions.are_many
+        self._outages = outages
+        outages.on_back.append(self._is_back)
+        self._held: defaultdict[int, list[Ended]] = defaultdict(list)  # of partitions that are away
         self._on_written = on_written
         self._on_requeued = on_requeued
         self._on_released = on_released
@@ -157,7 +170,7 @@ class Writer:
         count = min(len(self._entries), MAX_BATCH)
         self._writing = [self._entries.popleft() for _ in range(count)]
         unwritten: list[Ended] = []
-        for group in _groups(self._writing, self._delete_jobs):
+        for group in self._groups():
             unwritten += await self._write_group(group)
         self._writing = ()
         if self._doubts and not unwritten:
@@ -168,10 +181,21 @@ class Writer:
         self._entries.extendleft(reversed(unwritten))
         await asyncio.sleep(self._backoff.next_wait())
 
+    def _groups(self) -> list[list[Ended]]:
+        """Return what is being written in parts that one statement writes."""
+        if not self._are_many:
+            return _groups(self._writing, self._delete_jobs)
+        parts: defaultdict[int, list[Ended]] = defaultdict(list)
+        for entry in self._writing:
+            parts[self._places.of(entry.job.id)].append(entry)
+        return [group for part in parts.values() for group in _groups(part, self._delete_jobs)]
+
     async def _write_group(self, group: Sequence[Ended]) -> Sequence[Ended]:
         """Write entries together. Returns them if the database is away."""
         answer = await self._try(group, PATIENCE_MS)
-        if answer is _Answer.REFUSED:
+        if answer is _Answer.PARTITION_AWAY:
+            self._hold(group)
+        elif answer is _Answer.REFUSED:
             if len(group) == 1:
                 self._try_later([self._after_refusal(group[0])])
             else:
@@ -185,6 +209,9 @@ class Writer:
         self._doubts.popleft()
         if answer is _Answer.AWAY:
             return doubtful.undecided
+        if answer is _Answer.PARTITION_AWAY:
+            self._hold(doubtful.undecided)
+            return ()
         if answer is _Answer.WRITTEN:
             doubtful.accepted()
         elif (culprit := doubtful.refused()) is not None:
@@ -196,21 +223,32 @@ class Writer:
         return ()
 
     async def _try(self, group: Sequence[Ended], patience_ms: int) -> _Answer:
+        partition = self._places.of(group[0].job.id)
+        if partition in self._outages.away:
+            return _Answer.PARTITION_AWAY
         try:
-            await self._write(group, patience_ms)
-        except _AWAY as exc:
-            if not self._backoff.failing:
-                reason = str(exc) or "it does not answer"
-                results = counted(len(group), "result")
-                logger.warning("waiting for the database with %s: %s", results, reason)
-            return _Answer.AWAY
+            await self._write(group, partition, patience_ms)
         except Exception as exc:  # whatever it is, the outcomes must not be lost
+            if self._outages.is_one(exc):
+                self._outages.failed(partition, exc)
+                return _Answer.PARTITION_AWAY
+            if isinstance(exc, _AWAY):
+                return self._database_is_away(group, exc)
             self._refusal = exc
             return _Answer.REFUSED
         for entry in group:
             if self.unwritten.get(entry.job.id) is entry:
                 del self.unwritten[entry.job.id]
+        if self._are_many:
+            self._places.forget(each.job.id for each in group)
         return _Answer.WRITTEN
+
+    def _database_is_away(self, group: Sequence[Ended], exc: Exception) -> _Answer:
+        if not self._backoff.failing:
+            reason = str(exc) or "it does not answer"
+            results = counted(len(group), "result")
+            logger.warning("waiting for the database with %s: %s", results, reason)
+        return _Answer.AWAY
 
     # Trying again
 
@@ -230,6 +268,15 @@ class Writer:
             self.unwritten[job.id] = changed
         return changed
 
+    def _hold(self, entries: Sequence[Ended]) -> None:
+        """Keep entries until their partition is back."""
+        self._waiting += len(entries)
+        self._held[self._places.of(entries[0].job.id)] += entries
+
+    def _is_back(self, partition: int) -> None:
+        if entries := self._held.pop(partition, None):
+            self._try_again(entries)
+
     def _try_later(self, entries: Sequence[Ended]) -> None:
         self._waiting += len(entries)
         asyncio.get_running_loop().call_later(REFUSED_AGAIN_AFTER, self._try_again, entries)
@@ -241,12 +288,12 @@ class Writer:
 
     # One write
 
-    async def _write(self, group: Sequence[Ended], patience_ms: int) -> None:
+    async def _write(self, group: Sequence[Ended], partition: int, patience_ms: int) -> None:
         for _ in range(_RETRIES_OF_A_RACE):
             try:
                 async with asyncio.timeout(WRITE_MAY_TAKE):
-                    flow, several = self._flow(group, patience_ms), self._needs_transaction(group)
-                    if several:
+                    flow = self._flow(group, partition, patience_ms)
+                    if several := self._needs_transaction(group):
                         flow = self._expecting_echoes(flow)
                     settled = await self._gateway.run_async(flow, transaction=several)
                 break
@@ -257,7 +304,7 @@ class Writer:
                 raise
         else:
             raise ConnectorException("jobs with the same queueing lock keep appearing")
-        self._announce(group, settled)
+        self._announce(group, settled, partition)
         changed = settled.changed
         odd = [entry for entry in group if changed.get(entry.job.id) is not entry.outcome.status]
         for entry in odd:
@@ -271,7 +318,11 @@ class Writer:
         self._echoes.expect(settled.passed)
         return settled
 
-    def _flow(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
+    def _flow(self, group: Sequence[Ended], partition: int, patience_ms: int) -> Flow[Settled]:
+        flow = self._flow_of(group, patience_ms)
+        return at(partition, flow) if self._are_many else flow
+
+    def _flow_of(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
         worker_id = self._worker_id
         if _is_deleted(group[0], self._delete_jobs):
             return flows.delete_finished(group, worker_id=worker_id, patience_ms=patience_ms)
@@ -289,15 +340,15 @@ class Writer:
         may_be_removed = self._delete_jobs == "always" and any(map(_is_requeued, group))
         return may_be_removed or flows.needs_transaction([each.job for each in group])
 
-    def _announce(self, group: Sequence[Ended], settled: Settled) -> None:
+    def _announce(self, group: Sequence[Ended], settled: Settled, partition: int) -> None:
         requeued = [each.outcome for each in group if isinstance(each.outcome, Requeued)]
         if any(each.when is not None or not each.begun for each in requeued):
             # It may be due before this worker's next look, or lie behind where that begins.
-            self._on_requeued()
+            self._on_requeued(partition)
         elif requeued or sets_going(group[0].job):
             # Jobs may be ready now. Behind some poolers no notification says so.
             back = [each.job for each in group if _is_requeued(each)]
-            self._on_released(back, settled.passed)
+            self._on_released(back, settled.passed, partition)
 
 
 def _is_awaited(entry: Ended) -> bool:

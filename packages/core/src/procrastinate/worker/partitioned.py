@@ -1,0 +1,179 @@
+"""Getting the jobs of a distributed database: a `Fetcher` for each partition, one at a time.
+
+Which partition is next is decided in `procrastinate.model.turns`. What nobody announced is found by
+the `Sweeper`.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Container, Sequence
+
+from procrastinate.errors import ConnectorException
+from procrastinate.model.job import Job
+from procrastinate.model.news import queue_and_partition
+from procrastinate.model.turns import STAY
+from procrastinate.model.unknown_tasks import UnknownTasks
+from procrastinate.storage.claim import Claim
+from procrastinate.worker.calls import Calls
+from procrastinate.worker.fetcher import Fetcher
+from procrastinate.worker.outages import Outages
+from procrastinate.worker.places import Places
+from procrastinate.worker.sweeper import Sweeper
+
+
+class PartitionedFetcher:
+    """Claims jobs of some queues (None: of all) from all partitions, for one worker.
+
+    With ``until_empty`` it sweeps whenever it knows of no ready job, so that a claim that brings
+    none shows that there is none.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        worker_id: int,
+        queues: Sequence[str] | None,
+        places: Places,
+        outages: Outages,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        interval: float,
+        until_empty: bool = False,
+        delete_ended: bool = False,
+        unknown: UnknownTasks | None = None,
+    ) -> None:
+        unknown = UnknownTasks() if unknown is None else unknown
+        self._clock = clock
+        self._queues = queues
+        self._places = places
+        self._outages = outages
+        self._until_empty = until_empty
+        self._fetchers: dict[int, Fetcher] = {}
+        self._new_fetcher = functools.partial(
+            Fetcher, calls, worker_id, queues, clock, delete_ended=delete_ended, unknown=unknown
+        )
+        self.sweeper = Sweeper(
+            calls,
+            places.partitions,
+            queues,
+            unknown,
+            outages,
+            interval=interval,
+            on_found=lambda partition: self._at(partition).look_at_everything(),
+            clock=clock,
+        )
+        self.left_none = False  # whether the last claim left no ready job behind
+        outages.on_back.append(self._is_back)
+
+    def _at(self, partition: int) -> Fetcher:
+        fetcher = self._fetchers.get(partition)
+        if fetcher is None:
+            fetcher = self._fetchers[partition] = self._new_fetcher(partition=partition)
+        return fetcher
+
+    # News
+
+    def hear(self, payload: str) -> bool:
+        """Note what was announced, and return whether it concerns this worker."""
+        said = queue_and_partition(payload, self._places.partitions.values)
+        if said is None:
+            return False
+        queue, partition = said
+        if queue:
+            if self._queues is not None and queue not in self._queues:
+                return False
+            self._at(partition).heard_of(queue)
+        else:
+            if self._queues is not None:  # it sweeps for itself
+                return False
+            self._at(partition).look_at_everything()
+        self.sweeper.heard_of(partition)
+        return True
+
+    def hear_of_schedule(self, payload: str) -> None:
+        """Note that a job was scheduled for the near future."""
+        said = queue_and_partition(payload, self._places.partitions.values)
+        if said is not None:
+            self.sweeper.schedule_changed(said[1])
+
+    def went_back(self, jobs: Sequence[Job], partition: int) -> None:
+        """Note what was written: these jobs went back to their places, or a lock was freed."""
+        if jobs:
+            self._at(partition).went_back(jobs)
+        self.sweeper.heard_of(partition)
+
+    def look_at(self, partition: int) -> None:
+        """Look at all of a partition, schedule included."""
+        self._is_back(partition)
+
+    def look_at_everything(self) -> None:
+        """Look at all partitions: after a gap in what was heard."""
+        self.sweeper.gap_in_what_was_heard()
+
+    def poll(self) -> None:
+        """Do nothing, because the sweeper does."""
+
+    def _is_back(self, partition: int) -> None:
+        self._at(partition).look_at_everything()
+        self.sweeper.heard_of(partition)
+        self.sweeper.schedule_changed(partition)
+        self.sweeper.on_hot()
+
+    # Claims
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the last claims met jobs that another transaction was deciding about."""
+        return any(fetcher.unsure for fetcher in self._fetchers.values())
+
+    @property
+    def seconds_to_next_look(self) -> float:
+        """How long to wait at the most, if nothing is heard."""
+        return self.sweeper.turns.seconds_to_next_claim(self._clock(), self._outages.away)
+
+    def _next(self) -> int | None:
+        return self.sweeper.turns.next(self._clock(), self._outages.away)
+
+    async def claim(self, limit: int, known: Container[int]) -> Claim:
+        """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
+        if self._until_empty and self._next() is None:
+            await self.sweeper.sweep()
+        found, until = Claim([]), self._clock() + STAY
+        while (room := limit - len(found.jobs)) and (partition := self._next()) is not None:
+            if found.jobs and self._clock() >= until:
+                break  # what is here begins first
+            found += await self._claim_from(partition, room, known)
+        self.left_none = self._next() is None
+        return found
+
+    async def _claim_from(self, partition: int, room: int, known: Container[int]) -> Claim:
+        sweeper, fetcher = self.sweeper, self._at(partition)
+        sweeper.turns = sweeper.turns.began(partition, self._clock())
+        try:
+            found = await fetcher.claim(room, known)
+        except BaseException as exc:
+            sweeper.turns = sweeper.turns.failed(partition)
+            if isinstance(exc, ConnectorException) and self._outages.is_one(exc):
+                self._outages.failed(partition, exc)
+                return Claim([])
+            raise
+        self._places.note(found.jobs, partition)
+        wait = fetcher.seconds_to_next_look
+        sweeper.turns = sweeper.turns.claimed(
+            partition, more=len(found.jobs) == room or wait == 0, again_at=self._clock() + wait
+        )
+        return found
+
+    async def is_anything_ready(self) -> bool:
+        """Return whether a job is ready in the queues that are served."""
+        turns = self.sweeper.turns
+        if self._next() is None and self._clock() >= turns.sweep_from:
+            await self.sweeper.sweep()
+        return self._next() is not None
+
+    async def settle(self, known: Container[int]) -> None:
+        """Hand back what a claim whose answer was lost has claimed, if there was one."""
+        for fetcher in self._fetchers.values():
+            await fetcher.settle(known)
