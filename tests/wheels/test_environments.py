@@ -7,6 +7,8 @@ import json
 import pytest
 from environments import PACKAGES, Environment
 
+pytestmark = pytest.mark.timeout(600)  # pip may have to wait for its index
+
 CORE = {"procrastinate", "click", "cronsim", "rich", "markdown-it-py", "mdurl", "pygments"}
 PSYCOPG2 = {"procrastinate-psycopg2", "psycopg2-binary"}
 AIOPG = {"procrastinate-aiopg", "aiopg", "async-timeout"}

@@ -180,7 +180,7 @@ async def test_the_whole_queue_works_under_a_setting_of_the_role(
     found, reads = await measured(place, setting, value)
     assert found == expected
     assert expected_reads > 100
-    assert reads <= 2 * expected_reads
+    assert reads <= 3 * expected_reads  # it looks for what it waits for, too
 
 
 # --- What cannot work -----------------------------------------------------------------------------
