@@ -772,6 +772,8 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(queue=st.none() | st.sampled_from(QUEUES), task=st.none() | st.just("t1"))
     def look_at_queues(self, queue: str | None, task: str | None) -> None:
         self.step("ready_queues", lambda now: claim.ready_queues())
+        self.step("sweep", lambda now: claim.sweep(queues=None if queue is None else [queue]))
+        self.step("probe_partition", lambda now: workers.probe_partition())
         self.step(
             "stalled",
             lambda now: jobs.stalled_jobs(

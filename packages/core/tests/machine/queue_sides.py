@@ -168,6 +168,7 @@ def _with_its_moment(row: Row) -> Row:
 #: moment as a time.
 _SHOWN: dict[str, Callable[[Row], Row]] = {
     "promote_due": lambda row: (row[0], row[1] is None, row[2]),
+    "sweep": lambda row: (*row[:-1], row[-1] is None),
     "defer_jobs": lambda row: row[:1],
     **dict.fromkeys((name for name in STATEMENTS if name.startswith("claim_")), _with_its_moment),
 }
