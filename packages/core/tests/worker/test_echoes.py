@@ -26,7 +26,7 @@ def test_what_was_forgotten_is_news_again() -> None:
 
 
 async def test_a_worker_takes_what_it_hears_of_its_own_releases_for_echoes(
-    app: procrastinate.App, query: Any, working: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+    app: procrastinate.App, query: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One lock is given up 40 times, most often with parked jobs in its line."""
     expected: list[str] = []
@@ -48,7 +48,7 @@ async def test_a_worker_takes_what_it_hears_of_its_own_releases_for_echoes(
     async def in_line() -> None:
         pass
 
-    async with working(app, concurrency=2):
+    async with app.worker(concurrency=2):  # it listens when the block is entered
         await in_line.batch_defer_async(*[{}] * 40)
         await until(
             lambda: (
