@@ -25,6 +25,7 @@ from psycopg2 import extensions
 from procrastinate.connector import Query, Rows
 from procrastinate.errors import ConnectionLost, ConnectorException
 from procrastinate_aiopg.calls import Uninterrupted
+from procrastinate_aiopg.plans import ASK, Plans
 from procrastinate_psycopg2.driver import (
     VALUE_ERRORS,
     adapted,
@@ -42,7 +43,7 @@ _IDLE = extensions.TRANSACTION_STATUS_IDLE
 class Held:
     """A connection and the cursor that our statements run on."""
 
-    __slots__ = ("broken", "connection", "cursor", "idle_since", "raw")
+    __slots__ = ("broken", "connection", "cursor", "idle_since", "plans", "raw")
 
     def __init__(self, connection: aiopg.Connection, cursor: aiopg.Cursor) -> None:
         self.connection = connection
@@ -51,6 +52,8 @@ class Held:
         #: Not to be given out again, whatever its state.
         self.broken = False
         self.idle_since = 0.0
+        #: What the server keeps for it; None: nothing, because the connection is not ours alone.
+        self.plans: Plans | None = None
 
     @classmethod
     async def hold(cls, connection: aiopg.Connection) -> Held:
@@ -69,8 +72,32 @@ class Held:
 
     async def run(self, query: Query, prefix: str = "") -> Rows:
         """Execute a query, with ``prefix`` in the same message, and return its rows."""
+        plans = self.plans
+        if plans is not None and plans.may_keep(query) and await self._is_direct(plans):
+            return await self._run_prepared(query, prefix, plans)
+        return await self._run(query, prefix, query.sql)
+
+    async def _is_direct(self, plans: Plans) -> bool:
+        """Whether nothing stands between this connection and one server process. Asks once."""
+        if plans.is_direct is None:
+            ((pid,),) = await self._run(Query("ask_for_pid", ASK), "", ASK)
+            plans.is_direct = pid == self.raw.info.backend_pid
+        return plans.is_direct
+
+    async def _run_prepared(self, query: Query, prefix: str, plans: Plans) -> Rows:
+        prepare, execute = plans.sent(query)
         try:
-            sql, params = adapted(query)
+            rows = await self._run(query, prefix + prepare, execute)
+        except ConnectorException as exc:
+            self.broken |= plans.refused(exc)
+            raise
+        if prepare:
+            plans.keep(query, execute)
+        return rows
+
+    async def _run(self, query: Query, prefix: str, sql: str) -> Rows:
+        try:
+            _, params = adapted(query)
             await self.send(prefix + sql, params)
             return rows_of(self.cursor.raw)
         except VALUE_ERRORS as exc:

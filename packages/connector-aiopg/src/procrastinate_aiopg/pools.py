@@ -34,6 +34,7 @@ from procrastinate.errors import (
 )
 from procrastinate_aiopg.calls import server_s_cancellation
 from procrastinate_aiopg.held import Held, close_quietly, is_alive
+from procrastinate_aiopg.plans import Permission, Plans
 from procrastinate_psycopg2.driver import check_encoding, connect_error, sever
 
 THEIRS = "the aiopg pool given to open_async()"  # in messages
@@ -91,6 +92,7 @@ class OwnPool:
         #: Each is given a connection, or None: "try again, something has changed".
         self._waiting: deque[asyncio.Future[Held | None]] = deque()
         self._closed = False
+        self._may_prepare = Permission()
 
     async def fill(self) -> None:
         """Make the first ``minsize`` connections. Raises `ConnectionFailed`."""
@@ -153,6 +155,7 @@ class OwnPool:
         self._connecting += 1
         try:
             held = await Held.hold(await self._connect())
+            held.plans = Plans(self._may_prepare)
             self._open.add(held)
         finally:
             self._connecting -= 1

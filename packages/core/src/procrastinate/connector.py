@@ -19,7 +19,7 @@ Rules
    statements had failed raises instead of pretending to have committed. With
    ``transaction=False`` every query commits by itself (autocommit, one round trip each). Nothing
    that a session leaves on the connection may be visible to the next user of it: no settings, no
-   prepared statements.
+   prepared statements but those of rule 11.
 4. ``bind`` gives an executor that runs inside the caller's own transaction, on the caller's
    connection: it never begins, commits, rolls back or closes, and neither needs nor changes the
    connection's row or cursor factory.
@@ -42,6 +42,9 @@ Rules
     nothing, waits for nothing and never raises; after the session's end it does nothing. Core calls
     it if no answer came in time. So the connector closes its own idle connections too, because
     these are probably as silent.
+11. A query that says `keeps_plan` is sent often, and its plan fits all values. A connector may
+    prepare it, but only on connections of its own, and not behind a pooler, where the next
+    transaction may be on another connection of the server.
 """
 
 from __future__ import annotations
@@ -70,6 +73,8 @@ Rows: TypeAlias = Sequence[Row]
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 
 
+#: Of the setting `plan_cache_mode`: the plan of a prepared statement does not depend on its values.
+GENERIC = "force_generic_plan"
 _SETTING = re.compile(r"[a-z_][a-z_0-9.]*")
 
 
@@ -103,6 +108,11 @@ class Query:
     sql: str
     params: Mapping[str, Value] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def keeps_plan(self) -> bool:
+        """Whether one plan fits all values of the parameters (rule 11)."""
+        return self.settings.get("plan_cache_mode") == GENERIC
 
     def set_local(self) -> str:
         """Return the SQL that sets the settings for one transaction: empty if there are none."""

@@ -8,6 +8,7 @@ tables that were never analyzed, that were analyzed while empty, and that are an
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ import procrastinate
 from procrastinate.drive import Request
 from procrastinate.model.levels import BELOW_ALL
 from procrastinate.storage.statements import Statements
+from procrastinate_aiopg.plans import Permission, Plans
 
 pytestmark = pytest.mark.slow  # the plans are PostgreSQL's, whichever Python asks for them
 
@@ -93,7 +95,7 @@ STATISTICS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A statement, which indexes on jobs it may use, and how many of their rows it may read."""
 
@@ -328,20 +330,27 @@ CASES = [
 
 @pytest.fixture(scope="module", params=STATISTICS)
 def connection(request: pytest.FixtureRequest, procrastinate_server: Any) -> Iterator[Any]:
-    with procrastinate_server.database() as dsn:
-        connector = procrastinate.Psycopg2Connector(dsn=dsn)
-        with procrastinate.App(connector=connector).open() as app:
-            app.schema_manager.apply_schema()
-        connection = psycopg2.connect(dsn)
+    with procrastinate_server.database() as dsn, tables(dsn) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            for table in ("jobs", "locks", "workers", "periodic"):
-                cursor.execute(f"alter table procrastinate_{table} set (autovacuum_enabled = off)")
             for step in STATISTICS[request.param]:
                 cursor.execute(step)
         connection.autocommit = False
         yield connection
-        connection.close()
+
+
+@contextmanager
+def tables(dsn: str) -> Iterator[Any]:
+    """A connection to a database with empty tables that nobody analyzes unasked."""
+    connector = procrastinate.Psycopg2Connector(dsn=dsn)
+    with procrastinate.App(connector=connector).open() as app:
+        app.schema_manager.apply_schema()
+    with closing(psycopg2.connect(dsn)) as connection:
+        with connection.cursor() as cursor:
+            for table in ("jobs", "locks", "workers", "periodic"):
+                cursor.execute(f"alter table procrastinate_{table} set (autovacuum_enabled = off)")
+        connection.commit()
+        yield connection
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.statement)
@@ -355,6 +364,53 @@ def test_a_statement_reads_only_the_jobs_that_it_is_about(connection: Any, case:
     reads = [Read.by(node) for node in _nodes(plan) if _reads_jobs(node)]
     assert [read for read in reads if not read.indexes <= case.indexes] == [], reads
     assert sum(read.rows for read in reads) <= case.rows, reads
+
+
+@pytest.fixture(scope="module")
+def kept(procrastinate_server: Any) -> Iterator[Any]:
+    """A connection whose plans were made while the tables were empty; with what it executes."""
+    plans, executes = Plans(Permission()), {}
+    with procrastinate_server.database() as dsn, tables(dsn) as connection:
+        for case in KEPT:
+            query = Statements()(Request(case.statement, **case.params))
+            prepare, executes[case] = plans.sent(query)
+            with connection.cursor() as cursor:
+                cursor.execute(f"{prepare} {query.set_local()} select 1", query.params)
+                cursor.execute(f"explain {executes[case]}", query.params)
+            connection.commit()
+        with connection.cursor() as cursor:
+            cursor.execute(f"{CROWDS} {THEIRS}")
+        connection.commit()
+        yield connection, executes
+
+
+KEPT = [case for case in CASES if Statements()(Request(case.statement)).keeps_plan]
+
+
+@pytest.mark.parametrize("case", KEPT, ids=lambda case: case.statement)
+def test_a_plan_from_when_the_tables_were_empty_reads_no_more(kept: Any, case: Case) -> None:
+    connection, executes = kept
+    query = Statements()(Request(case.statement, **case.params))
+    with connection.cursor() as cursor:
+        cursor.execute(query.set_local())
+        cursor.execute(f"explain (analyze, timing off, format json) {executes[case]}", query.params)
+        plan = cursor.fetchone()[0][0]["Plan"]
+    connection.rollback()
+    reads = [Read.by(node) for node in _nodes(plan) if _reads_jobs(node)]
+    assert [read for read in reads if not read.indexes <= case.indexes] == [], reads
+    assert sum(read.rows for read in reads) <= case.rows, reads
+
+
+def test_what_is_sent_for_each_lone_job_keeps_its_plan() -> None:
+    assert {case.statement for case in KEPT} >= {
+        "claim_full_of_one",
+        "claim_unlocked_full_of_one",
+        "claim_level_of_one",
+        "claim_unlocked_level_of_one",
+        "finish_jobs",
+        "grip_locks",
+        "release_locks",
+    }
 
 
 @pytest.mark.parametrize(

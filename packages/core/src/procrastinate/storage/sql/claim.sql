@@ -349,27 +349,27 @@ blocked as materialized (
 {>answer met=met_with_locks}
 
 -- name: claim_unlocked_full_of_one :many
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- Takes jobs without a lock, in a full scan of one queue.
 with {>claim_unlocked candidates=unlocked_of_one ready=ready_full
     ids="select candidate.id from candidate where candidate.lock is null"
     met=met_by_candidates}
 
 -- name: claim_unlocked_level_of_one :many
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- Takes jobs without a lock, of one level of one queue.
 with {>claim_unlocked candidates=unlocked_of_one ready=ready_level
     ids="select candidate.id from candidate where candidate.lock is null"
     met=met_by_candidates}
 
 -- name: claim_unlocked_full_of_one_wary :many
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- Takes jobs without a lock, in a full scan of one queue where locks were met.
 with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_full
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_unlocked_level_of_one_wary :many
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- Takes jobs without a lock, of one level of one queue where locks were met.
 with {>claim_unlocked candidates=unlocked_of_one_wary ready=ready_level
     ids="select candidate.id from candidate" met="met"}
@@ -399,12 +399,12 @@ with {>claim_unlocked candidates=unlocked_of_chosen chosen=of_many ready=ready_l
     ids="select candidate.id from candidate" met="met"}
 
 -- name: claim_full_of_one :many
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- Takes jobs with and without a lock, in a full scan of one queue.
 with {>claim_of_one ready=ready_full}
 
 -- name: claim_level_of_one :many
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- Takes jobs with and without a lock, of one level of one queue.
 with {>claim_of_one ready=ready_level}
 

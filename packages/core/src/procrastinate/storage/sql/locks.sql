@@ -172,6 +172,7 @@ parked as (
 )
 
 -- name: grip_locks :many
+-- settings: prepared
 -- Returns the locks that these jobs hold, which run no longer, and keeps claims from parking jobs
 -- behind them. Must be followed, in the same transaction, by release_locks. That is a statement of
 -- its own, so that it sees the jobs that a claim parked while this one waited for it.
@@ -251,6 +252,7 @@ pg_catalog.pg_notify('procrastinate_jobs', passed.queue_name)::text
 null::text, 'procrastinate_jobs' as channel, passed.{>at_partition} as payload
 
 -- name: release_locks :many
+-- settings: prepared
 -- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes
 -- the workers of these queues. Returns (queue, empty text). A transaction may have a parked job
 -- in hand, to change it: this waits for it, and then takes that job or the next one.

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from procrastinate.connector import Query, Value
+from procrastinate.connector import GENERIC, Query, Value
 from procrastinate.drive import NO_SETTINGS, Prepare, Request, Script
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
@@ -55,11 +55,16 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
         "lock_timeout": str(PATIENCE_MS),
         "idle_in_transaction_session_timeout": "10000",
     },
+    # For what is sent often and for few jobs, of which planning is half of the work: connectors may
+    # keep its plan, which must not depend on the values, nor on what was in the tables at first.
+    "prepared": {"plan_cache_mode": GENERIC, "enable_seqscan": "off"},
     "idle": {"idle_in_transaction_session_timeout": "0"},  # milliseconds: no limit
 }
 #: What every statement has that does not say `only`, besides what it names. (It takes the server 4
 #: microseconds to set all this.)
 EVERYWHERE = ("jit", "isolation", "plans")
+#: A distributed database chooses the node by the values, which a kept plan does not know.
+DISTRIBUTED_WITHOUT = ("prepared",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +197,17 @@ def parsed(texts: Sequence[str], *, distributed: bool = False) -> Mapping[str, S
         raise ValueError(f"no fragments, or distributed ones only: {sorted(instead)}")
     if distributed:
         fragments |= instead
-    return {name: _statement(each, fragments) for name, each in sections.items() if each.kind}
+    left_out = DISTRIBUTED_WITHOUT if distributed else ()
+    return {
+        name: _statement(each, fragments, left_out) for name, each in sections.items() if each.kind
+    }
 
 
-def _statement(section: templates.Section, fragments: Mapping[str, templates.Section]) -> Statement:
+def _statement(
+    section: templates.Section,
+    fragments: Mapping[str, templates.Section],
+    left_out: Collection[str],
+) -> Statement:
     commented = templates.expanded(section, fragments)
     text = templates.without_comments(commented)
     names = section.settings
@@ -204,5 +216,6 @@ def _statement(section: templates.Section, fragments: Mapping[str, templates.Sec
     for name in names:
         if name not in SETTINGS:
             raise ValueError(f"{section.name} has the setting {name}, which SETTINGS lacks")
-        settings |= SETTINGS[name]
+        if name not in left_out:
+            settings |= SETTINGS[name]
     return Statement(section.name, section.kind, text, commented, settings)

@@ -1,6 +1,6 @@
 -- name: claim_full_of_one :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- Takes jobs with and without a lock, in a full scan of one queue.
 --
 -- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed

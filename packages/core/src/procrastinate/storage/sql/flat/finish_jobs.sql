@@ -1,5 +1,5 @@
 -- name: finish_jobs :many
--- settings: patience
+-- settings: patience, prepared
 -- Writes that jobs have succeeded; most batches hold nothing else. Returns the ids that it changed.
 -- The two ages say, in microseconds, how long before this statement the attempt began and ended:
 -- the worker's clock is never compared with the server's.

@@ -1,4 +1,5 @@
 -- name: grip_locks :many
+-- settings: prepared
 -- Returns the locks that these jobs hold, which run no longer, and keeps claims from parking jobs
 -- behind them. Must be followed, in the same transaction, by release_locks. That is a statement of
 -- its own, so that it sees the jobs that a claim parked while this one waited for it.

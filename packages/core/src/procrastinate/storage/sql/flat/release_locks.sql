@@ -1,4 +1,5 @@
 -- name: release_locks :many
+-- settings: prepared
 -- Makes the best parked job of each queue in each lock's line ready, gives the locks up, and wakes
 -- the workers of these queues. Returns (queue, empty text). A transaction may have a parked job
 -- in hand, to change it: this waits for it, and then takes that job or the next one.
