@@ -15,7 +15,7 @@ from procrastinate.storage.news import tell
 def release(job_ids: Sequence[int]) -> Flow[list[str]]:
     """Pass on what these jobs hold, and give it up. Needs a transaction.
 
-    return sorted(row[0] if len(row) == 2 else row[3] for row in passed)
+    Returns the payloads of the notifications that the commit sends.
 
     Two statements: the second sees the jobs that a claim parked while the first waited for it.
     """
