@@ -42,20 +42,29 @@ def test_a_refused_write_says_what_made_it_read_only(
 
 
 @pytest.mark.parametrize(
-    ("reported", "expected"),
+    ("reported", "named", "expected"),
     [
-        ("procrastinate_jobs_queueing_lock_key_102023", "procrastinate_jobs_queueing_lock_key"),
-        ("procrastinate_locks_pkey_1020231", "procrastinate_locks_pkey"),
-        ("procrastinate_jobs_queueing_lock_key", "procrastinate_jobs_queueing_lock_key"),
-        ("procrastinate_mine_7", "procrastinate_mine_7"),  # no number of a shard
-        ("orders_key_102023", "orders_key_102023"),  # a table of the user's
-        (None, None),
+        (
+            None,
+            "procrastinate_jobs_queueing_lock_key_102023",
+            "procrastinate_jobs_queueing_lock_key",
+        ),
+        (None, "procrastinate_locks_pkey_1020231", "procrastinate_locks_pkey"),
+        (None, "procrastinate_jobs_args_check", "procrastinate_jobs_args_check"),
+        (None, "procrastinate_jobs_102023", None),  # a table
+        (None, "orders_key_102023", None),  # of the user's
+        ("procrastinate_jobs_pkey", "orders_key", "procrastinate_jobs_pkey"),
+        ("procrastinate_jobs_pkey_102023", "orders_key", "procrastinate_jobs_pkey"),
+        ("orders_key_102023", "procrastinate_jobs_pkey", "orders_key_102023"),
+        ("procrastinate_mine_key_7", "", "procrastinate_mine_key_7"),  # no number of a shard
     ],
 )
-def test_a_constraint_of_a_shard_has_its_name_of_the_schema(
-    reported: str | None, expected: str | None
+def test_a_constraint_that_another_node_names_has_its_name_of_the_schema(
+    reported: str | None, named: str, expected: str | None
 ) -> None:
-    error = database_error("duplicate key", sqlstate="23505", constraint=reported)
+    """Its node's report has lost the field of the constraint on its way."""
+    message = f"doppelter Schlüsselwert verletzt Unique-Constraint »{named}«"
+    error = database_error(message, sqlstate="23505", constraint=reported)
     assert (type(error), error.constraint) == (UniqueViolation, expected)
 
 

@@ -235,6 +235,7 @@ class SchemaForeign(SchemaError):
 
 _SCHEMA_HINT = "run `procrastinate schema --apply`, or check the search_path and `schema=`"
 
+_VIOLATION = "23"  # the class of integrity_constraint_violation
 _READ_ONLY = "the server is a standby, or the session is read-only"
 
 #: What ends a connection comes with the severity FATAL. As an ERROR it is about a connection that
@@ -260,8 +261,9 @@ _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
 )
 
 
-#: A shard of a distributed table adds its number, of six digits or more, to a constraint's name.
-_OF_SHARD = re.compile(r"(procrastinate_\w+)_\d{6,}")
+#: The name of a constraint of ours, in a message or alone. That of an index of a shard ends in the
+#: shard's number besides, of six digits or more.
+_OURS = re.compile(r"\b(procrastinate_[a-z_]+_(?:pkey|key|check))(?:_\d{6,})?\b")
 
 
 def database_error(
@@ -277,11 +279,13 @@ def database_error(
     For connectors: ``raise database_error(...) from driver_exception``. Without a SQLSTATE the
     result is a plain `ConnectorException`; raise `ConnectionFailed` or `ConnectionLost` where
     the driver says that the connection itself failed. ``reason`` is what the connector knows of
-    its connection that explains the error: see `why_read_only`. A constraint of a shard is given
-    the name that it has in the schema.
+    its connection that explains the error: see `why_read_only`. A constraint of ours that was
+    violated on another node has the name that it has in the schema. Its node names it in the
+    message only; the name is the same in every language.
     """
-    of_shard = constraint and _OF_SHARD.fullmatch(constraint)
-    constraint = of_shard[1] if of_shard else constraint
+    if sqlstate is not None and sqlstate.startswith(_VIOLATION):
+        ours = _OURS.search(message) if constraint is None else _OURS.fullmatch(constraint)
+        constraint = ours[1] if ours else constraint
     message = message.strip() or "the database operation failed"
     for prefix, kind, hint in _BY_SQLSTATE:
         if sqlstate is not None and sqlstate.startswith(prefix):

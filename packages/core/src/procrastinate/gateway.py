@@ -139,7 +139,7 @@ class Gateway:
         From then on, `statements` are those for such a database.
         """
         if time.monotonic() >= self._settings_until:
-            self._learn(self.run(read_settings(), connection=connection))
+            self.learn(self.run(read_settings(), connection=connection))
         return self.statements.partitions
 
     async def partitions_async(
@@ -148,7 +148,7 @@ class Gateway:
         """Return the partitions of the database, or ask for them ``anew``; see `partitions`."""
         if anew or time.monotonic() >= self._settings_until:
             flow = read_settings()
-            self._learn(await self.run_async(flow, connection=connection, limit=limit))
+            self.learn(await self.run_async(flow, connection=connection, limit=limit))
         return self.statements.partitions
 
     def run_by_hand(
@@ -173,7 +173,8 @@ class Gateway:
         flow = make(await self.partitions_async(connection))
         return await self.run_async(flow, connection=connection, transaction=transaction)
 
-    def _learn(self, partitions: Partitions) -> None:
+    def learn(self, partitions: Partitions) -> None:
+        """Note what the database has said of its partitions."""
         if partitions != self.statements.partitions:
             self.statements = Statements(self.connector.schema, partitions)
         self._settings_until = time.monotonic() + SETTINGS_LAST

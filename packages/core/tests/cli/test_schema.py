@@ -9,7 +9,9 @@ from typing import Any as Program  # of conftest.py, which cannot be imported by
 
 import pytest
 
+import procrastinate
 from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.schema import latest_version, migrations
 
 MIGRATIONS = [f"{each.version:04}_{each.name}" for each in migrations()]
@@ -43,7 +45,8 @@ def test_check_and_migrate_tell_an_empty_database_by_their_exit_code(empty: Prog
 
 def test_check_fits_after_apply(program: Program) -> None:
     done = program("schema", "--check")
-    assert (done.returncode, done.stdout) == (0, f"the schema fits: version {latest_version()}\n")
+    said = f"the schema fits: version {latest_version()}, not distributed\n"
+    assert (done.returncode, done.stdout) == (0, said)
     assert program("schema", "--migrate").returncode == 0
 
 
@@ -74,8 +77,24 @@ def test_exactly_one_action_is_to_be_given(empty: Program, options: list[str]) -
     done = empty("schema", *options)
     assert done.returncode == ExitCode.USAGE
     assert done.stderr.startswith(
-        "error: give exactly one of --apply, --migrate, --check, --read, --migrations-path"
+        "error: give exactly one of --apply, --migrate, --check, --distribute, --read,"
     )
+
+
+def test_distribute_without_a_cluster_is_refused_and_twice_is_nothing(
+    program: Program, sync_app: procrastinate.App
+) -> None:
+    done = program("schema", "--distribute")
+    assert (done.returncode, done.stdout) == (ExitCode.ERROR, "")
+    assert "the extension citus is not in this database" in done.stderr
+    assert program("schema", "--check").stdout.endswith(", not distributed\n")
+    sync_app._gateway.run(into_partitions(), transaction=True)
+    again = program("schema", "--distribute")
+    assert (again.returncode, again.stdout) == (
+        0,
+        "nothing to do: the jobs are distributed, in 64 partitions on 0 nodes\n",
+    )
+    assert program("schema", "--check").stdout.endswith(", distributed in 64 partitions\n")
 
 
 def test_read_prints_sql_that_makes_the_tables(

@@ -191,7 +191,9 @@ def test_jobs_with_a_key_move_to_its_partition_and_keep_their_ids(
     assert query("select partition, job_id from procrastinate_locks") == [(P.of_key("l"), locked)]
     later = sync_app.configure_task("task").defer()
     assert later // MANY == 4
-    query("insert into procrastinate_jobs (task_name, queue_name) values ('by hand', 'q')")
+    query(
+        "insert into procrastinate_jobs (partition, task_name, queue_name) values (0, 'mine', 'q')"
+    )
     assert _places(query)[5 * MANY + VALUES.index(0)] == 0
 
 

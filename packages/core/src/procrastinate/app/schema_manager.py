@@ -11,7 +11,7 @@ from procrastinate import drive
 from procrastinate.connector import AsyncConnector
 from procrastinate.errors import SchemaNotApplied
 from procrastinate.gateway import Gateway, in_thread
-from procrastinate.storage import migrating
+from procrastinate.storage import distributing, migrating
 from procrastinate.storage import schema as flows
 
 LOOK_AGAIN = 0.1  # seconds, while another process migrates
@@ -48,6 +48,35 @@ class SchemaManager:
     async def migrate_async(self) -> list[str]:
         """Run the migrations that existing tables lack; see `migrate`."""
         return await self._migrate_async(create=False)
+
+    def distribute(self) -> distributing.Distribution:
+        """Distribute the jobs over the nodes of a Citus cluster, in 64 partitions, for good.
+
+        That is one transaction, for which all who defer have to wait: some seconds for a million
+        jobs. No worker may live. The connector must lead to the cluster's coordinator, with the
+        role that owns the tables. If it was done before, nothing is changed. Raises `SchemaError`
+        if it cannot be done; then nothing was changed either.
+        """
+        while True:
+            with self._gateway.held(self._begin(create=False)) as begun:
+                if begun.is_locked:
+                    return self._know(drive.run_steps(distributing.distribute(), self._run))
+            time.sleep(LOOK_AGAIN)
+
+    async def distribute_async(self) -> distributing.Distribution:
+        """Distribute the jobs over the nodes of a Citus cluster; see `distribute`."""
+        if not isinstance(self._gateway.connector, AsyncConnector):
+            return await in_thread(self.distribute)
+        while True:
+            async with self._gateway.held_async(self._begin(create=False)) as begun:
+                if begun.is_locked:
+                    steps = distributing.distribute()
+                    return self._know(await drive.run_steps_async(steps, self._run_async))
+            await asyncio.sleep(LOOK_AGAIN)
+
+    def _know(self, done: distributing.Distribution) -> distributing.Distribution:
+        self._gateway.learn(done.partitions)
+        return done
 
     def check(self) -> flows.SchemaState:
         """Return the schema's state where it fits this code, or raise a `SchemaError`.

@@ -10,6 +10,7 @@ from procrastinate.app.schema_manager import SchemaManager
 from procrastinate.cli import exit_codes
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import Settings, settings_of
+from procrastinate.model.printable import counted
 from procrastinate.storage import schema as flows
 
 _CHECK_CODES = (
@@ -26,6 +27,9 @@ _CHECK_CODES = (
 @click.option("--migrate", is_flag=True, help="Migrate the tables that are there; create none.")
 @click.option(
     "--check", is_flag=True, help="Say by the exit code whether the tables fit this code."
+)
+@click.option(
+    "--distribute", is_flag=True, help="Distribute the jobs over the nodes of a Citus cluster."
 )
 @click.option("--read", is_flag=True, help="Print the whole schema as SQL; needs no database.")
 @click.option(
@@ -68,7 +72,25 @@ def _check(settings: Settings) -> None:
     app = settings.load_app()
     with app.open():
         state = app.schema_manager.check()
-    click.echo(f"the schema fits: version {max(state.versions)}")
+    partitions = state.partitions
+    how = (
+        f"distributed in {partitions.count} partitions"
+        if partitions.are_many
+        else "not distributed"
+    )
+    click.echo(f"the schema fits: version {max(state.versions)}, {how}")
+
+
+def _distribute(settings: Settings) -> None:
+    app = settings.load_app()
+    with app.open():
+        done = app.schema_manager.distribute()
+    where = f"in {done.partitions.count} partitions on {counted(done.nodes, 'node')}"
+    click.echo(
+        f"distributed the jobs: {where}"
+        if done.is_new
+        else f"nothing to do: the jobs are distributed, {where}"
+    )
 
 
 def _read(settings: Settings) -> None:
@@ -87,6 +109,7 @@ _ACTIONS: dict[str, Callable[[Settings], None]] = {
     "apply": _apply,
     "migrate": _migrate,
     "check": _check,
+    "distribute": _distribute,
     "read": _read,
     "migrations_path": _migrations_path,
 }

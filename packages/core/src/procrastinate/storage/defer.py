@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from procrastinate import json_codec
-from procrastinate.connector import Value
+from procrastinate.connector import Rows, Value
 from procrastinate.drive import Flow, Request
 from procrastinate.errors import (
     AlreadyEnqueued,
@@ -23,6 +23,8 @@ from procrastinate.storage.savepoints import undoable
 ROWS_PER_STATEMENT = 5_000
 #: The SQLSTATE of storage/functions.distributed.sql if a job's locks belong to two partitions.
 CONTRADICTION = "PQS02"
+#: On a distributed database: a new job is in the partition that its id says.
+PARTITION_CHECK = "procrastinate_jobs_partition_check"
 TEXT_PER_STATEMENT = 64 * 1024 * 1024  # characters of arguments: a jsonb may have 256 MiB
 
 
@@ -35,7 +37,7 @@ def defer_job(job: NewJob) -> Flow[int]:
     try:
         rows = yield request
     except ConnectorException as exc:
-        _raise_meaning(exc, [job])
+        rows = yield from _again(request, exc, [job])
     job_id = rows[0][0]
     if job_id is None:
         raise _already_enqueued(job.queueing_lock)
@@ -49,10 +51,11 @@ def defer_alike(alike: NewJob, all_args: str) -> Flow[list[int]]:
     several.
     """
     common = json_codec.dumps(_common(_all_but_arguments(alike)))
+    request = Request("defer_alike", all_args=all_args, common=common)
     try:
-        rows = yield Request("defer_alike", all_args=all_args, common=common)
+        rows = yield request
     except ConnectorException as exc:
-        _raise_meaning(exc, [alike])
+        rows = yield from _again(request, exc, [alike])
     return sorted(rows[0][0] or [])  # they were drawn in the order given
 
 
@@ -150,15 +153,16 @@ _COMMON = (
 
 
 def _insert(array: str, jobs: Sequence[NewJob]) -> Flow[list[int]]:
+    request = Request("defer_jobs", jobs=array, common="{}")
     try:
-        rows = yield Request("defer_jobs", jobs=array, common="{}")
+        rows = yield request
     except UniqueViolation as exc:
         # A twin that was committed while this statement ran.
         if exc.constraint != "procrastinate_jobs_queueing_lock_key":
             raise
         raise _already_enqueued(None) from exc
     except ConnectorException as exc:
-        _raise_meaning(exc, jobs)
+        rows = yield from _again(request, exc, jobs)
     if rows and rows[0][0] is None:
         raise _already_enqueued(rows[0][1])
     return sorted(int(row[0]) for row in rows)  # they were drawn in the order given
@@ -169,6 +173,19 @@ def _already_enqueued(queueing_lock: str | None) -> AlreadyEnqueued:
     return AlreadyEnqueued(
         f"a job with the queueing lock{which} is waiting already; nothing was deferred"
     )
+
+
+def _again(request: Request, exc: ConnectorException, jobs: Sequence[NewJob]) -> Flow[Rows]:
+    """Send a request once more if `schema --distribute` held it up, and else raise what it means.
+
+    The function in the database had begun, and knew of one partition. Now it is another function.
+    """
+    if exc.constraint != PARTITION_CHECK:
+        _raise_meaning(exc, jobs)
+    try:
+        return (yield request)
+    except ConnectorException:  # the caller's transaction has failed with the first one
+        _raise_meaning(exc, jobs)
 
 
 def _raise_meaning(exc: ConnectorException, jobs: Sequence[NewJob]) -> NoReturn:

@@ -37,6 +37,7 @@ from procrastinate.storage.settings import read_settings
 TRIES = 60  # for the locks of a migration
 PAUSE = 1  # seconds between two of them
 IN_USE = ("55P03", "40P01")  # the server's lock_not_available and deadlock_detected
+SEQUENTIAL = "set local citus.multi_shard_modify_mode to 'sequential'"
 #: Stands for the functions where nothing else was to be done.
 FUNCTIONS = Migration(0, "functions", 0, "")
 SHOWN = 10  # rows that do not fit
@@ -132,7 +133,7 @@ def _apply(migration: Migration) -> Steps[None]:
             if exc.sqlstate not in IN_USE:
                 raise
             if last:
-                users = yield Step(_users())
+                users = yield Step(table_users())
                 raise _in_use(migration, users) from exc
         else:
             return
@@ -140,7 +141,9 @@ def _apply(migration: Migration) -> Steps[None]:
 
 
 def _run_inside(migration: Migration) -> Flow[None]:
-    script = Script(f"migration {migration.version}", migration.text)
+    # What changes many shards of a distributed table goes over one connection to each node. A plain
+    # server takes it for a setting of somebody's.
+    script = Script(f"migration {migration.version}", f"{SEQUENTIAL};\n{migration.text}")
     try:
         yield script.under(transaction_isolation="read committed")  # as the statements that follow
     except SchemaError as exc:  # not what the code lacks, but what the migration did not find
@@ -229,7 +232,8 @@ def _some(keys: list[str]) -> str:
 # Tables that are in use
 
 
-def _users() -> Flow[str]:
+def table_users() -> Flow[str]:
+    """Return the sessions that have our tables in use, as a text: empty if there is none."""
     rows = yield Request("table_users", names=list(TABLES))
     return ", ".join(f"pid {pid} for {seconds or 0:.0f} s" for pid, seconds in rows)
 

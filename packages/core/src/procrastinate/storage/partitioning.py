@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from procrastinate.drive import Flow, Script
 from procrastinate.model.partitions import MANY, VALUES, Partitions
+from procrastinate.storage.defer import PARTITION_CHECK
 from procrastinate.storage.migrating import renew_functions
 from procrastinate.storage.schema import NUMBERS
 from procrastinate.storage.settings import read_settings
 
+NO_PARTITION = -1
 _HOME = VALUES.index(0)  # the place of the partition in which all jobs have been
-CHECK = "procrastinate_jobs_partition_check"
 _VALUES = ",".join(map(str, VALUES))
 
 
@@ -31,9 +32,10 @@ def into_partitions() -> Flow[Partitions]:
     return (yield from read_settings())
 
 
-#: Jobs with a key move to its partition, also those that have ended: one may be retried by hand. An
-#: id that is drawn by the default is one of partition 0. The check refuses what others write who do
-#: not know yet.
+#: Jobs with a key move to its partition, also those that have ended: one may be retried by hand.
+#: The check refuses what others write who do not know yet. The partition's default is none of the
+#: partitions: a function that began before this, and waits for its lock, would put jobs with a lock
+#: where no other job of that lock is.
 MOVE = f"""
 do $make$
 declare
@@ -58,9 +60,10 @@ begin
     perform setval('{{schema}}.procrastinate_jobs_id_seq', greatest(boundary, 1), boundary > 0);
     alter sequence {{schema}}.procrastinate_jobs_id_seq rename to {NUMBERS};
     alter table {{schema}}.procrastinate_jobs
-        alter column id set default nextval('{{schema}}.{NUMBERS}') * {MANY} + {_HOME};
+        alter column id set default nextval('{{schema}}.{NUMBERS}') * {MANY} + {_HOME},
+        alter column partition set default {NO_PARTITION};
     execute format(
-        'alter table {{schema}}.procrastinate_jobs add constraint {CHECK}'
+        'alter table {{schema}}.procrastinate_jobs add constraint {PARTITION_CHECK}'
             ' check (id <= %s or partition = (%L::smallint[])[id %% {MANY} + 1])',
         boundary, partitions
     );

@@ -1,0 +1,205 @@
+"""Distributing the jobs over the nodes of a Citus cluster: ``schema --distribute``.
+
+Rules
+
+1. It is one transaction. What interrupts it, at whatever step, leaves the tables as they were.
+2. It holds the lock of migrations and locks all tables. Whoever defers meanwhile waits, and finds
+   the tables distributed: the functions that insert jobs know it then.
+3. No worker may live: it would go on to look for jobs in one partition only. One that registers
+   meanwhile waits for the lock, and reads the settings after that.
+4. Jobs and locks are distributed together, by their partition. All other tables stay on the
+   coordinator, where every node can reach them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from procrastinate.connector import Rows
+from procrastinate.drive import Flow, Script, Step, Steps
+from procrastinate.errors import ConnectorException, SchemaError
+from procrastinate.model.partitions import MANY, Partitions
+from procrastinate.model.worker_options import WorkerOptions
+from procrastinate.storage.migrating import IN_USE, SEQUENTIAL, table_users
+from procrastinate.storage.partitioning import into_partitions
+from procrastinate.storage.schema import TABLES, check_schema
+
+LOCKS_WITHIN = 10  # seconds
+#: Seconds without a sign of life after which a worker is dead, unless its options say otherwise.
+STALLED_AFTER = WorkerOptions().stalled_worker_timeout
+#: They have a partition and are as many as the jobs.
+DISTRIBUTED = ("procrastinate_jobs", "procrastinate_locks")
+LOCAL = tuple(name for name in TABLES if name not in DISTRIBUTED)
+
+
+def _for_each(function: str, names: Sequence[str]) -> str:
+    return "\n".join(f"select {function}('{{schema}}.{name}');" for name in names)
+
+
+_OWNER = """
+select
+    pg_catalog.pg_has_role(class.relowner, 'usage')::integer,
+    class.relowner::regrole::text,
+    exists (select from pg_catalog.pg_extension where extname = 'citus')::integer
+from pg_catalog.pg_class as class
+where class.oid = to_regclass('{schema}.procrastinate_jobs')::oid
+"""
+
+_ALIVE = f"""
+select worker.name
+from {{schema}}.procrastinate_workers as worker
+where worker.last_heartbeat > statement_timestamp() - interval '{STALLED_AFTER:g} seconds'
+order by worker.name
+"""
+
+_CLUSTER = """
+select
+    (select (groupid = 0)::integer from pg_catalog.pg_dist_local_group),
+    exists (select from pg_catalog.pg_dist_node where groupid = 0)::integer,
+    (
+        select count(*) from pg_catalog.pg_dist_node
+        where groupid <> 0 and noderole::text = 'primary' and isactive and shouldhaveshards
+    ),
+    exists (
+        select from pg_catalog.pg_dist_partition
+        where logicalrelid = to_regclass('{schema}.procrastinate_jobs')
+    )::integer
+"""
+
+_LOCK = f"""
+set local lock_timeout = '{LOCKS_WITHIN}s';
+lock table {", ".join(f"{{schema}}.{name}" for name in TABLES)} in access exclusive mode;
+{SEQUENTIAL}
+"""
+
+_SPREAD = f"""
+select create_distributed_table(
+    '{{schema}}.procrastinate_jobs', 'partition', shard_count := {MANY}, colocate_with := 'none'
+);
+select create_distributed_table(
+    '{{schema}}.procrastinate_locks', 'partition', colocate_with := '{{schema}}.procrastinate_jobs'
+);
+{_for_each("citus_add_local_table_to_metadata", LOCAL)}
+{_for_each("truncate_local_data_after_distributing_table", DISTRIBUTED)}
+"""
+
+#: Without a limit of the role's: jobs are copied to their nodes.
+_UNDER = {"transaction_isolation": "read committed", "statement_timeout": "0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What `distribute` found or made: the partitions, and how many nodes have some of them."""
+
+    partitions: Partitions
+    nodes: int
+    is_new: bool = True
+
+
+def distribute() -> Steps[Distribution]:
+    """Distribute the jobs over the nodes. Needs the lock of migrations.
+
+    Raises `SchemaError` if that cannot be done; then nothing was changed.
+    """
+    state = yield Step(check_schema(whole=True))
+    if state.partitions.are_many:
+        return Distribution(state.partitions, (yield Step(nodes_in_use())), is_new=False)
+    yield Step(_refuse())
+    try:
+        done: Distribution = yield Step(_distribute(), transaction=True)
+    except ConnectorException as exc:
+        if exc.sqlstate not in IN_USE:
+            raise
+        users = yield Step(table_users())
+        raise SchemaError(
+            f"the tables were not to be had within {LOCKS_WITHIN} s, because transactions have them"
+            f" in use ({users or 'they have ended now'}): end these"
+            " (`select pg_terminate_backend(PID)`), or distribute later; nothing was changed"
+        ) from exc
+    return done
+
+
+def nodes_in_use() -> Flow[int]:
+    """Return how many nodes have jobs of ours; none if the partitions are in plain tables."""
+    ((_, _, is_citus),) = yield Script("the owner", _OWNER)
+    if not is_citus:
+        return 0
+    ((count,),) = yield Script("the nodes in use", _NODES_IN_USE)
+    return int(count)
+
+
+_NODES_IN_USE = """
+select count(distinct placement.groupid)
+from pg_catalog.pg_dist_shard as shard
+join pg_catalog.pg_dist_placement as placement on placement.shardid = shard.shardid
+where shard.logicalrelid = to_regclass('{schema}.procrastinate_jobs')
+"""
+
+
+def _distribute() -> Flow[Distribution]:
+    yield _script("the locks", _LOCK)
+    yield from _refuse_while_workers_live()  # one may have come before the lock
+    partitions = yield from into_partitions()
+    yield _script("the nodes", _SPREAD)
+    return Distribution(partitions, (yield from nodes_in_use()))
+
+
+def _script(name: str, text: str) -> Any:
+    return Script(name, text).under(**_UNDER)
+
+
+# What is refused
+
+
+def _refuse() -> Flow[None]:
+    ((is_ours, owner, is_citus),) = yield Script("the owner", _OWNER)
+    if not is_ours:
+        raise SchemaError(
+            f"only the owner of procrastinate's tables can distribute them: connect as {owner}"
+        )
+    yield from _refuse_while_workers_live()
+    if not is_citus:
+        raise SchemaError(
+            "the extension citus is not in this database, so there is nothing to distribute over:"
+            " let an administrator of a Citus cluster run `create extension citus` in this database"
+            " on every node, and `select citus_add_node(HOST, PORT)` on the coordinator for each"
+        )
+    _refuse_without_nodes((yield Script("the cluster", _CLUSTER)))
+
+
+def _refuse_while_workers_live() -> Flow[None]:
+    names = [row[0] for row in (yield Script("live workers", _ALIVE))]
+    if names:
+        raise SchemaError(
+            f"workers are alive ({_some(names)}), and none may be while jobs move: stop them, and"
+            f" distribute again (one that died is forgotten after {STALLED_AFTER:g} s)"
+        )
+
+
+def _refuse_without_nodes(rows: Rows) -> None:
+    ((is_coordinator, is_known, nodes, is_distributed),) = rows
+    if not is_coordinator:
+        raise SchemaError(
+            "this server is a node of the cluster and not its coordinator: connect to that one"
+        )
+    if is_distributed:
+        raise SchemaError(
+            "the table procrastinate_jobs was distributed already, but not by this command: take"
+            " that back by `select undistribute_table('procrastinate_jobs')`, and distribute again"
+        )
+    if not nodes:
+        raise SchemaError(
+            "the cluster has no node that takes shards: let an administrator run"
+            " `select citus_add_node(HOST, PORT)` on the coordinator for each node"
+        )
+    if not is_known:
+        raise SchemaError(
+            "the nodes do not know their coordinator, which keeps the tables of workers and"
+            " schedules: let an administrator run `select citus_set_coordinator_host(HOST, PORT)`"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,117 @@
+"""What `schema --distribute` refuses, and who defers meanwhile. It needs no cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg2
+import pytest
+
+import procrastinate
+from procrastinate import drive
+from procrastinate.errors import SchemaError, SchemaNotApplied
+from procrastinate.model.partitions import MANY, Partitions
+from procrastinate.storage import defer, workers
+from procrastinate.storage.distributing import STALLED_AFTER
+from procrastinate.storage.partitioning import into_partitions
+
+Query = Callable[..., list[tuple[Any, ...]]]
+
+
+def refusal(app: procrastinate.App) -> str:
+    with pytest.raises(SchemaError) as refused:
+        app.schema_manager.distribute()
+    assert app.schema_manager.check().partitions == Partitions()
+    return str(refused.value)
+
+
+def test_it_is_refused_without_the_extension(sync_app: procrastinate.App) -> None:
+    assert "the extension citus is not in this database" in refusal(sync_app)
+
+
+async def test_the_asynchronous_half_refuses_the_same(app: procrastinate.App) -> None:
+    with pytest.raises(SchemaError, match="the extension citus is not in this database"):
+        await app.schema_manager.distribute_async()
+
+
+def test_it_is_refused_without_tables(procrastinate_dsn: str) -> None:
+    connector = procrastinate.Psycopg2Connector(dsn=procrastinate_dsn)
+    with procrastinate.App(connector=connector).open() as app, pytest.raises(SchemaNotApplied):
+        app.schema_manager.distribute()
+
+
+def test_it_is_refused_while_a_worker_lives(sync_app: procrastinate.App, query: Query) -> None:
+    sync_app._gateway.run(workers.register_worker("the one"))
+    assert "workers are alive (the one)" in refusal(sync_app)
+    query(
+        "update procrastinate_workers set last_heartbeat = now() - %s * interval '1 s'",
+        STALLED_AFTER + 1,
+    )
+    assert "alive" not in refusal(sync_app)
+
+
+@pytest.fixture
+def stranger(dsn: str, query: Query) -> Iterator[procrastinate.App]:
+    """An app of a role that may write all tables and owns none."""
+    name = f"stranger_{threading.get_ident()}_{id(query)}"
+    query(f"create role {name} login")
+    query(f"grant all on all tables in schema public to {name}")
+    connector = procrastinate.Psycopg2Connector(dsn=dsn, user=name)
+    with procrastinate.App(connector=connector).open() as app:
+        yield app
+    query(f"drop owned by {name}")
+    query(f"drop role {name}")
+
+
+def test_it_is_refused_to_another_role_than_the_owner(stranger: procrastinate.App) -> None:
+    assert "only the owner of procrastinate's tables can distribute them" in refusal(stranger)
+
+
+KINDS: dict[str, Callable[[], drive.Flow[Any]]] = {
+    "one": lambda: defer.defer_job(defer.NewJob("t", lock="l")),
+    "batch": lambda: defer.defer_jobs([defer.NewJob("t", lock="l"), defer.NewJob("u", lock="l")]),
+    "alike": lambda: defer.defer_alike(defer.NewJob("t", lock="l"), "[{}, {}]"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_who_has_to_wait_defers_into_the_right_partition(
+    sync_app: procrastinate.App, query: Query, until: Callable[..., Any], kind: str
+) -> None:
+    """The function that it calls has begun, and knew of one partition."""
+    gateway = sync_app._gateway
+    with gateway.sync_connector().session(transaction=True) as session:
+        lock = drive.Script("the lock", "lock table {schema}.procrastinate_jobs")
+        session.execute(gateway.statements(lock))
+        waiting = asyncio.create_task(asyncio.to_thread(gateway.run, KINDS[kind]()))
+        await until(
+            lambda: query(
+                "select pid from pg_locks where not granted and database ="
+                " (select oid from pg_database where datname = current_database())"
+            )
+        )
+        drive.run(into_partitions(), session, gateway.statements)
+    await waiting
+    rows = query("select partition, id from procrastinate_jobs")
+    assert len(rows) == (1 if kind == "one" else 2)
+    theirs = Partitions(MANY).of_key("l")
+    assert {(partition, Partitions(MANY).of_id(job_id)) for partition, job_id in rows} == {
+        (theirs, theirs)
+    }
+
+
+def test_who_has_a_transaction_of_its_own_is_told_to_defer_again(
+    sync_app: procrastinate.App, dsn: str
+) -> None:
+    """The check keeps a job out that no worker would find."""
+    sync_app._gateway.run(into_partitions(), transaction=True)
+    with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
+        with pytest.raises(psycopg2.errors.CheckViolation) as refused:
+            cursor.execute(
+                "insert into procrastinate_jobs (queue_name, task_name) values ('a', 'b')"
+            )
+        assert refused.value.diag.constraint_name == defer.PARTITION_CHECK
+    connection.close()
