@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procrastinate.model.turns import (
+    ASK_EVERY,
     HEARD_IN_A_ROW,
     LATE,
     SHARE_OF_SWEEPS,
@@ -121,6 +122,21 @@ def test_rule_5_a_partition_that_failed_stays_hot() -> None:
 )
 def test_rule_6_a_sweep_is_due(rule: str, turns: Turns, at: float) -> None:
     assert turns.sweep_due_at(NOW) == at
+
+
+@pytest.mark.parametrize(
+    ("turns", "at"),
+    [
+        (NONE, NOW + 3),
+        (NONE.heard_of(7), NOW + 3),  # when it is time, nothing may be hot
+        (replace(NONE.heard_of(7), sweep_at=NOW - 1), NOW + ASK_EVERY),
+        (replace(NONE.heard_of(7), sweep_at=NOW - 1, sweep_from=NOW + 8), NOW + 8),
+        (NONE.gap_in_what_was_heard(), -math.inf),
+        (NONE.sweep_began(), math.inf),
+    ],
+)
+def test_rule_6_when_to_ask_again(turns: Turns, at: float) -> None:
+    assert turns.ask_again_at(NOW) == at
 
 
 def test_rule_6_a_gap_while_a_sweep_is_under_way_is_a_reason_for_another() -> None:

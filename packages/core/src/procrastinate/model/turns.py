@@ -34,6 +34,7 @@ STAY = 0.05  # seconds
 HEARD_IN_A_ROW = 8  # claims
 SHARE_OF_SWEEPS = 10  # times as long as a sweep took passes from its beginning to the next one
 LATE = 2.0  # intervals
+ASK_EVERY = 0.25  # seconds, while a sweep waits because partitions are hot
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,11 @@ class Turns:
         is_busy = self.next(now, away) is not None
         due = self.sweep_at + LATE * self.interval if is_busy else self.sweep_at
         return max(due, self.sweep_from)
+
+    def ask_again_at(self, now: float, away: Container[int] = ()) -> float:
+        """Return when to ask again whether a sweep is due: what is hot may not be so any more."""
+        due = self.sweep_due_at(now, away)
+        return min(due, max(self.sweep_at, self.sweep_from, now + ASK_EVERY))
 
     def sweep_began(self) -> Turns:
         """Note that a sweep begins: a gap from now on is a reason for another one."""

@@ -37,7 +37,6 @@ from procrastinate.worker.calls import Calls
 from procrastinate.worker.log import logger
 from procrastinate.worker.outages import Outages
 
-CHECK_EVERY = 0.25  # seconds, while a sweep that is due waits because partitions are hot
 PROMOTE_AGAIN_AFTER = 1.0  # seconds after a failure
 
 
@@ -110,10 +109,7 @@ class Sweeper:
 
     async def _sleep(self) -> None:
         now = self._clock()
-        due = self.turns.sweep_due_at(now, self._outages.away)
-        if due > now >= self.turns.sweep_at:  # it waits until nothing is hot
-            due = min(due, now + CHECK_EVERY)
-        due = min(due, self._next_promotion()[0])
+        due = min(self.turns.ask_again_at(now, self._outages.away), self._next_promotion()[0])
         try:
             async with asyncio.timeout(None if due == math.inf else max(0.0, due - now)):
                 await self._wake.wait()
