@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -12,16 +13,65 @@ import psycopg2
 import pytest
 
 import procrastinate
+from procrastinate.drive import Flow, Script
+from procrastinate.storage.partitioning import into_partitions
+
+#: With this set to 64, the databases of tests are like distributed ones: `nox -s partitions`.
+PARTITIONS = int(os.environ.get("PROCRASTINATE_TEST_PARTITIONS") or 1)
 
 
 @pytest.fixture
-def dsn(procrastinate_dsn: str) -> str:
+def dsn(procrastinate_dsn: str, record_property: Callable[[str, object], None]) -> Iterator[str]:
     """A new database with procrastinate's tables."""
     with procrastinate.App(
         connector=procrastinate.Psycopg2Connector(dsn=procrastinate_dsn)
     ).open() as app:
         app.schema_manager.apply_schema()
-    return procrastinate_dsn
+        if PARTITIONS > 1:
+            app._gateway.run(like_a_distributed_one(), transaction=True)
+    yield procrastinate_dsn
+    if PARTITIONS > 1:
+        record_property(USED, used_partitions(procrastinate_dsn))
+
+
+def like_a_distributed_one() -> Flow[None]:
+    """Let jobs go to many partitions. Those that a test inserts with small ids are older ones."""
+    yield Script("older ids", "select setval('{schema}.procrastinate_jobs_id_seq', 1000)")
+    yield from into_partitions()
+
+
+def used_partitions(dsn: str) -> list[int]:
+    """Return the partitions in which there are jobs, if there is anything left to ask."""
+    try:
+        connection = psycopg2.connect(dsn)
+    except psycopg2.Error:
+        return []
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("select distinct partition from procrastinate_jobs")
+            return [row[0] for row in cursor.fetchall()]
+    except psycopg2.Error:
+        return []
+    finally:
+        connection.close()
+
+
+USED = "used partitions"
+LEAST_PARTITIONS = 40  # of 64, in which the jobs of a whole run lie
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With many partitions, leave out what needs no such database, or makes no sense there."""
+    if PARTITIONS == 1:
+        return
+    chosen = [
+        item
+        for item in items
+        if "dsn" in getattr(item, "fixturenames", ())
+        and item.get_closest_marker("one_partition") is None
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
 
 
 @pytest.fixture

@@ -280,7 +280,7 @@ async def test_an_app_open_for_synchronous_use_says_what_asynchronous_calls_need
     app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=dsn))
     task = app.task(add)
     with app.open():
-        assert task.defer(a=1) == 1
+        assert task.defer(a=1) > 0
         with pytest.raises(AppNotOpen, match="open_async"):
             await task.defer_async(a=1)
 
@@ -288,7 +288,8 @@ async def test_an_app_open_for_synchronous_use_says_what_asynchronous_calls_need
 async def test_synchronous_calls_work_whatever_half_is_open(app: procrastinate.App) -> None:
     task = app.task(add)
 
-    assert [await task.defer_async(a=1), task.defer(a=2)] == [1, 2]
+    ids = [await task.defer_async(a=1), task.defer(a=2)]
+    assert [job.id for job in app.job_manager.list_jobs()] == ids
 
 
 async def test_asynchronous_calls_work_on_a_synchronous_connector(dsn: str) -> None:

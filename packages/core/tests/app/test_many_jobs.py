@@ -67,7 +67,8 @@ def test_waiting_jobs_are_cancelled_by_filter(sync_app: procrastinate.App, query
 def test_jobs_that_ended_badly_are_retried_by_filter(
     sync_app: procrastinate.App, query: Query
 ) -> None:
-    ids = sync_app.configure_task("send", queue="mail").batch_defer(*[{}] * 6)
+    task = sync_app.configure_task("send", queue="mail", partition_key="k")
+    ids = task.batch_defer(*[{}] * 6)
     for status, job_id in zip(
         ["failed", "cancelled", "aborted", "succeeded", "doing"], ids[:5], strict=True
     ):

@@ -20,6 +20,8 @@ Query = Callable[..., list[tuple[Any, ...]]]
 OLD, NEW = 5, 60
 P = Partitions(MANY)
 
+pytestmark = pytest.mark.one_partition("these make the partitions themselves")
+
 
 @pytest.fixture
 def app(dsn: str, sync_app: App) -> App:

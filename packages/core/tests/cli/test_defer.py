@@ -48,7 +48,7 @@ def test_an_argument_may_have_any_name(program: Program, query: Query) -> None:
 def test_options_become_the_jobs(program: Program, query: Query) -> None:
     done = program(
         *ADD, '{"a": 1, "b": 2}', "--queue", "q", "--priority", "-7", "--lock", "l",
-        "--queueing-lock", "ql", "--at", "2030-01-31T08:00:00+01:00",
+        "--queueing-lock", "ql", "--partition-key", "k", "--at", "2030-01-31T08:00:00+01:00",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert query(

@@ -294,9 +294,9 @@ def test_a_retry_strategy_that_failed_is_shown_below_the_attempt(
 ) -> None:
     error = {"attempt": 1, "at": None, "type": "OSError", "message": "x", "traceback": "at\n"}
     error["retry_error"] = {**error, "type": "TypeError", "message": "not 5"}
-    program("defer", "shop.pid")
+    job_id = program("defer", "shop.pid").stdout.strip()
     query("update procrastinate_jobs set errors = %s::jsonb", json.dumps([error]))
-    shown = program("jobs", "1").stdout.splitlines()
+    shown = program("jobs", job_id).stdout.splitlines()
     assert shown[-4:] == [
         "attempt 1: OSError: x",
         "  at",

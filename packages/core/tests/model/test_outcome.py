@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,6 +30,7 @@ from procrastinate.model.outcome import (
     stronger,
     was_written,
 )
+from procrastinate.model.partitions import Partitions
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -260,3 +262,36 @@ def test_a_write_that_matched_nothing_was_made_before_unless_the_job_was_lost(
     standing: Standing | None, written: bool
 ) -> None:
     assert was_written(CLAIMED, standing) is written
+
+
+class Moves(BaseRetryStrategy):
+    """Gives the job a lock."""
+
+    def __init__(self, lock: str) -> None:
+        self.lock = lock
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision:
+        return RetryDecision(lock=self.lock)
+
+
+MANY_PARTITIONS = Partitions(64, boundary_id=9)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        replace(JOB, id=64 + 27),  # the id says partition 0
+        JOB,  # an older one: without a key it stayed in partition 0
+        replace(JOB, lock="ci"),
+        replace(JOB, queueing_lock="ci"),
+    ],
+)
+def test_a_retry_cannot_take_a_job_to_the_lock_of_another_partition(job: Job) -> None:
+    options = {"abort_reason": None, "now": NOW, "partitions": MANY_PARTITIONS}
+    assert [MANY_PARTITIONS.of_key(lock) for lock in ("ci", "n", "k")] == [0, 0, 82]
+    stays = outcome_of(job, ValueError(), strategy=Moves("n"), **options)
+    assert isinstance(stays, Requeued)
+    moves = outcome_of(job, ValueError(), strategy=Moves("k"), **options)
+    assert (moves.status, moves.error["type"]) == (Status.FAILED, "ValueError")
+    assert "the lock 'k' belongs to partition 82" in moves.error["retry_error"]["message"]
+    assert isinstance(ending(ValueError(), strategy=Moves("k")), Requeued)

@@ -19,6 +19,8 @@ from procrastinate.storage.partitioning import into_partitions
 Query = Callable[..., list[tuple[Any, ...]]]
 P = Partitions(MANY)
 
+pytestmark = pytest.mark.one_partition("these make the partitions themselves")
+
 
 def distribute(app: procrastinate.App) -> Partitions:
     return app._gateway.run(into_partitions(), transaction=True)

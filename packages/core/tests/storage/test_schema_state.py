@@ -121,6 +121,7 @@ def test_old_tables_that_come_first_on_the_search_path_are_found(
     assert by_path("queue,public").schema_manager.check().exists
 
 
+@pytest.mark.one_partition("its sequence has another name there: see test_partitioning.py")
 @pytest.mark.parametrize("name", [*schema.TABLES, *schema.SEQUENCES])
 def test_a_missing_table_is_found(sync_app: procrastinate.App, query: Query, name: str) -> None:
     kind = "sequence" if name in schema.SEQUENCES else "table"
@@ -154,6 +155,7 @@ def drop_of(part: str) -> str:
     return f"alter table {table_name} drop {column} cascade"
 
 
+@pytest.mark.one_partition("schema.sql does not name the check of partitions")
 def test_all_parts_of_the_schema_are_known(sync_app: procrastinate.App, query: Query) -> None:
     """The text says as much as the catalog, but for what PostgreSQL makes by itself."""
     ((columns, defaults, indexes),) = query(
@@ -239,14 +241,14 @@ def test_a_function_that_is_not_that_of_this_code_is_found_and_made_anew(
     assert sync_app.schema_manager.migrate() == ["functions"]
     assert sync_app.schema_manager.migrate() == []
     sync_app.schema_manager.check()
-    assert sync_app.configure_task("task").defer() == 1
+    assert sync_app.configure_task("task").defer() > 0
 
 
 def test_a_changed_text_is_found_and_a_function_of_the_owner_s_is_not_minded(
     sync_app: procrastinate.App, query: Query
 ) -> None:
     ((text,),) = query("select pg_get_functiondef(%s::regprocedure)", DEFER_JOB)
-    query(text.replace("return new_id;", "return new_id; -- changed"))
+    query(text.replace("\nend\n", "\nend -- changed\n"))
     with pytest.raises(errors.SchemaOutdated, match="schema --migrate"):
         sync_app.schema_manager.check()
     sync_app.schema_manager.migrate()
@@ -268,7 +270,7 @@ def test_the_function_of_older_versions_beside_the_new_one_is_found_and_removed(
     with pytest.raises(errors.SchemaOutdated, match="schema --migrate"):
         sync_app.schema_manager.check()
     assert sync_app.schema_manager.migrate() == ["functions"]
-    assert sync_app.configure_task("task").defer() == 1
+    assert sync_app.configure_task("task").defer() > 0
 
 
 def test_newer_code_that_this_one_fits_may_have_other_functions(

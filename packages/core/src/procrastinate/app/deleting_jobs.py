@@ -96,7 +96,9 @@ def _until_stopped(
     deleted = 0
     for partition in partitions.values:
         after_id: int | None = 0
-        while after_id is not None and not should_stop():
+        while after_id is not None:
+            if should_stop():
+                return deleted
             batch: bulk.Deleted = yield partial(_batch, partition, ages, queue, after_id)
             deleted += batch.count
             after_id = batch.last_id

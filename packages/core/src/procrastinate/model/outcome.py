@@ -34,6 +34,7 @@ from typing import Any, TypeAlias
 from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.failure import consists_of, describe
 from procrastinate.model.job import Job, Status, sources_of
+from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 
 
@@ -171,10 +172,12 @@ def outcome_of(
     strategy: BaseRetryStrategy | None,
     abort_reason: AbortReason | None,
     now: datetime,
+    partitions: Partitions = ONE,
 ) -> Outcome:
     """Return what becomes of an attempt that returned (``exception`` None) or raised.
 
-    ``exception`` has been through `judged`. The module's rules say the rest.
+    ``exception`` has been through `judged`. A retry that gives its job a lock of another partition
+    is a fault of the strategy. The module's rules say the rest.
     """
     if exception is None:
         return SUCCEEDED
@@ -185,6 +188,8 @@ def outcome_of(
         return Finished(Status.ABORTED, error)
     try:
         retry = _retry_decision(strategy, exception, job)
+        if retry is not None and partitions.are_many and retry.lock != job.lock:
+            partitions.check_move(job.id, partitions.of_job(job), retry.lock)
     except BaseException as broken:  # a user's own strategy may raise anything
         error["retry_error"] = describe(broken, attempt=job.attempts, now=now)
         return Finished(Status.FAILED, error)

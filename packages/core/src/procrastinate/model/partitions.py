@@ -12,6 +12,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from procrastinate.errors import InvalidOption
+from procrastinate.model.job import Job
+from procrastinate.model.printable import shown
+
 MANY = 64
 #: The partitions of a distributed database. Citus hashes each of these numbers to another one of
 #: 64 shards; of 0 to 63, some would share a shard, and other shards would stay empty.
@@ -55,9 +59,29 @@ class Partitions:
             return 0
         return VALUES[job_id % MANY] if job_id > self.boundary_id else None
 
+    def of_job(self, job: Job) -> int:
+        """Return the partition of a job, also of an older one, which is there by its lock."""
+        partition = self.of_id(job.id)
+        if partition is not None:
+            return partition
+        key = job.queueing_lock if job.lock is None else job.lock
+        return 0 if key is None else self.of_key(key)
+
     def any(self) -> int:
         """Return a partition for a job without a key."""
         return random.choice(self.values)
+
+    def check_move(self, job_id: int, partition: int, lock: str | None) -> None:
+        """Raise `InvalidOption` if a job is to get a lock that belongs to another partition.
+
+        A job cannot leave its partition, and would not see who holds the lock.
+        """
+        if lock is not None and self.of_key(lock) != partition:
+            raise InvalidOption(
+                f"job {job_id} is in partition {partition}, and the lock {shown(lock)} belongs to"
+                f" partition {self.of_key(lock)}: a job cannot change its partition, so defer it"
+                " anew with that lock"
+            )
 
 
 ONE = Partitions()

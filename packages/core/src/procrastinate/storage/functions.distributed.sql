@@ -239,16 +239,56 @@ create or replace function {home}.procrastinate_defer_alike(
     home regclass default '{home}.procrastinate_jobs'
 ) returns bigint[]
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+#variable_conflict use_column
+declare
+    alike record;
+    place integer;
+    its_partition smallint;
+    ids bigint[];
 begin
-    return (
-        select array_agg(made.id order by made.id)
-        from {home}.procrastinate_defer_jobs(
-            (
-                select coalesce(jsonb_agg(jsonb_build_object('args', given.args) order by given.nr), '[]')
-                from jsonb_array_elements($1) with ordinality as given(args, nr)
-            ),
-            $2, $3
-        ) as made
+    if $3 is distinct from to_regclass('{home}.procrastinate_jobs') then
+        raise exception using
+            errcode = 'PQS01',
+            message = 'procrastinate_defer_alike was made for tables that have been moved or renamed';
+    end if;
+    select
+        coalesce(given.queue_name, 'default') as queue_name,
+        given.task_name,
+        coalesce(given.priority, 0) as priority,
+        given.lock,
+        coalesce(given.partition_key, given.lock) as key,
+        coalesce(
+            given.scheduled_at, statement_timestamp() + given.schedule_in_us * interval '1 microsecond'
+        ) as due
+    into alike
+    from jsonb_to_record($2) as given(
+        task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
+        schedule_in_us bigint, partition_key text
     );
+    place := coalesce(
+        get_byte(sha256(convert_to(alike.key, 'UTF8')), 0) % 64, floor(random() * 64)::integer
+    );
+    its_partition := ('{{values}}'::smallint[])[place + 1];
+    ids := array(
+        select nextval('{home}.procrastinate_jobs_number_seq') * 64 + place from jsonb_array_elements($1)
+    );
+    if ids = '{}' then
+        return null;
+    end if;
+    insert into {home}.procrastinate_jobs as job
+        (id, partition, queue_name, task_name, priority, lock, args, scheduled_at, hold)
+    select
+        given.id, its_partition, alike.queue_name, alike.task_name, alike.priority, alike.lock, given.args,
+        alike.due,
+        case when alike.due > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end
+    from rows from (jsonb_array_elements($1), unnest(ids)) as given(args, id);
+    if alike.due is null or alike.due < statement_timestamp() + interval '60 seconds' then
+        perform pg_notify(
+            case when alike.due > statement_timestamp() then 'procrastinate_schedule'
+                else 'procrastinate_jobs' end,
+            alike.queue_name || '@' || its_partition
+        );
+    end if;
+    return ids;
 end
 $function$

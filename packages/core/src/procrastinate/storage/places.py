@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias, TypeVar
 
 from procrastinate.drive import Flow, Request, at
-from procrastinate.errors import InvalidOption
 from procrastinate.model.partitions import Partitions
 
 T = TypeVar("T")
@@ -52,20 +51,14 @@ def changed(
 def staying(partition: int, change: Change, lock: str | None, partitions: Partitions) -> Change:
     """Return a change that gives jobs of a partition a lock, or one that refuses to.
 
-    A job cannot leave its partition, and would not see who holds a lock of another one. The refusal
-    is an `InvalidOption`.
+    The refusal is an `InvalidOption`.
     """
-    if lock is None or partitions.of_key(lock) == partition:
-        return change
 
-    def refuse(ids: Sequence[int]) -> Flow[set[int]]:
-        raise InvalidOption(
-            f"job {ids[0]} is in partition {partition}, and the lock {lock!r} belongs to partition"
-            f" {partitions.of_key(lock)}: a job cannot change its partition, so defer it anew with"
-            " that lock"
-        )
+    def checked(ids: Sequence[int]) -> Flow[set[int]]:
+        partitions.check_move(ids[0], partition, lock)
+        return change(ids)
 
-    return refuse
+    return change if lock is None else checked
 
 
 def found(job_id: int, partitions: Partitions, flow: Flow[T]) -> Flow[T]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from procrastinate.model import failure
 from procrastinate.model.job import Status
 from procrastinate.model.outcome import SUCCEEDED, Finished, Outcome, outcome_of
+from procrastinate.model.partitions import Partitions
 from procrastinate.storage.finish import Ended
 from procrastinate.worker.execution import Attempt, NotBegun
 
@@ -27,7 +28,7 @@ def unseen_end(attempt: Attempt, task: asyncio.Future[None]) -> BaseException | 
     return task.exception() or dropped()
 
 
-def after_exception(attempt: Attempt, exception: BaseException) -> Ended:
+def after_exception(attempt: Attempt, exception: BaseException, partitions: Partitions) -> Ended:
     """Return what is to be written about an attempt that raised."""
     job, ended = attempt.job, time.monotonic()
     if type(exception) is NotBegun:
@@ -38,6 +39,7 @@ def after_exception(attempt: Attempt, exception: BaseException) -> Ended:
         strategy=attempt.definition.retry,
         abort_reason=attempt.abort_reason,
         now=datetime.now(UTC),
+        partitions=partitions,
     )
     return Ended(job, outcome, attempt.began or ended, ended)
 

@@ -138,6 +138,7 @@ class Shift:
             read_errors=PastErrors(gateway),
             is_doubtful=self._vitals.doubtful,
             trust=self._vitals.trust,
+            partitions=partitions,
             unknown=unknown,
             on_ended=on_ended,
             threads=threads,

@@ -38,6 +38,7 @@ from procrastinate.model.outcome import (
     Requeued,
     judged,
 )
+from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.trust import Trust
 from procrastinate.model.unknown_tasks import UnknownTasks
@@ -82,6 +83,7 @@ class Slots:
         read_errors: Callable[[int], list[Error]],
         is_doubtful: Callable[[], bool],
         trust: Trust,
+        partitions: Partitions = ONE,
         unknown: UnknownTasks | None = None,
         on_ended: Callable[[Job, BaseException | None], None] | None = None,
         threads: TaskThreads | None = None,
@@ -89,6 +91,7 @@ class Slots:
         self._registry = registry
         self._unknown = unknown  # None: jobs of unknown tasks fail at once
         self._writer = writer
+        self._partitions = partitions
         additional_context = MappingProxyType(dict(options.additional_context or {}))
         self._surroundings = Surroundings(app, worker, additional_context, read_errors, is_doubtful)
         self._trust = trust
@@ -317,7 +320,7 @@ class Slots:
                     self._on_ended(attempt.shown_job(), None)
             else:
                 exception = judged(exception, attempt.abort_reason, attempt.definition.timeout)
-                entry = endings.after_exception(attempt, exception)
+                entry = endings.after_exception(attempt, exception, self._partitions)
                 self._tell(attempt, entry, exception)
         except BaseException as broken:
             job_log.undescribed(attempt.job, broken)
