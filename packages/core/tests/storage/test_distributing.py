@@ -12,7 +12,7 @@ import pytest
 
 import procrastinate
 from procrastinate import drive
-from procrastinate.errors import SchemaError, SchemaNotApplied
+from procrastinate.errors import PartitionAway, SchemaError, SchemaNotApplied
 from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.storage import defer, workers
 from procrastinate.storage.distributing import STALLED_AFTER
@@ -115,3 +115,64 @@ def test_who_has_a_transaction_of_its_own_is_told_to_defer_again(
             )
         assert refused.value.diag.constraint_name == defer.PARTITION_CHECK
     connection.close()
+
+
+@pytest.fixture
+def away(sync_app: procrastinate.App, query: Query) -> Callable[[int], None]:
+    """Let the nodes of so many next inserts be away, as a cluster reports it."""
+    sync_app._gateway.run(into_partitions(), transaction=True)
+    query("create sequence tries")
+    query(
+        "create function fail() returns trigger language plpgsql as $$ begin"
+        " if nextval('public.tries') <= 0 then raise 'no node' using errcode = '08006'; end if;"
+        " return new; end $$"
+    )
+    query(
+        "create trigger fail before insert on procrastinate_jobs for each statement"
+        " execute function fail()"
+    )
+
+    def make(times: int) -> None:
+        query("alter sequence tries minvalue -10 restart with %s", 1 - times)
+
+    return make
+
+
+def one(app: procrastinate.App, **options: Any) -> list[int]:
+    return [app.configure_task("t", **options).defer()]
+
+
+def alike(app: procrastinate.App, **options: Any) -> list[int]:
+    return app.configure_task("t", **options).batch_defer({}, {})
+
+
+@pytest.mark.parametrize("make", [one, alike])
+def test_a_job_without_a_key_goes_to_another_node_if_one_is_away(
+    sync_app: procrastinate.App,
+    query: Query,
+    away: Callable[[int], None],
+    make: Callable[..., list[int]],
+) -> None:
+    away(4)
+    ids = make(sync_app)
+    assert query("select id from procrastinate_jobs order by id") == [(each,) for each in ids]
+    away(5)
+    with pytest.raises(PartitionAway):
+        make(sync_app)
+    assert query("select count(*) from procrastinate_jobs") == [(len(ids),)]
+
+
+@pytest.mark.parametrize("make", [one, alike])
+@pytest.mark.parametrize("key", ["lock", "partition_key"])
+def test_a_job_with_a_key_is_refused_if_its_node_is_away(
+    sync_app: procrastinate.App,
+    query: Query,
+    away: Callable[[int], None],
+    make: Callable[..., list[int]],
+    key: str,
+) -> None:
+    away(1)
+    with pytest.raises(PartitionAway):
+        make(sync_app, **{key: "k"})
+    assert query("select from procrastinate_jobs") == []
+    assert make(sync_app, **{key: "k"})

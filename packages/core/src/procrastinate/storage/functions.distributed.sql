@@ -8,6 +8,9 @@
 --
 -- Rules for a cluster: each statement names one partition; an INSERT stands at the top of its statement;
 -- ids are drawn, and notifications sent, by statements without our tables: they run where all are heard.
+--
+-- A job without a key gets one at random. If the node of that partition is away, another key is taken: up to
+-- five in all. Not by the client: it could not know whether the first job was committed after all.
 
 create or replace function {home}.procrastinate_defer_job(
     task_name text,
@@ -38,9 +41,7 @@ create or replace function {home}.procrastinate_defer_job_with_key(
 #variable_conflict use_column
 declare
     key constant text := coalesce($2, $6, $7);
-    place constant integer := coalesce(
-        get_byte(sha256(convert_to(key, 'UTF8')), 0) % 64, floor(random() * 64)::integer
-    );
+    place constant integer := get_byte(sha256(convert_to(key, 'UTF8')), 0) % 64;
     its_partition constant smallint := ('{{values}}'::smallint[])[place + 1];
     new_id bigint;
     channel constant text := case
@@ -52,6 +53,19 @@ begin
         raise exception using
             errcode = 'PQS01',
             message = 'procrastinate_defer_job was made for tables that have been moved or renamed';
+    end if;
+    if key is null then
+        for tries in 1 .. 5 loop
+            begin
+                return {home}.procrastinate_defer_job_with_key(
+                    $1, random()::text, $3, $4, $5, $6, $7, $8, $9
+                );
+            exception when connection_exception or sqlstate '57P01' or sqlstate '57P02' or sqlstate '57P03' then
+                if tries = 5 then
+                    raise;
+                end if;
+            end;
+        end loop;
     end if;
     if $2 is null and $7 <> $6 and get_byte(sha256(convert_to($7, 'UTF8')), 0) % 64 <> place then
         raise exception using
@@ -87,7 +101,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $func
 #variable_conflict use_column
 declare
     partitions constant smallint[] := '{{values}}';
-    at_random constant integer := floor(random() * 64);  -- the place of all jobs without a key
+    at_random constant integer := floor(random() * 64);  -- the place of jobs without a key among others
     has_queueing_locks constant boolean := jsonb_path_exists($1, '$[*].queueing_lock');
     clash text;
     -- The jobs of each partition, in order of the partitions. A job's `n` is the number drawn for its id.
@@ -99,6 +113,26 @@ begin
         raise exception using
             errcode = 'PQS01',
             message = 'procrastinate_defer_jobs was made for tables that have been moved or renamed';
+    end if;
+    if $2 ->> 'partition_key' is null and $2 ->> 'lock' is null
+        and not jsonb_path_exists(
+            $1, '$[*] ? (exists(@.partition_key) || exists(@.lock) || exists(@.queueing_lock))'
+        )
+    then
+        for tries in 1 .. 5 loop
+            begin
+                return query
+                    select made.id, made.taken
+                    from {home}.procrastinate_defer_jobs(
+                        $1, $2 || jsonb_build_object('partition_key', random()::text), $3
+                    ) as made;
+                return;
+            exception when connection_exception or sqlstate '57P01' or sqlstate '57P02' or sqlstate '57P03' then
+                if tries = 5 then
+                    raise;
+                end if;
+            end;
+        end loop;
     end if;
     if has_queueing_locks then
         select format(
