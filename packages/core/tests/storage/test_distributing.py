@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,7 +56,7 @@ def test_it_is_refused_while_a_worker_lives(sync_app: procrastinate.App, query: 
 @pytest.fixture
 def stranger(dsn: str, query: Query) -> Iterator[procrastinate.App]:
     """An app of a role that may write all tables and owns none."""
-    name = f"stranger_{threading.get_ident()}_{id(query)}"
+    name = f"stranger_{uuid.uuid4().hex[:12]}"  # tests of other databases share the server
     query(f"create role {name} login")
     query(f"grant all on all tables in schema public to {name}")
     connector = procrastinate.Psycopg2Connector(dsn=dsn, user=name)
