@@ -299,9 +299,20 @@ begin
         task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
         schedule_in_us bigint, partition_key text
     );
-    place := coalesce(
-        get_byte(sha256(convert_to(alike.key, 'UTF8')), 0) % 64, floor(random() * 64)::integer
-    );
+    if alike.key is null then
+        for tries in 1 .. 5 loop
+            begin
+                return {home}.procrastinate_defer_alike(
+                    $1, $2 || jsonb_build_object('partition_key', random()::text), $3
+                );
+            exception when connection_exception or sqlstate '57P01' or sqlstate '57P02' or sqlstate '57P03' then
+                if tries = 5 then
+                    raise;
+                end if;
+            end;
+        end loop;
+    end if;
+    place := get_byte(sha256(convert_to(alike.key, 'UTF8')), 0) % 64;
     its_partition := ('{{values}}'::smallint[])[place + 1];
     ids := array(
         select nextval('{home}.procrastinate_jobs_number_seq') * 64 + place from jsonb_array_elements($1)
