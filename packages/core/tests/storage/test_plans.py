@@ -366,11 +366,24 @@ def test_a_statement_reads_only_the_jobs_that_it_is_about(connection: Any, case:
     assert sum(read.rows for read in reads) <= case.rows, reads
 
 
-@pytest.fixture(scope="module")
-def kept(procrastinate_server: Any) -> Iterator[Any]:
-    """A connection whose plans were made while the tables were empty; with what it executes."""
+#: What was in the tables when a plan was made that is kept, and what is there later.
+KEPT_SINCE = {
+    "empty": ("", f"{CROWDS} {THEIRS}"),
+    "empty and analyzed": ("analyze", f"{CROWDS} {THEIRS}"),
+    "of others and analyzed": (f"{CROWDS} analyze", THEIRS),
+    "of theirs, too, and analyzed": (f"{CROWDS} {THEIRS} analyze", "select 1"),
+}
+
+
+@pytest.fixture(scope="module", params=KEPT_SINCE)
+def kept(request: pytest.FixtureRequest, procrastinate_server: Any) -> Iterator[Any]:
+    """A connection whose plans were made before the tables were filled; with what it executes."""
+    before, after = KEPT_SINCE[request.param]
     plans, executes = Plans(Permission()), {}
     with procrastinate_server.database() as dsn, tables(dsn) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(f"{before}; select 1")
+        connection.commit()
         for case in KEPT:
             query = Statements()(Request(case.statement, **case.params))
             prepare, executes[case] = plans.sent(query)
@@ -379,7 +392,7 @@ def kept(procrastinate_server: Any) -> Iterator[Any]:
                 cursor.execute(f"explain {executes[case]}", query.params)
             connection.commit()
         with connection.cursor() as cursor:
-            cursor.execute(f"{CROWDS} {THEIRS}")
+            cursor.execute(after)
         connection.commit()
         yield connection, executes
 
@@ -388,7 +401,7 @@ KEPT = [case for case in CASES if Statements()(Request(case.statement)).keeps_pl
 
 
 @pytest.mark.parametrize("case", KEPT, ids=lambda case: case.statement)
-def test_a_plan_from_when_the_tables_were_empty_reads_no_more(kept: Any, case: Case) -> None:
+def test_a_plan_from_before_the_tables_were_filled_reads_no_more(kept: Any, case: Case) -> None:
     connection, executes = kept
     query = Statements()(Request(case.statement, **case.params))
     with connection.cursor() as cursor:
