@@ -366,6 +366,47 @@ def test_a_statement_reads_only_the_jobs_that_it_is_about(connection: Any, case:
     assert sum(read.rows for read in reads) <= case.rows, reads
 
 
+@pytest.fixture(scope="module")
+def many_lines(procrastinate_server: Any) -> Iterator[Any]:
+    """A connection to a database with 20,000 ready jobs, each of its own lock, never analyzed.
+
+    At this size the line's index is one level higher than that of ready jobs.
+    """
+    with procrastinate_server.database() as dsn, tables(dsn) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "insert into procrastinate_jobs (task_name, queue_name, lock)"
+                " select 'task', 'default', 'lock ' || n from generate_series(1, 20000) as n"
+            )
+        connection.commit()
+        yield connection
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("claim_full_of_one", set(), 0, with_locks_of_one("default", **FULL)),
+        Case("claim_level_of_one", set(), 0, with_locks_of_one("default", low=0, priority=0)),
+        Case("claim_full_of_several", set(), 0, with_locks(BUSY, **FULL)),
+        Case("claim_full_of_many", set(), 0, with_locks(BUSY, **FULL)),
+        Case("release_locks", set(), 0, {"locks": [f"lock {n}" for n in range(LIMIT)]}),
+        Case("pass_on_locks", set(), 0, {"locks": [f"lock {n}" for n in range(LIMIT)]}),
+    ],
+    ids=lambda case: case.statement,
+)
+def test_the_head_of_a_line_is_not_searched_among_all_ready_jobs(
+    many_lines: Any, case: Case
+) -> None:
+    query = Statements()(Request(case.statement, **case.params))
+    with many_lines.cursor() as cursor:
+        cursor.execute(query.set_local())
+        cursor.execute(f"explain (analyze, timing off, format json) {query.sql}", query.params)
+        plan = cursor.fetchone()[0][0]["Plan"]
+    many_lines.rollback()
+    reads = [Read.by(node) for node in _nodes(plan) if _reads_jobs(node)]
+    assert sum(read.rows for read in reads) <= 8 * LIMIT, reads
+
+
 #: What was in the tables when a plan was made that is kept, and what is there later.
 KEPT_SINCE = {
     "empty": ("", f"{CROWDS} {THEIRS}"),
