@@ -723,3 +723,39 @@ def test_only_a_full_scan_that_came_short_shows_that_it_left_no_job(
     kind: Kind, found: Found, expected: bool
 ) -> None:
     assert left_none(Scan(kind, 3), found) is expected
+
+
+# --- One of several partitions --------------------------------------------------------------------
+
+OF_PARTITION = ScanPlan.of_partition()
+
+
+def test_rule_12_a_partition_that_was_heard_of_is_scanned_there() -> None:
+    plan = OF_PARTITION.heard_of("q").begun()
+    assert plan.next(NOW, 7) == Scan(Kind.FULL, 7, ("q",), news=1)
+    plan = plan.saw(Scan(Kind.FULL, 7, ("q",), news=1), Found(jobs(1)), TOOK, NOW)
+    # Much later, and after another job: no look everywhere, and none at the schedule.
+    later = NOW + 10 * EVERYWHERE_EVERY
+    step = plan.heard_of("r").begun().next(later, 7)
+    assert isinstance(step, Scan)
+    assert step.everywhere is False
+
+
+@pytest.mark.parametrize("plan", [OF_PARTITION, OF_PARTITION.heard_of("q")])
+def test_rule_12_after_a_gap_a_partition_is_looked_at_everywhere_and_nothing_is_promoted(
+    plan: ScanPlan,
+) -> None:
+    gap = plan.gap_in_what_was_heard().begun()
+    step = gap.next(NOW, 7)
+    assert isinstance(step, Scan)
+    assert (step.kind, step.everywhere) == (Kind.FULL, True)
+    assert gap.schedule.due == math.inf
+    seen = gap.saw(step, Found(), TOOK, NOW)
+    assert (seen.seconds_to_next_look(NOW), seen.everywhere_due) == (math.inf, math.inf)
+
+
+@pytest.mark.parametrize(("is_swept", "waits"), [(True, math.inf), (False, 4)])
+def test_rule_12_a_short_scan_of_the_level_owes_no_full_one(is_swept: bool, waits: float) -> None:
+    plan = replace(BUSY, is_swept=is_swept, schedule=Schedule(due=math.inf), brought=True)
+    seen = plan.saw(OF_LEVEL, Found(jobs(21)), TOOK, NOW)
+    assert seen.seconds_to_next_look(NOW) == waits

@@ -48,7 +48,8 @@ Rules
     level, its marks are lowered to them; the next claim looks above the level, too.
 12. If jobs are spread over partitions, each has a plan of its own, and sweeps find in which of them
     somebody's jobs were not announced (`procrastinate.model.turns`). Such a plan looks everywhere
-    only after a gap, and promotes no jobs.
+    only after a gap, promotes no jobs, and owes no full scan after a short one: what the marks of
+    the last jobs of a partition may hide is announced, or is found by the next sweep.
 """
 
 from __future__ import annotations
@@ -336,7 +337,8 @@ class ScanPlan:
         if level and level.under:
             return replace(self, level=level.under, look=Look.ABOVE, above_due=0.0)
         if self.brought:
-            return replace(self, level=level, full=self.full.owing())._ended(came)
+            full = self.full if self.is_swept else self.full.owing()
+            return replace(self, level=level, full=full)._ended(came)
         return replace(self, look=Look.ALL, vain=Vain(came.took, came.now + WITHOUT_LEVEL))
 
     def _saw_all(self, came: Came) -> ScanPlan:

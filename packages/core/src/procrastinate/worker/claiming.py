@@ -103,6 +103,7 @@ class Claiming:
                 continue
             self._claim.begin()
             was_idle = not (backlog.busy or len(writer))
+            self._fetcher.must_be_sure = was_idle and not self._options.wait
             try:
                 found = await self._fetch(room)
             except (ConnectorException, TimeoutError) as exc:
@@ -263,7 +264,6 @@ def _fetcher_for(
         places,
         outages,
         interval=options.fetch_job_polling_interval,
-        until_empty=not options.wait,
         delete_ended=delete_ended,
         unknown=unknown,
     )

@@ -55,6 +55,7 @@ class Fetcher:
         self.serves, self.is_anything_ready = claims.serves, claims.is_anything_ready
         self.settle = self._lost_answers.settle
         self.sweeper: Sweeper | None = None  # one partition needs none
+        self.must_be_sure = False  # a claim from one partition always is
 
     def hear(self, queue: str) -> bool:
         """Note that a job became ready in a queue, and return whether it is served."""

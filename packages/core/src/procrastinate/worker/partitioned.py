@@ -24,11 +24,7 @@ from procrastinate.worker.sweeper import Sweeper
 
 
 class PartitionedFetcher:
-    """Claims jobs of some queues (None: of all) from all partitions, for one worker.
-
-    With ``until_empty`` it sweeps whenever it knows of no ready job, so that a claim that brings
-    none shows that there is none.
-    """
+    """Claims jobs of some queues (None: of all) from all partitions, for one worker."""
 
     def __init__(
         self,
@@ -40,7 +36,6 @@ class PartitionedFetcher:
         clock: Callable[[], float] = time.monotonic,
         *,
         interval: float,
-        until_empty: bool = False,
         delete_ended: bool = False,
         unknown: UnknownTasks | None = None,
     ) -> None:
@@ -49,7 +44,6 @@ class PartitionedFetcher:
         self._queues = queues
         self._places = places
         self._outages = outages
-        self._until_empty = until_empty
         self._fetchers: dict[int, Fetcher] = {}
         self._new_fetcher = functools.partial(
             Fetcher, calls, worker_id, queues, clock, delete_ended=delete_ended, unknown=unknown
@@ -65,6 +59,8 @@ class PartitionedFetcher:
             clock=clock,
         )
         self.left_none = False  # whether the last claim left no ready job behind
+        #: Whether a claim that brings no job is to show that there is none. It sweeps for that.
+        self.must_be_sure = False
         outages.on_back.append(self._is_back)
 
     def _at(self, partition: int) -> Fetcher:
@@ -138,7 +134,7 @@ class PartitionedFetcher:
 
     async def claim(self, limit: int, known: Container[int]) -> Claim:
         """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
-        if self._until_empty and self._next() is None:
+        if self.must_be_sure and self._next() is None:
             await self.sweeper.sweep()
         found, until = Claim([]), self._clock() + STAY
         while (room := limit - len(found.jobs)) and (partition := self._next()) is not None:

@@ -12,8 +12,9 @@ Rules
 4. A batch that the server refuses is written again by kind, then by halves, so that one bad outcome
    spoils no other (`procrastinate.worker.halving`). The search takes one short step after each
    batch, so it holds up no other outcome. What is refused alone is tried again later.
-5. A batch with jobs of several partitions is written one partition after the other. What belongs to
-   a partition that is away waits until that is back, and holds up nothing else.
+5. A batch with jobs of several partitions is written one partition after the other, in one
+   transaction. What belongs to a partition that is away waits until that is back, and holds up
+   nothing else.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ class Writer:
         count = min(len(self._entries), MAX_BATCH)
         self._writing = [self._entries.popleft() for _ in range(count)]
         unwritten: list[Ended] = []
-        for group in self._groups():
+        for group in await self._write_together(self._groups()):
             unwritten += await self._write_group(group)
         self._writing = ()
         if self._doubts and not unwritten:
@@ -181,14 +182,53 @@ class Writer:
         self._entries.extendleft(reversed(unwritten))
         await asyncio.sleep(self._backoff.next_wait())
 
+    def _groups_of(self, entries: Sequence[Ended]) -> list[list[Ended]]:
+        return _groups(entries, self._delete_jobs)
+
     def _groups(self) -> list[list[Ended]]:
         """Return what is being written in parts that one statement writes."""
         if not self._are_many:
-            return _groups(self._writing, self._delete_jobs)
+            return self._groups_of(self._writing)
         parts: defaultdict[int, list[Ended]] = defaultdict(list)
         for entry in self._writing:
             parts[self._places.of(entry.job.id)].append(entry)
-        return [group for part in parts.values() for group in _groups(part, self._delete_jobs)]
+        return [group for _, part in sorted(parts.items()) for group in self._groups_of(part)]
+
+    async def _write_together(self, groups: list[list[Ended]]) -> list[list[Ended]]:
+        """Write groups of several partitions in one transaction; return those that are left.
+
+        They come in order of the partition, so that two workers do not wait for each other. What
+        frees a lock is left, because the next jobs of its line wait for the commit, and what may
+        itself have to wait. If anything goes wrong, all are.
+        """
+        if not self._are_many:
+            return groups
+        together, left = list[list[Ended]](), list[list[Ended]]()
+        for group in groups:
+            first = group[0]
+            is_away = self._place_of(group) in self._outages.away
+            alone = is_away or _may_wait(first) or sets_going(first.job)
+            (left if alone else together).append(group)
+        if len(together) < 2:
+            return groups
+        flows = [self._flow(group, self._place_of(group), PATIENCE_MS) for group in together]
+        try:
+            async with asyncio.timeout(WRITE_MAY_TAKE):
+                written = await self._gateway.run_async(self._all_of(flows), transaction=True)
+        except Exception:
+            return groups
+        for group, settled in zip(together, written, strict=True):
+            self._note_written(group, settled, self._place_of(group))
+        return left
+
+    def _all_of(self, flows: Sequence[Flow[Settled]]) -> Flow[list[Settled]]:
+        settled = []
+        for flow in flows:
+            settled.append((yield from flow))
+        return settled
+
+    def _place_of(self, group: Sequence[Ended]) -> int:
+        return self._places.of(group[0].job.id)
 
     async def _write_group(self, group: Sequence[Ended]) -> Sequence[Ended]:
         """Write entries together. Returns them if the database is away."""
@@ -223,7 +263,7 @@ class Writer:
         return ()
 
     async def _try(self, group: Sequence[Ended], patience_ms: int) -> _Answer:
-        partition = self._places.of(group[0].job.id)
+        partition = self._place_of(group)
         if partition in self._outages.away:
             return _Answer.PARTITION_AWAY
         try:
@@ -236,11 +276,6 @@ class Writer:
                 return self._database_is_away(group, exc)
             self._refusal = exc
             return _Answer.REFUSED
-        for entry in group:
-            if self.unwritten.get(entry.job.id) is entry:
-                del self.unwritten[entry.job.id]
-        if self._are_many:
-            self._places.forget(each.job.id for each in group)
         return _Answer.WRITTEN
 
     def _database_is_away(self, group: Sequence[Ended], exc: Exception) -> _Answer:
@@ -271,7 +306,7 @@ class Writer:
     def _hold(self, entries: Sequence[Ended]) -> None:
         """Keep entries until their partition is back."""
         self._waiting += len(entries)
-        self._held[self._places.of(entries[0].job.id)] += entries
+        self._held[self._place_of(entries)] += entries
 
     def _is_back(self, partition: int) -> None:
         if entries := self._held.pop(partition, None):
@@ -304,6 +339,15 @@ class Writer:
                 raise
         else:
             raise ConnectorException("jobs with the same queueing lock keep appearing")
+        self._note_written(group, settled, partition)
+
+    def _note_written(self, group: Sequence[Ended], settled: Settled, partition: int) -> None:
+        """Note what a write changed, and tell who waits for it."""
+        for entry in group:
+            if self.unwritten.get(entry.job.id) is entry:
+                del self.unwritten[entry.job.id]
+        if self._are_many:
+            self._places.forget(each.job.id for each in group)
         self._announce(group, settled, partition)
         changed = settled.changed
         odd = [entry for entry in group if changed.get(entry.job.id) is not entry.outcome.status]
