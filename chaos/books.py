@@ -7,7 +7,8 @@ Rules
 3. A run after one that did not fail is an extra run. A fault in its window must explain it: one
    that ended the earlier run's process, silenced it for long enough, or made the server forget.
 4. Two runs with one lock overlap only if such a fault took the lock from the earlier one.
-5. A final status is written by the last run: no run goes on after its job has ended.
+5. A final status is written by the last run: no run goes on after its job has ended. Two runs of
+   one attempt are equally last: the server has forgotten the first one's claim in a crash.
 6. Jobs of a lock's line begin in order, if they were surely in line together.
 7. Two jobs with one queueing lock never wait at the same time.
 8. No tick is missing between the first and the last, and none is there twice.
@@ -182,8 +183,9 @@ def ended_early(books: Books) -> Iterator[Complaint]:
         runs = books.runs[job.id]
         if job.status != "succeeded" or not runs or job.finished_at is None:
             continue
-        end = books.end_of(runs[-1])
-        if end is not None and end > job.finished_at + SLACK:
+        last = [run for run in runs if run.attempt == runs[-1].attempt]
+        ends = [end for run in last if (end := books.end_of(run)) is not None]
+        if len(ends) == len(last) and min(ends) > job.finished_at + SLACK:
             yield Complaint("ended by another run", f"{job}, but {runs[-1]}")
 
 

@@ -231,6 +231,16 @@ def test_a_job_does_not_end_while_its_last_run_goes_on() -> None:
     assert rules([asked()], [unfenced], runs, [still]) == ["ended by another run"]
 
 
+def test_a_job_whose_claim_was_forgotten_may_be_ended_by_either_run_of_its_attempt() -> None:
+    """The first claim was lost in a crash of the server, and its worker stood still meanwhile."""
+    troubles = [struck(Effect.FORGETS, 0.5, 1, None), struck(Effect.STILL, 0.5, 3)]
+    runs = [ran(began=1, ended=2, process="b"), ran(began=3, ended=4)]
+    assert rules([asked()], [stored(finished_at=at(2))], runs, troubles) == []
+    again = [runs[0], replace(runs[1], attempt=2)]
+    second = stored(finished_at=at(2), attempts=2)
+    assert "ended by another run" in rules([asked()], [second], again, troubles)
+
+
 # --- rules 6 to 9 ---------------------------------------------------------------------------------
 
 
