@@ -110,7 +110,7 @@ class Session:
 
     def _give_back(self, connection: Connection) -> None:
         self._discard = self._discard or self._severed
-        status = connection.info.transaction_status  # "unknown" for one that is closed
+        status = connection.get_transaction_status()  # "unknown" for one that is closed
         if status != _IDLE and not (self._discard or _rolled_back(connection, status)):
             self._discard = True
         self._held = None

@@ -26,6 +26,8 @@ def adapted(query: Query) -> tuple[str, Mapping[str, Any] | None]:
     if not params:
         return query.sql, None
     for value in params.values():
+        if value is None or type(value) is str:  # as most are
+            continue
         if isinstance(value, _CHANGED) and (not isinstance(value, int) or value < 0):
             return query.sql, {name: _adapted(value) for name, value in params.items()}
     return query.sql, params

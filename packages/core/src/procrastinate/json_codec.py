@@ -7,14 +7,36 @@ are not JSON, and text stays unescaped so that a lone surrogate cannot hide in a
 from __future__ import annotations
 
 import json
+from json import encoder as encoders
 from typing import Any
 
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+def _kept_encoder() -> Any:
+    """Return what `_encoder` makes anew for each value, or None if this Python has no such thing.
+
+    Making it takes longer than encoding a few arguments. It does not look for circles, so these
+    end in a RecursionError.
+    """
+    make: Any = getattr(encoders, "c_make_encoder", None)
+    if make is None:
+        return None
+    text, separators = encoders.encode_basestring, (":", ",")
+    return make(None, _encoder.default, text, None, *separators, False, False, False)
+
+
+_encode_parts = _kept_encoder()
+
+
 def dumps(value: Any) -> str:
-    """Return ``value`` as JSON text. Raises TypeError or ValueError if that is impossible."""
-    return _encoder.encode(value)
+    """Return ``value`` as JSON text.
+
+    Raises TypeError, ValueError or RecursionError if that is impossible.
+    """
+    if _encode_parts is None or isinstance(value, str):
+        return _encoder.encode(value)
+    return "".join(_encode_parts(value, 0))
 
 
 def loads(text: str) -> Any:

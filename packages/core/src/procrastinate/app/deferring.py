@@ -7,7 +7,7 @@ arguments against the function's signature, their JSON, the options, the time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, TypedDict
@@ -120,13 +120,13 @@ def configured(
     return replace(options, **changes)
 
 
-def _are_texts(names: Iterable[Any]) -> bool:
-    plain = {str}.issuperset(map(type, names))  # as they all but always are
-    return plain or all(isinstance(name, str) for name in names)
+_TEXT = frozenset({str})
 
 
 def _names_checked(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(kwargs, Mapping) or not _are_texts(kwargs):
+    if type(kwargs) is dict and _TEXT.issuperset(map(type, kwargs)):  # as it all but always is
+        return kwargs
+    if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise InvalidArguments(
             f"a task's arguments are a mapping of names to values, not {shown(kwargs)}"
         )

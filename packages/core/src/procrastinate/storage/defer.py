@@ -30,10 +30,11 @@ TEXT_PER_STATEMENT = 64 * 1024 * 1024  # characters of arguments: a jsonb may ha
 
 def defer_job(job: NewJob) -> Flow[int]:
     """Insert one job and return its id. Raises `AlreadyEnqueued`; the transaction stays usable."""
-    request = Request("defer_job", queueing_lock=job.queueing_lock, **_columns(job))
-    if job.partition_key is not None:
-        params = {**request.params, "partition_key": job.partition_key}
-        request = Request("defer_job_with_key", **params)
+    if job.partition_key is None:
+        request = Request("defer_job", **_columns(job))
+    else:
+        key = job.partition_key
+        request = Request("defer_job_with_key", partition_key=key, **_columns(job))
     try:
         rows = yield request
     except ConnectorException as exc:
@@ -60,12 +61,12 @@ def defer_alike(alike: NewJob, all_args: str) -> Flow[list[int]]:
 
 
 def _columns(job: NewJob) -> dict[str, Value]:
-    """All but the queueing lock."""
     return {
         "queue_name": job.queue,
         "task_name": job.task_name,
         "priority": job.priority,
         "lock": job.lock,
+        "queueing_lock": job.queueing_lock,
         "args": job.args,
         "scheduled_at": job.scheduled_at,
         "schedule_in_us": job.schedule_in_us,
