@@ -22,6 +22,7 @@
 -- transaction commits asynchronously.
 
 -- name: ready_queues :many
+-- settings: prepared
 -- Returns the names of all queues that have a ready job, by one index probe for each. (Not with
 -- min(): PostgreSQL 15 then read the whole index of a table that was never analyzed.)
 with recursive queue(name) as (
@@ -457,6 +458,7 @@ on conflict do nothing
 {>make_slots ready=ready_level}
 
 -- name: any_ready :one
+-- settings: prepared
 -- Returns whether a job is ready, after a claim that saw none: another transaction was just
 -- deciding about it. (Each claim would be planned for 0.2 ms longer if it answered this itself.) In
 -- order, so that no plan reads the whole table in search of any job.

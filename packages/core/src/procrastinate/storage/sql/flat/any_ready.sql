@@ -1,5 +1,6 @@
 -- name: any_ready :one
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
+-- settings: prepared
 -- Returns whether a job is ready, after a claim that saw none: another transaction was just
 -- deciding about it. (Each claim would be planned for 0.2 ms longer if it answered this itself.) In
 -- order, so that no plan reads the whole table in search of any job.

@@ -1,4 +1,5 @@
 -- name: ready_queues :many
+-- settings: prepared
 -- Returns the names of all queues that have a ready job, by one index probe for each. (Not with
 -- min(): PostgreSQL 15 then read the whole index of a table that was never analyzed.)
 with recursive queue(name) as (
