@@ -22,7 +22,7 @@ class Text(str): ...
 VALUES: list[Any] = [
     {},
     {"n": 1, "é": ["\\", '"', "\u2028", "\x01", "😀"], "nested": {"a": [[], {}, [None, True]]}},
-    {1: "int", 1.5: "float", True: "bool", None: "none", Text("key"): Text("value")},
+    {0: "int", 1.5: "float", True: "bool", None: "none", Text("key"): Text("value")},
     [1e22, -0.5, 10**30, -(2**63), 0.1 + 0.2, Number.SEVEN],
     (1, [2]),
     OrderedDict(b=1, a=2),
