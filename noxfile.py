@@ -226,6 +226,21 @@ def measured_tests(session: nox.Session) -> None:
     session.run("coverage", "report", env=env)
 
 
+@nox.session(python=ONCE, requires=["build"])
+def citus(session: nox.Session) -> None:
+    """Run tests on the Citus cluster of PROCRASTINATE_CITUS_DSN; arguments are pytest's.
+
+    It runs by hand, before a release: a cluster is nothing that a machine has.
+    """
+    if not os.environ.get("PROCRASTINATE_CITUS_DSN"):
+        session.error(
+            "set PROCRASTINATE_CITUS_DSN to a database on a coordinator, which has the extension"
+            " and at least one node, and to a role that may create schemas there"
+        )
+    install(session, *EVERYTHING, group="test")
+    session.run("pytest", *(session.posargs or ["tests/citus"]))
+
+
 @nox.session(python=PYTHONS, requires=["build"])
 def packages(session: nox.Session) -> None:
     """Install each wheel into an empty environment and use it there; arguments are pytest's."""

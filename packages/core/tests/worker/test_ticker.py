@@ -263,7 +263,13 @@ async def test_a_deleted_row_is_entered_again(
         await until(lambda: len(ticks_of(query)) >= 2)
 
 
-@pytest.mark.parametrize("partitions", [ONE, Partitions(MANY)], ids=["at once", "one by one"])
+@pytest.mark.parametrize(
+    "partitions",
+    [
+        pytest.param(ONE, id="at once", marks=pytest.mark.one_partition),
+        pytest.param(Partitions(MANY), id="one by one"),
+    ],
+)
 @pytest.mark.parametrize(
     "more, expected",
     [(0, [flows.Outcome.ELSEWHERE]), (1, [flows.Outcome.ELSEWHERE, flows.Outcome.DEFERRED])],

@@ -22,12 +22,13 @@ class Companions:
     def __init__(
         self,
         connector: AsyncConnector,
+        statements: Statements,
         worker_name: str,
         *,
         on_giving_up: Callable[[str, BaseException], None],
     ) -> None:
         self._connector = connector
-        self._statements = Statements(connector.schema)
+        self._statements = statements
         self._worker_name = worker_name
         self._on_giving_up = on_giving_up
         self._watchdog = Watchdog(worker_name)

@@ -86,7 +86,7 @@ class Shift:
     ) -> None:
         self._on_listening = on_listening  # hears of each LISTEN: in force (None), or why it failed
         self._calls = Calls(gateway)
-        partitions = gateway.statements.partitions
+        self._partitions = partitions = gateway.statements.partitions
         places = Places(partitions)
         self._outages = Outages(self._calls, partitions)
         self._name = worker.name
@@ -165,7 +165,10 @@ class Shift:
         )
         self._helpers = Helpers(on_death=self._died)
         self._companions = Companions(
-            gateway.async_connector(), worker.name, on_giving_up=self._companion_gave_up
+            gateway.async_connector(),
+            gateway.statements,
+            worker.name,
+            on_giving_up=self._companion_gave_up,
         )
         self._ticker: Companion | None = None
         self._deaths: dict[str, BaseException] = {}
@@ -287,7 +290,10 @@ class Shift:
         try:
             async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
                 await self._housekeeping.recover(2 * self._options.stalled_worker_timeout)
-                settled = await self._calls.run_async(defer_due(self._periodics))
+                settled = await self._calls.run_async(
+                    defer_due(self._periodics, self._partitions),
+                    transaction=self._partitions.are_many,
+                )
                 log_settled(settled)
         except (ConnectorException, TimeoutError) as exc:
             reason = str(exc) or "the database does not answer"

@@ -1,0 +1,192 @@
+"""Distributed jobs on a real cluster: the command, the statements, the way of a job."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Any
+
+import every_statement
+import psycopg2
+import pytest
+
+import procrastinate
+from procrastinate.errors import AlreadyEnqueued, SchemaError
+from procrastinate.model.job import NewJob, Status
+from procrastinate.model.partitions import MANY, VALUES, Partitions
+from procrastinate.storage import defer, workers
+
+Query = Callable[..., list[tuple[Any, ...]]]
+
+
+# The command
+
+
+def test_jobs_of_before_keep_their_ids_and_go_to_the_partition_of_their_key(
+    plain_app: procrastinate.App, query: Query
+) -> None:
+    locked = [plain_app.configure_task("t", lock=f"l{n}").defer() for n in range(20)]
+    waiting = plain_app.configure_task("t", queueing_lock="q").defer()
+    free = plain_app.configure_task("t").defer()
+    done = plain_app.schema_manager.distribute()
+    assert done.is_new
+    assert done.partitions == Partitions(MANY, boundary_id=free)
+    assert dict(query("select id, partition from procrastinate_jobs")) == {
+        **{job_id: done.partitions.of_key(f"l{n}") for n, job_id in enumerate(locked)},
+        waiting: done.partitions.of_key("q"),
+        free: 0,
+    }
+    assert not plain_app.schema_manager.distribute().is_new
+
+
+def test_shards_are_spread_evenly_and_each_has_one_partition(
+    app: procrastinate.App, query: Query
+) -> None:
+    shards = query(
+        "select nodeport, count(*) from citus_shards"
+        " where table_name = 'procrastinate_jobs'::regclass group by nodename, nodeport"
+    )
+    assert sum(count for _, count in shards) == MANY
+    assert max(count for _, count in shards) - min(count for _, count in shards) <= 1
+    of_partitions = query(
+        "select get_shard_id_for_distribution_column('procrastinate_jobs', value)"
+        " from unnest(%s::smallint[]) as value",
+        list(VALUES),
+    )
+    assert len(set(of_partitions)) == MANY
+
+
+def test_it_is_refused_while_a_worker_lives(plain_app: procrastinate.App, query: Query) -> None:
+    plain_app._gateway.run(workers.register_worker("the one"))
+    with pytest.raises(SchemaError, match="the one"):
+        plain_app.schema_manager.distribute()
+    assert query("select partitions from procrastinate_settings") == [(1,)]
+
+
+def test_it_is_refused_for_tables_that_were_distributed_otherwise(
+    plain_app: procrastinate.App, query: Query
+) -> None:
+    query("select create_distributed_table('procrastinate_jobs', 'partition')")
+    with pytest.raises(SchemaError, match="distributed already, but not by this command"):
+        plain_app.schema_manager.distribute()
+    assert query("select partitions from procrastinate_settings") == [(1,)]
+
+
+def test_who_has_the_tables_in_use_is_named_and_nothing_is_changed(
+    plain_app: procrastinate.App, empty: str, query: Query
+) -> None:
+    other = psycopg2.connect(empty)
+    with other.cursor() as cursor:
+        cursor.execute("select from procrastinate_workers")
+        pid = other.info.backend_pid
+        with pytest.raises(SchemaError, match=f"pid {pid} for"):
+            plain_app.schema_manager.distribute()
+    other.close()
+    assert query("select partitions from procrastinate_settings") == [(1,)]
+    assert plain_app.schema_manager.distribute().is_new
+
+
+# The statements
+
+#: Those that are about no table of jobs or workers, or that draw ids and notify where we are heard.
+ELSEWHERE = frozenset(
+    re.findall(
+        r"\w+",
+        "defer_job defer_job_with_key defer_jobs defer_alike enter_periodics notify notify_listener"
+        " ping pause broken_indexes creation_schema schema_functions schema_looks schema_objects"
+        " schema_parts table_users try_lock_migrations",
+    )
+)
+#: What is not sent to a distributed database, or has no plan.
+NOT_SENT = frozenset(
+    {"defer_ticks", "create_schema", "set_savepoint", "drop_savepoint", "return_to_savepoint"}
+)
+
+
+def test_each_statement_is_one_task_without_subplans(app: procrastinate.App, empty: str) -> None:
+    connection = psycopg2.connect(empty)
+    split = {}
+    with connection, connection.cursor() as cursor:
+        for name in every_statement.names(without=ELSEWHERE | NOT_SENT):
+            query = every_statement.query(name, partition=7)
+            cursor.execute(f"explain {query.sql}", every_statement.literal(query))
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+            tasks = re.findall(r"Task Count: (\d+)", plan)
+            if "Subplan" in plan or tasks != ["1"]:
+                split[name] = [*tasks, *re.findall("Subplan", plan)]
+    connection.close()
+    assert split == {}
+
+
+# The way of a job
+
+
+def test_a_violated_constraint_is_told_by_the_name_of_the_schema(app: procrastinate.App) -> None:
+    app.configure_task("t", queueing_lock="q").defer()
+    with pytest.raises(AlreadyEnqueued):
+        app.configure_task("t", queueing_lock="q").defer()
+    with pytest.raises(AlreadyEnqueued):
+        jobs = [NewJob("t", queueing_lock="p"), NewJob("t", queueing_lock="q")]
+        app._gateway.run(defer.defer_jobs(jobs), transaction=True)
+    assert app.job_manager.list_jobs(queueing_lock="p") == []
+
+
+def test_jobs_of_all_partitions_run_once_and_those_of_a_lock_in_order(
+    app: procrastinate.App, empty: str, query: Query
+) -> None:
+    async_app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=empty))
+    ran: list[int] = []
+
+    @async_app.task(name="t")
+    async def task(n: int) -> None:
+        ran.append(n)
+
+    app.configure_task("t").batch_defer(*({"n": -1 - n} for n in range(500)))
+    for n in range(200):
+        app.configure_task("t").defer(n=1_000 + n)
+    for n in range(60):
+        app.configure_task("t", lock=f"l{n % 3}").defer(n=n)
+    async_app.run_worker(wait=False, concurrency=10)
+    assert sorted(ran) == [*range(-500, 0), *range(60), *range(1_000, 1_200)]
+    for rest in range(3):
+        assert [n for n in ran if 0 <= n < 60 and n % 3 == rest] == list(range(rest, 60, 3))
+    assert query("select status::text, count(*) from procrastinate_jobs group by 1") == [
+        ("succeeded", 760)
+    ]
+    assert query("select from procrastinate_locks where job_id is not null") == []
+    ((used,),) = query("select count(distinct partition) from procrastinate_jobs")
+    assert used > 50
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_periodic_tasks_are_deferred(app: procrastinate.App, empty: str, waits: bool) -> None:
+    """By the worker's own thread, or when a worker that does not wait begins."""
+    async_app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=empty))
+    came = asyncio.Event()
+
+    @async_app.periodic(cron="* * * * * *")
+    @async_app.task(name="t", queueing_lock="q")
+    async def task(timestamp: int) -> None:
+        came.set()
+
+    async def work() -> None:
+        async with async_app.open_async():
+            while not came.is_set():
+                await async_app.run_worker_async(wait=waits, install_signal_handlers=False)
+
+    worker = asyncio.create_task(work())
+    await asyncio.wait_for(came.wait(), 60)
+    worker.cancel()
+    await asyncio.wait([worker])
+    assert {job.queueing_lock for job in app.job_manager.list_jobs(task="t")} == {"q"}
+
+
+def test_operations_by_hand_reach_every_job(app: procrastinate.App) -> None:
+    ids = [app.configure_task("t", lock=f"l{n}").defer() for n in range(30)]
+    assert [job.id for job in app.job_manager.list_jobs()] == ids
+    assert app.job_manager.get_job(ids[3]).lock == "l3"
+    assert app.job_manager.cancel_job_by_id(ids[3])
+    assert app.job_manager.get_job(ids[3]).status is Status.CANCELLED
+    app.job_manager.retry_job_by_id(ids[3])
+    assert app.job_manager.get_job(ids[3]).status is Status.TODO
