@@ -6,6 +6,8 @@ needs one would pass on this machine only.
 Temporary files are kept in memory where the system has a folder for that. Every test's database is
 some three hundred new files, which cost a file system on a disk ten times the processor time that
 they cost in memory. A TMPDIR in the environment decides otherwise.
+
+Hypothesis does not judge by time how long an example takes, or is drawn: the machine may be busy.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import signal
 import tempfile
 
 import pytest
+from hypothesis import HealthCheck, settings
 from surroundings import not_inherited
 
 IN_MEMORY = "/dev/shm"
@@ -41,6 +44,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if "TMPDIR" not in os.environ and has_room(IN_MEMORY):
     os.environ["TMPDIR"] = IN_MEMORY
     tempfile.tempdir = None  # pytest itself has asked already
+
+settings.register_profile(
+    "patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

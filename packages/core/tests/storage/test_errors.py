@@ -134,7 +134,9 @@ oddities = st.sampled_from(["text", 3, None, [], {}])
 
 @given(st.none() | st.lists(entries | oddities, max_size=60), st.none() | entries, st.booleans())
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_memory_keeps_the_errors_that_postgresql_keeps(
     holder: Holder, before: list[Any] | None, error: dict[str, Any] | None, aborted: bool

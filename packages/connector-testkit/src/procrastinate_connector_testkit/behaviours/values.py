@@ -133,7 +133,11 @@ class Values:
         """Any value of the kind comes back equal, and of the same type."""
         cast, strategy = KINDS[kind]
 
-        @hypothesis.settings(deadline=None, max_examples=EXAMPLES)
+        @hypothesis.settings(
+            deadline=None,
+            max_examples=EXAMPLES,
+            suppress_health_check=[hypothesis.HealthCheck.too_slow],
+        )
         @hypothesis.given(st.lists(strategy, min_size=1, max_size=8))
         def each_of(values: list[Value]) -> None:
             db.run(round_trips_once(db, cast, values))
