@@ -18,6 +18,7 @@ import pytest
 import procrastinate
 from procrastinate.drive import Request
 from procrastinate.model.levels import BELOW_ALL
+from procrastinate.model.partitions import Partitions
 from procrastinate.storage.statements import Statements
 from procrastinate_aiopg.plans import Permission, Plans
 
@@ -394,10 +395,12 @@ def many_lines(procrastinate_server: Any) -> Iterator[Any]:
     ],
     ids=lambda case: case.statement,
 )
+@pytest.mark.parametrize("partitions", [1, 64])
 def test_the_head_of_a_line_is_not_searched_among_all_ready_jobs(
-    many_lines: Any, case: Case
+    many_lines: Any, case: Case, partitions: int
 ) -> None:
-    query = Statements()(Request(case.statement, **case.params))
+    request = Request(case.statement, partition=0, **case.params)
+    query = Statements(None, Partitions(partitions))(request)
     with many_lines.cursor() as cursor:
         cursor.execute(query.set_local())
         cursor.execute(f"explain (analyze, timing off, format json) {query.sql}", query.params)

@@ -44,7 +44,11 @@ head as materialized (
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                -- The condition of the line's index implies this, and so it is not computed there. By any other index it
+                -- looks dear. The planner expects a single row of each index that was never analyzed, and read all
+                -- ready jobs for each lock. A claim of 500 jobs of 20,000 took 700 ms instead of 9.
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock and (job.lock is not null
+                    or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                     and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold is null
                 order by job.hold, job.queue_name, job.priority desc, job.id
@@ -56,7 +60,8 @@ head as materialized (
             cross join lateral (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock and (job.lock is not null
+                    or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                     and job.queue_name > before.queue_name and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold is null
                 order by job.hold, job.queue_name, job.priority desc, job.id
@@ -67,7 +72,8 @@ head as materialized (
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock and (job.lock is not null
+                    or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                     and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 order by job.hold, job.queue_name, job.priority desc, job.id
@@ -79,7 +85,8 @@ head as materialized (
             cross join lateral (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                where job.partition = %(partition)s::smallint and job.lock = contended.lock
+                where job.partition = %(partition)s::smallint and job.lock = contended.lock and (job.lock is not null
+                    or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                     and job.queue_name > before.queue_name and job.status = 'todo'
                     and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 order by job.hold, job.queue_name, job.priority desc, job.id

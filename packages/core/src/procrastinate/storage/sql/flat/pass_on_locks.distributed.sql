@@ -12,7 +12,11 @@ with recursive line(lock, queue_name) as (
         (
             select job.queue_name
             from procrastinate_jobs as job
-            where job.partition = %(partition)s::smallint and job.lock = released.lock
+            -- The condition of the line's index implies this, and so it is not computed there. By any other index it
+            -- looks dear. The planner expects a single row of each index that was never analyzed, and read all
+            -- ready jobs for each lock. A claim of 500 jobs of 20,000 took 700 ms instead of 9.
+            where job.partition = %(partition)s::smallint and job.lock = released.lock and (job.lock is not null
+                or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                 and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
             order by job.queue_name
@@ -27,7 +31,8 @@ with recursive line(lock, queue_name) as (
         (
             select job.queue_name
             from procrastinate_jobs as job
-            where job.partition = %(partition)s::smallint and job.lock = line.lock
+            where job.partition = %(partition)s::smallint and job.lock = line.lock and (job.lock is not null
+                or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                 and job.status = 'todo'
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and job.queue_name > line.queue_name
@@ -50,7 +55,8 @@ next as materialized (
     cross join lateral (
         select job.id
         from procrastinate_jobs as job
-        where job.partition = %(partition)s::smallint and job.lock = parking.lock
+        where job.partition = %(partition)s::smallint and job.lock = parking.lock and (job.lock is not null
+            or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
             and job.queue_name = parking.queue_name and job.status = 'todo'
             and job.hold is distinct from 'schedule' and job.hold = 'lock'
         order by job.priority desc, job.id
