@@ -35,9 +35,13 @@ def dsn(procrastinate_dsn: str, record_property: Callable[[str, object], None]) 
 
 
 def like_a_distributed_one() -> Flow[None]:
-    """Let jobs go to many partitions. Those that a test inserts with small ids are older ones."""
+    """Let jobs go to many partitions.
+
+    Those that a test inserts by hand are of partition 0, and older ones if their ids are small.
+    """
     yield Script("older ids", "select setval('{schema}.procrastinate_jobs_id_seq', 1000)")
     yield from into_partitions()
+    yield Script("by hand", "alter table {schema}.procrastinate_jobs alter partition set default 0")
 
 
 def used_partitions(dsn: str) -> list[int]:

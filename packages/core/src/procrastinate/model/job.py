@@ -86,6 +86,12 @@ class NewJob:
     schedule_in_us: int | None = None
     partition_key: str | None = None
 
+    @property
+    def key(self) -> str | None:
+        """What decides about its partition, if anything does."""
+        keys = (self.partition_key, self.lock, self.queueing_lock)
+        return next((key for key in keys if key is not None), None)
+
 
 class UnreadableArguments(dict[str, Any]):
     """Stands for arguments that cannot be decoded. It is empty, and says why.

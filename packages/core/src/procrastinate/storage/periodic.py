@@ -144,7 +144,7 @@ def _one_by_one(due: Sequence[DueTick], partitions: Partitions) -> Flow[Rows]:
         job = due[place].job
         if job is None or job.queueing_lock is None:
             return -1, ""
-        return partitions.of_key(job.lock or job.queueing_lock), job.queueing_lock
+        return partitions.of_key(job.key or ""), job.queueing_lock
 
     rows = yield Request("grip_ticks", **_ticks(due))
     ids: list[int | None] = [None] * len(due)
