@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from procrastinate.errors import ConnectionLost, PartitionAway
+from procrastinate.errors import ConnectionLost, PartitionAway, QueryCanceled
 from procrastinate.model.partitions import VALUES, Partitions
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Promotion, Waiting
@@ -246,6 +247,23 @@ async def test_an_outage_is_probed_one_partition_at_a_time_until_it_is_over(
     bench.calls.answers["probe_partition"] = None
     await until(lambda: not bench.outages.away)
     assert sorted(back) == sorted((ONE, TWO, THREE))
+    probing.cancel()
+
+
+async def test_each_outage_is_told_once_for_each_kind_of_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, until: Any
+) -> None:
+    monkeypatch.setattr("procrastinate.worker.outages.PROBE_EVERY", 0.01)
+    caplog.set_level(logging.INFO, logger="procrastinate.worker")
+    silent = QueryCanceled("statement timeout", sqlstate="57014")
+    for exc in (AWAY, AWAY, silent, AWAY, silent):
+        bench.outages.tell(exc)  # of a read over all partitions
+    assert len(caplog.messages) == 2
+    probing = asyncio.create_task(bench.outages.run())
+    await until(lambda: len(caplog.messages) == 3)
+    assert caplog.messages[-1] == "all parts of the database answer again"
+    bench.outages.failed(ONE, AWAY)  # another outage
+    assert len(caplog.messages) == 4
     probing.cancel()
 
 

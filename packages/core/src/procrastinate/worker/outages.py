@@ -54,10 +54,13 @@ class Outages:
         """Note that a partition is away."""
         self.tell(exc)
         self.away[partition] = None
-        self._some.set()
 
     def tell(self, exc: BaseException) -> None:
-        """Log an error of this kind, if it is the first one of an outage."""
+        """Log an error of this kind, if it is the first one of an outage.
+
+        A read over all partitions does not say which of them are away.
+        """
+        self._some.set()
         kind = exc.sqlstate if isinstance(exc, ConnectorException) else None
         if kind not in self._told:
             self._told.add(kind)
