@@ -47,7 +47,7 @@ class Observer:
         )
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
     """Poll until something is true; fail when it does not become so."""
     deadline = time.monotonic() + seconds
     while not condition():

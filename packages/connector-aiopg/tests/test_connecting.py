@@ -272,7 +272,7 @@ async def test_a_server_of_the_wrong_kind_is_passed_over(procrastinate_dsn: str)
 async def test_no_suitable_host_is_a_failed_connection_at_once(procrastinate_dsn: str) -> None:
     port = int(parse_dsn(procrastinate_dsn).get("port", "5432"))
     dsn = _two_hosts(procrastinate_dsn, port, target_session_attrs="standby")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(9):
         with pytest.raises(ConnectionFailed, match="standby"):
             await AiopgConnector(dsn=dsn).open_async()
 

@@ -39,10 +39,10 @@ def pids(connector: Psycopg2Connector, count: int) -> list[int]:
 def terminate(admin: Connection, pids: list[int]) -> None:
     """End these connections from the server's side, and wait until they are gone."""
     with admin.cursor() as cursor:
-        cursor.execute("select pg_terminate_backend(pid, 5000) from unnest(%s) pid", [pids])
+        cursor.execute("select pg_terminate_backend(pid, 30000) from unnest(%s) pid", [pids])
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -36,7 +36,7 @@ def pids(connector: SQLAlchemyPsycopg2Connector, count: int) -> list[int]:
         return [run(session, PID)[0][0] for session in sessions]
 
 
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -46,4 +46,4 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
 def terminate(admin: RawConnection, pids: list[int]) -> None:
     """End these connections from the server's side, and wait until they are gone."""
     with admin.cursor() as cursor:
-        cursor.execute("select pg_terminate_backend(pid, 5000) from unnest(%s) pid", [pids])
+        cursor.execute("select pg_terminate_backend(pid, 30000) from unnest(%s) pid", [pids])

@@ -113,7 +113,7 @@ def query(procrastinate_dsn: str) -> Iterator[Callable[..., list[tuple[Any, ...]
 def until() -> Callable[..., Awaitable[None]]:
     """Wait until a condition holds, looking often; fail after ``seconds``."""
 
-    async def wait(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    async def wait(condition: Callable[[], object], seconds: float = 30.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds} s"

@@ -99,7 +99,7 @@ class Place:
         """How often a job of the task "noted" has begun."""
         return int(self.query("select count(*) from runs where job_id = %s", job_id)[0][0])
 
-    def until(self, condition: Callable[[], object], seconds: float = 15.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 30.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds} s"

@@ -337,7 +337,7 @@ async def test_a_job_deferred_to_an_idle_worker_starts_long_before_the_next_poll
     async with working(app, fetch_job_polling_interval=60.0):
         await first_look(app, until)
         await start.defer_async()
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 30)
 
 
 async def test_without_notifications_a_job_starts_at_the_next_poll(
@@ -352,7 +352,7 @@ async def test_without_notifications_a_job_starts_at_the_next_poll(
     async with working(app, fetch_job_polling_interval=0.1, listen_notify=False):
         await first_look(app, until)
         await start.defer_async()
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 30)
 
 
 async def test_a_job_scheduled_for_soon_starts_at_its_time_and_not_at_the_next_poll(

@@ -21,7 +21,7 @@ SECRET = "s3cr3t-kit-pa55word"
 async def terminate(db: Subject, pids: Sequence[int]) -> None:
     """End server processes, and wait until they are gone."""
     await db.outside(
-        "select pg_terminate_backend(pid, 5000) from unnest(%(pids)s::integer[]) as pid",
+        "select pg_terminate_backend(pid, 30000) from unnest(%(pids)s::integer[]) as pid",
         pids=list(pids),
     )
 
@@ -29,7 +29,7 @@ async def terminate(db: Subject, pids: Sequence[int]) -> None:
 async def terminate_all(db: Subject) -> int:
     """End all connections to the database but the referee's own; return how many there were."""
     rows = await db.outside(
-        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+        "select pg_terminate_backend(pid, 30000) from pg_stat_activity"
         " where datname = current_database() and pid <> pg_backend_pid()"
         " and backend_type = 'client backend'"
     )
@@ -91,7 +91,7 @@ class Losses:
 
         async def kill() -> None:
             sql = (
-                "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
+                "select pg_terminate_backend(pid, 30000) from pg_stat_activity"
                 " where datname = current_database() and state = 'active'"
                 " and query like '%pg_sleep(4.5)%' and pid <> pg_backend_pid()"
             )
