@@ -43,6 +43,10 @@ def test_check_and_migrate_tell_an_empty_database_by_their_exit_code(empty: Prog
         assert "run `procrastinate schema --apply`" in done.stderr
 
 
+ONE_PARTITION = pytest.mark.one_partition("it is told that the jobs are not distributed")
+
+
+@ONE_PARTITION
 def test_check_fits_after_apply(program: Program) -> None:
     done = program("schema", "--check")
     said = f"the schema fits: version {latest_version()}, not distributed\n"
@@ -81,6 +85,7 @@ def test_exactly_one_action_is_to_be_given(empty: Program, options: list[str]) -
     )
 
 
+@ONE_PARTITION
 def test_distribute_without_a_cluster_is_refused_and_twice_is_nothing(
     program: Program, sync_app: procrastinate.App
 ) -> None:
@@ -137,3 +142,37 @@ def test_healthchecks_without_a_server(bare_program: Program) -> None:
         "ok    app: shop.",
         "fail  connection",
     ]
+
+
+def test_tasks_that_a_cluster_would_refuse_are_listed(program: Program) -> None:
+    module = program.folder / "locked.py"
+    module.write_text(LOCKED)
+    ask = ("--app=locked.app", "schema", "--check", "--for-distribution")
+    done = program(*ask)
+    assert done.returncode == ExitCode.ERROR
+    assert "belong to different partitions: both, renamed. Give each a partition_key" in done.stderr
+    module.write_text(LOCKED.replace("queueing_lock=", 'partition_key="k", queueing_lock='))
+    done = program(*ask)
+    assert done.returncode == 0
+    assert done.stdout.endswith("no task would be refused if the jobs were distributed\n")
+
+
+def test_for_distribution_goes_with_check_only(empty: Program) -> None:
+    done = empty("schema", "--apply", "--for-distribution")
+    assert done.returncode == ExitCode.USAGE
+    assert done.stderr.startswith("error: --for-distribution goes with --check only")
+
+
+LOCKED = """
+import procrastinate, shop
+app = shop.app
+@app.task(name="both", lock="a", queueing_lock="b")
+def both(): ...
+@app.task(name="the same", lock="a", queueing_lock="a")
+def same(): ...
+@app.task(name="one", lock="a")
+def one(): ...
+@app.periodic(cron="* * * * *", lock="a", queueing_lock="c")
+@app.task(name="renamed")
+def periodic(timestamp): ...
+"""

@@ -19,6 +19,7 @@ from procrastinate.storage.distributing import STALLED_AFTER
 from procrastinate.storage.partitioning import into_partitions
 
 Query = Callable[..., list[tuple[Any, ...]]]
+pytestmark = pytest.mark.one_partition("these make the partitions themselves")
 
 
 def refusal(app: procrastinate.App) -> str:

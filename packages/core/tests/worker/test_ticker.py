@@ -266,7 +266,9 @@ async def test_a_deleted_row_is_entered_again(
 @pytest.mark.parametrize(
     "partitions",
     [
-        pytest.param(ONE, id="at once", marks=pytest.mark.one_partition),
+        pytest.param(
+            ONE, id="at once", marks=pytest.mark.one_partition("its statement is for one")
+        ),
         pytest.param(Partitions(MANY), id="one by one"),
     ],
 )

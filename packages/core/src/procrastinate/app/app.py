@@ -356,6 +356,12 @@ class App(Blueprint):
             for each in self._periodics
         ]
 
+    def _refused_if_distributed(self) -> list[str]:
+        """Name the tasks and schedules whose jobs a distributed database would refuse."""
+        declared = [options_of(self._registry[name]) for name in self._registry]
+        declared += [each.options for each in self._periodics]
+        return sorted({each.task_name for each in declared if each.contradicts_itself})
+
     def _defer_due_flow(self) -> Flow[list[Settled]]:
         """Return a flow that defers, by the server's clock, what workers would have by now."""
         from procrastinate.storage.periodic import defer_due

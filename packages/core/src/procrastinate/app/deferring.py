@@ -19,6 +19,7 @@ from procrastinate.errors import InvalidArguments, InvalidOption
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.job import NewJob
+from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.model.printable import shown
 from procrastinate.model.task import TaskDefinition
 from procrastinate.storage import defer as flows
@@ -46,6 +47,14 @@ class JobOptions:
     schedule_at: datetime | None = None
     schedule_in: timedelta | None = None
     connection: Any = None
+
+    @property
+    def contradicts_itself(self) -> bool:
+        """Whether a distributed database refuses it: its two locks belong to two partitions."""
+        if self.partition_key is not None or self.lock is None or self.queueing_lock is None:
+            return False
+        partitions = Partitions(MANY)
+        return partitions.of_key(self.lock) != partitions.of_key(self.queueing_lock)
 
 
 class ConfigureOptions(TypedDict, total=False):

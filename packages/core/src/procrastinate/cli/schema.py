@@ -10,6 +10,7 @@ from procrastinate.app.schema_manager import SchemaManager
 from procrastinate.cli import exit_codes
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import Settings, settings_of
+from procrastinate.errors import SchemaError
 from procrastinate.model.printable import counted
 from procrastinate.storage import schema as flows
 
@@ -29,6 +30,11 @@ _CHECK_CODES = (
     "--check", is_flag=True, help="Say by the exit code whether the tables fit this code."
 )
 @click.option(
+    "--for-distribution",
+    is_flag=True,
+    help="With --check: also list the tasks whose jobs would be refused on a cluster.",
+)
+@click.option(
     "--distribute", is_flag=True, help="Distribute the jobs over the nodes of a Citus cluster."
 )
 @click.option("--read", is_flag=True, help="Print the whole schema as SQL; needs no database.")
@@ -36,7 +42,7 @@ _CHECK_CODES = (
     "--migrations-path", is_flag=True, help="Print the folder of the migrations; needs no app."
 )
 @click.pass_context
-def schema(ctx: click.Context, /, **chosen: bool) -> None:
+def schema(ctx: click.Context, /, *, for_distribution: bool, **chosen: bool) -> None:
     """Create, migrate, check or print procrastinate's tables.
 
     Give exactly one of the options. Applying and migrating run in one transaction, and any number
@@ -46,7 +52,11 @@ def schema(ctx: click.Context, /, **chosen: bool) -> None:
     if len(names) != 1:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in _ACTIONS)
         raise click.UsageError(f"give exactly one of {options}", ctx)
+    if for_distribution and not chosen["check"]:
+        raise click.UsageError("--for-distribution goes with --check only", ctx)
     _ACTIONS[names[0]](settings_of(ctx))
+    if for_distribution:
+        _check_for_distribution(settings_of(ctx))
 
 
 def _apply(settings: Settings) -> None:
@@ -79,6 +89,18 @@ def _check(settings: Settings) -> None:
         else "not distributed"
     )
     click.echo(f"the schema fits: version {max(state.versions)}, {how}")
+
+
+def _check_for_distribution(settings: Settings) -> None:
+    app = settings.load_app()
+    app.perform_import_paths()
+    names = app._refused_if_distributed()
+    if names:
+        raise SchemaError(
+            "distributed, these tasks would be refused, because their lock and their queueing lock"
+            f" belong to different partitions: {', '.join(names)}. Give each a partition_key"
+        )
+    click.echo("no task would be refused if the jobs were distributed")
 
 
 def _distribute(settings: Settings) -> None:
