@@ -44,14 +44,19 @@ async def test_a_query_that_keeps_its_plan_is_prepared_once(one: AiopgConnector)
         assert await run(one, named("a", "b'%", "c"), named(least=-5)) == [[("a",), ("b'%",)], []]
     ((prepared,),) = [await run(one, PREPARED)]
     body = TEXT.replace("%(names)s", "$1").replace("%(least)s", "$2")
-    assert [name for name, _ in prepared] == ["procrastinate_1"]
-    assert f"PREPARE procrastinate_1 (text[],integer) AS {body};" in prepared[0][1]
+    assert [name for name, _ in prepared] == ["procrastinate_named_1"]
+    assert f"PREPARE procrastinate_named_1 (text[],integer) AS {body};" in prepared[0][1]
 
 
 async def test_others_are_not_prepared(one: AiopgConnector) -> None:
-    uncast = Query("uncast", "select %(n)s", {"n": "1"}, KEPT)
-    found = await run(one, named("a", settings={}), uncast, Query("none", "select 2", {}, KEPT))
-    assert found == [[("a",)], [("1",)], [(2,)]]
+    found = await run(
+        one,
+        named("a", settings={}),
+        Query("uncast", "select %(n)s", {"n": "1"}, KEPT),
+        Query("none", "select 2", {}, KEPT),
+        Query("odd; name", "select %(n)s::integer", {"n": 3}, KEPT),
+    )
+    assert found == [[("a",)], [("1",)], [(2,)], [(3,)]]
     assert await run(one, PREPARED) == [[]]
 
 
@@ -97,7 +102,7 @@ async def test_a_connection_is_closed_if_a_result_has_another_type_now(
 
 @pytest.mark.parametrize(
     "spoilt",
-    ["execute 'deallocate all'", "execute 'prepare procrastinate_2 as select 1'"],
+    ["execute 'deallocate all'", "execute 'prepare procrastinate_other_2 as select 1'"],
     ids=["missing", "in the way"],
 )
 async def test_a_pool_prepares_nothing_more_once_that_has_failed(

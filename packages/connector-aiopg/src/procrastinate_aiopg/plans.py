@@ -24,6 +24,7 @@ from procrastinate.connector import Query
 from procrastinate.errors import ConnectorException
 
 _PARAMETER = re.compile(r"%\((\w+)\)s(?:::(\w+(?:\[\])?))?")
+_NAME = re.compile(r"[a-z0-9_]{1,40}")  # PostgreSQL has room for 63 characters
 _MISSING, _IN_THE_WAY = "26000", "42P05"  # invalid_sql_statement_name, duplicate_prepared_statement
 _CHANGED = "0A000"  # the type of a result, since it was prepared; in other cases something else
 ASK = "SELECT pg_catalog.pg_backend_pid()"
@@ -77,7 +78,9 @@ class Plans:
         """Whether a query is to be prepared here, as far as that is known."""
         if not (query.keeps_plan and self._permission.given) or self.is_direct is False:
             return False
-        return bool(query.params) and _parts(query.sql) is not None
+        if not (query.params and _NAME.fullmatch(query.name)):
+            return False
+        return _parts(query.sql) is not None
 
     def sent(self, query: Query) -> tuple[str, str]:
         """Return what goes in front of a query, and what takes its place."""
@@ -87,7 +90,7 @@ class Plans:
         parts = _parts(query.sql)
         assert parts is not None
         self._made += 1
-        name = f"procrastinate_{self._made}"
+        name = f"procrastinate_{query.name}_{self._made}"  # the server shows it to administrators
         types = f" ({parts.types})" if parts.types else ""
         return f"PREPARE {name}{types} AS {parts.body};", f"EXECUTE {name}({parts.values})"
 
