@@ -73,7 +73,7 @@ Rows: TypeAlias = Sequence[Row]
 _PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 
 
-#: Of the setting ``plan_cache_mode``: the plan of a prepared statement does not depend on its values.
+#: Of the setting ``plan_cache_mode``: the plan does not depend on the values of the parameters.
 GENERIC = "force_generic_plan"
 _SETTING = re.compile(r"[a-z_][a-z_0-9.]*")
 
