@@ -96,7 +96,14 @@ def no_answer(limit: Limit, exc: errors.ConnectorException) -> errors.Connection
 
 
 def at(partition: int, flow: Flow[T]) -> Flow[T]:
-    """Return the same flow for the jobs and locks of a partition."""
+    """Return the same flow for the jobs and locks of a partition. It keeps its name."""
+    placed: Any = _at(partition, flow)
+    placed.__name__ = getattr(flow, "__name__", "at")
+    given: Flow[T] = placed
+    return given
+
+
+def _at(partition: int, flow: Flow[T]) -> Flow[T]:
     try:
         request = next(flow)
         while True:

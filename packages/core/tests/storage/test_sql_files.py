@@ -269,6 +269,7 @@ def test_a_flow_runs_in_the_partition_that_it_is_given() -> None:
     def outer() -> Flow[list[object]]:
         return (yield from at(7, inner())) + (yield from at(8, inner()))
 
+    assert at(7, inner()).__name__ == "inner"
     answering = Answering()
     told = run(outer(), answering, lambda request: request)  # type: ignore[arg-type,return-value]
     assert told == ["as asked", 7, 2, "as asked", 8, 2]

@@ -210,8 +210,10 @@ async def test_a_job_that_is_announced_takes_one_claim_in_its_partition(
         asked = connector.executed - before
     claims = sum(count for name, count in asked.items() if name.startswith("claim"))
     assert claims <= 2 * 20, asked
-    assert asked["ready_queues"] == 0, asked
-    assert asked["sweep"] <= 2, asked  # at its turn of the minute
+    # It sweeps when it hears that LISTEN is in force, and at its turn of the minute. What a sweep
+    # finds is looked for in all queues.
+    assert asked["sweep"] <= 3, asked
+    assert asked["ready_queues"] <= asked["sweep"] + 1, asked
 
 
 async def test_two_workers_take_turns_to_sweep(

@@ -35,7 +35,7 @@ class Scripted:
     async def run_async(self, flow: Any, **options: Any) -> Any:
         about: Any = None
         said = inspect.getgeneratorlocals(flow)
-        if flow.__name__ == "at":
+        if "flow" in said:  # of `drive.at`
             about, flow = said["partition"], said["flow"]
             said = inspect.getgeneratorlocals(flow)
         if flow.__name__ == "announce":
