@@ -55,6 +55,17 @@ class Server:
                 cursor.execute(f"drop database if exists {name} with (force)")
 
     @contextmanager
+    def partitioned_database(self) -> Iterator[PartitionedDatabase]:
+        """A new database with procrastinate's tables, with its jobs in 64 partitions."""
+        from procrastinate.storage.partitioning import into_partitions  # older versions lack it
+
+        with self.database() as database:
+            connector = procrastinate.Psycopg2Connector(dsn=database.dsn)
+            with procrastinate.App(connector=connector).open() as app:
+                app._gateway.run(into_partitions(), transaction=True)
+            yield PartitionedDatabase(database.dsn, database.cursor)
+
+    @contextmanager
     def database(self) -> Iterator[Database]:
         """A new database with procrastinate's tables."""
         with self.empty_database() as dsn:
@@ -124,6 +135,51 @@ class Database:
     def run(self, statement: str, *params: object) -> None:
         self.sent += 1
         self.cursor.execute(statement, params or None)
+
+
+class PartitionedDatabase(Database):
+    """The same with 64 partitions."""
+
+    def fill(
+        self,
+        count: int,
+        *,
+        task: str = "noop",
+        queue: str = "default",
+        columns: str = "",
+        values: str = "",
+    ) -> range:
+        """Insert waiting jobs, 1,000 in a partition as `batch_defer` does; see `Database.fill`."""
+        from procrastinate.model.partitions import VALUES
+
+        row = self.row(
+            f"with batch as materialized ("
+            f"  select number, floor(random() * {len(VALUES)})::integer as place"
+            f"  from generate_series(0, %s / 1000) as number"
+            f"), inserted as ("
+            f"  insert into procrastinate_jobs"
+            f"    (id, partition, task_name, queue_name, args{columns})"
+            f"  select nextval('procrastinate_jobs_number_seq') * {len(VALUES)} + batch.place,"
+            f"    (array{list(VALUES)})[batch.place + 1], %s, %s,"
+            f"    jsonb_build_object('n', n){values}"
+            f"  from generate_series(1, %s) as n join batch on batch.number = n / 1000"
+            f"  returning id"
+            f") select min(id), max(id) from inserted",
+            count,
+            task,
+            queue,
+            count,
+        )
+        return range(row[0], row[1] + 1)
+
+    def wake(self, queue: str = "default") -> None:
+        """Tell the workers of a queue in which partitions there are jobs."""
+        self.run(
+            "select pg_notify('procrastinate_jobs', %s || '@' || ready.partition) from ("
+            "  select distinct partition from procrastinate_jobs where status = 'todo'"
+            ") as ready",
+            queue,
+        )
 
 
 @contextmanager

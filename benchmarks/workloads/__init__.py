@@ -12,6 +12,7 @@ from benchmarks.workloads.idle import IdleWorkers
 from benchmarks.workloads.latency import Latency, Schedule
 from benchmarks.workloads.lines import Lines
 from benchmarks.workloads.locks import Locks
+from benchmarks.workloads.partitions import ManyPartitions
 from benchmarks.workloads.processes import Processes
 from benchmarks.workloads.retries import Retries
 from benchmarks.workloads.sustained import Sustained
@@ -38,5 +39,6 @@ WORKLOADS: dict[str, Workload] = {
         Retries(),
         IdleWorkers(),
         Lines(),
+        ManyPartitions(),
     )
 }

@@ -44,12 +44,12 @@ class IdleWorkers(Workload):
         window = max(2.0, WINDOW * bench.scale.factor)
         with bench.server.database() as database:
             bench.say("the server without workers")
-            without = _used_in(database, window)
+            without = used_in(database, window)
             bench.say(f"starting {count} workers")
             with idle_workers(database, count, fetch_job_polling_interval=POLLING_INTERVAL):
                 time.sleep(min(SETTLED_AFTER, window))
                 bench.say(f"{count} idle workers")
-                used = _used_in(database, window)
+                used = used_in(database, window)
         return {
             "server's CPU per second": Sample(max(0.0, used.cpu - without.cpu) / window * 1e3),
             "commits per second": Sample(max(0, used.commits - without.commits) / window),
@@ -57,14 +57,14 @@ class IdleWorkers(Workload):
 
 
 @dataclass(frozen=True, slots=True)
-class _Used:
+class Used:
     """CPU seconds of the whole server, and commits in one database."""
 
     cpu: float
     commits: int
 
 
-def _used_in(database: Database, window: float) -> _Used:
+def used_in(database: Database, window: float) -> Used:
     """Return what is used within a window of seconds."""
     commits = _commits(database)
     first: dict[int, float] = {}
@@ -77,7 +77,7 @@ def _used_in(database: Database, window: float) -> _Used:
         for pid in _processes_of(database):
             last[pid] = max(last.get(pid, 0.0), _cpu_seconds(pid))
     cpu = sum(seconds - first.get(pid, 0.0) for pid, seconds in last.items())
-    return _Used(cpu, _commits(database) - commits)
+    return Used(cpu, _commits(database) - commits)
 
 
 def _commits(database: Database) -> int:
