@@ -73,11 +73,12 @@ def test_a_scheduled_job_waits_for_its_time_and_its_promotion(queue: MemoryQueue
 
 
 def test_only_one_job_waits_for_each_queueing_lock(queue: MemoryQueue) -> None:
+    """The one that is refused has drawn an id, as in PostgreSQL."""
     queue.defer(queueing_lock="q")
     with pytest.raises(AlreadyEnqueued, match="'q'"):
         queue.defer(queueing_lock="q")
     queue.claim()
-    assert queue.defer(queueing_lock="q") == 2
+    assert queue.defer(queueing_lock="q") == 3
 
 
 @pytest.mark.parametrize("taken", [True, False], ids=["by a waiting job", "twice in the batch"])

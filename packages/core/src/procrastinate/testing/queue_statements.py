@@ -56,6 +56,7 @@ def rank(job: JobRow) -> tuple[int, int]:
 
 def defer_job(view: View, p: Params) -> Rows:
     if view.conflicts(p["queueing_lock"]):
+        view.next_job_id()  # the INSERT has drawn it
         return [(None,)]
     job = _insert(view, **p)
     announce(view, job)
