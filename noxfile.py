@@ -97,7 +97,9 @@ ONCE = None if PRIMARY == RUNNING else PRIMARY
 #: left to do take from the others, lest the end be one process's.
 IN_PARALLEL = ("-n", "3", "--dist", "worksteal")
 
-nox.options.sessions = ["lint", "types", "imports", "docs", "tests", "packages", "chaos"]
+nox.options.sessions = [
+    *("lint", "types", "imports", "docs", "tests", "partitions", "packages", "chaos"),
+]
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = bool(os.environ.get("CI"))
@@ -224,6 +226,24 @@ def measured_tests(session: nox.Session) -> None:
     session.run("pytest", *IN_PARALLEL, "-m", "slow")
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "report", env=env)
+
+
+#: Tests that run on databases with many partitions, at least. It rises with new ones.
+ON_MANY_PARTITIONS = 560
+
+
+@nox.session(python=ONCE, requires=["build"])
+def partitions(session: nox.Session) -> None:
+    """Run core's tests on databases with 64 partitions; arguments are pytest's.
+
+    They need no cluster. A test that makes no sense there has a mark that says why.
+    """
+    install(session, *EVERYTHING, group="test")
+    env = {"PROCRASTINATE_TEST_PARTITIONS": "64"}
+    if not session.posargs:
+        env["PROCRASTINATE_TEST_PARTITIONS_AT_LEAST"] = str(ON_MANY_PARTITIONS)
+    arguments = session.posargs or [*IN_PARALLEL, "packages/core/tests"]
+    session.run("pytest", *arguments, env=env)
 
 
 @nox.session(python=ONCE, requires=["build"])

@@ -61,7 +61,9 @@ def used_partitions(dsn: str) -> list[int]:
 
 
 USED = "used partitions"
-LEAST_PARTITIONS = 40  # of 64, in which the jobs of a whole run lie
+#: How many tests pass in a whole run, at least. Its jobs lie in most of the partitions.
+AT_LEAST = int(os.environ.get("PROCRASTINATE_TEST_PARTITIONS_AT_LEAST") or 0)
+LEAST_USED = 40
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -149,8 +151,37 @@ def report(record_property: Callable[[str, object], None]) -> Callable[[str], No
     return lambda line: record_property(REPORTED, line)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Let a whole run fail if it was not about many partitions after all."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if AT_LEAST and reporter and not hasattr(session.config, "workerinput"):
+        passed, used = on_many_partitions(reporter)
+        if exitstatus == 0 and (passed < AT_LEAST or len(used) < LEAST_USED):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def on_many_partitions(reporter: pytest.TerminalReporter) -> tuple[int, set[int]]:
+    """Return how many tests have passed, and in which partitions their jobs were."""
+    done = [each for some in reporter.stats.values() for each in some]
+    used = [
+        partition
+        for each in done
+        for name, value in getattr(each, "user_properties", ())
+        if name == USED
+        for partition in value
+    ]
+    return len(reporter.getreports("passed")), set(used)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests have reported."""
+    if PARTITIONS > 1:
+        passed, used = on_many_partitions(terminalreporter)
+        terminalreporter.write_line(
+            f"on {PARTITIONS} partitions, of which jobs were in {len(used)} (at least {LEAST_USED}):"
+            f" {passed} tests passed (at least {AT_LEAST})"
+        )
     for outcome in ("passed", "failed", "error"):
         for done in terminalreporter.getreports(outcome):
             for name, line in getattr(done, "user_properties", ()):

@@ -19,6 +19,8 @@ from procrastinate.storage import claim, defer, jobs
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
 
+pytestmark = pytest.mark.one_partition("its flows are those of one partition")
+
 PAUSE = 4711  # of an advisory lock
 NAP = f"""nap as materialized (
     select pg_advisory_xact_lock({PAUSE})::text from (select count(*) from chosen) as looked

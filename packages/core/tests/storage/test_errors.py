@@ -30,6 +30,8 @@ from procrastinate.storage import claim, finish
 from procrastinate.storage.statements import Statements, load
 from procrastinate.testing.values import errors_after, jsonb
 
+pytestmark = pytest.mark.one_partition("its flows are those of one partition")
+
 Run = Callable[..., list[tuple[Any, ...]]]
 sql = Statements()
 

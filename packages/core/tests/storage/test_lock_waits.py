@@ -19,6 +19,8 @@ from procrastinate.storage import claim, defer, finish, jobs, locks
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
 
+pytestmark = pytest.mark.one_partition("its flows are those of one partition")
+
 sql = Statements()
 
 Look = Callable[..., list[tuple[Any, ...]]]

@@ -23,6 +23,8 @@ from procrastinate.storage.news import tell
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
 
+pytestmark = pytest.mark.one_partition("its flows are those of one partition")
+
 T = TypeVar("T")
 
 CHANNELS = ("procrastinate_jobs", "procrastinate_schedule", "procrastinate_aborts")

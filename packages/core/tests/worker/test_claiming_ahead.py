@@ -169,6 +169,7 @@ async def test_the_ledger_sees_jobs_that_wait_if_none_is_handed_back(
     assert max(waits_beside_an_idle_slot(ledger, notes)) > SELDOM / 2
 
 
+@pytest.mark.one_partition("order holds within a partition")
 async def test_a_backlog_of_lower_priority_is_not_taken_for_an_empty_queue(
     app: procrastinate.App, monkeypatch: pytest.MonkeyPatch
 ) -> None:

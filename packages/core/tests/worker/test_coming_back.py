@@ -238,6 +238,7 @@ async def test_a_twin_in_a_users_open_transaction_holds_up_one_retry_and_nothing
     assert done == [1, 2, 3]
 
 
+@pytest.mark.one_partition("its flows are those of one partition")
 @pytest.mark.parametrize("served", [["a", "b"], None])
 async def test_a_lock_runs_in_order_through_queues_that_are_not_scanned(
     app: procrastinate.App, served: list[str] | None
@@ -263,6 +264,7 @@ async def test_a_lock_runs_in_order_through_queues_that_are_not_scanned(
     assert await app.job_manager.get_job_status_async(second) is Status.TODO
 
 
+@pytest.mark.one_partition("its flows are those of one partition")
 async def test_a_worker_of_all_queues_knows_what_is_parked_in_queues_that_it_never_saw(
     app: procrastinate.App, query: Callable[..., Any]
 ) -> None:

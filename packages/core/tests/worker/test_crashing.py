@@ -93,11 +93,12 @@ async def test_an_open_transaction_with_a_twin_holds_up_the_recovery_of_no_other
     @app.task(name="noop")
     async def noop() -> None: ...
 
-    ids = await noop.batch_defer_async({}, {}, {})
+    together = noop.configure(partition_key="k")
+    ids = await together.batch_defer_async({}, {}, {})
     query("update procrastinate_jobs set queueing_lock = 'q' where id = %s", ids[1])
     query("update procrastinate_jobs set status = 'doing', attempts = 1, worker_id = 10^6")
     holder = psycopg2.connect(dsn)
-    twin = noop.configure(queueing_lock="q", connection=holder).defer()
+    twin = noop.configure(queueing_lock="q", partition_key="k", connection=holder).defer()
 
     def statuses() -> list[str]:
         return [row[0] for row in query("select status::text from procrastinate_jobs order by id")]

@@ -143,6 +143,7 @@ async def test_a_retry_strategy_that_fails_is_told_to_who_reads_the_log(
     assert (job.status, job.errors[0]["message"]) == (Status.FAILED, "in the task")
 
 
+@pytest.mark.one_partition("the new lock belongs to another partition")
 async def test_a_retry_waits_and_may_change_the_job(
     app: procrastinate.App, working: Callable[..., Any], until: Callable[..., Any]
 ) -> None:

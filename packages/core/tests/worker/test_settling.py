@@ -28,6 +28,8 @@ from procrastinate.worker.places import Places
 from procrastinate.worker.writer import Writer
 from procrastinate_aiopg.sessions import Session
 
+pytestmark = pytest.mark.one_partition("its flows are those of one partition")
+
 Run = Callable[..., list[tuple[Any, ...]]]
 ENDINGS = {"finish_jobs", "settle_jobs", "delete_finished"}
 

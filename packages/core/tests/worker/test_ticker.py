@@ -263,6 +263,7 @@ async def test_a_deleted_row_is_entered_again(
         await until(lambda: len(ticks_of(query)) >= 2)
 
 
+@pytest.mark.one_partition("its flows are those of one partition")
 @pytest.mark.parametrize(
     "partitions",
     [
