@@ -179,7 +179,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if PARTITIONS > 1:
         passed, used = on_many_partitions(terminalreporter)
         terminalreporter.write_line(
-            f"on {PARTITIONS} partitions, of which jobs were in {len(used)} (at least {LEAST_USED}):"
+            f"on {PARTITIONS} partitions, {len(used)} of them with jobs (at least {LEAST_USED}):"
             f" {passed} tests passed (at least {AT_LEAST})"
         )
     for outcome in ("passed", "failed", "error"):

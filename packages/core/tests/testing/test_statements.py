@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from procrastinate import drive
+from procrastinate import App, drive
 from procrastinate.connector import Query
 from procrastinate.drive import Request
 from procrastinate.errors import ConnectorException, InvalidData
@@ -116,3 +116,16 @@ def test_arguments_come_back_as_jsonb_stores_them(text: str, stored: str) -> Non
     with InMemoryConnector().sync_connector().session() as executor:
         job_id = drive.run(defer.defer_job(NewJob("task", args=text)), executor, sql)
         assert executor.execute(sql(Request("get_job", id=job_id)))[0][ARGS] == stored
+
+
+@pytest.mark.parametrize("queueing_lock", [None, "q"])
+def test_a_partition_key_is_accepted_and_all_jobs_are_together(queueing_lock: str | None) -> None:
+    app = App(connector=InMemoryConnector())
+    task = app.configure_task("task", partition_key="k", lock="l", queueing_lock=queueing_lock)
+    with app.open():
+        ids = [task.defer()]
+        if queueing_lock is None:
+            ids += task.batch_defer({}, {})
+        assert [(job.id, job.lock) for job in app.job_manager.list_jobs()] == [
+            (job_id, "l") for job_id in ids
+        ]

@@ -8,7 +8,6 @@ their ids, which say nothing: they are those up to ``boundary_id``.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,10 +65,6 @@ class Partitions:
             return partition
         key = job.queueing_lock if job.lock is None else job.lock
         return 0 if key is None else self.of_key(key)
-
-    def any(self) -> int:
-        """Return a partition for a job without a key."""
-        return random.choice(self.values)
 
     def check_move(self, job_id: int, partition: int, lock: str | None) -> None:
         """Raise `InvalidOption` if a job is to get a lock that belongs to another partition.
