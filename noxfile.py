@@ -229,7 +229,7 @@ def measured_tests(session: nox.Session) -> None:
 
 
 #: Tests that run on databases with many partitions, at least. It rises with new ones.
-ON_MANY_PARTITIONS = 560
+ON_MANY_PARTITIONS = 450
 
 
 @nox.session(python=ONCE, requires=["build"])
@@ -242,7 +242,7 @@ def partitions(session: nox.Session) -> None:
     env = {"PROCRASTINATE_TEST_PARTITIONS": "64"}
     if not session.posargs:
         env["PROCRASTINATE_TEST_PARTITIONS_AT_LEAST"] = str(ON_MANY_PARTITIONS)
-    arguments = session.posargs or [*IN_PARALLEL, "packages/core/tests"]
+    arguments = session.posargs or [*IN_PARALLEL, "-m", "not slow", "packages/core/tests"]
     session.run("pytest", *arguments, env=env)
 
 

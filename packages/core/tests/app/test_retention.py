@@ -84,6 +84,7 @@ def test_the_walk_ends_where_jobs_are_too_young(
     assert len(asked) == 3 + sync_app._gateway.partitions().count
 
 
+@pytest.mark.one_partition("the first batch is of a partition without jobs")
 def test_retention_stops_between_batches_when_it_should(
     sync_app: procrastinate.App, old_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +163,7 @@ def test_arguments_that_remove_old_jobs_does_not_have_are_refused_at_defer() -> 
         app.configure_task(REMOVE).defer(max_days=3)
 
 
+@pytest.mark.one_partition("the first batch is of a partition without jobs")
 def test_remove_old_jobs_ends_as_aborted_between_two_batches(
     sync_app: procrastinate.App, old_jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

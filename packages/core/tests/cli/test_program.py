@@ -135,6 +135,7 @@ def test_no_server_is_a_one_line_error(bare_program: Program) -> None:
     assert "9" in error_of(done)
 
 
+@pytest.mark.one_partition("it shows the state of a schema that is not distributed")
 @pytest.mark.parametrize("where", ["before", "after", "environment"])
 def test_the_programs_options_may_stand_before_or_after_the_command_or_in_the_environment(
     program: Program, where: str

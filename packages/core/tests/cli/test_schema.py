@@ -46,6 +46,7 @@ def test_check_and_migrate_tell_an_empty_database_by_their_exit_code(empty: Prog
 ONE_PARTITION = pytest.mark.one_partition("it is told that the jobs are not distributed")
 
 
+@pytest.mark.one_partition("it shows the state of a schema that is not distributed")
 @ONE_PARTITION
 def test_check_fits_after_apply(program: Program) -> None:
     done = program("schema", "--check")
@@ -85,6 +86,7 @@ def test_exactly_one_action_is_to_be_given(empty: Program, options: list[str]) -
     )
 
 
+@pytest.mark.one_partition("it distributes the database itself")
 @ONE_PARTITION
 def test_distribute_without_a_cluster_is_refused_and_twice_is_nothing(
     program: Program, sync_app: procrastinate.App

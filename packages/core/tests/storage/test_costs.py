@@ -229,6 +229,7 @@ def querying(connection: Any) -> Run:
     return run
 
 
+@pytest.mark.one_partition("a batch is in any partition, and its scan is of one")
 def test_only_a_full_scan_reads_what_ended_under_an_old_snapshot(dsn: str, query: Run) -> None:
     """While somebody's transaction keeps vacuum from the dead rows of a queue's beginning."""
     query("alter table procrastinate_jobs set (autovacuum_enabled = off)")

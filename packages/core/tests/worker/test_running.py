@@ -61,6 +61,7 @@ async def test_the_history_of_a_job_is_in_order(app: procrastinate.App) -> None:
     assert job.finished_at.tzinfo is UTC
 
 
+@pytest.mark.one_partition("order holds within a partition")
 async def test_jobs_run_in_order_of_priority_then_id(app: procrastinate.App) -> None:
     order: list[int] = []
 
