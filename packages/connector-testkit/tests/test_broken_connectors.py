@@ -17,13 +17,13 @@ def run_suites(faults: Iterable[str], dsn: str) -> str:
     return run_pytest(
         *("--tb=short", "-rA", "--rootdir", str(HERE), str(HERE / "broken_suites.py")),
         dsn=dsn,
-        seconds=170,
+        seconds=500,
         PROCRASTINATE_TESTKIT_FAULTS=" ".join(faults),
     )
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("group", GROUPS)
 def test_kit_finds_the_faults(group: str, procrastinate_dsn: str) -> None:
     """For each fault exactly the behaviours that it breaks fail, of those that are near it."""

@@ -92,7 +92,7 @@ def app(app: procrastinate.App) -> procrastinate.App:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("with_checks", [True, False])
 async def test_a_bad_row_fails_alone(
     app: procrastinate.App, query: Query, with_checks: bool, report: Callable[[str], None]

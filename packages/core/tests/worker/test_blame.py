@@ -197,7 +197,7 @@ class Fleet:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("killers", "innocent", "concurrency"), [(1, 9, 10), (1, 99, 100), (2, 56, 10)]
 )
@@ -233,7 +233,7 @@ def test_only_the_jobs_that_kill_their_process_fail(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_machine_that_fails_costs_the_others_little(
     sync_app: procrastinate.App, dsn: str, query: Callable[..., Any]
 ) -> None:

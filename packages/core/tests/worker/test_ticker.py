@@ -504,7 +504,7 @@ def start(dsn: str) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 @pytest.mark.first
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_three_workers_defer_sixty_ticks_a_minute_and_none_twice(dsn: str, query: Query) -> None:
     """While one of them is killed, and another one starts."""
 
