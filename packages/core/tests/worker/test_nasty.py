@@ -674,6 +674,7 @@ class FailsAt:
 @each_kind
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.parametrize("outcome", ["returns", "raises"])
+@pytest.mark.timeout(900)  # some four hundred workers, under a tracer
 async def test_no_line_of_the_worker_may_fail_and_keep_the_slot(kind: str, outcome: str) -> None:
     """Raise MemoryError at each line, one after the other, that runs for one attempt."""
     function = _innocent if outcome == "returns" else raising(lambda: ValueError("no"))
