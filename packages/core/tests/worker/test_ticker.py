@@ -25,6 +25,7 @@ from procrastinate.model.job import NewJob
 from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_from
 from procrastinate.storage import periodic as flows
+from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import ticker as ticker_module
@@ -315,23 +316,28 @@ async def test_two_deferrers_race_on_one_tick_and_one_inserts(
 async def test_one_by_one_as_at_once_a_refused_tick_holds_up_no_other_schedule(
     app: procrastinate.App, query: Query
 ) -> None:
-    good, bad, taken = (job_of_t("* * * * * *", name) for name in ("good", "bad", "taken"))
-    now = await app._gateway.run_async(flows.look(Timetable([good, bad, taken])))
+    if not (await app._gateway.partitions_async()).are_many:
+        await app._gateway.run_async(into_partitions(), transaction=True)
+    names = ("apart", "bad", "good", "taken")
+    apart, bad, good, taken = schedules = [job_of_t("* * * * * *", name) for name in names]
+    now = await app._gateway.run_async(flows.look(Timetable(schedules)))
     await app.configure_task("t", allow_unknown=True, queueing_lock="q").defer_async()
     jobs = {good: NewJob("t"), bad: NewJob("t", args='{"x": "\\u0000"}')}
     jobs[taken] = NewJob("t", queueing_lock="q")
+    jobs[apart] = NewJob("t", lock="l", queueing_lock="of another partition")
     due = [DueTick(which, now + timedelta(microseconds=1), job) for which, job in jobs.items()]
     flow = flows.defer_ticks(Timetable(jobs), due, Partitions(MANY))
     settled = (await app._gateway.run_async(flow, transaction=True)).settled
     assert {each.due.periodic: each.outcome for each in settled} == {
         good: flows.Outcome.DEFERRED,
         bad: flows.Outcome.REFUSED,
+        apart: flows.Outcome.REFUSED,
         taken: flows.Outcome.WAITING,
     }
     (told,) = (each.job_id for each in settled if each.job_id is not None)
     assert query(
         "select periodic_id, done_until > %s, job_id from procrastinate_periodic order by 1", now
-    ) == [("bad", False, None), ("good", True, told), ("taken", True, None)]
+    ) == [("apart", False, None), ("bad", False, None), ("good", True, told), ("taken", True, None)]
 
 
 # --- how much it costs, and the clock, in memory -------------------------------------------------

@@ -7,7 +7,7 @@ import enum
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from procrastinate.connector import Row, Rows, Value
 from procrastinate.drive import Flow, Request
@@ -15,6 +15,7 @@ from procrastinate.errors import (
     AlreadyEnqueued,
     InvalidArguments,
     InvalidData,
+    InvalidOption,
     ProcrastinateException,
 )
 from procrastinate.model.job import NewJob
@@ -22,6 +23,9 @@ from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.periodic import DueTick, Key, Periodic, Timetable
 from procrastinate.storage.defer import defer_job
 from procrastinate.storage.savepoints import undoable
+
+#: Why no job of a schedule can be inserted: its arguments, or locks of different partitions.
+Refusal: TypeAlias = InvalidData | InvalidArguments | InvalidOption
 
 
 class Outcome(enum.Enum):
@@ -32,7 +36,7 @@ class Outcome(enum.Enum):
     GIVEN_UP = "it was missed, with others, for longer than max_delay"
     ELSEWHERE = "another worker was first"
     EARLY = "its time has not come by the server's clock"
-    REFUSED = "the database refuses its arguments"
+    REFUSED = "the database refuses its arguments or its locks"
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Settled:
     due: DueTick
     outcome: Outcome
     job_id: int | None = None
-    reason: InvalidData | InvalidArguments | None = None
+    reason: Refusal | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def defer_ticks(
             rows = yield from undoable(lambda: _one_by_one(due, partitions), autocommit=_refused)
         else:
             rows = yield Request("defer_ticks", **_params(due))
-    except (InvalidData, InvalidArguments) as exc:
+    except (InvalidData, InvalidArguments, InvalidOption) as exc:
         return (yield from _defer_apart(timetable, due, exc, partitions))
     settled = [_settled(each, row) for each, row in zip(due, rows, strict=True)]
     _learn(timetable, due, rows)
@@ -163,7 +167,7 @@ def _one_by_one(due: Sequence[DueTick], partitions: Partitions) -> Flow[Rows]:
 def _defer_apart(
     timetable: Timetable,
     due: Sequence[DueTick],
-    exc: InvalidData | InvalidArguments,
+    exc: Refusal,
     partitions: Partitions,
 ) -> Flow[Round]:
     """Find the schedule whose arguments the database refuses, and defer the others."""

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from procrastinate.drive import Flow, Request
-from procrastinate.errors import AlreadyEnqueued, ConnectorException, InvalidArguments
+from procrastinate.errors import (
+    AlreadyEnqueued,
+    ConnectorException,
+    InvalidArguments,
+    InvalidOption,
+)
 
 T = TypeVar("T")
 
@@ -26,7 +31,7 @@ def undoable(make: Callable[[], Flow[T]], *, autocommit: Callable[[], Flow[T]]) 
         return (yield from autocommit())
     try:
         value = yield from make()
-    except (AlreadyEnqueued, InvalidArguments):
+    except (AlreadyEnqueued, InvalidArguments, InvalidOption):
         yield Request("return_to_savepoint")
         raise
     yield Request("drop_savepoint")
