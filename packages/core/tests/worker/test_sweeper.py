@@ -271,3 +271,31 @@ def test_with_one_partition_every_error_is_the_database_s() -> None:
     assert not Outages(Scripted(), Partitions()).is_one(AWAY)  # type: ignore[arg-type]
     assert Outages(Scripted(), MANY).is_one(AWAY)  # type: ignore[arg-type]
     assert not Outages(Scripted(), MANY).is_one(LOST)  # type: ignore[arg-type]
+
+
+async def test_a_sweep_waits_for_a_promotion_that_is_under_way(bench: Bench) -> None:
+    """Else a worker that ends when nothing is ready would leave behind what becomes ready now."""
+    go, run_async = asyncio.Event(), bench.calls.run_async
+
+    async def slowly(flow: Any, **options: Any) -> Any:
+        name = flow.__name__
+        answer = await run_async(flow, **options)
+        if name == "promote_due":
+            await go.wait()
+        return answer
+
+    bench.calls.run_async = slowly  # type: ignore[method-assign]
+    bench.calls.answers |= {"sweep": [Waiting(ONE, 0, 0, 0.0)], "promote_due": Promotion(1, None)}
+    first = asyncio.create_task(bench.sweeper.sweep())
+    while ("promote_due", ONE) not in bench.calls.ran:
+        await asyncio.sleep(0)
+    bench.calls.answers["sweep"] = []
+    second = asyncio.create_task(bench.sweeper.sweep())
+    while [name for name, _ in bench.calls.ran].count("sweep") < 2:
+        await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not second.done()
+    go.set()
+    await asyncio.gather(first, second)
+    assert bench.found == [ONE]

@@ -88,6 +88,7 @@ class Sweeper:
         self._fleet: _Fleet | None = None
         self._schedules = {each: Alarm(math.inf) for each in partitions.values}
         self._sweeping = asyncio.Lock()
+        self._promoting = asyncio.Lock()
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -239,11 +240,13 @@ class Sweeper:
         return min(due, default=(math.inf, 0))
 
     async def _promote_due(self) -> None:
-        while True:
-            due, partition = self._next_promotion()
-            if self._clock() < due:
-                return
-            await self._promote(partition)
+        """Promote what is due. What is being promoted already is waited for."""
+        async with self._promoting:
+            while True:
+                due, partition = self._next_promotion()
+                if self._clock() < due:
+                    return
+                await self._promote(partition)
 
     async def _promote(self, partition: int) -> None:
         schedule = self._schedules[partition]
