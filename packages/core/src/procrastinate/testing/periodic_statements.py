@@ -182,7 +182,7 @@ def settle_ticks(view: View, p: Params) -> Rows:
         tick = timestamp(at)
         row = replace(row, done_until=tick, seen_at=view.now)
         if job_id is not None:
-            row = replace(row, last_tick=tick, job_id=max(job_id, row.job_id or 0))
+            row = replace(row, last_tick=tick, job_id=job_id)
         view.write_periodic(row)
     return []
 
