@@ -140,7 +140,12 @@ class PartitionedFetcher:
         while (room := limit - len(found.jobs)) and (partition := self._next()) is not None:
             if found.jobs and self._clock() >= until:
                 break  # what is here begins first
-            found += await self._claim_from(partition, room, known)
+            try:
+                found += await self._claim_from(partition, room, known)
+            except ConnectorException:
+                if not found.jobs:
+                    raise
+                break  # what other partitions gave is here, and the next claim meets the error
         self.left_none = self._next() is None
         return found
 
