@@ -10,7 +10,7 @@ import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +22,8 @@ import pytest
 
 import procrastinate
 from procrastinate import errors
+from procrastinate.drive import Flow
+from procrastinate.storage.partitioning import into_partitions
 
 PAGE = Path(__file__).parents[4] / "docs" / "howto" / "schema.md"
 ENQUEUER = "enqueue-only role"
@@ -32,13 +34,15 @@ PATHS = {name: ["search_path=pg_catalog, pg_temp"] for name in ("defer_alike", "
 
 
 def grants() -> dict[str, str]:
-    """Return the page's blocks of GRANT statements, by the comment that heads each."""
-    blocks = re.findall(r"^```sql\n-- (.+)\n([^`]+)^```$", PAGE.read_text("utf-8"), re.MULTILINE)
+    """Return the page's blocks of grants, by the comment that heads each."""
+    fence = r"^```(?:plpg)?sql\n-- (.+)\n([^`]+)^```$"
+    blocks = re.findall(fence, PAGE.read_text("utf-8"), re.MULTILINE)
     return {head: text for head, text in blocks if "GRANT" in text}
 
 
 def statements(text: str) -> list[str]:
-    return [" ".join(each.split()) for each in text.split(";") if each.strip()]
+    """Return the statements of a block: each ends at the end of a line."""
+    return [" ".join(each.split()) for each in re.split(r";$", text, flags=re.M) if each.strip()]
 
 
 def test_the_page_lists_the_grants_of_two_roles_in_two_schemas():
@@ -48,7 +52,8 @@ def test_the_page_lists_the_grants_of_two_roles_in_two_schemas():
         "worker role",
         "worker role, schema queue",
     ]
-    assert {each.split()[0] for text in grants().values() for each in statements(text)} == {"GRANT"}
+    kinds = {each.split()[0] for text in grants().values() for each in statements(text)}
+    assert kinds == {"DO", "GRANT"}
 
 
 @pytest.mark.parametrize("role", [ENQUEUER, WORKER])
@@ -105,19 +110,42 @@ def place(
     query: Callable[..., list[tuple[Any, ...]]],
 ) -> Iterator[Place]:
     """The tables, and two roles with nothing but the page's grants."""
-    owner = procrastinate.App(
-        connector=procrastinate.Psycopg2Connector(dsn=procrastinate_dsn, schema=request.param)
-    )
+    with _granted(procrastinate_dsn, request.param, query) as place:
+        yield place
+
+
+@pytest.fixture(params=[None, "queue"])
+def wide_place(
+    request: pytest.FixtureRequest,
+    procrastinate_dsn: str,
+    query: Callable[..., list[tuple[Any, ...]]],
+) -> Iterator[Place]:
+    """The same with the jobs in 64 partitions when the grants were given."""
+    with _granted(procrastinate_dsn, request.param, query, into_partitions()) as place:
+        yield place
+
+
+@contextmanager
+def _granted(
+    dsn: str,
+    schema: str | None,
+    query: Callable[..., list[tuple[Any, ...]]],
+    before: Flow[Any] | None = None,
+) -> Iterator[Place]:
+    """Make the tables, drive a flow on them, and grant; take the roles away at the end."""
+    owner = procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn, schema=schema))
     with owner.open():
         owner.schema_manager.apply_schema()
+        if before is not None:
+            owner._gateway.run(before, transaction=True)
     query("REVOKE ALL ON SCHEMA public FROM PUBLIC")
     unique = uuid.uuid4().hex[:12]
     roles = {ENQUEUER: f"shop_web_{unique}", WORKER: f"shop_worker_{unique}"}
     try:
         for head, name in roles.items():
             query(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
-            query(_renamed(grants()[head + (", schema queue" if request.param else "")], unique))
-        yield Place(procrastinate_dsn, request.param, roles, query)
+            query(_renamed(grants()[head + (", schema queue" if schema else "")], unique))
+        yield Place(dsn, schema, roles, query)
     finally:
         for name in roles.values():
             if query("SELECT 1 FROM pg_roles WHERE rolname = %s", name):
@@ -361,6 +389,29 @@ async def test_the_worker_role_defers_periodic_tasks(
     assert place.query(
         f"SELECT last_tick > now() - interval '1 minute' FROM {place.table('periodic')}"
     ) == [(True,)]
+
+
+async def test_the_grants_suffice_on_a_distributed_database(
+    wide_place: Place, at_work: Callable[..., Any], until: Callable[..., Any]
+):
+    with wide_place.app(ENQUEUER).open() as web:
+        web.configure_task("add", lock="one").batch_defer({"a": 1}, {"a": 2})
+        web.configure_task("add", partition_key="key").defer(a=3)
+        web.configure_task("deferring").defer()
+    app = worker_app(wide_place)
+    app.periodic(cron="* * * * * *", task_kwargs={"a": 1}, lock="once")(
+        app.task(name="second")(lambda timestamp, a: None)
+    )
+    async with at_work(app, concurrency=4):
+        await until(lambda: statuses(wide_place).get("succeeded", 0) >= 7)
+    names = wide_place.query(f"SELECT DISTINCT task_name FROM {wide_place.table('jobs')}")
+    assert sorted(name for (name,) in names) == ["add", "deferring", "second"]
+    (numbers,) = wide_place.query(
+        f"SELECT has_sequence_privilege('{wide_place.roles[WORKER]}', name, 'USAGE')"
+        f" FROM pg_get_serial_sequence('{wide_place.table('jobs')}', 'id') AS name"
+        " WHERE name LIKE '%procrastinate_jobs_number_seq'"
+    )
+    assert numbers == (True,)
 
 
 async def test_the_worker_role_recovers_the_jobs_of_a_dead_worker(
