@@ -156,7 +156,7 @@ def test_tasks_that_a_cluster_would_refuse_are_listed(program: Program) -> None:
     module.write_text(LOCKED.replace("queueing_lock=", 'partition_key="k", queueing_lock='))
     done = program(*ask)
     assert done.returncode == 0
-    assert done.stdout.endswith("no task would be refused if the jobs were distributed\n")
+    assert done.stdout.endswith("no task has locks that a distributed database refuses\n")
 
 
 def test_for_distribution_goes_with_check_only(empty: Program) -> None:

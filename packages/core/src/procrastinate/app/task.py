@@ -103,8 +103,10 @@ class Task(Generic[Call, Args, R]):
         ``schedule_at`` is an aware datetime, ``schedule_in`` a timedelta or a dict of its
         arguments; both together are an error. ``task_kwargs`` are arguments given beforehand. On a
         distributed database, jobs with one ``partition_key`` are kept together, and so in order.
-        ``connection`` defers inside the caller's transaction: a psycopg2 connection, an
-        SQLAlchemy Connection or Session, or an aiopg connection, as the app's connector takes.
+        It decides before the locks do, so jobs that share one of these must share it too. A plain
+        server ignores it. ``connection`` defers inside the caller's transaction: a psycopg2
+        connection, an SQLAlchemy Connection or Session, or an aiopg connection, as the app's
+        connector takes.
         Raises `InvalidOption` or `InvalidTimestamp`.
         """
         deferrer = self._deferrer()

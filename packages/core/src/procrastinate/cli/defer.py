@@ -30,7 +30,9 @@ MANY = 20  # ids: more are not printed to a terminal unasked
 @click.option("--lock", help="Jobs with the same lock run one after the other.")
 @click.option("--queueing-lock", help="Only one job with this queueing lock may wait.")
 @click.option(
-    "--partition-key", help="On a distributed database, jobs with the same key are kept together."
+    "--partition-key",
+    help="On a distributed database, jobs with the same key are kept together. A plain server"
+    " ignores it.",
 )
 @click.option(
     "-i",

@@ -32,7 +32,7 @@ _CHECK_CODES = (
 @click.option(
     "--for-distribution",
     is_flag=True,
-    help="With --check: also list the tasks whose jobs would be refused on a cluster.",
+    help="With --check: also list the tasks whose jobs a distributed database refuses.",
 )
 @click.option(
     "--distribute", is_flag=True, help="Distribute the jobs over the nodes of a Citus cluster."
@@ -45,8 +45,9 @@ _CHECK_CODES = (
 def schema(ctx: click.Context, /, *, for_distribution: bool, **chosen: bool) -> None:
     """Create, migrate, check or print procrastinate's tables.
 
-    Give exactly one of the options. Applying and migrating run in one transaction, and any number
-    of processes may do it at once.
+    Give exactly one of the options. New tables are made in one transaction, and migrations one
+    after the other: what was interrupted goes on the next time. Any number of processes may do it
+    at once.
     """
     names = [name for name, given in chosen.items() if given]
     if len(names) != 1:
@@ -97,10 +98,11 @@ def _check_for_distribution(settings: Settings) -> None:
     names = app._refused_if_distributed()
     if names:
         raise SchemaError(
-            "distributed, these tasks would be refused, because their lock and their queueing lock"
-            f" belong to different partitions: {', '.join(names)}. Give each a partition_key"
+            "a distributed database refuses the jobs of these tasks, because their lock and their"
+            f" queueing lock belong to different partitions: {', '.join(names)}. Give each a"
+            " partition_key, and the same one to all tasks that share the lock or the queueing lock"
         )
-    click.echo("no task would be refused if the jobs were distributed")
+    click.echo("no task has locks that a distributed database refuses")
 
 
 def _distribute(settings: Settings) -> None:

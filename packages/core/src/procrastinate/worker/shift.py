@@ -397,7 +397,12 @@ class Shift:
                 await self._calls.run_async(flows.unregister_worker(self._worker_id))
         except (ConnectorException, TimeoutError) as exc:
             reason = str(exc) or "the database does not answer"
-            logger.warning("worker %s could not say goodbye: %s", self._name, reason)
+            logger.warning(
+                "worker %s could not remove its row from procrastinate_workers; other workers will,"
+                " and recover what it holds: %s",
+                self._name,
+                reason,
+            )
         logger.info("worker %s has stopped", self._name, extra={"action": "stop_worker"})
 
     async def _write_the_rest(self) -> None:
