@@ -15,11 +15,11 @@ import pytest
 import procrastinate
 from procrastinate import drive
 from procrastinate.connector import AsyncSessionExecutor, Query, Rows
-from procrastinate.errors import PartitionAway
+from procrastinate.errors import ConnectionLost, PartitionAway
 from procrastinate.model.partitions import VALUES, Partitions
 from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.statements import Statements
-from procrastinate.worker import outages
+from procrastinate.worker import claiming, outages
 
 MANY = Partitions(64)
 Wait = Callable[..., Awaitable[None]]
@@ -53,7 +53,15 @@ class Breaking:
             self._connector.refused[query.name] += 1
             raise PartitionAway("connection refused", sqlstate="08006")
         self._connector.executed[query.name] += 1
-        return await self._inner.execute(query)
+        spoil = self._connector.spoil_claim_after_jobs
+        if not query.name.startswith("claim"):
+            return await self._inner.execute(query)
+        if spoil is not None and self._connector.has_claimed:
+            self._connector.spoil_claim_after_jobs = None
+            await spoil(self._inner)
+        rows = await self._inner.execute(query)
+        self._connector.has_claimed |= len(rows) > 1
+        return rows
 
 
 class BreakingConnector(procrastinate.AiopgConnector):
@@ -64,6 +72,9 @@ class BreakingConnector(procrastinate.AiopgConnector):
         self.away: set[Any] = set()
         self.refused: Counter[str] = Counter()
         self.executed: Counter[str] = Counter()
+        #: Is called once, instead of the first claim after one that brought jobs.
+        self.spoil_claim_after_jobs: Callable[..., Awaitable[None]] | None = None
+        self.has_claimed = False
 
     @contextlib.asynccontextmanager
     async def session_async(
@@ -291,6 +302,40 @@ async def test_a_partition_that_is_away_holds_up_no_other(
     told = [each.message for each in caplog.records if each.levelno >= logging.WARNING]
     assert len(told) == 1, told
     assert told[0].startswith("a part of the database does not answer")
+
+
+async def lost(executor: AsyncSessionExecutor) -> None:
+    executor.sever()
+    raise ConnectionLost("the connection broke")
+
+
+async def silent(executor: AsyncSessionExecutor) -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("spoil", [lost, silent])
+async def test_jobs_of_one_partition_are_not_forgotten_if_the_claim_of_the_next_one_fails(
+    app: procrastinate.App,
+    connector: BreakingConnector,
+    until: Wait,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[AsyncSessionExecutor], Awaitable[None]],
+) -> None:
+    monkeypatch.setattr(claiming, "CALL_MAY_TAKE", 0.5)
+    ran: Counter[int] = Counter()
+
+    @app.task(name="job")
+    async def job(n: int) -> None:
+        ran[n] += 1
+
+    for n in range(8):
+        await job.configure(partition_key=f"k{n}").defer_async(n=n)
+    assert len({MANY.of_key(f"k{n}") for n in range(8)}) == 8
+    connector.spoil_claim_after_jobs = spoil
+    async with app.worker(concurrency=20, fetch_job_polling_interval=0.2, on_failure="cancel"):
+        await until(lambda: len(ran) == 8)
+    assert connector.spoil_claim_after_jobs is None
+    assert set(ran.values()) == {1}
 
 
 async def test_jobs_of_dead_workers_are_recovered_in_all_partitions_but_those_that_are_away(

@@ -105,9 +105,13 @@ class Fetcher:
             await self.settle(known)
             return await self._claim(limit)
         except (ConnectorException, asyncio.CancelledError):
-            self._lost_answers.note()
-            self.look_at_everything()
+            self.answer_was_lost()
             raise
+
+    def answer_was_lost(self) -> None:
+        """Before the next claim, hand back what this worker was given without knowing it."""
+        self._lost_answers.note()
+        self.look_at_everything()
 
     async def _claim(self, limit: int) -> Claim:
         found, self._plan = Claim([]), self._plan.begun()

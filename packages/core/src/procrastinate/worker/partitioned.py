@@ -6,6 +6,7 @@ the `Sweeper`.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import time
 from collections.abc import Callable, Container, Sequence
@@ -137,15 +138,22 @@ class PartitionedFetcher:
         if self.must_be_sure and self._next() is None:
             await self.sweeper.sweep()
         found, until = Claim([]), self._clock() + STAY
+        gave: list[int] = []
         while (room := limit - len(found.jobs)) and (partition := self._next()) is not None:
             if found.jobs and self._clock() >= until:
                 break  # what is here begins first
             try:
                 found += await self._claim_from(partition, room, known)
-            except ConnectorException:
+            except (ConnectorException, TimeoutError):
                 if not found.jobs:
                     raise
                 break  # what other partitions gave is here, and the next claim meets the error
+            except asyncio.CancelledError:
+                for each in gave:
+                    self._at(each).answer_was_lost()
+                    self.sweeper.heard_of(each)
+                raise
+            gave.append(partition)
         self.left_none = self._next() is None
         return found
 
