@@ -196,6 +196,20 @@ def test_a_unique_violation_names_its_constraint(connect: Connect, admin: Connec
     assert isinstance(caught.value.__cause__, psycopg2.IntegrityError)
 
 
+@pytest.mark.parametrize("sqlstate", ["22023", "23514", "XX000"])
+def test_what_was_wrong_with_a_value_is_told_without_the_value(
+    connect: Connect, sqlstate: str
+) -> None:
+    """The detail repeats the row that was refused; a cluster repeats it as an internal error."""
+    with pytest.raises(ConnectorException, match="refused") as caught:
+        run(
+            bound(connect()),
+            "do $$ begin raise exception using"
+            f" errcode = '{sqlstate}', message = 'refused', detail = 'secret'; end $$",
+        )
+    assert "secret" not in f"{caught.value} {caught.value.__cause__}"
+
+
 @pytest.mark.parametrize(
     "exc, kind",
     [

@@ -189,7 +189,8 @@ def _why_read_only(exc: psycopg2.Error) -> str:
 
 
 #: The classes of SQLSTATEs whose detail may repeat the row that was refused, arguments and all.
-ABOUT_VALUES = ("22", "23")
+#: XX: the coordinator of a cluster repeats what a node has refused as an internal error.
+ABOUT_VALUES = ("22", "23", "XX")
 
 
 def _server_text(exc: psycopg2.Error) -> str:
