@@ -7,6 +7,7 @@ import pytest
 from procrastinate.errors import (
     ConnectionLost,
     ConnectorException,
+    InvalidData,
     PartitionAway,
     UniqueViolation,
     database_error,
@@ -66,6 +67,56 @@ def test_a_constraint_that_another_node_names_has_its_name_of_the_schema(
     message = f"doppelter Schlüsselwert verletzt Unique-Constraint »{named}«"
     error = database_error(message, sqlstate="23505", constraint=reported)
     assert (type(error), error.constraint) == (UniqueViolation, expected)
+
+
+@pytest.mark.parametrize("sqlstate", ["XX000", "08006"])
+@pytest.mark.parametrize(
+    ("named", "kind", "means", "constraint"),
+    [
+        (
+            "procrastinate_jobs_queueing_lock_key_102013",
+            UniqueViolation,
+            "23505",
+            "queueing_lock_key",
+        ),
+        ("procrastinate_jobs_pkey_102013", UniqueViolation, "23505", "pkey"),
+        ("procrastinate_jobs_args_check", InvalidData, "23514", "args_check"),
+    ],
+)
+def test_a_constraint_has_its_meaning_although_a_coordinator_lost_the_sqlstate(
+    sqlstate: str, named: str, kind: type[ConnectorException], means: str, constraint: str
+) -> None:
+    """It repeats the message of a node that refused a row it copied, and nothing else."""
+    error = database_error(f"verletzt »{named}«", sqlstate=sqlstate, severity="ERROR")
+    assert (type(error), error.sqlstate) == (kind, means)
+    assert error.constraint == f"procrastinate_jobs_{constraint}"
+
+
+@pytest.mark.parametrize(
+    ("message", "sqlstate"),
+    [
+        ('relation "procrastinate_jobs_102013" is broken', "XX000"),
+        ('duplicate key value violates unique constraint "orders_key_102013"', "XX000"),
+        ("failed to complete COPY on n1:5432", "XX000"),
+        ("could not read block 3: failure on connection marked as essential", "58030"),
+        ('index "procrastinate_jobs_pkey" is not there', "55000"),
+    ],
+)
+def test_what_else_a_coordinator_says_means_nothing_more(message: str, sqlstate: str) -> None:
+    error = database_error(message, sqlstate=sqlstate, severity="ERROR")
+    assert (type(error), error.sqlstate, error.constraint) == (ConnectorException, sqlstate, None)
+
+
+@pytest.mark.parametrize(
+    ("message", "sqlstate"),
+    [
+        ("failure on connection marked as essential: n1:5432", "XX000"),
+        ("failed to complete COPY on n1:5432: server closed the connection", "58030"),
+    ],
+)
+def test_a_node_that_stops_during_a_commit_or_a_copy_is_away(message: str, sqlstate: str) -> None:
+    error = database_error(message, sqlstate=sqlstate, severity="ERROR")
+    assert (type(error), error.sqlstate) == (PartitionAway, sqlstate)
 
 
 @pytest.mark.parametrize(

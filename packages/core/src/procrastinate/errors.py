@@ -193,7 +193,8 @@ class PartitionAway(ConnectorException):
     """The database answers, but the node that has the partition of these jobs does not.
 
     Only a distributed database raises it. A statement that was under way may or may not have been
-    executed on that node. The connection is still in order.
+    executed on that node. If the node stopped while the transaction was committed, it is not known
+    whether its changes were made, such as jobs inserted. The connection is still in order.
     """
 
 
@@ -263,7 +264,19 @@ _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
 
 #: The name of a constraint of ours, in a message or alone. That of an index of a shard ends in the
 #: shard's number besides, of six digits or more.
-_OURS = re.compile(r"\b(procrastinate_[a-z_]+_(?:pkey|key|check))(?:_\d{6,})?\b")
+_OURS = re.compile(r"\b(procrastinate_[a-z_]+_(pkey|key|check))(?:_\d{6,})?\b")
+_BY_ENDING = {"pkey": "23505", "key": "23505", "check": "23514"}
+
+#: A coordinator copies the rows of an INSERT ... SELECT to the nodes. It repeats the message of a
+#: node that refused them, but not the SQLSTATE: it reports these instead.
+_OWN_OF_COORDINATOR = ("XX", "08")
+
+#: What Citus itself says when a node went away in the middle of a commit, or of a copy. It has no
+#: translations, and its SQLSTATE says less.
+_NODE_FAILED = {
+    "XX000": "failure on connection marked as essential",
+    "58030": "failed to complete COPY on ",
+}
 
 
 def database_error(
@@ -281,12 +294,19 @@ def database_error(
     the driver says that the connection itself failed. ``reason`` is what the connector knows of
     its connection that explains the error: see `why_read_only`. A constraint of ours that was
     violated on another node has the name that it has in the schema. Its node names it in the
-    message only; the name is the same in every language.
+    message only; the name is the same in every language. The kind of the constraint also gives the
+    SQLSTATE if the coordinator has lost it.
     """
-    if sqlstate is not None and sqlstate.startswith(_VIOLATION):
+    if sqlstate is not None and sqlstate.startswith((_VIOLATION, *_OWN_OF_COORDINATOR)):
         ours = _OURS.search(message) if constraint is None else _OURS.fullmatch(constraint)
-        constraint = ours[1] if ours else constraint
+        if ours:
+            constraint = ours[1]
+            if not sqlstate.startswith(_VIOLATION):
+                sqlstate = _BY_ENDING[ours[2]]
     message = message.strip() or "the database operation failed"
+    what_citus_says = _NODE_FAILED.get(sqlstate or "")
+    if what_citus_says is not None and what_citus_says in message:
+        return PartitionAway(message, sqlstate=sqlstate, constraint=constraint)
     for prefix, kind, hint in _BY_SQLSTATE:
         if sqlstate is not None and sqlstate.startswith(prefix):
             if kind is ConnectionLost and severity == "ERROR" and sqlstate.startswith(_OF_ANOTHER):

@@ -187,3 +187,19 @@ def test_whatever_inserts_several_queueing_locks_does_so_in_one_order() -> None:
     ordered = {name: found for name, found in orders.items() if found}
     assert {"functions", "defer_ticks", "retry_unless_twin_waits"} <= ordered.keys()
     assert [each for found in ordered.values() for each in found if 'collate "C"' not in each] == []
+
+
+@pytest.mark.parametrize(
+    ("locks", "named"),
+    [(["q"], "lock 'q' is"), (["q", "q", None], "lock 'q' is"), (["q", "r"], "lock is")],
+)
+@pytest.mark.parametrize("sqlstate", ["23505", "XX000"])
+def test_a_batch_that_meets_a_twin_at_its_insert_is_told_which_if_that_is_sure(
+    locks: list[str | None], named: str, sqlstate: str
+) -> None:
+    """The twin was committed meanwhile. A coordinator says so without the SQLSTATE of the node."""
+    index = "procrastinate_jobs_queueing_lock_key"
+    flow = defer.defer_jobs([NewJob("t", queueing_lock=lock) for lock in locks])
+    next(flow)
+    with pytest.raises(errors.AlreadyEnqueued, match=named):
+        flow.throw(errors.database_error(f'violates "{index}_102013"', sqlstate=sqlstate))

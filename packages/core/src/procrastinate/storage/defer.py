@@ -23,6 +23,8 @@ from procrastinate.storage.savepoints import undoable
 ROWS_PER_STATEMENT = 5_000
 #: The SQLSTATE of storage/functions.distributed.sql if a job's locks belong to two partitions.
 CONTRADICTION = "PQS02"
+#: At most one waiting job has a queueing lock.
+QUEUEING_LOCK_KEY = "procrastinate_jobs_queueing_lock_key"
 #: On a distributed database: a new job is in the partition that its id says.
 PARTITION_CHECK = "procrastinate_jobs_partition_check"
 TEXT_PER_STATEMENT = 64 * 1024 * 1024  # characters of arguments: a jsonb may have 256 MiB
@@ -157,11 +159,6 @@ def _insert(array: str, jobs: Sequence[NewJob]) -> Flow[list[int]]:
     request = Request("defer_jobs", jobs=array, common="{}")
     try:
         rows = yield request
-    except UniqueViolation as exc:
-        # A twin that was committed while this statement ran.
-        if exc.constraint != "procrastinate_jobs_queueing_lock_key":
-            raise
-        raise _already_enqueued(None) from exc
     except ConnectorException as exc:
         rows = yield from _again(request, exc, jobs)
     if rows and rows[0][0] is None:
@@ -191,6 +188,11 @@ def _again(request: Request, exc: ConnectorException, jobs: Sequence[NewJob]) ->
 
 def _raise_meaning(exc: ConnectorException, jobs: Sequence[NewJob]) -> NoReturn:
     """Raise what an error says of these jobs; the error itself if it says nothing of them."""
+    if isinstance(exc, UniqueViolation) and exc.constraint == QUEUEING_LOCK_KEY:
+        # A twin that was committed while the statement ran.
+        queueing_locks = {job.queueing_lock for job in jobs if job.queueing_lock is not None}
+        which = queueing_locks.pop() if len(queueing_locks) == 1 else None
+        raise _already_enqueued(which) from exc
     if exc.sqlstate == CONTRADICTION:
         raise InvalidOption(f"{exc}: give all jobs that share them the same partition_key") from exc
     if isinstance(exc, InvalidData):

@@ -11,6 +11,7 @@ from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, UniqueViolation
 from procrastinate.model.job import Error, Job, Status
 from procrastinate.storage import locks
+from procrastinate.storage.defer import QUEUEING_LOCK_KEY
 from procrastinate.storage.news import tell
 from procrastinate.storage.rows import Loads, errors_from, jobs_from
 from procrastinate.storage.savepoints import undoable
@@ -148,7 +149,7 @@ def retry_by_hand(ids: Sequence[int], change: ByHand) -> Flow[set[int]]:
     try:
         return (yield from _retry("retry_jobs_by_hand", ids, change))
     except UniqueViolation as exc:
-        if exc.constraint != "procrastinate_jobs_queueing_lock_key":
+        if exc.constraint != QUEUEING_LOCK_KEY:
             raise
         raise AlreadyEnqueued("a job with the same queueing lock is waiting already") from exc
 

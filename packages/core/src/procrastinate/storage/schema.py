@@ -22,6 +22,7 @@ from procrastinate.errors import (
     SchemaTooNew,
 )
 from procrastinate.model.partitions import ONE, Partitions
+from procrastinate.storage.defer import QUEUEING_LOCK_KEY
 from procrastinate.storage.settings import read_settings
 from procrastinate.storage.statements import Statements
 
@@ -301,7 +302,7 @@ def _is_vital(part: str) -> bool:
     sort, _, name = part.partition(" ")
     if sort == "constraint":
         return name.endswith("_pkey")
-    return sort != "index" or name == "procrastinate_jobs_queueing_lock_key"
+    return sort != "index" or name == QUEUEING_LOCK_KEY
 
 
 def _missing(state: SchemaState) -> SchemaError:
