@@ -102,6 +102,97 @@ def test_an_empty_batch_is_no_batch(app: procrastinate.App, query: Query) -> Non
     assert query("select procrastinate_defer_alike('[]', '{\"task_name\": \"task\"}')") == [(None,)]
 
 
+JOB, ALIKE = '[{"task_name": "w"}]', '{"task_name": "w"}'
+LOCKED = '[{"task_name": "w", "queueing_lock": "q"}]'
+
+
+def answer(query: Query, call: str, *args: Any) -> str | int:
+    """Return the SQLSTATE of a call, or how many jobs it has deferred."""
+    try:
+        query(f"select {call}", *args)
+    except psycopg2.Error as exc:
+        return exc.pgcode or "lost"
+    ((count,),) = query("select count(*) from procrastinate_jobs")
+    return int(count)
+
+
+@pytest.mark.parametrize("partitions", [1, MANY])
+@pytest.mark.parametrize(
+    ("jobs", "common", "expected"),
+    [
+        (JOB, None, 1),
+        (LOCKED, None, 1),
+        (None, None, 0),
+        ("[]", None, 0),
+        (JOB, "null", "22023"),
+        (JOB, "[]", "22023"),
+        (JOB, "1", "22023"),
+        (LOCKED, "[]", "22023"),
+        (JOB, '{"queueing_lock": "c"}', "22023"),
+        (LOCKED, '{"queueing_lock": "c"}', "22023"),
+        (JOB, '{"queueing_lock": null}', 1),
+    ],
+)
+def test_whatever_is_common_to_a_batch_has_the_same_answer_in_one_partition_and_in_many(
+    sync_app: procrastinate.App,
+    query: Query,
+    partitions: int,
+    jobs: str | None,
+    common: str | None,
+    expected: str | int,
+) -> None:
+    if partitions > 1:
+        distribute(sync_app)
+    call = "* from procrastinate_defer_jobs(%s, %s)"
+    assert answer(query, call, jobs, common) == expected
+
+
+@pytest.mark.parametrize("partitions", [1, MANY])
+@pytest.mark.parametrize(
+    ("all_args", "common", "expected"),
+    [
+        (None, None, 0),
+        ("[]", None, 0),
+        ("[{}]", None, "23502"),
+        ("[{}]", "[]", "22023"),
+        ("[{}]", "null", "22023"),
+        ("[{}]", '{"task_name": "w", "queueing_lock": "c"}', "22023"),
+        ("[{}]", '{"task_name": "w", "queueing_lock": null}', 1),
+    ],
+)
+def test_whatever_jobs_have_alike_has_the_same_answer_in_one_partition_and_in_many(
+    sync_app: procrastinate.App,
+    query: Query,
+    partitions: int,
+    all_args: str | None,
+    common: str | None,
+    expected: str | int,
+) -> None:
+    if partitions > 1:
+        distribute(sync_app)
+    call = "procrastinate_defer_alike(%s, %s)"
+    assert answer(query, call, all_args, common) == expected
+
+
+@pytest.mark.parametrize("partitions", [1, MANY])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "procrastinate_defer_job('w', home => null)",
+        "procrastinate_defer_job_with_key('w', 'k', home => null)",
+        f"* from procrastinate_defer_jobs('{JOB}', '{{}}', null)",
+        f"procrastinate_defer_alike('[{{}}]', '{ALIKE}', null)",
+    ],
+)
+def test_no_home_is_not_a_home_that_was_moved(
+    sync_app: procrastinate.App, query: Query, partitions: int, call: str
+) -> None:
+    if partitions > 1:
+        distribute(sync_app)
+    with pytest.raises(psycopg2.errors.NullValueNotAllowed, match="not null: leave it out"):
+        query(f"select {call}")
+
+
 @pytest.mark.parametrize("waiting", [[], ["taken"]])
 def test_a_batch_with_a_queueing_lock_that_is_taken_defers_nothing(
     app: procrastinate.App, query: Query, waiting: list[str]

@@ -51,8 +51,11 @@ declare
 begin
     if $9 is distinct from to_regclass('{home}.procrastinate_jobs') then
         raise exception using
-            errcode = 'PQS01',
-            message = 'procrastinate_defer_job was made for tables that have been moved or renamed';
+            errcode = case when $9 is null then '22004' else 'PQS01' end,
+            message = case
+                when $9 is null then 'home must be the table procrastinate_jobs, not null: leave it out'
+                else 'procrastinate_defer_job was made for tables that have been moved or renamed'
+            end;
     end if;
     if key is null then
         for tries in 1 .. 5 loop
@@ -111,10 +114,19 @@ declare
 begin
     if $3 is distinct from to_regclass('{home}.procrastinate_jobs') then
         raise exception using
-            errcode = 'PQS01',
-            message = 'procrastinate_defer_jobs was made for tables that have been moved or renamed';
+            errcode = case when $3 is null then '22004' else 'PQS01' end,
+            message = case
+                when $3 is null then 'home must be the table procrastinate_jobs, not null: leave it out'
+                else 'procrastinate_defer_jobs was made for tables that have been moved or renamed'
+            end;
     end if;
-    if $2 ->> 'partition_key' is null and $2 ->> 'lock' is null
+    if $2 ->> 'queueing_lock' is not null then
+        raise exception using
+            errcode = '22023',
+            message = 'common must have no queueing_lock, which only one waiting job can have: give it in jobs';
+    end if;
+    if coalesce(jsonb_typeof($2), 'object') = 'object'
+        and $2 ->> 'partition_key' is null and $2 ->> 'lock' is null
         and not jsonb_path_exists(
             $1, '$[*] ? (exists(@.partition_key) || exists(@.lock) || exists(@.queueing_lock))'
         )
@@ -124,7 +136,9 @@ begin
                 return query
                     select made.id, made.taken
                     from {home}.procrastinate_defer_jobs(
-                        $1, $2 || jsonb_build_object('partition_key', random()::text), $3
+                        $1,
+                        coalesce($2, '{}') || jsonb_build_object('partition_key', random()::text),
+                        $3
                     ) as made;
                 return;
             exception when connection_exception or sqlstate '57P01' or sqlstate '57P02' or sqlstate '57P03' then
@@ -282,8 +296,16 @@ declare
 begin
     if $3 is distinct from to_regclass('{home}.procrastinate_jobs') then
         raise exception using
-            errcode = 'PQS01',
-            message = 'procrastinate_defer_alike was made for tables that have been moved or renamed';
+            errcode = case when $3 is null then '22004' else 'PQS01' end,
+            message = case
+                when $3 is null then 'home must be the table procrastinate_jobs, not null: leave it out'
+                else 'procrastinate_defer_alike was made for tables that have been moved or renamed'
+            end;
+    end if;
+    if $2 ->> 'queueing_lock' is not null then
+        raise exception using
+            errcode = '22023',
+            message = 'common must have no queueing_lock, which only one waiting job can have: defer that one alone';
     end if;
     select
         coalesce(given.queue_name, 'default') as queue_name,
@@ -303,7 +325,7 @@ begin
         for tries in 1 .. 5 loop
             begin
                 return {home}.procrastinate_defer_alike(
-                    $1, $2 || jsonb_build_object('partition_key', random()::text), $3
+                    $1, coalesce($2, '{}') || jsonb_build_object('partition_key', random()::text), $3
                 );
             exception when connection_exception or sqlstate '57P01' or sqlstate '57P02' or sqlstate '57P03' then
                 if tries = 5 then
