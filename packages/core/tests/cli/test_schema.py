@@ -17,6 +17,9 @@ from procrastinate.storage.schema import latest_version, migrations
 MIGRATIONS = [f"{each.version:04}_{each.name}" for each in migrations()]
 
 
+Query = Callable[..., Any]
+
+
 @pytest.fixture
 def empty(bare_program: Program, procrastinate_dsn: str) -> Program:
     """The program with an empty database."""
@@ -157,6 +160,37 @@ def test_tasks_that_a_cluster_would_refuse_are_listed(program: Program) -> None:
     done = program(*ask)
     assert done.returncode == 0
     assert done.stdout.endswith("no task has locks that a distributed database refuses\n")
+
+
+@pytest.mark.one_partition("a distributed database has stored the keys")
+def test_jobs_that_were_deferred_without_their_partition_key_are_to_be_drained(
+    program: Program, query: Query
+) -> None:
+    (program.folder / "keyed.py").write_text(KEYED)
+    for name, *options in (
+        ("keyed", "--lock=l"),
+        ("keyed", "--queueing-lock=q"),
+        ("keyed",),
+        ("not keyed", "--lock=l"),
+    ):
+        assert program("--app=keyed.app", "defer", *options, name).returncode == 0
+    query("update procrastinate_jobs set task_name = 'before' where lock = 'l' and id = 1")
+    ask = ("--app=keyed.app", "schema", "--check", "--for-distribution")
+    done = program(*ask)
+    assert done.returncode == ExitCode.ERROR
+    assert "not seen: before (1 job), keyed (1 job). Let these jobs run, or cancel" in done.stderr
+    query("update procrastinate_jobs set status = 'cancelled' where task_name <> 'not keyed'")
+    assert program(*ask).returncode == 0
+
+
+KEYED = """
+import procrastinate, shop
+app = shop.app
+@app.task(name="keyed", aliases=["before"], partition_key="k")
+def keyed(): ...
+@app.task(name="not keyed")
+def not_keyed(): ...
+"""
 
 
 def test_for_distribution_goes_with_check_only(empty: Program) -> None:

@@ -15,7 +15,7 @@ from procrastinate import drive
 from procrastinate.errors import PartitionAway, SchemaError, SchemaNotApplied
 from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.storage import defer, workers
-from procrastinate.storage.distributing import STALLED_AFTER
+from procrastinate.storage.distributing import STALLED_AFTER, to_drain
 from procrastinate.storage.partitioning import into_partitions
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -52,6 +52,34 @@ def test_it_is_refused_while_a_worker_lives(sync_app: procrastinate.App, query: 
         STALLED_AFTER + 1,
     )
     assert "alive" not in refusal(sync_app)
+
+
+def test_it_is_refused_while_jobs_have_locks_of_different_partitions(
+    sync_app: procrastinate.App, query: Query
+) -> None:
+    """With a partition key, later ones are elsewhere: both would run at once."""
+    locks = {"lock": "l", "queueing_lock": "q"}
+    assert Partitions(MANY).of_key("l") != Partitions(MANY).of_key("q")
+    sync_app.configure_task("t", lock="l", queueing_lock="l").defer()
+    waiting = sync_app.configure_task("t", **locks).defer()
+    running = sync_app.configure_task("t", **locks | {"queueing_lock": "q2"}).defer()
+    query("update procrastinate_jobs set status = 'doing' where id = %s", running)
+    said = f"different partitions belong to 2 jobs waiting or running (ids: {waiting}, {running})."
+    assert said in refusal(sync_app)
+    with pytest.raises(SchemaError, match="different partitions belong to 2 jobs"):
+        sync_app._gateway.run(to_drain())
+    query("update procrastinate_jobs set status = 'succeeded' where id <> %s", waiting)
+    assert f" 1 job waiting or running (ids: {waiting})." in refusal(sync_app)
+    query("update procrastinate_jobs set status = 'cancelled' where id = %s", waiting)
+    assert "extension citus" in refusal(sync_app)
+
+
+def test_a_distributed_database_has_kept_the_keys(sync_app: procrastinate.App) -> None:
+    sync_app.configure_task("t", lock="l", queueing_lock="q").defer()
+    with pytest.raises(SchemaError):
+        sync_app._gateway.run(to_drain())
+    sync_app._gateway.run(into_partitions(), transaction=True)
+    assert sync_app._gateway.run(to_drain()) == {}
 
 
 @pytest.fixture

@@ -362,6 +362,19 @@ class App(Blueprint):
         declared += [each.options for each in self._periodics]
         return sorted({each.task_name for each in declared if each.contradicts_itself})
 
+    def _to_drain_before_distribution(self) -> dict[str, int]:
+        """Count, by task, the jobs with locks whose partition key was not stored.
+
+        They must have ended before the database is distributed.
+        """
+        from procrastinate.storage.distributing import to_drain
+
+        keyed = {name for name in self._registry if self._registry[name].partition_key is not None}
+        declared = [each.options for each in self._periodics]
+        keyed |= {each.task_name for each in declared if each.partition_key is not None}
+        counts = self._gateway.run(to_drain())
+        return {name: count for name, count in sorted(counts.items()) if name in keyed}
+
     def _defer_due_flow(self) -> Flow[list[Settled]]:
         """Return a flow that defers, by the server's clock, what workers would have by now."""
         from procrastinate.storage.periodic import defer_due

@@ -32,7 +32,8 @@ _CHECK_CODES = (
 @click.option(
     "--for-distribution",
     is_flag=True,
-    help="With --check: also list the tasks whose jobs a distributed database refuses.",
+    help="With --check: also list the tasks whose jobs a distributed database refuses, or whose"
+    " jobs must have ended before.",
 )
 @click.option(
     "--distribute", is_flag=True, help="Distribute the jobs over the nodes of a Citus cluster."
@@ -101,6 +102,16 @@ def _check_for_distribution(settings: Settings) -> None:
             "a distributed database refuses the jobs of these tasks, because their lock and their"
             f" queueing lock belong to different partitions: {', '.join(names)}. Give each a"
             " partition_key, and the same one to all tasks that share the lock or the queueing lock"
+        )
+    with app.open():
+        to_drain = app._to_drain_before_distribution()
+    if to_drain:
+        counts = ", ".join(f"{name} ({counted(count, 'job')})" for name, count in to_drain.items())
+        raise SchemaError(
+            "jobs of tasks with a partition_key wait or run with a lock or a queueing lock. The key"
+            " is not stored before the jobs are distributed, so those deferred later would be in"
+            f" another partition, where these locks are not seen: {counts}. Let these jobs run, or"
+            " cancel them, and defer no more of them before"
         )
     click.echo("no task has locks that a distributed database refuses")
 

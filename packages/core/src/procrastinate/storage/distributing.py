@@ -7,7 +7,9 @@ Rules
    the tables distributed: the functions that insert jobs know it then.
 3. No worker may live: it would go on to look for jobs in one partition only. One that registers
    meanwhile waits for the lock, and reads the settings after that.
-4. Jobs and locks are distributed together, by their partition. All other tables stay on the
+4. No job may wait or run whose lock and queueing lock belong to different partitions: jobs with a
+   partition key, deferred later, would be in another one, where these locks are not seen.
+5. Jobs and locks are distributed together, by their partition. All other tables stay on the
    coordinator, where every node can reach them.
 """
 
@@ -21,12 +23,17 @@ from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Script, Step, Steps
 from procrastinate.errors import ConnectorException, SchemaError
 from procrastinate.model.partitions import MANY, Partitions
+from procrastinate.model.printable import counted
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.migrating import IN_USE, SEQUENTIAL, table_users
 from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.schema import TABLES, check_schema
+from procrastinate.storage.settings import read_settings
+from procrastinate.storage.statements import HELD_STATUSES
 
 LOCKS_WITHIN = 10  # seconds
+#: Names or ids in a message, at most.
+SHOWN = 5
 #: Seconds without a sign of life after which a worker is dead, unless its options say otherwise.
 STALLED_AFTER = WorkerOptions().stalled_worker_timeout
 #: They have a partition and are as many as the jobs.
@@ -52,6 +59,22 @@ select worker.name
 from {{schema}}.procrastinate_workers as worker
 where worker.last_heartbeat > statement_timestamp() - interval '{STALLED_AFTER:g} seconds'
 order by worker.name
+"""
+
+_PLACE = "get_byte(sha256(convert_to(job.{}, 'UTF8')), 0) % " + str(MANY)
+_ACTIVE = f"job.status in ('todo', {HELD_STATUSES})"  # those that wait or run
+
+_SPLIT = f"""
+select count(*), (array_agg(job.id order by job.id))[:{SHOWN + 1}]
+from {{schema}}.procrastinate_jobs as job
+where {_ACTIVE} and {_PLACE.format("lock")} <> {_PLACE.format("queueing_lock")}
+"""
+
+_LOCKED = f"""
+select job.task_name, count(*)
+from {{schema}}.procrastinate_jobs as job
+where {_ACTIVE} and coalesce(job.lock, job.queueing_lock) is not null
+group by job.task_name
 """
 
 _CLUSTER = """
@@ -138,9 +161,24 @@ where shard.logicalrelid = to_regclass('{schema}.procrastinate_jobs')
 """
 
 
+def to_drain() -> Flow[dict[str, int]]:
+    """Return how many jobs of each task wait or run with a lock or a queueing lock.
+
+    If their task has a partition key, `distribute` would put them elsewhere than later ones,
+    because a database that is not distributed does not keep the key. A distributed one does, so
+    there are none. Raises `SchemaError` as `distribute` does for jobs with split locks (rule 4).
+    """
+    if (yield from read_settings()).are_many:
+        return {}
+    yield from _refuse_split_locks()
+    rows = yield Script("jobs with locks", _LOCKED).under(statement_timeout="0")
+    return {name: int(count) for name, count in rows}
+
+
 def _distribute() -> Flow[Distribution]:
     yield _script("the locks", _LOCK)
     yield from _refuse_while_workers_live()  # one may have come before the lock
+    yield from _refuse_split_locks()
     partitions = yield from into_partitions()
     yield _script("the nodes", _SPREAD)
     return Distribution(partitions, (yield from nodes_in_use()))
@@ -160,6 +198,7 @@ def _refuse() -> Flow[None]:
             f"only the owner of procrastinate's tables can distribute them: connect as {owner}"
         )
     yield from _refuse_while_workers_live()
+    yield from _refuse_split_locks()
     if not is_citus:
         raise SchemaError(
             "the extension citus is not in this database, so there is nothing to distribute over:"
@@ -175,6 +214,18 @@ def _refuse_while_workers_live() -> Flow[None]:
         raise SchemaError(
             f"workers are alive ({_some(names)}), and none may be while jobs move: stop them, and"
             f" distribute again (one that died is forgotten after {STALLED_AFTER:g} s)"
+        )
+
+
+def _refuse_split_locks() -> Flow[None]:
+    ((count, ids),) = yield Script("jobs with split locks", _SPLIT).under(statement_timeout="0")
+    if count:
+        raise SchemaError(
+            "a lock and a queueing lock of different partitions belong to"
+            f" {counted(int(count), 'job')} waiting or running (ids:"
+            f" {_some([f'{each}' for each in ids])}). Jobs deferred later with a partition_key"
+            " would not see these locks: defer no more of them, let these run or cancel them, and"
+            " distribute again"
         )
 
 
@@ -202,4 +253,4 @@ def _refuse_without_nodes(rows: Rows) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
