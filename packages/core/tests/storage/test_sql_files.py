@@ -223,6 +223,13 @@ def test_every_statement_runs_without_jit_in_read_committed() -> None:
     }
 
 
+def test_a_limit_holds_for_what_can_have_settings() -> None:
+    """A savepoint is returned to after an error, when the server takes nothing else."""
+    prepare = Statements().under(Limit(server=1.0, client=2.0).settings)
+    assert prepare(Request("get_job")).settings["statement_timeout"] == "1000"
+    assert prepare(Request("return_to_savepoint")).settings == {}
+
+
 def test_the_partition_is_filled_in_where_a_statement_is_about_one() -> None:
     zero = Statements("mine")
     seven = zero.at(7)

@@ -84,6 +84,7 @@ class _Made:
 
     text: str
     settings: Mapping[str, str]
+    takes_more: bool = True  # settings, where a call has some
     of_partition: bool = False
     of_several: bool = False
 
@@ -113,7 +114,7 @@ class Statements:
         key = f"{name} known" if "unknown_names" in params else name
         made = self._made.get(key) or self._make(key, request)
         settings = made.settings
-        if more or request.settings:
+        if (more or request.settings) and made.takes_more:
             settings = {**settings, **request.settings, **more}
         if made.of_partition:
             params = {"partition": self.partition, **params}
@@ -142,6 +143,7 @@ class Statements:
         made = _Made(
             text,
             statement.settings,
+            takes_more=bool(statement.settings),
             of_partition="%(partition)s" in text,
             of_several="%(partitions)s" in text,
         )
