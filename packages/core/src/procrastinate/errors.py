@@ -317,6 +317,20 @@ def database_error(
     return ConnectorException(message, sqlstate=sqlstate, constraint=constraint)
 
 
+#: "Internal error": what Citus says after a failure inside of a transaction.
+INTERNAL_ERROR = "XX000"
+
+
+def may_be_of_one_node(exc: BaseException) -> bool:
+    """Return whether an error of a distributed database may be about one of its nodes only.
+
+    A node that is silent lets the statement run into its limit.
+    """
+    return isinstance(exc, PartitionAway | QueryCanceled) or (
+        isinstance(exc, ConnectorException) and exc.sqlstate == INTERNAL_ERROR
+    )
+
+
 def why_read_only(
     *, in_hot_standby: str | None, by_default: str | None, by_client: bool | None
 ) -> str:

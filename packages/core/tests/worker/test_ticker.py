@@ -228,7 +228,7 @@ async def test_ticks_are_made_up_for_when_the_database_comes_back(
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where datname = current_database() and pid <> pg_backend_pid()"
         )
-        await until(lambda: "no periodic task can be deferred" in caplog.text)
+        await until(lambda: "all periodic tasks have to wait" in caplog.text)
         count = len(ticks_of(query))
         await asyncio.sleep(2)
         assert len(ticks_of(query)) == count
@@ -314,10 +314,9 @@ async def test_two_deferrers_race_on_one_tick_and_one_inserts(
 
 
 async def test_one_by_one_as_at_once_a_refused_tick_holds_up_no_other_schedule(
-    app: procrastinate.App, query: Query
+    many: procrastinate.App, query: Query
 ) -> None:
-    if not (await app._gateway.partitions_async()).are_many:
-        await app._gateway.run_async(into_partitions(), transaction=True)
+    app = many
     names = ("apart", "bad", "good", "taken")
     apart, bad, good, taken = schedules = [job_of_t("* * * * * *", name) for name in names]
     now = await app._gateway.run_async(flows.look(Timetable(schedules)))
@@ -338,6 +337,109 @@ async def test_one_by_one_as_at_once_a_refused_tick_holds_up_no_other_schedule(
     assert query(
         "select periodic_id, done_until > %s, job_id from procrastinate_periodic order by 1", now
     ) == [("apart", False, None), ("bad", False, None), ("good", True, told), ("taken", True, None)]
+
+
+@pytest.fixture
+async def many(app: procrastinate.App) -> procrastinate.App:
+    """An app whose database has 64 partitions."""
+    if not (await app._gateway.partitions_async()).are_many:
+        await app._gateway.run_async(into_partitions(), transaction=True)
+    return app
+
+
+def away(query: Query, partition: int) -> None:
+    """Let the node of a partition be away, as a cluster reports it, until `back`."""
+    query(
+        "create function fail() returns trigger language plpgsql as $$ begin"
+        f" if new.partition = {partition} then raise 'no node' using errcode = '08006'; end if;"
+        " return new; end $$"
+    )
+    query(
+        "create trigger fail before insert on procrastinate_jobs for each row"
+        " execute function fail()"
+    )
+
+
+def back(query: Query) -> None:
+    query("drop function fail cascade")
+
+
+def periodic_jobs(query: Query, task: str) -> list[int]:
+    rows = query(
+        "select (args->>'timestamp')::bigint from procrastinate_jobs where task_name = %s order by"
+        " 1",
+        task,
+    )
+    return [tick for (tick,) in rows]
+
+
+async def test_a_schedule_whose_node_is_away_holds_up_no_other_and_is_made_up_for(
+    many: procrastinate.App,
+    working: Callable[..., Any],
+    query: Query,
+    until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    every_second(many)
+    for name in ("one", "two"):
+
+        @many.periodic(cron="* * * * * *", lock="l")
+        @many.task(name=name)
+        async def stuck(timestamp: int) -> None: ...
+
+    away(query, Partitions(MANY).of_key("l"))
+    async with working(many, queues=["mine"]):
+        await until(lambda: len(periodic_jobs(query, "second")) >= 4)
+        assert periodic_jobs(query, "one") + periodic_jobs(query, "two") == []
+        missed = periodic_jobs(query, "second")
+        back(query)
+        for name in ("one", "two"):
+            await until(lambda name=name: set(missed) <= set(periodic_jobs(query, name)))
+    for name in ("second", "one", "two"):
+        assert consecutive(periodic_jobs(query, name))
+    (told,) = (each.getMessage() for each in caplog.records if "periodic" in each.getMessage())
+    assert told.endswith("these periodic tasks have to wait: one, two (no node)")
+
+
+async def test_a_worker_that_does_not_wait_defers_what_it_can_while_a_node_is_away(
+    many: procrastinate.App, query: Query, caplog: pytest.LogCaptureFixture
+) -> None:
+    every_second(many)
+
+    @many.periodic(cron="* * * * * *", lock="l")
+    @many.task(name="stuck")
+    async def stuck(timestamp: int) -> None: ...
+
+    seen_before(query, seconds=3)
+    seen_before(query, seconds=3, task="stuck")
+    away(query, Partitions(MANY).of_key("l"))
+    await many.run_worker_async(wait=False)
+    assert len(periodic_jobs(query, "second")) >= 3
+    assert periodic_jobs(query, "stuck") == []
+    assert "these periodic tasks have to wait: stuck (no node)" in caplog.text
+    back(query)
+    await many.run_worker_async(wait=False)
+    assert len(periodic_jobs(query, "stuck")) >= 3
+
+
+async def test_a_schedule_that_is_refused_holds_up_no_other_and_is_told_once(
+    many: procrastinate.App,
+    working: Callable[..., Any],
+    query: Query,
+    until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    every_second(many)
+
+    @many.periodic(cron="* * * * * *", lock="l", queueing_lock="of another partition")
+    @many.task(name="apart")
+    async def apart(timestamp: int) -> None: ...
+
+    async with working(many, queues=["mine"]):
+        await until(lambda: len(periodic_jobs(query, "second")) >= 4)
+    assert periodic_jobs(query, "apart") == []
+    told = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert len([each for each in told if "periodic task apart cannot be deferred" in each]) == 1
 
 
 # --- how much it costs, and the clock, in memory -------------------------------------------------

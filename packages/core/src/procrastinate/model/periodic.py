@@ -12,11 +12,13 @@ Rules
 2. Ticks up to a schedule's ``done_until`` are settled: deferred, or given up. It is the database's
    to say, and it only moves on.
 3. A tick that is older than ``max_delay`` when it is found is given up.
+4. A schedule can be put off, if its jobs have nowhere to go for a while. Nothing of it is due but
+   by `due_again`, until some of its ticks are settled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from heapq import heappop, heappush
@@ -230,6 +232,7 @@ class Timetable:
         self.periodics = {periodic.key: periodic for periodic in periodics}
         self._done_until: dict[Key, datetime] = {}
         self._next: dict[Key, datetime] = {}
+        self._put_off: dict[Key, None] = {}  # the one to be tried next first
 
     @property
     def complete(self) -> bool:
@@ -238,6 +241,8 @@ class Timetable:
 
     def settled(self, key: Key, done_until: datetime) -> None:
         """Note that the ticks of a schedule are settled up to this one."""
+        if done_until != self._done_until.get(key):
+            self._put_off.pop(key, None)
         self._done_until[key] = done_until
         tick = next_tick(self.periodics[key].schedule, done_until)
         if tick is None:
@@ -249,14 +254,28 @@ class Timetable:
         """Note that the database knows nothing of a schedule any more."""
         self._done_until.pop(key, None)
         self._next.pop(key, None)
+        self._put_off.pop(key, None)
+
+    def put_off(self, key: Key) -> None:
+        """Note that the ticks of a schedule that are due have to wait."""
+        self._put_off.pop(key, None)  # the others first
+        self._put_off[key] = None
 
     def next_due(self) -> datetime | None:
-        """Return the time of the first tick that is not settled."""
-        return min(self._next.values(), default=None)
+        """Return the time of the first tick that is not settled, nor put off."""
+        return min((self._next[key] for key in self._next.keys() - self._put_off), default=None)
 
     def due(self, now: datetime) -> list[DueTick]:
         """Return what is due by now, for one statement: some of every schedule that is due."""
-        keys = [key for key, tick in self._next.items() if tick <= now][:TICKS_AT_ONCE]
+        keys = [key for key, tick in self._next.items() if tick <= now and key not in self._put_off]
+        return self._due_of(keys[:TICKS_AT_ONCE], now)
+
+    def due_again(self, now: datetime) -> list[DueTick]:
+        """Return what is due by now of one schedule that was put off: each has its turn."""
+        keys = [key for key in self._put_off if key in self._next and self._next[key] <= now]
+        return self._due_of(keys[:1], now)
+
+    def _due_of(self, keys: Sequence[Key], now: datetime) -> list[DueTick]:
         due = [
             each
             for key in keys

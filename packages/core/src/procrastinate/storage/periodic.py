@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from procrastinate.connector import Row, Rows, Value
-from procrastinate.drive import Flow, Request
+from procrastinate.drive import Flow, Limit, Request, Step, Steps
 from procrastinate.errors import (
     AlreadyEnqueued,
+    ConnectorException,
     InvalidArguments,
     InvalidData,
     InvalidOption,
     ProcrastinateException,
+    may_be_of_one_node,
 )
 from procrastinate.model.job import NewJob
 from procrastinate.model.partitions import ONE, Partitions
@@ -24,8 +26,13 @@ from procrastinate.model.periodic import DueTick, Key, Periodic, Timetable
 from procrastinate.storage.defer import defer_job
 from procrastinate.storage.savepoints import undoable
 
+S = TypeVar("S")
+
 #: Why no job of a schedule can be inserted: its arguments, or locks of different partitions.
 Refusal: TypeAlias = InvalidData | InvalidArguments | InvalidOption
+#: For a schedule by itself, because its node may be silent: the others wait for it meanwhile. The
+#: client's limit is for all of its ticks.
+APART = Limit(server=2.0, client=15.0)
 
 
 class Outcome(enum.Enum):
@@ -37,6 +44,7 @@ class Outcome(enum.Enum):
     ELSEWHERE = "another worker was first"
     EARLY = "its time has not come by the server's clock"
     REFUSED = "the database refuses its arguments or its locks"
+    AWAY = "the part of the database that its job belongs to does not answer: it has to wait"
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Settled:
     due: DueTick
     outcome: Outcome
     job_id: int | None = None
-    reason: Refusal | None = None
+    reason: Refusal | ConnectorException | None = None
 
 
 @dataclass(frozen=True)
@@ -57,19 +65,41 @@ class Round:
     now: datetime | None
 
 
-def defer_due(periodics: Iterable[Periodic], partitions: Partitions = ONE) -> Flow[list[Settled]]:
+def defer_due(periodics: Iterable[Periodic]) -> Flow[list[Settled]]:
     """Defer all that is due by the server's clock, and return what became of each tick.
 
     Schedules that the database does not know yet are entered, and start now. Every statement may
-    be committed by itself, if there is one partition; if there are many, a transaction is needed.
+    be committed by itself. It is for a database with one partition.
     """
-    timetable = Timetable(periodics)
-    if not timetable.periodics:
-        return []
-    now = yield from look(timetable)
+    return (yield from _all_due(Timetable(periodics), look, defer_ticks))
+
+
+def defer_due_in_steps(
+    periodics: Iterable[Periodic], partitions: Partitions
+) -> Steps[list[Settled]]:
+    """Defer all that is due, as `defer_due` does, also on a distributed database."""
+
+    def look_first(timetable: Timetable) -> Steps[datetime]:
+        now: datetime = yield Step(look(timetable))
+        return now
+
+    def defer(timetable: Timetable, due: Sequence[DueTick]) -> Steps[Round]:
+        return defer_in_steps(timetable, due, partitions)
+
+    return (yield from _all_due(Timetable(periodics), look_first, defer))
+
+
+def _all_due(
+    timetable: Timetable,
+    look_first: Callable[[Timetable], Generator[S, Any, datetime]],
+    defer: Callable[[Timetable, Sequence[DueTick]], Generator[S, Any, Round]],
+) -> Generator[S, Any, list[Settled]]:
     settled: list[Settled] = []
+    if not timetable.periodics:
+        return settled
+    now = yield from look_first(timetable)
     while due := timetable.due(now):
-        result = yield from defer_ticks(timetable, due, partitions)
+        result = yield from defer(timetable, due)
         settled += result.settled
         now = result.now or now
     return settled
@@ -109,6 +139,46 @@ def _about(statement: str, keys: Sequence[Key]) -> Request:
         task_names=[task_name for task_name, _ in keys],
         periodic_ids=[periodic_id for _, periodic_id in keys],
     )
+
+
+def defer_in_steps(
+    timetable: Timetable,
+    due: Sequence[DueTick],
+    partitions: Partitions,
+    limit: Limit | None = None,
+) -> Steps[Round]:
+    """Defer the due ticks, as `defer_ticks` does, each schedule by itself if that fails.
+
+    It may fail because of the node of one schedule's jobs. That schedule is put off, and holds up
+    no other. None of its ticks is settled.
+    """
+    schedules = _by_schedule(due)
+    flow = defer_ticks(timetable, due, partitions)
+    try:
+        result: Round = yield Step(flow, transaction=partitions.are_many, limit=limit)
+        return result
+    except ConnectorException as exc:
+        if not (partitions.are_many and may_be_of_one_node(exc)):
+            raise
+        if len(schedules) == 1:
+            timetable.put_off(due[0].periodic.key)
+            return Round([Settled(each, Outcome.AWAY, reason=exc) for each in due], None)
+    rounds = []
+    for some in schedules:
+        rounds.append((yield from defer_in_steps(timetable, some, partitions, APART)))
+    return _joined(rounds)
+
+
+def _by_schedule(due: Sequence[DueTick]) -> list[list[DueTick]]:
+    of_each: dict[Key, list[DueTick]] = {}
+    for each in due:
+        of_each.setdefault(each.periodic.key, []).append(each)
+    return list(of_each.values())
+
+
+def _joined(rounds: Sequence[Round]) -> Round:
+    times = [each.now for each in rounds if each.now is not None]
+    return Round([one for each in rounds for one in each.settled], max(times, default=None))
 
 
 def defer_ticks(
@@ -171,16 +241,14 @@ def _defer_apart(
     partitions: Partitions,
 ) -> Flow[Round]:
     """Find the schedule whose arguments the database refuses, and defer the others."""
-    keys = list(dict.fromkeys(each.periodic.key for each in due))
-    if len(keys) == 1:
-        timetable.settled(keys[0], due[-1].tick)
+    schedules = _by_schedule(due)
+    if len(schedules) == 1:
+        timetable.settled(due[0].periodic.key, due[-1].tick)
         return Round([Settled(each, Outcome.REFUSED, reason=exc) for each in due], None)
     rounds = []
-    for key in keys:
-        of_this = [each for each in due if each.periodic.key == key]
-        rounds.append((yield from defer_ticks(timetable, of_this, partitions)))
-    times = [each.now for each in rounds if each.now is not None]
-    return Round([one for each in rounds for one in each.settled], max(times, default=None))
+    for some in schedules:
+        rounds.append((yield from defer_ticks(timetable, some, partitions)))
+    return _joined(rounds)
 
 
 def _params(due: Sequence[DueTick]) -> dict[str, Value]:

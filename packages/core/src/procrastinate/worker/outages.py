@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable
 
 from procrastinate.drive import Limit, at
-from procrastinate.errors import ConnectorException, PartitionAway, QueryCanceled
+from procrastinate.errors import ConnectorException, may_be_of_one_node
 from procrastinate.model.partitions import Partitions
 from procrastinate.storage.workers import probe_partition
 from procrastinate.worker.calls import Calls
@@ -23,8 +23,6 @@ from procrastinate.worker.log import logger
 
 PROBE_EVERY = 1.0  # seconds
 PROBE = Limit(server=1.0, client=2.0)
-#: "Internal error": what Citus says after a failure inside of a transaction.
-INTERNAL_ERROR = "XX000"
 
 
 class Outages:
@@ -41,14 +39,8 @@ class Outages:
         self._some = asyncio.Event()
 
     def is_one(self, exc: BaseException) -> bool:
-        """Return whether an error of a statement about one partition is only about its node.
-
-        A node that is silent lets the statement run into its limit.
-        """
-        return self._are_many and (
-            isinstance(exc, PartitionAway | QueryCanceled)
-            or (isinstance(exc, ConnectorException) and exc.sqlstate == INTERNAL_ERROR)
-        )
+        """Return whether an error of a statement about one partition is only about its node."""
+        return self._are_many and may_be_of_one_node(exc)
 
     def failed(self, partition: int, exc: BaseException) -> None:
         """Note that a partition is away."""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ClassVar
 
 from procrastinate.connector import ListeningConnector
+from procrastinate.drive import Step, run_steps_async
 from procrastinate.errors import ConnectorException, ProcrastinateException, WorkerFailed
 from procrastinate.gateway import Gateway, in_thread
 from procrastinate.model.ahead import Ahead
@@ -32,7 +33,7 @@ from procrastinate.model.task import TaskRegistry
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
-from procrastinate.storage.periodic import defer_due
+from procrastinate.storage.periodic import defer_due_in_steps
 from procrastinate.storage.workers import About, Beat
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.calls import Calls
@@ -290,14 +291,19 @@ class Shift:
         try:
             async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
                 await self._housekeeping.recover(2 * self._options.stalled_worker_timeout)
-                settled = await self._calls.run_async(
-                    defer_due(self._periodics, self._partitions),
-                    transaction=self._partitions.are_many,
+                log_settled(
+                    await run_steps_async(
+                        defer_due_in_steps(self._periodics, self._partitions), self._run_step
+                    )
                 )
-                log_settled(settled)
         except (ConnectorException, TimeoutError) as exc:
             reason = str(exc) or "the database does not answer"
             logger.warning("dead workers' jobs or periodic tasks have to wait: %s", reason)
+
+    async def _run_step(self, step: Step) -> Any:
+        return await self._calls.run_async(
+            step.flow, transaction=step.transaction, limit=step.limit
+        )
 
     # Being woken
 

@@ -10,6 +10,9 @@ Rules
    runs anyway. It takes the early end: it is late by a round trip at most, and never early.
 4. It sleeps until the next tick. It looks at the tables again once a minute, if it seems to have
    slept for longer than it wanted, and if the clock was set.
+5. A schedule whose jobs cannot be inserted holds up no other. It is told in one line. If a node of
+   a distributed database is away, its ticks wait, and one of the schedules that wait is tried again
+   about once a second. If that works, the next one is tried at once.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
+from procrastinate.drive import run_steps
 from procrastinate.model.alarm import Alarm
-from procrastinate.model.periodic import COUNTED, Periodic, Timetable
+from procrastinate.model.periodic import COUNTED, Key, Periodic, Timetable
 from procrastinate.model.printable import counted
 from procrastinate.storage import periodic as flows
 from procrastinate.storage.periodic import Outcome, Settled
@@ -28,19 +32,24 @@ from procrastinate.worker.log import logger
 
 LOOK_EVERY = 60.0  # seconds
 LONGEST_SLEEP = 1.0  # seconds, after which it looks at the clock: a machine may have stood still
+TRY_AGAIN_EVERY = 1.0  # seconds, while a node is away
 JUMP = 1.0  # seconds by which the clocks have to part to say so
+#: What became of a tick whose job could not be inserted.
+FAILURES = (Outcome.REFUSED, Outcome.AWAY)
 
 
 class Ticker:
     """The duty of one worker's companion: it defers periodic tasks."""
 
     name = "ticker"
-    undone = "no periodic task can be deferred"
+    undone = "all periodic tasks have to wait"
 
     def __init__(self, periodics: Iterable[Periodic]) -> None:
         self._timetable = Timetable(periodics)
         self._clock = ServerClock()
         self._look = Alarm()
+        self._again = Alarm()
+        self._told: dict[Key, Outcome] = {}
 
     def failed(self) -> None:
         """Look at the tables again before the next tick: what became of the last is unknown."""
@@ -52,17 +61,23 @@ class Ticker:
             self._look.ring()
         if self._look.due(time.monotonic()):
             self._look_at_tables(line)
+        limit = None
         due = self._timetable.due(self._clock.now())
+        if not due and self._again.due(time.monotonic()):
+            limit = flows.APART
+            due = self._timetable.due_again(self._clock.now())
         if not due:
             return self._seconds_to_sleep()
         sent = time.monotonic()
-        partitions = line.partitions
-        result = line.run(
-            flows.defer_ticks(self._timetable, due, partitions), transaction=partitions.are_many
+        result = run_steps(
+            flows.defer_in_steps(self._timetable, due, line.partitions, limit),
+            lambda step: line.run(step.flow, transaction=step.transaction, limit=step.limit),
         )
         if result.now is not None:
             self._clock.learn(result.now, sent=sent, received=time.monotonic())
-        log_settled(result.settled)
+        if any(each.outcome is Outcome.AWAY for each in result.settled):
+            self._again.set(time.monotonic() + TRY_AGAIN_EVERY)
+        log_settled(result.settled, self._told)
         return 0.0
 
     def _look_at_tables(self, line: Line) -> None:
@@ -110,14 +125,32 @@ def _seconds_ahead() -> float:
     return time.time() - time.monotonic()
 
 
-def log_settled(settled: Sequence[Settled]) -> None:
-    """Say what was deferred, and what was not although its time came."""
+def log_settled(settled: Sequence[Settled], told: dict[Key, Outcome] | None = None) -> None:
+    """Say what was deferred, and what was not although its time came.
+
+    ``told`` remembers of which schedules it was said that they fail. It is said once, until one of
+    their jobs can be inserted.
+    """
+    told = {} if told is None else told
+    waiting = []
     for each in settled:
-        if each.outcome is not Outcome.REFUSED:
+        key = each.due.periodic.key
+        if each.outcome not in FAILURES:
+            told.pop(key, None)
             _log(each)
-    refused = {_name(each): each.reason for each in settled if each.outcome is Outcome.REFUSED}
-    for name, reason in refused.items():
-        logger.error("periodic task %s cannot be deferred: %s", name, reason)
+        elif told.get(key) is not each.outcome:
+            told[key] = each.outcome
+            if each.outcome is Outcome.AWAY:
+                waiting.append(each)
+            else:
+                logger.error("periodic task %s cannot be deferred: %s", _name(each), each.reason)
+    if waiting:
+        logger.warning(
+            "a part of the database does not answer, these periodic tasks have to wait: %s (%s)",
+            ", ".join(map(_name, waiting)),
+            waiting[0].reason,
+            extra={"action": "partition_away"},
+        )
 
 
 def _log(settled: Settled) -> None:
