@@ -16,6 +16,8 @@ from procrastinate.errors import AlreadyEnqueued, SchemaError
 from procrastinate.model.job import NewJob, Status
 from procrastinate.model.partitions import MANY, VALUES, Partitions
 from procrastinate.storage import defer, workers
+from procrastinate.storage.distributing import check_places
+from procrastinate.storage.partitioning import into_partitions
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -37,6 +39,24 @@ def test_jobs_of_before_keep_their_ids_and_go_to_the_partition_of_their_key(
         waiting: done.partitions.of_key("q"),
         free: 0,
     }
+    assert not plain_app.schema_manager.distribute().is_new
+
+
+def test_what_has_its_partitions_in_plain_tables_gets_its_nodes(
+    plain_app: procrastinate.App, query: Query
+) -> None:
+    """As a dump of a distributed database that was restored."""
+    plain_app._gateway.run(into_partitions(), transaction=True)
+    ids = [plain_app.configure_task("t", lock=f"l{n}").defer() for n in range(20)]
+    kept = {"lock": "l", "queueing_lock": "q", "partition_key": "k"}  # which is not in the row
+    ids.append(plain_app.configure_task("t", **kept).defer())
+    assert plain_app._gateway.run(check_places()) == 0
+    done = plain_app.schema_manager.distribute()
+    assert done.is_new
+    assert done.nodes == plain_app._gateway.run(check_places()) > 0
+    assert query("select id from procrastinate_jobs order by id") == [
+        (each,) for each in sorted(ids)
+    ]
     assert not plain_app.schema_manager.distribute().is_new
 
 

@@ -91,20 +91,56 @@ def test_exactly_one_action_is_to_be_given(empty: Program, options: list[str]) -
 
 @pytest.mark.one_partition("it distributes the database itself")
 @ONE_PARTITION
-def test_distribute_without_a_cluster_is_refused_and_twice_is_nothing(
+def test_distribute_without_a_cluster_is_refused(
     program: Program, sync_app: procrastinate.App
 ) -> None:
-    done = program("schema", "--distribute")
-    assert (done.returncode, done.stdout) == (ExitCode.ERROR, "")
-    assert "the extension citus is not in this database" in done.stderr
-    assert program("schema", "--check").stdout.endswith(", not distributed\n")
-    sync_app._gateway.run(into_partitions(), transaction=True)
-    again = program("schema", "--distribute")
-    assert (again.returncode, again.stdout) == (
-        0,
-        "nothing to do: the jobs are distributed, in 64 partitions on 0 nodes\n",
+    """Also where the jobs are in 64 partitions, as in a dump of a cluster that was restored."""
+    for checked in ("not distributed", "64 partitions, all on this server"):
+        done = program("schema", "--distribute")
+        assert (done.returncode, done.stdout) == (ExitCode.ERROR, "")
+        assert "the extension citus is not in this database" in done.stderr
+        assert program("schema", "--check").stdout.endswith(f", {checked}\n")
+        sync_app._gateway.run(into_partitions(), transaction=True)
+
+
+def test_check_of_what_is_in_memory(bare_program: Program, tmp_path: Path) -> None:
+    (tmp_path / "in_memory.py").write_text(
+        "import procrastinate\n"
+        "from procrastinate.testing import InMemoryConnector\n"
+        "app = procrastinate.App(connector=InMemoryConnector())\n"
     )
-    assert program("schema", "--check").stdout.endswith(", distributed in 64 partitions\n")
+    done = bare_program("--app=in_memory.app", "schema", "--check")
+    assert done.stdout == f"the schema fits: version {latest_version()}, not distributed\n"
+
+
+@pytest.mark.one_partition("it puts rows into a partition that is not there")
+@pytest.mark.parametrize(
+    "row",
+    [
+        "insert into procrastinate_locks (lock, partition, job_id) values ('l', 60, 1)",
+        *(
+            "insert into procrastinate_jobs"
+            " (task_name, queue_name, args, partition, status, hold, scheduled_at, lock,"
+            f" worker_id) values ('t', 'default', '{{}}', 60, {rest})"
+            for rest in (
+                "'todo', null, null, null, null",
+                "'todo', 'schedule', now() + interval '1 day', null, null",
+                "'todo', 'lock', null, 'l', null",
+                "'doing', null, null, null, 1",
+            )
+        ),
+    ],
+)
+def test_check_says_that_jobs_are_where_no_worker_looks(
+    program: Program, query: Callable[..., Any], row: str
+) -> None:
+    query(row)
+    done = program("schema", "--check")
+    assert (done.returncode, done.stdout) == (ExitCode.ERROR, "")
+    assert "in another than 0, where no worker looks" in done.stderr
+    for table in ("jobs", "locks"):
+        query(f"update procrastinate_{table} set partition = 0 where partition <> 0")
+    assert program("schema", "--check").returncode == 0
 
 
 def test_read_prints_sql_that_makes_the_tables(

@@ -13,6 +13,7 @@ from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.errors import SchemaError
 from procrastinate.model.printable import counted
 from procrastinate.storage import schema as flows
+from procrastinate.storage.distributing import check_places
 
 _CHECK_CODES = (
     ExitCode.OK,
@@ -84,12 +85,13 @@ def _check(settings: Settings) -> None:
     app = settings.load_app()
     with app.open():
         state = app.schema_manager.check()
-    partitions = state.partitions
-    how = (
-        f"distributed in {partitions.count} partitions"
-        if partitions.are_many
-        else "not distributed"
-    )
+        nodes = app._gateway.run(check_places())
+    if not state.partitions.are_many:
+        how = "not distributed"
+    elif nodes:
+        how = f"distributed in {state.partitions.count} partitions"
+    else:
+        how = f"{state.partitions.count} partitions, all on this server"
     click.echo(f"the schema fits: version {max(state.versions)}, {how}")
 
 

@@ -11,6 +11,8 @@ Rules
    partition key, deferred later, would be in another one, where these locks are not seen.
 5. Jobs and locks are distributed together, by their partition. All other tables stay on the
    coordinator, where every node can reach them.
+5. Partitions and nodes are two things: a dump of a distributed database, restored, has its 64
+   partitions in plain tables. There, only the nodes are still to be done.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ from procrastinate.storage.statements import HELD_STATUSES
 LOCKS_WITHIN = 10  # seconds
 #: Names or ids in a message, at most.
 SHOWN = 5
+#: Rows of those that no index tells apart by their partition.
+LOOKED_AT = 1_000
+_NOT_SUPPORTED = "0A000"  # the SQLSTATE feature_not_supported
 #: Seconds without a sign of life after which a worker is dead, unless its options say otherwise.
 STALLED_AFTER = WorkerOptions().stalled_worker_timeout
 #: They have a partition and are as many as the jobs.
@@ -127,8 +132,9 @@ def distribute() -> Steps[Distribution]:
     Raises `SchemaError` if that cannot be done; then nothing was changed.
     """
     state = yield Step(check_schema(whole=True))
-    if state.partitions.are_many:
-        return Distribution(state.partitions, (yield Step(nodes_in_use())), is_new=False)
+    nodes = yield Step(nodes_in_use())
+    if state.partitions.are_many and nodes:
+        return Distribution(state.partitions, nodes, is_new=False)
     yield Step(_refuse())
     try:
         done: Distribution = yield Step(_distribute(), transaction=True)
@@ -144,6 +150,62 @@ def distribute() -> Steps[Distribution]:
     return done
 
 
+def check_places() -> Flow[int]:
+    """Return how many nodes have jobs of ours, as `nodes_in_use` does.
+
+    Raises `SchemaError` if there is one partition, and jobs or locks are in another. It reads the
+    ends of indexes, and some rows that no index tells apart.
+    """
+    partitions = yield from read_settings()
+    if partitions.are_many:
+        return (yield from nodes_in_use())
+    try:
+        ((are_astray,),) = yield Script("rows astray", _ASTRAY)
+    except ConnectorException as exc:
+        if exc.sqlstate != _NOT_SUPPORTED:  # in memory there are no other partitions
+            raise
+        are_astray = 0
+    if are_astray:
+        raise SchemaError(_REPAIR)
+    return 0
+
+
+_ASTRAY = f"""
+with used as (
+    select min(partition) as least, max(partition) as greatest
+    from {{schema}}.procrastinate_jobs where status = 'todo' and hold is null
+    union all
+    select min(partition), max(partition)
+    from {{schema}}.procrastinate_jobs where status = 'todo' and hold = 'schedule'
+    union all
+    select min(partition), max(partition)
+    from {{schema}}.procrastinate_jobs where status = 'doing'
+    union all
+    select min(partition), max(partition)
+    from (
+        select partition
+        from {{schema}}.procrastinate_jobs
+        where status = 'todo' and hold = 'lock'
+            and lock is not null and hold is distinct from 'schedule'  -- as of its index
+        order by lock, queue_name, priority desc, id
+        limit {LOOKED_AT}
+    ) as parked
+    union all
+    select min(partition), max(partition)
+    from (select partition from {{schema}}.procrastinate_locks limit {LOOKED_AT}) as locks
+)
+select (count(*) filter (where least <> 0 or greatest <> 0) > 0)::integer from used
+"""
+
+_REPAIR = (
+    "this database has 1 partition, but some jobs or locks are in another than 0, where no worker"
+    " looks: they were probably copied from a distributed database. Stop all workers, run"
+    " `update procrastinate_jobs set partition = 0 where partition <> 0` and the same for"
+    " procrastinate_locks, and let new ids begin above the others:"
+    " `select setval('procrastinate_jobs_id_seq', max(id)) from procrastinate_jobs`"
+)
+
+
 def nodes_in_use() -> Flow[int]:
     """Return how many nodes have jobs of ours; none if the partitions are in plain tables."""
     ((_, _, is_citus),) = yield Script("the owner", _OWNER)
@@ -157,6 +219,8 @@ _NODES_IN_USE = """
 select count(distinct placement.groupid)
 from pg_catalog.pg_dist_shard as shard
 join pg_catalog.pg_dist_placement as placement on placement.shardid = shard.shardid
+join pg_catalog.pg_dist_partition as its_table
+    on its_table.logicalrelid = shard.logicalrelid and its_table.partmethod = 'h'
 where shard.logicalrelid = to_regclass('{schema}.procrastinate_jobs')
 """
 
@@ -218,6 +282,8 @@ def _refuse_while_workers_live() -> Flow[None]:
 
 
 def _refuse_split_locks() -> Flow[None]:
+    if (yield from read_settings()).are_many:  # they have a partition_key
+        return
     ((count, ids),) = yield Script("jobs with split locks", _SPLIT).under(statement_timeout="0")
     if count:
         raise SchemaError(
