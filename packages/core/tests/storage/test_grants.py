@@ -23,6 +23,7 @@ import pytest
 import procrastinate
 from procrastinate import errors
 from procrastinate.drive import Flow
+from procrastinate.storage.distributing import check_places
 from procrastinate.storage.partitioning import into_partitions
 
 PAGE = Path(__file__).parents[4] / "docs" / "howto" / "schema.md"
@@ -170,6 +171,12 @@ def test_the_enqueue_only_role_defers_in_every_way(place: Place):
         " GROUP BY 1, 2 ORDER BY 1, 2"
     )
     assert counts == [("todo", "schedule", 2), ("todo", None, 6)]
+
+
+def test_the_enqueue_only_role_checks_the_schema(place: Place):
+    with place.app(ENQUEUER).open() as app:
+        state = app.schema_manager.check()
+        assert (state.partitions.count, app._gateway.run(check_places())) == (1, 0)
 
 
 def every_way(app: procrastinate.App) -> None:

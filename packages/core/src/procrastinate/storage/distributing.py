@@ -23,7 +23,7 @@ from typing import Any
 
 from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Script, Step, Steps
-from procrastinate.errors import ConnectorException, SchemaError
+from procrastinate.errors import ConnectorException, InsufficientPrivilege, SchemaError
 from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.model.printable import counted
 from procrastinate.model.worker_options import WorkerOptions
@@ -153,8 +153,8 @@ def distribute() -> Steps[Distribution]:
 def check_places() -> Flow[int]:
     """Return how many nodes have jobs of ours, as `nodes_in_use` does.
 
-    Raises `SchemaError` if there is one partition, and jobs or locks are in another. It reads the
-    ends of indexes, and some rows that no index tells apart.
+    Raises `SchemaError` if there is one partition, and jobs or locks are in another, as far as the
+    role may read them. It reads the ends of indexes, and some rows that no index tells apart.
     """
     partitions = yield from read_settings()
     if partitions.are_many:
@@ -162,9 +162,10 @@ def check_places() -> Flow[int]:
     try:
         ((are_astray,),) = yield Script("rows astray", _ASTRAY)
     except ConnectorException as exc:
-        if exc.sqlstate != _NOT_SUPPORTED:  # in memory there are no other partitions
+        # In memory there are no other partitions, and a role that may only defer reads no jobs.
+        if exc.sqlstate != _NOT_SUPPORTED and not isinstance(exc, InsufficientPrivilege):
             raise
-        are_astray = 0
+        return 0
     if are_astray:
         raise SchemaError(_REPAIR)
     return 0
