@@ -73,6 +73,11 @@ class Turns:
             return self.staying
         return others[0] if others else None
 
+    def hot(self, now: float, away: Container[int] = ()) -> tuple[int, ...]:
+        """Return the partitions that there is a reason to claim from."""
+        staying = () if self.staying is None else (self.staying,)
+        return (*staying, *self._others(now, away))
+
     def _others(self, now: float, away: Container[int]) -> tuple[int, ...]:
         """Return the hot partitions beside the one stayed with, in order of their turns."""
         due = tuple(each for each, at in self.looks.items() if now >= at and each not in self.heard)

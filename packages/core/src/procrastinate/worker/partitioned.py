@@ -23,6 +23,8 @@ from procrastinate.worker.outages import Outages
 from procrastinate.worker.places import Places
 from procrastinate.worker.sweeper import Sweeper
 
+ASKED = 2  # hot partitions that are asked whether a job is ready; in more of them there is one
+
 
 class PartitionedFetcher:
     """Claims jobs of some queues (None: of all) from all partitions, for one worker."""
@@ -176,11 +178,21 @@ class PartitionedFetcher:
         return found
 
     async def is_anything_ready(self) -> bool:
-        """Return whether a job is ready in the queues that are served."""
-        turns = self.sweeper.turns
-        if self._next() is None and self._clock() >= turns.sweep_from:
+        """Return whether a job is ready in the queues that are served.
+
+        A claim that came back full may have left nothing behind, so hot partitions are asked.
+        """
+        now, away = self._clock(), self._outages.away
+        hot = self.sweeper.turns.hot(now, away)
+        if not hot and now >= self.sweeper.turns.sweep_from:
             await self.sweeper.sweep()
-        return self._next() is not None
+            return self._next() is not None
+        if len(hot) > ASKED:
+            return True
+        for partition in hot:
+            if await self._at(partition).is_anything_ready():
+                return True
+        return False
 
     async def settle(self, known: Container[int]) -> None:
         """Hand back what a claim whose answer was lost has claimed, if there was one."""
