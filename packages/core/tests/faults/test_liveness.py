@@ -233,6 +233,7 @@ def _memory(worker: Any) -> int:
         return int(file.read().split()[1]) * 4096
 
 
+@pytest.mark.one_partition("of many, the sweeper promotes, beside the claims")
 def test_a_claim_promotes_a_bounded_number_of_due_jobs(place: Place, defer: Defer) -> None:
     """Else the first of a million that are due together would start after the last promotion."""
     place.query(
