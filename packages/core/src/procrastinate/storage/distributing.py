@@ -11,7 +11,7 @@ Rules
    partition key, deferred later, would be in another one, where these locks are not seen.
 5. Jobs and locks are distributed together, by their partition. All other tables stay on the
    coordinator, where every node can reach them.
-5. Partitions and nodes are two things: a dump of a distributed database, restored, has its 64
+6. Partitions and nodes are two things: a dump of a distributed database, restored, has its 64
    partitions in plain tables. There, only the nodes are still to be done.
 """
 
@@ -28,7 +28,7 @@ from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.model.printable import counted
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.migrating import IN_USE, SEQUENTIAL, table_users
-from procrastinate.storage.partitioning import into_partitions
+from procrastinate.storage.partitioning import into_partitions, place_of
 from procrastinate.storage.schema import TABLES, check_schema
 from procrastinate.storage.settings import read_settings
 from procrastinate.storage.statements import HELD_STATUSES
@@ -66,13 +66,12 @@ where worker.last_heartbeat > statement_timestamp() - interval '{STALLED_AFTER:g
 order by worker.name
 """
 
-_PLACE = "get_byte(sha256(convert_to(job.{}, 'UTF8')), 0) % " + str(MANY)
 _ACTIVE = f"job.status in ('todo', {HELD_STATUSES})"  # those that wait or run
 
 _SPLIT = f"""
 select count(*), (array_agg(job.id order by job.id))[:{SHOWN + 1}]
 from {{schema}}.procrastinate_jobs as job
-where {_ACTIVE} and {_PLACE.format("lock")} <> {_PLACE.format("queueing_lock")}
+where {_ACTIVE} and {place_of("job.lock")} <> {place_of("job.queueing_lock")}
 """
 
 _LOCKED = f"""

@@ -32,6 +32,11 @@ def into_partitions() -> Flow[Partitions]:
     return (yield from read_settings())
 
 
+def place_of(key: str) -> str:
+    """Return the SQL for the place in `VALUES` of a key's partition, as ``of_key`` computes it."""
+    return f"get_byte(sha256(convert_to({key}, 'UTF8')), 0) % {MANY}"
+
+
 #: Jobs with a key move to its partition, also those that have ended: one may be retried by hand.
 #: The check refuses what others write who do not know yet. The partition's default is none of the
 #: partitions: a function that began before this, and waits for its lock, would put jobs with a lock
@@ -43,14 +48,14 @@ declare
     boundary bigint;
 begin
     update {{schema}}.procrastinate_jobs as job
-    set partition = partitions[get_byte(sha256(convert_to(keyed.key, 'UTF8')), 0) % {MANY} + 1]
+    set partition = partitions[{place_of("keyed.key")} + 1]
     from (
         select id, partition, coalesce(lock, queueing_lock) as key
         from {{schema}}.procrastinate_jobs
     ) as keyed
     where keyed.key is not null and job.id = keyed.id and job.partition = keyed.partition;
     update {{schema}}.procrastinate_locks
-    set partition = partitions[get_byte(sha256(convert_to(lock, 'UTF8')), 0) % {MANY} + 1];
+    set partition = partitions[{place_of("lock")} + 1];
     select greatest(
         case when drawn.is_called then drawn.last_value else 0 end,
         (select max(id) from {{schema}}.procrastinate_jobs)

@@ -22,6 +22,11 @@ from procrastinate.worker.line import CALL
 AT_ONCE = 2
 
 
+def reason_of(exc: BaseException) -> str:
+    """Return why a call failed, for the log. A call that was not answered says nothing itself."""
+    return str(exc) or "the database does not answer"
+
+
 class Calls:
     """Runs storage flows for one shift."""
 

@@ -25,7 +25,7 @@ from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.backoff import Backoff
-from procrastinate.worker.calls import Calls
+from procrastinate.worker.calls import Calls, reason_of
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.fetcher import Fetcher
@@ -172,7 +172,7 @@ class Claiming:
 
     async def _wait_for_database(self, backoff: Backoff, exc: Exception) -> None:
         if not backoff.failing:
-            logger.warning("no jobs can be fetched: %s", str(exc) or "the database does not answer")
+            logger.warning("no jobs can be fetched: %s", reason_of(exc))
         try:
             async with asyncio.timeout(backoff.next_wait()):
                 await self._stop.gracefully.wait()

@@ -32,7 +32,7 @@ from procrastinate.storage import locks
 from procrastinate.storage import workers as flows
 from procrastinate.storage.claim import held_jobs
 from procrastinate.worker.backoff import Backoff
-from procrastinate.worker.calls import Calls
+from procrastinate.worker.calls import Calls, reason_of
 from procrastinate.worker.log import logger
 from procrastinate.worker.outages import Outages
 
@@ -102,7 +102,7 @@ class Housekeeping:
                 await self._round()
             except (ConnectorException, TimeoutError) as exc:
                 if not backoff.failing:
-                    reason = str(exc) or "the database does not answer"
+                    reason = reason_of(exc)
                     logger.warning("housekeeping waits for the database: %s", reason)
                 self.look_for_aborts()
                 await asyncio.sleep(backoff.next_wait())

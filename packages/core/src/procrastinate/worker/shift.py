@@ -36,7 +36,7 @@ from procrastinate.storage import workers as flows
 from procrastinate.storage.periodic import defer_due_in_steps
 from procrastinate.storage.workers import About, Beat
 from procrastinate.worker.backlog import Backlog
-from procrastinate.worker.calls import Calls
+from procrastinate.worker.calls import Calls, reason_of
 from procrastinate.worker.claiming import CALL_MAY_TAKE, LAST_CALL_MAY_TAKE, Claiming
 from procrastinate.worker.companion import Companion
 from procrastinate.worker.companions import Companions
@@ -297,7 +297,7 @@ class Shift:
                     )
                 )
         except (ConnectorException, TimeoutError) as exc:
-            reason = str(exc) or "the database does not answer"
+            reason = reason_of(exc)
             logger.warning("dead workers' jobs or periodic tasks have to wait: %s", reason)
 
     async def _run_step(self, step: Step) -> Any:
@@ -402,7 +402,7 @@ class Shift:
                 await self._claiming.settle(known=self._backlog)
                 await self._calls.run_async(flows.unregister_worker(self._worker_id))
         except (ConnectorException, TimeoutError) as exc:
-            reason = str(exc) or "the database does not answer"
+            reason = reason_of(exc)
             logger.warning(
                 "worker %s could not remove its row from procrastinate_workers; other workers will,"
                 " and recover what it holds: %s",

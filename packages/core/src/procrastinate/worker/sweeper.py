@@ -33,7 +33,7 @@ from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Waiting
 from procrastinate.storage.workers import Beat
 from procrastinate.worker.backoff import Backoff
-from procrastinate.worker.calls import Calls
+from procrastinate.worker.calls import Calls, reason_of
 from procrastinate.worker.log import logger
 from procrastinate.worker.outages import Outages
 
@@ -101,7 +101,7 @@ class Sweeper:
                 await self._promote_due()
             except (ConnectorException, TimeoutError) as exc:
                 if not backoff.failing:
-                    reason = str(exc) or "the database does not answer"
+                    reason = reason_of(exc)
                     logger.warning("partitions cannot be swept for now: %s", reason)
                 await asyncio.sleep(backoff.next_wait())
                 continue
