@@ -1,0 +1,16 @@
+"""What connectors share, and a stranger's connector may use: see the modules of this package.
+
+- `sessions`: a whole session over any driver, synchronous or asynchronous.
+- `transactions`: a transaction whose BEGIN travels with its first statement.
+- `pools`: a pool that waits for a free connection and keeps those that it made.
+- `urls`: URLs and connection strings without a password in any message.
+- `limits`: how long our own connections wait for a silent network.
+- `failures`: errors of the driver turned into ours.
+- `calls`: database calls that a cancelled task cannot interrupt half-way.
+- `forks`, `sockets`, `channels`, `arrays`: what their names say.
+
+This package belongs to the contract, and has its version: a change that breaks a connector changes
+`procrastinate.connector.CONTRACT_VERSION`. It imports no driver.
+"""
+
+from __future__ import annotations

@@ -1,0 +1,123 @@
+"""Errors of drivers turned into procrastinate's, without what they repeat of values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from procrastinate.connector import Query
+from procrastinate.connector_tools.limits import ENCODING
+from procrastinate.errors import (
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectorException,
+    InvalidData,
+    InvalidOption,
+    PoolTimeout,
+    database_error,
+)
+
+#: The SQLSTATE of a write in a read-only transaction: the server may have become a standby.
+READ_ONLY = "25006"
+#: The classes of SQLSTATEs whose detail may repeat the row that was refused, arguments and all.
+#: XX: the coordinator of a cluster repeats what a node has refused as an internal error.
+ABOUT_VALUES = ("22", "23", "XX")
+#: Raised by drivers and Python for a value that cannot be sent, or a row that cannot be read.
+VALUE_ERRORS = (ValueError, OverflowError)
+
+
+def server_error(
+    primary: str,
+    *,
+    sqlstate: str,
+    detail: str | None = None,
+    constraint: str | None = None,
+    severity: str | None = None,
+    reason: str = "",
+) -> ConnectorException:
+    """Return the error for what the server reported, by the fields of its message.
+
+    ``severity`` is the one that is not translated (field V). The detail is left out if it may
+    repeat values; `hides_detail` says when. For ``reason`` see `procrastinate.errors`.
+    """
+    shown = detail and not hides_detail(sqlstate)
+    return database_error(
+        f"{primary}: {detail}" if shown else primary,
+        sqlstate=sqlstate,
+        constraint=constraint,
+        reason=reason,
+        severity=severity,
+    )
+
+
+def hides_detail(sqlstate: str) -> bool:
+    """Return whether an error's detail may repeat values.
+
+    Then the driver's own exception, which is the cause of ours, must not show it either.
+    """
+    return sqlstate.startswith(ABOUT_VALUES)
+
+
+def value_error(exc: Exception, query: Query) -> InvalidData:
+    """Return the error for a value that was refused on the way, before or behind the server."""
+    names = [name for name, value in query.params.items() if not _is_sendable(value)]
+    if names:
+        return InvalidData(f"parameter {names[0]!r} of {query.name} cannot be sent: {exc}")
+    return InvalidData(f"a value of {query.name} cannot be sent or read: {exc}")
+
+
+def _is_sendable(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_sendable, value))
+    try:
+        text = value if isinstance(value, str) else str(value)
+        return b"\0" not in text.encode()
+    except ValueError:
+        return False
+
+
+def cannot_connect(
+    exc: Exception | str, *, where: str = "", sqlstate: str | None = None
+) -> ConnectionFailed:
+    """Return the error for a connection to ``where`` that could not be made.
+
+    The driver's text is shown: see `urls` for how to keep passwords out of it.
+    """
+    place = f" ({where})" if where else ""
+    return ConnectionFailed(
+        f"cannot connect to PostgreSQL{place}: {one_line(exc)}", sqlstate=sqlstate
+    )
+
+
+def lost(exc: Exception) -> ConnectionLost:
+    """Return the error for a connection that broke."""
+    return ConnectionLost(f"the connection broke: {one_line(exc)}")
+
+
+def session_ended(query: Query) -> ConnectorException:
+    """Return the error for a query after the end of its session."""
+    return ConnectorException(f"{query.name}: this session has ended")
+
+
+def timed_out(size: int, seconds: float | None, size_option: str) -> PoolTimeout:
+    """Return the error for a pool of ``size`` connections (0: no limit) that stayed in use."""
+    return PoolTimeout(
+        f"all {size} connections of the pool stayed in use for {seconds:g} seconds: "
+        f"raise {size_option} or pool_timeout, or hold connections for less long"
+    )
+
+
+def check_encoding(client_encoding: str | None, owner: str) -> None:
+    """Raise `InvalidOption` unless the texts of a connection that we are lent travel in UTF8.
+
+    ``client_encoding`` is what the server reports of it, None if that is not known.
+    """
+    if client_encoding not in (ENCODING, None):
+        raise InvalidOption(
+            f"the connections of {owner} have client_encoding={client_encoding}, in which not"
+            f" every text can be read: make them with client_encoding={ENCODING!r}"
+        )
+
+
+def one_line(exc: Exception | str) -> str:
+    """Return an exception's text in one line, or its type's name if it has none."""
+    return " ".join(str(exc).split()) or type(exc).__name__

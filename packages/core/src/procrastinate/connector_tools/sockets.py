@@ -1,0 +1,40 @@
+"""A connection's socket, known by its file descriptor only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+
+if hasattr(select, "poll"):
+
+    def readable(fileno: int) -> bool:
+        """Return whether something waits to be read, without waiting.
+
+        An idle connection on which something waits has probably been ended by the server, which
+        says so before it hangs up. Notices and notifications are the other possibility.
+        """
+        poll = select.poll()  # unlike select(), takes descriptors of 1024 and above
+        poll.register(fileno, select.POLLIN)
+        return bool(poll.poll(0))
+
+else:  # Windows
+
+    def readable(fileno: int) -> bool:
+        """Return whether something waits to be read, without waiting."""
+        return bool(select.select([fileno], [], [], 0)[0])
+
+
+def shut_down(fileno: int) -> None:
+    """Shut a socket down, from any thread: whatever waits for it ends at once.
+
+    The descriptor stays open, because it is the driver's. Sends nothing through the driver, waits
+    for nothing and never raises; a descriptor that is closed is left alone.
+    """
+    try:
+        duplicate = os.dup(fileno)
+    except OSError:  # it is closed
+        return
+    with contextlib.suppress(OSError), socket.socket(fileno=duplicate) as shared:
+        shared.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,137 @@
+"""Connectors' URLs and connection strings, without a driver and without their passwords.
+
+No message may hold a password. Drivers quote pieces of a string that they cannot read, and a
+password that was not percent-encoded ends up in the host, the port or the database. So what came
+out of a string is never shown when it is wrong, and those errors have no cause.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from procrastinate.errors import ConfigurationError
+
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_+.-]*)://(?P<rest>.*)", re.DOTALL)
+_ENCODE = "percent-encode the special characters of user and password, for instance @ as %40"
+_SHOWN = ("host", "hostaddr", "port", "dbname", "user", "service")
+
+
+def split_url(url: str, options: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
+    """Return libpq's URL (``postgresql://``) without the connector's ``options``, and their values.
+
+    ``options`` maps each name to the function that reads its text, for instance ``int``. Raises
+    `ConfigurationError` for a text that the function refuses, and for what cannot be a URL.
+    """
+    base, mark, query = _partition(url)
+    own: dict[str, Any] = {}
+    others = []
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        if name in options:
+            own[name] = _read_option(name, text, options[name])
+        else:
+            others.append((name, text))
+    if own:
+        url = base + (mark if others else "") + urlencode(others, quote_via=quote)
+    return libpq_url(url), own
+
+
+def libpq_url(url: str) -> str:
+    """Return the libpq URL for ``NAME://user:password@host:port/database?option=value``.
+
+    Raises `ConfigurationError` for what is no URL, or has an @ too many.
+    """
+    match = _URL.fullmatch(url) if isinstance(url, str) else None
+    if match is None:
+        raise ConfigurationError(
+            "a connector's URL looks like NAME://user:password@host:port/database"
+        )
+    dsn = f"postgresql://{match['rest']}"
+    check_at_signs(dsn)
+    return dsn
+
+
+def read_url(url: str) -> dict[str, str]:
+    """Return the parameters of a URL by libpq's names, for drivers without libpq.
+
+    Several hosts and their ports are lists with commas, as in libpq; a port that is absent is
+    empty. Raises `ConfigurationError` for what cannot be a URL.
+    """
+    base, _, query = _partition(libpq_url(url))
+    address = base.partition("://")[2]
+    userinfo, _, address = address.rpartition("@")
+    user, _, password = userinfo.partition(":")
+    places, _, dbname = address.partition("/")
+    hosts, ports = zip(*map(_host_and_port, places.split(",")), strict=True)
+    read = {
+        "user": unquote(user),
+        "password": unquote(password),
+        "host": ",".join(hosts),
+        "port": ",".join(ports) if any(ports) else "",
+        "dbname": unquote(dbname),
+        **dict(parse_qsl(query, keep_blank_values=True)),
+    }
+    check_ports(read["port"])
+    return {name: value for name, value in read.items() if value}
+
+
+def _host_and_port(place: str) -> tuple[str, str]:
+    host, colon, port = place.rpartition(":")
+    if not colon or place.endswith("]"):
+        host, port = place, ""
+    return unquote(host.strip("[]")), port
+
+
+def check_at_signs(dsn: str) -> None:
+    """Raise `ConfigurationError` for a URL with an @ that belongs to a password, not encoded."""
+    address = _partition(dsn)[0].partition("://")[2]
+    if address.partition("/")[0].count("@") > 1 or "@" in address.partition("/")[2]:
+        raise ConfigurationError(f"the URL has an @ too many: {_ENCODE}")
+
+
+def check_ports(ports: str | None) -> None:
+    """Raise `ConfigurationError` unless each of the ports, with commas between them, is one."""
+    for port in (ports or "").split(","):
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+            raise ConfigurationError(
+                "the port is not a number from 1 to 65535; if that is part of a password, "
+                + _ENCODE
+            )
+
+
+def malformed(exc: Exception) -> ConfigurationError:
+    """Return the error for a string that a driver's parser refused, without what it quotes.
+
+    Raise it outside of the handler, so that the parser's own error is not its context.
+    """
+    text = str(exc).strip().removeprefix("invalid dsn: ").replace('"="', "=")
+    text = re.sub(r'".*"', "(not shown)", text, flags=re.DOTALL)
+    return ConfigurationError(f"the connection string is malformed: {text}")
+
+
+def shown(read: Mapping[str, Any]) -> str:
+    """Return the harmless part of parameters by libpq's names, for ``repr``."""
+    said = " ".join(f"{name}={read[name]}" for name in _SHOWN if read.get(name))
+    return said or "(libpq defaults)"
+
+
+def _partition(url: Any) -> tuple[str, str, str]:
+    """Split a URL before its query. A question mark in front of the @ is part of a password."""
+    match = _URL.fullmatch(url) if isinstance(url, str) else None
+    if match is None:
+        return "", "", ""
+    scheme, rest = match.groups()
+    userinfo, at, address = rest.partition("@")
+    if not at or "/" in userinfo:
+        userinfo, at, address = "", "", rest
+    address, mark, query = address.partition("?")
+    return f"{scheme}://{userinfo}{at}{address}", mark, query
+
+
+def _read_option(name: str, text: str, read: Callable[[str], Any]) -> Any:
+    try:
+        return read(text)
+    except (TypeError, ValueError) as exc:
+        raise ConfigurationError(f"option {name!r} of the URL cannot be {text!r}") from exc
