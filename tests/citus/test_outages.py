@@ -22,6 +22,7 @@ import pytest
 
 import procrastinate
 from procrastinate.errors import ConnectorException
+from procrastinate.storage import nodes
 
 #: What each is for. Those of the nodes are about one that takes shards; the third begins with one
 #: that was not in the cluster (and takes it back first, if it was left there).
@@ -165,3 +166,104 @@ def test_every_acknowledged_job_runs_once(
     assert [n for n, times in ran.items() if times > 1] == [], "run twice"
     if what == "one node more":
         run(back)
+
+
+SILENCE = ("PROCRASTINATE_CITUS_NODE_SILENT", "PROCRASTINATE_CITUS_NODE_AWAKE")
+SILENT_FOR = 30.0  # seconds
+#: After which the others go on. A call that waits for the node ends after 5 s at the most, and then
+#: each node is asked.
+NOTICED_WITHIN = 12.0  # seconds
+
+SILENCE_APP = """
+import os, time, procrastinate
+from procrastinate.model.partitions import Partitions
+app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=os.environ["DSN"]))
+book = os.open(os.environ["BOOK"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def enter(name):
+    os.write(book, f"{name} {time.time()}\\n".encode())
+
+@app.task(name="enter")
+async def note(key):
+    enter(key)
+
+locks = {}
+for n in range(1_000):
+    locks.setdefault(Partitions(64).of_key(f"l{n}"), f"l{n}")
+for partition, lock in locks.items():
+    @app.periodic(cron="* * * * * *", lock=lock, periodic_id=f"{partition}", max_delay=60)
+    @app.task(name=f"tick{partition}", pass_context=True)
+    async def tick(context, timestamp):
+        enter(context.task.name)
+"""
+
+
+@pytest.mark.timeout(PATIENCE)
+def test_the_jobs_and_ticks_of_other_nodes_go_on_while_one_is_silent(
+    app: procrastinate.App, empty: str, tmp_path: Path, query: Callable[..., Any]
+) -> None:
+    """Its processes stand still: nothing refuses, and nothing answers."""
+    missing = [each for each in SILENCE if not os.environ.get(each)]
+    assert not missing, f"set {missing} to commands that let a node stand still, and go on"
+    (tmp_path / "silence.py").write_text(SILENCE_APP)
+    book, log = tmp_path / "book", tmp_path / "log"
+    with log.open("w") as stderr:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "procrastinate", "--app=silence.app", "worker"],
+            cwd=tmp_path,
+            env={**os.environ, "DSN": empty, "BOOK": str(book)},
+            stderr=stderr,
+        )
+    groups = app._gateway.run(nodes.partitions_by_node())
+
+    def ticked(since: float) -> dict[int, list[float]]:
+        """The times at which jobs of schedules ran, by partition."""
+        found: dict[int, list[float]] = {each: [] for group in groups for each in group}
+        for line in book.read_text().splitlines() if book.exists() else ():
+            name, at = line.split()
+            if float(at) >= since:
+                found[int(name.removeprefix("tick"))].append(float(at))
+        return found
+
+    try:
+        wait_for("all schedules tick", lambda: all(ticked(0).values()))
+        began = time.time()
+        run(SILENCE[0])
+        try:
+            time.sleep(SILENT_FOR)  # how long it stands still, for which there is nothing to wait
+        finally:
+            run(SILENCE[1])
+        woke = time.time()
+        during = ticked(began + NOTICED_WITHIN)
+        stood_still = [
+            group for group in groups if not any(at < woke for p in group for at in during[p])
+        ]
+        assert len(stood_still) == 1, "one node is silent, and no other one stands still"
+        others = {each for group in groups if group not in stood_still for each in group}
+        ticks = [sum(at < woke for at in during[each]) for each in others]
+        assert min(ticks) >= (SILENT_FOR - NOTICED_WITHIN) / 2, sorted(ticks)
+        back = time.time()
+        wait_for("all tick again", lambda: all(ticked(back).values()))
+        wait_for("what was missed is made up for", lambda: len(query(ENDED)) == 0)
+    finally:
+        worker.terminate()
+        assert worker.wait(60) == 0
+    assert query(TWICE) == []
+    told = [line for line in log.read_text().splitlines() if "does not answer" in line]
+    assert len(told) <= 4, told
+
+
+#: Ticks that have passed and are not followed by the next one: a schedule that has a gap.
+ENDED = """
+select task_name, tick from (
+    select task_name, (args->>'timestamp')::bigint as tick,
+        lead((args->>'timestamp')::bigint) over (
+            partition by task_name order by (args->>'timestamp')::bigint
+        ) as next_tick
+    from procrastinate_jobs
+) as ticks
+where next_tick <> tick + 1
+"""
+TWICE = """
+select task_name, args->>'timestamp' from procrastinate_jobs group by 1, 2 having count(*) > 1
+"""

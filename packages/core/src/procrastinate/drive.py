@@ -89,9 +89,13 @@ class Limit:
         object.__setattr__(self, "settings", {"statement_timeout": milliseconds})
 
 
-def no_answer(limit: Limit, exc: errors.ConnectorException) -> errors.ConnectionLost:
+class NoAnswer(errors.ConnectionLost):
+    """A call was severed because its time was over: the server is silent, or a node behind it."""
+
+
+def no_answer(limit: Limit, exc: errors.ConnectorException) -> NoAnswer:
     """Return the error for a call that was severed because its time was over."""
-    error = errors.ConnectionLost(f"the database has not answered within {limit.client:g} s")
+    error = NoAnswer(f"the database has not answered within {limit.client:g} s")
     error.__cause__ = exc
     return error
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from procrastinate.drive import NoAnswer
 from procrastinate.errors import ConnectionLost, PartitionAway, QueryCanceled
 from procrastinate.model.partitions import VALUES, Partitions
 from procrastinate.model.unknown_tasks import UnknownTasks
@@ -30,7 +31,11 @@ class Scripted:
 
     def __init__(self) -> None:
         self.ran: list[tuple[str, Any]] = []
-        self.answers: dict[str, Any] = {"sweep": [], "promote_due": Promotion(0, None)}
+        self.answers: dict[str, Any] = {
+            "sweep": [],
+            "promote_due": Promotion(0, None),
+            "partitions_by_node": [],
+        }
 
     async def run_async(self, flow: Any, **options: Any) -> Any:
         about: Any = None
@@ -43,7 +48,7 @@ class Scripted:
         name = flow.__name__
         flow.close()
         self.ran.append((name, about))
-        answer = self.answers.get(name)
+        answer = self.answers.get(f"{name} {about}", self.answers.get(name))
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -171,12 +176,18 @@ async def test_a_failed_sweep_is_due_again(bench: Bench) -> None:
 
 
 async def test_if_a_part_is_away_all_others_count_as_found(bench: Bench) -> None:
-    bench.outages.failed(ONE, AWAY)
-    bench.calls.answers["sweep"] = AWAY
+    bench.calls.answers |= {
+        "sweep": AWAY,
+        "partitions_by_node": [[ONE], list(VALUES[1:])],
+        f"probe_partition {ONE}": AWAY,
+    }
     await bench.sweeper.sweep()
     assert set(bench.found) == set(VALUES) - {ONE}
     assert ("promote_due", TWO) in bench.calls.ran
     assert ("promote_due", ONE) not in bench.calls.ran
+    bench.calls.ran.clear()
+    await bench.sweeper.sweep()
+    assert ("sweep", None) not in bench.calls.ran  # it would wait for the node
 
 
 # --- Schedules ------------------------------------------------------------------------------------
@@ -257,7 +268,7 @@ async def test_each_outage_is_told_once_for_each_kind_of_error(
     caplog.set_level(logging.INFO, logger="procrastinate.worker")
     silent = QueryCanceled("statement timeout", sqlstate="57014")
     for exc in (AWAY, AWAY, silent, AWAY, silent):
-        bench.outages.tell(exc)  # of a read over all partitions
+        assert await bench.outages.is_one(exc)  # of a read over all partitions
     assert len(caplog.messages) == 2
     probing = asyncio.create_task(bench.outages.run())
     await until(lambda: len(caplog.messages) == 3)
@@ -267,10 +278,47 @@ async def test_each_outage_is_told_once_for_each_kind_of_error(
     probing.cancel()
 
 
-def test_with_one_partition_every_error_is_the_database_s() -> None:
-    assert not Outages(Scripted(), Partitions()).is_one(AWAY)  # type: ignore[arg-type]
-    assert Outages(Scripted(), MANY).is_one(AWAY)  # type: ignore[arg-type]
-    assert not Outages(Scripted(), MANY).is_one(LOST)  # type: ignore[arg-type]
+async def test_with_one_partition_every_error_is_the_database_s() -> None:
+    assert not await Outages(Scripted(), Partitions()).is_one(AWAY)  # type: ignore[arg-type]
+    assert await Outages(Scripted(), MANY).is_one(AWAY)  # type: ignore[arg-type]
+    assert not await Outages(Scripted(), MANY).is_one(LOST)  # type: ignore[arg-type]
+
+
+SILENT = NoAnswer("the database has not answered within 5 s")
+
+
+@pytest.mark.parametrize("partition", [ONE, None])
+async def test_all_partitions_of_a_silent_node_are_away_at_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture, partition: int | None
+) -> None:
+    bench.calls.answers |= {
+        "partitions_by_node": [[ONE, TWO], [THREE]],
+        f"probe_partition {ONE}": SILENT,
+    }
+    assert await bench.outages.is_one(SILENT, partition)
+    assert set(bench.outages.away) == {ONE, TWO}
+    assert len(caplog.messages) == 1
+    assert await bench.outages.is_one(SILENT, TWO)
+    assert not await bench.outages.is_one(SILENT, THREE)
+
+
+async def test_a_node_that_fails_takes_its_other_partitions_with_it(bench: Bench) -> None:
+    bench.calls.answers |= {
+        "partitions_by_node": [[ONE, TWO], [THREE]],
+        f"probe_partition {ONE}": AWAY,
+    }
+    assert await bench.outages.is_one(AWAY, TWO)
+    assert set(bench.outages.away) == {ONE, TWO}
+
+
+@pytest.mark.parametrize("answer", [SILENT, LOST, TimeoutError(), [[ONE], [TWO]], []])
+async def test_a_call_without_an_answer_is_no_outage_of_a_node_if_none_fails(
+    bench: Bench, answer: object
+) -> None:
+    """The database itself is silent, or all nodes answer, or it has none."""
+    bench.calls.answers["partitions_by_node"] = answer
+    assert not await bench.outages.is_one(SILENT, ONE)
+    assert not bench.outages.away
 
 
 async def test_a_sweep_waits_for_a_promotion_that_is_under_way(bench: Bench) -> None:

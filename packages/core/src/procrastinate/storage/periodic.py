@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
 from procrastinate.connector import Row, Rows, Value
-from procrastinate.drive import Flow, Limit, Request, Step, Steps
+from procrastinate.drive import Flow, Limit, NoAnswer, Request, Step, Steps
 from procrastinate.errors import (
     AlreadyEnqueued,
     ConnectorException,
@@ -18,18 +18,20 @@ from procrastinate.errors import (
     InvalidData,
     InvalidOption,
     ProcrastinateException,
-    may_be_of_one_node,
 )
 from procrastinate.model.job import NewJob
 from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.periodic import DueTick, Key, Periodic, Timetable
 from procrastinate.storage.defer import defer_job
+from procrastinate.storage.nodes import may_be_node, partitions_away
 from procrastinate.storage.savepoints import undoable
 
 S = TypeVar("S")
 
 #: Why no job of a schedule can be inserted: its arguments, or locks of different partitions.
 Refusal: TypeAlias = InvalidData | InvalidArguments | InvalidOption
+#: For the schedules of a distributed database together. If a node is silent, all wait for it.
+TOGETHER = Limit(server=3.0, client=4.0)
 #: For a schedule by itself, because its node may be silent: the others wait for it meanwhile. The
 #: client's limit is for all of its ticks.
 APART = Limit(server=2.0, client=15.0)
@@ -147,26 +149,49 @@ def defer_in_steps(
     partitions: Partitions,
     limit: Limit | None = None,
 ) -> Steps[Round]:
-    """Defer the due ticks, as `defer_ticks` does, each schedule by itself if that fails.
+    """Defer the due ticks, as `defer_ticks` does, without those whose node is away if that fails.
 
-    It may fail because of the node of one schedule's jobs. That schedule is put off, and holds up
-    no other. None of its ticks is settled.
+    These schedules are put off, and hold up no other. None of their ticks is settled. If it is not
+    known which schedules these are, each is deferred by itself.
     """
-    schedules = _by_schedule(due)
     flow = defer_ticks(timetable, due, partitions)
+    result: Round
+    if not partitions.are_many:
+        result = yield Step(flow, limit=limit)
+        return result
     try:
-        result: Round = yield Step(flow, transaction=partitions.are_many, limit=limit)
+        result = yield Step(flow, transaction=True, limit=limit or TOGETHER)
         return result
     except ConnectorException as exc:
-        if not (partitions.are_many and may_be_of_one_node(exc)):
+        if not may_be_node(exc):
             raise
-        if len(schedules) == 1:
-            timetable.put_off(due[0].periodic.key)
-            return Round([Settled(each, Outcome.AWAY, reason=exc) for each in due], None)
-    rounds = []
-    for some in schedules:
-        rounds.append((yield from defer_in_steps(timetable, some, partitions, APART)))
+        failure = exc
+    away = yield from partitions_away()
+    waiting, rest = list[list[DueTick]](), list[list[DueTick]]()
+    for some in _by_schedule(due):
+        (waiting if _place(some[0], partitions) in away else rest).append(some)
+    if not waiting and len(rest) == 1:
+        if isinstance(failure, NoAnswer):
+            raise failure
+        waiting, rest = rest, []
+    parts = [[each for some in rest for each in some]] if waiting and rest else rest
+    rounds = [_put_off(timetable, some, failure) for some in waiting]
+    for part in parts:
+        limit = TOGETHER if waiting else APART
+        rounds.append((yield from defer_in_steps(timetable, part, partitions, limit)))
     return _joined(rounds)
+
+
+def _place(due: DueTick, partitions: Partitions) -> int | None:
+    """Return the partition of a schedule's jobs; None if they have no key."""
+    key = None if due.job is None else due.job.key
+    return None if key is None else partitions.of_key(key)
+
+
+def _put_off(timetable: Timetable, due: Sequence[DueTick], exc: ConnectorException) -> Round:
+    """Let the ticks of one schedule wait."""
+    timetable.put_off(due[0].periodic.key)
+    return Round([Settled(each, Outcome.AWAY, reason=exc) for each in due], None)
 
 
 def _by_schedule(due: Sequence[DueTick]) -> list[list[DueTick]]:

@@ -20,6 +20,9 @@ from procrastinate.gateway import Gateway
 from procrastinate.worker.line import CALL
 
 AT_ONCE = 2
+#: For statements of a distributed database about one partition. It is met by each call that waits
+#: for a node when that falls silent, and other partitions wait for these calls.
+OF_A_PARTITION = Limit(server=4.0, client=5.0)
 
 
 def reason_of(exc: BaseException) -> str:
@@ -72,4 +75,5 @@ class CallsAt(Calls):
     ) -> T:
         """Run a flow in the partition and return its value. See `Calls.run_async`."""
         flow = at(self._partition, flow)
+        limit = limit or OF_A_PARTITION
         return await self._calls.run_async(flow, transaction=transaction, limit=limit)

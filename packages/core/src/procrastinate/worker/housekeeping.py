@@ -143,12 +143,14 @@ class Housekeeping:
     async def _look_for_losses(self) -> None:
         here = dict(self._leases())  # before: what is claimed meanwhile may be in no answer
         flow = held_jobs(worker_id=self._worker_id)
+        if self._outages.away:  # this cannot be known
+            self._losses_likely = True
+            return
         try:
             held = {job.id: job.lease for job in await self._calls.run_async(flow)}
         except BaseException as exc:
             self._losses_likely = True
-            if self._outages.is_one(exc):
-                self._outages.tell(exc)  # while a part is away, this cannot be known
+            if await self._outages.is_one(exc):
                 return
             raise
         lost = {job_id for job_id, lease in here.items() if held.get(job_id) != lease}
@@ -175,19 +177,17 @@ class Housekeeping:
             if not self._outages.away:
                 await look(None)
                 return
-        except ConnectorException as exc:
-            if not self._outages.is_one(exc):
+        except (ConnectorException, TimeoutError) as exc:
+            if not await self._outages.is_one(exc):
                 raise
-            self._outages.tell(exc)
         for partition in self._partitions.values:
             if partition in self._outages.away:
                 continue
             try:
                 await look(partition)
-            except ConnectorException as exc:
-                if not self._outages.is_one(exc):
+            except (ConnectorException, TimeoutError) as exc:
+                if not await self._outages.is_one(exc, partition):
                     raise
-                self._outages.failed(partition, exc)
 
     async def _run(
         self, flow: Flow[T], partition: int | None = None, *, transaction: bool = False

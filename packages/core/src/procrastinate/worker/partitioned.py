@@ -23,6 +23,9 @@ from procrastinate.worker.outages import Outages
 from procrastinate.worker.places import Places
 from procrastinate.worker.sweeper import Sweeper
 
+#: Seconds after which a partition that is back is asked once more what this worker holds there. Its
+#: node may have had a claim before it fell silent, and carry it out when it wakes.
+SETTLED_AGAIN_AFTER = 5.0
 ASKED = 2  # hot partitions that are asked whether a job is ready; in more of them there is one
 
 
@@ -64,7 +67,8 @@ class PartitionedFetcher:
         self.left_none = False  # whether the last claim left no ready job behind
         #: Whether a claim that brings no job is to show that there is none. It sweeps for that.
         self.must_be_sure = False
-        outages.on_back.append(self._is_back)
+        self._unanswered: set[int] = set()  # partitions that were away during a claim
+        outages.on_back.append(self._came_back)
 
     def _at(self, partition: int) -> Fetcher:
         fetcher = self._fetchers.get(partition)
@@ -105,7 +109,10 @@ class PartitionedFetcher:
 
     def look_at(self, partition: int) -> None:
         """Look at all of a partition, schedule included."""
-        self._is_back(partition)
+        self._at(partition).look_at_everything()
+        self.sweeper.heard_of(partition)
+        self.sweeper.schedule_changed(partition)
+        self.sweeper.on_hot()
 
     def look_at_everything(self) -> None:
         """Look at all partitions: after a gap in what was heard."""
@@ -114,10 +121,16 @@ class PartitionedFetcher:
     def poll(self) -> None:
         """Do nothing, because the sweeper does."""
 
-    def _is_back(self, partition: int) -> None:
-        self._at(partition).look_at_everything()
+    def _came_back(self, partition: int) -> None:
+        self.look_at(partition)
+        if partition in self._unanswered:
+            self._unanswered.remove(partition)
+            again = self._answer_was_lost
+            asyncio.get_running_loop().call_later(SETTLED_AGAIN_AFTER, again, partition)
+
+    def _answer_was_lost(self, partition: int) -> None:
+        self._at(partition).answer_was_lost()
         self.sweeper.heard_of(partition)
-        self.sweeper.schedule_changed(partition)
         self.sweeper.on_hot()
 
     # Claims
@@ -152,8 +165,7 @@ class PartitionedFetcher:
                 break  # what other partitions gave is here, and the next claim meets the error
             except asyncio.CancelledError:
                 for each in gave:
-                    self._at(each).answer_was_lost()
-                    self.sweeper.heard_of(each)
+                    self._answer_was_lost(each)
                 raise
             gave.append(partition)
         self.left_none = self._next() is None
@@ -166,8 +178,8 @@ class PartitionedFetcher:
             found = await fetcher.claim(room, known)
         except BaseException as exc:
             sweeper.turns = sweeper.turns.failed(partition)
-            if isinstance(exc, ConnectorException) and self._outages.is_one(exc):
-                self._outages.failed(partition, exc)
+            if await self._outages.is_one(exc, partition):
+                self._unanswered.add(partition)
                 return Claim([])
             raise
         self._places.note(found.jobs, partition)
@@ -196,5 +208,6 @@ class PartitionedFetcher:
 
     async def settle(self, known: Container[int]) -> None:
         """Hand back what a claim whose answer was lost has claimed, if there was one."""
-        for fetcher in self._fetchers.values():
-            await fetcher.settle(known)
+        for partition, fetcher in self._fetchers.items():
+            if partition not in self._outages.away:
+                await fetcher.settle(known)

@@ -9,7 +9,7 @@ Rules
    others. Any other worker sweeps for itself in each interval.
 3. Scheduled jobs are promoted when they are due, whether this worker has room for them or not: it
    may be the only one that knows of them. They are announced to all.
-4. If a sweep fails because of a node that is away, all partitions of the others count as found.
+4. While a node is away, there is no sweep: all partitions of the others count as found.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Waiting
 from procrastinate.storage.workers import Beat
 from procrastinate.worker.backoff import Backoff
-from procrastinate.worker.calls import Calls, reason_of
+from procrastinate.worker.calls import OF_A_PARTITION, Calls, reason_of
 from procrastinate.worker.log import logger
 from procrastinate.worker.outages import Outages
 
@@ -166,16 +166,16 @@ class Sweeper:
 
     async def _look(self) -> Sequence[Waiting]:
         names = self._unknown.left_out(self._clock())
-        try:
-            return await self._calls.run_async(
-                flows.sweep(queues=self._queues, unknown_names=names)
-            )
-        except ConnectorException as exc:
-            if not self._outages.is_one(exc):
-                raise
-            self._outages.tell(exc)
-            away = self._outages.away
-            return [Waiting(each, 1, 0, 0.0) for each in self._schedules if each not in away]
+        away = self._outages.away
+        if not away:
+            try:
+                return await self._calls.run_async(
+                    flows.sweep(queues=self._queues, unknown_names=names)
+                )
+            except (ConnectorException, TimeoutError) as exc:
+                if not await self._outages.is_one(exc):
+                    raise
+        return [Waiting(each, 1, 0, 0.0) for each in self._schedules if each not in away]
 
     def _note(self, found: Sequence[Waiting], began: float) -> None:
         now = self._clock()
@@ -252,12 +252,12 @@ class Sweeper:
         schedule = self._schedules[partition]
         schedule.begin()
         try:
-            made = await self._calls.run_async(at(partition, flows.promote_due()))
+            flow = at(partition, flows.promote_due())
+            made = await self._calls.run_async(flow, limit=OF_A_PARTITION)
         except ConnectorException as exc:
             schedule.end(self._clock() + PROMOTE_AGAIN_AFTER)
-            if not self._outages.is_one(exc):
+            if not await self._outages.is_one(exc, partition):
                 raise
-            self._outages.failed(partition, exc)
             return
         except BaseException:
             schedule.ring()

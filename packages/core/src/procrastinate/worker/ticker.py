@@ -12,7 +12,8 @@ Rules
    slept for longer than it wanted, and if the clock was set.
 5. A schedule whose jobs cannot be inserted holds up no other. It is told in one line. If a node of
    a distributed database is away, its ticks wait, and one of the schedules that wait is tried again
-   about once a second. If that works, the next one is tried at once.
+   about once a second, or less often if its node is silent. If that works, the next one is tried at
+   once.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from procrastinate.worker.log import logger
 LOOK_EVERY = 60.0  # seconds
 LONGEST_SLEEP = 1.0  # seconds, after which it looks at the clock: a machine may have stood still
 TRY_AGAIN_EVERY = 1.0  # seconds, while a node is away
+PAUSE = 4  # times as long as a try took passes until the next one: all ticks wait for it
 JUMP = 1.0  # seconds by which the clocks have to part to say so
 #: What became of a tick whose job could not be inserted.
 FAILURES = (Outcome.REFUSED, Outcome.AWAY)
@@ -76,7 +78,8 @@ class Ticker:
         if result.now is not None:
             self._clock.learn(result.now, sent=sent, received=time.monotonic())
         if any(each.outcome is Outcome.AWAY for each in result.settled):
-            self._again.set(time.monotonic() + TRY_AGAIN_EVERY)
+            now = time.monotonic()
+            self._again.set(now + max(TRY_AGAIN_EVERY, PAUSE * (now - sent)))
         log_settled(result.settled, self._told)
         return 0.0
 

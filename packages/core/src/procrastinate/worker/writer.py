@@ -27,7 +27,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 from procrastinate import json_codec
-from procrastinate.drive import Flow, at
+from procrastinate.drive import Flow, T, at
 from procrastinate.errors import (
     ConnectionFailed,
     ConnectionLost,
@@ -46,7 +46,7 @@ from procrastinate.storage.finish import Ended, Settled
 from procrastinate.storage.statements import PATIENCE_MS
 from procrastinate.worker import halving
 from procrastinate.worker.backoff import Backoff
-from procrastinate.worker.calls import Calls
+from procrastinate.worker.calls import OF_A_PARTITION, Calls
 from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.halving import Doubtful
 from procrastinate.worker.log import logger
@@ -214,12 +214,18 @@ class Writer:
         flows = [self._flow(group, self._place_of(group), PATIENCE_MS) for group in together]
         try:
             async with asyncio.timeout(WRITE_MAY_TAKE):
-                written = await self._gateway.run_async(self._all_of(flows), transaction=True)
-        except Exception:
+                written = await self._run(self._all_of(flows), transaction=True)
+        except Exception as exc:
+            # It may be about the node of any of them.
+            await self._outages.is_one(exc)
             return groups
         for group, settled in zip(together, written, strict=True):
             self._note_written(group, settled, self._place_of(group))
         return left
+
+    async def _run(self, flow: Flow[T], *, transaction: bool) -> T:
+        limit = OF_A_PARTITION if self._are_many else None
+        return await self._gateway.run_async(flow, transaction=transaction, limit=limit)
 
     def _all_of(self, flows: Sequence[Flow[Settled]]) -> Flow[list[Settled]]:
         settled = []
@@ -269,8 +275,7 @@ class Writer:
         try:
             await self._write(group, partition, patience_ms)
         except Exception as exc:  # whatever it is, the outcomes must not be lost
-            if self._outages.is_one(exc):
-                self._outages.failed(partition, exc)
+            if await self._outages.is_one(exc, partition):
                 return _Answer.PARTITION_AWAY
             if isinstance(exc, _AWAY):
                 return self._database_is_away(group, exc)
@@ -330,7 +335,7 @@ class Writer:
                     flow = self._flow(group, partition, patience_ms)
                     if several := self._needs_transaction(group):
                         flow = self._expecting_echoes(flow)
-                    settled = await self._gateway.run_async(flow, transaction=several)
+                    settled = await self._run(flow, transaction=several)
                 break
             except UniqueViolation:
                 continue  # a twin was deferred meanwhile; the next try sees it
