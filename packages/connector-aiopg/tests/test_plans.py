@@ -13,6 +13,7 @@ from procrastinate.connector import GENERIC, Query
 from procrastinate.errors import ConnectorException
 from procrastinate_aiopg import AiopgConnector
 from procrastinate_aiopg.held import Held
+from procrastinate_aiopg.sessions import bound
 
 TEXT = "select name from things where name = any(%(names)s::text[]) and 1 < %(least)s::integer"
 KEPT = {"plan_cache_mode": GENERIC}
@@ -145,7 +146,7 @@ async def test_nothing_is_prepared_on_the_connections_of_a_pool_that_is_lent(
     observer.sql("insert into things values ('a')")
     assert await run(lent, named("a"), PREPARED) == [[("a",)], []]
     async with pool.acquire() as connection:
-        found = await lent.bind_async(connection).execute(named("a"))
+        found = await bound(connection).execute(named("a"))
         assert found == [("a",)]
-        assert await lent.bind_async(connection).execute(PREPARED) == []
+        assert await bound(connection).execute(PREPARED) == []
     await lent.close_async()

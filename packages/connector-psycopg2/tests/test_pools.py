@@ -17,6 +17,7 @@ from procrastinate.errors import (
     PoolTimeout,
 )
 from procrastinate_psycopg2 import Psycopg2Connector
+from procrastinate_psycopg2.sessions import bound
 
 from .helpers import INSERT, PID, once, pids, run, terminate, texts, until
 
@@ -156,13 +157,12 @@ BY_DEFAULT = "set default_transaction_read_only = on"
 def test_a_refused_write_says_who_made_the_session_read_only(
     procrastinate_dsn: str, admin: Connection, before: str, readonly: bool | None, reason: str
 ) -> None:
-    connector = Psycopg2Connector()
     connection = psycopg2.connect(procrastinate_dsn)
     connection.set_session(readonly=readonly, autocommit=True)
     with connection.cursor() as cursor:
         cursor.execute(before)
     with pytest.raises(ConnectionLost, match=reason):
-        run(connector.bind(connection), INSERT, text="refused")
+        run(bound(connection), INSERT, text="refused")
     connection.close()
 
 

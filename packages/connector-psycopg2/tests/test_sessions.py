@@ -15,6 +15,7 @@ from procrastinate.errors import (
     UniqueViolation,
 )
 from procrastinate_psycopg2 import Psycopg2Connector
+from procrastinate_psycopg2.sessions import bound
 
 from .helpers import INSERT, PID, once, run, terminate, texts
 
@@ -147,7 +148,7 @@ def test_bind_runs_inside_the_callers_transaction(
     connector: Psycopg2Connector, connect: Callable[..., Connection], admin: Connection
 ) -> None:
     theirs = connect()
-    executor = connector.bind(theirs)
+    executor = bound(theirs)
     run(executor, INSERT, text="undone")
     theirs.rollback()
     run(executor, INSERT, text="done")
@@ -161,7 +162,7 @@ def test_bind_takes_a_connection_in_autocommit_mode_as_it_is(
 ) -> None:
     theirs = connect()
     theirs.autocommit = True
-    run(connector.bind(theirs), INSERT, text="at once")
+    run(bound(theirs), INSERT, text="at once")
     assert texts(admin) == ["at once"]
     assert theirs.info.transaction_status == extensions.TRANSACTION_STATUS_IDLE
 
@@ -169,7 +170,7 @@ def test_bind_takes_a_connection_in_autocommit_mode_as_it_is(
 def test_bind_needs_no_open_connector(
     procrastinate_dsn: str, connect: Callable[..., Connection]
 ) -> None:
-    executor = Psycopg2Connector(dsn=procrastinate_dsn).bind(connect())
+    executor = bound(connect())
     assert executor.execute(Query("one", "select 1")) == [(1,)]
 
 
@@ -179,18 +180,18 @@ def test_bind_refuses_what_it_cannot_use(
     closed = connect()
     closed.close()
     with pytest.raises(InvalidOption, match="is closed"):
-        connector.bind(closed)
+        bound(closed)
     with pytest.raises(InvalidOption, match=r"not psycopg2\.extensions\.cursor"):
-        connector.bind(connect().cursor())
+        bound(connect().cursor())
     with pytest.raises(InvalidOption, match="asynchronous"):
-        connector.bind(connect(async_=True))
+        bound(connect(async_=True))
 
 
 def test_a_bound_connection_that_broke_is_lost(
     connector: Psycopg2Connector, connect: Callable[..., Connection], admin: Connection
 ) -> None:
     theirs = connect()
-    executor = connector.bind(theirs)
+    executor = bound(theirs)
     terminate(admin, [theirs.info.backend_pid])
     with pytest.raises(ConnectionLost):
         run(executor, "select 1")

@@ -11,20 +11,18 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption, UniqueViolation
-from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
+from procrastinate_sqlalchemy.sessions import bound
 
 from .helpers import INSERT, PID, run, terminate, texts
-
-connector = SQLAlchemyPsycopg2Connector()
 
 
 def test_bind_runs_inside_the_transaction_of_a_connection(
     new_engine: Callable[..., Engine], admin: RawConnection
 ) -> None:
     with new_engine().connect() as theirs:
-        run(connector.bind(theirs), INSERT, text="undone")
+        run(bound(theirs), INSERT, text="undone")
         theirs.rollback()
-        run(connector.bind(theirs), INSERT, text="done")
+        run(bound(theirs), INSERT, text="done")
         assert texts(admin) == []
         theirs.commit()
     assert texts(admin) == ["done"]
@@ -34,7 +32,7 @@ def test_bind_runs_inside_the_transaction_of_a_session(
     new_engine: Callable[..., Engine], admin: RawConnection
 ) -> None:
     with Session(new_engine()) as theirs:
-        executor = connector.bind(theirs)
+        executor = bound(theirs)
         run(executor, INSERT, text="undone")
         theirs.rollback()
         run(executor, INSERT, text="done")
@@ -48,7 +46,7 @@ def test_a_savepoint_of_the_callers_decides_too(
     new_engine: Callable[..., Engine], admin: RawConnection
 ) -> None:
     with Session(new_engine()) as theirs, theirs.begin():
-        executor = connector.bind(theirs)
+        executor = bound(theirs)
         run(executor, INSERT, text="kept")
         with pytest.raises(UniqueViolation), theirs.begin_nested():
             run(executor, INSERT, text="kept")
@@ -59,7 +57,7 @@ def test_bind_takes_a_scoped_session(
     new_engine: Callable[..., Engine], admin: RawConnection
 ) -> None:
     theirs = scoped_session(sessionmaker(new_engine()))
-    run(connector.bind(theirs), INSERT, text="scoped")
+    run(bound(theirs), INSERT, text="scoped")
     theirs.commit()
     theirs.remove()
     assert texts(admin) == ["scoped"]
@@ -70,13 +68,13 @@ def test_bind_leaves_the_connections_cursor_factory_in_place(
 ) -> None:
     factory = psycopg2.extras.NamedTupleCursor
     with new_engine({"cursor_factory": factory}).connect() as theirs:
-        rows = run(connector.bind(theirs), "select 1 as one")
+        rows = run(bound(theirs), "select 1 as one")
         raw: Any = theirs.connection.driver_connection
         assert (rows, type(rows[0])) == ([(1,)], tuple)
         assert raw.cursor_factory is factory
         assert raw.autocommit is False
         with pytest.raises(ConnectorException):
-            run(connector.bind(theirs), "selec")
+            run(bound(theirs), "selec")
         assert raw.cursor_factory is factory
 
 
@@ -84,7 +82,7 @@ def test_bind_takes_a_connection_in_autocommit_mode_as_it_is(
     new_engine: Callable[..., Engine], admin: RawConnection
 ) -> None:
     with new_engine(isolation_level="AUTOCOMMIT").connect() as theirs:
-        run(connector.bind(theirs), INSERT, text="at once")
+        run(bound(theirs), INSERT, text="at once")
         assert texts(admin) == ["at once"]
 
 
@@ -97,25 +95,25 @@ def test_bind_refuses_what_it_cannot_use(new_engine: Callable[..., Engine]) -> N
     with engine.connect() as closed:
         pass
     with pytest.raises(InvalidOption, match="is closed"):
-        connector.bind(closed)
+        bound(closed)
     with pytest.raises(InvalidOption, match=r"Connection or Session, not .*SomebodysAsyncSession"):
-        connector.bind(SomebodysAsyncSession())
+        bound(SomebodysAsyncSession())
     with pytest.raises(InvalidOption, match="Engine"):
-        connector.bind(engine)
+        bound(engine)
     with pytest.raises(InvalidOption, match="no engine of its own"):
-        connector.bind(Session())
+        bound(Session())
     sqlite = sqlalchemy.create_engine("sqlite://")
     with pytest.raises(InvalidOption, match=r"sqlite\+pysqlite"), sqlite.connect() as other:
-        connector.bind(other)
+        bound(other)
     with pytest.raises(InvalidOption, match=r"sqlite\+pysqlite"):
-        connector.bind(Session(sqlite))
+        bound(Session(sqlite))
 
 
 def test_a_bound_connection_that_broke_is_lost_and_not_replaced(
     new_engine: Callable[..., Engine], admin: RawConnection
 ) -> None:
     with new_engine().connect() as theirs:
-        executor = connector.bind(theirs)
+        executor = bound(theirs)
         terminate(admin, list(run(executor, PID)[0]))
         for _ in range(2):
             with pytest.raises(ConnectionLost):
@@ -127,4 +125,4 @@ def test_a_session_that_was_closed_for_good_says_so(new_engine: Callable[..., En
     theirs = Session(new_engine(), close_resets_only=False)
     theirs.close()
     with pytest.raises(ConnectorException, match="cannot be used"):
-        run(connector.bind(theirs), "select 1")
+        run(bound(theirs), "select 1")

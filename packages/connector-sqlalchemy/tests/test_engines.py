@@ -27,6 +27,7 @@ from procrastinate.errors import (
 )
 from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
 from procrastinate_sqlalchemy.engines import is_watched
+from procrastinate_sqlalchemy.sessions import bound
 
 from .helpers import INSERT, PID, once, pids, run, terminate, texts, until
 
@@ -274,15 +275,14 @@ def test_after_a_failover_the_read_only_connections_are_all_replaced(
 
 
 def test_a_refused_write_says_that_the_engine_is_read_only(
-    new_engine: NewEngine, sharing: Share
+    new_engine: NewEngine,
 ) -> None:
-    connector = sharing(new_engine())
     engine = new_engine().execution_options(postgresql_readonly=True)
     with (
         engine.connect() as connection,
         pytest.raises(ConnectionLost, match="made read-only by an option of its driver"),
     ):
-        run(connector.bind(connection), INSERT, text="refused")
+        run(bound(connection), INSERT, text="refused")
 
 
 def test_a_block_that_swallowed_an_error_is_not_taken_for_committed(

@@ -14,7 +14,7 @@ import psycopg2.extras
 import psycopg2.pool
 from tiny_connector import TinyConnector
 
-from procrastinate.connector import Connector
+from procrastinate.connector import Binder, Connector
 from procrastinate_aiopg import AiopgConnector
 from procrastinate_connector_testkit import (
     Adapter,
@@ -70,10 +70,15 @@ class BrokenTiny(Adapter, Binds):
         self.connector_class = kind  # type: ignore[misc]
 
     def connector(self, dsn: str, **options: Any) -> Any:
-        return self.connector_class(dsn, **options)  # type: ignore[call-arg]
+        made: Any = self.connector_class(dsn, **options)  # type: ignore[call-arg]
+        self.binders_bind = made.bind
+        return made
 
     def referee(self, dsn: str) -> Connector:
         return TinyConnector(dsn)
+
+    def binder(self, connection: Any) -> Binder:
+        return Binder("psycopg2 connection", bind=self.binders_bind)
 
     def connections(self) -> Mapping[str, Callable[[str], Any]]:
         return {"dict_rows": owned_connection}

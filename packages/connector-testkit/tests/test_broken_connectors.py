@@ -39,4 +39,4 @@ def test_kit_finds_the_faults(group: str, procrastinate_dsn: str) -> None:
 
 def test_kit_says_which_rule_was_broken(procrastinate_dsn: str) -> None:
     output = run_suites(["BindTakesAnything"], procrastinate_dsn)
-    assert "broken: rule 4 of procrastinate.connector: ``bind`` gives an executor" in output
+    assert "broken: rule 4 of procrastinate.connector: A `Binder` gives an executor" in output

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg2
 from tiny_connector import TinyConnector
 
+from procrastinate.connector import Binder
 from procrastinate_connector_testkit import Adapter, Binds, OwnedConnection, suite_for
 
 
@@ -34,6 +35,9 @@ class TinyAdapter(Adapter, Binds):
 
     def connector(self, dsn: str, **options: Any) -> TinyConnector:
         return TinyConnector(dsn, **options)
+
+    def binder(self, connection: Any) -> Binder:
+        return Binder("psycopg2 connection", bind=TinyConnector().bind)
 
     def connections(self) -> Mapping[str, Callable[[str], Any]]:
         return {"psycopg2": owned_connection}

@@ -24,7 +24,6 @@ FLOAT = ext.new_type(ext.DECIMAL.values, "FLOAT", ext.FLOAT)
 
 class TinyConnector(SyncConnector):
     contract: ClassVar[int] = 2
-    binds: ClassVar[tuple[str, ...]] = ("psycopg2 connection",)
     is_open = False
 
     def __init__(self, dsn: str = "", **options: Any) -> None:

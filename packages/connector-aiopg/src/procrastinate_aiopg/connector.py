@@ -11,7 +11,6 @@ from typing import Any, ClassVar, cast
 import aiopg
 
 from procrastinate.connector import (
-    AsyncExecutor,
     AsyncSessionExecutor,
     ListeningConnector,
     Notification,
@@ -22,7 +21,7 @@ from procrastinate_aiopg.held import close_quietly
 from procrastinate_aiopg.listening import Listener
 from procrastinate_aiopg.options import URL_OPTIONS, read_options, sync_arguments
 from procrastinate_aiopg.pools import GivenPool, OwnPool, Source
-from procrastinate_aiopg.sessions import Session, bound
+from procrastinate_aiopg.sessions import Session
 from procrastinate_psycopg2 import Psycopg2Connector
 from procrastinate_psycopg2.driver import split_url
 
@@ -50,7 +49,6 @@ class AiopgConnector(ListeningConnector):
     """
 
     contract: ClassVar[int] = 2
-    binds = ("aiopg connection",)
 
     def __init__(
         self,
@@ -190,13 +188,6 @@ class AiopgConnector(ListeningConnector):
         more than 5 seconds, the connection is closed; the server may still finish the query.
         """
         return Session(self._opened(), transaction=transaction)
-
-    def bind_async(self, connection: Any) -> AsyncExecutor:
-        """Return an executor in the transaction of the caller's aiopg connection.
-
-        Raises `InvalidOption` for a closed connection, or anything else.
-        """
-        return bound(connection)
 
     def listen(
         self, channels: Sequence[str]

@@ -132,21 +132,10 @@ class BoundExecutor:
 def bound(connection: Any) -> BoundExecutor:
     """Return an executor on the caller's connection. Raises `InvalidOption` for anything else."""
     if not isinstance(connection, aiopg.Connection):
-        raise InvalidOption(_refusal(connection))
+        kind = type(connection)
+        raise InvalidOption(
+            f"connection= takes an aiopg connection here, not {kind.__module__}.{kind.__qualname__}"
+        )
     if connection.closed:
         raise InvalidOption("the aiopg connection given as connection= is closed")
     return BoundExecutor(connection)
-
-
-def _refusal(connection: Any) -> str:
-    kind = type(connection)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    if kind.__module__.startswith("aiopg.sa"):
-        hint = "aiopg.sa is not supported, as it does not work with SQLAlchemy 2"
-    elif kind.__module__.startswith("aiopg"):
-        hint = "await pool.acquire() and give what it returns"
-    elif kind.__module__.startswith(("psycopg2", "sqlalchemy")):
-        hint = "that is for synchronous calls, through a synchronous connector's app"
-    else:
-        hint = "it comes from aiopg.connect() or pool.acquire()"
-    return f"connection= takes an aiopg connection in asynchronous calls, not {name}: {hint}"

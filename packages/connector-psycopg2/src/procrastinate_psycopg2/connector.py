@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-from procrastinate.connector import Executor, SessionExecutor, SyncConnector
+from procrastinate.connector import SessionExecutor, SyncConnector
 from procrastinate.errors import AppNotOpen, InvalidOption
 from procrastinate_psycopg2 import dsn as connection_strings
 from procrastinate_psycopg2.pools import (
@@ -19,7 +19,7 @@ from procrastinate_psycopg2.pools import (
     WaitingPool,
     borrowed,
 )
-from procrastinate_psycopg2.sessions import Session, bound
+from procrastinate_psycopg2.sessions import Session
 
 _URL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "minconn": int,
@@ -49,7 +49,6 @@ class Psycopg2Connector(SyncConnector):
     """
 
     contract: ClassVar[int] = 2
-    binds = ("psycopg2 connection",)
 
     def __init__(
         self,
@@ -121,13 +120,6 @@ class Psycopg2Connector(SyncConnector):
         if source is None:
             raise AppNotOpen("the connector is not open: call app.open() first")
         return Session(source, transaction=transaction)
-
-    def bind(self, connection: Any) -> Executor:
-        """Return an executor in the transaction of the caller's psycopg2 connection.
-
-        Raises `InvalidOption` for a closed connection, or anything else.
-        """
-        return bound(connection)
 
     def _after_fork(self) -> None:
         """Leave the parent its sockets; its lock may be held by a thread that is not here."""

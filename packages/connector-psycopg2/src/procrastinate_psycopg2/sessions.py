@@ -155,9 +155,8 @@ def bound(connection: Any) -> BoundExecutor:
     except TypeError as exc:
         kind = type(connection)
         raise InvalidOption(
-            "connection= takes a psycopg2 connection, not"
-            f" {kind.__module__}.{kind.__qualname__} (for SQLAlchemy's give the app an"
-            " SQLAlchemyPsycopg2Connector, for aiopg's use the _async method)"
+            "connection= takes a psycopg2 connection here, not"
+            f" {kind.__module__}.{kind.__qualname__}"
         ) from exc
     if real.closed:
         raise InvalidOption("the psycopg2 connection given as connection= is closed")

@@ -13,13 +13,13 @@ import sqlalchemy
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import URL, Engine, make_url
 
-from procrastinate.connector import Executor, SessionExecutor, SyncConnector
+from procrastinate.connector import SessionExecutor, SyncConnector
 from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
 from procrastinate_psycopg2 import dsn as connection_strings
 from procrastinate_psycopg2.driver import PlainCursor
 from procrastinate_sqlalchemy import engines
 from procrastinate_sqlalchemy.engines import Source
-from procrastinate_sqlalchemy.sessions import Session, bound
+from procrastinate_sqlalchemy.sessions import Session
 
 _URL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "pool_size": int,
@@ -49,7 +49,6 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
     """
 
     contract: ClassVar[int] = 2
-    binds = ("SQLAlchemy Connection", "SQLAlchemy Session")
 
     def __init__(
         self,
@@ -136,13 +135,6 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         if source is None:
             raise AppNotOpen("the connector is not open: call app.open() first")
         return Session(source, transaction=transaction)
-
-    def bind(self, connection: Any) -> Executor:
-        """Return an executor in the transaction of the caller's Connection or Session.
-
-        Raises `InvalidOption` for a closed Connection, another dialect, or anything else.
-        """
-        return bound(connection)
 
     def _after_fork(self) -> None:
         """Leave the parent its sockets; its lock may be held by a thread that is not here."""

@@ -21,7 +21,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from procrastinate.connector import Connector
+from procrastinate import binders
+from procrastinate.connector import Binder, Connector
 
 T = TypeVar("T")
 
@@ -93,7 +94,7 @@ class TakesPools(abc.ABC):
 class OwnedConnection:
     """A connection that belongs to the application, in a transaction or ready to begin one."""
 
-    #: What goes to ``bind``.
+    #: What goes to ``connection=``.
     connection: Any
     #: Runs SQL in the transaction as its owner would, and returns the rows.
     query: Callable[[str], Any | Awaitable[Any]]
@@ -104,11 +105,16 @@ class OwnedConnection:
 
 
 class Binds(abc.ABC):
-    """The connector runs queries inside the caller's transactions."""
+    """The package runs queries inside the caller's transactions, by its binders."""
+
+    def binder(self, connection: Any) -> Binder:
+        """Return what binds a connection: the installed binder, unless there is none yet."""
+        return binders.binder_of(connection)
 
     @abc.abstractmethod
     def connections(self) -> Mapping[str, Opener[OwnedConnection]]:
         """Return functions from a DSN to a block that holds a connection, by kind.
 
-        Have one for each kind that ``binds`` names, and one with a row factory of the owner's.
+        Have one for each class that the package's binders are for, and one with a row factory of
+        the owner's.
         """

@@ -26,6 +26,7 @@ from procrastinate.connector import (
     AsyncConnector,
     AsyncExecutor,
     AsyncSessionExecutor,
+    Binder,
     Connector,
     Executor,
     Query,
@@ -36,7 +37,7 @@ from procrastinate.connector import (
 )
 from procrastinate.drive import Prepare
 from procrastinate.storage.statements import Statements
-from procrastinate_connector_testkit.adapter import Adapter, Block
+from procrastinate_connector_testkit.adapter import Adapter, Binds, Block
 
 DEADLINE = 30.0  # seconds for one behaviour
 PATIENCE = 10.0  # seconds until what should be so has to be so
@@ -150,7 +151,13 @@ class Subject(abc.ABC):
     def session(self, *, transaction: bool = False) -> Block[Session]: ...
 
     @abc.abstractmethod
-    def bind(self, connection: Any) -> Session: ...
+    def bind(self, connection: Any, binder: Binder | None = None) -> Session:
+        """Return a session in the caller's transaction, by the adapter's binder or another one."""
+
+    def binder(self, connection: Any) -> Binder:
+        """Return what binds a connection."""
+        assert isinstance(self.adapter, Binds)
+        return self.adapter.binder(connection)
 
     @abc.abstractmethod
     def another(self, connector: Connector, dsn: str | None = None) -> Subject:
@@ -228,8 +235,10 @@ class SyncSubject(Subject):
         with self.connector.session(transaction=transaction) as executor:
             yield _SyncSession(executor, self.statements)
 
-    def bind(self, connection: Any) -> Session:
-        return _SyncSession(self.connector.bind(connection), self.statements)
+    def bind(self, connection: Any, binder: Binder | None = None) -> Session:
+        binder = binder or self.binder(connection)
+        assert binder.bind is not None, f"{binder.words}: not for synchronous calls"
+        return _SyncSession(binder.bind(connection), self.statements)
 
     def another(self, connector: Connector, dsn: str | None = None) -> SyncSubject:
         subject = SyncSubject(self.adapter, dsn or self.dsn, synchronous(connector))
@@ -279,8 +288,10 @@ class AsyncSubject(Subject):
         async with self.connector.session_async(transaction=transaction) as executor:
             yield _AsyncSession(executor, self.statements)
 
-    def bind(self, connection: Any) -> Session:
-        return _AsyncSession(self.connector.bind_async(connection), self.statements)
+    def bind(self, connection: Any, binder: Binder | None = None) -> Session:
+        binder = binder or self.binder(connection)
+        assert binder.bind_async is not None, f"{binder.words}: not for asynchronous calls"
+        return _AsyncSession(binder.bind_async(connection), self.statements)
 
     def another(self, connector: Connector, dsn: str | None = None) -> AsyncSubject:
         subject = AsyncSubject(self.adapter, dsn or self.dsn, connector, self.runner)

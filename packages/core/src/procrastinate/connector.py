@@ -20,9 +20,10 @@ Rules
    ``transaction=False`` every query commits by itself (autocommit, one round trip each). Nothing
    that a session leaves on the connection may be visible to the next user of it: no settings, no
    prepared statements but those of rule 11.
-4. ``bind`` gives an executor that runs inside the caller's own transaction, on the caller's
+4. A `Binder` gives an executor that runs inside the caller's own transaction, on the caller's
    connection: it never begins, commits, rolls back or closes, and neither needs nor changes the
-   connection's row or cursor factory.
+   connection's row or cursor factory. A package announces one for each class of connections, in the
+   entry-point group ``procrastinate.binders``.
 5. Pools or engines handed to ``open`` belong to the caller and are never closed. One whose
    connections have another encoding than UTF8 is refused with `InvalidOption`.
 6. Every error is a `procrastinate.errors.ConnectorException`, raised from the driver's own
@@ -35,7 +36,7 @@ Rules
 8. What a connector cannot do is absent from its type.
 9. A query's ``settings`` are in force only while it runs: in a session the connector
    sends `set_local` of them in front of the statement, in the same message (with BEGIN, if that is
-   due), so that they cost no round trip. An executor from ``bind`` leaves them out: the caller's
+   due), so that they cost no round trip. An executor of a `Binder` leaves them out: the caller's
    transaction keeps the caller's settings.
 10. ``sever`` shuts a session's connection down while another thread, or another task, waits for
     it: the statement under way (COMMIT and ROLLBACK too) raises `ConnectionLost` at once. It sends
@@ -52,7 +53,7 @@ from __future__ import annotations
 import abc
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -159,6 +160,26 @@ class AsyncSessionExecutor(AsyncExecutor, Protocol):
         """Shut the connection's socket down, on the session's event loop (rule 10)."""
 
 
+@dataclass(frozen=True)
+class Binder:
+    """What gives executors on the connections of callers (rule 4), for one class of connections.
+
+    An entry point of the group ``procrastinate.binders`` has it as its object, and the qualified
+    name of the class as its name: ``"psycopg2.extensions.connection"``. It serves subclasses too.
+    ``words`` are for people: "psycopg2 connection". A synchronous connection has ``bind``, and an
+    asynchronous one ``bind_async``. They send nothing, and raise `InvalidOption` for a connection
+    that is closed, and for what only says that it is one.
+
+    ``call_async`` makes a blocking call on a synchronous connection from a coroutine; None: in a
+    thread.
+    """
+
+    words: str
+    bind: Callable[[Any], Executor] | None = None
+    bind_async: Callable[[Any], AsyncExecutor] | None = None
+    call_async: Callable[[Callable[[], Any]], Awaitable[Any]] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Notification:
     """One NOTIFY as heard by a listener."""
@@ -177,8 +198,6 @@ class Connector(abc.ABC):
 
     #: The contract version that this class was written for: a literal, not `CONTRACT_VERSION`.
     contract: ClassVar[int]
-    #: What ``connection=`` takes, in words for people ("psycopg2 connection").
-    binds: ClassVar[tuple[str, ...]] = ()
     #: Whether ``execute`` runs any SQL, or (False) only core's named statements.
     runs_sql: ClassVar[bool] = True
     #: Whether it can be used without ``open``, having nothing to connect to.
@@ -204,6 +223,14 @@ class Connector(abc.ABC):
         libpq's environment. Raises `ConfigurationError` for an URL that cannot be one.
         """
 
+    def own_binder(self, connection: Any) -> Binder | None:
+        """Return what binds a connection that this connector has made itself; else None.
+
+        For a connector that keeps its jobs elsewhere than in a database. A connector that runs no
+        SQL takes any other connection as well, and nothing goes through it.
+        """
+        return None
+
 
 class SyncConnector(Connector):
     """A connector for synchronous code. Threads may share it; a forked child gets its own pool."""
@@ -222,13 +249,6 @@ class SyncConnector(Connector):
 
         Raises `AppNotOpen` before ``open``, and `ConnectionFailed` or `PoolTimeout` when no
         connection is to be had.
-        """
-
-    @abc.abstractmethod
-    def bind(self, connection: Any) -> Executor:
-        """Return an executor inside the caller's transaction (rule 4).
-
-        Raises `InvalidOption` for an object that is no connection of the kinds in ``binds``.
         """
 
 
@@ -252,10 +272,6 @@ class AsyncConnector(Connector):
         A database call is never interrupted half-way by the cancellation of the waiting task:
         the call ends first, then the cancellation is delivered.
         """
-
-    @abc.abstractmethod
-    def bind_async(self, connection: Any) -> AsyncExecutor:
-        """Return an executor inside the caller's transaction (rule 4)."""
 
     @abc.abstractmethod
     def sync_connector(self, *, connect_timeout: float | None = None) -> SyncConnector:

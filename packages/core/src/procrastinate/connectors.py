@@ -50,7 +50,7 @@ def get(name: str) -> type[Connector]:
             f"two packages claim the connector name {name!r}: uninstall one of"
             f" {' and '.join(sorted(map(_origin, found)))}"
         )
-    return _checked(found[0], _load(found[0]))
+    return _checked(found[0], load(found[0], "connector"))
 
 
 def by_class_name(class_name: str) -> type[Connector] | None:
@@ -95,11 +95,15 @@ def class_names() -> list[str]:
 
 
 def _found() -> Mapping[str, list[metadata.EntryPoint]]:
-    """All entry points of the group by name; a distribution found twice on the path counts once."""
+    return entry_points(GROUP)
+
+
+def entry_points(group: str) -> Mapping[str, list[metadata.EntryPoint]]:
+    """All entry points of a group by name; a distribution found twice on the path counts once."""
     from importlib import metadata  # slow to import, and not needed by who imports a class
 
     found: dict[str, dict[tuple[str, str], metadata.EntryPoint]] = {}
-    for each in metadata.entry_points(group=GROUP):
+    for each in metadata.entry_points(group=group):
         found.setdefault(each.name, {}).setdefault((_distribution(each)[0], each.value), each)
     return {name: list(each.values()) for name, each in found.items()}
 
@@ -114,14 +118,15 @@ def _origin(entry_point: metadata.EntryPoint) -> str:
     return f"{name} {version} ({entry_point.value})"
 
 
-def _load(entry_point: metadata.EntryPoint) -> object:
+def load(entry_point: metadata.EntryPoint, what: str) -> object:
+    """Return the object of an entry point. Raises `ConnectorBroken`."""
     try:
         return entry_point.load()
     except errors.ProcrastinateException:
         raise
     except Exception as exc:  # anything may happen in a stranger's module
         raise errors.ConnectorBroken(
-            f"connector {entry_point.name!r} of {_origin(entry_point)} cannot be imported:"
+            f"{what} {entry_point.name!r} of {_origin(entry_point)} cannot be imported:"
             f" {type(exc).__name__}: {exc}"
         ) from exc
 

@@ -5,7 +5,11 @@ Rules
 - Synchronous calls always run on the synchronous connector: the app's own, or the counterpart of
   its asynchronous one. It makes no difference what else is open.
 - Asynchronous calls run on the asynchronous connector; with a synchronous one they run in a thread.
-- A call inside the caller's transaction (``connection=``) needs neither an open app nor a pool.
+- A call inside the caller's transaction (``connection=``) needs neither an open app nor a pool, and
+  it makes no difference which connector the app has: that gives the schema and the functions for
+  JSON. What runs on the connection is found by its class (`procrastinate.binders`). A synchronous
+  connection runs in a thread in asynchronous calls.
+- A connector that runs no SQL keeps the jobs of any connection. Nothing goes through it.
 - What finds jobs needs to know into how many partitions the database has put them. That is read
   from it when it is first asked for, and again after `SETTINGS_LAST`: `schema --distribute` may
   have changed it. Defers need it not: the functions that insert jobs know it.
@@ -13,6 +17,7 @@ Rules
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import threading
@@ -21,9 +26,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from procrastinate import drive
-from procrastinate.connector import AsyncConnector, Connector, SyncConnector
-from procrastinate.drive import Flow, Limit
+from procrastinate import binders, drive
+from procrastinate.connector import (
+    AsyncConnector,
+    AsyncExecutor,
+    Binder,
+    Connector,
+    Executor,
+    Rows,
+    SyncConnector,
+)
+from procrastinate.drive import Flow, Limit, Request
 from procrastinate.errors import (
     AppNotOpen,
     ConfigurationError,
@@ -33,6 +46,7 @@ from procrastinate.errors import (
     SyncConnectorConfigurationError,
 )
 from procrastinate.model.partitions import Partitions
+from procrastinate.storage.callers import LookAgain, for_caller, get_place
 from procrastinate.storage.settings import read_settings
 from procrastinate.storage.statements import Statements
 
@@ -51,6 +65,9 @@ class Gateway:
         self.connector = connector
         self.statements = Statements(connector.schema)
         self._settings_until = 0.0  # on the monotonic clock
+        #: What `get_place` says of the app's own tables, once a call has seen them.
+        self._place: str | None = None
+        self._looks_for_place = connector.runs_sql
         self._open = connector.always_open
         self._open_async = connector.always_open
         self._counterpart: SyncConnector | None = None
@@ -71,6 +88,7 @@ class Gateway:
         else:
             self._close_counterpart()
         self._open = self.connector.always_open
+        self._forget_place()
 
     async def open_async(self, pool: Any = None) -> None:
         if isinstance(self.connector, AsyncConnector):
@@ -87,15 +105,20 @@ class Gateway:
         else:
             await in_thread(self.close)
         self._open_async = self.connector.always_open
+        self._forget_place()
 
     def run(self, flow: Flow[T], *, connection: Any = None, transaction: bool = False) -> T:
         """Run a flow synchronously: on the caller's connection where one is given."""
-        if connection is not None:
-            return drive.run(flow, self._counterpart_or_self().bind(connection), self.statements)
+        if connection is not None and not self._keeps_jobs_of(connection):
+            executor = binders.bound(self._binder(connection), connection)
+            return self._run_for_caller(flow, executor, transaction)
         connector = self.sync_connector()
         try:
-            with connector.session(transaction=transaction) as executor:
-                return drive.run(flow, executor, self.statements)
+            with connector.session(transaction=transaction) as session:
+                value = drive.run(flow, session, self.statements)
+                if self._looks_for_place and not transaction:
+                    self._look(session)
+                return value
         except SchemaError as exc:
             if exc.sqlstate is None:
                 raise
@@ -114,24 +137,92 @@ class Gateway:
         With a ``limit``, which is for the calls of a worker, it raises `ConnectionLost` if no
         answer came in time, and TimeoutError if there was no connection to be had.
         """
+        if connection is not None and not self._keeps_jobs_of(connection):
+            return await self._run_for_caller_async(flow, connection, transaction)
         if not isinstance(self.connector, AsyncConnector):
-            return await in_thread(
-                lambda: self.run(flow, connection=connection, transaction=transaction)
-            )
-        if connection is not None:
-            executor = self.connector.bind_async(connection)
-            return await drive.run_async(flow, executor, self.statements)
+            return await in_thread(lambda: self.run(flow, transaction=transaction))
         if not self._open_async:
             raise AppNotOpen(_not_open(self._open, "open_async"))
         if limit is not None:
             return await self._run_limited(self.connector, flow, transaction, limit)
         try:
             async with self.connector.session_async(transaction=transaction) as session:
-                return await drive.run_async(flow, session, self.statements)
+                value = await drive.run_async(flow, session, self.statements)
+                if self._looks_for_place and not transaction:
+                    await self._look_async(session)
+                return value
         except SchemaError as exc:
             if exc.sqlstate is None:
                 raise
             raise await self._explained_async(exc, self.connector) from exc.__cause__
+
+    # On a caller's connection
+
+    def _keeps_jobs_of(self, connection: Any) -> bool:
+        """Whether the jobs of a foreign connection stay in a connector that runs no SQL."""
+        return not self.connector.runs_sql and self.connector.own_binder(connection) is None
+
+    def _binder(self, connection: Any) -> Binder:
+        return self.connector.own_binder(connection) or binders.binder_of(connection)
+
+    def _run_for_caller(self, flow: Flow[T], executor: Executor, several: bool) -> T:
+        def run(request: Request) -> Rows:
+            if isinstance(request, LookAgain):
+                return [(self._place_anew(),)]
+            return executor.execute(self.statements(request))
+
+        return drive.run_steps(for_caller(flow, self._place, several=several), run)
+
+    async def _run_for_caller_async(self, flow: Flow[T], connection: Any, several: bool) -> T:
+        binder = self._binder(connection)
+        if binder.bind_async is None:
+            call_async = binder.call_async or in_thread
+            executor = binders.bound(binder, connection)
+            value: T = await call_async(lambda: self._run_for_caller(flow, executor, several))
+            return value
+        bound = binders.bound_async(binder, connection)
+
+        async def run(request: Request) -> Rows:
+            if isinstance(request, LookAgain):
+                return [(await self._place_anew_async(),)]
+            return await bound.execute(self.statements(request))
+
+        return await drive.run_steps_async(for_caller(flow, self._place, several=several), run)
+
+    # Which tables the app's own connector leads to. To know it is worth no error.
+
+    def _look(self, session: Executor) -> None:
+        self._looks_for_place = False
+        with contextlib.suppress(ConnectorException):
+            self._place = drive.run(get_place(), session, self.statements)
+
+    async def _look_async(self, session: AsyncExecutor) -> None:
+        self._looks_for_place = False
+        with contextlib.suppress(ConnectorException):
+            self._place = await drive.run_async(get_place(), session, self.statements)
+
+    def _forget_place(self) -> None:
+        self._place = None
+        self._looks_for_place = self.connector.runs_sql
+
+    def _place_anew(self) -> str | None:
+        """Read again which tables are the app's own; None if that cannot be said soon."""
+        self._forget_place()
+        with (
+            contextlib.suppress(ConnectorException, AppNotOpen),
+            self.sync_connector().session() as session,
+        ):
+            self._look(session)
+        return self._place
+
+    async def _place_anew_async(self) -> str | None:
+        if not isinstance(self.connector, AsyncConnector):
+            return await in_thread(self._place_anew)
+        self._forget_place()
+        with contextlib.suppress(ConnectorException, AppNotOpen):
+            async with self.connector.session_async() as session:
+                await self._look_async(session)
+        return self._place
 
     def partitions(self, connection: Any = None) -> Partitions:
         """Return the partitions of the database, which is asked if that is long ago.

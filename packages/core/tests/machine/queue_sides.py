@@ -30,7 +30,7 @@ from procrastinate.storage.workers import Recovered
 from procrastinate.testing import InMemoryConnector
 from procrastinate.testing.store import STATEMENTS
 from procrastinate.testing.values import JobRow, PeriodicRow, WorkerRow
-from procrastinate_psycopg2 import Psycopg2Connector
+from procrastinate_psycopg2.sessions import bound
 
 CHANNELS = ("procrastinate_jobs", "procrastinate_schedule", "procrastinate_aborts")
 TOLERANCE = timedelta(seconds=30)
@@ -227,7 +227,7 @@ class PostgreSQL:
     def __init__(self, connection: Any) -> None:
         connection.autocommit = True
         self.connection = connection
-        self.executor = Psycopg2Connector().bind(connection)
+        self.executor = bound(connection)
         for channel in CHANNELS:
             self.select(f"listen {channel}")
 

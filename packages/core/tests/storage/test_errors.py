@@ -29,6 +29,7 @@ from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, finish
 from procrastinate.storage.statements import Statements, load
 from procrastinate.testing.values import errors_after, jsonb
+from procrastinate_psycopg2.sessions import bound
 
 pytestmark = pytest.mark.one_partition("its flows are those of one partition")
 
@@ -42,7 +43,7 @@ class Holder:
     def __init__(self, dsn: str) -> None:
         self.connection = psycopg2.connect(dsn)
         self.connection.autocommit = True
-        self.executor = procrastinate.Psycopg2Connector().bind(self.connection)
+        self.executor = bound(self.connection)
 
     def query(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
         with self.connection.cursor() as cursor:

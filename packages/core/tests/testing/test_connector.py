@@ -9,11 +9,12 @@ import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 
 from procrastinate import drive
-from procrastinate.connector import Notification, capabilities
+from procrastinate.connector import Connector, Notification, capabilities
 from procrastinate.drive import Request
 from procrastinate.errors import (
     ConfigurationError,
@@ -26,6 +27,7 @@ from procrastinate.model.job import NewJob
 from procrastinate.storage import defer
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import Clock, InMemoryConnector
+from procrastinate.testing.connector import InMemoryConnection
 
 if TYPE_CHECKING:
     from conftest import MemoryQueue
@@ -109,34 +111,42 @@ async def test_moving_the_clock_wakes_the_workers_of_jobs_that_are_due(queue: Me
 # --- the application's own transaction -----------------------------------------------------------
 
 
+def binds(connector: Connector, connection: InMemoryConnection) -> tuple[Any, Any]:
+    binder = connector.own_binder(connection)
+    assert binder is not None
+    return binder.bind, binder.bind_async
+
+
 async def test_both_halves_bind_to_a_transaction_of_the_connector(queue: MemoryQueue) -> None:
     with queue.connector.transaction() as connection:
-        drive.run(defer.defer_job(NewJob("one")), queue.sync.bind(connection), queue.sql)
-        await drive.run_async(
-            defer.defer_job(NewJob("two")), queue.connector.bind_async(connection), queue.sql
-        )
+        bind, bind_async = binds(queue.sync, connection)[0], binds(queue.connector, connection)[1]
+        drive.run(defer.defer_job(NewJob("one")), bind(connection), queue.sql)
+        await drive.run_async(defer.defer_job(NewJob("two")), bind_async(connection), queue.sql)
         assert queue.connector.jobs == []
     assert [job.task_name for job in queue.connector.jobs] == ["one", "two"]
 
 
 def test_a_rolled_back_transaction_takes_its_jobs_along(queue: MemoryQueue) -> None:
     with pytest.raises(ZeroDivisionError), queue.connector.transaction() as connection:
-        drive.run(defer.defer_job(NewJob("one")), queue.sync.bind(connection), queue.sql)
+        bind, _ = binds(queue.sync, connection)
+        drive.run(defer.defer_job(NewJob("one")), bind(connection), queue.sql)
         raise ZeroDivisionError
     assert queue.connector.jobs == []
 
 
-def test_nothing_else_can_be_bound(queue: MemoryQueue) -> None:
+def test_nothing_else_is_bound(queue: MemoryQueue) -> None:
+    with queue.connector.transaction() as own:
+        bind, bind_async = binds(queue.connector, own)
     with InMemoryConnector().transaction() as foreign, pytest.raises(InvalidOption):
-        queue.sync.bind(foreign)
+        bind(foreign)
     with queue.connector.transaction() as ended:
-        executor = queue.sync.bind(ended)
+        executor = bind(ended)
     with pytest.raises(InvalidOption):
-        queue.connector.bind_async(ended)
+        bind_async(ended)
     with pytest.raises(ConnectorException):
         executor.execute(queue.sql(Request("ping")))
-    with pytest.raises(InvalidOption, match=r"transaction\(\)"):
-        queue.sync.bind(object())
+    assert queue.sync.own_binder(object()) is None
+    assert queue.sync.own_binder(mock.MagicMock(spec=InMemoryConnection)) is None
 
 
 # --- what a test asks for ------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``bind``: queries inside the caller's own transaction."""
+"""Binders: queries inside the caller's own transaction."""
 
 from __future__ import annotations
 
@@ -40,15 +40,22 @@ class BindQueue:
     """What holds for any queue, also for one without SQL."""
 
     @behaviour(4, ways="own")
-    async def test_bind_refuses_what_is_no_connection(self, db: Subject) -> None:
-        for thing in (object(), None, "postgresql://", 7, mock.call, mock.MagicMock(), Raising()):
-            with pytest.raises(errors.InvalidOption):
-                db.bind(thing)
+    async def test_bind_refuses_what_is_no_connection(
+        self, db: Subject, connection_kind: str
+    ) -> None:
+        async with caller(db, connection_kind) as owned:
+            binder = db.binder(owned.connection)
+            strangers = (object(), None, "postgresql://", 7, mock.call, mock.MagicMock(), Raising())
+            for thing in strangers:
+                with pytest.raises(errors.InvalidOption):
+                    db.bind(thing, binder)
 
-    @behaviour("Connector.binds", ways="own")
-    async def test_bind_is_announced_in_words(self, db: Subject) -> None:
-        assert db.connector.binds
-        assert all(isinstance(words, str) and words for words in db.connector.binds)
+    @behaviour("Binder.words", ways="own")
+    async def test_bind_is_announced_in_words(self, db: Subject, connection_kind: str) -> None:
+        async with caller(db, connection_kind) as owned:
+            binder = db.binder(owned.connection)
+            assert isinstance(binder.words, str)
+            assert binder.words
 
     @behaviour(4, ways="own")
     async def test_bind_defers_with_the_caller_s_transaction(

@@ -9,6 +9,7 @@ from importlib import metadata
 
 import click
 
+from procrastinate import binders
 from procrastinate import connectors as discovery
 from procrastinate.cli.failures import one_line
 from procrastinate.connector import Connector, capabilities
@@ -77,8 +78,16 @@ def _line(entry_point: metadata.EntryPoint, found: type[Connector] | str) -> Lin
         version=version,
         contract=found.contract,
         capabilities=capabilities(found),
-        binds=tuple(found.binds),
+        binds=_binds(package),
     )
+
+
+def _binds(package: str) -> tuple[str, ...]:
+    """Return what ``connection=`` takes by a connector's package; nothing if that is broken."""
+    try:
+        return binders.words_of(package)
+    except (Exception, SystemExit):  # a call with such a connection will say what is wrong
+        return ()
 
 
 def _others() -> Iterator[Line]:

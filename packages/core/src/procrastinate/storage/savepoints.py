@@ -15,7 +15,8 @@ from procrastinate.errors import (
 
 T = TypeVar("T")
 
-_NO_TRANSACTION = "25P01"  # the server's no_active_sql_transaction
+#: The server's no_active_sql_transaction: the connection is in autocommit mode.
+NO_TRANSACTION = "25P01"
 
 
 def undoable(make: Callable[[], Flow[T]], *, autocommit: Callable[[], Flow[T]]) -> Flow[T]:
@@ -26,7 +27,7 @@ def undoable(make: Callable[[], Flow[T]], *, autocommit: Callable[[], Flow[T]]) 
     try:
         yield Request("set_savepoint")
     except ConnectorException as exc:
-        if exc.sqlstate != _NO_TRANSACTION:
+        if exc.sqlstate != NO_TRANSACTION:
             raise
         return (yield from autocommit())
     try:

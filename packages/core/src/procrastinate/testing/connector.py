@@ -9,10 +9,9 @@ from typing import Any, ClassVar, Self
 
 from procrastinate.app.task import Task
 from procrastinate.connector import (
-    AsyncExecutor,
     AsyncSessionExecutor,
+    Binder,
     Connector,
-    Executor,
     ListeningConnector,
     Notification,
     SessionExecutor,
@@ -39,7 +38,6 @@ class _InMemory(Connector):
     """What both connectors have: the store, and how a test looks at it."""
 
     contract: ClassVar[int] = 2
-    binds = ("the connection that InMemoryConnector.transaction() gives",)
     runs_sql = False
     always_open = True
 
@@ -94,9 +92,17 @@ class _InMemory(Connector):
         with self._store.transaction() as transaction:
             yield InMemoryConnection(self._store, transaction)
 
-    def _bound(self, connection: Any) -> Transaction:
-        if not isinstance(connection, InMemoryConnection):
-            raise InvalidOption(f"connection must be {self.binds[0]}, not {connection!r}")
+    def own_binder(self, connection: Any) -> Binder | None:
+        """Return what binds a connection of `transaction`; None for any other."""
+        if not issubclass(type(connection), InMemoryConnection):  # isinstance() believes a Mock
+            return None
+        return Binder(
+            words="connection of InMemoryConnector.transaction()",
+            bind=lambda given: SyncSession(self._store, self._bound(given)),
+            bind_async=lambda given: AsyncSession(self._store, self._bound(given)),
+        )
+
+    def _bound(self, connection: InMemoryConnection) -> Transaction:
         if connection._store is not self._store:
             raise InvalidOption("connection belongs to another in-memory connector")
         if connection._transaction.ended:
@@ -121,10 +127,6 @@ class InMemorySyncConnector(_InMemory, SyncConnector):
             return
         with self._store.transaction() as begun:
             yield SyncSession(self._store, begun)
-
-    def bind(self, connection: Any) -> Executor:
-        """Return an executor inside a `transaction` block of this connector or its other half."""
-        return SyncSession(self._store, self._bound(connection))
 
 
 class InMemoryConnector(_InMemory, ListeningConnector):
@@ -152,10 +154,6 @@ class InMemoryConnector(_InMemory, ListeningConnector):
             return
         with self._store.transaction() as begun:
             yield AsyncSession(self._store, begun)
-
-    def bind_async(self, connection: Any) -> AsyncExecutor:
-        """Return an executor inside a `transaction` block of this connector or its other half."""
-        return AsyncSession(self._store, self._bound(connection))
 
     def sync_connector(self, *, connect_timeout: float | None = None) -> InMemorySyncConnector:
         """Return a new, unopened synchronous connector to the same store."""

@@ -222,6 +222,10 @@ def get_settings(view: View, p: Params) -> Rows:
     return [(1, 0)]
 
 
+def get_place(view: View, p: Params) -> Rows:
+    return [(None,)]
+
+
 def list_migrations(view: View, p: Params) -> Rows:
     return [(each.version, each.compatible_from) for each in schema.migrations()]
 
@@ -261,6 +265,7 @@ _FUNCTIONS: tuple[Function, ...] = (
     schema_functions,
     creation_schema,
     get_settings,
+    get_place,
     try_lock_migrations,
     list_migrations,
     ping,

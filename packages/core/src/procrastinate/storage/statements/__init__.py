@@ -7,6 +7,9 @@ The language of these files is explained in `procrastinate.storage.statements.te
 its request does not name one (see `procrastinate.drive.at`), it is that of `Statements.at`.
 ``%(partitions)s`` is the same in a list, or all partitions of the database if neither names one.
 
+A request that defers jobs on a caller's connection may say which tables it has ``seen``: then the
+text has a condition, and with other tables nothing is inserted and no row comes back.
+
 ``{schema}.`` stands for the schema of the tables, or for nothing. ``{held}`` stands for the
 statuses of a job that its worker holds. ``{known}`` stands for the condition that a worker knows a
 job's task, which is in the text only if it is told ``unknown_names``: most have no need of it, and
@@ -111,7 +114,11 @@ class Statements:
     def __call__(self, request: Request, more: Mapping[str, str] = NO_SETTINGS) -> Query:
         """Return the query of a request, with ``more`` settings besides its own."""
         name, params = request.name, request.params
-        key = f"{name} known" if "unknown_names" in params else name
+        key = name
+        if "unknown_names" in params:
+            key = f"{name} known"
+        elif "seen" in params:
+            key = f"{name} seen"
         made = self._made.get(key) or self._make(key, request)
         settings = made.settings
         if (more or request.settings) and made.takes_more:
@@ -138,8 +145,11 @@ class Statements:
         if isinstance(request, Script):
             return _Made(self.render(request.text), NO_SETTINGS)
         statement = (load_distributed if self.distributed else load)()[request.name]
-        known = "" if key == request.name else KNOWN
-        text = self.render(statement.text.replace("{known}", known))
+        known = KNOWN if "unknown_names" in request.params else ""
+        text = statement.text.replace("{known}", known)
+        if "seen" in request.params:
+            text += f"\nwhere (\n{load()['get_place'].text}\n) = %(seen)s::text"
+        text = self.render(text)
         made = _Made(
             text,
             statement.settings,

@@ -1,0 +1,129 @@
+"""Flows on the connection of a caller, who has a transaction of their own: or should have.
+
+Rules
+
+1. A refusal comes before anything is changed, and leaves the transaction usable.
+2. What takes several statements needs a transaction, as it could otherwise be done by half.
+3. The connection has to lead to the tables that the app has seen, if it has seen any: another
+   database, or another schema of the same name, is a mistake. To find that out takes no round trip
+   of its own for jobs that are deferred.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from procrastinate.connector import Rows
+from procrastinate.drive import Flow, Request
+from procrastinate.errors import ConnectorException, InvalidOption
+from procrastinate.storage.savepoints import NO_TRANSACTION
+
+T = TypeVar("T")
+
+#: Statements that do nothing and return no row unless the tables are those ``seen``.
+_GUARDED = frozenset({"defer_job", "defer_job_with_key", "defer_alike", "defer_jobs"})
+#: An earlier statement of the transaction has failed: in_failed_sql_transaction.
+_FAILED = "25P02"
+
+
+class LookAgain(Request):
+    """Not for the caller's connection: read again which tables the app's own connector leads to."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("get_place")
+
+
+def get_place() -> Flow[str | None]:
+    """Return what tells the tables from others; None where a cluster has them in several places."""
+    ((place,),) = yield Request("get_place")
+    return None if place is None else str(place)
+
+
+def for_caller(flow: Flow[T], seen: str | None, *, several: bool) -> Flow[T]:
+    """Return a flow as it runs on a caller's connection.
+
+    ``seen`` is the `get_place` of the app's own tables, if it is known; ``several`` says whether
+    the flow takes several statements. Raises `InvalidOption` for a connection that the flow cannot
+    run on.
+    """
+    tables = _Tables(seen)
+    try:
+        if several:
+            yield from _in_transaction()
+        request = next(flow)
+        while True:
+            try:
+                rows = yield from tables.checked(request)
+            except ConnectorException as exc:
+                request = flow.throw(_clear(exc))
+            else:
+                request = flow.send(rows)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    finally:
+        flow.close()
+
+
+class _Tables:
+    """The tables that a connection leads to, until they are known to be the right ones."""
+
+    def __init__(self, seen: str | None) -> None:
+        self._seen = seen
+
+    def checked(self, request: Request) -> Flow[Rows]:
+        """Send a request, once the tables are the right ones."""
+        while self._seen is not None:
+            if request.name in _GUARDED:
+                request.params["seen"] = self._seen
+                rows = yield request
+                if rows:
+                    self._seen = None
+                    return rows
+                del request.params["seen"]
+            elif (yield from get_place()) == self._seen:
+                self._seen = None
+                break
+            yield from self._look_again()
+        return (yield request)
+
+    def _look_again(self) -> Flow[None]:
+        """The server may have been restarted since, or the tables made anew."""
+        ((place,),) = yield LookAgain()
+        if place == self._seen:
+            raise InvalidOption(
+                "the connection given as connection= leads to other tables than the app's own"
+                " connector: to another database, or to another schema by its search_path. Nothing"
+                " was done"
+            )
+        self._seen = place
+
+
+def _in_transaction() -> Flow[None]:
+    try:
+        yield Request("set_savepoint")
+        yield Request("drop_savepoint")
+    except ConnectorException as exc:
+        if exc.sqlstate != NO_TRANSACTION:
+            raise _clear(exc) from exc.__cause__
+        raise InvalidOption(
+            "the connection given as connection= is in autocommit mode, and this call takes several"
+            " statements: begin a transaction around it (psycopg2: connection.autocommit = False;"
+            " psycopg and asyncpg: `with connection.transaction():`, with async where it is"
+            " asynchronous; SQLAlchemy: connection.begin() without AUTOCOMMIT; aiopg: BEGIN)"
+        ) from exc
+
+
+def _clear(exc: ConnectorException) -> ConnectorException:
+    """Return an error that says what to do about a transaction that has failed before."""
+    if exc.sqlstate != _FAILED:
+        return exc
+    clear = type(exc)(
+        "the transaction of the connection given as connection= has failed before: roll it back,"
+        " or to a savepoint, and try again. Nothing was done",
+        sqlstate=exc.sqlstate,
+    )
+    clear.__cause__ = exc.__cause__
+    return clear
