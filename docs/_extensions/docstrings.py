@@ -38,6 +38,7 @@ PUBLIC = (
 GIVEN = (
     "Task",
     "JobDeferrer",
+    "Statement",
     "JobManager",
     "SchemaManager",
     "JobContext",

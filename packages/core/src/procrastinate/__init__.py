@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from procrastinate import connectors, errors
 from procrastinate.app.app import App
 from procrastinate.app.blueprint import Blueprint
+from procrastinate.app.statement import Statement
 from procrastinate.errors import (
     AlreadyEnqueued,
     AppNotOpen,
@@ -82,6 +83,7 @@ __all__ = [
     "RetryDecision",
     "RetryStrategy",
     "RunningWorker",
+    "Statement",
     "Status",
     "SyncConnectorConfigurationError",
     "TaskAlreadyRegistered",

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, TypedDict
 
 from procrastinate import json_codec
+from procrastinate.app.statement import Statement
 from procrastinate.connector import Connector
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidArguments, InvalidOption
@@ -263,6 +264,17 @@ class JobDeferrer(Generic[P]):
         return await self._gateway.run_async(
             flow, connection=self.options.connection, transaction=transaction
         )
+
+    def statement(self, *args: P.args, **kwargs: P.kwargs) -> Statement:
+        """Return the SQL that defers one job, for a driver that ``connection=`` does not take.
+
+        Nothing is sent. Raises `InvalidArguments` as `defer` does, and `InvalidOption` if the
+        options have a ``connection``.
+        """
+        if self.options.connection is not None:
+            raise InvalidOption("statement() executes nothing: leave connection= out")
+        job = new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)
+        return Statement(self._gateway.statements(flows.request_for(job)))
 
     def _one(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[int]:
         job = new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)

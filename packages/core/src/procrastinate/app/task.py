@@ -104,9 +104,9 @@ class Task(Generic[Call, Args, R]):
         arguments; both together are an error. ``task_kwargs`` are arguments given beforehand. On a
         distributed database, jobs with one ``partition_key`` are kept together, and so in order.
         It decides before the locks do, so jobs that share one of these must share it too. A plain
-        server ignores it. ``connection`` defers inside the caller's transaction: a psycopg2
-        connection, an SQLAlchemy Connection or Session, or an aiopg connection, as the app's
-        connector takes.
+        server ignores it. ``connection`` defers inside the caller's transaction: on a connection or
+        session of any kind that an installed package binds, whatever the app's own connector is
+        (`procrastinate.binders.available`).
         Raises `InvalidOption` or `InvalidTimestamp`.
         """
         deferrer = self._deferrer()

@@ -32,11 +32,7 @@ TEXT_PER_STATEMENT = 64 * 1024 * 1024  # characters of arguments: a jsonb may ha
 
 def defer_job(job: NewJob) -> Flow[int]:
     """Insert one job and return its id. Raises `AlreadyEnqueued`; the transaction stays usable."""
-    if job.partition_key is None:
-        request = Request("defer_job", **_columns(job))
-    else:
-        key = job.partition_key
-        request = Request("defer_job_with_key", partition_key=key, **_columns(job))
+    request = request_for(job)
     try:
         rows = yield request
     except ConnectorException as exc:
@@ -45,6 +41,14 @@ def defer_job(job: NewJob) -> Flow[int]:
     if job_id is None:
         raise _already_enqueued(job.queueing_lock)
     return int(job_id)
+
+
+def request_for(job: NewJob) -> Request:
+    """Return the request that inserts one job: its one row has the id, or null for a twin."""
+    if job.partition_key is None:
+        return Request("defer_job", **_columns(job))
+    key = job.partition_key
+    return Request("defer_job_with_key", partition_key=key, **_columns(job))
 
 
 def defer_alike(alike: NewJob, all_args: str) -> Flow[list[int]]:
