@@ -17,7 +17,7 @@ import psycopg2.pool
 from tiny_connector import TinyConnector, TinyExecutor, translated
 
 from procrastinate import errors
-from procrastinate.connector import Executor, Query, Rows, SessionExecutor
+from procrastinate.connector import Executor, Query, Rows, SessionExecutor, begin
 
 # --- Statements and rows ------------------------------------------------------------------------
 
@@ -116,7 +116,7 @@ class DriverErrors(WithExecutor):
                 return self.run(cursor, query)
 
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
+    def session(self, *, transaction: bool = False, **options: Any) -> Iterator[SessionExecutor]:
         connection = self.take() if self.is_open else super().session().__enter__()
         try:
             connection.autocommit = not transaction
@@ -162,9 +162,9 @@ class NeverConnectionFailed(TinyConnector):
 
 class ForgetsCommit(TinyConnector):
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
+    def session(self, *, transaction: bool = False, **options: Any) -> Iterator[SessionExecutor]:
         try:
-            with super().session(transaction=transaction) as executor:
+            with super().session(transaction=transaction, **options) as executor:
                 yield executor
                 if transaction:
                     raise InterruptedError
@@ -183,16 +183,43 @@ class CommitsAlways(TinyConnector):
 
 class IgnoresTransaction(TinyConnector):
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
+    def session(self, *, transaction: bool = False, **options: Any) -> Iterator[SessionExecutor]:
         with super().session(transaction=False) as executor:
             yield executor
 
 
 class AlwaysTransaction(TinyConnector):
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
-        with super().session(transaction=True) as executor:
+    def session(self, *, transaction: bool = False, **options: Any) -> Iterator[SessionExecutor]:
+        with super().session(transaction=True, **options) as executor:
             yield executor
+
+
+class IgnoresReadOnly(TinyConnector):
+    @contextmanager
+    def session(self, *, read_only: bool = False, **options: Any) -> Iterator[SessionExecutor]:
+        begin(transaction=bool(options.get("transaction")), read_only=read_only)
+        with super().session(**options) as executor:
+            yield executor
+
+
+class StaysReadOnly(TinyConnector):
+    """Makes connections, of which it keeps one, read-only for good."""
+
+    connection: Any = None
+
+    def run(self, connection: Any, sql: str) -> None:
+        super().run(connection, "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+        self.connection = connection
+        super().run(connection, sql)
+
+    def take(self) -> Any:
+        kept, self.connection = self.connection, None
+        return super().take() if kept is None or kept.closed else kept
+
+    def give_back(self, connection: Any) -> None:
+        if connection is not self.connection or connection.info.transaction_status:
+            super().give_back(connection)
 
 
 class Reconnects(WithExecutor):
@@ -274,7 +301,7 @@ class LeaksTransactions(KeepsConnections):
     ends_transactions = False
 
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
+    def session(self, *, transaction: bool = False, **options: Any) -> Iterator[SessionExecutor]:
         if not self.is_open:
             raise errors.AppNotOpen("not open")
         connection = self.take()
@@ -343,9 +370,9 @@ class OpensByItself(TinyConnector):
     """Works before it was opened, and after it was closed."""
 
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
+    def session(self, *, transaction: bool = False, **options: Any) -> Iterator[SessionExecutor]:
         self.is_open = True
-        with super().session(transaction=transaction) as executor:
+        with super().session(transaction=transaction, **options) as executor:
             yield executor
 
 

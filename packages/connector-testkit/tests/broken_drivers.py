@@ -48,12 +48,19 @@ class DoesNotWait(Psycopg2Connector):
         super().__init__(**(options | {"pool_timeout": 0}))
 
 
+class IgnoresTimeout(Psycopg2Connector):
+    """Waits for as long as the pool does, whatever a session asks for."""
+
+    def session(self, *, timeout: float | None = None, **options: Any) -> Any:
+        return super().session(**options)
+
+
 class LosesConnections(Psycopg2Connector):
     """Forgets to give a connection back when the block raises."""
 
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
-        block = super().session(transaction=transaction)
+    def session(self, *, transaction: bool = False, **options: Any) -> Iterator[SessionExecutor]:
+        block = super().session(transaction=transaction, **options)
         executor = block.__enter__()
         try:
             yield executor
@@ -123,8 +130,8 @@ class CancelsStatements(AiopgConnector):
     """Lets a cancellation go through to the driver, which drops the connection at once."""
 
     @asynccontextmanager
-    async def session_async(self, *, transaction: bool = False) -> AsyncIterator[Any]:
-        async with super().session_async(transaction=transaction) as inner:
+    async def session_async(self, **options: Any) -> AsyncIterator[Any]:
+        async with super().session_async(**options) as inner:
             yield AbandonsStatements(inner)
 
 

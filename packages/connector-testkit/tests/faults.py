@@ -122,6 +122,8 @@ GROUPS: dict[str, dict[str, Fault]] = {
             """
             transactions_that_failed_do_not_end_as_if_committed
             transactions_commit_when_the_block_ends savepoints_work_in_a_transaction
+            read_only_transactions_refuse_what_writes
+            read_only_transactions_leave_connections_writable
             sessions_at_the_same_time_are_isolated
             schema_is_applied_by_many_at_once schema_is_applied_once schema_may_have_any_name
             threads_share_a_connector
@@ -141,6 +143,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             transactions_roll_back_also_when_their_first_statement_failed
             transactions_that_failed_do_not_end_as_if_committed
             transactions_are_one transactions_refuse_statements_after_an_error
+            read_only_transactions_refuse_what_writes
             savepoints_work_in_a_transaction sessions_at_the_same_time_are_isolated
             sessions_leave_no_transaction_locks
             """,
@@ -155,6 +158,8 @@ GROUPS: dict[str, dict[str, Fault]] = {
             sessions_leave_no_transaction_locks
             """,
         ),
+        "IgnoresReadOnly": fault("sessions", "read_only_transactions_refuse_what_writes"),
+        "StaysReadOnly": fault("sessions", "read_only_transactions_leave_connections_writable"),
         "Reconnects": fault(
             "losses errors",
             "losing_the_connection_between_statements losing_the_connection_in_a_statement",
@@ -172,6 +177,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             sessions_leave_no_transaction_open sessions_leave_no_settings
             sessions_leave_no_prepared_statements transactions_refuse_statements_after_an_error
             transactions_that_failed_do_not_end_as_if_committed
+            read_only_transactions_refuse_what_writes
             """,
         ),
         "SharesOneConnection": fault(
@@ -240,6 +246,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             threads_share_a_connector
             """,
         ),
+        "IgnoresTimeout": fault("pools", "pools_that_are_exhausted_wait_as_long_as_asked"),
         "LosesConnections": fault(
             "pools", "foreign_pools_get_connections_back_idle pools_lose_no_connection_to_errors"
         ),

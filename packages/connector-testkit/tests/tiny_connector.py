@@ -16,7 +16,14 @@ import psycopg2
 import psycopg2.extensions as ext
 
 from procrastinate import errors
-from procrastinate.connector import Executor, Query, Rows, SessionExecutor, SyncConnector
+from procrastinate.connector import (
+    Executor,
+    Query,
+    Rows,
+    SessionExecutor,
+    SyncConnector,
+    begin,
+)
 
 # Rule 2: numeric as float, bytea as bytes; the rest is psycopg2's own choice already.
 FLOAT = ext.new_type(ext.DECIMAL.values, "FLOAT", ext.FLOAT)
@@ -48,18 +55,27 @@ class TinyConnector(SyncConnector):
         self.is_open = False
 
     @contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
+    def session(
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
+    ) -> Iterator[SessionExecutor]:
+        begin(transaction=transaction, read_only=read_only)
         if not self.is_open:
             raise errors.AppNotOpen("the connector is not open")
         connection = self.take()
         try:
             connection.autocommit = not transaction
             with translated():
+                if read_only:
+                    self.run(connection, "SET TRANSACTION READ ONLY")
                 yield self.executor(connection, of_session=True)
                 if transaction:
                     self.commit(connection)
         finally:
             self.give_back(connection)
+
+    def run(self, connection: Any, sql: str) -> None:
+        with ext.cursor(connection) as cursor:
+            cursor.execute(sql)
 
     def commit(self, connection: Any) -> None:
         if connection.info.transaction_status == ext.TRANSACTION_STATUS_INERROR:

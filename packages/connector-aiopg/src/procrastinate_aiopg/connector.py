@@ -178,16 +178,18 @@ class AiopgConnector(ListeningConnector):
     # Running queries
 
     def session_async(
-        self, *, transaction: bool = False
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
     ) -> AbstractAsyncContextManager[AsyncSessionExecutor]:
-        """Return a block holding one connection.
+        """Return a block holding one connection; wait for it ``timeout`` seconds, if that is given.
 
         Raises `AppNotOpen` before `open_async` and `ConfigurationError` in another event loop;
         entering it raises `ConnectionFailed` or `PoolTimeout` when no connection is to be had. A
         cancelled task gets its cancellation when the query under way has ended. If that lasts for
         more than 5 seconds, the connection is closed; the server may still finish the query.
         """
-        return Session(self._opened(), transaction=transaction)
+        return Session(
+            self._opened(), transaction=transaction, read_only=read_only, timeout=timeout
+        )
 
     def listen(
         self, channels: Sequence[str]

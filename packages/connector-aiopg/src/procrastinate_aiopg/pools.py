@@ -44,8 +44,11 @@ PROOF_MAY_TAKE = 2.0  # seconds for a connection of the application's pool to sh
 class Source(Protocol):
     """Where sessions take their connections."""
 
-    async def acquire(self) -> Held:
-        """Return a live connection for one user. Raises `PoolTimeout`, `ConnectionFailed`."""
+    async def acquire(self, timeout: float | None = None) -> Held:
+        """Return a live connection for one user. Raises `PoolTimeout`, `ConnectionFailed`.
+
+        Waits ``timeout`` seconds for it, or for as long as the connector waits otherwise.
+        """
 
     def release(self, held: Held) -> None:
         """Take a connection back; one that is not clean is closed."""
@@ -99,14 +102,16 @@ class OwnPool:
         while len(self._open) < self._minsize:
             self.release(await self._new())
 
-    async def acquire(self) -> Held:
+    async def acquire(self, timeout: float | None = None) -> Held:
         held = self._live_idle()
         if held is not None:
             return held
-        deadline = None if self._timeout is None else self._loop.time() + self._timeout
+        if timeout is None:
+            timeout = self._timeout
+        deadline = None if timeout is None else self._loop.time() + timeout
         while held is None:
             if self._maxsize and len(self._open) + self._connecting >= self._maxsize:
-                held = await self._given_back(deadline) or self._live_idle()
+                held = await self._given_back(deadline, timeout) or self._live_idle()
             else:
                 held = await self._new()
         return held
@@ -127,7 +132,7 @@ class OwnPool:
         # A notice that came in idleness is the server's farewell; `release` left none.
         return is_alive(held.connection) and not held.raw.notices
 
-    async def _given_back(self, deadline: float | None) -> Held | None:
+    async def _given_back(self, deadline: float | None, timeout: float | None) -> Held | None:
         turn: asyncio.Future[Held | None] = self._loop.create_future()
         self._waiting.append(turn)
         try:
@@ -135,7 +140,7 @@ class OwnPool:
                 return await turn
         except TimeoutError as exc:
             self._pass_on(turn)
-            raise _timed_out(self._timeout) from exc
+            raise _timed_out(timeout) from exc
         except asyncio.CancelledError:
             self._pass_on(turn)
             raise
@@ -223,11 +228,11 @@ class GivenPool:
         #: Those that have answered since one was silent; None: none was.
         self._proven: weakref.WeakSet[aiopg.Connection] | None = None
 
-    async def acquire(self) -> Held:
-        return await Held.hold(await self._live())
+    async def acquire(self, timeout: float | None = None) -> Held:
+        return await Held.hold(await self._live(timeout))
 
-    async def _live(self) -> aiopg.Connection:
-        async with _waiting_at_most(self._timeout):
+    async def _live(self, timeout: float | None = None) -> aiopg.Connection:
+        async with _waiting_at_most(self._timeout if timeout is None else timeout):
             while True:
                 connection = await self._acquired()
                 if is_alive(connection) and await self._is_proven(connection):

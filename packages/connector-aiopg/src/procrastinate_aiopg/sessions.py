@@ -30,17 +30,25 @@ from procrastinate_psycopg2.transactions import LazyTransaction, aborted
 class Session:
     """One connection for the length of a block, also as its executor."""
 
-    __slots__ = ("_held", "_on_loan", "_severed", "_source", "_transaction")
+    __slots__ = ("_held", "_on_loan", "_severed", "_source", "_timeout", "_transaction")
 
-    def __init__(self, source: Source, *, transaction: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        transaction: bool,
+        read_only: bool = False,
+        timeout: float | None = None,
+    ) -> None:
         self._source = source
-        self._transaction = LazyTransaction(wanted=transaction)
+        self._timeout = timeout
+        self._transaction = LazyTransaction(wanted=transaction, read_only=read_only)
         self._held: Held | None = None  # until the block ends
         self._on_loan: Held | None = None  # until it is given back: COMMIT may wait as well
         self._severed = False
 
     async def __aenter__(self) -> Session:
-        self._held = self._on_loan = await self._source.acquire()
+        self._held = self._on_loan = await self._source.acquire(self._timeout)
         return self
 
     async def execute(self, query: Query, /) -> Rows:

@@ -110,8 +110,10 @@ class Psycopg2Connector(SyncConnector):
         if source is not None:
             source.close()
 
-    def session(self, *, transaction: bool = False) -> AbstractContextManager[SessionExecutor]:
-        """Return a block holding one connection.
+    def session(
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
+    ) -> AbstractContextManager[SessionExecutor]:
+        """Return a block holding one connection; wait for it ``timeout`` seconds, if that is given.
 
         Raises `AppNotOpen` before `open`; entering it raises `ConnectionFailed` or `PoolTimeout`
         when no connection is to be had.
@@ -119,7 +121,7 @@ class Psycopg2Connector(SyncConnector):
         source = self._source
         if source is None:
             raise AppNotOpen("the connector is not open: call app.open() first")
-        return Session(source, transaction=transaction)
+        return Session(source, transaction=transaction, read_only=read_only, timeout=timeout)
 
     def _after_fork(self) -> None:
         """Leave the parent its sockets; its lock may be held by a thread that is not here."""

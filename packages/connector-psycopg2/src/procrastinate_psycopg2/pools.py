@@ -38,8 +38,11 @@ class Source(Protocol):
     #: Whether this belongs to the process that ours was forked from.
     inherited: bool
 
-    def acquire(self) -> Connection:
-        """Return a live connection in autocommit mode, for one user."""
+    def acquire(self, timeout: float | None = None) -> Connection:
+        """Return a live connection in autocommit mode, for one user.
+
+        Waits ``timeout`` seconds for it, or for as long as the connector waits otherwise.
+        """
 
     def release(self, connection: Connection, *, discard: bool = False) -> None:
         """Take back a connection that is outside of any transaction, or to be discarded."""
@@ -88,12 +91,17 @@ class WaitingPool(psycopg2_pool.ThreadedConnectionPool):
 
     def getconn(self, key: Any = None) -> Connection:
         """Return an idle connection, else a new one, else wait for one. ``key`` is ignored."""
+        return self.acquire()
+
+    def acquire(self, timeout: float | None = None) -> Connection:
+        if timeout is None:
+            timeout = self._timeout
         while True:
             # A thread that waits goes first. Without waiters there is no lock to take: a semaphore
             # here cost 15 of the 270 microseconds of an insert and commit.
             connection = None if self._waiting else self._pop()
             if connection is None:
-                connection = self._wait()
+                connection = self._wait(timeout)
             if connection is None:
                 return self._make()
             if driver.looks_alive(connection):
@@ -106,9 +114,9 @@ class WaitingPool(psycopg2_pool.ThreadedConnectionPool):
         except IndexError:
             return None
 
-    def _wait(self) -> Connection | None:
+    def _wait(self, timeout: float | None) -> Connection | None:
         """Return an idle connection, or None for the right to make one, as soon as there is one."""
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         with self._freed:
             self._waiting += 1  # before looking: putconn() adds first and then looks for waiters
             try:
@@ -123,7 +131,7 @@ class WaitingPool(psycopg2_pool.ThreadedConnectionPool):
                         return None
                     remaining = None if deadline is None else deadline - time.monotonic()
                     if remaining is not None and remaining <= 0:
-                        raise _timed_out(self.maxconn, self._timeout)
+                        raise _timed_out(self.maxconn, timeout)
                     self._freed.wait(remaining)
             finally:
                 self._waiting -= 1
@@ -165,8 +173,6 @@ class WaitingPool(psycopg2_pool.ThreadedConnectionPool):
 
     # As a source
 
-    acquire = getconn
-
     def release(self, connection: Connection, *, discard: bool = False) -> None:
         self.putconn(connection, close=discard)
 
@@ -194,19 +200,21 @@ class BorrowedPool:
         self._slots = threading.Semaphore(max(1, pool.maxconn))
         self._autocommit: dict[int, bool] = {}
 
-    def acquire(self) -> Connection:
-        deadline = None if self._timeout is None else time.monotonic() + self._timeout
-        if not self._slots.acquire(timeout=self._timeout):
-            raise _timed_out(self.pool.maxconn, self._timeout)
+    def acquire(self, timeout: float | None = None) -> Connection:
+        if timeout is None:
+            timeout = self._timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._slots.acquire(timeout=timeout):
+            raise _timed_out(self.pool.maxconn, timeout)
         try:
-            return self._live(deadline)
+            return self._live(deadline, timeout)
         except BaseException:
             self._slots.release()
             raise
 
-    def _live(self, deadline: float | None) -> Connection:
+    def _live(self, deadline: float | None, timeout: float | None) -> Connection:
         while True:
-            connection = self._free(deadline)
+            connection = self._free(deadline, timeout)
             try:
                 if driver.looks_alive(connection):
                     driver.check_encoding(connection, THEIRS)
@@ -227,7 +235,7 @@ class BorrowedPool:
         finally:
             self._put(connection, discard=False)
 
-    def _free(self, deadline: float | None) -> Connection:
+    def _free(self, deadline: float | None, timeout: float | None) -> Connection:
         """Return a connection of the pool as soon as it gives one."""
         while True:
             try:
@@ -236,7 +244,7 @@ class BorrowedPool:
                 if self.pool.closed:
                     raise _borrowed_closed() from exc
                 if deadline is not None and time.monotonic() >= deadline:
-                    raise _timed_out(self.pool.maxconn, self._timeout) from exc
+                    raise _timed_out(self.pool.maxconn, timeout) from exc
             except psycopg2.Error as exc:
                 raise driver.connect_error(exc) from exc
             time.sleep(_LOOK_AGAIN)
@@ -277,7 +285,7 @@ class ForeignProcessPool:
 
     inherited = False
 
-    def acquire(self) -> Connection:
+    def acquire(self, timeout: float | None = None) -> Connection:
         raise AppNotOpen(
             "the pool given to open() belongs to the process that this one was forked from: "
             "close() the app here and open() it with a pool made in this process"

@@ -36,18 +36,34 @@ _IN_TRANSACTION = (
 class Session:
     """One connection for the length of a block, also as its executor."""
 
-    __slots__ = ("_connection", "_discard", "_held", "_severed", "_source", "_transaction")
+    __slots__ = (
+        "_connection",
+        "_discard",
+        "_held",
+        "_severed",
+        "_source",
+        "_timeout",
+        "_transaction",
+    )
 
-    def __init__(self, source: Source, *, transaction: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        transaction: bool,
+        read_only: bool = False,
+        timeout: float | None = None,
+    ) -> None:
         self._source = source
-        self._transaction = LazyTransaction(wanted=transaction)
+        self._timeout = timeout
+        self._transaction = LazyTransaction(wanted=transaction, read_only=read_only)
         self._connection: Connection | None = None  # until the block ends
         self._held: Connection | None = None  # until it is given back: COMMIT may wait as well
         self._discard = False
         self._severed = False
 
     def __enter__(self) -> Session:
-        self._connection = self._held = self._source.acquire()
+        self._connection = self._held = self._source.acquire(self._timeout)
         return self
 
     def execute(self, query: Query, /) -> Rows:

@@ -6,6 +6,7 @@ connection of psycopg2's, synchronous or not: so the connectors built on it shar
 
 from __future__ import annotations
 
+from procrastinate.connector import begin
 from procrastinate.errors import ConnectorException
 
 _ABORTED = "25P02"  # the server's in_failed_sql_transaction
@@ -14,10 +15,10 @@ _ABORTED = "25P02"  # the server's in_failed_sql_transaction
 class LazyTransaction:
     """Whether a session's transaction is wanted, has begun, or has failed to begin."""
 
-    __slots__ = ("_begun", "_failed", "_wanted")
+    __slots__ = ("_begin", "_begun", "_failed")
 
-    def __init__(self, *, wanted: bool) -> None:
-        self._wanted = wanted
+    def __init__(self, *, wanted: bool, read_only: bool = False) -> None:
+        self._begin = begin(transaction=wanted, read_only=read_only)
         self._begun = False
         self._failed = False
 
@@ -25,7 +26,7 @@ class LazyTransaction:
         """Return the SQL to send in front of the next query. Raises where none may follow."""
         if self._failed:
             raise aborted()
-        return "BEGIN;" if self._wanted and not self._begun else ""
+        return "" if self._begun else self._begin
 
     def after_prefix(self, error: ConnectorException | None, *, in_transaction: bool) -> None:
         """Note what became of a query that had a prefix, and where the connection stands now.

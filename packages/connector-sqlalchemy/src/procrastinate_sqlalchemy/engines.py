@@ -14,6 +14,7 @@ Rules
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from psycopg2 import extensions
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 
 from procrastinate.connector import Query
 from procrastinate.errors import (
@@ -113,6 +114,36 @@ def check_connections(engine: Engine) -> None:
     lease.close()
 
 
+LOOK_AGAIN = 0.01  # seconds between two looks at a pool that is exhausted
+
+
+def wait_for_room(engine: Engine, seconds: float) -> None:
+    """Wait until an engine's pool can give a connection at once. Raises `PoolTimeout`.
+
+    Another user may be quicker then; the pool's own time to wait begins in that case.
+    """
+    deadline = time.monotonic() + seconds
+    while _is_exhausted(engine):
+        if time.monotonic() >= deadline:
+            raise _exhausted(engine)
+        time.sleep(LOOK_AGAIN)
+
+
+def _is_exhausted(engine: Engine) -> bool:
+    pool = engine.pool
+    if not isinstance(pool, QueuePool):
+        return False
+    room: int = getattr(pool, "_max_overflow", -1)
+    return room >= 0 and pool.checkedout() >= pool.size() + room
+
+
+def _exhausted(engine: Engine) -> PoolTimeout:
+    return PoolTimeout(
+        f"no connection of the engine's pool became free ({engine.pool.status()}): raise "
+        "pool_size or pool_timeout, or hold connections for less long"
+    )
+
+
 class Lease:
     """A connection of an engine, made ready for a session, and given back as it was."""
 
@@ -184,10 +215,7 @@ def _connect(engine: Engine) -> Connection:
     try:
         return engine.connect()
     except sa_exc.TimeoutError as exc:
-        raise PoolTimeout(
-            f"no connection of the engine's pool became free ({engine.pool.status()}): raise "
-            "pool_size or pool_timeout, or hold connections for less long"
-        ) from exc
+        raise _exhausted(engine) from exc
     except Exception as exc:
         cause = driver_error(exc)
         if cause is not None:

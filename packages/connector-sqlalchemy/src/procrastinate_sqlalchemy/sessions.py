@@ -41,17 +41,35 @@ _OPTIONS: Mapping[str, Any] = {"no_parameters": True, "stream_results": False}
 class Session:
     """One connection for the length of a block, also as its executor."""
 
-    __slots__ = ("_discard", "_lease", "_on_loan", "_severed", "_source", "_transaction")
+    __slots__ = (
+        "_discard",
+        "_lease",
+        "_on_loan",
+        "_severed",
+        "_source",
+        "_timeout",
+        "_transaction",
+    )
 
-    def __init__(self, source: Source, *, transaction: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        transaction: bool,
+        read_only: bool = False,
+        timeout: float | None = None,
+    ) -> None:
         self._source = source
-        self._transaction = LazyTransaction(wanted=transaction)
+        self._timeout = timeout
+        self._transaction = LazyTransaction(wanted=transaction, read_only=read_only)
         self._lease: Lease | None = None  # until the block ends
         self._on_loan: Lease | None = None  # until it is given back: COMMIT may wait as well
         self._discard = False
         self._severed = False
 
     def __enter__(self) -> Session:
+        if self._timeout is not None:
+            engines.wait_for_room(self._source.engine, self._timeout)
         self._lease = self._on_loan = Lease(self._source.engine)
         return self
 

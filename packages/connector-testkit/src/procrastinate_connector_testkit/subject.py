@@ -148,7 +148,9 @@ class Subject(abc.ABC):
     async def close(self) -> None: ...
 
     @abc.abstractmethod
-    def session(self, *, transaction: bool = False) -> Block[Session]: ...
+    def session(
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
+    ) -> Block[Session]: ...
 
     @abc.abstractmethod
     def bind(self, connection: Any, binder: Binder | None = None) -> Session:
@@ -231,8 +233,11 @@ class SyncSubject(Subject):
         self.connector.close()
 
     @asynccontextmanager
-    async def session(self, *, transaction: bool = False) -> AsyncIterator[Session]:
-        with self.connector.session(transaction=transaction) as executor:
+    async def session(
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[Session]:
+        options = {"transaction": transaction, "read_only": read_only, "timeout": timeout}
+        with self.connector.session(**cast(Any, options)) as executor:
             yield _SyncSession(executor, self.statements)
 
     def bind(self, connection: Any, binder: Binder | None = None) -> Session:
@@ -284,8 +289,11 @@ class AsyncSubject(Subject):
         await self.connector.close_async()
 
     @asynccontextmanager
-    async def session(self, *, transaction: bool = False) -> AsyncIterator[Session]:
-        async with self.connector.session_async(transaction=transaction) as executor:
+    async def session(
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[Session]:
+        options = {"transaction": transaction, "read_only": read_only, "timeout": timeout}
+        async with self.connector.session_async(**cast(Any, options)) as executor:
             yield _AsyncSession(executor, self.statements)
 
     def bind(self, connection: Any, binder: Binder | None = None) -> Session:

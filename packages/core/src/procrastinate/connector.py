@@ -17,7 +17,9 @@ Rules
 3. A session is one connection. With ``transaction=True`` it is one transaction, committed when
    the block ends and rolled back when it raises; a block that ends well although one of its
    statements had failed raises instead of pretending to have committed. With
-   ``transaction=False`` every query commits by itself (autocommit, one round trip each). Nothing
+   ``transaction=False`` every query commits by itself (autocommit, one round trip each). With
+   ``read_only=True``, which needs ``transaction=True``, the server refuses what would write;
+   `begin` gives the SQL, so that it costs no round trip. Nothing
    that a session leaves on the connection may be visible to the next user of it: no settings, no
    prepared statements but those of rule 11.
 4. A `Binder` gives an executor that runs inside the caller's own transaction, on the caller's
@@ -46,6 +48,9 @@ Rules
 11. A query that says `keeps_plan` is sent often, and its plan fits all values. A connector may
     prepare it, but only on connections of its own, and not behind a pooler, where the next
     transaction may be on another connection of the server.
+12. ``timeout`` of a session is how many seconds it waits for a connection of the pool (0: not at
+    all), instead of the pool's own time; then it raises `PoolTimeout`. To make a new connection may
+    take longer: that has a limit of its own.
 """
 
 from __future__ import annotations
@@ -57,9 +62,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from procrastinate import json_codec
+
+T = TypeVar("T")
 
 #: The version of this contract. A connector names the one that it was built for in
 #: `Connector.contract`; another number is refused when the connector is loaded.
@@ -244,12 +251,24 @@ class SyncConnector(Connector):
         """Close what this connector opened itself. Twice is harmless; it may be opened again."""
 
     @abc.abstractmethod
-    def session(self, *, transaction: bool = False) -> AbstractContextManager[SessionExecutor]:
-        """Return a block holding one connection (rule 3).
+    def session(
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
+    ) -> AbstractContextManager[SessionExecutor]:
+        """Return a block holding one connection (rules 3 and 12).
 
         Raises `AppNotOpen` before ``open``, and `ConnectionFailed` or `PoolTimeout` when no
-        connection is to be had.
+        connection is to be had. ``read_only`` without ``transaction`` is a ValueError.
         """
+
+    async def call_async(self, function: Callable[[], T]) -> T:
+        """Run a function that uses this connector and blocks, for an asynchronous caller.
+
+        It runs in a thread. A connector whose connections belong to threads of their own runs it
+        there.
+        """
+        from procrastinate.threads import in_thread  # not at the top: it needs asyncio
+
+        return await in_thread(function)
 
 
 class AsyncConnector(Connector):
@@ -265,15 +284,14 @@ class AsyncConnector(Connector):
 
     @abc.abstractmethod
     def session_async(
-        self, *, transaction: bool = False
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
     ) -> AbstractAsyncContextManager[AsyncSessionExecutor]:
-        """Return a block holding one connection (rule 3).
+        """Return a block holding one connection (rules 3 and 12).
 
         A database call is never interrupted half-way by the cancellation of the waiting task:
         the call ends first, then the cancellation is delivered.
         """
 
-    @abc.abstractmethod
     def sync_connector(self, *, connect_timeout: float | None = None) -> SyncConnector:
         """Return a new, unopened synchronous connector to the same database.
 
@@ -281,7 +299,28 @@ class AsyncConnector(Connector):
         more for its heartbeat, and for another one if it has periodic tasks to defer. Used by one
         thread, it opens one connection, whatever the sizes of the pool are. ``connect_timeout`` is
         the time to connect in seconds, unless the user gave another one.
+
+        A connector whose driver has no synchronous half leaves this as it is, and implements
+        `sibling`: then plain code is served by an event loop in a thread.
         """
+        # Not at the top: it needs asyncio.
+        from procrastinate.loop_thread import LoopThreadConnector
+
+        return LoopThreadConnector(self, connect_timeout=connect_timeout)
+
+    def sibling(
+        self, *, max_connections: int, connect_timeout: float | None = None
+    ) -> AsyncConnector:
+        """Return a new, unopened connector to the same database, with the same options.
+
+        Its pool makes up to ``max_connections``, and none before it needs one. ``connect_timeout``
+        is the time to connect in seconds, unless the user gave another one. Only a connector
+        without a `sync_connector` of its own has to implement it.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has neither a sync_connector() nor a sibling(): its class has"
+            " to implement one of them"
+        )
 
 
 class ListeningConnector(AsyncConnector):
@@ -297,6 +336,18 @@ class ListeningConnector(AsyncConnector):
         connection breaks; core then enters a new block and polls once for what was missed.
         Leaving the block leaves no LISTEN behind.
         """
+
+
+def begin(*, transaction: bool, read_only: bool = False) -> str:
+    """Return the SQL to send in front of a session's first query: empty without a transaction.
+
+    Raises ValueError for ``read_only`` without ``transaction``.
+    """
+    if read_only:
+        if not transaction:
+            raise ValueError("a session can be read_only only with transaction=True")
+        return "BEGIN READ ONLY;"
+    return "BEGIN;" if transaction else ""
 
 
 def capabilities(connector: type[Connector]) -> tuple[str, ...]:

@@ -18,13 +18,11 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import contextvars
-import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from procrastinate import binders, drive
 from procrastinate.connector import (
@@ -49,9 +47,7 @@ from procrastinate.model.partitions import Partitions
 from procrastinate.storage.callers import LookAgain, for_caller, get_place
 from procrastinate.storage.settings import read_settings
 from procrastinate.storage.statements import Statements
-
-if TYPE_CHECKING:
-    import asyncio
+from procrastinate.threads import in_thread
 
 T = TypeVar("T")
 
@@ -94,16 +90,17 @@ class Gateway:
         if isinstance(self.connector, AsyncConnector):
             await self.connector.open_async(pool)
         else:
-            await in_thread(lambda: self.open(pool))
+            await self._counterpart_or_self().call_async(lambda: self.open(pool))
         self._open_async = True
 
     async def close_async(self) -> None:
         if isinstance(self.connector, AsyncConnector):
             await self.connector.close_async()
-            if not self._open:
-                await in_thread(self._close_counterpart)
+            counterpart = self._counterpart
+            if counterpart is not None and not self._open:
+                await counterpart.call_async(self._close_counterpart)
         else:
-            await in_thread(self.close)
+            await self._counterpart_or_self().call_async(self.close)
         self._open_async = self.connector.always_open
         self._forget_place()
 
@@ -140,7 +137,9 @@ class Gateway:
         if connection is not None and not self._keeps_jobs_of(connection):
             return await self._run_for_caller_async(flow, connection, transaction)
         if not isinstance(self.connector, AsyncConnector):
-            return await in_thread(lambda: self.run(flow, transaction=transaction))
+            return await self._counterpart_or_self().call_async(
+                lambda: self.run(flow, transaction=transaction)
+            )
         if not self._open_async:
             raise AppNotOpen(_not_open(self._open, "open_async"))
         if limit is not None:
@@ -372,37 +371,6 @@ class Gateway:
         self._counterpart_opened = False
         if counterpart is not None:
             counterpart.close()
-
-
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run a blocking function in a thread. A cancellation is delivered once it has ended."""
-    import asyncio  # not at the top: synchronous code does without
-
-    running = asyncio.ensure_future(_begun_in_thread(function))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        if not running.cancelled():
-            running.exception()  # seen; the cancellation is what the caller gets
-        raise
-
-
-def _begun_in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
-    """Begin a call in the loop's default executor or, if a task has shut that down, in another."""
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
-
-    loop = asyncio.get_running_loop()
-    call = functools.partial(contextvars.copy_context().run, function)
-    try:
-        return loop.run_in_executor(None, call)
-    except RuntimeError:
-        spare = ThreadPoolExecutor(1)
-        try:
-            return loop.run_in_executor(spare, call)
-        finally:
-            spare.shutdown(wait=False)
 
 
 def _not_open(other_half: bool, method: str) -> str:

@@ -77,10 +77,8 @@ class BreakingConnector(procrastinate.AiopgConnector):
         self.has_claimed = False
 
     @contextlib.asynccontextmanager
-    async def session_async(
-        self, *, transaction: bool = False
-    ) -> AsyncIterator[AsyncSessionExecutor]:
-        async with super().session_async(transaction=transaction) as executor:
+    async def session_async(self, **options: Any) -> AsyncIterator[AsyncSessionExecutor]:
+        async with super().session_async(**options) as executor:
             yield Breaking(executor, self)
 
 

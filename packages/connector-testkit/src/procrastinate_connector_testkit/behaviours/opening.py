@@ -88,6 +88,20 @@ class Opening:
             await db.open()
         assert await queue.ids() == []
 
+    @behaviour(3)
+    async def test_read_only_sessions_defer_nothing(self, db: Subject, queue: Queue) -> None:
+        with pytest.raises(errors.ConnectorException) as caught:
+            async with entered(db.session(transaction=True, read_only=True)) as session:
+                await session.flow(queue.defer_flow())
+        assert caught.value.sqlstate == "25006"
+        assert await queue.ids() == []
+
+    @behaviour("session: read_only needs a transaction")
+    async def test_read_only_sessions_need_a_transaction(self, db: Subject) -> None:
+        with pytest.raises(ValueError, match="transaction"):
+            async with entered(db.session(read_only=True)):
+                pass
+
     @behaviour("AsyncConnector.sync_connector: new and unopened", ways="own")
     async def test_counterparts_are_new_ones(self, db: Subject) -> None:
         """Closing the synchronous counterpart leaves the connector open, and each is its own."""

@@ -43,6 +43,29 @@ class OwnPool:
         assert 0.1 < waited < 30, f"it waited {waited:.2f} seconds"
         assert await subject.value("select 1") == 1
 
+    @behaviour(12, ways="own")
+    async def test_pools_that_are_exhausted_wait_as_long_as_asked(self, db: Subject) -> None:
+        """Not at all with ``timeout=0``, and longer than the pool's own second with more."""
+        subject = await limited(db)
+        held, looked = db.signal(), db.signal()
+
+        async def holder() -> None:
+            async with entered(subject.session()):
+                held.set()
+                await looked.wait()
+                await db.sleep(1.5)
+
+        async def waiter() -> object:
+            await held.wait()
+            with pytest.raises(errors.PoolTimeout):
+                async with entered(subject.session(timeout=0)):
+                    pass
+            looked.set()
+            async with entered(subject.session(timeout=25)) as session:
+                return await session.value("select 1")
+
+        assert (await db.together(holder(), waiter()))[1] == 1
+
     @behaviour("session: an exhausted pool waits", ways="own")
     async def test_pools_that_are_exhausted_wait(self, db: Subject) -> None:
         """A thread that waits gets the connection that is given back."""

@@ -185,6 +185,32 @@ class Sessions:
         assert await stored(db) == []
 
     @behaviour(3)
+    async def test_read_only_transactions_refuse_what_writes(self, db: Subject) -> None:
+        """With the server's error; what reads before it works, and the next session may write."""
+        await scratch(db)
+        with pytest.raises(errors.ConnectorException) as caught:
+            async with entered(db.session(transaction=True, read_only=True)) as session:
+                assert await session.value("select count(*) from kit_rows") == 0
+                assert await session.value("show transaction_read_only") == "on"
+                await session.sql("insert into kit_rows values (1)")
+        assert caught.value.sqlstate == "25006"
+        async with entered(db.session(transaction=True)) as session:
+            await session.sql("insert into kit_rows values (2)")
+        await db.sql("insert into kit_rows values (3)")
+        assert await stored(db) == [2, 3]
+
+    @behaviour(3)
+    async def test_read_only_transactions_leave_connections_writable(self, db: Subject) -> None:
+        """After a good end, whichever connection is used next and in whichever mode."""
+        await scratch(db)
+        for turn in range(3):
+            async with entered(db.session(transaction=True, read_only=True)) as session:
+                assert await session.value("select count(*) from kit_rows") == turn
+            async with entered(db.session(transaction=turn % 2 == 0)) as session:
+                await session.sql("insert into kit_rows values (%(x)s::integer)", x=turn)
+        assert await stored(db) == [0, 1, 2]
+
+    @behaviour(3)
     async def test_savepoints_work_in_a_transaction(self, db: Subject) -> None:
         await scratch(db)
         async with entered(db.session(transaction=True)) as session:

@@ -10,9 +10,10 @@ from typing import Any
 from procrastinate import drive
 from procrastinate.connector import AsyncConnector
 from procrastinate.errors import SchemaNotApplied
-from procrastinate.gateway import Gateway, in_thread
+from procrastinate.gateway import Gateway
 from procrastinate.storage import distributing, migrating
 from procrastinate.storage import schema as flows
+from procrastinate.threads import in_thread
 
 LOOK_AGAIN = 0.1  # seconds, while another process migrates
 

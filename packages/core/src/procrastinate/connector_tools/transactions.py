@@ -5,6 +5,7 @@ A driver's own BEGIN is usually a round trip more.
 
 from __future__ import annotations
 
+from procrastinate.connector import begin
 from procrastinate.errors import ConnectionLost, ConnectorException
 
 _ABORTED = "25P02"  # the server's in_failed_sql_transaction
@@ -16,9 +17,7 @@ class LazyTransaction:
     __slots__ = ("_begin", "_begun", "_failed")
 
     def __init__(self, *, wanted: bool, read_only: bool = False) -> None:
-        if read_only and not wanted:
-            raise ValueError("read_only=True needs transaction=True")
-        self._begin = ("BEGIN READ ONLY;" if read_only else "BEGIN;") if wanted else ""
+        self._begin = begin(transaction=wanted, read_only=read_only)
         self._begun = False
         self._failed = False
 

@@ -16,6 +16,7 @@ from procrastinate.connector import (
     Notification,
     SessionExecutor,
     SyncConnector,
+    begin,
 )
 from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate.model.job import Job
@@ -120,12 +121,15 @@ class InMemorySyncConnector(_InMemory, SyncConnector):
         """Do nothing: the jobs stay."""
 
     @contextlib.contextmanager
-    def session(self, *, transaction: bool = False) -> Iterator[SessionExecutor]:
-        """Return a block holding one session; nothing has to be opened first."""
+    def session(
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
+    ) -> Iterator[SessionExecutor]:
+        """Return a block holding one session; nothing has to be opened first, or waited for."""
+        begin(transaction=transaction, read_only=read_only)
         if not transaction:
             yield SyncSession(self._store)
             return
-        with self._store.transaction() as begun:
+        with self._store.transaction(read_only=read_only) as begun:
             yield SyncSession(self._store, begun)
 
 
@@ -146,13 +150,14 @@ class InMemoryConnector(_InMemory, ListeningConnector):
 
     @contextlib.asynccontextmanager
     async def session_async(
-        self, *, transaction: bool = False
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
     ) -> AsyncIterator[AsyncSessionExecutor]:
-        """Return a block holding one session; nothing has to be opened first."""
+        """Return a block holding one session; nothing has to be opened first, or waited for."""
+        begin(transaction=transaction, read_only=read_only)
         if not transaction:
             yield AsyncSession(self._store)
             return
-        with self._store.transaction() as begun:
+        with self._store.transaction(read_only=read_only) as begun:
             yield AsyncSession(self._store, begun)
 
     def sync_connector(self, *, connect_timeout: float | None = None) -> InMemorySyncConnector:

@@ -94,6 +94,7 @@ class Store:
             view = View(self._tables, transaction, now)
             try:
                 rows = _run(query, view)
+                _check_may_write(transaction, query, view)
             except BaseException as exc:
                 view.undo()
                 transaction.failed = not isinstance(exc, Blocked)
@@ -139,9 +140,9 @@ class Store:
                     listener.put(notification)
 
     @contextlib.contextmanager
-    def transaction(self, *, block: bool = True) -> Iterator[Transaction]:
+    def transaction(self, *, block: bool = True, read_only: bool = False) -> Iterator[Transaction]:
         """A transaction, rolled back when it raises: a block of statements, or only one."""
-        transaction = Transaction(block=block)
+        transaction = Transaction(block=block, read_only=read_only)
         try:
             yield transaction
         except BaseException:
@@ -161,6 +162,13 @@ def _check_usable(transaction: Transaction, query: Query) -> None:
     if transaction.failed and query.name != "return_to_savepoint":
         raise database_error(
             "current transaction is aborted: a statement before this one failed", sqlstate="25P02"
+        )
+
+
+def _check_may_write(transaction: Transaction, query: Query, view: View) -> None:
+    if transaction.read_only and view.undone_by:
+        raise database_error(
+            f"{query.name} cannot be executed in a read-only transaction", sqlstate="25006"
         )
 
 

@@ -44,8 +44,9 @@ class Transaction:
     A statement on its own (autocommit) is one, too, but no ``block``.
     """
 
-    def __init__(self, *, block: bool) -> None:
+    def __init__(self, *, block: bool, read_only: bool = False) -> None:
         self.block = block
+        self.read_only = read_only
         self.notifications: dict[Notification, None] = {}
         self.savepoints: list[Savepoint] = []
         self.failed = False

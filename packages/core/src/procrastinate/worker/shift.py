@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from procrastinate.connector import ListeningConnector
 from procrastinate.drive import Step, run_steps_async
 from procrastinate.errors import ConnectorException, ProcrastinateException, WorkerFailed
-from procrastinate.gateway import Gateway, in_thread
+from procrastinate.gateway import Gateway
 from procrastinate.model.ahead import Ahead
 from procrastinate.model.job import Job
 from procrastinate.model.judging import has_turn
@@ -35,6 +35,7 @@ from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.periodic import defer_due_in_steps
 from procrastinate.storage.workers import About, Beat
+from procrastinate.threads import in_thread
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.calls import Calls, reason_of
 from procrastinate.worker.claiming import CALL_MAY_TAKE, LAST_CALL_MAY_TAKE, Claiming
