@@ -116,9 +116,9 @@ def connector_for(dsn: str, *, traced: bool, notes: list[Any]) -> Any:
 
     class Traced(procrastinate.AiopgConnector):
         def session_async(
-            self, *, transaction: bool = False
+            self, **options: Any
         ) -> AbstractAsyncContextManager[AsyncSessionExecutor]:
-            return _traced(super().session_async(transaction=transaction), notes)
+            return _traced(super().session_async(**options), notes)
 
     return Traced(dsn=dsn)
 

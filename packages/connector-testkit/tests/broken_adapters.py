@@ -92,7 +92,7 @@ class BrokenPool(Adapter, LimitsPool, TakesPools):
         return self.connector_class(dsn=dsn, pool_timeout=3.0, **options)  # type: ignore[call-arg]
 
     def limited(self, dsn: str) -> Any:
-        return self.connector_class(dsn=dsn, maxconn=1, pool_timeout=3.0)  # type: ignore[call-arg]
+        return self.connector_class(dsn=dsn, maxconn=1, pool_timeout=2.0)  # type: ignore[call-arg]
 
     def referee(self, dsn: str) -> Connector:
         return Psycopg2Connector(dsn=dsn)

@@ -107,10 +107,13 @@ GROUPS: dict[str, dict[str, Fault]] = {
         ),
     },
     "errors": {
-        "SwallowsErrors": fault("errors opening results", ALL_ERRORS),
+        "SwallowsErrors": fault(
+            "errors opening results", f"{ALL_ERRORS} read_only_sessions_defer_nothing"
+        ),
         "LosesConstraint": fault("errors", CONSTRAINTS),
         "DriverErrors": fault(
-            "errors opening results", f"{ALL_ERRORS} errors_at_commit_are_raised"
+            "errors opening results",
+            f"{ALL_ERRORS} errors_at_commit_are_raised read_only_sessions_defer_nothing",
         ),
         "NoCause": fault("errors", ALL_ERRORS),
         "ShowsPassword": fault("losses errors", "connecting_in_vain_is_connection_failed"),

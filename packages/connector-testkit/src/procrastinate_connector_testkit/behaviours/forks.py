@@ -37,7 +37,7 @@ class Forks:
 
 
 async def _forked_within(subject: Subject) -> None:
-    parents = await fill_pool(subject, 3)
+    parents = await fill_pool(subject)
     async with entered(subject.session(transaction=True)) as session:
         await session.sql("create temp table kit_parent (x integer) on commit drop")
         answer = _in_child(lambda: run_unsuspended(_used_and_closed(subject)))
@@ -49,7 +49,7 @@ async def _forked_within(subject: Subject) -> None:
 
 
 async def _used_and_closed(subject: Subject) -> str:
-    pids = await fill_pool(subject, 3)
+    pids = await fill_pool(subject)
     await subject.close()
     return " ".join(map(str, pids))
 

@@ -36,8 +36,11 @@ async def terminate_all(db: Subject) -> int:
     return len(rows)
 
 
-async def fill_pool(db: Subject, count: int = 4) -> set[int]:
-    """Use some connections at the same time, so that the pool holds them; return their pids."""
+async def fill_pool(db: Subject, count: int = 2) -> set[int]:
+    """Use some connections at the same time, so that the pool holds them; return their pids.
+
+    Two is what every connector has, also one that serves plain code by an event loop in a thread.
+    """
     pids: set[int] = set()
 
     async def use(own: int) -> None:

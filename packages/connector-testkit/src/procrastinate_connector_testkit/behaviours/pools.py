@@ -45,26 +45,34 @@ class OwnPool:
 
     @behaviour(12, ways="own")
     async def test_pools_that_are_exhausted_wait_as_long_as_asked(self, db: Subject) -> None:
-        """Not at all with ``timeout=0``, and longer than the pool's own second with more."""
+        """Longer than the pool's own time, twice over, or not at all."""
         subject = await limited(db)
-        held, looked = db.signal(), db.signal()
+        held, gave_up = db.signal(), [db.signal() for _ in range(2)]
 
         async def holder() -> None:
             async with entered(subject.session()):
                 held.set()
-                await looked.wait()
-                await db.sleep(1.5)
+                for each in gave_up:
+                    await each.wait()
 
-        async def waiter() -> object:
+        async def patient() -> object:
             await held.wait()
-            with pytest.raises(errors.PoolTimeout):
-                async with entered(subject.session(timeout=0)):
-                    pass
-            looked.set()
             async with entered(subject.session(timeout=25)) as session:
                 return await session.value("select 1")
 
-        assert (await db.together(holder(), waiter()))[1] == 1
+        async def impatient() -> None:
+            await held.wait()
+            await refused(0)
+            for each in gave_up:
+                await refused(None)
+                each.set()
+
+        async def refused(timeout: float | None) -> None:
+            with pytest.raises(errors.PoolTimeout):
+                async with entered(subject.session(timeout=timeout)):
+                    pass
+
+        assert (await db.together(holder(), patient(), impatient()))[1] == 1
 
     @behaviour("session: an exhausted pool waits", ways="own")
     async def test_pools_that_are_exhausted_wait(self, db: Subject) -> None:
