@@ -12,9 +12,8 @@ Rules
 4. A batch that the server refuses is written again by kind, then by halves, so that one bad outcome
    spoils no other (`procrastinate.worker.halving`). The search takes one short step after each
    batch, so it holds up no other outcome. What is refused alone is tried again later.
-5. A batch with jobs of several partitions is written one partition after the other, in one
-   transaction. What belongs to a partition that is away waits until that is back, and holds up
-   nothing else.
+5. How a batch is divided, and what waits for a partition that is away: see
+   `procrastinate.worker.parts`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from procrastinate import json_codec
@@ -38,8 +37,8 @@ from procrastinate.errors import (
     UniqueViolation,
 )
 from procrastinate.model.failure import undescribed
-from procrastinate.model.job import Job, Status, sets_going
-from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Requeued, Standing, was_written
+from procrastinate.model.job import Job, sets_going
+from procrastinate.model.outcome import Requeued
 from procrastinate.model.printable import counted
 from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import Ended, Settled
@@ -51,7 +50,9 @@ from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.halving import Doubtful
 from procrastinate.worker.log import logger
 from procrastinate.worker.outages import Outages
+from procrastinate.worker.parts import Parts, is_awaited, is_deleted, is_requeued, kind_of
 from procrastinate.worker.places import Places
+from procrastinate.worker.written import is_lost, log_what_was_written
 
 REFUSED_AGAIN_AFTER = 2.0  # seconds
 MAX_BATCH = 500  # outcomes in one statement
@@ -93,11 +94,9 @@ class Writer:
         self._gateway = gateway
         self._worker_id = worker_id
         self._delete_jobs = delete_jobs
-        self._places = places
-        self._are_many = places.partitions.are_many
         self._outages = outages
-        outages.on_back.append(self._is_back)
-        self._held: defaultdict[int, list[Ended]] = defaultdict(list)  # of partitions that are away
+        self._parts = Parts(places, outages, delete_jobs, on_back=self._try_again)
+        self._are_many = self._parts.are_many
         self._on_written = on_written
         self._on_requeued = on_requeued
         self._on_released = on_released
@@ -128,7 +127,7 @@ class Writer:
             self._something.set()
         self.unwritten[entry.job.id] = entry
         self._entries.append(entry)  # last, so that no ending is written twice
-        if self._pausing and (_is_awaited(entry) or len(self._entries) >= MANY):
+        if self._pausing and (is_awaited(entry) or len(self._entries) >= MANY):
             self._urgent.set()
 
     async def run(self) -> None:
@@ -165,13 +164,13 @@ class Writer:
             timer.cancel()
 
     def _is_urgent(self) -> bool:
-        return len(self._entries) >= MANY or any(map(_is_awaited, self._entries))
+        return len(self._entries) >= MANY or any(map(is_awaited, self._entries))
 
     async def _write_next_batch(self) -> None:
         count = min(len(self._entries), MAX_BATCH)
         self._writing = [self._entries.popleft() for _ in range(count)]
         unwritten: list[Ended] = []
-        for group in await self._write_together(self._groups()):
+        for group in await self._write_together(self._parts.of(self._writing)):
             unwritten += await self._write_group(group)
         self._writing = ()
         if self._doubts and not unwritten:
@@ -182,36 +181,17 @@ class Writer:
         self._entries.extendleft(reversed(unwritten))
         await asyncio.sleep(self._backoff.next_wait())
 
-    def _groups_of(self, entries: Sequence[Ended]) -> list[list[Ended]]:
-        return _groups(entries, self._delete_jobs)
-
-    def _groups(self) -> list[list[Ended]]:
-        """Return what is being written in parts that one statement writes."""
-        if not self._are_many:
-            return self._groups_of(self._writing)
-        parts: defaultdict[int, list[Ended]] = defaultdict(list)
-        for entry in self._writing:
-            parts[self._places.of(entry.job.id)].append(entry)
-        return [group for _, part in sorted(parts.items()) for group in self._groups_of(part)]
-
     async def _write_together(self, groups: list[list[Ended]]) -> list[list[Ended]]:
         """Write groups of several partitions in one transaction; return those that are left.
 
-        They come in order of the partition, so that two workers do not wait for each other. What
-        frees a lock is left, because the next jobs of its line wait for the commit, and what may
-        itself have to wait. If anything goes wrong, all are.
+        If anything goes wrong, all are.
         """
         if not self._are_many:
             return groups
-        together, left = list[list[Ended]](), list[list[Ended]]()
-        for group in groups:
-            first = group[0]
-            is_away = self._place_of(group) in self._outages.away
-            alone = is_away or _may_wait(first) or sets_going(first.job)
-            (left if alone else together).append(group)
-        if len(together) < 2:
-            return groups
-        flows = [self._flow(group, self._place_of(group), PATIENCE_MS) for group in together]
+        together, left = self._parts.together(groups)
+        if not together:
+            return left
+        flows = [self._flow(group, PATIENCE_MS) for group in together]
         try:
             async with asyncio.timeout(WRITE_MAY_TAKE):
                 written = await self._run(self._all_of(flows), transaction=True)
@@ -220,7 +200,7 @@ class Writer:
             await self._outages.is_one(exc)
             return groups
         for group, settled in zip(together, written, strict=True):
-            self._note_written(group, settled, self._place_of(group))
+            self._note_written(group, settled)
         return left
 
     async def _run(self, flow: Flow[T], *, transaction: bool) -> T:
@@ -233,9 +213,6 @@ class Writer:
             settled.append((yield from flow))
         return settled
 
-    def _place_of(self, group: Sequence[Ended]) -> int:
-        return self._places.of(group[0].job.id)
-
     async def _write_group(self, group: Sequence[Ended]) -> Sequence[Ended]:
         """Write entries together. Returns them if the database is away."""
         answer = await self._try(group, PATIENCE_MS)
@@ -245,7 +222,7 @@ class Writer:
             if len(group) == 1:
                 self._try_later([self._after_refusal(group[0])])
             else:
-                self._doubts.append(Doubtful(group, halving.by_kind(group, _kind_of)))
+                self._doubts.append(Doubtful(group, halving.by_kind(group, kind_of)))
         return group if answer is _Answer.AWAY else ()
 
     async def _search(self, doubtful: Doubtful[Ended]) -> Sequence[Ended]:
@@ -269,13 +246,12 @@ class Writer:
         return ()
 
     async def _try(self, group: Sequence[Ended], patience_ms: int) -> _Answer:
-        partition = self._place_of(group)
-        if partition in self._outages.away:
+        if self._parts.is_away(group):
             return _Answer.PARTITION_AWAY
         try:
-            await self._write(group, partition, patience_ms)
+            await self._write(group, patience_ms)
         except Exception as exc:  # whatever it is, the outcomes must not be lost
-            if await self._outages.is_one(exc, partition):
+            if await self._outages.is_one(exc, self._parts.place_of(group)):
                 return _Answer.PARTITION_AWAY
             if isinstance(exc, _AWAY):
                 return self._database_is_away(group, exc)
@@ -309,13 +285,8 @@ class Writer:
         return changed
 
     def _hold(self, entries: Sequence[Ended]) -> None:
-        """Keep entries until their partition is back."""
         self._waiting += len(entries)
-        self._held[self._place_of(entries)] += entries
-
-    def _is_back(self, partition: int) -> None:
-        if entries := self._held.pop(partition, None):
-            self._try_again(entries)
+        self._parts.hold(entries)
 
     def _try_later(self, entries: Sequence[Ended]) -> None:
         self._waiting += len(entries)
@@ -328,11 +299,11 @@ class Writer:
 
     # One write
 
-    async def _write(self, group: Sequence[Ended], partition: int, patience_ms: int) -> None:
+    async def _write(self, group: Sequence[Ended], patience_ms: int) -> None:
         for _ in range(_RETRIES_OF_A_RACE):
             try:
                 async with asyncio.timeout(WRITE_MAY_TAKE):
-                    flow = self._flow(group, partition, patience_ms)
+                    flow = self._flow(group, patience_ms)
                     if several := self._needs_transaction(group):
                         flow = self._expecting_echoes(flow)
                     settled = await self._run(flow, transaction=several)
@@ -344,21 +315,20 @@ class Writer:
                 raise
         else:
             raise ConnectorException("jobs with the same queueing lock keep appearing")
-        self._note_written(group, settled, partition)
+        self._note_written(group, settled)
 
-    def _note_written(self, group: Sequence[Ended], settled: Settled, partition: int) -> None:
+    def _note_written(self, group: Sequence[Ended], settled: Settled) -> None:
         """Note what a write changed, and tell who waits for it."""
         for entry in group:
             if self.unwritten.get(entry.job.id) is entry:
                 del self.unwritten[entry.job.id]
-        if self._are_many:
-            self._places.forget(each.job.id for each in group)
-        self._announce(group, settled, partition)
+        self._announce(group, settled, self._parts.place_of(group))
+        self._parts.forget(group)
         changed = settled.changed
         odd = [entry for entry in group if changed.get(entry.job.id) is not entry.outcome.status]
         for entry in odd:
-            _log_what_was_written(entry, settled)
-        if any(_is_lost(entry.job, settled) for entry in odd):
+            log_what_was_written(entry, settled)
+        if any(is_lost(entry.job, settled) for entry in odd):
             self._on_lost()  # others that run here may be lost as well
 
     def _expecting_echoes(self, flow: Flow[Settled]) -> Flow[Settled]:
@@ -367,13 +337,13 @@ class Writer:
         self._echoes.expect(settled.passed)
         return settled
 
-    def _flow(self, group: Sequence[Ended], partition: int, patience_ms: int) -> Flow[Settled]:
+    def _flow(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
         flow = self._flow_of(group, patience_ms)
-        return at(partition, flow) if self._are_many else flow
+        return at(self._parts.place_of(group), flow) if self._are_many else flow
 
     def _flow_of(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
         worker_id = self._worker_id
-        if _is_deleted(group[0], self._delete_jobs):
+        if is_deleted(group[0], self._delete_jobs):
             return flows.delete_finished(group, worker_id=worker_id, patience_ms=patience_ms)
         return flows.settle(
             group,
@@ -386,7 +356,7 @@ class Writer:
 
     def _needs_transaction(self, group: Sequence[Ended]) -> bool:
         """Whether the flow takes several statements: what goes back may end and be removed."""
-        may_be_removed = self._delete_jobs == "always" and any(map(_is_requeued, group))
+        may_be_removed = self._delete_jobs == "always" and any(map(is_requeued, group))
         return may_be_removed or flows.needs_transaction([each.job for each in group])
 
     def _announce(self, group: Sequence[Ended], settled: Settled, partition: int) -> None:
@@ -396,93 +366,5 @@ class Writer:
             self._on_requeued(partition)
         elif requeued or sets_going(group[0].job):
             # Jobs may be ready now. Behind some poolers no notification says so.
-            back = [each.job for each in group if _is_requeued(each)]
+            back = [each.job for each in group if is_requeued(each)]
             self._on_released(back, settled.passed, partition)
-
-
-def _is_awaited(entry: Ended) -> bool:
-    """Whether other jobs, or other workers, wait for an outcome."""
-    return entry.outcome is UNSTARTED or sets_going(entry.job)
-
-
-def _is_requeued(entry: Ended) -> bool:
-    return isinstance(entry.outcome, Requeued)
-
-
-def _is_deleted(entry: Ended, delete_jobs: str) -> bool:
-    if delete_jobs == "never" or _is_requeued(entry):
-        return False
-    return delete_jobs == "always" or entry.outcome.status is Status.SUCCEEDED
-
-
-def _groups(entries: Sequence[Ended], delete_jobs: str) -> list[list[Ended]]:
-    """Entries that one statement writes.
-
-    Those that set something going are apart because they take a transaction of several statements;
-    those that may meet a twin with their queueing lock, because they may have to wait for its
-    transaction.
-    """
-    if entries and all(each.outcome is SUCCEEDED and each.job.lock is None for each in entries):
-        return [list(entries)]  # most often
-    groups: defaultdict[Hashable, list[Ended]] = defaultdict(list)
-    for entry in entries:
-        job = entry.job
-        may_meet_a_twin = _is_requeued(entry) and job.queueing_lock is not None
-        groups[_is_deleted(entry, delete_jobs), sets_going(job), may_meet_a_twin].append(entry)
-    return sorted(groups.values(), key=lambda group: _may_wait(group[0]))
-
-
-def _may_wait(entry: Ended) -> bool:
-    return _is_requeued(entry) and entry.job.queueing_lock is not None
-
-
-def _kind_of(entry: Ended) -> Hashable:
-    """What a refused batch is split by: endings, retries, and what goes back in its place."""
-    outcome = entry.outcome
-    if isinstance(outcome, Requeued):
-        return outcome.begun, outcome.when is not None
-    return outcome is SUCCEEDED
-
-
-def _is_lost(job: Job, settled: Settled) -> bool:
-    return job.id not in settled.changed and not was_written(job, settled.standings.get(job.id))
-
-
-def _log_what_was_written(entry: Ended, settled: Settled) -> None:
-    job = entry.job
-    if job.id not in settled.changed:
-        _log_unchanged(entry, settled.standings.get(job.id))
-    elif settled.changed[job.id] not in (None, entry.outcome.status):
-        logger.info(
-            "job %d, attempt %d: it is %s, because %s",
-            job.id,
-            job.attempts,
-            settled.changed[job.id],
-            "abortion had been asked for"
-            if settled.changed[job.id] is Status.ABORTED
-            else "a job with the same queueing lock waits",
-            extra={"action": "settled_otherwise", "job_id": job.id},
-        )
-
-
-def _log_unchanged(entry: Ended, standing: Standing | None) -> None:
-    job = entry.job
-    if was_written(job, standing):
-        logger.debug("job %d, attempt %d: its result was written already", job.id, job.attempts)
-        return
-    assert standing is not None
-    logger.warning(
-        "job %d, attempt %d: its result was not written, because this worker lost the job: %s",
-        job.id,
-        job.attempts,
-        _told(standing),
-        extra={"action": "lost_lease", "job_id": job.id},
-    )
-
-
-def _told(standing: Standing) -> str:
-    if standing.status is Status.DOING:
-        return f"worker {standing.worker_id} runs it now"
-    if standing.status is Status.TODO:
-        return "it waits in the queue again"
-    return f"it has ended as {standing.status}"
