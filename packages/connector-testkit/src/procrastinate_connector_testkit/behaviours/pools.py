@@ -184,16 +184,23 @@ class ForeignPools:
     async def test_foreign_pools_in_another_encoding_are_refused(
         self, db: Subject, pool_kind: str
     ) -> None:
-        """With a message that names the setting. The pool serves its owner as before."""
+        """With a message that names the setting. The pool serves its owner as before.
+
+        A driver whose connections are always in UTF8 takes the pool.
+        """
         referee = await db.referee()
         name = new_name()
         dsn = await create(referee, name, {"client_encoding": "LATIN1"})
         try:
             async with entered(_pools(db)[pool_kind](dsn)) as owned:
                 before = (await called(owned.state), _plain(await called(owned.query, "select 1")))
-                with pytest.raises(errors.InvalidOption, match="client_encoding=LATIN1"):
-                    async with _lent(db, owned):
-                        pass
+                if "LATIN1" in repr(await called(owned.query, "show client_encoding")):
+                    with pytest.raises(errors.InvalidOption, match="client_encoding=LATIN1"):
+                        async with _lent(db, owned):
+                            pass
+                else:
+                    async with _lent(db, owned) as subject:
+                        assert await subject.value("select %(x)s::text", x="雪") == "雪"
                 after = (await called(owned.state), _plain(await called(owned.query, "select 1")))
                 assert after == before
         finally:
