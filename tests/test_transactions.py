@@ -7,6 +7,7 @@ connection of the tests' own.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
@@ -264,9 +265,14 @@ async def case_of(
         yield Case(app, caller, observer, kind.is_async if is_async is None else is_async)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("connector", CONNECTORS)
-@pytest.mark.parametrize("connection", INSTALLED)
+def cells() -> Iterator[Any]:
+    """Every connection, connector and scenario; what takes long is slow but for one connector."""
+    for cell in itertools.product(INSTALLED, CONNECTORS, SCENARIOS):
+        slow = cell[2] == "batch" and cell[1] != CONNECTORS[0]
+        yield pytest.param(*cell, marks=[pytest.mark.slow] if slow else [], id=", ".join(cell))
+
+
+@pytest.mark.parametrize("connection, connector, scenario", list(cells()))
 async def test_a_transaction_decides_about_jobs(
     database: str, observer: Observer, connection: str, connector: str, scenario: str
 ) -> None:

@@ -52,6 +52,7 @@ from procrastinate.threads import in_thread
 T = TypeVar("T")
 
 SETTINGS_LAST = 10.0  # seconds
+LOOK_AGAIN = 2.0  # seconds to wait for a connection of the app's own, to see where it leads
 
 
 class Gateway:
@@ -209,7 +210,7 @@ class Gateway:
         self._forget_place()
         with (
             contextlib.suppress(ConnectorException, AppNotOpen),
-            self.sync_connector().session() as session,
+            self.sync_connector().session(timeout=LOOK_AGAIN) as session,
         ):
             self._look(session)
         return self._place
@@ -219,7 +220,7 @@ class Gateway:
             return await in_thread(self._place_anew)
         self._forget_place()
         with contextlib.suppress(ConnectorException, AppNotOpen):
-            async with self.connector.session_async() as session:
+            async with self.connector.session_async(timeout=LOOK_AGAIN) as session:
                 await self._look_async(session)
         return self._place
 
