@@ -11,8 +11,9 @@ import pytest
 from silence import SilentProxy
 
 from procrastinate.connector import Query
+from procrastinate.connector_tools import calls
 from procrastinate.errors import QueryCanceled
-from procrastinate_aiopg import AiopgConnector, calls
+from procrastinate_aiopg import AiopgConnector
 
 # It takes long enough to be seen while it runs, also on a busy machine.
 SLOW_INSERT = Query("slow", "insert into things select 'a' from (select pg_sleep(1.5)) as s")

@@ -217,11 +217,6 @@ async def test_a_connection_lost_before_the_commit_is_an_error(either: Any, obse
     assert await _run(either, ONE) == [(1,)]
 
 
-async def test_settings_left_on_a_connection_are_not_seen_by_the_next(either: Any) -> None:
-    await _run(either, Query("set", "set application_name = 'stained'"))
-    assert await _run(either, Query("show", "show application_name")) != [("stained",)]
-
-
 async def test_a_value_that_cannot_be_sent_is_an_error_and_the_connection_stays(
     either: Any,
 ) -> None:

@@ -225,25 +225,6 @@ def test_errors_without_sqlstate_are_told_apart_by_their_class(
     assert type(driver.translate(exc)) is kind
 
 
-@pytest.mark.parametrize(
-    "sql, expected",
-    [
-        ("set search_path = x", True),
-        ("-- why\n  SET search_path = x", True),
-        ("select 1; listen a", True),
-        ("create temp table t ()", True),
-        ("select set_config('a.b', 'c', false)", True),
-        ("select pg_advisory_lock(1)", True),
-        ("set local statement_timeout = 1; select 1", False),
-        ("update notes\nset text = 'a'", False),
-        ("select set_config('a.b', 'c', true)", False),
-        ("select pg_advisory_xact_lock(1)", False),
-    ],
-)
-def test_statements_that_leave_traces_are_known(sql: str, expected: bool) -> None:
-    assert driver.leaves_traces(sql) is expected
-
-
 def test_adapted_leaves_scalars_alone() -> None:
     params = {"a": 1, "b": "x"}
     assert driver.adapted(Query("q", "sql", params)) == ("sql", params)

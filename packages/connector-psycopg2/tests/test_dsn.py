@@ -5,33 +5,10 @@ from typing import Any
 
 import pytest
 
+from procrastinate.connector_tools.limits import LIMITS
 from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate_psycopg2 import Psycopg2Connector
-from procrastinate_psycopg2.dsn import (
-    LIMITS,
-    check_dsn,
-    connection_url,
-    for_our_own,
-    shown_dsn,
-    split_url,
-)
-
-
-@pytest.mark.parametrize(
-    "url, expected",
-    [
-        ("psycopg2://", "postgresql://"),
-        ("psycopg2://u:p%40ss@h:1234/d", "postgresql://u:p%40ss@h:1234/d"),
-        (
-            "aiopg://u@one:1,two:2/d?target_session_attrs=read-write",
-            "postgresql://u@one:1,two:2/d?target_session_attrs=read-write",
-        ),
-        ("psycopg2://u:se?cret@h/d", "postgresql://u:se?cret@h/d"),
-        ("psycopg2://%2Ftmp/d", "postgresql://%2Ftmp/d"),
-    ],
-)
-def test_a_connectors_url_becomes_libpqs(url: str, expected: str) -> None:
-    assert connection_url(url) == expected
+from procrastinate_psycopg2.dsn import check_dsn, for_our_own
 
 
 @pytest.mark.parametrize(
@@ -49,7 +26,7 @@ def test_a_connectors_url_becomes_libpqs(url: str, expected: str) -> None:
 )
 def test_a_malformed_url_is_refused_without_showing_its_password(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        connection_url(url)
+        Psycopg2Connector.from_url(url)
     shown = "".join(traceback.format_exception(caught.value, chain=True)).split("Error: ", 1)[1]
     assert "cret" not in shown
     assert caught.value.__cause__ is None
@@ -62,19 +39,6 @@ def test_a_malformed_dsn_is_refused_before_anything_is_connected(dsn: str) -> No
         Psycopg2Connector(dsn=dsn)
     assert "secret" not in str(caught.value)
     assert caught.value.__context__ is None
-
-
-def test_the_connectors_own_options_are_taken_out_of_the_url() -> None:
-    url = "psycopg2://h/d?maxconn=5&application_name=a%20b&schema=x"
-    assert split_url(url, {"maxconn": int, "schema": str}) == (
-        "postgresql://h/d?application_name=a%20b",
-        {"maxconn": 5, "schema": "x"},
-    )
-
-
-def test_a_question_mark_in_a_password_begins_no_options() -> None:
-    url = "psycopg2://u:p?maxconn=1@h/d?maxconn=2"
-    assert split_url(url, {"maxconn": int}) == ("postgresql://u:p?maxconn=1@h/d", {"maxconn": 2})
 
 
 def test_an_option_of_the_url_that_cannot_be_read_is_named() -> None:
@@ -102,11 +66,6 @@ def test_an_unknown_argument_is_named() -> None:
 def test_impossible_options_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(InvalidOption):
         Psycopg2Connector(**arguments)  # type: ignore[arg-type]
-
-
-def test_only_harmless_parts_are_shown() -> None:
-    read = check_dsn("host=h password=secret dbname=d sslpassword=hidden")
-    assert shown_dsn(read) == "host=h dbname=d"
 
 
 def test_repr_names_the_database_and_never_the_password() -> None:

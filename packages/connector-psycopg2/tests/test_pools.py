@@ -129,11 +129,11 @@ def test_a_connection_that_breaks_under_way_is_an_error_and_not_given_out_again(
 def test_after_a_failover_the_read_only_connections_are_all_replaced(
     connector: Psycopg2Connector, admin: Connection
 ) -> None:
-    connections = [connector._source.acquire() for _ in range(3)]  # type: ignore[union-attr]
-    for connection in connections:
-        with connection.cursor() as cursor:
+    leases = [connector._source.acquire() for _ in range(3)]  # type: ignore[union-attr]
+    for lease in leases:
+        with lease.connection.cursor() as cursor:
             cursor.execute("set default_transaction_read_only = on")
-        connector._source.release(connection)  # type: ignore[union-attr]
+        connector._source.release(lease)  # type: ignore[union-attr]
     with pytest.raises(ConnectionLost) as caught:
         once(connector, INSERT, text="refused")
     assert caught.value.sqlstate == "25006"
@@ -196,7 +196,7 @@ def test_a_connection_in_use_while_closing_is_closed_when_it_comes_back(
     with connector.session() as session:
         connector.close()
         assert run(session, "select 1") == [(1,)]
-        connection = session._connection  # type: ignore[attr-defined]
+        connection = session._lease.connection  # type: ignore[attr-defined]
     assert connection.closed == 1
 
 

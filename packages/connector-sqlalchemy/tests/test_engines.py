@@ -313,15 +313,6 @@ def test_a_commit_that_the_server_refuses_is_an_error(
     assert once(either, "select 1") == [(1,)]
 
 
-def test_what_a_session_leaves_behind_is_not_seen_by_the_next(
-    either: SQLAlchemyPsycopg2Connector,
-) -> None:
-    state = "select current_setting('work_mem')"
-    before = once(either, state)
-    once(either, "set work_mem = '1MB'")
-    assert once(either, state) == before
-
-
 def test_a_value_that_cannot_be_sent_names_its_parameter(
     either: SQLAlchemyPsycopg2Connector,
 ) -> None:

@@ -292,7 +292,27 @@ class GivesOutDeadConnections(KeepsConnections):
 
 
 class LeaksSettings(KeepsConnections):
+    """Sets for the session what its statements need, on connections that it keeps."""
+
     resets = False
+
+    def executor(self, connection: Any, *, of_session: bool = False) -> SessionExecutor:
+        return SetsForTheSession.broken_executor(connection, of_session=of_session)
+
+
+class LeaksPreparedStatements(KeepsConnections):
+    """Prepares what it sees, on connections that it keeps."""
+
+    resets = False
+
+    class Executor(TinyExecutor):
+        def run(self, cursor: Any, query: Query) -> Rows:
+            if "%(n)s::integer" in query.sql and self.connection.autocommit:
+                cursor.execute(f"prepare kit_{query.params['n']} as select 1")
+            return super().run(cursor, query)
+
+    def executor(self, connection: Any, *, of_session: bool = False) -> SessionExecutor:
+        return self.Executor(connection, of_session=of_session)
 
 
 class LeaksTransactions(KeepsConnections):

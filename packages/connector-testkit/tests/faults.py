@@ -171,14 +171,16 @@ GROUPS: dict[str, dict[str, Fault]] = {
             "losses sessions forks", "dead_connections_are_replaced_before_use"
         ),
         "LeaksSettings": fault(
-            "losses sessions threads",
-            "sessions_leave_no_settings sessions_leave_no_prepared_statements",
+            "limits losses threads",
+            "settings_end_with_their_statement settings_are_gone_with_the_session",
+        ),
+        "LeaksPreparedStatements": fault(
+            "sessions threads", "sessions_leave_no_prepared_statements"
         ),
         "LeaksTransactions": fault(
             "sessions",
             """
-            sessions_leave_no_transaction_open sessions_leave_no_settings
-            sessions_leave_no_prepared_statements transactions_refuse_statements_after_an_error
+            sessions_leave_no_transaction_open transactions_refuse_statements_after_an_error
             transactions_that_failed_do_not_end_as_if_committed
             read_only_transactions_refuse_what_writes
             """,
@@ -186,8 +188,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
         "SharesOneConnection": fault(
             "sessions threads forks",
             """
-            sessions_at_the_same_time_are_isolated sessions_leave_no_settings
-            sessions_leave_no_prepared_statements threads_share_a_connector
+            sessions_at_the_same_time_are_isolated threads_share_a_connector
             forks_give_the_child_its_own_connections
             """,
         ),

@@ -15,17 +15,15 @@ Rules
    a worker is busy a turn may take milliseconds, and the answer to a claim takes ten of them. So
    `ReadingConnection` reads on while something lies ready.
 4. A process forked off must not say goodbye to the server over its parent's sockets: there they
-   are replaced by the null device at once, where nothing that it does can be heard.
+   are detached.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import selectors
 import threading
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,10 +33,13 @@ import aiopg
 import psycopg2
 from psycopg2 import extensions
 
+from procrastinate.connector_tools import forks
+from procrastinate.connector_tools.sockets import readable
+from procrastinate.connector_tools.urls import shown
 from procrastinate.errors import ConnectionFailed
 from procrastinate_aiopg.calls import server_s_cancellation
-from procrastinate_aiopg.held import readable
-from procrastinate_psycopg2.driver import connect_error, for_our_own, plain_cursor, shown_dsn
+from procrastinate_psycopg2.driver import connect_error, plain_cursor
+from procrastinate_psycopg2.dsn import for_our_own
 
 #: Seconds for one of several hosts to answer, where no ``connect_timeout`` is given.
 _HOST_TIMEOUT = 10
@@ -117,7 +118,7 @@ async def _wrapped(raw: extensions.connection, options: ConnectOptions) -> aiopg
         _close(raw)
         raise
     cursor.close()
-    _connections.add(connection)
+    forks.detach_after_fork(connection, lambda it: it.raw.fileno())
     return connection
 
 
@@ -172,7 +173,7 @@ class _Handshake:
         raw: extensions.connection = psycopg2.connect(async_=True, **self._arguments)
         try:
             settings = raw.info.dsn_parameters  # with libpq's environment and service files
-            self.where = shown_dsn(settings)
+            self.where = shown(settings)
             if _is_several_hosts(settings):
                 _close(raw)
                 chosen = self._host_of_choice(settings)
@@ -239,21 +240,3 @@ def _close(raw: extensions.connection | None) -> None:
     if raw is not None:
         with suppress(psycopg2.Error):
             raw.close()
-
-
-_connections: weakref.WeakSet[aiopg.Connection] = weakref.WeakSet()
-
-
-def _detach_sockets_in_child() -> None:
-    connections = [c for c in list(_connections) if not c.closed]
-    if not connections:
-        return
-    null = os.open(os.devnull, os.O_RDWR)
-    for connection in connections:
-        with suppress(OSError, psycopg2.Error):
-            os.dup2(null, connection.raw.fileno())
-    os.close(null)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_detach_sockets_in_child)

@@ -15,15 +15,15 @@ from procrastinate.connector import (
     ListeningConnector,
     Notification,
 )
+from procrastinate.connector_tools.sessions import AsyncSession
+from procrastinate.connector_tools.urls import split_url
 from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
 from procrastinate_aiopg.connecting import ConnectOptions, connect
 from procrastinate_aiopg.held import close_quietly
 from procrastinate_aiopg.listening import Listener
 from procrastinate_aiopg.options import URL_OPTIONS, read_options, sync_arguments
 from procrastinate_aiopg.pools import GivenPool, OwnPool, Source
-from procrastinate_aiopg.sessions import Session
 from procrastinate_psycopg2 import Psycopg2Connector
-from procrastinate_psycopg2.driver import split_url
 
 
 class AiopgConnector(ListeningConnector):
@@ -187,7 +187,7 @@ class AiopgConnector(ListeningConnector):
         cancelled task gets its cancellation when the query under way has ended. If that lasts for
         more than 5 seconds, the connection is closed; the server may still finish the query.
         """
-        return Session(
+        return AsyncSession(
             self._opened(), transaction=transaction, read_only=read_only, timeout=timeout
         )
 

@@ -14,7 +14,6 @@ Rules
 
 from __future__ import annotations
 
-import select
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,21 +22,19 @@ import psycopg2
 from psycopg2 import extensions
 
 from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools.failures import VALUE_ERRORS, value_error
+from procrastinate.connector_tools.sockets import readable
 from procrastinate.errors import ConnectionLost, ConnectorException
 from procrastinate_aiopg.calls import Uninterrupted
 from procrastinate_aiopg.plans import ASK, Plans
-from procrastinate_psycopg2.driver import (
-    VALUE_ERRORS,
-    adapted,
-    leaves_traces,
-    plain_cursor,
-    rows_of,
-    translate,
-    value_error,
-)
+from procrastinate_psycopg2.driver import adapted, plain_cursor, rows_of, sever, translate
 
 _NEVER = 365 * 86400.0  # aiopg takes None for "the connection's default"
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
+_IN_TRANSACTION = (
+    extensions.TRANSACTION_STATUS_INTRANS,
+    extensions.TRANSACTION_STATUS_INERROR,
+)
 
 
 class Held:
@@ -70,7 +67,11 @@ class Held:
             raise translate(exc) from exc
         return cls(connection, cursor)
 
-    async def run(self, query: Query, prefix: str = "") -> Rows:
+    async def run(self, query: Query, begin: str) -> Rows:
+        """Execute a query, with ``begin`` and its settings in the same message."""
+        return await self.execute(query, begin + query.set_local())
+
+    async def execute(self, query: Query, prefix: str = "") -> Rows:
         """Execute a query, with ``prefix`` in the same message, and return its rows."""
         plans = self.plans
         if plans is not None and plans.may_keep(query) and await self._is_direct(plans):
@@ -104,9 +105,16 @@ class Held:
             raise value_error(exc, query) from exc
         except psycopg2.Error as exc:
             raise self._judged(exc) from exc
-        finally:
-            if leaves_traces(query.sql):
-                self.broken = True
+
+    async def end(self, command: str) -> str | None:
+        """Execute COMMIT or ROLLBACK, and return what the server did."""
+        await self.command(command)
+        said: str | None = self.cursor.statusmessage
+        return said
+
+    def sever(self) -> None:
+        self.broken = True
+        sever(self.raw)
 
     async def command(self, sql: str) -> None:
         """Execute a statement of our own, without values and rows."""
@@ -133,11 +141,11 @@ class Held:
 
     @property
     def in_transaction(self) -> bool:
-        return not self.raw.closed and self.raw.get_transaction_status() != _IDLE
+        return self.raw.get_transaction_status() in _IN_TRANSACTION
 
     @property
     def reusable(self) -> bool:
-        return not (self.broken or self.raw.closed or self.in_transaction)
+        return not self.broken and self.raw.get_transaction_status() == _IDLE
 
 
 def _plain_cursor(raw: Any, name: str | None = None) -> Any:
@@ -165,18 +173,3 @@ def is_alive(connection: aiopg.Connection) -> bool:
     except psycopg2.Error:
         return False
     return not raw.closed and list(raw.notices) == heard
-
-
-if hasattr(select, "poll"):
-
-    def readable(fileno: int) -> bool:
-        """Say whether something waits to be read, without waiting."""
-        poll = select.poll()
-        poll.register(fileno, select.POLLIN)
-        return bool(poll.poll(0))
-
-else:  # Windows
-
-    def readable(fileno: int) -> bool:
-        """Say whether something waits to be read, without waiting."""
-        return bool(select.select([fileno], [], [], 0)[0])

@@ -14,7 +14,9 @@ import aiopg
 import psycopg2
 
 from procrastinate.connector import Notification
-from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption
+from procrastinate.connector_tools.channels import listen_sql
+from procrastinate.connector_tools.failures import one_line
+from procrastinate.errors import ConnectionLost, ConnectorException
 from procrastinate_aiopg.held import Held
 
 Acquire = Callable[[], Awaitable[aiopg.Connection]]
@@ -60,21 +62,5 @@ class Listener:
         try:
             heard = await self._connection.notifies.get()
         except psycopg2.Error as exc:
-            text = " ".join(str(exc).split())
-            raise ConnectionLost(f"the listening connection broke: {text}") from exc
+            raise ConnectionLost(f"the listening connection broke: {one_line(exc)}") from exc
         return Notification(channel=heard.channel, payload=heard.payload)
-
-
-def listen_sql(channels: Sequence[str]) -> str:
-    """Return the statements that LISTEN on channels of any name, to be sent in one message.
-
-    Raises `InvalidOption` for a name that no channel can have.
-    """
-    return ";".join(f"LISTEN {_quoted(channel)}" for channel in channels)
-
-
-def _quoted(channel: str) -> str:
-    # The server truncates a longer name in LISTEN, and would then hear another channel's.
-    if not channel or "\0" in channel or len(channel.encode()) > 63:
-        raise InvalidOption(f"a channel's name has 1 to 63 bytes and no NUL, not {channel!r}")
-    return '"' + channel.replace('"', '""') + '"'

@@ -9,9 +9,10 @@ from typing import Any
 
 import aiopg
 
+from procrastinate.connector_tools.urls import shown
 from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate_aiopg.connecting import ConnectOptions
-from procrastinate_psycopg2.driver import check_dsn, for_our_own, shown_dsn
+from procrastinate_psycopg2.dsn import FACTORIES, check_dsn, for_our_own, without_factories
 
 #: aiopg's switches. Nothing of ours needs what they set up, and hstore costs a query each time.
 _SWITCHES: Mapping[str, bool] = {
@@ -20,8 +21,6 @@ _SWITCHES: Mapping[str, bool] = {
     "enable_uuid": False,
     "echo": False,
 }
-#: Arguments of psycopg2.connect() that are not libpq's.
-_FACTORIES = frozenset({"connection_factory", "cursor_factory"})
 
 URL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "minsize": int,
@@ -51,12 +50,12 @@ class Options:
         return any(self.connect.arguments.get(k) is not None for k in self._where())
 
     def _where(self) -> set[str]:
-        return set(self.connect.arguments) - _FACTORIES
+        return set(self.connect.arguments) - FACTORIES
 
     @property
     def shown(self) -> str:
         """What may be shown of the connection's arguments."""
-        return shown_dsn(check_dsn(**_libpq(self.connect.arguments))) or "(libpq defaults)"
+        return shown(check_dsn(**without_factories(self.connect.arguments)))
 
 
 def read_options(
@@ -80,7 +79,7 @@ def read_options(
     if on_connect is not None and not callable(on_connect):
         raise InvalidOption(f"on_connect={on_connect!r} is not a coroutine function")
     psycopg2_arguments = {k: v for k, v in arguments.items() if k not in _SWITCHES}
-    check_dsn(**_libpq(psycopg2_arguments))
+    check_dsn(**without_factories(psycopg2_arguments))
     switches = {k: bool(arguments.get(k, default)) for k, default in _SWITCHES.items()}
     return Options(
         connect=ConnectOptions(psycopg2_arguments, timeout, on_connect, switches),
@@ -99,10 +98,6 @@ def _listen_options(listen_dsn: Any, timeout: float) -> ConnectOptions | None:
         raise InvalidOption(f"listen_dsn={listen_dsn!r} is not a connection string")
     check_dsn(listen_dsn)
     return ConnectOptions({"dsn": listen_dsn}, timeout, None, _SWITCHES)
-
-
-def _libpq(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in arguments.items() if k not in _FACTORIES}
 
 
 def _check_sizes(minsize: Any, maxsize: Any) -> None:

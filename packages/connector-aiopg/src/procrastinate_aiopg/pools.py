@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
@@ -24,8 +23,9 @@ from typing import Protocol
 import aiopg
 import psycopg2
 
+from procrastinate.connector_tools.pools import AsyncPool
+from procrastinate.connector_tools.sessions import AsyncSource
 from procrastinate.errors import (
-    AppNotOpen,
     ConfigurationError,
     ConnectionFailed,
     ConnectorException,
@@ -41,17 +41,8 @@ THEIRS = "the aiopg pool given to open_async()"  # in messages
 PROOF_MAY_TAKE = 2.0  # seconds for a connection of the application's pool to show that it lives
 
 
-class Source(Protocol):
-    """Where sessions take their connections."""
-
-    async def acquire(self, timeout: float | None = None) -> Held:
-        """Return a live connection for one user. Raises `PoolTimeout`, `ConnectionFailed`.
-
-        Waits ``timeout`` seconds for it, or for as long as the connector waits otherwise.
-        """
-
-    def release(self, held: Held) -> None:
-        """Take a connection back; one that is not clean is closed."""
+class Source(AsyncSource[Held], Protocol):
+    """Where sessions and listeners take their connections."""
 
     async def acquire_for_listening(self) -> aiopg.Connection:
         """Return a connection for a listener, outside of the limit where that can be."""
@@ -59,14 +50,11 @@ class Source(Protocol):
     def release_from_listening(self, connection: aiopg.Connection) -> None:
         """Close a listener's connection."""
 
-    def discard_idle(self) -> None:
-        """Close idle connections, as they lead to a server that cannot be written to."""
-
     def close(self) -> None:
         """Close what is ours, at once, also connections in use."""
 
 
-class OwnPool:
+class OwnPool(AsyncPool[Held]):
     """Up to ``maxsize`` connections (0: any number), of which ``minsize`` are made by `fill`.
 
     ``recycle``: an idle connection older than this many seconds is replaced, -1 for never.
@@ -82,120 +70,40 @@ class OwnPool:
         recycle: float,
         timeout: float | None,
     ) -> None:
-        self._connect = connect
-        self._minsize = minsize
-        self._maxsize = maxsize
+        super().__init__(
+            self._held,
+            close=lambda held: close_quietly(held.connection),
+            is_good=self._is_alive,
+            minimum=minsize,
+            maximum=maxsize,
+            timeout=timeout,
+            size_option="maxsize",
+        )
+        self._connect_aiopg = connect
         self._recycle = recycle
-        self._timeout = timeout
-        self._loop = asyncio.get_running_loop()
-        self._idle: list[Held] = []
-        self._open: set[Held] = set()
         self._listeners: set[aiopg.Connection] = set()
-        self._connecting = 0
-        #: Each is given a connection, or None: "try again, something has changed".
-        self._waiting: deque[asyncio.Future[Held | None]] = deque()
-        self._closed = False
         self._may_prepare = Permission()
 
-    async def fill(self) -> None:
-        """Make the first ``minsize`` connections. Raises `ConnectionFailed`."""
-        while len(self._open) < self._minsize:
-            self.release(await self._new())
-
-    async def acquire(self, timeout: float | None = None) -> Held:
-        held = self._live_idle()
-        if held is not None:
-            return held
-        if timeout is None:
-            timeout = self._timeout
-        deadline = None if timeout is None else self._loop.time() + timeout
-        while held is None:
-            if self._maxsize and len(self._open) + self._connecting >= self._maxsize:
-                held = await self._given_back(deadline, timeout) or self._live_idle()
-            else:
-                held = await self._new()
+    async def _held(self) -> Held:
+        held = await Held.hold(await self._connect_aiopg())
+        held.plans = Plans(self._may_prepare)
         return held
 
-    def _live_idle(self) -> Held | None:
-        if self._closed:
-            raise AppNotOpen("the connector was closed: call open_async() first")
-        while self._idle:
-            held = self._idle.pop()
-            if self._is_good(held):
-                return held
-            self._drop(held)
-        return None
-
-    def _is_good(self, held: Held) -> bool:
+    def _is_alive(self, held: Held) -> bool:
         if -1 < self._recycle < self._loop.time() - held.idle_since:
             return False
         # A notice that came in idleness is the server's farewell; `release` left none.
         return is_alive(held.connection) and not held.raw.notices
 
-    async def _given_back(self, deadline: float | None, timeout: float | None) -> Held | None:
-        turn: asyncio.Future[Held | None] = self._loop.create_future()
-        self._waiting.append(turn)
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await turn
-        except TimeoutError as exc:
-            self._pass_on(turn)
-            raise _timed_out(timeout) from exc
-        except asyncio.CancelledError:
-            self._pass_on(turn)
-            raise
-
-    def _pass_on(self, turn: asyncio.Future[Held | None]) -> None:
-        """Give what a waiter was given, and has no use for any more, to the next."""
-        with suppress(ValueError):
-            self._waiting.remove(turn)
-        if turn.done() and not turn.cancelled() and turn.exception() is None:
-            held = turn.result()
-            if held is None:
-                self._wake(None)
-            else:
-                self.release(held)
-
-    async def _new(self) -> Held:
-        self._connecting += 1
-        try:
-            held = await Held.hold(await self._connect())
-            held.plans = Plans(self._may_prepare)
-            self._open.add(held)
-        finally:
-            self._connecting -= 1
-            self._wake(None)
-        if self._closed:
-            self._drop(held)
-            raise AppNotOpen("the connector was closed while a connection was made")
-        return held
-
-    def release(self, held: Held) -> None:
-        if self._closed or not held.reusable:
-            self._drop(held)
-            return
-        held.idle_since = self._loop.time()
-        if held.raw.notices:
-            del held.raw.notices[:]
-        if not self._wake(held):
-            self._idle.append(held)
-
-    def _drop(self, held: Held) -> None:
-        close_quietly(held.connection)
-        self._open.discard(held)
-        self._wake(None)
-
-    def _wake(self, held: Held | None) -> bool:
-        """Give the first waiter a connection, or None. Say whether there was a waiter."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(held)
-                return True
-        return False
+    def release(self, connection: Held, *, discard: bool = False) -> None:
+        if not discard:
+            connection.idle_since = self._loop.time()
+            if connection.raw.notices:
+                del connection.raw.notices[:]
+        super().release(connection, discard=discard)
 
     async def acquire_for_listening(self) -> aiopg.Connection:
-        connection = await self._connect()
+        connection = await self._connect_aiopg()
         self._listeners.add(connection)
         return connection
 
@@ -203,20 +111,11 @@ class OwnPool:
         self._listeners.discard(connection)
         close_quietly(connection)
 
-    def discard_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for held in idle:
-            self._drop(held)
-
     def close(self) -> None:
-        self._closed = True
-        for connection in [held.connection for held in self._open] + list(self._listeners):
+        super().close()
+        for connection in self._listeners:
             close_quietly(connection)
-        self._idle.clear()
-        self._open.clear()
         self._listeners.clear()
-        while self._wake(None):
-            pass
 
 
 class GivenPool:
@@ -284,12 +183,12 @@ class GivenPool:
                 f"{THEIRS} has been closed by its owner: open with another one"
             ) from exc
 
-    def release(self, held: Held) -> None:
-        if held.reusable:
-            held.cursor.close()
+    def release(self, lease: Held, *, discard: bool = False) -> None:
+        if discard:
+            lease.connection.close()
         else:
-            held.connection.close()
-        self.pool.release(held.connection)
+            lease.cursor.close()
+        self.pool.release(lease.connection)
 
     async def acquire_for_listening(self) -> aiopg.Connection:
         """Take one of the pool's connections, as only the pool knows how its owner connects."""

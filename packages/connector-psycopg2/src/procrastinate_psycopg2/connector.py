@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from procrastinate.connector import SessionExecutor, SyncConnector
+from procrastinate.connector_tools import forks
+from procrastinate.connector_tools.pools import ForeignProcessPool, WaitingPool
+from procrastinate.connector_tools.sessions import Session
+from procrastinate.connector_tools.urls import shown, split_url
 from procrastinate.errors import AppNotOpen, InvalidOption
-from procrastinate_psycopg2 import dsn as connection_strings
-from procrastinate_psycopg2.pools import (
-    BorrowedPool,
-    ForeignProcessPool,
-    Source,
-    WaitingPool,
-    borrowed,
-)
-from procrastinate_psycopg2.sessions import Session
+from procrastinate_psycopg2.dsn import check_dsn, for_our_own, without_factories
+from procrastinate_psycopg2.pools import BorrowedPool, borrowed, own_pool
+from procrastinate_psycopg2.sessions import Lease
+
+_Source: TypeAlias = WaitingPool[Lease] | BorrowedPool | ForeignProcessPool[Lease]
 
 _URL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "minconn": int,
@@ -68,8 +66,8 @@ class Psycopg2Connector(SyncConnector):
         self._sizes = (minconn, maxconn)
         self._arguments = arguments
         self._lock = threading.Lock()
-        self._source: Source | None = None
-        _connectors.add(self)
+        self._source: _Source | None = None
+        forks.call_after_fork(self)
 
     @classmethod
     def from_url(cls, url: str) -> Psycopg2Connector:
@@ -78,7 +76,7 @@ class Psycopg2Connector(SyncConnector):
         The options are libpq's, and ``minconn``, ``maxconn``, ``pool_timeout`` and ``schema``.
         Raises `ConfigurationError` for an URL that cannot be one.
         """
-        dsn, options = connection_strings.split_url(url, _URL_OPTIONS)
+        dsn, options = split_url(url, _URL_OPTIONS)
         return cls(dsn=dsn, **options)
 
     def __repr__(self) -> str:
@@ -96,9 +94,8 @@ class Psycopg2Connector(SyncConnector):
             elif pool is not None and not _is_over(self._source, pool):
                 raise InvalidOption("the connector is open already, with another pool: close it")
 
-    def _own_pool(self) -> WaitingPool:
-        arguments = connection_strings.for_our_own(self._arguments)
-        return WaitingPool(*self._sizes, timeout=self._pool_timeout, **arguments)
+    def _own_pool(self) -> WaitingPool[Lease]:
+        return own_pool(*self._sizes, self._pool_timeout, for_our_own(self._arguments))
 
     def _borrowed(self, pool: Any) -> BorrowedPool:
         return borrowed(pool, self._pool_timeout)
@@ -123,18 +120,21 @@ class Psycopg2Connector(SyncConnector):
             raise AppNotOpen("the connector is not open: call app.open() first")
         return Session(source, transaction=transaction, read_only=read_only, timeout=timeout)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """Leave the parent its sockets; its lock may be held by a thread that is not here."""
         self._lock = threading.Lock()
         source = self._source
         if source is None:
             return
         source.inherited = True
-        _inherited.append(source)
-        self._source = source.renewed() if isinstance(source, WaitingPool) else ForeignProcessPool()
+        forks.leave_to_parent(source)
+        if isinstance(source, WaitingPool):
+            self._source = source.renewed()
+        else:
+            self._source = ForeignProcessPool("pool")
 
 
-def _is_over(source: Source, pool: Any) -> bool:
+def _is_over(source: _Source, pool: Any) -> bool:
     return isinstance(source, BorrowedPool) and source.pool is pool
 
 
@@ -157,19 +157,4 @@ def _check_arguments(arguments: dict[str, Any]) -> str:
     """Return what may be shown of the connection's arguments."""
     if arguments.get("async") or arguments.get("async_"):
         raise InvalidOption("async connections cannot be used here: leave async_ out")
-    libpq = {k: v for k, v in arguments.items() if k not in connection_strings.FACTORIES}
-    return connection_strings.shown_dsn(connection_strings.check_dsn(**libpq)) or "(libpq defaults)"
-
-
-_connectors: weakref.WeakSet[Psycopg2Connector] = weakref.WeakSet()
-#: Pools of the parent process, kept so that nothing finalises their connections here.
-_inherited: list[Source] = []
-
-
-def _after_fork_in_child() -> None:
-    for connector in list(_connectors):
-        connector._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    return shown(check_dsn(**without_factories(arguments)))

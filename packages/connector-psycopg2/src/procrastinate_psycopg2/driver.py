@@ -12,12 +12,6 @@ Rules
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
-import re
-import select
-import socket
-import sys
 from datetime import datetime
 from typing import Any, cast
 
@@ -27,47 +21,29 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools import failures, sockets
 from procrastinate.errors import (
     ConnectionFailed,
-    ConnectionLost,
     ConnectorException,
-    InvalidData,
-    InvalidOption,
     database_error,
     why_read_only,
-)
-from procrastinate_psycopg2.dsn import (
-    ENCODING,
-    check_dsn,
-    connection_url,
-    for_our_own,
-    shown_dsn,
-    split_url,
 )
 from procrastinate_psycopg2.values import adapted
 
 __all__ = [
-    "READ_ONLY",
     "Connection",
     "Cursor",
     "PlainCursor",
     "adapted",
-    "check_dsn",
     "check_encoding",
     "connect_error",
-    "connection_url",
-    "for_our_own",
-    "leaves_traces",
     "looks_alive",
     "plain_cursor",
     "real_connection",
     "rows_of",
     "run_query",
     "sever",
-    "shown_dsn",
-    "split_url",
     "translate",
-    "value_error",
 ]
 
 # Rows: what comes out of the database.
@@ -155,25 +131,24 @@ def rows_of(cursor: Cursor) -> Rows:
 
 # Errors
 
-READ_ONLY = "25006"  # the SQLSTATE of a write in a read-only transaction
-#: Raised by psycopg2 and Python for a value that cannot be sent, or a row that cannot be read.
-VALUE_ERRORS = (ValueError, OverflowError)
-
 
 def translate(exc: psycopg2.Error) -> ConnectorException:
     """Return the error for what psycopg2 raised on an established connection."""
     if exc.pgcode is not None:
         diag = exc.diag
-        return database_error(
-            _server_text(exc),
+        if diag.message_primary is not None and failures.hides_detail(exc.pgcode):
+            exc.args = (diag.message_primary,)  # what a traceback shows of the cause
+        return failures.server_error(
+            diag.message_primary or failures.one_line(exc),
             sqlstate=exc.pgcode,
+            detail=diag.message_detail,
             constraint=diag.constraint_name,
-            reason=_why_read_only(exc) if exc.pgcode == READ_ONLY else "",
             severity=diag.severity_nonlocalized,
+            reason=_why_read_only(exc) if exc.pgcode == failures.READ_ONLY else "",
         )
     if _means_lost(exc):
-        return ConnectionLost(f"the connection broke: {_one_line(exc)}")
-    return database_error(_one_line(exc))
+        return failures.lost(exc)
+    return database_error(failures.one_line(exc))
 
 
 def _why_read_only(exc: psycopg2.Error) -> str:
@@ -186,21 +161,6 @@ def _why_read_only(exc: psycopg2.Error) -> str:
         by_default=said("default_transaction_read_only"),
         by_client=connection.readonly,
     )
-
-
-#: The classes of SQLSTATEs whose detail may repeat the row that was refused, arguments and all.
-#: XX: the coordinator of a cluster repeats what a node has refused as an internal error.
-ABOUT_VALUES = ("22", "23", "XX")
-
-
-def _server_text(exc: psycopg2.Error) -> str:
-    primary, detail = exc.diag.message_primary, exc.diag.message_detail
-    if primary is None:
-        return _one_line(exc)
-    if exc.pgcode is not None and exc.pgcode.startswith(ABOUT_VALUES):
-        exc.args = (primary,)  # what a traceback shows of the cause
-        return primary
-    return f"{primary}: {detail}" if detail else primary
 
 
 def _means_lost(exc: psycopg2.Error) -> bool:
@@ -220,32 +180,7 @@ def connect_error(exc: psycopg2.Error, where: str = "") -> ConnectionFailed:
     psycopg2 has no SQLSTATE for those. libpq's text says which server refused and why, and holds
     no password as long as `check_dsn` passed the connection string.
     """
-    place = f" ({where})" if where else ""
-    return ConnectionFailed(
-        f"cannot connect to PostgreSQL{place}: {_one_line(exc)}", sqlstate=exc.pgcode
-    )
-
-
-def value_error(exc: Exception, query: Query) -> InvalidData:
-    """Return the error for a value that was refused on the way, before or behind the server."""
-    names = [name for name, value in query.params.items() if not _is_sendable(value)]
-    if names:
-        return InvalidData(f"parameter {names[0]!r} of {query.name} cannot be sent: {exc}")
-    return InvalidData(f"a value of {query.name} cannot be sent or read: {exc}")
-
-
-def _is_sendable(value: Any) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_sendable, value))
-    try:
-        text = value if isinstance(value, str) else str(value)
-        return b"\0" not in text.encode()
-    except ValueError:
-        return False
-
-
-def _one_line(exc: Exception) -> str:
-    return " ".join(str(exc).split()) or type(exc).__name__
+    return failures.cannot_connect(exc, where=where, sqlstate=exc.pgcode)
 
 
 # Is it still there?
@@ -259,19 +194,11 @@ def looks_alive(connection: Connection) -> bool:
     read without sending anything; notifications and notices stay with the connection.
     """
     try:
-        while not connection.closed and _has_news(connection):
+        while not connection.closed and sockets.readable(connection.fileno()):
             connection.poll()
     except psycopg2.Error:
         return False
     return not connection.closed
-
-
-def _has_news(connection: Connection) -> bool:
-    if sys.platform == "win32":
-        return bool(select.select([connection.fileno()], [], [], 0)[0])
-    poller = select.poll()  # unlike select(), takes descriptors of 1024 and above
-    poller.register(connection.fileno(), select.POLLIN)
-    return bool(poller.poll(0))
 
 
 def sever(connection: Connection) -> None:
@@ -279,22 +206,13 @@ def sever(connection: Connection) -> None:
 
     Not by `cancel()`, which holds the interpreter's lock until a server that may be gone answers.
     """
-    try:
-        duplicate = os.dup(connection.fileno())
-    except (psycopg2.Error, OSError):  # it is closed
-        return
-    with socket.socket(fileno=duplicate) as shared, contextlib.suppress(OSError):
-        shared.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(psycopg2.Error):  # it is closed
+        sockets.shut_down(connection.fileno())
 
 
 def check_encoding(connection: Connection, owner: str) -> None:
     """Raise `InvalidOption` unless the texts of a connection that we are lent travel in UTF8."""
-    said = connection.info.parameter_status("client_encoding")
-    if said not in (ENCODING, None):
-        raise InvalidOption(
-            f"the connections of {owner} have client_encoding={said}, in which not every text can"
-            f" be read: make them with client_encoding={ENCODING!r}"
-        )
+    failures.check_encoding(connection.info.parameter_status("client_encoding"), owner)
 
 
 # Running a query
@@ -312,28 +230,5 @@ def run_query(connection: Connection, query: Query, prefix: str = "") -> Rows:
         return rows_of(cursor)
     except psycopg2.Error as exc:
         raise translate(exc) from exc
-    except VALUE_ERRORS as exc:
-        raise value_error(exc, query) from exc
-
-
-_TRACES = re.compile(
-    r"""(?: \A | ; ) (?: \s | --[^\n]*\n | /\*.*?\*/ )*
-        (?: set \s+ (?! local\b | constraints\b | transaction\b )
-          | (?: reset | prepare | listen | load | discard | declare ) \s
-          | create \s+ (?: (?: local | global ) \s+ )? temp )
-      | set_config \s* \( [^()]* , \s* false \s* \)
-      | pg_(?: try_ )? advisory_lock (?: _shared )? \s* \(
-    """,
-    re.IGNORECASE | re.VERBOSE | re.DOTALL,
-)
-
-
-@functools.lru_cache(maxsize=512)
-def leaves_traces(sql: str) -> bool:
-    """Say whether a statement changes what the next user of the connection would see.
-
-    Settings, prepared statements, LISTEN, temporary tables, and advisory locks of the session. A
-    connection on which one ran is closed instead of given back: cheaper than a reset after each
-    session, and right for connections that carry their owner's settings.
-    """
-    return _TRACES.search(sql) is not None
+    except failures.VALUE_ERRORS as exc:
+        raise failures.value_error(exc, query) from exc

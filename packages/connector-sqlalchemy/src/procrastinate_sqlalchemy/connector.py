@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -14,12 +12,13 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import URL, Engine, make_url
 
 from procrastinate.connector import SessionExecutor, SyncConnector
+from procrastinate.connector_tools import forks
+from procrastinate.connector_tools.urls import shown, split_url
 from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
-from procrastinate_psycopg2 import dsn as connection_strings
 from procrastinate_psycopg2.driver import PlainCursor
+from procrastinate_psycopg2.dsn import check_dsn, for_our_own, without_factories
 from procrastinate_sqlalchemy import engines
-from procrastinate_sqlalchemy.engines import Source
-from procrastinate_sqlalchemy.sessions import Session
+from procrastinate_sqlalchemy.sessions import Session, Source
 
 _URL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "pool_size": int,
@@ -69,7 +68,7 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         self._new_engine()  # connects to nothing, and finds unknown arguments now
         self._lock = threading.Lock()
         self._source: Source | None = None
-        _connectors.add(self)
+        forks.call_after_fork(self)
 
     @classmethod
     def from_url(cls, url: str) -> SQLAlchemyPsycopg2Connector:
@@ -78,9 +77,9 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         The options are libpq's, and ``pool_size``, ``max_overflow``, ``pool_timeout`` and
         ``schema``. Raises `ConfigurationError` for an URL that cannot be one.
         """
-        dsn, options = connection_strings.split_url(url, _URL_OPTIONS)
+        dsn, options = split_url(url, _URL_OPTIONS)
         # As libpq reads it: lists of hosts, which SQLAlchemy's URLs write in another way, too.
-        return cls(connect_args=connection_strings.check_dsn(dsn), **options)
+        return cls(connect_args=check_dsn(dsn), **options)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._shown}>"
@@ -139,14 +138,14 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
             raise AppNotOpen("the connector is not open: call app.open() first")
         return Session(source, transaction=transaction, read_only=read_only, timeout=timeout)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """Leave the parent its sockets; its lock may be held by a thread that is not here."""
         self._lock = threading.Lock()
         source = self._source
         if source is None:
             return
         source.inherited = True
-        _inherited.extend((source, source.engine.pool))
+        forks.leave_to_parent(source, source.engine.pool)
         if source.own:
             source.engine.dispose(close=False)
         self._source = Source(source.engine, own=source.own)
@@ -171,31 +170,11 @@ def _read_url(dsn: str | URL) -> URL:
 def _check_connect_arguments(url: URL, connect_args: dict[str, Any]) -> str:
     """Return what may be shown of the connection's arguments."""
     arguments, options = url.get_dialect()().create_connect_args(url)
-    options = {
-        k: v
-        for k, v in {**options, **connect_args}.items()
-        if k not in connection_strings.FACTORIES
-    }
-    read = connection_strings.check_dsn(*arguments, **options)
-    return connection_strings.shown_dsn(read) or "(libpq defaults)"
+    return shown(check_dsn(*arguments, **without_factories({**options, **connect_args})))
 
 
 def _of_ours(url: URL, connect_args: dict[str, Any]) -> dict[str, Any]:
     """Return ``connect_args`` with what a connection of ours needs and the URL does not say."""
     _, of_url = url.get_dialect()().create_connect_args(url)
-    ours = connection_strings.for_our_own({**of_url, **connect_args})
+    ours = for_our_own({**of_url, **connect_args})
     return {name: value for name, value in ours.items() if of_url.get(name) != value}
-
-
-_connectors: weakref.WeakSet[SQLAlchemyPsycopg2Connector] = weakref.WeakSet()
-#: What was the parent process's, kept so that nothing finalises its connections here.
-_inherited: list[Any] = []
-
-
-def _after_fork_in_child() -> None:
-    for connector in list(_connectors):
-        connector._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -15,7 +15,6 @@ Rules
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
@@ -26,8 +25,8 @@ from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 
 from procrastinate.connector import Query
+from procrastinate.connector_tools import failures
 from procrastinate.errors import (
-    ConnectionFailed,
     ConnectionLost,
     ConnectorException,
     InvalidOption,
@@ -37,26 +36,6 @@ from procrastinate.errors import (
 from procrastinate_psycopg2 import driver
 
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
-
-
-@dataclass(slots=True, eq=False)
-class Source:
-    """An engine, and whose it is."""
-
-    engine: Engine
-    own: bool
-    #: Whether this belongs to the process that ours was forked from.
-    inherited: bool = False
-
-    def close(self) -> None:
-        """Dispose of our own engine; the application's stays as it is."""
-        if self.own:
-            self.engine.dispose()
-
-    def discard_idle(self) -> None:
-        """Close idle connections, as they lead to a server that cannot be written to."""
-        if self.own:
-            self.engine.dispose()
 
 
 def check_dialect(dialect: Dialect | type[Dialect], what: str) -> None:
@@ -221,7 +200,7 @@ def _connect(engine: Engine) -> Connection:
         if cause is not None:
             raise driver.connect_error(cause) from cause
         if isinstance(exc, sa_exc.SQLAlchemyError):
-            raise ConnectionFailed(f"cannot connect to PostgreSQL: {first_line(exc)}") from exc
+            raise failures.cannot_connect(first_line(exc)) from exc
         raise
 
 
@@ -238,8 +217,8 @@ def error_of(exc: Exception, query: Query) -> ConnectorException | None:
     if cause is not None:
         _hide_values(exc)
         return driver.translate(cause)
-    if isinstance(exc, driver.VALUE_ERRORS):
-        return driver.value_error(exc, query)
+    if isinstance(exc, failures.VALUE_ERRORS):
+        return failures.value_error(exc, query)
     if isinstance(exc, sa_exc.SQLAlchemyError):
         return database_error(f"{query.name}: {first_line(exc)}")
     return None
@@ -266,7 +245,6 @@ __all__ = [
     "Connection",
     "Engine",
     "Lease",
-    "Source",
     "check_dialect",
     "checked_engine",
     "driver_error",

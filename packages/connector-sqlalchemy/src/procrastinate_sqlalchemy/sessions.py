@@ -2,33 +2,32 @@
 
 Rules
 
-1. The connection of a session is in autocommit mode, so one query is one round trip. A
-   transaction's BEGIN travels in one message with its first query.
-2. A connection on which anything is doubtful is invalidated and not given back: it broke, it was
-   severed, it stands on a read-only server, a rollback failed, or a statement left a setting
-   behind. After the second and the third of these our own engine's idle connections are closed too.
-3. SQLAlchemy's own transaction, which it begins by itself for a statement that it sees, is ended
+1. The connection of a session is in autocommit mode: `procrastinate.connector_tools.sessions` sends
+   BEGIN with the first query. A connection to be discarded is invalidated.
+2. SQLAlchemy's own transaction, which it begins by itself for a statement that it sees, is ended
    in the same way as ours, so that its events and its log tell what happened.
-4. In the caller's transaction only the cursor factory is set aside, for one statement at a time.
+3. In the caller's transaction only the cursor factory is set aside, for one statement at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, cast
 
 from psycopg2 import extensions
 from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm import scoped_session
 
 from procrastinate.connector import Query, Rows
-from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption
+from procrastinate.connector_tools import sessions as connector_tools
+from procrastinate.errors import ConnectorException, InvalidOption
 from procrastinate_psycopg2 import driver
-from procrastinate_psycopg2.transactions import LazyTransaction, aborted
 from procrastinate_sqlalchemy import engines
-from procrastinate_sqlalchemy.engines import Connection, Lease, Source
+from procrastinate_sqlalchemy.engines import Connection, Lease
 
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
 _INERROR = extensions.TRANSACTION_STATUS_INERROR
@@ -38,79 +37,98 @@ _IN_TRANSACTION = (extensions.TRANSACTION_STATUS_INTRANS, _INERROR)
 _OPTIONS: Mapping[str, Any] = {"no_parameters": True, "stream_results": False}
 
 
-class Session:
-    """One connection for the length of a block, also as its executor."""
+class SessionLease(Lease):
+    """A connection of an engine, as sessions use it."""
 
-    __slots__ = (
-        "_discard",
-        "_lease",
-        "_on_loan",
-        "_severed",
-        "_source",
-        "_timeout",
-        "_transaction",
-    )
+    __slots__ = ("_spoiled", "succeeded")
 
-    def __init__(
-        self,
-        source: Source,
-        *,
-        transaction: bool,
-        read_only: bool = False,
-        timeout: float | None = None,
-    ) -> None:
-        self._source = source
-        self._timeout = timeout
-        self._transaction = LazyTransaction(wanted=transaction, read_only=read_only)
-        self._lease: Lease | None = None  # until the block ends
-        self._on_loan: Lease | None = None  # until it is given back: COMMIT may wait as well
-        self._discard = False
-        self._severed = False
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        #: Whether the block ended well: then SQLAlchemy's own transaction is committed (rule 2).
+        self.succeeded = False
+        self._spoiled = False  # whether our own transaction was not
 
-    def __enter__(self) -> Session:
-        if self._timeout is not None:
-            engines.wait_for_room(self._source.engine, self._timeout)
-        self._lease = self._on_loan = Lease(self._source.engine)
-        return self
+    @property
+    def in_transaction(self) -> bool:
+        return self.real.info.transaction_status in _IN_TRANSACTION
 
-    def execute(self, query: Query, /) -> Rows:
-        """Execute one query. Raises `ConnectorException`."""
-        lease = self._lease
-        if lease is None:
-            raise ConnectorException(f"{query.name}: this session has ended")
-        prefix = self._transaction.prefix()
-        self._discard = self._discard or driver.leaves_traces(query.sql)
-        error: ConnectorException | None = None
+    @property
+    def reusable(self) -> bool:
+        return self.real.info.transaction_status == _IDLE  # "unknown" for a closed one
+
+    def run(self, query: Query, begin: str) -> Rows:
         try:
-            return self._run(lease, query, prefix)
-        except ConnectorException as exc:
-            error = exc
+            return self._run(query, begin + query.set_local())
+        except ConnectorException:
+            self._spoiled = self._spoiled or bool(begin)
             raise
-        finally:
-            if prefix:
-                in_transaction = lease.real.info.transaction_status != _IDLE
-                self._transaction.after_prefix(error, in_transaction=in_transaction)
+
+    def _run(self, query: Query, prefix: str) -> Rows:
+        if self.connection.invalidated:  # SQLAlchemy would connect again, in mid-session
+            raise engines.lost(query)
+        if self.watched:
+            return run_query(self.connection, query, prefix)
+        return driver.run_query(self.real, query, prefix)
+
+    def end(self, command: str) -> str:
+        if self.real.info.transaction_status == _INERROR:
+            command = "ROLLBACK"  # as the server would
+        self._spoiled = True
+        self._run(Query(command.lower(), command), "")
+        self._spoiled = command != "COMMIT"
+        return command
 
     def sever(self) -> None:
-        """Shut the connection down while a statement waits on it; from any thread."""
-        lease = self._on_loan
-        if lease is not None:
-            self._severed = True
-            driver.sever(lease.real)
+        driver.sever(self.real)
 
-    def _run(self, lease: Lease, query: Query, prefix: str = "") -> Rows:
-        prefix += query.set_local()
-        if lease.connection.invalidated:  # SQLAlchemy would connect again, in mid-session
-            raise engines.lost(query)
+    def give_back(self, *, discard: bool) -> None:
+        """End SQLAlchemy's own transaction, and give the connection back."""
+        connection = self.connection
         try:
-            if lease.watched:
-                return run_query(lease.connection, query, prefix)
-            return driver.run_query(lease.real, query, prefix)
-        except ConnectionLost as exc:
-            self._discard = True
-            if self._severed or exc.sqlstate == driver.READ_ONLY:
-                self._source.discard_idle()
-            raise
+            if discard and not connection.invalidated:
+                connection.invalidate()
+            if self.succeeded and not (self._spoiled or connection.invalidated):
+                connection.commit()
+            else:
+                connection.rollback()
+        except sa_exc.SQLAlchemyError:
+            connection.invalidate()
+        finally:
+            self.close()
+
+
+@dataclass(slots=True, eq=False)
+class Source:
+    """An engine, and whose it is."""
+
+    engine: Engine
+    own: bool
+    #: Whether this belongs to the process that ours was forked from.
+    inherited: bool = False
+
+    def acquire(self, timeout: float | None = None) -> SessionLease:
+        """Return a connection. Raises `PoolTimeout` and `ConnectionFailed`."""
+        if timeout is not None:
+            engines.wait_for_room(self.engine, timeout)
+        return SessionLease(self.engine)
+
+    def release(self, lease: SessionLease, *, discard: bool = False) -> None:
+        """Give a connection back, or close it."""
+        lease.give_back(discard=discard)
+
+    def close(self) -> None:
+        """Dispose of our own engine; the application's stays as it is."""
+        if self.own:
+            self.engine.dispose()
+
+    def discard_idle(self) -> None:
+        """Close idle connections, if they are ours."""
+        if self.own:
+            self.engine.dispose()
+
+
+class Session(connector_tools.Session[SessionLease]):
+    """One connection for the length of a block, also as its executor."""
 
     def __exit__(
         self,
@@ -118,52 +136,9 @@ class Session:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        lease, self._lease = self._lease, None
-        if lease is None or self._source.inherited:
-            return
-        try:
-            if kind is None and self._transaction.is_to_commit():
-                self._commit(lease)
-        except BaseException:
-            self._give_back(lease, succeeded=False)
-            raise
-        self._give_back(lease, succeeded=kind is None)
-
-    def _commit(self, lease: Lease) -> None:
-        if lease.real.info.transaction_status == _INERROR:
-            raise aborted()
-        self._run(lease, _COMMIT)
-
-    def _give_back(self, lease: Lease, *, succeeded: bool) -> None:
-        connection = lease.connection
-        self._discard = self._discard or self._severed
-        try:
-            status = lease.real.info.transaction_status  # "unknown" for one that is closed
-            if status in _IN_TRANSACTION and not self._discard:
-                self._roll_back(lease)
-            elif status != _IDLE:
-                self._discard = True
-            if self._discard and not connection.invalidated:
-                connection.invalidate()
-            if succeeded and not connection.invalidated:
-                connection.commit()
-            else:
-                connection.rollback()
-        except sa_exc.SQLAlchemyError:
-            connection.invalidate()
-        finally:
-            self._on_loan = None
-            lease.close()
-
-    def _roll_back(self, lease: Lease) -> None:
-        try:
-            self._run(lease, _ROLLBACK)
-        except ConnectorException:
-            self._discard = True
-
-
-_COMMIT = Query("commit", "COMMIT")
-_ROLLBACK = Query("rollback", "ROLLBACK")
+        if self._lease is not None:
+            self._lease.succeeded = kind is None
+        super().__exit__(kind, exc, traceback)
 
 
 def run_query(connection: Connection, query: Query, prefix: str = "") -> Rows:

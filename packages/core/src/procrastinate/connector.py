@@ -19,9 +19,9 @@ Rules
    statements had failed raises instead of pretending to have committed. With
    ``transaction=False`` every query commits by itself (autocommit, one round trip each). With
    ``read_only=True``, which needs ``transaction=True``, the server refuses what would write;
-   `begin` gives the SQL, so that it costs no round trip. Nothing
-   that a session leaves on the connection may be visible to the next user of it: no settings, no
-   prepared statements but those of rule 11.
+   `begin` gives the SQL, so that it costs no round trip. The next user of the connection sees
+   nothing of a session: no transaction, and no setting or prepared statement of the connector's
+   own but those of rule 11. Core's statements leave nothing there.
 4. A `Binder` gives an executor that runs inside the caller's own transaction, on the caller's
    connection: it never begins, commits, rolls back or closes, and neither needs nor changes the
    connection's row or cursor factory. A package announces one for each class of connections, in the

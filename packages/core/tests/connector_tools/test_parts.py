@@ -61,15 +61,15 @@ def test_a_child_lets_go_of_what_is_its_parent_s() -> None:
 
         def after_fork(self) -> None:
             self.letting_go += 1
-            forks.detach(ours.fileno())
 
     connection = Connection()
     forks.call_after_fork(connection)
+    forks.detach_after_fork(ours, lambda it: it.fileno())
     with ours, theirs:
         child = os.fork()
         if child == 0:
             try:
-                ours.detach()
+                os.write(ours.fileno(), b"goodbye")
                 os._exit(connection.letting_go)
             finally:
                 os._exit(99)

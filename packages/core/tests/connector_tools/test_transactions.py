@@ -32,7 +32,7 @@ def test_nothing_is_committed_where_nothing_was_executed() -> None:
 
 
 def test_read_only_needs_a_transaction() -> None:
-    with pytest.raises(ValueError, match="read_only=True needs transaction=True"):
+    with pytest.raises(ValueError, match="transaction=True"):
         LazyTransaction(wanted=False, read_only=True)
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -36,6 +36,10 @@ class Uninterrupted(Generic[T]):
     """
 
     __slots__ = ("_call", "_hurry", "_loop", "_timer")
+
+    #: Whether the error of a future that the driver waits on is raised in the driver. If not, it
+    #: ends the call where it waits.
+    driver_sees_errors: ClassVar[bool] = True
 
     def __init__(self, call: Coroutine[Any, Any, T], hurry: Callable[[], object]) -> None:
         self._call = call
@@ -79,7 +83,7 @@ class Uninterrupted(Generic[T]):
                 self._cancelled()
                 return exc
         except Exception:
-            if not future.done():
+            if not (self.driver_sees_errors and future.done()):
                 raise
         return None
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+C = TypeVar("C")
 
 
 class Forkable(Protocol):
@@ -21,6 +24,7 @@ class Forkable(Protocol):
 
 
 _known: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_sockets: weakref.WeakKeyDictionary[Any, Callable[[Any], int]] = weakref.WeakKeyDictionary()
 _left: list[Any] = []
 
 
@@ -34,6 +38,14 @@ def leave_to_parent(*objects: Any) -> None:
     _left.extend(objects)
 
 
+def detach_after_fork(connection: C, fileno: Callable[[C], int]) -> None:
+    """Have a connection's socket detached in each forked child, as long as the connection exists.
+
+    ``fileno`` returns its descriptor, or raises if it is closed.
+    """
+    _sockets[connection] = fileno
+
+
 def detach(fileno: int) -> None:
     """Put the null device in the place of a socket, in a child: nothing done to it is heard."""
     null = os.open(os.devnull, os.O_RDWR)
@@ -45,6 +57,9 @@ def detach(fileno: int) -> None:
 
 
 def _in_child() -> None:
+    for connection, fileno in list(_sockets.items()):
+        with contextlib.suppress(Exception):  # whatever the driver says of one that is closed
+            detach(fileno(connection))
     for forkable in list(_known):
         forkable.after_fork()
 

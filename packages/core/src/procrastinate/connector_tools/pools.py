@@ -164,6 +164,30 @@ class WaitingPool(Generic[C]):
         )
 
 
+class ForeignProcessPool(Generic[C]):
+    """Stands where the application's pool (``kind``) stood before the process was forked."""
+
+    def __init__(self, kind: str) -> None:
+        self.inherited = False
+        self._kind = kind
+
+    def acquire(self, timeout: float | None = None) -> C:
+        """Raise `AppNotOpen`."""
+        raise AppNotOpen(
+            f"the {self._kind} given to open() belongs to the process that this one was forked"
+            f" from: close() the app here and open() it with one made in this process"
+        )
+
+    def release(self, connection: C, *, discard: bool = False) -> None:
+        """Leave the connection alone: it is the parent's."""
+
+    def discard_idle(self) -> None:
+        """Leave them alone."""
+
+    def close(self) -> None:
+        """Leave the pool alone: it is the parent's."""
+
+
 class AsyncPool(Generic[C]):
     """Up to ``maximum`` connections (0: no limit) on one event loop; `fill` makes ``minimum``.
 
