@@ -113,7 +113,10 @@ GROUPS: dict[str, dict[str, Fault]] = {
         "LosesConstraint": fault("errors", CONSTRAINTS),
         "DriverErrors": fault(
             "errors opening results",
-            f"{ALL_ERRORS} errors_at_commit_are_raised read_only_sessions_defer_nothing",
+            f"""
+            {ALL_ERRORS} errors_at_commit_are_raised read_only_sessions_defer_nothing
+            read_only_sessions_need_a_transaction
+            """,
         ),
         "NoCause": fault("errors", ALL_ERRORS),
         "ShowsPassword": fault("losses errors", "connecting_in_vain_is_connection_failed"),
