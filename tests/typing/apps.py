@@ -37,6 +37,7 @@ def an_app_opens_with_an_engine_or_on_its_own() -> None:
 async def an_app_opens_asynchronously() -> None:
     async with app.open_async() as opened:
         assert_type(opened, App)
+    assert_type(await app.open_async(), App)
 
 
 def two_apps_share_their_tasks() -> None:
@@ -48,6 +49,9 @@ def jobs_have_types() -> None:
     assert_type(job, Job)
     assert_type(job.status, Status)
     assert_type(app.job_manager.get_job_status(1), Status)
+    assert_type(app.job_manager.list_jobs(status="todo", connection=object()), list[Job])
+    app.job_manager.list_jobs(status=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    app.job_manager.list_jobs(conection=object())  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     assert_type(app.job_manager.cancel_job_by_id(1, abort=True), bool)
     assert_type(app.job_manager.cancel_jobs(queue="mail", status=[Status.TODO]), list[int])
     assert_type(app.job_manager.retry_jobs(id=[1, 2], to_queue="mail"), list[int])

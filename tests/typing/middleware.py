@@ -25,6 +25,12 @@ blueprint = Blueprint()
 
 def plain(call_next: CallNext, context: JobContext, worker: RunningWorker) -> Any:
     assert_type(context.job.attempts, int)
+    assert_type(context.app, App)
+    assert_type(context.task.name, str)
+    assert_type(context.task.defer(a=1), int)
+    assert_type(context.app.configure_task("other").defer(b=2), int)
+    assert_type(context.app.tasks["other"].defer(b=2), int)
+    context.task.configure(colour="red")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     assert_type(context.additional_context, Mapping[str, Any])
     assert_type(context.abort_reason(), AbortReason | None)
     assert_type(worker.name, str)

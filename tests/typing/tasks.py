@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime
 from typing import assert_type
 
+import sqlalchemy
+
 import procrastinate
-from procrastinate import App, Blueprint, JobContext
+from procrastinate import App, Blueprint, JobContext, Statement
 
 app = App(connector=procrastinate.Psycopg2Connector(host="somehost"))
 blueprint = Blueprint()
@@ -79,6 +81,23 @@ def configured_tasks_are_deferred_too() -> None:
     soon.defer(c=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     add.configure(prority=5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     assert_type(add.configure(task_kwargs={"a": 1}).defer(b=2), int)
+
+
+def a_job_is_a_statement_for_other_drivers() -> None:
+    statement = add.configure(queue="other").statement(a=1)
+    assert_type(statement, Statement)
+    sql, params = statement.pyformat
+    assert_type(sql, str)
+    assert_type(params["task_name"], str | int | datetime.datetime | None)
+    assert_type(statement.numeric_dollar[0], str)
+    add.configure().statement(a="one")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def a_job_goes_with_the_caller_s_transaction() -> None:
+    engine = sqlalchemy.create_engine("postgresql+psycopg2://")
+    with engine.begin() as connection:
+        assert_type(add.configure(connection=connection).defer(a=1), int)
+        add.configure(conection=connection)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 
 
 def tasks_are_configured_through_an_app() -> None:

@@ -172,7 +172,7 @@ def test_remove_old_jobs_ends_as_aborted_between_two_batches(
         app=sync_app,
         worker_name="w",
         job=procrastinate.Job(1, procrastinate.Status.DOING, "builtin", REMOVE, {}),
-        task=builtin_tasks.BUILTIN_TASKS[REMOVE],
+        task=sync_app.tasks[REMOVE],
         start_timestamp=0.0,
     )
     answers = iter([False, True, True])

@@ -573,3 +573,29 @@ async def test_plain_middleware_refuses_a_coroutine_that_it_would_lose(
 
     assert (job.status, runs) == (Status.FAILED, [])
     assert "make it an `async def`" in job.errors[0]["message"]
+
+
+async def test_the_context_has_the_task_and_the_app_which_defer_jobs() -> None:
+    memory = InMemoryConnector()
+    app = procrastinate.App(connector=memory)
+    blueprint = procrastinate.Blueprint()
+
+    @blueprint.task(name="count", aliases=["old"], pass_context=True, queue="counting")
+    def count(context: JobContext, n: int) -> None:
+        if n:
+            context.task.defer(n=n - 1)
+        else:
+            context.app.configure_task("last").defer()
+
+    @app.task(name="last")
+    def last() -> None: ...
+
+    app.add_tasks_from(blueprint, namespace="b")
+    app.configure_task("b:old").defer(n=2)
+    await app.run_worker_async(wait=False, queues=["default", "counting"])
+    assert [(job.task_name, job.queue, job.task_kwargs) for job in memory.jobs] == [
+        ("b:count", "counting", {"n": 2}),
+        ("b:count", "counting", {"n": 1}),
+        ("b:count", "counting", {"n": 0}),
+        ("last", "default", {}),
+    ]

@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from procrastinate.connector import Connector
 from procrastinate.model.job import Error, Job
 from procrastinate.model.outcome import AbortReason, stronger
 from procrastinate.model.task import TaskDefinition
 
+if TYPE_CHECKING:
+    from procrastinate.app.app import App
+    from procrastinate.app.task import Task
+
 
 class RunningApp(Protocol):
-    """What a task may ask of the app that runs it: an excerpt of `procrastinate.App`."""
+    """What a worker needs of the app that it runs for: an excerpt of `procrastinate.App`."""
 
     @property
     def connector(self) -> Connector: ...
@@ -50,16 +54,17 @@ def _never() -> bool:
 class JobContext:
     """What a task with ``pass_context=True`` gets as its first argument, and all middleware.
 
+    ``app`` is the app that the worker runs for, and ``task`` the job's task: both can defer jobs.
     ``start_timestamp`` is the attempt's start in seconds since the epoch. ``should_abort`` may be
     asked from any thread, as often as one likes: it costs nothing. ``additional_context`` holds the
     worker's option: one read-only mapping for all of the worker's jobs, and in it the very objects
     that were given, not copies.
     """
 
-    app: RunningApp
+    app: App
     worker_name: str
     job: Job
-    task: TaskDefinition
+    task: Task[..., ..., Any]
     start_timestamp: float
     additional_context: Mapping[str, Any] = field(default_factory=dict)
     _abort_reason: AbortReason | None = field(default=None, repr=False)
@@ -94,14 +99,21 @@ class Surroundings:
     read_errors: Callable[[int], list[Error]]
     #: Whether other workers may have taken over what runs here; from any thread.
     is_doubtful: Callable[[], bool] = _never
+    _tasks: dict[str, Task[..., ..., Any]] = field(default_factory=dict, repr=False)
 
-    def context_of(self, job: Job, task: TaskDefinition) -> JobContext:
+    def _task(self, definition: TaskDefinition) -> Task[..., ..., Any]:
+        task = self._tasks.get(definition.name)
+        if task is None:
+            task = self._tasks[definition.name] = self.app.tasks[definition.name]
+        return task
+
+    def context_of(self, job: Job, definition: TaskDefinition) -> JobContext:
         """Return the context of an attempt that starts now."""
         return JobContext(
-            app=self.app,
+            app=cast("App", self.app),
             worker_name=self.worker.name,
             job=job,
-            task=task,
+            task=self._task(definition),
             start_timestamp=time.time(),
             additional_context=self.additional_context,
             _is_doubtful=self.is_doubtful,
