@@ -157,6 +157,12 @@ def _not_installed(name: str) -> str:
         return f"connector {name!r} is not installed: run `pip install {PUBLISHED[name][1]}`"
     known = ", ".join(sorted({*_found(), *PUBLISHED}))
     what_to_do = "install the package that provides it, or correct the name"
+    if "+" in name:
+        what_to_do = (
+            "that is how SQLAlchemy writes a URL: make an engine of it, and give that to app.open()"
+            " of an app with a connector over SQLAlchemy; or begin with a connector's name, as in"
+            " aiopg://user@host/database"
+        )
     if name in ("postgres", "postgresql"):
         what_to_do = "a connector's URL begins with its name, as in aiopg://user@host/database"
     return f"there is no connector {name[:100]!r} (known: {known}): {what_to_do}"

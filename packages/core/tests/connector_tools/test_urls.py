@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import traceback
+from typing import Any
 
 import pytest
+import sqlalchemy
 
+import procrastinate
 from procrastinate.connector_tools.channels import listen_sql
 from procrastinate.connector_tools.limits import LIMITS, missing
 from procrastinate.connector_tools.urls import (
+    check_at_signs,
     check_ports,
     libpq_url,
     malformed,
@@ -167,3 +171,42 @@ def test_channels_of_any_name() -> None:
 def test_no_channels(name: str) -> None:
     with pytest.raises(InvalidOption, match="1 to 63 bytes"):
         listen_sql([name])
+
+
+@pytest.mark.parametrize(
+    "dsn, hint",
+    [
+        (
+            "postgresql+psycopg2://u:secret@h/db",
+            r"postgresql\+psycopg2:// is how",
+        ),
+        ("postgresql+asyncpg://u:secret@h/db", "leave the driver out"),
+        ("aiopg://u:secret@h/db", r"begins with aiopg://.*App\(connector=\.\.\.\)"),
+        ("mysql://u:secret@h/db", "begins with mysql://"),
+        (sqlalchemy.make_url("postgresql+psycopg2://u:secret@h/db"), r"not a sqlalchemy\..*URL"),
+        (7, r"not a builtins\.int"),
+    ],
+)
+def test_a_url_of_another_kind_is_refused_with_what_to_write(dsn: Any, hint: str) -> None:
+    for make in (
+        lambda: check_at_signs(dsn),
+        lambda: procrastinate.Psycopg2Connector(dsn=dsn),
+        lambda: procrastinate.AiopgConnector(dsn=dsn),
+    ):
+        with pytest.raises(ConfigurationError, match=hint) as caught:
+            make()
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "dsn", ["", "host=h", "postgres://h", "postgresql://u@h/db", "dbname='a://b'"]
+)
+def test_a_connection_string_of_libpq_is_accepted(dsn: str) -> None:
+    check_at_signs(dsn)
+    procrastinate.Psycopg2Connector(dsn=dsn)
+
+
+def test_an_url_of_sqlalchemy_is_no_name_of_a_connector() -> None:
+    with pytest.raises(ConfigurationError, match="that is how SQLAlchemy writes a URL") as caught:
+        procrastinate.App(connector="postgresql+psycopg2://u:secret@h/db")
+    assert "secret" not in str(caught.value)

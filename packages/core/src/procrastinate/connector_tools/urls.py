@@ -84,8 +84,35 @@ def _host_and_port(place: str) -> tuple[str, str]:
     return unquote(host.strip("[]")), port
 
 
+def check_scheme(dsn: object) -> None:
+    """Raise `ConfigurationError` for a connection string that is a URL, but none of libpq's."""
+    if not isinstance(dsn, str):
+        kind = type(dsn)
+        raise ConfigurationError(
+            "a connection string is a text, not a"
+            f" {kind.__module__}.{kind.__qualname__}: write postgresql://user@host/database"
+            " (SQLAlchemy's objects are for the connectors over SQLAlchemy)"
+        )
+    match = _URL.match(dsn)
+    scheme = match["scheme"] if match else "postgresql"
+    if "+" in scheme:
+        raise ConfigurationError(
+            f"{scheme[:40]}:// is how SQLAlchemy writes a URL: leave the driver out, as in"
+            " postgresql://user@host/database, or use a connector over SQLAlchemy"
+        )
+    if scheme not in ("postgresql", "postgres"):
+        raise ConfigurationError(
+            f"the connection string begins with {scheme[:40]}://, and libpq's begin with"
+            " postgresql://; a connector's own URL goes to App(connector=...)"
+        )
+
+
 def check_at_signs(dsn: str) -> None:
-    """Raise `ConfigurationError` for a URL with an @ that belongs to a password, not encoded."""
+    """Raise `ConfigurationError` for a URL with an @ that belongs to a password, not encoded.
+
+    Also for a connection string that `check_scheme` refuses.
+    """
+    check_scheme(dsn)
     address = _partition(dsn)[0].partition("://")[2]
     if address.partition("/")[0].count("@") > 1 or "@" in address.partition("/")[2]:
         raise ConfigurationError(f"the URL has an @ too many: {_ENCODE}")
