@@ -8,16 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import every_statement
+import older_schemas
 import psycopg2
 import pytest
 
 import procrastinate
-from procrastinate.errors import AlreadyEnqueued, SchemaError
+from procrastinate.errors import AlreadyEnqueued, ConnectorException, InvalidArguments, SchemaError
 from procrastinate.model.job import NewJob, Status
 from procrastinate.model.partitions import MANY, VALUES, Partitions
-from procrastinate.storage import defer, workers
+from procrastinate.storage import defer, migrating, workers
 from procrastinate.storage.distributing import check_places
 from procrastinate.storage.partitioning import into_partitions
+from procrastinate.storage.schema import migrations
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -105,6 +107,59 @@ def test_who_has_the_tables_in_use_is_named_and_nothing_is_changed(
     other.close()
     assert query("select partitions from procrastinate_settings") == [(1,)]
     assert plain_app.schema_manager.distribute().is_new
+
+
+# Migrations
+
+
+NEW_TABLES = {"waits": "h", "progress": "h", "queues": "n", "minutes": "n"}
+
+
+def test_a_migration_reaches_the_nodes_and_loses_no_job(
+    app: procrastinate.App, query: Query
+) -> None:
+    ids = [app.configure_task("t", lock=f"l{n}").defer() for n in range(20)]
+    older_schemas.undo_9(query)
+    assert app.schema_manager.migrate() == [each.title for each in migrations()[8:]]
+    app.schema_manager.check()
+    assert app.schema_manager.migrate() == []
+    assert [job.id for job in app.job_manager.list_jobs()] == ids
+    assert (
+        dict(
+            query(
+                "select substr(logicalrelid::text, 15), partmethod::text from pg_dist_partition"
+                " where substr(logicalrelid::text, 15) = any(%s)"
+                " and logicalrelid::oid in (select oid from pg_class"
+                " where relnamespace = current_schema()::regnamespace)",
+                list(NEW_TABLES),
+            )
+        )
+        == NEW_TABLES
+    )
+    query("update procrastinate_jobs set result = '[1]' where partition = %s", VALUES[7])
+    query("insert into procrastinate_waits select id, partition, 1, now() from procrastinate_jobs")
+    assert query("select count(*) from procrastinate_waits") == [(20,)]
+    with pytest.raises(InvalidArguments, match="procrastinate_jobs_names_check"):
+        app._gateway.run(defer.defer_job(NewJob("")))
+
+
+def test_a_migration_that_is_interrupted_has_changed_nothing_and_is_repeated(
+    app: procrastinate.App, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older_schemas.undo_9(query)
+    migration = migrations()[8]
+    statements = migrating.statements_of(migration)
+    for last in (*range(0, len(statements), 4), len(statements) - 1):
+        broken = [*statements[: last + 1], "select 1 / 0"]
+        monkeypatch.setattr(migrating, "statements_of", lambda _, broken=broken: broken)
+        with pytest.raises(ConnectorException, match="division by zero"):
+            app.schema_manager.migrate()
+        assert query(
+            "select to_regclass('procrastinate_waits'), max(version) from procrastinate_migrations"
+        ) == [(None, 8)]
+    monkeypatch.undo()
+    app.schema_manager.migrate()
+    app.schema_manager.check()
 
 
 # The statements

@@ -22,6 +22,41 @@ def make(version: int, query: Callable[..., Any]) -> None:
         query(RECORD, migration.version, migration.name, migration.compatible_from)
 
 
+def undo_9(query: Callable[..., Any]) -> None:
+    """Take the latest tables back to schema version 8, whatever their partitions are.
+
+    For databases with many: `make` makes none of these.
+    """
+    for table in ("waits", "progress", "queues", "minutes"):
+        query(f"drop table procrastinate_{table}")
+    query("alter table procrastinate_jobs drop constraint procrastinate_jobs_row_check")
+    for table, columns in _SINCE_9.items():
+        for column in columns:
+            query(f"alter table procrastinate_{table} drop column {column}")
+    for name, condition in _UNTIL_9.items():
+        check = f"procrastinate_jobs_{name}_check check ({condition})"
+        query(f"alter table procrastinate_jobs add constraint {check}")
+    query("drop function procrastinate_job_fits")
+    query("delete from procrastinate_migrations where version > 8")
+
+
+_SINCE_9 = {
+    "jobs": ("first_started_at", "meta", "result", "result_error"),
+    "workers": ("pid", "version", "queues", "busy", "blocked_since", "trusted"),
+    "periodic": ("cron", "timezone", "queue_name"),
+}
+_UNTIL_9 = {
+    "names": "char_length(queue_name) between 1 and 128"
+    " and char_length(task_name) between 1 and 128",
+    "args": "jsonb_typeof(args) = 'object'",
+    "locks": "char_length(lock) <= 512 and char_length(queueing_lock) <= 512",
+    "scheduled_at": "scheduled_at between '0001-01-03 00:00+00' and '9999-12-29 00:00+00'",
+    "hold": "case hold when 'schedule' then scheduled_at is not null"
+    " when 'lock' then lock is not null end",
+    "errors": "jsonb_typeof(errors) = 'array'",
+}
+
+
 #: The tables of release 3, as far as they matter to someone who meets them.
 RELEASE_3 = """
     create type procrastinate_job_status as enum (

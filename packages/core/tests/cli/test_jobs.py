@@ -486,7 +486,7 @@ ODD_ERRORS = ["{}", "3", '"x"', "[]", "[[1]]", "[null]", '[{"at": 3}]', '[{"at":
 
 @pytest.mark.parametrize("odd", [*ODD_ERRORS, '[{"retry_error": 5, "traceback": [1]}]'])
 def test_a_job_with_odd_errors_is_shown(five: Program, query: Query, odd: str) -> None:
-    query("alter table procrastinate_jobs drop constraint procrastinate_jobs_errors_check")
+    query("alter table procrastinate_jobs drop constraint procrastinate_jobs_row_check")
     query("update procrastinate_jobs set errors = %s where id = 3", odd)
     for command in (
         ["jobs", "3"],

@@ -194,7 +194,7 @@ def _error_of(exc: ProcrastinateException) -> tuple[Any, ...]:
 _COLUMNS = {
     "errors": "case when errors is not null"
     " then array(select each::text from jsonb_array_elements(errors) as each) end",
-    **{name: f"{name}::text" for name in ("args", "status", "hold")},
+    **{name: f"{name}::text" for name in ("args", "status", "hold", "meta", "result")},
 }
 _JOB_COLUMNS = ", ".join(_COLUMNS.get(each.name, each.name) for each in fields(JobRow))
 _WORKER_COLUMNS = ", ".join(each.name for each in fields(WorkerRow))
@@ -206,8 +206,9 @@ _TIMES = {
         "started_at",
         "finished_at",
         "unknown_since",
+        "first_started_at",
     ),
-    "procrastinate_workers": ("started_at", "last_heartbeat"),
+    "procrastinate_workers": ("started_at", "last_heartbeat", "blocked_since"),
     "procrastinate_periodic": ("done_until", "last_tick", "seen_at"),
 }
 

@@ -41,6 +41,9 @@ NOT_DRIVEN: set[str] = {
     *("make_slots_full", "make_slots_level", "notify"),
     *("locate_jobs", "defer_job_with_key"),
 }
+#: Tables that the memory has no rows of: it has but one partition and one schema, and nothing
+#: writes the others yet.
+NOT_COMPARED = ("migrations", "settings", "waits", "progress", "queues", "minutes")
 #: Outcomes of ticks that do not happen: no part of this database is ever away.
 NEVER = {Outcome.AWAY}
 ROUND = settings(
@@ -70,7 +73,8 @@ def test_all_columns_of_all_tables_are_compared(
         " where table_schema = 'public' and column_name <> 'partition'"
     ):
         columns.setdefault(table, set()).add(column)
-    del columns["procrastinate_migrations"], columns["procrastinate_settings"]
+    for table in NOT_COMPARED:
+        del columns[f"procrastinate_{table}"]
     assert columns == COMPARED
 
 

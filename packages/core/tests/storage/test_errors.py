@@ -171,7 +171,7 @@ def test_memory_keeps_the_errors_that_postgresql_keeps(
 @pytest.mark.parametrize("odd", ["{}", '"text"', "3", "null", "[]", "[[]]"])
 def test_a_job_ends_whatever_was_made_of_its_errors_by_hand(holder: Holder, odd: str) -> None:
     """Before there was a check of it."""
-    holder.query("alter table procrastinate_jobs drop constraint procrastinate_jobs_errors_check")
+    holder.query("alter table procrastinate_jobs drop constraint procrastinate_jobs_row_check")
     job = holder.claim()
     holder.query("update procrastinate_jobs set errors = %s", odd)
     holder.settle(job, Finished(Status.FAILED, failure(1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 
 import procrastinate
 from procrastinate import errors
+from procrastinate.model.partitions import MANY
 from procrastinate.storage import migrating, schema
+from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.statements import Statements
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -163,7 +166,9 @@ def test_what_runs_outside_of_a_transaction_may_be_interrupted_after_each_statem
         query(
             "update pg_index set indisvalid = false where indexrelid = any(array("
             " select oid from pg_class where relname in ("
-            " 'procrastinate_jobs_ready_bridge_idx', 'procrastinate_jobs_unknown_idx')))"
+            " 'procrastinate_jobs_ready_bridge_idx', 'procrastinate_jobs_unknown_idx')"
+            " and strpos(%s, relname) > 0))",
+            migration.text,
         )
     assert app.schema_manager.migrate() == TITLES[version - 1 :]
     app.schema_manager.check()
@@ -213,6 +218,105 @@ def test_a_missing_record_is_written_and_nothing_is_run(
     assert app.schema_manager.migrate() == []
     assert versions(query) == list(range(1, LATEST + 1))
     assert query("select count(*) from pg_indexes where indexname like '%%bridge%%'") == [(0,)]
+
+
+# --- What is handed over --------------------------------------------------------------------------
+
+
+@pytest.mark.one_partition("these make the partitions themselves")
+def test_many_partitions_are_migrated_as_one_is(app: procrastinate.App, query: Query) -> None:
+    app.schema_manager.apply_schema()
+    app._gateway.run(into_partitions(), transaction=True)
+    ids = [app.configure_task("t", lock=f"l{n}").defer() for n in range(20)]
+    older_schemas.undo_9(query)
+    assert app.schema_manager.migrate() == TITLES[8:]
+    assert len(app.schema_manager.check().partitions.values) == MANY
+    assert [job.id for job in app.job_manager.list_jobs()] == ids
+    app.configure_task("t", lock="l").defer()
+
+
+def test_an_interrupted_migration_has_changed_nothing(
+    app: procrastinate.App, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statements are sent one by one, and the connection is lost after any of them."""
+    older_schemas.make(8, query)
+    statements = migrating.statements_of(schema.migrations()[8])
+    assert len(statements) > 15
+    lost = "select pg_terminate_backend(pg_backend_pid())"
+    for last in range(len(statements)):
+        broken = [*statements[: last + 1], lost]
+        monkeypatch.setattr(migrating, "statements_of", lambda _, broken=broken: broken)
+        with pytest.raises(errors.ConnectorException):
+            app.schema_manager.migrate()
+        assert query("select to_regclass('procrastinate_waits')") == [(None,)]
+        assert versions(query) == list(range(1, 9))
+    monkeypatch.undo()
+    assert app.schema_manager.migrate() == TITLES[8:]
+    app.schema_manager.check()
+
+
+@pytest.fixture
+def role(query: Query) -> Iterator[str]:
+    name = f"shop_{uuid.uuid4().hex[:12]}"
+    query(f"create role {name}")
+    yield name
+    query(f"drop owned by {name}; drop role {name}")
+
+
+OLD_FUNCTION = """
+    drop function procrastinate_defer_job;
+    create function procrastinate_defer_job(
+        text, jsonb, text, integer, text, text, timestamptz, regclass default null
+    ) returns bigint language sql as 'select 0::bigint';
+    revoke all on function procrastinate_defer_job from public
+"""
+
+
+def test_who_might_defer_may_defer_and_no_more(
+    app: procrastinate.App, query: Query, role: str
+) -> None:
+    older_schemas.make(8, query)
+    query(OLD_FUNCTION)
+    query(f"grant execute on function procrastinate_defer_job to {role}")
+    app.schema_manager.migrate()
+    assert query(
+        "select has_function_privilege(%s, oid, 'execute'), pronargs from pg_proc"
+        " where proname = 'procrastinate_defer_job'",
+        role,
+    ) == [(True, 9)]
+    assert _rights(query, role) == set()
+
+
+def test_who_might_work_may_write_the_new_tables(
+    app: procrastinate.App, query: Query, role: str
+) -> None:
+    older_schemas.make(8, query)
+    query(f"grant select, update on procrastinate_jobs to {role}")
+    app.schema_manager.migrate()
+    tables = ("waits", "progress", "queues", "minutes")
+    assert _rights(query, role) == {
+        (f"procrastinate_{table}", right) for table in tables for right in ("SELECT", "UPDATE")
+    } | {("procrastinate_jobs", "SELECT"), ("procrastinate_jobs", "UPDATE")}
+
+
+def _rights(query: Query, role: str) -> set[tuple[str, str]]:
+    rows = query(
+        "select table_name::text, privilege_type::text from information_schema.table_privileges"
+        " where grantee = %s",
+        role,
+    )
+    return set(rows)
+
+
+def test_statements_are_told_apart_and_functions_kept_whole() -> None:
+    text = "-- a;\nselect 1;\n\ndo $a$\nbegin;\n$b$;\nend;\n$a$;\nselect '$$x;\ny$$';\nselect 2;\n"
+    migration = schema.Migration(99, "it", 1, text)
+    assert migrating.statements_of(migration) == [
+        "select 1",
+        "do $a$\nbegin;\n$b$;\nend;\n$a$",
+        "select '$$x;\ny$$'",
+        "select 2",
+    ]
 
 
 # --- Rows that do not fit -------------------------------------------------------------------------

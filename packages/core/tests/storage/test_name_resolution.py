@@ -34,9 +34,9 @@ STATEMENTS = every_statement.names(without=UTILITIES)
 #: What an administrator runs of ours that calls functions: it makes our own anew.
 MAKES_FUNCTIONS = f"""
 drop function
-    procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass),
+    procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass, jsonb),
     procrastinate_defer_job_with_key
-        (text, text, jsonb, text, integer, text, text, timestamptz, regclass),
+        (text, text, jsonb, text, integer, text, text, timestamptz, regclass, jsonb),
     procrastinate_defer_jobs(jsonb, jsonb, regclass),
     procrastinate_defer_alike(jsonb, jsonb, regclass);
 {Statements().render(functions_script())}

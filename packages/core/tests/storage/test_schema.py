@@ -320,3 +320,61 @@ def test_a_time_that_no_driver_could_read_back_is_refused(
     with pytest.raises(psycopg2.errors.CheckViolation, match="scheduled_at"):
         query("select procrastinate_defer_job('task', scheduled_at => %s)", moment)
     assert sync_app.job_manager.list_jobs() == []
+
+
+MISFITS = {
+    "names": [("queue_name", "''"), ("queue_name", "repeat('x', 129)"), ("task_name", "''")],
+    "args": [("args", "'[]'"), ("args", "'1'")],
+    "locks": [("lock", "repeat('x', 513)"), ("queueing_lock", "repeat('x', 513)")],
+    "scheduled_at": [("scheduled_at", "'infinity'"), ("scheduled_at", "'-infinity'")],
+    "hold": [("hold", "'lock'"), ("hold", "'schedule'")],
+    "errors": [("errors", "'{}'")],
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_the_one_check_says_which_of_six_rules_is_violated(
+    sync_app: procrastinate.App, query: Callable[..., Any], name: str
+) -> None:
+    job_id = sync_app.configure_task("t", lock="l").defer()
+    query("set search_path = pg_temp, public")
+    for column, value in MISFITS[name]:
+        lock = ", lock = null" if value == "'lock'" else ""
+        with pytest.raises(psycopg2.errors.CheckViolation) as caught:
+            query(f"update procrastinate_jobs set {column} = {value}{lock} where id = {job_id}")
+        assert caught.value.diag.constraint_name == f"procrastinate_jobs_{name}_check"
+
+
+def test_the_one_check_lets_pass_what_is_at_the_limits(
+    sync_app: procrastinate.App, query: Callable[..., Any]
+) -> None:
+    job_id = sync_app.configure_task("t").defer()
+    query(
+        "update procrastinate_jobs set queue_name = repeat('é', 128), task_name = 'x',"
+        " lock = repeat('é', 512), queueing_lock = repeat('é', 512), hold = 'schedule',"
+        " scheduled_at = '9999-12-29 00:00+00', errors = '[]', args = '{}'"
+        f" where id = {job_id}"
+    )
+    query(f"update procrastinate_jobs set scheduled_at = '0001-01-03 00:00+00' where id = {job_id}")
+
+
+def test_other_languages_keep_something_with_a_job(
+    sync_app: procrastinate.App, query: Callable[..., Any]
+) -> None:
+    query("""select procrastinate_defer_job('t', meta => '{"n": 1}')""")
+    query("""select procrastinate_defer_job_with_key('t', 'key', meta => '{"n": 2}')""")
+    query(
+        """select procrastinate_defer_jobs('[{"task_name": "t", "meta": {"n": 3}},"""
+        """ {"task_name": "t"}]', '{"meta": {"n": 4}}')"""
+    )
+    query(
+        """select procrastinate_defer_jobs('[{"task_name": "t", "meta": {"n": 5}},"""
+        """ {"task_name": "t", "queueing_lock": "q"}]')"""
+    )
+    query(
+        """select procrastinate_defer_alike('[{}, {}]', '{"task_name": "t", "meta": {"n": 6}}')"""
+    )
+    counted = query(
+        "select (meta ->> 'n')::integer, count(*) from procrastinate_jobs group by 1 order by 1"
+    )
+    assert counted == [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 2), (None, 1)]

@@ -200,7 +200,7 @@ def test_a_missing_part_is_found_by_every_look(
 
 
 @pytest.mark.parametrize(
-    "part", ["index procrastinate_jobs_ready_idx", "constraint procrastinate_jobs_args_check"]
+    "part", ["index procrastinate_jobs_ready_idx", "constraint procrastinate_jobs_row_check"]
 )
 async def test_a_worker_goes_on_without_what_makes_it_fast_or_rows_safe(
     app: procrastinate.App, query: Query, part: str
@@ -228,7 +228,9 @@ CHANGES = [
     "alter function {f} set search_path = public",
     "drop function {f}",
 ]
-DEFER_JOB = "procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass)"
+DEFER_JOB = (
+    "procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass, jsonb)"
+)
 
 
 @pytest.mark.parametrize("change", CHANGES[1:])
@@ -300,7 +302,7 @@ def test_nothing_is_inserted_elsewhere_after_the_tables_were_moved(
             query(f'alter table before.{name} set schema "after"')
         for sort in ("job_status", "hold"):
             query(f'alter type before.procrastinate_{sort} set schema "after"')
-        for name in ("defer_job", "defer_jobs"):
+        for name in ("defer_job", "defer_jobs", "job_fits"):
             query(f'alter function before.procrastinate_{name} set schema "after"')
     if beside:
         query("drop schema if exists before cascade")

@@ -9,7 +9,7 @@ Rules
    meanwhile waits for the lock, and reads the settings after that.
 4. No job may wait or run whose lock and queueing lock belong to different partitions: jobs with a
    partition key, deferred later, would be in another one, where these locks are not seen.
-5. Jobs and locks are distributed together, by their partition. All other tables stay on the
+5. What belongs to jobs is distributed with them, by their partition. All other tables stay on the
    coordinator, where every node can reach them.
 6. Partitions and nodes are two things: a dump of a distributed database, restored, has its 64
    partitions in plain tables. There, only the nodes are still to be done.
@@ -41,13 +41,26 @@ LOOKED_AT = 1_000
 _NOT_SUPPORTED = "0A000"  # the SQLSTATE feature_not_supported
 #: Seconds without a sign of life after which a worker is dead, unless its options say otherwise.
 STALLED_AFTER = WorkerOptions().stalled_worker_timeout
-#: They have a partition and are as many as the jobs.
-DISTRIBUTED = ("procrastinate_jobs", "procrastinate_locks")
+#: They have a partition and are as many as the jobs, or are read and written together with them.
+DISTRIBUTED = (
+    "procrastinate_jobs",
+    "procrastinate_locks",
+    "procrastinate_waits",
+    "procrastinate_progress",
+)
 LOCAL = tuple(name for name in TABLES if name not in DISTRIBUTED)
 
 
 def _for_each(function: str, names: Sequence[str]) -> str:
     return "\n".join(f"select {function}('{{schema}}.{name}');" for name in names)
+
+
+def _beside_the_jobs(names: Sequence[str]) -> str:
+    beside = "colocate_with := '{schema}.procrastinate_jobs'"
+    return "\n".join(
+        f"select create_distributed_table('{{schema}}.{name}', 'partition', {beside});"
+        for name in names
+    )
 
 
 _OWNER = """
@@ -105,9 +118,7 @@ _SPREAD = f"""
 select create_distributed_table(
     '{{schema}}.procrastinate_jobs', 'partition', shard_count := {MANY}, colocate_with := 'none'
 );
-select create_distributed_table(
-    '{{schema}}.procrastinate_locks', 'partition', colocate_with := '{{schema}}.procrastinate_jobs'
-);
+{_beside_the_jobs(DISTRIBUTED[1:])}
 {_for_each("citus_add_local_table_to_metadata", LOCAL)}
 {_for_each("truncate_local_data_after_distributing_table", DISTRIBUTED)}
 """

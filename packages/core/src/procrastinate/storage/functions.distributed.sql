@@ -20,10 +20,11 @@ create or replace function {home}.procrastinate_defer_job(
     lock text default null,
     queueing_lock text default null,
     scheduled_at timestamptz default null,
-    home regclass default '{home}.procrastinate_jobs'
+    home regclass default '{home}.procrastinate_jobs',
+    meta jsonb default null
 ) returns bigint language plpgsql security definer as $function$
 begin
-    return {home}.procrastinate_defer_job_with_key($1, null, $2, $3, $4, $5, $6, $7, $8);
+    return {home}.procrastinate_defer_job_with_key($1, null, $2, $3, $4, $5, $6, $7, $8, $9);
 end
 $function$
 
@@ -36,7 +37,8 @@ create or replace function {home}.procrastinate_defer_job_with_key(
     lock text default null,
     queueing_lock text default null,
     scheduled_at timestamptz default null,
-    home regclass default '{home}.procrastinate_jobs'
+    home regclass default '{home}.procrastinate_jobs',
+    meta jsonb default null
 ) returns bigint language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
 #variable_conflict use_column
 declare
@@ -61,7 +63,7 @@ begin
         for tries in 1 .. 5 loop
             begin
                 return {home}.procrastinate_defer_job_with_key(
-                    $1, random()::text, $3, $4, $5, $6, $7, $8, $9
+                    $1, random()::text, $3, $4, $5, $6, $7, $8, $9, $10
                 );
             exception when connection_exception or sqlstate '57P01' or sqlstate '57P02' or sqlstate '57P03' then
                 if tries = 5 then
@@ -79,10 +81,11 @@ begin
     end if;
     new_id := nextval('{home}.procrastinate_jobs_number_seq') * 64 + place;
     insert into {home}.procrastinate_jobs as job
-        (id, partition, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at, hold)
+        (id, partition, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at, hold, meta)
     values (
         new_id, its_partition, $1, coalesce($3, '{}'), $4, $5, $6, $7, $8,
-        case when $8 > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end
+        case when $8 > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
+        $10
     )
     on conflict (queueing_lock, partition) where queueing_lock is not null and status = 'todo' do nothing;
     if not found then
@@ -224,7 +227,8 @@ begin
     for which in 1 .. coalesce(cardinality(lots), 0) loop
         its_partition := partitions[places[which] + 1];
         insert into {home}.procrastinate_jobs as job (
-            id, partition, queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, hold
+            id, partition, queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, hold,
+            meta
         )
         select
             given.n * 64 + places[which],
@@ -236,14 +240,15 @@ begin
             given.queueing_lock,
             coalesce(given.args, '{}'),
             due.at,
-            case when due.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end
+            case when due.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
+            coalesce(given.meta, common.meta)
         from jsonb_to_record($2) as common(
             task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
-            schedule_in_us bigint
+            schedule_in_us bigint, meta jsonb
         )
         cross join jsonb_to_recordset(lots[which]) as given(
             n bigint, task_name text, args jsonb, queue_name text, priority integer, lock text,
-            queueing_lock text, scheduled_at timestamptz, schedule_in_us bigint
+            queueing_lock text, scheduled_at timestamptz, schedule_in_us bigint, meta jsonb
         )
         cross join lateral (
             select coalesce(
@@ -315,11 +320,12 @@ begin
         coalesce(given.partition_key, given.lock) as key,
         coalesce(
             given.scheduled_at, statement_timestamp() + given.schedule_in_us * interval '1 microsecond'
-        ) as due
+        ) as due,
+        given.meta
     into alike
     from jsonb_to_record($2) as given(
         task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
-        schedule_in_us bigint, partition_key text
+        schedule_in_us bigint, partition_key text, meta jsonb
     );
     if alike.key is null then
         for tries in 1 .. 5 loop
@@ -343,11 +349,12 @@ begin
         return null;
     end if;
     insert into {home}.procrastinate_jobs as job
-        (id, partition, queue_name, task_name, priority, lock, args, scheduled_at, hold)
+        (id, partition, queue_name, task_name, priority, lock, args, scheduled_at, hold, meta)
     select
         given.id, its_partition, alike.queue_name, alike.task_name, alike.priority, alike.lock, given.args,
         alike.due,
-        case when alike.due > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end
+        case when alike.due > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
+        alike.meta
     from rows from (jsonb_array_elements($1), unnest(ids)) as given(args, id);
     if alike.due is null or alike.due < statement_timestamp() + interval '60 seconds' then
         perform pg_notify(

@@ -23,11 +23,18 @@ declare
         select class.relowner::regrole::text from pg_catalog.pg_class as class where class.oid = jobs
     );
     signatures constant text[] := array[
-        'procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass)',
+        'procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass, jsonb)',
         'procrastinate_defer_job_with_key'
-            '(text, text, jsonb, text, integer, text, text, timestamptz, regclass)',
+            '(text, text, jsonb, text, integer, text, text, timestamptz, regclass, jsonb)',
         'procrastinate_defer_jobs(jsonb, jsonb, regclass)',
         'procrastinate_defer_alike(jsonb, jsonb, regclass)'
+    ];
+    -- As they were before schema versions 6 and 9: with one of them beside the new one, a call would be ambiguous.
+    older constant text[] := array[
+        'procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz)',
+        'procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz, regclass)',
+        'procrastinate_defer_job_with_key'
+            '(text, text, jsonb, text, integer, text, text, timestamptz, regclass)'
     ];
     texts constant text[] := array[
 -- Defers one job and wakes the workers. Returns its id, or null if a job with the same queueing lock waits.
@@ -40,7 +47,8 @@ create or replace function {home}.procrastinate_defer_job(
     lock text default null,
     queueing_lock text default null,
     scheduled_at timestamptz default null,
-    home regclass default '{home}.procrastinate_jobs'
+    home regclass default '{home}.procrastinate_jobs',
+    meta jsonb default null
 ) returns bigint language plpgsql security definer as $function$
 -- Every name and operator says its schema: `set search_path` took 10 of the 75 microseconds of a call.
 #variable_conflict use_column
@@ -67,11 +75,12 @@ begin
             end;
     end if;
     insert into {home}.procrastinate_jobs as job
-        (task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at, hold)
+        (task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at, hold, meta)
     values (
         $1, coalesce($2, '{}'), $3, $4, $5, $6, $7,
         case when $7 operator(pg_catalog.>) pg_catalog.statement_timestamp()
-            then 'schedule'::{home}.procrastinate_hold end
+            then 'schedule'::{home}.procrastinate_hold end,
+        $9
     )
     on conflict (queueing_lock, partition)
         where queueing_lock is not null and status operator(pg_catalog.=) 'todo' do nothing
@@ -95,10 +104,11 @@ create or replace function {home}.procrastinate_defer_job_with_key(
     lock text default null,
     queueing_lock text default null,
     scheduled_at timestamptz default null,
-    home regclass default '{home}.procrastinate_jobs'
+    home regclass default '{home}.procrastinate_jobs',
+    meta jsonb default null
 ) returns bigint language plpgsql security definer as $function$
 begin
-    return {home}.procrastinate_defer_job($1, $3, $4, $5, $6, $7, $8, $9);
+    return {home}.procrastinate_defer_job($1, $3, $4, $5, $6, $7, $8, $9, $10);
 end
 $function$
 $sql$,
@@ -137,7 +147,7 @@ begin
         return query
             with inserted as (
                 insert into {home}.procrastinate_jobs as job
-                    (queue_name, task_name, priority, lock, args, scheduled_at, hold)
+                    (queue_name, task_name, priority, lock, args, scheduled_at, hold, meta)
                 select
                     coalesce(given.queue_name, common.queue_name, 'default'),
                     coalesce(given.task_name, common.task_name),
@@ -145,14 +155,15 @@ begin
                     coalesce(given.lock, common.lock),
                     coalesce(given.args, '{}'),
                     due.at,
-                    case when due.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end
+                    case when due.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
+                    coalesce(given.meta, common.meta)
                 from jsonb_to_record($2) as common(
                     task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
-                    schedule_in_us bigint
+                    schedule_in_us bigint, meta jsonb
                 )
                 cross join jsonb_to_recordset($1) as given(
                     task_name text, args jsonb, queue_name text, priority integer, lock text,
-                    scheduled_at timestamptz, schedule_in_us bigint
+                    scheduled_at timestamptz, schedule_in_us bigint, meta jsonb
                 )
                 cross join lateral (
                     select coalesce(
@@ -214,19 +225,20 @@ begin
                     given.queueing_lock,
                     coalesce(given.args, '{}') as args,
                     coalesce(given.scheduled_at, common.scheduled_at) as scheduled_at,
-                    coalesce(given.schedule_in_us, common.schedule_in_us) as schedule_in_us
+                    coalesce(given.schedule_in_us, common.schedule_in_us) as schedule_in_us,
+                    coalesce(given.meta, common.meta) as meta
                 from jsonb_to_record($2) as common(
                     task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
-                    schedule_in_us bigint
+                    schedule_in_us bigint, meta jsonb
                 )
                 cross join rows from (
                     jsonb_to_recordset($1) as (
                         task_name text, args jsonb, queue_name text, priority integer, lock text,
-                        queueing_lock text, scheduled_at timestamptz, schedule_in_us bigint
+                        queueing_lock text, scheduled_at timestamptz, schedule_in_us bigint, meta jsonb
                     )
                 ) with ordinality as given(
                     task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at, schedule_in_us,
-                    place
+                    meta, place
                 )
                 order by given.place
             ) as given
@@ -239,12 +251,14 @@ begin
         ),
         inserted as (
             insert into {home}.procrastinate_jobs as job (
-                id, partition, queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, hold
+                id, partition, queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at, hold,
+                meta
             )
             select
                 new.id, 0, new.queue_name, new.task_name, new.priority, new.lock, new.queueing_lock, new.args,
                 new.at,
-                case when new.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end
+                case when new.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
+                new.meta
             from new
             order by new.queueing_lock collate "C", new.id
             returning job.id, job.queue_name, job.scheduled_at, job.hold
@@ -298,18 +312,20 @@ begin
         given.lock,
         coalesce(
             given.scheduled_at, statement_timestamp() + given.schedule_in_us * interval '1 microsecond'
-        ) as due
+        ) as due,
+        given.meta
     into alike
     from jsonb_to_record($2) as given(
         task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
-        schedule_in_us bigint
+        schedule_in_us bigint, meta jsonb
     );
     with inserted as (
         insert into {home}.procrastinate_jobs as job
-            (queue_name, task_name, priority, lock, args, scheduled_at, hold)
+            (queue_name, task_name, priority, lock, args, scheduled_at, hold, meta)
         select
             alike.queue_name, alike.task_name, alike.priority, alike.lock, given.args, alike.due,
-            case when alike.due > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end
+            case when alike.due > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
+            alike.meta
         from jsonb_array_elements($1) as given(args)
         returning job.id
     )
@@ -337,9 +353,6 @@ begin
     then
         raise exception using message = 'procrastinate cannot make functions in the schema ' || home;
     end if;
-    -- As it was before schema version 6: with both, a call would be ambiguous.
-    execute 'drop function if exists ' || home
-        || '.procrastinate_defer_job(text, jsonb, text, integer, text, text, timestamptz)';
     for which in 1 .. 4 loop
         signature := home || '.' || signatures[which];
         is_new := to_regprocedure(signature) is null;
@@ -357,7 +370,10 @@ begin
             from (
                 select (aclexplode(made.proacl)).*
                 from pg_catalog.pg_proc as made
-                where made.oid = to_regprocedure(home || '.' || signatures[1])::oid
+                where made.oid in (
+                    to_regprocedure(home || '.' || signatures[1])::oid,
+                    to_regprocedure(home || '.' || older[2])::oid
+                )
                 union all
                 select (aclexplode(class.relacl)).*
                 from pg_catalog.pg_class as class
@@ -371,6 +387,9 @@ begin
         loop
             execute 'grant execute on function ' || signature || ' to ' || grantee;
         end loop;
+    end loop;
+    for which in 1 .. 3 loop
+        execute 'drop function if exists ' || home || '.' || older[which];
     end loop;
 end
 $make$;

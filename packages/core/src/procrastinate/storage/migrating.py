@@ -4,9 +4,9 @@ Rules
 
 1. One process at a time migrates. It holds a lock in a transaction of its own, which is idle.
 2. A new schema is made from ``schema.sql`` in one transaction, and records all migrations.
-3. A migration runs in one transaction, or outside of any (``-- outside of a transaction:``). In the
-   second case each of its statements runs by itself and must be able to run again, because a
-   migration that was interrupted starts over. What reads many rows is done there: CREATE INDEX
+3. A migration runs in one transaction, statement by statement, or outside of any (``-- outside of
+   a transaction:``). In the second case each of its statements must be able to run again, because
+   a migration that was interrupted starts over. What reads many rows is done there: CREATE INDEX
    CONCURRENTLY, VALIDATE.
 4. A migration that adds checks says NOT VALID, and a later one validates them. Before it runs, old
    rows are looked at: if some do not fit, it is not run, and the error names them.
@@ -42,6 +42,7 @@ SEQUENTIAL = "set local citus.multi_shard_modify_mode to 'sequential'"
 FUNCTIONS = Migration(0, "functions", 0, "")
 SHOWN = 10  # rows that do not fit
 _ALTERED = re.compile(r"^alter table \{schema\}\.(\w+)(.*?);$", re.MULTILINE | re.DOTALL)
+_DOLLARS = re.compile(r"\$\w*\$")
 _CHECK = re.compile(r"add constraint (\w+)\s+check \((.*?)\)\s+not valid", re.DOTALL)
 _KEYS = {"procrastinate_periodic": "task_name || ' ' || periodic_id"}
 
@@ -142,13 +143,16 @@ def _apply(migration: Migration) -> Steps[None]:
 
 def _run_inside(migration: Migration) -> Flow[None]:
     # What changes many shards of a distributed table goes over one connection to each node. A plain
-    # server takes it for a setting of somebody's.
-    script = Script(f"migration {migration.version}", f"{SEQUENTIAL};\n{migration.text}")
-    try:
-        yield script.under(transaction_isolation="read committed")  # as the statements that follow
-    except SchemaError as exc:  # not what the code lacks, but what the migration did not find
-        said, *_ = str(exc.__cause__ or exc).splitlines()
-        raise SchemaError(f"migration {migration.title} cannot be run: {said}") from exc
+    # server takes it for a setting of somebody's. (Nodes get the text of a whole message: so each
+    # statement has one of its own.)
+    first = Script("one connection to each node", SEQUENTIAL)
+    yield first.under(transaction_isolation="read committed")  # as the statements that follow
+    for statement in statements_of(migration):
+        try:
+            yield Script(f"migration {migration.version}", statement)
+        except SchemaError as exc:  # not what the code lacks, but what the migration did not find
+            said, *_ = str(exc.__cause__ or exc).splitlines()
+            raise SchemaError(f"migration {migration.title} cannot be run: {said}") from exc
     yield from _record(migration)
 
 
@@ -166,9 +170,21 @@ def _run_outside(migration: Migration) -> Flow[None]:
 
 
 def statements_of(migration: Migration) -> list[str]:
-    """Return the statements of a migration that runs outside of a transaction."""
+    """Return the statements of a migration. Each ends in a semicolon at the end of a line.
+
+    One within dollar quotes is not such an end: they hold the texts of functions.
+    """
     lines = [line for line in migration.text.splitlines() if not line.startswith("--")]
-    return [each.strip() for each in "\n".join(lines).split(";\n") if each.strip()]
+    found: list[str] = [""]
+    quote = None
+    for line in lines:
+        found[-1] += f"{line}\n"
+        for tag in _DOLLARS.findall(line):
+            if quote in (None, tag):
+                quote = tag if quote is None else None
+        if quote is None and line.endswith(";"):
+            found.append("")
+    return [each.strip().removesuffix(";") for each in found if each.strip()]
 
 
 def _record(migration: Migration) -> Flow[None]:
@@ -203,9 +219,13 @@ def _refuse_misfits(migration: Migration) -> Flow[None]:
 
 
 def added_checks(migration: Migration) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Yield each table with the checks that a migration adds to it: names and conditions."""
+    """Yield each table with the checks that a migration adds to it: names and conditions.
+
+    But not what a function of ours checks, which the migration has yet to make: it stands for
+    earlier checks.
+    """
     for table, changes in _ALTERED.findall(migration.text):
-        checks = _CHECK.findall(changes)
+        checks = [each for each in _CHECK.findall(changes) if "{schema}." not in each[1]]
         if checks:
             yield table, checks
 

@@ -40,7 +40,7 @@ def place_of(key: str) -> str:
 #: Jobs with a key move to its partition, also those that have ended: one may be retried by hand.
 #: The check refuses what others write who do not know yet. The partition's default is none of the
 #: partitions: a function that began before this, and waits for its lock, would put jobs with a lock
-#: where no other job of that lock is.
+#: where no other job of that lock is. Who waits for jobs will look by itself: no worker lives now.
 MOVE = f"""
 do $make$
 declare
@@ -56,6 +56,8 @@ begin
     where keyed.key is not null and job.id = keyed.id and job.partition = keyed.partition;
     update {{schema}}.procrastinate_locks
     set partition = partitions[{place_of("lock")} + 1];
+    delete from {{schema}}.procrastinate_waits;
+    delete from {{schema}}.procrastinate_progress;
     select greatest(
         case when drawn.is_called then drawn.last_value else 0 end,
         (select max(id) from {{schema}}.procrastinate_jobs)

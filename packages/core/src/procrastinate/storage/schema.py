@@ -36,7 +36,9 @@ _FUNCTION = re.compile(
 )
 _JOBS, _RECORDS = "procrastinate_jobs", "procrastinate_migrations"
 _SETTINGS = "procrastinate_settings"
-_TABLE = re.compile(r"^create table \{schema\}\.(\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL)
+_TABLE = re.compile(
+    r"^create (?:unlogged )?table \{schema\}\.(\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL
+)
 _COLUMN = re.compile(r"^    (?!constraint\b)([a-z]\w*) (.*)$", re.MULTILINE)
 _CONSTRAINT = re.compile(r"^    constraint (\w+)", re.MULTILINE)
 _INDEX = re.compile(r"^create (?:unique )?index (\w+)", re.MULTILINE)
@@ -45,10 +47,19 @@ TABLES = (
     "procrastinate_locks",
     "procrastinate_workers",
     "procrastinate_periodic",
+    "procrastinate_waits",
+    "procrastinate_progress",
+    "procrastinate_queues",
+    "procrastinate_minutes",
     _SETTINGS,
     _RECORDS,
 )
-_OLDER = ("procrastinate_defer_job", 7)  # parameters, before schema version 6
+#: Functions of older versions, and how many parameters they had.
+_OLDER = {
+    ("procrastinate_defer_job", 7),
+    ("procrastinate_defer_job", 8),
+    ("procrastinate_defer_job_with_key", 9),
+}
 _IDS = "procrastinate_jobs_id_seq"
 #: What the sequence is called on a distributed database, where an id says its partition: what would
 #: draw an id that does not fails.
@@ -223,7 +234,7 @@ def _stale(
         for name, home, body, is_right, _ in rows
         if is_right and body == function_body(name, home, partitions)
     }
-    older = {name for name, *_, parameters in rows if (name, parameters) == _OLDER}
+    older = {name for name, *_, parameters in rows if (name, parameters) in _OLDER}
     return tuple(name for name in _functions(partitions) if name not in right or name in older)
 
 

@@ -48,6 +48,9 @@ class About:
     host: str | None = None
     concurrency: int | None = None
     task_names: tuple[str, ...] | None = None  # the tasks that it knows
+    pid: int | None = None
+    version: str | None = None  # of procrastinate
+    queues: tuple[str, ...] | None = None  # that it serves; None is also what it says of all
 
 
 def register_worker(name: str, about: About = About()) -> Flow[int]:
@@ -62,11 +65,14 @@ def describe_worker(worker_id: int, about: About) -> Flow[None]:
 
 
 def _columns(about: About) -> dict[str, Value]:
-    names = about.task_names
+    names, queues = about.task_names, about.queues
     return {
         "host": about.host,
         "concurrency": about.concurrency,
         "task_names": None if names is None else list(names),
+        "pid": about.pid,
+        "version": about.version,
+        "queues": None if queues is None else list(queues),
     }
 
 

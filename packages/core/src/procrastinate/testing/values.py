@@ -54,6 +54,10 @@ class JobRow:
     lease: int = 0
     unknown_since: datetime | None = None
     bounces: int | None = None
+    first_started_at: datetime | None = None
+    meta: str | None = None
+    result: str | None = None
+    result_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,12 @@ class WorkerRow:
     concurrency: int | None = None
     task_names: list[str] | None = None
     alone: bool | None = None
+    pid: int | None = None
+    version: str | None = None
+    queues: list[str] | None = None
+    busy: int | None = None
+    blocked_since: datetime | None = None
+    trusted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,9 @@ class PeriodicRow:
     seen_at: datetime
     last_tick: datetime | None = None
     job_id: int | None = None
+    cron: str | None = None
+    timezone: str | None = None
+    queue_name: str | None = None
 
 
 def job_columns(job: JobRow) -> Row:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from procrastinate.connector import Rows
 from procrastinate.model.job import Status
@@ -23,7 +24,7 @@ from procrastinate.testing.view import View
 
 
 def register_worker(view: View, p: Params) -> Rows:
-    worker = WorkerRow(view.next_worker_id(), p["name"], view.now, view.now, *_about(p))
+    worker = WorkerRow(view.next_worker_id(), p["name"], view.now, view.now, **_about(p))
     view.write_worker(worker)
     return [(worker.id,)]
 
@@ -31,15 +32,13 @@ def register_worker(view: View, p: Params) -> Rows:
 def describe_worker(view: View, p: Params) -> Rows:
     worker = view.worker(p["worker_id"])
     if worker is not None:
-        host, concurrency, task_names = _about(p)
-        view.write_worker(
-            replace(worker, host=host, concurrency=concurrency, task_names=task_names)
-        )
+        view.write_worker(replace(worker, **_about(p)))
     return []
 
 
-def _about(p: Params) -> tuple[str | None, int | None, list[str] | None]:
-    return p["host"], p["concurrency"], p["task_names"]
+def _about(p: Params) -> dict[str, Any]:
+    names = ("host", "concurrency", "task_names", "pid", "version", "queues")
+    return {name: p[name] for name in names}
 
 
 def heartbeat(view: View, p: Params) -> Rows:
@@ -207,7 +206,7 @@ def schema_parts(view: View, p: Params) -> Rows:
 
 
 def schema_functions(view: View, p: Params) -> Rows:
-    return [(name, "memory", schema.function_body(name, "memory"), 1, 8) for name in p["names"]]
+    return [(name, "memory", schema.function_body(name, "memory"), 1, 10) for name in p["names"]]
 
 
 def creation_schema(view: View, p: Params) -> Rows:

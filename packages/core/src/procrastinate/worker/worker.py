@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -271,6 +272,9 @@ class Worker:
             host=socket.gethostname(),
             concurrency=self.options.concurrency,
             task_names=tuple(self._registry.known_names()),
+            pid=os.getpid(),
+            version=metadata.version("procrastinate"),
+            queues=self.options.queues,
         )
 
     def _new_shift(

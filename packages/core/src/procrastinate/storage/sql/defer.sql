@@ -17,7 +17,8 @@ select {schema}.procrastinate_defer_job(
     %(task_name)s::text, %(args)s::jsonb, %(queue_name)s::text, %(priority)s::integer,
     %(lock)s::text, %(queueing_lock)s::text,
     {>due},
-    '{schema}.procrastinate_jobs'::regclass
+    '{schema}.procrastinate_jobs'::regclass,
+    null::jsonb
 )
 
 -- name: defer_job_with_key :one
@@ -27,7 +28,8 @@ select {schema}.procrastinate_defer_job_with_key(
     %(task_name)s::text, %(partition_key)s::text, %(args)s::jsonb, %(queue_name)s::text,
     %(priority)s::integer, %(lock)s::text, %(queueing_lock)s::text,
     {>due},
-    '{schema}.procrastinate_jobs'::regclass
+    '{schema}.procrastinate_jobs'::regclass,
+    null::jsonb
 )
 
 -- name: defer_alike :one

@@ -2,15 +2,21 @@
 
 -- name: register_worker :one
 -- Enters a worker and returns its id.
-insert into {schema}.procrastinate_workers (name, host, concurrency, task_names)
-values (%(name)s::text, %(host)s::text, %(concurrency)s::integer, %(task_names)s::text[])
+insert into {schema}.procrastinate_workers
+    (name, host, concurrency, task_names, pid, version, queues)
+values (
+    %(name)s::text, %(host)s::text, %(concurrency)s::integer, %(task_names)s::text[],
+    %(pid)s::integer, %(version)s::text, %(queues)s::text[]
+)
 returning id
 
 -- name: describe_worker :exec
 -- Writes down again what a worker's registration had said, after its sign of life has made a new
 -- row.
 update {schema}.procrastinate_workers as worker
-set host = %(host)s::text, concurrency = %(concurrency)s::integer, task_names = %(task_names)s::text[]
+set host = %(host)s::text, concurrency = %(concurrency)s::integer,
+    task_names = %(task_names)s::text[], pid = %(pid)s::integer, version = %(version)s::text,
+    queues = %(queues)s::text[]
 where worker.id = %(worker_id)s::bigint and worker.partition = 0
 
 -- name: heartbeat :many

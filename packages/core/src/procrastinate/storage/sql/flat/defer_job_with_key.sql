@@ -8,5 +8,6 @@ select procrastinate_defer_job_with_key(
         %(scheduled_at)s::timestamptz,
         statement_timestamp() + %(schedule_in_us)s::bigint::float8 * interval '1 microsecond'
     ),
-    'procrastinate_jobs'::regclass
+    'procrastinate_jobs'::regclass,
+    null::jsonb
 )

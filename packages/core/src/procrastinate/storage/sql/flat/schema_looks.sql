@@ -7,6 +7,12 @@ select
         where had.attrelid = jobs.oid and had.attname = 'partition' and not had.attisdropped
     )::integer,
     case
+        when to_regclass('procrastinate_waits') is not null
+            then case when exists (
+                select from pg_catalog.pg_constraint as had
+                where had.conrelid = jobs.oid and had.convalidated
+                    and had.conname = 'procrastinate_jobs_row_check'
+            ) then 10 else 9 end
         when to_regclass('procrastinate_settings') is not null then 8
         when exists (
             select from pg_catalog.pg_constraint as had
