@@ -39,6 +39,7 @@ PACKAGES = {
     "core": "procrastinate",
     "connector-psycopg2": "procrastinate_psycopg2",
     "connector-aiopg": "procrastinate_aiopg",
+    "connector-psycopg": "procrastinate_psycopg",
     "connector-sqlalchemy": "procrastinate_sqlalchemy",
     "connector-testkit": "procrastinate_connector_testkit",
     "embedded": "procrastinate_embedded",

@@ -29,6 +29,7 @@ PUBLIC = (
     "procrastinate",
     "procrastinate.testing",
     "procrastinate_psycopg2",
+    "procrastinate_psycopg",
     "procrastinate_aiopg",
     "procrastinate_sqlalchemy",
     "procrastinate_connector_testkit",

@@ -11,6 +11,7 @@ from pathlib import Path
 PACKAGES = {
     "procrastinate": "procrastinate",
     "procrastinate-psycopg2": "procrastinate_psycopg2",
+    "procrastinate-psycopg": "procrastinate_psycopg",
     "procrastinate-aiopg": "procrastinate_aiopg",
     "procrastinate-sqlalchemy": "procrastinate_sqlalchemy",
     "procrastinate-connector-testkit": "procrastinate_connector_testkit",

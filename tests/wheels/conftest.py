@@ -29,8 +29,9 @@ def environment(
 ) -> Iterator[Environment]:
     """A new virtual environment with the wheels of the packages that the class's INSTALL names.
 
-    All of them are given to pip in one command, by path. It is removed afterwards: pytest would
-    keep those of three runs, where temporary files may be in memory.
+    All of them are given to pip in one command, by path, with what the class names in BESIDE. It is
+    removed afterwards: pytest would keep those of three runs, where temporary files may be in
+    memory.
     """
     wheels = [next(dist.glob(f"{PACKAGES[name]}-[0-9]*.whl")) for name in request.cls.INSTALL]
     folder = tmp_path_factory.mktemp("environment")
@@ -47,6 +48,8 @@ def environment(
     )
     made = Environment(folder)
     # Most of what is installed is not imported, and need not be compiled.
-    made.pip("install", "--quiet", "--no-compile", *map(str, wheels))
+    made.pip(
+        "install", "--quiet", "--no-compile", *map(str, wheels), *getattr(request.cls, "BESIDE", ())
+    )
     yield made
     shutil.rmtree(folder)

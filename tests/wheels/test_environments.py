@@ -11,6 +11,7 @@ pytestmark = pytest.mark.timeout(600)  # pip may have to wait for its index
 
 CORE = {"procrastinate", "click", "cronsim", "rich", "markdown-it-py", "mdurl", "pygments"}
 PSYCOPG2 = {"procrastinate-psycopg2", "psycopg2-binary"}
+PSYCOPG = {"procrastinate-psycopg", "psycopg", "psycopg-pool", "typing-extensions"}
 AIOPG = {"procrastinate-aiopg", "aiopg", "async-timeout"}
 
 #: Modules that `import procrastinate` must not bring in, whatever is installed.
@@ -178,6 +179,57 @@ with app.open():
         assert environment.python(code, **env) == "[('add', 'succeeded')]\n"
 
 
+class TestPsycopgAlone:
+    INSTALL = ("procrastinate", "procrastinate-psycopg")
+    BESIDE = ("psycopg[binary]",)
+
+    def test_it_brings_its_own_driver_and_no_other(self, environment: Environment):
+        assert environment.installed() == CORE | PSYCOPG | {"psycopg-binary"}
+
+    def test_pip_finds_nothing_amiss(self, environment: Environment):
+        assert environment.pip("check") == "No broken requirements found.\n"
+
+    def test_it_runs_a_worker_on_a_real_server(
+        self, environment: Environment, procrastinate_dsn: str
+    ):
+        (environment.work / "app.py").write_text(
+            """
+import os, procrastinate
+
+app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=os.environ["DSN"]))
+
+@app.task(name="add")
+async def add(a, b):
+    return a + b
+"""
+        )
+        env = {"DSN": procrastinate_dsn}
+        for arguments in (
+            ["schema", "--apply"],
+            ["defer", "add", '{"a": 1, "b": 2}'],
+            ["worker", "--one-shot"],
+        ):
+            done = environment.run("procrastinate", "--app", "app.app", *arguments, **env)
+            assert done.returncode == 0, done.stdout + done.stderr
+        code = """
+from app import app
+with app.open():
+    print([(job.task_name, job.status.value) for job in app.job_manager.list_jobs()])
+"""
+        assert environment.python(code, **env) == "[('add', 'succeeded')]\n"
+
+    def test_without_libpq_it_says_what_to_install(self, environment: Environment):
+        code = """
+import procrastinate
+try:
+    procrastinate.App(connector="psycopg")
+except procrastinate.ConfigurationError as error:
+    print("pip install 'procrastinate-psycopg[binary]'" in str(error) or error)
+"""
+        # No such implementation: what psycopg says is what it says where there is no libpq.
+        assert environment.python(code, PSYCOPG_IMPL="c") == "True\n"
+
+
 class TestSQLAlchemyAlone:
     INSTALL = ("procrastinate", "procrastinate-psycopg2", "procrastinate-sqlalchemy")
 
@@ -247,6 +299,7 @@ with procrastinate_embedded.server() as server:
 
 class TestAllTogether:
     INSTALL = tuple(PACKAGES)
+    BESIDE = ("psycopg[binary]",)
 
     def test_pip_finds_nothing_amiss(self, environment: Environment):
         assert environment.pip("check") == "No broken requirements found.\n"
@@ -270,7 +323,9 @@ for distribution in distributions():
             "console_scripts: procrastinate = procrastinate_entry:main",
             "procrastinate.connectors: aiopg = procrastinate_aiopg:AiopgConnector",
             "procrastinate.connectors: memory = procrastinate.testing:InMemoryConnector",
+            "procrastinate.connectors: psycopg = procrastinate_psycopg:PsycopgConnector",
             "procrastinate.connectors: psycopg2 = procrastinate_psycopg2:Psycopg2Connector",
+            "procrastinate.connectors: psycopg_sync = procrastinate_psycopg:SyncPsycopgConnector",
             f"procrastinate.connectors: sqlalchemy = {sqlalchemy}",
             "pytest11: procrastinate = procrastinate_pytest",
             "pytest11: procrastinate_embedded = procrastinate_embedded.pytest_plugin",

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = {
     "procrastinate": "core",
     "procrastinate-psycopg2": "connector-psycopg2",
+    "procrastinate-psycopg": "connector-psycopg",
     "procrastinate-aiopg": "connector-aiopg",
     "procrastinate-sqlalchemy": "connector-sqlalchemy",
     "procrastinate-connector-testkit": "connector-testkit",
@@ -26,6 +27,8 @@ FOLDERS = {
 NEEDS = {
     "procrastinate": {"click", "cronsim", "rich", "tzdata"},  # tzdata on Windows only
     "procrastinate-psycopg2": {"procrastinate", "psycopg2-binary"},
+    # psycopg[binary] by the extra "binary" only
+    "procrastinate-psycopg": {"procrastinate", "psycopg", "psycopg-pool", "psycopg[binary]"},
     "procrastinate-aiopg": {"procrastinate", "procrastinate-psycopg2", "aiopg"},
     "procrastinate-sqlalchemy": {"procrastinate", "procrastinate-psycopg2", "sqlalchemy"},
     "procrastinate-connector-testkit": {"procrastinate", "pytest", "pytest-asyncio", "hypothesis"},

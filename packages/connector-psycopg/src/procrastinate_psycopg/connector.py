@@ -1,0 +1,254 @@
+"""The asynchronous connector: coroutines and workers, over psycopg 3."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, Notification
+from procrastinate.connector_tools import urls
+from procrastinate.connector_tools.pools import AsyncPool
+from procrastinate.connector_tools.sessions import AsyncSession
+from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
+from procrastinate_psycopg import driver
+from procrastinate_psycopg.connecting import connect_async
+from procrastinate_psycopg.leases import AsyncLease
+from procrastinate_psycopg.listening import Listener
+from procrastinate_psycopg.options import URL_OPTIONS, read_conninfo, read_options
+from procrastinate_psycopg.plans import Permission
+from procrastinate_psycopg.sync_connector import SyncPsycopgConnector
+
+if TYPE_CHECKING:
+    from procrastinate_psycopg.borrowed import AsyncBorrowed
+
+
+class PsycopgConnector(ListeningConnector):
+    """An asynchronous connector over psycopg 3.
+
+    ``min_size`` connections are made when it is opened and up to ``max_size`` when they are needed;
+    with all of them in use, a coroutine waits up to ``pool_timeout`` seconds (None: for ever) and
+    then gets `PoolTimeout`. ``conninfo`` is a connection string or URL, ``listen_conninfo`` another
+    one for a direct connection to LISTEN on, if others go through a pooler. All other arguments are
+    libpq's: ``host``, ``port``, ``user``, ``password``, ``dbname``, ``options``, ``sslmode`` and so
+    on; those that are absent come from libpq's environment (``PGHOST``, ...). A host that does not
+    answer within 10 seconds is passed over, and a connection whose peer does not acknowledge
+    anything is given up after 15 to 25 seconds; ``connect_timeout``, ``keepalives_idle``,
+    ``keepalives_interval``, ``keepalives_count`` and ``tcp_user_timeout`` change that.
+
+    It belongs to the event loop in which it was opened, until it is closed or that loop has ended.
+
+    Raises `InvalidOption` for an unknown or impossible argument and `ConfigurationError` for a
+    malformed connection string.
+    """
+
+    contract: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        *,
+        conninfo: str = "",
+        json_dumps: Callable[[Any], str] | None = None,
+        json_loads: Callable[[str], Any] | None = None,
+        schema: str | None = None,
+        listen_conninfo: str | None = None,
+        min_size: int = 1,
+        max_size: int = 10,
+        pool_timeout: float | None = 30.0,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
+        self._options = read_options(
+            conninfo,
+            min_size=min_size,
+            max_size=max_size,
+            pool_timeout=pool_timeout,
+            arguments=arguments,
+        )
+        self._listen: Mapping[str, Any] | None = None
+        if listen_conninfo is not None:
+            self._listen = read_conninfo(listen_conninfo, "listen_conninfo")
+        self._own: AsyncPool[AsyncLease] | None = None
+        self._borrowed: AsyncBorrowed | None = None
+        self._listeners: set[AsyncLease] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+
+    @classmethod
+    def from_url(cls, url: str) -> PsycopgConnector:
+        """Return a connector for ``psycopg://user:password@host:port/database?option=value``.
+
+        The options are libpq's, and ``min_size``, ``max_size``, ``pool_timeout``, ``schema`` and
+        ``listen_conninfo``. Raises `ConfigurationError` for an URL that cannot be one.
+        """
+        conninfo, options = urls.split_url(url, {**URL_OPTIONS, "listen_conninfo": str})
+        return cls(conninfo=conninfo, **options)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._options.shown}>"
+
+    # Opening and closing
+
+    async def open_async(self, pool: Any = None) -> None:
+        """Connect, or take the application's ``psycopg_pool.AsyncConnectionPool``.
+
+        That stays the application's. Raises `ConnectionFailed` if no connection can be made,
+        `InvalidOption` for an object that is no open pool of this event loop, or if the connector
+        is open with another one, and `ConfigurationError` if it is open in another event loop.
+        """
+        self._leave_ended_loop()
+        if self._own is not None or self._borrowed is not None:
+            if pool is not None and getattr(self._borrowed, "pool", None) is not pool:
+                raise InvalidOption("the connector is open already, with another pool: close it")
+            return
+        self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+        if pool is not None:
+            from procrastinate_psycopg.borrowed import borrowed_async  # loads psycopg_pool
+
+            self._borrowed = await borrowed_async(pool, self._options.pool_timeout)
+        else:
+            await self._open_own()
+
+    async def _open_own(self) -> None:
+        options, permission = self._options, Permission()
+        own = self._own = AsyncPool(
+            lambda: connect_async(options.parameters, permission),
+            close=AsyncLease.close,
+            is_good=_is_good,
+            minimum=options.min_size,
+            maximum=options.max_size,
+            timeout=options.pool_timeout,
+        )
+        try:
+            await own.fill()
+        except BaseException:
+            own.close()
+            if self._own is own:
+                self._own = self._loop = None
+            raise
+
+    async def close_async(self) -> None:
+        """Close the pool unless it was handed in, at once, also connections in use."""
+        self._leave_ended_loop()
+        borrowed = self._borrowed
+        self._let_go()
+        if borrowed is not None:
+            await borrowed.all_returned()
+
+    def _let_go(self) -> None:
+        own, self._own = self._own, None
+        listeners, self._listeners = self._listeners, set()
+        self._borrowed = self._loop = None
+        if self._process != os.getpid():
+            return  # everything is the parent's
+        if own is not None:
+            own.close()
+        for lease in listeners:
+            lease.close()
+
+    def _leave_ended_loop(self) -> None:
+        """Drop what was opened in an event loop that has ended, or in the process forked from.
+
+        Raises `ConfigurationError` for one that still runs.
+        """
+        loop = self._loop
+        if loop is None or loop is asyncio.get_running_loop():
+            return
+        if self._process == os.getpid() and loop.is_running():
+            raise ConfigurationError(
+                "the connector is open in another event loop that still runs: close it there, or"
+                " give each event loop a connector of its own"
+            )
+        self._let_go()
+
+    def _opened(self) -> AsyncPool[AsyncLease] | AsyncBorrowed:
+        source = self._own or self._borrowed
+        if source is None:
+            raise AppNotOpen("the connector is not open: call open_async() first")
+        if self._loop is not asyncio.get_running_loop() or self._process != os.getpid():
+            raise ConfigurationError(
+                "the connector was opened in another event loop or process: open_async() it in"
+                " this one"
+            )
+        return source
+
+    # Running queries
+
+    def session_async(
+        self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[AsyncSessionExecutor]:
+        """Return a block holding one connection.
+
+        Raises `AppNotOpen` before `open_async` and `ConfigurationError` in another event loop;
+        entering it raises `ConnectionFailed` or `PoolTimeout` if no connection is to be had. A
+        cancelled task gets its cancellation when the query under way has ended. If that lasts for
+        more than 5 seconds, the connection is closed; the server may still finish the query.
+        """
+        source = self._opened()
+        return AsyncSession(source, transaction=transaction, read_only=read_only, timeout=timeout)
+
+    def listen(
+        self, channels: Sequence[str]
+    ) -> AbstractAsyncContextManager[AsyncIterator[Notification]]:
+        """Return a block that LISTENs on a connection of its own.
+
+        That is a new one, to ``listen_conninfo`` if that is given; or one of the connections of a
+        pool that was handed in, closed afterwards. Raises `ConfigurationError` for such a pool that
+        is too small for a worker. Entering it raises `ConnectionFailed` or `PoolTimeout`, the
+        iterator `ConnectionLost`.
+        """
+        self._opened()
+        borrowed = self._borrowed
+        if borrowed is not None:
+            borrowed.check_size(listens=self._listen is None)
+        if borrowed is None or self._listen is not None:
+            block = Listener(channels, self._new_listener, self._close_listener)
+        else:
+            block = Listener(
+                channels, borrowed.acquire, lambda lease: borrowed.release(lease, discard=True)
+            )
+        return cast(AbstractAsyncContextManager[AsyncIterator[Notification]], block)
+
+    async def _new_listener(self) -> AsyncLease:
+        parameters = self._options.parameters if self._listen is None else self._listen
+        lease = await connect_async(parameters)
+        self._listeners.add(lease)
+        return lease
+
+    def _close_listener(self, lease: AsyncLease) -> None:
+        self._listeners.discard(lease)
+        lease.close()
+
+    # Synchronous calls
+
+    def sync_connector(self, *, connect_timeout: float | None = None) -> SyncPsycopgConnector:
+        """Return a new, unopened `SyncPsycopgConnector` to the same database.
+
+        Raises `ConfigurationError` for a pool handed in that does not say where it connects to,
+        unless this connector's own arguments do.
+        """
+        options = self._options
+        if self._borrowed is not None and not options.parameters:
+            from procrastinate_psycopg.borrowed import arguments_of
+
+            arguments = arguments_of(self._borrowed.pool)
+            conninfo = arguments.pop("conninfo")
+            options = read_options(
+                conninfo,
+                min_size=options.min_size,
+                max_size=options.max_size,
+                pool_timeout=options.pool_timeout,
+                arguments=arguments,
+            )
+        return SyncPsycopgConnector(
+            json_dumps=self.json_dumps,
+            json_loads=self.json_loads,
+            schema=self.schema,
+            **options.for_one_user(connect_timeout),
+        )
+
+
+def _is_good(lease: AsyncLease) -> bool:
+    return driver.looks_alive(lease.pgconn)

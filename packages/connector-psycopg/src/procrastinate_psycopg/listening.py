@@ -1,0 +1,116 @@
+"""Hearing NOTIFY on a connection that does nothing else.
+
+The connection is closed at the end instead of sent an UNLISTEN: LISTEN, and notifications that
+nobody fetched, would survive on a connection given back. Behind a pooler LISTEN may hear nothing,
+and stays on a connection of the server that others get. So it is refused there; core says so once
+in the log, and goes on by polling.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+
+import psycopg
+
+from procrastinate.connector import Notification, Query
+from procrastinate.connector_tools.channels import listen_sql
+from procrastinate.connector_tools.failures import one_line
+from procrastinate.errors import ConnectionFailed, ConnectionLost, ConnectorException
+from procrastinate_psycopg.leases import AsyncLease
+
+Acquire = Callable[[], Awaitable[AsyncLease]]
+Release = Callable[[AsyncLease], None]
+
+
+class Listener:
+    """A block that LISTENs, and the iterator over what it hears."""
+
+    def __init__(self, channels: Sequence[str], acquire: Acquire, release: Release) -> None:
+        self._sql = listen_sql(channels)
+        self._acquire = acquire
+        self._release = release
+        self._lease: AsyncLease | None = None
+        self._ears: _Ears | None = None
+
+    async def __aenter__(self) -> Listener:
+        lease = await self._acquire()
+        try:
+            if not await lease.is_direct():
+                raise ConnectionFailed(
+                    "there is a pooler in front of PostgreSQL, where LISTEN may hear nothing: name"
+                    " a direct connection with listen_conninfo="
+                )
+            ears = _Ears(lease)  # from now on: what comes with the answer is heard as well
+            if self._sql:
+                await lease.run(Query("listen", self._sql))
+        except BaseException:
+            self._release(lease)
+            raise
+        self._lease, self._ears = lease, ears
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            if self._ears is not None:
+                self._ears.close()
+            self._release(lease)
+
+    def __aiter__(self) -> Listener:
+        return self
+
+    async def __anext__(self) -> Notification:
+        if self._lease is None or self._ears is None:
+            raise ConnectorException("this listener has ended")
+        return await self._ears.next()
+
+
+class _Ears:
+    """What has been heard on one connection, and the wait for more."""
+
+    def __init__(self, lease: AsyncLease) -> None:
+        self._lease = lease
+        self._pgconn = lease.pgconn
+        self._loop = asyncio.get_running_loop()
+        self._fileno = self._pgconn.socket
+        self._news: asyncio.Future[None] | None = None
+
+    async def next(self) -> Notification:
+        """Return the next notification. Raises `ConnectionLost`."""
+        while (heard := self._pgconn.notifies()) is None:
+            self._lease.unwatch()
+            self._news = self._loop.create_future()
+            self._loop.add_reader(self._fileno, self._read)
+            try:
+                await self._news
+            except psycopg.Error as exc:
+                raise ConnectionLost(f"the listening connection broke: {one_line(exc)}") from exc
+            finally:
+                self.close()
+        return Notification(heard.relname.decode(), heard.extra.decode())
+
+    def _read(self) -> None:
+        news = self._news
+        if news is None or news.done():
+            return
+        try:
+            self._pgconn.consume_input()
+        except psycopg.Error as exc:
+            news.set_exception(exc)
+        else:
+            news.set_result(None)
+
+    def close(self) -> None:
+        """Stop waiting."""
+        self._news = None
+        try:
+            self._loop.remove_reader(self._fileno)
+        except RuntimeError:  # the loop has ended
+            pass

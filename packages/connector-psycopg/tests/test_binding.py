@@ -1,0 +1,103 @@
+"""``connection=``: what is special to psycopg's connections. The kit tests the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.string import StrDumper
+
+from procrastinate.connector import Query
+from procrastinate.errors import InvalidOption, UniqueViolation
+from procrastinate_psycopg.binding import bind, bind_async
+
+from .conftest import Observer
+
+MOMENT = Query("moment", "select %(at)s::timestamptz", {"at": "2026-03-01T12:00:00+00:00"})
+
+
+@pytest.fixture
+def connection(procrastinate_dsn: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(procrastinate_dsn) as connection:
+        yield connection
+
+
+def insert(name: str) -> Query:
+    sql = "insert into things values (%(name)s::text) returning name, 7, array[1, 2]"
+    return Query("insert", sql, {"name": name})
+
+
+def test_it_works_in_pipeline_mode(connection: psycopg.Connection, observer: Observer) -> None:
+    with connection.pipeline():
+        executor = bind(connection)
+        assert executor.execute(insert("a")) == [("a", 7, [1, 2])]
+        assert executor.execute(Query("none", "delete from things where 1 = 2")) == []
+        with pytest.raises(UniqueViolation):
+            executor.execute(insert("a"))
+    connection.rollback()
+    assert observer.sql("select * from things") == []
+
+
+async def test_it_works_in_pipeline_mode_of_an_asynchronous_connection(
+    procrastinate_dsn: str, observer: Observer
+) -> None:
+    async with (
+        await psycopg.AsyncConnection.connect(procrastinate_dsn) as connection,
+        connection.pipeline(),
+    ):
+        executor = bind_async(connection)
+        assert list(await executor.execute(insert("a"))) == [("a", 7, [1, 2])]
+        assert list(await executor.execute(Query("none", "delete from things"))) == []
+        await connection.rollback()
+    assert observer.sql("select * from things") == []
+
+
+def test_adapters_of_the_owner_are_neither_used_nor_changed(
+    connection: psycopg.Connection, observer: Observer
+) -> None:
+    class Shouting(StrDumper):
+        def dump(self, obj: str) -> bytes:
+            return obj.upper().encode()
+
+    connection.adapters.register_dumper(str, Shouting)
+    connection.adapters.register_loader("text", connection.adapters.get_loader(17, 0))
+    assert bind(connection).execute(insert("quiet")) == [("quiet", 7, [1, 2])]
+    assert connection.execute("select %s::bytea", ["loud"]).fetchone() == (b"LOUD",)
+
+
+@pytest.mark.parametrize("style", ["German", "SQL, DMY", "Postgres"])
+def test_dates_are_read_whatever_the_style_is(connection: psycopg.Connection, style: str) -> None:
+    connection.execute(f"set datestyle to {style}")
+    ((moment,),) = bind(connection).execute(MOMENT)
+    assert moment.timestamp() == 1772366400
+    assert connection.execute("show datestyle").fetchone()[0].startswith(style.split(",")[0])  # type: ignore[index]
+
+
+def test_texts_are_read_in_the_connections_encoding(connection: psycopg.Connection) -> None:
+    connection.execute("set client_encoding to latin1")
+    query = Query("text", "select %(x)s::text", {"x": "é"})
+    assert bind(connection).execute(query) == [("é",)]
+
+
+def test_a_proxy_is_seen_through_and_anything_else_refused(
+    connection: psycopg.Connection, observer: Observer
+) -> None:
+    class Proxy:
+        def __init__(self, wrapped: Any) -> None:
+            self.__wrapped__ = wrapped
+
+    class Endless:
+        def __getattr__(self, name: str) -> Any:
+            return self
+
+    assert bind(Proxy(Proxy(connection))).execute(insert("a")) == [("a", 7, [1, 2])]
+    for other in (None, Endless(), Proxy(None)):
+        with pytest.raises(InvalidOption, match="is no psycopg Connection"):
+            bind(other)
+    with pytest.raises(InvalidOption, match="is no psycopg AsyncConnection"):
+        bind_async(connection)
+    connection.close()
+    with pytest.raises(InvalidOption, match="is closed"):
+        bind(connection)
