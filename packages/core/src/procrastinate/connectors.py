@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from procrastinate import errors
-from procrastinate.connector import CONTRACT_VERSION, Connector
+from procrastinate.connector import CONTRACT_VERSION, AsyncConnector, Connector
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -21,9 +21,18 @@ GROUP = "procrastinate.connectors"
 #: The connectors that this project publishes: name, class and package to install.
 PUBLISHED = {
     "aiopg": ("AiopgConnector", "procrastinate-aiopg"),
+    "psycopg": ("PsycopgConnector", "procrastinate-psycopg"),
+    "psycopg_sync": ("SyncPsycopgConnector", "procrastinate-psycopg"),
     "psycopg2": ("Psycopg2Connector", "procrastinate-psycopg2"),
     "sqlalchemy": ("SQLAlchemyPsycopg2Connector", "procrastinate-sqlalchemy"),
 }
+
+#: Those of them that are asynchronous.
+PUBLISHED_ASYNC = frozenset({"aiopg", "psycopg"})
+#: The class that has no database to connect to.
+_IN_MEMORY = "InMemoryConnector"
+#: Schemes that name PostgreSQL and no connector.
+_ANY = ("postgresql", "postgres")
 
 _NAME = type.__dict__["__name__"].__get__  # whatever a metaclass says
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+._-]*)://")
@@ -68,7 +77,11 @@ def by_class_name(class_name: str) -> type[Connector] | None:
 
 
 def resolve(connector: Connector | str) -> Connector:
-    """Return a connector given as such, by name (``"psycopg2"``), or by URL (``"aiopg://host/db"``)."""
+    """Return a connector given as such, by name (``"psycopg2"``), or by URL (``"aiopg://host/db"``).
+
+    A URL that begins with ``postgresql://`` or ``postgres://`` leaves the choice to what is
+    installed: see `for_any_url`. In other URLs, ``-`` in the scheme may stand for ``_``.
+    """
     if isinstance(connector, Connector):
         return connector
     if isinstance(connector, type) and issubclass(connector, Connector):
@@ -85,8 +98,38 @@ def resolve(connector: Connector | str) -> Connector:
             "connector is neither a name nor a URL like aiopg://user@host/database:"
             f" {_without_password(connector)!r}"
         )
-    name = url[1] if url else connector
-    return get(name).from_url(connector if url else f"{connector}://")
+    if url is None:
+        return get(connector).from_url(f"{connector}://")
+    if url[1] in _ANY:
+        return for_any_url().from_url(connector)
+    return get(url[1].replace("-", "_")).from_url(connector)
+
+
+def for_any_url() -> type[Connector]:
+    """Return the connector for URLs that name none: the asynchronous one, else the synchronous.
+
+    Raises `ConfigurationError` if several of that kind are installed, and `ConnectorNotInstalled`
+    if there is none. Of what is published, it imports the package of the one it returns only.
+    """
+    installed = [name for name, found in _found().items() if found[0].attr != _IN_MEMORY]
+    candidates = [name for name in installed if _is_asynchronous(name)] or installed
+    if not candidates:
+        raise errors.ConnectorImportError(
+            "no connector is installed: run `pip install 'procrastinate-psycopg[binary]'`"
+        )
+    if len(candidates) > 1:
+        said = ", ".join(f"{name}://" for name in sorted(candidates)).replace("_", "-")
+        raise errors.ConfigurationError(
+            f"several connectors are installed, and postgresql:// means none of them: begin the"
+            f" URL with one of {said}"
+        )
+    return get(candidates[0])
+
+
+def _is_asynchronous(name: str) -> bool:
+    if name in PUBLISHED:
+        return name in PUBLISHED_ASYNC
+    return issubclass(get(name), AsyncConnector)
 
 
 def class_names() -> list[str]:

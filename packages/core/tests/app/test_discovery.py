@@ -16,7 +16,7 @@ import procrastinate_aiopg
 import procrastinate_psycopg2
 import procrastinate_sqlalchemy
 from procrastinate import connectors, errors
-from procrastinate.connector import CONTRACT_VERSION
+from procrastinate.connector import CONTRACT_VERSION, AsyncConnector
 
 
 @pytest.fixture
@@ -146,9 +146,75 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         connectors.get("postgres")
 
 
-def test_an_url_of_libpq_is_told_apart_from_a_connectors() -> None:
-    with pytest.raises(errors.ConnectorNotInstalled, match=r"begins with its name, as in aiopg://"):
-        procrastinate.App(connector="postgresql://user@host/database")
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have only some of the installed connectors announced."""
+    found = importlib.metadata.entry_points
+
+    def only(*names: str) -> None:
+        monkeypatch.setattr(
+            importlib.metadata,
+            "entry_points",
+            lambda group: [each for each in found(group=group) if each.name in names],
+        )
+
+    return only
+
+
+@pytest.mark.parametrize(
+    "names, meant",
+    [
+        (["psycopg2"], "Psycopg2Connector"),
+        (["psycopg2", "aiopg", "memory"], "AiopgConnector"),
+        (["psycopg", "psycopg_sync", "psycopg2", "sqlalchemy"], "PsycopgConnector"),
+    ],
+    ids=["the_only_one", "asynchronous_before_synchronous", "whatever_else_is_synchronous"],
+)
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres"])
+def test_an_url_of_libpq_means_the_connector_that_is_installed(
+    installed: Callable[..., None], names: list[str], meant: str, scheme: str
+) -> None:
+    installed(*names)
+    app = procrastinate.App(connector=f"{scheme}://somebody@somehost/db")
+    assert type(app.connector).__name__ == meant
+    assert "host=somehost" in repr(app.connector)
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        (["aiopg", "psycopg", "psycopg2"], "aiopg://, psycopg://$"),
+        (["psycopg_sync", "psycopg2", "sqlalchemy"], "psycopg2://, psycopg-sync://, sqlalchemy://"),
+    ],
+)
+def test_an_url_of_libpq_that_could_mean_several_lists_them(
+    installed: Callable[..., None], names: list[str], said: str
+) -> None:
+    installed(*names)
+    with pytest.raises(errors.ConfigurationError, match=said):
+        procrastinate.App(connector="postgresql://host/db")
+
+
+def test_an_url_of_libpq_without_any_connector_says_what_to_install(
+    installed: Callable[..., None],
+) -> None:
+    installed("memory")
+    with pytest.raises(errors.ConnectorNotInstalled, match="pip install 'procrastinate-psycopg"):
+        procrastinate.App(connector="postgresql://host/db")
+
+
+def test_a_strangers_connector_is_asked_what_it_is(
+    install: Callable[..., None], installed: Callable[..., None]
+) -> None:
+    install("theirs", entry_point="theirs = theirs_module:StrangersConnector", source=STRANGER)
+    installed("theirs", "psycopg2")
+    assert connectors.for_any_url() is connectors.get("theirs")
+
+
+def test_published_connectors_are_as_asynchronous_as_is_said() -> None:
+    found = {name for name in connectors.PUBLISHED if name in connectors.available()}
+    asynchronous = {name for name in found if issubclass(connectors.get(name), AsyncConnector)}
+    assert asynchronous == connectors.PUBLISHED_ASYNC & found
 
 
 def test_a_broken_connector_names_its_package_and_cause(install: Callable[..., None]) -> None:
@@ -198,9 +264,18 @@ def test_another_contract_version_is_refused_with_both_versions(
     assert upgrade in message
 
 
-@pytest.mark.parametrize("url", ["aiopg://somebody@somehost/db", "aiopg"])
-def test_an_app_takes_a_name_or_a_url(url: str) -> None:
-    assert isinstance(procrastinate.App(connector=url).connector, procrastinate.AiopgConnector)
+@pytest.mark.parametrize(
+    "url, class_name",
+    [
+        ("aiopg://somebody@somehost/db", "AiopgConnector"),
+        ("aiopg", "AiopgConnector"),
+        ("psycopg-sync://somebody@somehost/db", "SyncPsycopgConnector"),
+        ("psycopg_sync://somebody@somehost/db", "SyncPsycopgConnector"),
+        ("psycopg_sync", "SyncPsycopgConnector"),
+    ],
+)
+def test_an_app_takes_a_name_or_a_url(url: str, class_name: str) -> None:
+    assert type(procrastinate.App(connector=url).connector).__name__ == class_name
 
 
 @pytest.mark.parametrize(
