@@ -122,7 +122,7 @@ async def test_a_statement_defers_the_same_job(
     task = placed.task(name="add", queue="q")(add)
     for options in (
         {},
-        {"priority": -3, "lock": "l", "queueing_lock": "ql", "schedule_at": NOON},
+        {"priority": -3, "lock": "ql", "queueing_lock": "ql", "schedule_at": NOON},
         {"lock": TRICKY, "partition_key": TRICKY, "task_kwargs": {"b": TRICKY}},
     ):
         deferrer = task.configure(**options)
