@@ -8,7 +8,7 @@ connection of the tests' own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any
@@ -265,14 +265,21 @@ async def case_of(
         yield Case(app, caller, observer, kind.is_async if is_async is None else is_async)
 
 
-def cells() -> Iterator[Any]:
-    """Every connection, connector and scenario; what takes long is slow but for one connector."""
-    for cell in itertools.product(INSTALLED, CONNECTORS, SCENARIOS):
-        slow = cell[2] == "batch" and cell[1] != CONNECTORS[0]
-        yield pytest.param(*cell, marks=[pytest.mark.slow] if slow else [], id=", ".join(cell))
+def cells(*others: Iterable[str]) -> list[Any]:
+    """Every connection with every connector, and with each of the others.
+
+    All are tried on one Python. On the others it is one connector, because it only gives the schema
+    and the JSON functions.
+    """
+    return [
+        pytest.param(
+            *cell, marks=[] if cell[1] == CONNECTORS[0] else [pytest.mark.slow], id=", ".join(cell)
+        )
+        for cell in itertools.product(INSTALLED, CONNECTORS, *others)
+    ]
 
 
-@pytest.mark.parametrize("connection, connector, scenario", list(cells()))
+@pytest.mark.parametrize("connection, connector, scenario", cells(SCENARIOS))
 async def test_a_transaction_decides_about_jobs(
     database: str, observer: Observer, connection: str, connector: str, scenario: str
 ) -> None:
@@ -280,8 +287,7 @@ async def test_a_transaction_decides_about_jobs(
         await SCENARIOS[scenario](case)
 
 
-@pytest.mark.parametrize("connector", CONNECTORS)
-@pytest.mark.parametrize("connection", INSTALLED)
+@pytest.mark.parametrize("connection, connector", cells())
 async def test_it_does_on_an_app_that_is_open(
     database: str, observer: Observer, connection: str, connector: str
 ) -> None:
