@@ -19,12 +19,12 @@ import procrastinate
 import procrastinate_embedded
 from procrastinate import json_codec
 from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.drive import Request
 from procrastinate.model.levels import BELOW_ALL
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage.claim import claim
 from procrastinate.storage.statements import Statements, load
-from procrastinate_aiopg.sessions import Session
 
 Run = Callable[..., list[tuple[Any, ...]]]
 
@@ -159,13 +159,13 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """The statements that asynchronous sessions have run, by name."""
     counter: Counter[str] = Counter()
-    execute = Session.execute
+    execute = AsyncSession.execute
 
-    async def counting(self: Session, query: Query, /) -> Rows:
+    async def counting(self: AsyncSession[Any], query: Query, /) -> Rows:
         counter[query.name] += 1
         return await execute(self, query)
 
-    monkeypatch.setattr(Session, "execute", counting)
+    monkeypatch.setattr(AsyncSession, "execute", counting)
     return counter
 
 
