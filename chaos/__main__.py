@@ -88,7 +88,7 @@ def judged(options: Options, kinds: Sequence[type[Fault]]) -> list[Complaint]:
     """Run a campaign, and return what the books say."""
     plant = f", planted: {options.plant}" if options.plant else ""
     faults_of = f"{options.faults} faults of {len(kinds)} kinds"
-    say(f"seed {options.seed}: {options.jobs} jobs, {faults_of}{plant}")
+    say(f"seed {options.seed}: {options.connector}, {options.jobs} jobs, {faults_of}{plant}")
     result = Runner(options, kinds, say).run()
     complaints = [*result.complaints, *books.check(result.campaign)]
     found = report.document(options, result, complaints)

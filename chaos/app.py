@@ -3,6 +3,7 @@
 It is told by the environment:
 
 - CHAOS_DSN is the database as this worker reaches it; CHAOS_LISTEN is a way for LISTEN alone;
+- CHAOS_CONNECTOR is the connector's name;
 - CHAOS_LEDGER is the ledger;
 - CHAOS_SLOW_IMPORT is how many seconds this module takes;
 - CHAOS_PLANT is a bug to plant.
@@ -45,7 +46,9 @@ take_long(float(os.environ.get("CHAOS_SLOW_IMPORT") or 0))
 ledger.process(PROCESS, os.getpid(), os.getppid())
 
 app = procrastinate.App(
-    connector=plants.connector(os.environ["CHAOS_DSN"], os.environ.get("CHAOS_LISTEN"))
+    connector=plants.connector(
+        os.environ["CHAOS_CONNECTOR"], os.environ["CHAOS_DSN"], os.environ.get("CHAOS_LISTEN")
+    )
 )
 RETRY = procrastinate.RetryStrategy(max_attempts=12, wait=0.1, linear_wait=0.1)
 

@@ -23,6 +23,7 @@ import procrastinate_embedded
 from chaos import closing, draw, ledger, stage, world
 from chaos.calls import Caller
 from chaos.census import Census
+from chaos.connectors import OF_DEFERRERS
 from chaos.faults.base import Fault
 from chaos.fleet import Fleet
 from chaos.guard import ROOT, Guard
@@ -32,7 +33,6 @@ from chaos.records import Campaign, Complaint, Spec, Terms
 from chaos.stage import Stage
 from chaos.world import World
 
-CONNECTORS = ("psycopg2", "aiopg", "sqlalchemy")
 PROBES = 8
 TRIES = 3  # of a fault whose effect is not seen
 STARTING_MAY_TAKE = 60.0  # seconds
@@ -132,6 +132,7 @@ class Runner:
         self._ledger_dsn = dsn
         fleet = Fleet(dsn, self.logs, guard, Census(book))
         fleet.plant = self._options.plant
+        fleet.connector = self._options.connector
         self._caller = Caller(self._stage.cluster.dsn(), book)
         found = World(
             cluster=self._stage.cluster,
@@ -165,16 +166,16 @@ class Runner:
         return bool(rows[0][0] >= posts)
 
     def _start_deferrers(self) -> None:
-        share = self._options.jobs // len(CONNECTORS)
-        for number, connector in enumerate(CONNECTORS):
-            extra = self._options.jobs % len(CONNECTORS) if number == 0 else 0
+        connectors = (*OF_DEFERRERS, self._options.connector)
+        share, extra = divmod(self._options.jobs, len(connectors))
+        for number, connector in enumerate(connectors):
             description = {
                 "connector": connector,
                 "dsn": self._dsn_for(connector),
                 "ledger": self._ledger_dsn,
                 "seed": self._options.seed + number,
                 "first": 1 + number * 1_000_000,
-                "count": share + extra,
+                "count": share + (extra if number == 0 else 0),
                 "long_share": self._options.long_share,
             }
             log = (self.logs / f"deferrer-{connector}.log").open("w")
@@ -263,7 +264,7 @@ class Runner:
 
     def _allow(self, share: float) -> None:
         """Let the deferrers ask for a share of their jobs."""
-        each = self._options.jobs / len(CONNECTORS)
+        each = self._options.jobs / len(self._deferrers)
         for deferrer in self._deferrers:
             assert deferrer.stdin is not None
             with contextlib.suppress(OSError):

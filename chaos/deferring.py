@@ -16,12 +16,11 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from psycopg2.extensions import parse_dsn
-
 import procrastinate
-from chaos import jobs
+from chaos import connectors, jobs
 from chaos.ledger import Ledger
 from chaos.records import Spec
+from procrastinate.connector import AsyncConnector
 from procrastinate.errors import AlreadyEnqueued, ProcrastinateException
 
 PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds after a call that failed, and after many
@@ -48,25 +47,15 @@ class Allowance:
             self._changed.wait_for(lambda: self._number >= number)
 
 
-def connector(kind: str, dsn: str) -> Any:
-    """Return a connector that gives up on a silent server after a while."""
-    limits: dict[str, Any] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}
-    if kind == "psycopg2":
-        return procrastinate.Psycopg2Connector(dsn=dsn, **limits)
-    if kind == "aiopg":
-        return procrastinate.AiopgConnector(dsn=dsn, timeout=10, **limits)
-    arguments = {**parse_dsn(dsn), **limits}
-    return procrastinate.SQLAlchemyPsycopg2Connector(connect_args=arguments)
-
-
 class Deferrer:
     """Defers calls one after the other, and keeps the ledger."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._ledger = Ledger(options["ledger"])
-        self._app = procrastinate.App(connector=connector(options["connector"], options["dsn"]))
+        connector = connectors.for_deferrer(options["connector"], options["dsn"])
+        self._app = procrastinate.App(connector=connector)
         self._pause = PAUSE
-        self._is_async = options["connector"] == "aiopg"
+        self._is_async = isinstance(connector, AsyncConnector)
 
     async def run(self, calls: Any, allowance: Allowance) -> None:
         """Defer everything, as it is allowed."""

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from chaos.census import Census, Member
+from chaos.connectors import OF_WORKERS
 from chaos.guard import ROOT, Guard
 from chaos.records import Complaint
 
@@ -77,6 +78,7 @@ class Fleet:
         self.started = 0
         self.complaints: list[Complaint] = []
         self.plant = ""
+        self.connector = OF_WORKERS[0]
         #: Seconds from SIGTERM on. Endings cannot be written while the server is away.
         self.exit_may_take = 90.0
         #: Whether the database was in trouble since a moment.
@@ -102,6 +104,7 @@ class Fleet:
             "CHAOS_DSN": post.dsn,
             "CHAOS_LEDGER": self._ledger,
             "CHAOS_SLOW_IMPORT": str(post.slow_import),
+            "CHAOS_CONNECTOR": self.connector,
             "CHAOS_PLANT": self.plant,
         }
         with log.open("wb") as output:

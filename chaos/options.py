@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from chaos.connectors import OF_WORKERS
 from chaos.plants import PLANTS
 
 RESULTS = Path(__file__).parent / "results"
@@ -25,6 +26,7 @@ class Options:
     seconds: float  # after which no more faults begin
     long: bool
     only: tuple[str, ...]
+    connector: str
     plant: str
     plants: bool
     debian: bool
@@ -58,6 +60,13 @@ _OPTIONS: list[click.Parameter] = [
         " Default: as more than 100 faults are asked for, or not.",
     ),
     click.Option(["--only"], multiple=True, help="Only faults whose name contains this."),
+    click.Option(
+        ["--connector"],
+        type=click.Choice(OF_WORKERS),
+        default=OF_WORKERS[0],
+        show_default=True,
+        help="What the workers, and one of those that defer, are connected by.",
+    ),
     click.Option(["--plant"], type=click.Choice([*PLANTS]), default=None, help="Plant a bug."),
     click.Option(
         ["--plants"], is_flag=True, help="Plant each bug in turn, and fail if the books are silent."

@@ -12,9 +12,9 @@ import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import procrastinate
+from chaos import connectors
 from procrastinate.connector import Notification, Query
 
 Change = Callable[[Query], Query]
@@ -104,24 +104,19 @@ class Changing:
         return getattr(self._executor, name)
 
 
-def connector(dsn: str, listen_dsn: str | None) -> Any:
+def connector(name: str, dsn: str, listen_dsn: str | None) -> Any:
     """Return the worker's connector, with the planted bug if there is one."""
+    made = connectors.for_worker(name, dsn, listen_dsn)
     plant = os.environ.get("CHAOS_PLANT")
-    if not plant:
-        return procrastinate.AiopgConnector(dsn=dsn, listen_dsn=listen_dsn)
-    return planted(PLANTS[plant].change, deaf=plant == "lost-notify")(dsn=dsn)
+    if plant:
+        made.__class__ = planted(type(made), PLANTS[plant].change, deaf=plant == "lost-notify")
+    return made
 
 
-def planted(change: Change, *, deaf: bool) -> Any:
+def planted(kind: Any, change: Change, *, deaf: bool) -> Any:
     """Return the class of a connector that changes its queries, or hears nothing."""
 
-    class Sync(procrastinate.Psycopg2Connector):
-        @contextmanager
-        def session(self, **options: Any) -> Iterator[Any]:
-            with super().session(**options) as executor:
-                yield Changing(executor, change)
-
-    class Planted(procrastinate.AiopgConnector):
+    class Planted(kind):  # type: ignore[misc]
         @asynccontextmanager
         async def session_async(self, **options: Any) -> AsyncIterator[Any]:
             async with super().session_async(**options) as executor:
@@ -129,12 +124,25 @@ def planted(change: Change, *, deaf: bool) -> Any:
 
         def sync_connector(self, **options: Any) -> Any:
             made: Any = super().sync_connector(**options)
-            made.__class__ = Sync
+            made.__class__ = planted_sync(type(made), change)
             return made
 
         def listen(
             self, channels: Sequence[str]
         ) -> AbstractAsyncContextManager[AsyncIterator[Notification]]:
-            return super().listen(["chaos_hears_nothing"] if deaf else channels)
+            heard: Any = super().listen(["chaos_hears_nothing"] if deaf else channels)
+            return cast(AbstractAsyncContextManager[AsyncIterator[Notification]], heard)
+
+    return Planted
+
+
+def planted_sync(kind: Any, change: Change) -> Any:
+    """Return the class of a synchronous connector that changes its queries."""
+
+    class Planted(kind):  # type: ignore[misc]
+        @contextmanager
+        def session(self, **options: Any) -> Iterator[Any]:
+            with super().session(**options) as executor:
+                yield Changing(executor, change)
 
     return Planted

@@ -30,6 +30,7 @@ def document(options: Options, result: Result, complaints: Sequence[Complaint]) 
         "date": datetime.now(UTC).date().isoformat(),
         "commit": commit(),
         "seed": options.seed,
+        "connector": options.connector,
         "plant": options.plant,
         "machine": machine(),
         "workers": {
@@ -68,10 +69,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "packages": {
-            name: version(name)
-            for name in ("procrastinate", "procrastinate-aiopg", "procrastinate-psycopg2")
-        },
+        "procrastinate": version("procrastinate"),
     }
 
 
@@ -97,6 +95,7 @@ def page(found: Mapping[str, Any]) -> str:
         ("date, commit, seed", f"{found['date']}, {found['commit']}, {found['seed']}"),
         ("machine", f"{found['machine']['cores']} cores, {found['machine']['system']}"),
         ("Python", found["machine"]["python"]),
+        ("the workers' connector", found["connector"]),
         ("duration", f"{found['seconds'] / 60:.1f} minutes"),
         ("faults whose effect was seen", f"{faults['seen']} of {faults['planned']}"),
         ("worker processes started", str(found["workers"]["started"])),
