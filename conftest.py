@@ -7,6 +7,10 @@ Temporary files are kept in memory where the system has a folder for that. Every
 some three hundred new files, which cost a file system on a disk ten times the processor time that
 they cost in memory. A TMPDIR in the environment decides otherwise.
 
+A connector's tests may run in part: PROCRASTINATE_TEST_WHOLE names the folders of those that run
+whole, with commas between them. Of the others the core runs (`connector_core`). If it is not set,
+all run whole.
+
 Hypothesis does not judge by time how long an example takes, or is drawn: the machine may be busy.
 """
 
@@ -17,6 +21,7 @@ import signal
 import tempfile
 
 import pytest
+from connector_core import left_out
 from hypothesis import HealthCheck, settings
 from surroundings import not_inherited
 
@@ -51,6 +56,14 @@ settings.register_profile(
 settings.load_profile("patient")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes a minute, lest all processes but one wait for it at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what other Pythons run, and begin with what takes a minute.
+
+    Else all processes but one would wait for that at the end.
+    """
+    whole = os.environ.get("PROCRASTINATE_TEST_WHOLE")
+    if whole is not None:
+        others = left_out([item.nodeid for item in items], whole.split(","))
+        config.hook.pytest_deselected(items=[each for each in items if each.nodeid in others])
+        items[:] = [each for each in items if each.nodeid not in others]
     items.sort(key=lambda item: item.get_closest_marker("first") is None)

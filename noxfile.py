@@ -11,7 +11,9 @@ Rules
    skipped; with ``CI`` set it is an error.
 4. One Python runs everything; the others leave out the tests marked slow and the coverage. Slow
    tests are not measured: what they run, the others run too, and more of it.
-5. A session sees nothing of the caller's taste: no PYTHONUNBUFFERED, no locale, no terminal. What
+5. Connectors are an exception to that. Each runs whole on one Python, and a core of it on the
+   others (`connector_core`). `matrix` runs all of them on all Pythons, before a release.
+6. A session sees nothing of the caller's taste: no PYTHONUNBUFFERED, no locale, no terminal. What
    is green here is green under ``env -i``. The demo alone keeps the terminal, which it draws on.
 """
 
@@ -34,6 +36,9 @@ from surroundings import not_inherited  # noqa: E402
 DIST = ROOT / "dist"
 SUPPORTED = ["3.11", "3.12", "3.13"]
 
+#: The connectors that run a chaos campaign's workers; chaos/connectors.py has them too.
+RUN_WORKERS = ("psycopg", "aiopg", "asyncpg", "sqlalchemy_async")
+
 #: Folder below packages/ and the name of what it builds. Each comes after those it needs.
 PACKAGES = {
     "core": "procrastinate",
@@ -45,6 +50,10 @@ PACKAGES = {
     "embedded": "procrastinate_embedded",
 }
 EVERYTHING = tuple(PACKAGES)
+CONNECTORS = [each for each in PACKAGES if each.startswith("connector-")]
+CONNECTORS.remove("connector-testkit")
+#: What workers run with: any connector, and a server.
+RUNNING_ALONE = tuple(each for each in PACKAGES if each != "connector-testkit")
 
 
 # --- Which Pythons --------------------------------------------------------------------------------
@@ -207,12 +216,20 @@ def tests(session: nox.Session) -> None:
     install(session, *EVERYTHING, group="test")
     if session.python == PRIMARY:
         session.install(*tools("bench"))
+    session.env["PROCRASTINATE_TEST_WHOLE"] = ",".join(run_whole_on(str(session.python)))
     if session.posargs:
+        del session.env["PROCRASTINATE_TEST_WHOLE"]
         session.run("pytest", *session.posargs)
     elif session.python == PRIMARY:
         measured_tests(session)
     else:
         session.run("pytest", *IN_PARALLEL, "-m", "not slow")
+
+
+def run_whole_on(python: str) -> list[str]:
+    """Return the connectors whose tests all run on a Python: each connector has one."""
+    found = [each for each in PYTHONS if is_found(each)]
+    return CONNECTORS[found.index(python) :: len(found)] if python in found else []
 
 
 def measured_tests(session: nox.Session) -> None:
@@ -295,24 +312,35 @@ def demo(session: nox.Session) -> None:
 @nox.session(python=ONCE, requires=["build"])
 def bench(session: nox.Session) -> None:
     """Measure the installed wheels beside plain SQL, or other queues; benchmarks/README.md."""
-    packages = ("core", "connector-psycopg2", "connector-aiopg", "connector-sqlalchemy", "embedded")
-    install(session, *packages, group="bench")
+    install(session, *RUNNING_ALONE, group="bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
-
-
-CHAOS = ("core", "connector-psycopg2", "connector-aiopg", "connector-sqlalchemy", "embedded")
 
 
 @nox.session(python=ONCE, requires=["build"])
 def chaos(session: nox.Session) -> None:
     """Let faults strike real workers, and check the books; arguments are those of the campaign."""
-    install(session, *CHAOS)
+    install(session, *RUNNING_ALONE, group="libpq")
     session.run("python", "-m", "chaos", *session.posargs)
 
 
 @nox.session(name="chaos-debian", python=ONCE, requires=["build"])
 def chaos_debian(session: nox.Session) -> None:
     """The same with PgBouncer, Patroni, a full disk and a wrong clock: as root, on Debian."""
-    install(session, *CHAOS)
+    install(session, *RUNNING_ALONE, group="libpq")
     for stage in ("--debian", "--patroni"):
         session.run("python", "-m", "chaos", stage, *session.posargs)
+
+
+@nox.session(python=PYTHONS, requires=["build"])
+def matrix(session: nox.Session) -> None:
+    """Run all tests of all connectors, and chaos with each that runs workers; prints a table."""
+    install(session, *EVERYTHING, group="test")
+    said = [f"Python {session.python}"]
+    for connector in CONNECTORS:
+        session.run("pytest", *IN_PARALLEL, f"packages/{connector}/tests")
+        said.append(f"{connector}: all tests")
+    for name in RUN_WORKERS:
+        if f"connector-{name.replace('_', '-')}" in CONNECTORS:
+            session.run("python", "-m", "chaos", "--connector", name, *session.posargs)
+            said.append(f"{name}: bounded chaos")
+    session.log(" | ".join(said))

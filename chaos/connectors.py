@@ -13,7 +13,10 @@ from procrastinate import connectors
 OF_WORKERS = ("psycopg", "aiopg", "asyncpg", "sqlalchemy_async")
 #: Those that defer, besides the workers' own.
 OF_DEFERRERS = ("psycopg2", "sqlalchemy")
-_LIMITS: dict[str, Any] = {"connect_timeout": 5, "tcp_user_timeout": 10_000}  # seconds, milliseconds
+_LIMITS: dict[str, Any] = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,
+}  # seconds, milliseconds
 
 
 def for_worker(name: str, dsn: str, listen_dsn: str | None) -> Any:
