@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from procrastinate.connector import Query
-from procrastinate.connector_tools import failures, forks, sockets
+from procrastinate.connector_tools import failures, forks, literals, sockets
 from procrastinate.connector_tools.arrays import array_text
+from procrastinate.connector_tools.limits import LIMITS
 from procrastinate.errors import InvalidOption
 
 
@@ -95,6 +96,50 @@ def test_a_child_lets_go_of_what_is_its_parent_s() -> None:
 )
 def test_the_text_of_an_array(values: list[Any], expected: str) -> None:
     assert array_text(values) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "NULL"),
+        (-5, " E'-5'"),
+        (True, " E'True'"),
+        ("it's \\ 100%", " E'it''s \\\\ 100%'"),
+        (b"\x00\xff", " E'\\\\x00ff'"),
+        (["a", None], " E'{\"a\",NULL}'"),
+        (datetime(2026, 1, 2, tzinfo=UTC), " E'2026-01-02 00:00:00+00:00'"),
+    ],
+)
+def test_a_value_as_sql(value: Any, expected: str) -> None:
+    assert literals.literal(value) == expected
+
+
+def test_values_stand_in_the_place_of_their_placeholders() -> None:
+    query = Query("q", "select %(a)s::text, 10 %% 4", {"a": "%(a)s"})
+    assert literals.with_literals(query) == "select  E'%(a)s'::text, 10 % 4"
+    assert literals.with_literals(Query("q", "select 10 % 4")) == "select 10 % 4"
+
+
+def test_a_text_with_a_nul_is_no_sql() -> None:
+    for value in ("a\0", ["\0"]):
+        with pytest.raises(ValueError, match="NUL"):
+            literals.literal(value)
+
+
+def test_a_socket_of_tcp_gives_a_silent_peer_up() -> None:
+    with socket.socket() as tcp:
+        sockets.limit(tcp, LIMITS)
+        assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 5
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sockets.limit(ours, LIMITS)
+        assert not ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_what_the_server_reported_by_the_letters_of_the_protocol() -> None:
+    error = failures.reported({"M": "taken", "C": "23505", "n": "c", "D": "Key (x)=(secret)"})
+    assert (str(error), error.sqlstate, error.constraint) == ("taken", "23505", "c")
 
 
 def test_the_detail_of_an_error_is_shown_unless_it_may_repeat_values() -> None:

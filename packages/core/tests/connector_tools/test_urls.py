@@ -19,6 +19,7 @@ from procrastinate.connector_tools.urls import (
     read_url,
     shown,
     split_url,
+    with_environment,
 )
 from procrastinate.errors import ConfigurationError, InvalidOption
 
@@ -101,6 +102,21 @@ def test_an_option_that_cannot_be_read_is_named() -> None:
 )
 def test_the_parts_of_a_url(url: str, expected: dict[str, str]) -> None:
     assert read_url(url) == expected
+
+
+def test_what_a_url_does_not_say_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PGHOST", "PGPORT", "PGPASSWORD", "PGDATABASE", "PGCONNECT_TIMEOUT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PGUSER", "me")
+    assert with_environment({}) == {"host": "localhost", "port": "5432", "user": "me"}
+    monkeypatch.setenv("PGHOST", "there")
+    assert with_environment({"user": "you", "port": "1"}) == {
+        "host": "there",
+        "port": "1",
+        "user": "you",
+    }
 
 
 @pytest.mark.parametrize("ports", [None, "", "1", "1,,65535"])

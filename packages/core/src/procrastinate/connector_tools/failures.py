@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from procrastinate.connector import Query
 from procrastinate.connector_tools.limits import ENCODING
 from procrastinate.errors import (
+    AppNotOpen,
     ConnectionFailed,
     ConnectionLost,
     ConnectorException,
@@ -46,6 +48,17 @@ def server_error(
         constraint=constraint,
         reason=reason,
         severity=severity,
+    )
+
+
+def reported(fields: Mapping[str, str]) -> ConnectorException:
+    """Return the error for what the server reported, by the letters of the protocol's fields."""
+    return server_error(
+        fields["M"],
+        sqlstate=fields["C"],
+        detail=fields.get("D"),
+        constraint=fields.get("n"),
+        severity=fields.get("V"),
     )
 
 
@@ -91,6 +104,16 @@ def cannot_connect(
 def lost(exc: Exception) -> ConnectionLost:
     """Return the error for a connection that broke."""
     return ConnectionLost(f"the connection broke: {one_line(exc)}")
+
+
+def not_open() -> AppNotOpen:
+    """Return the error for a session of a connector that is not open."""
+    return AppNotOpen("the connector is not open: call app.open() first")
+
+
+def takes_no_pools(pool: object) -> InvalidOption:
+    """Return the error for a pool handed to a connector that has only its own."""
+    return InvalidOption(f"this connector has its own pool and cannot use {type(pool).__name__}")
 
 
 def session_ended(query: Query) -> ConnectorException:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import socket
+from collections.abc import Mapping
 
 if hasattr(select, "poll"):
 
@@ -38,3 +39,26 @@ def shut_down(fileno: int) -> None:
         return
     with contextlib.suppress(OSError), socket.socket(fileno=duplicate) as shared:
         shared.shutdown(socket.SHUT_RDWR)
+
+
+#: The options of TCP behind the names of libpq's parameters; the unit of the last is milliseconds.
+_OPTIONS = {
+    "keepalives_idle": "TCP_KEEPIDLE",  # not on macOS
+    "keepalives_interval": "TCP_KEEPINTVL",
+    "keepalives_count": "TCP_KEEPCNT",
+    "tcp_user_timeout": "TCP_USER_TIMEOUT",  # only on Linux
+}
+
+
+def limit(connection: socket.socket, limits: Mapping[str, int]) -> None:
+    """Give up a peer that acknowledges nothing, as libpq would: for drivers without libpq.
+
+    ``limits`` are those of `procrastinate.connector_tools.limits`. What the system does not know is
+    left out, and so is a socket that is not one of TCP.
+    """
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, option in _OPTIONS.items():
+        if name in limits and hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), int(limits[name]))

@@ -7,6 +7,8 @@ out of a string is never shown when it is wrong, and those errors have no cause.
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -75,6 +77,28 @@ def read_url(url: str) -> dict[str, str]:
     }
     check_ports(read["port"])
     return {name: value for name, value in read.items() if value}
+
+
+#: Where libpq looks for what a URL does not say.
+_ENVIRONMENT = {
+    "host": "PGHOST",
+    "port": "PGPORT",
+    "user": "PGUSER",
+    "password": "PGPASSWORD",
+    "dbname": "PGDATABASE",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+}
+
+
+def with_environment(read: Mapping[str, str]) -> dict[str, str]:
+    """Return parameters with what libpq's environment adds, for drivers without libpq.
+
+    Host, port and user are there in any case: localhost, 5432 and the operating system's user.
+    """
+    found = {name: os.environ.get(variable) for name, variable in _ENVIRONMENT.items()}
+    added = {name: value for name, value in found.items() if value}
+    whole = {"host": "localhost", "port": "5432", **added, **read}
+    return whole if "user" in whole else {**whole, "user": getpass.getuser()}
 
 
 def _host_and_port(place: str) -> tuple[str, str]:
