@@ -60,3 +60,11 @@ def test_examples(page: str, tmp_path: Path, procrastinate_dsn: str):
         output, _ = process.communicate()
         pytest.fail(f"{page} was still running after 300 s:\n{output}")
     assert process.returncode == 0, output
+
+
+def test_the_connector_on_the_page_is_the_one_of_the_kit_s_tests() -> None:
+    page = (ROOT / "docs/howto/write-a-connector.md").read_text("utf-8")
+    kept = ROOT / "packages/connector-testkit/tests/pg8000_connector.py"
+    shown = page.partition("name=procrastinate_pg8000.py -->\n```python\n")[2].partition("```\n")[0]
+    assert shown == kept.read_text("utf-8")
+    assert len(shown.splitlines()) <= 150

@@ -51,9 +51,7 @@ class Pg8000Connector(SyncConnector):
         if pool is not None:
             raise failures.takes_no_pools(pool)
         if self.pool is None:
-            pool = WaitingPool(
-                self.connect, close=Lease.close, is_good=Lease.is_good, **self.limits
-            )
+            pool = WaitingPool(self.connect, close=Lease.close, is_good=Lease.is_good, **self.sizes)
             pool.fill()
             self.pool = pool
 

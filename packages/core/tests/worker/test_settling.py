@@ -15,6 +15,7 @@ import pytest
 import procrastinate
 from procrastinate import JobContext, Status
 from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.errors import ConnectionLost
 from procrastinate.model.job import Job
 from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Outcome, Requeued
@@ -26,7 +27,6 @@ from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.outages import Outages
 from procrastinate.worker.places import Places
 from procrastinate.worker.writer import Writer
-from procrastinate_aiopg.sessions import Session
 
 pytestmark = pytest.mark.one_partition("its flows are those of one partition")
 
@@ -38,13 +38,13 @@ ENDINGS = {"finish_jobs", "settle_jobs", "delete_finished"}
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """The statements that asynchronous sessions have run, by name."""
     counter: Counter[str] = Counter()
-    execute = Session.execute
+    execute = AsyncSession.execute
 
-    async def counting(self: Session, query: Query, /) -> Rows:
+    async def counting(self: AsyncSession[Any], query: Query, /) -> Rows:
         counter[query.name] += 1
         return await execute(self, query)
 
-    monkeypatch.setattr(Session, "execute", counting)
+    monkeypatch.setattr(AsyncSession, "execute", counting)
     return counter
 
 
