@@ -199,6 +199,23 @@ def check_claim(before: State, claimed: Sequence[Job], queues: Collection[str], 
     assert not {job.lock for job in rows} & before.locks.keys(), "its lock was held"
 
 
+def following(
+    state: State, ending: Collection[int], served: Collection[str] | None, unknown: Collection[str]
+) -> list[tuple[int, int]]:
+    """Return the jobs that may begin in the place of these, in order: (ending, following) ids."""
+    slots = {lock: job_id for lock, job_id in state.locks.items() if job_id in ending}
+    first: dict[str, JobRow] = {}
+    for job in in_claim_order(state.waiting()):
+        is_served = served is None or job.queue_name in served
+        if job.lock in slots and job.hold != "schedule" and is_served:
+            first.setdefault(job.lock, job)
+    return [
+        (slots[job.lock], job.id)
+        for job in first.values()
+        if job.lock is not None and job.task_name not in unknown
+    ]
+
+
 def claimable(state: State, queues: Collection[str], served: Collection[str] | None) -> list[int]:
     """Return the ids of the jobs that could all be claimed now for these queues, in order.
 

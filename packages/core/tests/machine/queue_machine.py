@@ -28,7 +28,14 @@ from typing import Any, ClassVar, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
-from queue_invariants import check_claim, check_state, check_step, claimable, matches
+from queue_invariants import (
+    check_claim,
+    check_state,
+    check_step,
+    claimable,
+    following,
+    matches,
+)
 from queue_sides import Make, Shown, Sides, State
 
 from procrastinate import json_codec
@@ -46,7 +53,16 @@ from procrastinate.model.outcome import (
     Requeued,
 )
 from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.storage import claim, defer, finish, jobs, locks, periodic, workers
+from procrastinate.storage import (
+    claim,
+    defer,
+    finish,
+    handing_over,
+    jobs,
+    locks,
+    periodic,
+    workers,
+)
 
 T = TypeVar("T")
 
@@ -559,6 +575,37 @@ class QueueMachine(RuleBasedStateMachine):
         assert not settled.changed.keys() & settled.standings.keys()
         assert settled.changed.keys() | (settled.standings.keys() & set(ids)) <= set(ids)
         self._check_deleted(list(settled.changed), delete=delete)
+
+    @rule(
+        n=nth,
+        which=some,
+        served=st.none() | queues,
+        unknown=st.lists(st.sampled_from(["t1", "t2"]), max_size=1),
+        limit=limits,
+    )
+    def hand_over(
+        self, n: int, which: list[int], served: list[str] | None, unknown: list[str], limit: int
+    ) -> None:
+        """End jobs with locks, and begin the first ones of their lines in their place."""
+        worker, held = self.held(n, which)
+        ended = [finish.Ended(job, SUCCEEDED, began=-2.0, ended=-1.0) for job in held]
+        expected = following(self.state, [job.id for job in held], served, unknown)[:limit]
+        done: handing_over.HandedOver = self.step(
+            "hand_over",
+            lambda now: handing_over.hand_over(
+                ended,
+                now=0.0,
+                worker_id=worker,
+                limit=limit,
+                loads=json_codec.loads,
+                served=served,
+                unknown_names=unknown,
+            ),
+        ).value
+        got = done.claim.jobs
+        assert [job.id for job in got] == [job_id for _, job_id in expected]
+        assert done.settled.changed.keys() == {before for before, _ in expected}
+        self.claimed |= {(job.id, job.lease, job.worker): job for job in got}
 
     @rule(n=nth, which=some)
     def delete_finished(self, n: int, which: list[int]) -> None:

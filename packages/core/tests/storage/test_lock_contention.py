@@ -32,7 +32,7 @@ from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outco
 from procrastinate.model.partitions import Partitions
 from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.storage import bulk, claim, defer, finish, jobs, locks, workers
+from procrastinate.storage import bulk, claim, defer, finish, handing_over, jobs, locks, workers
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector
 
@@ -48,7 +48,8 @@ SECONDS = 4.0
 WEIGHTS = {
     "take": 30,
     "take_of_level": 6,
-    "finish": 22,
+    "finish": 16,
+    "hand_over": 12,
     "delete_finished": 3,
     "retry": 8,
     "hand_back": 8,
@@ -63,7 +64,7 @@ WEIGHTS = {
 }
 
 #: What does not wait long for somebody else's lock, and is tried again: nothing is lost by it.
-IMPATIENT = {"finish", "delete_finished", "retry", "hand_back", "recover"}
+IMPATIENT = {"finish", "hand_over", "delete_finished", "retry", "hand_back", "recover"}
 LOCK_NOT_AVAILABLE = "55P03"
 
 
@@ -334,6 +335,31 @@ class Quarreller:
     def finish(self) -> None:
         held = self.some_held()
         self._end(held, self._settle((job, SUCCEEDED) for job in held))
+
+    def hand_over(self) -> None:
+        """End jobs whose lines go on with what may be taken from some queues, and take that."""
+        queues = self.random.sample(QUEUES, self.random.randint(1, 3))
+        ended = [finish.Ended(job, SUCCEEDED) for job in self.some_held() if job.lock is not None]
+        if not ended:
+            return
+        began = time.monotonic()
+        done = self.run(
+            handing_over.hand_over(
+                ended,
+                now=0.0,
+                worker_id=self.worker_id,
+                limit=self.random.choice([1, 4]),
+                loads=json_codec.loads,
+                served=queues,
+            )
+        )
+        self.note(done.settled.changed, began)
+        for job_id in done.settled.changed:
+            del self.held[job_id]
+        following = done.claim.jobs
+        self.held |= {job.id: job for job in following}
+        ids = [job.id for job in following]
+        self.note(ids, began, claimed=map(place_of, following), queues=queues)
 
     def delete_finished(self) -> None:
         ended = [finish.Ended(job, SUCCEEDED) for job in self.some_held()]

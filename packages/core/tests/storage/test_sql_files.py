@@ -56,7 +56,7 @@ def test_a_query_is_its_flat_file_without_comments(
 def test_only_statements_with_the_marker_know_of_unknown_names() -> None:
     marked = {name for name, each in load().items() if "{known}" in each.text}
     assert marked == {
-        name for name in load() if re.match("claim_|any_ready|make_slots|sweep", name)
+        name for name in load() if re.match("claim_|any_ready|hand_over|make_slots|sweep", name)
     }
 
 

@@ -33,6 +33,10 @@ from procrastinate.worker.writer import Writer
 QUICK = {"update_heartbeat_interval": 0.1, "stalled_worker_timeout": 0.5}
 
 
+async def _hands_nothing_over(*_: object) -> None:
+    return None
+
+
 async def test_a_job_that_comes_back_while_it_still_runs_is_not_run_beside_itself(
     app: procrastinate.App,
     working: Callable[..., Any],
@@ -181,6 +185,7 @@ async def test_two_unwritten_retries_of_one_job_are_both_written(
         on_written=lambda: None,
         on_requeued=lambda _: None,
         on_released=lambda *_: None,
+        hand_over=_hands_nothing_over,
         echoes=Echoes(),
         on_lost=lambda: None,
     )

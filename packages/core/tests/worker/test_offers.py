@@ -40,6 +40,10 @@ PATIENCE = 60.0  # seconds for what a thread does at once
 FIRST, SECOND, THIRD = 1, 2, 3
 
 
+async def _hands_nothing_over(*_: object) -> None:
+    return None
+
+
 class Held:
     """A task whose jobs wait, each until the test lets it end."""
 
@@ -80,6 +84,7 @@ class Scene:
             on_written=_nothing,
             on_requeued=_nothing,
             on_released=_nothing,
+            hand_over=_hands_nothing_over,
             echoes=Echoes(),
             on_lost=_nothing,
         )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 import procrastinate
 from procrastinate.model import holding
+from procrastinate.model.job import Job
+from procrastinate.storage.claim import Claim
+from procrastinate.storage.handing_over import HandedOver
 from procrastinate.worker import backlog, job_log
 from procrastinate.worker.fetcher import Fetcher
 
@@ -25,15 +28,24 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     A job that is claimed ahead goes back if no slot is free for it in time.
     """
     seen: list[tuple[int, int]] = []
-    claim = Fetcher.claim
+    claim, hand_over = Fetcher.claim, Fetcher.hand_over
 
-    async def noting(self: Fetcher, *args: Any, **options: Any) -> Any:
-        found = await claim(self, *args, **options)
-        places = [(job.priority, job.id) for job in found.jobs]
+    def note(jobs: Sequence[Job]) -> None:
+        places = [(job.priority, job.id) for job in jobs]
         seen.extend(place for place in places if place not in seen)
+
+    async def claim_noting(self: Fetcher, *args: Any, **options: Any) -> Claim:
+        found = await claim(self, *args, **options)
+        note(found.jobs)
         return found
 
-    monkeypatch.setattr(Fetcher, "claim", noting)
+    async def hand_over_noting(self: Fetcher, *args: Any, **options: Any) -> HandedOver:
+        done = await hand_over(self, *args, **options)
+        note(done.claim.jobs)
+        return done
+
+    monkeypatch.setattr(Fetcher, "claim", claim_noting)
+    monkeypatch.setattr(Fetcher, "hand_over", hand_over_noting)
     return seen
 
 

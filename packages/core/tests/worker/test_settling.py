@@ -34,6 +34,10 @@ Run = Callable[..., list[tuple[Any, ...]]]
 ENDINGS = {"finish_jobs", "settle_jobs", "delete_finished"}
 
 
+async def _hands_nothing_over(*_: object) -> None:
+    return None
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """The statements that asynchronous sessions have run, by name."""
@@ -91,6 +95,7 @@ class Held:
             on_written=lambda: None,
             on_requeued=lambda _: None,
             on_released=lambda *_: None,
+            hand_over=_hands_nothing_over,
             echoes=Echoes(),
             on_lost=lambda: None,
         )

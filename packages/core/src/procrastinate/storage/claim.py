@@ -82,7 +82,7 @@ def sweep(
 ) -> Flow[list[Waiting]]:
     """Look at all partitions, for a worker of these queues (None: of all)."""
     names = None if queues is None else list(queues)
-    rows = yield Request("sweep", queue_names=names, **_unknown(unknown_names))
+    rows = yield Request("sweep", queue_names=names, **left_out(unknown_names))
     return [
         Waiting(partition, ready, elsewhere, None if due_us is None else due_us / 1e6)
         for partition, ready, elsewhere, due_us in rows
@@ -109,11 +109,12 @@ def is_anything_ready(
         queues = yield from ready_queues()
         if not unknown_names:
             return bool(queues)
-    ((found,),) = yield Request("any_ready", queue_names=list(queues), **_unknown(unknown_names))
+    ((found,),) = yield Request("any_ready", queue_names=list(queues), **left_out(unknown_names))
     return bool(found)
 
 
-def _unknown(names: Sequence[str]) -> dict[str, Value]:
+def left_out(names: Sequence[str]) -> dict[str, Value]:
+    """Return the parameter that keeps a claim from jobs of these tasks, if there are any."""
     return {"unknown_names": list(names)} if names else {}
 
 
@@ -133,7 +134,7 @@ def claim(
     makes the slots of the locks that it will meet.
     """
     shape = _shape(scan)
-    unknown = _unknown(unknown_names)
+    unknown = left_out(unknown_names)
     params = _params(scan, shape, worker_id, served)
     if makes_slots and scan.with_locks:
         yield _make_slots(scan, shape, unknown)
@@ -219,18 +220,29 @@ def _share(scanned: int, queues: int) -> int:
 
 
 def _claim_from(rows: Rows, scan: Scan, worker_id: int, loads: Loads) -> Claim:
-    unreadable: dict[int, BaseException] = {}
     *_, aside, met, moment_us = rows[0]
     claimed = rows[1:]
     filled = len(claimed) == scan.limit
     parked = aside if scan.with_locks else 0
     left = 0 if scan.with_locks or filled else aside
     undecided = 0 if filled else max(0, met - aside - len(claimed))
+    jobs, unreadable, suspects = begun(claimed, moment_us, worker_id, loads)
+    return Claim(jobs, parked, left, undecided, unreadable, suspects)
+
+
+def begun(
+    claimed: Rows, moment_us: int, worker_id: int, loads: Loads
+) -> tuple[list[Job], dict[int, BaseException], frozenset[int]]:
+    """Return the jobs that a worker has begun, and of these the unreadable ones and the suspects.
+
+    See `Claim`. ``moment_us`` is the time of all, in microseconds since the epoch.
+    """
+    unreadable: dict[int, BaseException] = {}
     arguments = _decoded(claimed, loads, unreadable)
     same = map(itertools.repeat, (worker_id, datetime.fromtimestamp(moment_us / 1e6, UTC)))
     jobs = list(map(claimed_job, claimed, arguments, *same))
     suspects = frozenset(row[0] for row in claimed if row[CRASHES] is not None)
-    return Claim(jobs, parked, left, undecided, unreadable, suspects)
+    return jobs, unreadable, suspects
 
 
 def _decoded(

@@ -105,8 +105,8 @@ def settle(
 def _finish_jobs(ended: Sequence[Ended], now: float, worker_id: int) -> Request:
     return Request(
         "finish_jobs",
-        **_held(ended, worker_id),
-        **_ages(ended, now),
+        **held(ended, worker_id),
+        **ages(ended, now),
     )
 
 
@@ -122,7 +122,7 @@ def _settle_jobs(
     whens = [None if each is None else each.when for each in requeued]
     return Request(
         "settle_jobs",
-        **_held(ended, worker_id),
+        **held(ended, worker_id),
         wanted=[each.status.value for each in outcomes],
         begun=[int(each is None or each.begun) for each in requeued],
         unknown=[int(each is not None and each.unknown) for each in requeued],
@@ -133,7 +133,7 @@ def _settle_jobs(
         priorities=[each.priority for each in changes],
         queue_names=[each.queue for each in changes],
         locks=[each.lock for each in changes],
-        **_ages(ended, now),
+        **ages(ended, now),
         errors=[None if each.error is None else dumps(each.error) for each in outcomes],
         longest_bounce_us=_LONGEST_BOUNCE_US,
         aborted_type=ABORTED_TYPE,
@@ -145,7 +145,7 @@ def delete_finished(
     ended: Sequence[Ended], *, worker_id: int, patience_ms: int = PATIENCE_MS
 ) -> Flow[Settled]:
     """Remove jobs that ended."""
-    request = Request("delete_finished", **_held(ended, worker_id))
+    request = Request("delete_finished", **held(ended, worker_id))
     rows = yield _waiting(patience_ms, request)
     return (yield from _settled({row[0]: None for row in rows}, ended))
 
@@ -201,7 +201,8 @@ def _waiting(patience_ms: int, request: Request, **settings: str) -> Request:
     return request.under(lock_timeout=str(patience_ms), **settings)
 
 
-def _held(ended: Sequence[Ended], worker_id: int) -> dict[str, Value]:
+def held(ended: Sequence[Ended], worker_id: int) -> dict[str, Value]:
+    """Return the parameters that say which attempts have ended, and who held them."""
     return {
         "ids": [each.job.id for each in ended],
         "leases": [each.job.lease for each in ended],
@@ -209,7 +210,8 @@ def _held(ended: Sequence[Ended], worker_id: int) -> dict[str, Value]:
     }
 
 
-def _ages(ended: Sequence[Ended], now: float) -> dict[str, Value]:
+def ages(ended: Sequence[Ended], now: float) -> dict[str, Value]:
+    """Return the parameters that say how long ago attempts began and ended."""
     return {
         "began_us": [int((now - each.began) * 1e6) for each in ended],
         "ended_us": [int((now - each.ended) * 1e6) for each in ended],

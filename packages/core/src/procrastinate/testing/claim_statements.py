@@ -25,10 +25,11 @@ def ready_queues(view: View, p: Params) -> Rows:
 
 def any_ready(view: View, p: Params) -> Rows:
     scanned = (job for job in view.active_jobs(Status.TODO) if job.queue_name in p["queue_names"])
-    return [(int(any(is_ready(job) and _is_known(job, p) for job in scanned)),)]
+    return [(int(any(is_ready(job) and is_known(job, p) for job in scanned)),)]
 
 
-def _is_known(job: JobRow, p: Params) -> bool:
+def is_known(job: JobRow, p: Params) -> bool:
+    """Whether the worker knows the task of a job."""
     return job.task_name not in p.get("unknown_names", ())
 
 
@@ -36,13 +37,13 @@ Scan = Callable[[JobRow, Params], bool]
 
 
 def _full(job: JobRow, p: Params) -> bool:
-    return job.queue_name in _lows(p) and job.priority > p["above"] and _is_known(job, p)
+    return job.queue_name in _lows(p) and job.priority > p["above"] and is_known(job, p)
 
 
 def _level(job: JobRow, p: Params) -> bool:
     low = _lows(p).get(job.queue_name)
     is_above = low is not None and job.priority == p["priority"] and job.id > low
-    return is_above and _is_known(job, p)
+    return is_above and is_known(job, p)
 
 
 def _lows(p: Params) -> dict[str, int]:
@@ -113,7 +114,7 @@ def _claim_of_one(view: View, p: Params, scan: Scan) -> Rows:
     heads = lock_statements.heads(view, p["served"])
     chosen = view.unlocked(_ready(view, p, scan))[: p["limit"]]
     elsewhere = view.unlocked(
-        job for job in lock_statements.heads_elsewhere(view, p, chosen, heads) if _is_known(job, p)
+        job for job in lock_statements.heads_elsewhere(view, p, chosen, heads) if is_known(job, p)
     )
     return _claim_with_locks(view, p, heads, chosen, elsewhere)
 
@@ -126,7 +127,7 @@ def _claim_with_locks(
     elsewhere: list[JobRow],
 ) -> Rows:
     startable = [job for job in chosen if job.lock is None or job.id in heads.values()]
-    known = (job for job in in_claim_order([*startable, *elsewhere]) if _is_known(job, p))
+    known = (job for job in in_claim_order([*startable, *elsewhere]) if is_known(job, p))
     wanted = view.unlocked(known)[: p["limit"]]
     acquired = lock_statements.admit(view, wanted)
     parked = view.unlocked(lock_statements.blocked(view, chosen, acquired))
@@ -136,7 +137,7 @@ def _claim_with_locks(
 
 
 def _begin(view: View, jobs: Iterable[JobRow], p: Params) -> list[JobRow]:
-    return [view.write_job(_begun(view, job, p["worker_id"])) for job in jobs]
+    return [view.write_job(begun(view, job, p["worker_id"])) for job in jobs]
 
 
 def _answer(
@@ -149,7 +150,8 @@ def _answer(
     return [about, *jobs]
 
 
-def _begun(view: View, job: JobRow, worker_id: int) -> JobRow:
+def begun(view: View, job: JobRow, worker_id: int) -> JobRow:
+    """Return a job as a worker begins it."""
     return replace(
         job,
         status=Status.DOING,
@@ -187,7 +189,7 @@ def sweep(view: View, p: Params) -> Rows:
 
 def _is_served(job: JobRow, p: Params) -> bool:
     queues = p["queue_names"]
-    return (queues is None or job.queue_name in queues) and _is_known(job, p)
+    return (queues is None or job.queue_name in queues) and is_known(job, p)
 
 
 def _time_of(job: JobRow) -> datetime:

@@ -22,12 +22,18 @@ def is_ready(job: JobRow) -> bool:
 
 def heads(view: View, served: Sequence[str] | None) -> dict[str, int]:
     """Return the id of the first job in each free lock's line, as far as the served queues go."""
-    first: dict[str, int] = {}
+    first = first_of_lines(view, served)
+    return {lock: job.id for lock, job in first.items() if not view.sees_holder(lock)}
+
+
+def first_of_lines(view: View, served: Sequence[str] | None) -> dict[str, JobRow]:
+    """Return the first job in the line of each lock, as far as the served queues go."""
+    first: dict[str, JobRow] = {}
     waiting = view.active_jobs(Status.TODO)
     for job in in_claim_order(job for job in waiting if job.hold != "schedule"):
         if job.lock is not None and (served is None or job.queue_name in served):
-            first.setdefault(job.lock, job.id)
-    return {lock: job_id for lock, job_id in first.items() if not view.sees_holder(lock)}
+            first.setdefault(job.lock, job)
+    return first
 
 
 def heads_elsewhere(

@@ -24,23 +24,25 @@ from procrastinate.testing.view import View
 
 
 def finish_jobs(view: View, p: Params) -> Rows:
-    rows = []
-    for job, began_us, ended_us in _held(view, p, "began_us", "ended_us"):
-        changed = replace(
-            job,
-            status=Status.SUCCEEDED,
-            started_at=view.now - interval(began_us),
-            finished_at=view.now - interval(ended_us),
-        )
-        rows.append((view.write_job(changed).id,))
-    return rows
+    return [(finish(view, *each).id,) for each in held(view, p, "began_us", "ended_us")]
+
+
+def finish(view: View, job: JobRow, began_us: int, ended_us: int) -> JobRow:
+    """Write that a job has succeeded, and return it."""
+    changed = replace(
+        job,
+        status=Status.SUCCEEDED,
+        started_at=view.now - interval(began_us),
+        finished_at=view.now - interval(ended_us),
+    )
+    return view.write_job(changed)
 
 
 def delete_finished(view: View, p: Params) -> Rows:
-    held = [job for (job,) in _held(view, p)]
-    for job in held:
+    gone = [job for (job,) in held(view, p)]
+    for job in gone:
         view.delete_job(job)
-    return [(job.id,) for job in held]
+    return [(job.id,) for job in gone]
 
 
 def delete_ended(view: View, p: Params) -> Rows:
@@ -52,10 +54,10 @@ def delete_ended(view: View, p: Params) -> Rows:
 
 
 def settle_jobs(view: View, p: Params) -> Rows:
-    held = [(job, _Given(*values)) for job, *values in _held(view, p, *_GIVEN)]
-    status_of = verdicts(view, [(job, status(given.wanted)) for job, given in held])
+    leaving = [(job, _Given(*values)) for job, *values in held(view, p, *_GIVEN)]
+    status_of = verdicts(view, [(job, status(given.wanted)) for job, given in leaving])
     changed = [
-        view.write_job(_settled(view, p, job, given, status_of[job.id])) for job, given in held
+        view.write_job(_settled(view, p, job, given, status_of[job.id])) for job, given in leaving
     ]
     for job in changed:
         if job.status is Status.TODO:
@@ -188,7 +190,7 @@ def job_standings(view: View, p: Params) -> Rows:
     ]
 
 
-def _held(view: View, p: Params, *columns: str) -> Iterator[tuple[Any, ...]]:
+def held(view: View, p: Params, *columns: str) -> Iterator[tuple[Any, ...]]:
     """Yield (job, column...) for the jobs that the worker still holds, by these leases."""
     arrays = (p[column] for column in columns)
     for job_id, lease, *values in zip(p["ids"], p["leases"], *arrays, strict=True):

@@ -142,6 +142,15 @@ class Backlog:
             return replace(outlook, jobs=int(outlook.jobs > self._concurrency))
         return outlook
 
+    def take_next(self, claim: Claim, sent_at: float) -> None:
+        """Take over the next jobs of lines. They say nothing of what else is ready. See `take`."""
+        self.take(claim, self._short, sent_at)
+
+    def refuse(self, jobs: Iterable[Job]) -> None:
+        """Hand back jobs that were claimed too late to be taken over."""
+        for job in jobs:
+            self._writer.add(handed_back(job))
+
     def take(self, claim: Claim, short: bool, sent_at: float) -> None:
         """Take over the jobs of a claim; they start as there are slots.
 

@@ -6,6 +6,10 @@ Rules
    that will soon be free (`procrastinate.model.ahead`).
 2. A claim is sent only while the worker's signs of life are trusted (`procrastinate.model.trust`).
 3. While the database is away, the loop tries again. Only a request to stop ends it.
+4. If jobs with locks have ended, the same statement that writes it may claim the next ones of their
+   lines. Only while the last look has left no ready job behind and nothing was heard since: so no
+   job is passed over that comes first. And never beside a claim, which would count the same room
+   twice and might take these jobs for a lost answer.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from procrastinate.model.job import Job
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
+from procrastinate.storage.claim import Claim
+from procrastinate.storage.finish import Ended, Settled
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls, reason_of
@@ -41,6 +47,7 @@ LAST_CALL_MAY_TAKE = 5.0  # seconds for a call of a worker that has to stop
 MAX_HEARD = 10_000  # requests to abort that are kept while a claim is answered
 PROBE = Limit(server=1.0, client=2.0)  # to find silent connections while trust is lost
 PROBE_EVERY = 1.0  # seconds
+LINES_EXPECTED_FOR = 1.0  # seconds after a line was seen to go on
 
 
 class Claiming:
@@ -75,6 +82,9 @@ class Claiming:
             self.sweeper.on_hot = self.look_now
         self._aborts_heard: set[int] | None = None
         self._claim = Alarm()  # the next claim
+        self._claims_now = False  # whether one is being answered
+        self._hands_over = False  # whether the end of jobs is, and with it the next of their lines
+        self._lines_until = -math.inf  # until then lines are expected to go on
         self._poll_due = -math.inf  # after waiting until then, the next claim looks at everything
 
     async def until_stopped(
@@ -96,6 +106,9 @@ class Claiming:
                 await self._look_behind()
             if not self._claim.due(time.monotonic()):
                 await self._sleep(self._claim.at)
+                continue
+            if self._hands_over:
+                await self._sleep(math.inf)  # its end wakes this loop (rule 4)
                 continue
             room = backlog.room()  # last, because it is the most work
             if room == 0:
@@ -123,18 +136,67 @@ class Claiming:
     async def _fetch(self, room: int) -> int:
         began, sent_at = time.monotonic(), since_boot()
         heard = self._aborts_heard = set()
+        self._claims_now = True
         try:
             async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
                 claim = await self._fetcher.claim(room, known=self._backlog)
         finally:
             self._aborts_heard = None
+            self._claims_now = False
         if claim.jobs:
             self._ahead.claim_took(time.monotonic() - began)
+        if claim.parked:
+            self._a_line_goes_on()
         self._backlog.take(claim, short=self._fetcher.left_none, sent_at=sent_at)
-        if len(heard) >= MAX_HEARD or any(job.id in heard for job in claim.jobs):
-            # A request overtook the claim's answer; or it was for another worker that had the job.
-            self._look_for_aborts()
+        self._ask_after(heard, claim)
         return len(claim.jobs)
+
+    def _ask_after(self, heard: set[int], claim: Claim) -> None:
+        """Ask for requests to abort if some overtook the answer of this claim."""
+        if len(heard) >= MAX_HEARD or any(job.id in heard for job in claim.jobs):
+            # Or they were for another worker that had the job.
+            self._look_for_aborts()
+
+    # Lines (rule 4)
+
+    async def hand_over(self, ended: Sequence[Ended], partition: int) -> Settled | None:
+        """Write that jobs with locks have succeeded, and go on with their lines.
+
+        Returns what was written: less than all, and None if there is something else to claim first.
+        """
+        room = self._room_for_lines()
+        if not room:
+            return None
+        sent_at = since_boot()
+        heard = self._aborts_heard = set()
+        self._hands_over = True
+        try:
+            done = await self._fetcher.hand_over(ended, room, partition)
+        except BaseException:
+            self.look_now()  # and hand back what it has claimed
+            raise
+        finally:
+            self._aborts_heard = None
+            self._hands_over = False
+        if done.claim.jobs:
+            self._a_line_goes_on()
+            if self._stop.gracefully.is_set():
+                self._backlog.refuse(done.claim.jobs)
+            else:
+                self._backlog.take_next(done.claim, sent_at=sent_at)
+                self._ask_after(heard, done.claim)
+        return done.settled
+
+    def _room_for_lines(self) -> int:
+        now = time.monotonic()
+        if now >= self._lines_until or self._claims_now or self._claim.due(now):
+            return 0
+        if self._stop.gracefully.is_set() or not self._trusted():
+            return 0
+        return self._backlog.room()
+
+    def _a_line_goes_on(self) -> None:
+        self._lines_until = time.monotonic() + LINES_EXPECTED_FOR
 
     async def _sleep(self, until: float) -> None:
         """Wait for a slot, a notification, a written ending, or the time of the next look."""
@@ -225,6 +287,8 @@ class Claiming:
         ``passed`` is what is announced of the next jobs of these locks, which are ready.
         """
         self._fetcher.went_back(jobs, partition)
+        if passed:
+            self._a_line_goes_on()
         for payload in passed:
             self._fetcher.hear(payload)
         self.look_now()

@@ -10,7 +10,10 @@ from procrastinate.model.scan_steps import Scan
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.values import replace
 from procrastinate.storage import claim as flows
+from procrastinate.storage import handing_over
 from procrastinate.storage.claim import Claim, Promotion
+from procrastinate.storage.finish import Ended
+from procrastinate.storage.handing_over import HandedOver
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.log import logger
 
@@ -60,6 +63,20 @@ class Claims:
                 worker_id=self._worker_id,
                 loads=self._calls.connector.json_loads,
                 makes_slots=self._makes_slots,
+            )
+        )
+
+    async def hand_over(self, ended: Sequence[Ended], limit: int) -> HandedOver:
+        """Write that jobs with locks have succeeded, and begin the next ones of their lines."""
+        return await self._calls.run_async(
+            handing_over.hand_over(
+                ended,
+                now=time.monotonic(),
+                worker_id=self._worker_id,
+                limit=limit,
+                loads=self._calls.connector.json_loads,
+                served=self._queues,
+                unknown_names=self._unknown.left_out(self._clock()),
             )
         )
 

@@ -17,6 +17,8 @@ from procrastinate.model.scan_steps import Promote, Scan, Wait, left_none
 from procrastinate.model.scans import ScanPlan
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Claim
+from procrastinate.storage.finish import Ended
+from procrastinate.storage.handing_over import HandedOver
 from procrastinate.worker.calls import Calls, CallsAt
 from procrastinate.worker.claims import Claims
 from procrastinate.worker.lost_answers import LostAnswers
@@ -105,6 +107,14 @@ class Fetcher:
             await self.settle(known)
             return await self._claim(limit)
         except (ConnectorException, asyncio.CancelledError):
+            self.answer_was_lost()
+            raise
+
+    async def hand_over(self, ended: Sequence[Ended], limit: int, partition: int = 0) -> HandedOver:
+        """Write that jobs with locks have succeeded, and claim the next ones of their lines."""
+        try:
+            return await self._claims.hand_over(ended, limit)
+        except BaseException:
             self.answer_was_lost()
             raise
 

@@ -17,6 +17,8 @@ from procrastinate.model.news import queue_and_partition
 from procrastinate.model.turns import STAY
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Claim
+from procrastinate.storage.finish import Ended
+from procrastinate.storage.handing_over import HandedOver
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.outages import Outages
@@ -188,6 +190,18 @@ class PartitionedFetcher:
             partition, more=len(found.jobs) == room or wait == 0, again_at=self._clock() + wait
         )
         return found
+
+    async def hand_over(self, ended: Sequence[Ended], limit: int, partition: int) -> HandedOver:
+        """Write that jobs of a partition have succeeded, and claim the next ones of their lines."""
+        try:
+            done = await self._at(partition).hand_over(ended, limit)
+        except BaseException as exc:
+            self._answer_was_lost(partition)
+            if await self._outages.is_one(exc, partition):
+                self._unanswered.add(partition)
+            raise
+        self._places.note(done.claim.jobs, partition)
+        return done
 
     async def is_anything_ready(self) -> bool:
         """Return whether a job is ready in the queues that are served.

@@ -127,6 +127,7 @@ class Shift:
             on_written=self._claiming.something_ended,
             on_requeued=self._claiming.look_at,
             on_released=self._claiming.went_back,
+            hand_over=self._claiming.hand_over,
             echoes=self._claiming.echoes,
             on_lost=lambda: self._housekeeping.look_for_losses(),
         )

@@ -14,6 +14,8 @@ Rules
    batch, so it holds up no other outcome. What is refused alone is tried again later.
 5. How a batch is divided, and what waits for a partition that is away: see
    `procrastinate.worker.parts`.
+6. If the lines of locks go on, the statement that writes the end of a job may claim the next one
+   for this worker (`procrastinate.worker.claiming`, rule 4). What that leaves is written as usual.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import asyncio
 import enum
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 from procrastinate import json_codec
@@ -38,7 +40,7 @@ from procrastinate.errors import (
 )
 from procrastinate.model.failure import undescribed
 from procrastinate.model.job import Job, sets_going
-from procrastinate.model.outcome import Requeued
+from procrastinate.model.outcome import SUCCEEDED, Requeued
 from procrastinate.model.printable import counted
 from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import Ended, Settled
@@ -88,6 +90,7 @@ class Writer:
         on_written: Callable[[], None],
         on_requeued: Callable[[int], None],
         on_released: Callable[[Sequence[Job], Sequence[str], int], None],
+        hand_over: Callable[[Sequence[Ended], int], Awaitable[Settled | None]],
         echoes: Echoes,
         on_lost: Callable[[], None],
     ) -> None:
@@ -100,6 +103,7 @@ class Writer:
         self._on_written = on_written
         self._on_requeued = on_requeued
         self._on_released = on_released
+        self._hand_over = hand_over
         self._echoes = echoes
         self._on_lost = on_lost
         self._entries: deque[Ended] = deque()
@@ -215,6 +219,9 @@ class Writer:
 
     async def _write_group(self, group: Sequence[Ended]) -> Sequence[Ended]:
         """Write entries together. Returns them if the database is away."""
+        group = await self._without_handed_over(group)
+        if not group:
+            return ()
         answer = await self._try(group, PATIENCE_MS)
         if answer is _Answer.PARTITION_AWAY:
             self._hold(group)
@@ -224,6 +231,23 @@ class Writer:
             else:
                 self._doubts.append(Doubtful(group, halving.by_kind(group, kind_of)))
         return group if answer is _Answer.AWAY else ()
+
+    async def _without_handed_over(self, group: Sequence[Ended]) -> Sequence[Ended]:
+        """Write what can be handed over to the next jobs of lines (rule 6); return the rest."""
+        if not sets_going(group[0].job) or is_deleted(group[0], self._delete_jobs):
+            return group
+        ended = [each for each in group if each.outcome is SUCCEEDED]
+        if not ended or self._parts.is_away(group):
+            return group
+        try:
+            async with asyncio.timeout(WRITE_MAY_TAKE):
+                settled = await self._hand_over(ended, self._parts.place_of(group))
+        except Exception:
+            return group  # the usual way meets the same, and deals with it
+        if settled is None or not settled.changed:
+            return group
+        self._forget([each for each in ended if each.job.id in settled.changed])
+        return [each for each in group if each.job.id not in settled.changed]
 
     async def _search(self, doubtful: Doubtful[Ended]) -> Sequence[Ended]:
         """Take one step of a search. Returns all that is in doubt if the database is away."""
@@ -319,17 +343,20 @@ class Writer:
 
     def _note_written(self, group: Sequence[Ended], settled: Settled) -> None:
         """Note what a write changed, and tell who waits for it."""
-        for entry in group:
-            if self.unwritten.get(entry.job.id) is entry:
-                del self.unwritten[entry.job.id]
         self._announce(group, settled, self._parts.place_of(group))
-        self._parts.forget(group)
+        self._forget(group)
         changed = settled.changed
         odd = [entry for entry in group if changed.get(entry.job.id) is not entry.outcome.status]
         for entry in odd:
             log_what_was_written(entry, settled)
         if any(is_lost(entry.job, settled) for entry in odd):
             self._on_lost()  # others that run here may be lost as well
+
+    def _forget(self, written: Sequence[Ended]) -> None:
+        for entry in written:
+            if self.unwritten.get(entry.job.id) is entry:
+                del self.unwritten[entry.job.id]
+        self._parts.forget(written)
 
     def _expecting_echoes(self, flow: Flow[Settled]) -> Flow[Settled]:
         """Run a flow, and before its commit note what will be heard of it."""

@@ -184,14 +184,6 @@ candidate as materialized (
     for update skip locked
 )
 
--- fragment: begun
-status = 'doing',
-    worker_id = %(worker_id)s::bigint,
-    attempts = least(greatest(job.attempts, 0), 2147483646) + 1,
-    lease = least(job.lease, 2147483646) + 1,
-    started_at = statement_timestamp(),
-    finished_at = null
-
 -- fragment: answer
 -- One row about the claim, and then one for each job: the first has no priority, so it comes first.
 -- What stands in every row is read for each job. (Two counts, the crashes and the time took the

@@ -5,6 +5,7 @@
 --   takes it.
 -- * park: a job that may not pass yet gets hold = 'lock', so that the next claim does not read it
 --   again.
+-- * hand over: a job that has ended gives its slot to the next one, which the same worker begins.
 -- * release: a job that has ended passes on and gives its slot up.
 -- * pass on: the best parked job of each queue becomes ready. The next claim chooses among them.
 -- * mend: a line that no job holds up, but whose best job is parked, is passed on. Changes by hand
@@ -28,27 +29,31 @@ head as materialized (
         select distinct chosen.lock from chosen where chosen.lock is not null
     )) as contended(lock)
     cross join lateral (
-        with recursive ready as (
-            {>best_in_each_queue before="ready" those="job.hold is null"}
-        ),
-        parking as (
-            {>best_in_each_queue before="parking" those="job.hold = 'lock'"}
-        )
-        select best.id, best.priority, best.queue_name, best.is_ready
-        from (
-            select ready.*, true as is_ready from ready
-            union all
-            select parking.*, false from parking
-        ) as best
-        where %(served)s::text[] is null or best.queue_name = any(%(served)s::text[])
-        order by best.priority desc, best.id
-        limit 1
+        {>first_of_line}
     ) as first
     where not exists (
         select from {schema}.procrastinate_locks as held
         where held.lock = contended.lock and {>is_taken}
     )
 )
+
+-- fragment: first_of_line
+-- The first job of a line, ready or parked.
+with recursive ready as (
+    {>best_in_each_queue before="ready" those="job.hold is null"}
+),
+parking as (
+    {>best_in_each_queue before="parking" those="job.hold = 'lock'"}
+)
+select best.id, best.priority, best.queue_name, best.is_ready
+from (
+    select ready.*, true as is_ready from ready
+    union all
+    select parking.*, false from parking
+) as best
+where %(served)s::text[] is null or best.queue_name = any(%(served)s::text[])
+order by best.priority desc, best.id
+limit 1
 
 -- fragment: of_lock
 -- True of the jobs in the line of a lock. A lock has its line in one partition.
@@ -177,6 +182,102 @@ parked as (
     where job.partition = %(partition)s::smallint and job.id = any(array(select blocked.id from blocked))
     returning job.id
 )
+
+-- name: hand_over :many
+-- settings: patience, prepared
+-- Writes that jobs have succeeded, and lets the first job of each one's line begin in its place, for
+-- the same worker. A job stays as it is if its line has no such job, or none that may be taken now.
+-- Returns (id, 11 nulls, moment_us) for each job that has ended, and then (job..., null) for each
+-- that begins. `moment_us` is the time of both, in microseconds since the epoch.
+--
+-- One statement is enough, because no slot is given up. A job that a claim parks meanwhile stands
+-- behind the job that has the slot now.
+--
+-- leaving: those of the jobs that this worker holds, locked.
+with leaving as materialized (
+    select
+        job.id, job.lock,
+        statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
+        statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended
+    from unnest(
+        %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]
+    ) as said(id, lease, began_us, ended_us)
+    join {schema}.procrastinate_jobs as job on job.id = said.id
+    where job.partition = %(partition)s::smallint and {>by_id} and {>is_held}
+        and job.lease = said.lease
+    for update of job
+),
+-- slot: the slots that these jobs hold, locked.
+slot as materialized (
+    select held.lock, held.job_id
+    from {schema}.procrastinate_locks as held
+    where held.partition = %(partition)s::smallint
+        and held.lock = any(array(select leaving.lock from leaving))
+        and held.job_id in (select leaving.id from leaving)
+    order by held.lock
+    for update
+),
+-- head: the first job of each slot's line.
+head as materialized (
+    select first.id, first.priority, first.queue_name, contended.lock, contended.job_id
+    from slot as contended
+    cross join lateral (
+        {>first_of_line}
+    ) as first
+),
+-- next: the heads that begin now, locked in order, and the jobs in whose place they do. (The texts
+-- of status and hold: no partial index must be used to look for ids.)
+next as materialized (
+    select got.id, head.lock, head.job_id
+    from (
+        select head.id, head.priority, head.queue_name, head.lock, head.job_id
+        from head
+        order by head.priority desc, head.id
+    ) as head
+    cross join lateral (
+        select job.id
+        from {schema}.procrastinate_jobs as job
+        where job.partition = %(partition)s::smallint and job.id = head.id
+            and job.status::text = 'todo' and job.hold::text is distinct from 'schedule'{known}
+            and job.lock = head.lock and job.queue_name = head.queue_name
+            and job.priority = head.priority
+        for update skip locked
+    ) as got
+    limit %(limit)s::integer
+),
+-- finished: the jobs whose slots go to others.
+finished as (
+    update {schema}.procrastinate_jobs as job
+    set status = 'succeeded', started_at = leaving.began, finished_at = leaving.ended
+    from leaving
+    where job.partition = %(partition)s::smallint and job.id = leaving.id
+        and job.id = any(array(select next.job_id from next))
+    returning job.id
+),
+-- handed: the same slots, which the next jobs hold now.
+handed as (
+    update {schema}.procrastinate_locks as held
+    set job_id = next.id
+    from next
+    where held.partition = %(partition)s::smallint and held.lock = next.lock
+),
+-- claimed: the next jobs, which the worker holds now.
+claimed as (
+    update {schema}.procrastinate_jobs as job
+    set hold = null,
+        {>begun}
+    where job.partition = %(partition)s::smallint
+        and job.id = any(array(select next.id from next))
+    returning {>claimed_columns}
+)
+select claimed.*, null::bigint as moment_us
+from claimed
+union all
+select
+    finished.id, null, null, null, null, null, null, null, null, null, null, null,
+    (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
+from finished
+order by priority desc, id
 
 -- name: grip_locks :many
 -- settings: prepared

@@ -39,6 +39,7 @@ head as materialized (
         select distinct chosen.lock from chosen where chosen.lock is not null
     )) as contended(lock)
     cross join lateral (
+        -- The first job of a line, ready or parked.
         with recursive ready as (
             -- The best job of the line in each queue, from queue to queue, by one index probe for each.
             -- (Ordered by the hold as well, because the planner does not see that it is the same everywhere.)

@@ -1,0 +1,37 @@
+"""The statement by which a worker goes on with the lines before locks: see ``sql/locks.sql``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from procrastinate.connector import Rows
+from procrastinate.testing.claim_statements import CLAIMED_COLUMNS, begun, is_known
+from procrastinate.testing.lock_statements import first_of_lines
+from procrastinate.testing.queue_statements import Function, Params, in_claim_order
+from procrastinate.testing.settle_statements import finish, held
+from procrastinate.testing.values import claimed_columns
+from procrastinate.testing.view import View
+
+
+def hand_over(view: View, p: Params) -> Rows:
+    leaving = {job.id: (job, *ages) for job, *ages in held(view, p, "began_us", "ended_us")}
+    slots = {lock: job_id for lock, job_id in view.held_locks().items() if job_id in leaving}
+    for lock in sorted(slots):
+        view.grip_lock(lock)
+    heads = [job for lock, job in first_of_lines(view, p["served"]).items() if lock in slots]
+    known = (job for job in in_claim_order(heads) if is_known(job, p))
+    following = view.unlocked(known)[: p["limit"]]
+    moment_us = round(view.now.timestamp() * 1e6)
+    ended = []
+    for job in following:
+        assert job.lock is not None
+        finish(view, *leaving[slots[job.lock]])
+        ended.append((slots[job.lock], *[None] * (CLAIMED_COLUMNS - 1), moment_us))
+        view.hold_lock(job.lock, job.id)
+    claimed = [
+        view.write_job(begun(view, replace(job, hold=None), p["worker_id"])) for job in following
+    ]
+    return [*sorted(ended), *((*claimed_columns(job), None) for job in claimed)]
+
+
+STATEMENTS: dict[str, Function] = {hand_over.__name__: hand_over}
