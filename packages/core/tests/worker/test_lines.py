@@ -1,0 +1,236 @@
+"""A worker goes on with the lines before locks: the end of a job begins the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+import procrastinate
+from procrastinate.errors import ConnectionLost
+from procrastinate.model.ahead import Ahead
+from procrastinate.model.job import Job, Status
+from procrastinate.model.outcome import SUCCEEDED
+from procrastinate.model.partitions import ONE
+from procrastinate.model.worker_options import worker_options
+from procrastinate.storage.claim import Claim
+from procrastinate.storage.finish import Ended, Settled
+from procrastinate.storage.handing_over import HandedOver
+from procrastinate.worker import claiming
+from procrastinate.worker.claiming import Claiming
+from procrastinate.worker.claims import Claims
+from procrastinate.worker.outages import Outages
+from procrastinate.worker.places import Places
+from procrastinate.worker.stopping import StopRequests
+
+Until = Callable[..., Awaitable[None]]
+Query = Callable[..., list[tuple[Any, ...]]]
+HandOver = Callable[..., Awaitable[HandedOver]]
+
+JOBS = 200
+
+
+@pytest.fixture(autouse=True)
+def lines_are_always_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slowly a busy machine goes on with them."""
+    monkeypatch.setattr(claiming, "LINES_EXPECTED_FOR", 3600.0)
+
+
+@pytest.fixture
+def around_hand_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
+    """Let a function stand between workers and the handing over of locks."""
+    hand_over = Claims.hand_over
+
+    def around(function: Callable[..., Awaitable[HandedOver]]) -> None:
+        async def wrapped(self: Claims, *args: Any) -> HandedOver:
+            return await function(hand_over, self, *args)
+
+        monkeypatch.setattr(Claims, "hand_over", wrapped)
+
+    return around
+
+
+async def test_the_end_of_a_job_begins_the_next_one_of_its_line(
+    any_app: procrastinate.App, around_hand_over: Any, until: Until
+) -> None:
+    ran: list[int] = []
+    handed_over: list[int] = []
+
+    async def noting(hand_over: HandOver, *args: Any) -> HandedOver:
+        done = await hand_over(*args)
+        handed_over.extend(job.task_kwargs["n"] for job in done.claim.jobs)
+        return done
+
+    around_hand_over(noting)
+
+    @any_app.task(name="in_line", lock="line")
+    async def in_line(n: int) -> None:
+        ran.append(n)
+
+    async with any_app.worker(concurrency=2):
+        await in_line.batch_defer_async(*({"n": n} for n in range(JOBS)))
+        await until(lambda: len(ran) == JOBS)
+
+    assert ran == list(range(JOBS))
+    assert len(handed_over) >= 10, "of nearly all"
+    assert handed_over == sorted(handed_over)
+
+
+async def test_after_a_lost_answer_every_job_of_a_line_runs_once_and_in_order(
+    any_app: procrastinate.App, around_hand_over: Any, until: Until
+) -> None:
+    ran: list[int] = []
+    lost: list[int] = []
+
+    async def losing(hand_over: HandOver, *args: Any) -> HandedOver:
+        done = await hand_over(*args)
+        if done.claim.jobs and len(lost) < 5:
+            lost.extend(job.id for job in done.claim.jobs)
+            raise ConnectionLost("the answer was lost")
+        return done
+
+    around_hand_over(losing)
+
+    @any_app.task(name="in_line", lock="line")
+    async def in_line(n: int) -> None:
+        ran.append(n)
+
+    async with any_app.worker(concurrency=2):
+        await in_line.batch_defer_async(*({"n": n} for n in range(JOBS)))
+        await until(lambda: len(ran) == JOBS)
+
+    assert len(lost) == 5
+    assert ran == list(range(JOBS))
+    jobs = any_app.job_manager.list_jobs_async(limit=JOBS)
+    assert {(job.status, job.attempts) for job in await jobs} == {(Status.SUCCEEDED, 1)}
+
+
+async def test_what_is_handed_over_to_a_worker_that_stops_goes_back(
+    app: procrastinate.App, query: Query, around_hand_over: Any
+) -> None:
+    ran: list[int] = []
+    in_flight, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(hand_over: HandOver, *args: Any) -> HandedOver:
+        done = await hand_over(*args)
+        if done.claim.jobs:
+            in_flight.set()
+            await go_on.wait()
+        return done
+
+    around_hand_over(slowly)
+
+    @app.task(name="in_line", lock="line")
+    async def in_line() -> None:
+        ran.append(1)
+
+    await in_line.batch_defer_async(*[{}] * 50)
+    running = asyncio.create_task(app.run_worker_async(concurrency=2))
+    async with asyncio.timeout(60):
+        await in_flight.wait()
+    running.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    await asyncio.gather(running, return_exceptions=True)
+
+    ended = query("select count(*) from procrastinate_jobs where status = 'succeeded'")
+    waiting = query("select count(*) from procrastinate_jobs where status = 'todo'")
+    assert ended == [(len(ran),)]
+    assert waiting == [(50 - len(ran),)]
+    assert query("select count(*) from procrastinate_locks where job_id is not null") == [(0,)]
+
+
+class Lines:
+    """A worker's claiming, of which only the lines are looked at."""
+
+    def __init__(self) -> None:
+        self.room = 3
+        self.trusts = True
+        self.sent: list[int] = []
+        self.taken: list[Job] = []
+        self.refused: list[Job] = []
+        self.fails = False
+        self.stop = StopRequests(on_request=lambda: None)
+        self.wake = asyncio.Event()
+        self.claiming = Claiming(
+            cast(Any, None),
+            1,
+            worker_options(),
+            stop=self.stop,
+            wake=self.wake,
+            trusted=lambda: self.trusts,
+            ahead=Ahead(random.Random(1)),
+            unknown=None,
+            places=Places(ONE),
+            outages=Outages(cast(Any, None), ONE),
+        )
+        inner: Any = self.claiming
+        inner._fetcher = SimpleNamespace(
+            hand_over=self._hand_over,
+            went_back=lambda jobs, partition: None,
+            hear=lambda payload: True,
+        )
+        inner._backlog = SimpleNamespace(
+            room=lambda: self.room,
+            take_next=lambda claim, sent_at: self.taken.extend(claim.jobs),
+            refuse=self.refused.extend,
+        )
+        # A line goes on, and a claim has found nothing to do.
+        self.claiming.went_back([], ["queue"], 0)
+        inner._claim.set(float("inf"))
+
+    async def _hand_over(self, ended: list[Ended], limit: int, partition: int) -> HandedOver:
+        self.sent.append(limit)
+        if self.fails:
+            raise ConnectionLost("lost")
+        settled = Settled({each.job.id: Status.SUCCEEDED for each in ended})
+        return HandedOver(settled, Claim([Job(8, Status.DOING, "q", "t", {}, lock="l")]))
+
+    async def end_a_job(self) -> Settled | None:
+        job = Job(7, Status.DOING, "q", "t", {}, lock="l")
+        return await self.claiming.hand_over([Ended(job, SUCCEEDED)], 0)
+
+
+async def test_a_lock_is_handed_over_if_there_is_nothing_else_to_claim() -> None:
+    lines = Lines()
+    settled = await lines.end_a_job()
+    assert settled == Settled({7: Status.SUCCEEDED})
+    assert lines.sent == [3]
+    assert [job.id for job in lines.taken] == [8]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lines: lines.claiming.look_now(),
+        lambda lines: lines.claiming.heard_of("queue"),
+        lambda lines: lines.stop.request(),
+        lambda lines: setattr(lines, "trusts", False),
+        lambda lines: setattr(lines, "room", 0),
+        lambda lines: setattr(lines.claiming, "_lines_until", 0.0),
+        lambda lines: setattr(lines.claiming, "_claims_now", True),
+    ],
+    ids=["look", "news", "stop", "no trust", "no room", "no line goes on", "beside a claim"],
+)
+async def test_what_keeps_a_worker_from_going_on_with_a_line(
+    change: Callable[[Lines], None],
+) -> None:
+    """Above all: that another job may come first."""
+    lines = Lines()
+    change(lines)
+    assert await lines.end_a_job() is None
+    assert lines.sent == []
+
+
+async def test_a_worker_looks_at_once_if_an_answer_was_lost() -> None:
+    lines = Lines()
+    lines.fails = True
+    with pytest.raises(ConnectionLost):
+        await lines.end_a_job()
+    assert lines.wake.is_set()
+    lines.fails = False
+    assert await lines.end_a_job() is None, "the claim that looks comes first"
