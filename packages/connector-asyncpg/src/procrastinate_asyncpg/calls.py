@@ -1,0 +1,42 @@
+"""One call on an asyncpg connection: to its end, whatever becomes of the task (`calls` of core)."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import asyncpg
+
+from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools.calls import Uninterrupted
+from procrastinate.connector_tools.failures import VALUE_ERRORS
+from procrastinate_asyncpg.failures import DRIVER_ERRORS, translated
+from procrastinate_asyncpg.kinds import Connection
+from procrastinate_asyncpg.statements import is_script, prepared, rows_of
+
+T = TypeVar("T")
+
+
+async def to_its_end(
+    connection: Connection, call: Coroutine[Any, Any, T], query: Query | None = None
+) -> T:
+    """Await a call on a connection. Raises `ConnectorException`, then a cancellation."""
+    try:
+        return await Uninterrupted(call, connection.terminate)
+    except (*DRIVER_ERRORS, *VALUE_ERRORS) as exc:
+        raise translated(exc, query, connection) from exc
+
+
+async def fetched(connection: Connection, query: Query) -> Rows:
+    """Send a query as it is and return its rows."""
+    if is_script(query):
+        await connection.execute(query.sql)
+        return []
+    sql, values = prepared(query)
+    # Tuples, whatever the connection's own class of records does.
+    return rows_of(await connection.fetch(sql, *values, record_class=asyncpg.Record))
+
+
+async def run_on(connection: Connection, query: Query) -> Rows:
+    """Execute a query on somebody's connection, without its settings."""
+    return await to_its_end(connection, fetched(connection, query), query)
