@@ -1,0 +1,111 @@
+"""What goes to the server: settings, prepared statements, and few messages."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from procrastinate.connector import GENERIC, AsyncSessionExecutor, Query, Rows, Value
+from procrastinate.errors import InvalidData
+from procrastinate_asyncpg import AsyncpgConnector
+
+SHOWN = "select current_setting('lock_timeout'), current_setting('statement_timeout')"
+
+
+def query(sql: str, settings: dict[str, str] | None = None, /, **params: Value) -> Query:
+    return Query("any", sql, params, settings or {})
+
+
+async def names(session: AsyncSessionExecutor) -> Rows:
+    return await session.execute(
+        query("select name, generic_plans > 0 from pg_prepared_statements order by name")
+    )
+
+
+async def test_statements_are_prepared_once_and_planned_anew(connector: AsyncpgConnector) -> None:
+    """But those that keep their plan, whose plan does not depend on the values."""
+    async with connector.session_async() as session:
+        for n in range(8):
+            await session.execute(query("select %(n)s::integer", n=n))
+            kept = query("select %(n)s::bigint", {"plan_cache_mode": GENERIC}, n=n)
+            await session.execute(kept)
+        assert await names(session) == [("procrastinate_1", False), ("procrastinate_2", True)]
+
+
+async def test_nothing_is_prepared_if_the_user_says_so(procrastinate_dsn: str) -> None:
+    """As behind a pooler; each query has its settings all the same, and they end with it."""
+    connector = AsyncpgConnector(dsn=procrastinate_dsn, statement_cache_size=0)
+    await connector.open_async()
+    async with connector.session_async() as session:
+        for n in range(3):
+            limited = query(f"{SHOWN} where %(n)s::integer >= 0", {"lock_timeout": "77s"}, n=n)
+            assert (await session.execute(limited))[0][0] == "77s"
+            assert (await session.execute(query(SHOWN)))[0][0] == "0"
+        assert await names(session) == []
+    await connector.close_async()
+
+
+async def test_settings_change_from_query_to_query(connector: AsyncpgConnector) -> None:
+    """In any order; what a query does not name is what it was."""
+    lock, statement = {"lock_timeout": "77s"}, {"statement_timeout": "78s"}
+    steps = [lock, {}, {**lock, **statement}, statement, lock, {"lock_timeout": "79s"}, {}]
+    seen = []
+    async with connector.session_async() as session:
+        for settings in steps:
+            seen.append((await session.execute(query(SHOWN, settings)))[0])
+    expected = [
+        (step.get("lock_timeout", "0"), step.get("statement_timeout", "0")) for step in steps
+    ]
+    assert seen == expected
+
+
+async def test_a_transaction_does_not_see_what_queries_before_it_had(
+    connector: AsyncpgConnector,
+) -> None:
+    async with connector.session_async() as session:
+        await session.execute(query(SHOWN, {"lock_timeout": "77s", "statement_timeout": "78s"}))
+    async with connector.session_async(transaction=True) as session:
+        assert await session.execute(query(SHOWN, {"lock_timeout": "79s"})) == [("79s", "0")]
+    async with connector.session_async(transaction=True) as session:
+        assert await session.execute(query(SHOWN)) == [("0", "0")]
+
+
+async def test_a_savepoint_that_is_rolled_back_takes_settings_along(
+    connector: AsyncpgConnector,
+) -> None:
+    limited = query(SHOWN, {"lock_timeout": "77s"})
+    async with connector.session_async(transaction=True) as session:
+        await session.execute(query("savepoint kit"))
+        assert await session.execute(limited) == [("77s", "0")]
+        with pytest.raises(InvalidData):
+            await session.execute(query("select 1 / 0"))
+        await session.execute(query("rollback to savepoint kit"))
+        assert await session.execute(query(SHOWN)) == [("0", "0")]
+        assert await session.execute(limited) == [("77s", "0")]
+
+
+async def test_a_prepared_statement_whose_table_changed_costs_one_connection(
+    connector: AsyncpgConnector,
+) -> None:
+    """The error is raised once; the next session has another connection."""
+    select = query("select * from things where %(x)s::integer > 0", x=1)
+    async with connector.session_async() as session:
+        await session.execute(query("create table things (name text)"))
+        await session.execute(select)
+        await session.execute(query("alter table things add column size integer"))
+        with pytest.raises(Exception, match="cached"):
+            await session.execute(select)
+    async with connector.session_async() as session:
+        assert await session.execute(select) == []
+
+
+async def test_a_pool_s_connections_keep_nothing_of_ours(pool: asyncpg.Pool) -> None:
+    connector = AsyncpgConnector()
+    await connector.open_async(pool)
+    async with connector.session_async() as session:
+        limited = query(f"{SHOWN} where %(n)s::integer = 1", {"lock_timeout": "77s"}, n=1)
+        assert await session.execute(limited) == [("77s", "0")]
+        assert await session.execute(query(SHOWN)) == [("0", "0")]
+    await connector.close_async()
+    async with pool.acquire() as connection:
+        assert tuple(await connection.fetchrow(SHOWN)) == ("0", "0")
