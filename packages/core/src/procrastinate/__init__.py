@@ -52,9 +52,9 @@ from procrastinate.worker.context import (
 if TYPE_CHECKING:
     from procrastinate.worker.worker import Worker as Worker
     from procrastinate_aiopg import AiopgConnector as AiopgConnector
+    from procrastinate_asyncpg import AsyncpgConnector as AsyncpgConnector
     from procrastinate_psycopg import PsycopgConnector as PsycopgConnector
     from procrastinate_psycopg import SyncPsycopgConnector as SyncPsycopgConnector
-    from procrastinate_asyncpg import AsyncpgConnector as AsyncpgConnector
     from procrastinate_psycopg2 import Psycopg2Connector as Psycopg2Connector
     from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector as SQLAlchemyPsycopg2Connector
 
