@@ -169,8 +169,8 @@ ELSEWHERE = frozenset(
     re.findall(
         r"\w+",
         "defer_job defer_job_with_key defer_jobs defer_alike enter_periodics notify notify_listener"
-        " ping pause broken_indexes creation_schema schema_functions schema_looks schema_objects"
-        " schema_parts table_users try_lock_migrations",
+        " ping pause broken_indexes creation_schema get_place schema_functions schema_looks"
+        " schema_objects schema_parts table_users try_lock_migrations",
     )
 )
 #: What is not sent to a distributed database, or has no plan.

@@ -378,6 +378,21 @@ def test_a_row_that_came_before_the_checks_and_after_the_look_is_named(
     assert versions(query) == list(range(1, CHECKS + 1))
 
 
+def test_a_row_that_no_check_has_kept_out_is_named_before_the_new_one_is_validated(
+    app: procrastinate.App, query: Query
+) -> None:
+    """Somebody had dropped a check of the six."""
+    older_schemas.make(8, query)
+    query("alter table procrastinate_jobs drop constraint procrastinate_jobs_errors_check")
+    query("insert into procrastinate_jobs (queue_name, task_name, errors) values ('q', 't', '3')")
+    with pytest.raises(errors.SchemaOutdated, match=r"errors_check: 1 of procrastinate_jobs \(1\)"):
+        app.schema_manager.migrate()
+    assert versions(query) == list(range(1, 10))
+    query("delete from procrastinate_jobs")
+    assert app.schema_manager.migrate() == TITLES[9:]
+    app.schema_manager.check()
+
+
 def test_rows_of_other_tables_are_named_by_their_keys(app: procrastinate.App, query: Query) -> None:
     older_schemas.make(CHECKS - 1, query)
     query("insert into procrastinate_periodic values ('nightly', 'eu', 0, 'infinity')")

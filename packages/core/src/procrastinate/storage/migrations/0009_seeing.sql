@@ -5,9 +5,12 @@
 -- holds for new and changed rows, and asks what the six before it asked, which old rows were looked at for;
 -- migration 10 validates it.
 --
--- What it costs: nothing, until something is written into it. A row's list of nulls had room for the four columns
--- (WAL for the whole life of a job: as before). Filled, first_started_at takes 8 bytes in each later
--- version of a row, meta and result as many as their text and 4.
+-- What it costs: nothing, until something is written into it. A row's list of nulls had room for the four columns:
+-- inserting a job is 316 bytes of WAL, and claiming and ending it 666, as before. Filled, each costs bytes of WAL for the
+-- whole life of a job, in tables without full pages: meta with a trace context 138, with '{}' 8; a result of null or a
+-- number, written with the ending, 37, of 200 characters 255; result_error of 44 characters 69; first_started_at 37.
+-- A row in waits is in no WAL but for its table's creation, nor is one in progress.
+-- The new check costs a batch of endings 0.2 microseconds a job more than the six, and an insert of one job 9 less.
 --
 -- The new functions that insert jobs (storage/functions.sql) are made after the last migration.
 
