@@ -44,7 +44,7 @@ from procrastinate.errors import (
     SyncConnectorConfigurationError,
 )
 from procrastinate.model.partitions import Partitions
-from procrastinate.storage.callers import LookAgain, for_caller, get_place
+from procrastinate.storage.callers import LookAgain, Place, for_caller, get_place
 from procrastinate.storage.settings import read_settings
 from procrastinate.storage.statements import Statements
 from procrastinate.threads import in_thread
@@ -63,7 +63,7 @@ class Gateway:
         self.statements = Statements(connector.schema)
         self._settings_until = 0.0  # on the monotonic clock
         #: What `get_place` says of the app's own tables, once a call has seen them.
-        self._place: str | None = None
+        self._place: Place | None = None
         self._looks_for_place = connector.runs_sql
         self._open = connector.always_open
         self._open_async = connector.always_open
@@ -205,7 +205,7 @@ class Gateway:
         self._place = None
         self._looks_for_place = self.connector.runs_sql
 
-    def _place_anew(self) -> str | None:
+    def _place_anew(self) -> Place | None:
         """Read again which tables are the app's own; None if that cannot be said soon."""
         self._forget_place()
         with (
@@ -215,7 +215,7 @@ class Gateway:
             self._look(session)
         return self._place
 
-    async def _place_anew_async(self) -> str | None:
+    async def _place_anew_async(self) -> Place | None:
         if not isinstance(self.connector, AsyncConnector):
             return await in_thread(self._place_anew)
         self._forget_place()

@@ -11,6 +11,8 @@ Rules
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 from procrastinate.connector import Rows
@@ -27,7 +29,7 @@ _FAILED = "25P02"
 
 
 class LookAgain(Request):
-    """Not for the caller's connection: read again which tables the app's own connector leads to."""
+    """Not for the caller's connection: `get_place` of the app's own, as the only value of a row."""
 
     __slots__ = ()
 
@@ -35,13 +37,25 @@ class LookAgain(Request):
         super().__init__("get_place")
 
 
-def get_place() -> Flow[str | None]:
-    """Return what tells the tables from others; None where a cluster has them in several places."""
-    ((place,),) = yield Request("get_place")
-    return None if place is None else str(place)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What tells tables from others: their number, the database, the time of the server's start."""
+
+    table: int
+    database: str
+    start: datetime
 
 
-def for_caller(flow: Flow[T], seen: str | None, *, several: bool) -> Flow[T]:
+def get_place() -> Flow[Place | None]:
+    """Return where the tables are; None if a cluster has them in several places."""
+    return _place(*(yield Request("get_place"))[0])
+
+
+def _place(table: int | None, database: str, start: datetime) -> Place | None:
+    return None if table is None else Place(table, database, start)
+
+
+def for_caller(flow: Flow[T], seen: Place | None, *, several: bool) -> Flow[T]:
     """Return a flow as it runs on a caller's connection.
 
     ``seen`` is the `get_place` of the app's own tables, if it is known; ``several`` says whether
@@ -70,19 +84,17 @@ def for_caller(flow: Flow[T], seen: str | None, *, several: bool) -> Flow[T]:
 class _Tables:
     """The tables that a connection leads to, until they are known to be the right ones."""
 
-    def __init__(self, seen: str | None) -> None:
+    def __init__(self, seen: Place | None) -> None:
         self._seen = seen
 
     def checked(self, request: Request) -> Flow[Rows]:
         """Send a request, once the tables are the right ones."""
         while self._seen is not None:
             if request.name in _GUARDED:
-                request.params["seen"] = self._seen
-                rows = yield request
+                rows = yield _on_condition(request, self._seen)
                 if rows:
                     self._seen = None
                     return rows
-                del request.params["seen"]
             elif (yield from get_place()) == self._seen:
                 self._seen = None
                 break
@@ -99,6 +111,16 @@ class _Tables:
                 " was done"
             )
         self._seen = place
+
+
+def _on_condition(request: Request, seen: Place) -> Request:
+    return Request(
+        request.name,
+        seen_table=seen.table,
+        seen_database=seen.database,
+        seen_start=seen.start,
+        **request.params,
+    )
 
 
 def _in_transaction() -> Flow[None]:

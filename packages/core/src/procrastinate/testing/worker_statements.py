@@ -222,7 +222,7 @@ def get_settings(view: View, p: Params) -> Rows:
 
 
 def get_place(view: View, p: Params) -> Rows:
-    return [(None,)]
+    return [(None, "memory", view.now)]
 
 
 def list_migrations(view: View, p: Params) -> Rows:

@@ -1,10 +1,9 @@
 -- name: get_place :one
 -- settings: only, jit, isolation
 -- What tells the tables that a connection leads to from others: the table, the database, and the server's
--- start, as another server may have the same names and numbers. Null on a cluster, each node of which is
--- another place. Needs no right on the tables. (It stands in the statements that defer for callers, too.)
-select case when to_regclass('pg_catalog.pg_dist_node') is null then
-    'procrastinate_jobs'::regclass::oid::text
-    || ' ' || extract(epoch from pg_postmaster_start_time())::text
-    || ' ' || current_database()::text
-end
+-- start, as another server may have the same names and numbers. The first is null on a cluster, each node of
+-- which is another place. Needs no right on the tables. (SEEN compares them, in the statements that defer.)
+select
+    case when to_regclass('pg_catalog.pg_dist_node') is null then 'procrastinate_jobs'::regclass::oid::bigint end,
+    current_database()::text,
+    pg_postmaster_start_time()
