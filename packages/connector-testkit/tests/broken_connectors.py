@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar, TypeVar, cast
 
 import psycopg2
 import psycopg2.extensions as ext
@@ -18,6 +18,8 @@ from tiny_connector import TinyConnector, TinyExecutor, translated
 
 from procrastinate import errors
 from procrastinate.connector import Executor, Query, Rows, SessionExecutor, begin
+
+T = TypeVar("T")
 
 # --- Statements and rows ------------------------------------------------------------------------
 
@@ -333,6 +335,51 @@ class LeaksTransactions(KeepsConnections):
                 connection.commit()
         finally:
             self.give_back(connection)
+
+
+class KeepsTheFirstValues(WithExecutor):
+    """Takes a plan that fits all values for one that may keep the values too."""
+
+    class broken_executor(TinyExecutor):
+        first: ClassVar[dict[str, Query]] = {}
+
+        def run(self, cursor: Any, query: Query) -> Rows:
+            if query.keeps_plan:
+                query = self.first.setdefault(query.sql, query)
+            return super().run(cursor, query)
+
+
+class NeverForgetsPlans(KeepsConnections):
+    """Goes on with a statement that it has prepared, whatever the server says of it."""
+
+    resets = False
+
+    class Executor(TinyExecutor):
+        def run(self, cursor: Any, query: Query) -> Rows:
+            if not query.sql.startswith("select * from kit_plans"):
+                return super().run(cursor, query)
+            cursor.execute("select 1 from pg_prepared_statements where name = 'kit_kept'")
+            if not cursor.fetchall():
+                cursor.execute("prepare kit_kept as select * from kit_plans where x = 1")
+            cursor.execute("execute kit_kept")
+            return list(cursor.fetchall())
+
+    def executor(self, connection: Any, *, of_session: bool = False) -> SessionExecutor:
+        return self.Executor(connection, of_session=of_session)
+
+
+class BlocksTheLoop(TinyConnector):
+    """Runs a function that blocks on the event loop that asks for it."""
+
+    async def call_async(self, function: Callable[[], T]) -> T:
+        return function()
+
+
+class SwallowsErrorsOfCalls(TinyConnector):
+    async def call_async(self, function: Callable[[], T]) -> T:
+        with contextlib.suppress(ZeroDivisionError):
+            return await super().call_async(function)
+        return cast(T, None)
 
 
 class IgnoresSettings(WithExecutor):

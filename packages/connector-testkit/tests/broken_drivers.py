@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from procrastinate import errors
-from procrastinate.connector import Notification, Query, Rows, SessionExecutor
+from procrastinate.connector import AsyncConnector, Notification, Query, Rows, SessionExecutor
 from procrastinate_aiopg import AiopgConnector
 from procrastinate_psycopg2 import Psycopg2Connector
 from procrastinate_psycopg2.pools import BorrowedPool
@@ -167,3 +167,55 @@ class CounterpartWithoutOptions(AiopgConnector):
         fresh = Psycopg2Connector()
         counterpart.json_dumps, counterpart.json_loads = fresh.json_dumps, fresh.json_loads
         return counterpart
+
+
+# --- Plain calls without a synchronous half -----------------------------------------------------
+
+
+class WithoutSyncHalf(AiopgConnector):
+    """Nothing is wrong with it: core serves its plain calls on a loop in a thread."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.options = options
+
+    def sibling(
+        self, *, max_connections: int, connect_timeout: float | None = None
+    ) -> WithoutSyncHalf:
+        sizes = {"minsize": 0, "maxsize": max_connections}
+        return type(self)(**(self.options | sizes))
+
+    sync_connector: Any = AsyncConnector.sync_connector
+
+
+class IsItsOwnSibling(WithoutSyncHalf):
+    def sibling(
+        self, *, max_connections: int, connect_timeout: float | None = None
+    ) -> WithoutSyncHalf:
+        return self
+
+
+class SiblingElsewhere(WithoutSyncHalf):
+    """Its sibling leads to another database."""
+
+    def sibling(
+        self, *, max_connections: int, connect_timeout: float | None = None
+    ) -> WithoutSyncHalf:
+        return WithoutSyncHalf(
+            **(self.options | {"maxsize": max_connections, "dbname": "postgres"})
+        )
+
+
+class SiblingCannotBeSevered(WithoutSyncHalf):
+    @asynccontextmanager
+    async def session_async(self, **options: Any) -> AsyncIterator[Any]:
+        async with super().session_async(**options) as inner:
+            yield Unseverable(inner)
+
+
+class Unseverable:
+    def __init__(self, inner: Any) -> None:
+        self.execute = inner.execute
+
+    def sever(self) -> None:
+        pass

@@ -13,7 +13,7 @@ import pytest
 from faults import FAULTS
 
 from procrastinate_connector_testkit import subject, suite_for
-from procrastinate_connector_testkit.behaviours import limits, listening, values
+from procrastinate_connector_testkit.behaviours import limits, listening, threads, values
 
 # What has to fail need not take its time.
 patch = pytest.MonkeyPatch()
@@ -21,6 +21,7 @@ patch.setattr(listening, "PATIENCE", 1.5)
 patch.setattr(subject, "PATIENCE", 3.0)
 patch.setattr(subject, "DEADLINE", 10.0)
 patch.setattr(limits, "SLEEP", 3)
+patch.setattr(threads, "STANDS_STILL", 1.0)
 patch.setattr(values, "EXAMPLES", 3)
 
 

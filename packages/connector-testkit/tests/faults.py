@@ -54,6 +54,24 @@ GROUPS: dict[str, dict[str, Fault]] = {
         "CannotBeSevered": fault("limits", ALL_SEVERING),
         "SeversByCancelling": fault("limits", ALL_SEVERING),
     },
+    "plans": {
+        "KeepsTheFirstValues": fault(
+            "plans",
+            "plans_that_are_kept_fit_all_values plans_that_are_kept_go_on_after_an_error",
+        ),
+        "NeverForgetsPlans": fault("plans", "plans_that_are_kept_follow_a_change_of_the_table"),
+        "BlocksTheLoop": fault("threads", "calls_for_an_event_loop_do_not_hold_it_up"),
+        "SwallowsErrorsOfCalls": fault("threads", "calls_for_an_event_loop_do_not_hold_it_up"),
+    },
+    "siblings": {
+        "WithoutSyncHalf": fault("opening limits plans threads forks", ""),
+        "IsItsOwnSibling": fault("opening", "counterparts_are_new_ones"),
+        "SiblingElsewhere": fault(
+            "opening",
+            "reopening_works opening_twice_is_harmless read_only_sessions_defer_nothing",
+        ),
+        "SiblingCannotBeSevered": fault("limits", ALL_SEVERING),
+    },
     "rows": {
         "DictRows": fault(
             "results bind",

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
+import pytest
+
+from procrastinate.connector import Query, Rows, SyncConnector
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.sessions import until_idle
-from procrastinate_connector_testkit.subject import Subject, entered
+from procrastinate_connector_testkit.subject import Subject, SyncSubject, entered, synchronous
 
 USERS = 16
 ROUNDS = 15
+
+
+STANDS_STILL = 10.0  # seconds until an event loop that does not turn is taken for held up
 
 
 class Threads:
@@ -34,3 +43,30 @@ class Threads:
         rows = await db.outside("select who, count(*) from kit_shared group by who order by who")
         assert list(rows) == [(who, ROUNDS) for who in range(USERS)]
         await until_idle(db, list(pids))
+
+    @behaviour("SyncConnector.call_async: it runs a function that blocks", ways="own")
+    def test_calls_for_an_event_loop_do_not_hold_it_up(self, db: Subject) -> None:
+        """The function uses the connector, and what it returns or raises comes back."""
+        subject = SyncSubject(db.adapter, db.dsn, synchronous(db.adapter.connector(db.dsn)))
+        subject.run(subject.open())
+        try:
+            assert asyncio.run(_called(subject.connector)) == [(1,)]
+        finally:
+            subject.run(subject.end())
+
+
+async def _called(connector: SyncConnector) -> Rows:
+    has_turned = threading.Event()
+
+    def blocks() -> Rows:
+        assert has_turned.wait(STANDS_STILL), "the event loop stood still"
+        with connector.session() as session:
+            return session.execute(Query("testkit", "select 1"))
+
+    def raises() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await connector.call_async(raises)
+    asyncio.get_running_loop().call_later(0.05, has_turned.set)
+    return list(await connector.call_async(blocks))

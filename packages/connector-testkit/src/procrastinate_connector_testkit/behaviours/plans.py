@@ -1,0 +1,68 @@
+"""Queries whose plan may be kept (rule 11), by connectors that do and by those that do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from procrastinate import errors
+from procrastinate.connector import GENERIC, Query, Value
+from procrastinate_connector_testkit.behaviour import behaviour
+from procrastinate_connector_testkit.behaviours.errors import both_modes
+from procrastinate_connector_testkit.subject import Subject, entered
+
+TIMES = 12  # more than any driver waits for before it prepares a statement
+
+
+def kept(sql: str, **params: Value) -> Query:
+    return Query("testkit", sql, params, {"plan_cache_mode": GENERIC})
+
+
+class Plans:
+    """Nobody sees whether a plan is kept."""
+
+    @both_modes
+    @behaviour(11)
+    async def test_plans_that_are_kept_fit_all_values(self, db: Subject, transaction: bool) -> None:
+        """In one session and in those after it; also beside the same text without a kept plan."""
+        sql = "select %(n)s::integer, %(t)s::text, %(n)s::integer = any (%(ns)s::integer[])"
+        for _ in range(2):
+            async with entered(db.session(transaction=transaction)) as session:
+                for n in range(TIMES):
+                    values: dict[str, Value] = {"n": n, "t": f"it's {n}", "ns": [n]}
+                    rows = [
+                        *await session.execute(kept(sql, **values)),
+                        *await session.execute(Query("testkit", sql, values)),
+                    ]
+                    assert rows == [(n, f"it's {n}", True)] * 2
+
+    @behaviour(11)
+    async def test_plans_that_are_kept_go_on_after_an_error(self, db: Subject) -> None:
+        """Of the server's, and of a value that cannot be sent."""
+        async with entered(db.session()) as session:
+            for n in range(TIMES):
+                assert await session.execute(kept("select 12 / %(n)s::integer", n=n + 1))
+                with pytest.raises(errors.InvalidData):
+                    await session.execute(kept("select 12 / %(n)s::integer", n=0))
+                with pytest.raises(errors.InvalidData):
+                    await session.execute(kept("select %(t)s::text", t="\0"))
+
+    @behaviour(11)
+    async def test_plans_that_are_kept_follow_a_change_of_the_table(self, db: Subject) -> None:
+        """A migration changes what a statement returns: at most one session has an error of it."""
+        await db.outside(
+            "drop table if exists kit_plans; create table kit_plans (x integer);"
+            " insert into kit_plans values (1)"
+        )
+        query = kept("select * from kit_plans where x = %(x)s::integer", x=1)
+        async with entered(db.session()) as session:
+            for _ in range(TIMES):
+                assert await session.execute(query) == [(1,)]
+        await db.outside("alter table kit_plans add column y integer default 2")
+        try:
+            async with entered(db.session()) as session:
+                assert await session.execute(query) == [(1, 2)]
+        except errors.ConnectorException:
+            pass
+        for _ in range(3):
+            async with entered(db.session()) as session:
+                assert await session.execute(query) == [(1, 2)]
