@@ -29,6 +29,7 @@ from procrastinate.storage.partitioning import into_partitions
 PAGE = Path(__file__).parents[4] / "docs" / "howto" / "schema.md"
 ENQUEUER = "enqueue-only role"
 WORKER = "worker role"
+READER = "reader role"
 FUNCTIONS = ("defer_alike", "defer_job", "defer_job_with_key", "defer_jobs")
 #: The others say the schema of each name; tests/storage/test_name_resolution.py sees to that.
 PATHS = {name: ["search_path=pg_catalog, pg_temp"] for name in ("defer_alike", "defer_jobs")}
@@ -46,10 +47,12 @@ def statements(text: str) -> list[str]:
     return [" ".join(each.split()) for each in re.split(r";$", text, flags=re.M) if each.strip()]
 
 
-def test_the_page_lists_the_grants_of_two_roles_in_two_schemas():
+def test_the_page_lists_the_grants_of_three_roles_in_two_schemas():
     assert sorted(grants()) == [
         "enqueue-only role",
         "enqueue-only role, schema queue",
+        "reader role",
+        "reader role, schema queue",
         "worker role",
         "worker role, schema queue",
     ]
@@ -57,7 +60,7 @@ def test_the_page_lists_the_grants_of_two_roles_in_two_schemas():
     assert kinds == {"DO", "GRANT"}
 
 
-@pytest.mark.parametrize("role", [ENQUEUER, WORKER])
+@pytest.mark.parametrize("role", [ENQUEUER, WORKER, READER])
 def test_the_grants_for_a_schema_are_those_for_public_with_its_name(role: str):
     in_public = [each.replace("SCHEMA public", "SCHEMA queue") for each in _of(role)]
     assert _of(f"{role}, schema queue") == [
@@ -141,7 +144,11 @@ def _granted(
             owner._gateway.run(before, transaction=True)
     query("REVOKE ALL ON SCHEMA public FROM PUBLIC")
     unique = uuid.uuid4().hex[:12]
-    roles = {ENQUEUER: f"shop_web_{unique}", WORKER: f"shop_worker_{unique}"}
+    roles = {
+        ENQUEUER: f"shop_web_{unique}",
+        WORKER: f"shop_worker_{unique}",
+        READER: f"shop_reader_{unique}",
+    }
     try:
         for head, name in roles.items():
             query(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
@@ -155,7 +162,36 @@ def _granted(
 
 
 def _renamed(text: str, unique: str) -> str:
-    return re.sub(r"\b(shop_web|shop_worker)\b", rf"\1_{unique}", text)
+    return re.sub(r"\b(shop_web|shop_worker|shop_reader)\b", rf"\1_{unique}", text)
+
+
+# --- The reader's role ----------------------------------------------------------------------------
+
+
+def test_the_reader_s_role_lists_everything_and_changes_nothing(place: Place):
+    with place.owner().open() as owner:
+        job_id = owner.configure_task("add", lock="one").defer(a=1)
+    with place.app(READER).open() as app:
+        app.schema_manager.check()
+        manager = app.job_manager
+        assert [job.id for job in manager.list_jobs()] == [job_id]
+        assert [queue.name for queue in manager.list_queues()] == ["default"]
+        assert [task.name for task in manager.list_tasks()] == ["add"]
+        assert len(manager.list_locks()) == 1
+        assert manager.get_stalled_jobs() == []
+        for change in (
+            lambda: app.configure_task("add").defer(a=1),
+            lambda: manager.cancel_job_by_id(job_id),
+            lambda: manager.retry_job_by_id(job_id),
+        ):
+            with pytest.raises(errors.InsufficientPrivilege):
+                change()
+    rights = place.query(
+        "SELECT DISTINCT privilege_type::text FROM information_schema.table_privileges"
+        " WHERE grantee = %s",
+        place.roles[READER],
+    )
+    assert rights == [("SELECT",)]
 
 
 # --- The enqueue-only role ------------------------------------------------------------------------

@@ -14,6 +14,7 @@ Rules
    on jobs last; what comes then changes the catalog only. If it does not get a lock, it is rolled
    back and tried again. Before them it takes SHARE UPDATE EXCLUSIVE, which keeps nothing from work
    but VACUUM: the server ends an autovacuum for a waiting lock, but only after a second.
+   (On a distributed database it waits longer, because all nodes change their shards meanwhile.)
 6. At the end the functions are made anew, if they differ from those of this code.
 """
 
