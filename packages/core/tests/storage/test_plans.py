@@ -294,6 +294,14 @@ CASES = [
     Case("any_unknown", {UNKNOWN_INDEX}, 0, {"patience_us": 0}),
     Case("fail_unknown", {UNKNOWN_INDEX, KEY}, 0, UNKNOWN),
     Case("grip_locks", set(), 0, {"ids": IDS}),
+    # Those that may end; and of the one line that goes on: its best ready and its best parked job,
+    # the better one again, and both updates.
+    Case(
+        "hand_over",
+        {LINE_INDEX, KEY},
+        LIMIT + 5,
+        HELD | AGES | {"served": None, "limit": LIMIT},
+    ),
     # Of the one line that there is: its queue, its best, the update.
     Case("release_locks", {LINE_INDEX, KEY}, 3, LINES),
     Case("pass_on_locks", {LINE_INDEX, KEY}, 3, LINES),
@@ -466,6 +474,7 @@ def test_what_is_sent_for_each_lone_job_keeps_its_plan() -> None:
         "claim_unlocked_level_of_one",
         "finish_jobs",
         "grip_locks",
+        "hand_over",
         "release_locks",
     }
 
