@@ -47,6 +47,7 @@ PACKAGES = {
     "connector-psycopg": "procrastinate_psycopg",
     "connector-asyncpg": "procrastinate_asyncpg",
     "connector-sqlalchemy": "procrastinate_sqlalchemy",
+    "connector-sqlalchemy-async": "procrastinate_sqlalchemy_async",
     "connector-testkit": "procrastinate_connector_testkit",
     "embedded": "procrastinate_embedded",
 }

@@ -239,6 +239,7 @@ KINDS: Mapping[str, Kind] = {
         _CONNECTION, sqlalchemy_caller("psycopg2", lambda engine: engine.connect(), echo=True)
     ),
     "Session": Kind(_SESSION, sqlalchemy_caller("psycopg2", OwnSession)),
+    "Session over psycopg": Kind(_SESSION, sqlalchemy_caller("psycopg", OwnSession)),
     "scoped_session": Kind(_SCOPED, sqlalchemy_caller("psycopg2", scoped)),
     "AsyncConnection over asyncpg": Kind(
         _ASYNC_CONNECTION,

@@ -15,6 +15,7 @@ PACKAGES = {
     "procrastinate-aiopg": "procrastinate_aiopg",
     "procrastinate-asyncpg": "procrastinate_asyncpg",
     "procrastinate-sqlalchemy": "procrastinate_sqlalchemy",
+    "procrastinate-sqlalchemy-async": "procrastinate_sqlalchemy_async",
     "procrastinate-connector-testkit": "procrastinate_connector_testkit",
     "procrastinate-embedded": "procrastinate_embedded",
 }

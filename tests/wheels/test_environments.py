@@ -47,10 +47,11 @@ for name in ["Psycopg2Connector", "AiopgConnector", "SQLAlchemyPsycopg2Connector
     except procrastinate.ConnectorNotInstalled as error:
         print(error)
 """
+        of_sqlalchemy = "connector 'sqlalchemy_psycopg2' is not installed"
         assert environment.python(code).splitlines() == [
             "connector 'psycopg2' is not installed: run `pip install procrastinate-psycopg2`",
             "connector 'aiopg' is not installed: run `pip install procrastinate-aiopg`",
-            "connector 'sqlalchemy' is not installed: run `pip install procrastinate-sqlalchemy`",
+            f"{of_sqlalchemy}: run `pip install procrastinate-sqlalchemy`",
         ]
 
     @pytest.mark.parametrize(
@@ -266,6 +267,26 @@ with engine.connect() as connection:
         assert environment.python(code, DSN=procrastinate_dsn) == "add todo\n1\n"
 
 
+class TestSQLAlchemyAsyncAlone:
+    INSTALL = ("procrastinate", "procrastinate-sqlalchemy-async")
+
+    def test_it_brings_no_driver(self, environment: Environment):
+        brought = CORE | {"procrastinate-sqlalchemy-async", "sqlalchemy", "greenlet"}
+        assert environment.installed() - {"typing-extensions"} == brought
+
+    def test_it_says_how_to_get_one(self, environment: Environment):
+        code = """
+import procrastinate
+try:
+    procrastinate.SQLAlchemyAsyncConnector()
+except procrastinate.ConfigurationError as error:
+    print(error)
+"""
+        said = environment.python(code)
+        for extra in ("asyncpg", "psycopg"):
+            assert f"`pip install 'procrastinate-sqlalchemy-async[{extra}]'`" in said
+
+
 class TestTestkitAlone:
     INSTALL = ("procrastinate", "procrastinate-connector-testkit")
 
@@ -316,17 +337,24 @@ for distribution in distributions():
     if distribution.name.startswith("procrastinate"):
         for point in distribution.entry_points:
             point.load()
-            print(f"{point.group}: {point.name} = {point.value}")
+            if point.group != "procrastinate.binders":  # tests/test_transactions.py knows these
+                print(f"{point.group}: {point.name} = {point.value}")
 """
-        sqlalchemy = "procrastinate_sqlalchemy:SQLAlchemyPsycopg2Connector"
+        module = "procrastinate_sqlalchemy"
+        of_an_engine = f"sqlalchemy = {module}:SQLAlchemyConnector"
+        of_psycopg2s_engine = f"sqlalchemy_psycopg2 = {module}:SQLAlchemyPsycopg2Connector"
+        of_an_async_engine = f"sqlalchemy_async = {module}_async:SQLAlchemyAsyncConnector"
         assert sorted(environment.python(code).splitlines()) == [
             "console_scripts: procrastinate = procrastinate_entry:main",
             "procrastinate.connectors: aiopg = procrastinate_aiopg:AiopgConnector",
+            "procrastinate.connectors: asyncpg = procrastinate_asyncpg:AsyncpgConnector",
             "procrastinate.connectors: memory = procrastinate.testing:InMemoryConnector",
             "procrastinate.connectors: psycopg = procrastinate_psycopg:PsycopgConnector",
             "procrastinate.connectors: psycopg2 = procrastinate_psycopg2:Psycopg2Connector",
             "procrastinate.connectors: psycopg_sync = procrastinate_psycopg:SyncPsycopgConnector",
-            f"procrastinate.connectors: sqlalchemy = {sqlalchemy}",
+            f"procrastinate.connectors: {of_an_engine}",
+            f"procrastinate.connectors: {of_an_async_engine}",
+            f"procrastinate.connectors: {of_psycopg2s_engine}",
             "pytest11: procrastinate = procrastinate_pytest",
             "pytest11: procrastinate_embedded = procrastinate_embedded.pytest_plugin",
         ]
@@ -356,7 +384,7 @@ import procrastinate.contrib.sqlalchemy
 for name, attribute in [
     ("aiopg", "AiopgConnector"),
     ("psycopg2", "Psycopg2Connector"),
-    ("sqlalchemy", "SQLAlchemyPsycopg2Connector"),
+    ("sqlalchemy", "SQLAlchemyConnector"),
 ]:
     doors = {
         getattr(procrastinate, attribute),

@@ -8,9 +8,12 @@ import pytest
 import sqlalchemy
 from psycopg2.extensions import connection as RawConnection
 from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+import procrastinate
 from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption, UniqueViolation
+from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
 from procrastinate_sqlalchemy.sessions import bound
 
 from .helpers import INSERT, PID, run, terminate, texts
@@ -126,3 +129,24 @@ def test_a_session_that_was_closed_for_good_says_so(new_engine: Callable[..., En
     theirs.close()
     with pytest.raises(ConnectorException, match="cannot be used"):
         run(bound(theirs), "select 1")
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_what_run_sync_passes_says_what_to_write(procrastinate_dsn: str, driver: str) -> None:
+    """There the connection is synchronous, and the driver below it is not."""
+    read = psycopg2.extensions.parse_dsn(procrastinate_dsn)
+    url = sqlalchemy.URL.create(
+        f"postgresql+{driver}",
+        read["user"],
+        database=read["dbname"],
+        query={"host": read["host"], "port": read["port"]},
+    )
+    engine = create_async_engine(url)
+    app = procrastinate.App(connector=SQLAlchemyPsycopg2Connector())
+    for theirs in (engine.connect(), AsyncSession(engine)):
+        async with theirs as opened:
+            with pytest.raises(InvalidOption, match=r"AsyncSession itself.*defer_async"):
+                await opened.run_sync(
+                    lambda inner: app.configure_task("work", connection=inner).defer()
+                )
+    await engine.dispose()

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import sqlalchemy
 from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from procrastinate.errors import AppNotOpen, ConfigurationError, ConnectionFailed, InvalidOption
-from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
+from procrastinate_sqlalchemy import SQLAlchemyConnector, SQLAlchemyPsycopg2Connector
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,29 @@ def test_a_malformed_dsn_is_refused_without_showing_its_password(dsn: str) -> No
         SQLAlchemyPsycopg2Connector(dsn=dsn)
     assert "secret" not in str(caught.value)
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_either_driver_may_be_named(driver: str) -> None:
+    url = f"postgresql+{driver}://me:secret@h:1234/d"
+    shown = "<SQLAlchemyConnector host=h port=1234 dbname=d user=me>"
+    assert repr(SQLAlchemyConnector(dsn=url)) == shown
+    assert repr(SQLAlchemyConnector.from_url(f"sqlalchemy://me@h:1234/d?driver={driver}")) == shown
+
+
+def test_the_connector_with_the_driver_s_name_takes_no_other() -> None:
+    with pytest.raises(InvalidOption, match=r"needs psycopg2: write postgresql\+psycopg2://"):
+        SQLAlchemyPsycopg2Connector.from_url("sqlalchemy-psycopg2://me@h/d?driver=psycopg")
+    engine = sqlalchemy.create_engine("postgresql+psycopg://h/d")
+    with pytest.raises(InvalidOption, match="needs psycopg2"):
+        SQLAlchemyPsycopg2Connector().open(engine)
+    with pytest.raises(InvalidOption, match=r"needs psycopg2 or psycopg: write"):
+        SQLAlchemyConnector(dsn="postgresql+asyncpg://h/d")
+
+
+def test_an_asynchronous_engine_is_sent_to_the_other_package() -> None:
+    with pytest.raises(InvalidOption, match="procrastinate-sqlalchemy-async"):
+        SQLAlchemyConnector().open(create_async_engine("postgresql+psycopg://h/d"))
 
 
 def test_unknown_arguments_are_named_before_anything_is_connected() -> None:

@@ -1,10 +1,11 @@
-"""The connector passes the public test kit."""
+"""The connectors pass the public test kit, over both drivers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any, ClassVar
 
 import psycopg2.extras
 import sqlalchemy
@@ -20,9 +21,13 @@ from procrastinate_connector_testkit import (
     TakesPools,
     suite_for,
 )
-from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
+from procrastinate_sqlalchemy import SQLAlchemyConnector, SQLAlchemyPsycopg2Connector
 
-URL = "postgresql+psycopg2://"
+Opener = Callable[..., AbstractContextManager[Any]]
+
+
+def url_of(driver: str) -> str:
+    return f"postgresql+{driver}://"
 
 
 def rows_of(connection: Any, sql: str) -> Any:
@@ -36,19 +41,21 @@ def state_of(connection: sqlalchemy.Connection) -> Any:
 
 
 @contextmanager
-def engine_of(dsn: str, **options: Any) -> Iterator[sqlalchemy.Engine]:
+def engine_of(driver: str, dsn: str, **options: Any) -> Iterator[sqlalchemy.Engine]:
     arguments = parse_dsn(dsn) | options.pop("connect_args", {})
-    engine = sqlalchemy.create_engine(URL, pool_size=4, connect_args=arguments, **options)
+    engine = sqlalchemy.create_engine(
+        url_of(driver), pool_size=4, connect_args=arguments, **options
+    )
     try:
         yield engine
     finally:
         engine.dispose()
 
 
-def pool_with(**options: Any) -> Callable[[str], Any]:
+def pool_with(driver: str, **options: Any) -> Callable[[str], Any]:
     @contextmanager
     def opened(dsn: str) -> Iterator[OwnedPool]:
-        with engine_of(dsn, **options) as engine:
+        with engine_of(driver, dsn, **options) as engine:
 
             def query(sql: str) -> Any:
                 with engine.begin() as connection:
@@ -64,8 +71,8 @@ def pool_with(**options: Any) -> Callable[[str], Any]:
 
 
 @contextmanager
-def connection(dsn: str) -> Iterator[OwnedConnection]:
-    with engine_of(dsn) as engine, engine.connect() as opened:
+def connection(driver: str, dsn: str) -> Iterator[OwnedConnection]:
+    with engine_of(driver, dsn) as engine, engine.connect() as opened:
         yield OwnedConnection(
             opened,
             query=lambda sql: rows_of(opened, sql),
@@ -76,8 +83,8 @@ def connection(dsn: str) -> Iterator[OwnedConnection]:
 
 
 @contextmanager
-def session(dsn: str) -> Iterator[OwnedConnection]:
-    with engine_of(dsn) as engine, sqlalchemy.orm.Session(engine) as opened:
+def session(driver: str, dsn: str) -> Iterator[OwnedConnection]:
+    with engine_of(driver, dsn) as engine, sqlalchemy.orm.Session(engine) as opened:
         yield OwnedConnection(
             opened,
             query=lambda sql: rows_of(opened, sql),
@@ -87,29 +94,47 @@ def session(dsn: str) -> Iterator[OwnedConnection]:
         )
 
 
-class SQLAlchemyAdapter(Adapter, LimitsPool, TakesPools, Binds):
-    connector_class = SQLAlchemyPsycopg2Connector
-    name = "sqlalchemy"
+class Psycopg2Adapter(Adapter, LimitsPool, TakesPools, Binds):
+    connector_class: ClassVar[type[SQLAlchemyConnector]] = SQLAlchemyPsycopg2Connector
+    name = "sqlalchemy_psycopg2"
+    driver = "psycopg2"
 
-    def connector(self, dsn: str, **options: Any) -> SQLAlchemyPsycopg2Connector:
-        return SQLAlchemyPsycopg2Connector(connect_args=parse_dsn(dsn), **options)
+    def connector(self, dsn: str, **options: Any) -> SQLAlchemyConnector:
+        return self.connector_class(dsn=url_of(self.driver), connect_args=parse_dsn(dsn), **options)
 
-    def limited(self, dsn: str) -> SQLAlchemyPsycopg2Connector:
-        return SQLAlchemyPsycopg2Connector(
-            connect_args=parse_dsn(dsn), pool_size=1, max_overflow=0, pool_timeout=3
-        )
+    def limited(self, dsn: str) -> SQLAlchemyConnector:
+        return self.connector(dsn, pool_size=1, max_overflow=0, pool_timeout=3)
 
-    def pools(self) -> Mapping[str, Callable[[str], Any]]:
-        dict_rows = {"cursor_factory": psycopg2.extras.DictCursor}
+    def pools(self) -> Mapping[str, Opener]:
         return {
-            "engine": pool_with(),
-            "autocommit": pool_with(isolation_level="AUTOCOMMIT"),
-            "serializable": pool_with(isolation_level="SERIALIZABLE"),
-            "dict_rows": pool_with(connect_args=dict_rows),
+            "engine": pool_with(self.driver),
+            "autocommit": pool_with(self.driver, isolation_level="AUTOCOMMIT"),
+            "serializable": pool_with(self.driver, isolation_level="SERIALIZABLE"),
+            "dict_rows": pool_with(
+                self.driver, connect_args={"cursor_factory": psycopg2.extras.DictCursor}
+            ),
         }
 
-    def connections(self) -> Mapping[str, Callable[[str], Any]]:
-        return {"Connection": connection, "Session": session}
+    def connections(self) -> Mapping[str, Opener]:
+        return {
+            "Connection": partial(connection, self.driver),
+            "Session": partial(session, self.driver),
+        }
 
 
-TestSQLAlchemy = suite_for(SQLAlchemyAdapter())
+class PsycopgAdapter(Psycopg2Adapter):
+    connector_class = SQLAlchemyConnector
+    name = "sqlalchemy"
+    driver = "psycopg"
+
+    def pools(self) -> Mapping[str, Opener]:
+        return {
+            "engine": pool_with(self.driver),
+            "autocommit": pool_with(self.driver, isolation_level="AUTOCOMMIT"),
+            "serializable": pool_with(self.driver, isolation_level="SERIALIZABLE"),
+            "echo": pool_with(self.driver, echo=True),
+        }
+
+
+TestOverPsycopg2 = suite_for(Psycopg2Adapter())
+TestOverPsycopg = suite_for(PsycopgAdapter())

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from procrastinate_sqlalchemy.connector import SQLAlchemyPsycopg2Connector
+from procrastinate_sqlalchemy.connector import SQLAlchemyConnector, SQLAlchemyPsycopg2Connector
 
-__all__ = ["SQLAlchemyPsycopg2Connector"]
+__all__ = ["SQLAlchemyConnector", "SQLAlchemyPsycopg2Connector"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import sqlalchemy
 from sqlalchemy import exc as sa_exc
@@ -15,9 +15,9 @@ from procrastinate.connector import SessionExecutor, SyncConnector
 from procrastinate.connector_tools import forks
 from procrastinate.connector_tools.urls import shown, split_url
 from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
-from procrastinate_psycopg2.driver import PlainCursor
-from procrastinate_psycopg2.dsn import check_dsn, for_our_own, without_factories
-from procrastinate_sqlalchemy import engines
+from procrastinate_psycopg2.dsn import check_dsn, for_our_own
+from procrastinate_sqlalchemy import drivers, engines
+from procrastinate_sqlalchemy.drivers import Driver
 from procrastinate_sqlalchemy.sessions import Session, Source
 
 _URL_OPTIONS: dict[str, Callable[[str], Any]] = {
@@ -25,12 +25,13 @@ _URL_OPTIONS: dict[str, Callable[[str], Any]] = {
     "max_overflow": int,
     "pool_timeout": float,
     "schema": str,
+    "driver": str,
 }
 _DRIVER_URL = "postgresql+psycopg2://"
 
 
-class SQLAlchemyPsycopg2Connector(SyncConnector):
-    """A synchronous connector over an SQLAlchemy engine on psycopg2.
+class SQLAlchemyConnector(SyncConnector):
+    """A synchronous connector over an SQLAlchemy engine, on psycopg2 or psycopg 3.
 
     ``app.open(engine)`` shares the application's engine and its pool, and never disposes of it.
     Without one, an engine of its own is made from ``dsn`` and ``create_engine``'s arguments.
@@ -43,11 +44,13 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
     Threads may share it. In a process forked off, its own engine starts with an empty pool; with
     an application's engine call ``engine.dispose(close=False)`` there, as SQLAlchemy asks for.
 
-    Raises `InvalidOption` for an unknown argument or another dialect than psycopg2's, and
-    `ConfigurationError` for a malformed ``dsn``.
+    Raises `InvalidOption` for an unknown argument or another dialect, and `ConfigurationError` for
+    a malformed ``dsn`` or a driver that is not installed.
     """
 
     contract: ClassVar[int] = 2
+    #: SQLAlchemy's names of the drivers that it takes.
+    drivers: ClassVar[Sequence[str]] = drivers.ALL
 
     def __init__(
         self,
@@ -59,11 +62,11 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         **arguments: Any,
     ) -> None:
         super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
-        self._url = _read_url(dsn)
+        self._url = _read_url(dsn, self.drivers)
+        over = drivers.driver_of(self._url.get_dialect())
         connect_args = arguments.pop("connect_args", None) or {}
-        self._shown = _check_connect_arguments(self._url, connect_args)
-        # SQLAlchemy itself cannot begin on a connection whose cursors give dictionaries.
-        connect_args = {**_of_ours(self._url, connect_args), "cursor_factory": PlainCursor}
+        self._shown = _check_connect_arguments(self._url, connect_args, over)
+        connect_args = {**_of_ours(self._url, connect_args), **over.connect_args}
         self._arguments = {**arguments, "connect_args": connect_args}
         self._new_engine()  # connects to nothing, and finds unknown arguments now
         self._lock = threading.Lock()
@@ -71,13 +74,17 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         forks.call_after_fork(self)
 
     @classmethod
-    def from_url(cls, url: str) -> SQLAlchemyPsycopg2Connector:
+    def from_url(cls, url: str) -> Self:
         """Return a connector for ``sqlalchemy://user:password@host:port/database?option=value``.
 
-        The options are libpq's, and ``pool_size``, ``max_overflow``, ``pool_timeout`` and
-        ``schema``. Raises `ConfigurationError` for an URL that cannot be one.
+        The options are libpq's, and ``driver`` (``psycopg2`` or ``psycopg``), ``pool_size``,
+        ``max_overflow``, ``pool_timeout`` and ``schema``. Raises `ConfigurationError` for an URL
+        that cannot be one.
         """
         dsn, options = split_url(url, _URL_OPTIONS)
+        driver = options.pop("driver", None)
+        if driver is not None:
+            options["dsn"] = f"postgresql+{driver}://"
         # As libpq reads it: lists of hosts, which SQLAlchemy's URLs write in another way, too.
         return cls(connect_args=check_dsn(dsn), **options)
 
@@ -94,7 +101,7 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         """Connect, or take the application's engine, which stays its own.
 
         Raises `ConnectionFailed` when no connection can be made, `InvalidOption` for an object
-        that is not an engine on psycopg2, or when the connector is open with another one.
+        that is not an engine on one of the drivers, or when the connector is open with another one.
         """
         with self._lock:
             source = self._source
@@ -113,7 +120,7 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         return source
 
     def _borrowed(self, engine: Any) -> Source:
-        engine = engines.checked_engine(engine)
+        engine = engines.checked_engine(engine, self.drivers)
         engines.check_connections(engine)
         return Source(engine, own=False)
 
@@ -151,7 +158,13 @@ class SQLAlchemyPsycopg2Connector(SyncConnector):
         self._source = Source(source.engine, own=source.own)
 
 
-def _read_url(dsn: str | URL) -> URL:
+class SQLAlchemyPsycopg2Connector(SQLAlchemyConnector):
+    """A `SQLAlchemyConnector` for engines on psycopg2 only."""
+
+    drivers: ClassVar[Sequence[str]] = ("psycopg2",)
+
+
+def _read_url(dsn: str | URL, names: Sequence[str]) -> URL:
     """Return the URL that create_engine() would read. No message shows it, for its password."""
     try:
         url = make_url(dsn)
@@ -163,14 +176,17 @@ def _read_url(dsn: str | URL) -> URL:
             f"dsn is not an SQLAlchemy URL like {_DRIVER_URL}user:password@host:port/database "
             "(several hosts: ?host=one:5432&host=two:5432)"
         )
-    engines.check_dialect(dialect, "dsn")
+    drivers.check_dialect(dialect, "dsn", names)
     return url
 
 
-def _check_connect_arguments(url: URL, connect_args: dict[str, Any]) -> str:
+def _check_connect_arguments(url: URL, connect_args: dict[str, Any], over: Driver) -> str:
     """Return what may be shown of the connection's arguments."""
     arguments, options = url.get_dialect()().create_connect_args(url)
-    return shown(check_dsn(*arguments, **without_factories({**options, **connect_args})))
+    options = {k: v for k, v in {**options, **connect_args}.items() if k not in over.not_libpqs}
+    if "conninfo" in options:  # psycopg's name for it
+        arguments = [options.pop("conninfo")]
+    return shown(check_dsn(*arguments, **options))
 
 
 def _of_ours(url: URL, connect_args: dict[str, Any]) -> dict[str, Any]:

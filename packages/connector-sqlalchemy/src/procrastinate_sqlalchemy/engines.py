@@ -3,11 +3,11 @@
 Rules
 
 1. Connections come from the engine's pool with all of its events. While anybody would see it (echo,
-   a listener), each statement goes through SQLAlchemy too. Otherwise it goes to psycopg2 directly:
-   SQLAlchemy's result alone costs 100 microseconds beside an insert and commit of 290.
-2. For the length of a session the psycopg2 connection is in autocommit mode and makes plain
-   cursors. Both are attributes on the client's side: they cost no round trip, where SQLAlchemy's
-   isolation level option costs more than the whole session. Both go back as they were.
+   a listener), each statement goes through SQLAlchemy too. Otherwise it goes to the driver
+   directly: SQLAlchemy's result alone costs 100 microseconds beside an insert and commit of 290.
+2. For the length of a session the driver's connection is in autocommit mode and, with psycopg2,
+   makes plain cursors. Both are attributes on the client's side: they cost no round trip, where
+   SQLAlchemy's isolation level option costs more than the whole session. Both go back as they were.
 3. Pooled connections that the server has dropped are found by a look at the socket. The engine's
    own pre-ping, a round trip per checkout, stays the owner's choice.
 """
@@ -15,13 +15,12 @@ Rules
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import psycopg2
-from psycopg2 import extensions
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 
 from procrastinate.connector import Query
@@ -33,34 +32,27 @@ from procrastinate.errors import (
     PoolTimeout,
     database_error,
 )
-from procrastinate_psycopg2 import driver
-
-_IDLE = extensions.TRANSACTION_STATUS_IDLE
+from procrastinate_sqlalchemy.drivers import Driver, check_dialect, driver_of
 
 
-def check_dialect(dialect: Dialect | type[Dialect], what: str) -> None:
-    """Raise `InvalidOption` unless a dialect is the one for psycopg2."""
-    if (dialect.name, dialect.driver) != ("postgresql", "psycopg2"):
-        raise InvalidOption(
-            f"{what} uses SQLAlchemy's dialect {dialect.name}+{dialect.driver}, and this connector "
-            "needs psycopg2: write postgresql+psycopg2:// in the URL (SQLAlchemy 2.1 takes "
-            "postgresql:// for psycopg 3)"
-        )
-
-
-def checked_engine(engine: Any) -> Engine:
+def checked_engine(engine: Any, drivers: Sequence[str]) -> Engine:
     """Return the engine handed to ``open``. Raises `InvalidOption` for what cannot be used."""
     if not isinstance(engine, Engine):
+        hint = ""
+        if isinstance(getattr(engine, "sync_engine", None), Engine):
+            hint = ": an AsyncEngine is for procrastinate-sqlalchemy-async's connector"
         raise InvalidOption(
-            f"open() takes an SQLAlchemy Engine on psycopg2, not {type(engine).__qualname__}"
+            f"open() takes an SQLAlchemy Engine on {' or '.join(drivers)}, not"
+            f" {type(engine).__qualname__}{hint}"
         )
-    check_dialect(engine.dialect, "the engine given to open()")
+    check_dialect(engine.dialect, "the engine given to open()", drivers)
     return engine
 
 
-def real_connection(connection: Connection) -> driver.Connection:
-    """Return the psycopg2 connection that an SQLAlchemy Connection stands on."""
-    return driver.real_connection(connection.connection.driver_connection)
+def real_connection(connection: Connection) -> Any:
+    """Return the driver's connection that an SQLAlchemy Connection stands on."""
+    over = driver_of(connection.dialect)
+    return over.real_connection(connection.connection.driver_connection)
 
 
 def is_watched(connection: Connection) -> bool:
@@ -126,47 +118,40 @@ def _exhausted(engine: Engine) -> PoolTimeout:
 class Lease:
     """A connection of an engine, made ready for a session, and given back as it was."""
 
-    __slots__ = ("_autocommit", "_cursor_factory", "connection", "real", "watched")
+    __slots__ = ("_before", "connection", "over", "real", "watched")
 
     def __init__(self, engine: Engine) -> None:
-        self.connection, self.real = _live_connection(engine)
+        self.over = driver_of(engine.dialect)
+        self.connection, self.real = _live_connection(engine, self.over)
         self.watched = is_watched(self.connection)
         try:
             self._take(engine)
-        except psycopg2.Error as exc:
+        except self.over.error as exc:
             self.connection.invalidate()
             self.connection.close()
-            raise driver.translate(exc) from exc
+            raise self.over.translate(exc, Query("take", "")) from exc
         except BaseException:
             self.connection.close()
             raise
 
     def _take(self, engine: Engine) -> None:
-        real = self.real
-        driver.check_encoding(real, "the engine")
-        if real.info.transaction_status != _IDLE:
+        over, real = self.over, self.real
+        over.check_encoding(real, "the engine")
+        if not over.is_idle(real):
             _end_transaction(real, engine)
-        self._autocommit = real.autocommit
-        self._cursor_factory = real.cursor_factory
-        if not self._autocommit:
-            real.autocommit = True
-        real.cursor_factory = driver.PlainCursor
+        self._before = over.take(real)
 
     def close(self) -> None:
         """Give the connection back to the engine's pool; it is outside of any transaction."""
-        real = self.real
         try:
-            if not real.closed:
-                real.cursor_factory = self._cursor_factory
-                if not self._autocommit:
-                    real.autocommit = False
-        except psycopg2.Error:
+            self.over.restore(self.real, self._before)
+        except self.over.error:
             self.connection.invalidate()
         finally:
             self.connection.close()
 
 
-def _end_transaction(real: driver.Connection, engine: Engine) -> None:
+def _end_transaction(real: Any, engine: Engine) -> None:
     """End what a listener of the engine's has begun at checkout, keeping its settings."""
     if isinstance(engine.pool, StaticPool | SingletonThreadPool):
         raise PoolTimeout(
@@ -176,12 +161,12 @@ def _end_transaction(real: driver.Connection, engine: Engine) -> None:
     real.commit()
 
 
-def _live_connection(engine: Engine) -> tuple[Connection, driver.Connection]:
+def _live_connection(engine: Engine, over: Driver) -> tuple[Connection, Any]:
     while True:
-        connection = _connect(engine)
+        connection = _connect(engine, over)
         try:
             real = real_connection(connection)
-            if driver.looks_alive(real):
+            if over.looks_alive(real):
                 return connection, real
             connection.invalidate()
         except BaseException:
@@ -190,38 +175,52 @@ def _live_connection(engine: Engine) -> tuple[Connection, driver.Connection]:
         connection.close()
 
 
-def _connect(engine: Engine) -> Connection:
+def _connect(engine: Engine, over: Driver) -> Connection:
     try:
         return engine.connect()
     except sa_exc.TimeoutError as exc:
         raise _exhausted(engine) from exc
     except Exception as exc:
-        cause = driver_error(exc)
+        cause = driver_error(exc, over)
         if cause is not None:
-            raise driver.connect_error(cause) from cause
+            raise over.connect_error(cause) from cause
         if isinstance(exc, sa_exc.SQLAlchemyError):
             raise failures.cannot_connect(first_line(exc)) from exc
         raise
 
 
-def driver_error(exc: BaseException | None) -> psycopg2.Error | None:
-    """Return psycopg2's error inside SQLAlchemy's, or inside one that a listener made of it."""
-    while exc is not None and not isinstance(exc, psycopg2.Error):
+def driver_error(exc: BaseException | None, over: Driver) -> Exception | None:
+    """Return the driver's error inside SQLAlchemy's, or inside one that a listener made of it."""
+    while exc is not None and not isinstance(exc, over.error):
         exc = getattr(exc, "orig", None) or exc.__cause__
     return exc
 
 
-def error_of(exc: Exception, query: Query) -> ConnectorException | None:
+def error_of(exc: Exception, query: Query, over: Driver) -> ConnectorException | None:
     """Return the error for what a statement raised, None where it is a mistake in our code."""
-    cause = driver_error(exc)
+    if isinstance(exc, ConnectorException):
+        return exc
+    cause = driver_error(exc, over)
     if cause is not None:
         _hide_values(exc)
-        return driver.translate(cause)
+        return over.translate(cause, query)
     if isinstance(exc, failures.VALUE_ERRORS):
         return failures.value_error(exc, query)
     if isinstance(exc, sa_exc.SQLAlchemyError):
         return database_error(f"{query.name}: {first_line(exc)}")
     return None
+
+
+@contextmanager
+def errors_of(query: Query, over: Driver) -> Iterator[None]:
+    """Raise ours for what a statement raises through SQLAlchemy."""
+    try:
+        yield
+    except Exception as exc:
+        error = error_of(exc, query, over)
+        if error is None or error is exc:
+            raise
+        raise error from (driver_error(exc, over) or exc)
 
 
 def _hide_values(exc: BaseException) -> None:
@@ -245,10 +244,9 @@ __all__ = [
     "Connection",
     "Engine",
     "Lease",
-    "check_dialect",
     "checked_engine",
     "driver_error",
-    "error_of",
+    "errors_of",
     "lost",
     "real_connection",
 ]

@@ -6,7 +6,8 @@ Rules
    BEGIN with the first query. A connection to be discarded is invalidated.
 2. SQLAlchemy's own transaction, which it begins by itself for a statement that it sees, is ended
    in the same way as ours, so that its events and its log tell what happened.
-3. In the caller's transaction only the cursor factory is set aside, for one statement at a time.
+3. In the caller's transaction only psycopg2's cursor factory is set aside, for one statement at a
+   time.
 """
 
 from __future__ import annotations
@@ -16,22 +17,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, cast
 
-from psycopg2 import extensions
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Engine
+from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm import scoped_session
 
-from procrastinate.connector import Query, Rows
+from procrastinate.connector import Query, Row, Rows
 from procrastinate.connector_tools import sessions as connector_tools
 from procrastinate.errors import ConnectorException, InvalidOption
-from procrastinate_psycopg2 import driver
 from procrastinate_sqlalchemy import engines
+from procrastinate_sqlalchemy.drivers import Driver, Send, check_dialect, driver_of
 from procrastinate_sqlalchemy.engines import Connection, Lease
 
-_IDLE = extensions.TRANSACTION_STATUS_IDLE
-_INERROR = extensions.TRANSACTION_STATUS_INERROR
-_IN_TRANSACTION = (extensions.TRANSACTION_STATUS_INTRANS, _INERROR)
 # Against what the engine's own options may say: no server-side cursors, and without parameters
 # the text goes as it is.
 _OPTIONS: Mapping[str, Any] = {"no_parameters": True, "stream_results": False}
@@ -50,11 +48,11 @@ class SessionLease(Lease):
 
     @property
     def in_transaction(self) -> bool:
-        return self.real.info.transaction_status in _IN_TRANSACTION
+        return self.over.in_transaction(self.real)
 
     @property
     def reusable(self) -> bool:
-        return self.real.info.transaction_status == _IDLE  # "unknown" for a closed one
+        return self.over.is_idle(self.real)
 
     def run(self, query: Query, begin: str) -> Rows:
         try:
@@ -66,12 +64,13 @@ class SessionLease(Lease):
     def _run(self, query: Query, prefix: str) -> Rows:
         if self.connection.invalidated:  # SQLAlchemy would connect again, in mid-session
             raise engines.lost(query)
-        if self.watched:
-            return run_query(self.connection, query, prefix)
-        return driver.run_query(self.real, query, prefix)
+        if not self.watched:
+            return self.over.run(self.real, query, prefix, None)
+        with engines.errors_of(query, self.over):
+            return self.over.run(self.real, query, prefix, sending(self.connection))
 
     def end(self, command: str) -> str:
-        if self.real.info.transaction_status == _INERROR:
+        if self.over.has_failed(self.real):
             command = "ROLLBACK"  # as the server would
         self._spoiled = True
         self._run(Query(command.lower(), command), "")
@@ -79,7 +78,7 @@ class SessionLease(Lease):
         return command
 
     def sever(self) -> None:
-        driver.sever(self.real)
+        self.over.sever(self.real)
 
     def give_back(self, *, discard: bool) -> None:
         """End SQLAlchemy's own transaction, and give the connection back."""
@@ -141,27 +140,25 @@ class Session(connector_tools.Session[SessionLease]):
         super().__exit__(kind, exc, traceback)
 
 
-def run_query(connection: Connection, query: Query, prefix: str = "") -> Rows:
-    """Execute one query in the connection's transaction. Raises `ConnectorException` only."""
-    try:
-        sql, params = driver.adapted(query)
-        result = connection.exec_driver_sql(prefix + sql, cast(Any, params), _OPTIONS)
+def sending(connection: Connection) -> Send:
+    """Return what executes SQL through SQLAlchemy, in the connection's transaction."""
+
+    def send(sql: str, values: Any) -> list[Row]:
+        result = connection.exec_driver_sql(sql, values, _OPTIONS)
         # The rows as the cursor gives them: tuples, which SQLAlchemy's own rows need not be.
         return cast(Any, result.cursor).fetchall() if result.returns_rows else []
-    except Exception as exc:
-        error = engines.error_of(exc, query)
-        if error is None:
-            raise
-        raise error from (engines.driver_error(exc) or exc)
+
+    return send
 
 
 class BoundExecutor:
     """Executes queries in the transaction that the caller has, or SQLAlchemy begins for them."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_over")
 
-    def __init__(self, connection: Callable[[], Connection]) -> None:
+    def __init__(self, connection: Callable[[], Connection], over: Driver) -> None:
         self._connection = connection
+        self._over = over
 
     def execute(self, query: Query, /) -> Rows:
         """Execute one query, without its settings (rule 9). Raises `ConnectorException`."""
@@ -171,19 +168,16 @@ class BoundExecutor:
                 raise engines.lost(query)
             real = engines.real_connection(connection)
         except sa_exc.SQLAlchemyError as exc:
-            raise _unusable(exc, query) from (engines.driver_error(exc) or exc)
-        theirs = real.cursor_factory
-        real.cursor_factory = driver.PlainCursor
-        try:
-            return run_query(connection, query)
-        finally:
-            real.cursor_factory = theirs
+            cause = engines.driver_error(exc, self._over)
+            raise _unusable(exc, query, self._over) from (cause or exc)
+        with engines.errors_of(query, self._over):
+            return self._over.run_bound(real, query, sending(connection))
 
 
-def _unusable(exc: sa_exc.SQLAlchemyError, query: Query) -> Exception:
-    cause = engines.driver_error(exc)
+def _unusable(exc: sa_exc.SQLAlchemyError, query: Query, over: Driver) -> Exception:
+    cause = engines.driver_error(exc, over)
     if cause is not None:
-        return driver.connect_error(cause)
+        return over.connect_error(cause)
     return ConnectorException(
         f"{query.name}: the connection or session given as connection= cannot be used: "
         f"{engines.first_line(exc)}"
@@ -205,10 +199,10 @@ def bound(connection: Any) -> BoundExecutor:
 
 
 def _bound_connection(connection: Connection) -> BoundExecutor:
-    engines.check_dialect(connection.dialect, "the Connection given as connection=")
+    over = _driver(connection.dialect, "the Connection given as connection=")
     if connection.closed:
         raise InvalidOption("the SQLAlchemy Connection given as connection= is closed")
-    return BoundExecutor(lambda: connection)
+    return BoundExecutor(lambda: connection, over)
 
 
 def _bound_session(session: OrmSession) -> BoundExecutor:
@@ -219,5 +213,17 @@ def _bound_session(session: OrmSession) -> BoundExecutor:
             "the SQLAlchemy Session given as connection= has no engine of its own: "
             "give session.connection(...) of the right one"
         ) from exc
-    engines.check_dialect(bind.dialect, "the Session given as connection=")
-    return BoundExecutor(session.connection)
+    over = _driver(bind.dialect, "the Session given as connection=")
+    return BoundExecutor(session.connection, over)
+
+
+def _driver(dialect: Dialect, what: str) -> Driver:
+    if dialect.is_async:
+        raise InvalidOption(
+            f"{what} is what run_sync() passes, of an asynchronous engine: outside of run_sync(),"
+            " give the AsyncConnection or AsyncSession itself, as in `await"
+            " task.configure(connection=async_session).defer_async(...)`"
+            " (procrastinate-sqlalchemy-async)"
+        )
+    check_dialect(dialect, what)
+    return driver_of(dialect)

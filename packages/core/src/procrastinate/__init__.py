@@ -56,7 +56,9 @@ if TYPE_CHECKING:
     from procrastinate_psycopg import PsycopgConnector as PsycopgConnector
     from procrastinate_psycopg import SyncPsycopgConnector as SyncPsycopgConnector
     from procrastinate_psycopg2 import Psycopg2Connector as Psycopg2Connector
+    from procrastinate_sqlalchemy import SQLAlchemyConnector as SQLAlchemyConnector
     from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector as SQLAlchemyPsycopg2Connector
+    from procrastinate_sqlalchemy_async import SQLAlchemyAsyncConnector as SQLAlchemyAsyncConnector
 
     __version__: str
 

@@ -25,11 +25,13 @@ PUBLISHED = {
     "psycopg_sync": ("SyncPsycopgConnector", "procrastinate-psycopg"),
     "asyncpg": ("AsyncpgConnector", "procrastinate-asyncpg"),
     "psycopg2": ("Psycopg2Connector", "procrastinate-psycopg2"),
-    "sqlalchemy": ("SQLAlchemyPsycopg2Connector", "procrastinate-sqlalchemy"),
+    "sqlalchemy": ("SQLAlchemyConnector", "procrastinate-sqlalchemy"),
+    "sqlalchemy_async": ("SQLAlchemyAsyncConnector", "procrastinate-sqlalchemy-async"),
+    "sqlalchemy_psycopg2": ("SQLAlchemyPsycopg2Connector", "procrastinate-sqlalchemy"),
 }
 
 #: Those of them that are asynchronous.
-PUBLISHED_ASYNC = frozenset({"aiopg", "asyncpg", "psycopg"})
+PUBLISHED_ASYNC = frozenset({"aiopg", "asyncpg", "psycopg", "sqlalchemy_async"})
 #: The class that has no database to connect to.
 _IN_MEMORY = "InMemoryConnector"
 #: Schemes that name PostgreSQL and no connector.

@@ -51,7 +51,7 @@ class StrangersConnector(InMemoryConnector):
 def test_every_documented_import_path_leads_to_the_same_class() -> None:
     from procrastinate.contrib.aiopg import AiopgConnector
     from procrastinate.contrib.psycopg2 import Psycopg2Connector
-    from procrastinate.contrib.sqlalchemy import SQLAlchemyPsycopg2Connector
+    from procrastinate.contrib.sqlalchemy import SQLAlchemyConnector, SQLAlchemyPsycopg2Connector
 
     assert {procrastinate.AiopgConnector, AiopgConnector, connectors.get("aiopg")} == {
         procrastinate_aiopg.AiopgConnector
@@ -60,9 +60,14 @@ def test_every_documented_import_path_leads_to_the_same_class() -> None:
         procrastinate_psycopg2.Psycopg2Connector
     }
     assert {
+        procrastinate.SQLAlchemyConnector,
+        SQLAlchemyConnector,
+        connectors.get("sqlalchemy"),
+    } == {procrastinate_sqlalchemy.SQLAlchemyConnector}
+    assert {
         procrastinate.SQLAlchemyPsycopg2Connector,
         SQLAlchemyPsycopg2Connector,
-        connectors.get("sqlalchemy"),
+        connectors.get("sqlalchemy_psycopg2"),
     } == {procrastinate_sqlalchemy.SQLAlchemyPsycopg2Connector}
 
 

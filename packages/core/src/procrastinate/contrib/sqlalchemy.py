@@ -1,4 +1,4 @@
-"""`SQLAlchemyPsycopg2Connector`, from the package installed for the connector ``sqlalchemy``."""
+"""SQLAlchemy's connectors, from the package installed for the connector ``sqlalchemy``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from procrastinate import connectors
 
 if TYPE_CHECKING:
-    from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
+    from procrastinate_sqlalchemy import SQLAlchemyConnector, SQLAlchemyPsycopg2Connector
 else:
-    SQLAlchemyPsycopg2Connector = connectors.get("sqlalchemy")
+    SQLAlchemyConnector = connectors.get("sqlalchemy")
+    SQLAlchemyPsycopg2Connector = connectors.get("sqlalchemy_psycopg2")
 
-__all__ = ["SQLAlchemyPsycopg2Connector"]
+__all__ = ["SQLAlchemyConnector", "SQLAlchemyPsycopg2Connector"]

@@ -1,0 +1,231 @@
+"""Taking connections from an engine, and checking that it is one that we can use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import weakref
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
+
+from procrastinate.connector import Query
+from procrastinate.connector_tools import failures, forks
+from procrastinate.connector_tools.calls import to_its_end
+from procrastinate.connector_tools.limits import LIMITS
+from procrastinate.errors import (
+    ConnectionFailed,
+    InvalidOption,
+    PoolTimeout,
+)
+from procrastinate_sqlalchemy_async.drivers import driver_of
+from procrastinate_sqlalchemy_async.leases import Lease, driver_error, first_line
+
+#: What a worker takes at the same time: to claim, to write endings, and to listen.
+WORKER_NEEDS = 3
+_MEMORY = "procrastinate"
+_ASK_FOR_PID = Query("ask_for_pid", "SELECT pg_catalog.pg_backend_pid()")
+
+
+def checked_engine(engine: Any) -> AsyncEngine:
+    """Return the engine handed to ``open_async``. Raises `InvalidOption` for another object."""
+    if isinstance(engine, Engine):
+        raise InvalidOption(
+            "open_async() takes an AsyncEngine, and this is a synchronous one: make it by"
+            " sqlalchemy.ext.asyncio.create_async_engine(), or use procrastinate-sqlalchemy"
+        )
+    if not isinstance(engine, AsyncEngine):
+        kind = type(engine)
+        raise InvalidOption(
+            "open_async() takes an AsyncEngine (sqlalchemy.ext.asyncio.create_async_engine), not"
+            f" {kind.__module__}.{kind.__qualname__}"
+        )
+    driver_of(engine.dialect, "the engine given to open_async()")
+    if isinstance(engine.pool, StaticPool):
+        raise InvalidOption(
+            "the engine given to open_async() has a StaticPool, that is one connection for all:"
+            " make it with another pool class"
+        )
+    return engine
+
+
+class Source:
+    """An engine, and whose it is."""
+
+    def __init__(self, engine: AsyncEngine, *, own: bool, shown: str = "") -> None:
+        self.engine = engine
+        self.own = own
+        self.driver = driver_of(engine.dialect, "the engine")
+        self._shown = shown
+        #: Whether nothing stands between a connection and one process of the server.
+        self.direct = False
+        self._made: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._in_use: set[int] = set()
+
+    async def look(self) -> None:
+        """Make one connection, or take one, and learn what it leads to.
+
+        Raises `ConnectionFailed`, and `InvalidOption` for connections in another encoding.
+        """
+        lease = await self.acquire()
+        try:
+            ((pid,),) = await lease.run(_ASK_FOR_PID, "")
+            self.direct = pid == lease.driver.server_pid
+        finally:
+            await self.give_back(lease)
+
+    async def acquire(self, timeout: float | None = None) -> Lease:
+        """Return a live connection; ``timeout`` in seconds, None for the engine's own."""
+        while True:
+            connection = await self._connect(timeout)
+            try:
+                lease = await self._leased(connection)
+                if lease.driver.looks_alive():
+                    await lease.take()
+                    self._in_use.add(id(lease.driver.raw))
+                    return lease
+                lease.driver.sever()
+                await connection.invalidate()
+            except BaseException:
+                await connection.close()
+                raise
+            await connection.close()
+
+    async def _leased(self, connection: AsyncConnection) -> Lease:
+        fairy = await connection.get_raw_connection()
+        raw = fairy.driver_connection
+        more: dict[str, Any] = {}
+        if self.driver.name == "asyncpg":
+            more["memory"] = fairy.info.setdefault(_MEMORY, {})
+        driver = self.driver(raw, own=self.own, direct=self.direct, **more)
+        failures.check_encoding(driver.encoding, "the engine")
+        if driver.in_transaction:  # begun by a listener of the engine's, which keeps its settings
+            await driver.command("COMMIT")
+        return Lease(connection, fairy.dbapi_connection, driver)
+
+    async def _connect(self, timeout: float | None) -> AsyncConnection:
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        while True:
+            waits = self._is_exhausted()
+            try:
+                # Only the wait for others has this limit: to connect has one of its own.
+                async with asyncio.timeout_at(deadline if waits else None):
+                    return await self.engine.connect()
+            except sa_exc.TimeoutError as exc:
+                if deadline is None or asyncio.get_running_loop().time() >= deadline:
+                    raise self._timed_out() from exc
+            except TimeoutError as exc:
+                if waits:
+                    raise self._timed_out() from exc
+                raise ConnectionFailed(
+                    f"cannot connect to PostgreSQL{self._where()}: no answer in time"
+                ) from exc
+            except Exception as exc:
+                raise self._not_connected(exc) from driver_error(exc, self.driver)
+
+    def _timed_out(self) -> PoolTimeout:
+        return PoolTimeout(
+            f"no connection of the engine's pool became free ({self.engine.pool.status()}):"
+            " raise pool_size or pool_timeout, or hold connections for less long"
+        )
+
+    def _not_connected(self, exc: Exception) -> Exception:
+        cause = driver_error(exc, self.driver)
+        if isinstance(cause, (*self.driver.errors, ValueError)):
+            sqlstate = getattr(cause, "sqlstate", None)
+            return failures.cannot_connect(str(cause), where=self._shown, sqlstate=sqlstate)
+        if isinstance(exc, sa_exc.SQLAlchemyError):
+            return ConnectionFailed(f"cannot connect to PostgreSQL: {first_line(exc)}")
+        return exc
+
+    def _where(self) -> str:
+        return f" ({self._shown})" if self._shown else ""
+
+    def _is_exhausted(self) -> bool:
+        """Whether all connections that the pool may have are in use."""
+        pool = self.engine.pool
+        room = capacity(self.engine)
+        return isinstance(pool, QueuePool) and room is not None and pool.checkedout() >= room
+
+    def release(self, lease: Lease, *, discard: bool = False) -> None:
+        """Note what is to become of a connection; the session gives it back."""
+        lease.broken |= discard
+
+    async def give_back(self, lease: Lease) -> None:
+        """Give a connection back to the engine's pool, or close it, whatever happens meanwhile."""
+        self._in_use.discard(id(lease.driver.raw))
+        if lease.broken:
+            await to_its_end(lease.give_back(discard=True), lease.sever)
+        else:
+            await lease.give_back(discard=False)  # waits for nothing
+
+    def made(self, raw: Any) -> None:
+        """Note a new connection of our own engine."""
+        self._made.add(raw)
+
+    def discard_idle(self) -> None:
+        """Shut idle connections of ours down: they are probably as silent."""
+        for raw in list(self._made):
+            if id(raw) not in self._in_use:
+                self.driver(raw, own=self.own, direct=self.direct).sever()
+
+    async def close(self) -> None:
+        """Dispose of our own engine; the application's stays as it is."""
+        if self.own:
+            await self.engine.dispose()
+
+    def leave(self) -> None:
+        """Let go of our own engine, whose event loop has ended."""
+        if self.own:
+            for raw in list(self._made):
+                self.driver(raw, own=True, direct=self.direct).sever()
+            self.engine.sync_engine.dispose(close=False)
+
+    def leave_to_parent(self) -> None:
+        """Let go of what belongs to the process that ours was forked from."""
+        forks.leave_to_parent(self, self.engine, self.engine.sync_engine.pool, *self._made)
+        for raw in list(self._made):
+            fileno = self.driver(raw, own=True, direct=self.direct).fileno
+            if fileno >= 0:
+                forks.detach(fileno)
+
+
+def capacity(engine: AsyncEngine) -> int | None:
+    """Return how many connections an engine's pool may have; None if that is not limited."""
+    pool = engine.pool
+    if isinstance(pool, NullPool) or not isinstance(pool, QueuePool):
+        return None
+    overflow = getattr(pool, "_max_overflow", 0)  # SQLAlchemy has no public word for it
+    return None if overflow < 0 or pool.size() == 0 else int(pool.size() + overflow)
+
+
+def check_room_for_worker(source: Source) -> None:
+    """Raise `InvalidOption` for an engine that is too small for a worker."""
+    room = capacity(source.engine)
+    if room is not None and room < WORKER_NEEDS:
+        raise InvalidOption(
+            f"a worker needs {WORKER_NEEDS} connections of the engine, whose pool_size and"
+            f" max_overflow allow {room}: raise pool_size to {WORKER_NEEDS} or more"
+        )
+
+
+def set_keepalive(fileno: int) -> None:
+    """Have the kernel give up a peer that acknowledges nothing, as libpq does by `LIMITS`."""
+    options = (
+        ("TCP_KEEPIDLE", LIMITS["keepalives_idle"]),
+        ("TCP_KEEPINTVL", LIMITS["keepalives_interval"]),
+        ("TCP_KEEPCNT", LIMITS["keepalives_count"]),
+        ("TCP_USER_TIMEOUT", LIMITS["tcp_user_timeout"]),
+    )
+    with suppress(OSError), socket.socket(fileno=os.dup(fileno)) as shared:
+        if shared.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options:
+            if hasattr(socket, name):
+                shared.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

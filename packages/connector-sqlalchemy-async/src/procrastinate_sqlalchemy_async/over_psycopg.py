@@ -1,0 +1,213 @@
+"""Engines over psycopg 3: values travel within the text, so one message holds all of a query."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+from psycopg.types.numeric import FloatLoader
+
+from procrastinate.connector import Notification, Query, Rows
+from procrastinate.connector_tools import failures, sockets
+from procrastinate.connector_tools.arrays import array_text
+from procrastinate.connector_tools.channels import listen_sql
+from procrastinate.errors import ConnectorException, database_error, why_read_only
+from procrastinate_sqlalchemy_async.leases import Driver, Heard, Send
+
+_ISO = "SET LOCAL datestyle = 'ISO';"
+_IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+_CLIENT_SIDE: type[psycopg.AsyncClientCursor[Any]] = psycopg.AsyncClientCursor
+
+
+class _Moment(Loader):
+    """Reads timestamptz in ISO format, in which our queries ask for it (`_ISO`)."""
+
+    def load(self, data: Buffer) -> Any:
+        return datetime.fromisoformat(bytes(data).decode())
+
+
+_LOADERS: Mapping[str, type[Loader]] = {"numeric": FloatLoader, "timestamptz": _Moment}
+
+
+class OverPsycopg(Driver):
+    """A psycopg connection under SQLAlchemy."""
+
+    name = "psycopg"
+    errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
+    raw: psycopg.AsyncConnection[Any]
+
+    def __init__(self, raw: Any, *, own: bool, direct: bool) -> None:
+        super().__init__(raw, own=own, direct=direct)
+        self._autocommit = raw.autocommit
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reading = -1
+
+    async def begin_session(self, adapter: Any) -> None:
+        if not self._autocommit:
+            await self.raw.set_autocommit(True)
+
+    async def end_session(self, adapter: Any) -> None:
+        if not self._autocommit:
+            await self.raw.set_autocommit(False)
+
+    async def run(self, query: Query, begin: str, send: Send | None) -> Rows:
+        front = begin + self._iso() + query.set_local()
+        if send is not None and (query.params or not front):
+            return await self._through_sqlalchemy(query, front, send)
+        return await self.to_end(self._run(query, front))
+
+    def _iso(self) -> str:
+        return "" if (self._reported("DateStyle") or "ISO").startswith("ISO") else _ISO
+
+    async def _run(self, query: Query, front: str) -> Rows:
+        cursor = self._cursor
+        if query.params:
+            await cursor.execute((front + query.sql).encode(), _adapted(query.params))
+        else:
+            await cursor.execute((front + query.sql).encode())
+        while cursor.nextset():
+            pass
+        return [] if cursor.description is None else await cursor.fetchall()
+
+    @functools.cached_property
+    def _cursor(self) -> psycopg.AsyncClientCursor[Any]:
+        """A cursor that gives plain values, whatever the connection's owner has registered."""
+        cursor = _CLIENT_SIDE(self.raw, row_factory=tuple_row)
+        for name, loader in _LOADERS.items():
+            cursor.adapters.register_loader(name, loader)
+        return cursor
+
+    async def command(self, sql: str) -> str | None:
+        return await self.to_end(self._command(sql))
+
+    async def _command(self, sql: str) -> str | None:
+        cursor = self._cursor
+        await cursor.execute(sql.encode())
+        while cursor.nextset():
+            pass
+        return cursor.statusmessage
+
+    @staticmethod
+    def positional(query: Query) -> tuple[str, Any]:
+        return query.sql, (_adapted(query.params) if query.params else None)
+
+    def translate(self, exc: Exception, query: Query) -> ConnectorException | None:
+        return translate(exc, query, self._reported)
+
+    def _reported(self, setting: str) -> str | None:
+        value = self.raw.pgconn.parameter_status(setting.encode()) if self.is_open else None
+        return None if value is None else value.decode()
+
+    async def listen(self, channels: Sequence[str], heard: Heard) -> None:
+        await self.command(listen_sql(channels))
+        pgconn, fileno = self.raw.pgconn, self.fileno
+        self._loop = asyncio.get_running_loop()
+
+        def read() -> None:
+            try:
+                pgconn.consume_input()
+                while (said := pgconn.notifies()) is not None:
+                    heard(Notification(channel=said.relname.decode(), payload=said.extra.decode()))
+            except psycopg.Error as exc:
+                self.stop_listening()
+                heard(exc)
+
+        self._loop.add_reader(fileno, read)
+        self._reading = fileno
+        read()  # what came with the answer
+
+    def stop_listening(self) -> None:
+        if self._loop is not None and self._reading >= 0:
+            self._loop.remove_reader(self._reading)
+            self._reading = -1
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.raw.pgconn.transaction_status in _IN_TRANSACTION
+
+    @property
+    def is_open(self) -> bool:
+        return not self.raw.closed
+
+    @property
+    def is_quiet(self) -> bool:
+        return self.raw.pgconn.transaction_status != TransactionStatus.ACTIVE
+
+    def looks_alive(self) -> bool:
+        fileno = self.fileno
+        return fileno >= 0 and not sockets.readable(fileno)
+
+    def sever(self) -> None:
+        fileno = self.fileno
+        if fileno >= 0:
+            sockets.shut_down(fileno)
+
+    @property
+    def fileno(self) -> int:
+        try:
+            return -1 if self.raw.closed else int(self.raw.fileno())
+        except psycopg.Error:
+            return -1
+
+    @property
+    def server_pid(self) -> int:
+        return int(self.raw.info.backend_pid)
+
+    @property
+    def encoding(self) -> str | None:
+        return self._reported("client_encoding")
+
+
+def _adapted(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values in a form whose type the placeholder's cast decides."""
+    return {name: _value(value) for name, value in params.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return array_text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))  # the cast binds closer than a minus would
+    return value
+
+
+def translate(exc: Exception, query: Query, reported: Any) -> ConnectorException | None:
+    """Return the error for what psycopg raised on an established connection."""
+    if isinstance(exc, psycopg.Error) and exc.sqlstate is not None:
+        primary = exc.diag.message_primary or failures.one_line(exc)
+        if failures.hides_detail(exc.sqlstate):
+            exc.args = (primary,)  # what a traceback shows of the cause
+        return failures.server_error(
+            primary,
+            sqlstate=exc.sqlstate,
+            detail=exc.diag.message_detail,
+            constraint=exc.diag.constraint_name,
+            severity=exc.diag.severity_nonlocalized,
+            reason=_why_read_only(reported) if exc.sqlstate == failures.READ_ONLY else "",
+        )
+    if isinstance(exc, (psycopg.DataError, *failures.VALUE_ERRORS)):
+        return failures.value_error(exc, query)
+    if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError) or type(exc) in (
+        psycopg.DatabaseError,
+        psycopg.Error,
+    ):
+        return failures.lost(exc)
+    if isinstance(exc, psycopg.Error):
+        return database_error(failures.one_line(exc))
+    return None
+
+
+def _why_read_only(reported: Any) -> str:
+    return why_read_only(
+        in_hot_standby=reported("in_hot_standby"),
+        by_default=reported("default_transaction_read_only"),
+        by_client=None,
+    )

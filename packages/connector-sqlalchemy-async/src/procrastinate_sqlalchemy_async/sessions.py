@@ -1,0 +1,98 @@
+"""Executors on SQLAlchemy's asynchronous connections: a session of our own, or the caller's."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools.sessions import AsyncSession
+from procrastinate.errors import ConnectionLost, ConnectorException
+from procrastinate_sqlalchemy_async.drivers import driver_of
+from procrastinate_sqlalchemy_async.engines import Source
+from procrastinate_sqlalchemy_async.leases import (
+    Lease,
+    driver_error,
+    error_of,
+    executed,
+    first_line,
+)
+
+
+class Session(AsyncSession[Lease]):
+    """One connection of an engine for the length of a block, also as its executor."""
+
+    __slots__ = ("_engine",)
+
+    def __init__(
+        self, source: Source, *, transaction: bool, read_only: bool, timeout: float | None
+    ) -> None:
+        super().__init__(source, transaction=transaction, read_only=read_only, timeout=timeout)
+        self._engine = source
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        lease = self._lease
+        try:
+            await super().__aexit__(kind, exc, traceback)
+        finally:
+            if lease is not None:
+                if isinstance(exc, GeneratorExit):  # a coroutine that is being closed cannot wait
+                    _drop(lease)
+                else:
+                    await self._engine.give_back(lease)
+
+
+def _drop(lease: Lease) -> None:
+    lease.driver.sever()
+    inner = lease.connection.sync_connection
+    if inner is not None:
+        with suppress(Exception):
+            inner.invalidate()
+        with suppress(Exception):
+            inner.close()
+
+
+class BoundExecutor:
+    """Executes queries in the transaction that the caller has, or SQLAlchemy begins for them."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Callable[[], Awaitable[AsyncConnection]]) -> None:
+        self._connection = connection
+
+    async def execute(self, query: Query, /) -> Rows:
+        """Execute one query, without its settings (rule 9). Raises `ConnectorException`."""
+        try:
+            connection = await self._connection()
+            if connection.invalidated:
+                raise ConnectionLost(f"{query.name}: the connection given as connection= is broken")
+            fairy = await connection.get_raw_connection()
+        except sa_exc.SQLAlchemyError as exc:
+            raise _unusable(exc, query) from exc
+        driver = driver_of(connection.dialect, "the connection given as connection=")(
+            fairy.driver_connection, own=False, direct=False
+        )
+        try:
+            return await driver.run_bound(query, functools.partial(executed, connection))
+        except Exception as exc:
+            error = error_of(exc, query, driver)
+            if error is None:
+                raise
+            raise error from driver_error(exc, driver)
+
+
+def _unusable(exc: sa_exc.SQLAlchemyError, query: Query) -> ConnectorException:
+    return ConnectorException(
+        f"{query.name}: the connection or session given as connection= cannot be used: "
+        f"{first_line(exc)}"
+    )

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import pytest
+import sqlalchemy
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+import procrastinate
+from procrastinate.connector import Notification, Query
+from procrastinate_sqlalchemy_async import SQLAlchemyAsyncConnector
+
+from .helpers import url_of
+
+Engines = Callable[..., AsyncEngine]
+Connectors = Callable[..., SQLAlchemyAsyncConnector]
+
+
+async def test_a_worker_runs_jobs_on_the_application_s_engine(
+    new_engine: Engines, new_connector: Connectors
+) -> None:
+    app = procrastinate.App(connector=new_connector())
+    done: list[int] = []
+
+    @app.task
+    async def work(n: int) -> None:
+        done.append(n)
+
+    engine = new_engine(pool_size=3, max_overflow=0)
+    async with app.open_async(engine):
+        await app.schema_manager.apply_schema_async()
+        await work.batch_defer_async(*({"n": n} for n in range(20)))
+        await app.run_worker_async(wait=False, concurrency=4)
+    assert sorted(done) == list(range(20))
+    async with engine.begin() as connection:
+        query = sqlalchemy.text(
+            "select count(*) from procrastinate_jobs where status = 'succeeded'"
+        )
+        assert await connection.scalar(query) == 20
+
+
+async def test_a_worker_hears_of_a_job_deferred_by_a_plain_call(
+    new_engine: Engines, new_connector: Connectors
+) -> None:
+    """With a polling interval that is longer than the test may last."""
+    app = procrastinate.App(connector=new_connector())
+    ran = asyncio.Event()
+
+    @app.task
+    async def work() -> None:
+        ran.set()
+
+    async with app.open_async(new_engine()):
+        await app.schema_manager.apply_schema_async()
+        async with app.worker(fetch_job_polling_interval=300):
+            await asyncio.to_thread(work.defer)
+            async with asyncio.timeout(60):
+                await ran.wait()
+
+
+async def test_listening_may_have_a_connection_of_its_own(
+    new_connector: Connectors, procrastinate_dsn: str, driver: str
+) -> None:
+    """Named as libpq does, or SQLAlchemy; the pool has none to spare."""
+    sqlalchemy_url = url_of(driver) + procrastinate_dsn.partition("://")[2]
+    for dsn in (procrastinate_dsn, sqlalchemy_url):
+        connector = new_connector(listen_dsn=dsn, pool_size=1, max_overflow=0)
+        await connector.open_async()
+        async with (
+            connector.session_async() as session,
+            connector.listen(["kit"]) as heard,
+        ):
+            await session.execute(Query("n", "select pg_notify('kit', %(x)s::text)", {"x": "é"}))
+            assert await anext(heard) == Notification("kit", "é")
+        await connector.close_async()
+
+
+async def test_a_url_of_ours_leads_to_its_database(procrastinate_dsn: str, driver: str) -> None:
+    url = f"sqlalchemy-async://{procrastinate_dsn.partition('://')[2]}&driver={driver}"
+    connector = SQLAlchemyAsyncConnector.from_url(url)
+    await connector.open_async()
+    query = Query("q", "select 'dbname=' || current_database()")
+    async with connector.session_async() as session:
+        ((name,),) = await session.execute(query)
+    await connector.close_async()
+    assert f" {name} " in repr(connector)
+
+
+async def test_what_goes_through_the_engine_is_seen_by_its_listeners(
+    new_engine: Engines, new_connector: Connectors
+) -> None:
+    engine, seen = new_engine(), []
+    connector = new_connector()
+    await connector.open_async(engine)
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def note(conn: object, cursor: object, statement: str, *_: object) -> None:
+        seen.append(statement)
+
+    for transaction in (True, False):
+        async with connector.session_async(transaction=transaction) as session:
+            query = Query("a", "select %(x)s::text, 1.5::numeric", {"x": "%"}, {"jit": "off"})
+            assert list(await session.execute(query)) == [("%", 1.5)]
+    await connector.close_async()
+    assert [text.startswith("select") for text in seen] == [True, True]
+
+
+async def test_settings_are_in_force_for_their_query_only(
+    new_engine: Engines, new_connector: Connectors
+) -> None:
+    """On our own connection and on a lent one; each query asks what the one before has left."""
+    asked = Query("q", "select current_setting(%(x)s::text)", {"x": "lock_timeout"})
+    settings = ({"lock_timeout": "7s"}, {"lock_timeout": "8s", "jit": "off"}, {}, {"jit": "off"})
+    for engine in (None, new_engine(pool_size=1, max_overflow=0)):
+        connector = new_connector(pool_size=1, max_overflow=0)
+        await connector.open_async(engine)
+        found = []
+        for each in settings:
+            async with connector.session_async() as session:
+                query = Query(asked.name, asked.sql, asked.params, each)
+                found += await session.execute(query)
+        await connector.close_async()
+        assert found == [("7s",), ("8s",), ("0",), ("0",)]
+
+
+async def test_many_sessions_share_a_small_pool(new_connector: Connectors) -> None:
+    connector = new_connector(pool_size=2, max_overflow=0, pool_timeout=60)
+    await connector.open_async()
+
+    async def one(n: int) -> int:
+        async with AsyncExitStack() as stack:
+            session = await stack.enter_async_context(connector.session_async(transaction=True))
+            ((value,),) = await session.execute(Query("q", "select %(n)s::integer", {"n": n}))
+            return int(value)
+
+    assert await asyncio.gather(*map(one, range(40))) == list(range(40))
+    await connector.close_async()
+
+
+async def test_echo_shows_no_query_twice(
+    new_engine: Engines, new_connector: Connectors, caplog: pytest.LogCaptureFixture
+) -> None:
+    connector = new_connector()
+    engine = new_engine(echo=True)
+    await connector.open_async(engine)
+    with caplog.at_level(logging.INFO, "sqlalchemy.engine.Engine"):
+        caplog.clear()
+        async with connector.session_async(transaction=True) as session:
+            await session.execute(Query("q", "select %(n)s::integer", {"n": 7}))
+    await connector.close_async()
+    assert [m for m in caplog.messages if m.startswith("select")] == (
+        ["select $1::integer"] if engine.dialect.driver == "asyncpg" else ["select %(n)s::integer"]
+    )

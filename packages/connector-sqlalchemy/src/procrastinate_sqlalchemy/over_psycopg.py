@@ -1,0 +1,202 @@
+"""Engines over psycopg 3.
+
+Rules
+
+1. Queries of a session run on a cursor that puts the values into the text: only then a query and
+   its settings are one message, and pass any pooler. The cursor has loaders of its own.
+2. What goes through SQLAlchemy has its values beside the text, and so its settings in a message
+   before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+from psycopg.types.numeric import FloatLoader
+
+from procrastinate.connector import Query, Row, Rows
+from procrastinate.connector_tools import failures, sockets
+from procrastinate.connector_tools.arrays import array_text
+from procrastinate.errors import ConnectorException, database_error, why_read_only
+from procrastinate_sqlalchemy.drivers import Driver, Send
+
+_ISO = "SET LOCAL datestyle = 'ISO';"
+_IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+_MAX_PROXIES = 20  # around one connection
+
+Connection = psycopg.Connection[Any]
+
+
+class _Moment(Loader):
+    """Reads timestamptz in ISO format, in which our queries ask for it (`_ISO`)."""
+
+    def load(self, data: Buffer) -> Any:
+        return datetime.fromisoformat(bytes(data).decode())
+
+
+_LOADERS: Mapping[str, type[Loader]] = {"numeric": FloatLoader, "timestamptz": _Moment}
+
+
+class OverPsycopg(Driver):
+    """psycopg 3."""
+
+    name = "psycopg"
+    error: ClassVar[type[Exception]] = psycopg.Error
+    not_libpqs = frozenset(
+        {"autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory"}
+    )
+
+    def real_connection(self, connection: Any) -> Connection:
+        real = connection
+        for _ in range(_MAX_PROXIES):  # as tracing puts around it
+            if issubclass(type(real), psycopg.Connection):
+                return real  # type: ignore[no-any-return]
+            try:
+                real = real.__wrapped__
+            except Exception:
+                break
+        raise TypeError(f"{type(connection).__qualname__} is not a psycopg connection")
+
+    def check_encoding(self, real: Connection, owner: str) -> None:
+        failures.check_encoding(_reported(real, "client_encoding"), owner)
+
+    def is_idle(self, real: Connection) -> bool:
+        return real.pgconn.transaction_status == TransactionStatus.IDLE
+
+    def in_transaction(self, real: Connection) -> bool:
+        return real.pgconn.transaction_status in _IN_TRANSACTION
+
+    def has_failed(self, real: Connection) -> bool:
+        return real.pgconn.transaction_status == TransactionStatus.INERROR
+
+    def take(self, real: Connection) -> bool:
+        autocommit = real.autocommit
+        if not autocommit:
+            real.autocommit = True
+        return autocommit
+
+    def restore(self, real: Connection, before: bool) -> None:
+        if not (before or real.closed):
+            real.autocommit = False
+
+    def looks_alive(self, real: Connection) -> bool:
+        return not (real.closed or sockets.readable(real.fileno()))
+
+    def sever(self, real: Connection) -> None:
+        try:
+            fileno = real.fileno()
+        except psycopg.Error:  # it is closed
+            return
+        sockets.shut_down(fileno)
+
+    def run(self, real: Connection, query: Query, prefix: str, send: Send | None) -> Rows:
+        if not (_reported(real, "DateStyle") or "ISO").startswith("ISO"):
+            prefix += _ISO
+        if send is None or (prefix and not query.params):
+            return _run(real, query, prefix)
+        alone = bool(prefix) and not (prefix.startswith("BEGIN") or self.in_transaction(real))
+        if prefix:
+            _run(real, Query("settings", "BEGIN;" if alone else ""), prefix)
+        try:
+            rows = self.run_bound(real, query, send)
+        except BaseException:
+            if alone and self.in_transaction(real):
+                _run(real, Query("rollback", "ROLLBACK"), "")
+            raise
+        if alone:
+            _run(real, Query("commit", "COMMIT"), "")
+        return rows
+
+    def run_bound(self, real: Connection, query: Query, send: Send) -> Rows:
+        rows = send(query.sql, _adapted(query.params) if query.params else None)
+        return [_plain(tuple(row)) for row in rows]
+
+    def translate(self, exc: psycopg.Error, query: Query) -> ConnectorException:
+        return translate(exc, query)
+
+    def connect_error(self, exc: psycopg.Error) -> ConnectorException:
+        return failures.cannot_connect(exc, sqlstate=exc.sqlstate)
+
+
+def _run(real: Connection, query: Query, prefix: str) -> Rows:
+    try:
+        cursor = psycopg.ClientCursor(real, row_factory=tuple_row)
+        for name, loader in _LOADERS.items():
+            cursor.adapters.register_loader(name, loader)
+        if query.params:
+            cursor.execute((prefix + query.sql).encode(), _adapted(query.params))
+        else:
+            cursor.execute((prefix + query.sql).encode())
+        while cursor.nextset():
+            pass
+        return [] if cursor.description is None else cursor.fetchall()
+    except failures.VALUE_ERRORS as exc:
+        raise failures.value_error(exc, query) from exc
+    except psycopg.Error as exc:
+        raise translate(exc, query, real) from exc
+
+
+def _reported(real: Connection, setting: str) -> str | None:
+    value = None if real.closed else real.pgconn.parameter_status(setting.encode())
+    return None if value is None else value.decode()
+
+
+def _adapted(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values in a form whose type the placeholder's cast decides."""
+    return {name: _value(value) for name, value in params.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return array_text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))  # the cast binds closer than a minus would
+    return value
+
+
+def _plain(row: Row) -> Row:
+    if Decimal in map(type, row):
+        return tuple(float(value) if type(value) is Decimal else value for value in row)
+    return row
+
+
+def translate(
+    exc: psycopg.Error, query: Query, real: Connection | None = None
+) -> ConnectorException:
+    """Return the error for what psycopg raised on an established connection."""
+    if exc.sqlstate is not None:
+        primary = exc.diag.message_primary or failures.one_line(exc)
+        if failures.hides_detail(exc.sqlstate):
+            exc.args = (primary,)  # what a traceback shows of the cause
+        explains = exc.sqlstate == failures.READ_ONLY and real is not None
+        return failures.server_error(
+            primary,
+            sqlstate=exc.sqlstate,
+            detail=exc.diag.message_detail,
+            constraint=exc.diag.constraint_name,
+            severity=exc.diag.severity_nonlocalized,
+            reason=_why_read_only(real) if explains and real is not None else "",
+        )
+    if isinstance(exc, psycopg.DataError):
+        return failures.value_error(exc, query)
+    if isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError):
+        return failures.lost(exc)
+    if type(exc) in (psycopg.DatabaseError, psycopg.Error):
+        return failures.lost(exc)
+    return database_error(failures.one_line(exc))
+
+
+def _why_read_only(real: Connection) -> str:
+    return why_read_only(
+        in_hot_standby=_reported(real, "in_hot_standby"),
+        by_default=_reported(real, "default_transaction_read_only"),
+        by_client=None,
+    )
