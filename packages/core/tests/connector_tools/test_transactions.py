@@ -37,16 +37,23 @@ def test_read_only_needs_a_transaction() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectorException("syntax", sqlstate="42601"), ConnectionLost("gone")]
+    ("error", "kind", "sqlstate"),
+    [
+        (ConnectorException("syntax", sqlstate="42601"), ConnectorException, "25P02"),
+        (ConnectionLost("gone"), ConnectionLost, None),
+        (ConnectionLost("shut down", sqlstate="57P01"), ConnectionLost, "57P01"),
+    ],
 )
-def test_no_query_follows_one_that_took_begin_with_it(error: ConnectorException) -> None:
+def test_no_query_follows_one_that_took_begin_with_it(
+    error: ConnectorException, kind: type[ConnectorException], sqlstate: str | None
+) -> None:
     transaction = LazyTransaction(wanted=True)
     transaction.prefix()
     transaction.after_prefix(error, in_transaction=False)
     for go_on in (transaction.prefix, transaction.is_to_commit):
-        with pytest.raises(ConnectorException) as caught:
+        with pytest.raises(kind) as caught:
             go_on()
-        assert caught.value.sqlstate == "25P02"
+        assert caught.value.sqlstate == sqlstate
 
 
 def test_a_query_that_was_never_sent_leaves_the_transaction_to_begin() -> None:

@@ -106,7 +106,15 @@ class AsyncSource(_Taking[A], Protocol[A]):
 class _State(Generic[C]):
     """What a session knows, and decides without waiting."""
 
-    __slots__ = ("_discard", "_lease", "_on_loan", "_severed", "_timeout", "_transaction")
+    __slots__ = (
+        "_discard",
+        "_lease",
+        "_on_loan",
+        "_read_only",
+        "_severed",
+        "_timeout",
+        "_transaction",
+    )
 
     def __init__(
         self,
@@ -116,6 +124,7 @@ class _State(Generic[C]):
         timeout: float | None = None,
     ) -> None:
         self._transaction = LazyTransaction(wanted=transaction, read_only=read_only)
+        self._read_only = read_only
         self._timeout = timeout
         self._lease: C | None = None  # until the block ends
         self._on_loan: C | None = None  # until it is given back (rule 4)
@@ -142,7 +151,8 @@ class _State(Generic[C]):
     def _failed(self, error: ConnectorException, source: _Taking[C]) -> None:
         if isinstance(error, ConnectionLost):
             self._discard = True
-            if self._severed or error.sqlstate == READ_ONLY:
+            is_of_server = error.sqlstate == READ_ONLY and not self._read_only
+            if self._severed or is_of_server:
                 source.discard_idle()
 
     def _give_back(self, lease: C, source: _Taking[C]) -> None:

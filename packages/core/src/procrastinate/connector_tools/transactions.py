@@ -14,20 +14,20 @@ _ABORTED = "25P02"  # the server's in_failed_sql_transaction
 class LazyTransaction:
     """Whether a session's transaction is wanted, has begun, or has failed to begin."""
 
-    __slots__ = ("_begin", "_begun", "_failed")
+    __slots__ = ("_begin", "_begun", "_failure")
 
     def __init__(self, *, wanted: bool, read_only: bool = False) -> None:
         self._begin = begin(transaction=wanted, read_only=read_only)
         self._begun = False
-        self._failed = False
+        self._failure: ConnectorException | None = None
 
     def prefix(self) -> str:
         """Return the SQL to send in front of the next query.
 
         Raises `ConnectorException` if no query may follow.
         """
-        if self._failed:
-            raise aborted()
+        if self._failure is not None:
+            raise self._failure
         return "" if self._begun else self._begin
 
     def after_prefix(self, error: ConnectorException | None, *, in_transaction: bool) -> None:
@@ -39,17 +39,20 @@ class LazyTransaction:
         begin.
         """
         self._begun = in_transaction
-        self._failed = not in_transaction and (
-            isinstance(error, ConnectionLost) or (error is not None and error.sqlstate is not None)
-        )
+        if in_transaction:
+            return
+        if isinstance(error, ConnectionLost):
+            self._failure = ConnectionLost(str(error), sqlstate=error.sqlstate)
+        elif error is not None and error.sqlstate is not None:
+            self._failure = aborted()
 
     def is_to_commit(self) -> bool:
         """Return whether a block that ended well has something to commit.
 
         Raises `ConnectorException` if the transaction has failed.
         """
-        if self._failed:
-            raise aborted()
+        if self._failure is not None:
+            raise self._failure
         return self._begun
 
 
