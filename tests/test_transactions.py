@@ -8,22 +8,35 @@ connection of the tests' own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
 import pytest
-from callers import KINDS, Caller, Kind
+from callers import IN_AUTOCOMMIT, KINDS, Caller, Kind
 
 import procrastinate
-from procrastinate import AlreadyEnqueued, App, ConnectorException, binders, connectors
+from procrastinate import (
+    AlreadyEnqueued,
+    App,
+    ConnectorException,
+    InvalidOption,
+    binders,
+    connectors,
+)
 from procrastinate_connector_testkit.databases import dsn_for, new_name, url_for
 
 #: Django's connection is tested with Django.
 ELSEWHERE = ("django.",)
-INSTALLED = {name: kind for name, kind in KINDS.items() if kind.binder in binders.available()}
+
+
+def installed(kinds: Mapping[str, Kind]) -> list[str]:
+    return [name for name, kind in kinds.items() if kind.binder in binders.available()]
+
+
+INSTALLED = installed(KINDS)
 CONNECTORS = sorted(set(connectors.available()) - {"memory"})
 
 Row = tuple[str, str, str, int]  # task, queue, status, and the argument n
@@ -254,11 +267,12 @@ async def case_of(
     observer: Observer,
     connection: str,
     connector: str,
+    kinds: Mapping[str, Kind] = KINDS,
     *,
     is_async: bool | None = None,
 ) -> AsyncIterator[Case]:
     """A connection, and an app that is not open; calls are of the connection's kind by default."""
-    kind: Kind = KINDS[connection]
+    kind = kinds[connection]
     app = App(connector=connectors.get(connector).from_url(url_for(database, connector)))
     observer.empty()
     async with kind.open(database) as caller:
@@ -303,6 +317,52 @@ async def test_it_does_on_an_app_that_is_open(
                 await scenario(case)
 
 
+@pytest.mark.parametrize("connection", installed(IN_AUTOCOMMIT))
+async def test_in_autocommit_mode_a_call_of_several_statements_is_refused(
+    database: str, observer: Observer, connection: str
+) -> None:
+    """And nothing of it is done. A job is one statement, so is a batch, and so is a list."""
+    async with case_of(database, observer, connection, CONNECTORS[0], IN_AUTOCOMMIT) as case:
+        job_id = await case.defer(1)
+        await case.call(case.configured(), "batch_defer", {"n": 2}, {"n": 3})
+        for method, arguments in (
+            ("cancel_job_by_id", {"id": job_id}),
+            ("cancel_jobs", {"id": job_id}),
+            ("retry_job_by_id", {"id": job_id}),
+            ("retry_jobs", {"task": "task", "status": "todo"}),
+        ):
+            with pytest.raises(InvalidOption, match="autocommit mode"):
+                await case.manage(method, **arguments)
+        assert len(await case.manage("list_jobs")) == 3
+        assert observer.jobs() == todo(1, 2, 3)
+
+
+@pytest.mark.parametrize("connection", [name for name in INSTALLED if KINDS[name].is_async])
+async def test_an_asynchronous_connection_in_a_plain_call_is_refused(
+    database: str, observer: Observer, connection: str
+) -> None:
+    case = case_of(database, observer, connection, CONNECTORS[0], is_async=False)
+    async with case as plain:
+        with pytest.raises(InvalidOption, match=r"await .*defer_async"):
+            await plain.defer(1)
+        with pytest.raises(InvalidOption, match="for coroutines"):
+            await plain.manage("list_jobs")
+        await plain.caller.commit()
+        assert observer.jobs() == []
+
+
+# A session is not over when it is closed: the next statement opens it again.
+@pytest.mark.parametrize("connection", [name for name in INSTALLED if "ession" not in name])
+async def test_a_closed_connection_is_refused(
+    database: str, observer: Observer, connection: str
+) -> None:
+    async with case_of(database, observer, connection, CONNECTORS[0]) as case:
+        pass
+    with pytest.raises((InvalidOption, ConnectorException), match=r"closed|given back|lost"):
+        await case.defer(1)
+    assert observer.jobs() == []
+
+
 def test_every_binder_is_tested() -> None:
     tested = {kind.binder for kind in KINDS.values()}
     missing = [name for name in binders.available() if name not in tested]
@@ -310,5 +370,5 @@ def test_every_binder_is_tested() -> None:
 
 
 def test_there_are_connections_of_either_kind() -> None:
-    assert {kind.is_async for kind in INSTALLED.values()} == {False, True}
+    assert {KINDS[name].is_async for name in INSTALLED} == {False, True}
     assert len(CONNECTORS) >= 3

@@ -215,6 +215,50 @@ _ASYNC_CONNECTION = "sqlalchemy.ext.asyncio.engine.AsyncConnection"
 _ASYNC_SESSION = "sqlalchemy.ext.asyncio.session.AsyncSession"
 _ASYNC_SCOPED = "sqlalchemy.ext.asyncio.scoping.async_scoped_session"
 
+
+@asynccontextmanager
+async def aiopg_outside(dsn: str) -> AsyncIterator[Caller]:
+    async with aiopg_connection(dsn) as caller:
+        await caller.sql("rollback")
+        yield caller
+
+
+@asynccontextmanager
+async def asyncpg_outside(dsn: str) -> AsyncIterator[Caller]:
+    async with asyncpg_connection(dsn) as caller:
+        await caller.sql("rollback")
+        yield caller
+
+
+@asynccontextmanager
+async def psycopg2_in_autocommit(dsn: str) -> AsyncIterator[Caller]:
+    async with psycopg2_connection()(dsn) as caller:
+        caller.connection.autocommit = True
+        yield caller
+
+
+def connect_in_autocommit(engine: Any) -> Any:
+    return engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+
+
+#: Connections that are in no transaction: each statement is committed by itself.
+IN_AUTOCOMMIT: Mapping[str, Kind] = {
+    "psycopg2": Kind("psycopg2.extensions.connection", psycopg2_in_autocommit),
+    "aiopg": Kind("aiopg.connection.Connection", aiopg_outside, is_async=True),
+    "psycopg": Kind("psycopg.Connection", psycopg_connection(autocommit=True)),
+    "psycopg async": Kind("psycopg.AsyncConnection", psycopg_async(autocommit=True), is_async=True),
+    "asyncpg": Kind("asyncpg.connection.Connection", asyncpg_outside, is_async=True),
+    "Connection": Kind(_CONNECTION, sqlalchemy_caller("psycopg2", connect_in_autocommit)),
+    "AsyncConnection over asyncpg": Kind(
+        _ASYNC_CONNECTION,
+        sqlalchemy_async_caller(
+            "asyncpg",
+            lambda engine: engine.execution_options(isolation_level="AUTOCOMMIT").connect(),
+        ),
+        is_async=True,
+    ),
+}
+
 KINDS: Mapping[str, Kind] = {
     "psycopg2": Kind("psycopg2.extensions.connection", psycopg2_connection()),
     "psycopg2, rows as dictionaries": Kind(
