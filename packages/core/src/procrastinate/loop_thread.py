@@ -186,7 +186,7 @@ class _Session:
     def __enter__(self) -> _Session:
         served = self._connector._serving()
         self._loop = served.loop
-        entering = served.loop.begin(self._enter(served.connector))
+        entering = served.loop.prepare(self._enter(served.connector))
         try:
             self._executor = entering.result()
         except BaseException as exc:
@@ -266,8 +266,8 @@ class LoopThread:
         if tasks:
             await asyncio.wait(tasks, timeout=ENDING_MAY_TAKE)
 
-    def begin(self, coroutine: Coroutine[Any, Any, T]) -> Call[T]:
-        """Begin a coroutine on the loop. Raises `ConnectionLost` if the loop has ended.
+    def prepare(self, coroutine: Coroutine[Any, Any, T]) -> Call[T]:
+        """Return a call that begins on the loop when its result is asked for.
 
         Raises `ConfigurationError` on the loop itself, which cannot wait for itself.
         """
@@ -277,18 +277,30 @@ class LoopThread:
                 "a plain call was made on the event loop that serves plain calls, for instance in"
                 " a callback of the driver: make it in another thread"
             )
-        call = Call(self._loop, coroutine, self._calls)
-        with self._lock:
-            if self._ended or self.inherited:
-                coroutine.close()
-                raise _closed()
-            self._calls.add(call)
-            self._loop.call_soon_threadsafe(call.begin)
-        return call
+        return Call(self, coroutine)
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop, and return or raise what it does."""
-        return self.begin(coroutine).result()
+        """Run a coroutine on the loop, and return or raise what it does.
+
+        Raises `ConnectionLost` if the loop has ended.
+        """
+        return self.prepare(coroutine).result()
+
+    def begin(self, call: Call[Any]) -> None:
+        """Begin a call on the loop. Raises `ConnectionLost` if the loop has ended."""
+        with self._lock:
+            if self._ended or self.inherited:
+                raise _closed()
+            self._calls.add(call)
+            self._loop.call_soon_threadsafe(call.begin, self._loop)
+
+    def is_under_way(self, call: Call[Any]) -> bool:
+        """Return whether a call has begun, and not ended."""
+        return call in self._calls
+
+    def ended(self, call: Call[Any]) -> None:
+        """Note that nobody waits for a call any more; on the loop."""
+        self._calls.discard(call)
 
     def soon(self, callback: Callable[[], object]) -> None:
         """Call a function on the loop. Does nothing if that has ended."""
@@ -318,38 +330,32 @@ class LoopThread:
 class Call(Generic[T]):
     """A coroutine on another thread's loop, and its outcome."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        coroutine: Coroutine[Any, Any, T],
-        calls: set[Call[Any]],
-    ) -> None:
+    def __init__(self, loop: LoopThread, coroutine: Coroutine[Any, Any, T]) -> None:
         self._loop = loop
         self._coroutine = coroutine
-        self._calls = calls
         self._task: asyncio.Task[T] | None = None
         self._outcome: Future[T] = Future()
 
-    def begin(self) -> None:
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin it; on the loop."""
-        self._task = self._loop.create_task(self._coroutine)
+        self._task = loop.create_task(self._coroutine)
         self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[T]) -> None:
-        self._calls.discard(self)
         if task.cancelled():
             self._outcome.set_exception(_closed())
         elif (exc := task.exception()) is not None:
             self._outcome.set_exception(exc)
         else:
             self._outcome.set_result(task.result())
+        self._loop.ended(self)
 
     def give_up(self) -> None:
         """Tell who waits that the loop has ended without it."""
-        self._calls.discard(self)
         if not self._outcome.done():
             self._coroutine.close()
             self._outcome.set_exception(_closed())
+        self._loop.ended(self)
 
     @property
     def has_succeeded(self) -> bool:
@@ -357,14 +363,16 @@ class Call(Generic[T]):
         return self._outcome.done() and self._outcome.exception() is None
 
     def result(self) -> T:
-        """Wait for the end, and return or raise what the coroutine did."""
+        """Begin it, wait for its end, and return or raise what the coroutine did."""
         try:
+            self._loop.begin(self)
             return self._outcome.result()
         except BaseException:
-            if not self._outcome.done():  # the wait was interrupted (rule 5)
-                with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                    self._loop.call_soon_threadsafe(self._cancel)
+            if self._loop.is_under_way(self):  # the wait was interrupted (rule 5)
+                self._loop.soon(self._cancel)
                 wait([self._outcome], INTERRUPTED_MAY_TAKE)
+            elif not self._outcome.done():
+                self._coroutine.close()
             raise
 
     def _cancel(self) -> None:
