@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from typing import Any
 
 import pytest
@@ -669,3 +671,27 @@ async def test_the_loop_gets_round_to_others_between_jobs_that_keep_it_busy(
     assert [await status_of(app, each) for each in ids] == [Status.SUCCEEDED] * 50
     at_once = 2 if sys.version_info >= (3, 12) else 50  # before, all that start do in one turn
     assert max(between_turns) <= at_once
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+async def test_a_worker_s_row_tells_where_and_what_it_is(
+    app: procrastinate.App,
+    query: Callable[..., list[tuple[Any, ...]]],
+    monkeypatch: pytest.MonkeyPatch,
+    is_installed: bool,
+) -> None:
+    version = metadata.version("procrastinate")
+    rows = []
+
+    def is_missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    @app.task(queue="mine")
+    async def look() -> None:
+        rows.extend(query("select pid, version, queues from procrastinate_workers"))
+
+    await look.defer_async()
+    if not is_installed:
+        monkeypatch.setattr(metadata, "version", is_missing)
+    await app.run_worker_async(wait=False, queues=["mine", "other"])
+    assert rows == [(os.getpid(), version if is_installed else None, ["mine", "other"])]

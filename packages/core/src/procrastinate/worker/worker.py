@@ -274,7 +274,7 @@ class Worker:
             concurrency=self.options.concurrency,
             task_names=tuple(self._registry.known_names()),
             pid=os.getpid(),
-            version=metadata.version("procrastinate"),
+            version=_version(),
             queues=self.options.queues,
         )
 
@@ -334,3 +334,11 @@ class Worker:
     def _end_block(self, failure: BaseException | None) -> None:
         self._failure, self._keeper = failure, None
         self._let_go()
+
+
+def _version() -> str | None:
+    """Return the version of this package, or None in a program that was packed without it."""
+    try:
+        return metadata.version("procrastinate")
+    except metadata.PackageNotFoundError:
+        return None
