@@ -237,6 +237,14 @@ class Reconnects(WithExecutor):
                 return super().execute(query)
 
 
+class ForgetsLosses(TinyConnector):
+    """Has nothing to commit on a connection that is closed."""
+
+    def commit(self, connection: Any) -> None:
+        if not connection.closed:
+            super().commit(connection)
+
+
 class KeepsConnections(TinyConnector):
     """A pool of its own making, which has all that can be wrong with one, or less."""
 

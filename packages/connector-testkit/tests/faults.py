@@ -188,6 +188,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             "losses errors",
             "losing_the_connection_between_statements losing_the_connection_in_a_statement",
         ),
+        "ForgetsLosses": fault("losses sessions", "losing_the_connection_at_once_is_no_commit"),
         "GivesOutDeadConnections": fault(
             "losses sessions forks", "dead_connections_are_replaced_before_use"
         ),

@@ -132,6 +132,15 @@ class Losses:
         assert await db.value("select 1") == 1
 
     @behaviour(3, 6)
+    async def test_losing_the_connection_at_once_is_no_commit(self, db: Subject) -> None:
+        """A block that goes on after its first statement was lost does not end as if committed."""
+        with pytest.raises(errors.ConnectorException):
+            async with entered(db.session(transaction=True)) as session:
+                with pytest.raises(errors.ConnectionLost):
+                    await session.sql("select pg_terminate_backend(pg_backend_pid())")
+        assert await db.value("select 1") == 1
+
+    @behaviour(3, 6)
     async def test_losing_the_connection_does_not_hide_the_caller_s_exception(
         self, db: Subject
     ) -> None:
