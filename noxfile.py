@@ -52,6 +52,7 @@ PACKAGES = {
     "embedded": "procrastinate_embedded",
 }
 EVERYTHING = tuple(PACKAGES)
+EXAMPLES = ("fastapi-asyncpg", "flask-sqlalchemy", "starlette-aiopg")
 CONNECTORS = [each for each in PACKAGES if each.startswith("connector-")]
 CONNECTORS.remove("connector-testkit")
 #: What workers run with: any connector, and a server.
@@ -184,7 +185,13 @@ def types(session: nox.Session) -> None:
     install(session, *EVERYTHING, group="types")
     sources = [f"packages/{package}/src" for package in PACKAGES]
     session.run("mypy", "noxfile.py", "benchmarks", "chaos", *sources)
-    session.run("mypy", *(f"examples/{each}" for each in ("flask-sqlalchemy", "starlette-aiopg")))
+    session.run(
+        "mypy",
+        *(
+            f"examples/{each}"
+            for each in sorted(each.name for each in (ROOT / "examples").iterdir())
+        ),
+    )
     session.run("mypy", "--config-file", "tests/typing/mypy.ini", "tests/typing")
     session.run("pyright", "--project", "tests/typing", *session.posargs)
 

@@ -229,3 +229,95 @@ def test_a_report_goes_on_where_a_stopped_worker_left_it(reports: Example, ask_r
     with reports_worker(reports) as worker:
         wait_until(lambda: answers(ask_reports, report, job="succeeded", attempts=2, written=500))
         assert worker.stop() == 0
+
+
+# --- FastAPI and asyncpg --------------------------------------------------------------------------
+
+CONCERT = {
+    "event": "Concert",
+    "email": "ann@example.org",
+    "begins_at": "2130-05-01T20:00:00+02:00",
+}
+
+
+@pytest.fixture(scope="module")
+def bookings(
+    tmp_path_factory: pytest.TempPathFactory, procrastinate_server: Server
+) -> Iterator[Example]:
+    """The bookings with their table."""
+    yield from application(
+        "fastapi-asyncpg",
+        tmp_path_factory.mktemp("bookings"),
+        procrastinate_server,
+        "python -m bookings.database",
+        "procrastinate --app=bookings.tasks.app schema",
+    )
+
+
+@pytest.fixture(scope="module")
+def ask_bookings(bookings: Example) -> Iterator[Ask]:
+    """The bookings' server, to be asked; it ends well."""
+    port = free_port()
+    command = "uvicorn bookings.web:web"
+    with bookings.running(command, shows="Uvicorn running on", port=port) as server:
+        yield partial(request, port)
+        assert server.stop() == -signal.SIGTERM  # which it passes on to itself at its end
+        assert "Application shutdown complete" in server.output
+
+
+def bookings_worker(bookings: Example) -> Any:
+    return bookings.running("python -m bookings.worker", shows="starts: queues")
+
+
+def booked(ask: Ask, **changes: str) -> dict[str, int]:
+    """Book a seat; return the numbers of the booking and its jobs."""
+    status, placed = ask("POST", "/bookings", CONCERT | changes)
+    assert status == 202, placed
+    numbers: dict[str, int] = placed
+    return numbers
+
+
+def test_a_ticket_is_sent_and_a_reminder_waits(bookings: Example, ask_bookings: Ask):
+    placed = booked(ask_bookings)
+    with bookings_worker(bookings) as worker:
+        ticket = f"/jobs/{placed['ticket_job']}"
+        wait_until(lambda: answers(ask_bookings, ticket, status="succeeded", attempts=1))
+        assert "mail to ann@example.org: Your ticket for Concert" in worker.output
+        assert worker.stop() == 0
+    assert answers(ask_bookings, f"/jobs/{placed['reminder_job']}", status="todo", attempts=0)
+
+
+def test_a_booking_that_is_called_off_cancels_its_reminder(ask_bookings: Ask):
+    placed = booked(ask_bookings)
+    assert ask_bookings("DELETE", f"/bookings/{placed['booking']}")[0] == 204
+    assert answers(ask_bookings, f"/jobs/{placed['reminder_job']}", status="cancelled")
+    assert ask_bookings("DELETE", f"/bookings/{placed['booking']}")[0] == 404
+
+
+def test_a_booking_whose_request_fails_leaves_no_job(ask_bookings: Ask):
+    before = booked(ask_bookings)
+    # A day before that there is no time. Row and ticket have been inserted when it is found out.
+    status, _ = ask_bookings("POST", "/bookings", CONCERT | {"begins_at": "0001-01-01T20:00:00Z"})
+    assert status == 500
+    after = booked(ask_bookings)
+    assert after["booking"] > before["booking"] + 1  # it had been inserted: its number is used up
+    assert ask_bookings("DELETE", f"/bookings/{before['booking'] + 1}")[0] == 404
+    assert ask_bookings("GET", f"/jobs/{before['reminder_job'] + 1}")[0] == 404
+
+
+def test_a_booking_that_cannot_be_is_refused(ask_bookings: Ask):
+    assert ask_bookings("POST", "/bookings", CONCERT | {"event": ""})[0] == 422
+    assert ask_bookings("POST", "/bookings", CONCERT | {"begins_at": "2030-05-01T20:00"})[0] == 422
+    assert ask_bookings("GET", "/jobs/1000000")[0] == 404
+
+
+def test_a_ticket_is_sent_in_the_servers_own_process(bookings: Example):
+    port = free_port()
+    command = "uvicorn bookings.together:web"
+    with bookings.running(command, shows="Uvicorn running on", port=port) as server:
+        ask = partial(request, port)
+        placed = booked(ask)
+        ticket = f"/jobs/{placed['ticket_job']}"
+        wait_until(lambda: answers(ask, ticket, status="succeeded", attempts=1))
+        assert server.stop() == -signal.SIGTERM
+        assert "Application shutdown complete" in server.output

@@ -113,7 +113,7 @@ def request(port: int, method: str, path: str, body: Any = None) -> tuple[int, A
         response = connection.getresponse()
         text = response.read()
         is_json = response.headers.get_content_type() == "application/json"
-        return response.status, json.loads(text) if is_json else None
+        return response.status, json.loads(text) if is_json and text else None
 
 
 def wait_until(condition: Callable[[], object]) -> None:

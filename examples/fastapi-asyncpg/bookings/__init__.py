@@ -1,0 +1,1 @@
+"""Bookings of seats: FastAPI and procrastinate on one pool of asyncpg."""
