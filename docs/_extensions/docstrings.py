@@ -31,7 +31,9 @@ PUBLIC = (
     "procrastinate_psycopg2",
     "procrastinate_psycopg",
     "procrastinate_aiopg",
+    "procrastinate_asyncpg",
     "procrastinate_sqlalchemy",
+    "procrastinate_sqlalchemy_async",
     "procrastinate_connector_testkit",
     "procrastinate_embedded",
 )
