@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import procrastinate
 from benchmarks.lengths import seconds_of
+from procrastinate import connectors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -109,10 +110,12 @@ def app_on(connector: Any, recorder: Recorder, lengths: Sequence[float] = ()) ->
     return app
 
 
-def connector_for(dsn: str, *, traced: bool, notes: list[Any]) -> Any:
-    """Return an AiopgConnector, or one that notes each statement's name and milliseconds."""
+def connector_for(name: str, dsn: str, *, traced: bool, notes: list[Any]) -> Any:
+    """Return a connector, or an AiopgConnector that notes each statement's name and time in ms."""
+    if name == "psycopg":
+        return procrastinate.PsycopgConnector(conninfo=dsn)
     if not traced:
-        return procrastinate.AiopgConnector(dsn=dsn)
+        return connectors.get(name)(dsn=dsn)  # type: ignore[call-arg]
 
     class Traced(procrastinate.AiopgConnector):
         def session_async(
@@ -180,7 +183,10 @@ def main() -> None:
     recorder = Recorder(options.pop("report_at", 0))
     lengths = seconds_of(*options.pop("lengths", ("0ms", 0)))
     connector = connector_for(
-        options.pop("dsn"), traced=options.pop("traced", False), notes=statements
+        options.pop("connector", "aiopg"),
+        options.pop("dsn"),
+        traced=options.pop("traced", False),
+        notes=statements,
     )
     run(app_on(connector, recorder, lengths), recorder, options)
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -7,6 +7,7 @@ from benchmarks.workloads.backlog import Backlog
 from benchmarks.workloads.cost import Cost
 from benchmarks.workloads.defer import BatchDefer, DeferOneByOne
 from benchmarks.workloads.drain import DrainConcurrently, DrainDefault, DrainThreads, NeverAnalyzed
+from benchmarks.workloads.drivers import Drivers
 from benchmarks.workloads.footprint import Footprint
 from benchmarks.workloads.idle import IdleWorkers
 from benchmarks.workloads.latency import Latency, Schedule
@@ -38,6 +39,7 @@ WORKLOADS: dict[str, Workload] = {
         Timed(),
         Retries(),
         IdleWorkers(),
+        Drivers(),
         Lines(),
         ManyPartitions(),
     )
