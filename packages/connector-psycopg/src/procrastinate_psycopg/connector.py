@@ -195,14 +195,11 @@ class PsycopgConnector(ListeningConnector):
         """Return a block that LISTENs on a connection of its own.
 
         That is a new one, to ``listen_conninfo`` if that is given; or one of the connections of a
-        pool that was handed in, closed afterwards. Raises `ConfigurationError` for such a pool that
-        is too small for a worker. Entering it raises `ConnectionFailed` or `PoolTimeout`, the
-        iterator `ConnectionLost`.
+        pool that was handed in, closed afterwards. Entering it raises `ConnectionFailed` or
+        `PoolTimeout`, the iterator `ConnectionLost`.
         """
         self._opened()
         borrowed = self._borrowed
-        if borrowed is not None:
-            borrowed.check_size(listens=self._listen is None)
         if borrowed is None or self._listen is not None:
             block = Listener(channels, self._new_listener, self._close_listener)
         else:
@@ -220,6 +217,15 @@ class PsycopgConnector(ListeningConnector):
     def _close_listener(self, lease: AsyncLease) -> None:
         self._listeners.discard(lease)
         lease.close()
+
+    def check_for_worker(self) -> None:
+        """Raise `ConfigurationError` if a pool that was handed in cannot serve a worker.
+
+        It is too small, or does not say where the worker's companions may connect to.
+        """
+        super().check_for_worker()
+        if self._borrowed is not None:
+            self._borrowed.check_size(listens=self._listen is None)
 
     # Synchronous calls
 
