@@ -26,7 +26,7 @@ async def test_statements_are_prepared_once_and_planned_anew(connector: AsyncpgC
     """But those that keep their plan, whose plan does not depend on the values."""
     async with connector.session_async() as session:
         for n in range(8):
-            await session.execute(query("select %(n)s::integer", n=n))
+            await session.execute(query("select %(n)s::integer", {"jit": "off"}, n=n))
             kept = query("select %(n)s::bigint", {"plan_cache_mode": GENERIC}, n=n)
             await session.execute(kept)
         assert await names(session) == [("procrastinate_1", False), ("procrastinate_2", True)]

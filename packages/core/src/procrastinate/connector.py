@@ -48,8 +48,8 @@ Rules
 11. A query that says `keeps_plan` is sent often, and its plan fits all values. A connector may
     prepare it, but only on connections of its own, and not behind a pooler, where the next
     transaction may be on another connection of the server. It may prepare all others there too, if
-    that saves a round trip, under names that begin with ``procrastinate_``, and if the server makes
-    their plans anew for each execution (``plan_cache_mode``).
+    that saves a round trip, under names that begin with ``procrastinate_``. The plans of those that
+    have settings are then to be made anew for each execution (``plan_cache_mode``).
 12. ``timeout`` of a session is how many seconds it waits for a connection of the pool (0: not at
     all), instead of the pool's own time; then it raises `PoolTimeout`. To make a new connection may
     take longer: that has a limit of its own.
