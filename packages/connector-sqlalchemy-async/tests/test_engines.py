@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import procrastinate
 from procrastinate.connector import Notification, Query
 from procrastinate_sqlalchemy_async import SQLAlchemyAsyncConnector
+from procrastinate_sqlalchemy_async.over_asyncpg import OverAsyncpg
 
 from .helpers import url_of
 
@@ -155,3 +157,13 @@ async def test_echo_shows_no_query_twice(
     assert [m for m in caplog.messages if m.startswith("select")] == (
         ["select $1::integer"] if engine.dialect.driver == "asyncpg" else ["select %(n)s::integer"]
     )
+
+
+@pytest.mark.parametrize(
+    "said, encoding", [("UTF8", "UTF8"), ("'utf-8'", "UTF8"), ("LATIN1", "LATIN1"), (None, None)]
+)
+def test_an_encoding_is_known_however_a_pooler_repeats_it(
+    said: str | None, encoding: str | None
+) -> None:
+    raw = SimpleNamespace(get_settings=lambda: SimpleNamespace(client_encoding=said))
+    assert OverAsyncpg(raw, own=False, direct=False).encoding == encoding

@@ -204,7 +204,8 @@ class OverAsyncpg(Driver):
     @property
     def encoding(self) -> str | None:
         said = getattr(self.raw.get_settings(), "client_encoding", None)
-        return None if said is None else str(said)
+        # A pooler repeats it as asyncpg has asked for it: 'utf-8', with the quotes.
+        return None if said is None else str(said).strip("'").replace("-", "").upper()
 
 
 def _of_session(name: str) -> str:
