@@ -45,6 +45,25 @@ async def test_nothing_is_prepared_if_the_user_says_so(procrastinate_dsn: str) -
     await connector.close_async()
 
 
+async def test_a_pooler_is_found_and_told_of_once(
+    procrastinate_dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its process id, which is not the server's; an app's plain calls do not tell again."""
+    monkeypatch.setattr(asyncpg.Connection, "get_server_pid", lambda self: -1)
+    monkeypatch.setattr("procrastinate_asyncpg.pools._told_of", set())
+    connector = AsyncpgConnector(dsn=procrastinate_dsn)
+    sibling = connector.sibling(max_connections=1)
+    for each in (connector, sibling):
+        await each.open_async()
+        async with each.session_async() as session:
+            await session.execute(query("select %(n)s::integer", {"jit": "off"}, n=1))
+            assert await names(session) == []
+        await each.close_async()
+    told = [record.message for record in caplog.records if "pooler" in record.message]
+    assert len(told) == 1
+    assert "listen_dsn=" in told[0]
+
+
 async def test_settings_change_from_query_to_query(connector: AsyncpgConnector) -> None:
     """In any order; what a query does not name is what it was."""
     lock, statement = {"lock_timeout": "77s"}, {"statement_timeout": "78s"}

@@ -92,7 +92,7 @@ class OwnPool:
                 held.connection.terminate()
                 raise
             if not self._known.direct:
-                _tell_of_pooler(has_listen_dsn=self._options.listen is not None)
+                _tell_of_pooler(self._options)
         return held
 
     async def acquire_for_listening(self) -> Connection:
@@ -111,11 +111,20 @@ class OwnPool:
         self._listeners.clear()
 
 
-def _tell_of_pooler(*, has_listen_dsn: bool) -> None:
+_told_of: set[str] = set()  # the places of which the log has said that they are poolers
+
+
+def _tell_of_pooler(options: Options) -> None:
+    """Say so once: an app has connectors beside it, for plain calls and a worker's heartbeat."""
+    place = options.connect.shown
+    if place in _told_of:
+        return
+    _told_of.add(place)
     logger.warning(
-        "the connection leads to a pooler such as PgBouncer: no statement is prepared%s",
+        "the connection leads to a pooler such as PgBouncer (%s): no statement is prepared%s",
+        place,
         ""
-        if has_listen_dsn
+        if options.listen is not None
         else ", and notifications are not heard unless listen_dsn= names the server itself",
     )
 
