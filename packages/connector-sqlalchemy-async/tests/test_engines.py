@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import sqlalchemy
@@ -127,6 +128,27 @@ async def test_settings_are_in_force_for_their_query_only(
                 found += await session.execute(query)
         await connector.close_async()
         assert found == [("7s",), ("8s",), ("0",), ("0",)]
+
+
+async def test_a_session_of_a_generator_that_is_closed_gives_its_place_back(
+    new_connector: Connectors, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closing it by hand lets it wait for nothing, so the transaction ends with its connection."""
+    connector = new_connector(pool_size=1, max_overflow=0, pool_timeout=60)
+    await connector.open_async()
+
+    async def rows() -> AsyncIterator[object]:
+        async with connector.session_async(transaction=True) as session:
+            yield await session.execute(Query("q", "select pg_backend_pid()"))
+
+    generator = cast(AsyncGenerator[object], rows())
+    first = await anext(generator)
+    with pytest.raises(StopIteration):
+        generator.aclose().__await__().send(None)
+    async with connector.session_async() as session:
+        assert await session.execute(Query("q", "select pg_backend_pid()")) != first
+    await connector.close_async()
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 async def test_many_sessions_share_a_small_pool(new_connector: Connectors) -> None:

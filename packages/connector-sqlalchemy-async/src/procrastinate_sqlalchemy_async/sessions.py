@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -47,19 +48,21 @@ class Session(AsyncSession[Lease]):
         finally:
             if lease is not None:
                 if isinstance(exc, GeneratorExit):  # a coroutine that is being closed cannot wait
-                    _drop(lease)
+                    _give_back_later(self._engine, lease)
                 else:
                     await self._engine.give_back(lease)
 
 
-def _drop(lease: Lease) -> None:
-    lease.driver.sever()
-    inner = lease.connection.sync_connection
-    if inner is not None:
-        with suppress(Exception):
-            inner.invalidate()
-        with suppress(Exception):
-            inner.close()
+def _give_back_later(source: Source, lease: Lease) -> None:
+    """Close a connection now, and have the event loop give its place in the pool back."""
+    lease.sever()
+    with suppress(RuntimeError):  # no event loop runs
+        ending = asyncio.get_running_loop().create_task(source.give_back(lease))
+        _endings.add(ending)
+        ending.add_done_callback(_endings.discard)
+
+
+_endings: set[asyncio.Task[None]] = set()
 
 
 class BoundExecutor:
