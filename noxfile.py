@@ -256,10 +256,7 @@ def measured_tests(session: nox.Session) -> None:
 
 
 #: Tests that run on databases with many partitions, at least. It rises with new ones.
-ON_MANY_PARTITIONS = 240
-#: Where tests of core are whose waits are bounded for one partition. With many, one of them fails
-#: once in a few runs: so they have a session of their own, which is no default until none does.
-OF_WORKERS = ("packages/core/tests/worker", "packages/core/tests/faults")
+ON_MANY_PARTITIONS = 450
 
 
 @nox.session(python=ONCE, requires=["build"])
@@ -268,23 +265,11 @@ def partitions(session: nox.Session) -> None:
 
     They need no cluster. A test that makes no sense there has a mark that says why.
     """
-    others = [f"--ignore={folder}" for folder in OF_WORKERS]
-    on_many_partitions(session, ON_MANY_PARTITIONS, ["packages/core/tests", *others])
-
-
-@nox.session(name="partitions-worker", python=ONCE, requires=["build"])
-def partitions_worker(session: nox.Session) -> None:
-    """Run the worker's tests on databases with 64 partitions; arguments are pytest's."""
-    on_many_partitions(session, 210, [*OF_WORKERS])
-
-
-def on_many_partitions(session: nox.Session, at_least: int, tests: list[str]) -> None:
-    """Run tests on databases with 64 partitions, and count them."""
     install(session, *EVERYTHING, group="test")
     env = {"PROCRASTINATE_TEST_PARTITIONS": "64"}
     if not session.posargs:
-        env["PROCRASTINATE_TEST_PARTITIONS_AT_LEAST"] = str(at_least)
-    arguments = session.posargs or [*IN_PARALLEL, "-m", "not slow", *tests]
+        env["PROCRASTINATE_TEST_PARTITIONS_AT_LEAST"] = str(ON_MANY_PARTITIONS)
+    arguments = session.posargs or [*IN_PARALLEL, "-m", "not slow", "packages/core/tests"]
     session.run("pytest", *arguments, env=env)
 
 
@@ -301,6 +286,9 @@ def citus(session: nox.Session) -> None:
         )
     install(session, *EVERYTHING, group="test")
     session.run("pytest", *(session.posargs or ["tests/citus"]))
+    if not session.posargs:
+        env = {"PROCRASTINATE_TEST_CITUS_DSN": os.environ["PROCRASTINATE_CITUS_DSN"]}
+        session.run("pytest", *IN_PARALLEL, "-m", "not slow", "packages/core/tests", env=env)
 
 
 @nox.session(python=PYTHONS, requires=["build"])

@@ -4,34 +4,131 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg2
 import pytest
+from psycopg2.extensions import parse_dsn
 
 import procrastinate
 from procrastinate.drive import Flow, Script
+from procrastinate.model.partitions import MANY
 from procrastinate.storage.partitioning import into_partitions
 
 #: With this set to 64, the databases of tests are like distributed ones: `nox -s partitions`.
 PARTITIONS = int(os.environ.get("PROCRASTINATE_TEST_PARTITIONS") or 1)
+#: Leads to a database on a coordinator of a Citus cluster. With it, the databases of tests are
+#: schemas there, whose jobs are distributed: `nox -s citus`.
+CLUSTER = os.environ.get("PROCRASTINATE_TEST_CITUS_DSN", "")
+if CLUSTER:
+    PARTITIONS = MANY
+
+    @pytest.fixture(scope="session")
+    def schemas() -> Iterator[Schemas]:
+        schemas = Schemas()
+        yield schemas
+        schemas.drop()
+
+    @pytest.fixture
+    def procrastinate_dsn(schemas: Schemas) -> str:
+        """The way to a schema of the cluster, which is the search_path."""
+        return schemas.take()
+
+
+class Schemas:
+    """A schema of the cluster that tests use one after the other, or a new one.
+
+    To distribute the jobs takes longer than most tests. So the tables are emptied instead, unless a
+    test has left anything else behind.
+    """
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._left: list[Any] = []
+
+    def take(self) -> str:
+        """Return the way to tables without rows, or to a new schema."""
+        if self._name and self._objects() == self._left:
+            tables = [name for name, kind in self._left if kind == "r"]
+            kept = ("procrastinate_settings", "procrastinate_migrations")
+            self._run(f"truncate {', '.join(each for each in tables if each not in kept)}")
+        else:
+            self.drop()
+            self._name = f"procrastinate_{secrets.token_hex(6)}"
+            self._run(f"create schema {self._name}")
+            self._left = []
+        way = parse_dsn(CLUSTER)
+        return (
+            f"postgresql://{way['user']}@{way['host']}:{way['port']}/{way['dbname']}"
+            f"?options=-csearch_path%3D{self._name}"
+        )
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the schema is empty."""
+        return not self._left
+
+    def note(self) -> None:
+        """Note what is in the schema, before a test."""
+        self._left = self._objects()
+
+    def drop(self) -> None:
+        """Drop the schema."""
+        if self._name:
+            self._run(f"drop schema if exists {self._name} cascade")
+
+    def _objects(self) -> list[Any]:
+        return self._run(
+            "select relname, relkind::text from pg_class"
+            " where relnamespace = %(name)s::regnamespace"
+            " union all select proname || prosrc, 'f' from pg_proc"
+            " where pronamespace = %(name)s::regnamespace"
+            " union all select tgname, 't' from pg_trigger join pg_class as of on of.oid = tgrelid"
+            " where relnamespace = %(name)s::regnamespace"
+            " union all select conname, 'c' from pg_constraint"
+            " where connamespace = %(name)s::regnamespace order by 1, 2"
+        )
+
+    def _run(self, sql: str) -> list[Any]:
+        connection = psycopg2.connect(CLUSTER, options=f"-c search_path={self._name or 'public'}")
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql, {"name": self._name})
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
 
 
 @pytest.fixture
-def dsn(procrastinate_dsn: str, record_property: Callable[[str, object], None]) -> Iterator[str]:
+def dsn(
+    procrastinate_dsn: str,
+    record_property: Callable[[str, object], None],
+    request: pytest.FixtureRequest,
+) -> Iterator[str]:
     """A new database with procrastinate's tables."""
-    with procrastinate.App(
-        connector=procrastinate.Psycopg2Connector(dsn=procrastinate_dsn)
-    ).open() as app:
-        app.schema_manager.apply_schema()
-        if PARTITIONS > 1:
-            app._gateway.run(like_a_distributed_one(), transaction=True)
+    schemas = request.getfixturevalue("schemas") if CLUSTER else None
+    if schemas is None or schemas.is_new:
+        make_tables(procrastinate_dsn)
+    if schemas is not None:
+        schemas.note()
     yield procrastinate_dsn
     if PARTITIONS > 1:
         record_property(USED, used_partitions(procrastinate_dsn))
+
+
+def make_tables(dsn: str) -> None:
+    """Make procrastinate's tables."""
+    with procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn)).open() as app:
+        app.schema_manager.apply_schema()
+        if PARTITIONS > 1:
+            app._gateway.run(like_a_distributed_one(), transaction=True)
+        if CLUSTER:
+            app.schema_manager.distribute()
 
 
 def like_a_distributed_one() -> Flow[None]:
@@ -42,6 +139,23 @@ def like_a_distributed_one() -> Flow[None]:
     yield Script("older ids", "select setval('{schema}.procrastinate_jobs_id_seq', 1000)")
     yield from into_partitions()
     yield Script("by hand", "alter table {schema}.procrastinate_jobs alter partition set default 0")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Skip a test in a cluster if that refuses SQL of the test's own, such as a trigger.
+
+    What it refuses of ours is no driver's error, and fails.
+    """
+    report = yield
+    refused = psycopg2.errors.FeatureNotSupported
+    if CLUSTER and call.excinfo is not None and call.excinfo.type is refused:
+        said = str(call.excinfo.value).splitlines()[0]
+        report.outcome = "skipped"
+        report.longrepr = (str(item.path), 0, f"Skipped: its own SQL is refused: {said}")
+    return report
 
 
 def used_partitions(dsn: str) -> list[int]:
@@ -75,6 +189,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if "dsn" in getattr(item, "fixturenames", ())
         and item.get_closest_marker("one_partition") is None
+        and not (CLUSTER and item.get_closest_marker("one_server"))
     ]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
     items[:] = chosen

@@ -138,7 +138,7 @@ def overlap(ledger: Ledger, job_id: int, claimed: float, later: list[tuple[str, 
     )
 
 
-@pytest.mark.one_partition("of many, a worker may hold a job for longer: this is not promised yet")
+@pytest.mark.one_partition("of many, it may wait for a second: docs/guarantees.md says so")
 async def test_no_job_waits_claimed_for_long_while_the_other_workers_slot_is_idle(
     app: procrastinate.App, ledger: Ledger, query: Query, until: Callable[..., Any]
 ) -> None:
