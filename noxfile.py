@@ -256,7 +256,7 @@ def measured_tests(session: nox.Session) -> None:
 
 
 #: Tests that run on databases with many partitions, at least. It rises with new ones.
-ON_MANY_PARTITIONS = 450
+ON_MANY_PARTITIONS = 480
 
 
 @nox.session(python=ONCE, requires=["build"])
