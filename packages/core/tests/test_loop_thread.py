@@ -86,20 +86,25 @@ def opened(connector: Plain) -> LoopThreadConnector:
     return plain
 
 
-def threads() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "procrastinate-plain"]
+Threads = Callable[[], list[threading.Thread]]
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    before = set(threads())
-    yield
-    for thread in set(threads()) - before:
+def threads() -> Iterator[Threads]:
+    """Return what tells the loop threads of this test; none of them is left at its end."""
+    before = set(threading.enumerate())
+
+    def of_this_test() -> list[threading.Thread]:
+        new = [each for each in threading.enumerate() if each not in before]
+        return [each for each in new if each.name == "procrastinate-plain"]
+
+    yield of_this_test
+    for thread in of_this_test():
         thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
-def test_an_app_defers_and_reads_by_one_loop_in_a_thread() -> None:
+def test_an_app_defers_and_reads_by_one_loop_in_a_thread(threads: Threads) -> None:
     connector = Plain()
     app = procrastinate.App(connector=connector)
 
@@ -195,7 +200,11 @@ def test_sever_is_called_on_the_loop_whatever_thread_asks() -> None:
     session.sever()
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
+@pytest.mark.skipif(
+    not hasattr(signal, "pthread_kill")
+    or threading.current_thread() is not threading.main_thread(),
+    reason="Python hears signals in its main thread",
+)
 def test_an_interruption_waits_for_the_end_of_the_call() -> None:
     """The call is cancelled, the session learns of the interruption, and nothing is left."""
     cancelled = threading.Event()
@@ -223,7 +232,9 @@ def test_an_interruption_waits_for_the_end_of_the_call() -> None:
     plain.close()
 
 
-def test_a_connector_that_nobody_closed_ends_its_thread_when_it_is_collected() -> None:
+def test_a_connector_that_nobody_closed_ends_its_thread_when_it_is_collected(
+    threads: Threads,
+) -> None:
     plain = opened(Plain())
     gone = weakref.ref(plain)
     (thread,) = threads()
