@@ -130,6 +130,27 @@ async def test_settings_are_in_force_for_their_query_only(
         assert found == [("7s",), ("8s",), ("0",), ("0",)]
 
 
+@pytest.mark.parametrize("lent", [False, True], ids=["own", "lent"])
+async def test_only_plans_that_fit_all_values_are_kept(
+    new_engine: Engines, new_connector: Connectors, driver: str, lent: bool
+) -> None:
+    """asyncpg prepares what has values. psycopg sends them within the text, and each is planned."""
+    connector = new_connector()
+    await connector.open_async(new_engine() if lent else None)
+    kept = {"plan_cache_mode": "force_generic_plan"}
+    found = {}
+    for transaction in (False, True):
+        for name, settings in (("kept", kept), ("others", {"jit": "off"}), ("plain", {})):
+            async with connector.session_async(transaction=transaction) as session:
+                sql = "select current_setting(%(x)s::text)"
+                query = Query("q", sql, {"x": "plan_cache_mode"}, settings)
+                ((found[transaction, name],),) = await session.execute(query)
+    await connector.close_async()
+    anew = "force_custom_plan" if driver == "asyncpg" else "auto"
+    expected = {"kept": "force_generic_plan", "others": anew, "plain": "auto"}
+    assert found == {(t, name): mode for t in (False, True) for name, mode in expected.items()}
+
+
 async def test_a_session_of_a_generator_that_is_closed_gives_its_place_back(
     new_connector: Connectors, caplog: pytest.LogCaptureFixture
 ) -> None:

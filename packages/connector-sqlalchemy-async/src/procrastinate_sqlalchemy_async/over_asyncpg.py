@@ -6,10 +6,13 @@ Rules
    that is ours alone, the settings stay for the statements that follow, and only what differs is
    sent: nearly all of ours ask for the same ones. On any other connection they end with a
    transaction around the statement.
-2. asyncpg keeps the statement prepared, except behind a pooler, where there is a transaction around
-   each statement that has parameters, because its preparation and its execution must be on the same
-   connection of the server.
-3. JSON is text in both directions: the owner may have given jsonb another form.
+2. asyncpg keeps the statement prepared. Its plan is made anew for each execution, unless the query
+   says `keeps_plan`: one that was made for few jobs is slow for many. Those without settings
+   (defers) are calls of functions, whose plans the server keeps.
+3. Nothing is kept prepared behind a pooler. There a transaction is around each statement that has
+   parameters, because its preparation and its execution must be on the same connection of the
+   server.
+4. JSON is text in both directions: the owner may have given jsonb another form.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ class OverAsyncpg(Driver):
     async def run(self, query: Query, begin: str, send: Send | None) -> Rows:
         if not (query.params or _returns_rows(query.sql)):
             return await self._script(query, begin)
-        settings = dict(query.settings)
+        settings = _wanted(query)
         if begin or self.in_transaction:
             await self._prepare_transaction(begin, settings)
             rows = await self._statement(query, send)
@@ -206,6 +209,14 @@ class OverAsyncpg(Driver):
         said = getattr(self.raw.get_settings(), "client_encoding", None)
         # A pooler repeats it as asyncpg has asked for it: 'utf-8', with the quotes.
         return None if said is None else str(said).strip("'").replace("-", "").upper()
+
+
+def _wanted(query: Query) -> dict[str, str]:
+    """Return the settings of a query, and how its plan is made (rule 2)."""
+    settings = dict(query.settings)
+    if settings and query.params and not query.keeps_plan:
+        settings["plan_cache_mode"] = "force_custom_plan"
+    return settings
 
 
 def _of_session(name: str) -> str:
