@@ -140,6 +140,12 @@ def class_names() -> list[str]:
     return sorted({each.attr for found in _found().values() for each in found})
 
 
+def for_workers() -> str:
+    """Name the published connectors that run workers, and how each is installed."""
+    published = [PUBLISHED[name] for name in sorted(PUBLISHED_ASYNC)]
+    return ", ".join(f"{name} (`pip install {package}`)" for name, package in published)
+
+
 def _found() -> Mapping[str, list[metadata.EntryPoint]]:
     return entry_points(GROUP)
 

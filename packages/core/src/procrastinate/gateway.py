@@ -347,8 +347,7 @@ class Gateway:
             return self.connector
         raise SyncConnectorConfigurationError(
             f"{type(self.connector).__name__} is synchronous, and a worker needs an asynchronous"
-            " connector: run `pip install procrastinate-aiopg` and give the worker's app an"
-            " AiopgConnector"
+            f" connector: give the worker's app one of these: {connectors.for_workers()}"
         )
 
     def _counterpart_or_self(self) -> SyncConnector:
