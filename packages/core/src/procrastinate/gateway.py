@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
-from procrastinate import binders, drive
+from procrastinate import binders, connectors, drive
 from procrastinate.connector import (
     AsyncConnector,
     AsyncExecutor,
