@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
+from psycopg2.extensions import parse_dsn
 
 BATCH = 100
 
@@ -130,3 +131,11 @@ def _seconds(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
+
+
+def for_asyncpg(dsn: str) -> dict[str, Any]:
+    """Return where a DSN of libpq's leads, by the names that asyncpg has for it."""
+    parts = parse_dsn(dsn)
+    if "port" in parts:
+        parts["port"] = int(parts["port"])
+    return {"database" if name == "dbname" else name: value for name, value in parts.items()}

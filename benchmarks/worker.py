@@ -26,6 +26,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import procrastinate
+from benchmarks import limits
 from benchmarks.lengths import seconds_of
 from procrastinate import connectors
 
@@ -114,6 +115,8 @@ def connector_for(name: str, dsn: str, *, traced: bool, notes: list[Any]) -> Any
     """Return a connector, or an AiopgConnector that notes each statement's name and time in ms."""
     if name == "psycopg":
         return procrastinate.PsycopgConnector(conninfo=dsn)
+    if name == "asyncpg":
+        return procrastinate.AsyncpgConnector(**limits.for_asyncpg(dsn))
     if not traced:
         return connectors.get(name)(dsn=dsn)  # type: ignore[call-arg]
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any, ClassVar
 
+import asyncpg
 import psycopg
 
 import procrastinate
@@ -28,12 +29,12 @@ class Drivers(Workload):
     limit = f"drain: plain SQL, {ONE_STATEMENT}; defer: {_OWN}; latency: insert + claim"
     timed = "as in W1, W4 and W6"
     #: The names of asynchronous connectors and of their synchronous halves.
-    of_workers: ClassVar[tuple[str, ...]] = ("aiopg", "psycopg")
+    of_workers: ClassVar[tuple[str, ...]] = ("aiopg", "psycopg", "asyncpg")
     measures = (
         *(Measure(f"{name}: drain", "jobs/s", at_least(0.85), against=ONE_STATEMENT)
           for name in of_workers),
         *(Measure(f"{name}: defer", "jobs/s", at_least(0.85), against=_OWN)
-          for name in ("psycopg, sync", "psycopg, async")),
+          for name in ("psycopg, sync", "psycopg, async", "asyncpg")),
         *(Measure(f"{name}: defer to body, p50", "ms", at_most(2), against="insert + claim, p50")
           for name in of_workers),
     )  # fmt: skip
@@ -74,14 +75,20 @@ class Drivers(Workload):
 
     def _defers(self, bench: Bench) -> dict[str, Sample]:
         count = bench.scale.of(DEFERRED, at_least=50)
-        bench.say(f"{count:,} inserts and defers with psycopg")
+        bench.say(f"{count:,} inserts and defers with psycopg and asyncpg")
         with bench.server.empty_database() as dsn, limits.table(dsn):
-            limit, limit_async = _inserts(dsn, count), asyncio.run(_inserts_async(dsn, count))
+            by_psycopg = _inserts(dsn, count)
+            by_psycopg_async = asyncio.run(_inserts_async(dsn, count))
+            by_asyncpg = asyncio.run(_inserts_by_asyncpg(dsn, count))
         with bench.server.database() as database:
-            ours, ours_async = asyncio.run(_defers(database.dsn, count))
+            psycopg = procrastinate.PsycopgConnector(conninfo=database.dsn)
+            asyncpg = procrastinate.AsyncpgConnector(**limits.for_asyncpg(database.dsn))
+            ours, ours_async = asyncio.run(_defers(psycopg, count))
+            ours_by_asyncpg = asyncio.run(_defers_async(asyncpg, count))
         return {
-            "psycopg, sync: defer": Sample(ours, limit),
-            "psycopg, async: defer": Sample(ours_async, limit_async),
+            "psycopg, sync: defer": Sample(ours, by_psycopg),
+            "psycopg, async: defer": Sample(ours_async, by_psycopg_async),
+            "asyncpg: defer": Sample(ours_by_asyncpg, by_asyncpg),
         }
 
 
@@ -101,17 +108,39 @@ async def _inserts_async(dsn: str, count: int) -> float:
         return count / (time.perf_counter() - began)
 
 
-async def _defers(dsn: str, count: int) -> tuple[float, float]:
-    app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=dsn))
-    async with app.open_async():
-        task = noop_of(app)
-        await task.defer_async(n=0)
+async def _inserts_by_asyncpg(dsn: str, count: int) -> float:
+    connection = await asyncpg.connect(**limits.for_asyncpg(dsn))
+    try:
+        insert = "insert into jobs (args) values ($1::text::jsonb) returning id"
         began = time.perf_counter()
         for number in range(count):
-            await task.defer_async(n=number)
-        asynchronously = count / (time.perf_counter() - began)
+            await connection.fetchval(insert, f'{{"n": {number}}}')
+        return count / (time.perf_counter() - began)
+    finally:
+        await connection.close()
+
+
+async def _defers(connector: Any, count: int) -> tuple[float, float]:
+    app = procrastinate.App(connector=connector)
+    async with app.open_async():
+        task = noop_of(app)
+        asynchronously = await _rate_async(task, count)
         synchronously = await asyncio.to_thread(_rate, task, count)
     return synchronously, asynchronously
+
+
+async def _defers_async(connector: Any, count: int) -> float:
+    app = procrastinate.App(connector=connector)
+    async with app.open_async():
+        return await _rate_async(noop_of(app), count)
+
+
+async def _rate_async(task: Any, count: int) -> float:
+    await task.defer_async(n=0)
+    began = time.perf_counter()
+    for number in range(count):
+        await task.defer_async(n=number)
+    return count / (time.perf_counter() - began)
 
 
 def _rate(task: Any, count: int) -> float:
