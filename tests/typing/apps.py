@@ -8,6 +8,7 @@ import sqlalchemy
 
 import procrastinate
 from procrastinate import App, Job, Status
+from procrastinate.connector import Connector
 from procrastinate.contrib.aiopg import AiopgConnector
 from procrastinate.contrib.psycopg2 import Psycopg2Connector
 from procrastinate.contrib.sqlalchemy import SQLAlchemyPsycopg2Connector
@@ -19,6 +20,27 @@ def a_connector_is_one_class_whatever_the_door() -> None:
     assert_type(AiopgConnector(), procrastinate.AiopgConnector)
     assert_type(Psycopg2Connector(), procrastinate.Psycopg2Connector)
     assert_type(SQLAlchemyPsycopg2Connector(), procrastinate.SQLAlchemyPsycopg2Connector)
+
+
+def todays_drivers_have_types() -> None:
+    connector = procrastinate.PsycopgConnector(conninfo="host=somehost", max_size=5)
+    assert_type(App(connector=connector).connector, Connector)
+    procrastinate.PsycopgConnector(conninfo=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    procrastinate.SyncPsycopgConnector(listen_conninfo="x", min_size="1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    procrastinate.AsyncpgConnector(dsn=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    procrastinate.AsyncpgConnector(dsn="postgresql://somehost/db", max_size=5, ssl=True)
+    procrastinate.SQLAlchemyConnector(dsn="postgresql+psycopg://")
+    procrastinate.SQLAlchemyAsyncConnector(url=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def a_job_is_one_statement() -> None:
+    @app.task
+    def mail(to: str) -> None: ...
+
+    statement = mail.configure(queue="mail").statement(to="ann")
+    assert_type(statement, procrastinate.Statement)
+    assert_type(statement.numeric_dollar[0], str)
+    mail.configure().statement(too="ann")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 
 
 def connectors_go_by_name_and_by_url() -> None:
