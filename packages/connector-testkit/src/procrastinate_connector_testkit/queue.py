@@ -13,7 +13,17 @@ from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.storage import bulk, claim, defer, finish, jobs, locks, migrating, workers
+from procrastinate.storage import (
+    bulk,
+    claim,
+    defer,
+    finish,
+    handing_over,
+    jobs,
+    locks,
+    migrating,
+    workers,
+)
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate.storage.places import Change
 from procrastinate_connector_testkit.subject import Session, Subject, entered
@@ -165,6 +175,21 @@ class Queue:
 
     async def finish(self, worker: int, *ended: Job, ending: Outcome = SUCCEEDED) -> set[int]:
         return set((await self.settle(worker, *((job, ending) for job in ended))).changed)
+
+    async def hand_over(self, worker: int, *ended: Job, queues: Sequence[str] = ()) -> list[Job]:
+        """End jobs whose lines go on with what may be taken, and take that; return what was taken.
+
+        The jobs are taken from these queues, or from all if none is named.
+        """
+        flow = handing_over.hand_over(
+            [finish.Ended(job, SUCCEEDED) for job in ended],
+            now=0.0,
+            worker_id=worker,
+            limit=100,
+            loads=self.loads,
+            served=tuple(queues) or None,
+        )
+        return list((await self.run(flow)).claim.jobs)
 
     async def delete_finished(self, worker: int, *ended: Job) -> set[int]:
         flow = finish.delete_finished(

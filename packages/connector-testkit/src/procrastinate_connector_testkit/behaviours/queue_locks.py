@@ -68,6 +68,36 @@ class Locks:
         assert await queue.claimed_ids(worker, limit=5) == [ids[1]]
 
     @behaviour(QUEUE)
+    async def test_locks_are_handed_over_to_the_next_job_of_their_line(self, queue: Queue) -> None:
+        """The end of each job begins the next one, and the last one is left to its ending."""
+        ids = await queue.defer_all(*(locked("l", priority=each) for each in (0, 2, 1)))
+        worker = await queue.worker()
+        job = await queue.claim_one(worker)
+        done = [job.id]
+        while following := await queue.hand_over(worker, job):
+            (job,) = following
+            done.append(job.id)
+            assert await queue.claimed_ids(worker) == [], "two jobs of one lock at the same time"
+        assert done == [ids[1], ids[2], ids[0]]
+        assert (await queue.job(job.id)).status is Status.DOING
+        assert await queue.finish(worker, job) == {job.id}
+
+    @behaviour(QUEUE)
+    async def test_locks_are_not_handed_over_past_the_first_job_of_their_line(
+        self, queue: Queue
+    ) -> None:
+        """If that is in a queue which the worker does not serve, it is another worker's turn."""
+        first = await queue.defer_all(locked("l", queue="a"))
+        await queue.defer_all(locked("l", queue="a"), locked("l", queue="b", priority=1))
+        worker = await queue.worker()
+        (job,) = await queue.claim_jobs(worker, "a")
+        assert [job.id] == first
+        assert await queue.hand_over(worker, job, queues=["a"]) == []
+        assert (await queue.job(job.id)).status is Status.DOING
+        (following,) = await queue.hand_over(worker, job, queues=["a", "b"])
+        assert following.queue == "b"
+
+    @behaviour(QUEUE)
     async def test_locks_let_a_claim_from_a_mark_take_the_next_job_below_it(
         self, queue: Queue
     ) -> None:

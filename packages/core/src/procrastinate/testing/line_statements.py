@@ -18,7 +18,11 @@ def hand_over(view: View, p: Params) -> Rows:
     slots = {lock: job_id for lock, job_id in view.held_locks().items() if job_id in leaving}
     for lock in sorted(slots):
         view.grip_lock(lock)
-    heads = [job for lock, job in first_of_lines(view, p["served"]).items() if lock in slots]
+    heads = [
+        job
+        for lock, job in first_of_lines(view, None).items()
+        if lock in slots and (p["served"] is None or job.queue_name in p["served"])
+    ]
     known = (job for job in in_claim_order(heads) if is_known(job, p))
     following = view.unlocked(known)[: p["limit"]]
     moment_us = round(view.now.timestamp() * 1e6)

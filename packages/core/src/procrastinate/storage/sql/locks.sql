@@ -29,7 +29,7 @@ head as materialized (
         select distinct chosen.lock from chosen where chosen.lock is not null
     )) as contended(lock)
     cross join lateral (
-        {>first_of_line}
+        {>first_of_line among="%(served)s::text[] is null or best.queue_name = any(%(served)s::text[])"}
     ) as first
     where not exists (
         select from {schema}.procrastinate_locks as held
@@ -51,7 +51,7 @@ from (
     union all
     select parking.*, false from parking
 ) as best
-where %(served)s::text[] is null or best.queue_name = any(%(served)s::text[])
+where {>among}
 order by best.priority desc, best.id
 limit 1
 
@@ -217,13 +217,15 @@ slot as materialized (
     order by held.lock
     for update
 ),
--- head: the first job of each slot's line.
+-- head: the first job of each slot's line, if its queue is served. If it is another worker's to take,
+-- the line must not go on without it: a worker that has always a next job would keep the line for ever.
 head as materialized (
     select first.id, first.priority, first.queue_name, contended.lock, contended.job_id
     from slot as contended
     cross join lateral (
-        {>first_of_line}
+        {>first_of_line among="true"}
     ) as first
+    where %(served)s::text[] is null or first.queue_name = any(%(served)s::text[])
 ),
 -- next: the heads that begin now, locked in order, and the jobs in whose place they do. (The texts
 -- of status and hold: no partial index must be used to look for ids.)
