@@ -64,6 +64,8 @@ def test_an_asynchronous_engine_is_sent_to_the_other_package() -> None:
 def test_unknown_arguments_are_named_before_anything_is_connected() -> None:
     with pytest.raises(InvalidOption, match="pool_sise"):
         SQLAlchemyPsycopg2Connector(pool_sise=5)
+    with pytest.raises(InvalidOption, match="takes the URL of the database as dsn="):
+        SQLAlchemyPsycopg2Connector(url="postgresql+psycopg2://")
     with pytest.raises(InvalidOption, match="unknown argument 'hots'"):
         SQLAlchemyPsycopg2Connector(connect_args={"hots": "h"})
 

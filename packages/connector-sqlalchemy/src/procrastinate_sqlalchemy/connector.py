@@ -62,6 +62,8 @@ class SQLAlchemyConnector(SyncConnector):
         **arguments: Any,
     ) -> None:
         super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
+        if "url" in arguments:
+            raise InvalidOption(f"{type(self).__name__} takes the URL of the database as dsn=")
         self._url = _read_url(dsn, self.drivers)
         over = drivers.driver_of(self._url.get_dialect())
         connect_args = arguments.pop("connect_args", None) or {}
