@@ -10,6 +10,7 @@ from typing import Any as Program  # of conftest.py, which cannot be imported by
 import pytest
 
 from procrastinate.connector import CONTRACT_VERSION
+from procrastinate.connectors import PUBLISHED
 
 
 def install(folder: Path, package: str, entry_point: str, code: str) -> None:
@@ -98,4 +99,15 @@ def test_a_published_connector_that_is_missing_is_shown_with_its_pip_command(
     line = listed(bare_program)["aiopg", "procrastinate-aiopg"]
     assert line["install"] == "pip install procrastinate-aiopg"
     assert line["version"] is None
-    assert "pip install procrastinate-aiopg" in " ".join(bare_program("connectors").stdout.split())
+
+
+def test_no_pip_command_is_broken_where_all_connectors_are_shown(bare_program: Program) -> None:
+    bare_program.folder.joinpath("sitecustomize.py").write_text(
+        "import importlib.metadata as m\n"
+        "found = m.entry_points\n"
+        f"m.entry_points = lambda **k: [e for e in found(**k) if e.name not in {list(PUBLISHED)}]\n"
+    )
+    bare_program.env["PYTHONPATH"] = str(bare_program.folder)
+    shown = bare_program("connectors").stdout
+    for _, package in PUBLISHED.values():
+        assert f"pip install {package} " in shown

@@ -105,13 +105,15 @@ def _print_table(lines: list[Line]) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_lines=True)
-    table.add_column("name", no_wrap=True)
-    table.add_column("class and package", no_wrap=True)
+    # All that identifies one stands below each other: beside each other, the names leave too
+    # little of 80 characters to what it can do, and break the command that is to be copied.
+    table.add_column("name, class and package", no_wrap=True)
     table.add_column("what it can do", overflow="fold")
     for line in lines:
-        origin = f"{line.class_name}\n{line.package} {line.version or ''}".rstrip()
+        package = line.install or f"{line.package} {line.version or ''}".rstrip()
         style = "red" if line.problem else "dim" if line.install else ""
-        table.add_row(line.name, Text(origin), Text(_about(line), style))
+        identity = Text.assemble((line.name, "bold"), f"\n{line.class_name}\n{package}")
+        table.add_row(identity, Text(_about(line), style))
     Console().print(table)
 
 
@@ -119,6 +121,6 @@ def _about(line: Line) -> str:
     if line.problem:
         return f"cannot be used: {line.problem}"
     if line.install:
-        return f"not installed: {line.install}"
+        return "not installed"
     takes = f"connection= takes: {', '.join(line.binds)}\n" if line.binds else ""
     return f"{', '.join(line.capabilities)}\n{takes}contract {line.contract}"
