@@ -111,7 +111,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             statements_percent_means_itself_without_parameters
             statements_with_numbers_for_other_drivers
             statements_without_parameters_may_be_several bind_takes_the_same_values
-            schema_may_have_any_name
+            schema_may_have_any_name schema_is_applied_once schema_is_applied_by_many_at_once
             """,
         ),
         "TakesTheRolesEncoding": fault("values results", "values_texts_travel_in_utf8"),
