@@ -302,6 +302,16 @@ def packages(session: nox.Session) -> None:
 
 
 @nox.session(python=ONCE, requires=["build"])
+def pgbouncer(session: nox.Session) -> None:
+    """Run every connector through Debian's PgBouncer, in both modes; arguments are pytest's.
+
+    It runs by hand, before a release: a PgBouncer is nothing that a machine has.
+    """
+    install(session, *EVERYTHING, group="test")
+    session.run("pytest", *(session.posargs or [*IN_PARALLEL, "tests/pgbouncer"]))
+
+
+@nox.session(python=ONCE, requires=["build"])
 def demo(session: nox.Session) -> None:
     """Watch real jobs go through a real PostgreSQL; arguments are those of procrastinate demo."""
     install(session, "core", "connector-psycopg2", "connector-aiopg", "embedded")
@@ -332,7 +342,10 @@ def chaos_debian(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, requires=["build"])
 def matrix(session: nox.Session) -> None:
-    """Run all tests of all connectors, and chaos with each that runs workers; prints a table."""
+    """Run all tests of all connectors, and chaos with each that runs workers.
+
+    One Python also writes the tables of docs/connectors.md, for which it needs PgBouncer.
+    """
     install(session, *EVERYTHING, group="test")
     said = [f"Python {session.python}"]
     for connector in CONNECTORS:
@@ -343,3 +356,9 @@ def matrix(session: nox.Session) -> None:
             session.run("python", "-m", "chaos", "--connector", name, *session.posargs)
             said.append(f"{name}: bounded chaos")
     session.log(" | ".join(said))
+    if session.python == PRIMARY:
+        tests = session.run("python", "tests/support/abilities.py", silent=True)
+        session.run(
+            *("pytest", *IN_PARALLEL, "-p", "abilities", "--write-abilities"),
+            *str(tests).splitlines(),
+        )

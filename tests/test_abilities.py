@@ -1,0 +1,49 @@
+"""The page of the connectors' abilities has the rows that there are, and its tests exist."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import abilities
+import pytest
+from callers import KINDS
+
+from procrastinate import connectors
+
+
+def test_every_published_connector_has_a_row() -> None:
+    named = {each.partition(" ")[0] for each in abilities.CONNECTORS}
+    # The older name of the one over psycopg2.
+    assert named == set(connectors.PUBLISHED) - {"sqlalchemy_psycopg2"}
+    assert set(abilities.OF_APPS) == named
+
+
+def test_the_page_has_every_row() -> None:
+    rows = abilities.rows_of(abilities.PAGE.read_text())
+    for name in abilities.CONNECTORS:
+        assert rows.count(name) >= 4
+    assert set(KINDS) <= set(rows)
+
+
+def test_a_cell_says_how_its_test_ended() -> None:
+    outcomes = {"a": "passed", "b": "failed", f"x::{abilities.REFUSED}[y]": "passed"}
+    said = [abilities.cell(each, outcomes) for each in [*outcomes, "c", None]]
+    assert said == ["yes", "failed", "refused", "not run", "no test"]
+
+
+@pytest.mark.slow
+def test_the_test_of_every_cell_exists() -> None:
+    """Those with PgBouncer are looked at where they run: they need the program."""
+    tests = [each for each in abilities.named() if not each.startswith(abilities.ROUTES)]
+    files = sorted({each.partition("::")[0] for each in tests})
+    found = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider", *files],
+        cwd=abilities.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    collected = {line for line in found.stdout.splitlines() if "::" in line}
+    assert collected, found.stdout + found.stderr
+    assert [each for each in tests if each not in collected] == []
