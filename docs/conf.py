@@ -101,7 +101,7 @@ def navigation() -> str:
     groups = {
         "Begin": ["The README </README>", "tutorial"],
         "How to": how_to_pages(),
-        "To look things up": ["guarantees", "errors", "reference/index"],
+        "To look things up": ["guarantees", "connectors", "errors", "reference/index"],
         "To understand": ["architecture", "performance", "chaos"],
         "Examples": pages("examples/*/README.md"),
         "Packages": pages("packages/*/README.md"),

@@ -38,7 +38,7 @@ def test_the_test_of_every_cell_exists() -> None:
     tests = [each for each in abilities.named() if not each.startswith(abilities.ROUTES)]
     files = sorted({each.partition("::")[0] for each in tests})
     found = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider", *files],
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *files],
         cwd=abilities.ROOT,
         capture_output=True,
         text=True,

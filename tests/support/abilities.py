@@ -98,9 +98,7 @@ def tables() -> dict[str, dict[str, dict[str, str | None]]]:
 
     return {
         "What they can": {each: abilities(each) for each in CONNECTORS},
-        "Through PgBouncer in session mode": {
-            each: behind(each, "session") for each in CONNECTORS
-        },
+        "Through PgBouncer in session mode": {each: behind(each, "session") for each in CONNECTORS},
         "Through PgBouncer in transaction mode": {
             each: behind(each, "transaction") for each in CONNECTORS
         },
