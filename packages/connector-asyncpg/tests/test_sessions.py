@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import asyncpg
 import pytest
 
 from procrastinate.connector import GENERIC, AsyncSessionExecutor, Query, Rows, Value
-from procrastinate.errors import InvalidData
+from procrastinate.errors import InvalidData, InvalidOption
 from procrastinate_asyncpg import AsyncpgConnector
 
 SHOWN = "select current_setting('lock_timeout'), current_setting('statement_timeout')"
@@ -128,3 +130,20 @@ async def test_a_pool_s_connections_keep_nothing_of_ours(pool: asyncpg.Pool) -> 
     await connector.close_async()
     async with pool.acquire() as connection:
         assert tuple(await connection.fetchrow(SHOWN)) == ("0", "0")
+
+
+async def test_a_pool_behind_a_pooler_speaks_utf8(
+    procrastinate_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PgBouncer repeats the encoding in asyncpg's own spelling; another encoding is refused."""
+    connector = AsyncpgConnector(dsn=procrastinate_dsn)
+    async with asyncpg.create_pool(procrastinate_dsn, min_size=1, max_size=1) as pool:
+        said = SimpleNamespace(client_encoding="LATIN1")
+        monkeypatch.setattr(asyncpg.Connection, "get_settings", lambda _: said)
+        with pytest.raises(InvalidOption, match="LATIN1"):
+            await connector.open_async(pool)
+        said.client_encoding = "'utf-8'"
+        await connector.open_async(pool)
+        async with connector.session_async() as session:
+            assert await session.execute(query("select 1")) == [(1,)]
+        await connector.close_async()

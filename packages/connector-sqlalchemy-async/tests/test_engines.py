@@ -5,8 +5,9 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
+import asyncpg
 import pytest
 import sqlalchemy
 from sqlalchemy import event
@@ -210,3 +211,31 @@ def test_an_encoding_is_known_however_a_pooler_repeats_it(
 ) -> None:
     raw = SimpleNamespace(get_settings=lambda: SimpleNamespace(client_encoding=said))
     assert OverAsyncpg(raw, own=False, direct=False).encoding == encoding
+
+
+async def test_behind_a_pooler_no_statement_gets_a_name(
+    driver: str,
+    new_connector: Callable[..., SQLAlchemyAsyncConnector],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not the first one either, SQLAlchemy's own: it may be another client's name there."""
+    named: list[str] = []
+    unique = asyncpg.Connection._get_unique_id
+
+    def noted(self: Any, prefix: str) -> str:
+        named.append(prefix)
+        return str(unique(self, prefix))
+
+    monkeypatch.setattr(asyncpg.Connection, "_get_unique_id", noted)
+    direct = new_connector()
+    await direct.open_async()
+    await direct.close_async()
+    assert ("stmt" in named) == (driver == "asyncpg")  # where it may be
+    named.clear()
+    monkeypatch.setattr(asyncpg.Connection, "get_server_pid", lambda _: -1)
+    connector = new_connector()
+    await connector.open_async()
+    async with connector.session_async() as session:
+        await session.execute(Query("q", "select %(n)s::integer", {"n": 1}))
+    await connector.close_async()
+    assert named == []

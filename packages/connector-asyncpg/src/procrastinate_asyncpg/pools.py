@@ -177,7 +177,9 @@ class GivenPool:
 
     async def _checked(self, connection: Connection) -> Connection:
         try:
-            check_encoding(connection.get_settings().client_encoding, THEIRS)
+            # A pooler repeats it as asyncpg has asked for it: 'utf-8', with the quotes.
+            said = str(connection.get_settings().client_encoding)
+            check_encoding(said.strip("'").replace("-", "").upper(), THEIRS)
         except InvalidOption:
             await self._give_back(connection)
             raise

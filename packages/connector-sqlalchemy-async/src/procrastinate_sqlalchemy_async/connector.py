@@ -141,12 +141,17 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         self._source, self._loop, self._process = source, loop, os.getpid()
 
     async def _own(self) -> Source:
-        source = await self._opened_own(None)
-        if not source.direct and source.driver.name == "asyncpg":
+        """Make our own engine. Nothing is prepared by a name before we know that it may be.
+
+        Behind a pooler, a name may be another client's on the server's connection, which SQLAlchemy
+        and asyncpg would take for their own from the first statement on.
+        """
+        if self._url.get_driver_name() == "asyncpg":
+            source = await self._opened_own(_PREPARES_NOTHING)
+            if not source.direct:
+                return source
             await source.close()
-            without = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
-            source = await self._opened_own(without)
-        return source
+        return await self._opened_own(None)
 
     async def _opened_own(self, more: Mapping[str, Any] | None) -> Source:
         engine = self._new_engine(self._url, self._arguments, more=more)
@@ -231,7 +236,8 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         if self._listen is not None:
             url, connect_args = self._listen
             arguments = {"poolclass": NullPool, "connect_args": connect_args}
-            engine = self._new_engine(url, arguments)
+            more = _PREPARES_NOTHING if url.get_driver_name() == "asyncpg" else None
+            engine = self._new_engine(url, arguments, more=more)
             source = Source(engine, own=True, shown=_shown(url, connect_args))
         block = Listener(source, channels)
         return cast(AbstractAsyncContextManager[AsyncIterator[Notification]], block)
@@ -281,6 +287,10 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
                 " SQLAlchemyAsyncConnector(url=..., connect_args=...)"
             )
         return url, {}
+
+
+#: For asyncpg: neither it nor SQLAlchemy gives a statement a name.
+_PREPARES_NOTHING = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
 
 
 def _with_timeout(url: URL, arguments: Mapping[str, Any], seconds: float) -> dict[str, Any]:
