@@ -183,15 +183,8 @@ async def test_a_waiting_worker_without_a_direct_connection_looks_for_jobs(
             assert await asyncio.wait_for(done.get(), ENOUGH) == n
 
 
-#: SQLAlchemy's dialect has asyncpg prepare, by name, what it asks when it first connects.
-PREPARES = pytest.mark.xfail(reason="SQLAlchemy prepares its first questions", strict=False)
-
-
 @pytest.mark.parametrize("route", ["one_connection"])
-@pytest.mark.parametrize(
-    "connector",
-    [pytest.param(each, marks=PREPARES if "over asyncpg" in each else []) for each in ASYNC],
-)
+@pytest.mark.parametrize("connector", ASYNC)
 async def test_nothing_is_kept_on_a_connection_of_many_clients(
     database: str, url: str, connector: str, route: str
 ) -> None:
