@@ -89,6 +89,7 @@ def read_options(
 
 def _connect_options(dsn: Any, given: Mapping[str, Any]) -> ConnectOptions:
     arguments = dict(given)
+    _check_port(given.get("port"))
     read: dict[str, str] = {}
     if dsn is not None:
         arguments["dsn"], read = _read_dsn(dsn)
@@ -108,6 +109,11 @@ def _connect_options(dsn: Any, given: Mapping[str, Any]) -> ConnectOptions:
 
 
 _LIBPQ = {"database": "dbname"}
+
+
+def _check_port(port: Any) -> None:
+    for each in port if isinstance(port, list | tuple) else [port]:
+        urls.check_ports(None if each is None else str(each))
 
 
 _PAIR = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|\S*)")
@@ -132,7 +138,7 @@ def _read_dsn(dsn: Any) -> tuple[str, dict[str, str]]:
         raise InvalidOption("dsn= is a URL like postgresql://user@host/database")
     dsn = _as_url(dsn)
     read = urls.read_url(dsn)
-    base, _, query = urls.libpq_url(dsn).partition("?")
+    base, _, query = urls.quoted_url(urls.libpq_url(dsn)).partition("?")
     kept = [
         (name, value)
         for name, value in parse_qsl(query, keep_blank_values=True)
@@ -182,7 +188,8 @@ def _seconds(name: str, value: Any) -> float:
     except (TypeError, ValueError):
         seconds = -1.0
     if not (0 < seconds < math.inf):
-        raise InvalidOption(f"{name}={value!r} is not a number of seconds above 0")
+        said = "" if isinstance(value, str) else f"={value!r}"  # a text may come from the URL
+        raise InvalidOption(f"{name}{said} is not a number of seconds above 0")
     return seconds
 
 

@@ -19,6 +19,7 @@ from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, No
 from procrastinate.connector_tools import forks, limits, urls
 from procrastinate.errors import AppNotOpen, ConfigurationError, ConnectorException, InvalidOption
 from procrastinate_sqlalchemy_async import drivers, engines
+from procrastinate_sqlalchemy_async.arguments import read_arguments
 from procrastinate_sqlalchemy_async.engines import Source
 from procrastinate_sqlalchemy_async.listening import Listener
 from procrastinate_sqlalchemy_async.sessions import Session
@@ -68,11 +69,12 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
         given = arguments.get("connect_args") or {}
         self._names_a_database = url is not None or bool(given)
-        self._url = _read_url(drivers.default_url() if url is None else url, "url")
+        read = _read_url(drivers.default_url() if url is None else url, "url")
+        self._url, given = read_arguments(read, given)
         self._given_listen_dsn = listen_dsn
         self._listen = None if listen_dsn is None else _read_listen_dsn(listen_dsn, self._url)
-        self._arguments = arguments
-        self._new_engine(self._url, arguments)  # connects to nothing, and finds mistakes now
+        self._arguments = {**arguments, "connect_args": given}
+        self._new_engine(self._url, self._arguments)  # connects to nothing, and finds mistakes now
         self._shown = _shown(self._url, given)
         self._source: Source | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -317,6 +319,8 @@ def _watch_connects(source: Source) -> None:
 
 def _read_url(url: str | URL, option: str) -> URL:
     """Return the URL that create_async_engine() would read. No message shows it."""
+    if isinstance(url, str):
+        urls.check_url(url)
     try:
         read = make_url(url)
         dialect = read.get_dialect(_is_async=True)
@@ -337,14 +341,15 @@ def _read_listen_dsn(dsn: Any, url: URL) -> tuple[URL, dict[str, Any]]:
         name = url.get_driver_name()
         if name == "psycopg" or dsn.startswith(("postgresql://", "postgres://")):
             return make_url(f"postgresql+{name}://"), _connect_args(name, dsn)
-    return _read_url(dsn, "listen_dsn"), {}
+    return read_arguments(_read_url(dsn, "listen_dsn"), {})
 
 
 def _connect_args(driver: str, dsn: str) -> dict[str, Any]:
     """Return connect_args for a libpq URL; over psycopg, any connection string."""
     if driver == "psycopg":
         return _read_by_libpq(dsn)
-    base, _, query = dsn.partition("?")
+    urls.read_url(dsn)  # refuses what cannot be one
+    base, _, query = urls.quoted_url(dsn).partition("?")
     kept, arguments = [], {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name == "connect_timeout":
@@ -359,11 +364,15 @@ def _read_by_libpq(dsn: str) -> dict[str, Any]:
     drivers.load("psycopg")  # says what to install
     import psycopg
 
+    urls.check_at_signs(dsn)
     try:
-        return dict(psycopg.conninfo.conninfo_to_dict(dsn))
-    except psycopg.Error as exc:
+        read = dict(psycopg.conninfo.conninfo_to_dict(dsn))
+    except (psycopg.Error, ValueError) as exc:
         error = urls.malformed(exc)
-    raise error
+    else:
+        urls.check_ports(str(read.get("port") or ""))
+        return read
+    raise error  # outside of the handler: no context that quotes it
 
 
 def _seconds(text: str) -> float:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 
 from procrastinate.connector import SessionExecutor, SyncConnector
 from procrastinate.connector_tools import forks
-from procrastinate.connector_tools.urls import shown, split_url
+from procrastinate.connector_tools.urls import check_host, check_url, shown, split_url
 from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
 from procrastinate_psycopg2.dsn import check_dsn, for_our_own
 from procrastinate_sqlalchemy import drivers, engines
@@ -168,6 +168,8 @@ class SQLAlchemyPsycopg2Connector(SQLAlchemyConnector):
 
 def _read_url(dsn: str | URL, names: Sequence[str]) -> URL:
     """Return the URL that create_engine() would read. No message shows it, for its password."""
+    if isinstance(dsn, str):
+        check_url(dsn)
     try:
         url = make_url(dsn)
         dialect = url.get_dialect()
@@ -188,7 +190,9 @@ def _check_connect_arguments(url: URL, connect_args: dict[str, Any], over: Drive
     options = {k: v for k, v in {**options, **connect_args}.items() if k not in over.not_libpqs}
     if "conninfo" in options:  # psycopg's name for it
         arguments = [options.pop("conninfo")]
-    return shown(check_dsn(*arguments, **options))
+    read = check_dsn(*arguments, **options)
+    check_host(read.get("host") or "")
+    return shown(read)
 
 
 def _of_ours(url: URL, connect_args: dict[str, Any]) -> dict[str, Any]:

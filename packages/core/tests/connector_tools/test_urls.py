@@ -13,9 +13,11 @@ from procrastinate.connector_tools.channels import listen_sql
 from procrastinate.connector_tools.limits import LIMITS, missing
 from procrastinate.connector_tools.urls import (
     check_at_signs,
+    check_host,
     check_ports,
     libpq_url,
     malformed,
+    quoted_url,
     read_url,
     shown,
     split_url,
@@ -47,6 +49,18 @@ def test_a_connectors_url_becomes_libpqs(url: str, expected: str) -> None:
         "any://u:se/cret@h/d",
         "any://u:secret@h:99999/d",
         "any://u:secret@h:port/d",
+        "any://u:se#cret@h/d",
+        "any://u:se?cret@h/d",
+        "any://u:se#x@cret@h/d",
+        "any://u:secret@h/d#x",
+        "any://u:secret:5/d",
+        "any://u:secret",
+        "any://u:1?secret/@h/d",
+        "any://u:secret@h/d?port=99999",
+        "any://u@h/d?host=u:secret@h",
+        "any://u:secret\0@h/d",
+        "any://u:secret%00@h/d",
+        "any://h/d%00?password=secret",
     ],
 )
 def test_a_malformed_url_is_refused_without_showing_its_password(url: str) -> None:
@@ -226,3 +240,20 @@ def test_an_url_of_sqlalchemy_is_no_name_of_a_connector() -> None:
     with pytest.raises(ConfigurationError, match="that is how SQLAlchemy writes a URL") as caught:
         procrastinate.App(connector="postgresql+psycopg2://u:secret@h/db")
     assert "secret" not in str(caught.value)
+
+
+def test_a_url_is_quoted_for_parsers_that_show_what_they_cannot_read() -> None:
+    url = "postgresql://m\uff03e:p[\uff03%40@one:1,two/d[b?a=b"
+    quoted = "postgresql://m%EF%BC%83e:p%5B%EF%BC%83%40@one:1,two/d%5Bb?a=b"
+    assert quoted_url(url) == quoted
+    assert quoted_url(quoted) == quoted
+    assert quoted_url("postgresql://?host=/tmp") == "postgresql://?host=/tmp"
+
+
+def test_a_host_has_no_end_of_a_password() -> None:
+    check_host("@abstract-socket")
+    check_host("/tmp")
+    for host in ("secret@h", "h\0"):
+        with pytest.raises(ConfigurationError) as caught:
+            check_host(host)
+        assert "secret" not in str(caught.value)

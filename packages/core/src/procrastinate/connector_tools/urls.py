@@ -18,6 +18,7 @@ from procrastinate.errors import ConfigurationError
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_+.-]*)://(?P<rest>.*)", re.DOTALL)
 _ENCODE = "percent-encode the special characters of user and password, for instance @ as %40"
+_OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _SHOWN = ("host", "hostaddr", "port", "dbname", "user", "service")
 
 
@@ -61,7 +62,9 @@ def read_url(url: str) -> dict[str, str]:
     Several hosts and their ports are lists with commas, as in libpq; a port that is absent is
     empty. Raises `ConfigurationError` for what cannot be a URL.
     """
-    base, _, query = _partition(libpq_url(url))
+    url = libpq_url(url)
+    check_url(url)
+    base, _, query = _partition(url)
     address = base.partition("://")[2]
     userinfo, _, address = address.rpartition("@")
     user, _, password = userinfo.partition(":")
@@ -75,7 +78,6 @@ def read_url(url: str) -> dict[str, str]:
         "dbname": unquote(dbname),
         **dict(parse_qsl(query, keep_blank_values=True)),
     }
-    check_ports(read["port"])
     return {name: value for name, value in read.items() if value}
 
 
@@ -140,6 +142,60 @@ def check_at_signs(dsn: str) -> None:
     address = _partition(dsn)[0].partition("://")[2]
     if address.partition("/")[0].count("@") > 1 or "@" in address.partition("/")[2]:
         raise ConfigurationError(f"the URL has an @ too many: {_ENCODE}")
+
+
+def check_url(url: str) -> None:
+    """Raise `ConfigurationError` for a URL that drivers without libpq read in another way than it.
+
+    They take an unquoted ``#`` or ``?`` for the end of the address, and what follows an unquoted
+    ``@`` or ``:`` for the host or the port: so pieces of a password come into their messages.
+    Call it before any driver sees the URL, whatever its scheme is.
+    """
+    if "\0" in unquote(url):
+        raise ConfigurationError("the URL has a NUL character, which nothing in it may have")
+    base, _, query = _partition(url)
+    rest = base.partition("://")[2]
+    userinfo, _, address = rest.rpartition("@")
+    if any(sign in userinfo for sign in "#?@") or any(sign in address for sign in "#@"):
+        raise ConfigurationError(f"the URL has a #, a ? or an @ too many: {_ENCODE}")
+    for place in address.partition("/")[0].split(","):
+        host, port = _host_and_port(place)
+        if ":" in host and not place.startswith("["):
+            raise ConfigurationError(f"the URL has a : too many: {_ENCODE}")
+        check_ports(port)
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        _check_option(name, value)
+
+
+def _check_option(name: str, value: str) -> None:
+    if not _OPTION.fullmatch(name):
+        raise ConfigurationError(
+            f"what follows the ? of the URL is not option=value; if it is part of a password, "
+            f"{_ENCODE}"
+        )
+    if name in ("host", "hostaddr"):
+        check_host(value)
+    if name == "port":
+        check_ports(value)
+
+
+def check_host(host: str) -> None:
+    """Raise `ConfigurationError` for a host that has the end of a password in it, or a NUL."""
+    if "@" in host[1:] or "\0" in host:  # the name of an abstract socket begins with @
+        raise ConfigurationError(f"the host has an @ or a NUL in it: {_ENCODE}")
+
+
+def quoted_url(url: str) -> str:
+    """Return a URL that `check_url` let pass, with user, password and database percent-encoded.
+
+    Python's own parser quotes the whole address in an error for some characters that are not.
+    """
+    base, mark, query = _partition(url)
+    scheme, _, address = base.partition("://")
+    userinfo, at, address = address.rpartition("@")
+    places, slash, dbname = address.partition("/")
+    said = ":".join(quote(unquote(part), safe="") for part in userinfo.split(":", 1))
+    return f"{scheme}://{said}{at}{places}{slash}{quote(unquote(dbname), safe='')}{mark}{query}"
 
 
 def check_ports(ports: str | None) -> None:
