@@ -35,7 +35,9 @@ def test_another_dialect_is_named(url: str, said: str) -> None:
     ],
 )
 def test_a_malformed_url_is_refused_without_showing_its_password(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="is not an SQLAlchemy URL|the port is not") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"is not an SQLAlchemy URL|the port is not"
+    ) as caught:
         SQLAlchemyAsyncConnector(url=url)
     assert "secret" not in str(caught.value)
     assert caught.value.__context__ is None

@@ -32,7 +32,9 @@ def test_another_dialect_is_named(dsn: str, said: str) -> None:
     ],
 )
 def test_a_malformed_dsn_is_refused_without_showing_its_password(dsn: str) -> None:
-    with pytest.raises(ConfigurationError, match="is not an SQLAlchemy URL|the port is not") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"is not an SQLAlchemy URL|the port is not"
+    ) as caught:
         SQLAlchemyPsycopg2Connector(dsn=dsn)
     assert "secret" not in str(caught.value)
     assert caught.value.__context__ is None
