@@ -21,7 +21,10 @@ _INSTALL = (
     "run `pip install 'procrastinate-sqlalchemy-async[asyncpg]'` or"
     " `pip install 'procrastinate-sqlalchemy-async[psycopg]'`"
 )
-_LIBPQ = " (or, for psycopg's libpq, `pip install 'psycopg[binary]'`)"
+_LIBPQ = (
+    "the driver psycopg finds no libpq, PostgreSQL's client library: run `pip install"
+    " 'psycopg[binary]'`, which brings one, or install your system's libpq"
+)
 
 
 def driver_of(dialect: Dialect | type[Dialect], what: str) -> type[Driver]:
@@ -45,9 +48,10 @@ def load(name: str) -> type[Driver]:
     try:
         return cast(type[Driver], getattr(importlib.import_module(module), attribute))
     except ImportError as exc:
+        if name == "psycopg" and util.find_spec(name) is not None:
+            raise ConfigurationError(f"{_LIBPQ} ({' '.join(str(exc).split())})") from exc
         raise ConfigurationError(
             f"the driver {name} cannot be imported ({exc}): {_INSTALL}"
-            + (_LIBPQ if name == "psycopg" else "")
         ) from exc
 
 

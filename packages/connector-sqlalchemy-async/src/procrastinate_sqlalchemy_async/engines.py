@@ -136,7 +136,8 @@ class Source:
 
     def _not_connected(self, exc: Exception) -> Exception:
         cause = driver_error(exc, self.driver)
-        if isinstance(cause, (*self.driver.errors, ValueError)):
+        # The last two: of arguments that the application has given its engine.
+        if isinstance(cause, (*self.driver.errors, ValueError, TypeError, OverflowError)):
             sqlstate = getattr(cause, "sqlstate", None)
             return failures.cannot_connect(str(cause), where=self._shown, sqlstate=sqlstate)
         if isinstance(exc, sa_exc.SQLAlchemyError):

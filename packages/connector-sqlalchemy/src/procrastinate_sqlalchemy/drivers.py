@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from importlib import util
 from typing import Any, ClassVar, cast
 
 from sqlalchemy.engine.interfaces import Dialect
@@ -88,7 +89,10 @@ _DRIVERS: Mapping[str, tuple[str, str]] = {
     "psycopg2": ("procrastinate_sqlalchemy.over_psycopg2", "OverPsycopg2"),
     "psycopg": ("procrastinate_sqlalchemy.over_psycopg", "OverPsycopg"),
 }
-_LIBPQ = " (or, for psycopg's libpq, `pip install 'psycopg[binary]'`)"
+_LIBPQ = (
+    "the driver psycopg finds no libpq, PostgreSQL's client library: run `pip install"
+    " 'psycopg[binary]'`, which brings one, or install your system's libpq"
+)
 ALL: Sequence[str] = tuple(_DRIVERS)
 _loaded: dict[str, Driver] = {}
 
@@ -118,9 +122,10 @@ def driver_of(dialect: Dialect | type[Dialect]) -> Driver:
         try:
             _loaded[name] = cast(Driver, getattr(importlib.import_module(module), attribute)())
         except ImportError as exc:
+            if name == "psycopg" and util.find_spec(name) is not None:
+                raise ConfigurationError(f"{_LIBPQ} ({' '.join(str(exc).split())})") from exc
             raise ConfigurationError(
                 f"the driver {name} cannot be imported ({exc}): run"
                 f" `pip install 'procrastinate-sqlalchemy[{name}]'`"
-                + (_LIBPQ if name == "psycopg" else "")
             ) from exc
     return _loaded[name]
