@@ -121,12 +121,17 @@ def for_any_url() -> type[Connector]:
             "no connector is installed: run `pip install 'procrastinate-psycopg[binary]'`"
         )
     if len(candidates) > 1:
-        said = ", ".join(f"{name}://" for name in sorted(candidates)).replace("_", "-")
         raise errors.ConfigurationError(
-            f"several connectors are installed, and postgresql:// means none of them: begin the"
-            f" URL with one of {said}"
+            "postgresql:// means none of the connectors installed here (a package may bring"
+            " several, or another package): begin the URL with one of"
+            f" {', '.join(map(_scheme_of, sorted(candidates)))}"
         )
     return get(candidates[0])
+
+
+def _scheme_of(name: str) -> str:
+    package = _distribution(_found()[name][0])[0]
+    return f"{name.replace('_', '-')}:// (of {package})"
 
 
 def _is_asynchronous(name: str) -> bool:

@@ -190,8 +190,17 @@ def test_an_url_of_libpq_means_the_connector_that_is_installed(
 @pytest.mark.parametrize(
     "names, said",
     [
-        (["aiopg", "psycopg", "psycopg2"], "aiopg://, psycopg://$"),
-        (["psycopg_sync", "psycopg2", "sqlalchemy"], "psycopg2://, psycopg-sync://, sqlalchemy://"),
+        (
+            ["aiopg", "psycopg", "psycopg2"],
+            r"aiopg:// \(of procrastinate-aiopg\), psycopg:// \(of procrastinate-psycopg\)$",
+        ),
+        (
+            ["psycopg2", "sqlalchemy"],
+            (
+                r"psycopg2:// \(of procrastinate-psycopg2\), sqlalchemy:// \(of"
+                r" procrastinate-sqlalchemy\)$"
+            ),
+        ),
     ],
 )
 def test_an_url_of_libpq_that_could_mean_several_lists_them(
