@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
 
-from procrastinate.errors import ConfigurationError, InvalidOption
+from procrastinate.errors import ConfigurationError, ConnectionFailed, InvalidOption
 from procrastinate_sqlalchemy_async import SQLAlchemyAsyncConnector
 
 #: Where a password may stand, or what may come of it, if nobody has percent-encoded it.
@@ -99,3 +100,16 @@ def test_ports_out_of_range_are_found_at_once() -> None:
         SQLAlchemyAsyncConnector(url=_ASYNCPG, connect_args={"port": 99999})
     with pytest.raises(ConfigurationError, match=said):
         SQLAlchemyAsyncConnector(url=f"{_ASYNCPG}/d?host=one:99999&host=two:1")
+
+
+@pytest.mark.parametrize("url", ["u:canary@h/d?sslmode=disable", "u:canary@127.0.0.1:99999/d"])
+async def test_what_an_applications_engine_cannot_connect_with_is_said(url: str) -> None:
+    engine = create_async_engine(_ASYNCPG + url)
+    connector = SQLAlchemyAsyncConnector(url=_ASYNCPG)
+    await connector.open_async(engine)
+    with pytest.raises(ConnectionFailed) as caught:
+        async with connector.session_async():
+            pass
+    assert "canary" not in "".join(map(str, (caught.value, caught.value.__cause__)))
+    await connector.close_async()
+    await engine.dispose()
