@@ -10,6 +10,7 @@ import pytest
 
 from procrastinate.connector_tools import calls
 from procrastinate.connector_tools.calls import Uninterrupted, to_its_end
+from procrastinate.errors import ConnectionLost
 
 Way = Callable[[Coroutine[Any, Any, Any], Callable[[], object]], Coroutine[Any, Any, Any]]
 
@@ -60,6 +61,15 @@ async def test_the_driver_sees_its_own_error(way: Way) -> None:
     with pytest.raises(KeyError):
         await way(driver.call(), never)
     assert driver.ended == "KeyError"
+
+
+async def test_a_cancellation_of_the_driver_s_own_is_a_lost_connection(way: Way) -> None:
+    """asyncpg cancels what it waits for, if its own time limit is over and the server silent."""
+    driver = Driver()
+    asyncio.get_running_loop().call_soon(driver.answer.cancel)
+    with pytest.raises(ConnectionLost, match="the driver gave the call up"):
+        await way(driver.call(), never)
+    assert driver.ended == "CancelledError"
 
 
 async def test_a_cancellation_waits_for_the_call(way: Way) -> None:

@@ -6,7 +6,10 @@ Rules
    asking the server to cancel; meanwhile the server goes on, and a cancelled INSERT may be
    committed. So a cancellation never reaches the driver: the call ends first, then the
    cancellation is delivered.
-2. A call that has not ended `PATIENCE` seconds after the cancellation loses its connection:
+2. A cancellation that comes out of the driver although nobody has cancelled the task is the
+   driver's own way to give a call up (asyncpg's ``command_timeout``, if the server is silent). The
+   state of the connection is not known then: it is lost.
+3. A call that has not ended `PATIENCE` seconds after the cancellation loses its connection:
    ``hurry`` is called, and shuts the socket down. The server may still finish the statement.
 
 There are two ways. `Uninterrupted` runs the call in the task that made it and stands in for the
@@ -22,6 +25,8 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, ClassVar, Generic, TypeVar
+
+from procrastinate.errors import ConnectionLost
 
 T = TypeVar("T")
 
@@ -63,6 +68,8 @@ class Uninterrupted(Generic[T]):
         except (Exception, asyncio.CancelledError) as exc:
             if cancellation is not None:
                 raise cancellation from exc
+            if isinstance(exc, asyncio.CancelledError):  # rule 2
+                raise _given_up() from exc
             raise
         finally:
             self._call.close()
@@ -149,6 +156,8 @@ async def to_its_end(call: Coroutine[Any, Any, T], hurry: Callable[[], object]) 
         return await asyncio.shield(task)
     except asyncio.CancelledError as exc:
         if task.done():
+            if task.cancelled() and not _is_cancelled():  # rule 2
+                raise _given_up() from exc
             raise
         timer = asyncio.get_running_loop().call_later(PATIENCE, hurry)
         try:
@@ -157,6 +166,16 @@ async def to_its_end(call: Coroutine[Any, Any, T], hurry: Callable[[], object]) 
             timer.cancel()
         error = None if task.cancelled() else task.exception()
         raise exc from error
+
+
+def _is_cancelled() -> bool:
+    """Return whether somebody has asked the current task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _given_up() -> ConnectionLost:
+    return ConnectionLost("the driver gave the call up, and with it the connection")
 
 
 async def _ended(task: asyncio.Future[Any]) -> None:
