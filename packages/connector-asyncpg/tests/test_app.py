@@ -74,6 +74,48 @@ async def test_a_worker_runs_on_the_application_s_pool(
     assert not pool.is_closing()
 
 
+async def test_a_worker_outlives_the_connections_of_the_application_s_pool(
+    app: procrastinate.App, pool: asyncpg.Pool, procrastinate_dsn: str
+) -> None:
+    """As when the server restarts: the server ends all of them, three times, with jobs at work."""
+    other = procrastinate.App(connector=AsyncpgConnector(dsn=procrastinate_dsn))
+    done: set[int] = set()
+    all_done = asyncio.Event()
+    total = 60
+
+    @other.task(name="note", retry=procrastinate.RetryStrategy(max_attempts=5))
+    async def note(n: int) -> None:
+        if n % 20 == 10:
+            await end_all_others(procrastinate_dsn)
+        done.add(n)
+        if len(done) == total:
+            all_done.set()
+
+    async with other.open_async(pool):
+        await note.batch_defer_async(*[{"n": n} for n in range(total)])
+        worker = asyncio.ensure_future(work_off(other, wait=True, fetch_job_polling_interval=1.0))
+        heard = asyncio.ensure_future(all_done.wait())
+        await asyncio.wait([worker, heard], timeout=120, return_when=asyncio.FIRST_COMPLETED)
+        assert not worker.done(), worker
+        assert done == set(range(total))
+        worker.cancel()
+        await asyncio.wait([worker])
+        jobs = await other.job_manager.list_jobs_async()
+    assert {job.status for job in jobs} == {procrastinate.Status.SUCCEEDED}
+
+
+async def end_all_others(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where datname = current_database() and pid <> pg_backend_pid()"
+            " and backend_type = 'client backend'"
+        )
+    finally:
+        await connection.close()
+
+
 @pytest.mark.parametrize(
     ("size", "arguments", "said"),
     [

@@ -27,6 +27,8 @@ from procrastinate_asyncpg.statements import is_script, prepared
         ({"pool_timeout": "soon"}, "pool_timeout='soon'"),
         ({"timeout": 0}, "timeout=0"),
         ({"dsn": 7}, "dsn= is a URL"),
+        ({"server_settings": {"client_encoding": "LATIN1"}}, "client_encoding='LATIN1'"),
+        ({"server_settings": {"CLIENT_ENCODING": "sql_ascii"}}, "client_encoding='sql_ascii'"),
     ],
 )
 def test_an_impossible_argument_is_named(arguments: dict[str, Any], said: str) -> None:
@@ -48,6 +50,11 @@ def test_a_malformed_dsn_is_refused_and_not_shown(dsn: str) -> None:
     with pytest.raises(errors.ConfigurationError) as caught:
         AsyncpgConnector(dsn=dsn)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spelling", ["UTF8", "utf-8"])
+def test_the_encoding_may_be_said_if_it_is_utf8(spelling: str) -> None:
+    AsyncpgConnector(server_settings={"client_encoding": spelling, "jit": "off"})
 
 
 def test_no_password_is_shown() -> None:

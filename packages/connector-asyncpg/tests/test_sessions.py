@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from procrastinate.connector import GENERIC, AsyncSessionExecutor, Query, Rows, Value
-from procrastinate.errors import InvalidData, InvalidOption
+from procrastinate.errors import ConnectorException, InvalidData, InvalidOption
 from procrastinate_asyncpg import AsyncpgConnector
 
 SHOWN = "select current_setting('lock_timeout'), current_setting('statement_timeout')"
@@ -147,3 +147,24 @@ async def test_a_pool_behind_a_pooler_speaks_utf8(
         async with connector.session_async() as session:
             assert await session.execute(query("select 1")) == [(1,)]
         await connector.close_async()
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+async def test_a_pool_whose_statements_run_out_of_time_gets_its_connections_back(
+    procrastinate_dsn: str, transaction: bool
+) -> None:
+    """Also if the ROLLBACK after the statement runs out of time."""
+    connector = AsyncpgConnector()
+    pool = await asyncpg.create_pool(
+        procrastinate_dsn, min_size=1, max_size=2, command_timeout=0.001
+    )
+    await connector.open_async(pool)
+    for _ in range(6):  # more often than the pool has connections
+        with pytest.raises(ConnectorException):
+            async with connector.session_async(transaction=transaction) as session:
+                slow = query("select pg_sleep(1), %(n)s::text", {"lock_timeout": "7s"}, n="x")
+                await session.execute(slow)
+    await connector.close_async()
+    for _ in range(2):
+        await pool.acquire(timeout=60)
+    pool.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import asyncpg
 from procrastinate.connector import Query, Rows
 from procrastinate.connector_tools.calls import Uninterrupted
 from procrastinate.connector_tools.failures import VALUE_ERRORS
-from procrastinate_asyncpg.failures import DRIVER_ERRORS, translated
+from procrastinate_asyncpg.failures import DRIVER_ERRORS, terminate, translated
 from procrastinate_asyncpg.kinds import Connection
 from procrastinate_asyncpg.statements import is_script, prepared, rows_of
 
@@ -22,7 +23,7 @@ async def to_its_end(
 ) -> T:
     """Await a call on a connection. Raises `ConnectorException`, then a cancellation."""
     try:
-        return await Uninterrupted(call, connection.terminate)
+        return await Uninterrupted(call, functools.partial(terminate, connection))
     except (*DRIVER_ERRORS, *VALUE_ERRORS) as exc:
         raise translated(exc, query, connection) from exc
 

@@ -13,6 +13,7 @@ from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.connector_tools.urls import split_url
 from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
 from procrastinate_asyncpg.connecting import ConnectOptions, connect
+from procrastinate_asyncpg.failures import terminate
 from procrastinate_asyncpg.kinds import Connection
 from procrastinate_asyncpg.listening import Listener
 from procrastinate_asyncpg.options import URL_OPTIONS, Options, read_options
@@ -214,4 +215,4 @@ def _connecting(options: ConnectOptions) -> Callable[[], Any]:
 
 
 async def _terminated(connection: Connection) -> None:
-    connection.terminate()
+    terminate(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import asyncpg
@@ -33,7 +34,8 @@ def translated(exc: Exception, query: Query | None, connection: Connection) -> C
         return failures.value_error(exc, query)
     if isinstance(exc, TimeoutError):
         return QueryCanceled("the statement took longer than the connector's command_timeout")
-    if isinstance(exc, OSError) or is_closed(connection):
+    # InternalClientError: what the server sent does not fit, such as the news of its end.
+    if isinstance(exc, OSError | asyncpg.InternalClientError) or is_closed(connection):
         return failures.lost(exc)
     return ConnectorException(failures.one_line(exc))
 
@@ -78,6 +80,15 @@ def is_closed(connection: Connection) -> bool:
     except asyncpg.InterfaceError:
         return True
     return closed
+
+
+def terminate(connection: Connection) -> None:
+    """Close a connection at once. Never raises.
+
+    asyncpg refuses it for one that a pool has taken back, as it does when the server closes one.
+    """
+    with contextlib.suppress(*DRIVER_ERRORS, RuntimeError):  # RuntimeError: its loop has ended
+        connection.terminate()
 
 
 def cannot_connect(exc: Exception, where: str) -> ConnectionFailed:

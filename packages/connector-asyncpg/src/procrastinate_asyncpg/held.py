@@ -29,7 +29,7 @@ from procrastinate.connector import Query, Rows
 from procrastinate.connector_tools import sockets
 from procrastinate.errors import ConnectorException
 from procrastinate_asyncpg.calls import fetched, to_its_end
-from procrastinate_asyncpg.failures import is_closed
+from procrastinate_asyncpg.failures import DRIVER_ERRORS, is_closed, terminate
 from procrastinate_asyncpg.kinds import Connection
 from procrastinate_asyncpg.statements import is_script, prepared, rows_of
 
@@ -101,7 +101,7 @@ class Held:
 
     def sever(self) -> None:
         self.broken = True
-        self.connection.terminate()
+        terminate(self.connection)
 
     async def run(self, query: Query, begin: str) -> Rows:
         """Execute a query, after ``begin`` if that is not empty. Raises `ConnectorException`."""
@@ -109,6 +109,8 @@ class Held:
             return await to_its_end(self.connection, self._run(query, begin), query)
         except ConnectorException as exc:
             if exc.sqlstate in (_CHANGED, _MISSING, _IN_THE_WAY) and self._plans:
+                self.broken = True
+            if isinstance(exc.__cause__, TimeoutError):  # the server may still be at it
                 self.broken = True
             raise
 
@@ -164,11 +166,18 @@ class Held:
         try:
             rows = await self._fetch(query)
         except BaseException:
-            if not is_closed(self.connection):
-                await self.connection.execute("ROLLBACK")
+            await self._back_out()
             raise
         await self.connection.execute("COMMIT")
         return rows
+
+    async def _back_out(self) -> None:
+        """Roll back; a failure must not hide the error that is under way."""
+        try:
+            if not is_closed(self.connection):
+                await self.connection.execute("ROLLBACK")
+        except DRIVER_ERRORS:
+            self.broken = True
 
     # Settings
 

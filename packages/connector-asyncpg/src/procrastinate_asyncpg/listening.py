@@ -37,7 +37,6 @@ class Listener:
     async def __aenter__(self) -> Listener:
         connection = await self._acquire()
         try:
-            connection.add_termination_listener(self._ended)
             await to_its_end(connection, self._listen(connection))
         except BaseException:
             await self._release(connection)
@@ -46,6 +45,7 @@ class Listener:
         return self
 
     async def _listen(self, connection: Connection) -> None:
+        connection.add_termination_listener(self._ended)
         for channel in self._channels:
             await connection.add_listener(channel, self._notified)
 

@@ -77,6 +77,7 @@ def read_options(
     if pool_timeout is not None and not _is_seconds(pool_timeout):
         raise InvalidOption(f"pool_timeout={pool_timeout!r} is not a number of seconds")
     _check_names(arguments)
+    _check_encoding(arguments.get("server_settings"))
     return Options(
         connect=_connect_options(dsn, arguments),
         listen=None if listen_dsn is None else _connect_options(listen_dsn, {}),
@@ -172,6 +173,18 @@ def _check_names(arguments: Mapping[str, Any]) -> None:
             raise InvalidOption(
                 f"AsyncpgConnector has no argument {name}=: it takes those of asyncpg.connect(),"
                 " json_dumps, json_loads, schema, listen_dsn, min_size, max_size and pool_timeout"
+            )
+
+
+def _check_encoding(settings: Any) -> None:
+    """Refuse another encoding than asyncpg asks for: it reads and writes UTF8, whatever is set."""
+    for name, value in dict(settings or {}).items():
+        if str(name).lower() != "client_encoding":
+            continue
+        if str(value).strip("'").replace("-", "").upper() not in ("UTF8", "UNICODE"):
+            raise InvalidOption(
+                f"server_settings has client_encoding={value!r}, in which not every text can be"
+                " read: leave it out, as asyncpg asks for UTF8"
             )
 
 

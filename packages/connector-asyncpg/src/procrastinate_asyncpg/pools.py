@@ -32,7 +32,7 @@ from procrastinate.errors import (
 )
 from procrastinate_asyncpg.calls import fetched, to_its_end
 from procrastinate_asyncpg.connecting import connect
-from procrastinate_asyncpg.failures import DRIVER_ERRORS, cannot_connect
+from procrastinate_asyncpg.failures import DRIVER_ERRORS, cannot_connect, terminate
 from procrastinate_asyncpg.held import Held, Known
 from procrastinate_asyncpg.kinds import Connection, Pool
 from procrastinate_asyncpg.options import Options
@@ -69,7 +69,7 @@ class OwnPool:
         self._listeners: set[Connection] = set()
         self._pool: AsyncPool[Held] = AsyncPool(
             self._connect,
-            close=lambda held: held.connection.terminate(),
+            close=lambda held: terminate(held.connection),
             is_good=Held.is_alive,
             minimum=options.min_size,
             maximum=options.max_size,
@@ -89,7 +89,7 @@ class OwnPool:
             try:
                 await held.find_out()
             except BaseException:
-                held.connection.terminate()
+                terminate(held.connection)
                 raise
             if not self._known.direct:
                 _tell_of_pooler(self._options)
@@ -102,12 +102,12 @@ class OwnPool:
 
     async def release_from_listening(self, connection: Connection) -> None:
         self._listeners.discard(connection)
-        connection.terminate()
+        terminate(connection)
 
     def close(self) -> None:
         self._pool.close()
         for connection in list(self._listeners):
-            connection.terminate()
+            terminate(connection)
         self._listeners.clear()
 
 
@@ -183,13 +183,16 @@ class GivenPool:
         except InvalidOption:
             await self._give_back(connection)
             raise
+        except asyncpg.InterfaceError as exc:  # the server has closed it since
+            await self._give_back(connection)
+            raise cannot_connect(exc, "") from exc
         return connection
 
     async def _is_proven(self, connection: Any) -> bool:
         raw = getattr(connection, "_con", connection)
         if self._proven is None or raw in self._proven:
             return True
-        timer = asyncio.get_running_loop().call_later(PROOF_MAY_TAKE, connection.terminate)
+        timer = asyncio.get_running_loop().call_later(PROOF_MAY_TAKE, terminate, connection)
         query = Query("prove", "SELECT 1")
         try:
             await to_its_end(connection, fetched(connection, query), query)
@@ -206,18 +209,18 @@ class GivenPool:
     def release(self, lease: Held, *, discard: bool = False) -> None:
         connection = lease.connection
         if discard:
-            connection.terminate()
+            terminate(connection)
         task = asyncio.ensure_future(self._give_back(connection))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
 
     async def _give_back(self, connection: Connection, *, discard: bool = False) -> None:
         if discard:
-            connection.terminate()
+            terminate(connection)
         try:
             await self.pool.release(connection)
         except DRIVER_ERRORS:  # the pool was closed, or the connection broke during its reset
-            connection.terminate()
+            terminate(connection)
 
     async def acquire_for_listening(self) -> Connection:
         """Take one of the pool's connections, as only the pool knows how its owner connects."""

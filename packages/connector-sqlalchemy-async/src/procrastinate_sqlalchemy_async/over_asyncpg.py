@@ -32,8 +32,9 @@ from procrastinate_sqlalchemy_async.leases import Driver, Heard, Send, plain
 
 _JSON = re.compile(r"(\$\d+)::(jsonb?)\b")
 _SAVEPOINT = re.compile(r"\s*(?:savepoint|rollback\s+to|release)\b", re.IGNORECASE)
-#: asyncpg's own errors that stand for the end of a connection.
-_LOST = (asyncpg.PostgresConnectionError, OSError)
+#: asyncpg's own errors that stand for the end of a connection. InternalClientError: what the server
+#: sent does not fit, such as the news of its end.
+_LOST = (asyncpg.PostgresConnectionError, asyncpg.InternalClientError, OSError)
 _ISOLATION = "transaction_isolation"
 
 

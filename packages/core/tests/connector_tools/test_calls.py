@@ -125,3 +125,26 @@ async def test_a_future_that_the_driver_cancelled_is_no_cancellation_of_the_task
             return "the server has cancelled it"
 
     assert await Uninterrupted(call(), never) == "the server has cancelled it"
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_time_limit_of_the_driver_s_own_is_no_cancellation(is_cancelled: bool) -> None:
+    driver = Driver()
+    limit = asyncio.timeout(None)
+
+    async def call() -> str:
+        async with limit:
+            return await driver.call()
+
+    task = asyncio.ensure_future(in_this_task(call(), never))
+    await driver.began.wait()
+    limit.reschedule(0)
+    while not limit.expired() and task.cancelling() == 0:
+        await asyncio.sleep(0)
+    if is_cancelled:
+        task.cancel()
+    driver.answer.set_result("rows")
+    await asyncio.wait([task])
+    assert limit.expired()
+    assert task.cancelled() == is_cancelled
+    assert is_cancelled or task.result() == "rows"

@@ -13,7 +13,11 @@ from procrastinate import errors
 from procrastinate_connector_testkit.adapter import LimitsPool, Opener, OwnedPool, TakesPools
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.errors import both_modes
-from procrastinate_connector_testkit.behaviours.losses import fill_pool, terminate_all
+from procrastinate_connector_testkit.behaviours.losses import (
+    fill_pool,
+    terminate,
+    terminate_all,
+)
 from procrastinate_connector_testkit.behaviours.sessions import scratch, stored
 from procrastinate_connector_testkit.databases import create, drop, new_name
 from procrastinate_connector_testkit.subject import Subject, called, entered
@@ -237,6 +241,20 @@ class ForeignPools:
             for n in range(5):
                 async with entered(subject.session(transaction=n % 2 == 0)) as session:
                     assert await session.value("select %(n)s::integer", n=n) == n
+
+    @both_modes
+    @behaviour(3, 6, 7, ways="own")
+    async def test_foreign_pools_whose_connections_are_ended_in_use(
+        self, db: Subject, pool_kind: str, transaction: bool
+    ) -> None:
+        """Each session ends with ConnectionLost, and its place in the pool is free again."""
+        async with entered(_pools(db)[pool_kind](db.dsn)) as owned, _lent(db, owned) as subject:
+            for n in range(8):  # more often than the pool has connections
+                with pytest.raises(errors.ConnectionLost):
+                    async with entered(subject.session(transaction=transaction)) as session:
+                        await terminate(db, [await session.value("select pg_backend_pid()")])
+                        await session.sql("select 1")
+                assert await subject.value("select %(n)s::integer", n=n) == n
 
 
 def _pools(db: Subject) -> Mapping[str, Opener[OwnedPool]]:
