@@ -11,8 +11,7 @@ Rules
    state of the connection is not known then: it is lost.
 3. A call that has not ended `PATIENCE` seconds after the cancellation loses its connection:
    ``hurry`` is called, and shuts the socket down. The server may still finish the statement.
-
-3. A cancellation that is taken back (`asyncio.Task.uncancel`) before the call has ended was a time
+4. A cancellation that is taken back (`asyncio.Task.uncancel`) before the call has ended was a time
    limit that the driver has set itself by `asyncio.timeout`. It is not the caller's to see.
 
 There are two ways. `Uninterrupted` runs the call in the task that made it and stands in for the
