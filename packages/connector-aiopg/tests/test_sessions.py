@@ -416,3 +416,19 @@ async def test_a_connection_that_its_owner_closed_is_lost(procrastinate_dsn: str
         executor = bound(connection)
     with pytest.raises(ConnectionLost):
         await executor.execute(ONE)
+
+
+async def test_a_connection_of_another_event_loop_is_refused(procrastinate_dsn: str) -> None:
+    """Before anything is sent: its answer would come in the other loop."""
+    loop = asyncio.new_event_loop()
+
+    async def connected() -> aiopg.Connection:
+        return await aiopg.connect(procrastinate_dsn)
+
+    connection = await asyncio.to_thread(loop.run_until_complete, connected())
+    try:
+        with pytest.raises(InvalidOption, match="made in another event loop"):
+            bound(connection)
+    finally:
+        connection.close()
+        loop.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 
 import asyncpg
@@ -10,6 +11,7 @@ import pytest
 from procrastinate.connector import GENERIC, AsyncSessionExecutor, Query, Rows, Value
 from procrastinate.errors import ConnectorException, InvalidData, InvalidOption
 from procrastinate_asyncpg import AsyncpgConnector
+from procrastinate_asyncpg.binding import bound
 
 SHOWN = "select current_setting('lock_timeout'), current_setting('statement_timeout')"
 
@@ -168,3 +170,19 @@ async def test_a_pool_whose_statements_run_out_of_time_gets_its_connections_back
     for _ in range(2):
         await pool.acquire(timeout=60)
     pool.terminate()
+
+
+async def test_a_connection_of_another_event_loop_is_refused(procrastinate_dsn: str) -> None:
+    """Before anything is sent: its answer would come in the other loop."""
+    loop = asyncio.new_event_loop()
+
+    async def connected() -> asyncpg.Connection:
+        return await asyncpg.connect(procrastinate_dsn)
+
+    connection = await asyncio.to_thread(loop.run_until_complete, connected())
+    try:
+        with pytest.raises(InvalidOption, match="made in another event loop"):
+            bound(connection)
+    finally:
+        await asyncio.to_thread(loop.run_until_complete, connection.close())
+        loop.close()

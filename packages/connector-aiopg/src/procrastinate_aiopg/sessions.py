@@ -7,6 +7,7 @@ from typing import Any
 import aiopg
 
 from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools.loops import check_loop
 from procrastinate.errors import InvalidOption
 from procrastinate_aiopg.held import Held
 
@@ -36,4 +37,5 @@ def bound(connection: Any) -> BoundExecutor:
         )
     if connection.closed:
         raise InvalidOption("the aiopg connection given as connection= is closed")
+    check_loop(getattr(connection, "_loop", None), "aiopg connection")  # no public word for it
     return BoundExecutor(connection)

@@ -8,6 +8,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from procrastinate.connector import Binder, Query, Rows
+from procrastinate.connector_tools.loops import check_loop
 from procrastinate.errors import InvalidOption
 from procrastinate_asyncpg.calls import run_on
 from procrastinate_asyncpg.kinds import Connection
@@ -44,6 +45,7 @@ def bound(connection: Any) -> BoundExecutor:
         ) from exc
     if closed:
         raise InvalidOption("the asyncpg connection given as connection= is closed")
+    check_loop(getattr(connection, "_loop", None), "asyncpg connection")  # no public word for it
     return BoundExecutor(connection)
 
 
