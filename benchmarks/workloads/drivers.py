@@ -1,13 +1,13 @@
-"""W18: W1, W4 and W6 with each connector that runs workers, beside its own driver's plain SQL."""
+"""W18: W1, W4 and W6 with each connector that runs workers, beside its own driver's plain SQL.
+
+The drivers are imported when they are used: an older version that is compared has none of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from typing import Any, ClassVar
-
-import asyncpg
-import psycopg
 
 import procrastinate
 from benchmarks import limits
@@ -93,6 +93,8 @@ class Drivers(Workload):
 
 
 def _inserts(dsn: str, count: int) -> float:
+    import psycopg
+
     with psycopg.connect(dsn, autocommit=True) as connection:
         began = time.perf_counter()
         for number in range(count):
@@ -101,6 +103,8 @@ def _inserts(dsn: str, count: int) -> float:
 
 
 async def _inserts_async(dsn: str, count: int) -> float:
+    import psycopg
+
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
         began = time.perf_counter()
         for number in range(count):
@@ -109,6 +113,8 @@ async def _inserts_async(dsn: str, count: int) -> float:
 
 
 async def _inserts_by_asyncpg(dsn: str, count: int) -> float:
+    import asyncpg
+
     connection = await asyncpg.connect(**limits.for_asyncpg(dsn))
     try:
         insert = "insert into jobs (args) values ($1::text::jsonb) returning id"
