@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, cast
@@ -15,9 +14,10 @@ from procrastinate.connector import (
     ListeningConnector,
     Notification,
 )
+from procrastinate.connector_tools.loops import Home
 from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.connector_tools.urls import split_url
-from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
+from procrastinate.errors import AppNotOpen, InvalidOption
 from procrastinate_aiopg.connecting import ConnectOptions, connect
 from procrastinate_aiopg.held import close_quietly
 from procrastinate_aiopg.listening import Listener
@@ -77,8 +77,7 @@ class AiopgConnector(ListeningConnector):
             arguments=arguments,
         )
         self._source: Source | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
+        self._home = Home()
 
     @classmethod
     def from_url(cls, url: str) -> AiopgConnector:
@@ -108,7 +107,7 @@ class AiopgConnector(ListeningConnector):
             if pool is not None and not _is_over(self._source, pool):
                 raise InvalidOption("the connector is open already, with another pool: close it")
             return
-        self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+        self._home.settle()
         if pool is not None:
             await self._open_given(pool)
         else:
@@ -120,7 +119,8 @@ class AiopgConnector(ListeningConnector):
             await given.check()
         except BaseException:
             if self._source is given:
-                self._source = self._loop = None
+                self._source = None
+                self._home.leave()
             raise
 
     async def _open_own(self) -> None:
@@ -137,13 +137,15 @@ class AiopgConnector(ListeningConnector):
         except BaseException:
             own.close()
             if self._source is own:
-                self._source = self._loop = None
+                self._source = None
+                self._home.leave()
             raise
 
     async def close_async(self) -> None:
         """Close the pool unless it was handed in, at once, also connections in use."""
         self._leave_ended_loop()
-        source, self._source, self._loop = self._source, None, None
+        source, self._source = self._source, None
+        self._home.leave()
         if source is not None:
             source.close()
 
@@ -152,15 +154,10 @@ class AiopgConnector(ListeningConnector):
 
         Raises `ConfigurationError` for one that still runs.
         """
-        loop = self._loop
-        if loop is None or loop is asyncio.get_running_loop():
+        if not self._home.has_ended():
             return
-        if self._process == os.getpid() and loop.is_running():
-            raise ConfigurationError(
-                "the connector is open in another event loop that still runs: close it there, or"
-                " give each event loop a connector of its own"
-            )
-        source, self._source, self._loop = self._source, None, None
+        source, self._source = self._source, None
+        self._home.leave()
         if source is not None:
             source.close()
 
@@ -168,11 +165,7 @@ class AiopgConnector(ListeningConnector):
         source = self._source
         if source is None:
             raise AppNotOpen("the connector is not open: call open_async() first")
-        if self._loop is not asyncio.get_running_loop():
-            raise ConfigurationError(
-                "the connector was opened in another event loop or process: open_async() it in"
-                " this one"
-            )
+        self._home.check()
         return source
 
     # Running queries

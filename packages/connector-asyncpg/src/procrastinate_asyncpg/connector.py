@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, cast
 
 from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, Notification
+from procrastinate.connector_tools.loops import Home
 from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.connector_tools.urls import split_url
 from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
@@ -65,8 +64,7 @@ class AsyncpgConnector(ListeningConnector):
             arguments=arguments,
         )
         self._source: Source | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
+        self._home = Home()
 
     @classmethod
     def from_url(cls, url: str) -> AsyncpgConnector:
@@ -97,7 +95,7 @@ class AsyncpgConnector(ListeningConnector):
             if pool is not None and not (isinstance(source, GivenPool) and source.pool is pool):
                 raise InvalidOption("the connector is open already, with another pool: close it")
             return
-        self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+        self._home.settle()
         if pool is None:
             await self._begin(own := OwnPool(self._options), own.fill())
         else:
@@ -111,13 +109,15 @@ class AsyncpgConnector(ListeningConnector):
         except BaseException:
             source.close()
             if self._source is source:
-                self._source = self._loop = None
+                self._source = None
+                self._home.leave()
             raise
 
     async def close_async(self) -> None:
         """Close the pool unless it was handed in, at once, also connections in use."""
         self._leave_ended_loop()
-        source, self._source, self._loop = self._source, None, None
+        source, self._source = self._source, None
+        self._home.leave()
         if source is not None:
             source.close()
 
@@ -126,25 +126,16 @@ class AsyncpgConnector(ListeningConnector):
 
         Raises `ConfigurationError` for one that still runs.
         """
-        loop = self._loop
-        if loop is None or loop is asyncio.get_running_loop():
+        if not self._home.has_ended():
             return
-        if self._process == os.getpid() and loop.is_running():
-            raise ConfigurationError(
-                "the connector is open in another event loop that still runs: close it there, or"
-                " give each event loop a connector of its own"
-            )
-        self._source = self._loop = None  # what was on the loop has ended with it
+        self._home.leave()
+        self._source = None  # what was on the loop has ended with it
 
     def _opened(self) -> Source:
         source = self._source
         if source is None:
             raise AppNotOpen("the connector is not open: call open_async() first")
-        if self._loop is not asyncio.get_running_loop():
-            raise ConfigurationError(
-                "the connector was opened in another event loop or process: open_async() it in"
-                " this one"
-            )
+        self._home.check()
         return source
 
     # Running queries

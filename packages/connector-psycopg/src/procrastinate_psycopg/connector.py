@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, Notification
 from procrastinate.connector_tools import urls
+from procrastinate.connector_tools.loops import Home
 from procrastinate.connector_tools.pools import AsyncPool
 from procrastinate.connector_tools.sessions import AsyncSession
-from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
+from procrastinate.errors import AppNotOpen, InvalidOption
 from procrastinate_psycopg import driver
 from procrastinate_psycopg.connecting import connect_async
 from procrastinate_psycopg.leases import AsyncLease
@@ -73,8 +72,7 @@ class PsycopgConnector(ListeningConnector):
         self._own: AsyncPool[AsyncLease] | None = None
         self._borrowed: AsyncBorrowed | None = None
         self._listeners: set[AsyncLease] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
+        self._home = Home()
 
     @classmethod
     def from_url(cls, url: str) -> PsycopgConnector:
@@ -103,7 +101,7 @@ class PsycopgConnector(ListeningConnector):
             if pool is not None and getattr(self._borrowed, "pool", None) is not pool:
                 raise InvalidOption("the connector is open already, with another pool: close it")
             return
-        self._loop, self._process = asyncio.get_running_loop(), os.getpid()
+        self._home.settle()
         if pool is not None:
             from procrastinate_psycopg.borrowed import borrowed_async  # loads psycopg_pool
 
@@ -126,7 +124,8 @@ class PsycopgConnector(ListeningConnector):
         except BaseException:
             own.close()
             if self._own is own:
-                self._own = self._loop = None
+                self._own = None
+                self._home.leave()
             raise
 
     async def close_async(self) -> None:
@@ -140,8 +139,9 @@ class PsycopgConnector(ListeningConnector):
     def _let_go(self) -> None:
         own, self._own = self._own, None
         listeners, self._listeners = self._listeners, set()
-        self._borrowed = self._loop = None
-        if self._process != os.getpid():
+        self._borrowed = None
+        self._home.leave()
+        if not self._home.is_of_this_process:
             return  # everything is the parent's
         if own is not None:
             own.close()
@@ -153,25 +153,15 @@ class PsycopgConnector(ListeningConnector):
 
         Raises `ConfigurationError` for one that still runs.
         """
-        loop = self._loop
-        if loop is None or loop is asyncio.get_running_loop():
+        if not self._home.has_ended():
             return
-        if self._process == os.getpid() and loop.is_running():
-            raise ConfigurationError(
-                "the connector is open in another event loop that still runs: close it there, or"
-                " give each event loop a connector of its own"
-            )
         self._let_go()
 
     def _opened(self) -> AsyncPool[AsyncLease] | AsyncBorrowed:
         source = self._own or self._borrowed
         if source is None:
             raise AppNotOpen("the connector is not open: call open_async() first")
-        if self._loop is not asyncio.get_running_loop() or self._process != os.getpid():
-            raise ConfigurationError(
-                "the connector was opened in another event loop or process: open_async() it in"
-                " this one"
-            )
+        self._home.check()
         return source
 
     # Running queries

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, ClassVar, cast
@@ -17,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, Notification
 from procrastinate.connector_tools import forks, limits, urls
+from procrastinate.connector_tools.loops import Home
 from procrastinate.errors import AppNotOpen, ConfigurationError, ConnectorException, InvalidOption
 from procrastinate_sqlalchemy_async import drivers, engines
 from procrastinate_sqlalchemy_async.arguments import read_arguments
@@ -77,8 +76,7 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         self._new_engine(self._url, self._arguments)  # connects to nothing, and finds mistakes now
         self._shown = _shown(self._url, given)
         self._source: Source | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
+        self._home = Home()
         forks.call_after_fork(self)
 
     @classmethod
@@ -138,9 +136,9 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
             if pool is not None and (source.own or source.engine is not pool):
                 raise InvalidOption("the connector is open already, with another engine: close it")
             return
-        loop = asyncio.get_running_loop()
         source = await (self._own() if pool is None else self._borrowed(pool))
-        self._source, self._loop, self._process = source, loop, os.getpid()
+        self._source = source
+        self._home.settle()
 
     async def _own(self) -> Source:
         """Make our own engine. Nothing is prepared by a name before we know that it may be.
@@ -175,26 +173,23 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
     async def close_async(self) -> None:
         """Dispose of the engine unless it was handed in. Twice is harmless."""
         self._leave_ended_loop()
-        source, self._source, self._loop = self._source, None, None
+        source, self._source = self._source, None
+        self._home.leave()
         if source is not None:
             await source.close()
 
     def _leave_ended_loop(self) -> None:
-        loop = self._loop
-        if loop is None or loop is asyncio.get_running_loop():
+        if not self._home.has_ended():
             return
-        if self._process == os.getpid() and loop.is_running():
-            raise ConfigurationError(
-                "the connector is open in another event loop that still runs: close it there, or"
-                " give each event loop a connector of its own"
-            )
-        source, self._source, self._loop = self._source, None, None
+        source, self._source = self._source, None
+        self._home.leave()
         if source is not None:
             source.leave()
 
     def after_fork(self) -> None:
         """Leave the parent its connections. Runs in a forked child."""
-        source, self._source, self._loop = self._source, None, None
+        source, self._source = self._source, None
+        self._home.leave()
         if source is not None:
             source.leave_to_parent()
 
@@ -202,11 +197,7 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         source = self._source
         if source is None:
             raise AppNotOpen("the connector is not open: call open_async() first")
-        if self._loop is not asyncio.get_running_loop():
-            raise ConfigurationError(
-                "the connector was opened in another event loop or process: open_async() it in"
-                " this one"
-            )
+        self._home.check()
         return source
 
     # Running queries
