@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiopg
 
+from procrastinate.connector_tools.sizes import check_seconds, check_sizes, is_number
 from procrastinate.connector_tools.urls import shown
 from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate_aiopg.connecting import ConnectOptions
@@ -70,11 +70,11 @@ def read_options(
     arguments: Mapping[str, Any],
 ) -> Options:
     """Check the arguments. Raises `InvalidOption`, `ConfigurationError` for a malformed DSN."""
-    _check_sizes(minsize, maxsize)
-    _check_seconds("timeout", timeout)
+    check_sizes(least=("minsize", minsize), most=("maxsize", maxsize), unlimited=True)
+    check_seconds("timeout", timeout)
     if pool_timeout is not None:
-        _check_seconds("pool_timeout", pool_timeout)
-    if not _is_number(pool_recycle):
+        check_seconds("pool_timeout", pool_timeout)
+    if not is_number(pool_recycle):
         raise InvalidOption(f"pool_recycle={pool_recycle!r} is not a number of seconds")
     if on_connect is not None and not callable(on_connect):
         raise InvalidOption(f"on_connect={on_connect!r} is not a coroutine function")
@@ -98,28 +98,6 @@ def _listen_options(listen_dsn: Any, timeout: float) -> ConnectOptions | None:
         raise InvalidOption(f"listen_dsn={listen_dsn!r} is not a connection string")
     check_dsn(listen_dsn)
     return ConnectOptions({"dsn": listen_dsn}, timeout, None, _SWITCHES)
-
-
-def _check_sizes(minsize: Any, maxsize: Any) -> None:
-    if not _is_int(minsize) or minsize < 0:
-        raise InvalidOption(f"minsize={minsize!r} is not a number of connections (0 or more)")
-    if not _is_int(maxsize) or (maxsize != 0 and maxsize < max(minsize, 1)):
-        raise InvalidOption(
-            f"maxsize={maxsize!r} must be a number, 1 or more, from minsize up; 0 is no limit"
-        )
-
-
-def _check_seconds(name: str, value: Any) -> None:
-    if not _is_number(value) or value < 0:
-        raise InvalidOption(f"{name}={value!r} is not a number of seconds")
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
 
 
 def sync_arguments(

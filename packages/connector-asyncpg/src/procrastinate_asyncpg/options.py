@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import asyncpg
 
 from procrastinate.connector_tools import limits, urls
+from procrastinate.connector_tools.sizes import check_seconds, check_sizes
 from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate_asyncpg.connecting import ConnectOptions
 
@@ -73,9 +74,9 @@ def read_options(
     arguments: Mapping[str, Any],
 ) -> Options:
     """Check the arguments. Raises `InvalidOption`, `ConfigurationError` for a malformed DSN."""
-    _check_sizes(min_size, max_size)
-    if pool_timeout is not None and not _is_seconds(pool_timeout):
-        raise InvalidOption(f"pool_timeout={pool_timeout!r} is not a number of seconds")
+    check_sizes(least=("min_size", min_size), most=("max_size", max_size))
+    if pool_timeout is not None:
+        check_seconds("pool_timeout", pool_timeout)
     _check_names(arguments)
     _check_encoding(arguments.get("server_settings"))
     return Options(
@@ -188,13 +189,6 @@ def _check_encoding(settings: Any) -> None:
             )
 
 
-def _check_sizes(min_size: Any, max_size: Any) -> None:
-    if not _is_int(min_size) or min_size < 0:
-        raise InvalidOption(f"min_size={min_size!r} is not a number of connections (0 or more)")
-    if not _is_int(max_size) or max_size < max(min_size, 1):
-        raise InvalidOption(f"max_size={max_size!r} must be a number, 1 or more, from min_size up")
-
-
 def _seconds(name: str, value: Any) -> float:
     try:
         seconds = float(value)
@@ -204,11 +198,3 @@ def _seconds(name: str, value: Any) -> float:
         said = "" if isinstance(value, str) else f"={value!r}"  # a text may come from the URL
         raise InvalidOption(f"{name}{said} is not a number of seconds above 0")
     return seconds
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_seconds(value: Any) -> bool:
-    return (_is_int(value) or isinstance(value, float)) and 0 <= value < math.inf

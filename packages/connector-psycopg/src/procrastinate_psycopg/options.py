@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import re
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +12,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
 from procrastinate.connector_tools import limits, urls
+from procrastinate.connector_tools.sizes import check_seconds, check_sizes
 from procrastinate.errors import ConfigurationError, InvalidOption
 
 URL_OPTIONS: dict[str, Callable[[str], Any]] = {
@@ -92,7 +91,9 @@ def read_options(
 
     Raises `InvalidOption`, and `ConfigurationError` for a malformed connection string.
     """
-    _check_sizes(min_size, max_size, pool_timeout)
+    check_sizes(least=("min_size", min_size), most=("max_size", max_size))
+    if pool_timeout is not None:
+        check_seconds("pool_timeout", pool_timeout)
     _check_names(arguments)
     parameters = {**read_conninfo(conninfo), **_given(arguments)}
     read_conninfo(_joined(parameters))  # libpq's own word on their values
@@ -140,21 +141,3 @@ def _check_names(arguments: Mapping[str, Any]) -> None:
         if name in _ELSEWHERE:
             raise InvalidOption(f"{name}= is no argument of this connector: {_ELSEWHERE[name]}")
         raise InvalidOption(f"unknown argument {name!r}: it is neither the connector's nor libpq's")
-
-
-def _check_sizes(min_size: Any, max_size: Any, pool_timeout: Any) -> None:
-    if not _is_int(min_size) or min_size < 0:
-        raise InvalidOption(f"min_size={min_size!r} is not a number of connections (0 or more)")
-    if not _is_int(max_size) or max_size < max(min_size, 1):
-        raise InvalidOption(f"max_size={max_size!r} must be a number, 1 or more, from min_size up")
-    if pool_timeout is not None and not _is_time(pool_timeout):
-        raise InvalidOption(f"pool_timeout={pool_timeout!r} is not a number of seconds")
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_time(value: Any) -> bool:
-    is_number = _is_int(value) or isinstance(value, float)
-    return is_number and math.isfinite(value) and 0 <= value <= threading.TIMEOUT_MAX

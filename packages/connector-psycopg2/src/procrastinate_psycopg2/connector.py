@@ -11,6 +11,7 @@ from procrastinate.connector import SessionExecutor, SyncConnector
 from procrastinate.connector_tools import forks
 from procrastinate.connector_tools.pools import ForeignProcessPool, WaitingPool
 from procrastinate.connector_tools.sessions import Session
+from procrastinate.connector_tools.sizes import check_seconds, check_sizes
 from procrastinate.connector_tools.urls import shown, split_url
 from procrastinate.errors import AppNotOpen, InvalidOption
 from procrastinate_psycopg2.dsn import check_dsn, for_our_own, without_factories
@@ -60,7 +61,9 @@ class Psycopg2Connector(SyncConnector):
         **arguments: Any,
     ) -> None:
         super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
-        _check_sizes(minconn, maxconn, pool_timeout)
+        check_sizes(least=("minconn", minconn), most=("maxconn", maxconn))
+        if pool_timeout is not None:
+            check_seconds("pool_timeout", pool_timeout)
         self._shown = _check_arguments(arguments)
         self._pool_timeout = pool_timeout
         self._sizes = (minconn, maxconn)
@@ -136,21 +139,6 @@ class Psycopg2Connector(SyncConnector):
 
 def _is_over(source: _Source, pool: Any) -> bool:
     return isinstance(source, BorrowedPool) and source.pool is pool
-
-
-def _check_sizes(minconn: Any, maxconn: Any, pool_timeout: Any) -> None:
-    if not _is_int(minconn) or minconn < 0:
-        raise InvalidOption(f"minconn={minconn!r} is not a number of connections (0 or more)")
-    if not _is_int(maxconn) or maxconn < max(minconn, 1):
-        raise InvalidOption(f"maxconn={maxconn!r} must be a number, 1 or more, from minconn up")
-    if pool_timeout is None:
-        return
-    if not isinstance(pool_timeout, int | float) or not 0 <= pool_timeout <= threading.TIMEOUT_MAX:
-        raise InvalidOption(f"pool_timeout={pool_timeout!r} is not a number of seconds")
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_arguments(arguments: dict[str, Any]) -> str:
