@@ -42,5 +42,5 @@ def test_seconds_that_can_be(value: Any) -> None:
     "value", [-1, 10**400, float("inf"), float("nan"), 1e300, True, None, "1", [1]]
 )
 def test_seconds_that_cannot_be(value: Any) -> None:
-    with pytest.raises(InvalidOption, match="wait=.* is not a number of seconds"):
+    with pytest.raises(InvalidOption, match=r"wait=.* is not a number of seconds"):
         check_seconds("wait", value)
