@@ -15,6 +15,8 @@ Rules
    others (`connector_core`). `matrix` runs all of them on all Pythons, before a release.
 6. A session sees nothing of the caller's taste: no PYTHONUNBUFFERED, no locale, no terminal. What
    is green here is green under ``env -i``. The demo alone keeps the terminal, which it draws on.
+7. Thousands of tests run beside each other. Up to three that fail run once more, alone; what passes
+   then is named at the end (`tests/support/second_look.py`).
 """
 
 from __future__ import annotations
@@ -232,7 +234,17 @@ def tests(session: nox.Session) -> None:
     elif session.python == PRIMARY:
         measured_tests(session)
     else:
-        session.run("pytest", *IN_PARALLEL, "-m", "not slow")
+        with_a_second_look(session, *PYTEST, *IN_PARALLEL, "-m", "not slow")
+
+
+PYTEST = ("python", "-m", "pytest")
+
+
+def with_a_second_look(
+    session: nox.Session, *command: str, env: dict[str, str] | None = None
+) -> None:
+    """Run many tests beside each other, and up to three that failed once more, alone (rule 7)."""
+    session.run("python", "tests/support/second_look.py", *command, env=env)
 
 
 def run_whole_on(python: str) -> list[str]:
@@ -249,8 +261,9 @@ def measured_tests(session: nox.Session) -> None:
     folder.mkdir()
     data = folder / "coverage"
     env = {"COVERAGE_FILE": str(data), "COVERAGE_RCFILE": str(ROOT / "pyproject.toml")}
-    session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, "-m", "not slow", env=env)
-    session.run("pytest", *IN_PARALLEL, "-m", "slow")
+    measured = ("coverage", "run", "-m", "pytest", *IN_PARALLEL)
+    with_a_second_look(session, *measured, "-m", "not slow", env=env)
+    with_a_second_look(session, *PYTEST, *IN_PARALLEL, "-m", "slow")
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "report", env=env)
 
@@ -272,7 +285,7 @@ def partitions(session: nox.Session) -> None:
     # Real workers that die and stall do so with one partition; here by hand, since they take long.
     tests = ["packages/core/tests", "--ignore=packages/core/tests/faults"]
     arguments = session.posargs or [*IN_PARALLEL, "-m", "not slow", *tests]
-    session.run("pytest", *arguments, env=env)
+    with_a_second_look(session, *PYTEST, *arguments, env=env)
 
 
 @nox.session(python=ONCE, requires=["build"])

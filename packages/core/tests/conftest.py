@@ -178,6 +178,8 @@ USED = "used partitions"
 #: How many tests pass in a whole run, at least. Its jobs lie in most of the partitions.
 AT_LEAST = int(os.environ.get("PROCRASTINATE_TEST_PARTITIONS_AT_LEAST") or 0)
 LEAST_USED = 40
+ORDINARY = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+TOO_FEW = 90  # the exit code of a whole run that was not one: no second look at some tests mends it
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -272,8 +274,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if AT_LEAST and reporter and not hasattr(session.config, "workerinput"):
         passed, used = on_many_partitions(reporter)
-        if exitstatus == 0 and (passed < AT_LEAST or len(used) < LEAST_USED):
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if exitstatus in ORDINARY and (passed < AT_LEAST or len(used) < LEAST_USED):
+            session.exitstatus = TOO_FEW
 
 
 def on_many_partitions(reporter: pytest.TerminalReporter) -> tuple[int, set[int]]:

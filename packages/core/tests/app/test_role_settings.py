@@ -225,9 +225,9 @@ async def test_workers_and_callers_do_not_get_in_each_others_way_at_another_isol
                 while len(apps[0].ran) + len(apps[1].ran) < 6 * 30:
                     await asyncio.sleep(0.02)
     assert [record.getMessage() for record in caplog.records] == []
-    assert place.query("select status::text, count(*) from procrastinate_jobs group by 1") == [
-        ("succeeded", 6 * 30)
-    ]
+    assert place.query(
+        "select status::text, count(*) from procrastinate_jobs where task_name = 'say' group by 1"
+    ) == [("succeeded", 6 * 30)]  # a minute that begins meanwhile brings a periodic one
 
 
 async def batches(tasks: Tasks, lock: str) -> None:

@@ -14,6 +14,8 @@ from procrastinate_connector_testkit.subject import Subject, SyncSubject, entere
 
 USERS = 16
 ROUNDS = 15
+#: Long enough for the others to find that all connections are in use.
+IN_USE_FOR_A_WHILE = "select %(w)s::int, pg_backend_pid(), pg_sleep(0.003)"
 
 
 STANDS_STILL = 10.0  # seconds until an event loop that does not turn is taken for held up
@@ -32,7 +34,7 @@ class Threads:
             mine = 0
             for n in range(ROUNDS):
                 async with entered(db.session(transaction=n % 2 == 0)) as session:
-                    row = (await session.sql("select %(w)s::int, pg_backend_pid()", w=who))[0]
+                    row = (await session.sql(IN_USE_FOR_A_WHILE, w=who))[0]
                     pids.add(row[1])
                     mine += row[0] == who
                     await session.sql("insert into kit_shared values (%(w)s::integer)", w=who)
