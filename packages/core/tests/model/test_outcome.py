@@ -24,6 +24,7 @@ from procrastinate.model.outcome import (
     Outcome,
     Requeued,
     Standing,
+    has_succeeded,
     judged,
     outcome_of,
     retried,
@@ -233,6 +234,23 @@ def test_an_outcome_is_written_for_running_jobs_only() -> None:
 @pytest.mark.parametrize("outcome", [SUCCEEDED, INTERRUPTED, UNSTARTED, Requeued(when=NOW)])
 def test_an_outcome_leads_where_an_attempt_may_lead(outcome: Outcome) -> None:
     assert all(may_become(held, outcome.status) for held in HELD)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "succeeded"),
+    [
+        (SUCCEEDED, True),
+        (Finished(Status.SUCCEEDED, result="null"), True),
+        (Finished(Status.SUCCEEDED, result_error="too large"), True),
+        (Finished(Status.FAILED), False),
+        (Finished(Status.ABORTED), False),
+        (INTERRUPTED, False),
+    ],
+)
+def test_an_attempt_has_succeeded_with_a_result_or_without(
+    outcome: Outcome, succeeded: bool
+) -> None:
+    assert has_succeeded(outcome) is succeeded
 
 
 CLAIMED = Job(1, Status.DOING, "q", "task", {}, worker=7, lease=4, crashes=1)

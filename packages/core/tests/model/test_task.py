@@ -180,3 +180,14 @@ def test_a_namespace_is_taken_up_whole_or_not_at_all() -> None:
     target.add_all(source, namespace="other")
     assert list(target) == ["ns:c", "other:a", "other:b", "other:c"]
     assert target["other:a"] is target["other:b"]
+
+
+@pytest.mark.parametrize("value", [False, True, "strict"])
+def test_a_task_says_whether_its_results_are_kept(value: Any) -> None:
+    assert definition(result=value).result == value
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, "", "Strict", "true", ["strict"], object])
+def test_another_value_of_the_option_result_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidOption, match='result must be True, False or "strict", not'):
+        definition(result=value)

@@ -65,6 +65,7 @@ class Blueprint:
         partition_key: str | None = ...,
         timeout: float | timedelta | None = ...,
         middleware: SomeMiddleware = ...,
+        result: bool | Literal["strict"] = ...,
     ) -> Callable[[Callable[P, R]], Task[P, P, R]]: ...
 
     @overload
@@ -82,6 +83,7 @@ class Blueprint:
         partition_key: str | None = ...,
         timeout: float | timedelta | None = ...,
         middleware: SomeMiddleware = ...,
+        result: bool | Literal["strict"] = ...,
     ) -> Callable[
         [Callable[Concatenate[JobContext, P], R]], Task[Concatenate[JobContext, P], P, R]
     ]: ...
@@ -101,6 +103,7 @@ class Blueprint:
         partition_key: str | None = None,
         timeout: float | timedelta | None = None,
         middleware: SomeMiddleware = None,
+        result: bool | Literal["strict"] = False,
     ) -> Any:
         """Register a function, plain or ``async def``, as a task; with or without parentheses.
 
@@ -108,8 +111,11 @@ class Blueprint:
         (without end), a number of retries, or a strategy. ``pass_context`` gives the function a
         `JobContext` as its first argument. ``timeout`` (seconds, or a timedelta) is for one
         attempt. ``middleware`` wraps each attempt: one function or a list of them, the outermost
-        first, ``async def`` if the task is. The rest are the defaults of the task's jobs; a job of
-        larger ``priority`` runs first. Raises `TaskAlreadyRegistered` and `InvalidOption`.
+        first, ``async def`` if the task is. ``result`` keeps what the function returns as JSON, up
+        to 256 KiB; the job is then not deleted at its end by ``delete_jobs``. If it cannot be kept,
+        the job has succeeded and its ``result_error`` says why; with ``result="strict"`` the
+        attempt has failed. The rest are the defaults of the task's jobs; a job of larger
+        ``priority`` runs first. Raises `TaskAlreadyRegistered` and `InvalidOption`.
         """
 
         def register(function: Callable[..., Any]) -> Task[..., ..., Any]:
@@ -126,6 +132,7 @@ class Blueprint:
                 partition_key=partition_key,
                 timeout=checks.check_limit("timeout", timeout),
                 middleware=middlewares(middleware),
+                result=result,
             )
             self._registry.add(definition)
             return Task(definition, self)

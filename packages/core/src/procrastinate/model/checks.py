@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from procrastinate.errors import ConfigurationError, InvalidOption, InvalidTimestamp
 from procrastinate.model.failure import message_of, type_name
@@ -99,6 +99,15 @@ def check_flag(option: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise InvalidOption(f"{option} must be True or False, not {shown(value)}")
     return value
+
+
+def check_result(option: str, value: Any) -> bool | Literal["strict"]:
+    """Return whether a task's results are kept, or raise: True, False or "strict"."""
+    if isinstance(value, bool):
+        return value
+    if type(value) is str and value == "strict":
+        return "strict"
+    raise InvalidOption(f'{option} must be True, False or "strict", not {shown(value)}')
 
 
 def check_int(option: str, value: Any, low: int, high: int) -> int:

@@ -69,12 +69,14 @@ def stronger(current: AbortReason | None, new: AbortReason) -> AbortReason:
 class Finished:
     """The job has ended. ``error`` describes an attempt that did not succeed.
 
-    ``result`` is what the task returned, if it is to be kept.
+    ``result`` is JSON text of what the task returned: ``"null"`` for None. None: nothing is kept.
+    ``result_error`` is a sentence that says why nothing is kept although the task asks for it.
     """
 
     status: Status
     error: dict[str, Any] | None = None
-    result: Any = None
+    result: str | None = None
+    result_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class Requeued:
 #: What becomes of an attempt, and of its job.
 Outcome: TypeAlias = Finished | Requeued
 
-SUCCEEDED = Finished(Status.SUCCEEDED)
+SUCCEEDED = Finished(Status.SUCCEEDED)  # without a result
 INTERRUPTED = Requeued()  # the worker stops
 UNSTARTED = Requeued(begun=False)  # the worker has no slot for it, or stops
 #: The longest delay of a job that is handed back again and again before it begins.
@@ -124,6 +126,11 @@ LONGEST_BOUNCE = timedelta(seconds=60)
 #: from the statuses that may become each of them.
 AFTER_AN_ATTEMPT = tuple(status for status in Status if status is not Status.DOING)
 HELD = sources_of(*AFTER_AN_ATTEMPT)
+
+
+def has_succeeded(outcome: Outcome) -> bool:
+    """Whether the attempt returned, be it with a result or without."""
+    return outcome is SUCCEEDED or outcome.status is Status.SUCCEEDED
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from procrastinate.errors import (
     InvalidArguments,
@@ -30,7 +30,9 @@ from procrastinate.model.retry import BaseRetryStrategy
 class TaskDefinition:
     """What the decorator was told: the function, its names, and the defaults of its jobs.
 
-    ``timeout`` is seconds for one attempt; ``middleware`` wraps each, outermost first.
+    ``timeout`` is seconds for one attempt; ``middleware`` wraps each, outermost first. ``result``
+    says whether what the task returns is kept; if it is "strict", an attempt whose result cannot be
+    kept has failed.
     """
 
     func: Callable[..., Any]
@@ -45,6 +47,7 @@ class TaskDefinition:
     partition_key: str | None = None
     timeout: float | None = None
     middleware: tuple[AnyMiddleware, ...] = ()
+    result: bool | Literal["strict"] = False
     is_async: bool = field(init=False)
     _signature: inspect.Signature = field(init=False, repr=False)
     _required: frozenset[str] = field(init=False, repr=False)
@@ -61,6 +64,7 @@ class TaskDefinition:
         checks.check_lock("queueing_lock", self.queueing_lock)
         checks.check_lock("partition_key", self.partition_key)
         checks.check_limit("timeout", self.timeout)
+        checks.check_result("result", self.result)
         if is_generator(self.func):
             raise InvalidOption(
                 f"task {self.name!r} has a `yield`, so that a call runs nothing of it: make a task"

@@ -43,13 +43,15 @@ _LONGEST_BOUNCE_US = checks.microseconds(LONGEST_BOUNCE)
 class Ended:
     """An attempt that is over: what becomes of it, and when it began and ended.
 
-    Both times are seconds of a monotonic clock; they mean nothing if the task was not called.
+    Both times are seconds of a monotonic clock; they mean nothing if the task was not called. If
+    ``kept``, the task keeps results, so ``delete_jobs`` leaves its job.
     """
 
     job: Job
     outcome: Outcome
     began: float = 0.0
     ended: float = 0.0
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from procrastinate.model.job import Status, sets_going
-from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Requeued
+from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Requeued, has_succeeded
 from procrastinate.storage.finish import Ended
 from procrastinate.worker.outages import Outages
 from procrastinate.worker.places import Places
@@ -109,8 +109,11 @@ def is_requeued(entry: Ended) -> bool:
 
 
 def is_deleted(entry: Ended, delete_jobs: str) -> bool:
-    """Return whether the job's row is deleted because it has ended."""
-    if delete_jobs == "never" or is_requeued(entry):
+    """Return whether the job's row is deleted because it has ended.
+
+    A job of a task that keeps results stays: who waits for it may not have read it yet.
+    """
+    if delete_jobs == "never" or entry.kept or is_requeued(entry):
         return False
     return delete_jobs == "always" or entry.outcome.status is Status.SUCCEEDED
 
@@ -121,8 +124,12 @@ def may_wait(entry: Ended) -> bool:
 
 
 def kind_of(entry: Ended) -> Hashable:
-    """Return what a refused batch is split by: endings, retries, what goes back in its place."""
+    """Return what a refused batch is split by.
+
+    Kinds are successes without a result, those with one, other endings, retries, and what goes back
+    in its place.
+    """
     outcome = entry.outcome
     if isinstance(outcome, Requeued):
         return outcome.begun, outcome.when is not None
-    return outcome is SUCCEEDED
+    return outcome is SUCCEEDED, has_succeeded(outcome)
