@@ -22,6 +22,12 @@
     │   └── InvalidArguments                not JSON, or they do not fit the function's signature
     ├── AlreadyEnqueued                     a job with this queueing lock is waiting already
     ├── JobNotFound
+    ├── JobUnsuccessful                     the job that was waited for has not succeeded
+    │   ├── JobFailed
+    │   ├── JobWasCancelled
+    │   └── JobWasAborted
+    ├── ResultNotKept                       the job succeeded, and its result was not stored
+    ├── ResultLost                          the job was removed while it was waited for
     ├── JobAborted                          raised *by* a task to end its job as aborted
     ├── TaskTimeout                         an attempt took longer than the task's ``timeout``
     ├── WorkerFailed                        a worker ended although it was not told to stop
@@ -45,6 +51,10 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from procrastinate.model.job import Error, Job
 
 
 class ProcrastinateException(Exception):
@@ -129,6 +139,49 @@ class AlreadyEnqueued(ProcrastinateException):
 
 class JobNotFound(ProcrastinateException, LookupError):
     """There is no job with this id."""
+
+
+class JobUnsuccessful(ProcrastinateException):
+    """The job that was waited for, or whose result was asked for, has ended without success.
+
+    ``job`` is the job as it had ended, and ``error`` the last entry of its ``errors``, or None.
+    """
+
+    def __init__(self, message: str, job: Job) -> None:
+        super().__init__(message)
+        self.job = job
+
+    @property
+    def error(self) -> Error | None:
+        """The last entry of the job's ``errors``; None if no attempt failed."""
+        return self.job.errors[-1] if self.job.errors else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.job), self.__dict__
+
+
+class JobFailed(JobUnsuccessful):
+    """The job has failed: no attempt is left."""
+
+
+class JobWasCancelled(JobUnsuccessful):
+    """The job was cancelled before it succeeded."""
+
+
+class JobWasAborted(JobUnsuccessful):
+    """The job was aborted: somebody asked for it, or its task raised `JobAborted`."""
+
+
+class ResultNotKept(ProcrastinateException):
+    """The job has no result that could be returned, although it succeeded, or will.
+
+    Its task was not registered with ``result=True``, or what it returned could not be stored. With
+    ``result="strict"`` the latter fails the job instead, and this is the type in its ``errors``.
+    """
+
+
+class ResultLost(ProcrastinateException):
+    """The job was removed while it was waited for: its end is not known any more."""
 
 
 class JobAborted(ProcrastinateException):

@@ -209,6 +209,22 @@ def check_limit(option: str, value: Any) -> float | None:
     return float(seconds)
 
 
+def check_wait(option: str, value: Any) -> float | None:
+    """Return how long to wait, given as seconds or a timedelta, or raise: from 0 on.
+
+    None and infinity have no limit, and None is returned for them.
+    """
+    if value is None or (isinstance(value, float) and float.__pos__(value) == math.inf):
+        return None
+    seconds = _finite(value.total_seconds() if isinstance(value, timedelta) else value)
+    if seconds is None or not 0 <= seconds <= sys.float_info.max:
+        raise InvalidOption(
+            f"{option} must be a number of seconds from 0, such a timedelta, or None,"
+            f" not {shown(value)}"
+        )
+    return float(seconds)
+
+
 def microseconds(delta: timedelta) -> int:
     """Return a duration in whole microseconds."""
     return delta // timedelta(microseconds=1)
