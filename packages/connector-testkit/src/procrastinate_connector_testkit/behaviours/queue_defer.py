@@ -88,6 +88,23 @@ class Deferring:
         assert three.scheduled_at == three.deferred_at + timedelta(hours=1)
 
     @behaviour(QUEUE)
+    async def test_what_observers_gave_a_job_comes_back_with_it_and_with_its_claim(
+        self, queue: Queue
+    ) -> None:
+        meta = {"traceparent": '00-é " %s', "depth": [1, {}]}
+        ids = [
+            await queue.defer(meta=meta),
+            await queue.defer(partition_key="k", meta={}),
+            await queue.defer(),
+            *await queue.defer_all(NewJob("alike", meta=meta), NewJob("alike", meta=meta)),
+            *await queue.defer_all(NewJob("a", meta=meta), NewJob("b"), NewJob("c", meta={"x": 1})),
+        ]
+        expected = [meta, {}, None, meta, meta, meta, None, {"x": 1}]
+        assert [(await queue.job(job_id)).meta for job_id in ids] == expected
+        claimed = {job.id: job.meta for job in await queue.claim_jobs(await queue.worker())}
+        assert [claimed[job_id] for job_id in ids] == expected
+
+    @behaviour(QUEUE)
     async def test_batches_may_be_empty(self, queue: Queue) -> None:
         assert await queue.defer_all() == []
 

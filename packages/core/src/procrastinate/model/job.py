@@ -73,7 +73,9 @@ class NewJob:
 
     At most one of ``scheduled_at`` (aware) and ``schedule_in_us`` (microseconds from the moment
     of insertion, by the server's clock) is set; with neither the job is due at once. On a
-    distributed database, jobs with one ``partition_key`` are kept together.
+    distributed database, jobs with one ``partition_key`` are kept together. ``args`` are its
+    arguments as JSON. ``meta`` is a JSON object that observers may add to, such as the context of
+    a trace.
     """
 
     task_name: str
@@ -85,6 +87,7 @@ class NewJob:
     scheduled_at: datetime | None = None
     schedule_in_us: int | None = None
     partition_key: str | None = None
+    meta: dict[str, Any] | None = None
 
     @property
     def key(self) -> str | None:
@@ -125,7 +128,8 @@ class Job:
 
     A retry by hand sets ``attempts`` to 0. ``lease`` counts the claims and never falls: a worker's
     writes name it, so a worker that has lost the job changes nothing. ``crashes`` counts the
-    workers that died while they held the job.
+    workers that died while they held the job. ``meta`` is what observers gave the job when it was
+    deferred, such as the context of a trace; None for most jobs.
     """
 
     id: int
@@ -145,6 +149,7 @@ class Job:
     errors: list[Error] = field(default_factory=list, repr=False)
     lease: int = 0
     crashes: int = 0
+    meta: dict[str, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of: the fields alone, and not what reads the errors."""

@@ -57,7 +57,7 @@ def defer_alike(alike: NewJob, all_args: str) -> Flow[list[int]]:
     ``all_args`` is a JSON array with an object for each of them. A queueing lock is not for
     several.
     """
-    common = json_codec.dumps(_common(_all_but_arguments(alike)))
+    common = _common(_all_but_arguments(alike))
     request = Request("defer_alike", all_args=all_args, common=common)
     try:
         rows = yield request
@@ -76,7 +76,12 @@ def _columns(job: NewJob) -> dict[str, Value]:
         "args": job.args,
         "scheduled_at": job.scheduled_at,
         "schedule_in_us": job.schedule_in_us,
+        "meta": _meta_text(job),
     }
+
+
+def _meta_text(job: NewJob) -> str | None:
+    return None if job.meta is None else json_codec.dumps(job.meta)
 
 
 def takes_several_statements(jobs: Sequence[NewJob]) -> bool:
@@ -134,7 +139,7 @@ def _defer_some(jobs: Sequence[NewJob]) -> Flow[list[int]]:
     if jobs[0].queueing_lock is None and kinds.count(kinds[0]) == len(kinds):
         return (yield from defer_alike(jobs[0], f"[{','.join(job.args for job in jobs)}]"))
     # What follows the arguments is mostly the same.
-    tails = {kind: json_codec.dumps(_common(kind))[1:] for kind in set(kinds)}
+    tails = {kind: _common(kind)[1:] for kind in set(kinds)}
     texts = [f'{{"args":{job.args},{tails[kind]}' for job, kind in zip(jobs, kinds, strict=True)]
     return (yield from _insert(f"[{','.join(texts)}]", jobs))
 
@@ -143,19 +148,20 @@ def _all_but_arguments(job: NewJob) -> tuple[Value, ...]:
     at = None if job.scheduled_at is None else job.scheduled_at.isoformat()
     return (
         *(job.task_name, job.queue, job.priority, job.lock, job.queueing_lock),
-        *(at, job.schedule_in_us, job.partition_key),
+        *(at, job.schedule_in_us, job.partition_key, _meta_text(job)),
     )
 
 
-def _common(kind: tuple[Value, ...]) -> dict[str, Value]:
-    """All but the arguments, with the names that the functions in SQL know."""
-    columns = zip(_COMMON, kind, strict=True)
-    return {name: value for name, value in columns if value is not None}
+def _common(kind: tuple[Value, ...]) -> str:
+    """All but the arguments as JSON, with the names that the functions in SQL know."""
+    *columns, meta = zip(_COMMON, kind, strict=True)
+    text = json_codec.dumps({name: value for name, value in columns if value is not None})
+    return text if meta[1] is None else f'{text[:-1]},"meta":{meta[1]}}}'
 
 
 _COMMON = (
     *("task_name", "queue_name", "priority", "lock", "queueing_lock"),
-    *("scheduled_at", "schedule_in_us", "partition_key"),
+    *("scheduled_at", "schedule_in_us", "partition_key", "meta"),
 )
 
 

@@ -48,6 +48,18 @@ def errors_from(text: str | None) -> list[Error]:
     return [each if isinstance(each, dict) else {"message": str(each)} for each in entries]
 
 
+def _meta_from(text: str) -> dict[str, Any] | None:
+    """Return what observers gave a job from its JSON text. None if it is no object, or unreadable.
+
+    SQL written by hand may have put anything there, and no job must suffer from that.
+    """
+    try:
+        meta = json_codec.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return meta if isinstance(meta, dict) else None
+
+
 def claimed_job(
     row: Row, task_kwargs: Any, worker_id: int | None, started_at: datetime | None
 ) -> Job:
@@ -76,6 +88,7 @@ def claimed_job(
         worker_id,
         row[10],
         row[11] or 0,
+        None if row[12] is None else _meta_from(row[12]),
     )
     draft.__class__ = Job
     job: Job = draft

@@ -15,7 +15,7 @@ from procrastinate.testing.queue_statements import Function, Params, in_claim_or
 from procrastinate.testing.values import JobRow, claimed_columns
 from procrastinate.testing.view import View
 
-CLAIMED_COLUMNS = 12  # that a claim returns of a job
+CLAIMED_COLUMNS = 13  # that a claim returns of a job
 
 
 def ready_queues(view: View, p: Params) -> Rows:

@@ -6,7 +6,6 @@ The SQL files say what they are for; here is only how.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
@@ -83,7 +82,7 @@ def return_to_savepoint(view: View, p: Params) -> Rows:
 
 
 def defer_jobs(view: View, p: Params) -> Rows:
-    common = {**_DEFAULTS, **json.loads(p["common"])}
+    common = _common(p)
     batch = [_new({**common, **given}) for given in new_jobs_of(p["jobs"])]
     clash = _clash(view, [new["queueing_lock"] for new in batch])
     if clash is not None:
@@ -98,7 +97,7 @@ def defer_jobs(view: View, p: Params) -> Rows:
 
 
 def defer_alike(view: View, p: Params) -> Rows:
-    common = {**_DEFAULTS, **json.loads(p["common"])}
+    common = _common(p)
     batch = [_new({**common, "args": args}) for args in jsonb_texts(p["all_args"])]
     jobs = [_insert(view, **new) for new in batch]
     if jobs:
@@ -114,7 +113,13 @@ _DEFAULTS: Mapping[str, Any] = {
     "queueing_lock": None,
     "scheduled_at": None,
     "schedule_in_us": None,
+    "meta": None,
 }
+
+
+def _common(p: Params) -> dict[str, Any]:
+    (given,) = new_jobs_of(f"[{p['common']}]")
+    return {**_DEFAULTS, **given}
 
 
 def _new(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,7 @@ def claimed_columns(job: JobRow) -> Row:
         job.scheduled_at,
         job.lease,
         job.crashes or None,
+        job.meta,
     )
 
 
@@ -233,12 +234,12 @@ def jsonb(text: str) -> str:
 
 
 def new_jobs_of(array: str) -> list[dict[str, Any]]:
-    """Return the objects of a jsonb array of new jobs, their arguments as jsonb gives them back."""
+    """Return the objects of a jsonb array of new jobs, their JSON as jsonb gives it back."""
 
     def new_jobs(value: Any) -> list[dict[str, Any]]:
         return [
             {
-                name: _jsonb_text(found) if name == "args" else _plain(found)
+                name: _jsonb_text(found) if name in ("args", "meta") else _plain(found)
                 for name, found in each.items()
             }
             for each in value

@@ -193,13 +193,13 @@ select
 from claimed
 union all
 select
-    null, null, null, null, null, null, null, null, null, null, null, null,
+    null, null, null, null, null, null, null, null, null, null, null, null, null,
     met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from {>met}
 order by priority desc, id
 
 -- fragment: claim_unlocked
--- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- Returns one row (13 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
 -- job. `met` counts the ready jobs that it met, `aside` those of them that have a lock. Another
 -- transaction has the others in hand that were not claimed. `moment_us` is the time of the claim,
 -- in microseconds since the epoch. `crashes` is null for most jobs.
@@ -240,7 +240,7 @@ claimed as (
 ) as met
 
 -- fragment: claim
--- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- Returns one row (13 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
 -- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
 -- that were not claimed stay as they are: another transaction was just deciding about them or their
 -- line, or there was no room.
@@ -294,7 +294,7 @@ blocked as materialized (
 {>answer met=met_with_locks}
 
 -- fragment: claim_of_one
--- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- Returns one row (13 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
 -- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
 -- that were not claimed stay as they are: another transaction was just deciding about them or their
 -- line, or there was no room.

@@ -18,7 +18,7 @@ select {schema}.procrastinate_defer_job(
     %(lock)s::text, %(queueing_lock)s::text,
     {>due},
     '{schema}.procrastinate_jobs'::regclass,
-    null::jsonb
+    %(meta)s::jsonb
 )
 
 -- name: defer_job_with_key :one
@@ -29,7 +29,7 @@ select {schema}.procrastinate_defer_job_with_key(
     %(priority)s::integer, %(lock)s::text, %(queueing_lock)s::text,
     {>due},
     '{schema}.procrastinate_jobs'::regclass,
-    null::jsonb
+    %(meta)s::jsonb
 )
 
 -- name: defer_alike :one

@@ -187,7 +187,7 @@ parked as (
 -- settings: patience, prepared
 -- Writes that jobs have succeeded, and lets the first job of each one's line begin in its place, for
 -- the same worker. A job stays as it is if its line has no such job, or none that may be taken now.
--- Returns (id, 11 nulls, moment_us) for each job that has ended, and then (job..., null) for each
+-- Returns (id, 12 nulls, moment_us) for each job that has ended, and then (job..., null) for each
 -- that begins. `moment_us` is the time of both, in microseconds since the epoch.
 --
 -- One statement is enough, because no slot is given up. A job that a claim parks meanwhile stands
@@ -276,7 +276,7 @@ select claimed.*, null::bigint as moment_us
 from claimed
 union all
 select
-    finished.id, null, null, null, null, null, null, null, null, null, null, null,
+    finished.id, null, null, null, null, null, null, null, null, null, null, null, null,
     (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from finished
 order by priority desc, id

@@ -25,7 +25,7 @@ job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job
     job.queueing_lock, job.attempts,
     {>readable moment="job.deferred_at"} as deferred_at,
     {>readable moment="job.scheduled_at"} as scheduled_at,
-    job.lease, nullif(job.crashes, 0) as crashes
+    job.lease, nullif(job.crashes, 0) as crashes, job.meta::text as meta
 
 -- fragment: begun
 status = 'doing',

@@ -3,7 +3,7 @@
 -- settings: asynchronous, prepared
 -- Takes jobs with and without a lock, in a full scan of one queue.
 --
--- Returns one row (12 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
+-- Returns one row (13 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
 -- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
 -- that were not claimed stay as they are: another transaction was just deciding about them or their
 -- line, or there was no room.
@@ -213,7 +213,7 @@ claimed as (
         case when job.scheduled_at is not null then
             least(greatest(job.scheduled_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
         end as scheduled_at,
-        job.lease, nullif(job.crashes, 0) as crashes
+        job.lease, nullif(job.crashes, 0) as crashes, job.meta::text as meta
 )
 -- One row about the claim, and then one for each job: the first has no priority, so it comes first.
 -- What stands in every row is read for each job. (Two counts, the crashes and the time took the
@@ -223,7 +223,7 @@ select
 from claimed
 union all
 select
-    null, null, null, null, null, null, null, null, null, null, null, null,
+    null, null, null, null, null, null, null, null, null, null, null, null, null,
     met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from (
     select

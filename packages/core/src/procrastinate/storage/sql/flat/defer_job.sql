@@ -15,5 +15,5 @@ select procrastinate_defer_job(
         statement_timestamp() + %(schedule_in_us)s::bigint::float8 * interval '1 microsecond'
     ),
     'procrastinate_jobs'::regclass,
-    null::jsonb
+    %(meta)s::jsonb
 )

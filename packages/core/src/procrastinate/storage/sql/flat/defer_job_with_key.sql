@@ -9,5 +9,5 @@ select procrastinate_defer_job_with_key(
         statement_timestamp() + %(schedule_in_us)s::bigint::float8 * interval '1 microsecond'
     ),
     'procrastinate_jobs'::regclass,
-    null::jsonb
+    %(meta)s::jsonb
 )

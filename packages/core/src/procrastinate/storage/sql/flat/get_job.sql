@@ -15,7 +15,7 @@ select job.id, job.queue_name, job.task_name, job.args::text as args, job.priori
     case when job.scheduled_at is not null then
         least(greatest(job.scheduled_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end as scheduled_at,
-    job.lease, nullif(job.crashes, 0) as crashes, job.errors::text as errors, job.status::text as status,
+    job.lease, nullif(job.crashes, 0) as crashes, job.meta::text as meta, job.errors::text as errors, job.status::text as status,
     case when job.started_at is not null then
         least(greatest(job.started_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end as started_at,

@@ -3,7 +3,7 @@
 -- settings: patience, prepared
 -- Writes that jobs have succeeded, and lets the first job of each one's line begin in its place, for
 -- the same worker. A job stays as it is if its line has no such job, or none that may be taken now.
--- Returns (id, 11 nulls, moment_us) for each job that has ended, and then (job..., null) for each
+-- Returns (id, 12 nulls, moment_us) for each job that has ended, and then (job..., null) for each
 -- that begins. `moment_us` is the time of both, in microseconds since the epoch.
 --
 -- One statement is enough, because no slot is given up. A job that a claim parks meanwhile stands
@@ -181,13 +181,13 @@ claimed as (
         case when job.scheduled_at is not null then
             least(greatest(job.scheduled_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
         end as scheduled_at,
-        job.lease, nullif(job.crashes, 0) as crashes
+        job.lease, nullif(job.crashes, 0) as crashes, job.meta::text as meta
 )
 select claimed.*, null::bigint as moment_us
 from claimed
 union all
 select
-    finished.id, null, null, null, null, null, null, null, null, null, null, null,
+    finished.id, null, null, null, null, null, null, null, null, null, null, null, null,
     (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from finished
 order by priority desc, id

@@ -14,7 +14,7 @@ select job.id, job.queue_name, job.task_name, job.args::text as args, job.priori
     case when job.scheduled_at is not null then
         least(greatest(job.scheduled_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end as scheduled_at,
-    job.lease, nullif(job.crashes, 0) as crashes
+    job.lease, nullif(job.crashes, 0) as crashes, job.meta::text as meta
 from procrastinate_jobs as job
 -- In a statement that locks no row, the jobs of all partitions, unless one is named.
 where job.partition = any(%(partitions)s::smallint[]) and job.status = 'doing'
