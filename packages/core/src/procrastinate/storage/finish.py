@@ -85,7 +85,8 @@ def settle(
 
     ``now`` is what the clock of the attempts' times says: the server is told their ages. A batch of
     which all have succeeded takes the statement `finish_jobs`, any other `settle_jobs`. With
-    ``delete_ended`` those that end although they were to go back are removed.
+    ``delete_ended`` those that end although they were to go back are removed, but for those that
+    are kept.
 
     A twin with the same queueing lock that is committed while the statement runs raises
     `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled.
@@ -100,7 +101,8 @@ def settle(
         changed = {row[0]: Status(row[1]) for row in rows}
         yield from tell(rows, 2)
         if delete_ended:
-            yield from delete_what_ended(rows)
+            kept = {each.job.id for each in ended if each.kept}
+            yield from delete_what_ended([row for row in rows if row[0] not in kept])
     return (yield from _settled(changed, ended))
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from procrastinate.model import failure
 from procrastinate.model.job import Status
-from procrastinate.model.outcome import SUCCEEDED, Finished, Outcome, outcome_of
+from procrastinate.model.outcome import Finished, Outcome, outcome_of
 from procrastinate.model.partitions import Partitions
 from procrastinate.storage.finish import Ended
 from procrastinate.worker.execution import Attempt, NotBegun
@@ -30,9 +30,9 @@ def unseen_end(attempt: Attempt, task: asyncio.Future[None]) -> BaseException | 
 
 def after_exception(attempt: Attempt, exception: BaseException, partitions: Partitions) -> Ended:
     """Return what is to be written about an attempt that raised."""
-    job, ended = attempt.job, time.monotonic()
+    job, ended, kept = attempt.job, time.monotonic(), bool(attempt.definition.result)
     if type(exception) is NotBegun:
-        return Ended(job, exception.outcome)
+        return Ended(job, exception.outcome, kept=kept)
     outcome = outcome_of(
         attempt.shown_job(),
         exception,
@@ -41,15 +41,15 @@ def after_exception(attempt: Attempt, exception: BaseException, partitions: Part
         now=datetime.now(UTC),
         partitions=partitions,
     )
-    return Ended(job, outcome, attempt.began or ended, ended)
+    return Ended(job, outcome, attempt.began or ended, ended, kept)
 
 
 def last_resort(attempt: Attempt, exception: BaseException | None) -> Ended:
     """Return what is to be written if nothing else can be said."""
-    job, ended = attempt.job, time.monotonic()
+    job, ended, kept = attempt.job, time.monotonic(), bool(attempt.definition.result)
     if type(exception) is NotBegun:
-        return Ended(job, exception.outcome)
-    outcome: Outcome = SUCCEEDED
+        return Ended(job, exception.outcome, kept=kept)
+    outcome: Outcome = attempt.success
     if exception is not None:
         outcome = Finished(Status.FAILED, failure.undescribed(job.attempts))
-    return Ended(job, outcome, attempt.began or ended, ended)
+    return Ended(job, outcome, attempt.began or ended, ended, kept)

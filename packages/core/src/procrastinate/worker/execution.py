@@ -7,7 +7,10 @@ Rules
 2. So an attempt is cancelled only while its code is on the loop. A wait for a thread goes on if it
    is cancelled: else the job would seem to have ended, and be tried again, while its thread runs
    on. A cancellation by middleware (``asyncio.timeout``) comes through when the thread has ended.
-3. An attempt without middleware and without a timeout pays for neither: `call_task` gives the very
+3. The value of the outermost middleware is kept, if the task keeps results. It is encoded where
+   its task ran: in a thread for a plain function, since a large value takes milliseconds. The
+   attempt has not ended before.
+4. An attempt without middleware and without a timeout pays for neither: `call_task` gives the very
    coroutine of an ``async def`` task.
 """
 
@@ -21,11 +24,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from procrastinate.errors import InvalidOption
-from procrastinate.model.job import Job, errors_read_by
+from procrastinate.errors import InvalidOption, ResultNotKept
+from procrastinate.model import results
+from procrastinate.model.job import Job, Status, errors_read_by
 from procrastinate.model.middleware import AnyMiddleware, Layers
-from procrastinate.model.outcome import UNSTARTED, AbortReason, Outcome
+from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, AbortReason, Finished, Outcome
 from procrastinate.model.task import TaskDefinition
+from procrastinate.worker import job_log
 from procrastinate.worker.context import JobContext, Surroundings
 from procrastinate.worker.threads import TaskThreads
 
@@ -73,6 +78,7 @@ class Attempt:
     on_loop: bool = False  # whether its code is there now, and not in a thread
     thread: asyncio.Future[Any] | None = field(default=None, repr=False)
     stopped: BaseException | None = field(default=None, repr=False)
+    success: Finished = SUCCEEDED  # what becomes of the job if this attempt returned
     claimed: Claimed | None = field(default=None, repr=False)  # once others were shown the job
     context: JobContext | None = field(default=None, repr=False)
 
@@ -137,6 +143,18 @@ class Attempt:
             raise NotBegun
         return function()
 
+    def keep(self, value: object) -> None:
+        """Note what the task returned, for a task that keeps results.
+
+        Raises `ResultNotKept` if the task insists on a result that cannot be kept.
+        """
+        kept = results.encode(value, self.surroundings.app.connector.json_dumps)
+        if kept.error is not None:
+            if self.definition.result == "strict":
+                raise ResultNotKept(kept.error)
+            job_log.result_not_kept(self.job, kept.error)
+        self.success = Finished(Status.SUCCEEDED, result=kept.text, result_error=kept.error)
+
     def ask_to_end(self, reason: AbortReason) -> None:
         """Ask the task to end: by cancellation on the loop, by ``should_abort`` in a thread."""
         self.make_context()._ask_to_end(reason)
@@ -198,10 +216,10 @@ def call_task(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:
     return _call_without_timeout(attempt, threads)
 
 
-async def _call_with_timeout(attempt: Attempt, threads: TaskThreads, timeout: float) -> None:
+async def _call_with_timeout(attempt: Attempt, threads: TaskThreads, timeout: float) -> object:
     timer = asyncio.get_running_loop().call_later(timeout, attempt.time_out)
     try:
-        await _call_without_timeout(attempt, threads)
+        return await _call_without_timeout(attempt, threads)
     finally:
         timer.cancel()
 
@@ -225,8 +243,15 @@ def _call(attempt: Attempt) -> Any:
 
 async def _call_in_thread(attempt: Attempt, threads: TaskThreads) -> Any:
     attempt.make_context()  # here, for the thread and the loop must not make one each
-    function = functools.partial(attempt.go_on_in_thread, function_of_thread(attempt))
-    attempt.thread = threads.call(function)
+    result = await _in_thread(attempt, threads, function_of_thread(attempt))
+    if result is not None and inspect.isawaitable(result):  # a wrapper hides an async function
+        attempt.on_loop = True
+        result = await result
+    return result
+
+
+async def _in_thread(attempt: Attempt, threads: TaskThreads, function: Callable[[], Any]) -> Any:
+    attempt.thread = threads.call(functools.partial(attempt.go_on_in_thread, function))
     if attempt.on_loop:
         await _thread_ended(attempt, attempt.thread)
     try:
@@ -237,9 +262,6 @@ async def _call_in_thread(attempt: Attempt, threads: TaskThreads) -> Any:
         if issubclass(type(exception), StopIteration):
             attempt.stopped = exception  # a coroutine cannot raise it: it becomes a RuntimeError
         raise exception
-    if result is not None and inspect.isawaitable(result):  # a wrapper hides an async function
-        attempt.on_loop = True
-        result = await result
     return result
 
 
@@ -276,15 +298,38 @@ async def _despite_cancellation(
 # Middleware
 
 
-async def _call_wrapped_on_loop(attempt: Attempt, threads: TaskThreads) -> None:
+async def _call_wrapped_on_loop(attempt: Attempt, threads: TaskThreads) -> object:
     innermost: Callable[[], Any] = functools.partial(_call, attempt)
     if not attempt.definition.is_async:
         innermost = functools.partial(_call_in_thread, attempt, threads)
-    await _wrapped(innermost, attempt.layers.on_loop, attempt)()
+    value: object = await _wrapped(innermost, attempt.layers.on_loop, attempt)()
+    if attempt.definition.result and not attempt.definition.is_async:
+        attempt.on_loop = False  # so a timeout that comes now does not undo what has returned
+        await _in_thread(attempt, threads, functools.partial(attempt.keep, value))
+    return value
 
 
 def function_of_thread(attempt: Attempt) -> Callable[[], Any]:
-    """Return what a thread is to call: the task, and the plain middleware around it."""
+    """Return what a thread is to call: the task, and the plain middleware around it.
+
+    It keeps the result if no middleware on the loop may still change it.
+    """
+    function = _wrapped_in_thread(attempt)
+    if attempt.definition.result and not attempt.layers.on_loop:
+        return functools.partial(_call_and_keep, function, attempt)
+    return function
+
+
+def _call_and_keep(function: Callable[[], Any], attempt: Attempt) -> Any:
+    """Call a function and keep its value. Returns what has to be awaited first, else None."""
+    value = function()
+    if inspect.isawaitable(value):
+        return value
+    attempt.keep(value)
+    return None
+
+
+def _wrapped_in_thread(attempt: Attempt) -> Callable[[], Any]:
     if not attempt.layers.in_thread:
         return functools.partial(_call, attempt)
     innermost = functools.partial(_call_without_await, attempt)

@@ -56,6 +56,13 @@ def _retry_strategy_failed(job: Job, error: Mapping[str, Any]) -> None:
     )
 
 
+def result_not_kept(job: Job, why: str) -> None:
+    """Say that a job has succeeded without the result that its task is to keep."""
+    logger.warning(
+        "%s has succeeded, but %s", job.call_string, why, extra=_about(job, "result_not_kept")
+    )
+
+
 def waited_too_long(count: int) -> None:
     """Say that jobs claimed ahead go back to the queue because no slot was free in time."""
     logger.debug("handing back %s claimed ahead", printable.counted(count, "job"))

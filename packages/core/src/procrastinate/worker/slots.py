@@ -214,7 +214,9 @@ class Slots:
     async def _await(self, attempt: Attempt, result: Awaitable[object]) -> None:
         exception: BaseException | None = None
         try:
-            await result
+            value = await result
+            if attempt.definition.result:
+                attempt.keep(value)
             attempt.returned = True
         except BaseException as exc:
             exception = exc
@@ -272,7 +274,9 @@ class Slots:
             elif since_boot() >= self._trust.doubtful_from:
                 exception = NotBegun()
             else:
-                await call_task(attempt, self._threads)
+                value = await call_task(attempt, self._threads)
+                if attempt.definition.result and attempt.success is SUCCEEDED:
+                    attempt.keep(value)
                 attempt.returned = True
         except BaseException as exc:
             exception = exc
@@ -314,7 +318,9 @@ class Slots:
         try:
             if exception is None:  # most often, so it takes the shortest way
                 ended = attempt.ended or time.monotonic()
-                entry = Ended(attempt.job, SUCCEEDED, attempt.began, ended)
+                success = attempt.success
+                kept = success is not SUCCEEDED
+                entry = Ended(attempt.job, success, attempt.began, ended, kept)
                 self._ahead.ended.append((attempt.job.task_name, entry.ended - attempt.began))
                 if self._on_ended is not None:
                     self._on_ended(attempt.shown_job(), None)
@@ -391,7 +397,8 @@ class Slots:
         for attempt in self.running:
             attempt.abandon()
             outcome = INTERRUPTED if attempt.began else UNSTARTED
-            self._free(attempt, Ended(attempt.job, outcome, attempt.began, time.monotonic()))
+            now, kept = time.monotonic(), bool(attempt.definition.result)
+            self._free(attempt, Ended(attempt.job, outcome, attempt.began, now, kept))
             job_log.did_not_end(attempt.job)
 
     def close(self) -> None:

@@ -1,0 +1,358 @@
+"""What a task returned, on its way from the slot to the writer."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+import procrastinate
+from procrastinate import AsyncCallNext, CallNext, JobContext, RunningWorker, Status, json_codec
+from procrastinate.model.outcome import SUCCEEDED, Finished, Requeued
+from procrastinate.storage.finish import Ended
+from procrastinate.testing import InMemoryConnector, run_jobs
+from procrastinate.worker.writer import Writer
+
+NOT_JSON = (
+    "the result of type set is not kept:"
+    " encoding it raised TypeError: Object of type set is not JSON serializable"
+)
+
+
+class Encoder:
+    """An app's ``json_dumps``, which notes the threads that encode results."""
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+        self.raises: BaseException | None = None
+
+    def __call__(self, value: Any) -> str:
+        if isinstance(value, dict) and "n" in value:  # a job's arguments
+            return json_codec.dumps(value)
+        main = threading.current_thread() is threading.main_thread()
+        self.threads.append("loop" if main else "thread")
+        if self.raises is not None:
+            raise self.raises
+        return json_codec.dumps(value)
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    return Encoder()
+
+
+@pytest.fixture
+def app(encoder: Encoder) -> procrastinate.App:
+    return procrastinate.App(connector=InMemoryConnector(json_dumps=encoder))
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[Ended]:
+    """The entries that slots give to the writer."""
+    entries: list[Ended] = []
+    add = Writer.add
+
+    def noting(writer: Writer, entry: Ended) -> None:
+        entries.append(entry)
+        add(writer, entry)
+
+    monkeypatch.setattr(Writer, "add", noting)
+    return entries
+
+
+async def outer(call_next: AsyncCallNext, context: JobContext, worker: RunningWorker) -> Any:
+    return {"outer": await call_next()}
+
+
+async def inner(call_next: AsyncCallNext, context: JobContext, worker: RunningWorker) -> Any:
+    return {"inner": await call_next()}
+
+
+def in_thread(call_next: CallNext, context: JobContext, worker: RunningWorker) -> Any:
+    return {"in thread": call_next()}
+
+
+def task_of(app: procrastinate.App, kind: str, body: Callable[[], Any], **options: Any) -> Any:
+    """A task that returns what the body does, of this kind."""
+
+    async def coroutine(n: int) -> Any:
+        return body()
+
+    def function(n: int) -> Any:
+        return body()
+
+    def wrapper(n: int) -> Awaitable[Any]:
+        return coroutine(n)
+
+    kinds: dict[str, Callable[[int], Any]] = {
+        "coroutine": coroutine,
+        "function": function,
+        "wrapper": wrapper,
+    }
+    return app.task(name="task", **options)(kinds[kind])
+
+
+async def run(app: procrastinate.App, task: Any, count: int = 1, **options: Any) -> None:
+    await task.batch_defer_async(*[{"n": n} for n in range(count)])
+    await app.run_worker_async(wait=False, **options)
+
+
+def outcomes(written: list[Ended]) -> list[Any]:
+    return [entry.outcome for entry in written]
+
+
+def kept(text: str) -> Finished:
+    return Finished(Status.SUCCEEDED, result=text)
+
+
+def not_kept(why: str) -> Finished:
+    return Finished(Status.SUCCEEDED, result_error=why)
+
+
+KINDS = pytest.mark.parametrize(
+    ("kind", "where"), [("coroutine", "loop"), ("function", "thread"), ("wrapper", "loop")]
+)
+
+
+@KINDS
+@pytest.mark.parametrize("timeout", [None, 60])
+async def test_what_a_task_returns_is_encoded_where_it_ran(
+    app: procrastinate.App,
+    encoder: Encoder,
+    written: list[Ended],
+    kind: str,
+    where: str,
+    timeout: float | None,
+) -> None:
+    await run(app, task_of(app, kind, lambda: [1, None], result=True, timeout=timeout), 3)
+    assert outcomes(written) == [kept("[1,null]")] * 3
+    assert [entry.kept for entry in written] == [True] * 3
+    assert encoder.threads == [where] * 3
+
+
+@KINDS
+async def test_none_is_a_result(
+    app: procrastinate.App, written: list[Ended], kind: str, where: str
+) -> None:
+    await run(app, task_of(app, kind, lambda: None, result=True))
+    assert outcomes(written) == [kept("null")]
+
+
+@KINDS
+async def test_the_result_of_another_task_is_not_looked_at(
+    app: procrastinate.App, encoder: Encoder, written: list[Ended], kind: str, where: str
+) -> None:
+    await run(app, task_of(app, kind, set), 2)
+    assert [entry.outcome is SUCCEEDED and not entry.kept for entry in written] == [True, True]
+    assert encoder.threads == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_task", "of_worker", "result", "where"),
+    [
+        ("coroutine", [outer, inner], [], '{"outer":{"inner":1}}', "loop"),
+        ("coroutine", [inner], [outer], '{"outer":{"inner":1}}', "loop"),
+        ("function", [in_thread], [], '{"in thread":1}', "thread"),
+        ("function", [], [in_thread], '{"in thread":1}', "thread"),
+        ("function", [], [outer], '{"outer":1}', "thread"),
+        ("function", [in_thread], [outer, inner], '{"outer":{"inner":{"in thread":1}}}', "thread"),
+        ("wrapper", [], [outer], '{"outer":1}', "thread"),
+    ],
+)
+async def test_the_value_of_the_outermost_middleware_is_kept(
+    app: procrastinate.App,
+    encoder: Encoder,
+    written: list[Ended],
+    kind: str,
+    of_task: Any,
+    of_worker: Any,
+    result: str,
+    where: str,
+) -> None:
+    task = task_of(app, kind, lambda: 1, result=True, middleware=of_task)
+    await run(app, task, middleware=of_worker)
+    assert outcomes(written) == [kept(result)]
+    assert encoder.threads == [where]
+
+
+@KINDS
+async def test_what_cannot_be_kept_costs_the_result_alone_and_is_told(
+    app: procrastinate.App,
+    written: list[Ended],
+    kind: str,
+    where: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await run(app, task_of(app, kind, lambda: {"secret"}, result=True))
+    assert outcomes(written) == [not_kept(NOT_JSON)]
+    (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert record.getMessage() == f"task[1](n=0) has succeeded, but {NOT_JSON}"
+    assert record.__dict__["action"] == "result_not_kept"
+
+
+@KINDS
+async def test_a_strict_task_fails_without_its_result_and_is_tried_again(
+    app: procrastinate.App, written: list[Ended], kind: str, where: str
+) -> None:
+    values = iter([{"secret"}, 7])
+    await run(app, task_of(app, kind, lambda: next(values), result="strict", retry=1))
+    again, ended = outcomes(written)
+    assert isinstance(again, Requeued)
+    assert again.error is not None
+    assert again.error["type"] == "procrastinate.errors.ResultNotKept"
+    assert again.error["message"] == NOT_JSON
+    assert ended == kept("7")
+
+
+@KINDS
+async def test_a_strict_task_that_has_no_retry_has_failed(
+    app: procrastinate.App, written: list[Ended], kind: str, where: str
+) -> None:
+    await run(app, task_of(app, kind, set, result="strict"))
+    (entry,) = written
+    assert (entry.outcome.status, entry.kept) == (Status.FAILED, True)
+    assert entry.outcome.error is not None
+    assert entry.outcome.error["type"] == "procrastinate.errors.ResultNotKept"
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "exception",
+    [SystemExit(1), GeneratorExit(), MemoryError(), asyncio.CancelledError(), StopIteration(1)],
+)
+async def test_no_encoder_keeps_a_slot(
+    app: procrastinate.App,
+    encoder: Encoder,
+    written: list[Ended],
+    kind: str,
+    where: str,
+    exception: BaseException,
+) -> None:
+    encoder.raises = exception
+    task = task_of(app, kind, lambda: 1, result=True)
+    await run(app, task, 2, concurrency=1)
+    encoder.raises = None
+    await run(app, task, 1, concurrency=1)
+    assert [entry.outcome.status for entry in written] == [Status.SUCCEEDED] * 3
+    results = [getattr(entry.outcome, "result", None) for entry in written]
+    assert results == [None, None, "1"]
+
+
+def interrupting(value: Any) -> str:
+    if isinstance(value, dict):
+        return json_codec.dumps(value)
+    raise KeyboardInterrupt
+
+
+def test_an_interruption_that_meets_an_encoder_frees_the_slot_and_goes_on() -> None:
+    app = procrastinate.App(connector=InMemoryConnector(json_dumps=interrupting))
+    task = task_of(app, "function", lambda: 1, result=True)
+    task.defer(n=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(app)
+
+
+class Later:
+    """Something to await."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __await__(self) -> Any:
+        yield from asyncio.sleep(0).__await__()
+        return self._value
+
+
+async def test_what_is_awaited_is_the_result_of_a_plain_function(
+    app: procrastinate.App, written: list[Ended]
+) -> None:
+    await run(app, task_of(app, "function", lambda: Later(5), result=True))
+    assert outcomes(written) == [kept("5")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "type_name"),
+    [
+        ("coroutine", Later(5), "Later"),
+        ("coroutine", iter([1]), "list_iterator"),
+        ("function", (n for n in "ab"), "generator"),
+        ("function", functools.partial(print), "partial"),
+    ],
+)
+async def test_what_would_still_have_to_run_is_no_result(
+    app: procrastinate.App, written: list[Ended], kind: str, value: Any, type_name: str
+) -> None:
+    await run(app, task_of(app, kind, lambda: value, result=True))
+    said = f"encoding it raised TypeError: Object of type {type_name} is not JSON serializable"
+    assert outcomes(written) == [not_kept(f"the result of type {type_name} is not kept: {said}")]
+
+
+def test_results_are_kept_of_jobs_that_a_test_runs(
+    app: procrastinate.App, written: list[Ended]
+) -> None:
+    task = task_of(app, "function", lambda: "here", result=True)
+    task.defer(n=1)
+    run_jobs(app)
+    assert outcomes(written) == [kept('"here"')]
+
+
+async def test_a_blueprint_s_task_keeps_results_in_the_app_that_took_it_up(
+    app: procrastinate.App, written: list[Ended]
+) -> None:
+    blueprint = procrastinate.Blueprint()
+    task = task_of(blueprint, "function", lambda: 1, result=True)  # type: ignore[arg-type]
+    app.add_tasks_from(blueprint, namespace="there")
+    await run(app, task)
+    assert outcomes(written) == [kept("1")]
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "function"])
+async def test_what_returns_although_it_was_asked_to_end_has_a_result(
+    app: procrastinate.App, written: list[Ended], kind: str
+) -> None:
+    @app.task(name="asked", pass_context=True, result=True)
+    def function(context: JobContext, n: int) -> str:
+        app.job_manager.cancel_job_by_id(context.job.id, abort=True)
+        return "done"
+
+    @app.task(name="asked on the loop", pass_context=True, result=True)
+    async def coroutine(context: JobContext, n: int) -> str:
+        await app.job_manager.cancel_job_by_id_async(context.job.id, abort=True)
+        return "done"
+
+    await run(app, function if kind == "function" else coroutine)
+    assert outcomes(written) == [kept('"done"')]
+    (job,) = await app.job_manager.list_jobs_async()
+    assert job.status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("delete_jobs", "left"),
+    [
+        ("never", ["failed", "fine", "kept", "kept, failed"]),
+        ("successful", ["failed", "kept", "kept, failed"]),
+        ("always", ["kept", "kept, failed"]),
+    ],
+)
+async def test_a_job_of_a_task_that_keeps_results_stays_whatever_its_end(
+    any_app: procrastinate.App, delete_jobs: str, left: list[str]
+) -> None:
+    def fail() -> None:
+        raise ValueError
+
+    any_app.task(name="kept", result=True)(lambda: None)
+    any_app.task(name="kept, failed", result=True)(fail)
+    any_app.task(name="fine")(lambda: None)
+    any_app.task(name="failed")(fail)
+    for name in any_app.tasks:
+        await any_app.tasks[name].defer_async()
+
+    await any_app.run_worker_async(wait=False, delete_jobs=delete_jobs)
+
+    jobs = await any_app.job_manager.list_jobs_async()
+    assert sorted(job.task_name for job in jobs) == left
