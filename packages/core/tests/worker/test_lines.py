@@ -24,14 +24,17 @@ from procrastinate.worker import claiming
 from procrastinate.worker.claiming import Claiming
 from procrastinate.worker.claims import Claims
 from procrastinate.worker.outages import Outages
+from procrastinate.worker.parts import evenly
 from procrastinate.worker.places import Places
 from procrastinate.worker.stopping import StopRequests
+from procrastinate.worker.writer import LINES_AT_ONCE
 
 Until = Callable[..., Awaitable[None]]
 Query = Callable[..., list[tuple[Any, ...]]]
 HandOver = Callable[..., Awaitable[HandedOver]]
 
 JOBS = 200
+STEPS = 20
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +81,37 @@ async def test_the_end_of_a_job_begins_the_next_one_of_its_line(
     assert ran == list(range(JOBS))
     assert len(handed_over) >= 10, "of nearly all"
     assert handed_over == sorted(handed_over)
+
+
+async def test_many_lines_go_on_in_parts(
+    app: procrastinate.App, around_hand_over: Any, until: Until
+) -> None:
+    """So that the jobs of some lines run while the database goes on with others."""
+    ran: dict[str, list[int]] = {f"line {n}": [] for n in range(LINES_AT_ONCE + 10)}
+    sizes: list[int] = []
+    together = asyncio.Barrier(len(ran))
+
+    async def noting(hand_over: HandOver, claims: Claims, ended: Any, limit: int) -> HandedOver:
+        done = await hand_over(claims, ended, limit)
+        sizes.append(len(ended))
+        return done
+
+    around_hand_over(noting)
+
+    @app.task(name="in_line")
+    async def in_line(line: str, n: int) -> None:
+        ran[line].append(n)
+        await together.wait()
+
+    for line in ran:
+        in_this_line = in_line.configure(lock=line)
+        await in_this_line.batch_defer_async(*({"line": line, "n": n} for n in range(STEPS)))
+    async with app.worker(concurrency=len(ran)):
+        await until(lambda: all(len(each) == STEPS for each in ran.values()))
+
+    assert all(each == list(range(STEPS)) for each in ran.values())
+    assert sizes
+    assert max(sizes) <= LINES_AT_ONCE
 
 
 async def test_after_a_lost_answer_every_job_of_a_line_runs_once_and_in_order(
@@ -193,6 +227,18 @@ class Lines:
     async def end_a_job(self) -> Settled | None:
         job = Job(7, Status.DOING, "q", "t", {}, lock="l")
         return await self.claiming.hand_over([Ended(job, SUCCEEDED)], 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(0, []), (1, [1]), (64, [64]), (65, [33, 32]), (128, [64, 64]), (129, [43, 43, 43])],
+)
+def test_lines_are_divided_evenly(count: int, sizes: list[int]) -> None:
+    jobs = [Job(n, Status.DOING, "q", "t", {}, lock="l") for n in range(count)]
+    ended = [Ended(job, SUCCEEDED) for job in jobs]
+    parts = evenly(ended, 64)
+    assert [len(part) for part in parts] == sizes
+    assert [each for part in parts for each in part] == ended
 
 
 async def test_a_lock_is_handed_over_if_there_is_nothing_else_to_claim() -> None:

@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
@@ -96,6 +97,13 @@ def groups(entries: Sequence[Ended], delete_jobs: str) -> list[list[Ended]]:
     for entry in entries:
         found[is_deleted(entry, delete_jobs), sets_going(entry.job), may_wait(entry)].append(entry)
     return sorted(found.values(), key=lambda group: may_wait(group[0]))
+
+
+def evenly(entries: Sequence[Ended], most: int) -> list[Sequence[Ended]]:
+    """Return entries in as few parts of about the same size as hold ``most`` each."""
+    count = max(1, math.ceil(len(entries) / most))
+    size = max(1, math.ceil(len(entries) / count))
+    return [entries[start : start + size] for start in range(0, len(entries), size)]
 
 
 def is_awaited(entry: Ended) -> bool:

@@ -24,7 +24,7 @@ import asyncio
 import enum
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import replace
 
 from procrastinate import json_codec
@@ -52,13 +52,21 @@ from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.halving import Doubtful
 from procrastinate.worker.log import logger
 from procrastinate.worker.outages import Outages
-from procrastinate.worker.parts import Parts, is_awaited, is_deleted, is_requeued, kind_of
+from procrastinate.worker.parts import (
+    Parts,
+    evenly,
+    is_awaited,
+    is_deleted,
+    is_requeued,
+    kind_of,
+)
 from procrastinate.worker.places import Places
 from procrastinate.worker.written import is_lost, log_what_was_written
 
 REFUSED_AGAIN_AFTER = 2.0  # seconds
 MAX_BATCH = 500  # outcomes in one statement
 PAUSE = 0.002  # seconds from the beginning of a write to that of the next, if few outcomes wait
+LINES_AT_ONCE = 64  # lines that one statement goes on with; meanwhile the jobs of others run
 MANY = 20  # outcomes that are written without a pause
 WRITE_MAY_TAKE = 60.0  # seconds until a write is given up, as the network seems to swallow it
 SEARCH_PATIENCE_MS = 50  # milliseconds that a step of a search waits for another transaction
@@ -237,17 +245,24 @@ class Writer:
         if not sets_going(group[0].job) or is_deleted(group[0], self._delete_jobs):
             return group
         ended = [each for each in group if each.outcome is SUCCEEDED]
-        if not ended or self._parts.is_away(group):
-            return group
+        for part in evenly(ended, LINES_AT_ONCE):
+            written = await self._hand_over_part(part)
+            group = [each for each in group if each.job.id not in written]
+        return group
+
+    async def _hand_over_part(self, ended: Sequence[Ended]) -> Container[int]:
+        """Hand over what can be; return the ids of the jobs whose endings are written so."""
+        if self._parts.is_away(ended):
+            return ()
         try:
             async with asyncio.timeout(WRITE_MAY_TAKE):
-                settled = await self._hand_over(ended, self._parts.place_of(group))
+                settled = await self._hand_over(ended, self._parts.place_of(ended))
         except Exception:
-            return group  # the usual way meets the same, and deals with it
-        if settled is None or not settled.changed:
-            return group
+            return ()  # the usual way meets the same, and deals with it
+        if settled is None:
+            return ()
         self._forget([each for each in ended if each.job.id in settled.changed])
-        return [each for each in group if each.job.id not in settled.changed]
+        return settled.changed
 
     async def _search(self, doubtful: Doubtful[Ended]) -> Sequence[Ended]:
         """Take one step of a search. Returns all that is in doubt if the database is away."""

@@ -40,8 +40,7 @@ slot as materialized (
     select held.lock, held.job_id
     from procrastinate_locks as held
     where held.partition = %(partition)s::smallint
-        and held.lock = any(array(select leaving.lock from leaving))
-        and held.job_id in (select leaving.id from leaving)
+        and held.job_id = any(array(select leaving.id from leaving))
     order by held.lock
     for update
 ),
