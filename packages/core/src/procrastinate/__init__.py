@@ -43,6 +43,7 @@ from procrastinate.errors import (
     UniqueViolation,
     WorkerFailed,
 )
+from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import AbortReason
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
@@ -100,6 +101,7 @@ __all__ = [
     "RetryDecision",
     "RetryStrategy",
     "RunningWorker",
+    "ScheduleInfo",
     "Statement",
     "Status",
     "SyncConnectorConfigurationError",
@@ -110,6 +112,7 @@ __all__ = [
     "UniqueViolation",
     "Worker",
     "WorkerFailed",
+    "WorkerInfo",
     "connectors",
     "errors",
 ]

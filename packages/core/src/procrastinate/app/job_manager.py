@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from procrastinate.app.changing_jobs import ChangingJobs
 from procrastinate.app.deleting_jobs import DeletingJobs
+from procrastinate.app.fleet import ListingFleet
 from procrastinate.app.reading_jobs import ReadingJobs
 
 
-class JobManager(ReadingJobs, ChangingJobs, DeletingJobs):
+class JobManager(ReadingJobs, ChangingJobs, DeletingJobs, ListingFleet):
     """The jobs of one app's database.
 
     Filters left at None match everything, and one that matches nothing gives an empty list.

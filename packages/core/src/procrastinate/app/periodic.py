@@ -173,4 +173,11 @@ def for_worker(
     job_at(datetime.now(UTC))
     task_name, periodic_id = periodic.key
     max_delay = periodic.max_delay or defaults.get("max_delay", MAX_DELAY)
-    return Periodic(task_name, periodic_id, periodic.schedule, timedelta(seconds=max_delay), job_at)
+    return Periodic(
+        task_name,
+        periodic_id,
+        periodic.schedule,
+        timedelta(seconds=max_delay),
+        job_at,
+        periodic.options.queue,
+    )

@@ -30,6 +30,9 @@ def _command(name: str, help: str, **more: Any) -> Lazy:
         "healthchecks": _command("healthchecks", "Check the app, the connection and the schema."),
         "jobs": _command("jobs", "Show jobs: a list of those that match, or one in full."),
         "queues": _command("queues", "Count jobs by queue, task or lock."),
+        "workers": Lazy(f"{__package__}.fleet", "workers", "Show the workers."),
+        "tasks": Lazy(f"{__package__}.fleet", "tasks", "Show tasks, their jobs and workers."),
+        "schedules": Lazy(f"{__package__}.fleet", "schedules", "Show the schedules."),
         "shell": _command("shell", "Cancel, abort and retry jobs: a prompt, or one command."),
         "connectors": _command("connectors", "Show which connectors are installed."),
         "completion": _command(

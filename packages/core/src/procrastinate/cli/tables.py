@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +30,15 @@ STYLES = {
     Status.CANCELLED: "yellow",
     Status.ABORTED: "yellow",
 }
+
+
+class Heading(NamedTuple):
+    """What stands above a column of texts, and how much room the column needs."""
+
+    header: str
+    from_width: int = NARROW
+    right: bool = False
+    shrinks: bool = False
 
 
 class Column(NamedTuple):
@@ -74,6 +83,19 @@ def print_counts(counts: Sequence[Counts], what: str) -> None:
     for each in counts:
         numbers = [each.jobs_count, *(getattr(each, status.value) for status in shown)]
         table.add_row(_cell(each.name), *(_cell(f"{number:,}") for number in numbers))
+    _print(console, table)
+
+
+def print_rows(columns: Sequence[Heading], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of texts, in those of the columns for which the terminal has room."""
+    console = _console()
+    shown = [place for place, each in enumerate(columns) if console.width >= each.from_width]
+    table = _table(console)
+    for place in shown:
+        each = columns[place]
+        _add(table, each.header, right=each.right, shrinks=each.shrinks)
+    for row in rows:
+        table.add_row(*(_cell(row[place]) for place in shown))
     _print(console, table)
 
 

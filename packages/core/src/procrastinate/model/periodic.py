@@ -19,7 +19,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from heapq import heappop, heappush
 from itertools import islice
@@ -55,8 +55,12 @@ Key: TypeAlias = tuple[str, str]  # the name of a task, and the periodic_id
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A cron expression in a time zone, checked; made by `schedule_from`."""
+    """A cron expression in a time zone, checked; made by `schedule_from`.
 
+    ``cron`` is the expression as it was given, and ``minutes`` its last five fields.
+    """
+
+    cron: str = field(compare=False)
     minutes: str
     seconds: tuple[int, ...]
     zone: tzinfo
@@ -76,7 +80,8 @@ def schedule_from(cron: Any, timezone: Any) -> Schedule:
     """
     fields = _fields(cron)
     try:
-        schedule = Schedule(" ".join(fields[-5:]), _seconds(fields), _zone(timezone))
+        minutes = " ".join(fields[-5:])
+        schedule = Schedule(cron.strip(), minutes, _seconds(fields), _zone(timezone))
         matches = next_tick(schedule, _ANY_TIME) is not None
     except InvalidOption:
         raise
@@ -196,6 +201,7 @@ class Periodic:
     schedule: Schedule
     max_delay: timedelta
     new_job: Callable[[datetime], NewJob]
+    queue: str = "default"
 
     @property
     def key(self) -> Key:

@@ -110,36 +110,38 @@ def _all_due(
 def look(timetable: Timetable) -> Flow[datetime]:
     """Tell the timetable what is settled, enter new schedules, and return the server's time.
 
-    Once a day it notes which schedules are still in use.
+    Once a day it notes which schedules are still in use, and at once what has changed of them.
     """
-    keys = list(timetable.periodics)
+    periodics = list(timetable.periodics.values())
     noted = False
     while True:
-        rows = yield _about("look_at_periodics", keys)
-        stale = [key for key, (_, is_stale, _) in zip(keys, rows, strict=True) if is_stale]
+        rows = yield _about("look_at_periodics", periodics)
+        stale = [each for each, (_, is_stale, _) in zip(periodics, rows, strict=True) if is_stale]
         if stale and not noted:  # once: another transaction may have one in hand
             noted = True
             yield _about("note_periodics", stale)
             continue
-        for key, (done_until, _, _) in zip(keys, rows, strict=True):
+        new = []
+        for each, (done_until, _, _) in zip(periodics, rows, strict=True):
             if done_until is None:
-                timetable.forget(key)
+                timetable.forget(each.key)
+                new.append(each)
             else:
-                timetable.settled(key, done_until.astimezone(UTC))
+                timetable.settled(each.key, done_until.astimezone(UTC))
         if timetable.complete:
             now: datetime = rows[0][2]
             return now.astimezone(UTC)
-        new = [
-            key for key, (done_until, _, _) in zip(keys, rows, strict=True) if done_until is None
-        ]
         yield _about("enter_periodics", new)
 
 
-def _about(statement: str, keys: Sequence[Key]) -> Request:
+def _about(statement: str, periodics: Sequence[Periodic]) -> Request:
     return Request(
         statement,
-        task_names=[task_name for task_name, _ in keys],
-        periodic_ids=[periodic_id for _, periodic_id in keys],
+        task_names=[each.task_name for each in periodics],
+        periodic_ids=[each.periodic_id for each in periodics],
+        crons=[each.schedule.cron for each in periodics],
+        timezones=[str(each.schedule.zone) for each in periodics],
+        queue_names=[each.queue for each in periodics],
     )
 
 

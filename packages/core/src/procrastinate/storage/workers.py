@@ -53,6 +53,15 @@ class About:
     queues: tuple[str, ...] | None = None  # that it serves; None is also what it says of all
 
 
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How a worker is when it gives a sign of life. None: it does not say, or it does not apply."""
+
+    busy: int | None = None  # slots with a job
+    blocked_for: float | None = None  # seconds since its event loop has turned, if these are many
+    trusted: bool | None = None  # False: until this sign of life is confirmed it claims nothing
+
+
 def register_worker(name: str, about: About = About()) -> Flow[int]:
     """Enter a worker and return its id."""
     rows = yield Request("register_worker", name=name, **_columns(about))
@@ -81,9 +90,19 @@ def unregister_worker(worker_id: int) -> Flow[None]:
     yield Request("unregister_worker", worker_id=worker_id)
 
 
-def heartbeat(worker_id: int, name: str, *, timeout_us: int) -> Flow[Beat]:
+def heartbeat(
+    worker_id: int, name: str, *, timeout_us: int, condition: Condition = Condition()
+) -> Flow[Beat]:
     """Say that a worker is alive; others are live if they were heard of within the timeout."""
-    beat = Request("heartbeat", worker_id=worker_id, timeout_us=timeout_us)
+    blocked_for, trusted = condition.blocked_for, condition.trusted
+    beat = Request(
+        "heartbeat",
+        worker_id=worker_id,
+        timeout_us=timeout_us,
+        busy=condition.busy,
+        trusted=None if trusted is None else int(trusted),
+        blocked_us=None if blocked_for is None else int(blocked_for * 1e6),
+    )
     rows = yield beat
     reborn = not rows
     while not rows:

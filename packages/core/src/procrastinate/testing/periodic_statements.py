@@ -18,15 +18,22 @@ SET_BACK = timedelta(hours=3)
 
 
 def look_at_periodics(view: View, p: Params) -> Rows:
-    rows = [view.periodic(*key) for key in _keys(p)]
+    rows = [(view.periodic(*key), columns) for key, columns in _mine(p)]
     return [
         (
             None if row is None else row.done_until,
-            row is not None and _is_stale(view, row),
+            row is not None and (_is_stale(view, row) or replace(row, **columns) != row),
             view.now,
         )
-        for row in rows
+        for row, columns in rows
     ]
+
+
+def _mine(p: Params) -> Iterable[tuple[tuple[str, str], dict[str, Any]]]:
+    """Return the schedules' keys, each with the columns that say what it is."""
+    columns = zip(p["crons"], p["timezones"], p["queue_names"], strict=True)
+    for key, (cron, timezone, queue_name) in zip(_keys(p), columns, strict=True):
+        yield key, {"cron": cron, "timezone": timezone, "queue_name": queue_name}
 
 
 def _keys(p: Params) -> Iterable[tuple[str, str]]:
@@ -34,22 +41,20 @@ def _keys(p: Params) -> Iterable[tuple[str, str]]:
 
 
 def enter_periodics(view: View, p: Params) -> Rows:
-    for task_name, periodic_id in _keys(p):
+    for key, columns in _mine(p):
         # As ON CONFLICT DO NOTHING, which waits for a session that is entering the same.
-        if view.settled_periodic(task_name, periodic_id) is None:
-            view.write_periodic(
-                PeriodicRow(task_name, periodic_id, done_until=view.now, seen_at=view.now)
-            )
+        if view.settled_periodic(*key) is None:
+            view.write_periodic(PeriodicRow(*key, done_until=view.now, seen_at=view.now, **columns))
     return []
 
 
 def note_periodics(view: View, p: Params) -> Rows:
-    for key in _keys(p):
+    for key, columns in _mine(p):
         row = view.periodic(*key)
         if row is not None and not view.is_locked_periodic(*key):
             ahead = row.done_until > view.now + SET_BACK
             done_until = view.now if ahead else row.done_until
-            view.write_periodic(replace(row, seen_at=view.now, done_until=done_until))
+            view.write_periodic(replace(row, seen_at=view.now, done_until=done_until, **columns))
     return []
 
 

@@ -25,6 +25,7 @@ from procrastinate.storage.statements import Statements
 from procrastinate.testing import (
     bulk_statements,
     claim_statements,
+    fleet_statements,
     job_statements,
     line_statements,
     lock_statements,
@@ -52,6 +53,7 @@ STATEMENTS = {
     **periodic_statements.STATEMENTS,
     **bulk_statements.STATEMENTS,
     **worker_statements.STATEMENTS,
+    **fleet_statements.STATEMENTS,
 }
 
 

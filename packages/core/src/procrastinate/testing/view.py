@@ -131,6 +131,9 @@ class View:
 
     # periodic tasks
 
+    def periodics(self) -> list[PeriodicRow]:
+        return self._tables.periodics.rows(self.transaction)
+
     def periodic(self, task_name: str, periodic_id: str) -> PeriodicRow | None:
         return self._tables.periodics.get((task_name, periodic_id), self.transaction)
 

@@ -45,7 +45,16 @@ def heartbeat(view: View, p: Params) -> Rows:
     worker = view.worker(p["worker_id"])
     if worker is None:
         return []
-    view.write_worker(replace(worker, last_heartbeat=view.now, alone=None))
+    view.write_worker(
+        replace(
+            worker,
+            last_heartbeat=view.now,
+            alone=None,
+            busy=p["busy"],
+            trusted=None if p["trusted"] is None else bool(p["trusted"]),
+            blocked_since=None if p["blocked_us"] is None else view.now - interval(p["blocked_us"]),
+        )
+    )
     since = view.now - interval(p["timeout_us"])
     others = [each.id for each in view.workers() if each.last_heartbeat >= since]
     others = [each for each in others if each != worker.id]

@@ -13,7 +13,7 @@ from procrastinate.drive import Limit
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
-from procrastinate.storage.workers import About, Beat
+from procrastinate.storage.workers import About, Beat, Condition
 from procrastinate.worker import line as lines
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.line import Line
@@ -41,6 +41,7 @@ class Heartbeat:
         vitals: Vitals,
         on_beat: Callable[[Beat], None],
         seconds_since_loop_turned: Callable[[], float],
+        busy: Callable[[], int],
     ) -> None:
         self._worker_id = worker_id
         self._worker_name = worker_name
@@ -51,6 +52,7 @@ class Heartbeat:
         self._vitals = vitals
         self._on_beat = on_beat
         self._seconds_since_loop_turned = seconds_since_loop_turned
+        self._busy = busy  # returns how many slots have a job
         self._beat = Alarm()
         self._warn_after = LOOP_BLOCKED_AFTER
 
@@ -68,13 +70,26 @@ class Heartbeat:
 
     def _give_sign_of_life(self, line: Line) -> None:
         sent = since_boot()
-        flow = flows.heartbeat(self._worker_id, self._worker_name, timeout_us=self._timeout_us)
+        flow = flows.heartbeat(
+            self._worker_id,
+            self._worker_name,
+            timeout_us=self._timeout_us,
+            condition=self._condition(),
+        )
         beat = line.run(flow, limit=self._limit)
         self._vitals.confirmed(sent)
         if beat.reborn:
             again = flows.describe_worker(self._worker_id, self._about)
             line.run(again, limit=self._limit)
         self._on_beat(beat)
+
+    def _condition(self) -> Condition:
+        silence = self._seconds_since_loop_turned()
+        return Condition(
+            busy=self._busy(),
+            blocked_for=silence if silence >= LOOP_BLOCKED_AFTER else None,
+            trusted=self._vitals.trusted(),
+        )
 
     def _watch_loop(self) -> None:
         """Warn of an event loop that does not turn: after 5 s, and again after twice as long."""

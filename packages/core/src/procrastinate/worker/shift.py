@@ -227,6 +227,7 @@ class Shift:
             vitals=self._vitals,
             on_beat=self._beat_in_thread,
             seconds_since_loop_turned=lambda: time.monotonic() - self._loop_turned,
+            busy=lambda: len(self._slots),
         )
         self._companions.start(heartbeat, longest_wait=1.0)
         if self._options.wait and self._periodics:

@@ -1,20 +1,29 @@
 -- Periodic tasks: which ticks of which schedules are settled.
 
+-- fragment: mine
+-- Schedules, and what they say of themselves to those who do not have the code.
+unnest(
+    %(task_names)s::text[], %(periodic_ids)s::text[], %(crons)s::text[], %(timezones)s::text[],
+    %(queue_names)s::text[]
+)
+
 -- name: look_at_periodics :many
 -- Returns (done_until, whether it is stale, the server's time) for each of these schedules, in the
 -- order given. done_until is null if the schedule is new. It is stale if it was not noted for a
--- day, or was settled by a clock that has been set back.
+-- day, if what it says of itself has changed, or if it was settled by a clock that has been set back.
 select
     periodic.done_until,
     coalesce(
         periodic.seen_at < statement_timestamp() - interval '1 day'
             or periodic.seen_at > statement_timestamp() + interval '3 hours'
-            or periodic.done_until > statement_timestamp() + interval '3 hours',
+            or periodic.done_until > statement_timestamp() + interval '3 hours'
+            or (periodic.cron, periodic.timezone, periodic.queue_name)
+                is distinct from (mine.cron, mine.timezone, mine.queue_name),
         false
     ),
     statement_timestamp()
-from unnest(%(task_names)s::text[], %(periodic_ids)s::text[])
-    with ordinality as mine(task_name, periodic_id, place)
+from {>mine} with ordinality
+    as mine(task_name, periodic_id, cron, timezone, queue_name, place)
 left join {schema}.procrastinate_periodic as periodic
     on periodic.task_name = mine.task_name and periodic.periodic_id = mine.periodic_id
         and periodic.partition = 0
@@ -23,18 +32,21 @@ order by mine.place
 -- name: enter_periodics :exec
 -- Enters those of these schedules that are new. They start now.
 insert into {schema}.procrastinate_periodic as periodic
-    (task_name, periodic_id, partition, done_until, seen_at)
-select mine.task_name, mine.periodic_id, 0, statement_timestamp(), statement_timestamp()
-from unnest(%(task_names)s::text[], %(periodic_ids)s::text[]) as mine(task_name, periodic_id)
+    (task_name, periodic_id, partition, done_until, seen_at, cron, timezone, queue_name)
+select
+    mine.task_name, mine.periodic_id, 0, statement_timestamp(), statement_timestamp(),
+    mine.cron, mine.timezone, mine.queue_name
+from {>mine} as mine(task_name, periodic_id, cron, timezone, queue_name)
 order by mine.task_name, mine.periodic_id
 on conflict (task_name, periodic_id, partition) do nothing
 
 -- name: note_periodics :exec
--- Notes of these schedules, which are stale, that they are still in use. If the clock was set back
+-- Notes of these schedules, which are stale, that they are still in use, and what they are. If the clock was set back
 -- by more than 3 hours, a schedule starts again from now. After less it waits, so that no tick
 -- comes twice. A schedule that another transaction has in hand is left to that one.
 update {schema}.procrastinate_periodic as periodic
-set seen_at = stale.seen_at, done_until = stale.done_until
+set seen_at = stale.seen_at, done_until = stale.done_until, cron = stale.cron,
+    timezone = stale.timezone, queue_name = stale.queue_name
 from (
     -- stale: the schedules, locked, with the times that they get.
     select
@@ -43,8 +55,9 @@ from (
             when periodic.done_until > statement_timestamp() + interval '3 hours'
                 then statement_timestamp()
             else periodic.done_until
-        end as done_until
-    from unnest(%(task_names)s::text[], %(periodic_ids)s::text[]) as mine(task_name, periodic_id)
+        end as done_until,
+        mine.cron, mine.timezone, mine.queue_name
+    from {>mine} as mine(task_name, periodic_id, cron, timezone, queue_name)
     join {schema}.procrastinate_periodic as periodic
         on periodic.task_name = mine.task_name and periodic.periodic_id = mine.periodic_id
             and periodic.partition = 0

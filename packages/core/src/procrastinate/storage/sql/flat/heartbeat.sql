@@ -1,9 +1,13 @@
 -- name: heartbeat :many
--- Says that the worker is alive. Returns (rank, live, now), or nothing if its row was removed,
+-- Says that the worker is alive, and how it is. Returns (rank, live, now), or nothing if its row was removed,
 -- because it was taken for dead. `live` counts the live workers, this one included, and `rank` is
 -- the place of its id among theirs, from 0.
 update procrastinate_workers as worker
-set last_heartbeat = statement_timestamp(), alone = null
+set last_heartbeat = statement_timestamp(), alone = null,
+    busy = %(busy)s::integer,
+    trusted = %(trusted)s::integer::boolean,
+    blocked_since = statement_timestamp()
+        - %(blocked_us)s::bigint::float8 * interval '1 microsecond'
 from (
     -- others: how many other workers are alive, and how many of them have lower ids; the server's
     -- time.

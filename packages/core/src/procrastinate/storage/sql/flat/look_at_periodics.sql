@@ -1,18 +1,24 @@
 -- name: look_at_periodics :many
 -- Returns (done_until, whether it is stale, the server's time) for each of these schedules, in the
 -- order given. done_until is null if the schedule is new. It is stale if it was not noted for a
--- day, or was settled by a clock that has been set back.
+-- day, if what it says of itself has changed, or if it was settled by a clock that has been set back.
 select
     periodic.done_until,
     coalesce(
         periodic.seen_at < statement_timestamp() - interval '1 day'
             or periodic.seen_at > statement_timestamp() + interval '3 hours'
-            or periodic.done_until > statement_timestamp() + interval '3 hours',
+            or periodic.done_until > statement_timestamp() + interval '3 hours'
+            or (periodic.cron, periodic.timezone, periodic.queue_name)
+                is distinct from (mine.cron, mine.timezone, mine.queue_name),
         false
     ),
     statement_timestamp()
-from unnest(%(task_names)s::text[], %(periodic_ids)s::text[])
-    with ordinality as mine(task_name, periodic_id, place)
+-- Schedules, and what they say of themselves to those who do not have the code.
+from unnest(
+    %(task_names)s::text[], %(periodic_ids)s::text[], %(crons)s::text[], %(timezones)s::text[],
+    %(queue_names)s::text[]
+) with ordinality
+    as mine(task_name, periodic_id, cron, timezone, queue_name, place)
 left join procrastinate_periodic as periodic
     on periodic.task_name = mine.task_name and periodic.periodic_id = mine.periodic_id
         and periodic.partition = 0

@@ -1,9 +1,10 @@
 -- name: note_periodics :exec
--- Notes of these schedules, which are stale, that they are still in use. If the clock was set back
+-- Notes of these schedules, which are stale, that they are still in use, and what they are. If the clock was set back
 -- by more than 3 hours, a schedule starts again from now. After less it waits, so that no tick
 -- comes twice. A schedule that another transaction has in hand is left to that one.
 update procrastinate_periodic as periodic
-set seen_at = stale.seen_at, done_until = stale.done_until
+set seen_at = stale.seen_at, done_until = stale.done_until, cron = stale.cron,
+    timezone = stale.timezone, queue_name = stale.queue_name
 from (
     -- stale: the schedules, locked, with the times that they get.
     select
@@ -12,8 +13,13 @@ from (
             when periodic.done_until > statement_timestamp() + interval '3 hours'
                 then statement_timestamp()
             else periodic.done_until
-        end as done_until
-    from unnest(%(task_names)s::text[], %(periodic_ids)s::text[]) as mine(task_name, periodic_id)
+        end as done_until,
+        mine.cron, mine.timezone, mine.queue_name
+    -- Schedules, and what they say of themselves to those who do not have the code.
+    from unnest(
+        %(task_names)s::text[], %(periodic_ids)s::text[], %(crons)s::text[], %(timezones)s::text[],
+        %(queue_names)s::text[]
+    ) as mine(task_name, periodic_id, cron, timezone, queue_name)
     join procrastinate_periodic as periodic
         on periodic.task_name = mine.task_name and periodic.periodic_id = mine.periodic_id
             and periodic.partition = 0

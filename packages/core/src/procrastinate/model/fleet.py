@@ -1,0 +1,68 @@
+"""Workers and schedules as their rows describe them, for people who do not have the app's code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from procrastinate.errors import InvalidOption
+from procrastinate.model.periodic import next_tick, schedule_from
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """A worker, as its row describes it. All times are aware, in UTC, by the server's clock.
+
+    What is None the worker did not say; ``queues`` is None as well if it serves all of them.
+    ``busy`` is how many of its ``concurrency`` slots had a job at its last sign of life,
+    ``last_heartbeat``. That was ``seconds_since_heartbeat`` ago; others take it for dead after its
+    ``stalled_worker_timeout`` (30 seconds, unless it was told otherwise). ``blocked_since`` is the
+    time from which on its event loop has not turned. ``trusted`` is False if no sign of life had
+    been confirmed for so long that it claimed nothing.
+    """
+
+    id: int
+    name: str
+    host: str | None
+    pid: int | None
+    version: str | None
+    queues: tuple[str, ...] | None
+    task_names: tuple[str, ...] | None = field(repr=False)
+    concurrency: int | None
+    busy: int | None
+    trusted: bool | None
+    blocked_since: datetime | None
+    started_at: datetime
+    last_heartbeat: datetime
+    seconds_since_heartbeat: float
+
+
+@dataclass(frozen=True)
+class ScheduleInfo:
+    """A schedule of a periodic task, as its row describes it. All times are aware, in UTC.
+
+    ``cron``, ``timezone`` and ``queue`` are None until a worker of this release has seen the
+    schedule. Ticks up to ``done_until`` are settled; ``last_tick`` is the latest one with a job,
+    which is ``job_id``. Workers confirm once a day that they have the schedule: ``seen_at``.
+    """
+
+    task_name: str
+    periodic_id: str
+    cron: str | None
+    timezone: str | None
+    queue: str | None
+    done_until: datetime
+    last_tick: datetime | None
+    job_id: int | None
+    seen_at: datetime
+
+    @property
+    def next_tick(self) -> datetime | None:
+        """The first tick that is not settled; None if that cannot be said."""
+        if self.cron is None or self.timezone is None:
+            return None
+        try:
+            schedule = schedule_from(self.cron, self.timezone)
+        except InvalidOption:  # of a release with other rules, or changed by hand
+            return None
+        return next_tick(schedule, self.done_until)
