@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from callers import IN_AUTOCOMMIT, KINDS, Caller, Kind
+from callers import IN_AUTOCOMMIT, KINDS, OF_OTHER_TASTES, Caller, Kind
 
 import procrastinate
 from procrastinate import (
@@ -315,6 +315,16 @@ async def test_it_does_on_an_app_that_is_open(
             if name != "batch":
                 observer.empty()
                 await scenario(case)
+
+
+@pytest.mark.parametrize("scenario", ["commit", "already_enqueued", "batch", "retry", "reading"])
+@pytest.mark.parametrize("connection", installed(OF_OTHER_TASTES))
+async def test_it_does_whatever_the_owner_has_set(
+    database: str, observer: Observer, connection: str, scenario: str
+) -> None:
+    """Rows that come in pieces, and types that are read as something else."""
+    async with case_of(database, observer, connection, CONNECTORS[0], OF_OTHER_TASTES) as case:
+        await SCENARIOS[scenario](case)
 
 
 @pytest.mark.parametrize("connection", installed(IN_AUTOCOMMIT))

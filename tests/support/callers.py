@@ -13,7 +13,9 @@ from typing import Any
 import aiopg
 import asyncpg
 import psycopg
+import psycopg.adapt
 import psycopg2
+import psycopg2.extensions
 import psycopg2.extras
 import sqlalchemy
 import sqlalchemy.orm
@@ -161,6 +163,10 @@ def url_of(dsn: str, driver: str) -> sqlalchemy.URL:
     )
 
 
+#: Of a statement of the owner's: it may have no rows that could come in pieces.
+AT_ONCE: Mapping[str, Any] = {"stream_results": False, "yield_per": None}
+
+
 def sqlalchemy_caller(
     driver: str, make: Callable[[Any], Any], **options: Any
 ) -> Callable[[str], AbstractAsyncContextManager[Caller]]:
@@ -171,7 +177,11 @@ def sqlalchemy_caller(
         engine = sqlalchemy.create_engine(url_of(dsn, driver), **options)
         theirs = make(engine)
         try:
-            yield caller(theirs, of_plain(lambda text: theirs.execute(sqlalchemy.text(text))))
+
+            def run(text: str) -> Any:
+                return theirs.execute(sqlalchemy.text(text), execution_options=AT_ONCE)
+
+            yield caller(theirs, of_plain(run))
         finally:
             getattr(theirs, "remove", theirs.close)()
             engine.dispose()
@@ -191,7 +201,10 @@ def sqlalchemy_async_caller(
             if hasattr(theirs, "start"):
                 await theirs.start()
             stack.push_async_callback(getattr(theirs, "remove", theirs.close))
-            yield caller(theirs, lambda text: theirs.execute(sqlalchemy.text(text)))
+            yield caller(
+                theirs,
+                lambda text: theirs.execute(sqlalchemy.text(text), execution_options=AT_ONCE),
+            )
 
     return opened
 
@@ -255,6 +268,134 @@ IN_AUTOCOMMIT: Mapping[str, Kind] = {
             "asyncpg",
             lambda engine: engine.execution_options(isolation_level="AUTOCOMMIT").connect(),
         ),
+        is_async=True,
+    ),
+}
+
+# --- Whatever their owners have set ---
+
+
+def psycopg2_with_casters() -> Callable[[str], AbstractAsyncContextManager[Caller]]:
+    """Return what opens a connection that reads numbers and truth as texts with a mark."""
+
+    @asynccontextmanager
+    async def opened(dsn: str) -> AsyncIterator[Caller]:
+        async with psycopg2_connection()(dsn) as caller:
+            kinds = (*psycopg2.extensions.INTEGER.values, *psycopg2.extensions.BOOLEAN.values)
+            marked = psycopg2.extensions.new_type(kinds, "MARKED", lambda value, _: f"!{value}")
+            psycopg2.extensions.register_type(marked, caller.connection)
+            yield caller
+
+    return opened
+
+
+class Marked(psycopg.adapt.Loader):
+    def load(self, data: Any) -> Any:
+        return f"!{bytes(data).decode()}"
+
+
+TYPES = ("bool", "int2", "int4", "int8", "float8", "text", "timestamptz")
+
+
+def with_loaders(connection: Any, *_: Any) -> None:
+    for name in TYPES:
+        connection.adapters.register_loader(name, Marked)
+
+
+@asynccontextmanager
+async def psycopg_with_loaders(dsn: str) -> AsyncIterator[Caller]:
+    async with psycopg_connection()(dsn) as caller:
+        with_loaders(caller.connection)
+        yield caller
+
+
+@asynccontextmanager
+async def psycopg_async_with_loaders(dsn: str) -> AsyncIterator[Caller]:
+    async with psycopg_async()(dsn) as caller:
+        with_loaders(caller.connection)
+        yield caller
+
+
+async def with_codecs(connection: Any) -> None:
+    for name in TYPES:
+        await connection.set_type_codec(
+            name, schema="pg_catalog", encoder=str, decoder=lambda text: f"!{text}"
+        )
+
+
+@asynccontextmanager
+async def asyncpg_with_codecs(dsn: str) -> AsyncIterator[Caller]:
+    async with asyncpg_connection(dsn) as caller:
+        await with_codecs(caller.connection)
+        yield caller
+
+
+@asynccontextmanager
+async def asyncpg_of_a_pool_with_codecs(dsn: str) -> AsyncIterator[Caller]:
+    async with asyncpg_of_a_pool(dsn) as caller:
+        await with_codecs(caller.connection)
+        yield caller
+
+
+def connect_with_loaders(engine: Any) -> Any:
+    sqlalchemy.event.listen(engine, "connect", with_loaders)
+    return engine.connect()
+
+
+def connect_async_with_loaders(engine: Any) -> Any:
+    sqlalchemy.event.listen(
+        engine.sync_engine,
+        "connect",
+        lambda connection, _: with_loaders(connection.driver_connection),
+    )
+    return AsyncSession(engine)
+
+
+def connect_async_with_codecs(engine: Any) -> Any:
+    sqlalchemy.event.listen(
+        engine.sync_engine,
+        "connect",
+        lambda connection, _: connection.run_async(with_codecs),
+    )
+    return engine.connect()
+
+
+def connect_by_pieces(engine: Any) -> Any:
+    return engine.execution_options(yield_per=1).connect()
+
+
+#: Connections whose owners have changed how rows come, or how values are read.
+OF_OTHER_TASTES: Mapping[str, Kind] = {
+    "psycopg2, casters": Kind("psycopg2.extensions.connection", psycopg2_with_casters()),
+    "psycopg, loaders": Kind("psycopg.Connection", psycopg_with_loaders),
+    "psycopg async, loaders": Kind(
+        "psycopg.AsyncConnection", psycopg_async_with_loaders, is_async=True
+    ),
+    "asyncpg, codecs": Kind("asyncpg.connection.Connection", asyncpg_with_codecs, is_async=True),
+    "asyncpg, of a pool, codecs": Kind(
+        "asyncpg.pool.PoolConnectionProxy", asyncpg_of_a_pool_with_codecs, is_async=True
+    ),
+    "Connection, yield_per": Kind(_CONNECTION, sqlalchemy_caller("psycopg2", connect_by_pieces)),
+    "Connection over psycopg, yield_per": Kind(
+        _CONNECTION, sqlalchemy_caller("psycopg", connect_by_pieces)
+    ),
+    "Connection over psycopg, loaders": Kind(
+        _CONNECTION, sqlalchemy_caller("psycopg", connect_with_loaders)
+    ),
+    "AsyncConnection over asyncpg, yield_per": Kind(
+        _ASYNC_CONNECTION, sqlalchemy_async_caller("asyncpg", connect_by_pieces), is_async=True
+    ),
+    "AsyncConnection over asyncpg, codecs": Kind(
+        _ASYNC_CONNECTION,
+        sqlalchemy_async_caller("asyncpg", connect_async_with_codecs),
+        is_async=True,
+    ),
+    "AsyncConnection over psycopg, yield_per": Kind(
+        _ASYNC_CONNECTION, sqlalchemy_async_caller("psycopg", connect_by_pieces), is_async=True
+    ),
+    "AsyncSession over psycopg, loaders": Kind(
+        _ASYNC_SESSION,
+        sqlalchemy_async_caller("psycopg", connect_async_with_loaders),
         is_async=True,
     ),
 }

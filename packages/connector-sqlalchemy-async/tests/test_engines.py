@@ -11,14 +11,15 @@ import asyncpg
 import pytest
 import sqlalchemy
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 import procrastinate
 from procrastinate.connector import Notification, Query
+from procrastinate.errors import InvalidOption
 from procrastinate_sqlalchemy_async import SQLAlchemyAsyncConnector
 from procrastinate_sqlalchemy_async.over_asyncpg import OverAsyncpg
 
-from .helpers import url_of
+from .helpers import arguments_for, url_of
 
 Engines = Callable[..., AsyncEngine]
 Connectors = Callable[..., SQLAlchemyAsyncConnector]
@@ -45,6 +46,35 @@ async def test_a_worker_runs_jobs_on_the_application_s_engine(
             "select count(*) from procrastinate_jobs where status = 'succeeded'"
         )
         assert await connection.scalar(query) == 20
+
+
+async def test_connections_of_another_event_loop_are_refused(
+    procrastinate_dsn: str, new_connector: Connectors, driver: str
+) -> None:
+    """Those that the engine's pool holds, and one given as connection=. Nothing is sent on them."""
+    app = procrastinate.App(connector=new_connector())
+    async with app.open_async():
+        await app.schema_manager.apply_schema_async()
+    arguments = arguments_for("asyncpg", procrastinate_dsn)
+    engine = create_async_engine(url_of("asyncpg"), pool_size=1, connect_args=arguments)
+
+    async def connected() -> AsyncConnection:
+        async with engine.connect() as connection:
+            await connection.execute(sqlalchemy.text("select 1"))
+        return await engine.connect()
+
+    loop = asyncio.new_event_loop()
+    connection = await asyncio.to_thread(loop.run_until_complete, connected())
+    try:
+        with pytest.raises(InvalidOption, match="made in another event loop"):
+            await app.configure_task("work", connection=connection).defer_async()
+        await asyncio.to_thread(loop.run_until_complete, connection.close())
+        engine_app = procrastinate.App(connector=new_connector())
+        with pytest.raises(InvalidOption, match=r"another event loop: `await engine\.dispose\(\)`"):
+            await engine_app.open_async(engine)
+    finally:
+        await asyncio.to_thread(loop.run_until_complete, engine.dispose())
+        loop.close()
 
 
 async def test_a_worker_hears_of_a_job_deferred_by_a_plain_call(

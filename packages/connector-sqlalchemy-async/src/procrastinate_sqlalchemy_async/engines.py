@@ -18,6 +18,7 @@ from procrastinate.connector import Query
 from procrastinate.connector_tools import failures, forks
 from procrastinate.connector_tools.calls import to_its_end
 from procrastinate.connector_tools.limits import LIMITS
+from procrastinate.connector_tools.loops import is_elsewhere
 from procrastinate.errors import (
     ConnectionFailed,
     InvalidOption,
@@ -99,6 +100,11 @@ class Source:
     async def _leased(self, connection: AsyncConnection) -> Lease:
         fairy = await connection.get_raw_connection()
         raw = fairy.driver_connection
+        if is_elsewhere(loop_of(raw)):
+            raise InvalidOption(
+                "the engine given to open_async() holds connections that were made in another event"
+                " loop: `await engine.dispose()` in that one, or make an engine for each event loop"
+            )
         more: dict[str, Any] = {}
         if self.driver.name == "asyncpg":
             more["memory"] = fairy.info.setdefault(_MEMORY, {})
@@ -194,6 +200,12 @@ class Source:
             fileno = self.driver(raw, own=True, direct=self.direct).fileno
             if fileno >= 0:
                 forks.detach(fileno)
+
+
+def loop_of(raw: Any) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that a driver's connection belongs to; None if it belongs to none."""
+    loop: asyncio.AbstractEventLoop | None = getattr(raw, "_loop", None)  # no public word for it
+    return loop
 
 
 def capacity(engine: AsyncEngine) -> int | None:

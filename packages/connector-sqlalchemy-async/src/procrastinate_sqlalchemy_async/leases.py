@@ -248,8 +248,9 @@ def is_watched(connection: AsyncConnection) -> bool:
     )
 
 
-#: Against what the engine's own options may say: no server-side cursors.
-_OPTIONS = {"stream_results": False}
+#: Against what the owner's options may say: no server-side cursors, and no rows held back by
+#: SQLAlchemy's own buffer. ``yield_per`` would bring both back.
+_OPTIONS = {"stream_results": False, "yield_per": None}
 
 
 async def executed(connection: AsyncConnection, sql: str, values: Any) -> list[Row]:

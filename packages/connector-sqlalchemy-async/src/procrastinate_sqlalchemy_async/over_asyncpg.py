@@ -12,7 +12,8 @@ Rules
 3. Nothing is kept prepared behind a pooler. There a transaction is around each statement that has
    parameters, because its preparation and its execution must be on the same connection of the
    server.
-4. JSON is text in both directions: the owner may have given jsonb another form.
+4. JSON is text in both directions: the owner may have given jsonb another form. If the owner has
+   changed how other types are read, a query does not go through SQLAlchemy (`codecs`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from procrastinate.connector import Notification, Query, Rows
 from procrastinate.connector_tools import failures, sockets
 from procrastinate.connector_tools.calls import Uninterrupted
 from procrastinate.errors import ConnectorException, database_error, why_read_only
+from procrastinate_sqlalchemy_async import codecs
 from procrastinate_sqlalchemy_async.leases import Driver, Heard, Send, plain
 
 _JSON = re.compile(r"(\$\d+)::(jsonb?)\b")
@@ -123,6 +125,9 @@ class OverAsyncpg(Driver):
 
     async def _statement(self, query: Query, send: Send | None) -> Rows:
         sql, values = self.positional(query)
+        if codecs.are_changed(self.raw):
+            call = codecs.fetch_without(self.raw, sql, values)
+            return plain(await Uninterrupted(call, self.sever))
         if send is not None:
             return plain(await self.to_end(send(sql, values)))
         return plain(await Uninterrupted(self.raw.fetch(sql, *values), self.sever))
@@ -136,12 +141,15 @@ class OverAsyncpg(Driver):
         return []
 
     async def run_bound(self, query: Query, send: Send) -> Rows:
-        if query.params or _returns_rows(query.sql):
+        is_script = not (query.params or _returns_rows(query.sql))
+        if not (is_script or codecs.are_changed(self.raw)):
             return await super().run_bound(query, send)
-        # Several statements, perhaps, which SQLAlchemy's adapter cannot send. It begins its
-        # transaction with a statement of its own only.
+        # Not by SQLAlchemy's adapter, which cannot send several statements, nor read by other
+        # codecs. It begins its transaction with a statement of its own only.
         if not self.in_transaction:
             await self.to_end(send("SELECT 1", ()))
+        if not is_script:
+            return await self._statement(query, None)
         await self.command(query.sql)
         return []
 

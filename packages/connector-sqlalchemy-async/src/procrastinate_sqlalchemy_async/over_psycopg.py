@@ -1,4 +1,8 @@
-"""Engines over psycopg 3: values travel within the text, so one message holds all of a query."""
+"""Engines over psycopg 3: values travel within the text, so one message holds all of a query.
+
+On a connection whose owner has other loaders for the types that we read, a query does not go
+through SQLAlchemy, which would read the rows by them.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,11 @@ from typing import Any, ClassVar
 import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import tuple_row
-from psycopg.types.numeric import FloatLoader
+from psycopg.types.bool import BoolLoader
+from psycopg.types.numeric import FloatLoader, IntLoader
+from psycopg.types.string import TextLoader
 
 from procrastinate.connector import Notification, Query, Rows
 from procrastinate.connector_tools import failures, sockets
@@ -34,7 +40,34 @@ class _Moment(Loader):
         return datetime.fromisoformat(bytes(data).decode())
 
 
-_LOADERS: Mapping[str, type[Loader]] = {"numeric": FloatLoader, "timestamptz": _Moment}
+_LOADERS: Mapping[str, type[Loader]] = {
+    "bool": BoolLoader,
+    "int2": IntLoader,
+    "int4": IntLoader,
+    "int8": IntLoader,
+    "float8": FloatLoader,
+    "numeric": FloatLoader,
+    "text": TextLoader,
+    "timestamptz": _Moment,
+}
+#: psycopg's own loaders of types whose values we do not convert, by the types' numbers. Its C build
+#: has classes of the same names.
+_USUAL = {
+    psycopg.adapters.types[name].oid: usual
+    for name, usual in (
+        *(("bool", "BoolLoader"), ("int2", "IntLoader"), ("int4", "IntLoader")),
+        *(("int8", "IntLoader"), ("float8", "FloatLoader"), ("text", "TextLoader")),
+        ("timestamptz", "TimestamptzLoader"),
+    )
+}
+
+
+def has_other_loaders(raw: psycopg.BaseConnection[Any]) -> bool:
+    """Return whether the owner of a connection has changed how our rows would be read."""
+    return any(
+        getattr(raw.adapters.get_loader(oid, Format.TEXT), "__name__", None) != usual
+        for oid, usual in _USUAL.items()
+    )
 
 
 class OverPsycopg(Driver):
@@ -60,7 +93,8 @@ class OverPsycopg(Driver):
 
     async def run(self, query: Query, begin: str, send: Send | None) -> Rows:
         front = begin + self._iso() + query.set_local()
-        if send is not None and (query.params or not front):
+        passes_by = send is None or has_other_loaders(self.raw)
+        if send is not None and not passes_by and (query.params or not front):
             return await self._through_sqlalchemy(query, front, send)
         return await self.to_end(self._run(query, front))
 
@@ -84,6 +118,13 @@ class OverPsycopg(Driver):
         for name, loader in _LOADERS.items():
             cursor.adapters.register_loader(name, loader)
         return cursor
+
+    async def run_bound(self, query: Query, send: Send) -> Rows:
+        if not has_other_loaders(self.raw):
+            return await super().run_bound(query, send)
+        if not self.in_transaction:
+            await self.to_end(send("SELECT 1", None))  # SQLAlchemy begins with its own only
+        return await self.to_end(self._run(query, ""))
 
     async def command(self, sql: str) -> str | None:
         return await self.to_end(self._command(sql))

@@ -12,10 +12,11 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools.loops import check_loop
 from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.errors import ConnectionLost, ConnectorException
 from procrastinate_sqlalchemy_async.drivers import driver_of
-from procrastinate_sqlalchemy_async.engines import Source
+from procrastinate_sqlalchemy_async.engines import Source, loop_of
 from procrastinate_sqlalchemy_async.leases import (
     Lease,
     driver_error,
@@ -82,6 +83,7 @@ class BoundExecutor:
             fairy = await connection.get_raw_connection()
         except sa_exc.SQLAlchemyError as exc:
             raise _unusable(exc, query) from exc
+        check_loop(loop_of(fairy.driver_connection), "SQLAlchemy connection")
         driver = driver_of(connection.dialect, "the connection given as connection=")(
             fairy.driver_connection, own=False, direct=False
         )

@@ -6,6 +6,8 @@ Rules
    its settings are one message, and pass any pooler. The cursor has loaders of its own.
 2. What goes through SQLAlchemy has its values beside the text, and so its settings in a message
    before it.
+3. On a connection whose owner has other loaders for the types that we read, a query does not go
+   through SQLAlchemy, which would read the rows by them.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ from typing import Any, ClassVar
 import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Format, TransactionStatus
 from psycopg.rows import tuple_row
-from psycopg.types.numeric import FloatLoader
+from psycopg.types.bool import BoolLoader
+from psycopg.types.numeric import FloatLoader, IntLoader
+from psycopg.types.string import TextLoader
 
 from procrastinate.connector import Query, Row, Rows
 from procrastinate.connector_tools import failures, sockets
@@ -42,7 +46,34 @@ class _Moment(Loader):
         return datetime.fromisoformat(bytes(data).decode())
 
 
-_LOADERS: Mapping[str, type[Loader]] = {"numeric": FloatLoader, "timestamptz": _Moment}
+_LOADERS: Mapping[str, type[Loader]] = {
+    "bool": BoolLoader,
+    "int2": IntLoader,
+    "int4": IntLoader,
+    "int8": IntLoader,
+    "float8": FloatLoader,
+    "numeric": FloatLoader,
+    "text": TextLoader,
+    "timestamptz": _Moment,
+}
+#: psycopg's own loaders of types whose values we do not convert, by the types' numbers. Its C build
+#: has classes of the same names.
+_USUAL = {
+    psycopg.adapters.types[name].oid: usual
+    for name, usual in (
+        *(("bool", "BoolLoader"), ("int2", "IntLoader"), ("int4", "IntLoader")),
+        *(("int8", "IntLoader"), ("float8", "FloatLoader"), ("text", "TextLoader")),
+        ("timestamptz", "TimestamptzLoader"),
+    )
+}
+
+
+def has_other_loaders(real: psycopg.BaseConnection[Any]) -> bool:
+    """Return whether the owner of a connection has changed how our rows would be read."""
+    return any(
+        getattr(real.adapters.get_loader(oid, Format.TEXT), "__name__", None) != usual
+        for oid, usual in _USUAL.items()
+    )
 
 
 class OverPsycopg(Driver):
@@ -100,7 +131,7 @@ class OverPsycopg(Driver):
     def run(self, real: Connection, query: Query, prefix: str, send: Send | None) -> Rows:
         if not (_reported(real, "DateStyle") or "ISO").startswith("ISO"):
             prefix += _ISO
-        if send is None or (prefix and not query.params):
+        if send is None or (prefix and not query.params) or has_other_loaders(real):
             return _run(real, query, prefix)
         alone = bool(prefix) and not (prefix.startswith("BEGIN") or self.in_transaction(real))
         if prefix:
@@ -116,6 +147,10 @@ class OverPsycopg(Driver):
         return rows
 
     def run_bound(self, real: Connection, query: Query, send: Send) -> Rows:
+        if has_other_loaders(real):
+            if not self.in_transaction(real):
+                send("SELECT 1", None)  # SQLAlchemy begins with a statement of its own only
+            return _run(real, query, "")
         rows = send(query.sql, _adapted(query.params) if query.params else None)
         return [_plain(tuple(row)) for row in rows]
 

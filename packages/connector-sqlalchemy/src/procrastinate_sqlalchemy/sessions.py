@@ -30,9 +30,10 @@ from procrastinate_sqlalchemy import engines
 from procrastinate_sqlalchemy.drivers import Driver, Send, check_dialect, driver_of
 from procrastinate_sqlalchemy.engines import Connection, Lease
 
-# Against what the engine's own options may say: no server-side cursors, and without parameters
-# the text goes as it is.
-_OPTIONS: Mapping[str, Any] = {"no_parameters": True, "stream_results": False}
+# Against what the owner's options may say: no server-side cursors and no rows held back by
+# SQLAlchemy's own buffer (``yield_per`` would bring both back). Without parameters the text goes as
+# it is.
+_OPTIONS: Mapping[str, Any] = {"no_parameters": True, "stream_results": False, "yield_per": None}
 
 
 class SessionLease(Lease):

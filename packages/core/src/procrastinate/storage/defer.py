@@ -63,7 +63,11 @@ def defer_alike(alike: NewJob, all_args: str) -> Flow[list[int]]:
         rows = yield request
     except ConnectorException as exc:
         rows = yield from _again(request, exc, [alike])
-    return sorted(rows[0][0] or [])  # they were drawn in the order given
+    return sorted(_ids(rows[0][0]))  # they were drawn in the order given
+
+
+def _ids(array: str | None) -> list[int]:
+    return [int(each) for each in array[1:-1].split(",")] if array is not None else []
 
 
 def _columns(job: NewJob) -> dict[str, Value]:

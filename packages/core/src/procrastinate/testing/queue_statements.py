@@ -102,7 +102,8 @@ def defer_alike(view: View, p: Params) -> Rows:
     jobs = [_insert(view, **new) for new in batch]
     if jobs:
         announce(view, jobs[0])
-    return [([job.id for job in jobs] or None,)]
+    ids = ",".join(str(job.id) for job in jobs)
+    return [(f"{{{ids}}}" if jobs else None,)]
 
 
 _DEFAULTS: Mapping[str, Any] = {
