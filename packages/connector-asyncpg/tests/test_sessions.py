@@ -140,7 +140,9 @@ async def test_a_pool_behind_a_pooler_speaks_utf8(
     """PgBouncer repeats the encoding in asyncpg's own spelling; another encoding is refused."""
     connector = AsyncpgConnector(dsn=procrastinate_dsn)
     async with asyncpg.create_pool(procrastinate_dsn, min_size=1, max_size=1) as pool:
-        said = SimpleNamespace(client_encoding="LATIN1")
+        async with pool.acquire() as connection:
+            codec_of = connection.get_settings().get_data_codec
+        said = SimpleNamespace(client_encoding="LATIN1", get_data_codec=codec_of)
         monkeypatch.setattr(asyncpg.Connection, "get_settings", lambda _: said)
         with pytest.raises(InvalidOption, match="LATIN1"):
             await connector.open_async(pool)
