@@ -21,7 +21,7 @@ from procrastinate.errors import AppNotOpen, InvalidOption
 from procrastinate_aiopg.connecting import ConnectOptions, connect
 from procrastinate_aiopg.held import close_quietly
 from procrastinate_aiopg.listening import Listener
-from procrastinate_aiopg.options import URL_OPTIONS, read_options, sync_arguments
+from procrastinate_aiopg.options import URL_OPTIONS, read_options, sibling_options, sync_arguments
 from procrastinate_aiopg.pools import GivenPool, OwnPool, Source
 from procrastinate_psycopg2 import Psycopg2Connector
 
@@ -208,13 +208,31 @@ class AiopgConnector(ListeningConnector):
 
         Raises `ConfigurationError` for a pool handed in that does not say where it connects to.
         """
-        pool = self._source.pool if isinstance(self._source, GivenPool) else None
         return Psycopg2Connector(
             json_dumps=self.json_dumps,
             json_loads=self.json_loads,
             schema=self.schema,
-            **sync_arguments(self._options, pool, connect_timeout),
+            **sync_arguments(self._options, self._given_pool, connect_timeout),
         )
+
+    def sibling(
+        self, *, max_connections: int, connect_timeout: float | None = None
+    ) -> AiopgConnector:
+        """Return a new, unopened connector to the same database, for another event loop.
+
+        Raises `ConfigurationError` as `sync_connector` does.
+        """
+        connector = type(self)(
+            json_dumps=self.json_dumps, json_loads=self.json_loads, schema=self.schema
+        )
+        connector._options = sibling_options(
+            self._options, self._given_pool, max_connections, connect_timeout
+        )
+        return connector
+
+    @property
+    def _given_pool(self) -> aiopg.Pool | None:
+        return self._source.pool if isinstance(self._source, GivenPool) else None
 
 
 def _connecting(options: ConnectOptions) -> Callable[[], Awaitable[aiopg.Connection]]:

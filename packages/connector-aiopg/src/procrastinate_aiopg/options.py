@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiopg
@@ -98,6 +98,21 @@ def _listen_options(listen_dsn: Any, timeout: float) -> ConnectOptions | None:
         raise InvalidOption(f"listen_dsn={listen_dsn!r} is not a connection string")
     check_dsn(listen_dsn)
     return ConnectOptions({"dsn": listen_dsn}, timeout, None, _SWITCHES)
+
+
+def sibling_options(
+    options: Options, pool: aiopg.Pool | None, max_connections: int, connect_timeout: float | None
+) -> Options:
+    """Return the options of an `AiopgConnector` to the same database, with a pool of another size.
+
+    That is the application's ``pool``'s database, if there is one and we have nothing of our own.
+    """
+    connect = options.connect
+    if pool is not None and not options.names_a_database:
+        connect = replace(connect, arguments=_arguments_of(pool))
+    if connect_timeout is not None:
+        connect = replace(connect, timeout=min(connect.timeout, connect_timeout))
+    return replace(options, connect=connect, minsize=0, maxsize=max_connections)
 
 
 def sync_arguments(

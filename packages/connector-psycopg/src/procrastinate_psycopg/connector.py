@@ -16,7 +16,7 @@ from procrastinate_psycopg import driver
 from procrastinate_psycopg.connecting import connect_async
 from procrastinate_psycopg.leases import AsyncLease
 from procrastinate_psycopg.listening import Listener
-from procrastinate_psycopg.options import URL_OPTIONS, read_conninfo, read_options
+from procrastinate_psycopg.options import URL_OPTIONS, Options, read_conninfo, read_options
 from procrastinate_psycopg.plans import Permission
 from procrastinate_psycopg.sync_connector import SyncPsycopgConnector
 
@@ -225,25 +225,46 @@ class PsycopgConnector(ListeningConnector):
         Raises `ConfigurationError` for a pool handed in that does not say where it connects to,
         unless this connector's own arguments do.
         """
+        return SyncPsycopgConnector(
+            json_dumps=self.json_dumps,
+            json_loads=self.json_loads,
+            schema=self.schema,
+            **self._where_to().for_one_user(connect_timeout),
+        )
+
+    def sibling(
+        self, *, max_connections: int, connect_timeout: float | None = None
+    ) -> PsycopgConnector:
+        """Return a new, unopened connector to the same database, for another event loop.
+
+        Raises `ConfigurationError` as `sync_connector` does.
+        """
+        sizes = {"min_size": 0, "max_size": max_connections}
+        connector = type(self)(
+            json_dumps=self.json_dumps,
+            json_loads=self.json_loads,
+            schema=self.schema,
+            **{**self._where_to().for_one_user(connect_timeout), **sizes},
+        )
+        connector._listen = self._listen
+        return connector
+
+    def _where_to(self) -> Options:
+        """Return the options of a connector with connections of its own."""
         options = self._options
         if self._borrowed is not None and not options.parameters:
             from procrastinate_psycopg.borrowed import arguments_of
 
             arguments = arguments_of(self._borrowed.pool)
             conninfo = arguments.pop("conninfo")
-            options = read_options(
+            return read_options(
                 conninfo,
                 min_size=options.min_size,
                 max_size=options.max_size,
                 pool_timeout=options.pool_timeout,
                 arguments=arguments,
             )
-        return SyncPsycopgConnector(
-            json_dumps=self.json_dumps,
-            json_loads=self.json_loads,
-            schema=self.schema,
-            **options.for_one_user(connect_timeout),
-        )
+        return options
 
 
 def _is_good(lease: AsyncLease) -> bool:

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from procrastinate import binders, connectors, drive
 from procrastinate.connector import (
@@ -49,6 +49,9 @@ from procrastinate.storage.settings import read_settings
 from procrastinate.storage.statements import Statements
 from procrastinate.threads import in_thread
 
+if TYPE_CHECKING:
+    from procrastinate.waiting.room import WaitingRoom
+
 T = TypeVar("T")
 
 SETTINGS_LAST = 10.0  # seconds
@@ -70,6 +73,7 @@ class Gateway:
         self._counterpart: SyncConnector | None = None
         self._counterpart_opened = False
         self._counterpart_lock = threading.Lock()
+        self._waiting_room: WaitingRoom | None = None
 
     def open(self, pool: Any = None) -> None:
         if isinstance(self.connector, SyncConnector):
@@ -79,6 +83,8 @@ class Gateway:
         self._open = True
 
     def close(self) -> None:
+        if not self._is_open_otherwise(for_async=False) and self._waiting_room is not None:
+            self._waiting_room.close()
         if isinstance(self.connector, SyncConnector):
             self.connector.close()
             self._open_async = self.connector.always_open
@@ -95,6 +101,9 @@ class Gateway:
         self._open_async = True
 
     async def close_async(self) -> None:
+        room = self._waiting_room
+        if not self._is_open_otherwise(for_async=True) and room is not None and room.is_used:
+            await in_thread(room.close)
         if isinstance(self.connector, AsyncConnector):
             await self.connector.close_async()
             counterpart = self._counterpart
@@ -105,14 +114,59 @@ class Gateway:
         self._open_async = self.connector.always_open
         self._forget_place()
 
-    def run(self, flow: Flow[T], *, connection: Any = None, transaction: bool = False) -> T:
-        """Run a flow synchronously: on the caller's connection where one is given."""
+    def _is_open_otherwise(self, *, for_async: bool) -> bool:
+        """Whether an asynchronous connector is open for the other kind of calls."""
+        is_open = self._open if for_async else self._open_async
+        return is_open and isinstance(self.connector, AsyncConnector)
+
+    def check_open(self, *, for_async: bool) -> None:
+        """Raise `AppNotOpen` if the app is not open for plain, or for asynchronous, calls."""
+        if for_async and isinstance(self.connector, AsyncConnector):
+            if not self._open_async:
+                raise AppNotOpen(_not_open(self._open, "open_async"))
+        elif not (self._open or self._open_async):
+            raise AppNotOpen(_not_open(False, "open"))
+
+    @property
+    def waiting_room(self) -> WaitingRoom:
+        """Where to wait for the ends of jobs."""
+        room = self._waiting_room
+        if room is None:
+            from procrastinate.waiting.room import WaitingRoom  # not at the top: it needs asyncio
+
+            with self._counterpart_lock:
+                room = self._waiting_room = self._waiting_room or WaitingRoom(self)
+        return room
+
+    def beside(self, *, max_connections: int, connect_timeout: float) -> Gateway:
+        """Return a gateway to the same database, not open yet, for another event loop.
+
+        Raises `ConfigurationError` or TypeError if the connector can have no sibling.
+        """
+        assert isinstance(self.connector, AsyncConnector)
+        sibling = self.connector.sibling(
+            max_connections=max_connections, connect_timeout=connect_timeout
+        )
+        return Gateway(sibling)
+
+    def run(
+        self,
+        flow: Flow[T],
+        *,
+        connection: Any = None,
+        transaction: bool = False,
+        patience: float | None = None,
+    ) -> T:
+        """Run a flow synchronously: on the caller's connection where one is given.
+
+        ``patience`` is how many seconds to wait for a connection of the app's pool (None: its own).
+        """
         if connection is not None and not self._keeps_jobs_of(connection):
             executor = binders.bound(self._binder(connection), connection)
             return self._run_for_caller(flow, executor, transaction)
         connector = self.sync_connector()
         try:
-            with connector.session(transaction=transaction) as session:
+            with connector.session(transaction=transaction, timeout=patience) as session:
                 value = drive.run(flow, session, self.statements)
                 if self._looks_for_place and not transaction:
                     self._look(session)
@@ -248,10 +302,11 @@ class Gateway:
         *,
         connection: Any = None,
         transaction: bool = False,
+        patience: float | None = None,
     ) -> T:
         """Run a flow that finds jobs, in whatever partitions they are."""
         flow = make(self.partitions(connection))
-        return self.run(flow, connection=connection, transaction=transaction)
+        return self.run(flow, connection=connection, transaction=transaction, patience=patience)
 
     async def run_by_hand_async(
         self,
@@ -259,10 +314,13 @@ class Gateway:
         *,
         connection: Any = None,
         transaction: bool = False,
+        limit: Limit | None = None,
     ) -> T:
         """Run a flow that finds jobs; see `run_by_hand`."""
-        flow = make(await self.partitions_async(connection))
-        return await self.run_async(flow, connection=connection, transaction=transaction)
+        flow = make(await self.partitions_async(connection, limit=limit))
+        return await self.run_async(
+            flow, connection=connection, transaction=transaction, limit=limit
+        )
 
     def learn(self, partitions: Partitions) -> None:
         """Note what the database has said of its partitions."""

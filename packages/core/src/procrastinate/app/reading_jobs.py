@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, Unpack
 
-from procrastinate import json_codec
 from procrastinate.app.job_filters import (
     JobFilters,
     checked_filter,
@@ -18,11 +17,12 @@ from procrastinate.errors import InvalidArguments, JobNotFound
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.failure import message_of
-from procrastinate.model.job import Job, Status, UnreadableArguments
+from procrastinate.model.job import Job, Status
 from procrastinate.model.partitions import Partitions
 from procrastinate.storage import jobs as flows
 from procrastinate.storage.jobs import Counts, Page
 from procrastinate.storage.places import found
+from procrastinate.storage.readable import as_it_can
 from procrastinate.storage.rows import Loads
 
 PAGE = 1_000  # jobs
@@ -252,19 +252,9 @@ class ReadingJobs:
                 f"the arguments of a job cannot be decoded by json_loads: {message_of(exc)}"
             ) from exc
 
-    def _loads_as_it_can(self, text: str) -> Any:
-        """Decode arguments; as plain JSON where ``json_loads`` refuses them, since people look.
-
-        PostgreSQL keeps what Python cannot decode: an integer of 5,000 digits, 3,000 nested lists.
-        """
-        try:
-            return self._gateway.connector.json_loads(text)
-        except Exception:  # a json_loads of the user's own may raise anything
-            pass
-        try:
-            return json_codec.loads(text)
-        except (ValueError, RecursionError) as exc:
-            return UnreadableArguments(text, message_of(exc))
+    @property
+    def _loads_as_it_can(self) -> Loads:
+        return as_it_can(self._gateway.connector.json_loads)
 
 
 def _found(job_id: int, job: Job | None) -> Job:

@@ -36,6 +36,15 @@ def get_job(view: View, p: Params) -> Rows:
     return [] if job is None else [job_columns(job)]
 
 
+def read_jobs(view: View, p: Params) -> Rows:
+    found = [job for each in p["ids"] if (job := view.job(each)) is not None]
+    return [(job.id, job.status.value, *job_columns(job)) for job in found]
+
+
+def look_at_jobs(view: View, p: Params) -> Rows:
+    return [row[:2] for row in read_jobs(view, p)]
+
+
 def get_errors(view: View, p: Params) -> Rows:
     job = view.job(p["id"])
     return [] if job is None else [(errors_column(job),)]
@@ -199,6 +208,8 @@ def stalled_jobs(view: View, p: Params) -> list[JobRow]:
 
 _FUNCTIONS: tuple[Function, ...] = (
     get_job,
+    read_jobs,
+    look_at_jobs,
     get_errors,
     locate_jobs,
     list_jobs,

@@ -282,6 +282,11 @@ _FUNCTIONS: tuple[Function, ...] = (
 STATEMENTS: dict[str, Function] = {
     **{function.__name__: function for function in _FUNCTIONS},
     "pause": nothing,
+    # Nobody waits by a row of a table.
+    "register_waits": nothing,
+    "remove_waits": nothing,
+    "any_expired_waits": nothing,
+    "prune_waits": nothing,
     "broken_indexes": nothing,
     "table_users": nothing,
     "record_migration": nothing,

@@ -28,7 +28,7 @@ from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Status
 from procrastinate.model.partitions import Partitions
 from procrastinate.model.worker_options import WorkerOptions
-from procrastinate.storage import locks
+from procrastinate.storage import locks, waits
 from procrastinate.storage import workers as flows
 from procrastinate.storage.claim import held_jobs
 from procrastinate.worker.backoff import Backoff
@@ -170,6 +170,7 @@ class Housekeeping:
         # Before the lines: a statement about very many of them may reach its limit in each turn.
         await self._everywhere(functools.partial(self._fail_unknown, timeout_us))
         await self._everywhere(self._mend)
+        await self._everywhere(self._prune_waits)
 
     async def _everywhere(self, look: Callable[[int | None], Awaitable[None]]) -> None:
         """Look at all partitions at once (None), or at one after the other (rule 4)."""
@@ -199,6 +200,9 @@ class Housekeeping:
 
     async def _mend(self, partition: int | None) -> None:
         await self._run(locks.mend(), partition, transaction=True)
+
+    async def _prune_waits(self, partition: int | None) -> None:
+        await self._run(waits.prune_waits(), partition)
 
     async def _fail_unknown(self, timeout_us: int, partition: int | None) -> None:
         """Fail the jobs whose tasks no live worker has known for as long as they may wait."""

@@ -14,6 +14,13 @@ select {>job_columns}
 from {schema}.procrastinate_jobs as job
 where job.id = %(id)s::bigint and {>anywhere}
 
+-- name: read_jobs :many
+-- settings: prepared
+-- Returns (id, status, and all that is shown) of those of these jobs that are there.
+select job.id, job.status::text, {>job_columns}
+from {schema}.procrastinate_jobs as job
+where job.partition = %(partition)s::smallint and {>by_id}
+
 -- name: get_errors :many
 -- Returns the errors of a job. (Its worker does not get them with the claim.)
 select job.errors::text as errors

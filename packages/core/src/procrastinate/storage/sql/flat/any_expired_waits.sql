@@ -1,0 +1,5 @@
+-- name: any_expired_waits :many
+-- Returns the partitions that have rows of processes that went away without removing them.
+select distinct wait.partition
+from procrastinate_waits as wait
+where wait.partition = %(partition)s::smallint and wait.expires_at < statement_timestamp()

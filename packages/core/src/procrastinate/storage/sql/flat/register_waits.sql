@@ -1,0 +1,9 @@
+-- name: register_waits :exec
+-- settings: prepared
+-- Enters that a process waits for these jobs, or that it still does.
+insert into procrastinate_waits as wait (job_id, partition, waiter, expires_at)
+select
+    given.id, %(partition)s::smallint, %(waiter)s::bigint,
+    statement_timestamp() + %(lasting_us)s::bigint::float8 * interval '1 microsecond'
+from pg_catalog.unnest(%(ids)s::bigint[]) as given(id)
+on conflict (job_id, partition, waiter) do update set expires_at = excluded.expires_at
