@@ -44,9 +44,10 @@ from procrastinate.errors import (
     WorkerFailed,
 )
 from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
-from procrastinate.model.job import Job, Status
+from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import AbortReason
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
+from procrastinate.observing.observer import Observer
 from procrastinate.worker.context import (
     AsyncCallNext,
     AsyncMiddleware,
@@ -95,6 +96,8 @@ __all__ = [
     "JobWasCancelled",
     "LoadFromPathError",
     "Middleware",
+    "NewJob",
+    "Observer",
     "ProcrastinateException",
     "ResultLost",
     "ResultNotKept",

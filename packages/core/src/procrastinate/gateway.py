@@ -44,6 +44,7 @@ from procrastinate.errors import (
     SyncConnectorConfigurationError,
 )
 from procrastinate.model.partitions import Partitions
+from procrastinate.observing.observers import NOBODY, Observers
 from procrastinate.storage.callers import LookAgain, Place, for_caller, get_place
 from procrastinate.storage.settings import read_settings
 from procrastinate.storage.statements import Statements
@@ -61,8 +62,9 @@ LOOK_AGAIN = 2.0  # seconds to wait for a connection of the app's own, to see wh
 class Gateway:
     """Runs storage flows through a connector."""
 
-    def __init__(self, connector: Connector) -> None:
+    def __init__(self, connector: Connector, observers: Observers = NOBODY) -> None:
         self.connector = connector
+        self.observers = observers  # of what goes through it
         self.statements = Statements(connector.schema)
         self._settings_until = 0.0  # on the monotonic clock
         #: What `get_place` says of the app's own tables, once a call has seen them.

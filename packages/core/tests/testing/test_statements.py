@@ -26,7 +26,7 @@ def test_every_named_statement_has_a_function_and_no_function_is_left_over() -> 
 @pytest.mark.parametrize("name", ["claim_full_of_many", "claim_unlocked_level_of_one_wary"])
 def test_an_empty_claim_has_as_many_columns_as_in_the_sql(name: str) -> None:
     columns = re.search(
-        r"returning (job\.id, job\.queue_name,.*?) as crashes",
+        r"returning (job\.id, job\.queue_name,.*?) as meta",
         statements.load()[name].text,
         re.DOTALL,
     )

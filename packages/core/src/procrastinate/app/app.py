@@ -37,6 +37,8 @@ from procrastinate.model.worker_options import (
     renamed,
     worker_options,
 )
+from procrastinate.observing.observer import Observer
+from procrastinate.observing.observers import observers_of
 
 if TYPE_CHECKING:
     from procrastinate.app.job_manager import JobManager
@@ -56,6 +58,7 @@ class App(Blueprint):
     (``"aiopg://user@host/database"``). ``import_paths`` names the modules that define tasks; a
     worker imports them before it starts. ``worker_defaults`` are options for `run_worker`, and
     ``periodic_defaults`` those for all periodic tasks: ``{"max_delay": seconds}``.
+    ``observers`` see what happens to jobs: instances of `Observer`, or names of installed ones.
 
     Raises `InvalidOption` for a value that cannot be, `ConnectorNotInstalled` for a connector's
     name or URL that no package provides, and `ConfigurationError` for a malformed URL.
@@ -68,10 +71,11 @@ class App(Blueprint):
         import_paths: Iterable[str] | None = None,
         worker_defaults: Mapping[str, Any] | None = None,
         periodic_defaults: Mapping[str, Any] | None = None,
+        observers: Iterable[Observer | str] | None = None,
     ) -> None:
         super().__init__()
         self._registry = TaskRegistry(BUILTIN_TASKS)
-        self._gateway = Gateway(connectors.resolve(connector))
+        self._gateway = Gateway(connectors.resolve(connector), observers_of(observers))
         self.import_paths = loading.checked_paths(import_paths)
         self.worker_defaults = _worker_defaults(worker_defaults)
         self.periodic_defaults = periodics.periodic_defaults(periodic_defaults)
@@ -88,6 +92,11 @@ class App(Blueprint):
     def connector(self) -> Connector:
         """The connector that this app defers through."""
         return self._gateway.connector
+
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """What watches this app's jobs, as it was given."""
+        return self._gateway.observers.given
 
     @property
     def job_manager(self) -> JobManager:
@@ -241,13 +250,14 @@ class App(Blueprint):
 
         A task or schedule registered on either is known to both, before or after this call.
         Deferring through an app always uses that app's connector. Each is opened and closed by
-        itself. Raises as `App` does for its connector.
+        itself. Both have the same observers. Raises as `App` does for its connector.
         """
         other = App(
             connector=connector,
             import_paths=self.import_paths,
             worker_defaults=self.worker_defaults,
             periodic_defaults=self.periodic_defaults,
+            observers=self.observers,
         )
         other._registry = self._registry
         other._periodics = self._periodics
@@ -258,7 +268,7 @@ class App(Blueprint):
 
         Tasks registered on this app defer through it meanwhile. It is not opened or closed.
         """
-        return self._replaced(Gateway(connectors.resolve(connector)))
+        return self._replaced(Gateway(connectors.resolve(connector), self._gateway.observers))
 
     @contextmanager
     def _replaced(self, gateway: Gateway) -> Iterator[App]:

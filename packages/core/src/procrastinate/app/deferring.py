@@ -23,6 +23,7 @@ from procrastinate.model.job import NewJob
 from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.model.printable import shown
 from procrastinate.model.task import TaskDefinition
+from procrastinate.observing.deferring import Watched, is_watched
 from procrastinate.storage import defer as flows
 
 P = ParamSpec("P")
@@ -243,27 +244,54 @@ class JobDeferrer(Generic[P]):
         transaction instead. Raises `InvalidArguments` before the database is asked, and
         `AlreadyEnqueued`.
         """
-        return self._gateway.run(self._one(args, kwargs), connection=self.options.connection)
+        job = self._one(args, kwargs)
+        run, connection = self._gateway.run, self.options.connection
+        if not is_watched(self._gateway.observers):
+            return run(flows.defer_job(job), connection=connection)
+        with self._watched([job]) as watched:
+            job_id = run(flows.defer_job(job), connection=connection)
+            watched.inserted([job_id])
+            return job_id
 
     async def defer_async(self, *args: P.args, **kwargs: P.kwargs) -> int:
         """Defer one job and return its id; see `defer`."""
-        flow = self._one(args, kwargs)
-        return await self._gateway.run_async(flow, connection=self.options.connection)
+        job = self._one(args, kwargs)
+        run, connection = self._gateway.run_async, self.options.connection
+        if not is_watched(self._gateway.observers):
+            return await run(flows.defer_job(job), connection=connection)
+        with self._watched([job]) as watched:
+            job_id = await run(flows.defer_job(job), connection=connection)
+            watched.inserted([job_id])
+            return job_id
 
     def batch_defer(self, *task_kwargs: Mapping[str, Any]) -> list[int]:
         """Defer one job for each mapping of arguments, all or none; return the ids in their order.
 
         Raises as `defer` does.
         """
-        flow, transaction = self._batch(task_kwargs)
-        return self._gateway.run(flow, connection=self.options.connection, transaction=transaction)
+        run, connection = self._gateway.run, self.options.connection
+        if not is_watched(self._gateway.observers):
+            flow, transaction = self._batch(task_kwargs)
+            return run(flow, connection=connection, transaction=transaction)
+        jobs = self._jobs([_arguments(self.options, each) for each in task_kwargs])
+        with self._watched(jobs) as watched:
+            flow, transaction = self._batch_of(jobs)
+            ids = run(flow, connection=connection, transaction=transaction)
+            watched.inserted(ids)
+            return ids
 
     async def batch_defer_async(self, *task_kwargs: Mapping[str, Any]) -> list[int]:
         """Defer one job for each mapping of arguments; see `batch_defer`."""
-        flow, transaction = self._batch(task_kwargs)
-        return await self._gateway.run_async(
-            flow, connection=self.options.connection, transaction=transaction
-        )
+        run, connection = self._gateway.run_async, self.options.connection
+        if not is_watched(self._gateway.observers):
+            flow, transaction = self._batch(task_kwargs)
+            return await run(flow, connection=connection, transaction=transaction)
+        jobs = self._jobs([_arguments(self.options, each) for each in task_kwargs])
+        with self._watched(jobs) as watched:
+            flow, transaction = self._batch_of(jobs)
+            ids = await run(flow, connection=connection, transaction=transaction)
+            watched.inserted(ids)
+            return ids
 
     def statement(self, *args: P.args, **kwargs: P.kwargs) -> Statement:
         """Return the SQL that defers one job, for a driver that ``connection=`` does not take.
@@ -273,12 +301,15 @@ class JobDeferrer(Generic[P]):
         """
         if self.options.connection is not None:
             raise InvalidOption("statement() executes nothing: leave connection= out")
-        job = new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)
+        job = self._one(args, kwargs)
         return Statement(self._gateway.statements(flows.request_for(job)))
 
-    def _one(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Flow[int]:
-        job = new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)
-        return flows.defer_job(job)
+    def _watched(self, jobs: Sequence[NewJob]) -> Watched:
+        in_transaction = self.options.connection is not None
+        return Watched(self._gateway.observers, jobs, in_transaction=in_transaction)
+
+    def _one(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NewJob:
+        return new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)
 
     def _batch(self, task_kwargs: Sequence[Mapping[str, Any]]) -> tuple[Flow[list[int]], bool]:
         """Return the flow that inserts a batch, and whether it needs a transaction."""
@@ -288,9 +319,15 @@ class JobDeferrer(Generic[P]):
             array = _json_array(arguments, connector)
             if array is not None:
                 return flows.defer_alike(_job(options, "{}"), array), False
+        return self._batch_of(self._jobs(arguments))
+
+    def _jobs(self, arguments: Sequence[dict[str, Any]]) -> list[NewJob]:
+        options, connector = self.options, self._gateway.connector
         texts = [_json_text(options.task_name, each, connector) for each in arguments]
-        jobs = [_job(options, text) for text in texts]
-        if options.connection is None:
+        return [_job(options, text) for text in texts]
+
+    def _batch_of(self, jobs: Sequence[NewJob]) -> tuple[Flow[list[int]], bool]:
+        if self.options.connection is None:
             return flows.defer_jobs(jobs), flows.takes_several_statements(jobs)
         return flows.defer_jobs_for_caller(jobs), False
 

@@ -49,6 +49,7 @@ FLAGS = (
     Flag("wait", ("--one-shot/--wait",), bool, inverted=True, help=_WAIT),
     Flag("listen_notify", ("--listen-notify/--no-listen-notify",), bool),
     Flag("delete_jobs", ("--delete-jobs",), click.Choice(model.DELETE_JOBS)),
+    Flag("log_jobs", ("--log-jobs",), click.Choice(model.LOG_JOBS)),
     Flag("shutdown_graceful_timeout", ("--shutdown-graceful-timeout",), click.FloatRange(min=0)),
     Flag("update_heartbeat_interval", ("--heartbeat-interval",), _SECONDS),
     Flag("stalled_worker_timeout", ("--stalled-worker-timeout",), _SECONDS),

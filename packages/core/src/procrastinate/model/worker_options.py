@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -18,6 +18,7 @@ from procrastinate.model.middleware import AnyMiddleware, check_order, middlewar
 from procrastinate.model.printable import shown
 
 DELETE_JOBS = ("never", "successful", "always")
+LOG_JOBS = ("all", "sampled", "none")
 MAX_CONCURRENCY = 10_000  # jobs at once in one process
 MIN_HEARTBEATS = 3  # that must fail before a worker is taken for dead
 
@@ -39,8 +40,16 @@ def _seconds_from_0(option: str, value: Any) -> float:
 
 
 def _which_to_delete(option: str, value: Any) -> str:
-    if not isinstance(value, str) or str.__str__(value) not in DELETE_JOBS:
-        known = ", ".join(DELETE_JOBS)
+    return _one_of(DELETE_JOBS, option, value)
+
+
+def _which_to_log(option: str, value: Any) -> str:
+    return _one_of(LOG_JOBS, option, value)
+
+
+def _one_of(choices: Sequence[str], option: str, value: Any) -> str:
+    if not isinstance(value, str) or str.__str__(value) not in choices:
+        known = ", ".join(choices)
         raise InvalidOption(f"{option} must be one of {known}, not {shown(value)}")
     return str.__str__(value)
 
@@ -105,6 +114,12 @@ class WorkerOptions:
         "seconds that a job may wait for a worker that knows its task, before it is failed",
         _seconds_from_0,
     )
+    log_jobs: str = _option(
+        "sampled",
+        "which jobs to log: all, none, or sampled (what exceeds 100 successes or 19 equal failures"
+        " in a second is summed up)",
+        _which_to_log,
+    )
     install_signal_handlers: bool = _option(
         True, "stop gracefully on SIGINT and SIGTERM", checks.check_flag
     )
@@ -144,6 +159,7 @@ class WorkerArguments(TypedDict, total=False):
     abort_job_polling_interval: float
     shutdown_graceful_timeout: float | None
     delete_jobs: Literal["never", "successful", "always"]
+    log_jobs: Literal["all", "sampled", "none"]
     update_heartbeat_interval: float
     stalled_worker_timeout: float
     unknown_task_patience: float

@@ -6,7 +6,7 @@ it on are statements of their own (see `procrastinate.storage.locks`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -52,6 +52,21 @@ class Ended:
     began: float = 0.0
     ended: float = 0.0
     kept: bool = False
+
+    @property
+    def status(self) -> Status:
+        """The status that the job is to have."""
+        return self.outcome.status
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds that the attempt took; None if its task was not called."""
+        return self.ended - self.began if self.began else None
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """The entry for `Job.errors`, if the attempt failed."""
+        return self.outcome.error
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ from procrastinate.worker import job_log
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.suspects import Asked, Claimed, Suspects
+from procrastinate.worker.telling import UNSEEN, Telling
 from procrastinate.worker.writer import Writer
 
 TURN = 0.002  # seconds for which jobs are started, until the loop gets round to others
@@ -64,6 +65,7 @@ class Backlog:
         trust: Trust,
         on_change: Callable[[], None],
         on_look: Callable[[], None],
+        telling: Telling = UNSEEN,
     ) -> None:
         self._slots = slots
         self._writer = writer
@@ -75,6 +77,7 @@ class Backlog:
         self._trusted_until = -math.inf  # ... until then at the least
         self._on_change = on_change
         self._on_look = on_look
+        self._telling = telling
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Claimed] = deque()
         self._offers = slots.offers
@@ -167,6 +170,7 @@ class Backlog:
         self._forget(claimed)
         self._suspects.forget(claimed)
         jobs = self._new_ones(claimed)
+        self._telling.claimed(jobs)
         if claim.unreadable:
             jobs = self._readable(jobs, claim.unreadable)
         if self._cautious:
@@ -382,7 +386,7 @@ class Backlog:
 
         Those that run are asked to end.
         """
-        self._forget(ids)
+        self._telling.lost(self._forget(ids))
         self._suspects.forget(ids)
         self._slots.lose(ids)  # last: it knows of those that threads have taken now (rule 7)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
@@ -44,6 +45,10 @@ class RunningWorker(Protocol):
 
         Asking again, also after the end, changes nothing.
         """
+
+
+#: Returns what observers want to enter around an attempt's code.
+AroundAttempt: TypeAlias = Callable[[Job], AbstractContextManager[None]]
 
 
 def _never() -> bool:
@@ -99,6 +104,8 @@ class Surroundings:
     read_errors: Callable[[int], list[Error]]
     #: Whether other workers may have taken over what runs here; from any thread.
     is_doubtful: Callable[[], bool] = _never
+    #: None if no observer enters anything around attempts.
+    around: AroundAttempt | None = None
     _tasks: dict[str, Task[..., ..., Any]] = field(default_factory=dict, repr=False)
 
     def _task(self, definition: TaskDefinition) -> Task[..., ..., Any]:

@@ -31,7 +31,7 @@ from procrastinate.model.middleware import AnyMiddleware, Layers
 from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, AbortReason, Finished, Outcome
 from procrastinate.model.task import TaskDefinition
 from procrastinate.worker import job_log
-from procrastinate.worker.context import JobContext, Surroundings
+from procrastinate.worker.context import AroundAttempt, JobContext, Surroundings
 from procrastinate.worker.threads import TaskThreads
 
 
@@ -207,6 +207,19 @@ def call_task(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:
     Both may raise whatever the task and its middleware raise.
     """
     definition = attempt.definition
+    if definition.is_async and attempt.surroundings.around is not None:
+        return _call_observed(attempt, threads, attempt.surroundings.around)
+    return _call_unobserved(attempt, threads)
+
+
+async def _call_observed(attempt: Attempt, threads: TaskThreads, around: AroundAttempt) -> object:
+    attempt.on_loop = True
+    with around(attempt.shown_job()):
+        return await _call_unobserved(attempt, threads)
+
+
+def _call_unobserved(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:
+    definition = attempt.definition
     if definition.timeout is not None:
         return _call_with_timeout(attempt, threads, definition.timeout)
     if definition.is_async and not attempt.layers.on_loop:  # most often, so it takes no more calls
@@ -310,14 +323,20 @@ async def _call_wrapped_on_loop(attempt: Attempt, threads: TaskThreads) -> objec
 
 
 def function_of_thread(attempt: Attempt) -> Callable[[], Any]:
-    """Return what a thread is to call: the task, and the plain middleware around it.
+    """Return what a thread is to call: the task, in plain middleware, in observers.
 
     It keeps the result if no middleware on the loop may still change it.
     """
     function = _wrapped_in_thread(attempt)
     if attempt.definition.result and not attempt.layers.on_loop:
-        return functools.partial(_call_and_keep, function, attempt)
-    return function
+        function = functools.partial(_call_and_keep, function, attempt)
+    around = attempt.surroundings.around
+    return function if around is None else functools.partial(_observed, attempt, around, function)
+
+
+def _observed(attempt: Attempt, around: AroundAttempt, function: Callable[[], Any]) -> Any:
+    with around(attempt.shown_job()):
+        return function()
 
 
 def _call_and_keep(function: Callable[[], Any], attempt: Attempt) -> Any:

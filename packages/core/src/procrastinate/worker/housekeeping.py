@@ -35,6 +35,7 @@ from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls, reason_of
 from procrastinate.worker.log import logger
 from procrastinate.worker.outages import Outages
+from procrastinate.worker.telling import UNSEEN, Telling
 
 ONE_BY_ONE_MAY_TAKE = (
     2.0  # seconds for recovering jobs that other transactions may be in the way of
@@ -59,6 +60,7 @@ class Housekeeping:
         may_judge: Callable[[], bool],
         on_aborts: Callable[[set[int]], None],
         on_lost: Callable[[set[int]], None],
+        telling: Telling = UNSEEN,
     ) -> None:
         self._calls = calls
         self._worker_id = worker_id
@@ -70,6 +72,7 @@ class Housekeeping:
         self._may_judge = may_judge
         self._on_aborts = on_aborts
         self._on_lost = on_lost
+        self._telling = telling
         self._delete_ended = options.delete_jobs == "always"
         self._aborts = Alarm()
         self._asked_to_look = False
@@ -271,6 +274,7 @@ class Housekeeping:
         )
         recovered = await self._run(flow, partition, transaction=True)
         _log_recovered(recovered, deleted=self._delete_ended)
+        self._telling.recovered(recovered)
         return recovered
 
 

@@ -1,65 +1,20 @@
-"""What the log says about single jobs.
+"""What the worker's log says about single jobs, besides that they start and end.
 
-Rules
-
-1. Nothing here raises.
-2. Texts that come from a task are those that are stored with the job: capped, and not formatted
-   again. They are escaped, so that they cannot forge or hide lines of a log.
+The rules are those of `procrastinate.observing.job_log`.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from typing import Any
-
 from procrastinate.model import failure, printable
-from procrastinate.model.job import Job, Status
+from procrastinate.model.job import Job
+from procrastinate.observing.job_log import about
 from procrastinate.worker.log import logger
-
-_SAID = {
-    Status.TODO: (logging.WARNING, "failed, and will be tried again"),
-    Status.FAILED: (logging.ERROR, "failed"),
-    Status.ABORTED: (logging.INFO, "was aborted"),
-}
-
-
-def ended(job: Job, status: Status, error: Mapping[str, Any], exception: BaseException) -> None:
-    """Say that an attempt did not succeed, and what becomes of the job."""
-    level, what = _SAID[status]
-    message = printable.line(f"{_short(error['type'])}: {error['message']}")
-    extra = _about(job, "job_ended", status=status.value)
-    if level < logging.ERROR:
-        logger.log(level, "%s %s: %s", job.call_string, what, message, extra=extra)
-        return
-    logger.failure(
-        *(level, "%s %s: %s", job.call_string, what, message),
-        exception=exception,
-        traceback=error["traceback"],
-        extra=extra,
-    )
-    broken_strategy = error.get("retry_error")
-    if broken_strategy is not None:
-        _retry_strategy_failed(job, broken_strategy)
-
-
-def _short(type_name: str) -> str:
-    return type_name.rpartition(".")[2]
-
-
-def _retry_strategy_failed(job: Job, error: Mapping[str, Any]) -> None:
-    logger.error(
-        "%s is not tried again because its retry strategy failed:\n%s",
-        job.call_string,
-        printable.block(error["traceback"]),
-        extra=_about(job, "retry_strategy_failed"),
-    )
 
 
 def result_not_kept(job: Job, why: str) -> None:
     """Say that a job has succeeded without the result that its task is to keep."""
     logger.warning(
-        "%s has succeeded, but %s", job.call_string, why, extra=_about(job, "result_not_kept")
+        "%s has succeeded, but %s", job.call_string, why, extra=about(job, "result_not_kept")
     )
 
 
@@ -75,7 +30,7 @@ def undescribed(job: Job, broken: BaseException) -> None:
         job.call_string,
         printable.line(failure.type_name(broken)),
         printable.line(failure.message_of(broken)),
-        extra=_about(job, "job_undescribed"),
+        extra=about(job, "job_undescribed"),
     )
 
 
@@ -86,7 +41,7 @@ def no_task(job: Job, broken: BaseException) -> None:
         job.call_string,
         printable.line(failure.type_name(broken)),
         printable.line(failure.message_of(broken)),
-        extra=_about(job, "task_factory_failed"),
+        extra=about(job, "task_factory_failed"),
     )
 
 
@@ -96,7 +51,7 @@ def waits_to_be_alone(job: Job) -> None:
         "%s has lost its worker %s: it runs once this process holds nothing else",
         job.call_string,
         printable.counted(job.crashes, "time"),
-        extra=_about(job, "wait_to_be_alone", crashes=job.crashes),
+        extra=about(job, "wait_to_be_alone", crashes=job.crashes),
     )
 
 
@@ -107,7 +62,7 @@ def sent_back(job: Job) -> None:
         " jobs that are here",
         job.call_string,
         printable.counted(job.crashes, "time"),
-        extra=_about(job, "send_back", crashes=job.crashes),
+        extra=about(job, "send_back", crashes=job.crashes),
     )
 
 
@@ -118,28 +73,34 @@ def unknown_task(job: Job) -> None:
         " Was the module that defines it imported?",
         printable.line(repr(job.task_name)),
         job.call_string,
-        extra=_about(job, "unknown_task"),
+        extra=about(job, "unknown_task"),
     )
 
 
 def interrupted(job: Job) -> None:
     """Say that an attempt ended because the worker stops."""
-    logger.info("handed back %s, which was interrupted", job.call_string)
+    logger.info(
+        "handed back %s, which was interrupted",
+        job.call_string,
+        extra=about(job, "job_interrupted"),
+    )
 
 
 def did_not_end(job: Job) -> None:
     """Say that a job was handed back although its task still runs."""
-    logger.warning("handed back %s, which did not end", job.call_string)
+    logger.warning(
+        "handed back %s, which did not end", job.call_string, extra=about(job, "job_did_not_end")
+    )
 
 
 def aborting(job: Job) -> None:
     """Say that a running job is asked to end, as a user wanted."""
-    logger.info("aborting %s", job.call_string)
+    logger.info("aborting %s", job.call_string, extra=about(job, "abort_job"))
 
 
 def aborting_unbegun(job: Job) -> None:
     """Say that a claimed job that has not begun is aborted, as a user wanted."""
-    logger.info("aborting %s, which has not begun", job.call_string)
+    logger.info("aborting %s, which has not begun", job.call_string, extra=about(job, "abort_job"))
 
 
 def lost(job: Job) -> None:
@@ -147,9 +108,5 @@ def lost(job: Job) -> None:
     logger.warning(
         "%s is no longer this worker's: it is asked to end, and its result will not be written",
         job.call_string,
-        extra=_about(job, "lost_lease"),
+        extra=about(job, "lost_lease"),
     )
-
-
-def _about(job: Job, action: str, **more: object) -> dict[str, object]:
-    return {"action": action, "job_id": job.id, "task_name": job.task_name, **more}

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextvars
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from procrastinate.model.job import Job
@@ -31,7 +31,8 @@ class Offers:
     """Offers waiting jobs to the threads. All methods are for the loop's thread only.
 
     ``running`` are the attempts that have a slot, by the ids of their jobs. ``prepare`` returns an
-    attempt at a job, or None if that needs the loop; ``on_ended`` hears of each attempt's end.
+    attempt at a job, or None if that needs the loop; ``on_ended`` hears of each attempt's end, and
+    ``on_taken`` of those that threads have taken. It must not raise.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Offers:
         prepare: Callable[[Job], Attempt | None],
         context: contextvars.Context,
         on_ended: Callable[[Attempt, Any, BaseException | None], None],
+        on_taken: Callable[[Sequence[Attempt]], None] = lambda _: None,
     ) -> None:
         self._threads = threads
         self._running = running
         self._prepare = prepare
         self._context = context
         self._on_ended = on_ended
+        self._on_taken = on_taken
         self.waiting: deque[Claimed] = deque()  # the backlog's: its first jobs are on offer
         self._attempts: deque[Attempt] = deque()  # at these jobs
         self.count = 0  # how many they are; threads may have taken the first ones
@@ -101,13 +104,16 @@ class Offers:
         if not self.count:
             return
         left = self._threads.offers_left
+        taken: list[Attempt] = []
         while len(self._attempts) > left:
             attempt = self._attempts[0]
             self._running[attempt.job_id] = attempt
-            self._attempts.popleft()
+            taken.append(self._attempts.popleft())
         while self.count > left:
             self.waiting.popleft()
             self.count -= 1
+        if taken:
+            self._on_taken(taken)
 
     def take_back(self) -> None:
         """Take back all offers, and count in what threads have taken."""

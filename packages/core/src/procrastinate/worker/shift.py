@@ -52,6 +52,7 @@ from procrastinate.worker.past_errors import PastErrors
 from procrastinate.worker.places import Places
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.stopping import StopRequests
+from procrastinate.worker.telling import Telling
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.ticker import Ticker, log_settled
 from procrastinate.worker.vitals import Vitals
@@ -101,6 +102,9 @@ class Shift:
         self._loop = asyncio.get_running_loop()
         self._loop_turned = time.monotonic()
         self._ahead = Ahead(random.Random())
+        self._telling = telling = Telling(
+            gateway.observers, worker.name, worker_id, options.log_jobs
+        )
         self._vitals = Vitals(worker.name, options, registered_at=registered_at)
         # A job of an unknown task can wait for other workers only if there may be any (not in
         # memory), and if this worker stays to see it.
@@ -130,6 +134,7 @@ class Shift:
             hand_over=self._claiming.hand_over,
             echoes=self._claiming.echoes,
             on_lost=lambda: self._housekeeping.look_for_losses(),
+            telling=telling,
         )
         self._slots = Slots(
             app=app,
@@ -145,6 +150,7 @@ class Shift:
             unknown=unknown,
             on_ended=on_ended,
             threads=threads,
+            telling=telling,
         )
         self._backlog = Backlog(
             self._slots,
@@ -154,6 +160,7 @@ class Shift:
             trust=self._vitals.trust,
             on_change=self._claiming.something_ended,
             on_look=self._wake.set,
+            telling=telling,
         )
         self._housekeeping = Housekeeping(
             self._calls,
@@ -165,6 +172,7 @@ class Shift:
             may_judge=self._vitals.may_judge,
             on_aborts=self._abort,
             on_lost=self._backlog.lose,
+            telling=telling,
         )
         self._helpers = Helpers(on_death=self._died)
         self._companions = Companions(
@@ -187,8 +195,15 @@ class Shift:
             self._name,
             ", ".join(self._options.queues or ["(all)"]),
             self._options.concurrency,
-            extra={"action": "start_worker", "worker_id": self._worker_id},
+            extra=self._fields("start_worker"),
         )
+        self._telling.worker_started(self._options.queues, self._options.concurrency)
+        try:
+            await self._work()
+        finally:
+            self._telling.worker_stopped()
+
+    async def _work(self) -> None:
         try:
             self._start_parts()
             await self._begin()
@@ -204,6 +219,9 @@ class Shift:
         await self._end()
         for name, cause in self._deaths.items():
             raise WorkerFailed(f"worker {self._name} ended because its {name} died") from cause
+
+    def _fields(self, action: str) -> dict[str, object]:
+        return {"action": action, "worker_name": self._name, "worker_id": self._worker_id}
 
     def _start_parts(self) -> None:
         """Start what runs beside the fetching: helpers on the loop, companions beside it."""
@@ -350,6 +368,7 @@ class Shift:
     async def _tick(self) -> None:
         while True:
             self._loop_turned = time.monotonic()
+            self._telling.tick()
             if self._vitals.say():
                 self._claiming.look_at_everything()
             for name in self._companions.newly_dead():
@@ -412,7 +431,7 @@ class Shift:
                 self._name,
                 reason,
             )
-        logger.info("worker %s has stopped", self._name, extra={"action": "stop_worker"})
+        logger.info("worker %s has stopped", self._name, extra=self._fields("stop_worker"))
 
     async def _write_the_rest(self) -> None:
         try:

@@ -21,7 +21,7 @@ import inspect
 import sys
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Container, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Sequence
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
@@ -56,6 +56,7 @@ from procrastinate.worker.execution import (
 )
 from procrastinate.worker.log import logger
 from procrastinate.worker.offers import Offers
+from procrastinate.worker.telling import UNSEEN, Telling
 from procrastinate.worker.threads import TaskThreads
 from procrastinate.worker.writer import Writer
 
@@ -87,13 +88,22 @@ class Slots:
         unknown: UnknownTasks | None = None,
         on_ended: Callable[[Job, BaseException | None], None] | None = None,
         threads: TaskThreads | None = None,
+        telling: Telling = UNSEEN,
     ) -> None:
         self._registry = registry
         self._unknown = unknown  # None: jobs of unknown tasks fail at once
         self._writer = writer
         self._partitions = partitions
         additional_context = MappingProxyType(dict(options.additional_context or {}))
-        self._surroundings = Surroundings(app, worker, additional_context, read_errors, is_doubtful)
+        self._telling = telling
+        self._surroundings = Surroundings(
+            app,
+            worker,
+            additional_context,
+            read_errors,
+            is_doubtful,
+            telling.around_attempt if telling.has_around else None,
+        )
         self._trust = trust
         self._way_of = functools.cache(lambda definition: way_of(definition, options.middleware))
         self._loop = asyncio.get_running_loop()
@@ -111,6 +121,7 @@ class Slots:
             prepare=self._prepare,
             context=self._context,
             on_ended=self._thread_ended,
+            on_taken=self._tell_of_starts,
         )
         self._ahead = ahead
         self.when_free: Callable[[], None] = lambda: None  # until the backlog sets it
@@ -160,12 +171,18 @@ class Slots:
             raise self._no_task(attempt.job)
         way = self._way_of(definition)  # raises if registered after the start
         attempt.definition, attempt.layers = definition, way.layers
+        if self._telling.sees_starts:
+            self._telling.started([attempt.job])
         if self._loop.get_task_factory() is not None:
             self._begin_by_factory(attempt)
         elif way.in_thread:
             self._begin_in_thread(attempt)
         else:
             self._begin_in_plain_task(attempt, self._run(attempt))
+
+    def _tell_of_starts(self, attempts: Sequence[Attempt]) -> None:
+        if self._telling.sees_starts:
+            self._telling.started([each.job for each in attempts])
 
     def _no_task(self, job: Job) -> Exception:
         if self._unknown is None:
@@ -363,8 +380,7 @@ class Slots:
         if outcome is INTERRUPTED:
             job_log.interrupted(entry.job)
             return
-        if outcome.error is not None:
-            job_log.ended(entry.job, outcome.status, outcome.error, exception)
+        self._telling.raised(entry, exception)
         if attempt.began:
             self._ahead.ended.append((attempt.job.task_name, entry.ended - attempt.began))
         if self._on_ended is not None:

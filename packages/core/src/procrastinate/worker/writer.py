@@ -61,6 +61,7 @@ from procrastinate.worker.parts import (
     kind_of,
 )
 from procrastinate.worker.places import Places
+from procrastinate.worker.telling import UNSEEN, Telling
 from procrastinate.worker.written import is_lost, log_what_was_written
 
 REFUSED_AGAIN_AFTER = 2.0  # seconds
@@ -101,6 +102,7 @@ class Writer:
         hand_over: Callable[[Sequence[Ended], int], Awaitable[Settled | None]],
         echoes: Echoes,
         on_lost: Callable[[], None],
+        telling: Telling = UNSEEN,
     ) -> None:
         self._gateway = gateway
         self._worker_id = worker_id
@@ -114,6 +116,7 @@ class Writer:
         self._hand_over = hand_over
         self._echoes = echoes
         self._on_lost = on_lost
+        self._telling = telling
         self._entries: deque[Ended] = deque()
         self._writing: Sequence[Ended] = ()
         self._doubts: deque[Doubtful[Ended]] = deque()  # refused batches
@@ -261,7 +264,9 @@ class Writer:
             return ()  # the usual way meets the same, and deals with it
         if settled is None:
             return ()
-        self._forget([each for each in ended if each.job.id in settled.changed])
+        handed_over = [each for each in ended if each.job.id in settled.changed]
+        self._forget(handed_over)
+        self._telling.written(handed_over, settled)
         return settled.changed
 
     async def _search(self, doubtful: Doubtful[Ended]) -> Sequence[Ended]:
@@ -366,6 +371,7 @@ class Writer:
             log_what_was_written(entry, settled)
         if any(is_lost(entry.job, settled) for entry in odd):
             self._on_lost()  # others that run here may be lost as well
+        self._telling.written(group, settled)
 
     def _forget(self, written: Sequence[Ended]) -> None:
         for entry in written:

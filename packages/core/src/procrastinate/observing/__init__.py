@@ -1,0 +1,38 @@
+"""Watching jobs: `Observer`, and the events that it is told.
+
+``safe_log`` and ``job_log`` are what procrastinate itself logs about jobs: the first observer.
+"""
+
+from __future__ import annotations
+
+from procrastinate.observing.events import (
+    Attempted,
+    Claimed,
+    Deferred,
+    Ended,
+    LeaseLost,
+    Raised,
+    Recovered,
+    Requeued,
+    Started,
+    TakenOver,
+    WorkerStarted,
+    WorkerStopped,
+)
+from procrastinate.observing.observer import Observer
+
+__all__ = [
+    "Attempted",
+    "Claimed",
+    "Deferred",
+    "Ended",
+    "LeaseLost",
+    "Observer",
+    "Raised",
+    "Recovered",
+    "Requeued",
+    "Started",
+    "TakenOver",
+    "WorkerStarted",
+    "WorkerStopped",
+]

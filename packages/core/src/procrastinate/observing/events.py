@@ -1,0 +1,160 @@
+"""What observers are told: one class for each event, with the jobs that it is about.
+
+All are immutable. Durations are seconds, and times are aware, in UTC. Events of workers say which
+worker it is: its name, and its id in ``procrastinate_workers``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from procrastinate.model.job import Job, NewJob, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Jobs were inserted: ``jobs``, and in the same order their ``ids``.
+
+    With ``in_transaction`` they are part of the caller's transaction, which may still roll back.
+    """
+
+    jobs: Sequence[NewJob]
+    ids: Sequence[int]
+    in_transaction: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A worker has got jobs, and will start them as it has free slots."""
+
+    worker_name: str
+    worker_id: int
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Attempts have begun: each of these jobs has a slot.
+
+    A job may still be handed back before its first line runs, for instance because the worker
+    stops; then it is requeued with ``duration`` None.
+    """
+
+    worker_name: str
+    worker_id: int
+    jobs: Sequence[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An attempt raised ``exception``, and this is to be written of it.
+
+    ``status`` is what the job is to become: ``todo`` if it will be tried again. ``duration`` is
+    seconds. ``error`` is the entry that `Job.errors` gets: ``attempt``, ``at``, ``type``,
+    ``message``, ``traceback``. Do not keep the exception: it keeps the task's variables alive.
+    """
+
+    worker_name: str
+    worker_id: int
+    job: Job
+    exception: BaseException
+    status: Status
+    duration: float
+    error: Mapping[str, Any]
+
+
+class Attempted(Protocol):
+    """An attempt whose outcome is written."""
+
+    @property
+    def job(self) -> Job:
+        """The job as it was claimed; its ``status`` is ``doing``."""
+
+    @property
+    def status(self) -> Status:
+        """The status that the job has now."""
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds that the attempt took; None if its task was not called."""
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """The entry that `Job.errors` got, if the attempt failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Jobs have ended, and the database has it. ``status`` of each says how."""
+
+    worker_name: str
+    worker_id: int
+    attempts: Sequence[Attempted]
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """Jobs are back in the queue, and the database has it.
+
+    They failed and will be tried again (then each has an ``error``), or were interrupted, or did
+    not begin (``duration`` is None).
+    """
+
+    worker_name: str
+    worker_id: int
+    attempts: Sequence[Attempted]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """Jobs are no longer this worker's, and what it made of them was not written.
+
+    Others took the worker for dead, or the server lost the claim in a crash.
+    """
+
+    worker_name: str
+    worker_id: int
+    jobs: Sequence[Job]
+
+
+class TakenOver(Protocol):
+    """A job whose worker died."""
+
+    @property
+    def job_id(self) -> int: ...
+
+    @property
+    def task_name(self) -> str: ...
+
+    @property
+    def status(self) -> Status:
+        """The status that the job has now: ``todo`` if it runs again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """This worker has taken jobs from workers that died."""
+
+    worker_name: str
+    worker_id: int
+    jobs: Sequence[TakenOver]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """A worker is registered, and begins. ``queues`` is None if it serves all."""
+
+    worker_name: str
+    worker_id: int
+    queues: Sequence[str] | None
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped:
+    """A worker has ended, after its last write."""
+
+    worker_name: str
+    worker_id: int

@@ -1,0 +1,178 @@
+"""Telling observers, so that nothing that they do reaches a job.
+
+Rules
+
+1. Whatever an observer raises is caught, also what is no `Exception`, and logged once for each
+   method and type of exception.
+2. A method that is not overridden is not called. What nobody sees is not even made.
+3. `logging` is imported only to say that an observer failed: programs that only defer do without.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from procrastinate import connectors
+from procrastinate.errors import InvalidOption
+from procrastinate.model import failure, printable
+from procrastinate.model.printable import shown, type_of
+from procrastinate.observing.observer import HOOKS, Observer
+
+GROUP = "procrastinate.observers"
+COMPLAINTS = 1_000  # kinds of failures of observers that are told
+
+
+class Observers:
+    """All observers of an app, or of a worker."""
+
+    def __init__(self, given: Sequence[Observer] = ()) -> None:
+        self.given = tuple(given)
+        self._methods = {name: _overridden(self.given, name) for name in HOOKS}
+        self._told: set[tuple[str, str, str]] = set()
+
+    def sees(self, *hooks: str) -> bool:
+        """Whether an observer has one of these methods."""
+        return any(self._methods[hook] for hook in hooks)
+
+    def tell(self, hook: str, event: object) -> None:
+        """Call a method of all observers that have it."""
+        for method in self._methods[hook]:
+            try:
+                method(event)
+            except BaseException as broken:
+                self._complain(hook, method, broken)
+
+    def around(self, hook: str, subject: object) -> Around:
+        """Return what is to be entered around a block: the context managers of all observers."""
+        return Around(self._methods[hook], subject, lambda *about: self._complain(hook, *about))
+
+    def _complain(self, hook: str, method: Callable[..., Any], broken: BaseException) -> None:
+        """Log what an observer raised, once for each kind. Never raises (rule 1)."""
+        try:
+            owner = type_of(getattr(method, "__self__", method))
+            kind = (owner, hook, failure.type_name(broken))
+            if kind not in self._told and len(self._told) < COMPLAINTS:
+                self._told.add(kind)
+                _log_failure(f"{owner}.{hook}", broken)
+        except BaseException:
+            pass  # there is nowhere left to say it
+
+
+def _log_failure(which: str, broken: BaseException) -> None:
+    import logging  # rule 3
+
+    from procrastinate.observing.safe_log import SafeLog
+
+    SafeLog(logging.getLogger("procrastinate.observers")).failure(
+        *(logging.ERROR, "the observer's %s failed, which changes nothing for the jobs: %s", which),
+        printable.line(f"{failure.type_name(broken)}: {failure.message_of(broken)}"),
+        exception=broken,
+        traceback=failure.traceback_of(broken),
+        extra={"action": "observer_failed"},
+    )
+
+
+class Around:
+    """Context managers of observers around a block, none of which can change what it does."""
+
+    __slots__ = ("_complain", "_entered", "_methods", "_subject")
+
+    def __init__(
+        self,
+        methods: Sequence[Callable[..., Any]],
+        subject: object,
+        complain: Callable[[Callable[..., Any], BaseException], None],
+    ) -> None:
+        self._methods = methods
+        self._subject = subject
+        self._complain = complain
+        self._entered: list[tuple[Callable[..., Any], Any]] = []
+
+    def __enter__(self) -> None:
+        for method in self._methods:
+            try:
+                manager = method(self._subject)
+                manager.__enter__()
+            except BaseException as broken:
+                self._complain(method, broken)
+            else:
+                self._entered.append((method, manager))
+
+    def __exit__(self, *raised: Any) -> None:
+        for method, manager in reversed(self._entered):
+            try:
+                manager.__exit__(*raised)
+            except BaseException as broken:
+                if broken is not raised[1]:
+                    self._complain(method, broken)
+        if raised[1] is not None:  # without the observers' frames
+            BaseException.with_traceback(raised[1], raised[2])
+
+
+def _overridden(given: Sequence[Observer], hook: str) -> tuple[Callable[..., Any], ...]:
+    methods = (getattr(each, hook) for each in given)
+    own = getattr(Observer, hook)
+    return tuple(each for each in methods if getattr(each, "__func__", None) is not own)
+
+
+NOBODY = Observers()
+
+
+# From what a user gives
+
+
+def observers_of(given: object) -> Observers:
+    """Return the observers of an app: instances, or names of installed ones.
+
+    Raises `InvalidOption` for anything else, and `ConnectorBroken` for one that cannot be imported.
+    """
+    if given is None:
+        return NOBODY
+    if isinstance(given, str | Observer) or not isinstance(given, Iterable):
+        raise InvalidOption(f"observers must be a list of observers, not {shown(given)}")
+    return Observers([_observer(each) for each in given])
+
+
+def _observer(given: object) -> Observer:
+    if isinstance(given, str):
+        return _installed(given)
+    return _checked(given, f"observers has {shown(given)}")
+
+
+def _checked(given: object, what: str) -> Observer:
+    if not isinstance(given, Observer):
+        hint = ": make an instance of it" if isinstance(given, type) else ""
+        raise InvalidOption(f"{what}, which is no procrastinate.Observer{hint}")
+    for hook in HOOKS:
+        if inspect.iscoroutinefunction(getattr(given, hook)):
+            raise InvalidOption(
+                f"{type_of(given)}.{hook} is `async def`, and observers are called by plain"
+                " functions: write `def`"
+            )
+    return given
+
+
+def _installed(name: str) -> Observer:
+    found = connectors.entry_points(GROUP)
+    if name not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise InvalidOption(
+            f"there is no observer named {shown(name)} (installed: {known}): install the package"
+            " that provides it, or correct the name"
+        )
+    loaded: Any = connectors.load(found[name][0], "observer")
+    return _checked(loaded() if callable(loaded) else loaded, f"{name} provides {shown(loaded)}")
+
+
+def log_is_for_debug() -> bool:
+    """Whether lines at DEBUG about jobs are logged.
+
+    A program that never imported `logging` has set up no log (rule 3).
+    """
+    logging = sys.modules.get("logging")
+    return logging is not None and logging.getLogger("procrastinate.jobs").isEnabledFor(
+        logging.DEBUG
+    )

@@ -1,0 +1,156 @@
+"""Telling observers what one worker does: its log is the first of them.
+
+Rules
+
+1. Nothing here raises, and an event that nobody sees is not made.
+2. What becomes of a job is told once it is written, and as it was written. If only the answer to a
+   write was lost, the next one shows it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from procrastinate.model.job import Job, Status
+from procrastinate.model.outcome import Finished, was_written
+from procrastinate.observing import events, job_log
+from procrastinate.observing.job_log import JobLog
+from procrastinate.observing.observer import Observer
+from procrastinate.observing.observers import NOBODY, Around, Observers
+from procrastinate.storage.finish import Ended, Settled
+from procrastinate.storage.workers import Recovered
+from procrastinate.worker.log import logger
+
+
+class Telling:
+    """Tells the observers of one worker, among them the log unless ``log_jobs`` is ``none``."""
+
+    def __init__(
+        self,
+        observers: Observers = NOBODY,
+        worker_name: str = "",
+        worker_id: int = 0,
+        log_jobs: str = "none",
+    ) -> None:
+        self._who = worker_name, worker_id
+        self._log: JobLog | None = None
+        watching: list[Observer] = list(observers.given)
+        if log_jobs != "none":
+            self._log = JobLog(worker_name, worker_id, sampled=log_jobs == "sampled")
+            watching.insert(0, self._log)
+        self._observers = all_ = Observers(watching)
+        self._users = observers
+        #: Whether somebody sees that attempts start; the log does at DEBUG alone.
+        self.sees_starts = False
+        #: Whether `around_attempt` is to be entered.
+        self.has_around = all_.sees("around_attempt")
+        self._sees_claims = all_.sees("on_claimed")
+        self._sees_raised = all_.sees("on_raised")
+        self._sees_ends = all_.sees("on_ended", "on_requeued", "on_lease_lost")
+        self.tick()
+
+    def tick(self, *, last: bool = False) -> None:
+        """Do what is due a few times a second; at the ``last`` time, all that is left."""
+        try:
+            self.sees_starts = self._users.sees("on_started") or (
+                self._log is not None and job_log.logger.isEnabledFor(logging.DEBUG)
+            )
+            if self._log is not None:
+                self._log.sum_up(time.monotonic(), at_once=last)
+        except BaseException:  # rule 1
+            logger.exception("the log of jobs failed")
+
+    # The worker
+
+    def worker_started(self, queues: Sequence[str] | None, concurrency: int) -> None:
+        """Tell that the worker is registered, and begins."""
+        self._tell("on_worker_started", events.WorkerStarted(*self._who, queues, concurrency))
+
+    def worker_stopped(self) -> None:
+        """Tell that the worker has ended."""
+        self.tick(last=True)
+        self._tell("on_worker_stopped", events.WorkerStopped(*self._who))
+
+    def recovered(self, jobs: Sequence[Recovered]) -> None:
+        """Tell that jobs of dead workers were taken over."""
+        if jobs:
+            self._tell("on_recovered", events.Recovered(*self._who, jobs))
+
+    # Jobs
+
+    def claimed(self, jobs: Sequence[Job]) -> None:
+        """Tell that jobs were claimed."""
+        if self._sees_claims and jobs:
+            self._tell("on_claimed", events.Claimed(*self._who, jobs))
+
+    def started(self, jobs: Sequence[Job]) -> None:
+        """Tell that jobs have got their slots. Ask `sees_starts` first."""
+        self._tell("on_started", events.Started(*self._who, jobs))
+
+    def raised(self, entry: Ended, exception: BaseException) -> None:
+        """Tell that an attempt raised, and what is to be written of that."""
+        if self._sees_raised and entry.error is not None:
+            event = events.Raised(
+                *self._who,
+                job=entry.job,
+                exception=exception,
+                status=entry.status,
+                duration=entry.duration or 0.0,
+                error=entry.error,
+            )
+            self._tell("on_raised", event)
+
+    def around_attempt(self, job: Job) -> Around:
+        """Return what is to be entered around an attempt's code."""
+        return self._observers.around("around_attempt", job)
+
+    def lost(self, jobs: Sequence[Job]) -> None:
+        """Tell that jobs are no longer this worker's."""
+        if jobs:
+            self._tell("on_lease_lost", events.LeaseLost(*self._who, jobs))
+
+    def written(self, entries: Sequence[Ended], settled: Settled) -> None:
+        """Tell what a write has made of attempts (rule 2)."""
+        if not self._sees_ends:
+            return
+        try:
+            self._written(entries, settled)
+        except BaseException:  # rule 1
+            logger.exception("observers could not be told of %d endings", len(entries))
+
+    def _written(self, entries: Sequence[Ended], settled: Settled) -> None:
+        changed = settled.changed
+        ended: list[Ended] = []
+        requeued: list[Ended] = []
+        lost: list[Job] = []
+        for entry in entries:
+            status = changed.get(entry.job.id)
+            if status is not entry.outcome.status:  # most often it is
+                if entry.job.id in changed:
+                    entry = as_written(entry, status)
+                elif not was_written(entry.job, settled.standings.get(entry.job.id)):
+                    lost.append(entry.job)
+                    continue
+            (requeued if entry.outcome.status is Status.TODO else ended).append(entry)
+        if ended:
+            self._tell("on_ended", events.Ended(*self._who, ended))
+        if requeued:
+            self._tell("on_requeued", events.Requeued(*self._who, requeued))
+        self.lost(lost)
+
+    def _tell(self, hook: str, event: Any) -> None:
+        self._observers.tell(hook, event)
+
+
+def as_written(entry: Ended, status: Status | None) -> Ended:
+    """Return an entry with the status that its job got; None: it was removed, as it had ended."""
+    if status is None or status is entry.outcome.status:
+        return entry
+    return replace(entry, outcome=Finished(status, entry.outcome.error))
+
+
+UNSEEN = Telling()

@@ -1,0 +1,459 @@
+"""What observers are told, and that nothing that they do reaches a job."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+
+import procrastinate
+from procrastinate import Job, NewJob, Observer, Status, connectors
+from procrastinate.model.outcome import SUCCEEDED, Finished, Requeued, Standing
+from procrastinate.observing import events
+from procrastinate.observing.observer import HOOKS
+from procrastinate.storage.finish import Ended, Settled, handed_back
+from procrastinate.testing import InMemoryConnector
+from procrastinate.worker.telling import Telling
+
+EVENTS = [hook for hook in HOOKS if hook.startswith("on_")]
+KINDS = pytest.mark.parametrize("kind", ["coroutine", "function"])
+HERE: contextvars.ContextVar[str] = contextvars.ContextVar("here", default="nowhere")
+
+
+class Recorder(Observer):
+    """Notes every event, by the name of its method."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, Any]] = []
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.seen]
+
+    def of(self, name: str) -> list[Any]:
+        return [event for each, event in self.seen if each == name]
+
+
+def _noting(hook: str) -> Callable[[Recorder, Any], None]:
+    return lambda self, event: self.seen.append((hook, event))
+
+
+for _hook in EVENTS:
+    setattr(Recorder, _hook, _noting(_hook))
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture(params=["postgresql", "memory"])
+async def app(
+    request: pytest.FixtureRequest, recorder: Recorder
+) -> AsyncIterator[procrastinate.App]:
+    """An open app with the recorder, on aiopg and in memory."""
+    if request.param == "memory":
+        connector: connectors.Connector = InMemoryConnector()
+    else:
+        connector = procrastinate.AiopgConnector(dsn=request.getfixturevalue("dsn"))
+    async with procrastinate.App(connector=connector, observers=[recorder]).open_async() as app:
+        yield app
+
+
+def in_memory(*observers: Observer | str) -> procrastinate.App:
+    return procrastinate.App(connector=InMemoryConnector(), observers=observers)
+
+
+def task_of_kind(app: procrastinate.App, kind: str, body: Callable[[], Any], **options: Any) -> Any:
+    async def coroutine() -> Any:
+        return body()
+
+    return app.task(name="task", **options)(coroutine if kind == "coroutine" else lambda: body())
+
+
+# What is told
+
+
+@KINDS
+async def test_a_job_that_fails_once_and_then_succeeds(
+    app: procrastinate.App, recorder: Recorder, kind: str
+) -> None:
+    bodies = iter([lambda: 1 / 0, lambda: None])
+    task = task_of_kind(app, kind, lambda: next(bodies)(), retry=1)
+    job_id = await task.defer_async()
+    await app.run_worker_async(wait=False, name="w")
+
+    assert recorder.names() == [
+        "on_deferred",
+        "on_worker_started",
+        *("on_claimed", "on_started", "on_raised", "on_requeued"),
+        *("on_claimed", "on_started", "on_ended"),
+        "on_worker_stopped",
+    ]
+    (deferred,) = recorder.of("on_deferred")
+    assert (deferred.ids, deferred.in_transaction) == ([job_id], False)
+    assert [(job.task_name, job.args) for job in deferred.jobs] == [("task", "{}")]
+    (begun,) = recorder.of("on_worker_started")
+    assert (begun.worker_name, begun.queues, begun.concurrency) == ("w", None, 1)
+    (raised,) = recorder.of("on_raised")
+    assert (raised.job.id, type(raised.exception), raised.status) == (
+        *(job_id, ZeroDivisionError, Status.TODO),
+    )
+    (requeued,) = recorder.of("on_requeued")
+    (again,) = requeued.attempts
+    assert (again.job.id, again.job.attempts, again.status) == (job_id, 1, Status.TODO)
+    assert again.error["type"] == "ZeroDivisionError"
+    (ended,) = recorder.of("on_ended")
+    (last,) = ended.attempts
+    assert (last.job.id, last.job.attempts, last.status) == (job_id, 2, Status.SUCCEEDED)
+    assert last.error is None
+    assert last.duration >= 0
+    whose = {(event.worker_name, event.worker_id) for _, event in recorder.seen[1:]}
+    assert whose == {("w", begun.worker_id)}
+
+
+@pytest.mark.parametrize("delete_jobs", ["never", "always"])
+@KINDS
+async def test_each_attempt_that_starts_ends_once(
+    app: procrastinate.App, recorder: Recorder, kind: str, delete_jobs: Any
+) -> None:
+    """With locks, with failures, and if jobs are removed at their end."""
+
+    def body(n: int) -> None:
+        if n % 5 == 0:
+            raise ValueError(n)
+
+    async def coroutine(n: int) -> None:
+        body(n)
+
+    task = app.task(name="task", retry=1)(coroutine if kind == "coroutine" else body)
+    free, locked = task, task.configure(lock="l")
+    ids = await free.batch_defer_async(*({"n": n} for n in range(30)))
+    ids += await locked.batch_defer_async(*({"n": n} for n in range(10)))
+    await app.run_worker_async(wait=False, concurrency=7, delete_jobs=delete_jobs)
+
+    started = [job.id for event in recorder.of("on_started") for job in event.jobs]
+    ended = [each for event in recorder.of("on_ended") for each in event.attempts]
+    requeued = [each for event in recorder.of("on_requeued") for each in event.attempts]
+    over = [each for each in requeued if each.duration is not None]
+    assert sorted(each.job.id for each in ended) == sorted(ids)
+    assert sorted(started) == sorted(each.job.id for each in (*ended, *over))
+    assert sum(each.status is Status.FAILED for each in ended) == 8
+    assert [each.error["type"] for each in over] == ["ValueError"] * 8
+    assert len(recorder.of("on_raised")) == 16
+
+
+async def test_a_job_of_an_unknown_task_does_not_start(
+    recorder: Recorder, dsn: str, until: Any
+) -> None:
+    app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=dsn), observers=[recorder])
+    async with app.open_async():
+        job_id = await app.configure_task("nowhere").defer_async()
+        async with app.worker():
+            await until(lambda: recorder.of("on_requeued"))
+    (attempt,) = recorder.of("on_requeued")[0].attempts
+    assert (attempt.job.id, attempt.duration, attempt.error) == (job_id, None, None)
+    assert recorder.of("on_started") == []
+
+
+def test_what_was_written_is_told_and_not_what_was_wanted() -> None:
+    recorder = Recorder()
+    telling = Telling(procrastinate.observing.observers.Observers([recorder]), "w", 1)
+
+    def job(job_id: int) -> Job:
+        return Job(job_id, Status.DOING, "q", "task", {}, attempts=1, lease=1, worker=1)
+
+    entries = [
+        Ended(job(1), SUCCEEDED, 1.0, 2.0),
+        Ended(job(2), Requeued(error={"type": "E"}), 1.0, 2.0),  # and abortion was asked for
+        Ended(job(3), SUCCEEDED, 1.0, 2.0),  # removed
+        Ended(job(4), SUCCEEDED, 1.0, 2.0),  # taken by another worker
+        Ended(job(5), Finished(Status.FAILED, {"type": "E"}), 1.0, 2.0),  # written before
+        handed_back(job(6)),
+    ]
+    telling.written(
+        entries,
+        Settled(
+            {1: Status.SUCCEEDED, 2: Status.ABORTED, 3: None, 6: Status.TODO},
+            {4: Standing(Status.DOING, 9, 2, 1), 5: Standing(Status.FAILED, 1, 1, 0)},
+        ),
+    )
+    (ended,) = recorder.of("on_ended")
+    assert [(each.job.id, each.status, each.error) for each in ended.attempts] == [
+        (1, Status.SUCCEEDED, None),
+        (2, Status.ABORTED, {"type": "E"}),
+        (3, Status.SUCCEEDED, None),
+        (5, Status.FAILED, {"type": "E"}),
+    ]
+    (requeued,) = recorder.of("on_requeued")
+    assert [(each.job.id, each.duration) for each in requeued.attempts] == [(6, None)]
+    (lost,) = recorder.of("on_lease_lost")
+    assert [each.id for each in lost.jobs] == [4]
+
+
+# Around
+
+
+class Around(Observer):
+    """Sets a context variable around attempts, and gives new jobs a number."""
+
+    def __init__(self) -> None:
+        self.around: list[tuple[int, str, str]] = []
+
+    @contextlib.contextmanager
+    def around_attempt(self, job: Job) -> Iterator[None]:
+        token = HERE.set(f"attempt {job.id} {job.meta}")
+        thread = threading.current_thread().name
+        try:
+            yield
+        except BaseException as exc:
+            self.around.append((job.id, thread, type(exc).__name__))
+            raise
+        else:
+            self.around.append((job.id, thread, "returned"))
+        finally:
+            HERE.reset(token)
+
+    @contextlib.contextmanager
+    def around_defer(self, jobs: Sequence[NewJob]) -> Iterator[None]:
+        for number, job in enumerate(jobs):
+            job.meta = {**(job.meta or {}), "number": number}
+        yield
+
+
+@KINDS
+async def test_an_attempt_runs_inside_of_what_observers_enter(
+    any_connector: connectors.Connector, kind: str
+) -> None:
+    seen = []
+    around = Around()
+    app = procrastinate.App(connector=any_connector, observers=[around])
+
+    def body() -> None:
+        seen.append((HERE.get(), threading.current_thread().name))
+        raise KeyError
+
+    async with app.open_async():
+        task = task_of_kind(app, kind, body)
+        job_id = await task.defer_async()
+        await app.run_worker_async(wait=False)
+        job = await app.job_manager.get_job_async(job_id)
+    ((here, thread),) = seen
+    assert here == f"attempt {job_id} {{'number': 0}}"
+    assert around.around == [(job_id, thread, "KeyError")]
+    assert (job.status, job.errors[0]["type"]) == (Status.FAILED, "KeyError")
+    assert "around_attempt" not in job.errors[0]["traceback"]
+
+
+@pytest.fixture(params=["postgresql", "memory"])
+def any_connector(request: pytest.FixtureRequest) -> connectors.Connector:
+    if request.param == "memory":
+        return InMemoryConnector()
+    return procrastinate.AiopgConnector(dsn=request.getfixturevalue("dsn"))
+
+
+async def test_what_an_observer_gives_new_jobs_comes_back_with_them(
+    any_connector: connectors.Connector,
+) -> None:
+    app = procrastinate.App(connector=any_connector, observers=[Around(), Around()])
+
+    @app.task(name="task")
+    async def task() -> None: ...
+
+    async with app.open_async():
+        ids = [await task.defer_async(), *await task.batch_defer_async({}, {}, {})]
+        with app.open():
+            ids += [task.defer(), *task.batch_defer({}, {})]
+        jobs = [await app.job_manager.get_job_async(job_id) for job_id in ids]
+    assert [job.meta for job in jobs] == [{"number": n} for n in (0, 0, 1, 2, 0, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    "meta", [{"x": object()}, {"x": "\0"}, {"x": float("nan")}, ["x"], {"x": "y" * 20_000}]
+)
+def test_what_cannot_be_stored_is_left_out(meta: Any) -> None:
+    class Bad(Observer):
+        @contextlib.contextmanager
+        def around_defer(self, jobs: Sequence[NewJob]) -> Iterator[None]:
+            jobs[0].meta = meta
+            yield
+
+    app = in_memory(Bad())
+    with app.open():
+        ids = app.configure_task("task").batch_defer({}, {"n": 1})
+        assert [app.job_manager.get_job(job_id).meta for job_id in ids] == [None, None]
+
+
+def test_a_defer_that_fails_passes_through_and_is_not_told() -> None:
+    recorder, seen = Recorder(), []
+
+    class Watching(Observer):
+        @contextlib.contextmanager
+        def around_defer(self, jobs: Sequence[NewJob]) -> Iterator[None]:
+            try:
+                yield
+            except procrastinate.AlreadyEnqueued as exc:
+                seen.append(exc)  # and does not raise it again
+
+    app = in_memory(recorder, Watching())
+    with app.open():
+        deferrer = app.configure_task("task", queueing_lock="q")
+        deferrer.defer()
+        with pytest.raises(procrastinate.AlreadyEnqueued) as caught:
+            deferrer.defer()
+    assert seen == [caught.value]
+    assert len(recorder.of("on_deferred")) == 1
+
+
+def test_jobs_in_a_callers_transaction_are_told_as_such() -> None:
+    recorder = Recorder()
+    app = in_memory(recorder)
+    with app.open():
+        app.configure_task("task", connection=object()).defer()
+    assert [event.in_transaction for event in recorder.of("on_deferred")] == [True]
+
+
+# What observers do wrong
+
+
+class Odd(BaseException):
+    """What no handler expects."""
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, Odd])
+@KINDS
+async def test_nothing_that_an_observer_raises_reaches_a_job(
+    kind: str, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of its methods raises at each call; it is logged once for each method."""
+
+    def raising(self: Observer, subject: Any) -> Any:
+        raise error("broken")
+
+    broken = type("Broken", (Observer,), dict.fromkeys(HOOKS, raising))()
+    recorder = Recorder()
+    app = in_memory(broken, recorder)
+    done: list[int] = []
+    task = task_of_kind(app, kind, lambda: done.append(1))
+    failing = app.task(name="failing", retry=1)(lambda: 1 / 0)
+    async with app.open_async():
+        ids = await task.batch_defer_async({}, {}, {})
+        ids.append(await failing.defer_async())
+        await app.run_worker_async(wait=False)
+        jobs = [await app.job_manager.get_job_async(job_id) for job_id in ids]
+
+    assert [job.status for job in jobs] == [Status.SUCCEEDED] * 3 + [Status.FAILED]
+    assert len(done) == 3
+    assert {*recorder.names()} == {*EVENTS} - {"on_lease_lost", "on_recovered"}
+    complaints = [each for each in caplog.records if each.name == "procrastinate.observers"]
+    called = {*HOOKS} - {"on_lease_lost", "on_recovered"}
+    assert {each.getMessage().split(" ")[2] for each in complaints} == {
+        f"Broken.{hook}" for hook in called
+    }
+
+    assert len(complaints) == len(called)
+
+
+@KINDS
+async def test_what_a_context_manager_raises_reaches_no_job(kind: str) -> None:
+    class Broken(Observer):
+        @contextlib.contextmanager
+        def around_attempt(self, job: Job) -> Iterator[None]:
+            yield
+            raise Odd
+
+        def around_defer(self, jobs: Sequence[NewJob]) -> Any:
+            return None  # is no context manager
+
+    app = in_memory(Broken())
+    task = task_of_kind(app, kind, lambda: None)
+    async with app.open_async():
+        job_id = await task.defer_async()
+        await app.run_worker_async(wait=False)
+        assert await app.job_manager.get_job_status_async(job_id) is Status.SUCCEEDED
+
+
+@KINDS
+async def test_an_observer_cannot_swallow_what_a_task_raises(kind: str) -> None:
+    class Swallowing(Observer):
+        def around_attempt(self, job: Job) -> Any:
+            return contextlib.suppress(BaseException)
+
+    app = in_memory(Swallowing())
+    task = task_of_kind(app, kind, lambda: 1 / 0)
+    async with app.open_async():
+        job_id = await task.defer_async()
+        await app.run_worker_async(wait=False)
+        assert await app.job_manager.get_job_status_async(job_id) is Status.FAILED
+
+
+# Giving observers to an app
+
+
+def test_methods_that_are_not_overridden_are_not_called() -> None:
+    class One(Observer):
+        def on_ended(self, event: events.Ended) -> None: ...
+
+    observers = procrastinate.observing.observers.observers_of([One(), Observer()])
+    assert [hook for hook in HOOKS if observers.sees(hook)] == ["on_ended"]
+
+
+class Asynchronous(Observer):
+    async def on_ended(self, event: events.Ended) -> None: ...  # type: ignore[override]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("prometheus", "must be a list"),
+        (Recorder(), "must be a list"),
+        (7, "must be a list"),
+        ([Recorder], "make an instance"),
+        ([print], r"no procrastinate\.Observer"),
+        ([Asynchronous()], "on_ended is `async def`"),
+        (["nowhere"], "no observer named 'nowhere'"),
+    ],
+)
+def test_what_is_no_observer_is_refused(given: Any, said: str) -> None:
+    with pytest.raises(procrastinate.InvalidOption, match=said):
+        procrastinate.App(connector=InMemoryConnector(), observers=given)
+
+
+class _EntryPoint:
+    name = "recorder"
+    dist = None
+    value = "somewhere:Recorder"
+
+    def __init__(self, provided: object) -> None:
+        self._provided = provided
+
+    def load(self) -> object:
+        return self._provided
+
+
+def provide(monkeypatch: pytest.MonkeyPatch, provided: object) -> None:
+    def entry_points(group: str) -> Mapping[str, Any]:
+        assert group == "procrastinate.observers"
+        return {"recorder": [_EntryPoint(provided)]}
+
+    monkeypatch.setattr(connectors, "entry_points", entry_points)
+
+
+def test_an_installed_observer_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    provide(monkeypatch, Recorder)
+    (observer,) = in_memory("recorder").observers
+    assert isinstance(observer, Recorder)
+    provide(monkeypatch, object)
+    with pytest.raises(procrastinate.InvalidOption, match=r"no procrastinate\.Observer"):
+        in_memory("recorder")
+
+
+def test_other_apps_on_the_same_tasks_have_the_same_observers() -> None:
+    recorder = Recorder()
+    app = in_memory(recorder)
+    assert app.with_connector(InMemoryConnector()).observers == (recorder,)
+    with app.replace_connector(InMemoryConnector()):
+        assert app.observers == (recorder,)
