@@ -12,9 +12,11 @@ from collections.abc import Callable
 from procrastinate.drive import Limit
 from procrastinate.model.alarm import Alarm
 from procrastinate.model.worker_options import WorkerOptions
+from procrastinate.observing.job_log import about
 from procrastinate.storage import workers as flows
 from procrastinate.storage.workers import About, Beat, Condition
 from procrastinate.worker import line as lines
+from procrastinate.worker.blocking import Blocking
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.line import Line
 from procrastinate.worker.log import logger
@@ -42,6 +44,7 @@ class Heartbeat:
         on_beat: Callable[[Beat], None],
         seconds_since_loop_turned: Callable[[], float],
         busy: Callable[[], int],
+        what_blocks: Callable[[], Blocking],
     ) -> None:
         self._worker_id = worker_id
         self._worker_name = worker_name
@@ -53,8 +56,9 @@ class Heartbeat:
         self._on_beat = on_beat
         self._seconds_since_loop_turned = seconds_since_loop_turned
         self._busy = busy  # returns how many slots have a job
+        self._what_blocks = what_blocks  # what the loop runs, if it does not turn
         self._beat = Alarm()
-        self._warn_after = LOOP_BLOCKED_AFTER
+        self._blocked = False  # as the log says
 
     def failed(self) -> None:
         """Do nothing: the beat is still due."""
@@ -92,16 +96,22 @@ class Heartbeat:
         )
 
     def _watch_loop(self) -> None:
-        """Warn of an event loop that does not turn: after 5 s, and again after twice as long."""
+        """Warn once of an event loop that does not turn, and of what it runs instead."""
         seconds = self._seconds_since_loop_turned()
-        if seconds < LOOP_BLOCKED_AFTER:
-            self._warn_after = LOOP_BLOCKED_AFTER
-        elif seconds >= self._warn_after:
-            self._warn_after = 2 * seconds
+        was_blocked, self._blocked = self._blocked, seconds >= LOOP_BLOCKED_AFTER
+        if self._blocked and not was_blocked:
+            blocking = self._what_blocks()
             logger.warning(
-                "the event loop has been blocked for %.0f s: an `async def` task does work that"
-                " should be in a plain function, or in a thread",
+                "the event loop has been blocked for %.0f s by %s: what takes long should be in a"
+                " plain function, or in a thread",
                 seconds,
+                blocking.text,
+                extra={
+                    **({} if blocking.job is None else about(blocking.job, "")),
+                    "action": "loop_blocked",
+                    "worker_name": self._worker_name,
+                    "worker_id": self._worker_id,
+                },
             )
 
 

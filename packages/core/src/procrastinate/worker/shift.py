@@ -37,6 +37,7 @@ from procrastinate.storage.periodic import defer_due_in_steps
 from procrastinate.storage.workers import About, Beat
 from procrastinate.threads import in_thread
 from procrastinate.worker.backlog import Backlog
+from procrastinate.worker.blocking import LoopSight
 from procrastinate.worker.calls import Calls, reason_of
 from procrastinate.worker.claiming import CALL_MAY_TAKE, LAST_CALL_MAY_TAKE, Claiming
 from procrastinate.worker.companion import Companion
@@ -246,6 +247,7 @@ class Shift:
             on_beat=self._beat_in_thread,
             seconds_since_loop_turned=lambda: time.monotonic() - self._loop_turned,
             busy=lambda: len(self._slots),
+            what_blocks=LoopSight(lambda: self._slots.running).look,
         )
         self._companions.start(heartbeat, longest_wait=1.0)
         if self._options.wait and self._periodics:
