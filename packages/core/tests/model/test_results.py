@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from procrastinate import json_codec
-from procrastinate.model.results import DEEPEST, DIGITS, LARGEST, Kept, encode
+from procrastinate.model.json_text import DEEPEST, DIGITS
+from procrastinate.model.results import LARGEST, Kept, encode
 
 
 class Text(str):

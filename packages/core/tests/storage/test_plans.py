@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow  # the plans are PostgreSQL's, whichever Python as
 CROWD = 20_000
 LIMIT = 10
 RUNNING = 40  # jobs, of which a worker that is dead, number 2, holds the first LIMIT
+REPORTS = 30  # rows about the progress of jobs
 FIRST = 1_000_000  # the id of the first of these
 
 READY_INDEX = "procrastinate_jobs_ready_idx"
@@ -74,6 +75,9 @@ THEIRS = f"""
 
     insert into procrastinate_locks (lock, job_id)
     select lock, id from procrastinate_jobs where status = 'doing';
+
+    insert into procrastinate_progress (job_id, partition, lease, fraction)
+    select {FIRST} + n, 0, 1, 0.5 from generate_series(0, {REPORTS} - 1) as n;
 
     insert into procrastinate_jobs (id, task_name, queue_name, status, finished_at, queueing_lock)
     select {FIRST} + 100 + n, 'task', 'default', 'failed', now(), 'queueing lock ' || 100 + n
@@ -143,6 +147,7 @@ def with_locks_of_one(queue: str, **which: Any) -> dict[str, Any]:
 
 AGES = {"began_us": ONES, "ended_us": ONES}
 NONES = [None] * LIMIT
+REPORTED = HELD | {"millionths": ONES, "messages": NONES, "data": NONES, "ages_us": ONES}
 SETTLED = (
     HELD
     | AGES
@@ -313,6 +318,8 @@ CASES = [
     Case("abort_requests", {DOING_INDEX}, RUNNING, {"worker_id": 1}),
     Case("held_jobs", {DOING_INDEX}, RUNNING, {"worker_id": 1}),
     Case("get_job", {KEY}, 1, {"id": FIRST}),
+    Case("report_progress", {KEY}, LIMIT, REPORTED),
+    Case("prune_progress", {KEY}, REPORTS),
     # The jobs are inserted; a twin that waits is found by inserting, too.
     Case("look_at_periodics", set(), 0, SCHEDULES),
     Case("enter_periodics", set(), 0, SCHEDULES),

@@ -290,7 +290,7 @@ def test_jobs_and_locks_are_named_with_the_partition_and_the_other_tables_with_0
         of_others = {alias for alias, value in said if value == "0"}
         if name == "defer_jobs":  # which inserts into partition 0 so far
             of_others -= {"twin"}
-        assert of_jobs <= {"job", "twin", "held", "wait"}, name
+        assert of_jobs <= {"job", "twin", "held", "wait", "progress"}, name
         assert of_others <= {"worker", "other", "periodic", "known"}, name
 
 

@@ -20,6 +20,7 @@ from procrastinate.model.failure import message_of
 from procrastinate.model.job import Job, Status
 from procrastinate.model.partitions import Partitions
 from procrastinate.storage import jobs as flows
+from procrastinate.storage import progress
 from procrastinate.storage.jobs import Counts, Page
 from procrastinate.storage.places import found
 from procrastinate.storage.readable import as_it_can
@@ -36,12 +37,12 @@ class ReadingJobs:
 
     def get_job(self, id: int, *, connection: Any = None) -> Job:
         """Return one job. Raises `JobNotFound`."""
-        flow = self._get(id, self._loads)
+        flow = self._get_whole(id)
         return _found(id, self._gateway.run_by_hand(flow, connection=connection))
 
     async def get_job_async(self, id: int, *, connection: Any = None) -> Job:
         """Return one job. Raises `JobNotFound`."""
-        flow = self._get(id, self._loads)
+        flow = self._get_whole(id)
         return _found(id, await self._gateway.run_by_hand_async(flow, connection=connection))
 
     def get_job_status(self, id: int, *, connection: Any = None) -> Status:
@@ -204,6 +205,11 @@ class ReadingJobs:
         flow = flows.get_job(checked_id(job_id), loads)
         return lambda partitions: found(job_id, partitions, flow)
 
+    def _get_whole(self, job_id: int) -> Callable[[Partitions], Flow[Job | None]]:
+        flow = flows.get_job(checked_id(job_id), self._loads)
+        whole = progress.with_progress_of_one(flow, self._loads_as_it_can)
+        return lambda partitions: found(job_id, partitions, whole)
+
     def _list(
         self,
         filters: JobFilters,
@@ -218,7 +224,8 @@ class ReadingJobs:
             newest_first=checks.check_flag("newest_first", newest_first),
             limit=checked_limit(limit),
         )
-        return flows.list_page(checked_filter(filters), page, self._loads_as_it_can)
+        loads = self._loads_as_it_can
+        return progress.with_progress(flows.list_page(checked_filter(filters), page, loads), loads)
 
     def _counts(
         self,

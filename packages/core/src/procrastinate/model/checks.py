@@ -49,7 +49,7 @@ def guarded(check: Check, option: str, value: Any) -> Any:
 
 def check_name(option: str, value: Any) -> str:
     """Return a task or queue name, or raise: 1 to 128 characters, no NUL."""
-    text = _check_text(option, value, NAME_LENGTH)
+    text = check_text(option, value, NAME_LENGTH)
     if not text:
         raise InvalidOption(f"{option} must not be empty")
     return text
@@ -69,10 +69,11 @@ def check_names(option: str, value: Any) -> tuple[str, ...]:
 
 def check_lock(option: str, value: Any) -> str | None:
     """Return a lock or queueing lock, or raise: None, or up to 512 characters without NUL."""
-    return None if value is None else _check_text(option, value, LOCK_LENGTH)
+    return None if value is None else check_text(option, value, LOCK_LENGTH)
 
 
-def _check_text(option: str, value: Any, limit: int) -> str:
+def check_text(option: str, value: Any, limit: int) -> str:
+    """Return a text of up to ``limit`` characters as a plain ``str``, or raise: it has no NUL."""
     if not isinstance(value, str):
         raise InvalidOption(f"{option} must be a str, not {_with_type(value)}")
     text = str.__str__(value)  # a subclass may override whatever is asked of it
@@ -149,6 +150,14 @@ def _finite(value: Any) -> int | float | None:
     if isinstance(value, float) and math.isfinite(value):
         return float.__pos__(value)
     return None
+
+
+def check_fraction(option: str, value: Any) -> float:
+    """Return a number from 0 to 1, or raise."""
+    fraction = _finite(value)
+    if fraction is None or not 0 <= fraction <= 1:
+        raise InvalidOption(f"{option} must be a number from 0 to 1, not {shown(value)}")
+    return float(fraction)
 
 
 def check_aware(option: str, value: Any) -> datetime:

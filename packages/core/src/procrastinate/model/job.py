@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from procrastinate.model import printable
+from procrastinate.model.progress import Progress
 
 NAME_SHOWN, VALUE_SHOWN = 200, 60  # characters of a task's or an argument's name, and of its value
 ARGUMENTS_SHOWN = 30
@@ -130,6 +131,9 @@ class Job:
     writes name it, so a worker that has lost the job changes nothing. ``crashes`` counts the
     workers that died while they held the job. ``meta`` is what observers gave the job when it was
     deferred, such as the context of a trace; None for most jobs.
+
+    ``progress`` is what a running job last said with `JobContext.progress`, and None once it has
+    ended. It is read where it can be: a standby of the database does not have it.
     """
 
     id: int
@@ -150,6 +154,7 @@ class Job:
     lease: int = 0
     crashes: int = 0
     meta: dict[str, Any] | None = None
+    progress: Progress | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of: the fields alone, and not what reads the errors."""

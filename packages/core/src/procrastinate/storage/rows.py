@@ -18,7 +18,10 @@ CRASHES = 11  # the place of the crashes: null for most
 _DOING = Status.DOING  # looking a member up in its class takes a call before Python 3.12
 _STATUS = {status.value: status for status in Status}
 
-_Draft = make_dataclass("_Draft", [each.name for each in fields(Job) if each.name != "errors"])
+_READ_LATER = ("errors", "progress")  # the fields that no row of a job has for its worker
+_Draft = make_dataclass(
+    "_Draft", [each.name for each in fields(Job) if each.name not in _READ_LATER]
+)
 
 
 def job_from(row: Row, loads: Loads) -> Job:
@@ -29,9 +32,9 @@ def job_from(row: Row, loads: Loads) -> Job:
 def job_with(row: Row, task_kwargs: Any) -> Job:
     """Return the same with arguments that were decoded already."""
     *_, errors, status, started_at, finished_at, worker_id = row
-    job = claimed_job(row, task_kwargs, worker_id, _utc(started_at))
+    job = claimed_job(row, task_kwargs, worker_id, in_utc(started_at))
     job.__dict__.update(
-        status=_STATUS[status], finished_at=_utc(finished_at), errors=errors_from(errors)
+        status=_STATUS[status], finished_at=in_utc(finished_at), errors=errors_from(errors)
     )
     return job
 
@@ -81,8 +84,8 @@ def claimed_job(
         row[5],
         row[6],
         row[7],
-        deferred_at if deferred_at is None or deferred_at.tzinfo is UTC else _utc(deferred_at),
-        None if row[9] is None else _utc(row[9]),
+        deferred_at if deferred_at is None or deferred_at.tzinfo is UTC else in_utc(deferred_at),
+        None if row[9] is None else in_utc(row[9]),
         started_at,
         None,
         worker_id,
@@ -100,5 +103,6 @@ def jobs_from(rows: Sequence[Row], loads: Loads) -> list[Job]:
     return [job_from(row, loads) for row in rows]
 
 
-def _utc(moment: datetime | None) -> datetime | None:
+def in_utc(moment: datetime | None) -> datetime | None:
+    """Return the same moment in UTC."""
     return moment if moment is None or moment.tzinfo is UTC else moment.astimezone(UTC)

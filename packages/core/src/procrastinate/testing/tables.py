@@ -22,7 +22,14 @@ from typing import Generic, TypeVar
 from procrastinate.connector import Notification
 from procrastinate.errors import database_error
 from procrastinate.model.job import Status
-from procrastinate.testing.values import ACTIVE, JobRow, PeriodicRow, WorkerRow, check_job
+from procrastinate.testing.values import (
+    ACTIVE,
+    JobRow,
+    PeriodicRow,
+    ProgressRow,
+    WorkerRow,
+    check_job,
+)
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -227,6 +234,7 @@ class Tables:
         self.locks: Table[str, tuple[str, int]] = Table()  # the lock, and the job that holds it
         self.workers: Table[int, WorkerRow] = Table()
         self.periodics: Table[tuple[str, str], PeriodicRow] = Table()
+        self.progress: Table[int, ProgressRow] = Table()
         self.job_ids = itertools.count(1)
         self.worker_ids = itertools.count(1)
 
@@ -236,3 +244,4 @@ class Tables:
         self.locks.end(transaction, commit=commit)
         self.workers.end(transaction, commit=commit)
         self.periodics.end(transaction, commit=commit)
+        self.progress.end(transaction, commit=commit)

@@ -95,6 +95,18 @@ class PeriodicRow:
     queue_name: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ProgressRow:
+    """A row of procrastinate_progress."""
+
+    job_id: int
+    lease: int
+    millionths: int
+    message: str | None
+    data: str | None
+    updated_at: datetime
+
+
 def job_columns(job: JobRow) -> Row:
     """Return what the SQL fragment of the same name selects."""
     others = (job.status.value, job.started_at, job.finished_at, job.worker_id)

@@ -8,7 +8,7 @@ from datetime import datetime
 from procrastinate.connector import Notification
 from procrastinate.model.job import Status
 from procrastinate.testing.tables import Blocked, Tables, Transaction
-from procrastinate.testing.values import JobRow, PeriodicRow, WorkerRow
+from procrastinate.testing.values import JobRow, PeriodicRow, ProgressRow, WorkerRow
 
 
 class View:
@@ -153,3 +153,17 @@ class View:
         key = (row.task_name, row.periodic_id)
         self.undone_by.append(self._tables.periodics.write(key, row, self.transaction))
         return row
+
+    # what running jobs say of themselves
+
+    def progress(self) -> list[ProgressRow]:
+        return self._tables.progress.rows(self.transaction)
+
+    def progress_of(self, job_id: int) -> ProgressRow | None:
+        return self._tables.progress.get(job_id, self.transaction)
+
+    def write_progress(self, row: ProgressRow) -> None:
+        self.undone_by.append(self._tables.progress.write(row.job_id, row, self.transaction))
+
+    def delete_progress(self, job_id: int) -> None:
+        self.undone_by.append(self._tables.progress.write(job_id, None, self.transaction))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 from procrastinate.connector import Connector
 from procrastinate.model.job import Error, Job
 from procrastinate.model.outcome import AbortReason, stronger
+from procrastinate.model.progress import Report, report
 from procrastinate.model.task import TaskDefinition
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ def _never() -> bool:
     return False
 
 
+def unheard(context: JobContext, report: Report) -> None:
+    """Take a report of progress for which there is nobody to write it."""
+
+
 @dataclass(slots=True)
 class JobContext:
     """What a task with ``pass_context=True`` gets as its first argument, and all middleware.
@@ -74,6 +79,22 @@ class JobContext:
     additional_context: Mapping[str, Any] = field(default_factory=dict)
     _abort_reason: AbortReason | None = field(default=None, repr=False)
     _is_doubtful: Callable[[], bool] = field(default=_never, repr=False)
+    _say: Callable[[JobContext, Report], None] = field(default=unheard, repr=False)
+
+    def progress(self, fraction: float, message: str | None = None, **data: Any) -> None:
+        """Say how far the job is: it is shown as `Job.progress` while the job runs.
+
+        ``fraction`` is from 0 to 1, ``message`` up to 1,000 characters; ``data`` is whatever else
+        people want to see, up to 8 KiB of JSON. From any thread, as often as one likes: the last
+        report is kept in memory, and the worker writes those of all its jobs once a second. The
+        first one goes at once. After the attempt's end this does nothing.
+
+        Raises `InvalidOption` for another fraction or message, and `InvalidArguments` for data that
+        is not JSON or too large. A database that is away is never waited for.
+        """
+        dumps = self.app.connector.json_dumps
+        said_at = time.monotonic()
+        self._say(self, report(fraction, message, data, said_at=said_at, dumps=dumps))
 
     def should_abort(self) -> bool:
         """Whether the task should end soon: by raising `JobAborted`, or by returning."""
@@ -106,6 +127,8 @@ class Surroundings:
     is_doubtful: Callable[[], bool] = _never
     #: None if no observer enters anything around attempts.
     around: AroundAttempt | None = None
+    #: Takes an attempt's report of its progress; from any thread.
+    say: Callable[[JobContext, Report], None] = unheard
     _tasks: dict[str, Task[..., ..., Any]] = field(default_factory=dict, repr=False)
 
     def _task(self, definition: TaskDefinition) -> Task[..., ..., Any]:
@@ -124,6 +147,7 @@ class Surroundings:
             start_timestamp=time.time(),
             additional_context=self.additional_context,
             _is_doubtful=self.is_doubtful,
+            _say=self.say,
         )
 
 

@@ -86,6 +86,10 @@ class Attempt:
     def job_id(self) -> int:
         return self.job.id if self.claimed is None else self.claimed[0]
 
+    @property
+    def lease(self) -> int:
+        return self.job.lease if self.claimed is None else self.claimed[1]
+
     def renew(self, job: Job) -> None:
         """Go on under a new claim of the same job."""
         self.job, self.claimed = job, None

@@ -28,7 +28,7 @@ from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Status
 from procrastinate.model.partitions import Partitions
 from procrastinate.model.worker_options import WorkerOptions
-from procrastinate.storage import locks, waits
+from procrastinate.storage import locks, progress, waits
 from procrastinate.storage import workers as flows
 from procrastinate.storage.claim import held_jobs
 from procrastinate.worker.backoff import Backoff
@@ -174,6 +174,7 @@ class Housekeeping:
         await self._everywhere(functools.partial(self._fail_unknown, timeout_us))
         await self._everywhere(self._mend)
         await self._everywhere(self._prune_waits)
+        await self._everywhere(self._prune_progress)
 
     async def _everywhere(self, look: Callable[[int | None], Awaitable[None]]) -> None:
         """Look at all partitions at once (None), or at one after the other (rule 4)."""
@@ -206,6 +207,9 @@ class Housekeeping:
 
     async def _prune_waits(self, partition: int | None) -> None:
         await self._run(waits.prune_waits(), partition)
+
+    async def _prune_progress(self, partition: int | None) -> None:
+        await self._run(progress.prune(), partition)
 
     async def _fail_unknown(self, timeout_us: int, partition: int | None) -> None:
         """Fail the jobs whose tasks no live worker has known for as long as they may wait."""

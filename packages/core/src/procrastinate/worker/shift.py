@@ -51,6 +51,7 @@ from procrastinate.worker.log import logger
 from procrastinate.worker.outages import Outages
 from procrastinate.worker.past_errors import PastErrors
 from procrastinate.worker.places import Places
+from procrastinate.worker.progress import Reports
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.telling import Telling
@@ -137,6 +138,13 @@ class Shift:
             on_lost=lambda: self._housekeeping.look_for_losses(),
             telling=telling,
         )
+        self._reports = Reports(
+            self._calls,
+            worker_id,
+            places,
+            self._outages,
+            running=lambda: self._slots.all(),
+        )
         self._slots = Slots(
             app=app,
             registry=registry,
@@ -147,6 +155,7 @@ class Shift:
             read_errors=PastErrors(gateway),
             is_doubtful=self._vitals.doubtful,
             trust=self._vitals.trust,
+            say=self._reports.say,
             partitions=partitions,
             unknown=unknown,
             on_ended=on_ended,
@@ -229,6 +238,7 @@ class Shift:
         self._helpers.start(WRITER, self._writer.run)
         self._helpers.start("tick", self._tick)
         self._helpers.start("housekeeping", self._housekeeping.run)
+        self._helpers.start("progress", self._reports.run)
         if (sweeper := self._claiming.sweeper) is not None:
             sweeper.room = self._backlog.free
             self._helpers.start("sweeper", sweeper.run)
@@ -423,6 +433,7 @@ class Shift:
         await in_thread(self._companions.stop)
         try:
             async with asyncio.timeout(LAST_CALL_MAY_TAKE):
+                await self._reports.leave()
                 await self._claiming.settle(known=self._backlog)
                 await self._calls.run_async(flows.unregister_worker(self._worker_id))
         except (ConnectorException, TimeoutError) as exc:

@@ -21,7 +21,15 @@ import inspect
 import sys
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Container, Coroutine, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Container,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
@@ -39,6 +47,7 @@ from procrastinate.model.outcome import (
     judged,
 )
 from procrastinate.model.partitions import ONE, Partitions
+from procrastinate.model.progress import Report
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.trust import Trust
 from procrastinate.model.unknown_tasks import UnknownTasks
@@ -46,7 +55,13 @@ from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.finish import Ended
 from procrastinate.worker import endings, forks, job_log
 from procrastinate.worker.clock import since_boot
-from procrastinate.worker.context import RunningApp, RunningWorker, Surroundings
+from procrastinate.worker.context import (
+    JobContext,
+    RunningApp,
+    RunningWorker,
+    Surroundings,
+    unheard,
+)
 from procrastinate.worker.execution import (
     Attempt,
     NotBegun,
@@ -84,6 +99,7 @@ class Slots:
         read_errors: Callable[[int], list[Error]],
         is_doubtful: Callable[[], bool],
         trust: Trust,
+        say: Callable[[JobContext, Report], None] = unheard,
         partitions: Partitions = ONE,
         unknown: UnknownTasks | None = None,
         on_ended: Callable[[Job, BaseException | None], None] | None = None,
@@ -103,6 +119,7 @@ class Slots:
             read_errors,
             is_doubtful,
             telling.around_attempt if telling.has_around else None,
+            say,
         )
         self._trust = trust
         self._way_of = functools.cache(lambda definition: way_of(definition, options.middleware))
@@ -127,6 +144,11 @@ class Slots:
         self.when_free: Callable[[], None] = lambda: None  # until the backlog sets it
         self._threads.when_settled = lambda: self.when_threads_ended()
         self.when_threads_ended: Callable[[], None] = lambda: None  # until the backlog sets it
+
+    def all(self) -> Mapping[int, Attempt]:
+        """Return the attempts that run, by the ids of their jobs, with what threads have taken."""
+        self.offers.count_in()
+        return self.by_id
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self.by_id

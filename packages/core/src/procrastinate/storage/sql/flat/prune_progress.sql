@@ -1,0 +1,12 @@
+-- name: prune_progress :exec
+-- settings: patience
+-- Removes the reports of attempts that no worker has under way: theirs died, or could not remove them.
+-- (`offset 0` and the CASE keep the planner from reading all jobs, or all that run with their dead
+-- entries, instead of looking up by id those that have reported.)
+delete from procrastinate_progress as progress
+where progress.partition = %(partition)s::smallint and not exists (
+    select from procrastinate_jobs as job
+    where job.id = progress.job_id and job.partition = %(partition)s::smallint
+        and case when job.status in ('doing') and job.lease = progress.lease then true else false end
+    offset 0
+)

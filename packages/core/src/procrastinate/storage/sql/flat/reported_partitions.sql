@@ -1,0 +1,5 @@
+-- name: reported_partitions :many
+-- Returns the partitions that have reports. Mostly none has.
+select distinct progress.partition
+from procrastinate_progress as progress
+where progress.partition = %(partition)s::smallint
