@@ -57,6 +57,7 @@ from procrastinate.storage import (
     claim,
     defer,
     finish,
+    fleet,
     handing_over,
     jobs,
     locks,
@@ -812,6 +813,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.step("held_jobs", lambda now: claim.held_jobs(worker_id=worker))
         about = workers.About("host", n, ("t1", "t2")) if n % 3 else workers.About()
         self.step("describe", lambda now: workers.describe_worker(worker, about))
+        self.step("list_workers", lambda now: fleet.list_workers())
+        self.step("list_schedules", lambda now: fleet.list_schedules())
         self.step("probe", lambda now: workers.notify_listener("procrastinate_jobs"))
         (job_id,) = self.ids([n])
         self.step("get_errors", lambda now: jobs.get_errors(job_id))
@@ -962,4 +965,8 @@ def with_limit(module: ModuleType, name: str, limit: int, flow: Flow[T]) -> Flow
 
 def _beat_all(alive: Sequence[int]) -> Flow[None]:
     for worker in alive:
-        yield from workers.heartbeat(worker, "worker", timeout_us=DEAD_AFTER_US)
+        bad = workers.Condition(busy=worker % 3, blocked_for=7.5, trusted=False)
+        condition = bad if worker % 2 else workers.Condition(trusted=True)
+        yield from workers.heartbeat(
+            worker, "worker", timeout_us=DEAD_AFTER_US, condition=condition
+        )

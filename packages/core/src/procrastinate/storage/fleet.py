@@ -27,7 +27,7 @@ def list_workers() -> Flow[list[WorkerInfo]]:
             blocked_since=_utc(row[10]),
             started_at=row[11].astimezone(UTC),
             last_heartbeat=row[12].astimezone(UTC),
-            seconds_since_heartbeat=row[13] / 1e6,
+            seconds_since_heartbeat=float(row[13]),
         )
         for row in rows
     ]

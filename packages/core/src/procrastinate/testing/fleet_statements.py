@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 
 from procrastinate.connector import Rows
 from procrastinate.testing.queue_statements import Function, Params
@@ -18,14 +17,14 @@ def list_workers(view: View, p: Params) -> Rows:
             *(worker.concurrency, worker.busy),
             None if worker.trusted is None else int(worker.trusted),
             *(worker.blocked_since, worker.started_at, worker.last_heartbeat),
-            (view.now - worker.last_heartbeat) // timedelta(microseconds=1),
+            (view.now - worker.last_heartbeat).total_seconds(),
         )
         for worker in sorted(view.workers(), key=lambda each: each.id)
     ]
 
 
 def _json(names: list[str] | None) -> str | None:
-    return None if names is None else json.dumps(names)
+    return None if names is None else json.dumps(names, separators=(",", ":"), ensure_ascii=False)
 
 
 def list_schedules(view: View, p: Params) -> Rows:

@@ -2,14 +2,14 @@
 -- connection changes.)
 
 -- name: list_workers :many
--- Returns all workers that have a row, with how many microseconds ago each gave a sign of life.
+-- Returns all workers that have a row, with how many seconds ago each gave a sign of life.
 select
     worker.id, worker.name, worker.host, worker.pid, worker.version,
     pg_catalog.to_json(worker.queues)::text, pg_catalog.to_json(worker.task_names)::text,
     worker.concurrency, worker.busy, worker.trusted::integer,
     {>readable moment="worker.blocked_since"}, {>readable moment="worker.started_at"},
     {>readable moment="worker.last_heartbeat"},
-    (extract(epoch from statement_timestamp() - worker.last_heartbeat) * 1000000)::bigint
+    extract(epoch from statement_timestamp() - worker.last_heartbeat)::float8
 from {schema}.procrastinate_workers as worker
 where worker.partition = 0
 order by worker.id

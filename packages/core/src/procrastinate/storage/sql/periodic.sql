@@ -17,8 +17,11 @@ select
         periodic.seen_at < statement_timestamp() - interval '1 day'
             or periodic.seen_at > statement_timestamp() + interval '3 hours'
             or periodic.done_until > statement_timestamp() + interval '3 hours'
-            or (periodic.cron, periodic.timezone, periodic.queue_name)
-                is distinct from (mine.cron, mine.timezone, mine.queue_name),
+            or (periodic.task_name is not null and (
+                periodic.cron is distinct from mine.cron
+                or periodic.timezone is distinct from mine.timezone
+                or periodic.queue_name is distinct from mine.queue_name
+            )),
         false
     ),
     statement_timestamp()

@@ -1,5 +1,5 @@
 -- name: list_workers :many
--- Returns all workers that have a row, with how many microseconds ago each gave a sign of life.
+-- Returns all workers that have a row, with how many seconds ago each gave a sign of life.
 select
     worker.id, worker.name, worker.host, worker.pid, worker.version,
     pg_catalog.to_json(worker.queues)::text, pg_catalog.to_json(worker.task_names)::text,
@@ -14,7 +14,7 @@ select
     case when worker.last_heartbeat is not null then
         least(greatest(worker.last_heartbeat, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end,
-    (extract(epoch from statement_timestamp() - worker.last_heartbeat) * 1000000)::bigint
+    extract(epoch from statement_timestamp() - worker.last_heartbeat)::float8
 from procrastinate_workers as worker
 where worker.partition = 0
 order by worker.id
