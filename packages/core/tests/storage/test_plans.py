@@ -164,6 +164,11 @@ SETTLED = (
     }
 )
 SCHEDULES = {"task_names": ["task", "task"], "periodic_ids": ["a", "b"]}
+THEIR_LOOKS = {
+    "crons": ["* * * * *"] * 2,
+    "timezones": ["UTC"] * 2,
+    "queue_names": ["default"] * 2,
+}
 TICKS = {
     "ticks": ["2026-01-01T00:00:00+00:00", "2026-01-01T00:01:00+00:00"],
     "queue_names": ["default"] * 2,
@@ -321,9 +326,11 @@ CASES = [
     Case("report_progress", {KEY}, LIMIT, REPORTED),
     Case("prune_progress", {KEY}, REPORTS),
     # The jobs are inserted; a twin that waits is found by inserting, too.
-    Case("look_at_periodics", set(), 0, SCHEDULES),
-    Case("enter_periodics", set(), 0, SCHEDULES),
-    Case("note_periodics", set(), 0, SCHEDULES),
+    Case("look_at_periodics", set(), 0, SCHEDULES | THEIR_LOOKS),
+    Case("enter_periodics", set(), 0, SCHEDULES | THEIR_LOOKS),
+    Case("note_periodics", set(), 0, SCHEDULES | THEIR_LOOKS),
+    Case("list_workers", set(), 0, {}),
+    Case("list_schedules", set(), 0, {}),
     Case("defer_ticks", set(), 0, SCHEDULES | TICKS),
     # A page of ids, and their rows.
     Case("list_jobs", {KEY}, 2 * LIMIT, LIST),
