@@ -98,7 +98,8 @@ class WorkerOptions:
     )
     delete_jobs: str = _option(
         "never",
-        "which jobs to delete when they end: never, successful, always",
+        "which jobs to delete when they end: never, successful, always; those of tasks with result="
+        " stay",
         _which_to_delete,
     )
     update_heartbeat_interval: float = _option(
