@@ -11,11 +11,23 @@ from psycopg.rows import dict_row
 
 from procrastinate.connector import Query
 from procrastinate.errors import ConfigurationError, ConnectionFailed, InvalidOption, PoolTimeout
-from procrastinate_psycopg import PsycopgConnector, SyncPsycopgConnector
+from procrastinate_psycopg import PsycopgConnector, SyncPsycopgConnector, borrowed
+from procrastinate_psycopg.leases import AsyncLease
 
 from .conftest import Observer, rows, sync_rows
 
 PID = "select pg_backend_pid()"
+
+
+def waits_for_ever(run: Any) -> Any:
+    """Return a way to run queries on which UNLISTEN gets no answer while the connection lives."""
+
+    async def instead(lease: AsyncLease, query: Query, begin: str = "") -> Any:
+        if query.name == "unlisten":
+            query = Query(query.name, "select pg_sleep(3600)")
+        return await run(lease, query, begin)
+
+    return instead
 
 
 async def test_a_pool_that_is_closed_or_was_never_opened_is_refused(procrastinate_dsn: str) -> None:
@@ -69,6 +81,42 @@ async def test_a_pool_too_small_for_a_worker_is_refused_with_the_number(
             pass
         await connector.close_async()
         await direct.close_async()
+
+
+async def test_a_pool_gets_the_connection_that_listened_back(
+    procrastinate_dsn: str, observer: Observer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It hears nothing any more, and the pool's log has nothing to warn of."""
+    async with psycopg_pool.AsyncConnectionPool(
+        procrastinate_dsn, min_size=1, max_size=1, open=False
+    ) as pool:
+        connector = PsycopgConnector()
+        await connector.open_async(pool)
+        ((pid,),) = await rows(connector, PID)
+        async with connector.listen(["a", 'b "c"']) as heard:
+            observer.sql("select pg_notify('a', '1'), pg_notify('a', '2')")
+            assert (await anext(aiter(heard))).payload == "1"
+        observer.sql("select pg_notify('a', '3')")
+        async with pool.connection() as connection:
+            assert connection.info.backend_pid == pid
+            listening = await connection.execute("select pg_listening_channels()")
+            assert await listening.fetchall() == []
+            assert connection.pgconn.notifies() is None
+        await connector.close_async()
+    assert [record.message for record in caplog.records if "discard" in record.message] == []
+
+
+async def test_a_pool_gets_a_silent_connection_that_listened_back_closed(
+    pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(borrowed, "UNLISTEN_MAY_TAKE", 0.0)
+    monkeypatch.setattr(AsyncLease, "run", waits_for_ever(AsyncLease.run))
+    connector = PsycopgConnector()
+    await connector.open_async(pool)
+    async with connector.listen(["a"]):
+        before = pool.get_stats().get("returns_bad", 0)
+    await connector.close_async()
+    assert pool.get_stats()["returns_bad"] == before + 1
 
 
 async def test_a_pool_closed_by_its_owner_is_reported(pool: Any) -> None:

@@ -9,8 +9,8 @@ Rules
 3. The pool's idle connections cannot be closed from here. So once one of its connections was
    severed because it was silent, each of the others has to answer before it is used.
 4. On these connections nothing is prepared: they may be behind a pooler, and they are not ours.
-5. LISTEN takes a connection of the pool, because only the owner knows how the pool connects. It is
-   closed afterwards.
+5. LISTEN takes a connection of the pool, because only the owner knows how the pool connects. It
+   hears nothing any more when it goes back. Closed, it would be a warning in the pool's log.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from procrastinate_psycopg.leases import AsyncLease, SyncLease
 
 THEIRS = "the psycopg pool given to {method}()"  # in messages
 PROOF_MAY_TAKE = 2.0  # seconds for a connection to show that it lives (rule 3)
+UNLISTEN_MAY_TAKE = 2.0  # seconds
 #: A worker's connections of a pool: to claim, to write endings, and to LISTEN.
 OF_A_WORKER = 3
 #: Seconds to wait for a connection that the pool has idle, for a look at it.
@@ -213,6 +214,22 @@ class AsyncBorrowed:
         else:
             lease.unwatch()
         self._give_back(lease.connection)
+
+    async def release_from_listening(self, lease: AsyncLease, unlisten: str | None) -> None:
+        """Give a connection back that has listened; closed unless ``unlisten`` ends that soon."""
+        discard = True
+        timer = asyncio.get_running_loop().call_later(UNLISTEN_MAY_TAKE, lease.sever)
+        try:
+            if unlisten is not None and driver.is_idle(lease.pgconn):
+                await lease.run(Query("unlisten", unlisten))
+                while lease.pgconn.notifies() is not None:
+                    pass
+                discard = False
+        except ConnectorException:
+            pass  # it is closed
+        finally:
+            timer.cancel()
+            self.release(lease, discard=discard)
 
     def _discard(self, connection: Any) -> None:
         connection.pgconn.finish()

@@ -185,7 +185,7 @@ class PsycopgConnector(ListeningConnector):
         """Return a block that LISTENs on a connection of its own.
 
         That is a new one, to ``listen_conninfo`` if that is given; or one of the connections of a
-        pool that was handed in, closed afterwards. Entering it raises `ConnectionFailed` or
+        pool that was handed in, which gets it back. Entering it raises `ConnectionFailed` or
         `PoolTimeout`, the iterator `ConnectionLost`.
         """
         self._opened()
@@ -193,9 +193,7 @@ class PsycopgConnector(ListeningConnector):
         if borrowed is None or self._listen is not None:
             block = Listener(channels, self._new_listener, self._close_listener)
         else:
-            block = Listener(
-                channels, borrowed.acquire, lambda lease: borrowed.release(lease, discard=True)
-            )
+            block = Listener(channels, borrowed.acquire, borrowed.release_from_listening)
         return cast(AbstractAsyncContextManager[AsyncIterator[Notification]], block)
 
     async def _new_listener(self) -> AsyncLease:
@@ -204,7 +202,7 @@ class PsycopgConnector(ListeningConnector):
         self._listeners.add(lease)
         return lease
 
-    def _close_listener(self, lease: AsyncLease) -> None:
+    async def _close_listener(self, lease: AsyncLease, _: str | None) -> None:
         self._listeners.discard(lease)
         lease.close()
 

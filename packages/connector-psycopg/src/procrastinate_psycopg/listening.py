@@ -1,9 +1,10 @@
 """Hearing NOTIFY on a connection that does nothing else.
 
-The connection is closed at the end instead of sent an UNLISTEN: LISTEN, and notifications that
-nobody fetched, would survive on a connection given back. Behind a pooler LISTEN may hear nothing,
-and stays on a connection of the server that others get. So it is refused there; core says so once
-in the log, and goes on by polling.
+At the end a connection of ours is closed. A pool of the application's gets its connection back with
+no LISTEN, and no notification that nobody fetched; closed, if that cannot be had soon.
+
+Behind a pooler LISTEN may hear nothing, and stays on a connection of the server that others get. So
+it is refused there; core says so once in the log, and goes on by polling.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from types import TracebackType
 import psycopg
 
 from procrastinate.connector import Notification, Query
-from procrastinate.connector_tools.channels import listen_sql
+from procrastinate.connector_tools.channels import listen_sql, quoted
 from procrastinate.connector_tools.failures import one_line
 from procrastinate.errors import ConnectionFailed, ConnectionLost, ConnectorException
 from procrastinate_psycopg.leases import AsyncLease
 
 Acquire = Callable[[], Awaitable[AsyncLease]]
-Release = Callable[[AsyncLease], None]
+#: Lets a connection go. The SQL ends what it listens to. None: it does not listen, or nothing can
+#: be awaited.
+Release = Callable[[AsyncLease, str | None], Awaitable[None]]
 
 
 class Listener:
@@ -29,6 +32,7 @@ class Listener:
 
     def __init__(self, channels: Sequence[str], acquire: Acquire, release: Release) -> None:
         self._sql = listen_sql(channels)
+        self._end_sql = ";".join(f"UNLISTEN {quoted(channel)}" for channel in channels)
         self._acquire = acquire
         self._release = release
         self._lease: AsyncLease | None = None
@@ -46,7 +50,7 @@ class Listener:
             if self._sql:
                 await lease.run(Query("listen", self._sql))
         except BaseException:
-            self._release(lease)
+            await self._release(lease, None)
             raise
         self._lease, self._ears = lease, ears
         return self
@@ -61,7 +65,7 @@ class Listener:
         if lease is not None:
             if self._ears is not None:
                 self._ears.close()
-            self._release(lease)
+            await self._release(lease, None if isinstance(exc, GeneratorExit) else self._end_sql)
 
     def __aiter__(self) -> Listener:
         return self
@@ -108,8 +112,9 @@ class _Ears:
             news.set_result(None)
 
     def close(self) -> None:
-        """Stop waiting."""
+        """Stop waiting. The lease watches the socket again when it next sends something."""
         self._news = None
+        self._lease.unwatch()
         try:
             self._loop.remove_reader(self._fileno)
         except RuntimeError:  # the loop has ended

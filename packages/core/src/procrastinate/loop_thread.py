@@ -63,6 +63,11 @@ class LoopThreadConnector(SyncConnector):
         self._served: _Served | None = None  # None as well in a child that has had no session yet
         forks.call_after_fork(self)
 
+    @property
+    def words(self) -> str:
+        """What serves plain calls, for people."""
+        return f"{type(self._sibling).__name__}, by an event loop in a thread"
+
     def _sibling_of(self, connector: AsyncConnector) -> AsyncConnector:
         return connector.sibling(max_connections=CONNECTIONS, connect_timeout=self._connect_timeout)
 

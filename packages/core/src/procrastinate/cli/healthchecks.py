@@ -12,6 +12,7 @@ from procrastinate.cli.failures import one_line
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.connector import AsyncConnector
 from procrastinate.errors import InsufficientPrivilege, ProcrastinateException
+from procrastinate.loop_thread import LoopThreadConnector
 from procrastinate.model.printable import counted
 from procrastinate.storage.schema import schema_state
 
@@ -57,7 +58,10 @@ def _app(settings: Settings, apps: list[App]) -> str:
 def _connection(app: App) -> str:
     with app.open():
         app._gateway.run(schema_state())
-        return type(app._gateway.sync_connector()).__name__
+        connector = app._gateway.sync_connector()
+    return (
+        connector.words if isinstance(connector, LoopThreadConnector) else type(connector).__name__
+    )
 
 
 async def _connection_async(app: App) -> str:
