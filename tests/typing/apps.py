@@ -71,9 +71,9 @@ def jobs_have_types() -> None:
     assert_type(job, Job)
     assert_type(job.status, Status)
     assert_type(app.job_manager.get_job_status(1), Status)
-    assert_type(app.job_manager.list_jobs(status="todo", connection=object()), list[Job])
+    assert_type(app.job_manager.list_jobs(status="todo"), list[Job])
     app.job_manager.list_jobs(status=1)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    app.job_manager.list_jobs(conection=object())  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    app.job_manager.list_jobs(conection=None)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     assert_type(app.job_manager.cancel_job_by_id(1, abort=True), bool)
     assert_type(app.job_manager.cancel_jobs(queue="mail", status=[Status.TODO]), list[int])
     assert_type(app.job_manager.retry_jobs(id=[1, 2], to_queue="mail"), list[int])

@@ -169,6 +169,38 @@ class AsyncSessionExecutor(AsyncExecutor, Protocol):
         """Shut the connection's socket down, on the session's event loop (rule 10)."""
 
 
+class RollsBack(Protocol):
+    """A connection or session with ``rollback()``, such as psycopg's or SQLAlchemy's."""
+
+    @property
+    def rollback(self) -> Callable[..., Any]:
+        """What ends its transaction without a change."""
+        ...
+
+
+class HasTransactions(Protocol):
+    """A connection with ``transaction()`` and ``is_in_transaction()``, such as asyncpg's."""
+
+    @property
+    def transaction(self) -> Callable[..., Any]:
+        """What begins a transaction."""
+        ...
+
+    @property
+    def is_in_transaction(self) -> Callable[..., Any]:
+        """What says whether it is in one."""
+        ...
+
+
+class OwnConnection:
+    """A connection that a connector has made itself (`Connector.own_binder`)."""
+
+
+#: What type checkers take for ``connection=``: connections and sessions of every driver that is
+#: bound, and not their pools, engines, cursors or factories. At run time, binders decide.
+CallerConnection: TypeAlias = RollsBack | HasTransactions | OwnConnection
+
+
 @dataclass(frozen=True)
 class Binder:
     """What gives executors on the connections of callers (rule 4), for one class of connections.

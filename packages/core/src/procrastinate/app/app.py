@@ -23,7 +23,7 @@ from procrastinate.app.deferring import (
 from procrastinate.app.opening import Opened, OpenedAsync
 from procrastinate.app.task import Task
 from procrastinate.builtin_tasks import BUILTIN_TASKS
-from procrastinate.connector import Connector
+from procrastinate.connector import CallerConnection, Connector
 from procrastinate.errors import InvalidOption, LoadFromPathError
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
@@ -194,7 +194,7 @@ class App(Blueprint):
         task_kwargs: Mapping[str, Any] | None = None,
         schedule_at: datetime | None = None,
         schedule_in: timedelta | Mapping[str, Any] | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> JobDeferrer[Any]:
         """Return a deferrer for a task, by name or as such, through this app's connector.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any, TypeAlias, TypeVar
 
+from procrastinate.connector import CallerConnection
 from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway
@@ -30,7 +31,10 @@ AGAIN = ("23505", "40P01", "40001")
 
 
 def run_batches(
-    gateway: Gateway, make_batches: Callable[[Partitions], Batches[T]], *, connection: Any = None
+    gateway: Gateway,
+    make_batches: Callable[[Partitions], Batches[T]],
+    *,
+    connection: CallerConnection | None = None,
 ) -> T:
     """Do all batches: in the caller's transaction where a connection is given."""
     batches = make_batches(gateway.partitions(connection))
@@ -46,7 +50,10 @@ def run_batches(
 
 
 async def run_batches_async(
-    gateway: Gateway, make_batches: Callable[[Partitions], Batches[T]], *, connection: Any = None
+    gateway: Gateway,
+    make_batches: Callable[[Partitions], Batches[T]],
+    *,
+    connection: CallerConnection | None = None,
 ) -> T:
     """Do all batches; see `run_batches`."""
     batches = make_batches(await gateway.partitions_async(connection))

@@ -16,6 +16,7 @@ from procrastinate.app.job_filters import (
     checked_limit,
     name_or_none,
 )
+from procrastinate.connector import CallerConnection
 from procrastinate.drive import Flow, at
 from procrastinate.errors import InvalidOption
 from procrastinate.gateway import Gateway
@@ -43,7 +44,12 @@ class ChangingJobs:
     _gateway: Gateway
 
     def cancel_job_by_id(
-        self, id: int, abort: bool = False, delete_job: bool = False, *, connection: Any = None
+        self,
+        id: int,
+        abort: bool = False,
+        delete_job: bool = False,
+        *,
+        connection: CallerConnection | None = None,
     ) -> bool:
         """Cancel a waiting job; with ``abort``, ask a running one to end.
 
@@ -58,7 +64,12 @@ class ChangingJobs:
         )
 
     async def cancel_job_by_id_async(
-        self, id: int, abort: bool = False, delete_job: bool = False, *, connection: Any = None
+        self,
+        id: int,
+        abort: bool = False,
+        delete_job: bool = False,
+        *,
+        connection: CallerConnection | None = None,
     ) -> bool:
         """Cancel a waiting job; see `cancel_job_by_id`."""
         make = self._cancel([id], abort, delete_job)
@@ -74,7 +85,7 @@ class ChangingJobs:
         priority: int | None = None,
         queue: str | None = None,
         lock: str | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> bool:
         """Make a failed, cancelled, aborted or waiting job due at ``retry_at`` (aware), or now.
 
@@ -95,7 +106,7 @@ class ChangingJobs:
         priority: int | None = None,
         queue: str | None = None,
         lock: str | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> bool:
         """Make a job due again; see `retry_job_by_id`."""
         make = self._retry(id, _by_hand(retry_at, priority, queue, lock), connection)
@@ -109,7 +120,7 @@ class ChangingJobs:
         abort: bool = False,
         delete_job: bool = False,
         limit: int | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
         **filters: Unpack[JobFilters],
     ) -> list[int]:
         """Cancel the waiting jobs that match the `JobFilters`; return the ids of those changed.
@@ -128,7 +139,7 @@ class ChangingJobs:
         abort: bool = False,
         delete_job: bool = False,
         limit: int | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
         **filters: Unpack[JobFilters],
     ) -> list[int]:
         """Cancel the waiting jobs that match; see `cancel_jobs`."""
@@ -143,7 +154,7 @@ class ChangingJobs:
         to_queue: str | None = None,
         to_lock: str | None = None,
         limit: int | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
         **filters: Unpack[JobFilters],
     ) -> list[int]:
         """Make the jobs that match due at ``retry_at`` (aware), or now; return the ids of those.
@@ -167,7 +178,7 @@ class ChangingJobs:
         to_queue: str | None = None,
         to_lock: str | None = None,
         limit: int | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
         **filters: Unpack[JobFilters],
     ) -> list[int]:
         """Make the jobs that match due again; see `retry_jobs`."""

@@ -14,7 +14,7 @@ from typing import Any, Generic, ParamSpec, TypedDict
 
 from procrastinate import json_codec
 from procrastinate.app.statement import Statement
-from procrastinate.connector import Connector
+from procrastinate.connector import CallerConnection, Connector
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidArguments, InvalidOption
 from procrastinate.gateway import Gateway
@@ -48,7 +48,7 @@ class JobOptions:
     task_kwargs: dict[str, Any] = field(default_factory=dict)
     schedule_at: datetime | None = None
     schedule_in: timedelta | None = None
-    connection: Any = None
+    connection: CallerConnection | None = None
 
     @property
     def contradicts_itself(self) -> bool:
@@ -69,7 +69,7 @@ class ConfigureOptions(TypedDict, total=False):
     partition_key: str | None
     schedule_at: datetime | None
     schedule_in: timedelta | Mapping[str, Any] | None
-    connection: Any
+    connection: CallerConnection | None
 
 
 _UNSET: Any = object()
@@ -99,7 +99,7 @@ def configured(
     task_kwargs: Mapping[str, Any] | None = None,
     schedule_at: datetime | None = None,
     schedule_in: timedelta | Mapping[str, Any] | None = None,
-    connection: Any = None,
+    connection: CallerConnection | None = None,
 ) -> JobOptions:
     """Return the options with some of them replaced; None (and absent) leaves a value.
 

@@ -12,6 +12,7 @@ from procrastinate.app.job_filters import (
     checked_limit,
     name_or_none,
 )
+from procrastinate.connector import CallerConnection
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidArguments, JobNotFound
 from procrastinate.gateway import Gateway
@@ -35,22 +36,24 @@ class ReadingJobs:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
 
-    def get_job(self, id: int, *, connection: Any = None) -> Job:
+    def get_job(self, id: int, *, connection: CallerConnection | None = None) -> Job:
         """Return one job. Raises `JobNotFound`."""
         flow = self._get_whole(id)
         return _found(id, self._gateway.run_by_hand(flow, connection=connection))
 
-    async def get_job_async(self, id: int, *, connection: Any = None) -> Job:
+    async def get_job_async(self, id: int, *, connection: CallerConnection | None = None) -> Job:
         """Return one job. Raises `JobNotFound`."""
         flow = self._get_whole(id)
         return _found(id, await self._gateway.run_by_hand_async(flow, connection=connection))
 
-    def get_job_status(self, id: int, *, connection: Any = None) -> Status:
+    def get_job_status(self, id: int, *, connection: CallerConnection | None = None) -> Status:
         """Return one job's status. Raises `JobNotFound`."""
         flow = self._get(id, lambda text: {})
         return _found(id, self._gateway.run_by_hand(flow, connection=connection)).status
 
-    async def get_job_status_async(self, id: int, *, connection: Any = None) -> Status:
+    async def get_job_status_async(
+        self, id: int, *, connection: CallerConnection | None = None
+    ) -> Status:
         """Return one job's status. Raises `JobNotFound`."""
         flow = self._get(id, lambda text: {})
         job = await self._gateway.run_by_hand_async(flow, connection=connection)
@@ -63,7 +66,7 @@ class ReadingJobs:
         before_id: int | None = None,
         newest_first: bool = False,
         limit: int = PAGE,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
         **filters: Unpack[JobFilters],
     ) -> list[Job]:
         """Return up to ``limit`` jobs that match the `JobFilters`, in order of id.
@@ -84,7 +87,7 @@ class ReadingJobs:
         before_id: int | None = None,
         newest_first: bool = False,
         limit: int = PAGE,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
         **filters: Unpack[JobFilters],
     ) -> list[Job]:
         """Return a page of jobs; see `list_jobs`."""
@@ -97,7 +100,7 @@ class ReadingJobs:
         queue: str | None = None,
         task: str | None = None,
         lock: str | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> list[Counts]:
         """Return each queue's number of jobs, in all and by status, in order of name.
 
@@ -112,7 +115,7 @@ class ReadingJobs:
         queue: str | None = None,
         task: str | None = None,
         lock: str | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> list[Counts]:
         """Return each queue's number of jobs; see `list_queues`."""
         flow = self._counts("list_queues", queue, task, lock)
@@ -124,7 +127,7 @@ class ReadingJobs:
         queue: str | None = None,
         task: str | None = None,
         lock: str | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> list[Counts]:
         """Return each task's number of jobs, in all and by status, in order of name.
 
@@ -139,7 +142,7 @@ class ReadingJobs:
         queue: str | None = None,
         task: str | None = None,
         lock: str | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> list[Counts]:
         """Return each task's number of jobs; see `list_tasks`."""
         flow = self._counts("list_tasks", queue, task, lock)
@@ -151,7 +154,7 @@ class ReadingJobs:
         queue: str | None = None,
         task: str | None = None,
         lock: str | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> list[Counts]:
         """Return each lock's number of jobs, in all and by status, in order of lock.
 
@@ -166,7 +169,7 @@ class ReadingJobs:
         queue: str | None = None,
         task: str | None = None,
         lock: str | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> list[Counts]:
         """Return each lock's number of jobs; see `list_locks`."""
         flow = self._counts("list_locks", queue, task, lock)
@@ -178,7 +181,7 @@ class ReadingJobs:
         queue: str | None = None,
         task: str | None = None,
         seconds_since_heartbeat: float = 30,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> list[Job]:
         """Return the running jobs of workers silent for ``seconds_since_heartbeat``, in seconds.
 
@@ -193,7 +196,7 @@ class ReadingJobs:
         queue: str | None = None,
         task: str | None = None,
         seconds_since_heartbeat: float = 30,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> list[Job]:
         """Return the running jobs whose worker is silent; see `get_stalled_jobs`."""
         flow = self._stalled(queue, task, seconds_since_heartbeat)

@@ -14,6 +14,7 @@ from procrastinate.app.deferring import (
     configured,
     options_of,
 )
+from procrastinate.connector import CallerConnection
 from procrastinate.gateway import Gateway
 from procrastinate.model.task import TaskDefinition
 
@@ -96,7 +97,7 @@ class Task(Generic[Call, Args, R]):
         task_kwargs: Mapping[str, Any] | None = None,
         schedule_at: datetime | None = None,
         schedule_in: timedelta | Mapping[str, Any] | None = None,
-        connection: Any = None,
+        connection: CallerConnection | None = None,
     ) -> JobDeferrer[Any]:
         """Return a deferrer with some options replaced; those left out stay the task's own.
 

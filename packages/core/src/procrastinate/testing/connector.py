@@ -14,6 +14,7 @@ from procrastinate.connector import (
     Connector,
     ListeningConnector,
     Notification,
+    OwnConnection,
     SessionExecutor,
     SyncConnector,
     begin,
@@ -27,7 +28,7 @@ from procrastinate.testing.tables import Transaction
 from procrastinate.testing.values import job_columns
 
 
-class InMemoryConnection:
+class InMemoryConnection(OwnConnection):
     """What `transaction` gives, for ``connection=``; it has no methods of its own."""
 
     def __init__(self, store: Store, transaction: Transaction) -> None:
