@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from procrastinate import errors
 from procrastinate.connector import CONTRACT_VERSION, AsyncConnector, Connector
+from procrastinate.connector_tools.urls import shown_name
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -98,8 +99,8 @@ def resolve(connector: Connector | str) -> Connector:
     url = _URL.match(connector)
     if url is None and ":" in connector:
         raise errors.InvalidOption(
-            "connector is neither a name nor a URL like aiopg://user@host/database:"
-            f" {_without_password(connector)!r}"
+            "connector is neither a name nor a URL like aiopg://user@host/database (it may hold a"
+            " password, so it is not shown)"
         )
     if url is None:
         return get(connector).from_url(f"{connector}://")
@@ -222,8 +223,4 @@ def _not_installed(name: str) -> str:
         )
     if name in ("postgres", "postgresql"):
         what_to_do = "a connector's URL begins with its name, as in aiopg://user@host/database"
-    return f"there is no connector {name[:100]!r} (known: {known}): {what_to_do}"
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(:)[^:@/]*(@)", r"\1***\2", url)
+    return f"there is no connector {shown_name(name)} (known: {known}): {what_to_do}"

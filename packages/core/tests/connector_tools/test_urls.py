@@ -88,7 +88,7 @@ def test_a_question_mark_in_a_password_begins_no_options() -> None:
 
 
 def test_an_option_that_cannot_be_read_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="'n' of the URL cannot be 'many'"):
+    with pytest.raises(ConfigurationError, match="option 'n' of the URL cannot be read"):
         split_url("any://h/d?n=many", {"n": int})
 
 

@@ -19,7 +19,19 @@ from procrastinate.errors import ConfigurationError
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_+.-]*)://(?P<rest>.*)", re.DOTALL)
 _ENCODE = "percent-encode the special characters of user and password, for instance @ as %40"
 _OPTION = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_SHOWN = ("host", "hostaddr", "port", "dbname", "user", "service")
+_NAME = re.compile(r"[A-Za-z0-9_.+-]{0,60}")
+_WORD = re.compile(r"[\w.@-]*")
+_HOSTS = re.compile(r"[\w.,/@-]*|[0-9A-Fa-f:.,%\[\]]*")  # names, sockets; or addresses
+#: What is shown of parameters, and what each has to look like: else it may be a piece of a password
+#: that was not encoded.
+_SHOWN = {
+    "host": _HOSTS,
+    "hostaddr": _HOSTS,
+    "port": re.compile(r"[0-9,]*"),
+    "dbname": _WORD,
+    "user": _WORD,
+    "service": _WORD,
+}
 
 
 def split_url(url: str, options: Mapping[str, Callable[[str], Any]]) -> tuple[str, dict[str, Any]]:
@@ -218,10 +230,20 @@ def malformed(exc: Exception) -> ConfigurationError:
     return ConfigurationError(f"the connection string is malformed: {text}")
 
 
+def shown_name(text: str) -> str:
+    """Return what should be a connector's name, for a message: only if it can be nothing else."""
+    return repr(text) if _NAME.fullmatch(text) else "(not shown: it may hold a password)"
+
+
 def shown(read: Mapping[str, Any]) -> str:
-    """Return the harmless part of parameters by libpq's names, for ``repr``."""
-    said = " ".join(f"{name}={read[name]}" for name in _SHOWN if read.get(name))
-    return said or "(libpq defaults)"
+    """Return the harmless part of parameters by libpq's names, for ``repr``.
+
+    Nothing at all if one of them looks odd: the others may be pieces of a password too.
+    """
+    said = {name: str(read[name]) for name in _SHOWN if read.get(name)}
+    if not all(_SHOWN[name].fullmatch(value) for name, value in said.items()):
+        return "(not shown)"
+    return " ".join(f"{name}={value}" for name, value in said.items()) or "(libpq defaults)"
 
 
 def _partition(url: Any) -> tuple[str, str, str]:
@@ -240,5 +262,9 @@ def _partition(url: Any) -> tuple[str, str, str]:
 def _read_option(name: str, text: str, read: Callable[[str], Any]) -> Any:
     try:
         return read(text)
-    except (TypeError, ValueError) as exc:
-        raise ConfigurationError(f"option {name!r} of the URL cannot be {text!r}") from exc
+    except (TypeError, ValueError):
+        pass  # and is not the cause of what follows: it quotes the text
+    raise ConfigurationError(
+        f"the value of the option {name!r} of the URL cannot be read; if it is part of a password,"
+        f" {_ENCODE}"
+    )

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from procrastinate.model import printable
 from procrastinate.model.job import NAME_SHOWN, Job, Status
@@ -54,9 +54,8 @@ def deferred(event: events.Deferred) -> None:
     logger.debug("deferred %s%s", what, where, extra=about)
 
 
-class _Success(NamedTuple):
-    task_name: str
-    queue: str
+#: A task's name and a queue. (A named tuple took half of the time that a job costs here.)
+_Success: TypeAlias = tuple[str, str]
 
 
 class _Failure(NamedTuple):
@@ -139,7 +138,7 @@ class JobLog(Observer):
         if self._sampled and succeeded:
             now = self._clock()
             self.sum_up(now)
-            keys = [_Success(each.job.task_name, each.job.queue) for each in succeeded]
+            keys = [(each.job.task_name, each.job.queue) for each in succeeded]
             succeeded = succeeded[: self._successes.take(keys, now)]
         self._succeeded(succeeded)
 
@@ -160,9 +159,9 @@ class JobLog(Observer):
             logger.info(
                 "%s more of %s succeeded within %.1f s",
                 counted(success.count, "job"),
-                printable.line(success.key.task_name, NAME_SHOWN),
+                printable.line(success.key[0], NAME_SHOWN),
                 success.seconds,
-                extra=self._of_several(success.key, success.count, Status.SUCCEEDED),
+                extra=self._of_several(*success.key, success.count, Status.SUCCEEDED),
             )
         for failed in self._failures.due(now, at_once=at_once):
             level, what = _RAISED[failed.key.status]
@@ -172,19 +171,19 @@ class JobLog(Observer):
                 counted(failed.count, "job"),
                 printable.line(failed.key.task_name, NAME_SHOWN),
                 *(what, failed.seconds, printable.line(_short(failed.key.type_name))),
-                extra=self._of_several(failed.key, failed.count, failed.key.status),
+                extra=self._of_several(*failed.key[:2], failed.count, failed.key.status),
             )
 
     def _about(self, job: Job, action: str, **more: object) -> dict[str, object]:
         return {**about(job, action), **self._about_worker, **more}
 
     def _of_several(
-        self, key: _Success | _Failure, count: int, status: Status
+        self, task_name: str, queue: str, count: int, status: Status
     ) -> dict[str, object]:
         return {
             "action": "job_ended",
-            "task_name": key.task_name,
-            "queue": key.queue,
+            "task_name": task_name,
+            "queue": queue,
             "status": status.value,
             "count": count,
             **self._about_worker,

@@ -59,7 +59,7 @@ class _InMemory(Connector):
         """Return a connector of its own for ``memory://``, the only URL that there is."""
         scheme, separator, rest = url.partition("://")
         if not scheme or not separator or rest.strip("/"):
-            raise ConfigurationError(f"the in-memory connector's URL is memory://, not {url!r}")
+            raise ConfigurationError("the in-memory connector's URL is memory://, and no more")
         return cls()
 
     @property
