@@ -110,7 +110,14 @@ finished = st.builds(
     status=st.sampled_from([Status.SUCCEEDED, Status.FAILED, Status.ABORTED]),
     error=maybe_error,
 )
-outcomes: st.SearchStrategy[Outcome] = requeued | finished
+#: Ends of attempts that succeed: with nothing to be kept, or with a result, or without one.
+RETURNED = (
+    SUCCEEDED,
+    Finished(Status.SUCCEEDED, result='{"bb":1.50,"a":[null,"é"]}'),
+    Finished(Status.SUCCEEDED, result="null"),
+    Finished(Status.SUCCEEDED, result_error="it is too large: é"),
+)
+outcomes: st.SearchStrategy[Outcome] = requeued | finished | st.sampled_from(RETURNED)
 
 
 @dataclass(frozen=True)
@@ -589,7 +596,10 @@ class QueueMachine(RuleBasedStateMachine):
     ) -> None:
         """End jobs with locks, and begin the first ones of their lines in their place."""
         worker, held = self.held(n, which)
-        ended = [finish.Ended(job, SUCCEEDED, began=-2.0, ended=-1.0) for job in held]
+        ended = [
+            finish.Ended(job, _finished(job, Status.SUCCEEDED), began=-2.0, ended=-1.0)
+            for job in held
+        ]
         expected = following(self.state, [job.id for job in held], served, unknown)[:limit]
         done: handing_over.HandedOver = self.step(
             "hand_over",
@@ -884,7 +894,7 @@ def _chosen(found: list[Job], numbers: Sequence[int]) -> list[Job]:
 def _finished(job: Job, status: Status) -> Finished:
     if status in (Status.FAILED, Status.ABORTED):
         return Finished(status, {"message": "é", "attempt": job.attempts})
-    return SUCCEEDED if status is Status.SUCCEEDED else Finished(status)
+    return RETURNED[job.id % len(RETURNED)] if status is Status.SUCCEEDED else Finished(status)
 
 
 def _back(how: str, begun: bool) -> Requeued:

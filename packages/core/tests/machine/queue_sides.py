@@ -171,7 +171,7 @@ _SHOWN: dict[str, Callable[[Row], Row]] = {
     "sweep": lambda row: (*row[:-1], row[-1] is None),
     "defer_jobs": lambda row: row[:1],
     **dict.fromkeys((name for name in STATEMENTS if name.startswith("claim_")), _with_its_moment),
-    "hand_over": _with_its_moment,
+    **dict.fromkeys(("hand_over", "hand_over_with_results"), _with_its_moment),
 }
 
 

@@ -60,7 +60,7 @@ NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def claimed(kept: Kept, *, attempts: int = 2, lease: int = 2) -> Job:
-    row = (7, "q", "task", "{}", 0, None, None, attempts, NOW, None, lease, None)
+    row = (7, "q", "task", "{}", 0, None, None, attempts, NOW, None, lease, None, None)
     job = claimed_job(row, {}, 1, NOW)
     errors_read_by(job, kept)
     return job

@@ -78,14 +78,20 @@ CLAIM = {
 }
 HOW_MANY = ["limit", "scanned", "each", "share"]
 CLAIMS = sorted(name for name in load() if name.startswith("claim_"))
-BATCHES = ["finish_jobs", "settle_jobs", "delete_finished", *CLAIMS]
+BATCHES = ["finish_jobs", "finish_jobs_with_results", "settle_jobs", "delete_finished", *CLAIMS]
+
+
+LOOKUPS = {"Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Seq Scan"}
 
 
 def params_of(statement: str, batch: int) -> dict[str, Any]:
     ids, ones = list(range(1, batch + 1)), [1] * batch
-    held = {"ids": ids, "leases": ones, "worker_id": 1}
+    held = {"ids": ids, "leases": ones, "worker_id": 1, "first_id": 1, "last_id": batch}
     return {
         "finish_jobs": held | {"began_us": ones, "ended_us": ones},
+        "finish_jobs_with_results": held
+        | {"began_us": ones, "ended_us": ones, "results": ["1"] * batch}
+        | {"result_errors": [None] * batch},
         "delete_finished": held,
         "settle_jobs": held
         | {"began_us": ones, "ended_us": ones, "wanted": ["todo"] * batch, "begun": ones}
@@ -118,11 +124,18 @@ def test_a_batch_is_worked_on_without_comparing_each_job_with_every_other(
 
 @pytest.mark.slow
 def test_a_batch_of_successes_is_written_by_the_plainest_of_updates(busy: Any) -> None:
-    """Nothing is planned for what else may become of an attempt: see settle_jobs."""
+    """Nothing is planned for what else may become of an attempt: see settle_jobs.
+
+    Nor for the waking of who waits: see wake_waiters. Whether anybody may wait is asked once.
+    """
     plan = explained(busy, Statements()(Request("finish_jobs", **params_of("finish_jobs", 100))))
     kinds = Counter(each["Node Type"] for each in nodes(plan))
-    lookups = kinds["Index Scan"] + kinds["Bitmap Heap Scan"]
-    assert (kinds["ModifyTable"], lookups, kinds["CTE Scan"]) == (1, 1, 0), kinds
+    relations = Counter(
+        each["Relation Name"] for each in nodes(plan) if each["Node Type"] in LOOKUPS
+    )
+    asked = [each["Actual Loops"] for each in nodes(plan) if each["Node Type"] == "Limit"]
+    assert relations == {"procrastinate_jobs": 1, "procrastinate_waits": 1}
+    assert (kinds["ModifyTable"], kinds["CTE Scan"], asked) == (1, 0, [1]), kinds
     assert (kinds["Aggregate"], kinds["WindowAgg"], kinds["LockRows"]) == (0, 0, 0), kinds
     assert len(Statements()(Request("finish_jobs")).sql) < 1_300
 

@@ -44,7 +44,7 @@ def connection(procrastinate_server: Any) -> Iterator[Any]:
         connection = psycopg2.connect(dsn)
         with connection.cursor() as cursor:
             cursor.execute("create schema parted")
-            for table in ("jobs", "locks"):
+            for table in ("jobs", "locks", "waits"):
                 cursor.execute(
                     f"create table parted.procrastinate_{table}"
                     f" (like public.procrastinate_{table} including all)"

@@ -116,6 +116,8 @@ HELD = {
     "ids": IDS,
     "leases": ONES,
     "worker_id": 2,
+    "first_id": IDS[0],
+    "last_id": IDS[-1],
 }
 HOUR_US = 3_600_000_000
 MARK = 4 * CROWD  # above the crowds and below what is ready
@@ -148,6 +150,7 @@ def with_locks_of_one(queue: str, **which: Any) -> dict[str, Any]:
 AGES = {"began_us": ONES, "ended_us": ONES}
 NONES = [None] * LIMIT
 REPORTED = HELD | {"millionths": ONES, "messages": NONES, "data": NONES, "ages_us": ONES}
+RESULTS = {"results": ["{}"] * LIMIT, "result_errors": NONES}
 SETTLED = (
     HELD
     | AGES
@@ -277,10 +280,18 @@ CASES = [
     # Those that are due, the first that is not, the updates.
     Case("promote_due", {SCHEDULED_INDEX, KEY}, 2 * LIMIT + 1, {"limit": LIMIT}),
     Case("finish_jobs", {KEY}, LIMIT, HELD | AGES),
+    Case("finish_jobs_with_results", {KEY}, LIMIT, HELD | AGES | RESULTS),
     Case("delete_finished", {KEY}, LIMIT, HELD),
+    Case("wake_waiters", set(), 0, {"ids": IDS}),
     Case("delete_ended", {KEY}, LIMIT, {"ids": IDS}),
     # To lock them, and to change them. (No twin waits.)
     Case("settle_jobs", {KEY, QUEUEING_LOCK_INDEX}, 2 * LIMIT, SETTLED),
+    Case(
+        "settle_jobs_with_results",
+        {KEY, QUEUEING_LOCK_INDEX},
+        2 * LIMIT,
+        SETTLED | RESULTS,
+    ),
     Case("job_standings", {KEY}, LIMIT, {"ids": IDS}),
     # All that run, the updates.
     Case(
@@ -311,6 +322,12 @@ CASES = [
         {LINE_INDEX, KEY},
         LIMIT + 5,
         HELD | AGES | {"served": None, "limit": LIMIT},
+    ),
+    Case(
+        "hand_over_with_results",
+        {LINE_INDEX, KEY},
+        LIMIT + 5,
+        HELD | AGES | RESULTS | {"served": None, "limit": LIMIT},
     ),
     # Of the one line that there is: its queue, its best, the update.
     Case("release_locks", {LINE_INDEX, KEY}, 3, LINES),
@@ -487,9 +504,12 @@ def test_what_is_sent_for_each_lone_job_keeps_its_plan() -> None:
         "claim_level_of_one",
         "claim_unlocked_level_of_one",
         "finish_jobs",
+        "finish_jobs_with_results",
         "grip_locks",
         "hand_over",
+        "hand_over_with_results",
         "release_locks",
+        "wake_waiters",
     }
 
 
@@ -534,7 +554,7 @@ def test_many_ticks_are_not_compared_each_with_each(connection: Any) -> None:
 
 def test_the_slots_of_many_lines_are_not_compared_each_with_each(many_lines: Any) -> None:
     ids = list(range(1, LIMIT + 1))
-    held = {"ids": ids, "leases": [1] * LIMIT, "worker_id": 1}
+    held = {"ids": ids, "leases": [1] * LIMIT, "worker_id": 1, "first_id": 1, "last_id": LIMIT}
     times = {"began_us": [2] * LIMIT, "ended_us": [1] * LIMIT}
     query = Statements()(Request("hand_over", **held, **times, served=None, limit=LIMIT))
     with many_lines.cursor() as cursor:

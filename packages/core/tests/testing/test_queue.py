@@ -11,9 +11,10 @@ from procrastinate import json_codec
 from procrastinate.drive import Request
 from procrastinate.errors import AlreadyEnqueued
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import INTERRUPTED, Requeued
+from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, Requeued
 from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.storage import bulk, claim, jobs, locks, workers
+from procrastinate.storage import bulk, claim, finish, jobs, locks, workers
+from procrastinate.storage.finish import Ended
 from procrastinate.testing import InMemoryConnector
 
 if TYPE_CHECKING:
@@ -308,7 +309,7 @@ def test_lines_that_wait_for_nobody_are_mended(queue: MemoryQueue) -> None:
     _, second = (queue.defer(lock="l") for _ in range(2))
     [job] = queue.claim().jobs
     with queue.sync.session() as executor:  # ended, and its lock left behind
-        held = {"ids": [job.id], "leases": [1], "worker_id": 1}
+        held = finish.held([Ended(job, SUCCEEDED)], worker_id=1)
         executor.execute(queue.sql(Request("delete_finished", **held)))
     assert queue.claimed() == []
     queue.run(locks.mend())

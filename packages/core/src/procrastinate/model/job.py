@@ -98,7 +98,7 @@ class NewJob:
 
 
 class UnreadableArguments(dict[str, Any]):
-    """Stands for arguments that cannot be decoded. It is empty, and says why.
+    """Stands for arguments, or a result, that cannot be decoded. It is empty, and says why.
 
     ``text`` is their JSON, and ``reason`` what the decoder raised.
     """
@@ -134,6 +134,11 @@ class Job:
 
     ``progress`` is what a running job last said with `JobContext.progress`, and None once it has
     ended. It is read where it can be: a standby of the database does not have it.
+
+    ``result`` is what the task returned, decoded as arguments are, if ``has_result``: it may be
+    None. Else ``result_error`` says why a result that was to be kept is not, or cannot be decoded.
+    They are there once the job has succeeded, but not in a task's own `JobContext`; a retry by hand
+    removes them.
     """
 
     id: int
@@ -155,6 +160,9 @@ class Job:
     crashes: int = 0
     meta: dict[str, Any] | None = None
     progress: Progress | None = None
+    result: Any = field(default=None, repr=False)
+    has_result: bool = False
+    result_error: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of: the fields alone, and not what reads the errors."""

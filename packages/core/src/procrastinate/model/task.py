@@ -219,6 +219,11 @@ class TaskRegistry:
             additions[checks.check_name("name", new_name)] = new
         self._by_name.update(additions)
 
+    def keeps_results(self, name: str) -> bool:
+        """Whether the task of this name or alias is known, and keeps what it returns."""
+        definition = self.get(name)
+        return definition is not None and definition.result is not False
+
     def get(self, name: str) -> TaskDefinition | None:
         return self._by_name.get(name) or self._builtins.get(name)
 

@@ -22,13 +22,16 @@ from procrastinate.model.outcome import (
     SUCCEEDED,
     UNSTARTED,
     WHY_ABORTED,
+    Finished,
     Outcome,
     Requeued,
     Standing,
+    has_succeeded,
 )
 from procrastinate.storage import locks
 from procrastinate.storage.news import tell
 from procrastinate.storage.statements import PATIENCE_MS
+from procrastinate.storage.waking import wake_if_awaited
 
 Dumps = Callable[[Any], str]
 
@@ -99,34 +102,48 @@ def settle(
     """Write what became of a batch of attempts.
 
     ``now`` is what the clock of the attempts' times says: the server is told their ages. A batch of
-    which all have succeeded takes the statement `finish_jobs`, any other `settle_jobs`. With
-    ``delete_ended`` those that end although they were to go back are removed, but for those that
-    are kept.
+    which all have succeeded takes the statement `finish_jobs`, any other `settle_jobs`; if anything
+    is to be kept of what tasks returned, that of the same name ``with_results``. With
+    ``delete_ended`` those that have ended are removed, such as what was to go back and may not, if
+    their tasks keep no results.
 
     A twin with the same queueing lock that is committed while the statement runs raises
     `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled.
     """
     if all(each.outcome is SUCCEEDED for each in ended):
-        planned = ANEW if len(ended) > FEW else {}
-        request = _finish_jobs(ended, now, worker_id)
-        rows = yield _waiting(patience_ms, request, **planned)
-        changed: dict[int, Status | None] = {row[0]: Status.SUCCEEDED for row in rows}
+        changed = yield from _succeeded(ended, {}, now, worker_id, patience_ms)
+    elif all(has_succeeded(each.outcome) and each.outcome.error is None for each in ended):
+        changed = yield from _succeeded(ended, results(ended), now, worker_id, patience_ms)
     else:
         rows = yield _waiting(patience_ms, _settle_jobs(ended, now, worker_id, dumps))
+        yield from tell(rows, 3)
         changed = {row[0]: Status(row[1]) for row in rows}
-        yield from tell(rows, 2)
-        if delete_ended:
-            kept = {each.job.id for each in ended if each.kept}
-            yield from delete_what_ended([row for row in rows if row[0] not in kept])
+        yield from wake_if_awaited(rows, 2, _over(changed))
+    if delete_ended:
+        kept = {each.job.id for each in ended if each.kept}
+        yield from delete_those([job_id for job_id in _over(changed) if job_id not in kept])
     return (yield from _settled(changed, ended))
 
 
-def _finish_jobs(ended: Sequence[Ended], now: float, worker_id: int) -> Request:
-    return Request(
-        "finish_jobs",
-        **held(ended, worker_id),
-        **ages(ended, now),
-    )
+def _over(changed: Mapping[int, Status | None]) -> list[int]:
+    """Return the ids of the jobs that a write has ended."""
+    return [job_id for job_id, status in changed.items() if status is None or status.is_final]
+
+
+def _succeeded(
+    ended: Sequence[Ended],
+    kept: Mapping[str, Value],
+    now: float,
+    worker_id: int,
+    patience_ms: int,
+) -> Flow[dict[int, Status | None]]:
+    """Write that jobs have succeeded, and return their new statuses by id."""
+    statement = with_results("finish_jobs", kept)
+    request = Request(statement, **held(ended, worker_id), **ages(ended, now), **kept)
+    rows = yield _waiting(patience_ms, request, **(ANEW if len(ended) > FEW else {}))
+    changed: dict[int, Status | None] = {row[0]: Status.SUCCEEDED for row in rows}
+    yield from wake_if_awaited(rows, 1, list(changed))
+    return changed
 
 
 def _settle_jobs(
@@ -136,11 +153,12 @@ def _settle_jobs(
     dumps: Dumps,
 ) -> Request:
     outcomes = [each.outcome for each in ended]
+    kept = results(ended)
     requeued = [each if isinstance(each, Requeued) else None for each in outcomes]
     changes = [NO_CHANGES if each is None else each.changes for each in requeued]
     whens = [None if each is None else each.when for each in requeued]
     return Request(
-        "settle_jobs",
+        with_results("settle_jobs", kept),
         **held(ended, worker_id),
         wanted=[each.status.value for each in outcomes],
         begun=[int(each is None or each.begun) for each in requeued],
@@ -157,6 +175,7 @@ def _settle_jobs(
         longest_bounce_us=_LONGEST_BOUNCE_US,
         aborted_type=ABORTED_TYPE,
         why_aborted=WHY_ABORTED,
+        **kept,
     )
 
 
@@ -166,7 +185,9 @@ def delete_finished(
     """Remove jobs that ended."""
     request = Request("delete_finished", **held(ended, worker_id))
     rows = yield _waiting(patience_ms, request)
-    return (yield from _settled({row[0]: None for row in rows}, ended))
+    removed: dict[int, Status | None] = {row[0]: None for row in rows}
+    yield from wake_if_awaited(rows, 1, list(removed))
+    return (yield from _settled(removed, ended))
 
 
 def hand_back(jobs: Sequence[Job], *, worker_id: int, delete_ended: bool = False) -> Flow[Settled]:
@@ -182,11 +203,10 @@ def hand_back(jobs: Sequence[Job], *, worker_id: int, delete_ended: bool = False
     )
 
 
-def delete_what_ended(rows: Sequence[tuple[Any, ...]]) -> Flow[None]:
-    """Remove those of these jobs, rows of (id, status, ...), that do not wait. In a transaction."""
-    ended = [int(row[0]) for row in rows if Status(row[1]).is_final]
+def delete_those(ended: Sequence[int]) -> Flow[None]:
+    """Remove jobs that have ended in the same transaction."""
     if ended:
-        yield Request("delete_ended", ids=ended)
+        yield Request("delete_ended", ids=list(ended))
 
 
 def needs_transaction(jobs: Sequence[Job]) -> bool:
@@ -222,10 +242,13 @@ def _waiting(patience_ms: int, request: Request, **settings: str) -> Request:
 
 def held(ended: Sequence[Ended], worker_id: int) -> dict[str, Value]:
     """Return the parameters that say which attempts have ended, and who held them."""
+    ids = [each.job.id for each in ended]
     return {
-        "ids": [each.job.id for each in ended],
+        "ids": ids,
         "leases": [each.job.lease for each in ended],
         "worker_id": worker_id,
+        "first_id": min(ids, default=0),
+        "last_id": max(ids, default=0),
     }
 
 
@@ -235,3 +258,22 @@ def ages(ended: Sequence[Ended], now: float) -> dict[str, Value]:
         "began_us": [int((now - each.began) * 1e6) for each in ended],
         "ended_us": [int((now - each.ended) * 1e6) for each in ended],
     }
+
+
+def results(ended: Sequence[Ended]) -> dict[str, Value]:
+    """Return the parameters that say what tasks returned; none if nothing is to be kept."""
+    finished = [each.outcome if isinstance(each.outcome, Finished) else None for each in ended]
+    texts = [None if each is None else each.result for each in finished]
+    reasons = [None if each is None else each.result_error for each in finished]
+    if not any(map(_is_said, texts)) and not any(map(_is_said, reasons)):
+        return {}
+    return {"results": texts, "result_errors": reasons}
+
+
+def with_results(statement: str, kept: Mapping[str, Value]) -> str:
+    """Return the name of a statement that writes endings, or of the one that takes `results`."""
+    return f"{statement}_with_results" if kept else statement
+
+
+def _is_said(text: str | None) -> bool:
+    return text is not None

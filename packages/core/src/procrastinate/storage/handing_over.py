@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from procrastinate.drive import Flow, Request
 from procrastinate.model.job import Status
 from procrastinate.storage.claim import Claim, begun, left_out
-from procrastinate.storage.finish import Ended, Settled, ages, held
+from procrastinate.storage.finish import Ended, Settled, ages, held, results, with_results
 from procrastinate.storage.rows import Loads
+from procrastinate.storage.waking import wake_if_awaited
 
 MOMENT = -1  # the place of the time in the row of a job that has ended
+AWAITED = -2  # and of what says whether anybody may wait for that
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +40,20 @@ def hand_over(
     left to `procrastinate.storage.finish.settle`. ``now`` is what the clock of the attempts' times
     says.
     """
+    kept = results(ended)
     rows = yield Request(
-        "hand_over",
+        with_results("hand_over", kept),
         **held(ended, worker_id),
         **ages(ended, now),
         served=None if served is None else list(served),
         limit=limit,
         **left_out(unknown_names),
+        **kept,
     )
     count = sum(row[MOMENT] is not None for row in rows)
     if not count:
         return HandedOver(Settled({}), Claim([]))
     changed: dict[int, Status | None] = {row[0]: Status.SUCCEEDED for row in rows[:count]}
+    yield from wake_if_awaited(rows, AWAITED, list(changed))
     jobs, unreadable, suspects = begun(rows[count:], rows[0][MOMENT], worker_id, loads)
     return HandedOver(Settled(changed), Claim(jobs, unreadable=unreadable, suspects=suspects))

@@ -15,6 +15,7 @@ from procrastinate.storage.defer import QUEUEING_LOCK_KEY
 from procrastinate.storage.news import tell
 from procrastinate.storage.rows import Loads, errors_from, jobs_from
 from procrastinate.storage.savepoints import undoable
+from procrastinate.storage.waking import wake
 from procrastinate.storage.workers import dead_workers
 
 #: What may be retried by hand without being named.
@@ -126,8 +127,10 @@ def cancel_jobs(ids: Sequence[int], *, abort: bool, delete: bool) -> Flow[set[in
     rows = (
         (yield Request("delete_todo" if delete else "cancel_todo", ids=waiting)) if waiting else []
     )
+    over = [int(row[0]) for row in rows]
+    yield from wake(over)
     yield from locks.pass_on(row[1] for row in rows)
-    changed = asked | {int(row[0]) for row in rows}
+    changed = asked | set(over)
     if abort:  # what was claimed between the two
         changed |= yield from _request_abort(sorted(set(ids) - changed))
     return changed

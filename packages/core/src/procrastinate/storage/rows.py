@@ -9,16 +9,21 @@ from typing import Any
 
 from procrastinate import json_codec
 from procrastinate.connector import Row
-from procrastinate.model.job import Error, Job, Status
+from procrastinate.errors import InvalidArguments
+from procrastinate.model.failure import message_of
+from procrastinate.model.job import Error, Job, Status, UnreadableArguments
 
 Loads = Callable[[str], Any]
 
+RESULT = ("result", "has_result", "result_error")  # the fields of `Job` that only an ended one has
+UNREADABLE_RESULT = "the result was kept, but cannot be decoded"
 ARGS = 3  # the place of the arguments, as JSON
 CRASHES = 11  # the place of the crashes: null for most
 _DOING = Status.DOING  # looking a member up in its class takes a call before Python 3.12
 _STATUS = {status.value: status for status in Status}
 
-_READ_LATER = ("errors", "progress")  # the fields that no row of a job has for its worker
+#: The fields that a claimed job has by their defaults, or reads later.
+_READ_LATER = ("errors", "progress", *RESULT)
 _Draft = make_dataclass(
     "_Draft", [each.name for each in fields(Job) if each.name not in _READ_LATER]
 )
@@ -26,17 +31,32 @@ _Draft = make_dataclass(
 
 def job_from(row: Row, loads: Loads) -> Job:
     """Return the job that a row of the ``job_columns`` fragment holds."""
-    return job_with(row, loads(row[ARGS]))
-
-
-def job_with(row: Row, task_kwargs: Any) -> Job:
-    """Return the same with arguments that were decoded already."""
-    *_, errors, status, started_at, finished_at, worker_id = row
-    job = claimed_job(row, task_kwargs, worker_id, in_utc(started_at))
+    *_, errors, status, started_at, finished_at, worker_id, result, result_error = row
+    job = claimed_job(row, loads(row[ARGS]), worker_id, in_utc(started_at))
     job.__dict__.update(
         status=_STATUS[status], finished_at=in_utc(finished_at), errors=errors_from(errors)
     )
+    if result is not None or result_error is not None:
+        job.__dict__.update(_result_from(result, result_error, loads))
     return job
+
+
+def _result_from(text: str | None, error: str | None, loads: Loads) -> dict[str, Any]:
+    """Return what a job knows of what its task returned, from the JSON text of that."""
+    if text is None:
+        return {"result_error": error}
+    try:
+        result = loads(text)
+    except Exception as exc:  # a json_loads of the user's own may raise anything
+        return {"result_error": f"{UNREADABLE_RESULT}: {_why_undecoded(exc)}"}
+    if isinstance(result, UnreadableArguments):
+        return {"result_error": f"{UNREADABLE_RESULT}: {result.reason}"}
+    return {"result": result, "has_result": True}
+
+
+def _why_undecoded(exc: Exception) -> str:
+    decoder_raised = exc.__cause__ if isinstance(exc, InvalidArguments) else None
+    return message_of(decoder_raised or exc)
 
 
 def errors_from(text: str | None) -> list[Error]:

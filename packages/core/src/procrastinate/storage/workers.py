@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,8 +14,9 @@ from procrastinate.model.blame import CRASH_LIMIT, MOST_CRASHES
 from procrastinate.model.job import Status
 from procrastinate.model.outcome import LOST_TYPE, UNKNOWN_TYPE, WHY_LOST, WHY_UNKNOWN
 from procrastinate.storage import locks
-from procrastinate.storage.finish import delete_what_ended, set_going
+from procrastinate.storage.finish import delete_those, set_going
 from procrastinate.storage.news import tell
+from procrastinate.storage.waking import wake
 
 RECOVERED_AT_ONCE = 1_000
 _WHY_LOST = json_codec.dumps(WHY_LOST)
@@ -117,6 +118,10 @@ def notify_listener(channel: str) -> Flow[None]:
     yield Request("notify_listener", channel=channel)
 
 
+def _keeps_none(task_name: str) -> bool:
+    return False
+
+
 def recover_jobs(
     *,
     timeout_us: int,
@@ -126,13 +131,15 @@ def recover_jobs(
     ids: Sequence[int] | None = None,
     partition: int | None = None,
     delete_ended: bool = False,
+    keeps: Callable[[str], bool] = _keeps_none,
     judge: bool = True,
 ) -> Flow[list[Recovered]]:
     """Send the jobs of dead workers back to the queue. Needs a transaction.
 
-    Those that end instead are removed with ``delete_ended``; they are among the returned ones. A
-    job fails by rule 1 of `procrastinate.model.blame`. Who sees only a part of what the workers
-    hold must not ``judge`` which of them were alone.
+    Those that end instead are removed with ``delete_ended``, if their task is not one of which
+    ``keeps`` says that it keeps results; they are among the returned ones. A job fails by rule 1 of
+    `procrastinate.model.blame`. Who sees only a part of what the workers hold must not ``judge``
+    which of them were alone.
 
     Takes up to `RECOVERED_AT_ONCE`, of these ids and of this partition where they are given; call
     it again until it returns fewer. It is all or nothing: a twin with the same queueing lock that
@@ -171,18 +178,21 @@ def recover_jobs(
             lost_type=LOST_TYPE,
             why_lost=_WHY_LOST,
         )
-        recovered += yield from at(place, _recovered(request, delete_ended=delete_ended))
+        recovered += yield from at(place, _recovered(request, delete_ended, keeps))
         if len(recovered) == RECOVERED_AT_ONCE:
             break
     return recovered
 
 
-def _recovered(request: Request, *, delete_ended: bool) -> Flow[list[Recovered]]:
+def _recovered(
+    request: Request, delete_ended: bool, keeps: Callable[[str], bool]
+) -> Flow[list[Recovered]]:
     rows = yield request
     recovered = [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
     yield from tell(rows, 4)
-    if delete_ended:
-        yield from delete_what_ended(rows)
+    over = [each for each in recovered if each.status.is_final]
+    removed = [each for each in over if delete_ended and not keeps(each.task_name)]
+    yield from _over(over, removed)
     if recovered:
         yield from set_going([each.job_id for each in recovered])
     return recovered
@@ -214,10 +224,16 @@ def fail_unknown(
 
 def _failed(request: Request, *, delete_ended: bool) -> Flow[list[Recovered]]:
     rows = yield request
-    if delete_ended:
-        yield from delete_what_ended(rows)
+    failed = [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
+    yield from _over(failed, failed if delete_ended else [])
     yield from locks.pass_on(row[4] for row in rows)
-    return [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
+    return failed
+
+
+def _over(ended: Sequence[Recovered], removed: Sequence[Recovered]) -> Flow[None]:
+    """Wake who waits for jobs that have ended, and remove some of them."""
+    yield from wake([each.job_id for each in ended])
+    yield from delete_those([each.job_id for each in removed])
 
 
 def stalled_ids(*, timeout_us: int) -> Flow[list[int]]:

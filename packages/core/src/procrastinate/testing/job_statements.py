@@ -175,6 +175,8 @@ def _retry(view: View, p: Params, chosen: list[JobRow]) -> Rows:
                 worker_id=None,
                 started_at=None,
                 finished_at=None,
+                result=None,
+                result_error=None,
                 attempts=job.attempts if waiting else 0,
                 scheduled_at=at,
                 hold=hold_until(at, view),

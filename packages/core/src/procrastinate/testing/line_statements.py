@@ -8,13 +8,13 @@ from procrastinate.connector import Rows
 from procrastinate.testing.claim_statements import CLAIMED_COLUMNS, begun, is_known
 from procrastinate.testing.lock_statements import first_of_lines
 from procrastinate.testing.queue_statements import Function, Params, in_claim_order
-from procrastinate.testing.settle_statements import finish, held
+from procrastinate.testing.settle_statements import NOBODY_WAITS, finish, held, said_of_ended
 from procrastinate.testing.values import claimed_columns
 from procrastinate.testing.view import View
 
 
 def hand_over(view: View, p: Params) -> Rows:
-    leaving = {job.id: (job, *ages) for job, *ages in held(view, p, "began_us", "ended_us")}
+    leaving = {job.id: (job, *said) for job, *said in held(view, p, *said_of_ended(p))}
     slots = {lock: job_id for lock, job_id in view.held_locks().items() if job_id in leaving}
     for lock in sorted(slots):
         view.grip_lock(lock)
@@ -30,12 +30,15 @@ def hand_over(view: View, p: Params) -> Rows:
     for job in following:
         assert job.lock is not None
         finish(view, *leaving[slots[job.lock]])
-        ended.append((slots[job.lock], *[None] * (CLAIMED_COLUMNS - 1), moment_us))
+        ended.append((slots[job.lock], *[None] * (CLAIMED_COLUMNS - 1), NOBODY_WAITS, moment_us))
         view.hold_lock(job.lock, job.id)
     claimed = [
         view.write_job(begun(view, replace(job, hold=None), p["worker_id"])) for job in following
     ]
-    return [*sorted(ended), *((*claimed_columns(job), None) for job in claimed)]
+    return [*sorted(ended), *((*claimed_columns(job), None, None) for job in claimed)]
 
 
-STATEMENTS: dict[str, Function] = {hand_over.__name__: hand_over}
+STATEMENTS: dict[str, Function] = {
+    "hand_over": hand_over,
+    "hand_over_with_results": hand_over,
+}

@@ -19,18 +19,44 @@ from procrastinate.testing.queue_statements import (
     due_at,
     hold_until,
 )
-from procrastinate.testing.values import JobRow, errors_after, interval, status, timestamp
+from procrastinate.testing.values import (
+    JobRow,
+    errors_after,
+    interval,
+    jsonb,
+    status,
+    timestamp,
+)
 from procrastinate.testing.view import View
+
+NOBODY_WAITS = None  # for what ends in memory: waiting runs what is due
 
 
 def finish_jobs(view: View, p: Params) -> Rows:
-    return [(finish(view, *each).id,) for each in held(view, p, "began_us", "ended_us")]
+    ended = [finish(view, *each) for each in held(view, p, *said_of_ended(p))]
+    return [(job.id, NOBODY_WAITS) for job in ended]
 
 
-def finish(view: View, job: JobRow, began_us: int, ended_us: int) -> JobRow:
+def said_of_ended(p: Params) -> tuple[str, ...]:
+    """Return what is said of each job that has succeeded; not all statements tell its result."""
+    ages = ("began_us", "ended_us")
+    return (*ages, *_RESULTS) if "results" in p else ages
+
+
+_RESULTS = ("results", "result_errors")
+
+
+def finish(
+    view: View,
+    job: JobRow,
+    began_us: int,
+    ended_us: int,
+    result: str | None = None,
+    result_error: str | None = None,
+) -> JobRow:
     """Write that a job has succeeded, and return it."""
     changed = replace(
-        job,
+        kept(job, result, result_error),
         status=Status.SUCCEEDED,
         started_at=view.now - interval(began_us),
         finished_at=view.now - interval(ended_us),
@@ -38,11 +64,16 @@ def finish(view: View, job: JobRow, began_us: int, ended_us: int) -> JobRow:
     return view.write_job(changed)
 
 
+def kept(job: JobRow, result: str | None, result_error: str | None) -> JobRow:
+    """Return a job with what its task returned, or why that is not kept."""
+    return replace(job, result=None if result is None else jsonb(result), result_error=result_error)
+
+
 def delete_finished(view: View, p: Params) -> Rows:
     gone = [job for (job,) in held(view, p)]
     for job in gone:
         view.delete_job(job)
-    return [(job.id,) for job in gone]
+    return [(job.id, NOBODY_WAITS) for job in gone]
 
 
 def delete_ended(view: View, p: Params) -> Rows:
@@ -53,8 +84,13 @@ def delete_ended(view: View, p: Params) -> Rows:
     return []
 
 
+def wake_waiters(view: View, p: Params) -> Rows:
+    return []
+
+
 def settle_jobs(view: View, p: Params) -> Rows:
-    leaving = [(job, _Given(*values)) for job, *values in held(view, p, *_GIVEN)]
+    said = (*_GIVEN, *_RESULTS) if "results" in p else _GIVEN
+    leaving = [(job, _Given(*values)) for job, *values in held(view, p, *said)]
     status_of = verdicts(view, [(job, status(given.wanted)) for job, given in leaving])
     changed = [
         view.write_job(_settled(view, p, job, given, status_of[job.id])) for job, given in leaving
@@ -62,7 +98,7 @@ def settle_jobs(view: View, p: Params) -> Rows:
     for job in changed:
         if job.status is Status.TODO:
             announce(view, job)
-    return [(job.id, job.status.value) for job in changed]
+    return [(job.id, job.status.value, NOBODY_WAITS) for job in changed]
 
 
 class _Given(NamedTuple):
@@ -79,6 +115,8 @@ class _Given(NamedTuple):
     began_us: int
     ended_us: int
     error: str | None
+    result: str | None = None
+    result_error: str | None = None
 
 
 _GIVEN = (
@@ -126,7 +164,7 @@ def _settled(view: View, p: Params, job: JobRow, given: _Given, verdict: Status)
     waits = verdict is Status.TODO
     due = _due_after(view, p, job, given)
     changed = replace(
-        job,
+        kept(job, given.result, given.result_error),
         status=verdict,
         hold=hold_until(due, view) if waits else None,
         scheduled_at=job.scheduled_at if due is None else due,
@@ -206,7 +244,12 @@ _FUNCTIONS: tuple[Function, ...] = (
     delete_finished,
     delete_ended,
     settle_jobs,
+    wake_waiters,
     job_standings,
 )
 
-STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}
+STATEMENTS: dict[str, Function] = {
+    **{function.__name__: function for function in _FUNCTIONS},
+    "finish_jobs_with_results": finish_jobs,
+    "settle_jobs_with_results": settle_jobs,
+}

@@ -110,7 +110,7 @@ class ProgressRow:
 def job_columns(job: JobRow) -> Row:
     """Return what the SQL fragment of the same name selects."""
     others = (job.status.value, job.started_at, job.finished_at, job.worker_id)
-    return (*claimed_columns(job), errors_column(job), *others)
+    return (*claimed_columns(job), errors_column(job), *others, job.result, job.result_error)
 
 
 def errors_column(job: JobRow) -> str | None:

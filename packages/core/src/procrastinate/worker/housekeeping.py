@@ -54,6 +54,7 @@ class Housekeeping:
         worker_id: int,
         options: WorkerOptions,
         *,
+        keeps: Callable[[str], bool],
         partitions: Partitions,
         outages: Outages,
         leases: Callable[[], Mapping[int, int]],
@@ -65,6 +66,7 @@ class Housekeeping:
         self._calls = calls
         self._worker_id = worker_id
         self._options = options
+        self._keeps = keeps  # whether a task keeps results, by its name
         self._partitions = partitions
         self._outages = outages
         outages.on_back.append(lambda _: self.look_for_aborts())
@@ -261,6 +263,9 @@ class Housekeeping:
                     extra={"action": "recover", "job_id": job_id},
                 )
 
+    def _is_deleted(self, recovered: flows.Recovered) -> bool:
+        return self._delete_ended and not self._keeps(recovered.task_name)
+
     async def _recovered(
         self,
         timeout_us: int,
@@ -274,15 +279,18 @@ class Housekeeping:
             ids=ids,
             partition=where,
             delete_ended=self._delete_ended,
+            keeps=self._keeps,
             judge=partition is None,
         )
         recovered = await self._run(flow, partition, transaction=True)
-        _log_recovered(recovered, deleted=self._delete_ended)
+        _log_recovered(recovered, deleted=self._is_deleted)
         self._telling.recovered(recovered)
         return recovered
 
 
-def _log_recovered(recovered: list[flows.Recovered], *, deleted: bool) -> None:
+def _log_recovered(
+    recovered: list[flows.Recovered], *, deleted: Callable[[flows.Recovered], bool]
+) -> None:
     """Say in one line what was taken over, and name each job that goes no further."""
     if not recovered:
         return
@@ -300,6 +308,6 @@ def _log_recovered(recovered: list[flows.Recovered], *, deleted: bool) -> None:
                 each.job_id,
                 each.task_name,
                 each.status.value,
-                "deleted, as with delete_jobs=always" if deleted else "see its errors",
+                "deleted, as with delete_jobs=always" if deleted(each) else "see its errors",
                 extra={"action": "recover", "job_id": each.job_id},
             )

@@ -176,6 +176,7 @@ class Shift:
             self._calls,
             worker_id,
             options,
+            keeps=registry.keeps_results,
             partitions=partitions,
             outages=self._outages,
             leases=self._backlog.leases,

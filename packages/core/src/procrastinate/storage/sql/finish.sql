@@ -8,29 +8,53 @@
 
 -- name: finish_jobs :many
 -- settings: patience, prepared
--- Writes that jobs have succeeded; most batches hold nothing else. Returns the ids that it changed.
--- The two ages say, in microseconds, how long before this statement the attempt began and ended:
--- the worker's clock is never compared with the server's.
+-- Writes that jobs have succeeded; most batches hold nothing else. Returns (id, 1 if anybody may wait
+-- for one of them, else null) of those that it changed. The two ages say, in microseconds, how long
+-- before this statement the attempt began and ended: the worker's clock is never compared with the
+-- server's.
+{>ending change=finished arrays="" names="" columns="" set=""}
+
+-- name: finish_jobs_with_results :many
+-- settings: patience, prepared, array_nulls
+-- The same, and keeps what their tasks returned, or why that is not kept.
+{>ending change=finished
+    arrays=result_arrays names=result_names columns=result_columns set=set_result}
+
+-- name: delete_finished :many
+-- settings: patience
+-- Removes jobs that ended, for workers that keep no history. Returns (id, 1 if anybody may wait for
+-- one of them, else null) of those that it removed.
+{>ending change=deleted}
+
+-- fragment: ending
+{>change arrays=arrays names=names columns=columns set=set}, {>awaited}
+
+-- distributed fragment: ending
+-- ended: the jobs. (A distributed database takes no other table in RETURNING.)
+with ended as (
+    {>change arrays=arrays names=names columns=columns set=set}
+)
+select ended.id, {>awaited} from ended
+
+-- fragment: finished
 update {schema}.procrastinate_jobs as job
-set status = 'succeeded', started_at = ended.began, finished_at = ended.ended
+set status = 'succeeded', started_at = ended.began, finished_at = ended.ended{>set of="ended"}
 from (
     -- `offset 0` keeps the times from being computed in SET: a distributed database refuses that.
     select
         said.id, said.lease,
         statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
-        statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended
+        statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended{>columns of="said"}
     from unnest(
-        %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]
-    ) as said(id, lease, began_us, ended_us)
+        %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]{>arrays}
+    ) as said(id, lease, began_us, ended_us{>names})
     offset 0
 ) as ended
 where job.partition = %(partition)s::smallint and job.id = ended.id and {>by_id}
     and {>is_held} and job.lease = ended.lease
 returning job.id
 
--- name: delete_finished :many
--- settings: patience
--- Removes jobs that ended, for workers that keep no history. Returns the ids that it removed.
+-- fragment: deleted
 delete from {schema}.procrastinate_jobs as job
 using unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
 where job.partition = %(partition)s::smallint and job.id = ended.id and {>by_id}
@@ -48,8 +72,17 @@ where job.partition = %(partition)s::smallint and {>by_id}
 -- name: settle_jobs :many
 -- settings: patience, array_nulls
 -- Writes what became of a batch of attempts: ended, to be tried again, or handed back. Wakes the
--- workers of what waits. Returns (id, new status) of the jobs that it changed.
---
+-- workers of what waits. Returns (id, new status, 1 if anybody may wait for one of the
+-- batch, else null) of the jobs that it changed.
+{>settle arrays="" names="" columns="" carried="" set=""}
+
+-- name: settle_jobs_with_results :many
+-- settings: patience, array_nulls
+-- The same, and keeps what tasks of attempts that succeeded returned, or why that is not kept.
+{>settle arrays=result_arrays names=result_names columns=result_columns
+    carried=", leaving.result, leaving.result_error" set=set_result}
+
+-- fragment: settle
 -- leaving: the jobs of the batch that this worker holds, locked, with what was said of each.
 -- `begun` is false for an attempt whose task was not called: it is not counted. A job is due at a
 -- time or after a delay; with neither it is ready again in its place. A null change leaves the
@@ -58,16 +91,16 @@ with leaving as materialized (
     select
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces, job.errors,
         given.wanted, given.begun, given.unknown, given.due_at, given.delay_us,
-        given.priority, given.queue_name, given.lock, given.began_us, given.ended_us, given.error
+        given.priority, given.queue_name, given.lock, given.began_us, given.ended_us, given.error{>columns of="given"}
     from unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(wanted)s::text[],
         %(begun)s::integer[]::boolean[], %(unknown)s::integer[]::boolean[],
         %(due_ats)s::text[]::timestamptz[], %(delays_us)s::bigint[],
         %(priorities)s::integer[], %(queue_names)s::text[], %(locks)s::text[],
-        %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]
+        %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]{>arrays}
     ) as given(
         id, lease, wanted, begun, unknown, due_at, delay_us, priority, queue_name, lock,
-        began_us, ended_us, error
+        began_us, ended_us, error{>names}
     )
     join {schema}.procrastinate_jobs as job on job.id = given.id
     where job.partition = %(partition)s::smallint and {>by_id} and {>is_held} and job.lease = given.lease
@@ -94,7 +127,7 @@ verdict as materialized (
         end as finished_at,
         case when leaving.unknown then statement_timestamp() end as unknown_since,
         case when leaving.added is not null
-            then {>errors_after errors="leaving.errors" added="leaving.added"} end as errors
+            then {>errors_after errors="leaving.errors" added="leaving.added"} end as errors{>carried}
     from (
         select
             leaving.*,
@@ -144,7 +177,7 @@ settled as (
         end,
         unknown_since = case when verdict.unknown or not verdict.begun
             then coalesce(job.unknown_since, verdict.unknown_since) end,
-        errors = coalesce(verdict.errors, job.errors)
+        errors = coalesce(verdict.errors, job.errors){>set of="verdict"}
     from verdict
     where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
@@ -169,7 +202,7 @@ woken as materialized (
         group by 1, 2
     ) as news
 )
-select settled.id, settled.status::text
+select settled.id, settled.status::text, {>awaited}
 from settled, (select count(*) from woken) as woken
 
 -- distributed fragment: tell_settled
@@ -187,8 +220,40 @@ news as materialized (
         settled.{>at_partition} as payload
     from settled
 )
-select news.id, news.status, news.channel, news.payload
+select news.id, news.status, {>awaited}, news.channel, news.payload
 from news
+
+-- name: wake_waiters :many
+-- settings: prepared
+-- Notifies each process that waits for the end of any of these jobs, which have ended or are gone.
+-- The payload is their ids, in several notifications if it would be longer than 7,000 bytes.
+{>waking}
+
+-- fragment: waking
+select pg_catalog.pg_notify(news.channel, news.payload)::text
+from (
+    {>news_for_waiters}
+) as news
+
+-- distributed fragment: waking
+select null::text, news.channel, news.payload
+from (
+    {>news_for_waiters}
+) as news
+
+-- fragment: news_for_waiters
+select
+    'procrastinate_ends_'::text || awaited.waiter::text as channel,
+    string_agg(awaited.job_id::text, ' '::text order by awaited.job_id) as payload
+from (
+    -- An id and a space are 20 bytes at most.
+    select
+        wait.waiter, wait.job_id,
+        (row_number() over (partition by wait.waiter order by wait.job_id) - 1) / 350 as part
+    from {schema}.procrastinate_waits as wait
+    where wait.partition = %(partition)s::smallint and wait.job_id = any(%(ids)s::bigint[])
+) as awaited
+group by awaited.waiter, awaited.part
 
 -- name: job_standings :many
 -- Returns what the rows of these jobs say now, for jobs that a write did not change.

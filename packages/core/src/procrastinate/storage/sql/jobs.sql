@@ -6,7 +6,8 @@
 -- All that is shown of a job.
 {>claimed_columns}, job.errors::text as errors, job.status::text as status,
     {>readable moment="job.started_at"} as started_at,
-    {>readable moment="job.finished_at"} as finished_at, job.worker_id
+    {>readable moment="job.finished_at"} as finished_at, job.worker_id,
+    job.result::text as result, job.result_error
 
 -- name: get_job :many
 -- Returns one job, or no row.
@@ -211,6 +212,8 @@ retried as (
         worker_id = null,
         started_at = null,
         finished_at = null,
+        result = null,
+        result_error = null,
         attempts = case when job.status = 'todo' then job.attempts else 0 end,
         scheduled_at = due.scheduled_at,
         hold = due.hold,

@@ -187,21 +187,29 @@ parked as (
 -- settings: patience, prepared
 -- Writes that jobs have succeeded, and lets the first job of each one's line begin in its place, for
 -- the same worker. A job stays as it is if its line has no such job, or none that may be taken now.
--- Returns (id, 12 nulls, moment_us) for each job that has ended, and then (job..., null) for each
--- that begins. `moment_us` is the time of both, in microseconds since the epoch.
+-- Returns (id, 12 nulls, awaited, moment_us) for each job that has ended, and then (job..., 2 nulls)
+-- for each that begins. `moment_us` is the time of both, in microseconds since the epoch; `awaited` is
+-- 1 if anybody may wait for one of the ended ones, else null.
 --
 -- One statement is enough, because no slot is given up. A job that a claim parks meanwhile stands
 -- behind the job that has the slot now.
---
+{>handing_over arrays="" names="" columns="" set=""}
+
+-- name: hand_over_with_results :many
+-- settings: patience, prepared, array_nulls
+-- The same, and keeps what tasks returned, or why that is not kept.
+{>handing_over arrays=result_arrays names=result_names columns=result_columns set=set_result}
+
+-- fragment: handing_over
 -- leaving: those of the jobs that this worker holds, locked.
 with leaving as materialized (
     select
         job.id, job.lock,
         statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
-        statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended
+        statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended{>columns of="said"}
     from unnest(
-        %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]
-    ) as said(id, lease, began_us, ended_us)
+        %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]{>arrays}
+    ) as said(id, lease, began_us, ended_us{>names})
     join {schema}.procrastinate_jobs as job on job.id = said.id
     where job.partition = %(partition)s::smallint and {>by_id} and {>is_held}
         and job.lease = said.lease
@@ -249,7 +257,7 @@ next as materialized (
 -- finished: the jobs whose slots go to others.
 finished as (
     update {schema}.procrastinate_jobs as job
-    set status = 'succeeded', started_at = leaving.began, finished_at = leaving.ended
+    set status = 'succeeded', started_at = leaving.began, finished_at = leaving.ended{>set of="leaving"}
     from leaving
     where job.partition = %(partition)s::smallint and job.id = leaving.id
         and job.id = any(array(select next.job_id from next))
@@ -271,12 +279,12 @@ claimed as (
         and job.id = any(array(select next.id from next))
     returning {>claimed_columns}
 )
-select claimed.*, null::bigint as moment_us
+select claimed.*, null::integer as awaited, null::bigint as moment_us
 from claimed
 union all
 select
     finished.id, null, null, null, null, null, null, null, null, null, null, null, null,
-    (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
+    {>awaited}, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from finished
 order by priority desc, id
 

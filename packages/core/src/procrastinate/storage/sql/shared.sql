@@ -52,6 +52,32 @@ case
     else false
 end
 
+-- fragment: awaited
+-- 1 if anybody waits for the end of a job between the first and the last of these ids, else null. Who
+-- it is, and for which, is the matter of `wake_waiters`, which is sent then: most often nobody waits.
+-- (It is one probe of an index, 3 % of what the ending of 100 jobs takes. To look for each id took
+-- 9 %, and to notify here 19 %, of which half was planning.)
+(
+    select 1
+    from {schema}.procrastinate_waits as wait
+    where wait.partition = %(partition)s::smallint
+        and wait.job_id >= %(first_id)s::bigint and wait.job_id <= %(last_id)s::bigint
+    limit 1
+)
+
+-- fragment: result_arrays
+-- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept.
+, %(results)s::text[], %(result_errors)s::text[]
+
+-- fragment: result_names
+, result, result_error
+
+-- fragment: result_columns
+, {>of}.result::jsonb as result, {>of}.result_error
+
+-- fragment: set_result
+, result = {>of}.result, result_error = {>of}.result_error
+
 -- fragment: verdict
 -- The status that a job gets which leaves its worker. An abortion that was asked for ends it,
 -- unless it has succeeded. If a twin with its queueing lock waits, or comes before it among those

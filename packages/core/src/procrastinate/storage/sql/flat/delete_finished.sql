@@ -1,6 +1,7 @@
 -- name: delete_finished :many
 -- settings: patience
--- Removes jobs that ended, for workers that keep no history. Returns the ids that it removed.
+-- Removes jobs that ended, for workers that keep no history. Returns (id, 1 if anybody may wait for
+-- one of them, else null) of those that it removed.
 delete from procrastinate_jobs as job
 using unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
 -- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
@@ -16,4 +17,14 @@ where job.partition = %(partition)s::smallint and job.id = ended.id and job.id =
         when job.status in ('doing') and job.worker_id = %(worker_id)s::bigint then true
         else false
     end and job.lease = ended.lease
-returning job.id
+-- 1 if anybody waits for the end of a job between the first and the last of these ids, else null. Who
+-- it is, and for which, is the matter of `wake_waiters`, which is sent then: most often nobody waits.
+-- (It is one probe of an index, 3 % of what the ending of 100 jobs takes. To look for each id took
+-- 9 %, and to notify here 19 %, of which half was planning.)
+returning job.id, (
+    select 1
+    from procrastinate_waits as wait
+    where wait.partition = %(partition)s::smallint
+        and wait.job_id >= %(first_id)s::bigint and wait.job_id <= %(last_id)s::bigint
+    limit 1
+)

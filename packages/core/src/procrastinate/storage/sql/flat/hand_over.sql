@@ -3,8 +3,9 @@
 -- settings: patience, prepared
 -- Writes that jobs have succeeded, and lets the first job of each one's line begin in its place, for
 -- the same worker. A job stays as it is if its line has no such job, or none that may be taken now.
--- Returns (id, 12 nulls, moment_us) for each job that has ended, and then (job..., null) for each
--- that begins. `moment_us` is the time of both, in microseconds since the epoch.
+-- Returns (id, 12 nulls, awaited, moment_us) for each job that has ended, and then (job..., 2 nulls)
+-- for each that begins. `moment_us` is the time of both, in microseconds since the epoch; `awaited` is
+-- 1 if anybody may wait for one of the ended ones, else null.
 --
 -- One statement is enough, because no slot is given up. A job that a claim parks meanwhile stands
 -- behind the job that has the slot now.
@@ -182,11 +183,21 @@ claimed as (
         end as scheduled_at,
         job.lease, nullif(job.crashes, 0) as crashes, job.meta::text as meta
 )
-select claimed.*, null::bigint as moment_us
+select claimed.*, null::integer as awaited, null::bigint as moment_us
 from claimed
 union all
 select
     finished.id, null, null, null, null, null, null, null, null, null, null, null, null,
-    (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
+    -- 1 if anybody waits for the end of a job between the first and the last of these ids, else null. Who
+    -- it is, and for which, is the matter of `wake_waiters`, which is sent then: most often nobody waits.
+    -- (It is one probe of an index, 3 % of what the ending of 100 jobs takes. To look for each id took
+    -- 9 %, and to notify here 19 %, of which half was planning.)
+    (
+        select 1
+        from procrastinate_waits as wait
+        where wait.partition = %(partition)s::smallint
+            and wait.job_id >= %(first_id)s::bigint and wait.job_id <= %(last_id)s::bigint
+        limit 1
+    ), (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from finished
 order by priority desc, id

@@ -54,6 +54,8 @@ retried as (
         worker_id = null,
         started_at = null,
         finished_at = null,
+        result = null,
+        result_error = null,
         attempts = case when job.status = 'todo' then job.attempts else 0 end,
         scheduled_at = due.scheduled_at,
         hold = due.hold,

@@ -1,0 +1,19 @@
+-- name: wake_waiters :many
+-- settings: prepared
+-- Notifies each process that waits for the end of any of these jobs, which have ended or are gone.
+-- The payload is their ids, in several notifications if it would be longer than 7,000 bytes.
+select pg_catalog.pg_notify(news.channel, news.payload)::text
+from (
+    select
+        'procrastinate_ends_'::text || awaited.waiter::text as channel,
+        string_agg(awaited.job_id::text, ' '::text order by awaited.job_id) as payload
+    from (
+        -- An id and a space are 20 bytes at most.
+        select
+            wait.waiter, wait.job_id,
+            (row_number() over (partition by wait.waiter order by wait.job_id) - 1) / 350 as part
+        from procrastinate_waits as wait
+        where wait.partition = %(partition)s::smallint and wait.job_id = any(%(ids)s::bigint[])
+    ) as awaited
+    group by awaited.waiter, awaited.part
+) as news
