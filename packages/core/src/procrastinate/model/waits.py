@@ -36,6 +36,8 @@ POLL_DEAF = 1.0  # seconds
 RENEW_EVERY = 20.0  # seconds
 REMOVE_AFTER = 0.1  # seconds from the first row that nobody needs until such rows are removed
 AT_ONCE = 1_000  # jobs in one statement
+#: Seconds from one read to the next: under load, each is about more jobs.
+READ_EVERY = 0.005
 READ_AT_ONCE = 200  # jobs in one statement that reads them whole, with a result of up to 256 KiB
 
 W = TypeVar("W", bound=Hashable)
@@ -99,12 +101,14 @@ class Waits(Generic[W]):
         self._due: dict[Kind, dict[int | None, dict[int, None]]] = {kind: {} for kind in Kind}
         self._again: deque[tuple[float, int]] = deque()
         self._hears = False
+        self._has_been_deaf = False  # since it heard last
         self._keeps_rows = True
         self._poll_at = now + POLL_DEAF
         self._renew_at = now + RENEW_EVERY
         #: By partition, the jobs whose rows nobody needs any more, until these are removed.
         self._unneeded: dict[int | None, dict[int, None]] = {}
         self._remove_at = math.inf
+        self._read_at = 0.0
 
     def __len__(self) -> int:
         """Return how many jobs are waited for."""
@@ -160,8 +164,11 @@ class Waits(Generic[W]):
 
     def listening(self, hears: bool, now: float) -> None:
         """Note whether notifications are heard from now on. What was missed is looked for."""
-        if hears and not self._hears:
+        if hears and self._has_been_deaf:
+            self.anew()  # the server may have crashed
+        elif hears and not self._hears:
             self._poll_at = now
+        self._has_been_deaf = not hears and (self._hears or self._has_been_deaf)
         self._hears = hears
         self._poll_at = min(self._poll_at, now + self._poll_every)
 
@@ -194,16 +201,24 @@ class Waits(Generic[W]):
         """Return the next step, which is then under way; None if nothing is due now."""
         self._fall_due(now)
         for kind, places in self._due.items():
+            if kind is Kind.READ and now < self._read_at:
+                continue
             for partition in list(places):
                 if partition not in self.away and (ids := self._taken(kind, places, partition)):
+                    if kind is Kind.READ and not places:
+                        self._read_at = now + READ_EVERY
                     return Step(kind, partition, ids)
         return None
 
     def due_at(self) -> float:
         """Return when there is a next step, if nothing happens before."""
+        if self._unneeded and self._remove_at == math.inf:
+            return -math.inf  # `next` says when
         if not self._jobs:
             return self._remove_at
         again = self._again[0][0] if self._again else math.inf
+        if self._due[Kind.READ]:
+            again = min(again, self._read_at)
         return min(self._poll_at, self._renew_at, self._remove_at, again)
 
     def put_back(self, step: Step) -> None:

@@ -12,14 +12,15 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
-from procrastinate.connector import ListeningConnector
+from procrastinate.connector import Connector, ListeningConnector
+from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException, ProcrastinateException
 from procrastinate.storage.workers import notify_listener
-from procrastinate.waiting.way import CALL, Way
 
 logger = logging.getLogger("procrastinate.waiting")
 
@@ -35,20 +36,25 @@ _MOST_DIGITS = len(str(_LARGEST_ID))
 class Hearing:
     """Listens until it is cancelled.
 
-    ``on_ended`` is called with the ids of jobs that have ended, and ``on_change`` each time that it
-    begins or ceases to hear.
+    ``open`` opens the connector, and ``send`` runs a flow on another connection. ``on_ended`` is
+    called with the ids of jobs that have ended, and ``on_change`` each time that it begins or
+    ceases to hear.
     """
 
     def __init__(
         self,
-        way: Way,
+        connector: Connector,
         channel: str,
         *,
+        open: Callable[[], Awaitable[None]],
+        send: Callable[[Flow[None]], Awaitable[None]],
         on_ended: Callable[[Iterable[int]], None],
         on_change: Callable[[bool], None],
     ) -> None:
-        self._way = way
+        self._connector = connector
         self._channel = channel
+        self._open = open
+        self._send = send
         self._on_ended = on_ended
         self._on_change = on_change
         self._probe_heard = asyncio.Event()
@@ -68,14 +74,14 @@ class Hearing:
             await asyncio.sleep(AGAIN_AFTER * random.uniform(0.2, 1.0))
 
     async def _listen(self) -> None:
-        connector = self._way.connector
+        connector = self._connector
         assert isinstance(connector, ListeningConnector)
         async with asyncio.timeout(LISTEN_MAY_TAKE) as patience:
-            await self._way.open_async()
+            await self._open()
             async with connector.listen([self._channel]) as heard:
                 patience.reschedule(None)
                 probing = asyncio.create_task(self._keep_probing())
-                probing.add_done_callback(lambda _: patience.reschedule(0.0))
+                probing.add_done_callback(functools.partial(_give_up, patience))
                 try:
                     async for notification in heard:
                         self._hear(notification.payload)
@@ -87,7 +93,7 @@ class Hearing:
         while True:
             self._probe_heard.clear()
             try:
-                await self._way.run_async(notify_listener(self._channel), limit=CALL)
+                await self._send(notify_listener(self._channel))
                 async with asyncio.timeout(PROBE_MAY_TAKE):
                     await self._probe_heard.wait()
             except ConnectorException:
@@ -103,6 +109,14 @@ class Hearing:
         else:
             self._probe_heard.set()
             self._on_change(True)
+
+
+def _give_up(listening: asyncio.Timeout, probing: asyncio.Task[None]) -> None:
+    """End the block in which LISTEN is in force, because probing has ended by itself."""
+    if not probing.cancelled():
+        if (died_of := probing.exception()) is not None:
+            logger.error("the listening connection cannot be probed", exc_info=died_of)
+        listening.reschedule(0.0)
 
 
 def ids_in(payload: str) -> list[int]:

@@ -37,6 +37,7 @@ from procrastinate.errors import (
 from procrastinate.model.waits import Kind, Step, Waits
 from procrastinate.storage import waits as flows
 from procrastinate.storage.nodes import may_be_node
+from procrastinate.storage.settings import read_settings
 from procrastinate.waiting.hearing import Hearing
 from procrastinate.waiting.nodes import Nodes
 from procrastinate.waiting.wait import Wait, give_all
@@ -139,11 +140,15 @@ class Keeper:
 
     async def _main(self) -> None:
         self._woken = asyncio.Event()
+        self._connection = asyncio.Lock()  # of the one for statements
+        self._opening = asyncio.Lock()
         with self._lock:
             self._loop = asyncio.get_running_loop()
         hearing = Hearing(
-            self._way,
+            self._way.connector,
             flows.CHANNEL.format(waiter=self._waiter),
+            open=self._open,
+            send=self._call,
             on_ended=self._heard,
             on_change=self._listening,
         )
@@ -154,6 +159,7 @@ class Keeper:
         finally:
             listening.cancel()
             self._nodes.stop()
+            await asyncio.wait([listening], timeout=CLOSING_MAY_TAKE)
             self._left = self._waits.all()
             if self._is_closing:
                 close_out(self._left)
@@ -227,7 +233,8 @@ class Keeper:
 
     async def _learn(self) -> None:
         """Learn into which partitions the database has put its jobs."""
-        partitions = await self._way.partitions_async(limit=CALL)
+        partitions = await self._call(read_settings())
+        self._way.learn(partitions)
         self._waits.divided(partitions)
         self._learn_at = self._clock() + LEARN_EVERY
         for wait in self._waits.all():
@@ -257,13 +264,19 @@ class Keeper:
         return await self._call(at(step.partition, flow))
 
     async def _call(self, flow: Flow[T]) -> T:
-        return await self._way.run_async(flow, limit=CALL)
+        async with self._connection:
+            return await self._way.run_async(flow, limit=CALL)
+
+    async def _open(self) -> None:
+        """Open the way, if it is not open. (Two at once would each make connections.)"""
+        async with self._opening:
+            await self._way.open_async()
 
     # Failures
 
     async def _try(self, do: Callable[[], Awaitable[None]], step: Step | None) -> None:
         try:
-            await self._way.open_async()
+            await self._open()
             await do()
         except Exception as exc:
             await self._failed(exc, step)

@@ -31,6 +31,7 @@ logger = logging.getLogger("procrastinate.waiting")
 
 #: Waits of at most so many seconds look by themselves: to make connections takes about as long.
 SHORT = 0.25
+CONNECTIONS = 2  # one that listens, and one for statements
 CLOSING_MAY_TAKE = 8.0  # seconds: a call under way, and what is left to remove
 REBORN_AFTER = 1.0  # seconds
 _LARGEST_ID = 2**63 - 1
@@ -125,7 +126,7 @@ class WaitingRoom:
             return self._keeper
 
     def _beside(self) -> Way:
-        return self._way.beside(max_connections=1, connect_timeout=CONNECT_MAY_TAKE)
+        return self._way.beside(max_connections=CONNECTIONS, connect_timeout=CONNECT_MAY_TAKE)
 
     def _leave(self, wait: Wait) -> None:
         wait.is_over = True

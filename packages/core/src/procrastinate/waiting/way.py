@@ -55,10 +55,8 @@ class Way(Protocol):
     async def run_async(self, flow: Flow[T], *, limit: Limit | None = None) -> T:
         """Run a flow."""
 
-    async def partitions_async(
-        self, connection: Any = None, *, limit: Limit | None = None
-    ) -> Partitions:
-        """Return the partitions of the database."""
+    def learn(self, partitions: Partitions) -> None:
+        """Note what the database has said of its partitions."""
 
     async def open_async(self, pool: Any = None) -> None:
         """Open it."""
