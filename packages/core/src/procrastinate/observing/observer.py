@@ -22,6 +22,8 @@ class Observer:
 
     Each attempt that is started leads to exactly one of `on_ended`, `on_requeued` and
     `on_lease_lost`, unless its process dies or the database stays away until the worker gives up.
+    Observers are not told of jobs that are cancelled, retried or deleted by hand, nor of those that
+    fail because no worker knows their task.
     """
 
     def on_deferred(self, event: events.Deferred) -> None:
@@ -40,7 +42,10 @@ class Observer:
         """Jobs have ended, and it is written."""
 
     def on_requeued(self, event: events.Requeued) -> None:
-        """Jobs went back to the queue, and it is written."""
+        """Jobs went back to the queue, and it is written.
+
+        A worker may have claimed them again before this is called.
+        """
 
     def on_lease_lost(self, event: events.LeaseLost) -> None:
         """Jobs were taken from this worker."""

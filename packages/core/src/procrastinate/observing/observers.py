@@ -11,6 +11,7 @@ Rules
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -75,10 +76,14 @@ def _log_failure(which: str, broken: BaseException) -> None:
     )
 
 
+#: Blocks that began before a fork: they go on in the other process, and end there.
+_FORKED: list[Around] = []
+
+
 class Around:
     """Context managers of observers around a block, none of which can change what it does."""
 
-    __slots__ = ("_complain", "_entered", "_methods", "_subject")
+    __slots__ = ("_complain", "_entered", "_methods", "_process", "_subject")
 
     def __init__(
         self,
@@ -92,6 +97,7 @@ class Around:
         self._entered: list[tuple[Callable[..., Any], Any]] = []
 
     def __enter__(self) -> None:
+        self._process = os.getpid()
         for method in self._methods:
             try:
                 manager = method(self._subject)
@@ -102,6 +108,9 @@ class Around:
                 self._entered.append((method, manager))
 
     def __exit__(self, *raised: Any) -> None:
+        if os.getpid() != self._process:
+            _FORKED.append(self)  # alive, because a generator that is dropped runs its `finally`
+            return
         for method, manager in reversed(self._entered):
             try:
                 manager.__exit__(*raised)

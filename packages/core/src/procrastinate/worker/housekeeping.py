@@ -306,8 +306,14 @@ def _log_recovered(
             logger.error(
                 "job %d (%s) lost its worker and is now %s: %s",
                 each.job_id,
-                each.task_name,
+                printable.line(each.task_name),
                 each.status.value,
                 "deleted, as with delete_jobs=always" if deleted(each) else "see its errors",
-                extra={"action": "recover", "job_id": each.job_id},
+                extra={
+                    "action": "recover",
+                    "job_id": each.job_id,
+                    "task_name": each.task_name,
+                    "queue": each.queue,
+                    "status": each.status.value,
+                },
             )

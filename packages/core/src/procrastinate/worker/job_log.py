@@ -5,10 +5,14 @@ The rules are those of `procrastinate.observing.job_log`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from procrastinate.model import failure, printable
 from procrastinate.model.job import Job
 from procrastinate.observing.job_log import about
 from procrastinate.worker.log import logger
+
+NAMED = 5  # jobs in one line at the most
 
 
 def result_not_kept(job: Job, why: str) -> None:
@@ -21,6 +25,18 @@ def result_not_kept(job: Job, why: str) -> None:
 def waited_too_long(count: int) -> None:
     """Say that jobs claimed ahead go back to the queue because no slot was free in time."""
     logger.debug("handing back %s claimed ahead", printable.counted(count, "job"))
+
+
+def waiting_for(jobs: Sequence[Job]) -> None:
+    """Say for which running jobs a worker waits that stops: the first ones by name."""
+    names = ", ".join(job.call_string for job in jobs[:NAMED])
+    logger.info(
+        "waiting for %s: %s%s",
+        printable.counted(len(jobs), "running job"),
+        names,
+        f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else "",
+        extra={"action": "wait_for_jobs", "job_ids": [job.id for job in jobs]},
+    )
 
 
 def undescribed(job: Job, broken: BaseException) -> None:

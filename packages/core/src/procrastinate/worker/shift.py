@@ -36,6 +36,7 @@ from procrastinate.storage import workers as flows
 from procrastinate.storage.periodic import defer_due_in_steps
 from procrastinate.storage.workers import About, Beat
 from procrastinate.threads import in_thread
+from procrastinate.worker import job_log
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.blocking import LoopSight
 from procrastinate.worker.calls import Calls, reason_of
@@ -410,7 +411,7 @@ class Shift:
     async def _finish_what_runs(self) -> None:
         self._backlog.give_back()
         if self._backlog.busy:
-            logger.info("waiting for %s", counted(len(self._slots.running), "running job"))
+            job_log.waiting_for([each.job for each in self._slots.running])
         await self._until_idle(self._options.shutdown_graceful_timeout, or_told=True)
         if self._backlog.busy:
             self._slots.abort_all()
