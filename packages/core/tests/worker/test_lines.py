@@ -188,6 +188,7 @@ class Lines:
         self.taken: list[Job] = []
         self.refused: list[Job] = []
         self.fails = False
+        self.waits: list[asyncio.Event] = []
         self.stop = StopRequests(on_request=lambda: None)
         self.wake = asyncio.Event()
         self.claiming = Claiming(
@@ -205,11 +206,13 @@ class Lines:
         inner: Any = self.claiming
         inner._fetcher = SimpleNamespace(
             hand_over=self._hand_over,
+            left_none_in=lambda partition, is_claimed: not is_claimed,
             went_back=lambda jobs, partition: None,
             hear=lambda payload: True,
         )
         inner._backlog = SimpleNamespace(
             room=lambda: self.room,
+            free=lambda: self.room,
             take_next=lambda claim, sent_at: self.taken.extend(claim.jobs),
             refuse=self.refused.extend,
         )
@@ -219,6 +222,8 @@ class Lines:
 
     async def _hand_over(self, ended: list[Ended], limit: int, partition: int) -> HandedOver:
         self.sent.append(limit)
+        if self.waits:
+            await self.waits.pop(0).wait()
         if self.fails:
             raise ConnectionLost("lost")
         settled = Settled({each.job.id: Status.SUCCEEDED for each in ended})
@@ -245,8 +250,28 @@ async def test_a_lock_is_handed_over_if_there_is_nothing_else_to_claim() -> None
     lines = Lines()
     settled = await lines.end_a_job()
     assert settled == Settled({7: Status.SUCCEEDED})
-    assert lines.sent == [3]
+    assert lines.sent == [1]
     assert [job.id for job in lines.taken] == [8]
+
+
+async def test_aborts_are_heard_for_each_answer_that_is_under_way() -> None:
+    """Lines of several partitions may go on beside each other."""
+    lines = Lines()
+    looks: list[int] = []
+    first, second = asyncio.Event(), asyncio.Event()
+    lines.waits = [first, second]
+    inner: Any = lines.claiming
+    inner._look_for_aborts = lambda: looks.append(1)
+    one = asyncio.create_task(lines.end_a_job())
+    other = asyncio.create_task(lines.end_a_job())
+    await asyncio.sleep(0)
+    assert lines.sent == [1, 1]
+    first.set()
+    await one
+    lines.claiming.heard_of_aborts({8})
+    second.set()
+    await other
+    assert looks == [1]
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,10 @@ class Breaking:
             self._connector.refused[query.name] += 1
             raise PartitionAway("connection refused", sqlstate="08006")
         self._connector.executed[query.name] += 1
+        kind = "claim" if query.name.startswith("claim") else query.name
+        if (kind, query.params.get("partition")) in self._connector.holds:
+            self._connector.is_holding = True
+            await self._connector.go_on.wait()
         spoil = self._connector.spoil_claim_after_jobs
         if not query.name.startswith("claim"):
             return await self._inner.execute(query)
@@ -75,6 +79,10 @@ class BreakingConnector(procrastinate.AiopgConnector):
         #: Is called once, instead of the first claim after one that brought jobs.
         self.spoil_claim_after_jobs: Callable[..., Awaitable[None]] | None = None
         self.has_claimed = False
+        #: Kinds of statements that wait for `go_on`, each in one partition.
+        self.holds: set[tuple[str, Any]] = set()
+        self.is_holding = False
+        self.go_on = asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def session_async(self, **options: Any) -> AsyncIterator[AsyncSessionExecutor]:
@@ -141,6 +149,72 @@ async def test_one_worker_finds_the_jobs_of_all_partitions(
     )
     assert (statuses, places > 40) == (["succeeded"], True)
     assert change("select * from procrastinate_locks") == []
+
+
+async def test_a_line_goes_on_while_a_claim_from_another_partition_is_answered(
+    app: procrastinate.App,
+    connector: BreakingConnector,
+    until: Wait,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(claiming, "LINES_EXPECTED_FOR", 3600.0)
+    there = MANY.of_key("other")
+    assert there != MANY.of_key("line")
+    ran: list[int] = []
+    waits, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.task(name="in_line", lock="line")
+    async def in_line(n: int) -> None:
+        ran.append(n)
+        if connector.executed["hand_over"] >= 3:
+            waits.set()
+            await go_on.wait()
+
+    @app.task(name="other")
+    async def other() -> None:
+        ran.append(-1)
+
+    await in_line.batch_defer_async(*({"n": n} for n in range(50)))
+    connector.holds.add(("claim", there))
+    async with app.worker(concurrency=10, fetch_job_polling_interval=1000.0, on_failure="cancel"):
+        await until(waits.is_set)
+        await other.configure(partition_key="other").defer_async()
+        await until(lambda: connector.is_holding)
+        go_on.set()
+        await until(lambda: len(ran) == 50)
+        assert ran == list(range(50))
+        connector.go_on.set()
+        await until(lambda: ran[50:] == [-1])
+
+
+async def test_a_partition_is_claimed_from_after_its_lines_went_on(
+    app: procrastinate.App,
+    connector: BreakingConnector,
+    until: Wait,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(claiming, "LINES_EXPECTED_FOR", 3600.0)
+    ran: list[int] = []
+
+    @app.task(name="in_line", lock="line")
+    async def in_line(n: int) -> None:
+        ran.append(n)
+
+    @app.task(name="other")
+    async def other() -> None:
+        ran.append(-1)
+
+    await in_line.batch_defer_async(*({"n": n} for n in range(20)))
+    connector.holds.add(("hand_over", MANY.of_key("line")))
+    async with app.worker(concurrency=10, fetch_job_polling_interval=1000.0, on_failure="cancel"):
+        await until(lambda: connector.is_holding)
+        await other.configure(partition_key="line").defer_async()
+        await other.configure(partition_key="other").defer_async()
+        await until(lambda: -1 in ran)  # so the other one was heard of, too
+        assert ran.count(-1) == 1
+        connector.go_on.set()
+        await until(lambda: len(ran) == 22)
+    assert [n for n in ran if n >= 0] == list(range(20))
 
 
 async def test_what_nobody_announced_is_found_by_a_sweep(

@@ -8,8 +8,9 @@ Rules
 3. While the database is away, the loop tries again. Only a request to stop ends it.
 4. If jobs with locks have ended, the same statement that writes it may claim the next ones of their
    lines. Only while the last look has left no ready job behind and nothing was heard since: so no
-   job is passed over that comes first. And never beside a claim, which would count the same room
-   twice and might take these jobs for a lost answer.
+   job is passed over that comes first. And never beside a claim, which might take these jobs for a
+   lost answer. Each partition is looked at by itself: a line goes on beside claims from others.
+5. What was asked for and not answered yet counts as room that is taken.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
 
 from procrastinate.drive import Limit
 from procrastinate.errors import ConnectorException
@@ -80,10 +82,11 @@ class Claiming:
         self.sweeper = self._fetcher.sweeper  # if there are several partitions
         if self.sweeper is not None:
             self.sweeper.on_hot = self.look_now
-        self._aborts_heard: set[int] | None = None
+        self._aborts_heard: list[set[int]] = []  # one for each claim that is being answered
         self._claim = Alarm()  # the next claim
         self._claims_now = False  # whether one is being answered
         self._hands_over = False  # whether the end of jobs is, and with it the next of their lines
+        self._asked = 0  # jobs that may come with what is being answered (rule 5)
         self._lines_until = -math.inf  # until then lines are expected to go on
         self._poll_due = -math.inf  # after waiting until then, the next claim looks at everything
 
@@ -107,10 +110,10 @@ class Claiming:
             if not self._claim.due(time.monotonic()):
                 await self._sleep(self._claim.at)
                 continue
-            if self._hands_over:
+            if self._hands_over and not self._fetcher.claims_beside_lines:
                 await self._sleep(math.inf)  # its end wakes this loop (rule 4)
                 continue
-            room = backlog.room()  # last, because it is the most work
+            room = max(0, backlog.room() - self._asked)  # last, because it is the most work
             if room == 0:
                 await self._sleep(backlog.room_from)
                 continue
@@ -135,13 +138,12 @@ class Claiming:
 
     async def _fetch(self, room: int) -> int:
         began, sent_at = time.monotonic(), since_boot()
-        heard = self._aborts_heard = set()
         self._claims_now = True
         try:
-            async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
-                claim = await self._fetcher.claim(room, known=self._backlog)
+            with self._asking_for(room) as heard:
+                async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
+                    claim = await self._fetcher.claim(room, known=self._backlog)
         finally:
-            self._aborts_heard = None
             self._claims_now = False
         if claim.jobs:
             self._ahead.claim_took(time.monotonic() - began)
@@ -150,6 +152,18 @@ class Claiming:
         self._backlog.take(claim, short=self._fetcher.left_none, sent_at=sent_at)
         self._ask_after(heard, claim)
         return len(claim.jobs)
+
+    @contextmanager
+    def _asking_for(self, room: int) -> Iterator[set[int]]:
+        """Count room as taken, and note which jobs are to be aborted meanwhile."""
+        heard = set[int]()
+        self._aborts_heard.append(heard)
+        self._asked += room
+        try:
+            yield heard
+        finally:
+            self._asked -= room
+            self._aborts_heard = [each for each in self._aborts_heard if each is not heard]
 
     def _ask_after(self, heard: set[int], claim: Claim) -> None:
         """Ask for requests to abort if some overtook the answer of this claim."""
@@ -164,19 +178,18 @@ class Claiming:
 
         Returns what was written: less than all, and None if there is something else to claim first.
         """
-        room = self._room_for_lines()
+        room = min(len(ended), self._room_for_lines(partition))
         if not room:
             return None
         sent_at = since_boot()
-        heard = self._aborts_heard = set()
         self._hands_over = True
         try:
-            done = await self._fetcher.hand_over(ended, room, partition)
+            with self._asking_for(room) as heard:
+                done = await self._fetcher.hand_over(ended, room, partition)
         except BaseException:
             self.look_now()  # and hand back what it has claimed
             raise
         finally:
-            self._aborts_heard = None
             self._hands_over = False
         if done.claim.jobs:
             self._a_line_goes_on()
@@ -187,13 +200,16 @@ class Claiming:
                 self._ask_after(heard, done.claim)
         return done.settled
 
-    def _room_for_lines(self) -> int:
+    def _room_for_lines(self, partition: int) -> int:
         now = time.monotonic()
-        if now >= self._lines_until or self._claims_now or self._claim.due(now):
+        is_claimed = self._claims_now or self._claim.due(now)
+        if now >= self._lines_until or not self._fetcher.left_none_in(partition, is_claimed):
             return 0
         if self._stop.gracefully.is_set() or not self._trusted():
             return 0
-        return self._backlog.room()
+        room = self._backlog.room()
+        # If jobs are claimed ahead, it does no harm that one more waits.
+        return room if room > self._backlog.free() else max(0, room - self._asked)
 
     def _a_line_goes_on(self) -> None:
         self._lines_until = time.monotonic() + LINES_EXPECTED_FOR
@@ -306,8 +322,9 @@ class Claiming:
 
     def heard_of_aborts(self, ids: set[int]) -> None:
         """Note requests to abort: for jobs of a claim that is being answered they are unknown."""
-        if self._aborts_heard is not None and len(self._aborts_heard) < MAX_HEARD:
-            self._aborts_heard |= ids
+        for heard in self._aborts_heard:
+            if len(heard) < MAX_HEARD:
+                heard |= ids
 
 
 def _fetcher_for(

@@ -33,6 +33,8 @@ class Fetcher:
     ``partition`` is the one of several that it is about.
     """
 
+    claims_beside_lines = False  # whether it can claim while the lines before locks go on
+
     def __init__(
         self,
         gateway: Calls,
@@ -109,6 +111,13 @@ class Fetcher:
         except (ConnectorException, asyncio.CancelledError):
             self.answer_was_lost()
             raise
+
+    def left_none_in(self, partition: int, is_claimed: bool) -> bool:
+        """Return whether the last look left no ready job behind, and nothing was heard since.
+
+        ``is_claimed`` says whether a claim is under way or due.
+        """
+        return not is_claimed
 
     async def hand_over(self, ended: Sequence[Ended], limit: int, partition: int = 0) -> HandedOver:
         """Write that jobs with locks have succeeded, and claim the next ones of their lines."""

@@ -34,6 +34,8 @@ ASKED = 2  # hot partitions that are asked whether a job is ready; in more of th
 class PartitionedFetcher:
     """Claims jobs of some queues (None: of all) from all partitions, for one worker."""
 
+    claims_beside_lines = True
+
     def __init__(
         self,
         calls: Calls,
@@ -70,6 +72,7 @@ class PartitionedFetcher:
         #: Whether a claim that brings no job is to show that there is none. It sweeps for that.
         self.must_be_sure = False
         self._unanswered: set[int] = set()  # partitions that were away during a claim
+        self._going_on: set[int] = set()  # partitions in which lines go on: none is claimed from
         outages.on_back.append(self._came_back)
 
     def _at(self, partition: int) -> Fetcher:
@@ -145,10 +148,15 @@ class PartitionedFetcher:
     @property
     def seconds_to_next_look(self) -> float:
         """How long to wait at the most, if nothing is heard."""
-        return self.sweeper.turns.seconds_to_next_claim(self._clock(), self._outages.away)
+        return self.sweeper.turns.seconds_to_next_claim(self._clock(), self._not_now())
 
     def _next(self) -> int | None:
-        return self.sweeper.turns.next(self._clock(), self._outages.away)
+        return self.sweeper.turns.next(self._clock(), self._not_now())
+
+    def _not_now(self) -> Container[int]:
+        """Return the partitions that cannot be claimed from at the moment."""
+        away = self._outages.away
+        return {*away, *self._going_on} if self._going_on else away
 
     async def claim(self, limit: int, known: Container[int]) -> Claim:
         """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
@@ -191,8 +199,16 @@ class PartitionedFetcher:
         )
         return found
 
+    def left_none_in(self, partition: int, is_claimed: bool) -> bool:
+        """Return whether the last look at a partition left none behind. See `Fetcher`."""
+        return partition not in self._going_on and not self._is_hot(partition)
+
+    def _is_hot(self, partition: int) -> bool:
+        return partition in self.sweeper.turns.hot(self._clock())
+
     async def hand_over(self, ended: Sequence[Ended], limit: int, partition: int) -> HandedOver:
         """Write that jobs of a partition have succeeded, and claim the next ones of their lines."""
+        self._going_on.add(partition)
         try:
             done = await self._at(partition).hand_over(ended, limit)
         except BaseException as exc:
@@ -200,6 +216,10 @@ class PartitionedFetcher:
             if await self._outages.is_one(exc, partition):
                 self._unanswered.add(partition)
             raise
+        finally:
+            self._going_on.discard(partition)
+            if self._is_hot(partition):
+                self.sweeper.on_hot()
         self._places.note(done.claim.jobs, partition)
         return done
 

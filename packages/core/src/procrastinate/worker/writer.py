@@ -185,7 +185,8 @@ class Writer:
         count = min(len(self._entries), MAX_BATCH)
         self._writing = [self._entries.popleft() for _ in range(count)]
         unwritten: list[Ended] = []
-        for group in await self._write_together(self._parts.of(self._writing)):
+        groups = await self._write_together(self._parts.of(self._writing))
+        for group in await self._go_on_with_lines(groups):
             unwritten += await self._write_group(group)
         self._writing = ()
         if self._doubts and not unwritten:
@@ -230,9 +231,6 @@ class Writer:
 
     async def _write_group(self, group: Sequence[Ended]) -> Sequence[Ended]:
         """Write entries together. Returns them if the database is away."""
-        group = await self._without_handed_over(group)
-        if not group:
-            return ()
         answer = await self._try(group, PATIENCE_MS)
         if answer is _Answer.PARTITION_AWAY:
             self._hold(group)
@@ -243,8 +241,19 @@ class Writer:
                 self._doubts.append(Doubtful(group, halving.by_kind(group, kind_of)))
         return group if answer is _Answer.AWAY else ()
 
+    async def _go_on_with_lines(self, groups: list[list[Ended]]) -> list[Sequence[Ended]]:
+        """Write what can be handed over to the next jobs of lines (rule 6); return the rest.
+
+        Lines of several partitions go on beside each other, as far as there are connections.
+        """
+        go_on = map(self._without_handed_over, groups)
+        if self._are_many:
+            left = await asyncio.gather(*go_on)
+        else:
+            left = [await each for each in go_on]
+        return [group for group in left if group]
+
     async def _without_handed_over(self, group: Sequence[Ended]) -> Sequence[Ended]:
-        """Write what can be handed over to the next jobs of lines (rule 6); return the rest."""
         if not sets_going(group[0].job) or is_deleted(group[0], self._delete_jobs):
             return group
         ended = [each for each in group if each.outcome is SUCCEEDED]
