@@ -169,6 +169,32 @@ def test_healthchecks_say_what_is_well(program: Program) -> None:
     ]
 
 
+def test_healthchecks_say_how_many_workers_are_alive(
+    program: Program, query: Callable[..., Any]
+) -> None:
+    """And fail only if some are asked for: what defers jobs is well without a worker."""
+
+    def last_line(*options: str) -> tuple[int, str]:
+        done = program("healthchecks", *options)
+        return done.returncode, done.stdout.splitlines()[-1]
+
+    well = "ok    workers: none is alive, no job held by lost workers"
+    assert last_line() == last_line("--workers=0") == (0, well)
+    dead, alive = "now() - interval '1 hour'", "now() + interval '1 hour'"
+    query(
+        "insert into procrastinate_workers (name, last_heartbeat)"
+        f" values ('dead', {dead}), ('alive', {alive})"
+    )
+    assert last_line("--workers=1")[0] == 0
+    code, said = last_line("--workers=2")
+    assert code == ExitCode.ERROR
+    assert said.startswith("fail  workers: 1 worker alive, and 2 should be")
+    query("delete from procrastinate_workers where name = 'alive'")
+    code, said = last_line("--workers=1")
+    assert code == ExitCode.ERROR
+    assert said.startswith("fail  workers: none is alive, and 1 should be")
+
+
 def test_healthchecks_stop_at_what_fails_and_exit_with_its_code(empty: Program) -> None:
     done = empty("healthchecks")
     assert done.returncode == ExitCode.SCHEMA_NOT_APPLIED

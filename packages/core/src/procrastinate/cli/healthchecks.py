@@ -9,6 +9,7 @@ import click
 
 from procrastinate.app.app import App
 from procrastinate.cli.failures import one_line
+from procrastinate.cli.fleet import SILENT_AFTER
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.connector import AsyncConnector
 from procrastinate.errors import InsufficientPrivilege, ProcrastinateException
@@ -20,14 +21,21 @@ Check = tuple[str, Callable[[], str]]
 
 
 @click.command("healthchecks")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Fail if fewer workers are alive. Without it none needs to be.",
+)
 @click.pass_context
-def healthchecks(ctx: click.Context) -> None:
+def healthchecks(ctx: click.Context, workers: int) -> None:
     """Check that the app can be loaded, its database reached, and that the tables fit.
 
     Each check is a line, "ok" or "fail"; those after a failure are not made. The exit code is
-    that of the failure.
+    that of the failure. What defers jobs is well without a worker: ask for some with --workers
+    to hear that none runs.
     """
-    for name, check in _checks(settings_of(ctx)):
+    for name, check in _checks(settings_of(ctx), workers):
         try:
             detail = check()
         except ProcrastinateException as exc:
@@ -36,7 +44,7 @@ def healthchecks(ctx: click.Context) -> None:
         click.echo(f"ok    {name}: {detail}")
 
 
-def _checks(settings: Settings) -> Iterator[Check]:
+def _checks(settings: Settings, workers: int) -> Iterator[Check]:
     """Yield the checks in their order; each relies on those before it."""
     apps: list[App] = []
     yield "app", lambda: _app(settings, apps)
@@ -45,7 +53,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
     if isinstance(app.connector, AsyncConnector):
         yield "asynchronous connection", lambda: asyncio.run(_connection_async(app))
     yield "schema", lambda: _schema(app)
-    yield "workers", lambda: _workers(app)
+    yield "workers", lambda: _workers(app, workers)
 
 
 def _app(settings: Settings, apps: list[App]) -> str:
@@ -75,13 +83,21 @@ def _schema(app: App) -> str:
         return f"version {max(app.schema_manager.check().versions)}"
 
 
-def _workers(app: App) -> str:
+def _workers(app: App, wanted: int) -> str:
     """Read the workers' signs of life, which an enqueue-only role may not be allowed to."""
     with app.open():
         try:
+            workers = app.job_manager.list_workers()
             stalled = app.job_manager.get_stalled_jobs()
         except InsufficientPrivilege:
+            if wanted:
+                raise
             return "not checked, as this role has no right to: it can only enqueue"
-    if not stalled:
-        return "no job is held by a lost worker"
-    return f"{counted(len(stalled), 'job')} held by lost workers"
+    alive = sum(each.seconds_since_heartbeat < SILENT_AFTER for each in workers)
+    found = f"{counted(alive, 'worker')} alive" if alive else "none is alive"
+    if alive < wanted:
+        raise ProcrastinateException(
+            f"{found}, and {wanted} should be: start `procrastinate worker`"
+        )
+    held = counted(len(stalled), "job") if stalled else "no job"
+    return f"{found}, {held} held by lost workers"
