@@ -356,8 +356,10 @@ class AsyncConnector(Connector):
         """Return a new, unopened connector to the same database, with the same options.
 
         Its pool makes up to ``max_connections``, and none before it needs one. ``connect_timeout``
-        is the time to connect in seconds, unless the user gave another one. Only a connector
-        without a `sync_connector` of its own has to implement it.
+        is the time to connect in seconds, unless the user gave another one. Core opens it on
+        another event loop. A connector without a `sync_connector` of its own has to implement it.
+        One that can listen should: if jobs are waited for, core LISTENs on a sibling with two
+        connections. Without it, each wait asks the database now and then.
         """
         raise TypeError(
             f"{type(self).__name__} has neither a sync_connector() nor a sibling(): its class has"
