@@ -200,3 +200,22 @@ async def test_nothing_is_kept_on_a_connection_of_many_clients(
         assert rows(url, kept) == []
     assert rows(url, settings) == before
     assert rows(database, JOBS) == [(n, "succeeded") for n in range(10)]
+
+
+@pytest.mark.parametrize("route", ["transaction"])
+@pytest.mark.parametrize("connector", ASYNC)
+async def test_who_waits_for_a_job_without_a_direct_connection_looks_for_its_end(
+    database: str, url: str, connector: str, route: str
+) -> None:
+    app, _ = with_task(ASYNC[connector](url, None))
+    async with app.open_async():
+        job_id = await app.configure_task("bring").defer_async(n=1)
+        waiting_room = app._gateway.waiting_room
+        wait = asyncio.ensure_future(waiting_room.until_ended_async(job_id, timeout=ENOUGH))
+        while not rows(database, "select from procrastinate_waits"):
+            await asyncio.sleep(0.02)
+        await work_off(app)
+        job = await wait
+        assert job is not None
+        assert job.status == "succeeded"
+    assert rows(database, "select from procrastinate_waits") == []

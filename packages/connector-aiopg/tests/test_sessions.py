@@ -432,3 +432,17 @@ async def test_a_connection_of_another_event_loop_is_refused(procrastinate_dsn: 
     finally:
         connection.close()
         loop.close()
+
+
+async def test_the_sibling_of_a_pool_leads_where_the_pool_does(procrastinate_dsn: str) -> None:
+    connector = AiopgConnector(schema="mine")
+    async with aiopg.create_pool(procrastinate_dsn, minsize=3) as pool:
+        await connector.open_async(pool)
+        sibling = connector.sibling(max_connections=1, connect_timeout=3.0)
+        await sibling.open_async()
+        where = await _run(sibling, Query("where", "select current_database()"))
+        async with sibling.listen(["a"]):
+            pass
+        await sibling.close_async()
+        await connector.close_async()
+    assert (f"/{where[0][0]}?" in f"{procrastinate_dsn}?", sibling.schema) == (True, "mine")

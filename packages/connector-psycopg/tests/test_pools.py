@@ -227,3 +227,16 @@ async def test_rows_of_a_pool_with_other_dates_are_read_as_they_are(
             said = await (await connection.execute("show datestyle")).fetchone()
             assert said[0].startswith("German")
         await connector.close_async()
+
+
+async def test_the_sibling_of_a_pool_leads_where_the_pool_does(procrastinate_dsn: str) -> None:
+    connector = PsycopgConnector(schema="mine")
+    async with psycopg_pool.AsyncConnectionPool(procrastinate_dsn, min_size=3) as pool:
+        await connector.open_async(pool)
+        sibling = connector.sibling(max_connections=1, connect_timeout=3.0)
+        await sibling.open_async()
+        async with sibling.session_async() as session, sibling.listen(["a"]):
+            ((database,),) = await session.execute(Query("where", "select current_database()"))
+        await sibling.close_async()
+        await connector.close_async()
+    assert (f"/{database}?" in f"{procrastinate_dsn}?", sibling.schema) == (True, "mine")

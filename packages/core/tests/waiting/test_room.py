@@ -17,7 +17,8 @@ from procrastinate.errors import (
     SchemaError,
 )
 from procrastinate.model import waits
-from procrastinate.waiting import keeper
+from procrastinate.storage import workers
+from procrastinate.waiting import hearing, keeper
 from procrastinate.waiting.room import SHORT, WaitingRoom
 
 WAKE = """
@@ -372,3 +373,21 @@ async def test_what_is_no_id_is_refused(
         await room.until_ended_async(job_id, timeout=0)
     with pytest.raises(InvalidOption, match="id"):
         room.until_ended(job_id, timeout=0)
+
+
+async def test_until_it_hears_itself_a_process_looks_every_second(
+    app: procrastinate.App,
+    room: WaitingRoom,
+    end: End,
+    until: Until,
+    waiting: Rows,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(waits, "POLL_EVERY", 3600.0)
+    monkeypatch.setattr(hearing, "notify_listener", lambda channel: workers.probe_partition())
+    (job_id,) = await deferred(app)
+    wait = asyncio.ensure_future(room.until_ended_async(job_id, timeout=LONG))
+    await until(lambda: waiting() == [job_id])
+    await room_has_looked(room, until)
+    end(job_id, quietly=True)
+    assert await wait
