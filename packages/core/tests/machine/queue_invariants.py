@@ -40,6 +40,8 @@ def _check_job(job: JobRow) -> None:
     assert job.hold != "lock" or job.lock, f"parked without a lock: {job}"
     assert 0 <= job.attempts <= job.lease, f"attempts without a claim: {job}"
     assert job.status is not Status.TODO or not job.abort_requested, f"to be aborted: {job}"
+    has_succeeded = job.status is Status.SUCCEEDED
+    assert has_succeeded or (job.result, job.result_error) == (None, None), f"a result of: {job}"
 
 
 def _check_schedule(row: PeriodicRow) -> None:
@@ -122,6 +124,20 @@ def _check_change_by_hand(before: JobRow, after: JobRow) -> None:
     assert not again or after.attempts == 0, f"attempts are counted on: {change}"
     assert again or after.abort_requested >= before.abort_requested, f"may go on: {change}"
     assert not again or after.crashes == 0, f"crashes are counted on: {change}"
+
+
+def check_woken(
+    before: State, after: State, awaited: Collection[int], woken: Sequence[int]
+) -> None:
+    """Check that who waits for jobs was told of each that ended or went, once, and of no other."""
+    over = [
+        job_id
+        for job_id in sorted(awaited)
+        if job_id in before.jobs
+        and not before.jobs[job_id].status.is_final
+        and (job_id not in after.jobs or after.jobs[job_id].status.is_final)
+    ]
+    assert list(woken) == over, f"told of {woken}, and these are over: {over}"
 
 
 def _check_progress(before: PeriodicRow, after: PeriodicRow) -> None:

@@ -32,14 +32,15 @@ from queue_invariants import (
     check_claim,
     check_state,
     check_step,
+    check_woken,
     claimable,
     following,
     matches,
 )
-from queue_sides import Make, Shown, Sides, State
+from queue_sides import WAITER, Make, Shown, Sides, State
 
 from procrastinate import json_codec
-from procrastinate.drive import Flow
+from procrastinate.drive import Flow, at
 from procrastinate.errors import AlreadyEnqueued, InvalidArguments
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.levels import BELOW_ALL
@@ -52,6 +53,7 @@ from procrastinate.model.outcome import (
     Outcome,
     Requeued,
 )
+from procrastinate.model.progress import Report
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import (
     claim,
@@ -62,6 +64,8 @@ from procrastinate.storage import (
     jobs,
     locks,
     periodic,
+    progress,
+    waits,
     workers,
 )
 
@@ -86,6 +90,13 @@ above = st.sampled_from([BELOW_ALL, -2, 0, 1])
 Shape = dict[str, int]  # limits of the flow that decide which text of the statement is run
 shapes: st.SearchStrategy[Shape] = st.sampled_from(
     [{}, {"FEW": 0}, {"FEW_QUEUES": 0, "ROWS_OF_SEVERAL": 0}]
+)
+reports = st.builds(
+    Report,
+    millionths=st.sampled_from([0, 333_333, 1_000_000]),
+    message=st.none() | st.just("é"),
+    data=st.none() | st.just('{"x":1.50,"a":[null]}'),
+    said_at=st.just(-1.0),
 )
 maybe_error = st.none() | st.just({"message": "é"})
 due_in = st.sampled_from([None, None, None, timedelta(seconds=-5), SOON, HOUR])
@@ -171,9 +182,11 @@ class Tally:
     errors: Counter[str] = field(default_factory=Counter)
     changes: Counter[tuple[Status, Status]] = field(default_factory=Counter)
     ticks: Counter[periodic.Outcome] = field(default_factory=Counter)
+    woken: int = 0
 
     def count(self, name: str, before: State, outcome: Shown) -> None:
         self.steps[name] += 1
+        self.woken += len(outcome.woken)
         self.statements.update(statement for statement, _ in outcome.statements)
         if outcome.error is not None:
             self.errors[outcome.error[0].__name__] += 1
@@ -198,6 +211,7 @@ class QueueMachine(RuleBasedStateMachine):
         # All that any claim returned, also what was lost since, by what a write is fenced with.
         self.claimed: dict[tuple[int, int, int | None], Job] = {}
         self.stale_locks: set[str] = set()
+        self.awaited: set[int] = set()
 
     # What every step does
 
@@ -216,6 +230,7 @@ class QueueMachine(RuleBasedStateMachine):
         return outcome
 
     def _arrived(self, name: str, before: State, outcome: Shown) -> None:
+        check_woken(before, outcome.state, self.awaited, outcome.woken)
         self.state = outcome.state
         self.stale_locks &= self.state.locks.keys()
         check_state(self.state, stale_locks=self.stale_locks)
@@ -286,6 +301,9 @@ class QueueMachine(RuleBasedStateMachine):
         """What every worker does now and then for all."""
         self.recover(delete=delete)
         self.step("prune", lambda now: workers.prune_workers(timeout_us=DEAD_AFTER_US))
+        self.step("prune_waits", lambda now: waits.prune_waits())
+        self.step("prune_progress", lambda now: progress.prune())
+        assert self.state.progress.keys() <= {job.id for job in self.state.running()}
         self.mend()
 
     def recover(self, ids: Sequence[int] | None = None, *, delete: bool = False) -> None:
@@ -539,6 +557,17 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(n=nth, which=some, statuses=st.lists(st.sampled_from(FINAL[:2] + FINAL[3:]), min_size=4))
     def finish(self, n: int, which: list[int], statuses: list[Status]) -> None:
         self._finish("finish", *self.held(n, which), statuses)
+
+    @rule(n=nth, which=some, endings=st.lists(st.sampled_from(RETURNED), min_size=4, max_size=4))
+    def finish_with_results(self, n: int, which: list[int], endings: list[Finished]) -> None:
+        """A batch in which everything has succeeded."""
+        worker, held = self.held(n, which)
+        given = list(zip(held, endings, strict=False))
+        self._settle("finish_with_results", worker, given)
+        for job, ending in given:
+            row = self.state.jobs[job.id]
+            assert (row.result is None) == (ending.result is None), f"not what was given: {row}"
+            assert row.result_error == ending.result_error
 
     @rule(n=nth, which=some)
     def finish_what_was_lost(self, n: int, which: list[int]) -> None:
@@ -811,8 +840,82 @@ class QueueMachine(RuleBasedStateMachine):
         job = running[n % len(running)]
         assert job.lock is not None
         self.sides.delete(job.id)
+        self.awaited.discard(job.id)
         self.stale_locks.add(job.lock)
         self.step("read_after_damage", lambda now: claim.ready_queues(), deletable={job.id})
+
+    # Waiting
+
+    @rule(which=some)
+    def wait_for_jobs(self, which: list[int]) -> None:
+        """From now on a program is told of all ends of these jobs, also after a retry by hand."""
+        ids = list(set(self.ids(which)))
+        self.awaited |= set(ids)
+        self.step(
+            "register_waits",
+            lambda now: at(0, waits.register_waits(ids, waiter=WAITER, lasting_us=10**12)),
+        )
+        self.step("look_at_jobs", lambda now: at(0, waits.look_at_jobs(ids)))
+        self.step("read_jobs", lambda now: at(0, waits.read_jobs(ids)))
+
+    @rule(which=some)
+    def wait_no_more(self, which: list[int]) -> None:
+        """The program is told of these jobs no more."""
+        ids = list(set(self.ids(which)))
+        self.awaited -= set(ids)
+        self.step("remove_waits", lambda now: at(0, waits.remove_waits(ids, waiter=WAITER)))
+
+    # Progress
+
+    @rule(
+        n=nth, which=some, said=st.lists(reports, min_size=4, max_size=4), may_be_lost=st.booleans()
+    )
+    def report_progress(
+        self, n: int, which: list[int], said: list[Report], may_be_lost: bool
+    ) -> None:
+        """Attempts say how far they are. What is no attempt any more says so in vain."""
+        worker, found = self.lost(n, which) if may_be_lost else self.held(n, which)
+        given = [
+            progress.Said(job.id, job.lease, report)
+            for job, report in zip(found, said, strict=False)
+        ]
+        self.step("report_progress", lambda now: progress.write(given, now=0.0, worker_id=worker))
+        for each in given:
+            self._check_report(each, worker)
+        self._look_at_progress([job.id for job in found])
+
+    def _check_report(self, said: progress.Said, worker: int) -> None:
+        job, row = self.state.jobs.get(said.job_id), self.state.progress.get(said.job_id)
+        holds = job is not None and (job.status, job.lease, job.worker_id) == (
+            Status.DOING,
+            said.lease,
+            worker,
+        )
+        if holds:
+            assert row is not None
+            assert (row.lease, row.millionths) == (said.lease, said.report.millionths)
+
+    def _look_at_progress(self, ids: Sequence[int]) -> None:
+        """Only what the running attempt itself has said is shown."""
+        which, loads = jobs.JobFilter(ids=ids), json_codec.loads
+        shown: list[Job] = self.step(
+            "list_progress",
+            lambda now: progress.with_progress(jobs.list_page(which, jobs.Page(), loads), loads),
+        ).value
+        for job in shown:
+            row = self.state.progress.get(job.id)
+            runs = job.status is Status.DOING
+            is_told = runs and row is not None and row.lease == job.lease
+            assert (job.progress is not None) is is_told
+
+    @rule(n=nth, which=some)
+    def forget_progress(self, n: int, which: list[int]) -> None:
+        """As a worker does for attempts that are over."""
+        _, over = self.lost(n, which)
+        leases = {job.id: job.lease for job in over}
+        self.step("forget_progress", lambda now: progress.forget(leases))
+        left = self.state.progress
+        assert not [each for each in leases if each in left and left[each].lease <= leases[each]]
 
     # Looking
 

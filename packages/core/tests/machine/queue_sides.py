@@ -24,15 +24,17 @@ from procrastinate.connector import Executor, Notification, Query, Row, Rows
 from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException, ProcrastinateException
 from procrastinate.model.job import Status
-from procrastinate.storage import claim
+from procrastinate.storage import claim, waits
 from procrastinate.storage.statements import Statements
 from procrastinate.storage.workers import Recovered
 from procrastinate.testing import InMemoryConnector
 from procrastinate.testing.store import STATEMENTS
-from procrastinate.testing.values import JobRow, PeriodicRow, WorkerRow
+from procrastinate.testing.values import JobRow, PeriodicRow, ProgressRow, WorkerRow
 from procrastinate_psycopg2.sessions import bound
 
 CHANNELS = ("procrastinate_jobs", "procrastinate_schedule", "procrastinate_aborts")
+WAITER = 7  # the number of a program that waits for jobs
+ENDS = waits.CHANNEL.format(waiter=WAITER)
 TOLERANCE = timedelta(seconds=30)
 
 #: A schedule: the name of a task, and the periodic_id.
@@ -56,6 +58,7 @@ class State:
     locks: dict[str, int]
     workers: dict[int, WorkerRow]
     periodics: dict[Key, PeriodicRow] = field(default_factory=dict)
+    progress: dict[int, ProgressRow] = field(default_factory=dict)
 
     def waiting(self) -> list[JobRow]:
         return [job for job in self.jobs.values() if job.status is Status.TODO]
@@ -89,6 +92,7 @@ class Shown:
     statements: list[tuple[str, list[Any]]]
     heard: list[tuple[str, str]]
     state: State
+    woken: list[int] = field(default_factory=list)  # the jobs whose ends the program is told
 
 
 # --- comparing -----------------------------------------------------------------------------------
@@ -98,15 +102,21 @@ def differences_of(expected: Shown, actual: Shown) -> Iterator[tuple[str, Any, A
     """Yield what differs: where, in PostgreSQL, in memory."""
     for part in ("value", "error", "heard"):
         yield from _differing(part, expected, actual, part)
-    for one, other in itertools.zip_longest(expected.statements, actual.statements):
+    statements = (_compared(each.statements) for each in (expected, actual))
+    for one, other in itertools.zip_longest(*statements):
         if not alike(one, other, expected.state.now, actual.state.now):
             yield ("statement", one, other)
-    for part in ("jobs", "locks", "workers", "periodics"):
+    for part in ("jobs", "locks", "workers", "periodics", "progress"):
         rows, other_rows = getattr(expected.state, part), getattr(actual.state, part)
         for key in sorted(rows.keys() | other_rows.keys(), key=str):
             one, other = rows.get(key), other_rows.get(key)
             if not alike(one, other, expected.state.now, actual.state.now):
                 yield (f"{part} {key}", one, other)
+
+
+def _compared(statements: Sequence[tuple[str, list[Any]]]) -> list[tuple[str, list[Any]]]:
+    """Leave out what the memory, in which nobody waits, has no reason for."""
+    return [each for each in statements if each[0] != "wake_waiters"]
 
 
 def _differing(name: str, one: Shown, other: Shown, part: str) -> Iterator[Any]:
@@ -163,15 +173,32 @@ def _with_its_moment(row: Row) -> Row:
     return (*row[:-1], None if moment_us is None else datetime.fromtimestamp(moment_us / 1e6, UTC))
 
 
+def _unawaited(row: Row) -> Row:
+    return row[:-1]
+
+
 #: What is compared where it is not the whole row: a wait without its length, (None, ...) for a
-#: batch of which several queueing locks are taken, since any of them may be named, and a claim's
-#: moment as a time.
+#: batch of which several queueing locks are taken, since any of them may be named, a claim's
+#: moment as a time, and an ending without whether somebody waits for it.
 _SHOWN: dict[str, Callable[[Row], Row]] = {
     "promote_due": lambda row: (row[0], row[1] is None, row[2]),
     "sweep": lambda row: (*row[:-1], row[-1] is None),
     "defer_jobs": lambda row: row[:1],
     **dict.fromkeys((name for name in STATEMENTS if name.startswith("claim_")), _with_its_moment),
-    **dict.fromkeys(("hand_over", "hand_over_with_results"), _with_its_moment),
+    **{
+        name: lambda row: _with_its_moment((*row[:-2], row[-1]))
+        for name in ("hand_over", "hand_over_with_results")
+    },
+    **dict.fromkeys(
+        (
+            "finish_jobs",
+            "finish_jobs_with_results",
+            "settle_jobs",
+            "settle_jobs_with_results",
+            "delete_finished",
+        ),
+        _unawaited,
+    ),
 }
 
 
@@ -211,6 +238,7 @@ _TIMES = {
     ),
     "procrastinate_workers": ("started_at", "last_heartbeat", "blocked_since"),
     "procrastinate_periodic": ("done_until", "last_tick", "seen_at"),
+    "procrastinate_progress": ("updated_at",),
 }
 
 #: The columns of each table that are compared. The partition is always 0; of the migrations, the
@@ -220,6 +248,7 @@ COMPARED = {
     "procrastinate_locks": {"lock", "job_id"},
     "procrastinate_workers": {each.name for each in fields(WorkerRow)},
     "procrastinate_periodic": {each.name for each in fields(PeriodicRow)},
+    "procrastinate_progress": {"job_id", "lease", "fraction", "message", "data", "updated_at"},
 }
 
 
@@ -230,7 +259,7 @@ class PostgreSQL:
         connection.autocommit = True
         self.connection = connection
         self.executor = bound(connection)
-        for channel in CHANNELS:
+        for channel in (*CHANNELS, ENDS):
             self.select(f"listen {channel}")
 
     def select(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -239,7 +268,7 @@ class PostgreSQL:
             return cursor.fetchall() if cursor.description else []
 
     def reset(self) -> None:
-        self.select(f"truncate {', '.join(COMPARED)} restart identity")
+        self.select(f"truncate {', '.join(COMPARED)}, procrastinate_waits restart identity")
 
     def now_and_next_id(self) -> tuple[datetime, int]:
         ((self.now, next_id),) = self.select(
@@ -262,20 +291,27 @@ class PostgreSQL:
 
     def _outcome(self, value: Any, error: Any, seen: list[Any]) -> Shown:
         state = self._state()  # after which what was committed has been heard, too
-        heard = sorted({(each.channel, each.payload) for each in self.connection.notifies})
+        said = [(each.channel, each.payload) for each in self.connection.notifies]
         self.connection.notifies.clear()
-        return Shown(value, error, seen, heard, state)
+        heard = sorted({each for each in said if each[0] != ENDS})
+        ends = " ".join(payload for channel, payload in said if channel == ENDS)
+        return Shown(value, error, seen, heard, state, sorted(map(int, ends.split())))
 
     def _state(self) -> State:
         rows = self.select(f"select {_JOB_COLUMNS} from procrastinate_jobs order by id")
         workers = self.select(f"select {_WORKER_COLUMNS} from procrastinate_workers order by id")
         periodics = self.select(f"select {_PERIODIC_COLUMNS} from procrastinate_periodic")
+        progress = self.select(
+            "select job_id, lease, round(fraction * 1000000)::integer, message, data::text,"
+            " updated_at from procrastinate_progress"
+        )
         return State(
             self.now,
             {row[0]: _job_row(row) for row in rows},
             dict(self.select("select lock, job_id from procrastinate_locks")),
             {row[0]: WorkerRow(*row) for row in workers},
             {row[:2]: PeriodicRow(*row) for row in periodics},
+            {row[0]: ProgressRow(*row) for row in progress},
         )
 
     def let_pass(self, amount: timedelta) -> Shown:
@@ -360,6 +396,7 @@ class Memory:
             dict(tables.locks.committed.values()),
             dict(sorted(tables.workers.committed.items())),
             dict(tables.periodics.committed),
+            dict(tables.progress.committed),
         )
         return Shown(value, error, seen, heard, state)
 

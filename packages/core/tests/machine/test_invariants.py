@@ -13,6 +13,7 @@ from queue_invariants import (
     check_state,
     check_step,
     check_ticks,
+    check_woken,
     claimable,
     matches,
     outlived,
@@ -68,6 +69,8 @@ def test_a_queue_in_order_breaks_none() -> None:
         state(replace(TODO, queueing_lock="q"), replace(TODO, id=2, queueing_lock="q")),
         state(replace(TODO, abort_requested=True)),
         state(replace(TODO, attempts=1)),
+        state(replace(TODO, result="1")),
+        state(replace(ENDED, status=Status.FAILED, result_error="too large")),
         with_schedule(replace(NEW, last_tick=NOW)),
         with_schedule(replace(NEW, job_id=1)),
         with_schedule(replace(USED, last_tick=NOW + MINUTE)),
@@ -126,6 +129,28 @@ def test_a_step_back_of_a_schedule_is_noticed(
 ) -> None:
     with pytest.raises(AssertionError):
         check_step(with_schedule(before), with_schedule(after))
+
+
+FAILED = replace(ENDED, status=Status.FAILED)
+
+
+@pytest.mark.parametrize(
+    "before, after, woken",
+    [
+        (state(DOING), state(ENDED), [1]),
+        (state(DOING), state(), [1]),
+        (state(TODO), state(DOING), []),
+        (state(FAILED), state(AGAIN), []),
+        (state(ENDED), state(), []),
+        (state(replace(DOING, id=2)), state(), []),
+    ],
+)
+def test_who_waits_is_told_of_ends_and_of_nothing_else(
+    before: State, after: State, woken: list[int]
+) -> None:
+    check_woken(before, after, [1, 3], woken)
+    with pytest.raises(AssertionError):
+        check_woken(before, after, [1, 3], [] if woken else [1])
 
 
 DEFERRED = Told(("t", ""), Outcome.DEFERRED, 1)

@@ -6,7 +6,7 @@ from procrastinate.connector import Rows
 from procrastinate.model.outcome import HELD
 from procrastinate.testing.queue_statements import Function, Params
 from procrastinate.testing.settle_statements import held
-from procrastinate.testing.values import ProgressRow, interval
+from procrastinate.testing.values import ProgressRow, interval, jsonb
 from procrastinate.testing.view import View
 
 _SAID = ("millionths", "messages", "data", "ages_us")
@@ -17,7 +17,8 @@ def report_progress(view: View, p: Params) -> Rows:
         before = view.progress_of(job.id)
         if before is None or before.lease <= job.lease:
             said_at = view.now - interval(age_us)
-            view.write_progress(ProgressRow(job.id, job.lease, millionths, message, data, said_at))
+            kept = None if data is None else jsonb(data)
+            view.write_progress(ProgressRow(job.id, job.lease, millionths, message, kept, said_at))
     return []
 
 
