@@ -18,7 +18,14 @@ from procrastinate.connector import Query, Rows
 from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.errors import ConnectionLost
 from procrastinate.model.job import Job
-from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Outcome, Requeued
+from procrastinate.model.outcome import (
+    RESULT_REFUSED,
+    SUCCEEDED,
+    UNSTARTED,
+    Finished,
+    Outcome,
+    Requeued,
+)
 from procrastinate.model.partitions import ONE
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, workers
@@ -26,7 +33,7 @@ from procrastinate.storage.finish import Ended
 from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.outages import Outages
 from procrastinate.worker.places import Places
-from procrastinate.worker.writer import Writer
+from procrastinate.worker.writer import MAX_RESULTS, Writer
 
 pytestmark = pytest.mark.one_partition("its flows are those of one partition")
 
@@ -263,6 +270,34 @@ async def test_an_error_that_cannot_be_stored_spoils_no_other(
     expected = ["fine"] * 20
     expected[7] = "the error of this attempt could not be stored"
     assert [message for (message,) in messages] == expected
+
+
+async def test_a_result_that_is_refused_spoils_no_other(
+    app: procrastinate.App, query: Run, until: Any
+) -> None:
+    """What the worker looks at before is no reason for that; the database has the last word."""
+    those = await held(app, 20)
+    returned = [Finished(Status.SUCCEEDED, result=str(n)) for n in range(20)]
+    returned[7] = Finished(Status.SUCCEEDED, result="{")
+    await those.write(*returned)
+
+    rows = query(
+        "select status::text, result::text, result_error from procrastinate_jobs order by id"
+    )
+    expected: list[tuple[Any, ...]] = [("succeeded", str(n), None) for n in range(20)]
+    expected[7] = ("succeeded", None, RESULT_REFUSED)
+    assert rows == expected
+
+
+async def test_large_results_are_written_in_several_batches(
+    app: procrastinate.App, query: Run, counted: Counter[str], until: Any
+) -> None:
+    those = await held(app, 5)
+    text = f'"{"x" * (MAX_RESULTS // 2)}"'
+    await those.write(*[Finished(Status.SUCCEEDED, result=text) for _ in range(5)])
+
+    assert query("select count(*) from procrastinate_jobs where result is not null") == [(5,)]
+    assert counted["finish_jobs_with_results"] == 3, counted
 
 
 # The errors of earlier attempts

@@ -27,12 +27,12 @@ Rules
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 from procrastinate.errors import JobAborted, TaskTimeout
-from procrastinate.model.failure import consists_of, describe
+from procrastinate.model.failure import consists_of, describe, undescribed
 from procrastinate.model.job import Job, Status, sources_of
 from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
@@ -133,6 +133,23 @@ def has_succeeded(outcome: Outcome) -> bool:
     return outcome is SUCCEEDED or outcome.status is Status.SUCCEEDED
 
 
+def size_of_result(outcome: Outcome) -> int:
+    """Return how many characters of a result are to be kept."""
+    result = outcome.result if isinstance(outcome, Finished) else None
+    return 0 if result is None else len(result)
+
+
+def without_refused(outcome: Outcome, attempt: int) -> Outcome:
+    """Return what to write in place of an outcome of which the server refused a value."""
+    if outcome.error is not None:
+        error = undescribed(attempt)
+        error["message"] = "the error of this attempt could not be stored"
+        outcome = replace(outcome, error=error)
+    if isinstance(outcome, Finished) and (outcome.result or outcome.result_error):
+        outcome = replace(outcome, result=None, result_error=RESULT_REFUSED)
+    return outcome
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What the row of a job says that a write did not match."""
@@ -164,6 +181,7 @@ WHY_ABORTED = "an abortion was asked for, so the job does not run again"
 LOST_TYPE = "procrastinate.errors.WorkerLost"
 UNKNOWN_TYPE = "procrastinate.errors.TaskNotFound"
 WHY_UNKNOWN = "no worker knows a task of this name: was the module that defines it imported?"
+RESULT_REFUSED = "the result could not be stored: the database refused it"
 #: Why a job whose worker died has ended, by its new status; ``{crashes}`` stands for their number.
 WHY_LOST = {
     Status.FAILED: "its worker died {crashes} times while it held this job",

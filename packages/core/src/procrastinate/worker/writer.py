@@ -38,9 +38,14 @@ from procrastinate.errors import (
     PoolTimeout,
     UniqueViolation,
 )
-from procrastinate.model.failure import undescribed
 from procrastinate.model.job import Job, sets_going
-from procrastinate.model.outcome import SUCCEEDED, Requeued
+from procrastinate.model.outcome import (
+    SUCCEEDED,
+    Requeued,
+    has_succeeded,
+    size_of_result,
+    without_refused,
+)
 from procrastinate.model.printable import counted
 from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import Ended, Settled
@@ -66,6 +71,7 @@ from procrastinate.worker.written import is_lost, log_what_was_written
 
 REFUSED_AGAIN_AFTER = 2.0  # seconds
 MAX_BATCH = 500  # outcomes in one statement
+MAX_RESULTS = 4_000_000  # characters of results in one statement, or one result more
 PAUSE = 0.002  # seconds from the beginning of a write to that of the next, if few outcomes wait
 LINES_AT_ONCE = 64  # lines that one statement goes on with; meanwhile the jobs of others run
 MANY = 20  # outcomes that are written without a pause
@@ -182,8 +188,7 @@ class Writer:
         return len(self._entries) >= MANY or any(map(is_awaited, self._entries))
 
     async def _write_next_batch(self) -> None:
-        count = min(len(self._entries), MAX_BATCH)
-        self._writing = [self._entries.popleft() for _ in range(count)]
+        self._writing = self._next_ones()
         unwritten: list[Ended] = []
         groups = await self._write_together(self._parts.of(self._writing))
         for group in await self._go_on_with_lines(groups):
@@ -196,6 +201,17 @@ class Writer:
             return
         self._entries.extendleft(reversed(unwritten))
         await asyncio.sleep(self._backoff.next_wait())
+
+    def _next_ones(self) -> list[Ended]:
+        """Take the outcomes of the next batch, the oldest ones."""
+        taken: list[Ended] = []
+        room = MAX_RESULTS
+        while self._entries and len(taken) < MAX_BATCH and room > 0:
+            entry = self._entries.popleft()
+            taken.append(entry)
+            if entry.outcome is not SUCCEEDED:
+                room -= size_of_result(entry.outcome)
+        return taken
 
     async def _write_together(self, groups: list[list[Ended]]) -> list[list[Ended]]:
         """Write groups of several partitions in one transaction; return those that are left.
@@ -256,7 +272,7 @@ class Writer:
     async def _without_handed_over(self, group: Sequence[Ended]) -> Sequence[Ended]:
         if not sets_going(group[0].job) or is_deleted(group[0], self._delete_jobs):
             return group
-        ended = [each for each in group if each.outcome is SUCCEEDED]
+        ended = [each for each in group if has_succeeded(each.outcome)]
         for part in evenly(ended, LINES_AT_ONCE):
             written = await self._hand_over_part(part)
             group = [each for each in group if each.job.id not in written]
@@ -328,11 +344,9 @@ class Writer:
             logger.info("the result of job %d waits for another transaction", job.id)
             return entry
         logger.error("the result of job %d could not be written: %r", job.id, exc)
-        if not isinstance(exc, InvalidData) or entry.outcome.error is None:
+        if not _is_about_values(exc):
             return entry
-        error = undescribed(job.attempts)
-        error["message"] = "the error of this attempt could not be stored"
-        changed = replace(entry, outcome=replace(entry.outcome, error=error))
+        changed = replace(entry, outcome=without_refused(entry.outcome, job.attempts))
         if self.unwritten.get(job.id) is entry:
             self.unwritten[job.id] = changed
         return changed
@@ -425,3 +439,10 @@ class Writer:
             # Jobs may be ready now. Behind some poolers no notification says so.
             back = [each.job for each in group if is_requeued(each)]
             self._on_released(back, settled.passed, partition)
+
+
+def _is_about_values(exc: Exception | None) -> bool:
+    """Whether the server refused a value, or found it too large or too deep."""
+    if isinstance(exc, InvalidData):
+        return True
+    return isinstance(exc, ConnectorException) and (exc.sqlstate or "").startswith("54")
