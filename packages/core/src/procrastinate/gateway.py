@@ -62,9 +62,13 @@ LOOK_AGAIN = 2.0  # seconds to wait for a connection of the app's own, to see wh
 class Gateway:
     """Runs storage flows through a connector."""
 
-    def __init__(self, connector: Connector, observers: Observers = NOBODY) -> None:
+    def __init__(
+        self, connector: Connector, observers: Observers = NOBODY, *, app: Any = None
+    ) -> None:
         self.connector = connector
         self.observers = observers  # of what goes through it
+        #: Whose tasks a connector without a database runs, because no worker would.
+        self.app = None if connector.runs_sql else app
         self.statements = Statements(connector.schema)
         self._settings_until = 0.0  # on the monotonic clock
         #: What `get_place` says of the app's own tables, once a call has seen them.

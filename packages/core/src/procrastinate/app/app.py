@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from procrastinate import connectors
 from procrastinate.app import loading
@@ -22,6 +22,7 @@ from procrastinate.app.deferring import (
 )
 from procrastinate.app.opening import Opened, OpenedAsync
 from procrastinate.app.task import Task
+from procrastinate.app.waiting import WaitingApp
 from procrastinate.builtin_tasks import BUILTIN_TASKS
 from procrastinate.connector import CallerConnection, Connector
 from procrastinate.errors import InvalidOption, LoadFromPathError
@@ -49,9 +50,10 @@ if TYPE_CHECKING:
     from procrastinate.worker.worker import Worker
 
 Args = ParamSpec("Args")
+R = TypeVar("R")
 
 
-class App(Blueprint):
+class App(WaitingApp, Blueprint):
     """A set of tasks and the way to the database where their jobs are.
 
     ``connector`` is a connector, the name of one (``"psycopg2"``) or a URL
@@ -75,7 +77,7 @@ class App(Blueprint):
     ) -> None:
         super().__init__()
         self._registry = TaskRegistry(BUILTIN_TASKS)
-        self._gateway = Gateway(connectors.resolve(connector), observers_of(observers))
+        self._gateway = Gateway(connectors.resolve(connector), observers_of(observers), app=self)
         self.import_paths = loading.checked_paths(import_paths)
         self.worker_defaults = _worker_defaults(worker_defaults)
         self.periodic_defaults = periodics.periodic_defaults(periodic_defaults)
@@ -155,21 +157,21 @@ class App(Blueprint):
     @overload
     def configure_task(
         self,
-        name_or_task: Task[..., Args, Any],
+        name_or_task: Task[..., Args, R],
         *,
         allow_unknown: bool = ...,
         **options: Unpack[ConfigureOptions],
-    ) -> JobDeferrer[Args]: ...
+    ) -> JobDeferrer[Args, R]: ...
 
     @overload
     def configure_task(
         self,
-        name_or_task: Task[..., ..., Any],
+        name_or_task: Task[..., ..., R],
         *,
         allow_unknown: bool = ...,
         task_kwargs: Mapping[str, Any] | None,
         **options: Unpack[ConfigureOptions],
-    ) -> JobDeferrer[...]: ...
+    ) -> JobDeferrer[..., R]: ...
 
     @overload
     def configure_task(
@@ -179,7 +181,7 @@ class App(Blueprint):
         allow_unknown: bool = ...,
         task_kwargs: Mapping[str, Any] | None = ...,
         **options: Unpack[ConfigureOptions],
-    ) -> JobDeferrer[...]: ...
+    ) -> JobDeferrer[..., Any]: ...
 
     def configure_task(
         self,
@@ -195,7 +197,7 @@ class App(Blueprint):
         schedule_at: datetime | None = None,
         schedule_in: timedelta | Mapping[str, Any] | None = None,
         connection: CallerConnection | None = None,
-    ) -> JobDeferrer[Any]:
+    ) -> JobDeferrer[..., Any]:
         """Return a deferrer for a task, by name or as such, through this app's connector.
 
         A name that is not registered here may be a task of another program; with
@@ -268,7 +270,8 @@ class App(Blueprint):
 
         Tasks registered on this app defer through it meanwhile. It is not opened or closed.
         """
-        return self._replaced(Gateway(connectors.resolve(connector), self._gateway.observers))
+        found = connectors.resolve(connector)
+        return self._replaced(Gateway(found, self._gateway.observers, app=self))
 
     @contextmanager
     def _replaced(self, gateway: Gateway) -> Iterator[App]:

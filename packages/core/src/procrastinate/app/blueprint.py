@@ -240,6 +240,12 @@ class Blueprint:
         name = f"{namespace}:{definition.name}" if namespace else definition.name
         return owner.way_out(owner._registry[name])
 
+    def has_task(self, name: str, definition: TaskDefinition) -> bool:
+        """Whether jobs of this name are jobs of this task, where the task is deferred."""
+        if self._gateway_if_any() is None and self._taken_up_by is not None:
+            return self._taken_up_by[0].has_task(name, definition)
+        return self._registry.get(name) is definition or definition.name == name
+
     def _gateway_if_any(self) -> Gateway | None:
         """A blueprint has no way to a database of its own; an App does."""
         return None

@@ -10,9 +10,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, ParamSpec, TypedDict
+from typing import Any, ParamSpec, TypedDict, TypeVar
 
 from procrastinate import json_codec
+from procrastinate.app.calling import Calling
 from procrastinate.app.statement import Statement
 from procrastinate.connector import CallerConnection, Connector
 from procrastinate.drive import Flow
@@ -27,6 +28,7 @@ from procrastinate.observing.deferring import Watched, is_watched
 from procrastinate.storage import defer as flows
 
 P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
 
 #: Of a batch's arguments in one text at the most. They travel and are parsed as a whole.
 ARRAY_BYTES = 16 * 1024 * 1024
@@ -226,7 +228,7 @@ def _storable(value: Any, connector: Connector) -> bool:
     return _NUL_ESCAPE.search(text) is None
 
 
-class JobDeferrer(Generic[P]):
+class JobDeferrer(Calling[P, R]):
     """A task with its options: ``defer`` inserts jobs of it through one app's connector."""
 
     def __init__(self, options: JobOptions, gateway: Gateway) -> None:
@@ -307,6 +309,9 @@ class JobDeferrer(Generic[P]):
     def _watched(self, jobs: Sequence[NewJob]) -> Watched:
         in_transaction = self.options.connection is not None
         return Watched(self._gateway.observers, jobs, in_transaction=in_transaction)
+
+    def _deferrer(self) -> JobDeferrer[P, R]:
+        return self
 
     def _one(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NewJob:
         return new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)

@@ -1,4 +1,4 @@
-"""Listing, cancelling, retrying and deleting jobs.
+"""Listing, cancelling, retrying and deleting jobs, and waiting for their ends.
 
 Each method is a pair: ``x`` for synchronous code, ``x_async`` for coroutines.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 from procrastinate.app.changing_jobs import ChangingJobs
 from procrastinate.app.deleting_jobs import DeletingJobs
 from procrastinate.app.fleet import ListingFleet
-from procrastinate.app.reading_jobs import ReadingJobs
+from procrastinate.app.waiting_jobs import WaitingForJobs
 
 
-class JobManager(ReadingJobs, ChangingJobs, DeletingJobs, ListingFleet):
+class JobManager(WaitingForJobs, ChangingJobs, DeletingJobs, ListingFleet):
     """The jobs of one app's database.
 
     Filters left at None match everything, and one that matches nothing gives an empty list.

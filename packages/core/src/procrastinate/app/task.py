@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
+from procrastinate.app.calling import Calling, check_keeps_results
 from procrastinate.app.deferring import (
     _UNSET,
     ConfigureOptions,
@@ -14,13 +15,17 @@ from procrastinate.app.deferring import (
     configured,
     options_of,
 )
+from procrastinate.app.waiting import Timeout, Wait, until_ended, until_ended_async
 from procrastinate.connector import CallerConnection
 from procrastinate.gateway import Gateway
+from procrastinate.model import ended
+from procrastinate.model.job import Job
 from procrastinate.model.task import TaskDefinition
 
 Call = ParamSpec("Call")
 Args = ParamSpec("Args")
 R = TypeVar("R", covariant=True)
+T = TypeVar("T")
 
 
 class Owner(Protocol):
@@ -30,8 +35,10 @@ class Owner(Protocol):
 
     def way_out(self, definition: TaskDefinition, /) -> tuple[Gateway, TaskDefinition]: ...
 
+    def has_task(self, name: str, definition: TaskDefinition, /) -> bool: ...
 
-class Task(Generic[Call, Args, R]):
+
+class Task(Calling[Args, R], Generic[Call, Args, R]):
     """A function registered on an App or a Blueprint.
 
     Calling it calls the function, here and now. ``defer`` and its relatives insert jobs through
@@ -41,7 +48,7 @@ class Task(Generic[Call, Args, R]):
     def __init__(self, definition: TaskDefinition, owner: Owner) -> None:
         self.definition = definition
         self.owner = owner
-        self._known_deferrer: JobDeferrer[Args] | None = None
+        self._known_deferrer: JobDeferrer[Args, R] | None = None
         functools.update_wrapper(self, definition.func)
 
     def __call__(self, *args: Call.args, **kwargs: Call.kwargs) -> R:
@@ -77,14 +84,76 @@ class Task(Generic[Call, Args, R]):
         """Defer one job for each mapping, all or none; see `JobDeferrer.batch_defer`."""
         return await self._deferrer().batch_defer_async(*task_kwargs)
 
+    # The first of each pair is for `async def` tasks: their result is what the coroutine returns.
+    @overload
+    def wait_for(
+        self: Task[..., ..., Coroutine[Any, Any, T]],
+        id: int,
+        *,
+        timeout: Timeout = ...,
+        allow_in_worker: bool = ...,
+    ) -> T: ...
+
+    @overload
+    def wait_for(self, id: int, *, timeout: Timeout = ..., allow_in_worker: bool = ...) -> R: ...
+
+    def wait_for(self, id: int, *, timeout: Timeout = None, allow_in_worker: bool = False) -> Any:
+        """Wait until a job of this task has ended, and return its result.
+
+        The result is what the connector's ``json_loads`` makes of the JSON. ``timeout`` is in
+        seconds, or a timedelta; None waits as long as it takes, 0 looks once. Retries in between do
+        not end the wait. In memory, waiting runs what is due.
+
+        Raises TimeoutError; `JobFailed`, `JobWasCancelled` or `JobWasAborted` if the job has not
+        succeeded; `ResultNotKept`, at once if the task was registered without ``result=``;
+        `JobNotFound` if there is no such job when the wait begins, and `ResultLost` if it is
+        removed meanwhile. Raises `InvalidOption` for a job of another task, and inside of a task
+        whose worker serves the job's queue, unless ``allow_in_worker`` is true.
+        """
+        gateway, definition = self._checked_way_out()
+        job = until_ended(gateway, id, Wait.of(timeout, allow_in_worker))
+        return self._value_of(job, definition)
+
+    @overload
+    async def wait_for_async(
+        self: Task[..., ..., Coroutine[Any, Any, T]],
+        id: int,
+        *,
+        timeout: Timeout = ...,
+        allow_in_worker: bool = ...,
+    ) -> T: ...
+
+    @overload
+    async def wait_for_async(
+        self, id: int, *, timeout: Timeout = ..., allow_in_worker: bool = ...
+    ) -> R: ...
+
+    async def wait_for_async(
+        self, id: int, *, timeout: Timeout = None, allow_in_worker: bool = False
+    ) -> Any:
+        """Wait until a job of this task has ended, and return its result; see `wait_for`."""
+        gateway, definition = self._checked_way_out()
+        job = await until_ended_async(gateway, id, Wait.of(timeout, allow_in_worker))
+        return self._value_of(job, definition)
+
+    def _checked_way_out(self) -> tuple[Gateway, TaskDefinition]:
+        gateway, definition = self.owner.way_out(self.definition)
+        check_keeps_results(definition)
+        return gateway, definition
+
+    def _value_of(self, job: Job, definition: TaskDefinition) -> Any:
+        if not self.owner.has_task(job.task_name, definition):
+            raise ended.of_another_task(job, definition.name)
+        return ended.value_of(job)
+
     # With arguments given beforehand, a checker cannot know which ones are still missing.
     @overload
-    def configure(self, **options: Unpack[ConfigureOptions]) -> JobDeferrer[Args]: ...
+    def configure(self, **options: Unpack[ConfigureOptions]) -> JobDeferrer[Args, R]: ...
 
     @overload
     def configure(
         self, *, task_kwargs: Mapping[str, Any] | None, **options: Unpack[ConfigureOptions]
-    ) -> JobDeferrer[...]: ...
+    ) -> JobDeferrer[..., R]: ...
 
     def configure(
         self,
@@ -98,7 +167,7 @@ class Task(Generic[Call, Args, R]):
         schedule_at: datetime | None = None,
         schedule_in: timedelta | Mapping[str, Any] | None = None,
         connection: CallerConnection | None = None,
-    ) -> JobDeferrer[Any]:
+    ) -> JobDeferrer[..., Any]:
         """Return a deferrer with some options replaced; those left out stay the task's own.
 
         ``schedule_at`` is an aware datetime, ``schedule_in`` a timedelta or a dict of its
@@ -125,7 +194,7 @@ class Task(Generic[Call, Args, R]):
         )
         return JobDeferrer(options, deferrer._gateway)
 
-    def _deferrer(self) -> JobDeferrer[Args]:
+    def _deferrer(self) -> JobDeferrer[Args, R]:
         gateway, definition = self.owner.way_out(self.definition)
         known = self._known_deferrer
         if known is None or not known.is_for(definition, gateway):

@@ -102,6 +102,11 @@ class TaskDefinition:
         except TypeError as exc:
             raise self._misfit(exc) from exc
 
+    def has_parameter(self, name: str) -> bool:
+        """Whether the function has a parameter of this name, that a job can give."""
+        parameter = self._signature.parameters.get(name)
+        return parameter is not None and parameter.kind in _NAMED
+
     def _misfit(self, exc: TypeError) -> InvalidArguments:
         return InvalidArguments(
             f"the arguments do not fit the task {self.name}{self._signature}: {exc}"

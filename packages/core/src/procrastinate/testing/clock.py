@@ -26,6 +26,11 @@ class Clock:
         """Return the time."""
         return self._frozen or datetime.now(UTC) + self._ahead
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the clock stands."""
+        return self._frozen is not None
+
     def freeze(self, at: datetime | None = None) -> datetime:
         """Stop the clock, at ``at`` or where it stands, and return the time that it shows.
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, ClassVar, Self
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
-from procrastinate.app.task import Task
+from procrastinate.app.app import App
 from procrastinate.connector import (
     AsyncSessionExecutor,
     Binder,
-    Connector,
     ListeningConnector,
     Notification,
     OwnConnection,
@@ -19,13 +18,11 @@ from procrastinate.connector import (
     SyncConnector,
     begin,
 )
-from procrastinate.errors import ConfigurationError, InvalidOption
-from procrastinate.model.job import Job
-from procrastinate.storage.rows import job_from
-from procrastinate.testing.clock import Clock
+from procrastinate.errors import InvalidOption
+from procrastinate.testing.base import KeepsJobs
 from procrastinate.testing.store import AsyncSession, Listener, Store, SyncSession
 from procrastinate.testing.tables import Transaction
-from procrastinate.testing.values import job_columns
+from procrastinate.testing.waiting import WaitingInMemory
 
 
 class InMemoryConnection(OwnConnection):
@@ -36,53 +33,8 @@ class InMemoryConnection(OwnConnection):
         self._transaction = transaction
 
 
-class _InMemory(Connector):
-    """What both connectors have: the store, and how a test looks at it."""
-
-    contract: ClassVar[int] = 2
-    runs_sql = False
-    always_open = True
-
-    def __init__(
-        self,
-        *,
-        json_dumps: Callable[[Any], str] | None = None,
-        json_loads: Callable[[str], Any] | None = None,
-        schema: str | None = None,
-        store: Store | None = None,
-    ) -> None:
-        super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
-        self._store = store or Store()
-
-    @classmethod
-    def from_url(cls, url: str) -> Self:
-        """Return a connector of its own for ``memory://``, the only URL that there is."""
-        scheme, separator, rest = url.partition("://")
-        if not scheme or not separator or rest.strip("/"):
-            raise ConfigurationError("the in-memory connector's URL is memory://, and no more")
-        return cls()
-
-    @property
-    def clock(self) -> Clock:
-        """The clock that all times in the store come from; freeze it, or move it."""
-        return self._store.clock
-
-    @property
-    def jobs(self) -> list[Job]:
-        """All jobs that are committed, in order of id."""
-        return [job_from(job_columns(row), self.json_loads) for row in self._store.job_rows()]
-
-    def jobs_of(self, task: Task[..., ..., Any] | str) -> list[Job]:
-        """The committed jobs of a task, given as such or by name, in order of id."""
-        name = task if isinstance(task, str) else task.name
-        return [job for job in self.jobs if job.task_name == name]
-
-    def reset(self) -> None:
-        """Forget all jobs, workers and locks; ids start at 1 and the clock shows real time again.
-
-        Closing the connector does not do this.
-        """
-        self._store.reset()
+class _InMemory(KeepsJobs):
+    """What both connectors do for others: transactions, and waits for jobs."""
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[InMemoryConnection]:
@@ -111,9 +63,26 @@ class _InMemory(Connector):
             raise InvalidOption("connection is used after the end of its transaction() block")
         return connection._transaction
 
+    def waiting_room(self, app: App) -> WaitingInMemory:
+        """Return where calls of an app wait for a job: there they run what is due."""
+        return WaitingInMemory(self._with_worker(app), self.clock)
+
+    def _with_worker(self, app: App) -> App:
+        """Return an app with the same tasks, on this store, that can have a worker."""
+        return app if app.connector is self else app.with_connector(self)
+
 
 class InMemorySyncConnector(_InMemory, SyncConnector):
     """The synchronous half of an `InMemoryConnector`: the same store, for plain code."""
+
+    def _with_worker(self, app: App) -> App:
+        connector = InMemoryConnector(
+            json_dumps=self.json_dumps,
+            json_loads=self.json_loads,
+            schema=self.schema,
+            store=self._store,
+        )
+        return app.with_connector(connector)
 
     def open(self, pool: Any = None) -> None:
         """Do nothing. A pool or engine is accepted, for start-up code under test, and not used."""

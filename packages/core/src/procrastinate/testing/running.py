@@ -13,18 +13,18 @@ Rules
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any
 
 from procrastinate.app.app import App
+from procrastinate.connector import AsyncConnector
 from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate.model.job import Job, Status
 from procrastinate.model.worker_options import WorkerOptions, renamed, worker_options
-from procrastinate.testing.connector import InMemoryConnector
+from procrastinate.testing.base import KeepsJobs
 from procrastinate.worker.claiming import Claiming
 from procrastinate.worker.shift import Shift
 from procrastinate.worker.threads import TaskThreads
@@ -38,22 +38,6 @@ FIXED = {
     "delete_jobs": "never",
 }
 STOP_MAY_TAKE = 5.0  # seconds, after an interruption
-
-
-@contextlib.contextmanager
-def in_memory(app: App, *others: App) -> Iterator[InMemoryConnector]:
-    """Put apps on one new in-memory connector for the length of a ``with`` block, and give that.
-
-    It encodes and decodes arguments as the first app's connector does.
-    """
-    original = app.connector
-    connector = InMemoryConnector(
-        json_dumps=original.json_dumps, json_loads=original.json_loads, schema=original.schema
-    )
-    with contextlib.ExitStack() as replaced:
-        for each in (app, *others):
-            replaced.enter_context(each.replace_connector(connector))
-        yield connector
 
 
 def run_jobs(
@@ -189,11 +173,12 @@ class TestWorker(Worker):
         return ended
 
 
-def _in_memory_connector(app: App) -> InMemoryConnector:
+def _in_memory_connector(app: App) -> KeepsJobs:
     if not isinstance(app, App):
         raise InvalidOption(f"app must be an App, not {app!r}")
-    if isinstance(app.connector, InMemoryConnector):
-        return app.connector
+    connector = app.connector
+    if isinstance(connector, KeepsJobs) and isinstance(connector, AsyncConnector):
+        return connector
     raise ConfigurationError(
         f"the app's jobs are not in memory, but where its {type(app.connector).__name__} leads:"
         " use procrastinate.testing.in_memory(app), or the fixture procrastinate_in_memory"

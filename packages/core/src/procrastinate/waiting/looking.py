@@ -19,7 +19,8 @@ from typing import TypeAlias
 
 from procrastinate.connector import AsyncConnector
 from procrastinate.drive import Flow
-from procrastinate.errors import ConnectorException, JobNotFound
+from procrastinate.errors import ConnectorException
+from procrastinate.model import ended
 from procrastinate.model.job import Job
 from procrastinate.model.partitions import Partitions
 from procrastinate.model.waits import pause_after
@@ -47,7 +48,7 @@ def looks(job_id: int, timeout: float, clock: Callable[[], float] = time.monoton
             if not found.is_there:
                 if was_seen:
                     return None
-                raise not_found(job_id)
+                raise ended.not_visible(job_id)
             if found.job is not None:
                 return found.job
             was_seen = True
@@ -55,7 +56,7 @@ def looks(job_id: int, timeout: float, clock: Callable[[], float] = time.monoton
             raise found
         waited = clock() - began
         if waited >= timeout:
-            raise not_in_time(job_id, timeout)
+            raise ended.not_in_time(job_id, timeout)
         pause = min(pause_after(waited), timeout - waited)
 
 
@@ -107,17 +108,3 @@ async def until_ended_async(way: Way, job_id: int, timeout: float, loads: Loads)
 
 def _make(job_id: int, loads: Loads) -> Make:
     return lambda partitions: flows.look(job_id, partitions, loads)
-
-
-def not_found(job_id: int) -> JobNotFound:
-    """Return the error for a job that is not there."""
-    return JobNotFound(
-        f"there is no job {job_id}: it was deleted, or the transaction that deferred it is not"
-        " committed yet. Commit first, then wait"
-    )
-
-
-def not_in_time(job_id: int, timeout: float) -> TimeoutError:
-    """Return the error for a job that is still there."""
-    within = f" within {timeout:g} s" if timeout > 0 else ""
-    return TimeoutError(f"job {job_id} has not ended{within}")

@@ -17,7 +17,7 @@ from collections import deque
 from procrastinate.connector import ListeningConnector
 from procrastinate.connector_tools import forks
 from procrastinate.errors import AppNotOpen, ConfigurationError
-from procrastinate.model import checks
+from procrastinate.model import checks, ended
 from procrastinate.model.job import Job
 from procrastinate.model.waits import Missing, Outcome
 from procrastinate.storage.readable import as_it_can
@@ -66,7 +66,7 @@ class WaitingRoom:
         try:
             return self._job(wait, wait.outcome(seconds))
         except TimeoutError as exc:
-            raise looking.not_in_time(job_id, seconds) from exc
+            raise ended.not_in_time(job_id, seconds) from exc
         finally:
             self._leave(wait)
 
@@ -80,7 +80,7 @@ class WaitingRoom:
         try:
             return self._job(wait, await wait.outcome(seconds))
         except TimeoutError as exc:
-            raise looking.not_in_time(job_id, seconds) from exc
+            raise ended.not_in_time(job_id, seconds) from exc
         finally:
             self._leave(wait)
 
@@ -89,7 +89,7 @@ class WaitingRoom:
         if outcome is Missing.REMOVED:
             return None
         if outcome is Missing.NEVER_SEEN:
-            raise looking.not_found(wait.job_id)
+            raise ended.not_visible(wait.job_id)
         if isinstance(outcome, Exception):
             raise copy.copy(outcome) from outcome.__cause__
         return job_from(outcome, self._loads)

@@ -53,7 +53,7 @@ from procrastinate.model.trust import Trust
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.finish import Ended
-from procrastinate.worker import endings, forks, job_log
+from procrastinate.worker import endings, forks, inside, job_log
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.context import (
     JobContext,
@@ -126,6 +126,7 @@ class Slots:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         forks.mark(self._context, self._loop)
+        inside.mark(self._context, inside.Inside(worker.name, options.queues))
         self._generation = forks.Process.generation
         self._on_ended = on_ended
         self._threads = threads or TaskThreads(options.concurrency, worker.name)
