@@ -46,6 +46,9 @@ named_app = procrastinate.App(
 @app.task(queue="letters")
 def add(a, b): return a + b
 
+@app.task(queue="letters", result=True)
+def total(a, b): return a + b
+
 @app.task
 def pid(): say(f"running in {os.getpid()}")
 

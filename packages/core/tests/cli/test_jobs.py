@@ -235,6 +235,11 @@ def test_json_has_every_field_in_full_precision_and_ascii(five: Program) -> None
         ],
         "lease": 0,
         "crashes": 0,
+        "meta": None,
+        "progress": None,
+        "result": None,
+        "has_result": False,
+        "result_error": None,
     }
     assert five("jobs", "--json", "--id", "2").stdout.isascii()
 

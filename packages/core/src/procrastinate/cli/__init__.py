@@ -1,8 +1,8 @@
 """The command ``procrastinate``.
 
 It ends with one of the exit codes of `procrastinate.cli.exit_codes.ExitCode`: 0 when all went
-well, 1 for an error, 2 for a wrong command line, 3 to 5 where the schema does not fit, 130 when
-it was interrupted.
+well, 1 for an error, 2 for a wrong command line, 3 to 5 where the schema does not fit, 6 and 7 if
+a job that was waited for has not succeeded, 130 when it was interrupted.
 """
 
 from __future__ import annotations

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from datetime import timedelta
 from typing import Any, BinaryIO
 
 import click
 
 from procrastinate.app.app import App
 from procrastinate.app.deferring import JobDeferrer
-from procrastinate.cli import completing, json_lines
+from procrastinate.cli import completing, json_lines, results
+from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Duration, Moment
 from procrastinate.errors import AlreadyEnqueued, InvalidOption, TaskNotFound
@@ -63,6 +65,15 @@ MANY = 20  # ids: more are not printed to a terminal unasked
     help="Print the jobs' ids to stdout, one a line. By default always,"
     f" except more than {MANY} to a terminal.",
 )
+@click.option(
+    "--wait/--no-wait",
+    help="Wait for the job's end, and print its result as JSON in place of its id.",
+)
+@click.option(
+    "--timeout",
+    type=Duration(),
+    help="With --wait: how long. Seconds, or 5m, 1h30m, 2d. By default as long as it takes.",
+)
 @click.pass_context
 def defer(
     ctx: click.Context,
@@ -74,12 +85,17 @@ def defer(
     print_ids: bool | None,
     ignore_already_enqueued: bool,
     commit_every: int | None,
+    wait: bool,
+    timeout: timedelta | None,
     **options: Any,
-) -> None:
+) -> ExitCode:
     """Defer jobs of TASK.
 
     JSON is an object with the task's arguments by name; without it the task gets none. With -
     each line of stdin is such an object and becomes a job; empty lines are skipped.
+
+    With --wait the exit code says how the job ended, and stdout has its result, if its task was
+    registered with result=True. A wait that is over or interrupted leaves the job as it is.
 
     A line that cannot be deferred is named by its number, and then nothing of the input was
     deferred (with --commit-every: nothing since the last commit).
@@ -90,6 +106,10 @@ def defer(
     """
     if commit_every is not None and arguments != "-":
         raise click.UsageError("--commit-every is for jobs from stdin (-)", ctx)
+    if wait and (arguments == "-" or print_ids):
+        raise click.UsageError("--wait is for one job, and prints its result in place of ids", ctx)
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout says how long to --wait", ctx)
     if options["at"] is not None and options["in_"] is not None:
         raise click.UsageError("--at and --in exclude each other; give one of them", ctx)
     app = settings_of(ctx).load_app()
@@ -97,12 +117,16 @@ def defer(
     if arguments == "-":
         ids = _defer_stdin(app, deferrer, ignore_already_enqueued, commit_every)
     else:
-        ids = _defer_one(app, deferrer, arguments, ignore_already_enqueued)
+        with app.open():
+            ids = _defer_one(app, deferrer, arguments, ignore_already_enqueued)
+            if wait and ids:
+                return results.wait_and_print(app, ids[0], timeout)
     if print_ids or (print_ids is None and (len(ids) <= MANY or not sys.stdout.isatty())):
         click.echo("".join(f"{job_id}\n" for job_id in ids), nl=False)
+    return ExitCode.OK
 
 
-def _deferrer(app: App, task: str, unknown: bool, **options: Any) -> JobDeferrer[...]:
+def _deferrer(app: App, task: str, unknown: bool, **options: Any) -> JobDeferrer[..., Any]:
     names = {"at": "schedule_at", "in_": "schedule_in"}
     given = {names.get(name, name): value for name, value in options.items() if value is not None}
     app.perform_import_paths()
@@ -115,21 +139,23 @@ def _deferrer(app: App, task: str, unknown: bool, **options: Any) -> JobDeferrer
 
 
 def _defer_one(
-    app: App, deferrer: JobDeferrer[...], text: str | None, ignore_already_enqueued: bool
+    app: App, deferrer: JobDeferrer[..., Any], text: str | None, ignore_already_enqueued: bool
 ) -> list[int]:
     kwargs = json_lines.arguments("{}" if text is None else text, app.connector)
-    with app.open():
-        try:
-            return deferrer.batch_defer(kwargs)
-        except AlreadyEnqueued as exc:
-            if not ignore_already_enqueued:
-                raise
-            click.echo(str(exc), err=True)
-            return []
+    try:
+        return deferrer.batch_defer(kwargs)
+    except AlreadyEnqueued as exc:
+        if not ignore_already_enqueued:
+            raise
+        click.echo(str(exc), err=True)
+        return []
 
 
 def _defer_stdin(
-    app: App, deferrer: JobDeferrer[...], ignore_already_enqueued: bool, commit_every: int | None
+    app: App,
+    deferrer: JobDeferrer[..., Any],
+    ignore_already_enqueued: bool,
+    commit_every: int | None,
 ) -> list[int]:
     stdin = sys.stdin.buffer
     with app.open(), progress_bar(size_of(stdin)) as progress:

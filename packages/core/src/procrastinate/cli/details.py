@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -15,7 +16,7 @@ from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.connector import Connector
 from procrastinate.model.job import Job, UnreadableArguments
 
-SHOWN = 1_000  # characters of arguments that cannot be decoded
+SHOWN = 1_000  # characters of a result, and of arguments that cannot be decoded
 
 
 def show(app: App, ids: Sequence[int], *, as_json: bool) -> ExitCode:
@@ -57,6 +58,9 @@ def _block(job: Job, connector: Connector) -> Iterator[str]:
         ("started", _local(job.started_at)),
         # A job that waits again keeps the time of its last end in the table.
         ("ended", _local(job.finished_at) if job.status.is_final else None),
+        ("progress", _progress(job)),
+        ("result", _cut(records.result(job, connector))),
+        ("no result", job.result_error),
     ]
     for name, value in rows:
         if value is not None:
@@ -70,8 +74,22 @@ def _arguments(job: Job, connector: Connector) -> str:
     if not isinstance(job.task_kwargs, UnreadableArguments):
         return records.arguments(job, connector)
     text, reason = job.task_kwargs.text, job.task_kwargs.reason
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-    return f"cannot be decoded ({reason}): {shown}"
+    return f"cannot be decoded ({reason}): {_cut(text)}"
+
+
+def _progress(job: Job) -> str | None:
+    """Return how far a running job said that it is."""
+    if job.progress is None:
+        return None
+    said = job.progress
+    data = json.dumps(said.data, default=str, ensure_ascii=False) if said.data else None
+    at = None if said.updated_at is None else f"at {_local(said.updated_at)}"
+    parts = [f"{said.fraction:.1%}", said.message, _cut(data), at]
+    return ", ".join(part for part in parts if part)
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None or len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _error(error: dict[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from procrastinate.errors import SchemaNotApplied, SchemaOutdated, SchemaTooNew
+from procrastinate.errors import JobUnsuccessful, SchemaNotApplied, SchemaOutdated, SchemaTooNew
 
 
 class ExitCode(enum.IntEnum):
@@ -16,6 +16,8 @@ class ExitCode(enum.IntEnum):
     SCHEMA_NOT_APPLIED = 3
     SCHEMA_OUTDATED = 4
     SCHEMA_TOO_NEW = 5
+    JOB_UNSUCCESSFUL = 6
+    NOT_IN_TIME = 7
     INTERRUPTED = 130
 
 
@@ -26,6 +28,8 @@ MEANINGS = {
     ExitCode.SCHEMA_NOT_APPLIED: "the database lacks the tables: schema --apply",
     ExitCode.SCHEMA_OUTDATED: "the database lacks migrations: schema --migrate",
     ExitCode.SCHEMA_TOO_NEW: "the database needs a newer procrastinate",
+    ExitCode.JOB_UNSUCCESSFUL: "the job failed, or was cancelled or aborted: defer --wait",
+    ExitCode.NOT_IN_TIME: "the job has not ended in time: defer --wait --timeout",
     ExitCode.INTERRUPTED: "interrupted (Ctrl-C)",
 }
 
@@ -33,6 +37,7 @@ _BY_ERROR: tuple[tuple[type[Exception], ExitCode], ...] = (
     (SchemaNotApplied, ExitCode.SCHEMA_NOT_APPLIED),
     (SchemaOutdated, ExitCode.SCHEMA_OUTDATED),
     (SchemaTooNew, ExitCode.SCHEMA_TOO_NEW),
+    (JobUnsuccessful, ExitCode.JOB_UNSUCCESSFUL),
 )
 
 

@@ -82,7 +82,7 @@ class _Reader:
 
 
 def defer_lines(
-    deferrer: JobDeferrer[...],
+    deferrer: JobDeferrer[..., Any],
     lines: Iterable[bytes],
     *,
     one_by_one: bool,

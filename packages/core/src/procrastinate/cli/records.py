@@ -10,6 +10,7 @@ from typing import Any
 
 from procrastinate.connector import Connector
 from procrastinate.model.job import Job, UnreadableArguments
+from procrastinate.model.progress import Progress
 from procrastinate.storage.jobs import Counts
 
 
@@ -19,17 +20,22 @@ def job_line(job: Job, connector: Connector) -> str:
     The line is ASCII, so that no terminal's or pipe's encoding can spoil it.
     """
     record = {field.name: _plain(getattr(job, field.name)) for field in fields(Job)}
-    record["task_kwargs"] = _decoded(job, connector)
+    record["task_kwargs"] = _decoded(arguments(job, connector))
+    record["result"] = _decoded(_text(job.result, connector))
     return json.dumps(record, separators=(",", ":"))
 
 
-def _decoded(job: Job, connector: Connector) -> Any:
-    """Return a job's arguments for JSON; the text of those that cannot be decoded."""
-    text = arguments(job, connector)
+def _decoded(text: str) -> Any:
+    """Return what a JSON text says; the text itself if it cannot be decoded."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def json_of(value: Any, connector: Connector) -> str:
+    """Return a value as one line of JSON in ASCII: as the app would write it, if it can."""
+    return json.dumps(_decoded(_text(value, connector)), separators=(",", ":"))
 
 
 def counts_line(counts: Counts) -> str:
@@ -41,10 +47,19 @@ def arguments(job: Job, connector: Connector) -> str:
     """Return a job's arguments as JSON text: as the app would write it, where it can."""
     if isinstance(job.task_kwargs, UnreadableArguments):
         return job.task_kwargs.text
+    return _text(job.task_kwargs, connector)
+
+
+def result(job: Job, connector: Connector) -> str | None:
+    """Return a job's result as JSON text; None if it has none."""
+    return _text(job.result, connector) if job.has_result else None
+
+
+def _text(value: Any, connector: Connector) -> str:
     try:
-        return connector.json_dumps(job.task_kwargs)
+        return connector.json_dumps(value)
     except Exception:  # a json_dumps of the user's own may raise anything; people want to look
-        return json.dumps(job.task_kwargs, default=str, ensure_ascii=False)
+        return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def iso(moment: datetime | None) -> str:
@@ -79,6 +94,8 @@ def last_error(job: Job) -> str:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Progress):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     return iso(value) if isinstance(value, datetime) else value
 
 
