@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import psycopg2
 
+from chaos.cluster import insist
 from chaos.faults.base import NETWORK, SERVER, Fault
 from chaos.records import Effect
 
@@ -241,8 +242,8 @@ def terminate(world: World, share: float, but: list[Any] | None = None) -> int:
 
 @contextmanager
 def session(world: World) -> Iterator[Any]:
-    """A session of the superuser's, in autocommit."""
-    connection = psycopg2.connect(world.cluster.dsn("postgres"))
+    """A session of the superuser's, in autocommit; a server that another fault ended is awaited."""
+    connection = insist(lambda: psycopg2.connect(world.cluster.dsn("postgres")))
     connection.autocommit = True
     try:
         with connection.cursor() as cursor:

@@ -14,7 +14,13 @@ from importlib import metadata
 from types import TracebackType
 from typing import Any, ClassVar
 
-from procrastinate.errors import ConfigurationError, InvalidOption, WorkerFailed
+from procrastinate.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    InvalidOption,
+    QueryCanceled,
+    WorkerFailed,
+)
 from procrastinate.gateway import Gateway
 from procrastinate.model.guests import OnFailure, for_block
 from procrastinate.model.job import Job
@@ -24,6 +30,7 @@ from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
 from procrastinate.storage.workers import About
+from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.context import RunningApp
@@ -37,6 +44,7 @@ from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.threads import TaskThreads
 
 GRACEFULLY, NOW = 1, 2  # how a stop was asked for
+TRIES_TO_REGISTER = 3
 
 # Makes the task that works. A program that ends cancels all of its tasks, and with them a guest's
 # work. In a process of the worker's own only a job could do so, hence `own_task`.
@@ -258,7 +266,22 @@ class Worker:
         await self._new_shift(worker_id, options, on_listening).run()
 
     async def _register(self) -> int:
+        """Enter this worker, and return its id.
+
+        A connection that breaks meanwhile, or a statement that somebody cancels, says nothing
+        about whether it can work.
+        """
         self._connector.check_for_worker()
+        backoff = Backoff()
+        for _ in range(TRIES_TO_REGISTER - 1):
+            try:
+                return await self._enter()
+            except (ConnectionLost, QueryCanceled) as exc:
+                logger.warning("worker %s tries again to register: %s", self.name, exc)
+                await asyncio.sleep(backoff.next_wait())
+        return await self._enter()
+
+    async def _enter(self) -> int:
         await self._gateway.run_async(check_schema(), limit=CALL)
         self._registered_at = since_boot()
         worker_id = await self._gateway.run_async(
