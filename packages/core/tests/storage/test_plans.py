@@ -497,6 +497,63 @@ def test_a_plan_from_before_the_tables_were_filled_reads_no_more(kept: Any, case
     assert sum(read.rows for read in reads) <= case.rows, reads
 
 
+WAITS_KEY = "procrastinate_waits_pkey"
+OTHERS_WAIT = (
+    "insert into procrastinate_waits (job_id, partition, waiter, expires_at)"
+    f" select n, 0, n % 3, now() from generate_series({FIRST - 10_000}, {FIRST + 20_000}) as n"
+    f" where n not between {IDS[0]} and {IDS[-1]}"
+)
+#: Statements that look for who waits, and how many rows they may read of those that do.
+WHO_WAITS = {
+    "finish_jobs": (HELD | AGES, 1),
+    "settle_jobs": (SETTLED, 1),
+    "delete_finished": (HELD, 1),
+    "wake_waiters": ({"ids": IDS}, LIMIT),
+}
+
+
+@pytest.fixture(scope="module", params=["kept since empty", "never analyzed", "analyzed"])
+def waits(request: pytest.FixtureRequest, procrastinate_server: Any) -> Iterator[Any]:
+    """A connection with the waits of 30,000 other jobs, and what runs each statement there."""
+    plans, executes = Plans(Permission()), {}
+    with procrastinate_server.database() as dsn, tables(dsn) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("alter table procrastinate_waits set (autovacuum_enabled = off)")
+        for name, (params, _) in WHO_WAITS.items():
+            query = Statements()(Request(name, **params))
+            executes[name] = query.sql
+            if request.param == "kept since empty" and query.keeps_plan:
+                prepare, executes[name] = plans.sent(query)
+                with connection.cursor() as cursor:
+                    cursor.execute(f"{prepare} {query.set_local()} select 1", query.params)
+                    cursor.execute(f"explain {executes[name]}", query.params)
+        connection.commit()
+        with connection.cursor() as cursor:
+            cursor.execute(f"{THEIRS} {OTHERS_WAIT}")
+            if request.param == "analyzed":
+                cursor.execute("analyze procrastinate_waits")
+        connection.commit()
+        yield connection, executes
+
+
+@pytest.mark.parametrize("name", WHO_WAITS)
+def test_who_waits_is_looked_up_by_the_jobs(waits: Any, name: str) -> None:
+    connection, executes = waits
+    params, rows = WHO_WAITS[name]
+    query = Statements()(Request(name, **params))
+    with connection.cursor() as cursor:
+        cursor.execute(query.set_local())
+        cursor.execute(f"explain (analyze, timing off, format json) {executes[name]}", query.params)
+        plan = cursor.fetchone()[0][0]["Plan"]
+    connection.rollback()
+    found = [
+        Read.by(node) for node in _nodes(plan) if node.get("Relation Name") == "procrastinate_waits"
+    ]
+    looked = [node["Actual Loops"] for node in _nodes(plan) if node.get("Index Name") == WAITS_KEY]
+    assert ([read.indexes for read in found], looked) == ([{WAITS_KEY}], [1]), plan
+    assert sum(read.rows for read in found) <= rows, found
+
+
 def test_what_is_sent_for_each_lone_job_keeps_its_plan() -> None:
     assert {case.statement for case in KEPT} >= {
         "claim_full_of_one",
