@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from procrastinate import json_codec
+from procrastinate.model.job import Status
 from procrastinate.model.json_text import DEEPEST, DIGITS
-from procrastinate.model.results import LARGEST, Kept, encode
+from procrastinate.model.outcome import Finished
+from procrastinate.model.results import LARGEST, success_with
 
 
 class Text(str):
@@ -51,8 +53,13 @@ def nested(levels: int) -> Any:
     return value
 
 
-def not_kept(kind: str, why: str) -> Kept:
-    return Kept(error=f"the result of type {kind} is not kept: {why}")
+def kept(text: str) -> Finished:
+    return Finished(Status.SUCCEEDED, result=text)
+
+
+def not_kept(kind: str, why: str) -> Finished:
+    why = f"the result of type {kind} is not kept: {why}"
+    return Finished(Status.SUCCEEDED, result_error=why)
 
 
 @cases(
@@ -80,8 +87,7 @@ def not_kept(kind: str, why: str) -> Kept:
     ],
 )
 def test_what_json_can_say_is_kept(value: Any, text: str) -> None:
-    kept = encode(value, json_codec.dumps)
-    assert kept == Kept(text)
+    assert success_with(value, json_codec.dumps) == kept(text)
     json.loads(text)
 
 
@@ -131,8 +137,8 @@ def test_what_json_can_say_is_kept(value: Any, text: str) -> None:
         ),
     ],
 )
-def test_what_cannot_be_kept_says_why_without_its_value(value: Any, expected: Kept) -> None:
-    assert encode(value, json_codec.dumps) == expected
+def test_what_cannot_be_kept_says_why_without_its_value(value: Any, expected: Finished) -> None:
+    assert success_with(value, json_codec.dumps) == expected
 
 
 def circle() -> Any:
@@ -143,14 +149,18 @@ def circle() -> Any:
 
 @cases("value", [circle(), nested(100_000)])
 def test_what_never_ends_is_not_kept(value: Any) -> None:
-    assert encode(value, json_codec.dumps) == not_kept("list", "encoding it raised RecursionError")
+    assert success_with(value, json_codec.dumps) == not_kept(
+        "list", "encoding it raised RecursionError"
+    )
 
 
 def test_a_value_that_answers_nothing_is_not_kept() -> None:
-    kept = encode(Nasty(), json_codec.dumps)
-    assert kept.text is None
-    assert kept.error is not None
-    assert kept.error.startswith("the result of type Nasty is not kept: encoding it raised ")
+    ending = success_with(Nasty(), json_codec.dumps)
+    assert ending.result is None
+    assert ending.result_error is not None
+    assert ending.result_error.startswith(
+        "the result of type Nasty is not kept: encoding it raised "
+    )
 
 
 # What an encoder of the user's own may return
@@ -190,7 +200,7 @@ def test_a_value_that_answers_nothing_is_not_kept() -> None:
     ],
 )
 def test_an_encoder_that_gives_anything_else_costs_the_result_alone(text: Any, why: str) -> None:
-    assert encode({"secret": 1}, lambda value: text) == not_kept("dict", why)
+    assert success_with({"secret": 1}, lambda value: text) == not_kept("dict", why)
 
 
 @cases(
@@ -209,12 +219,12 @@ def test_an_encoder_that_gives_anything_else_costs_the_result_alone(text: Any, w
     ],
 )
 def test_whatever_is_json_is_kept_as_the_encoder_wrote_it(text: str) -> None:
-    assert encode(None, lambda value: text) == Kept(text)
+    assert success_with(None, lambda value: text) == kept(text)
 
 
 def test_the_text_that_is_kept_is_a_plain_one() -> None:
-    kept = encode(None, lambda value: Text("[1]"))
-    assert (kept, type(kept.text)) == (Kept("[1]"), str)
+    ending = success_with(None, lambda value: Text("[1]"))
+    assert (ending, type(ending.result)) == (kept("[1]"), str)
 
 
 class SecretError(Exception):
@@ -235,7 +245,7 @@ class SecretError(Exception):
     ],
 )
 def test_what_an_encoder_raises_costs_the_result_alone(exception: BaseException, name: str) -> None:
-    assert encode(datetime.min, raising(exception)) == not_kept(
+    assert success_with(datetime.min, raising(exception)) == not_kept(
         "datetime", f"encoding it raised {name}"
     )
 
@@ -243,7 +253,7 @@ def test_what_an_encoder_raises_costs_the_result_alone(exception: BaseException,
 def test_an_interruption_goes_on() -> None:
     """Somebody pressed Ctrl-C; that this came while a result was encoded changes nothing."""
     with pytest.raises(KeyboardInterrupt):
-        encode(1, raising(KeyboardInterrupt()))
+        success_with(1, raising(KeyboardInterrupt()))
 
 
 def raising(exception: BaseException) -> Callable[[Any], str]:

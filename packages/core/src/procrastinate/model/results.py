@@ -1,31 +1,33 @@
-"""What a task returned, as the JSON text that is kept, or the reason why there is none."""
+"""What becomes of a job whose task keeps results and returned a value."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from procrastinate import json_codec
+from procrastinate.model.job import Status
 from procrastinate.model.json_text import Unfit, checked_text
+from procrastinate.model.outcome import Finished
 from procrastinate.model.printable import type_of
 
 LARGEST = 256 * 1024  # bytes of UTF-8
 
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """The JSON text of a result, or a sentence that says why there is none."""
-
-    text: str | None = None
-    error: str | None = None
+_SUCCEEDED = Status.SUCCEEDED  # looking a member up in its class takes a call before Python 3.12
+_RETURNED_NOTHING = Finished(_SUCCEEDED, result="null")
 
 
-def encode(value: Any, dumps: Callable[[Any], str]) -> Kept:
-    """Return what is kept of a value that a task returned. Raises nothing but `KeyboardInterrupt`.
+def success_with(value: Any, dumps: Callable[[Any], str]) -> Finished:
+    """Return the ending of an attempt that returned this value.
 
-    ``dumps`` is the ``json_dumps`` of the app's connector.
+    It has the value as JSON, or a sentence that says why there is none: with the type and the size
+    of the value, and never the value itself. ``dumps``, the ``json_dumps`` of the app's connector,
+    may do anything: of what it raises only `KeyboardInterrupt` goes on.
     """
+    if value is None and dumps is json_codec.dumps:  # as many tasks do
+        return _RETURNED_NOTHING
     try:
-        return Kept(checked_text(value, dumps, largest=LARGEST))
+        return Finished(_SUCCEEDED, None, checked_text(value, dumps, largest=LARGEST))
     except Unfit as exc:
-        return Kept(error=f"the result of type {type_of(value)} is not kept: {exc}")
+        why = f"the result of type {type_of(value)} is not kept: {exc}"
+        return Finished(_SUCCEEDED, result_error=why)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
+from procrastinate import json_codec
 from procrastinate.connector import Connector
 from procrastinate.model.job import Error, Job
 from procrastinate.model.outcome import AbortReason, stronger
@@ -127,6 +128,8 @@ class Surroundings:
     is_doubtful: Callable[[], bool] = _never
     #: None if no observer enters anything around attempts.
     around: AroundAttempt | None = None
+    #: Encodes what tasks return.
+    dumps: Callable[[Any], str] = json_codec.dumps
     #: Takes an attempt's report of its progress; from any thread.
     say: Callable[[JobContext, Report], None] = unheard
     _tasks: dict[str, Task[..., ..., Any]] = field(default_factory=dict, repr=False)

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 
 from procrastinate.errors import InvalidOption, ResultNotKept
 from procrastinate.model import results
-from procrastinate.model.job import Job, Status, errors_read_by
+from procrastinate.model.job import Job, errors_read_by
 from procrastinate.model.middleware import AnyMiddleware, Layers
 from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, AbortReason, Finished, Outcome
 from procrastinate.model.task import TaskDefinition
@@ -152,12 +152,13 @@ class Attempt:
 
         Raises `ResultNotKept` if the task insists on a result that cannot be kept.
         """
-        kept = results.encode(value, self.surroundings.app.connector.json_dumps)
-        if kept.error is not None:
+        success = results.success_with(value, self.surroundings.dumps)
+        why_not = success.result_error
+        if why_not is not None:
             if self.definition.result == "strict":
-                raise ResultNotKept(kept.error)
-            job_log.result_not_kept(self.job, kept.error)
-        self.success = Finished(Status.SUCCEEDED, result=kept.text, result_error=kept.error)
+                raise ResultNotKept(why_not)
+            job_log.result_not_kept(self.job, why_not)
+        self.success = success
 
     def ask_to_end(self, reason: AbortReason) -> None:
         """Ask the task to end: by cancellation on the loop, by ``should_abort`` in a thread."""

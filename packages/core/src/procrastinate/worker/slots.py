@@ -119,6 +119,7 @@ class Slots:
             read_errors,
             is_doubtful,
             telling.around_attempt if telling.has_around else None,
+            app.connector.json_dumps,
             say,
         )
         self._trust = trust
