@@ -20,6 +20,7 @@ from procrastinate import json_codec
 from procrastinate.model import failure, printable
 
 DEEPEST = 500  # lists and objects in each other: Python reads 1,000 less the caller's own frames
+SHORT = DEEPEST  # characters
 DIGITS = 4_300  # of a number, written out as PostgreSQL does it: what Python reads of an int
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -45,7 +46,7 @@ def checked_text(value: Any, dumps: Callable[[Any], str], *, largest: int) -> st
     """Return a value as JSON of at most ``largest`` bytes in UTF-8. Raises `Unfit`."""
     try:
         text = dumps(value)
-        if dumps is json_codec.dumps and _is_plainly_fit(text, largest):
+        if dumps is json_codec.dumps and is_surely_fit(text):
             return text
         return _checked(text, largest)
     except (KeyboardInterrupt, Unfit):
@@ -60,14 +61,12 @@ def _told(exc: BaseException) -> str:
     return f"{name}: {said[0]}" if said else name
 
 
-def _is_plainly_fit(text: str, largest: int) -> bool:
-    """Whether a text of our own encoder needs no further look. Most are short."""
-    return (
-        len(text) <= min(DIGITS, largest)
-        and text.isascii()
-        and "\\u0000" not in text
-        and text.count("[") + text.count("{") <= DEEPEST
-    )
+def is_surely_fit(text: str) -> bool:
+    """Whether a text of our own encoder needs no further look: most are short and plain.
+
+    It has neither brackets enough to be too deep nor digits enough to be too long a number.
+    """
+    return len(text) <= SHORT and "\\" not in text and text.isascii()
 
 
 def _checked(text: Any, largest: int) -> str:

@@ -14,7 +14,8 @@ from procrastinate.model.printable import type_of
 LARGEST = 256 * 1024  # bytes of UTF-8
 
 _SUCCEEDED = Status.SUCCEEDED  # looking a member up in its class takes a call before Python 3.12
-_RETURNED_NOTHING = Finished(_SUCCEEDED, result="null")
+#: Of all attempts that returned None, if our own encoder is used.
+RETURNED_NOTHING = Finished(_SUCCEEDED, result="null")
 
 
 def success_with(value: Any, dumps: Callable[[Any], str]) -> Finished:
@@ -25,7 +26,7 @@ def success_with(value: Any, dumps: Callable[[Any], str]) -> Finished:
     may do anything: of what it raises only `KeyboardInterrupt` goes on.
     """
     if value is None and dumps is json_codec.dumps:  # as many tasks do
-        return _RETURNED_NOTHING
+        return RETURNED_NOTHING
     try:
         return Finished(_SUCCEEDED, None, checked_text(value, dumps, largest=LARGEST))
     except Unfit as exc:
