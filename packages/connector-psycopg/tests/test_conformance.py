@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -171,7 +172,9 @@ class PsycopgAdapter(Adapter, LimitsPool, TakesPools, Binds):
         return PsycopgConnector(conninfo=dsn, **options)
 
     def event_loop(self) -> asyncio.AbstractEventLoop:
-        return asyncio.SelectorEventLoop()  # psycopg refuses Windows' other one
+        if sys.platform == "win32":
+            return asyncio.SelectorEventLoop()  # psycopg refuses the other one
+        return super().event_loop()
 
     def limited(self, dsn: str) -> PsycopgConnector:
         return PsycopgConnector(conninfo=dsn, max_size=1, pool_timeout=3.0)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
@@ -47,7 +48,14 @@ class Adapter(abc.ABC):
         """
 
     def event_loop(self) -> asyncio.AbstractEventLoop:
-        """Return a new event loop, of the kind that an asynchronous connector needs."""
+        """Return a new event loop, of the kind that an asynchronous connector needs.
+
+        It is uvloop's if the environment variable ``PROCRASTINATE_TEST_LOOP`` is ``uvloop``.
+        """
+        if os.environ.get("PROCRASTINATE_TEST_LOOP") == "uvloop":
+            import uvloop  # not at the top: who does not ask for it need not have it
+
+            return uvloop.new_event_loop()
         return asyncio.new_event_loop()
 
     def referee(self, dsn: str) -> Connector:
