@@ -40,6 +40,7 @@ SUPPORTED = ["3.11", "3.12", "3.13"]
 
 #: The connectors that run a chaos campaign's workers; chaos/connectors.py has them too.
 RUN_WORKERS = ("psycopg", "aiopg", "asyncpg", "sqlalchemy_async")
+ON_AN_EVENT_LOOP = tuple(f"connector-{name.replace('_', '-')}" for name in RUN_WORKERS)
 
 #: Folder below packages/ and the name of what it builds. Each comes after those it needs.
 PACKAGES = {
@@ -235,6 +236,16 @@ def tests(session: nox.Session) -> None:
         measured_tests(session)
     else:
         with_a_second_look(session, *PYTEST, *IN_PARALLEL, "-m", "not slow")
+        if session.python == PYTHONS[-1]:
+            session.env["PROCRASTINATE_TEST_WHOLE"] = ""
+            on_uvloop(session, "-m", "not slow")
+
+
+def on_uvloop(session: nox.Session, *arguments: str) -> None:
+    """Run the test kit on uvloop, with the connectors that run on an event loop."""
+    suites = [f"packages/{each}/tests/test_conformance.py" for each in ON_AN_EVENT_LOOP]
+    env = {"PROCRASTINATE_TEST_LOOP": "uvloop"}
+    with_a_second_look(session, *PYTEST, *IN_PARALLEL, *arguments, *suites, env=env)
 
 
 PYTEST = ("python", "-m", "pytest")
@@ -364,10 +375,11 @@ def matrix(session: nox.Session) -> None:
     for connector in CONNECTORS:
         session.run("pytest", *IN_PARALLEL, f"packages/{connector}/tests")
         said.append(f"{connector}: all tests")
+    on_uvloop(session)
+    said.append("uvloop: the test kit")
     for name in RUN_WORKERS:
-        if f"connector-{name.replace('_', '-')}" in CONNECTORS:
-            session.run("python", "-m", "chaos", "--connector", name, *session.posargs)
-            said.append(f"{name}: bounded chaos")
+        session.run("python", "-m", "chaos", "--connector", name, *session.posargs)
+        said.append(f"{name}: bounded chaos")
     session.log(" | ".join(said))
     if session.python == PRIMARY:
         tests = session.run("python", "tests/support/abilities.py", silent=True)

@@ -13,6 +13,7 @@ import uvloop
 
 import procrastinate
 from procrastinate import errors
+from procrastinate.loop_thread import LoopThread
 from procrastinate_asyncpg import AsyncpgConnector
 
 
@@ -209,6 +210,30 @@ async def test_plain_calls_work_on_a_running_loop_and_in_threads(app: procrastin
     assert len({*ids, *more}) == 41
     connections = app.job_manager.list_jobs()  # and reading, too
     assert len(connections) == 41
+
+
+def test_a_plain_call_goes_to_the_loop_once(
+    procrastinate_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for each step of its session; also with a transaction, and with an error."""
+    app = procrastinate.App(connector=AsyncpgConnector(dsn=procrastinate_dsn))
+    begun: list[Any] = []
+    begin = LoopThread.begin
+    with app.open():
+        app.schema_manager.apply_schema()
+        task = app.configure_task("task", queueing_lock="q")
+        job_id = task.defer()
+        monkeypatch.setattr(
+            LoopThread, "begin", lambda self, call: (begun.append(call), begin(self, call))
+        )
+        with pytest.raises(errors.AlreadyEnqueued):
+            task.defer()
+        assert len(begun) == 1
+        assert app.job_manager.cancel_job_by_id(job_id)
+        in_transactions = len(begun)
+        task.defer()
+        assert len(begun) == in_transactions + 1
+    assert in_transactions <= 3
 
 
 def test_an_app_may_be_opened_for_plain_code_alone(procrastinate_dsn: str) -> None:

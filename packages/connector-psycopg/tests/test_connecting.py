@@ -1,4 +1,4 @@
-"""Connections of our own: several hosts, forks, loops, and both of psycopg's builds."""
+"""Connections of our own: several hosts, forks, loops, and psycopg's builds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import psycopg
@@ -221,9 +222,14 @@ print(psycopg.pq.__impl__)
 """
 
 
-@pytest.mark.parametrize(
-    "loop, build", [("asyncio", "binary"), ("asyncio", "python"), ("uvloop", "binary")]
-)
+#: Those that are installed: the C build has to be compiled (CONTRIBUTING.md).
+BUILDS = [
+    *(("asyncio", "binary"), ("asyncio", "python"), ("uvloop", "binary")),
+    *((loop, "c") for loop in ("asyncio", "uvloop") if find_spec("psycopg_c") is not None),
+]
+
+
+@pytest.mark.parametrize("loop, build", BUILDS)
 def test_a_worker_runs_on_either_build_and_on_uvloop(
     procrastinate_dsn: str, loop: str, build: str
 ) -> None:

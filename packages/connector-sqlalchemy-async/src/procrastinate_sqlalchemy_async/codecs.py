@@ -24,6 +24,8 @@ _usual: list[tuple[int, Any]] = []  # asyncpg's own codecs, which all connection
 
 def are_changed(raw: asyncpg.Connection[Any]) -> bool:
     """Return whether the owner has changed a codec that our statements would use."""
+    if raw.is_closed():
+        return False  # whatever is sent will say so
     codec_of: Any = raw.get_settings().get_data_codec
     if not _usual:
         _usual.extend((oid, codec_of(oid, ignore_custom_codec=True)) for oid in _TYPES)

@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from procrastinate import binders, connectors, drive
 from procrastinate.connector import (
@@ -51,6 +51,7 @@ from procrastinate.storage.statements import Statements
 from procrastinate.threads import in_thread
 
 if TYPE_CHECKING:
+    from procrastinate.loop_thread import LoopThreadConnector
     from procrastinate.waiting.room import WaitingRoom
 
 T = TypeVar("T")
@@ -172,6 +173,11 @@ class Gateway:
             return self._run_for_caller(flow, executor, transaction)
         connector = self.sync_connector()
         try:
+            if runs_on_a_loop(connector):
+                # All of it there: to go there for each step took twice the client's time.
+                return connector.call(
+                    lambda behind: self._run_on(behind, flow, transaction, patience)
+                )
             with connector.session(transaction=transaction, timeout=patience) as session:
                 value = drive.run(flow, session, self.statements)
                 if self._looks_for_place and not transaction:
@@ -206,15 +212,20 @@ class Gateway:
         if limit is not None:
             return await self._run_limited(self.connector, flow, transaction, limit)
         try:
-            async with self.connector.session_async(transaction=transaction) as session:
-                value = await drive.run_async(flow, session, self.statements)
-                if self._looks_for_place and not transaction:
-                    await self._look_async(session)
-                return value
+            return await self._run_on(self.connector, flow, transaction, None)
         except SchemaError as exc:
             if exc.sqlstate is None:
                 raise
             raise await self._explained_async(exc, self.connector) from exc.__cause__
+
+    async def _run_on(
+        self, connector: AsyncConnector, flow: Flow[T], transaction: bool, patience: float | None
+    ) -> T:
+        async with connector.session_async(transaction=transaction, timeout=patience) as session:
+            value = await drive.run_async(flow, session, self.statements)
+            if self._looks_for_place and not transaction:
+                await self._look_async(session)
+            return value
 
     # On a caller's connection
 
@@ -435,6 +446,13 @@ class Gateway:
         self._counterpart_opened = False
         if counterpart is not None:
             counterpart.close()
+
+
+def runs_on_a_loop(connector: SyncConnector) -> TypeGuard[LoopThreadConnector]:
+    """Return whether an event loop in a thread serves a connector's calls."""
+    from procrastinate.loop_thread import LoopThreadConnector  # not at the top: it needs asyncio
+
+    return isinstance(connector, LoopThreadConnector)
 
 
 def _not_open(other_half: bool, method: str) -> str:

@@ -122,6 +122,16 @@ class LoopThreadConnector(SyncConnector):
             raise AppNotOpen("the connector is not open: call app.open() first")
         return _Session(self, transaction=transaction, read_only=read_only, timeout=timeout)
 
+    def call(self, work: Callable[[AsyncConnector], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine on the loop, with the connector there; return or raise what it does.
+
+        Raises `AppNotOpen` before `open`.
+        """
+        if not self._is_open:
+            raise AppNotOpen("the connector is not open: call app.open() first")
+        served = self._serving()
+        return served.loop.call(work(served.connector))
+
     def _serving(self) -> _Served:
         served = self._served
         if served is not None:
