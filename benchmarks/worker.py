@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from procrastinate.connector import AsyncSessionExecutor, Query, Rows
 
+TEXT = "x" * 198  # a result of 200 bytes of JSON
+
 
 class Recorder:
     """What the tasks note."""
@@ -55,6 +57,25 @@ class Recorder:
 def say(**message: Any) -> None:
     """Write one message, in one system call."""
     os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def add_keepers(app: procrastinate.App, recorder: Recorder, lengths: Sequence[float]) -> None:
+    """Add the tasks that keep results, which older versions do not know."""
+
+    @app.task(name="keep_none", result=True)
+    async def keep_none(n: int) -> None:
+        recorder.entered()
+
+    @app.task(name="keep_text", result=True)
+    async def keep_text(n: int) -> str:
+        recorder.entered()
+        return TEXT
+
+    @app.task(name="sleep_and_keep", result=True)
+    async def sleep_and_keep(n: int) -> int:
+        await asyncio.sleep(lengths[n - 1])
+        recorder.entered()
+        return n
 
 
 def app_on(connector: Any, recorder: Recorder, lengths: Sequence[float] = ()) -> procrastinate.App:
@@ -185,13 +206,17 @@ def main() -> None:
     statements: list[Any] = []
     recorder = Recorder(options.pop("report_at", 0))
     lengths = seconds_of(*options.pop("lengths", ("0ms", 0)))
+    keeps = options.pop("keeps", False)
     connector = connector_for(
         options.pop("connector", "aiopg"),
         options.pop("dsn"),
         traced=options.pop("traced", False),
         notes=statements,
     )
-    run(app_on(connector, recorder, lengths), recorder, options)
+    app = app_on(connector, recorder, lengths)
+    if keeps:
+        add_keepers(app, recorder, lengths)
+    run(app, recorder, options)
     usage = resource.getrusage(resource.RUSAGE_SELF)
     say(
         ended=True,

@@ -31,17 +31,16 @@ class WorkerFailed(Exception):
     """A worker process did not do what a workload needs."""
 
 
-class WorkerProcess:
-    """One worker; see ``benchmarks.worker`` for its options and what it says.
+class Process:
+    """A program of this package that takes its options as JSON, and says what it does in lines of
+    JSON.
 
-    A ``quiet`` one's log goes nowhere: its jobs fail as they should.
+    A ``quiet`` one's log goes nowhere.
     """
 
-    def __init__(self, dsn: str, *, quiet: bool = False, **options: Any) -> None:
-        options = {"dsn": dsn, "fetch_job_polling_interval": _NEVER, **options}
-        self.spawned = time.monotonic()
+    def __init__(self, program: str, *, quiet: bool = False, **options: Any) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", json.dumps(options)],
+            [sys.executable, "-m", program, json.dumps(options)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if quiet else None,
@@ -64,11 +63,28 @@ class WorkerProcess:
             try:
                 message = self._messages.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
-                raise WorkerFailed(f"no {key!r} from the worker in {timeout:g} s") from None
+                raise WorkerFailed(f"no {key!r} from the process in {timeout:g} s") from None
             if message is None:
-                raise WorkerFailed(f"the worker ended, with exit code {self._process.wait()}")
+                raise WorkerFailed(f"the process ended, with exit code {self._process.wait()}")
             if key in message:
                 return message
+
+    def kill(self) -> None:
+        """End the process if it still runs; for a workload that has failed."""
+        self._process.kill()
+        self._process.wait()
+
+
+class WorkerProcess(Process):
+    """One worker; see ``benchmarks.worker`` for its options and what it says.
+
+    A quiet one is for jobs that fail as they should.
+    """
+
+    def __init__(self, dsn: str, *, quiet: bool = False, **options: Any) -> None:
+        options = {"dsn": dsn, "fetch_job_polling_interval": _NEVER, **options}
+        self.spawned = time.monotonic()
+        super().__init__("benchmarks.worker", quiet=quiet, **options)
 
     def stop(self) -> dict[str, Any]:
         """End the worker gracefully and return its last message."""
@@ -76,11 +92,6 @@ class WorkerProcess:
         last = self.hear("ended")
         self._process.wait()
         return last
-
-    def kill(self) -> None:
-        """End the worker if it still runs; for a workload that has failed."""
-        self._process.kill()
-        self._process.wait()
 
 
 def let_look_at_schedule(database: Database) -> None:
@@ -105,12 +116,12 @@ def idle_workers(
         WorkerProcess(database.dsn, name=f"bench-{number}", **options) for number in range(count)
     ]
     try:
-        _until(database, "select count(*) from pg_stat_activity where datname = current_database()"
+        until(database, "select count(*) from pg_stat_activity where datname = current_database()"
                " and state = 'idle' and query ilike 'listen %%'", count)  # fmt: skip
         for _ in workers:
             database.fill(1, task="warm_up")
             database.wake()
-            _until(
+            until(
                 database, "select count(*) from procrastinate_jobs where status <> 'succeeded'", 0
             )
         time.sleep(SETTLES)
@@ -120,7 +131,8 @@ def idle_workers(
             worker.kill()
 
 
-def _until(database: Database, statement: str, value: int) -> None:
+def until(database: Database, statement: str, value: int) -> None:
+    """Return once a statement gives this value. Raises WorkerFailed if it never does."""
     deadline = time.monotonic() + PATIENCE
     while database.ask(statement) != value:
         if time.monotonic() > deadline:

@@ -15,9 +15,11 @@ from benchmarks.workloads.lines import Lines
 from benchmarks.workloads.locks import Locks
 from benchmarks.workloads.partitions import ManyPartitions
 from benchmarks.workloads.processes import Processes
+from benchmarks.workloads.results import KeptResults
 from benchmarks.workloads.retries import Retries
 from benchmarks.workloads.sustained import Sustained
 from benchmarks.workloads.timed import Timed
+from benchmarks.workloads.waiting import Waiting
 
 WORKLOADS: dict[str, Workload] = {
     workload.key: workload
@@ -42,5 +44,7 @@ WORKLOADS: dict[str, Workload] = {
         Drivers(),
         Lines(),
         ManyPartitions(),
+        KeptResults(),
+        Waiting(),
     )
 }
