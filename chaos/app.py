@@ -20,6 +20,7 @@ from typing import Any
 
 import procrastinate
 from chaos import nasty, plants
+from chaos.jobs import KEEPING
 from chaos.ledger import Ledger
 from chaos.records import TICK
 
@@ -71,9 +72,8 @@ class Run:
         return "failed" if self.attempt <= failing else "ok"
 
 
-@app.task(name="in_a_thread", pass_context=True, retry=RETRY)
-def in_a_thread(context: procrastinate.JobContext, n: int, seconds: float, failing: int) -> None:
-    """Run in a thread."""
+def in_a_thread(context: procrastinate.JobContext, n: int, seconds: float, failing: int) -> str:
+    """Run in a thread, and return the token of the run."""
     run = Run(context)
     run.begin()
     time.sleep(seconds)
@@ -81,14 +81,20 @@ def in_a_thread(context: procrastinate.JobContext, n: int, seconds: float, faili
     run.end(outcome)
     if outcome == "failed":
         raise Planned
+    return run.token
 
 
-@app.task(name="on_the_loop", pass_context=True, retry=RETRY)
 async def on_the_loop(
     context: procrastinate.JobContext, n: int, seconds: float, failing: int
-) -> None:
-    """Run on the event loop."""
-    await record_run(context, seconds, failing)
+) -> str:
+    """Run on the event loop, and return the token of the run."""
+    return await record_run(context, seconds, failing)
+
+
+RUNNERS: tuple[Any, ...] = (in_a_thread, on_the_loop)
+for run in RUNNERS:
+    app.task(name=run.__name__, pass_context=True, retry=RETRY)(run)
+    app.task(name=KEEPING[run.__name__], pass_context=True, retry=RETRY, result=True)(run)
 
 
 @app.periodic(cron=f"*/{TICK} * * * * *")
@@ -98,8 +104,8 @@ async def tick(context: procrastinate.JobContext, timestamp: int) -> None:
     await record_run(context, 0, 0)
 
 
-async def record_run(context: procrastinate.JobContext, seconds: float, failing: int) -> None:
-    """Record a run that sleeps for a while."""
+async def record_run(context: procrastinate.JobContext, seconds: float, failing: int) -> str:
+    """Record a run that sleeps for a while, and return its token."""
     run = Run(context)
     await whole(run.begin)
     outcome = "interrupted"
@@ -111,6 +117,7 @@ async def record_run(context: procrastinate.JobContext, seconds: float, failing:
             await whole(run.end, outcome)
     if outcome == "failed":
         raise Planned
+    return run.token
 
 
 async def whole(function: Any, *values: Any) -> None:

@@ -14,6 +14,8 @@ Rules
 8. No tick is missing between the first and the last, and none is there twice.
 9. A job never begins before it is due. In calm it begins promptly.
 10. Workers that a silent network has cut off run jobs again in time.
+11. The result of a job is the value of a good run of its last attempt.
+12. Every wait for a job ends, and is told how the job has ended, and its result.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+from chaos.jobs import KEEPING
 from chaos.records import (
     FOREVER,
     TICK,
@@ -54,6 +57,7 @@ class Books:
         self.deaths = campaign.deaths
         self.troubles = campaign.troubles
         self.terms = campaign.terms
+        self.waits = campaign.waits
         self.windows = Windows(campaign.troubles, campaign.terms)
         self.runs: dict[int, list[Run]] = defaultdict(list)
         for run in sorted(campaign.runs, key=lambda run: run.began):
@@ -84,6 +88,8 @@ def check(campaign: Campaign) -> list[Complaint]:
         ticks,
         begins,
         back_in_time,
+        results,
+        waits,
     )
     return [complaint for each in checks for complaint in each(books)]
 
@@ -318,6 +324,34 @@ def _is_disturbed(books: Books, trouble: Trouble) -> bool:
     )
 
 
+# --- Rules 11 and 12 ------------------------------------------------------------------------------
+
+
+def results(books: Books) -> Iterator[Complaint]:
+    """Rule 11: results that are missing, or that no good run of the last attempt has returned."""
+    for job in books.stored.values():
+        runs = books.runs[job.id]
+        last = max((run.attempt for run in runs), default=0)
+        good: set[str | None] = {
+            run.token for run in runs if (run.attempt, run.outcome) == (last, "ok")
+        }
+        is_kept = job.task in KEEPING.values() and job.status == "succeeded"
+        if job.result not in (good if is_kept else {None}):
+            yield Complaint("wrong result", f"{job} {runs}")
+
+
+def waits(books: Books) -> Iterator[Complaint]:
+    """Rule 12: waits that did not end, or that were told something else than the database has."""
+    for wait in books.waits:
+        job = books.by_number.get(wait.n)
+        if wait.ended is None:
+            yield Complaint("waits for ever", f"{wait} for {job}")
+        elif job is not None and (wait.answer, wait.result) != (job.status, job.result):
+            yield Complaint("told wrong", f"{wait} for {job} {books.runs[job.id]}")
+        elif job is not None and job.finished_at and wait.ended < job.finished_at - SLACK:
+            yield Complaint("told early", f"{wait} for {job} {books.runs[job.id]}")
+
+
 def summary(campaign: Campaign) -> Mapping[str, int]:
     """Return the counts that a report shows."""
     stored = {job.n for job in campaign.stored if job.n is not None}
@@ -336,6 +370,7 @@ def summary(campaign: Campaign) -> Mapping[str, int]:
         ),
         "ticks": sum(job.tick is not None for job in campaign.stored),
         "runs": len(campaign.runs),
+        "waits that ended": sum(each.ended is not None for each in campaign.waits),
         "extra runs, explained": _extra(campaign.runs),
     }
 

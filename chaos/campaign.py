@@ -339,6 +339,7 @@ class Runner:
             asked=ledger.read_asked(found.ledger),
             stored=closing.read_stored(found.cluster),
             runs=ledger.read_runs(found.ledger),
+            waits=ledger.read_waits(found.ledger),
             troubles=[*found.troubles(), *ledger.read_deaths_by_jobs(found.ledger, deaths)],
             deaths=dict(deaths),
             terms=self._terms,

@@ -21,7 +21,8 @@ GONE_WITHIN = 10.0  # seconds for the server to end the sessions of processes th
 #: Ticks that were deferred just before the workers stopped still wait, and that is right.
 _STORED = """
     select id, status::text, attempts, task_name, (args ->> 'n')::integer,
-        (args ->> 'timestamp')::bigint, lock, finished_at, errors -> -1 ->> 'type'
+        (args ->> 'timestamp')::bigint, lock, finished_at, errors -> -1 ->> 'type',
+        result #>> '{}'
     from procrastinate_jobs
     where not (task_name = 'tick' and status = 'todo' and (args ->> 'timestamp')::bigint > (
         select coalesce(max((args ->> 'timestamp')::bigint), 0) - %s
@@ -72,6 +73,9 @@ def check_stopped(world: World) -> list[Complaint]:
     rows = world.cluster.query("select * from procrastinate_locks")
     if rows:
         complaints.append(Complaint("left behind", f"locks: {rows}"))
+    waits = world.cluster.query("select * from procrastinate_waits")
+    if waits:
+        complaints.append(Complaint("left behind", f"{len(waits)} waits: {waits[:5]}"))
     sql = "select application_name, state, query from pg_stat_activity where usename = 'chaos'"
     if not world.until(lambda: not world.cluster.query(sql), GONE_WITHIN):
         left = world.cluster.query(sql)

@@ -13,7 +13,9 @@ import os
 import sys
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import procrastinate
@@ -21,9 +23,10 @@ from chaos import connectors, jobs
 from chaos.ledger import Ledger
 from chaos.records import Spec
 from procrastinate.connector import AsyncConnector
-from procrastinate.errors import AlreadyEnqueued, ProcrastinateException
+from procrastinate.errors import AlreadyEnqueued, JobUnsuccessful, ProcrastinateException
 
 PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds after a call that failed, and after many
+PLAIN_WAITS = 64  # at the same time; more have to wait for their turn
 
 
 class Allowance:
@@ -47,6 +50,54 @@ class Allowance:
             self._changed.wait_for(lambda: self._number >= number)
 
 
+class Waiting:
+    """Waits for the results of jobs, plainly in threads and as coroutines, and keeps the ledger.
+
+    It gives no timeout: a wait that does not end is for the harness to find.
+    """
+
+    def __init__(self, app: procrastinate.App, ledger: Ledger, connector: str) -> None:
+        self._app, self._ledger, self._connector = app, ledger, connector
+        self._threads = ThreadPoolExecutor(PLAIN_WAITS)
+        self._waits: list[asyncio.Future[None]] = []
+
+    def begin(self, n: int, job_id: int, *, plain: bool) -> None:
+        """Begin to wait for a job, and return at once."""
+        self._ledger.waits(n, f"{'plain' if plain else 'asynchronous'}, {self._connector}")
+        if plain:
+            loop = asyncio.get_running_loop()
+            wait = loop.run_in_executor(self._threads, self._wait, n, job_id)
+        else:
+            wait = asyncio.ensure_future(self._wait_async(n, job_id))
+        self._waits.append(wait)
+
+    def _wait(self, n: int, job_id: int) -> None:
+        with self._on_record(n) as told:
+            told.append(self._app.wait_for(job_id))
+
+    async def _wait_async(self, n: int, job_id: int) -> None:
+        with self._on_record(n) as told:
+            told.append(await self._app.wait_for_async(job_id))
+
+    @contextmanager
+    def _on_record(self, n: int) -> Iterator[list[Any]]:
+        """Write what the block appends or raises into the ledger."""
+        found: list[Any] = []
+        try:
+            yield found
+        except JobUnsuccessful as exc:
+            self._ledger.told(n, exc.job.status, None)
+        except Exception as exc:
+            print(f"waiting for {n}: {type(exc).__name__}: {exc}", flush=True)  # noqa: T201
+            self._ledger.told(n, type(exc).__name__, str(exc))
+        else:
+            self._ledger.told(n, "succeeded", found[0])
+
+    async def until_all_ended(self) -> None:
+        """Return once no wait is left."""
+        await asyncio.gather(*self._waits)
+
+
 class Deferrer:
     """Defers calls one after the other, and keeps the ledger."""
 
@@ -56,6 +107,7 @@ class Deferrer:
         self._app = procrastinate.App(connector=connector)
         self._pause = PAUSE
         self._is_async = isinstance(connector, AsyncConnector)
+        self._waiting = Waiting(self._app, self._ledger, options["connector"])
 
     async def run(self, calls: Any, allowance: Allowance) -> None:
         """Defer everything, as it is allowed."""
@@ -66,6 +118,10 @@ class Deferrer:
             call = uuid.uuid4().hex
             self._ledger.asked(call, specs)
             await self._defer(specs)
+        await self._waiting.until_all_ended()
+        if self._is_async:
+            await self._app.close_async()
+        self._app.close()
 
     async def _defer(self, specs: Sequence[Spec]) -> None:
         try:
@@ -80,6 +136,9 @@ class Deferrer:
         else:
             self._ledger.answered(specs, "acknowledged", ids)
             self._pause = PAUSE
+            for spec, job_id in zip(specs, ids, strict=True):
+                if spec.waited:
+                    self._waiting.begin(spec.n, job_id, plain=not self._is_async or spec.n % 2 == 0)
 
     async def _call(self, specs: Sequence[Spec]) -> list[int]:
         first = specs[0]

@@ -13,6 +13,8 @@ LONELY = "lonely"  # a queue that only the workers behind the proxy serve
 LOCKS = 12  # lines
 QUEUEING_LOCKS = 6
 TASKS = ("in_a_thread", "on_the_loop")
+KEEPING = {task: f"keep_{task}" for task in TASKS}  # the same ones, with results that are kept
+KEPT_SHARE = 0.2  # of the single jobs; those who defer them wait for their results
 LARGEST_BATCH = 20
 LONGEST = 4.0  # seconds
 
@@ -40,9 +42,11 @@ def batch(chance: random.Random, numbers: Sequence[int]) -> list[Spec]:
 def single(chance: random.Random, n: int, long_share: float) -> Spec:
     """Return one job of any kind."""
     twin = f"twin {chance.randrange(QUEUEING_LOCKS)}" if chance.random() < 0.08 else None
+    task = chance.choice(TASKS)
+    is_kept = chance.random() < KEPT_SHARE
     return Spec(
         n,
-        chance.choice(TASKS),
+        KEEPING[task] if is_kept else task,
         chance.choice(QUEUES),
         _priority(chance),
         _lock(chance),
@@ -50,6 +54,7 @@ def single(chance: random.Random, n: int, long_share: float) -> Spec:
         delay=round(chance.uniform(0.2, 5), 3) if chance.random() < 0.15 else None,
         seconds=_seconds(chance, long_share),
         failing=_failing(chance),
+        waited=is_kept,
     )
 
 

@@ -22,7 +22,7 @@ import psycopg2
 from psycopg2.extras import execute_values
 
 from chaos.nasty import DEEDS
-from chaos.records import Asked, Effect, Run, Spec, Trouble
+from chaos.records import Asked, Effect, Run, Spec, Trouble, Wait
 
 PATIENCE = 60.0  # seconds
 
@@ -50,6 +50,14 @@ TABLES = """
     );
     create table nasty (
         token text primary key, n integer not null, deed text not null, process text not null,
+        at timestamptz not null default clock_timestamp()
+    );
+    create table waits (
+        n integer primary key, way text not null,
+        at timestamptz not null default clock_timestamp()
+    );
+    create table told (
+        n integer primary key, answer text not null, result text,
         at timestamptz not null default clock_timestamp()
     );
 """
@@ -116,6 +124,14 @@ class Ledger:
         rows = [(spec.n, answer, job_id) for spec, job_id in zip(specs, ids, strict=True)]
         self._insert("insert into answers (n, answer, job_id) values %s", rows)
 
+    def waits(self, n: int, way: str) -> None:
+        """Tell that somebody begins to wait for a job."""
+        self._insert("insert into waits (n, way) values %s", [(n, way)])
+
+    def told(self, n: int, answer: str, result: str | None) -> None:
+        """Tell what a wait has come to."""
+        self._insert("insert into told (n, answer, result) values %s", [(n, answer, result)])
+
     def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
         with self._connection().cursor() as cursor:
@@ -143,6 +159,15 @@ def read_asked(ledger: Ledger) -> list[Asked]:
         " from asked left join answers on answers.n = asked.n order by asked.n"
     )
     return [Asked(Spec(**spec), *rest) for spec, *rest in rows]
+
+
+def read_waits(ledger: Ledger) -> list[Wait]:
+    """Return all waits for results."""
+    rows = ledger.query(
+        "select waits.n, way, waits.at, told.at, answer, result"
+        " from waits left join told on told.n = waits.n order by waits.n"
+    )
+    return [Wait(*row) for row in rows]
 
 
 def read_deaths_by_jobs(ledger: Ledger, deaths: Mapping[str, datetime]) -> list[Trouble]:

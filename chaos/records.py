@@ -41,6 +41,7 @@ class Spec:
     crashing: int = 0  # attempts that do their deed
     deed: str | None = None  # what the job does to its own process; see `nasty`
     probe: bool = False  # deferred in calm, so that it must start promptly
+    waited: bool = False  # whoever deferred it waits for its result
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,24 @@ class Stored:
     lock: str | None = None
     finished_at: datetime | None = None
     last_error: str | None = None  # the type of the last exception on record
+    result: str | None = None  # the token of a run, where the task keeps it
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """One wait for the result of a job: what it came to, if it came to something."""
+
+    n: int
+    way: str  # "plain" or "asynchronous", and the connector
+    began: datetime
+    ended: datetime | None = None
+    answer: str | None = None  # the status that it was told, or the error that it met
+    result: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a job: two rows of the ledger."""
+    """One run of a job: two rows of the ledger. Its token is what the task returns."""
 
     token: str
     job_id: int
@@ -138,5 +152,6 @@ class Campaign:
     stored: Sequence[Stored]
     runs: Sequence[Run]
     troubles: Sequence[Trouble]
+    waits: Sequence[Wait] = ()
     deaths: Mapping[str, datetime] = field(default_factory=dict)  # process: when it was gone
     terms: Terms = Terms()

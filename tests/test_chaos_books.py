@@ -14,7 +14,18 @@ from chaos import books, draw, faults, jobs, plants
 from chaos.known import Known, is_known
 from chaos.nasty import DEEDS
 from chaos.options import parse
-from chaos.records import FOREVER, Asked, Campaign, Complaint, Effect, Run, Spec, Stored, Trouble
+from chaos.records import (
+    FOREVER,
+    Asked,
+    Campaign,
+    Complaint,
+    Effect,
+    Run,
+    Spec,
+    Stored,
+    Trouble,
+    Wait,
+)
 from procrastinate.connector import Query
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -30,9 +41,9 @@ def asked(n: int = 1, when: float = 0, answer: str | None = "acknowledged", **sp
 
 
 def stored(n: int = 1, status: str = "succeeded", **more: Any) -> Stored:
-    values: dict[str, Any] = {"attempts": 1, "finished_at": at(2)}
+    values: dict[str, Any] = {"attempts": 1, "finished_at": at(2), "task": "on_the_loop"}
     values.update(more)
-    return Stored(id=n, status=status, task="on_the_loop", n=n, **values)
+    return Stored(id=n, status=status, n=n, **values)
 
 
 def ran(
@@ -323,6 +334,55 @@ def test_it_may_come_later_if_something_else_kept_it_away() -> None:
     assert silenced(27, struck(Effect.STILL, 27, 28)) == ["late to come back"]
 
 
+# --- rules 11 and 12: results, and those who wait for them ----------------------------------------
+
+KEPT = replace(stored(), task="keep_on_the_loop", result=ran().token)
+FAILED = stored(
+    status="failed", attempts=2, finished_at=at(21), last_error="x.Planned", task="keep_on_the_loop"
+)
+
+
+def kept(job: Stored, *runs: Run, waits: Sequence[Wait] = ()) -> list[str]:
+    return rules([asked(failing=FOREVER)], [job], runs or [ran()], waits=waits)
+
+
+def test_a_result_is_what_a_good_run_returned() -> None:
+    assert kept(KEPT) == []
+    assert kept(replace(KEPT, result="another's")) == ["wrong result"]
+    assert kept(replace(KEPT, result=None)) == ["wrong result"]
+
+
+def test_a_result_is_of_the_last_attempt() -> None:
+    first, second = ran(outcome="failed"), LATER
+    job = replace(KEPT, attempts=2, finished_at=at(21), result=second.token)
+    assert kept(job, first, second) == []
+    assert kept(replace(job, result=first.token), first, second) == ["wrong result"]
+
+
+def test_only_tasks_that_keep_results_and_jobs_that_succeeded_have_one() -> None:
+    assert kept(replace(KEPT, task="on_the_loop")) == ["wrong result"]
+    assert kept(FAILED, ran(outcome="failed"), replace(LATER, outcome="failed")) == []
+    failed = replace(FAILED, result="x")
+    found = kept(failed, ran(outcome="failed"), replace(LATER, outcome="failed"))
+    assert found == ["wrong result"]
+
+
+@pytest.mark.parametrize(
+    ("wait", "complaints"),
+    [
+        (Wait(1, "plain", at(0), at(2.1), "succeeded", KEPT.result), []),
+        (Wait(1, "plain", at(3), at(3), "succeeded", KEPT.result), []),
+        (Wait(1, "plain", at(0)), ["waits for ever"]),
+        (Wait(1, "plain", at(0), at(2.1), "succeeded", "another's"), ["told wrong"]),
+        (Wait(1, "plain", at(0), at(2.1), "failed"), ["told wrong"]),
+        (Wait(1, "plain", at(0), at(2.1), "ConnectorException", "it is away"), ["told wrong"]),
+        (Wait(1, "plain", at(0), at(1), "succeeded", KEPT.result), ["told early"]),
+    ],
+)
+def test_who_waits_is_told_the_end_and_the_result(wait: Wait, complaints: list[str]) -> None:
+    assert kept(KEPT, waits=[wait]) == complaints
+
+
 # --- what is drawn --------------------------------------------------------------------------------
 
 
@@ -345,7 +405,8 @@ def test_a_seed_draws_the_same_faults_and_jobs_again() -> None:
 def test_all_kinds_of_jobs_are_drawn() -> None:
     drawn = [spec for group in jobs.draw(range(3_000), 7, 0.05) for spec in group]
     assert [spec.n for spec in drawn] == [*range(3_000)]
-    assert {spec.task for spec in drawn} == set(jobs.TASKS)
+    assert {spec.task for spec in drawn} == {*jobs.TASKS, *jobs.KEEPING.values()}
+    assert all(spec.waited == (spec.task in jobs.KEEPING.values()) for spec in drawn)
     assert {spec.queue for spec in drawn} == set(jobs.QUEUES)
     assert {spec.failing for spec in drawn} == {0, 1, 2, FOREVER}
     for option in ("lock", "queueing_lock", "delay"):
