@@ -35,6 +35,7 @@ from procrastinate_connector_testkit.behaviours import (
     sessions,
     threads,
     values,
+    waiting,
 )
 from procrastinate_connector_testkit.queue import Queue
 from procrastinate_connector_testkit.subject import (
@@ -162,6 +163,7 @@ _SQL: tuple[type, ...] = (
     losses.Losses,
     threads.Threads,
     schema.Schema,
+    waiting.Waiting,
     *forks.FORKS,
 )
 

@@ -14,6 +14,17 @@ from procrastinate_connector_testkit.queue import Queue, error
 
 QUEUE = "the queue: ending attempts"
 
+#: Results as JSON, and what they mean.
+RESULTS = {
+    "null": None,
+    "false": False,
+    '"it\'s é 🦆 %s %(x)s \\\\ \\u0001"': "it's é 🦆 %s %(x)s \\ \x01",
+    '{"a": [1.50, 123456789012345678901234567890, {}], "": ""}': {
+        "a": [1.5, 123456789012345678901234567890, {}],
+        "": "",
+    },
+}
+
 
 class Finishing:
     """From running to whatever comes next."""
@@ -34,6 +45,23 @@ class Finishing:
         assert job.started_at is not None
         assert job.finished_at is not None
         assert job.finished_at - job.started_at == timedelta(seconds=1)
+
+    @behaviour(QUEUE)
+    async def test_results_come_back_as_they_were_written(self, queue: Queue) -> None:
+        """Each with its own job, in a batch, beside jobs that have none."""
+        kept = [Finished(Status.SUCCEEDED, result=text) for text in RESULTS]
+        refused = Finished(Status.SUCCEEDED, result_error="too large: é 'x' %s")
+        ids = await queue.defer_all(*(NewJob("task") for _ in range(len(kept) + 2)))
+        worker = await queue.worker()
+        claimed = (await queue.claim(worker)).jobs
+        given = zip(claimed, [*kept, refused, SUCCEEDED], strict=True)
+        await queue.settle(worker, *given)
+        found = [await queue.job(job_id) for job_id in ids]
+        assert [(job.has_result, job.result, job.result_error) for job in found] == [
+            *((True, value, None) for value in RESULTS.values()),
+            (False, None, "too large: é 'x' %s"),
+            (False, None, None),
+        ]
 
     @behaviour(QUEUE)
     async def test_finish_takes_many_at_once(self, queue: Queue) -> None:
