@@ -82,6 +82,7 @@ HOW_TO = [
     "scheduling",
     "periodic",
     "worker",
+    "results",
     "retries",
     "locks",
     "cancel-and-abort",
