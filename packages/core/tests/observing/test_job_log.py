@@ -128,7 +128,6 @@ def test_successes_above_a_hundred_in_a_second_are_summed_up(
     assert extra(second) == {
         "action": "job_ended",
         "task_name": "other",
-        "queue": "q",
         "status": "succeeded",
         "count": 1_000,
         "worker_name": "w",

@@ -15,7 +15,7 @@ META_BYTES = 16 * 1024  # of what observers give a job, as JSON
 
 def is_watched(observers: Observers) -> bool:
     """Whether anybody wants to see jobs that are deferred: an observer, or the log."""
-    return observers.sees("around_defer", "on_deferred") or log_is_for_debug()
+    return observers.sees_defers or log_is_for_debug()
 
 
 class Watched:

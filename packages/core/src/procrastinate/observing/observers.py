@@ -10,17 +10,21 @@ Rules
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from procrastinate import connectors
 from procrastinate.errors import InvalidOption
 from procrastinate.model import failure, printable
 from procrastinate.model.printable import shown, type_of
 from procrastinate.observing.observer import HOOKS, Observer
+
+if TYPE_CHECKING:
+    import logging
 
 GROUP = "procrastinate.observers"
 COMPLAINTS = 1_000  # kinds of failures of observers that are told
@@ -33,10 +37,16 @@ class Observers:
         self.given = tuple(given)
         self._methods = {name: _overridden(self.given, name) for name in HOOKS}
         self._told: set[tuple[str, str, str]] = set()
+        #: Whether one of them sees jobs that are deferred.
+        self.sees_defers = self.sees("around_defer", "on_deferred")
 
     def sees(self, *hooks: str) -> bool:
         """Whether an observer has one of these methods."""
         return any(self._methods[hook] for hook in hooks)
+
+    def methods(self, hook: str) -> Sequence[Callable[..., Any]]:
+        """Return the methods of all observers that have one of this name."""
+        return self._methods[hook]
 
     def tell(self, hook: str, event: object) -> None:
         """Call a method of all observers that have it."""
@@ -44,13 +54,13 @@ class Observers:
             try:
                 method(event)
             except BaseException as broken:
-                self._complain(hook, method, broken)
+                self.complain(hook, method, broken)
 
     def around(self, hook: str, subject: object) -> Around:
         """Return what is to be entered around a block: the context managers of all observers."""
-        return Around(self._methods[hook], subject, lambda *about: self._complain(hook, *about))
+        return Around(self, hook, subject)
 
-    def _complain(self, hook: str, method: Callable[..., Any], broken: BaseException) -> None:
+    def complain(self, hook: str, method: Callable[..., Any], broken: BaseException) -> None:
         """Log what an observer raised, once for each kind. Never raises (rule 1)."""
         try:
             owner = type_of(getattr(method, "__self__", method))
@@ -83,27 +93,22 @@ _FORKED: list[Around] = []
 class Around:
     """Context managers of observers around a block, none of which can change what it does."""
 
-    __slots__ = ("_complain", "_entered", "_methods", "_process", "_subject")
+    __slots__ = ("_entered", "_hook", "_observers", "_process", "_subject")
 
-    def __init__(
-        self,
-        methods: Sequence[Callable[..., Any]],
-        subject: object,
-        complain: Callable[[Callable[..., Any], BaseException], None],
-    ) -> None:
-        self._methods = methods
+    def __init__(self, observers: Observers, hook: str, subject: object) -> None:
+        self._observers = observers
+        self._hook = hook
         self._subject = subject
-        self._complain = complain
+        self._process = os.getpid()
         self._entered: list[tuple[Callable[..., Any], Any]] = []
 
     def __enter__(self) -> None:
-        self._process = os.getpid()
-        for method in self._methods:
+        for method in self._observers.methods(self._hook):
             try:
                 manager = method(self._subject)
                 manager.__enter__()
             except BaseException as broken:
-                self._complain(method, broken)
+                self._observers.complain(self._hook, method, broken)
             else:
                 self._entered.append((method, manager))
 
@@ -116,7 +121,7 @@ class Around:
                 manager.__exit__(*raised)
             except BaseException as broken:
                 if broken is not raised[1]:
-                    self._complain(method, broken)
+                    self._observers.complain(self._hook, method, broken)
         if raised[1] is not None:  # without the observers' frames
             BaseException.with_traceback(raised[1], raised[2])
 
@@ -181,7 +186,14 @@ def log_is_for_debug() -> bool:
 
     A program that never imported `logging` has set up no log (rule 3).
     """
-    logging = sys.modules.get("logging")
-    return logging is not None and logging.getLogger("procrastinate.jobs").isEnabledFor(
-        logging.DEBUG
-    )
+    if "logging" not in sys.modules:
+        return False
+    logger, debug = _logger()
+    return logger.isEnabledFor(debug)
+
+
+@functools.cache
+def _logger() -> tuple[logging.Logger, int]:
+    import logging  # rule 3
+
+    return logging.getLogger("procrastinate.jobs"), logging.DEBUG

@@ -57,7 +57,7 @@ def defer_alike(alike: NewJob, all_args: str) -> Flow[list[int]]:
     ``all_args`` is a JSON array with an object for each of them. A queueing lock is not for
     several.
     """
-    common = _common(_all_but_arguments(alike))
+    common = _common(_all_but_arguments(alike, _meta_text(alike)))
     request = Request("defer_alike", all_args=all_args, common=common)
     try:
         rows = yield request
@@ -139,7 +139,7 @@ def _chunks(jobs: Sequence[NewJob]) -> Iterator[list[NewJob]]:
 
 
 def _defer_some(jobs: Sequence[NewJob]) -> Flow[list[int]]:
-    kinds = [_all_but_arguments(job) for job in jobs]
+    kinds = list(map(_all_but_arguments, jobs, _meta_texts(jobs)))
     if jobs[0].queueing_lock is None and kinds.count(kinds[0]) == len(kinds):
         return (yield from defer_alike(jobs[0], f"[{','.join(job.args for job in jobs)}]"))
     # What follows the arguments is mostly the same.
@@ -148,11 +148,18 @@ def _defer_some(jobs: Sequence[NewJob]) -> Flow[list[int]]:
     return (yield from _insert(f"[{','.join(texts)}]", jobs))
 
 
-def _all_but_arguments(job: NewJob) -> tuple[Value, ...]:
+def _meta_texts(jobs: Sequence[NewJob]) -> list[str | None]:
+    """Return the JSON of the ``meta`` of each. Most often all have the same object."""
+    different = {id(job.meta): job for job in jobs}
+    texts = {key: _meta_text(job) for key, job in different.items()}
+    return [texts[id(job.meta)] for job in jobs]
+
+
+def _all_but_arguments(job: NewJob, meta: str | None) -> tuple[Value, ...]:
     at = None if job.scheduled_at is None else job.scheduled_at.isoformat()
     return (
         *(job.task_name, job.queue, job.priority, job.lock, job.queueing_lock),
-        *(at, job.schedule_in_us, job.partition_key, _meta_text(job)),
+        *(at, job.schedule_in_us, job.partition_key, meta),
     )
 
 

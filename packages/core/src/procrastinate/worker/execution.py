@@ -105,6 +105,11 @@ class Attempt:
             self.claimed = _claimed(self.job)
         return self.job
 
+    def observed_job(self) -> Job:
+        """Return the job for observers: it can read its earlier errors from now on."""
+        errors_read_by(self.job, self.surroundings.read_errors)
+        return self.job
+
     def restore_job(self) -> None:
         """Undo what others have changed of what a write is about: which job, and which claim.
 
@@ -219,7 +224,7 @@ def call_task(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:
 
 async def _call_observed(attempt: Attempt, threads: TaskThreads, around: AroundAttempt) -> object:
     attempt.on_loop = True
-    with around(attempt.shown_job()):
+    with around(attempt.observed_job()):
         return await _call_unobserved(attempt, threads)
 
 
@@ -340,7 +345,7 @@ def function_of_thread(attempt: Attempt) -> Callable[[], Any]:
 
 
 def _observed(attempt: Attempt, around: AroundAttempt, function: Callable[[], Any]) -> Any:
-    with around(attempt.shown_job()):
+    with around(attempt.observed_job()):
         return function()
 
 

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from procrastinate.model.job import Job, Status
@@ -24,6 +25,9 @@ from procrastinate.observing.observers import NOBODY, Around, Observers
 from procrastinate.storage.finish import Ended, Settled
 from procrastinate.storage.workers import Recovered
 from procrastinate.worker.log import logger
+
+_STATUS = attrgetter("outcome.status")
+_ALONE = {Status.SUCCEEDED}
 
 
 class Telling:
@@ -124,6 +128,9 @@ class Telling:
 
     def _written(self, entries: Sequence[Ended], settled: Settled) -> None:
         changed = settled.changed
+        if len(changed) == len(entries) and {*changed.values(), *map(_STATUS, entries)} == _ALONE:
+            self._tell("on_ended", events.Ended(*self._who, entries))  # most often
+            return
         ended: list[Ended] = []
         requeued: list[Ended] = []
         lost: list[Job] = []
