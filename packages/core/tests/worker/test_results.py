@@ -13,9 +13,11 @@ import pytest
 
 import procrastinate
 from procrastinate import AsyncCallNext, CallNext, JobContext, RunningWorker, Status, json_codec
+from procrastinate.model.job import Job
 from procrastinate.model.outcome import SUCCEEDED, Finished, Requeued
 from procrastinate.storage.finish import Ended
 from procrastinate.testing import InMemoryConnector, run_jobs
+from procrastinate.worker.parts import groups
 from procrastinate.worker.writer import Writer
 
 NOT_JSON = (
@@ -357,3 +359,28 @@ async def test_a_job_of_a_task_that_keeps_results_stays_whatever_its_end(
 
     jobs = await any_app.job_manager.list_jobs_async()
     assert sorted(job.task_name for job in jobs) == left
+
+
+LOCKED = Job(4, Status.DOING, "default", "task", {}, lock="x")
+BARE = Ended(Job(1, Status.DOING, "default", "task", {}), SUCCEEDED)
+WITH_RESULT = Ended(Job(2, Status.DOING, "default", "task", {}), kept("1"), kept=True)
+FAILED = Ended(Job(3, Status.DOING, "default", "task", {}), Finished(Status.FAILED), kept=True)
+WITH_LOCK = Ended(LOCKED, kept("1"), kept=True)
+
+
+@pytest.mark.parametrize(
+    ("delete_jobs", "entries", "expected"),
+    [
+        ("never", [BARE, BARE], [[BARE, BARE]]),
+        ("never", [BARE, WITH_RESULT, BARE], [[BARE, WITH_RESULT, BARE]]),
+        ("never", [BARE, WITH_RESULT, FAILED], [[BARE, WITH_RESULT, FAILED]]),
+        ("never", [WITH_RESULT, WITH_LOCK], [[WITH_RESULT], [WITH_LOCK]]),
+        ("successful", [WITH_RESULT, WITH_RESULT], [[WITH_RESULT, WITH_RESULT]]),
+        ("successful", [BARE, WITH_RESULT, BARE], [[BARE, BARE], [WITH_RESULT]]),
+        ("always", [WITH_RESULT, FAILED, BARE], [[WITH_RESULT, FAILED], [BARE]]),
+    ],
+)
+def test_one_statement_writes_endings_with_results_and_without_unless_some_are_deleted(
+    delete_jobs: str, entries: list[Ended], expected: list[list[Ended]]
+) -> None:
+    assert groups(entries, delete_jobs) == expected

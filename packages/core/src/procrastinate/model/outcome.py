@@ -130,7 +130,7 @@ HELD = sources_of(*AFTER_AN_ATTEMPT)
 
 def has_succeeded(outcome: Outcome) -> bool:
     """Whether the attempt returned, be it with a result or without."""
-    return outcome is SUCCEEDED or outcome.status is Status.SUCCEEDED
+    return outcome is SUCCEEDED or outcome.status is SUCCEEDED.status
 
 
 def size_of_result(outcome: Outcome) -> int:

@@ -91,12 +91,22 @@ def groups(entries: Sequence[Ended], delete_jobs: str) -> list[list[Ended]]:
     those that may meet a twin with their queueing lock, because they may have to wait for its
     transaction.
     """
-    if entries and all(each.outcome is SUCCEEDED and each.job.lock is None for each in entries):
+    if entries and _are_plain(entries, delete_jobs):
         return [list(entries)]  # most often
     found: defaultdict[Hashable, list[Ended]] = defaultdict(list)
     for entry in entries:
         found[is_deleted(entry, delete_jobs), sets_going(entry.job), may_wait(entry)].append(entry)
     return sorted(found.values(), key=lambda group: may_wait(group[0]))
+
+
+def _are_plain(entries: Sequence[Ended], delete_jobs: str) -> bool:
+    """Return whether one statement writes all of these, as is soon seen of successes."""
+    if all(each.outcome is SUCCEEDED and each.job.lock is None for each in entries):
+        return True
+    one_fate = delete_jobs == "never" or all(each.kept for each in entries)
+    return one_fate and all(
+        each.job.lock is None and has_succeeded(each.outcome) for each in entries
+    )
 
 
 def evenly(entries: Sequence[Ended], most: int) -> list[Sequence[Ended]]:
