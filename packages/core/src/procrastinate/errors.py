@@ -175,8 +175,9 @@ class JobWasAborted(JobUnsuccessful):
 class ResultNotKept(ProcrastinateException):
     """The job has no result that could be returned, although it succeeded, or will.
 
-    Its task was not registered with ``result=True``, or what it returned could not be stored. With
-    ``result="strict"`` the latter fails the job instead, and this is the type in its ``errors``.
+    Its task was not registered with ``result=True``, or what it returned could not be stored, or
+    cannot be decoded. With ``result="strict"``, what cannot be stored fails the job instead, and
+    this is the type in its ``errors``.
     """
 
 

@@ -6,6 +6,7 @@ What waits for real workers is in the suite of the connectors.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -237,6 +238,28 @@ async def test_a_job_of_another_task_is_refused_by_a_task_and_not_by_an_app(
         await way(shop.add, job_id)
 
 
+def test_a_result_that_cannot_be_decoded_is_an_error_and_never_something_else() -> None:
+    def loads(text: str) -> Any:
+        if text == '"bad"':
+            raise LookupError("no such thing")
+        return json.loads(text)
+
+    app = procrastinate.App(connector=InMemoryConnector(json_loads=loads))
+
+    @app.task(name="say", result=True)
+    def say(what: str) -> str:
+        return what
+
+    job_id = say.defer(what="bad")
+    for way in (say.wait_for, app.wait_for, app.job_manager.get_result):
+        with pytest.raises(ResultNotKept, match=r"cannot be decoded: no such thing"):
+            way(job_id)
+    assert app.job_manager.wait_until_ended(job_id).status is Status.SUCCEEDED
+    [listed] = app.job_manager.list_jobs()
+    assert (listed.has_result, listed.result) == (False, None)
+    assert say.call(what="good") == "good"
+
+
 # Results at once
 
 
@@ -289,7 +312,7 @@ def test_a_timeout_is_seconds_or_a_timedelta_or_without_limit(shop: Shop, timeou
     assert shop.add.call(a=1, timeout=timeout) == 1
 
 
-@pytest.mark.parametrize("timeout", [0, 0.0, timedelta()])
+@pytest.mark.parametrize("timeout", [0, -0.0, timedelta()])
 def test_a_timeout_of_zero_looks_once(shop: Shop, timeout: Any) -> None:
     job_id = shop.add.defer(a=1)
     with pytest.raises(TimeoutError, match=f"job {job_id} has not ended; it stays"):

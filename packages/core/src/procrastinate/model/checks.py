@@ -231,7 +231,7 @@ def check_wait(option: str, value: Any) -> float | None:
             f"{option} must be a number of seconds from 0, such a timedelta, or None,"
             f" not {shown(value)}"
         )
-    return float(seconds)
+    return float(seconds) + 0.0  # minus zero is zero
 
 
 def microseconds(delta: timedelta) -> int:

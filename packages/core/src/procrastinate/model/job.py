@@ -98,7 +98,7 @@ class NewJob:
 
 
 class UnreadableArguments(dict[str, Any]):
-    """Stands for arguments, or a result, that cannot be decoded. It is empty, and says why.
+    """Stands for arguments that cannot be decoded. It is empty, and says why.
 
     ``text`` is their JSON, and ``reason`` what the decoder raised.
     """

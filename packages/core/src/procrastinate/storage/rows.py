@@ -11,7 +11,8 @@ from procrastinate import json_codec
 from procrastinate.connector import Row
 from procrastinate.errors import InvalidArguments
 from procrastinate.model.failure import message_of
-from procrastinate.model.job import Error, Job, Status, UnreadableArguments
+from procrastinate.model.job import Error, Job, Status
+from procrastinate.storage.readable import for_results
 
 Loads = Callable[[str], Any]
 
@@ -37,7 +38,7 @@ def job_from(row: Row, loads: Loads) -> Job:
         status=_STATUS[status], finished_at=in_utc(finished_at), errors=errors_from(errors)
     )
     if result is not None or result_error is not None:
-        job.__dict__.update(_result_from(result, result_error, loads))
+        job.__dict__.update(_result_from(result, result_error, for_results(loads)))
     return job
 
 
@@ -49,8 +50,6 @@ def _result_from(text: str | None, error: str | None, loads: Loads) -> dict[str,
         result = loads(text)
     except Exception as exc:  # a json_loads of the user's own may raise anything
         return {"result_error": f"{UNREADABLE_RESULT}: {_why_undecoded(exc)}"}
-    if isinstance(result, UnreadableArguments):
-        return {"result_error": f"{UNREADABLE_RESULT}: {result.reason}"}
     return {"result": result, "has_result": True}
 
 
