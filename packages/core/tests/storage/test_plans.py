@@ -340,6 +340,8 @@ CASES = [
     Case("abort_requests", {DOING_INDEX}, RUNNING, {"worker_id": 1}),
     Case("held_jobs", {DOING_INDEX}, RUNNING, {"worker_id": 1}),
     Case("get_job", {KEY}, 1, {"id": FIRST}),
+    Case("look_at_jobs", {KEY}, LIMIT, {"ids": IDS}),
+    Case("read_jobs", {KEY}, LIMIT, {"ids": IDS}),
     Case("report_progress", {KEY}, LIMIT, REPORTED),
     Case("prune_progress", {KEY}, REPORTS),
     # The jobs are inserted; a twin that waits is found by inserting, too.
