@@ -90,14 +90,14 @@ class Gateway:
         self._open = True
 
     def close(self) -> None:
-        if not self._is_open_otherwise(for_async=False) and self._waiting_room is not None:
-            self._waiting_room.close()
+        self._open = self.connector.always_open
+        if (room := self._room_to_close()) is not None:
+            room.close()
         if isinstance(self.connector, SyncConnector):
             self.connector.close()
             self._open_async = self.connector.always_open
         else:
             self._close_counterpart()
-        self._open = self.connector.always_open
         self._forget_place()
 
     async def open_async(self, pool: Any = None) -> None:
@@ -108,10 +108,10 @@ class Gateway:
         self._open_async = True
 
     async def close_async(self) -> None:
-        room = self._waiting_room
-        if not self._is_open_otherwise(for_async=True) and room is not None and room.is_used:
-            await in_thread(room.close)
         if isinstance(self.connector, AsyncConnector):
+            self._open_async = self.connector.always_open
+            if (room := self._room_to_close()) is not None:
+                await in_thread(room.close)
             await self.connector.close_async()
             counterpart = self._counterpart
             if counterpart is not None and not self._open:
@@ -121,17 +121,22 @@ class Gateway:
         self._open_async = self.connector.always_open
         self._forget_place()
 
-    def _is_open_otherwise(self, *, for_async: bool) -> bool:
-        """Whether an asynchronous connector is open for the other kind of calls."""
-        is_open = self._open if for_async else self._open_async
-        return is_open and isinstance(self.connector, AsyncConnector)
+    def _room_to_close(self) -> WaitingRoom | None:
+        """Return the waiting room, if it has a thread and the app is not open any more."""
+        room = self._waiting_room
+        return room if room is not None and room.is_used and not self._is_open else None
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether it is open for calls of either kind."""
+        return self._open or self._open_async
 
     def check_open(self, *, for_async: bool) -> None:
         """Raise `AppNotOpen` if the app is not open for plain, or for asynchronous, calls."""
         if for_async and isinstance(self.connector, AsyncConnector):
             if not self._open_async:
                 raise AppNotOpen(_not_open(self._open, "open_async"))
-        elif not (self._open or self._open_async):
+        elif not self._is_open:
             raise AppNotOpen(_not_open(False, "open"))
 
     @property
@@ -408,7 +413,7 @@ class Gateway:
 
     def sync_connector(self) -> SyncConnector:
         """Return the open synchronous connector. Raises `AppNotOpen`."""
-        if not (self._open or self._open_async):
+        if not self._is_open:
             raise AppNotOpen(_not_open(False, "open"))
         if isinstance(self.connector, SyncConnector):
             return self.connector

@@ -188,8 +188,11 @@ def test_nothing_is_asked_of_a_partition_that_is_away() -> None:
     waits.away = {one}
     assert waits.next(0.0) == Step(Kind.REGISTER, other, [66])
     assert waits.next(0.0) is None
+    waits.heard([65])
+    assert (waits.next(READ_EVERY), waits.due_at()) == (None, POLL_EVERY)
     waits.away = ()
-    assert waits.next(0.0) == Step(Kind.REGISTER, one, [65])
+    assert waits.next(READ_EVERY) == Step(Kind.READ, one, [65])
+    assert waits.next(READ_EVERY) == Step(Kind.REGISTER, one, [65])
 
 
 def test_older_jobs_of_a_database_with_many_partitions_are_located_first() -> None:

@@ -192,6 +192,7 @@ class Waits(Generic[W]):
     def anew(self) -> None:
         """Register and look at all jobs again, because a connection was lost."""
         self._due = {kind: {} for kind in Kind}
+        self._keeps_rows = True  # another server may take them
         for job_id, job in self._jobs.items():
             self._begin(job_id, job)
 
@@ -217,7 +218,7 @@ class Waits(Generic[W]):
         if not self._jobs:
             return self._remove_at
         again = self._again[0][0] if self._again else math.inf
-        if self._due[Kind.READ]:
+        if any(partition not in self.away for partition in self._due[Kind.READ]):
             again = min(again, self._read_at)
         return min(self._poll_at, self._renew_at, self._remove_at, again)
 

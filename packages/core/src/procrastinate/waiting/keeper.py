@@ -33,6 +33,7 @@ from procrastinate.errors import (
     ConnectionLost,
     ConnectorException,
     InsufficientPrivilege,
+    ProcrastinateException,
 )
 from procrastinate.model.waits import Kind, Step, Waits
 from procrastinate.storage import waits as flows
@@ -82,6 +83,9 @@ class Keeper:
         self._learn_at = 0.0
         self._nodes = Nodes(make_way, on_change=self._away)
         self._is_failing = False
+        self._woken = asyncio.Event()
+        self._connection = asyncio.Lock()  # of the one for statements
+        self._opening = asyncio.Lock()
         self._thread = threading.Thread(target=self._run, name="procrastinate-waiting", daemon=True)
 
     # From any thread
@@ -139,9 +143,6 @@ class Keeper:
             self._on_end(self, [wait for wait in left if not wait.is_over], died_of)
 
     async def _main(self) -> None:
-        self._woken = asyncio.Event()
-        self._connection = asyncio.Lock()  # of the one for statements
-        self._opening = asyncio.Lock()
         with self._lock:
             self._loop = asyncio.get_running_loop()
         hearing = Hearing(
@@ -294,7 +295,7 @@ class Keeper:
                 return
         if passes(exc):
             await self._is_away(exc, step)
-        elif isinstance(exc, ConnectorException):
+        elif isinstance(exc, ProcrastinateException):
             self._waits.failed(step, exc)
         else:
             raise exc

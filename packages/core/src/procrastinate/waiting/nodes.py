@@ -39,7 +39,6 @@ class Nodes:
     async def _ask(self) -> None:
         way = self._make_way()
         try:
-            await way.open_async()
             while True:
                 await asyncio.sleep(ASK_EVERY)
                 away = await _away(way)
@@ -63,6 +62,7 @@ async def _away(way: Way) -> Collection[int] | None:
         return await way.run_async(step.flow, limit=step.limit)
 
     try:
+        await way.open_async()
         return list(await run_steps_async(partitions_away(), run_step))
     except (ConnectorException, TimeoutError):
         return None

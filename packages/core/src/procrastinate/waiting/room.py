@@ -117,6 +117,7 @@ class WaitingRoom:
         """Return the keeper, a new one if there is none; None if it can have no connections."""
         with self._lock:
             if self._keeper is None:
+                self._way.check_open(for_async=False)  # it may have been closed meanwhile
                 try:
                     way = self._beside()
                 except (ConfigurationError, TypeError):
