@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol, TypeAlias, cast
 
-from procrastinate.app.job_filters import checked_id
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidOption
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks, ended
 from procrastinate.model.job import Job
 from procrastinate.model.printable import shown
-from procrastinate.storage import jobs as flows
 from procrastinate.storage.places import found
 from procrastinate.worker import inside
 from procrastinate.worker.inside import Inside
@@ -75,7 +73,7 @@ class Wait:
 
 def until_ended(gateway: Gateway, job_id: int, wait: Wait) -> Job:
     """Return a job once it has ended; see `WaitingForJobs.wait_until_ended`."""
-    job_id = checked_id(job_id)
+    job_id = _checked_id(job_id)
     worker = wait.worker_around
     if worker is not None:
         flow = _of_other_queue(job_id, worker)
@@ -86,7 +84,7 @@ def until_ended(gateway: Gateway, job_id: int, wait: Wait) -> Job:
 
 async def until_ended_async(gateway: Gateway, job_id: int, wait: Wait) -> Job:
     """Return a job once it has ended; see `until_ended`."""
-    job_id = checked_id(job_id)
+    job_id = _checked_id(job_id)
     worker = wait.worker_around
     if worker is not None:
         flow = _of_other_queue(job_id, worker)
@@ -96,10 +94,18 @@ async def until_ended_async(gateway: Gateway, job_id: int, wait: Wait) -> Job:
     return _still_there(job_id, job)
 
 
+def _checked_id(job_id: int) -> int:
+    from procrastinate.app.job_filters import checked_id  # programs that only defer do without
+
+    return checked_id(job_id)
+
+
 def _of_other_queue(job_id: int, worker: Inside) -> Flow[Job | None]:
     """Return the flow that reads in which queue a job is. A worker of all queues need not ask."""
     if worker.queues is None:
         raise _refusal(f"for job {job_id}", worker)
+    from procrastinate.storage import jobs as flows
+
     return flows.get_job(job_id, lambda text: {})
 
 
