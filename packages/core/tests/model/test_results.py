@@ -133,7 +133,7 @@ def test_what_json_can_say_is_kept(value: Any, text: str) -> None:
         ),
         (
             nested(DEEPEST + 1),
-            not_kept("list", "its lists and objects are more than 500 levels deep"),
+            not_kept("list", "its lists and objects are more than 200 levels deep"),
         ),
     ],
 )
@@ -189,12 +189,12 @@ def test_a_value_that_answers_nothing_is_not_kept() -> None:
         ("1E-5000", "it has a number of more than 4,300 digits"),
         ("9" * 4_000 + "e999", "it has a number of more than 4,300 digits"),
         ("1e" + "9" * 5_000, "it has a number of more than 4,300 digits"),
-        ("[" * 3_000 + "]" * 3_000, "its lists and objects are more than 500 levels deep"),
+        ("[" * 3_000 + "]" * 3_000, "its lists and objects are more than 200 levels deep"),
         (
             '{"a":' * 3_000 + "1" + "}" * 3_000,
-            "its lists and objects are more than 500 levels deep",
+            "its lists and objects are more than 200 levels deep",
         ),
-        ("[" * 100_000, "its lists and objects are more than 500 levels deep"),
+        ("[" * 100_000, "its lists and objects are more than 200 levels deep"),
         (" " * LARGEST + "1", "it is 262,145 bytes of JSON, and 262,144 is the limit"),
         (Text("x" * 300_000), "it is 300,000 bytes of JSON, and 262,144 is the limit"),
     ],

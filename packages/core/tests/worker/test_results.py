@@ -14,7 +14,9 @@ import pytest
 import procrastinate
 from procrastinate import AsyncCallNext, CallNext, JobContext, RunningWorker, Status, json_codec
 from procrastinate.model.job import Job
+from procrastinate.model.json_text import DEEPEST, DIGITS
 from procrastinate.model.outcome import SUCCEEDED, Finished, Requeued
+from procrastinate.model.results import LARGEST
 from procrastinate.storage.finish import Ended
 from procrastinate.testing import InMemoryConnector, run_jobs
 from procrastinate.worker.parts import groups
@@ -331,7 +333,7 @@ async def test_what_returns_although_it_was_asked_to_end_has_a_result(
     await run(app, function if kind == "function" else coroutine)
     assert outcomes(written) == [kept('"done"')]
     (job,) = await app.job_manager.list_jobs_async()
-    assert job.status is Status.SUCCEEDED
+    assert (job.status, job.result) == (Status.SUCCEEDED, "done")
 
 
 @pytest.mark.parametrize(
@@ -384,3 +386,66 @@ def test_one_statement_writes_endings_with_results_and_without_unless_some_are_d
     delete_jobs: str, entries: list[Ended], expected: list[list[Ended]]
 ) -> None:
     assert groups(entries, delete_jobs) == expected
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+LIMITS: list[Any] = [
+    None,
+    {"a": [1, True, None, "é\n\\u0000"]},
+    nested(DEEPEST),
+    10 ** (DIGITS - 1),
+    "x" * (LARGEST - 2),
+    "\U0001f600" * 1_000,
+]
+
+
+async def test_what_is_at_the_limits_is_read_back_as_it_was(any_app: procrastinate.App) -> None:
+    @any_app.task(name="number", result=True)
+    async def number(n: int) -> Any:
+        return LIMITS[n]
+
+    await number.batch_defer_async(*[{"n": n} for n in range(len(LIMITS))])
+    await any_app.run_worker_async(wait=False, concurrency=3)
+    jobs = await any_app.job_manager.list_jobs_async()
+    assert [(job.has_result, job.result_error) for job in jobs] == [(True, None)] * len(LIMITS)
+    assert [job.result == value for job, value in zip(jobs, LIMITS, strict=True)] == [True] * 6
+
+
+async def test_what_cannot_be_kept_spoils_nothing_beside_it(any_app: procrastinate.App) -> None:
+    values: list[Any] = [1, {2}, "a\0b", nested(3_000), 10**5_000, "x" * LARGEST, float("nan"), 8]
+
+    @any_app.task(name="number", result=True)
+    def number(n: int) -> Any:
+        return values[n]
+
+    await number.batch_defer_async(*[{"n": n} for n in range(len(values))])
+    await any_app.run_worker_async(wait=False, concurrency=3)
+    jobs = await any_app.job_manager.list_jobs_async()
+    assert [job.status for job in jobs] == [Status.SUCCEEDED] * len(values)
+    assert [job.result for job in jobs] == [1, *[None] * 6, 8]
+    assert [job.result_error is None for job in jobs] == [True, *[False] * 6, True]
+
+
+async def test_the_result_of_a_job_that_was_taken_away_is_not_written(
+    dsn: str, query: Callable[..., Any]
+) -> None:
+    app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=dsn))
+
+    @app.task(name="lost", result=True)
+    def lost() -> str:
+        query("update procrastinate_jobs set lease = lease + 1")  # as another claim would
+        return "mine"
+
+    async with app.open_async():
+        await lost.defer_async()
+        async with asyncio.timeout(60):
+            await app.run_worker_async(wait=False)
+    assert query("select status::text, result, result_error from procrastinate_jobs") == [
+        ("doing", None, None)
+    ]

@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 from procrastinate import json_codec
 from procrastinate.model import failure, printable
 
-DEEPEST = 500  # lists and objects in each other: Python reads 1,000 less the caller's own frames
-SHORT = DEEPEST  # characters
+DEEPEST = 200  # lists and objects in each other: Python reads 1,000 less the caller's own frames
+SHORT = 2 * DEEPEST  # characters: half of them at most open something
 DIGITS = 4_300  # of a number, written out as PostgreSQL does it: what Python reads of an int
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
