@@ -52,7 +52,7 @@ class Raised:
     """An attempt raised ``exception``, and this is to be written of it.
 
     ``status`` is what the job is to become: ``todo`` if it will be tried again. ``duration`` is
-    seconds. ``error`` is the entry that `Job.errors` gets: ``attempt``, ``at``, ``type``,
+    seconds. ``error`` is the entry that ``Job.errors`` gets: ``attempt``, ``at``, ``type``,
     ``message``, ``traceback``. Do not keep the exception: it keeps the task's variables alive.
     """
 
@@ -82,7 +82,7 @@ class Attempted(Protocol):
 
     @property
     def error(self) -> Mapping[str, Any] | None:
-        """The entry that `Job.errors` got, if the attempt failed."""
+        """The entry that ``Job.errors`` got, if the attempt failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +123,12 @@ class TakenOver(Protocol):
     """A job whose worker died."""
 
     @property
-    def job_id(self) -> int: ...
+    def job_id(self) -> int:
+        """The job's id."""
 
     @property
-    def task_name(self) -> str: ...
+    def task_name(self) -> str:
+        """The name of the job's task."""
 
     @property
     def status(self) -> Status:

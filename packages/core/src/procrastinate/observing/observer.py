@@ -63,7 +63,7 @@ class Observer:
         """Return a context manager that is entered around the insertion of jobs.
 
         On entering it may set or add to the ``meta`` of each, a dict of JSON values: it comes back
-        as `Job.meta`. ``meta`` that is not JSON, or longer than 16 KiB, is left out.
+        as ``Job.meta``. ``meta`` that is not JSON, or longer than 16 KiB, is left out.
         """
         return nullcontext()
 

@@ -83,7 +83,7 @@ class JobContext:
     _say: Callable[[JobContext, Report], None] = field(default=unheard, repr=False)
 
     def progress(self, fraction: float, message: str | None = None, **data: Any) -> None:
-        """Say how far the job is: it is shown as `Job.progress` while the job runs.
+        """Say how far the job is: it is shown as ``Job.progress`` while the job runs.
 
         ``fraction`` is from 0 to 1, ``message`` up to 1,000 characters; ``data`` is whatever else
         people want to see, up to 8 KiB of JSON. From any thread, as often as one likes: the last
