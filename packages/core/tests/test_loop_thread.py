@@ -99,6 +99,7 @@ def threads() -> Iterator[Threads]:
         return [each for each in new if each.name == "procrastinate-plain"]
 
     yield of_this_test
+    gc.collect()  # an app that is always open is closed by nobody
     for thread in of_this_test():
         thread.join(PATIENCE)
         assert not thread.is_alive()
