@@ -182,16 +182,13 @@ class Keeper:
     async def _round(self) -> None:
         self._woken.clear()
         self._read_inbox()
-        step = None
         if len(self._waits) and self._clock() >= self._learn_at:
             await self._try(self._learn, None)
+        elif (step := self._waits.next(self._clock())) is not None:
+            await self._try(functools.partial(self._take, step), step)
         else:
-            step = self._waits.next(self._clock())
-            if step is not None:
-                await self._try(functools.partial(self._take, step), step)
-        self._tell()
-        if step is None:
             await self._sleep(min(self._waits.due_at(), self._idle_ends_at))
+        self._tell()
 
     def _read_inbox(self) -> None:
         with self._lock:

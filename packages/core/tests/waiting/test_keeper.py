@@ -1,4 +1,4 @@
-"""A node of a distributed database is away: only the waits for its jobs are late."""
+"""The thread that keeps the waits: the database is away, or a node of it, or nobody waits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.drive import Flow, Limit, Request, T, run_steps
-from procrastinate.errors import PartitionAway
+from procrastinate.errors import AppNotOpen, ConnectionLost, PartitionAway
 from procrastinate.model.partitions import VALUES, Partitions
 from procrastinate.waiting import keeper, nodes
 from procrastinate.waiting.keeper import Keeper
@@ -50,10 +50,13 @@ class Cluster:
     def __init__(self) -> None:
         self.connector = Silent()
         self.away: set[int] = set()
+        self.is_away = False
         self.asked: list[tuple[str, Any]] = []
 
     async def run_async(self, flow: Flow[T], *, limit: Limit | None = None) -> T:
         await asyncio.sleep(0)
+        if self.is_away:
+            raise ConnectionLost("it is away")
         return run_steps(flow, self._answer)
 
     def _answer(self, request: Request) -> Any:
@@ -117,3 +120,39 @@ async def test_a_keeper_that_nobody_needs_ends(monkeypatch: pytest.MonkeyPatch) 
     async with asyncio.timeout(30):
         await ended.wait()
     assert not kept.enter(AsyncWait(1))
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setattr(keeper, "AGAIN_AFTER", 0.01)
+    return Cluster()
+
+
+async def test_a_database_that_is_away_is_waited_for_and_said_once(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.is_away = True
+    kept = Keeper(cluster, lambda: cluster, on_end=lambda *_: None)  # type: ignore[arg-type,return-value]
+    wait = AsyncWait(64 + 1)
+    kept.start()
+    assert kept.enter(wait)
+    async with asyncio.timeout(30):
+        while "it is away" not in caplog.text:
+            await asyncio.sleep(0.01)
+    cluster.is_away = False
+    assert await wait.outcome(30.0) == (65,)
+    kept.close(5.0)
+    assert caplog.text.count("when the database is back") == 1
+
+
+async def test_closing_does_not_wait_for_a_database_that_is_away(cluster: Cluster) -> None:
+    cluster.is_away = True
+    kept = Keeper(cluster, lambda: cluster, on_end=lambda *_: None)  # type: ignore[arg-type,return-value]
+    waits = [AsyncWait(65), AsyncWait(66)]
+    assert kept.enter(waits[0])
+    kept.start()
+    assert kept.enter(waits[1])
+    await asyncio.to_thread(kept.close, 30.0)
+    for wait in waits:
+        outcome = await wait.outcome(30.0)
+        assert isinstance(outcome, AppNotOpen)
