@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -151,3 +152,16 @@ def test_nor_if_its_worker_died(sync_app: procrastinate.App, query: Run) -> None
         ),
     )
     assert query("select id, status::text from procrastinate_jobs") == [(kept.id, "failed")]
+
+
+def test_nor_if_it_goes_back_and_may_not(sync_app: procrastinate.App, query: Run) -> None:
+    kept, removed = running(sync_app, query, 2)
+    query("update procrastinate_jobs set abort_requested = true")
+    flow = finish.hand_back(
+        [replace(kept, task_name="keeps"), removed],
+        worker_id=WORKER,
+        delete_ended=True,
+        keeps=lambda name: name == "keeps",
+    )
+    run(sync_app, flow)
+    assert query("select id, status::text from procrastinate_jobs") == [(kept.id, "aborted")]

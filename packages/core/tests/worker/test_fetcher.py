@@ -344,7 +344,13 @@ async def test_after_a_lost_answer_unknown_jobs_are_handed_back(
 async def test_unknown_jobs_that_end_instead_are_deleted_where_the_worker_keeps_none(
     gateway: Scripted,
 ) -> None:
-    fetcher = Fetcher(gateway, 1, None, delete_ended=True)  # type: ignore[arg-type]
+    fetcher = Fetcher(
+        gateway,  # type: ignore[arg-type]
+        1,
+        None,
+        delete_ended=True,
+        keeps=lambda name: name == "task",
+    )
     gateway.answers.update(full=ConnectionLost("cut"), held_jobs=jobs(1).jobs)
     with pytest.raises(ConnectionLost):
         await fetcher.claim(1, known=())
@@ -352,6 +358,7 @@ async def test_unknown_jobs_that_end_instead_are_deleted_where_the_worker_keeps_
 
     assert gateway.ran[-1] == "hand_back"
     assert gateway.params["delete_ended"] is True
+    assert gateway.params["keeps"]("task"), "a job of a task that keeps results stays"
     assert gateway.options == {"transaction": True}
 
 

@@ -34,6 +34,8 @@ from procrastinate.storage.statements import PATIENCE_MS
 from procrastinate.storage.waking import wake_if_awaited
 
 Dumps = Callable[[Any], str]
+#: Says of a task, by its name, whether it keeps results.
+Keeps = Callable[[str], bool]
 
 #: Endings that are written by a plan that is kept. It compares each with each: more are planned
 #: for, with a plan that knows how many there are.
@@ -85,9 +87,14 @@ class Settled:
     passed: Sequence[str] = ()
 
 
-def handed_back(job: Job) -> Ended:
+def keeps_none(task_name: str) -> bool:
+    """Say of each task that it keeps no results."""
+    return False
+
+
+def handed_back(job: Job, keeps: Keeps = keeps_none) -> Ended:
     """Return the end of a claim whose task was not called: its job goes back untouched."""
-    return Ended(job, UNSTARTED)
+    return Ended(job, UNSTARTED, kept=keeps(job.task_name))
 
 
 def settle(
@@ -190,11 +197,17 @@ def delete_finished(
     return (yield from _settled(removed, ended))
 
 
-def hand_back(jobs: Sequence[Job], *, worker_id: int, delete_ended: bool = False) -> Flow[Settled]:
+def hand_back(
+    jobs: Sequence[Job],
+    *,
+    worker_id: int,
+    delete_ended: bool = False,
+    keeps: Keeps = keeps_none,
+) -> Flow[Settled]:
     """Return claimed jobs to the queue whose tasks were not called. See `settle`."""
     return (
         yield from settle(
-            [handed_back(job) for job in jobs],
+            [handed_back(job, keeps) for job in jobs],
             now=0.0,
             worker_id=worker_id,
             dumps=str,  # no error is written

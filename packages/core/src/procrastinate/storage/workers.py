@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +14,7 @@ from procrastinate.model.blame import CRASH_LIMIT, MOST_CRASHES
 from procrastinate.model.job import Status
 from procrastinate.model.outcome import LOST_TYPE, UNKNOWN_TYPE, WHY_LOST, WHY_UNKNOWN
 from procrastinate.storage import locks
-from procrastinate.storage.finish import delete_those, set_going
+from procrastinate.storage.finish import Keeps, delete_those, keeps_none, set_going
 from procrastinate.storage.news import tell
 from procrastinate.storage.waking import wake
 
@@ -118,10 +118,6 @@ def notify_listener(channel: str) -> Flow[None]:
     yield Request("notify_listener", channel=channel)
 
 
-def _keeps_none(task_name: str) -> bool:
-    return False
-
-
 def recover_jobs(
     *,
     timeout_us: int,
@@ -131,7 +127,7 @@ def recover_jobs(
     ids: Sequence[int] | None = None,
     partition: int | None = None,
     delete_ended: bool = False,
-    keeps: Callable[[str], bool] = _keeps_none,
+    keeps: Keeps = keeps_none,
     judge: bool = True,
 ) -> Flow[list[Recovered]]:
     """Send the jobs of dead workers back to the queue. Needs a transaction.
@@ -184,9 +180,7 @@ def recover_jobs(
     return recovered
 
 
-def _recovered(
-    request: Request, delete_ended: bool, keeps: Callable[[str], bool]
-) -> Flow[list[Recovered]]:
+def _recovered(request: Request, delete_ended: bool, keeps: Keeps) -> Flow[list[Recovered]]:
     rows = yield request
     recovered = [Recovered(row[0], Status(row[1]), row[2], row[3]) for row in rows]
     yield from tell(rows, 4)

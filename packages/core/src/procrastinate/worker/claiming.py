@@ -30,7 +30,7 @@ from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.claim import Claim
-from procrastinate.storage.finish import Ended, Settled
+from procrastinate.storage.finish import Ended, Keeps, Settled, keeps_none
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls, reason_of
@@ -68,6 +68,7 @@ class Claiming:
         unknown: UnknownTasks | None,
         places: Places,
         outages: Outages,
+        keeps: Keeps = keeps_none,
     ) -> None:
         self._calls = calls
         self._worker_id = worker_id
@@ -78,7 +79,7 @@ class Claiming:
         self._ahead = ahead
         #: What will be heard of this worker's own writes.
         self.echoes = Echoes()
-        self._fetcher = _fetcher_for(calls, worker_id, options, unknown, places, outages)
+        self._fetcher = _fetcher_for(calls, worker_id, options, unknown, places, outages, keeps)
         self.sweeper = self._fetcher.sweeper  # if there are several partitions
         if self.sweeper is not None:
             self.sweeper.on_hot = self.look_now
@@ -334,10 +335,18 @@ def _fetcher_for(
     unknown: UnknownTasks | None,
     places: Places,
     outages: Outages,
+    keeps: Keeps,
 ) -> Fetcher | PartitionedFetcher:
     delete_ended = options.delete_jobs == "always"
     if not places.partitions.are_many:
-        return Fetcher(calls, worker_id, options.queues, delete_ended=delete_ended, unknown=unknown)
+        return Fetcher(
+            calls,
+            worker_id,
+            options.queues,
+            delete_ended=delete_ended,
+            keeps=keeps,
+            unknown=unknown,
+        )
     return PartitionedFetcher(
         calls,
         worker_id,
@@ -346,5 +355,6 @@ def _fetcher_for(
         outages,
         interval=options.fetch_job_polling_interval,
         delete_ended=delete_ended,
+        keeps=keeps,
         unknown=unknown,
     )

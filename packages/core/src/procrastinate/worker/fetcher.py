@@ -17,7 +17,7 @@ from procrastinate.model.scan_steps import Promote, Scan, Wait, left_none
 from procrastinate.model.scans import ScanPlan
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Claim
-from procrastinate.storage.finish import Ended
+from procrastinate.storage.finish import Ended, Keeps, keeps_none
 from procrastinate.storage.handing_over import HandedOver
 from procrastinate.worker.calls import Calls, CallsAt
 from procrastinate.worker.claims import Claims
@@ -43,6 +43,7 @@ class Fetcher:
         clock: Callable[[], float] = time.monotonic,
         *,
         delete_ended: bool = False,
+        keeps: Keeps = keeps_none,
         unknown: UnknownTasks | None = None,
         partition: int | None = None,
     ) -> None:
@@ -54,7 +55,7 @@ class Fetcher:
         self._claims = claims = Claims(
             gateway, worker_id, queues, unknown, clock, makes_slots=partition is not None
         )
-        self._lost_answers = LostAnswers(gateway, worker_id, delete_ended=delete_ended)
+        self._lost_answers = LostAnswers(gateway, worker_id, delete_ended=delete_ended, keeps=keeps)
         self.left_none = False  # whether the last claim left no ready job behind
         self.serves, self.is_anything_ready = claims.serves, claims.is_anything_ready
         self.settle = self._lost_answers.settle

@@ -31,6 +31,7 @@ from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import locks, progress, waits
 from procrastinate.storage import workers as flows
 from procrastinate.storage.claim import held_jobs
+from procrastinate.storage.finish import Keeps
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls, reason_of
 from procrastinate.worker.log import logger
@@ -54,7 +55,7 @@ class Housekeeping:
         worker_id: int,
         options: WorkerOptions,
         *,
-        keeps: Callable[[str], bool],
+        keeps: Keeps,
         partitions: Partitions,
         outages: Outages,
         leases: Callable[[], Mapping[int, int]],

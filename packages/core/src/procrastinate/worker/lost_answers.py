@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Container
 
 from procrastinate.storage import claim as flows
-from procrastinate.storage.finish import hand_back, needs_transaction
+from procrastinate.storage.finish import Keeps, hand_back, needs_transaction
 from procrastinate.worker.calls import Calls
 
 
 class LostAnswers:
     """Whether an answer was lost, and how that is set right."""
 
-    def __init__(self, gateway: Calls, worker_id: int, *, delete_ended: bool) -> None:
+    def __init__(self, gateway: Calls, worker_id: int, *, delete_ended: bool, keeps: Keeps) -> None:
         self._gateway = gateway
         self._worker_id = worker_id
         self._delete_ended = delete_ended
+        self._keeps = keeps
         self._lost = False
 
     def note(self) -> None:
@@ -38,6 +39,7 @@ class LostAnswers:
                     unknown,
                     worker_id=self._worker_id,
                     delete_ended=self._delete_ended,
+                    keeps=self._keeps,
                 ),
                 transaction=self._delete_ended or needs_transaction(unknown),
             )

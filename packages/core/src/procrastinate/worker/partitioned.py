@@ -17,7 +17,7 @@ from procrastinate.model.news import queue_and_partition
 from procrastinate.model.turns import STAY
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Claim
-from procrastinate.storage.finish import Ended
+from procrastinate.storage.finish import Ended, Keeps, keeps_none
 from procrastinate.storage.handing_over import HandedOver
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.fetcher import Fetcher
@@ -47,6 +47,7 @@ class PartitionedFetcher:
         *,
         interval: float,
         delete_ended: bool = False,
+        keeps: Keeps = keeps_none,
         unknown: UnknownTasks | None = None,
     ) -> None:
         unknown = UnknownTasks() if unknown is None else unknown
@@ -56,7 +57,14 @@ class PartitionedFetcher:
         self._outages = outages
         self._fetchers: dict[int, Fetcher] = {}
         self._new_fetcher = functools.partial(
-            Fetcher, calls, worker_id, queues, clock, delete_ended=delete_ended, unknown=unknown
+            Fetcher,
+            calls,
+            worker_id,
+            queues,
+            clock,
+            delete_ended=delete_ended,
+            keeps=keeps,
+            unknown=unknown,
         )
         self.sweeper = Sweeper(
             calls,

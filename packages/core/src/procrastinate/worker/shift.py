@@ -124,6 +124,7 @@ class Shift:
             unknown=unknown,
             places=places,
             outages=self._outages,
+            keeps=registry.keeps_results,
         )
         self._writer = Writer(
             self._calls,
