@@ -251,6 +251,29 @@ async def test_jobs_of_a_dead_worker_are_told_as_recovered(
     assert [(each.job.id, each.status) for each in ended.attempts] == [(job_id, Status.SUCCEEDED)]
 
 
+async def test_jobs_of_periodic_tasks_are_told_as_deferred() -> None:
+    recorder = Recorder()
+    app = in_memory(recorder)
+
+    @app.periodic(cron="* * * * * *")
+    @app.task(name="tick", queue="q")
+    async def tick(timestamp: int) -> None: ...
+
+    async with app.open_async():
+        await app.run_worker_async(wait=False)  # enters the schedule
+        assert isinstance(app.connector, InMemoryConnector)
+        app.connector.clock.move(2)
+        await app.run_worker_async(wait=False)
+        listed = await app.job_manager.list_jobs_async(task="tick")
+    told = [
+        (job_id, job.task_name, job.queue)
+        for event in recorder.of("on_deferred")
+        for job_id, job in zip(event.ids, event.jobs, strict=True)
+    ]
+    assert told == [(job.id, "tick", "q") for job in listed]
+    assert len(told) >= 1
+
+
 # Around
 
 

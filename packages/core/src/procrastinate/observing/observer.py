@@ -27,7 +27,7 @@ class Observer:
     """
 
     def on_deferred(self, event: events.Deferred) -> None:
-        """Jobs were inserted by this program. Not called for jobs of periodic tasks."""
+        """Jobs were inserted by this program, or by a worker of it for periodic tasks."""
 
     def on_claimed(self, event: events.Claimed) -> None:
         """A worker of this program has got jobs."""
@@ -63,7 +63,8 @@ class Observer:
         """Return a context manager that is entered around the insertion of jobs.
 
         On entering it may set or add to the ``meta`` of each, a dict of JSON values: it comes back
-        as ``Job.meta``. ``meta`` that is not JSON, or longer than 16 KiB, is left out.
+        as ``Job.meta``. ``meta`` that is not JSON, or longer than 16 KiB, is left out. It is not
+        called for jobs of periodic tasks.
         """
         return nullcontext()
 

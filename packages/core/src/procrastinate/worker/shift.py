@@ -264,7 +264,7 @@ class Shift:
         )
         self._companions.start(heartbeat, longest_wait=1.0)
         if self._options.wait and self._periodics:
-            ticker = Ticker(self._periodics)
+            ticker = Ticker(self._periodics, self._telling.ticks_settled)
             self._ticker = self._companions.start(ticker, longest_wait=5.0)
 
     # Deaths
@@ -327,11 +327,11 @@ class Shift:
         try:
             async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
                 await self._housekeeping.recover(2 * self._options.stalled_worker_timeout)
-                log_settled(
-                    await run_steps_async(
-                        defer_due_in_steps(self._periodics, self._partitions), self._run_step
-                    )
+                settled = await run_steps_async(
+                    defer_due_in_steps(self._periodics, self._partitions), self._run_step
                 )
+            log_settled(settled)
+            self._telling.ticks_settled(settled)
         except (ConnectorException, TimeoutError) as exc:
             reason = reason_of(exc)
             logger.warning("dead workers' jobs or periodic tasks have to wait: %s", reason)

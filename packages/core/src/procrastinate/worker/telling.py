@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any
 
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import Finished, was_written
@@ -22,7 +21,9 @@ from procrastinate.observing import events, job_log
 from procrastinate.observing.job_log import JobLog
 from procrastinate.observing.observer import Observer
 from procrastinate.observing.observers import NOBODY, Around, Observers
+from procrastinate.storage import periodic
 from procrastinate.storage.finish import Ended, Settled
+from procrastinate.storage.periodic import Outcome
 from procrastinate.storage.workers import Recovered
 from procrastinate.worker.log import logger
 
@@ -72,41 +73,45 @@ class Telling:
 
     def worker_started(self, queues: Sequence[str] | None, concurrency: int) -> None:
         """Tell that the worker is registered, and begins."""
-        self._tell("on_worker_started", events.WorkerStarted(*self._who, queues, concurrency))
+        self._tell("on_worker_started", events.WorkerStarted, queues, concurrency)
 
     def worker_stopped(self) -> None:
         """Tell that the worker has ended."""
         self.tick(last=True)
-        self._tell("on_worker_stopped", events.WorkerStopped(*self._who))
+        self._tell("on_worker_stopped", events.WorkerStopped)
 
     def recovered(self, jobs: Sequence[Recovered]) -> None:
         """Tell that jobs of dead workers were taken over."""
         if jobs:
-            self._tell("on_recovered", events.Recovered(*self._who, jobs))
+            self._tell("on_recovered", events.Recovered, jobs)
 
     # Jobs
+
+    def ticks_settled(self, settled: Sequence[periodic.Settled]) -> None:
+        """Tell of the jobs of periodic tasks that were inserted; from any thread."""
+        found = [
+            (each.due.job, each.job_id)
+            for each in settled
+            if each.outcome is Outcome.DEFERRED and each.due.job and each.job_id is not None
+        ]
+        if found and self._users.sees_defers:
+            jobs, ids = zip(*found, strict=True)
+            self._observers.tell("on_deferred", events.Deferred(jobs, ids, in_transaction=False))
 
     def claimed(self, jobs: Sequence[Job]) -> None:
         """Tell that jobs were claimed."""
         if self._sees_claims and jobs:
-            self._tell("on_claimed", events.Claimed(*self._who, jobs))
+            self._tell("on_claimed", events.Claimed, jobs)
 
     def started(self, jobs: Sequence[Job]) -> None:
         """Tell that jobs have got their slots. Ask `sees_starts` first."""
-        self._tell("on_started", events.Started(*self._who, jobs))
+        self._tell("on_started", events.Started, jobs)
 
     def raised(self, entry: Ended, exception: BaseException) -> None:
         """Tell that an attempt raised, and what is to be written of that."""
         if self._sees_raised and entry.error is not None:
-            event = events.Raised(
-                *self._who,
-                job=entry.job,
-                exception=exception,
-                status=entry.status,
-                duration=entry.duration or 0.0,
-                error=entry.error,
-            )
-            self._tell("on_raised", event)
+            about = (entry.job, exception, entry.status, entry.duration or 0.0, entry.error)
+            self._tell("on_raised", events.Raised, *about)
 
     def around_attempt(self, job: Job) -> Around:
         """Return what is to be entered around an attempt's code."""
@@ -115,7 +120,7 @@ class Telling:
     def lost(self, jobs: Sequence[Job]) -> None:
         """Tell that jobs are no longer this worker's."""
         if jobs:
-            self._tell("on_lease_lost", events.LeaseLost(*self._who, jobs))
+            self._tell("on_lease_lost", events.LeaseLost, jobs)
 
     def written(self, entries: Sequence[Ended], settled: Settled) -> None:
         """Tell what a write has made of attempts (rule 2)."""
@@ -129,7 +134,7 @@ class Telling:
     def _written(self, entries: Sequence[Ended], settled: Settled) -> None:
         changed = settled.changed
         if len(changed) == len(entries) and {*changed.values(), *map(_STATUS, entries)} == _ALONE:
-            self._tell("on_ended", events.Ended(*self._who, entries))  # most often
+            self._tell("on_ended", events.Ended, entries)  # most often
             return
         ended: list[Ended] = []
         requeued: list[Ended] = []
@@ -144,13 +149,16 @@ class Telling:
                     continue
             (requeued if entry.outcome.status is Status.TODO else ended).append(entry)
         if ended:
-            self._tell("on_ended", events.Ended(*self._who, ended))
+            self._tell("on_ended", events.Ended, ended)
         if requeued:
-            self._tell("on_requeued", events.Requeued(*self._who, requeued))
+            self._tell("on_requeued", events.Requeued, requeued)
         self.lost(lost)
 
-    def _tell(self, hook: str, event: Any) -> None:
-        self._observers.tell(hook, event)
+    def _tell(self, hook: str, kind: Callable[..., object], *about: object) -> None:
+        try:
+            self._observers.tell(hook, kind(*self._who, *about))
+        except BaseException:  # rule 1
+            logger.exception("observers could not be told of an event")
 
 
 def as_written(entry: Ended, status: Status | None) -> Ended:

@@ -19,7 +19,7 @@ Rules
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from procrastinate.drive import run_steps
@@ -46,7 +46,12 @@ class Ticker:
     name = "ticker"
     undone = "all periodic tasks have to wait"
 
-    def __init__(self, periodics: Iterable[Periodic]) -> None:
+    def __init__(
+        self,
+        periodics: Iterable[Periodic],
+        on_settled: Callable[[Sequence[Settled]], None] = lambda _: None,
+    ) -> None:
+        self._on_settled = on_settled  # hears of each round, in this thread; it must not raise
         self._timetable = Timetable(periodics)
         self._clock = ServerClock()
         self._look = Alarm()
@@ -81,6 +86,7 @@ class Ticker:
             now = time.monotonic()
             self._again.set(now + max(TRY_AGAIN_EVERY, PAUSE * (now - sent)))
         log_settled(result.settled, self._told)
+        self._on_settled(result.settled)
         return 0.0
 
     def _look_at_tables(self, line: Line) -> None:
