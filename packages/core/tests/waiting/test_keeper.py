@@ -12,6 +12,7 @@ import pytest
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.drive import Flow, Limit, Request, T, run_steps
 from procrastinate.errors import AppNotOpen, ConnectionLost, PartitionAway
+from procrastinate.model import waits
 from procrastinate.model.partitions import VALUES, Partitions
 from procrastinate.waiting import keeper, nodes
 from procrastinate.waiting.keeper import Keeper
@@ -84,11 +85,18 @@ class Cluster:
     async def close_async(self) -> None: ...
 
 
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A cluster, of which nothing is asked by the way: all that is done has a reason."""
+    monkeypatch.setattr(waits, "POLL_DEAF", 3600.0)
+    monkeypatch.setattr(keeper, "AGAIN_AFTER", 0.01)
+    return Cluster()
+
+
 async def test_only_the_waits_for_jobs_of_a_node_that_is_away_are_late(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(nodes, "ASK_EVERY", 0.01)
-    cluster = Cluster()
     cluster.away = {THERE}
     kept = Keeper(cluster, lambda: cluster, on_end=lambda *_: None)  # type: ignore[arg-type,return-value]
     late, here = AsyncWait(64 + 2), AsyncWait(64 + 1)
@@ -122,12 +130,6 @@ async def test_a_keeper_that_nobody_needs_ends(monkeypatch: pytest.MonkeyPatch) 
     assert not kept.enter(AsyncWait(1))
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    monkeypatch.setattr(keeper, "AGAIN_AFTER", 0.01)
-    return Cluster()
-
-
 async def test_a_database_that_is_away_is_waited_for_and_said_once(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,11 +150,11 @@ async def test_a_database_that_is_away_is_waited_for_and_said_once(
 async def test_closing_does_not_wait_for_a_database_that_is_away(cluster: Cluster) -> None:
     cluster.is_away = True
     kept = Keeper(cluster, lambda: cluster, on_end=lambda *_: None)  # type: ignore[arg-type,return-value]
-    waits = [AsyncWait(65), AsyncWait(66)]
-    assert kept.enter(waits[0])
+    those = [AsyncWait(65), AsyncWait(66)]
+    assert kept.enter(those[0])
     kept.start()
-    assert kept.enter(waits[1])
+    assert kept.enter(those[1])
     await asyncio.to_thread(kept.close, 30.0)
-    for wait in waits:
+    for wait in those:
         outcome = await wait.outcome(30.0)
         assert isinstance(outcome, AppNotOpen)
