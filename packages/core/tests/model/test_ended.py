@@ -35,9 +35,9 @@ def test_a_result_is_given_whatever_it_is(result: Any) -> None:
 @pytest.mark.parametrize(
     "status, kind, happened",
     [
-        (Status.FAILED, JobFailed, "has failed"),
-        (Status.CANCELLED, JobWasCancelled, "was cancelled"),
-        (Status.ABORTED, JobWasAborted, "was aborted"),
+        (Status.FAILED, JobFailed, "has failed: "),
+        (Status.CANCELLED, JobWasCancelled, "was cancelled; its last error: "),
+        (Status.ABORTED, JobWasAborted, "was aborted: "),
     ],
 )
 def test_each_end_without_success_is_an_error_of_its_own(
@@ -48,7 +48,7 @@ def test_each_end_without_success_is_an_error_of_its_own(
         ended.value_of(of)
     error = caught.value
     assert type(error) is kind
-    assert str(error) == f"job 12 of task shop.add {happened}: ValueError: no such page"
+    assert str(error) == f"job 12 of task shop.add {happened}ValueError: no such page"
     assert (error.job, error.error) == (of, LAST)
     assert (error.__cause__, error.__context__) == (None, None)
     assert not isinstance(error, JobAborted)

@@ -55,7 +55,10 @@ def unsuccessful(job: Job) -> JobUnsuccessful:
     kind, happened = _UNSUCCESSFUL[job.status]
     error = _last_error(job)
     message = f"{_named(job)} {happened}"
-    return kind(message if error is None else f"{message}: {error}", job)
+    if error is not None:  # of a cancelled job, it is about an earlier attempt
+        before = "; its last error: " if job.status is Status.CANCELLED else ": "
+        message += before + error
+    return kind(message, job)
 
 
 def not_visible(job_id: int) -> JobNotFound:
