@@ -29,7 +29,7 @@ from procrastinate.model.outcome import (
 from procrastinate.model.partitions import ONE
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, workers
-from procrastinate.storage.finish import Ended
+from procrastinate.storage.finish import Ended, Keeps, keeps_none
 from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.outages import Outages
 from procrastinate.worker.places import Places
@@ -91,12 +91,19 @@ async def test_failures_and_retries_share_batches_as_successes_do(
 class Held:
     """Jobs that a worker holds, and a writer for it that is given their outcomes."""
 
-    def __init__(self, app: procrastinate.App, jobs: list[Job], worker_id: int) -> None:
+    def __init__(
+        self,
+        app: procrastinate.App,
+        jobs: list[Job],
+        worker_id: int,
+        delete_jobs: str = "never",
+        keeps: Keeps = keeps_none,
+    ) -> None:
         self.app, self.jobs, self.worker_id = app, jobs, worker_id
         self.writer = Writer(
             app._gateway,
             worker_id,
-            "never",
+            delete_jobs,
             Places(ONE),
             Outages(cast(Any, None), ONE),
             on_written=lambda: None,
@@ -105,6 +112,7 @@ class Held:
             hand_over=_hands_nothing_over,
             echoes=Echoes(),
             on_lost=lambda: None,
+            keeps=keeps,
         )
 
     async def write(self, *outcomes: Outcome) -> None:
@@ -379,3 +387,17 @@ async def test_the_errors_of_a_claimed_job_do_not_stop_the_event_loop_for_long(
     await app.run_worker_async(wait=False, install_signal_handlers=False)
     go.set()
     assert told == ["the errors of job 1 could not be read within 0.05 s"]
+
+
+@pytest.mark.parametrize(
+    ("keeps", "left"), [(lambda name: name == "task", ["aborted"]), (keeps_none, [])]
+)
+async def test_a_job_that_ends_unbegun_stays_if_its_task_keeps_results(
+    any_app: procrastinate.App, keeps: Keeps, left: list[str]
+) -> None:
+    before = await held(any_app, 1)
+    await any_app.job_manager.cancel_job_by_id_async(before.jobs[0].id, abort=True)
+    those = Held(any_app, before.jobs, before.worker_id, "always", keeps)
+    await those.write(UNSTARTED)
+    jobs = await any_app.job_manager.list_jobs_async()
+    assert [job.status.value for job in jobs] == left

@@ -138,6 +138,7 @@ class Shift:
             hand_over=self._claiming.hand_over,
             echoes=self._claiming.echoes,
             on_lost=lambda: self._housekeeping.look_for_losses(),
+            keeps=registry.keeps_results,
             telling=telling,
         )
         self._reports = Reports(

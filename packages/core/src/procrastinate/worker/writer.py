@@ -48,7 +48,7 @@ from procrastinate.model.outcome import (
 )
 from procrastinate.model.printable import counted
 from procrastinate.storage import finish as flows
-from procrastinate.storage.finish import Ended, Settled
+from procrastinate.storage.finish import Ended, Keeps, Settled, keeps_none
 from procrastinate.storage.statements import PATIENCE_MS
 from procrastinate.worker import halving
 from procrastinate.worker.backoff import Backoff
@@ -108,6 +108,7 @@ class Writer:
         hand_over: Callable[[Sequence[Ended], int], Awaitable[Settled | None]],
         echoes: Echoes,
         on_lost: Callable[[], None],
+        keeps: Keeps = keeps_none,
         telling: Telling = UNSEEN,
     ) -> None:
         self._gateway = gateway
@@ -122,6 +123,7 @@ class Writer:
         self._hand_over = hand_over
         self._echoes = echoes
         self._on_lost = on_lost
+        self._keeps = keeps  # whether a task keeps results, by its name
         self._telling = telling
         self._entries: deque[Ended] = deque()
         self._writing: Sequence[Ended] = ()
@@ -416,6 +418,9 @@ class Writer:
         worker_id = self._worker_id
         if is_deleted(group[0], self._delete_jobs):
             return flows.delete_finished(group, worker_id=worker_id, patience_ms=patience_ms)
+        if self._delete_jobs == "always":
+            for entry in group:  # of those that go back without having begun, nobody has asked
+                entry.kept = entry.kept or self._keeps(entry.job.task_name)
         return flows.settle(
             group,
             now=time.monotonic(),
