@@ -81,6 +81,7 @@ def test_all_columns_of_all_tables_are_compared(
 
 
 @pytest.mark.slow
+@pytest.mark.one_partition("memory has one")
 @pytest.mark.first
 @pytest.mark.timeout(120 + STEPS / 10)
 def test_postgresql_and_memory_agree_at_every_step(

@@ -80,6 +80,7 @@ def connector(dsn: str) -> Iterator[Psycopg2Connector]:
 
 
 @pytest.mark.slow
+@pytest.mark.one_partition("the crowd works in one, with the texts of both kinds")
 @pytest.mark.parametrize("distributed", [False, True])
 def test_a_crowd_neither_deadlocks_nor_overtakes_nor_leaves_anything(
     connector: Psycopg2Connector, query: Callable[..., list[tuple[Any, ...]]], distributed: bool
