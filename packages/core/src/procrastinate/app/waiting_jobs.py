@@ -6,6 +6,7 @@ from typing import Any
 
 from procrastinate.app.reading_jobs import ReadingJobs, _found
 from procrastinate.app.waiting import Timeout, Wait, until_ended, until_ended_async
+from procrastinate.connector import CallerConnection
 from procrastinate.model import ended
 from procrastinate.model.job import Job
 
@@ -33,7 +34,7 @@ class WaitingForJobs(ReadingJobs):
         """Wait until a job has ended; see `wait_until_ended`."""
         return await until_ended_async(self._gateway, id, Wait.of(timeout, allow_in_worker))
 
-    def get_result(self, id: int, *, connection: Any = None) -> Any:
+    def get_result(self, id: int, *, connection: CallerConnection | None = None) -> Any:
         """Return the result of a job that has ended, without waiting.
 
         Raises TimeoutError if it has not ended, `JobFailed`, `JobWasCancelled` or `JobWasAborted`
@@ -42,7 +43,7 @@ class WaitingForJobs(ReadingJobs):
         flow = self._get(id, self._loads_as_it_can)
         return ended.value_of(_found(id, self._gateway.run_by_hand(flow, connection=connection)))
 
-    async def get_result_async(self, id: int, *, connection: Any = None) -> Any:
+    async def get_result_async(self, id: int, *, connection: CallerConnection | None = None) -> Any:
         """Return the result of a job that has ended; see `get_result`."""
         flow = self._get(id, self._loads_as_it_can)
         job = await self._gateway.run_by_hand_async(flow, connection=connection)
