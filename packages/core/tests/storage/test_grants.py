@@ -457,6 +457,33 @@ async def test_the_grants_suffice_on_a_distributed_database(
     assert numbers == (True,)
 
 
+async def test_the_worker_role_reports_progress_and_the_reader_role_sees_it_if_it_may(
+    place: Place, at_work: Callable[..., Any], until: Callable[..., Any]
+):
+    app = worker_app(place)
+    may_end = asyncio.Event()
+
+    @app.task(name="halfway", pass_context=True)
+    async def halfway(context: procrastinate.JobContext) -> None:
+        context.progress(0.5)
+        await may_end.wait()
+
+    with place.app(ENQUEUER).open() as web:
+        job_id = web.configure_task("halfway").defer()
+    table = place.table("progress")
+    async with at_work(app):
+        await until(lambda: place.query(f"SELECT job_id FROM {table}") == [(job_id,)])
+        with place.app(READER).open() as reader:
+            seen = reader.job_manager.get_job(job_id).progress
+            place.query(f"REVOKE SELECT ON {table} FROM {place.roles[READER]}")
+            unseen = reader.job_manager.get_job(job_id)
+        may_end.set()
+    assert seen is not None
+    assert seen.fraction == 0.5
+    assert (unseen.status, unseen.progress) == (procrastinate.Status.DOING, None)
+    assert place.query(f"SELECT job_id FROM {table}") == []
+
+
 async def test_the_worker_role_recovers_the_jobs_of_a_dead_worker(
     place: Place, at_work: Callable[..., Any], until: Callable[..., Any]
 ):
