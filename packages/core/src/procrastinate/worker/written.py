@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import Standing, was_written
+from procrastinate.observing.job_log import about
 from procrastinate.storage.finish import Ended, Settled
 from procrastinate.worker.log import logger
 
@@ -31,14 +32,18 @@ def log_what_was_written(entry: Ended, settled: Settled) -> None:
             "abortion had been asked for"
             if settled.changed[job.id] is Status.ABORTED
             else "a job with the same queueing lock waits",
-            extra={"action": "settled_otherwise", "job_id": job.id},
+            extra=about(job, "settled_otherwise", status=settled.changed[job.id]),
         )
 
 
 def _log_unchanged(entry: Ended, standing: Standing | None) -> None:
     job = entry.job
     if was_written(job, standing):
-        logger.debug("job %d, attempt %d: its result was written already", job.id, job.attempts)
+        logger.debug(
+            "job %d, attempt %d: its result was written already",
+            *(job.id, job.attempts),
+            extra=about(job, "written_already"),
+        )
         return
     assert standing is not None
     logger.warning(
@@ -46,7 +51,7 @@ def _log_unchanged(entry: Ended, standing: Standing | None) -> None:
         job.id,
         job.attempts,
         _told(standing),
-        extra={"action": "lost_lease", "job_id": job.id},
+        extra=about(job, "lost_lease"),
     )
 
 
