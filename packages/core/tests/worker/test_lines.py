@@ -57,8 +57,9 @@ def around_hand_over(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[...,
     return around
 
 
+@pytest.mark.parametrize("result", [False, True], ids=["", "with results"])
 async def test_the_end_of_a_job_begins_the_next_one_of_its_line(
-    any_app: procrastinate.App, around_hand_over: Any, until: Until
+    any_app: procrastinate.App, around_hand_over: Any, until: Until, result: bool
 ) -> None:
     ran: list[int] = []
     handed_over: list[int] = []
@@ -70,15 +71,18 @@ async def test_the_end_of_a_job_begins_the_next_one_of_its_line(
 
     around_hand_over(noting)
 
-    @any_app.task(name="in_line", lock="line")
-    async def in_line(n: int) -> None:
+    @any_app.task(name="in_line", lock="line", result=result)
+    async def in_line(n: int) -> int:
         ran.append(n)
+        return n
 
     async with any_app.worker(concurrency=2):
         await in_line.batch_defer_async(*({"n": n} for n in range(JOBS)))
         await until(lambda: len(ran) == JOBS)
 
     assert ran == list(range(JOBS))
+    jobs = await any_app.job_manager.list_jobs_async()
+    assert [job.result for job in jobs] == (ran if result else [None] * JOBS)
     assert len(handed_over) >= 10, "of nearly all"
     assert handed_over == sorted(handed_over)
 
