@@ -165,15 +165,13 @@ def test_a_migration_that_is_interrupted_has_changed_nothing_and_is_repeated(
 # The statements
 
 #: Those that are about no table of jobs or workers, or that draw ids and notify where we are heard.
-#: And register_waits: the coordinator sends its rows on, which a conflict with a row does not allow
-#: it to do as one task.
 ELSEWHERE = frozenset(
     re.findall(
         r"\w+",
         "defer_job defer_job_with_key defer_jobs defer_alike enter_periodics notify notify_listener"
         " ping pause broken_indexes creation_schema get_place schema_functions schema_looks"
         " schema_objects schema_parts table_users try_lock_migrations"
-        " register_waits sees_progress",
+        " sees_progress",
     )
 )
 #: What is not sent to a distributed database, or has no plan.

@@ -7,10 +7,25 @@
 -- Enters that a process waits for these jobs, or that it still does.
 insert into {schema}.procrastinate_waits as wait (job_id, partition, waiter, expires_at)
 select
-    given.id, %(partition)s::smallint, %(waiter)s::bigint,
+    given.id, given.partition, %(waiter)s::bigint,
     statement_timestamp() + %(lasting_us)s::bigint::float8 * interval '1 microsecond'
-from pg_catalog.unnest(%(ids)s::bigint[]) as given(id)
+from {>given_jobs}
 on conflict (job_id, partition, waiter) do update set expires_at = excluded.expires_at
+
+-- fragment: given_jobs
+(
+    select one.id, %(partition)s::smallint as partition
+    from pg_catalog.unnest(%(ids)s::bigint[]) as one(id)
+) as given
+
+-- distributed fragment: given_jobs
+-- The rows of the jobs, because the node that has them is the one for the new rows. What the
+-- coordinator has itself, it would send there in several steps.
+(
+    select job.id, job.partition
+    from {schema}.procrastinate_jobs as job
+    where job.partition = %(partition)s::smallint and {>by_id}
+) as given
 
 -- name: remove_waits :exec
 -- settings: prepared

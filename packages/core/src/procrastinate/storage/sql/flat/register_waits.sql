@@ -3,7 +3,10 @@
 -- Enters that a process waits for these jobs, or that it still does.
 insert into procrastinate_waits as wait (job_id, partition, waiter, expires_at)
 select
-    given.id, %(partition)s::smallint, %(waiter)s::bigint,
+    given.id, given.partition, %(waiter)s::bigint,
     statement_timestamp() + %(lasting_us)s::bigint::float8 * interval '1 microsecond'
-from pg_catalog.unnest(%(ids)s::bigint[]) as given(id)
+from (
+    select one.id, %(partition)s::smallint as partition
+    from pg_catalog.unnest(%(ids)s::bigint[]) as one(id)
+) as given
 on conflict (job_id, partition, waiter) do update set expires_at = excluded.expires_at
