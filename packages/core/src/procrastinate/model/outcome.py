@@ -29,7 +29,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.failure import consists_of, describe, undescribed
@@ -106,6 +106,8 @@ class Requeued:
     error: dict[str, Any] | None = None
     begun: bool = True
     unknown: bool = False
+    result: ClassVar[None] = None  # as an attempt that is to be repeated has none
+    result_error: ClassVar[None] = None
 
     @property
     def status(self) -> Status:

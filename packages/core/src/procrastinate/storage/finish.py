@@ -22,7 +22,6 @@ from procrastinate.model.outcome import (
     SUCCEEDED,
     UNSTARTED,
     WHY_ABORTED,
-    Finished,
     Outcome,
     Requeued,
     Standing,
@@ -274,19 +273,20 @@ def ages(ended: Sequence[Ended], now: float) -> dict[str, Value]:
 
 
 def results(ended: Sequence[Ended]) -> dict[str, Value]:
-    """Return the parameters that say what tasks returned; none if nothing is to be kept."""
-    finished = [each.outcome if isinstance(each.outcome, Finished) else None for each in ended]
-    texts = [None if each is None else each.result for each in finished]
-    reasons = [None if each is None else each.result_error for each in finished]
-    if not any(map(_is_said, texts)) and not any(map(_is_said, reasons)):
-        return {}
-    return {"results": texts, "result_errors": reasons}
+    """Return the parameters that say what tasks returned; none if nothing is to be kept.
+
+    A list of nulls is one null: the statement makes it as long as the others.
+    """
+    texts = [each.outcome.result for each in ended]
+    reasons = [each.outcome.result_error for each in ended]
+    said = (_none_if_empty(texts), _none_if_empty(reasons))
+    return {} if said == (None, None) else {"results": said[0], "result_errors": said[1]}
+
+
+def _none_if_empty(texts: list[str | None]) -> list[str | None] | None:
+    return None if texts.count(None) == len(texts) else texts
 
 
 def with_results(statement: str, kept: Mapping[str, Value]) -> str:
     """Return the name of a statement that writes endings, or of the one that takes `results`."""
     return f"{statement}_with_results" if kept else statement
-
-
-def _is_said(text: str | None) -> bool:
-    return text is not None

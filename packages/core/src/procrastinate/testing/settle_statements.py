@@ -229,8 +229,12 @@ def job_standings(view: View, p: Params) -> Rows:
 
 
 def held(view: View, p: Params, *columns: str) -> Iterator[tuple[Any, ...]]:
-    """Yield (job, column...) for the jobs that the worker still holds, by these leases."""
-    arrays = (p[column] for column in columns)
+    """Yield (job, column...) for the jobs that the worker still holds, by these leases.
+
+    A column that is null instead of an array is null for each job, as ``unnest`` makes it.
+    """
+    nulls = [None] * len(p["ids"])
+    arrays = (nulls if p[column] is None else p[column] for column in columns)
     for job_id, lease, *values in zip(p["ids"], p["leases"], *arrays, strict=True):
         job = view.job(job_id)
         if job is None or job.status not in HELD:

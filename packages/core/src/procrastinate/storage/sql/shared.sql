@@ -66,7 +66,8 @@ end
 )
 
 -- fragment: result_arrays
--- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept.
+-- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept. (A null
+-- array is filled up with nulls.)
 , %(results)s::text[], %(result_errors)s::text[]
 
 -- fragment: result_names

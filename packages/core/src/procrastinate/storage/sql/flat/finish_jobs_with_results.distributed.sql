@@ -13,7 +13,8 @@ with ended as (
             statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
             statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended, said.result::jsonb as result, said.result_error
         from unnest(
-            -- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept.
+            -- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept. (A null
+            -- array is filled up with nulls.)
             %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[], %(results)s::text[], %(result_errors)s::text[]
         ) as said(id, lease, began_us, ended_us, result, result_error)
         offset 0

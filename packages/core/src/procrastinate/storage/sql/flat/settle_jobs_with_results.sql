@@ -16,7 +16,8 @@ with leaving as materialized (
         %(begun)s::integer[]::boolean[], %(unknown)s::integer[]::boolean[],
         %(due_ats)s::text[]::timestamptz[], %(delays_us)s::bigint[],
         %(priorities)s::integer[], %(queue_names)s::text[], %(locks)s::text[],
-        -- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept.
+        -- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept. (A null
+        -- array is filled up with nulls.)
         %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[], %(results)s::text[], %(result_errors)s::text[]
     ) as given(
         id, lease, wanted, begun, unknown, due_at, delay_us, priority, queue_name, lock,
