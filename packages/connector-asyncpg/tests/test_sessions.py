@@ -9,7 +9,9 @@ import asyncpg
 import pytest
 
 from procrastinate.connector import GENERIC, AsyncSessionExecutor, Query, Rows, Value
+from procrastinate.drive import Request
 from procrastinate.errors import ConnectorException, InvalidData, InvalidOption
+from procrastinate.storage.statements import Statements
 from procrastinate_asyncpg import AsyncpgConnector
 from procrastinate_asyncpg.binding import bound
 
@@ -30,7 +32,8 @@ async def test_statements_are_prepared_once_and_planned_anew(connector: AsyncpgC
     """But those that keep their plan, whose plan does not depend on the values."""
     async with connector.session_async() as session:
         for n in range(8):
-            await session.execute(query("select %(n)s::integer", {"jit": "off"}, n=n))
+            anew = query("select %(n)s::integer", {"enable_nestloop": "on"}, n=n)
+            await session.execute(anew)
             kept = query("select %(n)s::bigint", {"plan_cache_mode": GENERIC}, n=n)
             await session.execute(kept)
         assert await names(session) == [("procrastinate_1", False), ("procrastinate_2", True)]
@@ -132,6 +135,16 @@ async def test_a_pool_s_connections_keep_nothing_of_ours(pool: asyncpg.Pool) -> 
     await connector.close_async()
     async with pool.acquire() as connection:
         assert tuple(await connection.fetchrow(SHOWN)) == ("0", "0")
+
+
+async def test_a_defer_keeps_the_plans_of_its_function(connector: AsyncpgConnector) -> None:
+    """Other statements with parameters, which read tables, are planned anew for their values."""
+    shown = "select current_setting('plan_cache_mode'), %(n)s::text"
+    settings = Statements(None)(Request("defer_job")).settings
+    anew = {**settings, "enable_nestloop": "on"}
+    for wanted, mode in ((settings, "auto"), (anew, "force_custom_plan"), (settings, "auto")):
+        async with connector.session_async() as session:
+            assert await session.execute(query(shown, wanted, n="x")) == [(mode, "x")]
 
 
 async def test_a_pool_behind_a_pooler_speaks_utf8(

@@ -171,14 +171,17 @@ async def test_only_plans_that_fit_all_values_are_kept(
     kept = {"plan_cache_mode": "force_generic_plan"}
     found = {}
     for transaction in (False, True):
-        for name, settings in (("kept", kept), ("others", {"jit": "off"}), ("plain", {})):
+        for name, settings in (
+            *(("kept", kept), ("others", {"enable_nestloop": "on"})),
+            *(("of a defer", {"jit": "off"}), ("plain", {})),
+        ):
             async with connector.session_async(transaction=transaction) as session:
                 sql = "select current_setting(%(x)s::text)"
                 query = Query("q", sql, {"x": "plan_cache_mode"}, settings)
                 ((found[transaction, name],),) = await session.execute(query)
     await connector.close_async()
     anew = "force_custom_plan" if driver == "asyncpg" else "auto"
-    expected = {"kept": "force_generic_plan", "others": anew, "plain": "auto"}
+    expected = {"kept": "force_generic_plan", "others": anew, "of a defer": "auto", "plain": "auto"}
     assert found == {(t, name): mode for t in (False, True) for name, mode in expected.items()}
 
 

@@ -7,8 +7,8 @@ Rules
    sent: nearly all of ours ask for the same ones. On any other connection they end with a
    transaction around the statement.
 2. asyncpg keeps the statement prepared. Its plan is made anew for each execution, unless the query
-   says `keeps_plan`: one that was made for few jobs is slow for many. Those without settings
-   (defers) are calls of functions, whose plans the server keeps.
+   says `keeps_plan`: one that was made for few jobs is slow for many. Those without settings for
+   the planner (defers) are calls of functions, whose plans the server keeps.
 3. Nothing is kept prepared behind a pooler. There a transaction is around each statement that has
    parameters, because its preparation and its execution must be on the same connection of the
    server.
@@ -223,7 +223,8 @@ class OverAsyncpg(Driver):
 def _wanted(query: Query) -> dict[str, str]:
     """Return the settings of a query, and how its plan is made (rule 2)."""
     settings = dict(query.settings)
-    if settings and query.params and not query.keeps_plan:
+    for_planner = any(name.startswith("enable_") for name in settings)
+    if for_planner and query.params and not query.keeps_plan:
         settings["plan_cache_mode"] = "force_custom_plan"
     return settings
 
