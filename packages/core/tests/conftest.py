@@ -62,11 +62,12 @@ class Schemas:
 
     def take(self) -> str:
         """Return the way to tables without rows, or to a new schema."""
-        if self._name and self._objects() == self._left:
+        if self._left and self._objects() == self._left:
             tables = [name for name, kind in self._left if kind == "r"]
             kept = ("procrastinate_settings", "procrastinate_migrations")
             self._run(END_OTHERS)
             self._run(f"truncate {', '.join(each for each in tables if each not in kept)}")
+            self._run("select setval('procrastinate_workers_id_seq', 1, false)")
         else:
             self.drop()
             self._name = f"procrastinate_{secrets.token_hex(6)}"
