@@ -54,6 +54,7 @@ from procrastinate.model.outcome import (
     Requeued,
 )
 from procrastinate.model.progress import Report
+from procrastinate.model.results import RETURNED_NOTHING
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import (
     claim,
@@ -125,7 +126,7 @@ finished = st.builds(
 RETURNED = (
     SUCCEEDED,
     Finished(Status.SUCCEEDED, result='{"bb":1.50,"a":[null,"é"]}'),
-    Finished(Status.SUCCEEDED, result="null"),
+    RETURNED_NOTHING,
     Finished(Status.SUCCEEDED, result_error="it is too large: é"),
 )
 outcomes: st.SearchStrategy[Outcome] = requeued | finished | st.sampled_from(RETURNED)

@@ -192,6 +192,7 @@ _SHOWN: dict[str, Callable[[Row], Row]] = {
     **dict.fromkeys(
         (
             "finish_jobs",
+            "finish_jobs_that_returned_nothing",
             "finish_jobs_with_results",
             "settle_jobs",
             "settle_jobs_with_results",

@@ -78,7 +78,10 @@ CLAIM = {
 }
 HOW_MANY = ["limit", "scanned", "each", "share"]
 CLAIMS = sorted(name for name in load() if name.startswith("claim_"))
-BATCHES = ["finish_jobs", "finish_jobs_with_results", "settle_jobs", "delete_finished", *CLAIMS]
+BATCHES = [
+    *("finish_jobs", "finish_jobs_that_returned_nothing", "finish_jobs_with_results"),
+    *("settle_jobs", "delete_finished", *CLAIMS),
+]
 
 
 LOOKUPS = {"Index Scan", "Index Only Scan", "Bitmap Heap Scan", "Seq Scan"}
@@ -89,6 +92,7 @@ def params_of(statement: str, batch: int) -> dict[str, Any]:
     held = {"ids": ids, "leases": ones, "worker_id": 1, "first_id": 1, "last_id": batch}
     return {
         "finish_jobs": held | {"began_us": ones, "ended_us": ones},
+        "finish_jobs_that_returned_nothing": held | {"began_us": ones, "ended_us": ones},
         "finish_jobs_with_results": held
         | {"began_us": ones, "ended_us": ones, "results": ["1"] * batch}
         | {"result_errors": [None] * batch},

@@ -12,6 +12,7 @@ import procrastinate
 from procrastinate import Status, drive, json_codec
 from procrastinate.model.job import Job
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, Finished, Outcome
+from procrastinate.model.results import RETURNED_NOTHING
 from procrastinate.storage import finish, workers
 from procrastinate.storage.finish import Ended
 from procrastinate.storage.statements import Statements
@@ -38,17 +39,28 @@ def run(app: procrastinate.App, flow: drive.Flow[Any]) -> Any:
         return drive.run(flow, executor, Statements())
 
 
-def settle(app: procrastinate.App, *ended: Ended, delete_ended: bool = False) -> None:
-    run(
-        app,
-        finish.settle(
-            ended,
-            now=0.0,
-            worker_id=WORKER,
-            dumps=json_codec.dumps,
-            delete_ended=delete_ended,
-        ),
+def settle(
+    app: procrastinate.App,
+    *ended: Ended,
+    delete_ended: bool = False,
+    sent: list[str] | None = None,
+) -> None:
+    flow = finish.settle(
+        ended, now=0.0, worker_id=WORKER, dumps=json_codec.dumps, delete_ended=delete_ended
     )
+    run(app, flow if sent is None else noting(flow, sent))
+
+
+def noting(flow: drive.Flow[Any], sent: list[str]) -> drive.Flow[Any]:
+    """Run a flow, and note the names of its statements."""
+    rows: Any = None
+    while True:
+        try:
+            request = flow.send(rows)
+        except StopIteration as end:
+            return end.value
+        sent.append(request.name)
+        rows = yield request
 
 
 def returned(text: str) -> Finished:
@@ -79,6 +91,23 @@ def test_a_job_has_the_result_of_its_task_or_the_reason_why_not(
         *[(False, None, None)] * len(others),
     ]
     assert sync_app.job_manager.list_jobs() == found
+
+
+@pytest.mark.parametrize("outcome", [SUCCEEDED, returned("1")], ids=["no result", "a result"])
+def test_a_batch_may_hold_others_than_those_that_returned_none(
+    sync_app: procrastinate.App, query: Run, outcome: Finished
+) -> None:
+    """If it holds no others, its statement is told no results."""
+    sent: list[str] = []
+    given = running(sync_app, query, 4)
+    settle(sync_app, *[Ended(job, RETURNED_NOTHING) for job in given[:2]], sent=sent)
+    settle(sync_app, Ended(given[2], RETURNED_NOTHING), Ended(given[3], outcome), sent=sent)
+
+    assert sent == ["finish_jobs_that_returned_nothing", "finish_jobs_with_results"]
+    assert query("select result::text, result_error from procrastinate_jobs order by id") == [
+        *[("null", None)] * 3,
+        (outcome.result, None),
+    ]
 
 
 def test_a_retry_by_hand_removes_a_result(sync_app: procrastinate.App, query: Run) -> None:

@@ -280,6 +280,7 @@ CASES = [
     # Those that are due, the first that is not, the updates.
     Case("promote_due", {SCHEDULED_INDEX, KEY}, 2 * LIMIT + 1, {"limit": LIMIT}),
     Case("finish_jobs", {KEY}, LIMIT, HELD | AGES),
+    Case("finish_jobs_that_returned_nothing", {KEY}, LIMIT, HELD | AGES),
     Case("finish_jobs_with_results", {KEY}, LIMIT, HELD | AGES | RESULTS),
     Case("delete_finished", {KEY}, LIMIT, HELD),
     Case("wake_waiters", set(), 0, {"ids": IDS}),
@@ -563,6 +564,7 @@ def test_what_is_sent_for_each_lone_job_keeps_its_plan() -> None:
         "claim_level_of_one",
         "claim_unlocked_level_of_one",
         "finish_jobs",
+        "finish_jobs_that_returned_nothing",
         "finish_jobs_with_results",
         "grip_locks",
         "hand_over",

@@ -17,6 +17,7 @@ from procrastinate.drive import Flow
 from procrastinate.model.job import Job
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, Finished
 from procrastinate.model.partitions import Partitions
+from procrastinate.model.results import RETURNED_NOTHING
 from procrastinate.storage import finish, handing_over, jobs, workers
 from procrastinate.storage.finish import Ended
 from procrastinate.storage.statements import Statements
@@ -172,6 +173,7 @@ RETURNED = Finished(Status.SUCCEEDED, result="1")
 ENDINGS: dict[str, tuple[Any, bool, str]] = {
     "succeeded": (settle(SUCCEEDED), False, "doing"),
     "with a result": (settle(RETURNED), False, "doing"),
+    "with the result None": (settle(RETURNED_NOTHING), False, "doing"),
     "failed": (settle(FAILED), False, "doing"),
     "failed and deleted": (settle(FAILED, delete_ended=True), True, "doing"),
     "deleted": (delete_finished, False, "doing"),

@@ -135,12 +135,6 @@ def has_succeeded(outcome: Outcome) -> bool:
     return outcome is SUCCEEDED or outcome.status is SUCCEEDED.status
 
 
-def size_of_result(outcome: Outcome) -> int:
-    """Return how many characters of a result are to be kept."""
-    result = outcome.result if isinstance(outcome, Finished) else None
-    return 0 if result is None else len(result)
-
-
 def without_refused(outcome: Outcome, attempt: int) -> Outcome:
     """Return what to write in place of an outcome of which the server refused a value."""
     if outcome.error is not None:

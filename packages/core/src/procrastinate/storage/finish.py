@@ -27,6 +27,7 @@ from procrastinate.model.outcome import (
     Standing,
     has_succeeded,
 )
+from procrastinate.model.results import RETURNED_NOTHING
 from procrastinate.storage import locks
 from procrastinate.storage.news import tell
 from procrastinate.storage.statements import PATIENCE_MS
@@ -41,6 +42,11 @@ Keeps = Callable[[str], bool]
 FEW = 20
 ANEW = {"plan_cache_mode": "auto", "enable_seqscan": "on"}
 _LONGEST_BOUNCE_US = checks.microseconds(LONGEST_BOUNCE)
+#: The outcomes that most batches hold, each with the statement that writes nothing else.
+_SAID_BY = (
+    (SUCCEEDED, "finish_jobs"),
+    (RETURNED_NOTHING, "finish_jobs_that_returned_nothing"),
+)
 
 
 @dataclass(slots=True)
@@ -109,17 +115,19 @@ def settle(
 
     ``now`` is what the clock of the attempts' times says: the server is told their ages. A batch of
     which all have succeeded takes the statement `finish_jobs`, any other `settle_jobs`; if anything
-    is to be kept of what tasks returned, that of the same name ``with_results``. With
-    ``delete_ended`` those that have ended are removed, such as what was to go back and may not, if
-    their tasks keep no results.
+    is to be kept of what tasks returned, that of the same name ``with_results``, or
+    `finish_jobs_that_returned_nothing` if each returned None. With ``delete_ended`` those that have
+    ended are removed, such as what was to go back and may not, if their tasks keep no results.
 
     A twin with the same queueing lock that is committed while the statement runs raises
     `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled.
     """
-    if all(each.outcome is SUCCEEDED for each in ended):
-        changed = yield from _succeeded(ended, {}, now, worker_id, patience_ms)
+    if (statement := _that_says_it(ended)) is not None:
+        changed = yield from _succeeded(statement, ended, {}, now, worker_id, patience_ms)
     elif all(has_succeeded(each.outcome) and each.outcome.error is None for each in ended):
-        changed = yield from _succeeded(ended, results(ended), now, worker_id, patience_ms)
+        said = results(ended)
+        statement = with_results("finish_jobs", said)
+        changed = yield from _succeeded(statement, ended, said, now, worker_id, patience_ms)
     else:
         rows = yield _waiting(patience_ms, _settle_jobs(ended, now, worker_id, dumps))
         yield from tell(rows, 3)
@@ -131,12 +139,21 @@ def settle(
     return (yield from _settled(changed, ended))
 
 
+def _that_says_it(ended: Sequence[Ended]) -> str | None:
+    """Return the statement that writes these without being told their outcomes, if one does."""
+    for outcome, statement in _SAID_BY:
+        if all(each.outcome is outcome for each in ended):
+            return statement
+    return None
+
+
 def _over(changed: Mapping[int, Status | None]) -> list[int]:
     """Return the ids of the jobs that a write has ended."""
     return [job_id for job_id, status in changed.items() if status is None or status.is_final]
 
 
 def _succeeded(
+    statement: str,
     ended: Sequence[Ended],
     kept: Mapping[str, Value],
     now: float,
@@ -144,7 +161,6 @@ def _succeeded(
     patience_ms: int,
 ) -> Flow[dict[int, Status | None]]:
     """Write that jobs have succeeded, and return their new statuses by id."""
-    statement = with_results("finish_jobs", kept)
     request = Request(statement, **held(ended, worker_id), **ages(ended, now), **kept)
     rows = yield _waiting(patience_ms, request, **(ANEW if len(ended) > FEW else {}))
     changed: dict[int, Status | None] = {row[0]: Status.SUCCEEDED for row in rows}

@@ -37,6 +37,11 @@ def finish_jobs(view: View, p: Params) -> Rows:
     return [(job.id, NOBODY_WAITS) for job in ended]
 
 
+def finish_jobs_that_returned_nothing(view: View, p: Params) -> Rows:
+    nulls = ["null"] * len(p["ids"])
+    return finish_jobs(view, {**p, "results": nulls, "result_errors": None})
+
+
 def said_of_ended(p: Params) -> tuple[str, ...]:
     """Return what is said of each job that has succeeded; not all statements tell its result."""
     ages = ("began_us", "ended_us")
@@ -245,6 +250,7 @@ def held(view: View, p: Params, *columns: str) -> Iterator[tuple[Any, ...]]:
 
 _FUNCTIONS: tuple[Function, ...] = (
     finish_jobs,
+    finish_jobs_that_returned_nothing,
     delete_finished,
     delete_ended,
     settle_jobs,

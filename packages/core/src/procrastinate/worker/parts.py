@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from procrastinate.model.job import Status, sets_going
 from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Requeued, has_succeeded
+from procrastinate.model.results import RETURNED_NOTHING
 from procrastinate.storage.finish import Ended
 from procrastinate.worker.outages import Outages
 from procrastinate.worker.places import Places
@@ -101,8 +102,9 @@ def groups(entries: Sequence[Ended], delete_jobs: str) -> list[list[Ended]]:
 
 def _are_plain(entries: Sequence[Ended], delete_jobs: str) -> bool:
     """Return whether one statement writes all of these, as is soon seen of successes."""
-    if all(each.outcome is SUCCEEDED and each.job.lock is None for each in entries):
-        return True
+    for outcome in (SUCCEEDED, RETURNED_NOTHING):
+        if all(each.outcome is outcome and each.job.lock is None for each in entries):
+            return True
     one_fate = delete_jobs == "never" or all(each.kept for each in entries)
     return one_fate and all(
         each.job.lock is None and has_succeeded(each.outcome) for each in entries

@@ -40,10 +40,8 @@ from procrastinate.errors import (
 )
 from procrastinate.model.job import Job, sets_going
 from procrastinate.model.outcome import (
-    SUCCEEDED,
     Requeued,
     has_succeeded,
-    size_of_result,
     without_refused,
 )
 from procrastinate.model.printable import counted
@@ -211,8 +209,8 @@ class Writer:
         while self._entries and len(taken) < MAX_BATCH and room > 0:
             entry = self._entries.popleft()
             taken.append(entry)
-            if entry.outcome is not SUCCEEDED:
-                room -= size_of_result(entry.outcome)
+            if (result := entry.outcome.result) is not None:
+                room -= len(result)
         return taken
 
     async def _write_together(self, groups: list[list[Ended]]) -> list[list[Ended]]:

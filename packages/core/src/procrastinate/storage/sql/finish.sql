@@ -20,6 +20,11 @@
 {>ending change=finished
     arrays=result_arrays names=result_names columns=result_columns set=set_result}
 
+-- name: finish_jobs_that_returned_nothing :many
+-- settings: patience, prepared
+-- The same for tasks that keep results, of which each returned None.
+{>ending change=finished arrays="" names="" columns="" set=", result = 'null'"}
+
 -- name: delete_finished :many
 -- settings: patience
 -- Removes jobs that ended, for workers that keep no history. Returns (id, 1 if anybody may wait for
