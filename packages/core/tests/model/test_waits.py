@@ -142,6 +142,20 @@ def test_a_step_that_failed_is_taken_again() -> None:
     taken(waits, Kind.REGISTER, 1)
 
 
+def test_what_is_too_much_for_one_statement_is_read_in_smaller_parts() -> None:
+    ids = list(range(1, 9))
+    waits = registered(*ids)
+    waits.heard(ids)
+    waits.put_back(taken(waits, Kind.READ, *ids))
+    waits.put_back(taken(waits, Kind.READ, 1, 2, 3, 4, now=READ_EVERY))
+    found = {1: (DONE, (1,)), 5: (DONE, (5,)), 6: (DONE, (6,))}
+    for some in ([5, 6], [7, 8, 1, 2], [3, 4]):
+        step = waits.next(LOOK_AGAIN - 0.01)
+        assert step == Step(Kind.READ, 0, some)
+        waits.read(step, {each: found.get(each, (DONE, (each,))) for each in some})
+    assert len(waits) == 0
+
+
 def test_who_leaves_needs_no_step_and_no_row() -> None:
     waits = hearing(1, 2)
     waits.leave(1, "w1")

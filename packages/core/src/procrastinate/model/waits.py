@@ -16,6 +16,8 @@ Rules
    server that crashed has none of them any more. They are removed once nobody waits for their job,
    several at a time.
 7. A step that failed is put back. Meanwhile others are taken, if it failed because of one node.
+8. What was to be read whole may have been too much for the time of one statement. So after a
+   failure the next one is about half as many jobs. Each that succeeds doubles that again.
 """
 
 from __future__ import annotations
@@ -51,9 +53,6 @@ class Kind(enum.Enum):
     REGISTER = "register"
     LOOK = "look"  # at their status
     REMOVE = "remove"  # their rows
-
-
-_SIZES = {Kind.READ: READ_AT_ONCE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +108,7 @@ class Waits(Generic[W]):
         self._unneeded: dict[int | None, dict[int, None]] = {}
         self._remove_at = math.inf
         self._read_at = 0.0
+        self._read_at_once = READ_AT_ONCE  # jobs in one statement, at present: rule 8
 
     def __len__(self) -> int:
         """Return how many jobs are waited for."""
@@ -223,7 +223,9 @@ class Waits(Generic[W]):
         return min(self._poll_at, self._renew_at, self._remove_at, again)
 
     def put_back(self, step: Step) -> None:
-        """Note that a step has failed and is still due."""
+        """Note that a step has failed and is still due: rules 7 and 8."""
+        if step.kind is Kind.READ:
+            self._read_at_once = max(1, len(step.ids) // 2)
         for job_id in step.ids:
             self._add(step.kind, step.partition, job_id)
 
@@ -275,7 +277,7 @@ class Waits(Generic[W]):
         """Take ids out for a step: those that need it, as many as one statement may be about."""
         due = places[partition]
         ids: list[int] = []
-        size = _SIZES.get(kind, AT_ONCE)
+        size = self._read_at_once if kind is Kind.READ else AT_ONCE
         while due and len(ids) < size:
             job_id = next(iter(due))
             del due[job_id]
@@ -321,6 +323,7 @@ class Waits(Generic[W]):
 
     def read(self, step: Step, found: Mapping[int, tuple[Status, tuple[Any, ...]]]) -> None:
         """Note the status and the row of those of these jobs that are there."""
+        self._read_at_once = min(2 * self._read_at_once, READ_AT_ONCE)
         for job_id, job in self._under_way(step):
             if job_id not in found:
                 self._is_missing(job_id, job)
