@@ -9,6 +9,7 @@ import pytest
 
 Query = Callable[..., list[tuple[Any, ...]]]
 End = Callable[..., None]
+Wake = Callable[..., None]
 
 WAKE = """
 select pg_notify('procrastinate_ends_' || waiter, string_agg(job_id::text, ' '))
@@ -17,7 +18,17 @@ from procrastinate_waits where job_id = any(%s) group by waiter
 
 
 @pytest.fixture
-def end(query: Query) -> End:
+def wake(query: Query) -> Wake:
+    """Tell those who wait for these jobs that they have ended."""
+
+    def told(*ids: int) -> None:
+        query(WAKE, list(ids))
+
+    return told
+
+
+@pytest.fixture
+def end(query: Query, wake: Wake) -> End:
     """Set the status of jobs, and tell those who wait for them unless ``quietly``."""
 
     def ended(*ids: int, status: str = "succeeded", quietly: bool = False) -> None:
@@ -27,7 +38,7 @@ def end(query: Query) -> End:
             *(status, list(ids)),
         )
         if not quietly:
-            query(WAKE, list(ids))
+            wake(*ids)
 
     return ended
 

@@ -130,6 +130,22 @@ async def test_a_keeper_that_nobody_needs_ends(monkeypatch: pytest.MonkeyPatch) 
     assert not kept.enter(AsyncWait(1))
 
 
+async def test_if_a_driver_fails_at_listening_it_is_said_and_waits_go_on(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: Silent, channels: Sequence[str]) -> Any:
+        raise ValueError("a fault of the driver's")
+
+    monkeypatch.setattr(Silent, "listen", broken)
+    kept = Keeper(cluster, lambda: cluster, on_end=lambda *_: None)  # type: ignore[arg-type,return-value]
+    wait = AsyncWait(64 + 1)
+    kept.start()
+    assert kept.enter(wait)
+    assert await wait.outcome(30.0) == (65,)
+    kept.close(5.0)
+    assert "a fault of the driver's" in caplog.text
+
+
 async def test_a_database_that_is_away_is_waited_for_and_said_once(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:

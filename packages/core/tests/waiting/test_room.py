@@ -19,17 +19,15 @@ from procrastinate.errors import (
 from procrastinate.model import waits
 from procrastinate.storage import workers
 from procrastinate.waiting import hearing, keeper
+from procrastinate.waiting.keeper import Keeper
 from procrastinate.waiting.room import SHORT, WaitingRoom
-
-WAKE = """
-select pg_notify('procrastinate_ends_' || waiter, string_agg(job_id::text, ' '))
-from procrastinate_waits where job_id = any(%s) group by waiter
-"""
+from procrastinate.waiting.wait import PlainWait
 
 Query = Callable[..., list[tuple[Any, ...]]]
 Until = Callable[..., Awaitable[None]]
 End = Callable[..., None]
 Rows = Callable[[], list[int]]
+Wake = Callable[..., None]
 
 LONG = 30.0  # seconds that no wait of these tests takes
 
@@ -121,6 +119,7 @@ async def test_a_job_that_is_removed_meanwhile_gives_none(
     app: procrastinate.App,
     room: WaitingRoom,
     query: Query,
+    wake: Wake,
     until: Until,
     waiting: Rows,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,7 +131,7 @@ async def test_a_job_that_is_removed_meanwhile_gives_none(
     await until(lambda: waiting() == [told, untold])
     await room_has_looked(room, until)
     query("delete from procrastinate_jobs where id = %s", told)
-    query(WAKE, [told])
+    wake(told)
     assert await ends[0] is None
     query("delete from procrastinate_jobs where id = %s", untold)
     assert await ends[1] is None  # the poll finds it
@@ -146,13 +145,13 @@ async def room_has_looked(room: WaitingRoom, until: Until) -> None:
 
 
 async def test_a_retry_in_between_is_waited_through(
-    app: procrastinate.App, room: WaitingRoom, end: End, query: Query, until: Until, waiting: Rows
+    app: procrastinate.App, room: WaitingRoom, end: End, wake: Wake, until: Until, waiting: Rows
 ) -> None:
     (job_id,) = await deferred(app)
     wait = asyncio.ensure_future(room.until_ended_async(job_id, timeout=LONG))
     await until(lambda: waiting() == [job_id])
     await room_has_looked(room, until)
-    query(WAKE, [job_id])  # a notification of an end that a retry has overtaken
+    wake(job_id)  # a notification of an end that a retry has overtaken
     await room_has_looked(room, until)
     end(job_id)
     job = await wait
@@ -333,6 +332,34 @@ async def test_another_thread_takes_the_waits_of_one_that_died(
     end(job_id)
     assert await wait == await plain
     assert "another one takes its waits up" in caplog.text
+
+
+async def test_a_wait_of_a_thread_that_died_ends_if_the_app_was_closed_meanwhile(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("procrastinate.waiting.room.REBORN_AFTER", 0.0)
+    app = procrastinate.App(connector=dsn.replace("postgresql://", "psycopg://", 1))
+    async with app.open_async():
+        room = app._gateway.waiting_room
+    wait, died = PlainWait(1), Keeper(app._gateway, room._beside, on_end=lambda *_: None)
+    room._ended(died, [wait], SystemExit())
+    assert isinstance(wait.outcome(0.0), AppNotOpen)
+    assert not room.is_used
+
+
+async def test_if_no_thread_can_be_started_a_wait_looks_by_itself(
+    app: procrastinate.App, room: WaitingRoom, end: End, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Keeper) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Keeper, "start", refused)
+    (job_id,) = await deferred(app)
+    wait = asyncio.ensure_future(room.until_ended_async(job_id, timeout=LONG))
+    await asyncio.sleep(0)
+    end(job_id, quietly=True)
+    assert await wait
+    assert not room.is_used
 
 
 async def test_a_role_that_may_not_write_rows_polls(

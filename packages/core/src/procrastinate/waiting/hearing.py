@@ -69,6 +69,9 @@ class Hearing:
             except ProcrastinateException as exc:  # it is set up so that it cannot listen
                 logger.warning("the ends of jobs are looked for once a second: %s", exc)
                 return
+            except Exception:  # a fault of a driver's
+                logger.exception("the ends of jobs are looked for once a second")
+                return
             finally:
                 self._on_change(False)
             await asyncio.sleep(AGAIN_AFTER * random.uniform(0.2, 1.0))

@@ -114,16 +114,19 @@ class WaitingRoom:
                     self._keeper = None
 
     def _kept_by(self) -> Keeper | None:
-        """Return the keeper, a new one if there is none; None if it can have no connections."""
+        """Return the keeper, a new one if there is none.
+
+        Returns None if it can have no connections, or if no thread can be started.
+        """
         with self._lock:
             if self._keeper is None:
                 self._way.check_open(for_async=False)  # it may have been closed meanwhile
                 try:
-                    way = self._beside()
-                except (ConfigurationError, TypeError):
+                    keeper = Keeper(self._beside(), self._beside, on_end=self._ended)
+                    keeper.start()
+                except (ConfigurationError, TypeError, RuntimeError):
                     return None
-                self._keeper = Keeper(way, self._beside, on_end=self._ended)
-                self._keeper.start()
+                self._keeper = keeper
             return self._keeper
 
     def _beside(self) -> Way:
@@ -144,8 +147,15 @@ class WaitingRoom:
             give_all([(wait, _given_up(died_of)) for wait in left])
             return
         for wait in left:
-            if not self._hand_over(wait):
+            if not self._hand_on(wait):
                 close_out([wait])
+
+    def _hand_on(self, wait: Wait) -> bool:
+        """Hand a wait of a keeper that has ended to another one, unless the app was closed."""
+        try:
+            return self._hand_over(wait)
+        except AppNotOpen:
+            return False
 
     def _died(self, died_of: BaseException) -> bool:
         """Note a death, and return whether it was one too many."""
