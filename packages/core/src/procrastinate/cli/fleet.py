@@ -23,6 +23,12 @@ from procrastinate.model.job import Status
 #: it for dead then.
 SILENT_AFTER = 30.0
 
+
+def is_heard_of(worker: WorkerInfo) -> bool:
+    """Whether a worker has given a sign of life lately. Else it is silent, and counts as dead."""
+    return worker.seconds_since_heartbeat < SILENT_AFTER
+
+
 _JSON = click.Option(["--json"], is_flag=True, help="Print one JSON object a line.")
 
 
@@ -82,7 +88,7 @@ def _tasks(app: Any) -> list[TaskInfo]:
     known = Counter(
         name
         for worker in manager.list_workers()
-        if worker.seconds_since_heartbeat < SILENT_AFTER
+        if is_heard_of(worker)
         for name in worker.task_names or ()
     )
     counts = {each.name: dataclasses.asdict(each) for each in manager.list_tasks()}
@@ -163,7 +169,7 @@ def _worker_row(worker: WorkerInfo) -> list[str]:
 
 
 def _state(worker: WorkerInfo) -> str:
-    if worker.seconds_since_heartbeat >= SILENT_AFTER:
+    if not is_heard_of(worker):
         return "silent"
     if worker.blocked_since is not None:
         blocked = (worker.last_heartbeat - worker.blocked_since).total_seconds()
