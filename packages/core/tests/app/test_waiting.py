@@ -17,6 +17,7 @@ import pytest
 import procrastinate
 from procrastinate.errors import (
     AlreadyEnqueued,
+    InsufficientPrivilege,
     InvalidArguments,
     InvalidOption,
     JobFailed,
@@ -34,8 +35,8 @@ from procrastinate.testing import InMemoryConnector, run_jobs
 class Shop:
     """An app in memory whose tasks keep their results, but for one."""
 
-    def __init__(self) -> None:
-        self.connector = InMemoryConnector()
+    def __init__(self, connector: InMemoryConnector | None = None) -> None:
+        self.connector = connector or InMemoryConnector()
         self.app = app = procrastinate.App(connector=self.connector)
 
         @app.task(name="add", result=True, aliases=["sum"])
@@ -77,7 +78,7 @@ Way = Callable[..., Any]
 
 
 async def _task(task: Any, job_id: int, **options: Any) -> Any:
-    return task.wait_for(job_id, **options)
+    return await asyncio.to_thread(task.wait_for, job_id, **options)
 
 
 async def _task_async(task: Any, job_id: int, **options: Any) -> Any:
@@ -85,7 +86,7 @@ async def _task_async(task: Any, job_id: int, **options: Any) -> Any:
 
 
 async def _app(task: Any, job_id: int, **options: Any) -> Any:
-    return task.owner.wait_for(job_id, **options)
+    return await asyncio.to_thread(task.owner.wait_for, job_id, **options)
 
 
 async def _app_async(task: Any, job_id: int, **options: Any) -> Any:
@@ -97,7 +98,7 @@ every_way = pytest.mark.parametrize("way", WAYS)
 
 
 async def _until_ended(shop: Shop, job_id: int, **options: Any) -> Any:
-    return shop.app.job_manager.wait_until_ended(job_id, **options)
+    return await asyncio.to_thread(shop.app.job_manager.wait_until_ended, job_id, **options)
 
 
 async def _until_ended_async(shop: Shop, job_id: int, **options: Any) -> Any:
@@ -500,6 +501,42 @@ def test_a_queue_that_it_does_serve_may_not_and_a_missing_job_is_missing(shop: S
         waiting.wait_for(there, timeout=0)
     with pytest.raises(JobFailed, match="JobNotFound: there is no job 99"):
         waiting.wait_for(missing, timeout=0)
+
+
+class _NoRight(InMemoryConnector):
+    def waiting_room(self, app: Any) -> Any:
+        raise InsufficientPrivilege("permission denied for table procrastinate_jobs")
+
+
+async def test_a_call_that_may_defer_and_may_not_wait_names_the_job_that_is_there() -> None:
+    shop = Shop(_NoRight())
+    said = "job {} is deferred, but the wait for it failed: permission denied for table"
+    with pytest.raises(InsufficientPrivilege, match=said.format(1)):
+        await asyncio.to_thread(shop.add.call, a=1)
+    with pytest.raises(InsufficientPrivilege, match=said.format(2)):
+        await shop.add.call_async(a=1)
+    assert shop.count == 2
+
+
+async def test_a_plain_wait_on_an_event_loop_is_refused_before_anything_is_done(
+    shop: Shop,
+) -> None:
+    """It would wait for ever if the loop runs the worker."""
+    job_id = shop.add.defer(a=1)
+    for wait in (
+        lambda: shop.add.wait_for(job_id),
+        lambda: shop.add.wait_for(job_id, timeout=5),
+        lambda: shop.app.wait_for(job_id),
+        lambda: shop.app.job_manager.wait_until_ended(job_id),
+        lambda: shop.add.call(a=2),
+        lambda: shop.add.configure(queue="other").call(a=2),
+    ):
+        with pytest.raises(InvalidOption, match="write `await` and the call whose name ends in"):
+            wait()
+    with pytest.raises(TimeoutError):
+        shop.add.wait_for(job_id, timeout=0)  # a look
+    assert shop.count == 1
+    assert await asyncio.to_thread(shop.add.wait_for, job_id) == 1
 
 
 async def test_outside_of_tasks_nothing_is_refused_even_beside_a_worker(shop: Shop) -> None:

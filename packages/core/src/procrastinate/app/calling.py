@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from procrastinate.app.waiting import Timeout, Wait, until_ended, until_ended_async
-from procrastinate.errors import InvalidOption
+from procrastinate.errors import ConnectorException, InvalidOption
 from procrastinate.model import ended
 from procrastinate.model.task import TaskDefinition
 
@@ -67,8 +68,11 @@ class Calling(Generic[P, R]):
         """
         deferrer = self._deferrer()
         wait = _wait_of(deferrer, kwargs)
+        wait.check_thread()
         job_id = deferrer.defer(*args, **kwargs)
-        return ended.value_of(until_ended(deferrer._gateway, job_id, wait))
+        with _naming(job_id):
+            job = until_ended(deferrer._gateway, job_id, wait)
+        return ended.value_of(job)
 
     @overload
     async def call_async(
@@ -99,7 +103,19 @@ class Calling(Generic[P, R]):
         deferrer = self._deferrer()
         wait = _wait_of(deferrer, kwargs)
         job_id = await deferrer.defer_async(*args, **kwargs)
-        return ended.value_of(await until_ended_async(deferrer._gateway, job_id, wait))
+        with _naming(job_id):
+            job = await until_ended_async(deferrer._gateway, job_id, wait)
+        return ended.value_of(job)
+
+
+@contextmanager
+def _naming(job_id: int) -> Iterator[None]:
+    """Let an error of the database say that the job is there: whoever tries again runs it twice."""
+    try:
+        yield
+    except ConnectorException as exc:
+        exc.args = (f"job {job_id} is deferred, but the wait for it failed: {exc}", *exc.args[1:])
+        raise
 
 
 def _wait_of(deferrer: JobDeferrer[..., Any], kwargs: dict[str, Any]) -> Wait:

@@ -8,10 +8,13 @@ Rules
 2. Whether the app that waits leads to the worker's database cannot be known. A queue of the same
    name counts as the same queue.
 3. On a connector that runs no SQL no worker is there to wait for. The connector runs what is due.
+4. A plain wait in a coroutine would hold up the event loop, and for ever if that loop runs the
+   worker. It is refused, but for a mere look (``timeout=0``).
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol, TypeAlias, cast
@@ -65,10 +68,24 @@ class Wait:
         if worker is not None and worker.serves(queue):
             raise _refusal(f"for a job of the queue {shown(queue)}", worker)
 
+    def check_thread(self) -> None:
+        """Raise `InvalidOption` if a plain wait would hold up an event loop (rule 4)."""
+        if self.timeout != 0 and _is_on_loop():
+            raise InvalidOption(
+                "a plain wait would hold up the event loop of this thread, and a worker on it could"
+                " not run the job: write `await` and the call whose name ends in _async, or wait in"
+                " a thread (`asyncio.to_thread`)"
+            )
+
     @property
     def worker_around(self) -> Inside | None:
         """The worker whose slot is occupied meanwhile, unless that is allowed."""
         return None if self.allow_in_worker else inside.current()
+
+
+def _is_on_loop() -> bool:
+    events = sys.modules.get("asyncio.events")  # who has not imported it has no loop
+    return events is not None and events._get_running_loop() is not None
 
 
 def until_ended(gateway: Gateway, job_id: int, wait: Wait) -> Job:
@@ -78,6 +95,7 @@ def until_ended(gateway: Gateway, job_id: int, wait: Wait) -> Job:
     if worker is not None:
         flow = _of_other_queue(job_id, worker)
         wait.check_queue(_queue(job_id, gateway.run_by_hand(lambda at: found(job_id, at, flow))))
+    wait.check_thread()
     job = _room(gateway).until_ended(job_id, timeout=wait.timeout)
     return _still_there(job_id, job)
 
