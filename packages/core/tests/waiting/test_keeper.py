@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -144,6 +146,36 @@ async def test_if_a_driver_fails_at_listening_it_is_said_and_waits_go_on(
     assert await wait.outcome(30.0) == (65,)
     kept.close(5.0)
     assert "a fault of the driver's" in caplog.text
+
+
+class Socket:
+    """What a driver has in hand while it connects."""
+
+
+async def test_a_connection_that_was_being_made_at_the_end_does_not_wait_for_a_collection(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting: list[weakref.ref[Socket]] = []
+
+    @asynccontextmanager
+    async def connect(self: Silent, channels: Sequence[str]) -> AsyncIterator[Any]:
+        socket = Socket()
+        connecting.append(weakref.ref(socket))
+        await asyncio.Event().wait()
+        yield socket
+
+    monkeypatch.setattr(Silent, "listen", connect)
+    kept = Keeper(cluster, lambda: cluster, on_end=lambda *_: None)  # type: ignore[arg-type,return-value]
+    gc.disable()
+    try:
+        kept.start()
+        async with asyncio.timeout(30):
+            while not connecting:
+                await asyncio.sleep(0.001)
+        await asyncio.to_thread(kept.close, 30.0)
+        assert connecting[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_database_that_is_away_is_waited_for_and_said_once(

@@ -160,7 +160,7 @@ class Keeper:
         finally:
             listening.cancel()
             self._nodes.stop()
-            await asyncio.wait([listening], timeout=CLOSING_MAY_TAKE)
+            await _ended(listening)
             self._left = self._waits.all()
             if self._is_closing:
                 close_out(self._left)
@@ -327,6 +327,18 @@ class Keeper:
             waits.only_removals()
             while (step := waits.next(self._clock())) is not None:
                 await self._take(step)
+
+
+async def _ended(listening: asyncio.Task[None]) -> None:
+    """Wait until a task that was cancelled has ended, in a limited time.
+
+    What it ended with is taken from it. A task that keeps it makes a cycle with the frames in
+    there, and one of these may have a connection that was just being made: it would stay open
+    until the next garbage collection.
+    """
+    await asyncio.wait([listening], timeout=CLOSING_MAY_TAKE)
+    with contextlib.suppress(asyncio.CancelledError, asyncio.InvalidStateError):
+        listening.exception()
 
 
 def _refuses_rows(exc: Exception) -> bool:
