@@ -44,7 +44,7 @@ def topics(adapter: Adapter) -> set[str]:
 def test_nothing_is_tested_that_was_not_declared() -> None:
     assert topics(Tiny()) == {
         *("opening", "values", "results", "errors", "sessions", "losses", "threads", "forks"),
-        *("limits", "plans"),
+        *("limits", "plans", "waiting"),
         *("schema", "queue_defer", "queue_claim", "queue_locks", "queue_finish"),
         *("queue_recovery", "queue_by_hand", "queue_periodic"),
     }

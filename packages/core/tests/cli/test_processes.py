@@ -268,7 +268,7 @@ def test_a_child_that_cannot_start_ends_the_others_with_the_code_of_one_worker(
     assert told == ["worker process 2 cannot start, and no other could: stopping"]
 
 
-@pytest.mark.parametrize("code", [1, 2, 5, 192, 198, 255])
+@pytest.mark.parametrize("code", [1, 2, 5, 192, 198, 199, 255])
 def test_an_exit_code_of_a_job_s_own_is_not_taken_for_a_refusal_to_start(
     caplog: pytest.LogCaptureFixture, tmp_path: Path, code: int
 ) -> None:

@@ -309,7 +309,7 @@ def test_a_schema_is_put_before_every_name() -> None:
     for statement in load().values():
         bare = set(re.findall(r"(?<!\{schema\}\.)\bprocrastinate_\w+", statement.text))
         checks = {name for name in bare if name.endswith("_check")}  # named in their table
-        channels = {f"procrastinate_{each}" for each in ("jobs", "schedule", "aborts")}
+        channels = {f"procrastinate_{each}" for each in ("jobs", "schedule", "aborts", "ends_")}
         assert bare - checks <= channels
         for name in bare:
             assert f"'{name}'" in statement.text, statement.name

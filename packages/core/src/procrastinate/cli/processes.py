@@ -62,6 +62,8 @@ _WELL_ENDED = (ExitCode.OK, -signal.SIGTERM)  # once a stop was asked for
 PERMANENT = (ConfigurationError, SchemaError, InsufficientPrivilege)
 #: Added to the exit code of a child that cannot start: what a job gives to os._exit is lower.
 _REFUSAL = 192
+#: Exit codes that no refusal of a worker to start has.
+NEVER_OF_A_WORKER = {ExitCode.OK, ExitCode.JOB_UNSUCCESSFUL, ExitCode.NOT_IN_TIME}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ def refused(exc: ProcrastinateException) -> int:
 
 def _refusal(code: int) -> ExitCode | None:
     """Return what a worker alone would have ended with, if a child's code says it cannot start."""
-    refusals = set(ExitCode) - {ExitCode.OK}
+    refusals = set(ExitCode) - NEVER_OF_A_WORKER
     return ExitCode(code - _REFUSAL) if code - _REFUSAL in refusals else None
 
 
