@@ -13,10 +13,10 @@ import pytest
 
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.drive import Flow, Limit, Request, T, run_steps
-from procrastinate.errors import AppNotOpen, ConnectionLost, PartitionAway
+from procrastinate.errors import AppNotOpen, ConnectionFailed, ConnectionLost, PartitionAway
 from procrastinate.model import waits
 from procrastinate.model.partitions import VALUES, Partitions
-from procrastinate.waiting import keeper, nodes
+from procrastinate.waiting import hearing, keeper, nodes
 from procrastinate.waiting.keeper import Keeper
 from procrastinate.waiting.wait import AsyncWait
 
@@ -146,6 +146,53 @@ async def test_if_a_driver_fails_at_listening_it_is_said_and_waits_go_on(
     assert await wait.outcome(30.0) == (65,)
     kept.close(5.0)
     assert "a fault of the driver's" in caplog.text
+
+
+async def test_who_hears_nothing_time_after_time_tries_less_often_until_it_hears(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    done = asyncio.Event()
+
+    def no_pause(in_vain: int) -> float:
+        asked.append(in_vain)
+        if len(asked) == 5:
+            done.set()
+        return 0.0
+
+    @asynccontextmanager
+    async def listen(self: Silent, channels: Sequence[str]) -> AsyncIterator[Any]:
+        async def once() -> AsyncIterator[Notification]:
+            yield Notification("", "")
+            raise ConnectionLost("it broke")
+
+        if len(asked) != 3:
+            raise ConnectionFailed("there is a pooler")
+        yield once()
+
+    async def nothing(*_: Any) -> None: ...
+
+    monkeypatch.setattr(hearing, "longest_pause", no_pause)
+    monkeypatch.setattr(Silent, "listen", listen)
+    hears: list[bool] = []
+    listening = hearing.Hearing(
+        Silent(),
+        "channel",
+        open=nothing,
+        send=nothing,
+        on_ended=lambda ids: None,
+        on_change=hears.append,
+    )
+    task = asyncio.create_task(listening.run())
+    async with asyncio.timeout(30):
+        await done.wait()
+    task.cancel()
+    assert (asked, hears.count(True)) == ([0, 1, 2, 0, 1], 1)
+
+
+def test_the_pause_between_tries_to_listen_doubles_up_to_a_limit() -> None:
+    pauses = [hearing.longest_pause(in_vain) for in_vain in (0, 1, 2, 4, 5, 10_000)]
+    assert pauses == [1.0, 2.0, 4.0, 16.0, 16.0, 16.0]
 
 
 class Socket:

@@ -107,8 +107,9 @@ class Task(Calling[Args, R], Generic[Call, Args, R]):
         Raises TimeoutError; `JobFailed`, `JobWasCancelled` or `JobWasAborted` if the job has not
         succeeded; `ResultNotKept`, at once if the task was registered without ``result=``;
         `JobNotFound` if there is no such job when the wait begins, and `ResultLost` if it is
-        removed meanwhile. Raises `InvalidOption` for a job of another task, and inside of a task
-        whose worker serves the job's queue, unless ``allow_in_worker`` is true.
+        removed meanwhile. Raises `InvalidOption` for a job of another task, inside of a task whose
+        worker serves the job's queue, unless ``allow_in_worker`` is true, and in a coroutine, where
+        `wait_for_async` is to be awaited.
         """
         gateway, definition = self._checked_way_out()
         job = until_ended(gateway, id, Wait.of(timeout, allow_in_worker))

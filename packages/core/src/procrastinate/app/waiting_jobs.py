@@ -24,7 +24,8 @@ class WaitingForJobs(ReadingJobs):
 
         Raises TimeoutError, `JobNotFound` if there is no such job when the wait begins, and
         `ResultLost` if it is removed meanwhile. Raises `InvalidOption` inside of a task whose
-        worker serves the job's queue, unless ``allow_in_worker`` is true.
+        worker serves the job's queue, unless ``allow_in_worker`` is true, and in a coroutine, where
+        `wait_until_ended_async` is to be awaited.
         """
         return until_ended(self._gateway, id, Wait.of(timeout, allow_in_worker))
 

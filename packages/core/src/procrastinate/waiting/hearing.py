@@ -7,6 +7,8 @@ Rules
 2. Some poolers accept LISTEN and pass nothing on, and a connection can be lost without a sign. So
    this process notifies itself by another connection, with an empty payload: at the beginning, and
    once in `PROBE_EVERY` seconds. Until that is heard, nothing counts as heard.
+3. After a loss it connects again soon. If it hears nothing time after time, as behind a pooler, it
+   tries less and less often.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ PROBE_EVERY = 60.0  # seconds
 PROBE_MAY_TAKE = 5.0  # seconds from the notification to its being heard
 LISTEN_MAY_TAKE = 15.0  # seconds to connect, and for LISTEN to be in force
 AGAIN_AFTER = 1.0  # seconds, at most, from a loss to the next try
+LONGEST_PAUSE = 16.0  # seconds, at most, to the next try after many that heard nothing
 LONGEST_PAYLOAD = 8_000  # bytes: what the server passes on
 _LARGEST_ID = 2**63 - 1
 _MOST_DIGITS = len(str(_LARGEST_ID))
@@ -58,6 +61,7 @@ class Hearing:
         self._on_ended = on_ended
         self._on_change = on_change
         self._probe_heard = asyncio.Event()
+        self._in_vain = 0  # tries since it heard last
 
     async def run(self) -> None:
         """Listen, and try again after each loss."""
@@ -74,7 +78,8 @@ class Hearing:
                 return
             finally:
                 self._on_change(False)
-            await asyncio.sleep(AGAIN_AFTER * random.uniform(0.2, 1.0))
+            await asyncio.sleep(longest_pause(self._in_vain) * random.uniform(0.2, 1.0))
+            self._in_vain += 1
 
     async def _listen(self) -> None:
         connector = self._connector
@@ -111,7 +116,13 @@ class Hearing:
             self._on_ended(ids_in(payload))
         else:
             self._probe_heard.set()
+            self._in_vain = 0
             self._on_change(True)
+
+
+def longest_pause(in_vain: int) -> float:
+    """Return the seconds, at most, to the next try, after so many that heard nothing: rule 3."""
+    return min(AGAIN_AFTER * 2.0 ** min(in_vain, 10), LONGEST_PAUSE)
 
 
 def _give_up(listening: asyncio.Timeout, probing: asyncio.Task[None]) -> None:
