@@ -403,6 +403,49 @@ class Odd(BaseException):
     """What no handler expects."""
 
 
+class Thief(Observer):
+    """Takes out of every event what can be taken, and out of what it is shown before a defer."""
+
+    def __init__(self) -> None:
+        self.kinds: set[str] = set()
+
+    def _rob(self, event: Any) -> None:
+        self.kinds.add(type(event).__name__)
+        for name in ("jobs", "ids", "attempts", "queues"):
+            with contextlib.suppress(AttributeError, TypeError):
+                getattr(event, name).clear()
+
+    on_deferred = on_claimed = on_started = on_ended = on_requeued = _rob  # type: ignore[assignment]
+    on_worker_started = _rob  # type: ignore[assignment]
+
+    @contextlib.contextmanager
+    def around_defer(self, jobs: Sequence[NewJob]) -> Iterator[None]:
+        with contextlib.suppress(AttributeError):
+            jobs.clear()  # type: ignore[attr-defined]
+        yield
+
+
+async def test_an_observer_cannot_take_jobs_out_of_an_event() -> None:
+    thief = Thief()
+    app = procrastinate.App(connector=InMemoryConnector(), observers=[thief])
+    ran: list[int] = []
+
+    @app.task(retry=1)
+    def note(n: int) -> None:
+        ran.append(n)
+        if ran.count(n) == 1:
+            raise ValueError
+
+    await note.batch_defer_async(*({"n": n} for n in range(5)))
+    await note.defer_async(n=5)
+    await app.run_worker_async(wait=False, install_signal_handlers=False, queues=["default"])
+    assert sorted(ran) == sorted([*range(6)] * 2)
+    assert {job.status for job in app.connector.jobs} == {Status.SUCCEEDED}  # type: ignore[attr-defined]
+    assert thief.kinds == {
+        *("Deferred", "Claimed", "Started", "Ended", "Requeued", "WorkerStarted"),
+    }
+
+
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, Odd])
 @KINDS
 async def test_nothing_that_an_observer_raises_reaches_a_job(

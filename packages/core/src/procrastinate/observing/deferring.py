@@ -28,7 +28,7 @@ class Watched:
         self, observers: Observers, jobs: Sequence[NewJob], *, in_transaction: bool
     ) -> None:
         self._observers = observers
-        self._jobs = jobs
+        self._jobs = jobs = tuple(jobs)  # the caller's own list is not for observers
         self._in_transaction = in_transaction
         self._around = observers.around("around_defer", jobs)
 
@@ -44,7 +44,7 @@ class Watched:
         """Tell the log and the observers that the jobs have been inserted."""
         if not self._jobs:
             return
-        event = Deferred(self._jobs, ids, self._in_transaction)
+        event = Deferred(self._jobs, tuple(ids), self._in_transaction)
         if log_is_for_debug():
             from procrastinate.observing import job_log  # not at the top: it imports logging
 

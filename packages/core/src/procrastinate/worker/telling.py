@@ -5,6 +5,7 @@ Rules
 1. Nothing here raises, and an event that nobody sees is not made.
 2. What becomes of a job is told once it is written, and as it was written. If only the answer to a
    write was lost, the next one shows it.
+3. An observer that empties a list would take jobs from the worker: it gets tuples.
 """
 
 from __future__ import annotations
@@ -156,7 +157,8 @@ class Telling:
 
     def _tell(self, hook: str, kind: Callable[..., object], *about: object) -> None:
         try:
-            self._observers.tell(hook, kind(*self._who, *about))
+            own = (tuple(each) if type(each) is list else each for each in about)  # rule 3
+            self._observers.tell(hook, kind(*self._who, *own))
         except BaseException:  # rule 1
             logger.exception("observers could not be told of an event")
 
