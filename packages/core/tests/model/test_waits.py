@@ -220,6 +220,21 @@ def test_older_jobs_of_a_database_with_many_partitions_are_located_first() -> No
     assert waits.next(0.0) == Step(Kind.REGISTER, 7, [5])
 
 
+def test_no_job_is_located_while_a_partition_is_away_and_others_are_registered_meanwhile() -> None:
+    waits = hearing(5)
+    waits.divided(Partitions(64, boundary_id=1_000))
+    waits.enter(1_025, "new")
+    step = waits.next(0.0)
+    assert step == Step(Kind.LOCATE, None, [5])
+    assert step is not None
+    waits.put_back(step)
+    waits.away = {VALUES[3]}
+    assert waits.next(0.0) == Step(Kind.REGISTER, waits.partitions.of_id(1_025), [1_025])
+    assert waits.next(0.0) is None
+    waits.away = ()
+    assert waits.next(0.0) == step
+
+
 def test_if_rows_are_refused_jobs_are_looked_at() -> None:
     waits = hearing(1)
     taken(waits, Kind.REGISTER, 1)

@@ -115,6 +115,26 @@ async def test_only_the_waits_for_jobs_of_a_node_that_is_away_are_late(
     assert not kept.enter(late)
 
 
+async def test_waits_go_on_if_it_cannot_be_asked_whether_a_node_is_back(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_way() -> Any:
+        raise ValueError("no way")
+
+    monkeypatch.setattr(nodes, "ASK_EVERY", 0.01)
+    cluster.away = {THERE}
+    kept = Keeper(cluster, no_way, on_end=lambda *_: None)  # type: ignore[arg-type]
+    late = AsyncWait(64 + 2)
+    kept.start()
+    assert kept.enter(late)
+    async with asyncio.timeout(30):
+        while "cannot be asked" not in caplog.text:
+            await asyncio.sleep(0.01)
+    cluster.away = set()
+    assert await late.outcome(30.0) == (66,)
+    kept.close(5.0)
+
+
 async def test_a_keeper_that_nobody_needs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "IDLE_ENDS_AFTER", 0.0)
     cluster, ended = Cluster(), asyncio.Event()

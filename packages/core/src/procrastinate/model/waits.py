@@ -205,7 +205,7 @@ class Waits(Generic[W]):
             if kind is Kind.READ and now < self._read_at:
                 continue
             for partition in list(places):
-                if partition not in self.away and (ids := self._taken(kind, places, partition)):
+                if self._answers(partition) and (ids := self._taken(kind, places, partition)):
                     if kind is Kind.READ and not places:
                         self._read_at = now + READ_EVERY
                     return Step(kind, partition, ids)
@@ -218,9 +218,13 @@ class Waits(Generic[W]):
         if not self._jobs:
             return self._remove_at
         again = self._again[0][0] if self._again else math.inf
-        if any(partition not in self.away for partition in self._due[Kind.READ]):
+        if any(map(self._answers, self._due[Kind.READ])):
             again = min(again, self._read_at)
         return min(self._poll_at, self._renew_at, self._remove_at, again)
+
+    def _answers(self, partition: int | None) -> bool:
+        """Whether a step can be taken. To locate a job (None) takes all partitions."""
+        return not self.away if partition is None else partition not in self.away
 
     def put_back(self, step: Step) -> None:
         """Note that a step has failed and is still due: rules 7 and 8."""

@@ -37,6 +37,14 @@ class Nodes:
         return bool(away)
 
     async def _ask(self) -> None:
+        try:
+            await self._ask_until_back()
+        except Exception:
+            logger.exception("whether a part of the database is back cannot be asked")
+            await asyncio.sleep(ASK_EVERY)
+            self._on_change(())  # the next step for its jobs finds out
+
+    async def _ask_until_back(self) -> None:
         way = self._make_way()
         try:
             while True:
