@@ -96,7 +96,7 @@ async def test_a_job_that_fails_once_and_then_succeeds(
         "on_worker_stopped",
     ]
     (deferred,) = recorder.of("on_deferred")
-    assert (deferred.ids, deferred.in_transaction) == ([job_id], False)
+    assert (deferred.ids, deferred.in_transaction) == ((job_id,), False)
     assert [(job.task_name, job.args) for job in deferred.jobs] == [("task", "{}")]
     (begun,) = recorder.of("on_worker_started")
     assert (begun.worker_name, begun.queues, begun.concurrency) == ("w", None, 1)
