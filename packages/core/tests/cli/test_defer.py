@@ -96,6 +96,12 @@ def test_bad_input_is_a_clear_line_and_nothing_is_deferred(
     assert jobs(query) == []
 
 
+def test_arguments_are_read_before_the_database_is_asked(bare_program: Program) -> None:
+    done = bare_program("-a", "shop.app", *ADD, "{")
+    assert done.returncode == ExitCode.ERROR
+    assert "the arguments are not JSON" in done.stderr
+
+
 def test_a_taken_queueing_lock_is_an_error_unless_it_is_to_be_ignored(
     program: Program, query: Query
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, BinaryIO
 
@@ -117,8 +118,9 @@ def defer(
     if arguments == "-":
         ids = _defer_stdin(app, deferrer, ignore_already_enqueued, commit_every)
     else:
+        kwargs = json_lines.arguments("{}" if arguments is None else arguments, app.connector)
         with app.open():
-            ids = _defer_one(app, deferrer, arguments, ignore_already_enqueued)
+            ids = _defer_one(deferrer, kwargs, ignore_already_enqueued)
             if wait and ids:
                 return results.wait_and_print(app, ids[0], timeout)
     if print_ids or (print_ids is None and (len(ids) <= MANY or not sys.stdout.isatty())):
@@ -139,9 +141,8 @@ def _deferrer(app: App, task: str, unknown: bool, **options: Any) -> JobDeferrer
 
 
 def _defer_one(
-    app: App, deferrer: JobDeferrer[..., Any], text: str | None, ignore_already_enqueued: bool
+    deferrer: JobDeferrer[..., Any], kwargs: Mapping[str, Any], ignore_already_enqueued: bool
 ) -> list[int]:
-    kwargs = json_lines.arguments("{}" if text is None else text, app.connector)
     try:
         return deferrer.batch_defer(kwargs)
     except AlreadyEnqueued as exc:
