@@ -301,7 +301,7 @@ async def test_a_timeout_that_cannot_be_is_refused_before_anything_is_done(
         lambda: shop.add_async.call_async(a=1, timeout=timeout),
     ]
     for call in calls:
-        with pytest.raises(InvalidOption, match="timeout must be a number of seconds from 0"):
+        with pytest.raises(InvalidOption, match="timeout must be a number of seconds"):
             await call()
     with pytest.raises(InvalidOption, match="timeout must be"):
         shop.add.call(a=1, timeout=timeout)
@@ -324,7 +324,7 @@ def test_a_timeout_of_zero_looks_once(shop: Shop, timeout: Any) -> None:
 @pytest.mark.parametrize("job_id", ["1", -1, True, None, 2**63, 1.0])
 async def test_an_id_that_cannot_be_is_refused(shop: Shop, job_id: Any) -> None:
     for way in WAYS:
-        with pytest.raises(InvalidOption, match="a job id must be a positive int"):
+        with pytest.raises(InvalidOption, match="a job id must be an int from 0"):
             await way(shop.add, job_id)
 
 

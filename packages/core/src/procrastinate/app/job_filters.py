@@ -57,7 +57,7 @@ def _ids(given: Any) -> list[int]:
 
 def checked_id(value: Any, what: str = "a job id") -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
-        raise InvalidOption(f"{what} must be a positive int, not {shown(value)}")
+        raise InvalidOption(f"{what} must be an int from 0 to 2**63 - 1, not {shown(value)}")
     return value
 
 

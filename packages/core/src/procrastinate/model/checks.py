@@ -228,7 +228,7 @@ def check_wait(option: str, value: Any) -> float | None:
     seconds = _finite(value.total_seconds() if isinstance(value, timedelta) else value)
     if seconds is None or not 0 <= seconds <= sys.float_info.max:
         raise InvalidOption(
-            f"{option} must be a number of seconds from 0, such a timedelta, or None,"
+            f"{option} must be a number of seconds (0 or more), a timedelta, or None,"
             f" not {shown(value)}"
         )
     return float(seconds) + 0.0  # minus zero is zero
