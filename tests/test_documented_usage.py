@@ -24,6 +24,7 @@ from sqlalchemy import event
 
 import procrastinate
 from procrastinate import App, Status
+from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.worker import FLAGS
 from procrastinate.contrib.sqlalchemy import SQLAlchemyPsycopg2Connector
 from procrastinate.model.worker_options import WorkerOptions
@@ -321,6 +322,16 @@ def test_the_page_about_workers_lists_every_option_with_its_flags_and_default():
         option.name: (flags.get(option.name, ""), SAID.get(option.name, str(option.default)))
         for option in dataclasses.fields(WorkerOptions)
     }
+
+
+@pytest.mark.parametrize("page", ["howto/command-line.md", "errors.md"])
+def test_the_pages_about_the_command_list_every_exit_code(page: str):
+    """The table under "Exit codes"; one row may be about several codes."""
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    table = re.search(r"^\| code \|.*?(?=\n\n|\Z)", text, re.M | re.S)
+    assert table is not None
+    codes = re.findall(r"^\| ([\d, ]+) \|", table[0], re.M)
+    assert [int(code) for row in codes for code in row.split(",")] == sorted(ExitCode)
 
 
 #: What None means.
