@@ -66,6 +66,24 @@ def test_an_entry_that_was_written_by_hand_spoils_no_message(errors: list[Any]) 
     assert error.error == errors[-1]
 
 
+@pytest.mark.parametrize(
+    "status, said",
+    [(Status.FAILED, "has failed: "), (Status.ABORTED, "was aborted: ")],
+)
+@pytest.mark.parametrize("message", ["", " ", None])
+def test_an_error_without_a_message_is_told_by_its_type_alone(
+    status: Status, said: str, message: str | None
+) -> None:
+    error = ended.unsuccessful(job(status, errors=[{**LAST, "message": message}]))
+    assert str(error) == f"job 12 of task shop.add {said}ValueError"
+
+
+@pytest.mark.parametrize("entry", [{}, {"type": "", "message": ""}, {"type": None}])
+def test_an_error_that_says_nothing_adds_no_colon(entry: dict[str, Any]) -> None:
+    error = ended.unsuccessful(job(Status.FAILED, errors=[entry]))
+    assert str(error) == "job 12 of task shop.add has failed"
+
+
 def test_a_message_is_one_line_that_gives_no_orders_to_a_terminal() -> None:
     nasty = {"type": "E", "message": "a\n\x1b[2Jb" + "x" * 10_000}
     message = str(ended.unsuccessful(job(Status.FAILED, errors=[nasty])))

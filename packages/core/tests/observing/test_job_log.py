@@ -11,7 +11,7 @@ import pytest
 import procrastinate
 from procrastinate import Job, Status
 from procrastinate.model.failure import describe
-from procrastinate.model.outcome import SUCCEEDED
+from procrastinate.model.outcome import SUCCEEDED, Finished
 from procrastinate.observing.events import Ended, Raised
 from procrastinate.observing.job_log import JobLog
 from procrastinate.storage import finish
@@ -123,8 +123,8 @@ def test_successes_above_a_hundred_in_a_second_are_summed_up(
     clock.now += 1.0
     log.on_ended(ended(1))
     *_, first, second, single = caplog.records
-    assert first.getMessage() == "2 jobs more of task succeeded within 1.0 s"
-    assert second.getMessage() == "1,000 jobs more of other succeeded within 1.0 s"
+    assert first.getMessage() == "2 more jobs of task succeeded within 1.0 s"
+    assert second.getMessage() == "1,000 more jobs of other succeeded within 1.0 s"
     assert extra(second) == {
         "action": "job_ended",
         "task_name": "other",
@@ -150,9 +150,102 @@ def test_equal_failures_are_summed_up_from_the_twentieth_in_a_second(
     assert record.levelname == "WARNING"
     assert (
         record.getMessage()
-        == "6 jobs more of task failed, and will be tried again within 2.0 s: ValueError"
+        == "6 more jobs of task failed, and will be tried again within 2.0 s: ValueError"
     )
     assert extra(record).items() >= {"count": 6, "status": "todo", "task_name": "task"}.items()
+
+
+@pytest.mark.parametrize(
+    ("status", "of_one", "of_several"),
+    [
+        (Status.ABORTED, "was aborted", "were aborted"),
+        (Status.FAILED, "failed", "failed"),
+        (
+            Status.TODO,
+            "failed, and will be tried again",
+            "failed, and will be tried again",
+        ),
+    ],
+)
+def test_a_sum_is_a_sentence_for_one_job_and_for_several(
+    log: JobLog,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    status: Status,
+    of_one: str,
+    of_several: str,
+) -> None:
+    for count in (20, 21):
+        for _ in range(count):
+            log.on_raised(raised(ValueError("no"), status))
+        clock.now += 1.0
+        log.sum_up(clock.now)
+    sums = [each.getMessage() for each in caplog.records if "more job" in each.getMessage()]
+    assert sums == [
+        f"1 more job of task {of_one} within 1.0 s: ValueError",
+        f"2 more jobs of task {of_several} within 1.0 s: ValueError",
+    ]
+
+
+@pytest.mark.parametrize("status", [Status.TODO, Status.FAILED, Status.ABORTED])
+@pytest.mark.parametrize("exception", [ValueError(), ValueError(""), ValueError(" ")])
+def test_an_exception_without_a_message_is_told_by_its_type_alone(
+    log: JobLog, caplog: pytest.LogCaptureFixture, status: Status, exception: Exception
+) -> None:
+    log.on_raised(raised(exception, status))
+    (record,) = caplog.records
+    assert record.getMessage().endswith(": ValueError")
+
+
+def without_result(count: int, task_name: str = "task") -> Ended:
+    jobs = [job_of(task_name, n) for n in range(1, count + 1)]
+    outcome = Finished(Status.SUCCEEDED, result_error="a set\nis not JSON")
+    return Ended("w", 7, [finish.Ended(job, outcome, 1.0, 1.5, kept=True) for job in jobs])
+
+
+def test_a_success_without_its_result_is_a_warning_with_all_the_fields(
+    log: JobLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.on_ended(without_result(1))
+    success, warning = caplog.records
+    assert success.levelname == "INFO"
+    assert (warning.levelname, warning.name) == ("WARNING", "procrastinate.jobs")
+    assert warning.getMessage() == r"task[1](n=1) has succeeded, but a set\nis not JSON"
+    assert extra(warning) == {
+        "action": "result_not_kept",
+        "job_id": 1,
+        "task_name": "task",
+        "queue": "q",
+        "attempt": 1,
+        "status": "succeeded",
+        "worker_name": "w",
+        "worker_id": 7,
+    }
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
+def test_results_that_are_not_kept_are_summed_up_for_each_task(
+    log: JobLog, clock: Clock, caplog: pytest.LogCaptureFixture, level: int
+) -> None:
+    caplog.set_level(level, "procrastinate.jobs")
+    log.on_ended(without_result(1_000))
+    log.on_ended(without_result(20, "other"))
+    clock.now += 1.0
+    log.sum_up(clock.now)
+    records = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert len(records) == 19 + 19 + 2
+    assert [each.getMessage() for each in records[-2:]] == [
+        "981 more jobs of task succeeded without a result within 1.0 s",
+        "1 more job of other succeeded without a result within 1.0 s",
+    ]
+    assert extra(records[-2]) == {
+        "action": "result_not_kept",
+        "task_name": "task",
+        "status": "succeeded",
+        "count": 981,
+        "worker_name": "w",
+        "worker_id": 7,
+    }
 
 
 def test_all_are_said_one_by_one_if_that_is_wanted(caplog: pytest.LogCaptureFixture) -> None:
@@ -162,6 +255,8 @@ def test_all_are_said_one_by_one_if_that_is_wanted(caplog: pytest.LogCaptureFixt
     for _ in range(25):
         log.on_raised(raised(ValueError("no"), Status.FAILED))
     assert len(caplog.records) == 175
+    log.on_ended(without_result(150))
+    assert len(caplog.records) == 175 + 2 * 150
 
 
 def app_in_memory() -> tuple[procrastinate.App, Any]:

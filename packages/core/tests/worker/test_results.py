@@ -193,11 +193,23 @@ async def test_what_cannot_be_kept_costs_the_result_alone_and_is_told(
     where: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await run(app, task_of(app, kind, lambda: {"secret"}, result=True))
+    await run(app, task_of(app, kind, lambda: {"secret"}, result=True), name="w")
     assert outcomes(written) == [not_kept(NOT_JSON)]
     (record,) = [each for each in caplog.records if each.levelno >= logging.WARNING]
     assert record.getMessage() == f"task[1](n=0) has succeeded, but {NOT_JSON}"
-    assert record.__dict__["action"] == "result_not_kept"
+    assert record.name == "procrastinate.jobs"
+    fields = ("action", "job_id", "status", "worker_name")
+    assert [record.__dict__[field] for field in fields] == [
+        *("result_not_kept", 1, "succeeded", "w")
+    ]
+
+
+async def test_results_that_are_not_kept_are_not_logged_if_no_jobs_are(
+    app: procrastinate.App, written: list[Ended], caplog: pytest.LogCaptureFixture
+) -> None:
+    await run(app, task_of(app, "coroutine", set, result=True), log_jobs="none")
+    assert outcomes(written) == [not_kept(NOT_JSON)]
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 @KINDS

@@ -28,9 +28,9 @@ from procrastinate.connector import CallerConnection, Connector
 from procrastinate.errors import InvalidOption, LoadFromPathError
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
-from procrastinate.model.failure import message_of
+from procrastinate.model.failure import headline_of
 from procrastinate.model.guests import OnFailure, check_for_block, check_on_failure
-from procrastinate.model.printable import shown, type_of
+from procrastinate.model.printable import shown
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import (
     WorkerArguments,
@@ -241,8 +241,7 @@ class App(WaitingApp, Blueprint):
                 importlib.import_module(path)
             except Exception as exc:
                 raise LoadFromPathError(
-                    f"import path {shown(path)} cannot be imported:"
-                    f" {type_of(exc)}: {message_of(exc)}"
+                    f"import path {shown(path)} cannot be imported: {headline_of(exc)}"
                 ) from exc
 
     # Other connectors

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from procrastinate.errors import InvalidOption, LoadFromPathError
-from procrastinate.model.failure import message_of
+from procrastinate.model.failure import headline_of
 from procrastinate.model.printable import shown, type_of
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def app_at(path: Any, kind: type[T]) -> T:
         module = importlib.import_module(module_name)
     except Exception as exc:
         raise LoadFromPathError(
-            f"module {module_name!r} cannot be imported: {type_of(exc)}: {message_of(exc)}"
+            f"module {module_name!r} cannot be imported: {headline_of(exc)}"
         ) from exc
     app = getattr(module, attribute, None)
     if not isinstance(app, kind):

@@ -14,6 +14,7 @@ from procrastinate.app.app import App
 from procrastinate.cli import records
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.connector import Connector
+from procrastinate.model.failure import headline
 from procrastinate.model.job import Job, UnreadableArguments
 
 SHOWN = 1_000  # characters of a result, and of arguments that cannot be decoded
@@ -110,7 +111,7 @@ def _moment(at: Any) -> str | None:
 
 
 def _told(what: str, error: dict[str, Any]) -> Iterator[str]:
-    yield records.printable(f"{what}: {error.get('type')}: {error.get('message')}")
+    yield records.printable(f"{what}: {headline(error.get('type'), error.get('message'))}")
     for line in str(error.get("traceback") or "").splitlines():
         yield f"  {records.printable(line)}"
 

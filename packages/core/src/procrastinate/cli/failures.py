@@ -11,6 +11,7 @@ import click
 
 from procrastinate.cli.exit_codes import ExitCode, code_for
 from procrastinate.errors import ProcrastinateException
+from procrastinate.model.failure import headline
 
 
 def report(exc: BaseException, *, verbose: bool) -> ExitCode:
@@ -33,7 +34,7 @@ def report(exc: BaseException, *, verbose: bool) -> ExitCode:
         _print_error(str(exc))
         return code_for(exc)
     hint = "" if verbose else " (-v shows where)"
-    _print_error(f"unexpected {type(exc).__name__}: {exc}{hint}")
+    _print_error(f"unexpected {headline(type(exc).__name__, exc)}{hint}")
     return ExitCode.ERROR
 
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from procrastinate.connector import Connector
+from procrastinate.model.failure import headline
 from procrastinate.model.job import Job, UnreadableArguments
 from procrastinate.model.progress import Progress
 from procrastinate.storage.jobs import Counts
@@ -90,7 +91,7 @@ def last_error(job: Job) -> str:
     if not job.errors:
         return ""
     error = job.errors[-1]
-    return f"{error.get('type')}: {error.get('message')}"
+    return headline(error.get("type"), error.get("message"))
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from procrastinate.errors import ConfigurationError, InvalidOption, InvalidTimestamp
-from procrastinate.model.failure import message_of, type_name
+from procrastinate.model.failure import headline_of, message_of, type_name
 from procrastinate.model.printable import shown, type_of
 
 #: Returns the value of an option as it is kept, or raises `InvalidOption`.
@@ -168,9 +168,7 @@ def check_aware(option: str, value: Any) -> datetime:
         text, offset = value.isoformat(), value.utcoffset()
         fits = offset is not None and EARLIEST <= value <= LATEST
     except Exception as exc:
-        raise InvalidTimestamp(
-            f"{option} has a time zone that fails: {type(exc).__name__}: {message_of(exc)}"
-        ) from exc
+        raise InvalidTimestamp(f"{option} has a time zone that fails: {headline_of(exc)}") from exc
     if offset is None:
         raise InvalidTimestamp(
             f"{option} must have a time zone, and {text!r} has none:"

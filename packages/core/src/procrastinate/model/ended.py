@@ -17,7 +17,7 @@ from procrastinate.errors import (
     ResultLost,
     ResultNotKept,
 )
-from procrastinate.model import printable
+from procrastinate.model import failure, printable
 from procrastinate.model.job import Job, Status
 
 NAME_SHOWN, ERROR_SHOWN = 200, 500  # characters
@@ -110,4 +110,5 @@ def _last_error(job: Job) -> str | None:
     error = job.errors[-1] if job.errors else None
     if not isinstance(error, dict):
         return None
-    return printable.line(f"{error.get('type')}: {error.get('message')}", ERROR_SHOWN)
+    text = failure.headline(error.get("type"), error.get("message"))
+    return printable.line(text, ERROR_SHOWN) or None

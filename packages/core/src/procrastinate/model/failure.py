@@ -76,6 +76,20 @@ def message_of(exception: BaseException) -> str:
         return f"<str() of the exception failed with {_short_name(broken)}>"
 
 
+def headline(type_name: object, message: object) -> str:
+    """Return type and message of an error as one text; what is empty is left out with its colon.
+
+    Both may come from an entry of a job's ``errors``, where by hand anything can be written.
+    """
+    texts = [str(each) for each in (type_name, message) if each is not None]
+    return ": ".join(text for text in texts if text.strip())
+
+
+def headline_of(exception: BaseException) -> str:
+    """Return the dotted type of an exception and what it says, capped."""
+    return headline(type_name(exception), message_of(exception))
+
+
 def traceback_of(exception: BaseException) -> str:
     """Return an exception with its frames, causes and members as Python shows it, capped."""
     try:
@@ -154,9 +168,7 @@ class _Formatter:
         if frames is not None:
             yield "Traceback (most recent call last):\n"
             yield from _frames(frames)
-        message = message_of(exception)
-        name = type_name(exception)
-        yield f"{name}: {message}\n" if message else f"{name}\n"
+        yield f"{headline_of(exception)}\n"
         yield from _notes(exception)
         if issubclass(type(exception), BaseExceptionGroup):
             yield from self._members(exception)

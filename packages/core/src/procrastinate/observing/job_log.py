@@ -5,7 +5,8 @@ Rules
 1. Nothing here raises.
 2. Texts that come from a task are those that are stored with the job: capped, and not formatted
    again. They are escaped, so that they cannot forge or hide lines of a log.
-3. A failure is said when it happened, with its exception. A success is said once it is written.
+3. A failure is said when it happened, with its exception. A success is said once it is written,
+   and then also that its result is not kept although its task keeps results.
 4. The fields of a record are flat in its ``extra``: `action`, `job_id`, `task_name`, `queue`,
    `attempt`, `status`, `duration` (seconds), `worker_name`, `worker_id`, as far as they exist, and
    `count` if it is about several jobs.
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from procrastinate.model import printable
+from procrastinate.model import failure, printable
 from procrastinate.model.job import NAME_SHOWN, Job, Status
 from procrastinate.model.printable import counted
 from procrastinate.observing import events
@@ -29,10 +30,14 @@ from procrastinate.observing.sampling import FAILURES, SUCCESSES, Sampler
 
 logger = SafeLog(logging.getLogger("procrastinate.jobs"))
 
-_RAISED = {
-    Status.TODO: (logging.WARNING, "failed, and will be tried again"),
-    Status.FAILED: (logging.ERROR, "failed"),
-    Status.ABORTED: (logging.INFO, "was aborted"),
+_RAISED = {  # the level, and what is said of one job and of several
+    Status.TODO: (
+        logging.WARNING,
+        "failed, and will be tried again",
+        "failed, and will be tried again",
+    ),
+    Status.FAILED: (logging.ERROR, "failed", "failed"),
+    Status.ABORTED: (logging.INFO, "was aborted", "were aborted"),
 }
 
 
@@ -57,6 +62,8 @@ def deferred(event: events.Deferred) -> None:
 
 #: Successes are counted by this alone: with the queue, counting takes twice as long.
 _TASK_NAME = attrgetter("job.task_name")
+#: Nothing but a job that has ended comes here, and of it no observer needs this yet.
+_RESULT_ERROR = attrgetter("outcome.result_error")
 
 
 class _Failure(NamedTuple):
@@ -84,6 +91,7 @@ class JobLog(Observer):
         self._clock = clock
         self._successes = Sampler[str](SUCCESSES, per_key=False)
         self._failures = Sampler[_Failure](FAILURES, per_key=True)
+        self._not_kept = Sampler[str](FAILURES, per_key=True)
 
     def on_started(self, event: events.Started) -> None:
         if not logger.isEnabledFor(logging.DEBUG):
@@ -107,9 +115,9 @@ class JobLog(Observer):
         self._raised(event)
 
     def _raised(self, event: events.Raised) -> None:
-        level, what = _RAISED[event.status]
+        level, what, _ = _RAISED[event.status]
         job, error = event.job, event.error
-        message = printable.line(f"{_short(error['type'])}: {error['message']}")
+        message = printable.line(failure.headline(_short(error["type"]), error["message"]))
         about = self._about(
             job, "job_ended", status=event.status.value, duration=round(event.duration, 6)
         )
@@ -134,8 +142,12 @@ class JobLog(Observer):
         )
 
     def on_ended(self, event: events.Ended) -> None:
-        if not logger.isEnabledFor(logging.INFO):
-            return
+        if logger.isEnabledFor(logging.INFO):
+            self._some_ended(event)
+        if any(map(_RESULT_ERROR, event.attempts)):
+            self._without_result(event)
+
+    def _some_ended(self, event: events.Ended) -> None:
         succeeded = [each for each in event.attempts if each.status is Status.SUCCEEDED]
         if self._sampled and succeeded:
             now = self._clock()
@@ -155,25 +167,57 @@ class JobLog(Observer):
                 ),
             )
 
+    def _without_result(self, event: events.Ended) -> None:
+        for each in event.attempts:
+            why = _RESULT_ERROR(each)
+            if why is not None and self._says_not_kept(each.job.task_name):
+                logger.warning(
+                    "%s has succeeded, but %s",
+                    *(each.job.call_string, printable.line(why)),
+                    extra=self._about(each.job, "result_not_kept", status="succeeded"),
+                )
+
+    def _says_not_kept(self, task_name: str) -> bool:
+        if not self._sampled:
+            return True
+        now = self._clock()
+        self.sum_up(now)
+        return self._not_kept.take([task_name], now) > 0
+
     def sum_up(self, now: float, *, at_once: bool = False) -> None:
         """Log the sums of a second that is over; with ``at_once`` also of one that is not."""
         for success in self._successes.due(now, at_once=at_once):
             logger.info(
-                "%s more of %s succeeded within %.1f s",
-                counted(success.count, "job"),
+                "%s of %s succeeded within %.1f s",
+                counted(success.count, "more job"),
                 printable.line(success.key, NAME_SHOWN),
                 success.seconds,
                 extra=self._of_several(success.key, success.count, Status.SUCCEEDED),
             )
         for failed in self._failures.due(now, at_once=at_once):
-            level, what = _RAISED[failed.key.status]
+            level, of_one, of_several = _RAISED[failed.key.status]
             logger.log(
                 level,
-                "%s more of %s %s within %.1f s: %s",
-                counted(failed.count, "job"),
+                "%s of %s %s within %.1f s: %s",
+                counted(failed.count, "more job"),
                 printable.line(failed.key.task_name, NAME_SHOWN),
-                *(what, failed.seconds, printable.line(_short(failed.key.type_name))),
+                *(
+                    of_one if failed.count == 1 else of_several,
+                    failed.seconds,
+                    printable.line(_short(failed.key.type_name)),
+                ),
                 extra=self._of_several(failed.key.task_name, failed.count, failed.key.status),
+            )
+        for lacking in self._not_kept.due(now, at_once=at_once):
+            logger.warning(
+                "%s of %s succeeded without a result within %.1f s",
+                counted(lacking.count, "more job"),
+                printable.line(lacking.key, NAME_SHOWN),
+                lacking.seconds,
+                extra={
+                    **self._of_several(lacking.key, lacking.count, Status.SUCCEEDED),
+                    "action": "result_not_kept",
+                },
             )
 
     def _about(self, job: Job, action: str, **more: object) -> dict[str, object]:

@@ -60,7 +60,7 @@ def _complain(broken: BaseException) -> None:
     """Say on stderr what is wrong with the log, if that is possible at all."""
     try:
         if logging.raiseExceptions and sys.stderr is not None:
-            what = f"{failure.type_name(broken)}: {failure.message_of(broken)}"
+            what = failure.headline_of(broken)
             sys.stderr.write(f"procrastinate: the log failed with {printable.line(what)}\n")
     except BaseException:
         pass  # there is nowhere left to say it

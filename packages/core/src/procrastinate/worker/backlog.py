@@ -407,6 +407,4 @@ class Backlog:
 
 
 def _unreadable(broken: BaseException) -> InvalidArguments:
-    return InvalidArguments(
-        f"json_loads failed: {failure.type_name(broken)}: {failure.message_of(broken)}"
-    )
+    return InvalidArguments(f"json_loads failed: {failure.headline_of(broken)}")

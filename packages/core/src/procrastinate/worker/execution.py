@@ -30,7 +30,6 @@ from procrastinate.model.job import Job, errors_read_by
 from procrastinate.model.middleware import AnyMiddleware, Layers
 from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, AbortReason, Finished, Outcome
 from procrastinate.model.task import TaskDefinition
-from procrastinate.worker import job_log
 from procrastinate.worker.context import AroundAttempt, JobContext, Surroundings
 from procrastinate.worker.threads import TaskThreads
 
@@ -159,10 +158,8 @@ class Attempt:
         """
         success = results.success_with(value, self.surroundings.dumps)
         why_not = success.result_error
-        if why_not is not None:
-            if self.definition.result == "strict":
-                raise ResultNotKept(why_not)
-            job_log.result_not_kept(self.job, why_not)
+        if why_not is not None and self.definition.result == "strict":
+            raise ResultNotKept(why_not)
         self.success = success
 
     def ask_to_end(self, reason: AbortReason) -> None:

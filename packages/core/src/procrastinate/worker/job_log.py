@@ -15,13 +15,6 @@ from procrastinate.worker.log import logger
 NAMED = 5  # jobs in one line at the most
 
 
-def result_not_kept(job: Job, why: str) -> None:
-    """Say that a job has succeeded without the result that its task is to keep."""
-    logger.warning(
-        "%s has succeeded, but %s", job.call_string, why, extra=about(job, "result_not_kept")
-    )
-
-
 def waited_too_long(count: int) -> None:
     """Say that jobs claimed ahead go back to the queue because no slot was free in time."""
     logger.debug("handing back %s claimed ahead", printable.counted(count, "job"))
@@ -42,10 +35,9 @@ def waiting_for(jobs: Sequence[Job]) -> None:
 def undescribed(job: Job, broken: BaseException) -> None:
     """Say that an attempt's ending could not be told in full, and what prevented it."""
     logger.error(
-        "%s ended, but what it ended with could not be told: %s: %s",
+        "%s ended, but what it ended with could not be told: %s",
         job.call_string,
-        printable.line(failure.type_name(broken)),
-        printable.line(failure.message_of(broken)),
+        printable.line(failure.headline_of(broken)),
         extra=about(job, "job_undescribed"),
     )
 
@@ -53,10 +45,9 @@ def undescribed(job: Job, broken: BaseException) -> None:
 def no_task(job: Job, broken: BaseException) -> None:
     """Say that the loop's task factory failed, and that the job runs without it."""
     logger.warning(
-        "%s runs in a plain task because the event loop's task factory failed: %s: %s",
+        "%s runs in a plain task because the event loop's task factory failed: %s",
         job.call_string,
-        printable.line(failure.type_name(broken)),
-        printable.line(failure.message_of(broken)),
+        printable.line(failure.headline_of(broken)),
         extra=about(job, "task_factory_failed"),
     )
 

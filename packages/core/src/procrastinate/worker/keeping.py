@@ -243,17 +243,16 @@ def log_refusal(reason: Exception) -> None:
     """Log at ERROR why no worker could be made."""
     name = failure.type_name(reason).rpartition(".")[2]
     logger.error(
-        "the worker cannot start: %s: %s",
-        name,
-        printable.line(failure.message_of(reason)),
+        "the worker cannot start: %s",
+        printable.line(failure.headline(name, failure.message_of(reason))),
         extra={"action": "worker_failed"},
     )
 
 
 def _ended(worker_name: str, reason: BaseException) -> str:
     """Say in one line that a worker has ended, and why."""
-    message = printable.line(failure.message_of(reason))
+    message = failure.message_of(reason)
     if isinstance(reason, WorkerFailed):
-        return message
+        return printable.line(message)
     name = failure.type_name(reason).rpartition(".")[2]
-    return f"worker {worker_name} has ended: {name}: {message}"
+    return f"worker {worker_name} has ended: {printable.line(failure.headline(name, message))}"

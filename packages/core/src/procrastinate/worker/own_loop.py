@@ -79,7 +79,7 @@ def _run_until_done(runner: asyncio.Runner, task: asyncio.Task[T]) -> T:
 
 
 def _shown(exc: BaseException) -> str:
-    return printable.line(f"{failure.type_name(exc)}: {failure.message_of(exc)}")
+    return printable.line(failure.headline_of(exc))
 
 
 async def _result_of(task: asyncio.Task[T]) -> T:

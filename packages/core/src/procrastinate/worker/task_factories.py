@@ -43,7 +43,7 @@ class _Guarded:
         except BaseException as broken:
             if self._loop.get_task_factory() is self:
                 self._loop.set_task_factory(None)
-            what = f"{failure.type_name(broken)}: {failure.message_of(broken)}"
+            what = failure.headline_of(broken)
             logger.error(
                 "the event loop's task factory failed, and is dropped: %s", printable.line(what)
             )
