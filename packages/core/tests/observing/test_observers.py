@@ -354,7 +354,9 @@ async def test_what_an_observer_gives_new_jobs_comes_back_with_them(
 @pytest.mark.parametrize(
     "meta", [{"x": object()}, {"x": "\0"}, {"x": float("nan")}, ["x"], {"x": "y" * 20_000}]
 )
-def test_what_cannot_be_stored_is_left_out(meta: Any) -> None:
+def test_what_cannot_be_stored_is_left_out_and_told(
+    meta: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     class Bad(Observer):
         @contextlib.contextmanager
         def around_defer(self, jobs: Sequence[NewJob]) -> Iterator[None]:
@@ -365,6 +367,71 @@ def test_what_cannot_be_stored_is_left_out(meta: Any) -> None:
     with app.open():
         ids = app.configure_task("task").batch_defer({}, {"n": 1})
         assert [app.job_manager.get_job(job_id).meta for job_id in ids] == [None, None]
+    assert [each.name for each in caplog.records] == ["procrastinate.observers"]
+
+
+class Adding(Observer):
+    """Adds to the meta of each job, as several observers do."""
+
+    def __init__(self, **added: Any) -> None:
+        self.added = added
+
+    @contextlib.contextmanager
+    def around_defer(self, jobs: Sequence[NewJob]) -> Iterator[None]:
+        for job in jobs:
+            job.meta = {**(job.meta or {}), **self.added}
+        yield
+
+
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    "bad, reason",
+    [
+        (object(), "TypeError"),
+        ({"deep": [object()]}, "TypeError"),
+        (float("nan"), "ValueError"),
+        ("\0", "ValueError: PostgreSQL stores no text that contains a NUL"),
+        ("\ud800", "UnicodeEncodeError"),
+        (CIRCLE, "RecursionError"),
+        ("y" * 16_384, "ValueError: with it, meta is longer than 16 KiB as JSON"),
+    ],
+)
+def test_one_key_that_cannot_be_stored_costs_no_other_and_is_told_once(
+    bad: Any, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = in_memory(Adding(trace="t", a=1), Adding(bad=bad), Adding(z=[2]))
+    with app.open():
+        ids = app.configure_task("task").batch_defer({}, {})
+        ids.append(app.configure_task("task").defer())
+        metas = [app.job_manager.get_job(job_id).meta for job_id in ids]
+    assert metas == [{"trace": "t", "a": 1, "z": [2]}] * 3
+    (record,) = caplog.records
+    assert (record.levelname, record.name) == ("WARNING", "procrastinate.observers")
+    assert record.__dict__["action"] == "meta_left_out"
+    assert "not stored: key 'bad': " + reason in record.getMessage()
+
+
+def test_each_kind_of_meta_that_cannot_be_stored_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = in_memory(Adding(x=object(), y=object()), Adding(z=float("inf")))
+    with app.open():
+        job_id = app.configure_task("task").defer()
+        assert app.job_manager.get_job(job_id).meta is None
+    told = [each.getMessage().partition(" stored: ")[2][:7] for each in caplog.records]
+    assert told == ["key 'x'", "key 'y'", "key 'z'"]
+
+
+def test_meta_is_filled_up_to_its_last_byte() -> None:
+    pad = 16 * 1024 - len('{"a":"","b":1}')
+    app = in_memory(Adding(a="y" * pad, b=1, over=2))
+    with app.open():
+        job_id = app.configure_task("task").defer()
+        meta = app.job_manager.get_job(job_id).meta
+    assert meta == {"a": "y" * pad, "b": 1}
 
 
 def test_a_defer_that_fails_passes_through_and_is_not_told() -> None:

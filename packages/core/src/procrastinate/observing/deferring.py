@@ -7,6 +7,7 @@ from typing import Any
 
 from procrastinate import json_codec
 from procrastinate.model.job import NewJob
+from procrastinate.model.printable import shown, type_of
 from procrastinate.observing.events import Deferred
 from procrastinate.observing.observers import Observers, log_is_for_debug
 
@@ -34,7 +35,7 @@ class Watched:
 
     def __enter__(self) -> Watched:
         self._around.__enter__()
-        _keep_what_is_json(self._jobs)
+        _keep_what_is_json(self._jobs, self._observers)
         return self
 
     def __exit__(self, *raised: Any) -> None:
@@ -52,23 +53,48 @@ class Watched:
         self._observers.tell("on_deferred", event)
 
 
-def _keep_what_is_json(jobs: Sequence[NewJob]) -> None:
-    """Take away what cannot be stored: it must not keep a job from being inserted."""
-    known: dict[int, bool] = {}  # most often, all jobs have the same
+def _keep_what_is_json(jobs: Sequence[NewJob], observers: Observers) -> None:
+    """Take away what cannot be stored: it must keep no job from being inserted, and no key."""
+    known: dict[int, dict[str, Any] | None] = {}  # most often, all jobs have the same
     for job in jobs:
         if job.meta is None:
             continue
         if id(job.meta) not in known:
-            known[id(job.meta)] = _is_storable(job.meta)
-        if not known[id(job.meta)]:
-            job.meta = None
+            known[id(job.meta)] = _storable_part(job.meta, observers)
+        job.meta = known[id(job.meta)]
 
 
-def _is_storable(meta: object) -> bool:
+def _storable_part(meta: object, observers: Observers) -> dict[str, Any] | None:
+    """Return what can be stored of a job's meta; the log names what cannot."""
     if not isinstance(meta, dict):
-        return False
+        observers.left_out("all of it", TypeError(f"it is no dict, but {type_of(meta)}"))
+        return None
     try:
-        text = json_codec.dumps(meta)
-        return "\\u0000" not in text and len(text.encode()) <= META_BYTES
+        if _bytes_of(meta) <= META_BYTES:
+            return meta
     except Exception:  # whatever an object's own methods raise
-        return False
+        pass  # it is looked for key by key
+    return _storable_keys(meta, observers)
+
+
+def _storable_keys(meta: dict[str, Any], observers: Observers) -> dict[str, Any] | None:
+    kept: dict[str, Any] = {}
+    free = META_BYTES - len("{")
+    for key, value in dict.items(meta):
+        try:
+            size = _bytes_of({key: value}) - len("{")  # with a comma, or the brace at the end
+            if size > free:
+                raise ValueError(f"with it, meta is longer than {META_BYTES // 1024} KiB as JSON")
+            kept[key] = value
+            free -= size
+        except Exception as broken:  # whatever an object's own methods raise
+            observers.left_out(f"key {shown(key)}", broken)
+    return kept or None
+
+
+def _bytes_of(meta: dict[str, Any]) -> int:
+    """Return how long meta is as JSON, in bytes. Raises what says why it cannot be stored."""
+    text = json_codec.dumps(meta)
+    if "\\u0000" in text:
+        raise ValueError("PostgreSQL stores no text that contains a NUL")
+    return len(text.encode())

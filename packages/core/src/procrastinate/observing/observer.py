@@ -63,8 +63,8 @@ class Observer:
         """Return a context manager that is entered around the insertion of jobs.
 
         On entering it may set or add to the ``meta`` of each, a dict of JSON values: it comes back
-        as ``Job.meta``. ``meta`` that is not JSON, or longer than 16 KiB, is left out. It is not
-        called for jobs of periodic tasks.
+        as ``Job.meta``. A key whose value is not JSON, or with which ``meta`` would be longer than
+        16 KiB, is left out, and the log names it once. It is not called for jobs of periodic tasks.
         """
         return nullcontext()
 

@@ -26,6 +26,8 @@ from procrastinate.observing.observer import HOOKS, Observer
 if TYPE_CHECKING:
     import logging
 
+    from procrastinate.observing.safe_log import SafeLog
+
 GROUP = "procrastinate.observers"
 COMPLAINTS = 1_000  # kinds of failures of observers that are told
 
@@ -60,26 +62,53 @@ class Observers:
         """Return what is to be entered around a block: the context managers of all observers."""
         return Around(self, hook, subject)
 
+    def left_out(self, what: str, reason: BaseException) -> None:
+        """Log which part of jobs' meta is not stored, once for each kind. Never raises (rule 1)."""
+        try:
+            if self._is_new(("meta", what, failure.type_name(reason))):
+                _log_left_out(what, reason)
+        except BaseException:
+            pass  # there is nowhere left to say it
+
     def complain(self, hook: str, method: Callable[..., Any], broken: BaseException) -> None:
         """Log what an observer raised, once for each kind. Never raises (rule 1)."""
         try:
             owner = type_of(getattr(method, "__self__", method))
-            kind = (owner, hook, failure.type_name(broken))
-            if kind not in self._told and len(self._told) < COMPLAINTS:
-                self._told.add(kind)
+            if self._is_new((owner, hook, failure.type_name(broken))):
                 _log_failure(f"{owner}.{hook}", broken)
         except BaseException:
             pass  # there is nowhere left to say it
+
+    def _is_new(self, kind: tuple[str, str, str]) -> bool:
+        if kind in self._told or len(self._told) >= COMPLAINTS:
+            return False
+        self._told.add(kind)
+        return True
+
+
+def _log() -> SafeLog:
+    import logging  # rule 3
+
+    from procrastinate.observing.safe_log import SafeLog
+
+    return SafeLog(logging.getLogger("procrastinate.observers"))
+
+
+def _log_left_out(what: str, reason: BaseException) -> None:
+    _log().warning(
+        "part of the meta that observers gave to jobs is not stored: %s: %s",
+        what,
+        printable.line(failure.headline_of(reason), 500),
+        extra={"action": "meta_left_out"},
+    )
 
 
 def _log_failure(which: str, broken: BaseException) -> None:
     import logging  # rule 3
 
-    from procrastinate.observing.safe_log import SafeLog
-
-    SafeLog(logging.getLogger("procrastinate.observers")).failure(
+    _log().failure(
         *(logging.ERROR, "the observer's %s failed, which changes nothing for the jobs: %s", which),
-        printable.line(f"{failure.type_name(broken)}: {failure.message_of(broken)}"),
+        printable.line(failure.headline_of(broken)),
         exception=broken,
         traceback=failure.traceback_of(broken),
         extra={"action": "observer_failed"},
