@@ -121,7 +121,7 @@ class Hearing:
 
 
 def longest_pause(in_vain: int) -> float:
-    """Return the seconds, at most, to the next try, after so many that heard nothing: rule 3."""
+    """Return the most seconds to the next try, if ``in_vain`` tries have heard nothing: rule 3."""
     return min(AGAIN_AFTER * 2.0 ** min(in_vain, 10), LONGEST_PAUSE)
 
 

@@ -116,7 +116,7 @@ class Keeper:
             self._loop.call_soon_threadsafe(self._woken.set)
 
     def close(self, patience: float) -> None:
-        """End it: all that wait get `AppNotOpen`. Wait for its end for so many seconds."""
+        """End it: all waits get `AppNotOpen`. ``patience`` is seconds to wait for its end."""
         with self._lock:
             self._is_closing = True
             if not self._has_ended:

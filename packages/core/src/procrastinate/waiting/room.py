@@ -29,7 +29,7 @@ from procrastinate.waiting.way import Way
 
 logger = logging.getLogger("procrastinate.waiting")
 
-#: Waits of at most so many seconds look by themselves: to make connections takes about as long.
+#: Seconds. A shorter wait looks by itself, because to make connections takes about as long.
 SHORT = 0.25
 CONNECTIONS = 2  # one that listens, and one for statements
 CLOSING_MAY_TAKE = 8.0  # seconds: a call under way, and what is left to remove
