@@ -7,7 +7,7 @@ An entry point's name is the connector's name (``psycopg2``), its object the cla
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from procrastinate import errors
@@ -58,12 +58,8 @@ def get(name: str) -> type[Connector]:
     found = _found().get(name, [])
     if not found:
         raise errors.ConnectorImportError(_not_installed(name))
-    if len(found) > 1:
-        raise errors.ConnectorConflict(
-            f"two packages claim the connector name {name!r}: uninstall one of"
-            f" {' and '.join(sorted(map(_origin, found)))}"
-        )
-    return _checked(found[0], load(found[0], "connector"))
+    entry_point = only_one(found, "connector")
+    return _checked(entry_point, load(entry_point, "connector"))
 
 
 def by_class_name(class_name: str) -> type[Connector] | None:
@@ -166,6 +162,16 @@ def entry_points(group: str) -> Mapping[str, list[metadata.EntryPoint]]:
     return {name: list(each.values()) for name, each in found.items()}
 
 
+def only_one(found: Sequence[metadata.EntryPoint], what: str) -> metadata.EntryPoint:
+    """Return the entry point of a name. Raises `ConnectorConflict` if several packages claim it."""
+    if len(found) > 1:
+        raise errors.ConnectorConflict(
+            f"two packages claim the {what} name {found[0].name!r}: uninstall one of"
+            f" {' and '.join(sorted(map(_origin, found)))}"
+        )
+    return found[0]
+
+
 def _distribution(entry_point: metadata.EntryPoint) -> tuple[str, str]:
     dist = entry_point.dist
     return ("an unknown package", "") if dist is None else (dist.name, dist.version)
@@ -182,7 +188,7 @@ def load(entry_point: metadata.EntryPoint, what: str) -> object:
         return entry_point.load()
     except errors.ProcrastinateException:
         raise
-    except Exception as exc:  # anything may happen in a stranger's module
+    except (Exception, SystemExit) as exc:  # anything may happen in a stranger's module
         raise errors.ConnectorBroken(
             f"{what} {entry_point.name!r} of {_origin(entry_point)} cannot be imported:"
             f" {type(exc).__name__}: {exc}"

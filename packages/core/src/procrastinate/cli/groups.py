@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 from click.shell_completion import CompletionItem
 
-from procrastinate.cli import failures
+from procrastinate.cli import failures, packages
 from procrastinate.cli.settings import Settings, after_command, settings_of
 from procrastinate_entry.stopping import STOP
 
@@ -28,6 +28,10 @@ class Lazy(NamedTuple):
     stops_itself: bool = False
 
 
+#: How a command behaves that comes from a package.
+OF_A_PACKAGE = Lazy("", "", "")
+
+
 class Root(click.Group):
     """``procrastinate``: lazy commands, one-line errors, and `sys.argv` as applications want it."""
 
@@ -36,26 +40,41 @@ class Root(click.Group):
         self._lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self._lazy)
+        return [*self._lazy, *self._of_packages()]
+
+    def _of_packages(self) -> list[str]:
+        """Return the names of installed packages' commands, which cannot take a name of ours."""
+        return [name for name in packages.names() if name not in self._lazy]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self._lazy:
-            return None
         if cmd_name not in self.commands:
-            lazy = self._lazy[cmd_name]
-            command = getattr(importlib.import_module(lazy.module), lazy.attribute)
+            command = self._imported(cmd_name)
+            if command is None:
+                return None
             self.add_command(completed(command), cmd_name)
         return self.commands[cmd_name]
+
+    def _imported(self, name: str) -> click.Command | None:
+        if name not in self._lazy:
+            return packages.get(name)
+        lazy = self._lazy[name]
+        command: click.Command = getattr(importlib.import_module(lazy.module), lazy.attribute)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, lazy.help) for name, lazy in self._lazy.items()])
+        if added := self._of_packages():
+            with formatter.section("Commands of installed packages"):
+                formatter.write_dl([(name, packages.help_of(name)) for name in added])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete the names of commands, importing none, and the program's options."""
+        names = {name: lazy.help for name, lazy in self._lazy.items()}
+        names |= dict.fromkeys(self._of_packages(), "")
         found = [
-            CompletionItem(name, help=lazy.help)
-            for name, lazy in self._lazy.items()
+            CompletionItem(name, help=help or None)
+            for name, help in names.items()
             if name.startswith(incomplete)
         ]
         return found + click.Command.shell_complete(self, ctx, incomplete)
@@ -66,8 +85,9 @@ class Root(click.Group):
         name, command, rest = super().resolve_command(ctx, args)
         settings = settings_of(ctx)
         if name is not None:
-            settings.default_level = self._lazy[name].default_level
-            if not self._lazy[name].stops_itself:
+            lazy = self._lazy.get(name, OF_A_PACKAGE)
+            settings.default_level = lazy.default_level
+            if not lazy.stops_itself:
                 STOP.release()
         if settings.shows_argv:
             _put_command_first(settings.args, args)
