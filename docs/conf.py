@@ -29,8 +29,9 @@ author = "The procrastinate contributors"
 project_copyright = author
 release = version = metadata.version("procrastinate")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "commands"]
-root_doc = "docs/index"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "docstrings", "commands"]
+#: People arrive at the README.
+root_doc = "README"
 include_patterns = [
     "docs/**",
     "README.md",
@@ -73,40 +74,55 @@ html_copy_source = False
 html_show_sphinx = False
 pygments_style = "friendly"
 pygments_dark_style = "github-dark"
+#: What is copied from a console block is what one types: no prompt, and no output.
+copybutton_exclude = ".linenos, .gp, .go"
 
-#: The how-to pages in the order in which people need them; others follow by name.
-HOW_TO = [
-    "defining-tasks",
-    "sync-defers",
-    "batch-defer",
-    "scheduling",
-    "periodic",
-    "worker",
-    "results",
-    "retries",
-    "locks",
-    "cancel-and-abort",
-    "managing-jobs",
-    "retention",
-    "middleware",
-    "blueprints",
-    "schema",
-    "command-line",
-    "testing",
-    "write-a-connector",
-]
+#: The how-to pages by what people want to do, each group in the order of need. A page that is in no
+#: group is an error (`groups_of_how_to_pages`).
+HOW_TO = {
+    "Defer jobs": [
+        "defining-tasks",
+        "transactions",
+        "scheduling",
+        "periodic",
+        "batch-defer",
+        "sync-defers",
+        "fastapi",
+        "blueprints",
+    ],
+    "Run jobs": [
+        "worker",
+        "retries",
+        "locks",
+        "results",
+        "cancel-and-abort",
+        "middleware",
+    ],
+    "See and steer": [
+        "managing-jobs",
+        "logging",
+        "command-line",
+        "retention",
+    ],
+    "Set up and move": [
+        "schema",
+        "coming-from",
+        "distribute",
+    ],
+    "Test and extend": ["testing", "write-a-connector"],
+}
 
 
 def navigation() -> str:
     """Return the site's tree of pages, which Markdown on a forge has no word for."""
     groups = {
-        "Begin": ["The README </README>", "tutorial"],
-        "How to": how_to_pages(),
-        "To look things up": ["guarantees", "connectors", "errors", "reference/index"],
-        "To understand": ["architecture", "performance", "chaos"],
+        "Begin": ["/docs/tutorial", "All pages </docs/index>"],
+        **groups_of_how_to_pages(),
+        "Look things up": docs("guarantees", "connectors", "errors", "reference/index"),
+        "Understand": docs("architecture", "performance", "chaos"),
         "Examples": pages("examples/*/README.md"),
         "Packages": pages("packages/*/README.md"),
-        "To change it": ["/CONTRIBUTING", "/benchmarks/README", "/benchmarks/LOG"],
+        "Change it": ["/CONTRIBUTING", "/benchmarks/README", "/benchmarks/LOG"],
     }
     return "".join(tree(f":caption: {caption}", *entries) for caption, entries in groups.items())
 
@@ -115,11 +131,15 @@ def tree(*lines: str) -> str:
     return "\n".join(["\n", "```{toctree}", ":hidden:", *lines, "```", ""])
 
 
-def how_to_pages() -> list[str]:
-    names = [path.stem for path in (ROOT / "docs" / "howto").glob("*.md")]
-    known = {name: place for place, name in enumerate(HOW_TO)}
-    ordered = sorted(names, key=lambda name: (known.get(name, len(known)), name))
-    return [f"howto/{name}" for name in ordered]
+def groups_of_how_to_pages() -> dict[str, list[str]]:
+    found = {path.stem for path in (ROOT / "docs" / "howto").glob("*.md")}
+    if found != {name for names in HOW_TO.values() for name in names}:
+        raise ValueError("HOW_TO in docs/conf.py does not name the pages of docs/howto")
+    return {group: docs(*(f"howto/{name}" for name in names)) for group, names in HOW_TO.items()}
+
+
+def docs(*names: str) -> list[str]:
+    return [f"/docs/{name}" for name in names]
 
 
 def pages(pattern: str) -> list[str]:
@@ -128,7 +148,7 @@ def pages(pattern: str) -> list[str]:
 
 
 def add_navigation(app: Any, docname: str, source: list[str]) -> None:
-    """Give the home page the navigation, and each package's page its changelog."""
+    """Give the landing page the navigation, and each package's page its changelog."""
     if docname == root_doc:
         source[0] += navigation()
     if docname.startswith("packages/") and docname.endswith("/README"):
