@@ -71,7 +71,7 @@ class Queue:
     async def empty(self) -> None:
         tables = ", ".join(
             self.statements.render("{schema}.") + f"procrastinate_{name}"
-            for name in ("jobs", "locks", "workers", "periodic", "waits", "progress")
+            for name in ("jobs", "locks", "workers", "periodic", "waits", "progress", "queues")
         )
         await self.db.sql(f"truncate {tables}")
 

@@ -47,6 +47,7 @@ from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import AbortReason
 from procrastinate.model.progress import Progress
+from procrastinate.model.queues import Pause
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 from procrastinate.observing.observer import Observer
 from procrastinate.worker.context import (
@@ -99,6 +100,7 @@ __all__ = [
     "Middleware",
     "NewJob",
     "Observer",
+    "Pause",
     "ProcrastinateException",
     "Progress",
     "ResultLost",

@@ -12,10 +12,11 @@ from typing import Any
 
 from procrastinate.errors import InvalidOption, JobAborted
 from procrastinate.model.job import Status
+from procrastinate.model.queues import SPARED
 from procrastinate.model.task import TaskDefinition
 from procrastinate.worker.context import JobContext
 
-QUEUE = "builtin"
+QUEUE = SPARED
 
 
 def remove_old_jobs(

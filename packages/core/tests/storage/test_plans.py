@@ -202,6 +202,7 @@ UNKNOWN = {
 }
 LINES = {"locks": ["long", "lock 1", "lock 2"]}
 
+PAUSE = {"queue_name": "mail", "until": None, "by": None, "reason": None}
 CASES = [
     # A probe for each queue, and one that finds no further queue.
     Case("ready_queues", {READY_INDEX}, 3),
@@ -351,6 +352,10 @@ CASES = [
     Case("note_periodics", set(), 0, SCHEDULES | THEIR_LOOKS),
     Case("list_workers", set(), 0, {}),
     Case("list_schedules", set(), 0, {}),
+    Case("pause_queue", set(), 0, PAUSE),
+    Case("resume_queue", set(), 0, PAUSE),
+    Case("drop_ended_pauses", set(), 0),
+    Case("list_pauses", set(), 0),
     Case("defer_ticks", set(), 0, SCHEDULES | TICKS),
     # A page of ids, and their rows.
     Case("list_jobs", {KEY}, 2 * LIMIT, LIST),

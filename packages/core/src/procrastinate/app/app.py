@@ -43,6 +43,7 @@ from procrastinate.observing.observers import observers_of
 
 if TYPE_CHECKING:
     from procrastinate.app.job_manager import JobManager
+    from procrastinate.app.queue_manager import QueueManager
     from procrastinate.app.schema_manager import SchemaManager
     from procrastinate.drive import Flow
     from procrastinate.model.periodic import Periodic
@@ -106,6 +107,13 @@ class App(WaitingApp, Blueprint):
         from procrastinate.app.job_manager import JobManager  # who only defers does without
 
         return JobManager(self._gateway)
+
+    @property
+    def queue_manager(self) -> QueueManager:
+        """Pausing queues and resuming them."""
+        from procrastinate.app.queue_manager import QueueManager
+
+        return QueueManager(self._gateway)
 
     @property
     def schema_manager(self) -> SchemaManager:

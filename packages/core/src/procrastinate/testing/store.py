@@ -29,6 +29,7 @@ from procrastinate.testing import (
     job_statements,
     line_statements,
     lock_statements,
+    pause_statements,
     periodic_statements,
     progress_statements,
     queue_statements,
@@ -56,6 +57,7 @@ STATEMENTS = {
     **bulk_statements.STATEMENTS,
     **worker_statements.STATEMENTS,
     **fleet_statements.STATEMENTS,
+    **pause_statements.STATEMENTS,
 }
 
 

@@ -25,6 +25,7 @@ from procrastinate.model.job import Status
 from procrastinate.testing.values import (
     ACTIVE,
     JobRow,
+    PauseRow,
     PeriodicRow,
     ProgressRow,
     WorkerRow,
@@ -235,6 +236,7 @@ class Tables:
         self.workers: Table[int, WorkerRow] = Table()
         self.periodics: Table[tuple[str, str], PeriodicRow] = Table()
         self.progress: Table[int, ProgressRow] = Table()
+        self.pauses: Table[str, PauseRow] = Table()
         self.job_ids = itertools.count(1)
         self.worker_ids = itertools.count(1)
 
@@ -245,3 +247,4 @@ class Tables:
         self.workers.end(transaction, commit=commit)
         self.periodics.end(transaction, commit=commit)
         self.progress.end(transaction, commit=commit)
+        self.pauses.end(transaction, commit=commit)

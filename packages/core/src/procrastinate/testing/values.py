@@ -96,6 +96,17 @@ class PeriodicRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseRow:
+    """A row of procrastinate_queues."""
+
+    queue_name: str
+    paused_at: datetime
+    paused_until: datetime | None
+    paused_by: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class ProgressRow:
     """A row of procrastinate_progress."""
 

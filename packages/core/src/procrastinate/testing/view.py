@@ -8,7 +8,7 @@ from datetime import datetime
 from procrastinate.connector import Notification
 from procrastinate.model.job import Status
 from procrastinate.testing.tables import Blocked, Tables, Transaction
-from procrastinate.testing.values import JobRow, PeriodicRow, ProgressRow, WorkerRow
+from procrastinate.testing.values import JobRow, PauseRow, PeriodicRow, ProgressRow, WorkerRow
 
 
 class View:
@@ -167,3 +167,23 @@ class View:
 
     def delete_progress(self, job_id: int) -> None:
         self.undone_by.append(self._tables.progress.write(job_id, None, self.transaction))
+
+    # paused queues
+
+    def pauses(self) -> list[PauseRow]:
+        """Return the pauses that are in force, in order of the queues' names."""
+        rows = sorted(self._tables.pauses.rows(self.transaction), key=lambda row: row.queue_name)
+        return [row for row in rows if self._is_in_force(row)]
+
+    def pause(self, queue_name: str) -> PauseRow | None:
+        row = self._tables.pauses.get(queue_name, self.transaction)
+        return row if row is not None and self._is_in_force(row) else None
+
+    def _is_in_force(self, row: PauseRow) -> bool:
+        return row.paused_until is None or row.paused_until > self.now
+
+    def write_pause(self, row: PauseRow) -> None:
+        self.undone_by.append(self._tables.pauses.write(row.queue_name, row, self.transaction))
+
+    def delete_pause(self, queue_name: str) -> None:
+        self.undone_by.append(self._tables.pauses.write(queue_name, None, self.transaction))

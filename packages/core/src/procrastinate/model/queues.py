@@ -1,0 +1,56 @@
+"""Paused queues: no worker starts a job of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+EVERY_QUEUE = "*"  # the name of a pause of all queues ...
+SPARED = "builtin"  # ... but this one: procrastinate's own tasks
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A pause of a queue, which is in force. All times are aware, in UTC, by the server's clock.
+
+    ``queue`` is ``"*"`` if every queue is paused, except ``builtin``. ``until`` is when the pause
+    ends by itself; None if somebody has to resume the queue. ``by`` and ``reason`` are what was
+    said of it.
+    """
+
+    queue: str
+    paused_at: datetime
+    until: datetime | None = None
+    by: str | None = None
+    reason: str | None = None
+
+    def covers(self, queue: str) -> bool:
+        """Whether it is a pause of this queue."""
+        return queue == self.queue or (self.queue == EVERY_QUEUE and queue != SPARED)
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """The pauses that are in force. It is false if there are none."""
+
+    pauses: tuple[Pause, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.pauses)
+
+    @property
+    def names(self) -> list[str]:
+        """The names that the pauses have, ``"*"`` among them: what statements are told."""
+        return [each.queue for each in self.pauses]
+
+    def has(self, queue: str) -> bool:
+        """Whether a queue is paused."""
+        return any(each.covers(queue) for each in self.pauses)
+
+    def running(self, queues: Iterable[str]) -> Sequence[str]:
+        """Return those of these queues that are not paused, in their order."""
+        return [queue for queue in queues if not self.has(queue)]
+
+
+NO_PAUSES = Pauses()

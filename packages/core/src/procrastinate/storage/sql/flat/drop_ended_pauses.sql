@@ -1,0 +1,10 @@
+-- name: drop_ended_pauses :exec
+-- Removes the pauses that have ended by themselves. Whoever has one in hand is not waited for.
+delete from procrastinate_queues as pause
+where pause.partition = 0 and pause.queue_name = any(array(
+    select pause.queue_name
+    from procrastinate_queues as pause
+    -- True of a pause that has not ended by itself.
+    where pause.partition = 0 and not (pause.paused_until is null or pause.paused_until > statement_timestamp())
+    for update skip locked
+))

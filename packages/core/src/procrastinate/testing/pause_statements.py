@@ -1,0 +1,47 @@
+"""The statements that pause queues, in Python: see `queue_statements`, and ``sql/queues.sql``."""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+
+from procrastinate.connector import Rows
+from procrastinate.testing.queue_statements import Function, Params
+from procrastinate.testing.values import PauseRow
+from procrastinate.testing.view import View
+
+
+def pause_queue(view: View, p: Params) -> Rows:
+    until = p["until"]
+    if until is not None and until <= view.now:
+        return []
+    before = view.pause(p["queue_name"])
+    paused_at = view.now if before is None else before.paused_at
+    row = PauseRow(p["queue_name"], paused_at, until, p["by"], p["reason"])
+    view.write_pause(row)
+    return [astuple(row)]
+
+
+def resume_queue(view: View, p: Params) -> Rows:
+    was_paused = view.pause(p["queue_name"]) is not None
+    if was_paused:
+        view.delete_pause(p["queue_name"])
+    return [(int(was_paused),)]
+
+
+def drop_ended_pauses(view: View, p: Params) -> Rows:
+    return []  # nobody sees them
+
+
+def list_pauses(view: View, p: Params) -> Rows:
+    return [
+        (
+            *astuple(row),
+            None if row.paused_until is None else (row.paused_until - view.now).total_seconds(),
+        )
+        for row in view.pauses()
+    ]
+
+
+_FUNCTIONS: tuple[Function, ...] = (pause_queue, resume_queue, drop_ended_pauses, list_pauses)
+
+STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}
