@@ -45,6 +45,7 @@ from procrastinate.errors import (
 )
 from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
 from procrastinate.model.job import Job, NewJob, Status
+from procrastinate.model.minutes import Durations, Throughput
 from procrastinate.model.outcome import AbortReason
 from procrastinate.model.progress import Progress
 from procrastinate.model.queues import Pause
@@ -85,6 +86,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectorException",
     "ConnectorNotInstalled",
+    "Durations",
     "InvalidArguments",
     "InvalidOption",
     "InvalidTimestamp",
@@ -115,6 +117,7 @@ __all__ = [
     "TaskAlreadyRegistered",
     "TaskNotFound",
     "TaskTimeout",
+    "Throughput",
     "UnboundTaskError",
     "UniqueViolation",
     "Worker",

@@ -8,10 +8,11 @@ from __future__ import annotations
 from procrastinate.app.changing_jobs import ChangingJobs
 from procrastinate.app.deleting_jobs import DeletingJobs
 from procrastinate.app.fleet import ListingFleet
+from procrastinate.app.throughput import ReadingThroughput
 from procrastinate.app.waiting_jobs import WaitingForJobs
 
 
-class JobManager(WaitingForJobs, ChangingJobs, DeletingJobs, ListingFleet):
+class JobManager(WaitingForJobs, ChangingJobs, DeletingJobs, ListingFleet, ReadingThroughput):
     """The jobs of one app's database.
 
     Filters left at None match everything, and one that matches nothing gives an empty list.

@@ -54,6 +54,7 @@ FLAGS = (
     Flag("update_heartbeat_interval", ("--heartbeat-interval",), _SECONDS),
     Flag("stalled_worker_timeout", ("--stalled-worker-timeout",), _SECONDS),
     Flag("unknown_task_patience", ("--unknown-task-patience",), click.FloatRange(min=0)),
+    Flag("keep_throughput", ("--keep-throughput",), click.FloatRange(min=0)),
 )
 
 

@@ -121,6 +121,11 @@ class WorkerOptions:
         " in a second is summed up)",
         _which_to_log,
     )
+    keep_throughput: float = _option(
+        30 * 86_400,
+        "seconds for which it is kept how many jobs ended in each hour; 0: they are not counted",
+        _seconds_from_0,
+    )
     install_signal_handlers: bool = _option(
         True, "stop gracefully on SIGINT and SIGTERM", checks.check_flag
     )
@@ -164,6 +169,7 @@ class WorkerArguments(TypedDict, total=False):
     update_heartbeat_interval: float
     stalled_worker_timeout: float
     unknown_task_patience: float
+    keep_throughput: float
     install_signal_handlers: bool
     additional_context: Mapping[str, Any] | None
     middleware: AnyMiddleware | Iterable[AnyMiddleware] | None

@@ -127,6 +127,10 @@ class TakenOver(Protocol):
         """The job's id."""
 
     @property
+    def queue(self) -> str:
+        """The job's queue."""
+
+    @property
     def task_name(self) -> str:
         """The name of the job's task."""
 

@@ -29,6 +29,7 @@ from procrastinate.testing import (
     job_statements,
     line_statements,
     lock_statements,
+    minute_statements,
     pause_statements,
     periodic_statements,
     progress_statements,
@@ -58,6 +59,7 @@ STATEMENTS = {
     **worker_statements.STATEMENTS,
     **fleet_statements.STATEMENTS,
     **pause_statements.STATEMENTS,
+    **minute_statements.STATEMENTS,
 }
 
 

@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Generic, TypeVar
 
 from procrastinate.connector import Notification
@@ -25,6 +26,7 @@ from procrastinate.model.job import Status
 from procrastinate.testing.values import (
     ACTIVE,
     JobRow,
+    MinuteRow,
     PauseRow,
     PeriodicRow,
     ProgressRow,
@@ -237,6 +239,7 @@ class Tables:
         self.periodics: Table[tuple[str, str], PeriodicRow] = Table()
         self.progress: Table[int, ProgressRow] = Table()
         self.pauses: Table[str, PauseRow] = Table()
+        self.minutes: Table[tuple[datetime, int, str, str], MinuteRow] = Table()
         self.job_ids = itertools.count(1)
         self.worker_ids = itertools.count(1)
 
@@ -248,3 +251,4 @@ class Tables:
         self.periodics.end(transaction, commit=commit)
         self.progress.end(transaction, commit=commit)
         self.pauses.end(transaction, commit=commit)
+        self.minutes.end(transaction, commit=commit)

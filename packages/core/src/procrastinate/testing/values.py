@@ -118,6 +118,26 @@ class ProgressRow:
     updated_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class MinuteRow:
+    """A row of procrastinate_minutes; ``run`` and ``waited`` are seconds."""
+
+    begins_at: datetime
+    seconds: int
+    queue_name: str
+    task_name: str
+    counts: tuple[int, ...]  # succeeded, failed, cancelled, aborted, retried
+    run: float
+    waited: float
+    run_buckets: tuple[int, ...]
+    waited_buckets: tuple[int, ...]
+
+    @property
+    def key(self) -> tuple[datetime, int, str, str]:
+        """The primary key, but for the partition."""
+        return self.begins_at, self.seconds, self.queue_name, self.task_name
+
+
 def job_columns(job: JobRow) -> Row:
     """Return what the SQL fragment of the same name selects."""
     others = (job.status.value, job.started_at, job.finished_at, job.worker_id)

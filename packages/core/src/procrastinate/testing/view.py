@@ -8,7 +8,14 @@ from datetime import datetime
 from procrastinate.connector import Notification
 from procrastinate.model.job import Status
 from procrastinate.testing.tables import Blocked, Tables, Transaction
-from procrastinate.testing.values import JobRow, PauseRow, PeriodicRow, ProgressRow, WorkerRow
+from procrastinate.testing.values import (
+    JobRow,
+    MinuteRow,
+    PauseRow,
+    PeriodicRow,
+    ProgressRow,
+    WorkerRow,
+)
 
 
 class View:
@@ -187,3 +194,17 @@ class View:
 
     def delete_pause(self, queue_name: str) -> None:
         self.undone_by.append(self._tables.pauses.write(queue_name, None, self.transaction))
+
+    # what ended in each minute
+
+    def minutes(self) -> list[MinuteRow]:
+        return self._tables.minutes.rows(self.transaction)
+
+    def minute(self, key: tuple[datetime, int, str, str]) -> MinuteRow | None:
+        return self._tables.minutes.get(key, self.transaction)
+
+    def write_minute(self, row: MinuteRow) -> None:
+        self.undone_by.append(self._tables.minutes.write(row.key, row, self.transaction))
+
+    def delete_minute(self, key: tuple[datetime, int, str, str]) -> None:
+        self.undone_by.append(self._tables.minutes.write(key, None, self.transaction))

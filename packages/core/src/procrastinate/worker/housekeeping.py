@@ -222,6 +222,7 @@ class Housekeeping:
             delete_ended=self._delete_ended,
         )
         failed = await self._run(flow, partition, transaction=True)
+        self._telling.given_up(failed)
         for name, count in Counter(each.task_name for each in failed).items():
             logger.error(
                 "%s of the task %s failed: no live worker has known it for %g seconds",

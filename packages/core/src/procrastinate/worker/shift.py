@@ -49,6 +49,7 @@ from procrastinate.worker.helpers import Helpers
 from procrastinate.worker.housekeeping import Housekeeping
 from procrastinate.worker.listener import Listener
 from procrastinate.worker.log import logger
+from procrastinate.worker.minutes import Minutes
 from procrastinate.worker.outages import Outages
 from procrastinate.worker.past_errors import PastErrors
 from procrastinate.worker.places import Places
@@ -105,8 +106,11 @@ class Shift:
         self._loop = asyncio.get_running_loop()
         self._loop_turned = time.monotonic()
         self._ahead = Ahead(random.Random())
+        keep = options.keep_throughput
+        self._minutes = Minutes(self._calls, keep=keep) if keep else None
         self._telling = telling = Telling(
-            gateway.observers, worker.name, worker_id, options.log_jobs
+            *(gateway.observers, worker.name, worker_id, options.log_jobs),
+            counting=self._minutes,
         )
         self._vitals = Vitals(worker.name, options, registered_at=registered_at)
         # A job of an unknown task can wait for other workers only if there may be any (not in
@@ -243,6 +247,8 @@ class Shift:
         self._helpers.start("tick", self._tick)
         self._helpers.start("housekeeping", self._housekeeping.run)
         self._helpers.start("progress", self._reports.run)
+        if self._minutes is not None:
+            self._helpers.start("minutes", self._minutes.run)
         if (sweeper := self._claiming.sweeper) is not None:
             sweeper.room = self._backlog.free
             self._helpers.start("sweeper", sweeper.run)
@@ -318,13 +324,18 @@ class Shift:
         if self._claiming.sweeper is not None:
             self._claiming.sweeper.beaten(beat)
         interval = self._options.update_heartbeat_interval
-        if has_turn(beat.now, interval=interval, rank=beat.rank, live=beat.live):
+        its_turn = has_turn(beat.now, interval=interval, rank=beat.rank, live=beat.live)
+        if its_turn:
             self._housekeeping.take_turn()
+        if self._minutes is not None:
+            self._minutes.beaten(beat.now, its_turn=its_turn)
 
     async def _begin(self) -> None:
         """Do once what a worker that does not wait has no time to do later."""
         if self._options.wait:
             return
+        if self._minutes is not None:
+            self._minutes.take_turn()
         try:
             async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
                 await self._housekeeping.recover(2 * self._options.stalled_worker_timeout)
@@ -438,6 +449,8 @@ class Shift:
         try:
             async with asyncio.timeout(LAST_CALL_MAY_TAKE):
                 await self._reports.leave()
+                if self._minutes is not None:
+                    await self._minutes.leave()
                 await self._claiming.settle(known=self._backlog)
                 await self._calls.run_async(flows.unregister_worker(self._worker_id))
         except (ConnectorException, TimeoutError) as exc:

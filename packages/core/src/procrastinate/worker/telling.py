@@ -33,7 +33,10 @@ _ALONE = {Status.SUCCEEDED}
 
 
 class Telling:
-    """Tells the observers of one worker, among them the log unless ``log_jobs`` is ``none``."""
+    """Tells the observers of one worker, among them the log unless ``log_jobs`` is ``none``.
+
+    ``counting`` is what counts the endings of each minute.
+    """
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class Telling:
         worker_name: str = "",
         worker_id: int = 0,
         log_jobs: str = "none",
+        counting: Observer | None = None,
     ) -> None:
         self._who = worker_name, worker_id
         self._log: JobLog | None = None
@@ -48,6 +52,9 @@ class Telling:
         if log_jobs != "none":
             self._log = JobLog(worker_name, worker_id, sampled=log_jobs == "sampled")
             watching.insert(0, self._log)
+        self._counting = counting
+        if counting is not None:
+            watching.append(counting)
         self._observers = all_ = Observers(watching)
         self._users = observers
         #: Whether somebody sees that attempts start; the log does at DEBUG alone.
@@ -85,6 +92,14 @@ class Telling:
         """Tell that jobs of dead workers were taken over."""
         if jobs:
             self._tell("on_recovered", events.Recovered, jobs)
+
+    def given_up(self, jobs: Sequence[Recovered]) -> None:
+        """Count jobs that failed because no worker knows their task: observers are not told."""
+        if self._counting is not None and jobs:
+            try:
+                self._counting.on_recovered(events.Recovered(*self._who, tuple(jobs)))
+            except BaseException:  # rule 1
+                logger.exception("%d jobs could not be counted", len(jobs))
 
     # Jobs
 

@@ -1,0 +1,138 @@
+-- What ended in each minute, and after a day in each hour, by queue and task. Workers add to the rows
+-- of a minute, each once for itself. On a distributed database the table is on the coordinator.
+
+-- fragment: bucket_sums
+-- The counts of all rows for each bucket of durations (`model/minutes.py`, rule 1). By their places,
+-- because to unnest and to sum them took seven times as long.
+array[
+    coalesce(sum({>of}[1]), 0), coalesce(sum({>of}[2]), 0), coalesce(sum({>of}[3]), 0), coalesce(sum({>of}[4]), 0),
+    coalesce(sum({>of}[5]), 0), coalesce(sum({>of}[6]), 0), coalesce(sum({>of}[7]), 0), coalesce(sum({>of}[8]), 0),
+    coalesce(sum({>of}[9]), 0), coalesce(sum({>of}[10]), 0), coalesce(sum({>of}[11]), 0), coalesce(sum({>of}[12]), 0),
+    coalesce(sum({>of}[13]), 0), coalesce(sum({>of}[14]), 0), coalesce(sum({>of}[15]), 0), coalesce(sum({>of}[16]), 0),
+    coalesce(sum({>of}[17]), 0), coalesce(sum({>of}[18]), 0), coalesce(sum({>of}[19]), 0), coalesce(sum({>of}[20]), 0),
+    coalesce(sum({>of}[21]), 0), coalesce(sum({>of}[22]), 0), coalesce(sum({>of}[23]), 0), coalesce(sum({>of}[24]), 0),
+    coalesce(sum({>of}[25]), 0), coalesce(sum({>of}[26]), 0), coalesce(sum({>of}[27]), 0), coalesce(sum({>of}[28]), 0)
+]::bigint[]
+
+-- fragment: buckets_of_both
+-- The counts of a row and of what is added to it, for each bucket of durations.
+(
+    select pg_catalog.array_agg(coalesce(here.count, 0) + coalesce(here.more, 0) order by here.place)
+    from unnest(minute.{>buckets}, excluded.{>buckets}) with ordinality as here(count, more, place)
+)
+
+-- fragment: to_what_is_there
+-- Adds to the rows that are there.
+on conflict (begins_at, seconds, queue_name, task_name, partition) do update
+set succeeded = minute.succeeded + excluded.succeeded,
+    failed = minute.failed + excluded.failed,
+    cancelled = minute.cancelled + excluded.cancelled,
+    aborted = minute.aborted + excluded.aborted,
+    retried = minute.retried + excluded.retried,
+    seconds_run = minute.seconds_run + excluded.seconds_run,
+    seconds_waited = minute.seconds_waited + excluded.seconds_waited,
+    run_buckets = {>buckets_of_both buckets="run_buckets"},
+    waited_buckets = {>buckets_of_both buckets="waited_buckets"}
+
+-- name: add_to_minute :exec
+-- settings: patience, array_nulls, asynchronous
+-- Adds what a worker has counted in one minute: that of the server's clock this many microseconds
+-- ago. In order, so that no two workers wait for each other in a circle.
+insert into {schema}.procrastinate_minutes as minute (
+    begins_at, seconds, queue_name, task_name, partition, succeeded, failed, cancelled, aborted, retried,
+    seconds_run, seconds_waited, run_buckets, waited_buckets
+)
+select
+    pg_catalog.date_bin(
+        interval '1 minute',
+        statement_timestamp() - %(age_us)s::bigint::float8 * interval '1 microsecond',
+        '2000-01-01 00:00+00'::timestamptz
+    ),
+    60, said.queue_name, said.task_name, 0, said.succeeded, said.failed, said.cancelled, said.aborted,
+    said.retried, said.run_us::float8 / 1000000::float8, said.waited_us::float8 / 1000000::float8,
+    said.run_buckets::bigint[], said.waited_buckets::bigint[]
+from unnest(
+    %(queue_names)s::text[], %(task_names)s::text[], %(succeeded)s::bigint[], %(failed)s::bigint[],
+    %(cancelled)s::bigint[], %(aborted)s::bigint[], %(retried)s::bigint[], %(run_us)s::bigint[],
+    %(waited_us)s::bigint[], %(run_buckets)s::text[], %(waited_buckets)s::text[]
+) as said(
+    queue_name, task_name, succeeded, failed, cancelled, aborted, retried, run_us, waited_us,
+    run_buckets, waited_buckets
+)
+order by said.queue_name, said.task_name
+{>to_what_is_there}
+
+-- name: list_minutes :many
+-- Returns what ended in a time, in steps of some seconds. What is kept by the hour comes in hours if
+-- the steps are shorter. Queue and task are null if they are summed up.
+select
+    (extract(epoch from minute.begins_at)::bigint
+        / greatest(minute.seconds, %(step)s::integer)) * greatest(minute.seconds, %(step)s::integer)
+        as begins,
+    greatest(minute.seconds, %(step)s::integer) as seconds,
+    case when %(by_queue)s::integer = 1 then minute.queue_name end as queue_name,
+    case when %(by_task)s::integer = 1 then minute.task_name end as task_name,
+    sum(minute.succeeded)::bigint, sum(minute.failed)::bigint, sum(minute.cancelled)::bigint,
+    sum(minute.aborted)::bigint, sum(minute.retried)::bigint,
+    sum(minute.seconds_run)::float8, sum(minute.seconds_waited)::float8,
+    pg_catalog.to_json({>bucket_sums of="minute.run_buckets"})::text,
+    pg_catalog.to_json({>bucket_sums of="minute.waited_buckets"})::text
+from {schema}.procrastinate_minutes as minute
+where minute.partition = 0
+    and minute.begins_at >= %(since)s::timestamptz
+    and (%(until)s::timestamptz is null or minute.begins_at < %(until)s::timestamptz)
+    and (%(queue_name)s::text is null or minute.queue_name = %(queue_name)s::text)
+    and (%(task_name)s::text is null or minute.task_name = %(task_name)s::text)
+group by 1, 2, 3, 4
+
+-- name: roll_up_minutes :one
+-- settings: patience, asynchronous
+-- Makes one row of an hour of the rows of its minutes, once they are a day old. Returns how many rows
+-- of minutes it took: if as many as it may, there may be more.
+with old as materialized (
+    select minute.begins_at, minute.queue_name, minute.task_name
+    from {schema}.procrastinate_minutes as minute
+    where minute.partition = 0 and minute.seconds = 60
+        and minute.begins_at < pg_catalog.date_bin(
+            interval '1 hour', statement_timestamp(), '2000-01-01 00:00+00'::timestamptz
+        ) - interval '1 day'
+    order by minute.begins_at, minute.queue_name, minute.task_name
+    limit %(limit)s::integer
+    for update skip locked
+),
+taken as (
+    delete from {schema}.procrastinate_minutes as minute
+    using old
+    where minute.partition = 0 and minute.seconds = 60 and minute.begins_at = old.begins_at
+        and minute.queue_name = old.queue_name and minute.task_name = old.task_name
+    returning
+        minute.begins_at, minute.queue_name, minute.task_name, minute.succeeded, minute.failed,
+        minute.cancelled, minute.aborted, minute.retried, minute.seconds_run, minute.seconds_waited,
+        minute.run_buckets, minute.waited_buckets
+),
+added as (
+    insert into {schema}.procrastinate_minutes as minute (
+        begins_at, seconds, queue_name, task_name, partition, succeeded, failed, cancelled, aborted,
+        retried, seconds_run, seconds_waited, run_buckets, waited_buckets
+    )
+    select
+        pg_catalog.date_bin(interval '1 hour', taken.begins_at, '2000-01-01 00:00+00'::timestamptz),
+        3600, taken.queue_name, taken.task_name, 0, sum(taken.succeeded), sum(taken.failed),
+        sum(taken.cancelled), sum(taken.aborted), sum(taken.retried), sum(taken.seconds_run),
+        sum(taken.seconds_waited),
+        {>bucket_sums of="taken.run_buckets"},
+        {>bucket_sums of="taken.waited_buckets"}
+    from taken
+    group by 1, taken.queue_name, taken.task_name
+    order by 1, taken.queue_name, taken.task_name
+    {>to_what_is_there}
+)
+select count(*)::integer from taken
+
+-- name: prune_minutes :exec
+-- settings: patience, asynchronous
+-- Removes what ended longer ago than that.
+delete from {schema}.procrastinate_minutes as minute
+where minute.partition = 0
+    and minute.begins_at < statement_timestamp()
+        - %(keep_us)s::bigint::float8 * interval '1 microsecond'
