@@ -53,6 +53,7 @@ PACKAGES = {
     "connector-sqlalchemy-async": "procrastinate_sqlalchemy_async",
     "connector-testkit": "procrastinate_connector_testkit",
     "embedded": "procrastinate_embedded",
+    "opentelemetry": "procrastinate_opentelemetry",
 }
 EVERYTHING = tuple(PACKAGES)
 EXAMPLES = ("fastapi-asyncpg", "flask-sqlalchemy", "starlette-aiopg")

@@ -101,6 +101,8 @@ HOW_TO = {
     "See and steer": [
         "managing-jobs",
         "logging",
+        "opentelemetry",
+        "sentry",
         "command-line",
         "retention",
     ],

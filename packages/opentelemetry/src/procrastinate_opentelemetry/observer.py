@@ -34,7 +34,7 @@ class OpenTelemetryObserver(Observer):
     """Makes spans and metrics of jobs; give it to ``App(observers=[...])``.
 
     A span ``defer QUEUE`` covers each insertion, a span ``process QUEUE`` each attempt. The trace's
-    context travels with the job, in `Job.meta`. The span of an attempt begins a trace of its own
+    context travels with the job, in ``Job.meta``. The span of an attempt begins a trace of its own
     and links to the span that deferred the job. With ``parent`` it is also a child of that span, so
     both are one trace, which lasts until the job's last attempt.
 
