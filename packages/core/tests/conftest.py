@@ -12,12 +12,14 @@ from typing import Any
 
 import psycopg2
 import pytest
+from copies import Copies
 from psycopg2.extensions import parse_dsn
 
 import procrastinate
 from procrastinate.drive import Flow, Script
 from procrastinate.model.partitions import MANY
 from procrastinate.storage.partitioning import into_partitions
+from procrastinate_embedded import Server
 
 #: With this set to 64, the databases of tests are like distributed ones: `nox -s partitions`.
 PARTITIONS = int(os.environ.get("PROCRASTINATE_TEST_PARTITIONS") or 1)
@@ -37,6 +39,23 @@ if CLUSTER:
     def procrastinate_dsn(schemas: Schemas) -> str:
         """The way to a schema of the cluster, which is the search_path."""
         return schemas.take()
+
+else:
+
+    @pytest.fixture(scope="session")
+    def copies(procrastinate_server: Server) -> Iterator[Copies]:
+        copies = Copies(procrastinate_server.dsn, make_tables)
+        yield copies
+        copies.drop()
+
+    @pytest.fixture
+    def procrastinate_dsn(
+        procrastinate_server: Server, copies: Copies, request: pytest.FixtureRequest
+    ) -> Iterator[str]:
+        """A new database: an empty one, or with the tables if the test asks for `dsn`."""
+        has_tables = "dsn" in request.fixturenames
+        with copies.copy() if has_tables else procrastinate_server.database() as dsn:
+            yield dsn
 
 
 #: A test that failed may have left a transaction open, for which the next one would wait for ever.
@@ -127,11 +146,13 @@ def dsn(
     request: pytest.FixtureRequest,
 ) -> Iterator[str]:
     """A new database with procrastinate's tables."""
-    schemas = request.getfixturevalue("schemas") if CLUSTER else None
-    if schemas is None or schemas.is_new:
-        make_tables(procrastinate_dsn)
-    if schemas is not None:
+    if CLUSTER:
+        schemas = request.getfixturevalue("schemas")
+        if schemas.is_new:
+            make_tables(procrastinate_dsn)
         schemas.note()
+    elif not request.getfixturevalue("copies").has(procrastinate_dsn):
+        make_tables(procrastinate_dsn)
     yield procrastinate_dsn
     if PARTITIONS > 1:
         record_property(USED, used_partitions(procrastinate_dsn))
