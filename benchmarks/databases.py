@@ -136,6 +136,10 @@ class Database:
         self.sent += 1
         self.cursor.execute(statement, params or None)
 
+    def run_named(self, statement: str, **params: object) -> None:
+        self.sent += 1
+        self.cursor.execute(statement, params)
+
 
 class PartitionedDatabase(Database):
     """The same with 64 partitions."""
