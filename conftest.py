@@ -9,7 +9,8 @@ they cost in memory. A TMPDIR in the environment decides otherwise.
 
 A connector's tests may run in part: PROCRASTINATE_TEST_WHOLE names the folders of those that run
 whole, with commas between them. Of the others the core runs (`connector_core`). If it is not set,
-all run whole.
+all run whole. With PROCRASTINATE_TEST_PYTHON=another, what runs on one Python only is left out
+(`one_python`).
 
 Hypothesis does not judge by time how long an example takes, or is drawn: the machine may be busy.
 """
@@ -23,6 +24,7 @@ import tempfile
 import pytest
 from connector_core import left_out
 from hypothesis import HealthCheck, settings
+from one_python import runs_on_one_python
 from surroundings import not_inherited
 
 IN_MEMORY = "/dev/shm"
@@ -56,14 +58,22 @@ settings.register_profile(
 settings.load_profile("patient")
 
 
+def run_elsewhere(tests: list[str]) -> set[str]:
+    """Return those of some tests (pytest's node ids) that another Python's session runs."""
+    whole = os.environ.get("PROCRASTINATE_TEST_WHOLE")
+    found = set() if whole is None else left_out(tests, whole.split(","))
+    if os.environ.get("PROCRASTINATE_TEST_PYTHON") == "another":
+        found |= set(filter(runs_on_one_python, tests))
+    return found
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what other Pythons run, and begin with what takes a minute.
 
     Else all processes but one would wait for that at the end.
     """
-    whole = os.environ.get("PROCRASTINATE_TEST_WHOLE")
-    if whole is not None:
-        others = left_out([item.nodeid for item in items], whole.split(","))
+    others = run_elsewhere([item.nodeid for item in items])
+    if others:
         config.hook.pytest_deselected(items=[each for each in items if each.nodeid in others])
         items[:] = [each for each in items if each.nodeid not in others]
     items.sort(key=lambda item: item.get_closest_marker("first") is None)

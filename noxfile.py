@@ -9,8 +9,9 @@ Rules
    repository is ever looked up on an index, where older releases live under the same name.
 3. The tests run on every Python of `SUPPORTED` that is found. A missing one is reported and
    skipped; with ``CI`` set it is an error.
-4. One Python runs everything; the others leave out the tests marked slow and the coverage. Slow
-   tests are not measured: what they run, the others run too, and more of it.
+4. One Python runs everything, the primary one. The others leave out the coverage, the tests marked
+   slow, and those that would say the same on each (`tests/support/one_python.py`, with its rules).
+   Slow tests are not measured: what they run, the others run too, and more of it.
 5. Connectors are an exception to that. Each runs whole on one Python, and a core of it on the
    others (`connector_core`). `matrix` runs all of them on all Pythons, before a release.
 6. A session sees nothing of the caller's taste: no PYTHONUNBUFFERED, no locale, no terminal. What
@@ -230,8 +231,9 @@ def tests(session: nox.Session) -> None:
     if session.python == PRIMARY:
         session.install(*tools("bench"))
     session.env["PROCRASTINATE_TEST_WHOLE"] = ",".join(run_whole_on(str(session.python)))
+    session.env["PROCRASTINATE_TEST_PYTHON"] = "primary" if session.python == PRIMARY else "another"
     if session.posargs:
-        del session.env["PROCRASTINATE_TEST_WHOLE"]
+        del session.env["PROCRASTINATE_TEST_WHOLE"], session.env["PROCRASTINATE_TEST_PYTHON"]
         session.run("pytest", *session.posargs)
     elif session.python == PRIMARY:
         measured_tests(session)
@@ -262,7 +264,8 @@ def with_a_second_look(
 def run_whole_on(python: str) -> list[str]:
     """Return the connectors whose tests all run on a Python: each connector has one."""
     found = [each for each in PYTHONS if is_found(each)]
-    return CONNECTORS[found.index(python) :: len(found)] if python in found else []
+    whole = CONNECTORS[found.index(python) :: len(found)] if python in found else []
+    return [*whole, "connector-testkit"] if python == PRIMARY else whole  # its example is one too
 
 
 def measured_tests(session: nox.Session) -> None:

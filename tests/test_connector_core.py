@@ -24,5 +24,15 @@ def test_a_connector_that_runs_whole_leaves_out_nothing() -> None:
 
 
 def test_tests_of_anything_else_all_run() -> None:
-    others = ["packages/core/tests/test_x.py::test_jobs", *of("testkit")]
+    others = [
+        "packages/core/tests/test_x.py::test_jobs",
+        "packages/connector-testkit/tests/test_adapters.py::test_x",
+    ]
     assert left_out(others, []) == set()
+
+
+def test_the_kits_example_is_a_connector() -> None:
+    suite = "packages/connector-testkit/tests/test_tiny.py::"
+    tests = [suite + CORE, suite + VARIANT, suite + OTHER]
+    assert left_out(tests, []) == set(tests[1:])
+    assert left_out(tests, ["connector-testkit"]) == set()

@@ -15,8 +15,13 @@ CORE = (
     *("autocommit", "cancellation", "claims", "defer", "finish", "forks", "listening", "losing"),
     *("pools", "sessions", "settings", "severing", "threads", "transactions"),
 )
+#: The modules that run the test kit.
+SUITES = ("test_conformance.py", "test_tiny.py")
 _OF_A_CONNECTOR = re.compile(
-    r"packages/(connector-(?!testkit/)[^/]+)/tests/(\S+?)::(.*)", re.DOTALL
+    r"packages/(connector-(?!testkit/)[^/]+)/tests/(\S+?)::(.*)"
+    # The test kit's example is one too, in a module of its own.
+    r"|packages/(connector-testkit)/tests/(test_tiny\.py)::(.*)",
+    re.DOTALL,
 )
 _OF_THE_CORE = re.compile(rf"\w+::test_(?:{'|'.join(CORE)})_")
 
@@ -30,10 +35,13 @@ def left_out(tests: Sequence[str], whole: Collection[str]) -> set[str]:
     seen: set[tuple[str, str]] = set()
     for test in tests:
         match = _OF_A_CONNECTOR.fullmatch(test)
-        if match is None or match[1] in whole:
+        if match is None:
             continue
-        behaviour = match[1], match[3].partition("[")[0]
-        is_core = match[2] == "test_conformance.py" and _OF_THE_CORE.match(match[3])
+        connector, module, name = filter(None, match.groups())
+        if connector in whole:
+            continue
+        behaviour = connector, name.partition("[")[0]
+        is_core = module in SUITES and _OF_THE_CORE.match(name)
         if not is_core or behaviour in seen:
             found.add(test)
         seen.add(behaviour)
