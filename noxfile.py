@@ -52,12 +52,13 @@ PACKAGES = {
     "connector-asyncpg": "procrastinate_asyncpg",
     "connector-sqlalchemy": "procrastinate_sqlalchemy",
     "connector-sqlalchemy-async": "procrastinate_sqlalchemy_async",
+    "django": "procrastinate_django",
     "connector-testkit": "procrastinate_connector_testkit",
     "embedded": "procrastinate_embedded",
     "opentelemetry": "procrastinate_opentelemetry",
 }
 EVERYTHING = tuple(PACKAGES)
-EXAMPLES = ("fastapi-asyncpg", "flask-sqlalchemy", "starlette-aiopg")
+EXAMPLES = ("django", "fastapi-asyncpg", "flask-sqlalchemy", "starlette-aiopg")
 CONNECTORS = [each for each in PACKAGES if each.startswith("connector-")]
 CONNECTORS.remove("connector-testkit")
 #: What workers run with: any connector, and a server.

@@ -19,10 +19,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings as django_settings
 from sphinx.util import logging
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs" / "_extensions"))
+
+# What is public in Django's package includes an app, which is made of the settings.
+django_settings.configure(
+    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "docs"}}
+)
 
 project = "procrastinate"
 author = "The procrastinate contributors"
@@ -88,6 +94,7 @@ HOW_TO = {
         "batch-defer",
         "sync-defers",
         "fastapi",
+        "django",
         "blueprints",
     ],
     "Run jobs": [

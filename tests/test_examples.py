@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -127,6 +128,34 @@ def test_a_mail_that_cannot_be_sent_is_tried_again(shop: Example, ask_shop: Ask)
         assert worker.stop() == 0
     assert answers(ask_shop, f"/orders/{placed['order']}", confirmed_at=None)
     assert ask_shop("GET", job)[1]["status"] == "todo"
+
+
+# --- Django ---------------------------------------------------------------------------------------
+
+
+def test_orders_of_django_are_written_with_their_jobs(
+    tmp_path_factory: pytest.TempPathFactory, procrastinate_server: Server
+):
+    folder = tmp_path_factory.mktemp("orders")
+    django = application("django", folder, procrastinate_server, "python manage.py migrate")
+    example = next(django)
+    port = free_port()
+    ask = partial(request, port)
+    serving = example.running("gunicorn", shows="Booting worker", port=port)
+    with contextlib.closing(django), serving:
+        wait_until(lambda: answers_at_all(ask, "/orders/1"))
+        assert ask("POST", "/orders", MUG) == (202, {"order": 1, "job": 1})
+        assert ask("POST", "/orders", MUG | {"quantity": 11})[0] == 409
+        assert ask("POST", "/orders", MUG) == (202, {"order": 3, "job": 5})
+        assert ask("GET", "/orders/2")[0] == 404
+        with example.running(
+            "python manage.py procrastinate worker", shows="starts: queues"
+        ) as worker:
+            for order in ("/orders/1", "/orders/3"):
+                wait_until(lambda order=order: ask("GET", order)[1]["confirmed_at"])
+                wait_until(lambda order=order: ask("GET", order)[1]["weighed_at"])
+            assert worker.stop() == 0
+            assert worker.output.count("mail to ann@example.org: 1 x mug") == 2
 
 
 # --- Starlette and aiopg --------------------------------------------------------------------------

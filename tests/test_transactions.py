@@ -37,7 +37,7 @@ def installed(kinds: Mapping[str, Kind]) -> list[str]:
 
 
 INSTALLED = installed(KINDS)
-CONNECTORS = sorted(set(connectors.available()) - {"memory"})
+CONNECTORS = sorted(set(connectors.available()) - {"memory", "django"})
 
 Row = tuple[str, str, str, int]  # task, queue, status, and the argument n
 

@@ -34,6 +34,7 @@ PUBLIC = (
     "procrastinate_asyncpg",
     "procrastinate_sqlalchemy",
     "procrastinate_sqlalchemy_async",
+    "procrastinate_django",
     "procrastinate_connector_testkit",
     "procrastinate_embedded",
     "procrastinate_opentelemetry",

@@ -16,6 +16,7 @@ PACKAGES = {
     "procrastinate-asyncpg": "procrastinate_asyncpg",
     "procrastinate-sqlalchemy": "procrastinate_sqlalchemy",
     "procrastinate-sqlalchemy-async": "procrastinate_sqlalchemy_async",
+    "procrastinate-django": "procrastinate_django",
     "procrastinate-connector-testkit": "procrastinate_connector_testkit",
     "procrastinate-embedded": "procrastinate_embedded",
     "procrastinate-opentelemetry": "procrastinate_opentelemetry",

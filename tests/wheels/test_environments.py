@@ -287,6 +287,29 @@ except procrastinate.ConfigurationError as error:
             assert f"`pip install 'procrastinate-sqlalchemy-async[{extra}]'`" in said
 
 
+class TestDjangoAlone:
+    INSTALL = ("procrastinate", "procrastinate-django")
+
+    def test_it_brings_no_driver(self, environment: Environment):
+        assert environment.installed() == CORE | {
+            *("procrastinate-django", "django", "asgiref", "sqlparse"),
+        }
+
+    def test_it_says_how_to_get_one(self, environment: Environment):
+        code = """
+import procrastinate
+from django.conf import settings
+databases = {"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "shop"}}
+settings.configure(DATABASES=databases)
+from procrastinate_django import drivers
+try:
+    drivers.driver()
+except procrastinate.ConfigurationError as error:
+    print(error)
+"""
+        assert "`pip install 'procrastinate-django[psycopg]'`" in environment.python(code)
+
+
 class TestTestkitAlone:
     INSTALL = ("procrastinate", "procrastinate-connector-testkit")
 
@@ -369,6 +392,7 @@ for distribution in distributions():
             "console_scripts: procrastinate = procrastinate_entry:main",
             "procrastinate.connectors: aiopg = procrastinate_aiopg:AiopgConnector",
             "procrastinate.connectors: asyncpg = procrastinate_asyncpg:AsyncpgConnector",
+            "procrastinate.connectors: django = procrastinate_django:DjangoConnector",
             "procrastinate.connectors: memory = procrastinate.testing:InMemoryConnector",
             "procrastinate.connectors: psycopg = procrastinate_psycopg:PsycopgConnector",
             "procrastinate.connectors: psycopg2 = procrastinate_psycopg2:Psycopg2Connector",

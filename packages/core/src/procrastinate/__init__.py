@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from procrastinate.worker.worker import Worker as Worker
     from procrastinate_aiopg import AiopgConnector as AiopgConnector
     from procrastinate_asyncpg import AsyncpgConnector as AsyncpgConnector
+    from procrastinate_django import DjangoConnector as DjangoConnector
     from procrastinate_psycopg import PsycopgConnector as PsycopgConnector
     from procrastinate_psycopg import SyncPsycopgConnector as SyncPsycopgConnector
     from procrastinate_psycopg2 import Psycopg2Connector as Psycopg2Connector

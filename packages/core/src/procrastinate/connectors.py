@@ -25,6 +25,7 @@ PUBLISHED = {
     "psycopg": ("PsycopgConnector", "procrastinate-psycopg"),
     "psycopg_sync": ("SyncPsycopgConnector", "procrastinate-psycopg"),
     "asyncpg": ("AsyncpgConnector", "procrastinate-asyncpg"),
+    "django": ("DjangoConnector", "procrastinate-django"),
     "psycopg2": ("Psycopg2Connector", "procrastinate-psycopg2"),
     "sqlalchemy": ("SQLAlchemyConnector", "procrastinate-sqlalchemy"),
     "sqlalchemy_async": ("SQLAlchemyAsyncConnector", "procrastinate-sqlalchemy-async"),
@@ -35,6 +36,8 @@ PUBLISHED = {
 PUBLISHED_ASYNC = frozenset({"aiopg", "asyncpg", "psycopg", "sqlalchemy_async"})
 #: The class that has no database to connect to.
 _IN_MEMORY = "InMemoryConnector"
+#: Classes that no URL of PostgreSQL's leads to: Django's settings say where that one's database is.
+_WITHOUT_URLS = (_IN_MEMORY, "DjangoConnector")
 #: Schemes that name PostgreSQL and no connector.
 _ANY = ("postgresql", "postgres")
 
@@ -111,7 +114,7 @@ def for_any_url() -> type[Connector]:
     Raises `ConfigurationError` if several of that kind are installed, and `ConnectorNotInstalled`
     if there is none. Of what is published, it imports the package of the one it returns only.
     """
-    installed = [name for name, found in _found().items() if found[0].attr != _IN_MEMORY]
+    installed = [name for name, found in _found().items() if found[0].attr not in _WITHOUT_URLS]
     candidates = [name for name in installed if _is_asynchronous(name)] or installed
     if not candidates:
         raise errors.ConnectorImportError(

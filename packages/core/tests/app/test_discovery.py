@@ -148,7 +148,7 @@ def test_an_unknown_attribute_is_a_plain_attribute_error() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        errors.ConnectorNotInstalled, match=r"'postgres' .*known: aiopg, asyncpg, memory"
+        errors.ConnectorNotInstalled, match=r"'postgres' .*known: aiopg, asyncpg, django, memory"
     ):
         connectors.get("postgres")
 

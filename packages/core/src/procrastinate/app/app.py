@@ -254,19 +254,22 @@ class App(WaitingApp, Blueprint):
 
     # Other connectors
 
-    def with_connector(self, connector: Connector | str) -> App:
+    def with_connector(
+        self, connector: Connector | str, *, observers: Iterable[Observer | str] = ()
+    ) -> App:
         """Return another app on the same tasks, with another connector.
 
         A task or schedule registered on either is known to both, before or after this call.
         Deferring through an app always uses that app's connector. Each is opened and closed by
-        itself. Both have the same observers. Raises as `App` does for its connector.
+        itself. Both have the same observers; ``observers`` are further ones of the new app. Raises
+        as `App` does for its connector and observers.
         """
         other = App(
             connector=connector,
             import_paths=self.import_paths,
             worker_defaults=self.worker_defaults,
             periodic_defaults=self.periodic_defaults,
-            observers=self.observers,
+            observers=[*self.observers, *observers],
         )
         other._registry = self._registry
         other._periodics = self._periodics

@@ -30,12 +30,12 @@ def main() -> NoReturn:
 
     sys.argv[:1] = [PROGRAM]
     _make_current_folder_importable()
-    _prepare_stdout()
+    prepare_stdout()
     root.main(prog_name=PROGRAM, obj=Settings(shows_argv=True))
     raise AssertionError("the command line exits by itself")
 
 
-def _prepare_stdout() -> None:
+def prepare_stdout() -> None:
     r"""Write each line of stdout at once, and letters that it cannot encode as ``\xfc``.
 
     Python buffers 8 KiB if stdout is a pipe or a file: what a task prints would appear minutes

@@ -1,0 +1,78 @@
+"""The setting ``PROCRASTINATE``: a dict, checked by name and kind before anything uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS
+
+SETTING = "PROCRASTINATE"
+
+
+@dataclass(frozen=True, slots=True)
+class Conf:
+    """What the project says of its queue."""
+
+    #: The PostgreSQL schema of the tables; None: the first one on the search_path.
+    schema: str | None = None
+    #: The alias, in ``DATABASES``, of the database that holds the jobs.
+    database: str = DEFAULT_DB_ALIAS
+    #: The dotted path of the project's own App; None: one is made.
+    app: str | None = None
+    #: The name of the modules to import from each installed app; None: none.
+    autodiscover: str | None = "tasks"
+    #: More modules that define tasks.
+    import_paths: tuple[str, ...] = ()
+    worker_defaults: Mapping[str, Any] = field(default_factory=dict)
+    periodic_defaults: Mapping[str, Any] = field(default_factory=dict)
+    #: Observers, or names of installed ones.
+    observers: tuple[Any, ...] = ()
+
+
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "SCHEMA": ((str, type(None)), "a str or None"),
+    "DATABASE": ((str,), "a str, an alias of DATABASES"),
+    "APP": ((str, type(None)), 'a dotted path such as "project.queue.app", or None'),
+    "AUTODISCOVER": ((str, bool, type(None)), 'the name of modules, such as "tasks", or False'),
+    "IMPORT_PATHS": ((list, tuple), "a list of dotted paths"),
+    "WORKER_DEFAULTS": ((dict,), "a dict of options for workers"),
+    "PERIODIC_DEFAULTS": ((dict,), "a dict"),
+    "OBSERVERS": ((list, tuple), "a list of observers"),
+}
+
+
+def problems() -> list[str]:
+    """Return what is wrong with the setting, a sentence each: empty if nothing is."""
+    given = getattr(settings, SETTING, {})
+    if not isinstance(given, Mapping):
+        return [f"{SETTING} must be a dict, not {type(given).__name__}"]
+    found = [
+        f"{SETTING} has no option {name!r}: it takes {', '.join(_KINDS)}"
+        for name in given
+        if name not in _KINDS
+    ]
+    for name, value in given.items():
+        kinds, words = _KINDS.get(name, ((object,), ""))
+        if not isinstance(value, kinds):
+            found.append(f"{SETTING}[{name!r}] must be {words}, not {type(value).__name__}")
+    database = given.get("DATABASE", DEFAULT_DB_ALIAS)
+    if isinstance(database, str) and database not in settings.DATABASES:
+        found.append(f"{SETTING}['DATABASE'] is {database!r}, which is not in DATABASES")
+    return found
+
+
+def read_conf() -> Conf:
+    """Return the setting as it is now. Raises `ImproperlyConfigured`."""
+    found = problems()
+    if found:
+        raise ImproperlyConfigured("; ".join(found))
+    given = {name.lower(): value for name, value in getattr(settings, SETTING, {}).items()}
+    modules = given.get("autodiscover", "tasks")
+    given["autodiscover"] = {True: "tasks", False: None}.get(modules, modules)
+    for name in ("import_paths", "observers"):
+        given[name] = tuple(given.get(name, ()))
+    return Conf(**given)

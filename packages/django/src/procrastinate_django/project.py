@@ -1,0 +1,96 @@
+"""The two apps of a Django project: that of its code, and that of its workers."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from typing import Any
+
+from django.db import connections
+
+from procrastinate import App, connectors
+from procrastinate.connector import AsyncConnector
+from procrastinate.errors import ConfigurationError
+from procrastinate_django import drivers
+from procrastinate_django.conf import read_conf
+from procrastinate_django.connections import ConnectionCare
+from procrastinate_django.connector import DjangoConnector, check_database
+
+#: What Django gives to its driver's connect() beside libpq's parameters.
+_NOT_LIBPQS = {
+    *("autocommit", "client_encoding", "context", "cursor_factory", "prepare_threshold"),
+    *("connection_factory", "row_factory"),
+}
+#: For workers: the connector, its package, and the driver's extra.
+_FOR_WORKERS = {"psycopg": "procrastinate_psycopg", "aiopg": "procrastinate_aiopg"}
+
+
+@functools.cache
+def project_app() -> App:
+    """Return the app of the project's code, on Django's connection.
+
+    It is made once, from the setting ``PROCRASTINATE``. Raises `ImproperlyConfigured`, and
+    `LoadFromPathError` for an app of the project's own that is not there.
+    """
+    conf = read_conf()
+    if conf.app is not None:
+        return App.from_path(conf.app)
+    return App(
+        connector=DjangoConnector(),
+        import_paths=conf.import_paths,
+        worker_defaults=conf.worker_defaults,
+        periodic_defaults=conf.periodic_defaults,
+        observers=[ConnectionCare(), *conf.observers],
+    )
+
+
+@functools.cache
+def worker_app() -> App:
+    """Return the app of the project's workers and commands: the same tasks, connections of its own.
+
+    Raises `ConfigurationError` if no connector for workers is installed.
+    """
+    app = project_app()
+    cares = any(isinstance(each, ConnectionCare) for each in app.observers)
+    return app.with_connector(worker_connector(), observers=[] if cares else [ConnectionCare()])
+
+
+def worker_connector() -> AsyncConnector:
+    """Return a new connector for workers, to the database that holds the jobs."""
+    of_app = project_app().connector
+    if isinstance(of_app, AsyncConnector):
+        return of_app
+    conf = read_conf()
+    alias = of_app.alias if isinstance(of_app, DjangoConnector) else conf.database
+    made: Any = connectors.get(_name_for_workers())(
+        **parameters_of(connections[alias]),
+        schema=of_app.schema,
+        json_dumps=of_app.json_dumps,
+        json_loads=of_app.json_loads,
+    )
+    return made
+
+
+def _name_for_workers() -> str:
+    """Return the connector of Django's own driver if that is installed, else the other one."""
+    names = ["psycopg", "aiopg"] if drivers.uses_psycopg3() else ["aiopg", "psycopg"]
+    for name in names:
+        if importlib.util.find_spec(_FOR_WORKERS[name]) is not None:
+            return name
+    extra = "psycopg" if drivers.uses_psycopg3() else "psycopg2"
+    raise ConfigurationError(
+        f"a worker needs an asynchronous connector: run `pip install"
+        f" 'procrastinate-django[{extra}]'`"
+    )
+
+
+def parameters_of(wrapper: Any) -> dict[str, Any]:
+    """Return where a connection of Django's leads, by libpq's names."""
+    check_database(wrapper)
+    given = wrapper.get_connection_params()
+    found = {name: value for name, value in given.items() if name not in _NOT_LIBPQS}
+    role = wrapper.settings_dict["OPTIONS"].get("assume_role")
+    if role:
+        quoted = role.replace("\\", r"\\").replace(" ", r"\ ")
+        found["options"] = f"{found.get('options', '')} -c role={quoted}".strip()
+    return found

@@ -1,0 +1,110 @@
+"""The setting ``PROCRASTINATE``, the system checks, and the two apps of a project."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import CommandError, call_command
+from django.db import connections
+from django.test import override_settings
+
+from procrastinate_django import conf
+from procrastinate_django.checks import check_project
+from procrastinate_django.management.commands.procrastinate import without_djangos
+from procrastinate_django.project import parameters_of
+
+from .databases import new_alias
+
+
+def test_what_is_not_set_has_a_default() -> None:
+    assert conf.read_conf() == conf.Conf()
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"SCHEMA": "jobs"}, conf.Conf(schema="jobs")),
+        ({"AUTODISCOVER": False}, conf.Conf(autodiscover=None)),
+        ({"AUTODISCOVER": "jobs"}, conf.Conf(autodiscover="jobs")),
+        ({"IMPORT_PATHS": ["a.b"]}, conf.Conf(import_paths=("a.b",))),
+        ({"WORKER_DEFAULTS": {"concurrency": 2}}, conf.Conf(worker_defaults={"concurrency": 2})),
+    ],
+)
+def test_what_is_set_is_read(given: dict[str, Any], read: conf.Conf) -> None:
+    with override_settings(PROCRASTINATE=given):
+        assert conf.read_conf() == read
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("jobs", "PROCRASTINATE must be a dict, not str"),
+        ({"SHEMA": "jobs"}, "has no option 'SHEMA': it takes SCHEMA, DATABASE,"),
+        ({"SCHEMA": 1}, "['SCHEMA'] must be a str or None, not int"),
+        ({"DATABASE": "other"}, "['DATABASE'] is 'other', which is not in DATABASES"),
+        ({"WORKER_DEFAULTS": []}, "['WORKER_DEFAULTS'] must be a dict of options"),
+        ({"IMPORT_PATHS": "a.b"}, "['IMPORT_PATHS'] must be a list of dotted paths, not str"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_found_by_the_checks(given: Any, said: str) -> None:
+    with override_settings(PROCRASTINATE=given):
+        with pytest.raises(ImproperlyConfigured) as caught:
+            conf.read_conf()
+        assert said in str(caught.value)
+        (found,) = check_project()
+        assert (found.id, said in found.msg) == ("procrastinate_django.E001", True)
+
+
+def test_the_checks_find_nothing_in_a_project_that_is_well() -> None:
+    assert check_project() == []
+
+
+def test_the_checks_find_a_database_that_is_no_postgresql() -> None:
+    databases = {
+        "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"},
+    }
+    script = (
+        "from django.conf import settings\n"
+        f"settings.configure(DATABASES={databases!r}, INSTALLED_APPS=['procrastinate_django'])\n"
+        "import django; django.setup()\n"
+        "from django.core.management import call_command; call_command('check')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "procrastinate_django.E002" in done.stderr
+    assert "the database 'default' is sqlite" in done.stderr
+
+
+def test_workers_connect_as_django_does() -> None:
+    alias = new_alias(
+        "host=h port=5433 user=u password=p dbname=d connect_timeout=7",
+        OPTIONS={"connect_timeout": "7", "isolation_level": 3, "assume_role": "the owner"},
+    )
+    assert parameters_of(connections[alias]) == {
+        "host": "h",
+        "port": "5433",
+        "user": "u",
+        "password": "p",
+        "dbname": "d",
+        "connect_timeout": "7",
+        "options": r"-c role=the\ owner",
+    }
+
+
+def test_options_of_django_are_not_passed_on() -> None:
+    given = ["--settings", "a.b", "worker", "--pythonpath=x", "--queues", "mail", "--settings=a.b"]
+    assert without_djangos(given) == ["worker", "--queues", "mail"]
+
+
+def test_a_command_can_be_called(capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("procrastinate", "connectors")
+    assert "DjangoConnector" in capsys.readouterr().out
+
+
+def test_a_command_that_fails_says_with_which_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandError, match="exit code 2"):
+        call_command("procrastinate", "nonsense")
+    assert "No such command 'nonsense'" in capsys.readouterr().err
