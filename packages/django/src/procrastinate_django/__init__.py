@@ -1,6 +1,6 @@
 """Procrastinate in Django: jobs in your transactions, and a backend for Django's own tasks.
 
-`app` is made when it is first asked for, because it needs Django's settings.
+The app is made when it is first asked for, because it needs Django's settings.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def problems() -> list[str]:
 
 
 def read_conf() -> Conf:
-    """Return the setting as it is now. Raises `ImproperlyConfigured`."""
+    """Return the setting as it is now. Raises ``ImproperlyConfigured``."""
     found = problems()
     if found:
         raise ImproperlyConfigured("; ".join(found))

@@ -5,7 +5,7 @@ job: one that is broken, or older than ``CONN_MAX_AGE``, is closed. So a worker 
 restart of the database. (Django itself finds a connection that broke while it was idle by an error,
 or by ``CONN_HEALTH_CHECKS``; here the socket is looked at, which sends nothing.)
 
-An ``async def`` task reaches the database by `sync_to_async`, which would share one thread of the
+An ``async def`` task reaches the database by ``sync_to_async``, which would share one thread of the
 process among all jobs. So each has a thread of its own (`ThreadSensitiveContext`), made if it is
 used, and its connections are closed with it.
 """

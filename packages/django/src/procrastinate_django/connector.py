@@ -1,15 +1,15 @@
-"""The connector on Django's own connection, so that `transaction.atomic` decides about jobs.
+"""The connector on Django's own connection, so that ``transaction.atomic`` decides about jobs.
 
 Rules
 
-1. Inside of `atomic`, and where autocommit is off, a session is part of the transaction: it commits
-   nothing, and a session with a transaction of its own is a savepoint. A query's settings are left
-   out there (contract, rule 9).
+1. Inside of ``atomic``, and where autocommit is off, a session is part of the transaction: it
+   commits nothing, and a session with a transaction of its own is a savepoint. A query's settings
+   are left out there (contract, rule 9).
 2. Outside of it Django's connection is in autocommit mode, and a session is what it is in other
    connectors: a transaction is one BEGIN in front of its first query.
-3. A session that begins while another one holds the thread's connection, outside of `atomic`, gets
-   a connection of its own, which is closed at its end. Only migrations do that.
-4. A connection belongs to its thread, as Django has it. Coroutines come here by `sync_to_async`.
+3. A session that begins while another one holds the thread's connection, outside of ``atomic``,
+   gets a connection of its own, which is closed at its end. Only migrations do that.
+4. A connection belongs to its thread, as Django has it. Coroutines come here by ``sync_to_async``.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class DjangoConnector(SyncConnector):
 
     ``alias`` names the database, by default the one that the setting ``PROCRASTINATE`` names; the
     same goes for ``schema``. It needs no opening, and closing it closes nothing: connections are
-    Django's. Inside of `transaction.atomic` jobs are part of the transaction.
+    Django's. Inside of ``transaction.atomic`` jobs are part of the transaction.
 
-    Raises `ImproperlyConfigured` for a setting that cannot be.
+    Raises ``ImproperlyConfigured`` for a setting that cannot be.
     """
 
     contract: ClassVar[int] = 2
@@ -260,5 +260,5 @@ def _savepoint(wrapper: Any) -> Iterator[None]:
 
 
 def set_rollback(wrapper: Any) -> None:
-    """Let the innermost block of `atomic` roll back at its end."""
+    """Let the innermost block of ``atomic`` roll back at its end."""
     transaction.set_rollback(True, using=wrapper.alias)

@@ -29,7 +29,7 @@ _FOR_WORKERS = {"psycopg": "procrastinate_psycopg", "aiopg": "procrastinate_aiop
 def project_app() -> App:
     """Return the app of the project's code, on Django's connection.
 
-    It is made once, from the setting ``PROCRASTINATE``. Raises `ImproperlyConfigured`, and
+    It is made once, from the setting ``PROCRASTINATE``. Raises ``ImproperlyConfigured``, and
     `LoadFromPathError` for an app of the project's own that is not there.
     """
     conf = read_conf()
