@@ -530,6 +530,7 @@ async def test_nothing_that_an_observer_raises_reaches_a_job(
     task = task_of_kind(app, kind, lambda: done.append(1))
     failing = app.task(name="failing", retry=1)(lambda: 1 / 0)
     async with app.open_async():
+        await app.queue_manager.pause_async("another")
         ids = await task.batch_defer_async({}, {}, {})
         ids.append(await failing.defer_async())
         await app.run_worker_async(wait=False)

@@ -16,6 +16,8 @@ from procrastinate.storage.statements import (
     EVERYWHERE,
     KNOWN,
     SETTINGS,
+    UNPAUSED,
+    UNPAUSED_ALIASES,
     Statements,
     load,
     parsed,
@@ -37,10 +39,12 @@ def test_what_is_reviewed_is_what_is_sent() -> None:
 
 @pytest.mark.parametrize("schema", [None, "other schema"])
 @pytest.mark.parametrize("unknown_names", [[], ["a"], None])
+@pytest.mark.parametrize("paused", [["mail"], None])
 def test_a_query_is_its_flat_file_without_comments(
-    schema: str | None, unknown_names: list[str] | None
+    schema: str | None, unknown_names: list[str] | None, paused: list[str] | None
 ) -> None:
     params = {} if unknown_names is None else {"unknown_names": unknown_names}
+    params |= {} if paused is None else {"paused": paused}
     for name, statement in load().items():
         text = "\n".join(
             line
@@ -48,9 +52,20 @@ def test_a_query_is_its_flat_file_without_comments(
             if line and not line.lstrip().startswith("--")
         )
         sent = Statements(schema)(Request(name, **params)).sql
-        assert text.replace("{known}", KNOWN if params else "").replace(
+        for alias in UNPAUSED_ALIASES:
+            unpaused = "" if paused is None else UNPAUSED.format(alias=alias)
+            text = text.replace(f"{{unpaused {alias}}}", unpaused)
+        assert text.replace("{known}", "" if unknown_names is None else KNOWN).replace(
             "{schema_name}", "" if schema is None else f'"{schema}"'
         ) == sent.replace(f'"{schema}".', "")
+
+
+def test_only_what_looks_for_the_next_job_of_a_line_or_of_a_partition_knows_of_pauses() -> None:
+    """What else is claimed comes from queues that the claim names."""
+    marked = {name for name, each in load().items() if "{unpaused " in each.text}
+    assert marked == {
+        name for name in load() if re.match("claim_(full|level)|hand_over|sweep", name)
+    }
 
 
 def test_only_statements_with_the_marker_know_of_unknown_names() -> None:

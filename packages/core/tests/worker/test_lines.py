@@ -25,6 +25,7 @@ from procrastinate.worker.claiming import Claiming
 from procrastinate.worker.claims import Claims
 from procrastinate.worker.outages import Outages
 from procrastinate.worker.parts import evenly
+from procrastinate.worker.pausing import Paused
 from procrastinate.worker.places import Places
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.writer import LINES_AT_ONCE
@@ -206,6 +207,7 @@ class Lines:
             unknown=None,
             places=Places(ONE),
             outages=Outages(cast(Any, None), ONE),
+            paused=Paused(),
         )
         inner: Any = self.claiming
         inner._fetcher = SimpleNamespace(

@@ -17,6 +17,7 @@ from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Promotion, Waiting
 from procrastinate.storage.workers import Beat
 from procrastinate.worker.outages import Outages
+from procrastinate.worker.pausing import Paused
 from procrastinate.worker.sweeper import PROMOTE_AGAIN_AFTER, Sweeper
 
 MANY = Partitions(64)
@@ -63,12 +64,14 @@ class Bench:
         self.outages = Outages(self.calls, MANY)  # type: ignore[arg-type]
         self.found: list[int] = []
         self.rang = 0
+        self.paused = Paused()
         self.sweeper = Sweeper(
             self.calls,  # type: ignore[arg-type]
             MANY,
             queues,
             UnknownTasks(),
             self.outages,
+            self.paused,
             interval=INTERVAL,
             on_found=self.found.append,
             clock=lambda: self.now,

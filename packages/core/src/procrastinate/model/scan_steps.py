@@ -9,6 +9,8 @@ from typing import Protocol
 
 from procrastinate.model.job import Job
 from procrastinate.model.levels import BELOW_ALL
+from procrastinate.model.queues import Pauses
+from procrastinate.model.values import replace
 
 
 class Found(Protocol):
@@ -59,6 +61,14 @@ class Scan:
     wary: bool = False
     scanned: int = 0
     news: int = 0
+
+    def without(self, paused: Pauses) -> Scan:
+        """Return the same scan, but not of queues that are paused."""
+        if not any(map(paused.has, self.queues)):
+            return self
+        kept = [place for place, queue in enumerate(self.queues) if not paused.has(queue)]
+        lows = tuple(self.lows[place] for place in kept) if self.lows else ()
+        return replace(self, queues=tuple(self.queues[place] for place in kept), lows=lows)
 
 
 @dataclass(frozen=True, slots=True)

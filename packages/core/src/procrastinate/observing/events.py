@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from procrastinate.model.job import Job, NewJob, Status
+from procrastinate.model.queues import Pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,20 @@ class Recovered:
     worker_name: str
     worker_id: int
     jobs: Sequence[TakenOver]
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """A worker starts no more jobs of a queue, or starts them again: then ``pause`` is None.
+
+    ``queue`` is ``"*"`` for a pause of all queues. If the pause of a queue is changed, it is told
+    again.
+    """
+
+    worker_name: str
+    worker_id: int
+    queue: str
+    pause: Pause | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,9 @@ class Observer:
     def on_recovered(self, event: events.Recovered) -> None:
         """Jobs of dead workers were taken over."""
 
+    def on_paused(self, event: events.Paused) -> None:
+        """A worker has noticed that a queue which it serves is paused, or no longer."""
+
     def on_worker_started(self, event: events.WorkerStarted) -> None:
         """A worker has begun."""
 

@@ -13,6 +13,7 @@ from procrastinate import json_codec
 from procrastinate.connector import Row, Rows, Value
 from procrastinate.drive import Flow, Request
 from procrastinate.model.job import Job
+from procrastinate.model.queues import NO_PAUSES, Pauses
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.model.scans import PROMOTED_AT_ONCE
 from procrastinate.storage.news import tell
@@ -78,11 +79,14 @@ class Waiting:
 
 
 def sweep(
-    *, queues: Sequence[str] | None, unknown_names: Sequence[str] = ()
+    *,
+    queues: Sequence[str] | None,
+    unknown_names: Sequence[str] = (),
+    paused: Pauses = NO_PAUSES,
 ) -> Flow[list[Waiting]]:
     """Look at all partitions, for a worker of these queues (None: of all)."""
     names = None if queues is None else list(queues)
-    rows = yield Request("sweep", queue_names=names, **left_out(unknown_names))
+    rows = yield Request("sweep", queue_names=names, **left_out(unknown_names), **unpaused(paused))
     return [
         Waiting(partition, ready, elsewhere, None if due_us is None else due_us / 1e6)
         for partition, ready, elsewhere, due_us in rows
@@ -102,13 +106,17 @@ def ready_queues() -> Flow[list[str]]:
 
 
 def is_anything_ready(
-    *, queues: Sequence[str] | None, unknown_names: Sequence[str] = ()
+    *,
+    queues: Sequence[str] | None,
+    unknown_names: Sequence[str] = (),
+    paused: Pauses = NO_PAUSES,
 ) -> Flow[bool]:
     """Return whether a job of another name is ready in these queues (None: in any)."""
     if queues is None:
-        queues = yield from ready_queues()
+        queues = paused.running((yield from ready_queues()))
         if not unknown_names:
             return bool(queues)
+    queues = paused.running(queues)
     ((found,),) = yield Request("any_ready", queue_names=list(queues), **left_out(unknown_names))
     return bool(found)
 
@@ -118,6 +126,11 @@ def left_out(names: Sequence[str]) -> dict[str, Value]:
     return {"unknown_names": list(names)} if names else {}
 
 
+def unpaused(paused: Pauses) -> dict[str, Value]:
+    """Return the parameter that keeps a statement from jobs of paused queues, if there are any."""
+    return {"paused": paused.names} if paused else {}
+
+
 def claim(
     scan: Scan,
     *,
@@ -125,17 +138,19 @@ def claim(
     loads: Loads,
     served: Sequence[str] | None = None,
     unknown_names: Sequence[str] = (),
+    paused: Pauses = NO_PAUSES,
     makes_slots: bool = False,
 ) -> Flow[Claim]:
     """Claim what a scan is about, but no job of the tasks that the worker does not know.
 
     ``served`` are all queues that the worker serves (None: all there are). The line of a lock runs
-    through them, whichever are scanned. With ``makes_slots``, for distributed databases, it first
+    through them, whichever are scanned, but past the jobs of ``paused`` queues; of these none is to
+    be scanned (`Scan.without`). With ``makes_slots``, for distributed databases, it first
     makes the slots of the locks that it will meet.
     """
     shape = _shape(scan)
     unknown = left_out(unknown_names)
-    params = _params(scan, shape, worker_id, served)
+    params = _params(scan, shape, worker_id, served, paused)
     if makes_slots and scan.with_locks:
         yield _make_slots(scan, shape, unknown)
     rows = yield Request(_statement(scan, shape), **params, **unknown)
@@ -163,7 +178,7 @@ def _statement(scan: Scan, shape: str) -> str:
 
 
 def _params(
-    scan: Scan, shape: str, worker_id: int, served: Sequence[str] | None
+    scan: Scan, shape: str, worker_id: int, served: Sequence[str] | None, paused: Pauses
 ) -> dict[str, Value]:
     params: dict[str, Value] = {"worker_id": worker_id, "limit": scan.limit}
     if scan.kind is Kind.LEVEL:
@@ -172,6 +187,7 @@ def _params(
         params["above"] = scan.priority
     if scan.with_locks:
         params |= {"served": served and list(served), "queue_names": list(scan.queues)}
+        params |= unpaused(paused)
     if shape in (OF_ONE, OF_ONE_WARY):
         if scan.kind is Kind.LEVEL:
             params["low"] = scan.lows[0]

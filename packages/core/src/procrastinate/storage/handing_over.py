@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from procrastinate.drive import Flow, Request
 from procrastinate.model.job import Status
-from procrastinate.storage.claim import Claim, begun, left_out
+from procrastinate.model.queues import NO_PAUSES, Pauses
+from procrastinate.storage.claim import Claim, begun, left_out, unpaused
 from procrastinate.storage.finish import Ended, Settled, ages, held, results, with_results
 from procrastinate.storage.rows import Loads
 from procrastinate.storage.waking import wake_if_awaited
@@ -33,6 +34,7 @@ def hand_over(
     loads: Loads,
     served: Sequence[str] | None,
     unknown_names: Sequence[str] = (),
+    paused: Pauses = NO_PAUSES,
 ) -> Flow[HandedOver]:
     """Write that jobs with locks have succeeded, and begin up to ``limit`` next ones instead.
 
@@ -48,6 +50,7 @@ def hand_over(
         served=None if served is None else list(served),
         limit=limit,
         **left_out(unknown_names),
+        **unpaused(paused),
         **kept,
     )
     count = sum(row[MOMENT] is not None for row in rows)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from procrastinate.connector import Rows
 from procrastinate.model.job import Status
 from procrastinate.testing import lock_statements
-from procrastinate.testing.lock_statements import is_ready
+from procrastinate.testing.lock_statements import is_ready, is_unpaused
 from procrastinate.testing.queue_statements import Function, Params, in_claim_order
 from procrastinate.testing.values import JobRow, claimed_columns
 from procrastinate.testing.view import View
@@ -104,14 +104,14 @@ def _has_no_lock(job: JobRow) -> bool:
 
 
 def _claim(view: View, p: Params, scan: Scan) -> Rows:
-    heads = lock_statements.heads(view, p["served"])
+    heads = lock_statements.heads(view, p)
     chosen = _chosen(view, p, scan)
     elsewhere = lock_statements.heads_elsewhere(view, p, chosen, heads)
     return _claim_with_locks(view, p, heads, chosen, elsewhere)
 
 
 def _claim_of_one(view: View, p: Params, scan: Scan) -> Rows:
-    heads = lock_statements.heads(view, p["served"])
+    heads = lock_statements.heads(view, p)
     chosen = view.unlocked(_ready(view, p, scan))[: p["limit"]]
     elsewhere = view.unlocked(
         job for job in lock_statements.heads_elsewhere(view, p, chosen, heads) if is_known(job, p)
@@ -178,7 +178,7 @@ def promote_due(view: View, p: Params) -> Rows:
 
 def sweep(view: View, p: Params) -> Rows:
     waiting = view.active_jobs(Status.TODO)
-    ready = [job for job in waiting if job.hold is None]
+    ready = [job for job in waiting if job.hold is None and is_unpaused(job, p)]
     served = [job for job in ready if _is_served(job, p)]
     waits = [_time_of(job) - view.now for job in waiting if job.hold == "schedule"]
     if not ready and not waits:

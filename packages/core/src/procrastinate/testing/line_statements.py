@@ -20,7 +20,7 @@ def hand_over(view: View, p: Params) -> Rows:
         view.grip_lock(lock)
     heads = [
         job
-        for lock, job in first_of_lines(view, None).items()
+        for lock, job in first_of_lines(view, None, p).items()
         if lock in slots and (p["served"] is None or job.queue_name in p["served"])
     ]
     known = (job for job in in_claim_order(heads) if is_known(job, p))

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from procrastinate.connector import Rows
 from procrastinate.model.job import Status
+from procrastinate.model.queues import EVERY_QUEUE, SPARED
 from procrastinate.testing.queue_statements import Function, Params, in_claim_order
 from procrastinate.testing.values import JobRow
 from procrastinate.testing.view import View
@@ -20,18 +21,28 @@ def is_ready(job: JobRow) -> bool:
     return job.hold is None
 
 
-def heads(view: View, served: Sequence[str] | None) -> dict[str, int]:
+def heads(view: View, p: Params) -> dict[str, int]:
     """Return the id of the first job in each free lock's line, as far as the served queues go."""
-    first = first_of_lines(view, served)
+    first = first_of_lines(view, p["served"], p)
     return {lock: job.id for lock, job in first.items() if not view.sees_holder(lock)}
 
 
-def first_of_lines(view: View, served: Sequence[str] | None) -> dict[str, JobRow]:
-    """Return the first job in the line of each lock, as far as the served queues go."""
+def is_unpaused(job: JobRow, p: Params) -> bool:
+    """Whether the queue of a job is none of the paused ones that a statement is told."""
+    paused = p.get("paused", ())
+    return job.queue_name not in paused and (job.queue_name == SPARED or EVERY_QUEUE not in paused)
+
+
+def first_of_lines(view: View, served: Sequence[str] | None, p: Params) -> dict[str, JobRow]:
+    """Return the first job in the line of each lock, as far as the served queues go.
+
+    A job of a paused queue is none.
+    """
     first: dict[str, JobRow] = {}
     waiting = view.active_jobs(Status.TODO)
     for job in in_claim_order(job for job in waiting if job.hold != "schedule"):
-        if job.lock is not None and (served is None or job.queue_name in served):
+        is_served = served is None or job.queue_name in served
+        if job.lock is not None and is_served and is_unpaused(job, p):
             first.setdefault(job.lock, job)
     return first
 

@@ -19,6 +19,7 @@ Rules
 7. The first jobs that wait are on offer: a thread that ends a job goes on with the next one by
    itself, and asks for trust itself. Decisions about jobs that wait allow for that
    (`procrastinate.worker.offers`, rule 3).
+8. No job of a paused queue waits here: those that were claimed go back once the pause is known.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import handed_back
 from procrastinate.worker import job_log
 from procrastinate.worker.clock import since_boot
+from procrastinate.worker.pausing import Paused
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.suspects import Asked, Claimed, Suspects
 from procrastinate.worker.telling import UNSEEN, Telling
@@ -65,6 +67,7 @@ class Backlog:
         trust: Trust,
         on_change: Callable[[], None],
         on_look: Callable[[], None],
+        paused: Paused | None = None,
         telling: Telling = UNSEEN,
     ) -> None:
         self._slots = slots
@@ -77,6 +80,7 @@ class Backlog:
         self._trusted_until = -math.inf  # ... until then at the least
         self._on_change = on_change
         self._on_look = on_look
+        self._paused = Paused() if paused is None else paused
         self._telling = telling
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Claimed] = deque()
@@ -171,6 +175,8 @@ class Backlog:
         self._suspects.forget(claimed)
         jobs = self._new_ones(claimed)
         self._telling.claimed(jobs)
+        if self._paused.now:
+            jobs = self._unpaused(jobs)
         if claim.unreadable:
             jobs = self._readable(jobs, claim.unreadable)
         if self._cautious:
@@ -216,6 +222,16 @@ class Backlog:
             else:
                 readable.append(job)
         return readable
+
+    def _unpaused(self, jobs: Iterable[Job]) -> list[Job]:
+        """Hand back the jobs of paused queues, and return the others (rule 8)."""
+        kept = []
+        for job in jobs:
+            if self._paused.has(job.queue):
+                self._writer.add(handed_back(job))
+            else:
+                kept.append(job)
+        return kept
 
     def _has_already(self, job: Job) -> bool:
         """Continue a job under its new claim that still runs here, or whose ending is unwritten.
@@ -327,6 +343,15 @@ class Backlog:
             self._last_back = job.id
             self._back_until = time.monotonic() + GOING_BACK_MAY_TAKE
         self._suspects.give_back()
+
+    def give_back_paused(self) -> None:
+        """Hand back the jobs of paused queues that wait (rule 8)."""
+        waiting = [job for job, _ in self._waiting]
+        paused = {job.id for job in waiting if self._paused.has(job.queue)}
+        for job in self._forget(paused):
+            self._writer.add(handed_back(job))
+        if any(self._paused.has(job.queue) for job in self._suspects.waiting):
+            self._suspects.give_back()
 
     def _decide(self) -> None:
         """Decide about the jobs that wait, now and each time that is due (rule 4)."""

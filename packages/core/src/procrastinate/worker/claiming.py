@@ -11,6 +11,7 @@ Rules
    job is passed over that comes first. And never beside a claim, which might take these jobs for a
    lost answer. Each partition is looked at by itself: a line goes on beside claims from others.
 5. What was asked for and not answered yet counts as room that is taken.
+6. No claim is about a paused queue (`procrastinate.worker.pausing`).
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.log import logger
 from procrastinate.worker.outages import Outages
 from procrastinate.worker.partitioned import PartitionedFetcher
+from procrastinate.worker.pausing import Paused
 from procrastinate.worker.places import Places
 from procrastinate.worker.stopping import StopRequests
 from procrastinate.worker.writer import Writer
@@ -68,6 +70,7 @@ class Claiming:
         unknown: UnknownTasks | None,
         places: Places,
         outages: Outages,
+        paused: Paused,
         keeps: Keeps = keeps_none,
     ) -> None:
         self._calls = calls
@@ -79,7 +82,10 @@ class Claiming:
         self._ahead = ahead
         #: What will be heard of this worker's own writes.
         self.echoes = Echoes()
-        self._fetcher = _fetcher_for(calls, worker_id, options, unknown, places, outages, keeps)
+        self._paused = paused
+        self._fetcher = _fetcher_for(
+            calls, worker_id, options, unknown, places, outages, paused, keeps
+        )
         self.sweeper = self._fetcher.sweeper  # if there are several partitions
         if self.sweeper is not None:
             self.sweeper.on_hot = self.look_now
@@ -105,6 +111,9 @@ class Claiming:
             self._wake.clear()
             if not self._trusted():
                 await self._wait_for_trust()
+                continue
+            if not self._paused.is_known:
+                await self._woken_within(PROBE_EVERY)
                 continue
             if backlog.wants_look:
                 await self._look_behind()
@@ -335,6 +344,7 @@ def _fetcher_for(
     unknown: UnknownTasks | None,
     places: Places,
     outages: Outages,
+    paused: Paused,
     keeps: Keeps,
 ) -> Fetcher | PartitionedFetcher:
     delete_ended = options.delete_jobs == "always"
@@ -346,6 +356,7 @@ def _fetcher_for(
             delete_ended=delete_ended,
             keeps=keeps,
             unknown=unknown,
+            paused=paused,
         )
     return PartitionedFetcher(
         calls,
@@ -357,4 +368,5 @@ def _fetcher_for(
         delete_ended=delete_ended,
         keeps=keeps,
         unknown=unknown,
+        paused=paused,
     )

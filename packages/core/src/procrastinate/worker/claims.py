@@ -16,6 +16,7 @@ from procrastinate.storage.finish import Ended
 from procrastinate.storage.handing_over import HandedOver
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.log import logger
+from procrastinate.worker.pausing import Paused
 
 
 class Claims:
@@ -29,27 +30,32 @@ class Claims:
         unknown: UnknownTasks | None,
         clock: Callable[[], float] = time.monotonic,
         *,
+        paused: Paused | None = None,
         makes_slots: bool = False,
     ) -> None:
         self._calls = calls
         self._worker_id = worker_id
         self._queues = queues
         self._unknown = UnknownTasks() if unknown is None else unknown
+        self._paused = Paused() if paused is None else paused
         self._clock = clock
         self._makes_slots = makes_slots  # for locks: a distributed database needs them
 
     def serves(self, queue: str) -> bool:
-        """Whether this worker works on a queue."""
-        return self._queues is None or queue in self._queues
+        """Whether this worker works on a queue now: it may be paused."""
+        return (self._queues is None or queue in self._queues) and not self._paused.has(queue)
 
     async def filled_in(self, scan: Scan) -> Scan:
-        """Return a scan with its queues: all that are served, if it looks everywhere."""
-        if scan.queues or not scan.everywhere:
-            return scan
-        queues = self._queues
-        if queues is None:
-            queues = await self._calls.run_async(flows.ready_queues())
-        return replace(scan, queues=tuple(queues))
+        """Return a scan with its queues: all that are served, if it looks everywhere.
+
+        Paused ones are left out.
+        """
+        if scan.everywhere and not scan.queues:
+            queues = self._queues
+            if queues is None:
+                queues = await self._calls.run_async(flows.ready_queues())
+            scan = replace(scan, queues=tuple(queues))
+        return scan.without(self._paused.now) if self._paused.now else scan
 
     async def scan(self, scan: Scan) -> Claim:
         """Claim what a scan is about, but no job of the tasks that the worker does not know."""
@@ -60,6 +66,7 @@ class Claims:
                 scan,
                 served=self._queues,
                 unknown_names=self._unknown.left_out(self._clock()),
+                paused=self._paused.now,
                 worker_id=self._worker_id,
                 loads=self._calls.connector.json_loads,
                 makes_slots=self._makes_slots,
@@ -77,6 +84,7 @@ class Claims:
                 loads=self._calls.connector.json_loads,
                 served=self._queues,
                 unknown_names=self._unknown.left_out(self._clock()),
+                paused=self._paused.now,
             )
         )
 
@@ -95,5 +103,6 @@ class Claims:
             flows.is_anything_ready(
                 queues=self._queues,
                 unknown_names=self._unknown.left_out(self._clock()),
+                paused=self._paused.now,
             )
         )

@@ -22,6 +22,7 @@ from procrastinate.storage.handing_over import HandedOver
 from procrastinate.worker.calls import Calls, CallsAt
 from procrastinate.worker.claims import Claims
 from procrastinate.worker.lost_answers import LostAnswers
+from procrastinate.worker.pausing import Paused
 
 if TYPE_CHECKING:
     from procrastinate.worker.sweeper import Sweeper
@@ -45,6 +46,7 @@ class Fetcher:
         delete_ended: bool = False,
         keeps: Keeps = keeps_none,
         unknown: UnknownTasks | None = None,
+        paused: Paused | None = None,
         partition: int | None = None,
     ) -> None:
         self._clock = clock
@@ -53,7 +55,13 @@ class Fetcher:
             self._plan = ScanPlan.of_partition()
             gateway = CallsAt(gateway, partition)
         self._claims = claims = Claims(
-            gateway, worker_id, queues, unknown, clock, makes_slots=partition is not None
+            gateway,
+            worker_id,
+            queues,
+            unknown,
+            clock,
+            paused=paused,
+            makes_slots=partition is not None,
         )
         self._lost_answers = LostAnswers(gateway, worker_id, delete_ended=delete_ended, keeps=keeps)
         self.left_none = False  # whether the last claim left no ready job behind

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.errors import ConnectorException
 from procrastinate.model.checks import NAME_LENGTH
+from procrastinate.storage.queues import CHANNEL
 from procrastinate.storage.workers import notify_listener
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import Calls
@@ -29,6 +30,7 @@ JOBS = "procrastinate_jobs"  # a job is ready; the payload is its queue ...
 SCHEDULE = "procrastinate_schedule"  # ... as of a job that is due within a minute
 #: Characters of such a payload. With several partitions it says the job's, after an ``@``.
 NEWS_LENGTH = NAME_LENGTH + len("@351")
+PAUSES = CHANNEL  # a queue was paused or resumed; the payload is its name
 ABORTS = "procrastinate_aborts"  # a running job is to be aborted; the payload is its id
 PROBE = "procrastinate_probe_{worker_id}"  # to this worker's listener, from itself
 PROBE_EVERY = 60.0  # seconds
@@ -54,17 +56,20 @@ class Listener:
         on_queue: Callable[[str], None],
         on_schedule: Callable[[str], None],
         on_abort: Callable[[int], None],
+        on_pause: Callable[[], None],
         on_listening: Callable[[], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
         self._connector = connector
         self._calls = calls
         self._probe = PROBE.format(worker_id=worker_id)
+        self._channels = [JOBS, SCHEDULE, ABORTS, PAUSES, self._probe]
         self._probe_heard = asyncio.Event()
         self._doubt = asyncio.Event()  # set if there is a reason to probe now
         self._on_queue = on_queue
         self._on_schedule = on_schedule
         self._on_abort = on_abort
+        self._on_pause = on_pause
         self._on_listening = on_listening
         self._on_failed = on_failed
         self._backoff = Backoff()
@@ -87,7 +92,7 @@ class Listener:
 
     async def _listen(self) -> None:
         async with asyncio.timeout(LISTEN_MAY_TAKE) as patience:
-            async with self._connector.listen([JOBS, SCHEDULE, ABORTS, self._probe]) as heard:
+            async with self._connector.listen(self._channels) as heard:
                 patience.reschedule(None)
                 self._on_listening()
                 self._doubt.set()  # some poolers accept LISTEN and pass nothing on
@@ -127,6 +132,8 @@ class Listener:
             job_id = job_id_in(payload)
             if job_id is not None:
                 self._on_abort(job_id)
+        elif channel == PAUSES:
+            self._on_pause()
         elif len(payload) <= NEWS_LENGTH:
             if channel == SCHEDULE:
                 self._on_schedule(payload)

@@ -22,6 +22,7 @@ from procrastinate.storage.handing_over import HandedOver
 from procrastinate.worker.calls import Calls
 from procrastinate.worker.fetcher import Fetcher
 from procrastinate.worker.outages import Outages
+from procrastinate.worker.pausing import Paused
 from procrastinate.worker.places import Places
 from procrastinate.worker.sweeper import Sweeper
 
@@ -49,8 +50,10 @@ class PartitionedFetcher:
         delete_ended: bool = False,
         keeps: Keeps = keeps_none,
         unknown: UnknownTasks | None = None,
+        paused: Paused | None = None,
     ) -> None:
         unknown = UnknownTasks() if unknown is None else unknown
+        self._paused = paused = Paused() if paused is None else paused
         self._clock = clock
         self._queues = queues
         self._places = places
@@ -65,6 +68,7 @@ class PartitionedFetcher:
             delete_ended=delete_ended,
             keeps=keeps,
             unknown=unknown,
+            paused=paused,
         )
         self.sweeper = Sweeper(
             calls,
@@ -72,6 +76,7 @@ class PartitionedFetcher:
             queues,
             unknown,
             outages,
+            paused,
             interval=interval,
             on_found=lambda partition: self._at(partition).look_at_everything(),
             clock=clock,
@@ -99,6 +104,8 @@ class PartitionedFetcher:
         queue, partition = said
         if queue:
             if self._queues is not None and queue not in self._queues:
+                return False
+            if self._paused.has(queue):
                 return False
             self._at(partition).heard_of(queue)
         else:

@@ -52,6 +52,7 @@ from procrastinate.worker.log import logger
 from procrastinate.worker.minutes import Minutes
 from procrastinate.worker.outages import Outages
 from procrastinate.worker.past_errors import PastErrors
+from procrastinate.worker.pausing import Paused, Pausing
 from procrastinate.worker.places import Places
 from procrastinate.worker.progress import Reports
 from procrastinate.worker.slots import Slots
@@ -113,6 +114,7 @@ class Shift:
             counting=self._minutes,
         )
         self._vitals = Vitals(worker.name, options, registered_at=registered_at)
+        self._paused = Paused()
         # A job of an unknown task can wait for other workers only if there may be any (not in
         # memory), and if this worker stays to see it.
         waits_for_others = options.wait and self._calls.connector.runs_sql
@@ -128,6 +130,7 @@ class Shift:
             unknown=unknown,
             places=places,
             outages=self._outages,
+            paused=self._paused,
             keeps=registry.keeps_results,
         )
         self._writer = Writer(
@@ -177,6 +180,16 @@ class Shift:
             trust=self._vitals.trust,
             on_change=self._claiming.something_ended,
             on_look=self._wake.set,
+            paused=self._paused,
+            telling=telling,
+        )
+        self._pausing = Pausing(
+            self._calls,
+            self._paused,
+            options.queues,
+            interval=options.fetch_job_polling_interval,
+            on_paused=self._backlog.give_back_paused,
+            on_resumed=self._claiming.look_at_everything,
             telling=telling,
         )
         self._housekeeping = Housekeeping(
@@ -249,6 +262,7 @@ class Shift:
         self._helpers.start("progress", self._reports.run)
         if self._minutes is not None:
             self._helpers.start("minutes", self._minutes.run)
+        self._helpers.start("pausing", self._pausing.run)
         if (sweeper := self._claiming.sweeper) is not None:
             sweeper.room = self._backlog.free
             self._helpers.start("sweeper", sweeper.run)
@@ -363,6 +377,7 @@ class Shift:
             on_queue=self._claiming.heard_of,
             on_schedule=self._claiming.schedule_changed,
             on_abort=lambda job_id: self._abort({job_id}),
+            on_pause=self._pausing.look_now,
             on_listening=self._listening,
             on_failed=self._not_listening,
         )
@@ -380,6 +395,7 @@ class Shift:
         self._claiming.heard_of_aborts(ids)
 
     def _not_listening(self, exc: Exception) -> None:
+        self._pausing.listening(False)
         if self._claiming.sweeper is not None:
             self._claiming.sweeper.listens = False
         self._on_listening(exc)
@@ -387,6 +403,7 @@ class Shift:
     def _listening(self) -> None:
         """Look at all that may have been announced before LISTEN was in force."""
         self._on_listening(None)
+        self._pausing.listening(True)
         if self._claiming.sweeper is not None:
             self._claiming.sweeper.listens = True
         self._claiming.look_at_everything()

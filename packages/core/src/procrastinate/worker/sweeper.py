@@ -36,6 +36,7 @@ from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.calls import OF_A_PARTITION, Calls, reason_of
 from procrastinate.worker.log import logger
 from procrastinate.worker.outages import Outages
+from procrastinate.worker.pausing import Paused
 
 PROMOTE_AGAIN_AFTER = 1.0  # seconds after a failure
 
@@ -67,6 +68,7 @@ class Sweeper:
         queues: Sequence[str] | None,
         unknown: UnknownTasks,
         outages: Outages,
+        paused: Paused,
         *,
         interval: float,
         on_found: Callable[[int], None],
@@ -76,6 +78,7 @@ class Sweeper:
         self._queues = queues
         self._unknown = unknown
         self._outages = outages
+        self._paused = paused
         self._interval = interval
         self._on_found = on_found  # is called with a partition that may have ready jobs
         self._clock = clock
@@ -170,7 +173,7 @@ class Sweeper:
         if not away:
             try:
                 return await self._calls.run_async(
-                    flows.sweep(queues=self._queues, unknown_names=names)
+                    flows.sweep(queues=self._queues, unknown_names=names, paused=self._paused.now)
                 )
             except (ConnectorException, TimeoutError) as exc:
                 if not await self._outages.is_one(exc):

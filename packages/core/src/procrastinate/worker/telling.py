@@ -18,6 +18,7 @@ from operator import attrgetter
 
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import Finished, was_written
+from procrastinate.model.queues import Pause
 from procrastinate.observing import events, job_log
 from procrastinate.observing.job_log import JobLog
 from procrastinate.observing.observer import Observer
@@ -100,6 +101,10 @@ class Telling:
                 self._counting.on_recovered(events.Recovered(*self._who, tuple(jobs)))
             except BaseException:  # rule 1
                 logger.exception("%d jobs could not be counted", len(jobs))
+
+    def paused(self, queue: str, pause: Pause | None) -> None:
+        """Tell that the worker starts no more jobs of a queue, or starts them again (None)."""
+        self._tell("on_paused", events.Paused, queue, pause)
 
     # Jobs
 

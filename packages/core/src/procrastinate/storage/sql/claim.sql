@@ -549,7 +549,7 @@ from (
         job.partition, count(*) filter (where {>is_served}) as ready,
         count(*) filter (where not ({>is_served})) as elsewhere, null::bigint as due_us
     from {schema}.procrastinate_jobs as job
-    where {>anywhere} and job.status = 'todo' and job.hold is null
+    where {>anywhere} and job.status = 'todo' and job.hold is null{unpaused job}
     group by job.partition
     union all
     select

@@ -11,6 +11,10 @@
 -- * mend: a line that no job holds up, but whose best job is parked, is passed on. Changes by hand
 --   leave such lines.
 --
+-- Jobs of paused queues stand in the line, but are never its first: claims and hand-overs go to the
+-- next job behind them. To pass on makes the best job of *each* queue ready, so the line never waits
+-- for a paused one, and after the end of the pause its job is ready, in its place.
+--
 -- A gate with n slots differs in three places: `head` takes as many jobs of a line as there are
 -- free slots, `acquired` as many slots, and passing on makes as many jobs of each queue ready.
 --
@@ -29,7 +33,7 @@ head as materialized (
         select distinct chosen.lock from chosen where chosen.lock is not null
     )) as contended(lock)
     cross join lateral (
-        {>first_of_line among="%(served)s::text[] is null or best.queue_name = any(%(served)s::text[])"}
+        {>first_of_line among="(%(served)s::text[] is null or best.queue_name = any(%(served)s::text[]))"}
     ) as first
     where not exists (
         select from {schema}.procrastinate_locks as held
@@ -38,7 +42,8 @@ head as materialized (
 )
 
 -- fragment: first_of_line
--- The first job of a line, ready or parked.
+-- The first job of a line, ready or parked. Jobs of paused queues do not hold up the others: they
+-- keep their places, and are passed on like all.
 with recursive ready as (
     {>best_in_each_queue before="ready" those="job.hold is null"}
 ),
@@ -51,7 +56,7 @@ from (
     union all
     select parking.*, false from parking
 ) as best
-where {>among}
+where {>among}{unpaused best}
 order by best.priority desc, best.id
 limit 1
 

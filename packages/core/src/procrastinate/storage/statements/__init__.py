@@ -14,7 +14,8 @@ and no row comes back.
 ``{schema}.`` stands for the schema of the tables, or for nothing. ``{held}`` stands for the
 statuses of a job that its worker holds. ``{known}`` stands for the condition that a worker knows a
 job's task, which is in the text only if it is told ``unknown_names``: most have no need of it, and
-it costs time in each claim.
+it costs time in each claim. ``{unpaused ALIAS}`` stands in the same way for the condition that no
+pause covers the queue of a job, in a text that is told ``paused``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from procrastinate.model import checks
 from procrastinate.model.outcome import HELD
 from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.printable import shown
+from procrastinate.model.queues import EVERY_QUEUE, SPARED
 from procrastinate.storage.statements import templates
 
 #: The statuses of a job that its worker holds: what `{held}` in a text stands for.
@@ -41,6 +43,12 @@ where '{schema}.procrastinate_jobs'::regclass::oid = %(seen_table)s::bigint::oid
     and current_database() = %(seen_database)s::text
     and pg_postmaster_start_time() = %(seen_start)s::timestamptz"""
 KNOWN = " and job.task_name <> all(%(unknown_names)s::text[])"
+#: See `procrastinate.model.queues.Pause.covers`.
+UNPAUSED = (
+    " and {alias}.queue_name <> all(%(paused)s::text[])"
+    f" and ({{alias}}.queue_name = '{SPARED}' or '{EVERY_QUEUE}' <> all(%(paused)s::text[]))"
+)
+UNPAUSED_ALIASES = ("job", "best")
 PATIENCE_MS = 500  # milliseconds that an ending waits for another transaction
 #: What a statement may need of a session that users have set up otherwise. A caller's own
 #: transaction keeps its settings: what may run there has to do without.
@@ -125,6 +133,8 @@ class Statements:
             key = f"{name} known"
         elif "seen_table" in params:
             key = f"{name} seen"
+        if "paused" in params:
+            key += " paused"
         made = self._made.get(key) or self._make(key, request)
         settings = made.settings
         if (more or request.settings) and made.takes_more:
@@ -153,6 +163,9 @@ class Statements:
         statement = (load_distributed if self.distributed else load)()[request.name]
         known = KNOWN if "unknown_names" in request.params else ""
         text = statement.text.replace("{known}", known)
+        for alias in UNPAUSED_ALIASES:
+            unpaused = UNPAUSED.format(alias=alias) if "paused" in request.params else ""
+            text = text.replace(f"{{unpaused {alias}}}", unpaused)
         if "seen_table" in request.params:
             text += SEEN
         text = self.render(text)

@@ -39,7 +39,8 @@ head as materialized (
         select distinct chosen.lock from chosen where chosen.lock is not null
     )) as contended(lock)
     cross join lateral (
-        -- The first job of a line, ready or parked.
+        -- The first job of a line, ready or parked. Jobs of paused queues do not hold up the others: they
+        -- keep their places, and are passed on like all.
         with recursive ready as (
             -- The best job of the line in each queue, from queue to queue, by one index probe for each.
             -- (Ordered by the hold as well, because the planner does not see that it is the same everywhere.)
@@ -103,7 +104,7 @@ head as materialized (
             union all
             select parking.*, false from parking
         ) as best
-        where %(served)s::text[] is null or best.queue_name = any(%(served)s::text[])
+        where (%(served)s::text[] is null or best.queue_name = any(%(served)s::text[])){unpaused best}
         order by best.priority desc, best.id
         limit 1
     ) as first

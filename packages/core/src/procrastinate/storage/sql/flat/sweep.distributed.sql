@@ -12,7 +12,7 @@ from (
         count(*) filter (where not ((%(queue_names)s::text[] is null or job.queue_name = any(%(queue_names)s::text[])){known})) as elsewhere, null::bigint as due_us
     from procrastinate_jobs as job
     -- In a statement that locks no row, the jobs of all partitions, unless one is named.
-    where job.partition = any(%(partitions)s::smallint[]) and job.status = 'todo' and job.hold is null
+    where job.partition = any(%(partitions)s::smallint[]) and job.status = 'todo' and job.hold is null{unpaused job}
     group by job.partition
     union all
     select

@@ -11,7 +11,7 @@ from (
         job.partition, count(*) filter (where (%(queue_names)s::text[] is null or job.queue_name = any(%(queue_names)s::text[])){known}) as ready,
         count(*) filter (where not ((%(queue_names)s::text[] is null or job.queue_name = any(%(queue_names)s::text[])){known})) as elsewhere, null::bigint as due_us
     from procrastinate_jobs as job
-    where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
+    where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null{unpaused job}
     group by job.partition
     union all
     select
