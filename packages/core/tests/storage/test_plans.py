@@ -356,7 +356,7 @@ CASES = [
     Case("resume_queue", set(), 0, PAUSE),
     Case("drop_ended_pauses", set(), 0),
     Case("list_pauses", set(), 0),
-    Case("defer_ticks", set(), 0, SCHEDULES | TICKS),
+    Case("defer_ticks", {KEY}, 0, SCHEDULES | TICKS),
     # A page of ids, and their rows.
     Case("list_jobs", {KEY}, 2 * LIMIT, LIST),
     Case("list_newest_jobs", {KEY}, 2 * LIMIT, LIST),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
 from procrastinate.connector import Row, Rows, Value
-from procrastinate.drive import Flow, Limit, NoAnswer, Request, Step, Steps
+from procrastinate.drive import Flow, Limit, NoAnswer, Request, Step, Steps, at
 from procrastinate.errors import (
     AlreadyEnqueued,
     ConnectorException,
@@ -19,12 +19,14 @@ from procrastinate.errors import (
     InvalidOption,
     ProcrastinateException,
 )
-from procrastinate.model.job import NewJob
+from procrastinate.model.job import NewJob, Status
 from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.periodic import DueTick, Key, Periodic, Timetable
 from procrastinate.storage.defer import defer_job
 from procrastinate.storage.nodes import may_be_node, partitions_away
+from procrastinate.storage.places import grouped
 from procrastinate.storage.savepoints import undoable
+from procrastinate.storage.waits import look_at_jobs
 
 S = TypeVar("S")
 
@@ -42,6 +44,7 @@ class Outcome(enum.Enum):
 
     DEFERRED = "its job was inserted"
     WAITING = "a job with its queueing lock is waiting already"
+    PAUSED = "its queue is paused, and a job of its schedule is waiting already"
     GIVEN_UP = "it was missed, with others, for longer than max_delay"
     ELSEWHERE = "another worker was first"
     EARLY = "its time has not come by the server's clock"
@@ -247,18 +250,47 @@ def _one_by_one(due: Sequence[DueTick], partitions: Partitions) -> Flow[Rows]:
             return -1, ""
         return partitions.of_key(job.key or ""), job.queueing_lock
 
-    rows = yield Request("grip_ticks", **_ticks(due))
+    rows = yield Request("grip_ticks", **_ticks(due), queue_names=_queues(due))
     ids: list[int | None] = [None] * len(due)
     mine = [place for place, row in enumerate(rows) if row[0]]
+    left_out = yield from _left_out(due, rows, mine, partitions)
     for place in sorted(mine, key=turn):
         job = due[place].job
-        if job is not None:
+        if job is not None and place not in left_out:
             with contextlib.suppress(AlreadyEnqueued):
                 ids[place] = yield from defer_job(job)
     if mine:
         ticks = _ticks([due[place] for place in mine])
         yield Request("settle_ticks", **ticks, job_ids=[ids[place] for place in mine])
-    return [(*row[:1], job_id, *row[1:], 0) for row, job_id in zip(rows, ids, strict=True)]
+    return [
+        (row[0], job_id, row[1], row[2], 0, int(place in left_out))
+        for place, (row, job_id) in enumerate(zip(rows, ids, strict=True))
+    ]
+
+
+def _left_out(
+    due: Sequence[DueTick], rows: Rows, mine: Sequence[int], partitions: Partitions
+) -> Flow[set[int]]:
+    """Return the places of the ticks whose jobs a paused queue does not get.
+
+    That is all but the last one of each schedule, and that one too if the last job still waits.
+    """
+    paused = [place for place in mine if rows[place][3] and due[place].job is not None]
+    last = {due[place].periodic.key: place for place in sorted(paused, key=lambda n: due[n].tick)}
+    waiting = set[int]()
+    for place in last.values():
+        job_id = rows[place][4]
+        if job_id is not None and (yield from _waits(job_id, partitions)):
+            waiting.add(place)
+    return {place for place in paused if place not in last.values()} | waiting
+
+
+def _waits(job_id: int, partitions: Partitions) -> Flow[bool]:
+    """Return whether a job is there and waits."""
+    for partition, ids in (yield from grouped([job_id], partitions)).items():
+        found = yield from at(partition, look_at_jobs(ids))
+        return found.get(job_id) is Status.TODO
+    return False
 
 
 def _defer_apart(
@@ -284,12 +316,17 @@ def _params(due: Sequence[DueTick]) -> dict[str, Value]:
 
     return {
         **_ticks(due),
-        "queue_names": of_jobs(lambda job: job.queue),
+        "queue_names": _queues(due),
         "priorities": of_jobs(lambda job: job.priority),
         "locks": of_jobs(lambda job: job.lock),
         "queueing_locks": of_jobs(lambda job: job.queueing_lock),
         "args": of_jobs(lambda job: job.args),
     }
+
+
+def _queues(due: Sequence[DueTick]) -> list[str | None]:
+    """Return the queue of each tick's job; None if a tick asks for no job."""
+    return [None if each.job is None else each.job.queue for each in due]
 
 
 def _ticks(due: Sequence[DueTick]) -> dict[str, Value]:
@@ -301,18 +338,20 @@ def _ticks(due: Sequence[DueTick]) -> dict[str, Value]:
 
 
 def _settled(due: DueTick, row: Row) -> Settled:
-    is_mine, job_id, _, now, _ = row
+    is_mine, job_id, _, now, _, is_left_out = row
     if not is_mine:
         return Settled(due, Outcome.EARLY if due.tick > now else Outcome.ELSEWHERE)
     if due.job is None:
         return Settled(due, Outcome.GIVEN_UP)
+    if is_left_out:
+        return Settled(due, Outcome.PAUSED)
     return Settled(due, Outcome.WAITING if job_id is None else Outcome.DEFERRED, job_id)
 
 
 def _learn(timetable: Timetable, due: Sequence[DueTick], rows: Rows) -> None:
     """Tell the timetable up to where each of these schedules is settled now."""
     done: dict[Key, datetime | None] = {}
-    for each, (_, _, done_until, now, _) in zip(due, rows, strict=True):
+    for each, (_, _, done_until, now, _, _) in zip(due, rows, strict=True):
         key = each.periodic.key
         if done_until is None:  # the schedule's row was deleted
             done[key] = None

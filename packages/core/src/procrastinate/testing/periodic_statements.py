@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from procrastinate.connector import Row, Rows
+from procrastinate.model.job import Status
 from procrastinate.testing.queue_statements import Function, Params
 from procrastinate.testing.values import JobRow, PeriodicRow, jsonb, timestamp
 from procrastinate.testing.view import View
@@ -86,15 +87,38 @@ def defer_ticks(view: View, p: Params) -> Rows:
         for place, each in sorted(enumerate(due), key=lambda pair: (pair[1].tick, pair[0]))
         if each.key in held and held[each.key].done_until < each.tick <= view.now
     ]
-    jobs = {place: _insert(view, due[place]) for place in claimed}
+    left_out = _left_out(view, due, claimed, held)
+    jobs = {place: None if place in left_out else _insert(view, due[place]) for place in claimed}
     for place in claimed:
         _settle(view, due[place], jobs[place])
     queues = {job.queue_name for job in jobs.values() if job is not None}
     view.wake(queues)
     return [
-        _row(view, before[each.key], place in jobs, jobs.get(place), len(queues))
+        (
+            *_row(view, before[each.key], place in jobs, jobs.get(place), len(queues)),
+            int(place in left_out) if place in jobs else None,
+        )
         for place, each in enumerate(due)
     ]
+
+
+def _left_out(
+    view: View, due: list[_Due], claimed: list[int], held: dict[tuple[str, str], PeriodicRow]
+) -> set[int]:
+    """Return the places of the ticks whose jobs a paused queue does not get."""
+    paused = [place for place in claimed if view.is_paused(due[place].columns["queue_name"])]
+    last = {due[place].key: place for place in paused if due[place].columns["args"] is not None}
+    return {
+        place
+        for place in paused
+        if due[place].tick < due[last.get(due[place].key, place)].tick
+        or _waits(view, held[due[place].key].job_id)
+    }
+
+
+def _waits(view: View, job_id: int | None) -> bool:
+    job = None if job_id is None else view.job(job_id)
+    return job is not None and job.status is Status.TODO
 
 
 def _due(p: Params) -> list[_Due]:
@@ -164,7 +188,10 @@ def grip_ticks(view: View, p: Params) -> Rows:
     keys = list(_keys(p))
     ticks = [timestamp(tick) for tick in p["ticks"]]
     before = {key: view.periodic(*key) for key in keys}
-    named = [_Due(*key, tick, {}) for key, tick in zip(keys, ticks, strict=True)]
+    named = [
+        _Due(*key, tick, {"queue_name": queue})
+        for key, tick, queue in zip(keys, ticks, p["queue_names"], strict=True)
+    ]
     held = _held(view, [each for each in named if each.tick <= view.now])
     for row in held.values():
         view.write_periodic(row)
@@ -173,6 +200,8 @@ def grip_ticks(view: View, p: Params) -> Rows:
             each.key in held and held[each.key].done_until < each.tick <= view.now,
             None if known is None else known.done_until,
             view.now,
+            int(view.is_paused(each.columns["queue_name"])),
+            None if each.key not in held else held[each.key].job_id,
         )
         for each in named
         for known in [before[each.key]]

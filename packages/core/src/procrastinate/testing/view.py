@@ -7,6 +7,7 @@ from datetime import datetime
 
 from procrastinate.connector import Notification
 from procrastinate.model.job import Status
+from procrastinate.model.queues import EVERY_QUEUE, SPARED
 from procrastinate.testing.tables import Blocked, Tables, Transaction
 from procrastinate.testing.values import (
     JobRow,
@@ -185,6 +186,11 @@ class View:
     def pause(self, queue_name: str) -> PauseRow | None:
         row = self._tables.pauses.get(queue_name, self.transaction)
         return row if row is not None and self._is_in_force(row) else None
+
+    def is_paused(self, queue: str | None) -> bool:
+        """Whether a pause covers a queue."""
+        names = {row.queue_name for row in self.pauses()}
+        return queue in names or (EVERY_QUEUE in names and queue not in (None, SPARED))
 
     def _is_in_force(self, row: PauseRow) -> bool:
         return row.paused_until is None or row.paused_until > self.now

@@ -181,6 +181,13 @@ def _log(settled: Settled) -> None:
             tick,
             extra=extra,
         )
+    elif settled.outcome is Outcome.PAUSED:
+        logger.info(
+            "periodic task %s of %s is left out: its queue is paused, and a job of it is waiting",
+            name,
+            tick,
+            extra=extra,
+        )
     elif settled.outcome is Outcome.GIVEN_UP:
         count = settled.due.given_up
         logger.warning(

@@ -69,11 +69,19 @@ from (
 where periodic.task_name = stale.task_name and periodic.periodic_id = stale.periodic_id
     and periodic.partition = 0
 
+-- fragment: is_paused
+-- True if a pause covers the queue.
+exists (
+    select from {schema}.procrastinate_queues as pause
+    where pause.partition = 0 and {>in_force}
+        and (pause.queue_name = {>queue} or (pause.queue_name = '*' and {>queue} <> 'builtin'))
+)
+
 -- fragment: schedules_held
 -- held: the schedules with a tick that is not settled yet, locked. If this waits for another
 -- worker's statement, it finds done_until as that one leaves it.
 held as materialized (
-    select periodic.task_name, periodic.periodic_id, periodic.done_until
+    select periodic.task_name, periodic.periodic_id, periodic.done_until, periodic.job_id
     from (
         select due.task_name, due.periodic_id, max(due.tick) as tick
         from due
@@ -93,10 +101,11 @@ held as materialized (
 -- Settles ticks that no worker has settled yet, inserts their jobs in the order of the ticks, and
 -- wakes the workers once for each queue. A tick whose args are null asks for no job: it is given
 -- up, with all before it. A job whose queueing lock is taken by a waiting one is left out, and its
--- tick is settled all the same. A tick that lies ahead by the server's clock is not settled.
+-- tick is settled all the same. So it is if the queue is paused and a job of the schedule waits, or
+-- comes with a later tick. A tick that lies ahead by the server's clock is not settled.
 -- Returns (whether this statement settled it, the id of its job, done_until as it was before, the
--- server's time, queues woken) for each, in the order given. done_until is null if the schedule has
--- no row any more.
+-- server's time, queues woken, 1 if its job was left out because of a pause) for each, in the order
+-- given. done_until is null if the schedule has no row any more.
 --
 -- due: the ticks, in the order given.
 with due as materialized (
@@ -115,11 +124,21 @@ with due as materialized (
 -- claimed: the ticks to settle, with the ids of their jobs.
 claimed as materialized (
     select
-        case when fresh.args is not null
+        case when fresh.args is not null and not fresh.is_left_out
             then pg_catalog.nextval('{schema}.procrastinate_jobs_id_seq') end as id,
         fresh.*
     from (
-        select due.*
+        select
+            due.*,
+            {>is_paused queue="due.queue_name"} and (
+                due.tick < max(due.tick) filter (where due.args is not null)
+                    over (partition by due.task_name, due.periodic_id)
+                or exists (
+                    select from {schema}.procrastinate_jobs as job
+                    where job.partition = %(partition)s::smallint and job.id = held.job_id
+                        and job.status::text = 'todo'
+                )
+            ) as is_left_out
         from due
         join held on held.task_name = due.task_name and held.periodic_id = due.periodic_id
         where due.tick > held.done_until and due.tick <= statement_timestamp()
@@ -135,7 +154,7 @@ inserted as (
         claimed.id, 0, claimed.queue_name, claimed.task_name, claimed.priority, claimed.lock,
         claimed.queueing_lock, claimed.args
     from claimed
-    where claimed.args is not null
+    where claimed.id is not null
     order by claimed.queueing_lock collate "C", claimed.id
     on conflict (queueing_lock, partition)
         where queueing_lock is not null and status = 'todo' do nothing
@@ -145,7 +164,7 @@ inserted as (
 -- ids was a nested loop: 1.4 s for 1,000 ticks.)
 told as materialized (
     select
-        claimed.place, claimed.task_name, claimed.periodic_id, claimed.tick,
+        claimed.place, claimed.task_name, claimed.periodic_id, claimed.tick, claimed.is_left_out,
         case when claimed.id in (select inserted.id from inserted) then claimed.id end as job_id
     from claimed
 ),
@@ -179,7 +198,8 @@ select
     told.job_id,
     periodic.done_until,
     statement_timestamp(),
-    (select count(*) from woken)::integer
+    (select count(*) from woken)::integer,
+    told.is_left_out::integer
 from due
 left join told on told.place = due.place
 left join {schema}.procrastinate_periodic as periodic
@@ -191,20 +211,23 @@ order by due.place
 -- Takes these schedules in hand until the end of the transaction, for a flow that settles ticks on
 -- a distributed database: there no statement can insert jobs and settle their ticks as well. (An
 -- INSERT in a CTE would be taken apart.) Returns (whether no worker has settled the tick, done_until,
--- the server's time) for each tick, in the order given. done_until is null if the schedule has no
--- row any more.
+-- the server's time, whether the queue is paused, the schedule's last job) for each tick, in the
+-- order given. done_until is null if the schedule has no row any more.
 --
 -- due: the ticks, in the order given.
 with due as materialized (
-    select due.task_name, due.periodic_id, due.tick::timestamptz as tick, due.place
-    from unnest(%(task_names)s::text[], %(periodic_ids)s::text[], %(ticks)s::text[])
-        with ordinality as due(task_name, periodic_id, tick, place)
+    select due.task_name, due.periodic_id, due.tick::timestamptz as tick, due.queue_name, due.place
+    from unnest(
+        %(task_names)s::text[], %(periodic_ids)s::text[], %(ticks)s::text[], %(queue_names)s::text[]
+    ) with ordinality as due(task_name, periodic_id, tick, queue_name, place)
 ),
 {>schedules_held}
 select
     coalesce(due.tick > held.done_until and due.tick <= statement_timestamp(), false),
     periodic.done_until,
-    statement_timestamp()
+    statement_timestamp(),
+    ({>is_paused queue="due.queue_name"})::integer,
+    held.job_id
 from due
 left join held on held.task_name = due.task_name and held.periodic_id = due.periodic_id
 left join {schema}.procrastinate_periodic as periodic

@@ -2,10 +2,6 @@
 -- but `builtin`. The rows are in one place, also on a distributed database: statements about jobs
 -- are told which queues are paused.
 
--- fragment: in_force
--- True of a pause that has not ended by itself.
-(pause.paused_until is null or pause.paused_until > statement_timestamp())
-
 -- fragment: pause_columns
 pause.queue_name, {>readable moment="pause.paused_at"}, {>readable moment="pause.paused_until"},
     pause.paused_by, pause.reason

@@ -149,6 +149,10 @@ pg_catalog.jsonb_build_object(
     where entry.place = 1 or entry.place > whole.length - 19
 )
 
+-- fragment: in_force
+-- True of a pause that has not ended by itself.
+(pause.paused_until is null or pause.paused_until > statement_timestamp())
+
 -- fragment: of_dead
 -- True of a running job whose worker is one of these dead ones, or null.
 {>where} and job.status = 'doing'
