@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from procrastinate import drive
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
+from procrastinate.model.queues import NO_PAUSES, Pause, Pauses
 from procrastinate.model.retry import RetryDecision
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import (
@@ -24,6 +25,7 @@ from procrastinate.storage import (
     migrating,
     workers,
 )
+from procrastinate.storage import queues as pausing
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate.storage.places import Change
 from procrastinate_connector_testkit.subject import Session, Subject, entered
@@ -98,11 +100,18 @@ class Queue:
         return await self.run(workers.register_worker(name, about))
 
     async def claim(
-        self, worker: int, *queues: str, limit: int = 100, session: Session | None = None
+        self,
+        worker: int,
+        *queues: str,
+        limit: int = 100,
+        session: Session | None = None,
+        paused: Pauses = NO_PAUSES,
     ) -> Claim:
         served = queues or ("default",)
-        scan = Scan(Kind.FULL, limit, served, with_locks=True)
-        flow = claim.claim(scan, served=served, worker_id=worker, loads=self.loads)
+        scan = Scan(Kind.FULL, limit, served, with_locks=True).without(paused)
+        if not scan.queues:
+            return Claim([])
+        flow = claim.claim(scan, served=served, worker_id=worker, loads=self.loads, paused=paused)
         return await (self.run(flow) if session is None else session.flow(flow))
 
     async def claim_known(
@@ -157,6 +166,22 @@ class Queue:
     async def promote(self) -> Promotion:
         return await self.run(claim.promote_due())
 
+    # Pausing
+
+    async def pause(
+        self,
+        name: str,
+        *,
+        until: datetime | None = None,
+        by: str | None = None,
+        reason: str | None = None,
+    ) -> Pause:
+        flow = pausing.pause_queue(name, until=until, by=by, reason=reason)
+        return await self.run(flow, transaction=True)
+
+    async def resume(self, name: str) -> bool:
+        return await self.run(pausing.resume_queue(name), transaction=True)
+
     # Ending attempts
 
     async def settle(
@@ -176,7 +201,13 @@ class Queue:
     async def finish(self, worker: int, *ended: Job, ending: Outcome = SUCCEEDED) -> set[int]:
         return set((await self.settle(worker, *((job, ending) for job in ended))).changed)
 
-    async def hand_over(self, worker: int, *ended: Job, queues: Sequence[str] = ()) -> list[Job]:
+    async def hand_over(
+        self,
+        worker: int,
+        *ended: Job,
+        queues: Sequence[str] = (),
+        paused: Pauses = NO_PAUSES,
+    ) -> list[Job]:
         """End jobs whose lines go on with what may be taken, and take that; return what was taken.
 
         The jobs are taken from these queues, or from all if none is named.
@@ -188,6 +219,7 @@ class Queue:
             limit=100,
             loads=self.loads,
             served=tuple(queues) or None,
+            paused=paused,
         )
         return list((await self.run(flow)).claim.jobs)
 

@@ -314,6 +314,32 @@ async def test_two_deferrers_race_on_one_tick_and_one_inserts(
     ]
 
 
+async def test_one_by_one_as_at_once_a_paused_queue_gets_one_job_of_a_schedule(
+    many: procrastinate.App,
+) -> None:
+    which = job_of_t("* * * * * *")
+    await many._gateway.partitions_async(anew=True)
+    now = await many._gateway.run_async(flows.look(Timetable([which])))
+
+    async def settle(*numbers: int) -> list[str]:
+        ticks = [
+            DueTick(which, now + n * timedelta(microseconds=1), NewJob("t", lock=str(n)))
+            for n in numbers
+        ]
+        flow = flows.defer_ticks(Timetable([which]), ticks, Partitions(MANY))
+        settled = (await many._gateway.run_async(flow, transaction=True)).settled
+        return [each.outcome.name for each in settled]
+
+    await many.queue_manager.pause_async("default")
+    assert await settle(1, 2) == ["PAUSED", "DEFERRED"]
+    assert await settle(3) == ["PAUSED"]
+    assert [job.lock for job in await many.job_manager.list_jobs_async()] == ["2"]
+    await many.job_manager.cancel_jobs_async(queue="default")
+    assert await settle(4) == ["DEFERRED"]
+    await many.queue_manager.resume_async("default")
+    assert await settle(5, 6) == ["DEFERRED", "DEFERRED"]
+
+
 async def test_one_by_one_as_at_once_a_refused_tick_holds_up_no_other_schedule(
     many: procrastinate.App, query: Query
 ) -> None:
