@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.job import Status
 from procrastinate.model.printable import shown
+from procrastinate.model.states import State, holds_of, statuses_of
 from procrastinate.storage.jobs import JobFilter
 
 Statuses = Status | str | Iterable[Status | str]
+States = State | str | Iterable[State | str]
+
+ERROR_LENGTH = 1_000  # characters of an error that is searched
 
 
 class JobFilters(TypedDict, total=False):
     """Which jobs; what is left out or None matches everything, an empty list nothing.
 
     ``task``, ``queue``, ``lock`` and ``queueing_lock`` are compared as a whole; ``worker_id`` is
-    the worker that holds the job or held it last.
+    the worker that holds the job or held it last. ``state`` is a `State` or several, and
+    ``status`` the coarser thing that the table has: a job must be in one of both.
+
+    ``since`` and ``until`` (aware; from the one on, and before the other) are about when a job
+    ended, or when it started if it runs, or when it was deferred if it waits. ``error`` is a text
+    that the type or the message of the last error contains, in upper or lower case.
     """
 
     id: int | Iterable[int] | None
     queue: str | None
     task: str | None
     status: Statuses | None
+    state: States | None
     lock: str | None
     queueing_lock: str | None
     worker_id: int | None
+    since: datetime | None
+    until: datetime | None
+    error: str | None
 
 
 def checked_filter(filters: Mapping[str, Any]) -> JobFilter:
@@ -38,15 +51,46 @@ def checked_filter(filters: Mapping[str, Any]) -> JobFilter:
         known = ", ".join(JobFilters.__annotations__)
         raise InvalidOption(f"jobs have no filter {shown(unknown[0])} (known: {known})")
     ids, status, worker_id = (filters.get(name) for name in ("id", "status", "worker_id"))
+    since, until = _period(filters.get("since"), filters.get("until"))
+    wanted = None if filters.get("state") is None else states(filters["state"])
     return JobFilter(
         ids=None if ids is None else _ids(ids),
         queue=name_or_none("queue", filters.get("queue")),
         task=name_or_none("task", filters.get("task")),
-        statuses=None if status is None else statuses(status),
+        statuses=_both(None if status is None else statuses(status), wanted),
+        holds=None if wanted is None else holds_of(wanted),
         lock=checks.check_lock("lock", filters.get("lock")),
         queueing_lock=checks.check_lock("queueing_lock", filters.get("queueing_lock")),
         worker_id=None if worker_id is None else checked_id(worker_id, "worker_id"),
+        since=since,
+        until=until,
+        error=_error(filters.get("error")),
     )
+
+
+def _both(statuses: list[Status] | None, states: list[State] | None) -> list[Status] | None:
+    """Return the statuses that both filters allow."""
+    if states is None:
+        return statuses
+    return [each for each in statuses_of(states) if statuses is None or each in statuses]
+
+
+def _period(since: Any, until: Any) -> tuple[datetime | None, datetime | None]:
+    if since is not None:
+        checks.check_aware("since", since)
+    if until is not None:
+        checks.check_aware("until", until)
+    if since is not None and until is not None and since >= until:
+        raise InvalidOption(f"since must be before until: {since} is not before {until}")
+    return since, until
+
+
+def _error(text: Any) -> str | None:
+    if text is None:
+        return None
+    if not checks.check_text("error", text, ERROR_LENGTH):
+        raise InvalidOption("error must not be empty: every error contains that")
+    return str(text)
 
 
 def _ids(given: Any) -> list[int]:
@@ -79,6 +123,14 @@ def statuses(given: Any) -> list[Status]:
         raise InvalidOption(
             f"status must be one of {', '.join(Status)}, not {shown(given)}"
         ) from exc
+
+
+def states(given: Any) -> list[State]:
+    """Return one state or several as a list."""
+    try:
+        return [State(each) for each in ([given] if isinstance(given, str) else given)]
+    except Exception as exc:
+        raise InvalidOption(f"state must be one of {', '.join(State)}, not {shown(given)}") from exc
 
 
 def ages_us(policy: Any) -> dict[Status, int]:

@@ -1,4 +1,4 @@
-"""Listing, cancelling, retrying and deleting jobs, and waiting for their ends.
+"""Listing, searching, cancelling, retrying and deleting jobs, and waiting for their ends.
 
 Each method is a pair: ``x`` for synchronous code, ``x_async`` for coroutines.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 from procrastinate.app.changing_jobs import ChangingJobs
 from procrastinate.app.deleting_jobs import DeletingJobs
 from procrastinate.app.fleet import ListingFleet
+from procrastinate.app.searching_jobs import SearchingJobs
 from procrastinate.app.throughput import ReadingThroughput
 from procrastinate.app.waiting_jobs import WaitingForJobs
 
 
-class JobManager(WaitingForJobs, ChangingJobs, DeletingJobs, ListingFleet, ReadingThroughput):
+class JobManager(
+    WaitingForJobs, SearchingJobs, ChangingJobs, DeletingJobs, ListingFleet, ReadingThroughput
+):
     """The jobs of one app's database.
 
     Filters left at None match everything, and one that matches nothing gives an empty list.

@@ -1,4 +1,4 @@
-"""A job, its status, and every legal change of status.
+"""A job, and every legal change of its status.
 
 A transition that is not in `TRANSITIONS` does not happen: the SQL statements that write a status
 name the statuses they start from.
@@ -6,7 +6,6 @@ name the statuses they start from.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -15,25 +14,11 @@ from typing import Any, TypeAlias
 
 from procrastinate.model import printable
 from procrastinate.model.progress import Progress
+from procrastinate.model.states import State, state_of
+from procrastinate.model.states import Status as Status
 
 NAME_SHOWN, VALUE_SHOWN = 200, 60  # characters of a task's or an argument's name, and of its value
 ARGUMENTS_SHOWN = 30
-
-
-class Status(enum.StrEnum):
-    """Where a job is in its life."""
-
-    TODO = "todo"
-    DOING = "doing"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    ABORTED = "aborted"
-
-    @property
-    def is_final(self) -> bool:
-        """Whether a job in this status has ended."""
-        return self not in (Status.TODO, Status.DOING)
 
 
 #: From each status, the statuses that a job may go to, and by what.
@@ -139,6 +124,9 @@ class Job:
     None. Else ``result_error`` says why a result that was to be kept is not, or cannot be decoded.
     They are there once the job has succeeded, but not in a task's own `JobContext`; a retry by hand
     removes them.
+
+    ``hold`` is why a waiting job may not begin yet: "schedule" or "lock"; None if it may. With the
+    status it makes the `state`.
     """
 
     id: int
@@ -163,10 +151,16 @@ class Job:
     result: Any = field(default=None, repr=False)
     has_result: bool = False
     result_error: str | None = None
+    hold: str | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of: the fields alone, and not what reads the errors."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @property
+    def state(self) -> State:
+        """What people mean by status: one that waits is ready, scheduled, or behind a lock."""
+        return state_of(self.status, self.hold)
 
     @property
     def call_string(self) -> str:

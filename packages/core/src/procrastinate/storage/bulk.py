@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from procrastinate.drive import Flow, Request
 from procrastinate.model.job import Status
-from procrastinate.storage.jobs import ENDED_BADLY, JobFilter
+from procrastinate.storage.jobs import ENDED_BADLY, JobFilter, filter_params
 from procrastinate.storage.places import Change
 
 BATCH = 1_000  # jobs changed by one transaction
@@ -54,7 +54,7 @@ def change_batch(which: JobFilter, change: Change, *, after_id: int, limit: int)
     """Change up to ``limit`` matching jobs with ids above ``after_id``. Needs a transaction."""
     if which.ids is not None:
         statement = "grip_ids"
-    elif set(which.statuses or ()) <= set(ENDED_BADLY):
+    elif which.statuses is not None and set(which.statuses) <= set(ENDED_BADLY):
         statement = "grip_ended"
     else:
         statement = "grip_any"
@@ -71,12 +71,7 @@ def _grip(statement: str, which: JobFilter, after_id: int, limit: int) -> Reques
     return Request(
         statement,
         **({} if which.ids is None else {"ids": list(which.ids)}),
-        queue_name=which.queue,
-        task_name=which.task,
-        statuses=[status.value for status in which.statuses or ()],
-        lock=which.lock,
-        queueing_lock=which.queueing_lock,
-        worker_id=which.worker_id,
+        **filter_params(which),
         after_id=after_id,
         limit=limit,
         scanned=SCANNED,

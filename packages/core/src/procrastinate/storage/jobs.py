@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from procrastinate.connector import Value
 from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, UniqueViolation
 from procrastinate.model.job import Error, Job, Status
@@ -33,6 +34,26 @@ class JobFilter:
     lock: str | None = None
     queueing_lock: str | None = None
     worker_id: int | None = None
+    holds: Sequence[str] | None = None  # of those that wait; "" is none
+    since: datetime | None = None
+    until: datetime | None = None
+    error: str | None = None
+
+
+def filter_params(which: JobFilter) -> dict[str, Value]:
+    """Return the parameters of the fragment ``wanted``, which has no ids."""
+    return {
+        "queue_name": which.queue,
+        "task_name": which.task,
+        "statuses": None if which.statuses is None else [each.value for each in which.statuses],
+        "lock": which.lock,
+        "queueing_lock": which.queueing_lock,
+        "worker_id": which.worker_id,
+        "holds": None if which.holds is None else list(which.holds),
+        "since": which.since,
+        "until": which.until,
+        "error": which.error,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +112,7 @@ def list_page(which: JobFilter, page: Page, loads: Loads) -> Flow[list[Job]]:
     rows = yield Request(
         "list_newest_jobs" if page.newest_first else "list_jobs",
         ids=None if which.ids is None else list(which.ids),
-        queue_name=which.queue,
-        task_name=which.task,
-        statuses=None if which.statuses is None else [status.value for status in which.statuses],
-        lock=which.lock,
-        queueing_lock=which.queueing_lock,
-        worker_id=which.worker_id,
+        **filter_params(which),
         after_id=page.after_id,
         before_id=page.before_id,
         limit=page.limit,

@@ -59,18 +59,18 @@ def with_progress_of_one(flow: Flow[Job | None], loads: Loads) -> Flow[Job | Non
     """Run a flow that returns a job, and read how far it is, if it runs."""
     job = yield from flow
     if job is not None:
-        yield from _read([job], loads)
+        yield from read([job], loads)
     return job
 
 
 def with_progress(flow: Flow[list[Job]], loads: Loads) -> Flow[list[Job]]:
     """Run a flow that returns jobs, and read how far those are that run."""
     jobs = yield from flow
-    yield from _read(jobs, loads)
+    yield from read(jobs, loads)
     return jobs
 
 
-def _read(jobs: Sequence[Job], loads: Loads) -> Flow[None]:
+def read(jobs: Sequence[Job], loads: Loads) -> Flow[None]:
     """Give running jobs their progress, as far as it can be read: a standby does not have it."""
     running = {job.id: job for job in jobs if job.status is Status.DOING}
     if not running or not (yield Request("sees_progress"))[0][0]:

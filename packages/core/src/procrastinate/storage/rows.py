@@ -24,7 +24,7 @@ _DOING = Status.DOING  # looking a member up in its class takes a call before Py
 _STATUS = {status.value: status for status in Status}
 
 #: The fields that a claimed job has by their defaults, or reads later.
-_READ_LATER = ("errors", "progress", *RESULT)
+_READ_LATER = ("errors", "progress", *RESULT, "hold")
 _Draft = make_dataclass(
     "_Draft", [each.name for each in fields(Job) if each.name not in _READ_LATER]
 )
@@ -32,10 +32,13 @@ _Draft = make_dataclass(
 
 def job_from(row: Row, loads: Loads) -> Job:
     """Return the job that a row of the ``job_columns`` fragment holds."""
-    *_, errors, status, started_at, finished_at, worker_id, result, result_error = row
+    *_, errors, status, started_at, finished_at, worker_id, result, result_error, hold = row
     job = claimed_job(row, loads(row[ARGS]), worker_id, in_utc(started_at))
     job.__dict__.update(
-        status=_STATUS[status], finished_at=in_utc(finished_at), errors=errors_from(errors)
+        status=_STATUS[status],
+        hold=hold,
+        finished_at=in_utc(finished_at),
+        errors=errors_from(errors),
     )
     if result is not None or result_error is not None:
         job.__dict__.update(_result_from(result, result_error, for_results(loads)))

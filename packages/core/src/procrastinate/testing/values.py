@@ -141,7 +141,8 @@ class MinuteRow:
 def job_columns(job: JobRow) -> Row:
     """Return what the SQL fragment of the same name selects."""
     others = (job.status.value, job.started_at, job.finished_at, job.worker_id)
-    return (*claimed_columns(job), errors_column(job), *others, job.result, job.result_error)
+    results = (job.result, job.result_error)
+    return (*claimed_columns(job), errors_column(job), *others, *results, job.hold)
 
 
 def errors_column(job: JobRow) -> str | None:

@@ -1,13 +1,5 @@
 -- Many jobs by filter, one bounded batch at a time: see storage/bulk.py.
 
--- fragment: wanted
-(%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and job.status = any(%(statuses)s::text[]::{schema}.procrastinate_job_status[])
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
-
 -- fragment: walk_any
 -- The next jobs, whatever they are, and whether each matches: only so is the end of the scan
 -- certain.

@@ -7,7 +7,7 @@
 {>claimed_columns}, job.errors::text as errors, job.status::text as status,
     {>readable moment="job.started_at"} as started_at,
     {>readable moment="job.finished_at"} as finished_at, job.worker_id,
-    job.result::text as result, job.result_error
+    job.result::text as result, job.result_error, job.hold::text as hold
 
 -- name: get_job :many
 -- Returns one job, or no row.
@@ -37,11 +37,7 @@ where {>anywhere} and {>status}
     and job.id > %(after_id)s::bigint
     and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
     and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
-    and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-    and (%(lock)s::text is null or job.lock = %(lock)s::text)
-    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    and {>filtered}
 order by {>order}
 limit %(limit)s::integer
 

@@ -35,6 +35,41 @@ status = 'doing',
     started_at = statement_timestamp(),
     finished_at = null
 
+-- fragment: filtered
+-- True of a job that people's filters let pass, but for its id and its status. A null filter lets
+-- everything pass. `holds` are those that waiting jobs may have, '' for none.
+(%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
+    and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+    and (%(lock)s::text is null or job.lock = %(lock)s::text)
+    and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+    and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+    and (%(holds)s::text[] is null or job.status <> 'todo'
+        or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
+    and (%(since)s::timestamptz is null or {>latest} >= %(since)s::timestamptz)
+    and (%(until)s::timestamptz is null or {>latest} < %(until)s::timestamptz)
+    and (%(error)s::text is null
+        or strpos(lower({>last_error}), lower(%(error)s::text)) > 0)
+
+-- fragment: latest
+-- When a job ended; if it has not, when it started; if it waits, when it was deferred.
+case job.status
+    when 'todo' then job.deferred_at
+    when 'doing' then coalesce(job.started_at, job.deferred_at)
+    else coalesce(job.finished_at, job.deferred_at)
+end
+
+-- fragment: last_error
+-- The last error of a job, as its type and message; empty if it has none.
+pg_catalog.concat_ws(': ',
+    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+)
+
+-- fragment: wanted
+-- The same with a status. (In order of cost.)
+(%(statuses)s::text[] is null
+    or job.status = any(%(statuses)s::text[]::{schema}.procrastinate_job_status[]))
+    and {>filtered}
+
 -- fragment: by_id
 -- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
 -- uses the primary key. When it knew the number, it scanned small tables from end to end.
