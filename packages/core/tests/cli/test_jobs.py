@@ -240,6 +240,7 @@ def test_json_has_every_field_in_full_precision_and_ascii(five: Program) -> None
         "result": None,
         "has_result": False,
         "result_error": None,
+        "state": "failed",
     }
     assert five("jobs", "--json", "--id", "2").stdout.isascii()
 

@@ -1,4 +1,4 @@
-"""Pausing queues and resuming them.
+"""Listing queues, pausing and resuming them.
 
 Each method is a pair: ``x`` for synchronous code, ``x_async`` for coroutines.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from procrastinate.app.listing_queues import ListingQueues
 from procrastinate.connector import CallerConnection
 from procrastinate.drive import Flow
 from procrastinate.gateway import Gateway
@@ -19,7 +20,7 @@ BY_LENGTH = 200  # characters
 REASON_LENGTH = 2_000  # characters
 
 
-class QueueManager:
+class QueueManager(ListingQueues):
     """The queues of one app's database.
 
     ``connection=`` runs the operation inside the caller's transaction. Every method raises

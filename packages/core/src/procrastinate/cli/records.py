@@ -21,6 +21,8 @@ def job_line(job: Job, connector: Connector) -> str:
     The line is ASCII, so that no terminal's or pipe's encoding can spoil it.
     """
     record = {field.name: _plain(getattr(job, field.name)) for field in fields(Job)}
+    del record["hold"]
+    record["state"] = job.state.value
     record["task_kwargs"] = _decoded(arguments(job, connector))
     record["result"] = _decoded(_text(job.result, connector))
     return json.dumps(record, separators=(",", ":"))

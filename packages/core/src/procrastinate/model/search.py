@@ -141,13 +141,14 @@ def stops(
 class Slice:
     """What a walk found in one partition: matching jobs, and the key of the last that it read.
 
-    ``last`` is None if it has read nothing.
+    ``last`` is None if it has read nothing. ``matching`` is how many match, shown or not.
     """
 
     jobs: Sequence[Job]
     looked_at: int
     at_end: bool
     last: Key | None
+    matching: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,7 @@ def located(text: str | None, among: Sequence[Stop]) -> tuple[int, Key | None]:
         return place, _checked(among[place].walk, key)
     except (ValueError, TypeError, StopIteration, RecursionError) as exc:
         raise InvalidOption(
-            "cursor must be that of a page of the same search (same filters), not" f" {shown(text)}"
+            f"cursor must be that of a page of the same search (same filters), not {shown(text)}"
         ) from exc
 
 
@@ -244,9 +245,7 @@ def _decoded(text: str) -> tuple[list[Any], list[Any]]:
 def _checked(walk: Walk, key: Sequence[Any]) -> Key | None:
     if not key:
         return None
-    return tuple(
-        _READERS[field](value) for field, value in zip(walk.fields, key, strict=True)
-    )
+    return tuple(_READERS[field](value) for field, value in zip(walk.fields, key, strict=True))
 
 
 def _number(low: int, high: int) -> Callable[[Any], int]:

@@ -53,9 +53,12 @@ class State(enum.StrEnum):
 
 
 _HOLDS = {State.SCHEDULED: "schedule", State.BEHIND_A_LOCK: "lock"}
-_WAITING = {None: State.READY, **{hold: state for state, hold in _HOLDS.items()}}
+_WAITING: dict[str | None, State] = {
+    None: State.READY,
+    **{hold: state for state, hold in _HOLDS.items()},
+}
 _STATUSES = {
-    **{state: Status.TODO for state in _WAITING.values()},
+    **dict.fromkeys(_WAITING.values(), Status.TODO),
     State.RUNNING: Status.DOING,
     **{State(status.value): status for status in Status if status.is_final},
 }

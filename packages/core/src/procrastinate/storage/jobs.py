@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from procrastinate.connector import Value
 from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, UniqueViolation
+from procrastinate.model.failures import pattern
 from procrastinate.model.job import Error, Job, Status
 from procrastinate.storage import locks
 from procrastinate.storage.defer import QUEUEING_LOCK_KEY
@@ -19,6 +20,7 @@ from procrastinate.storage.savepoints import undoable
 from procrastinate.storage.waking import wake
 from procrastinate.storage.workers import dead_workers
 
+INSTANT = timedelta(microseconds=1)  # the least that times in the database differ by
 #: What may be retried by hand without being named.
 ENDED_BADLY = (Status.FAILED, Status.CANCELLED, Status.ABORTED)
 
@@ -51,8 +53,8 @@ def filter_params(which: JobFilter) -> dict[str, Value]:
         "worker_id": which.worker_id,
         "holds": None if which.holds is None else list(which.holds),
         "since": which.since,
-        "until": which.until,
-        "error": which.error,
+        "through": None if which.until is None else which.until - INSTANT,
+        "error": None if which.error is None else pattern(which.error),
     }
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from procrastinate.connector import Value
 from procrastinate.drive import Flow, Request, at
 from procrastinate.model import search
 from procrastinate.model.checks import EARLIEST
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.search import JobPage, Key, Round, Slice, Stop, Walk
+from procrastinate.model.search import Count, JobPage, Key, Round, Slice, Stop, Walk
 from procrastinate.storage.jobs import JobFilter, filter_params
 from procrastinate.storage.rows import Loads, in_utc, jobs_from
 
-BUDGET = 20_000  # jobs that a search reads before it gives up
+BUDGET = 10_000  # jobs that a search reads before it gives up
+AT_ONCE = 20_000  # jobs that one statement reads at most while it counts
 
 _STATEMENTS: Mapping[Walk, str] = {
     Walk.IDS: "search_ids",
@@ -27,7 +27,7 @@ _STATEMENTS: Mapping[Walk, str] = {
 }
 #: Below all ids, and above all priorities and ids.
 _NO_ID, _TOP, _ABOVE = -1, 2**31 - 1, 2**63 - 1
-_COLUMNS = 7  # of a row, before those of the job
+_COLUMNS = 8  # of a row, before those of the job
 _SPARE = 4  # jobs that each of many partitions is asked for, besides its share of the page
 
 
@@ -41,9 +41,7 @@ def search_jobs(
     loads: Loads,
 ) -> Flow[JobPage]:
     """Return a page of jobs. Raises `InvalidOption` for a cursor of another search."""
-    walks = search.walks(
-        by_id=which.ids is not None, statuses=which.statuses, holds=which.holds
-    )
+    walks = search.walks(by_id=which.ids is not None, statuses=which.statuses, holds=which.holds)
     stops = search.stops(walks, partitions)
     if not stops:
         return JobPage([], None, 0, True)
@@ -68,11 +66,9 @@ def _round(
     several = len(stop.partitions)
     share = limit if several == 1 else min(limit, limit // several + _SPARE)
     params = {
-        **filter_params(which),
-        **({"ids": list(which.ids or ())} if stop.walk is Walk.IDS else {}),
-        "statuses": None if stop.statuses is None else [each.value for each in stop.statuses],
-        **_AFTER[stop.walk](which, key),
+        **_params(which, stop, key),
         "limit": share,
+        "shown": share,
         "scanned": max(budget // several, 1),
     }
     slices = []
@@ -81,9 +77,46 @@ def _round(
     return search.merged(stop.walk, slices, limit)
 
 
-def _slice(walk: Walk, params: Mapping[str, Value], loads: Loads) -> Flow[Slice]:
+def count_jobs(which: JobFilter, *, budget: int, partitions: Partitions) -> Flow[Count]:
+    """Return how many jobs match, as far as they can be read."""
+    walks = search.walks(by_id=which.ids is not None, statuses=which.statuses, holds=which.holds)
+    value, left = 0, budget
+    for stop in search.stops(walks, partitions):
+        for partition in stop.partitions:
+            key: Key | None = None
+            while left > 0:
+                scanned = min(left, AT_ONCE)
+                params = {
+                    **_params(which, stop, key),
+                    "limit": scanned,
+                    "shown": 0,
+                    "scanned": scanned,
+                }
+                here = yield from at(partition, _slice(stop.walk, params, _unread))
+                value, left, key = value + here.matching, left - here.looked_at, here.last
+                if here.at_end:
+                    break
+            else:
+                return Count(value, False)
+    return Count(value)
+
+
+def _unread(text: str) -> None:
+    """No job is shown, so no arguments are read."""
+
+
+def _params(which: JobFilter, stop: Stop, key: Key | None) -> dict[str, Any]:
+    return {
+        **filter_params(which),
+        **({"ids": list(which.ids or ())} if stop.walk is Walk.IDS else {}),
+        "statuses": None if stop.statuses is None else [each.value for each in stop.statuses],
+        **_AFTER[stop.walk](which, key),
+    }
+
+
+def _slice(walk: Walk, params: Mapping[str, Any], loads: Loads) -> Flow[Slice]:
     rows = yield Request(_STATEMENTS[walk], **params)
-    looked_at, at_end, queue, priority, lock, moment, last_id = rows[0][:_COLUMNS]
+    looked_at, at_end, queue, priority, lock, moment, last_id, matching = rows[0][:_COLUMNS]
     reached = {
         "queue": queue,
         "priority": priority,
@@ -91,11 +124,9 @@ def _slice(walk: Walk, params: Mapping[str, Value], loads: Loads) -> Flow[Slice]
         "moment": in_utc(moment),
         "id": last_id,
     }
-    last = tuple(reached[field] for field in walk.fields)
+    last = tuple(reached[field] for field in walk.fields) if looked_at else None
     jobs = [row[_COLUMNS:] for row in rows if row[_COLUMNS] is not None]
-    return Slice(
-        jobs_from(jobs, loads), int(looked_at), bool(at_end), last if looked_at else None
-    )
+    return Slice(jobs_from(jobs, loads), int(looked_at), bool(at_end), last, int(matching))
 
 
 def _before(which: JobFilter, key: Key | None) -> dict[str, Any]:

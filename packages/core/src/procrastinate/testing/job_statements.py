@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from procrastinate.connector import Rows
+from procrastinate.model.failure import headline
 from procrastinate.model.job import Status
 from procrastinate.testing.queue_statements import (
     Function,
@@ -21,6 +23,8 @@ from procrastinate.testing.values import (
     JobRow,
     errors_column,
     job_columns,
+    job_moment,
+    last_error,
     status,
 )
 from procrastinate.testing.view import View
@@ -82,7 +86,22 @@ def matches(job: JobRow, p: Params) -> bool:
         and _matches(p["lock"], job.lock)
         and _matches(p["queueing_lock"], job.queueing_lock)
         and _matches(p["worker_id"], job.worker_id)
+        and _may_have_hold(job, p["holds"])
+        and (p["since"] is None or job_moment(job) >= p["since"])
+        and (p["through"] is None or job_moment(job) <= p["through"])
+        and (p["error"] is None or _like(p["error"], headline(*last_error(job))))
     )
+
+
+def _may_have_hold(job: JobRow, holds: Sequence[str] | None) -> bool:
+    return holds is None or job.status is not Status.TODO or (job.hold or "") in holds
+
+
+def _like(pattern: str, text: str) -> bool:
+    """What SQL's LIKE says of two texts in lower case."""
+    parts = re.findall(r"\\.|%|[^\\%]+", pattern.lower(), re.DOTALL)
+    regex = "".join(".*" if part == "%" else re.escape(part.removeprefix("\\")) for part in parts)
+    return re.fullmatch(regex, text.lower(), re.DOTALL) is not None
 
 
 def list_queues(view: View, p: Params) -> Rows:

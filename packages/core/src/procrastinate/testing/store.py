@@ -34,6 +34,7 @@ from procrastinate.testing import (
     periodic_statements,
     progress_statements,
     queue_statements,
+    search_statements,
     settle_statements,
     worker_statements,
 )
@@ -58,6 +59,7 @@ STATEMENTS = {
     **bulk_statements.STATEMENTS,
     **worker_statements.STATEMENTS,
     **fleet_statements.STATEMENTS,
+    **search_statements.STATEMENTS,
     **pause_statements.STATEMENTS,
     **minute_statements.STATEMENTS,
 }

@@ -150,6 +150,20 @@ def errors_column(job: JobRow) -> str | None:
     return None if job.errors is None else f"[{', '.join(job.errors)}]"
 
 
+def last_error(job: JobRow) -> tuple[str | None, str | None]:
+    """Return the type and the message of a job's last error."""
+    entry = json.loads(job.errors[-1]) if job.errors else None
+    if not isinstance(entry, dict):
+        return None, None
+    return entry.get("type"), entry.get("message")
+
+
+def job_moment(job: JobRow) -> datetime:
+    """Return when a job ended, or started if it runs, or was deferred if it waits."""
+    moments = {Status.TODO: None, Status.DOING: job.started_at}
+    return moments.get(job.status, job.finished_at) or job.deferred_at
+
+
 def claimed_columns(job: JobRow) -> Row:
     """Return what the SQL fragment of the same name selects."""
     return (

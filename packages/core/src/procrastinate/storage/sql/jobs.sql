@@ -2,13 +2,6 @@
 -- lock them first, in the order of their lines, so that two that meet never wait for each other in
 -- a circle.
 
--- fragment: job_columns
--- All that is shown of a job.
-{>claimed_columns}, job.errors::text as errors, job.status::text as status,
-    {>readable moment="job.started_at"} as started_at,
-    {>readable moment="job.finished_at"} as finished_at, job.worker_id,
-    job.result::text as result, job.result_error, job.hold::text as hold
-
 -- name: get_job :many
 -- Returns one job, or no row.
 select {>job_columns}

@@ -35,9 +35,17 @@ status = 'doing',
     started_at = statement_timestamp(),
     finished_at = null
 
+-- fragment: job_columns
+-- All that is shown of a job.
+{>claimed_columns}, job.errors::text as errors, job.status::text as status,
+    {>readable moment="job.started_at"} as started_at,
+    {>readable moment="job.finished_at"} as finished_at, job.worker_id,
+    job.result::text as result, job.result_error, job.hold::text as hold
+
 -- fragment: filtered
 -- True of a job that people's filters let pass, but for its id and its status. A null filter lets
--- everything pass. `holds` are those that waiting jobs may have, '' for none.
+-- everything pass. `holds` are those that waiting jobs may have, '' for none; `since` and `through`
+-- are about when a job ended, or started if it runs, or was deferred if it waits; `error` is a pattern.
 (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
     and (%(lock)s::text is null or job.lock = %(lock)s::text)
@@ -45,27 +53,24 @@ status = 'doing',
     and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
     and (%(holds)s::text[] is null or job.status <> 'todo'
         or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
-    and (%(since)s::timestamptz is null or {>latest} >= %(since)s::timestamptz)
-    and (%(until)s::timestamptz is null or {>latest} < %(until)s::timestamptz)
-    and (%(error)s::text is null
-        or strpos(lower({>last_error}), lower(%(error)s::text)) > 0)
-
--- fragment: latest
--- When a job ended; if it has not, when it started; if it waits, when it was deferred.
-case job.status
-    when 'todo' then job.deferred_at
-    when 'doing' then coalesce(job.started_at, job.deferred_at)
-    else coalesce(job.finished_at, job.deferred_at)
-end
-
--- fragment: last_error
--- The last error of a job, as its type and message; empty if it has none.
-pg_catalog.concat_ws(': ',
-    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
-)
+    and (
+        coalesce(%(since)s::timestamptz, %(through)s::timestamptz) is null
+        or case job.status
+            when 'todo' then job.deferred_at
+            when 'doing' then coalesce(job.started_at, job.deferred_at)
+            else coalesce(job.finished_at, job.deferred_at)
+        end between coalesce(%(since)s::timestamptz, '-infinity')
+            and coalesce(%(through)s::timestamptz, 'infinity')
+    )
+    and (
+        %(error)s::text is null
+        or lower(pg_catalog.concat_ws(': ',
+            job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+        )) like lower(%(error)s::text)
+    )
 
 -- fragment: wanted
--- The same with a status. (In order of cost.)
+-- The same, with the statuses.
 (%(statuses)s::text[] is null
     or job.status = any(%(statuses)s::text[]::{schema}.procrastinate_job_status[]))
     and {>filtered}

@@ -13,11 +13,31 @@ with page as materialized (
         and job.id > %(after_id)s::bigint
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
+        -- True of a job that people's filters let pass, but for its id and its status. A null filter lets
+        -- everything pass. `holds` are those that waiting jobs may have, '' for none; `since` and `through`
+        -- are about when a job ended, or started if it runs, or was deferred if it waits; `error` is a pattern.
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-        and (%(lock)s::text is null or job.lock = %(lock)s::text)
-        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(holds)s::text[] is null or job.status <> 'todo'
+                or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
+            and (
+                coalesce(%(since)s::timestamptz, %(through)s::timestamptz) is null
+                or case job.status
+                    when 'todo' then job.deferred_at
+                    when 'doing' then coalesce(job.started_at, job.deferred_at)
+                    else coalesce(job.finished_at, job.deferred_at)
+                end between coalesce(%(since)s::timestamptz, '-infinity')
+                    and coalesce(%(through)s::timestamptz, 'infinity')
+            )
+            and (
+                %(error)s::text is null
+                or lower(pg_catalog.concat_ws(': ',
+                    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+                )) like lower(%(error)s::text)
+            )
     order by job.id
     limit %(limit)s::integer)
     union all (select job.id
@@ -27,10 +47,27 @@ with page as materialized (
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-        and (%(lock)s::text is null or job.lock = %(lock)s::text)
-        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(holds)s::text[] is null or job.status <> 'todo'
+                or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
+            and (
+                coalesce(%(since)s::timestamptz, %(through)s::timestamptz) is null
+                or case job.status
+                    when 'todo' then job.deferred_at
+                    when 'doing' then coalesce(job.started_at, job.deferred_at)
+                    else coalesce(job.finished_at, job.deferred_at)
+                end between coalesce(%(since)s::timestamptz, '-infinity')
+                    and coalesce(%(through)s::timestamptz, 'infinity')
+            )
+            and (
+                %(error)s::text is null
+                or lower(pg_catalog.concat_ws(': ',
+                    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+                )) like lower(%(error)s::text)
+            )
     order by job.id
     limit %(limit)s::integer)
     union all (select job.id
@@ -40,10 +77,27 @@ with page as materialized (
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-        and (%(lock)s::text is null or job.lock = %(lock)s::text)
-        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(holds)s::text[] is null or job.status <> 'todo'
+                or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
+            and (
+                coalesce(%(since)s::timestamptz, %(through)s::timestamptz) is null
+                or case job.status
+                    when 'todo' then job.deferred_at
+                    when 'doing' then coalesce(job.started_at, job.deferred_at)
+                    else coalesce(job.finished_at, job.deferred_at)
+                end between coalesce(%(since)s::timestamptz, '-infinity')
+                    and coalesce(%(through)s::timestamptz, 'infinity')
+            )
+            and (
+                %(error)s::text is null
+                or lower(pg_catalog.concat_ws(': ',
+                    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+                )) like lower(%(error)s::text)
+            )
     order by job.id
     limit %(limit)s::integer)
     union all (select job.id
@@ -54,10 +108,27 @@ with page as materialized (
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-        and (%(lock)s::text is null or job.lock = %(lock)s::text)
-        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(holds)s::text[] is null or job.status <> 'todo'
+                or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
+            and (
+                coalesce(%(since)s::timestamptz, %(through)s::timestamptz) is null
+                or case job.status
+                    when 'todo' then job.deferred_at
+                    when 'doing' then coalesce(job.started_at, job.deferred_at)
+                    else coalesce(job.finished_at, job.deferred_at)
+                end between coalesce(%(since)s::timestamptz, '-infinity')
+                    and coalesce(%(through)s::timestamptz, 'infinity')
+            )
+            and (
+                %(error)s::text is null
+                or lower(pg_catalog.concat_ws(': ',
+                    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+                )) like lower(%(error)s::text)
+            )
     order by job.id
     limit %(limit)s::integer)
     union all (select job.id
@@ -67,10 +138,27 @@ with page as materialized (
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-        and (%(lock)s::text is null or job.lock = %(lock)s::text)
-        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(holds)s::text[] is null or job.status <> 'todo'
+                or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
+            and (
+                coalesce(%(since)s::timestamptz, %(through)s::timestamptz) is null
+                or case job.status
+                    when 'todo' then job.deferred_at
+                    when 'doing' then coalesce(job.started_at, job.deferred_at)
+                    else coalesce(job.finished_at, job.deferred_at)
+                end between coalesce(%(since)s::timestamptz, '-infinity')
+                    and coalesce(%(through)s::timestamptz, 'infinity')
+            )
+            and (
+                %(error)s::text is null
+                or lower(pg_catalog.concat_ws(': ',
+                    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+                )) like lower(%(error)s::text)
+            )
     order by job.id
     limit %(limit)s::integer)
     union all (select job.id
@@ -80,10 +168,27 @@ with page as materialized (
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-        and (%(lock)s::text is null or job.lock = %(lock)s::text)
-        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(holds)s::text[] is null or job.status <> 'todo'
+                or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
+            and (
+                coalesce(%(since)s::timestamptz, %(through)s::timestamptz) is null
+                or case job.status
+                    when 'todo' then job.deferred_at
+                    when 'doing' then coalesce(job.started_at, job.deferred_at)
+                    else coalesce(job.finished_at, job.deferred_at)
+                end between coalesce(%(since)s::timestamptz, '-infinity')
+                    and coalesce(%(through)s::timestamptz, 'infinity')
+            )
+            and (
+                %(error)s::text is null
+                or lower(pg_catalog.concat_ws(': ',
+                    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+                )) like lower(%(error)s::text)
+            )
     order by job.id
     limit %(limit)s::integer)
     union all (select job.id
@@ -94,10 +199,27 @@ with page as materialized (
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-        and (%(lock)s::text is null or job.lock = %(lock)s::text)
-        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(holds)s::text[] is null or job.status <> 'todo'
+                or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
+            and (
+                coalesce(%(since)s::timestamptz, %(through)s::timestamptz) is null
+                or case job.status
+                    when 'todo' then job.deferred_at
+                    when 'doing' then coalesce(job.started_at, job.deferred_at)
+                    else coalesce(job.finished_at, job.deferred_at)
+                end between coalesce(%(since)s::timestamptz, '-infinity')
+                    and coalesce(%(through)s::timestamptz, 'infinity')
+            )
+            and (
+                %(error)s::text is null
+                or lower(pg_catalog.concat_ws(': ',
+                    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+                )) like lower(%(error)s::text)
+            )
     order by job.id
     limit %(limit)s::integer)
     union all (select job.id
@@ -108,10 +230,27 @@ with page as materialized (
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-        and (%(lock)s::text is null or job.lock = %(lock)s::text)
-        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(holds)s::text[] is null or job.status <> 'todo'
+                or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
+            and (
+                coalesce(%(since)s::timestamptz, %(through)s::timestamptz) is null
+                or case job.status
+                    when 'todo' then job.deferred_at
+                    when 'doing' then coalesce(job.started_at, job.deferred_at)
+                    else coalesce(job.finished_at, job.deferred_at)
+                end between coalesce(%(since)s::timestamptz, '-infinity')
+                    and coalesce(%(through)s::timestamptz, 'infinity')
+            )
+            and (
+                %(error)s::text is null
+                or lower(pg_catalog.concat_ws(': ',
+                    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+                )) like lower(%(error)s::text)
+            )
     order by job.id
     limit %(limit)s::integer)
     union all (select job.id
@@ -122,10 +261,27 @@ with page as materialized (
         and (%(before_id)s::bigint is null or job.id < %(before_id)s::bigint)
         and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
         and (%(queue_name)s::text is null or job.queue_name = %(queue_name)s::text)
-        and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
-        and (%(lock)s::text is null or job.lock = %(lock)s::text)
-        and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
-        and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(task_name)s::text is null or job.task_name = %(task_name)s::text)
+            and (%(lock)s::text is null or job.lock = %(lock)s::text)
+            and (%(queueing_lock)s::text is null or job.queueing_lock = %(queueing_lock)s::text)
+            and (%(worker_id)s::bigint is null or job.worker_id = %(worker_id)s::bigint)
+            and (%(holds)s::text[] is null or job.status <> 'todo'
+                or coalesce(job.hold::text, '') = any(%(holds)s::text[]))
+            and (
+                coalesce(%(since)s::timestamptz, %(through)s::timestamptz) is null
+                or case job.status
+                    when 'todo' then job.deferred_at
+                    when 'doing' then coalesce(job.started_at, job.deferred_at)
+                    else coalesce(job.finished_at, job.deferred_at)
+                end between coalesce(%(since)s::timestamptz, '-infinity')
+                    and coalesce(%(through)s::timestamptz, 'infinity')
+            )
+            and (
+                %(error)s::text is null
+                or lower(pg_catalog.concat_ws(': ',
+                    job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
+                )) like lower(%(error)s::text)
+            )
     order by job.id
     limit %(limit)s::integer)
 )
@@ -150,7 +306,7 @@ select job.id, job.queue_name, job.task_name, job.args::text as args, job.priori
     case when job.finished_at is not null then
         least(greatest(job.finished_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end as finished_at, job.worker_id,
-    job.result::text as result, job.result_error
+    job.result::text as result, job.result_error, job.hold::text as hold
 from procrastinate_jobs as job
 where job.partition = any(%(partitions)s::smallint[]) and job.id = any(array(select page.id from page))
 order by job.id
