@@ -107,6 +107,7 @@ HOW_TO = {
     ],
     "See and steer": [
         "managing-jobs",
+        "pausing",
         "logging",
         "opentelemetry",
         "sentry",

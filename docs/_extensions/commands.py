@@ -31,8 +31,17 @@ class Commands(SphinxDirective):
         for name in root.list_commands(top):
             command = root.get_command(top, name)
             if command is not None and not command.hidden:
-                context = click.Context(command, info_name=name, parent=top)
-                found += self.sections(command, context, name)
+                found += self.with_its_commands(command, top, name)
+        return found
+
+    def with_its_commands(
+        self, command: click.Command, parent: click.Context, name: str
+    ) -> list[nodes.Node]:
+        context = click.Context(command, info_name=name.split()[-1], parent=parent)
+        found = self.sections(command, context, name)
+        if type(command) is click.Group:  # the shell's has a page of its own
+            for each in command.list_commands(context):
+                found += self.with_its_commands(command.commands[each], context, f"{name} {each}")
         return found
 
     def sections(

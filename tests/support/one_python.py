@@ -36,7 +36,16 @@ ON_ONE_PYTHON: dict[str, str] = {
     "packages/core/tests/worker/test_partitions.py": _SQL,
     **{
         f"packages/core/tests/cli/test_{name}.py": _OUTPUT
-        for name in ("connectors", "defer", "fleet", "jobs", "results", "schema", "shell")
+        for name in (
+            "connectors",
+            "defer",
+            "fleet",
+            "jobs",
+            "pausing",
+            "results",
+            "schema",
+            "shell",
+        )
     },
     "packages/core/tests/demo/test_story.py": _OUTPUT,
     "tests/test_snippets.py::test_examples[docs/": _OUTPUT,

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from procrastinate.model.ahead import Ahead
 from procrastinate.model.job import Job, Status
 from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, AbortReason
 from procrastinate.model.partitions import ONE
+from procrastinate.model.queues import Pause, Pauses
 from procrastinate.model.trust import Trust
 from procrastinate.model.worker_options import worker_options
 from procrastinate.storage.claim import Claim
@@ -32,6 +34,7 @@ from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.echoes import Echoes
 from procrastinate.worker.outages import Outages
+from procrastinate.worker.pausing import Paused
 from procrastinate.worker.places import Places
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.writer import Writer
@@ -99,6 +102,7 @@ class Scene:
             is_doubtful=lambda: False,
             trust=trust,
         )
+        self.paused = Paused()
         self.backlog = Backlog(
             self.slots,
             self.writer,
@@ -107,6 +111,7 @@ class Scene:
             trust=trust,
             on_change=self._want,
             on_look=_nothing,
+            paused=self.paused,
         )
 
     def _want(self) -> None:
@@ -114,6 +119,9 @@ class Scene:
 
     def claim(self, *jobs: Job) -> None:
         self.backlog.take(Claim(list(jobs)), short=False, sent_at=since_boot())
+
+    def pause(self, *queues: str) -> None:
+        self.paused.now = Pauses(tuple(Pause(each, datetime.now(UTC)) for each in queues))
 
     def outcome(self, job_id: int) -> Any:
         entry = self.writer.unwritten.get(job_id)
@@ -129,8 +137,10 @@ class Scene:
 def _nothing(*args: object) -> None: ...
 
 
-def job(n: int, task: str = "held", lease: int = 1, lock: str | None = None) -> Job:
-    return Job(n, Status.DOING, "default", task, {"n": n}, attempts=1, lease=lease, lock=lock)
+def job(
+    n: int, task: str = "held", lease: int = 1, lock: str | None = None, queue: str = "default"
+) -> Job:
+    return Job(n, Status.DOING, queue, task, {"n": n}, attempts=1, lease=lease, lock=lock)
 
 
 @pytest.fixture
@@ -186,6 +196,35 @@ def was_taken(held: Held) -> None:
 
 both = pytest.mark.parametrize("second", [waits, was_taken])
 Second = Callable[[Held], None]
+
+
+@both
+async def test_the_jobs_of_a_paused_queue_that_wait_go_back(
+    scene: Scene, held: Held, second: Second
+) -> None:
+    """What a thread has begun before runs on; what comes with a later answer goes back too."""
+    scene.claim(job(4, queue="mail"), job(5))
+    second(held)
+    scene.pause("default")
+    scene.backlog.give_back_paused()
+    begun = [SECOND] if second is was_taken else []
+    scene.claim(job(6))
+    back = {*range(2, 7)} - {*begun, 4}
+    assert {n for n in range(1, 7) if scene.outcome(n) == UNSTARTED} == back
+    for n in (FIRST, *begun):
+        held.end(n)
+    assert await scene.until_ended(FIRST, *begun) == [SUCCEEDED] * (1 + len(begun))
+    held.end(4)
+    assert await scene.until_ended(4) == [SUCCEEDED]
+    assert {*held.contexts} == {FIRST, *begun, 4}
+
+
+async def test_a_pause_of_other_queues_changes_nothing(scene: Scene, held: Held) -> None:
+    scene.pause("mail")
+    scene.backlog.give_back_paused()
+    for n in (FIRST, SECOND, THIRD):
+        held.end(n)
+    assert await scene.until_ended(FIRST, SECOND, THIRD) == [SUCCEEDED] * 3
 
 
 async def test_the_next_job_begins_while_the_loop_stands_still(scene: Scene, held: Held) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from procrastinate.cli import filters, records, tables
+from procrastinate.cli import filters, pausing, records, tables
+from procrastinate.cli.groups import completed
 from procrastinate.cli.settings import settings_of
 from procrastinate.storage.jobs import Counts
 
@@ -24,16 +25,21 @@ _BY = click.Option(
 )
 
 
-@click.command("queues", params=[*_FILTERS, _BY, _JSON])
+@click.group("queues", params=[*_FILTERS, _BY, _JSON], invoke_without_command=True)
 @click.pass_context
 def queues(ctx: click.Context, /, by: str, **given: Any) -> None:
-    """Count jobs by queue, task or lock, in all and by status.
+    """Count jobs by queue, task or lock, in all and by status; or pause and resume a queue.
 
     A terminal gets a table. Elsewhere each queue is a line of fields separated by tabs, below a
     line with their names. All jobs that match are counted, which takes a while where there are
     millions.
     """
-    show_counts(ctx, by, given)
+    if ctx.invoked_subcommand is None:
+        show_counts(ctx, by, given)
+
+
+for _command in (pausing.pause, pausing.resume):
+    queues.add_command(completed(_command))
 
 
 def listing(by: str) -> click.Command:

@@ -29,7 +29,7 @@ def _command(name: str, help: str, **more: Any) -> Lazy:
         "schema": _command("schema", "Create, migrate, check or print the tables."),
         "healthchecks": _command("healthchecks", "Check the app, the connection and the schema."),
         "jobs": _command("jobs", "Show jobs: a list of those that match, or one in full."),
-        "queues": _command("queues", "Count jobs by queue, task or lock."),
+        "queues": _command("queues", "Count jobs by queue, task or lock; pause queues."),
         "workers": Lazy(f"{__package__}.fleet", "workers", "Show the workers."),
         "tasks": Lazy(f"{__package__}.fleet", "tasks", "Show tasks, their jobs and workers."),
         "schedules": Lazy(f"{__package__}.fleet", "schedules", "Show the schedules."),
