@@ -340,6 +340,31 @@ def pgbouncer(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or [*IN_PARALLEL, "tests/pgbouncer"]))
 
 
+@nox.session(python=[each for each in PYTHONS if each != "3.11"], requires=["build"])
+def django(session: nox.Session) -> None:
+    """Run Django's own tests of its tasks with our backend, from the sdist of that Django.
+
+    It runs by hand, before a release. Each Python has another Django (the group ``test``), and
+    that of Python 3.11 has no tasks of its own.
+    """
+    install(session, *EVERYTHING, group="test")
+    session.install("pip", "setuptools", "wheel")
+    version = str(
+        session.run("python", "-c", "import django; print(django.__version__)", silent=True)
+    )
+    folder = Path(session.create_tmp())
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    session.run(
+        *("python", "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"),
+        *("--no-build-isolation", f"--dest={folder}", f"django=={version.strip()}"),
+    )
+    (sdist,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, folder, filter="data")
+    (sources,) = folder.glob("[dD]jango-*/")
+    session.run("python", "packages/django/tests/own/run.py", str(sources))
+
+
 @nox.session(python=ONCE, requires=["build"])
 def demo(session: nox.Session) -> None:
     """Watch real jobs go through a real PostgreSQL; arguments are those of procrastinate demo."""

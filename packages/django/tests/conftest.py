@@ -27,6 +27,13 @@ settings.configure(
         "django.contrib.admin",
         "procrastinate_django",
     ],
+    TASKS={
+        "default": {
+            "BACKEND": "procrastinate_django.ProcrastinateBackend",
+            "QUEUES": ["default", "mail"],
+        },
+        "other": {"BACKEND": "procrastinate_django.ProcrastinateBackend"},
+    },
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
 )
 django.setup()

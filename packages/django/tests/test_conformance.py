@@ -28,6 +28,7 @@ class DjangoAdapter(Adapter):
 
 
 # The kit runs each behaviour in a thread of its own, whose connection ends with it.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 class TestDjango(suite_for(DjangoAdapter())):  # type: ignore[misc]
     pass

@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from procrastinate import App
+    from procrastinate_django.backend import ProcrastinateBackend
     from procrastinate_django.connections import ConnectionCare
     from procrastinate_django.connector import DjangoConnector
+    from procrastinate_django.declared import job
 
     app: App
 
-__all__ = ["ConnectionCare", "DjangoConnector", "app"]
+__all__ = ["ConnectionCare", "DjangoConnector", "ProcrastinateBackend", "app", "job"]
 
 _PLACES = {
     "ConnectionCare": "procrastinate_django.connections",
     "DjangoConnector": "procrastinate_django.connector",
+    "ProcrastinateBackend": "procrastinate_django.backend",
+    "job": "procrastinate_django.declared",
 }
 
 

@@ -15,6 +15,7 @@ from procrastinate_django import drivers
 from procrastinate_django.conf import read_conf
 from procrastinate_django.connections import ConnectionCare
 from procrastinate_django.connector import DjangoConnector, check_database
+from procrastinate_django.declared import register_all
 
 #: What Django gives to its driver's connect() beside libpq's parameters.
 _NOT_LIBPQS = {
@@ -51,6 +52,7 @@ def worker_app() -> App:
     Raises `ConfigurationError` if no connector for workers is installed.
     """
     app = project_app()
+    register_all(app)
     cares = any(isinstance(each, ConnectionCare) for each in app.observers)
     return app.with_connector(worker_connector(), observers=[] if cares else [ConnectionCare()])
 
