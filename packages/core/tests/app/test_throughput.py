@@ -22,10 +22,11 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(params=["memory", "database"])
-async def app(request: pytest.FixtureRequest) -> AsyncIterator[procrastinate.App]:
+async def app(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[procrastinate.App]:
+    """An open app. (By name, ``dsn`` is what says that tests run on many partitions too.)"""
     connector: Any = InMemoryConnector()
     if request.param == "database":
-        connector = procrastinate.AiopgConnector(dsn=request.getfixturevalue("dsn"))
+        connector = procrastinate.AiopgConnector(dsn=dsn)
     async with procrastinate.App(connector=connector).open_async() as app:
         yield app
 
