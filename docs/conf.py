@@ -108,6 +108,7 @@ HOW_TO = {
     "See and steer": [
         "managing-jobs",
         "pausing",
+        "monitoring",
         "logging",
         "opentelemetry",
         "sentry",

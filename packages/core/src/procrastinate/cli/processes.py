@@ -32,9 +32,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
+from procrastinate.cli.children_port import ChildrenPort
 from procrastinate.cli.exit_codes import ExitCode, code_for
 from procrastinate.errors import (
     ConfigurationError,
@@ -97,6 +99,10 @@ class Child:
     pause: float = FIRST_PAUSE
 
     @property
+    def runs(self) -> bool:
+        return self.process is not None
+
+    @property
     def done(self) -> bool:
         return self.process is None and self.start_at is None
 
@@ -109,6 +115,7 @@ class Supervisor:
     count: int
     one_shot: bool = False
     first_pause: float = FIRST_PAUSE
+    port: ChildrenPort | None = None
     _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
     _stopping: bool = False
     _code: ExitCode = ExitCode.OK
@@ -116,7 +123,10 @@ class Supervisor:
     def run(self) -> ExitCode:
         """Return OK if all children ended well, the code of one that cannot start, else ERROR."""
         children = [Child(number, pause=self.first_pause) for number in range(1, self.count + 1)]
-        with STOP.told(lambda number: self._events.put(Signalled(number))):
+        with (
+            nullcontext() if self.port is None else self.port.answering(children),
+            STOP.told(lambda number: self._events.put(Signalled(number))),
+        ):
             while not all(child.done for child in children):
                 self._start_due(children)
                 self._handle_next(children)
@@ -131,13 +141,16 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         process = subprocess.Popen(
             self.command,
-            env={**os.environ, MARK: str(child.number)},
+            env={**os.environ, MARK: str(child.number), **self._more_environment()},
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
         child.process, child.started_at, child.start_at = process, time.monotonic(), None
         logger.info("worker process %d of %d has pid %d", child.number, self.count, process.pid)
         threading.Thread(target=self._wait_for, args=(child.number, process), daemon=True).start()
+
+    def _more_environment(self) -> Mapping[str, str]:
+        return {} if self.port is None else self.port.environment
 
     def _wait_for(self, number: int, process: subprocess.Popen[bytes]) -> None:
         self._events.put(Ended(number, process.wait()))
@@ -174,6 +187,8 @@ class Supervisor:
         process, child.process = child.process, None
         if process is not None and process.stdin is not None:
             process.stdin.close()
+        if self.port is not None:
+            self.port.ended(child.number)
 
     def _give_up(self, children: list[Child], ended: Ended) -> None:
         self._code = _refusal(ended.code) or ExitCode.ERROR

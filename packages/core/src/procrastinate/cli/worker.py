@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import click
 
 from procrastinate.app.app import App
-from procrastinate.cli import failures, processes
+from procrastinate.cli import children_port, failures, processes
+from procrastinate.cli.children_port import ChildrenPort
 from procrastinate.cli.reloading import Reloader
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.cli.values import Queues
@@ -55,6 +58,8 @@ FLAGS = (
     Flag("stalled_worker_timeout", ("--stalled-worker-timeout",), _SECONDS),
     Flag("unknown_task_patience", ("--unknown-task-patience",), click.FloatRange(min=0)),
     Flag("keep_throughput", ("--keep-throughput",), click.FloatRange(min=0)),
+    Flag("http_port", ("--http-port",), click.IntRange(0, 65_535)),
+    Flag("http_host", ("--http-host",), str),
 )
 
 
@@ -143,9 +148,9 @@ def _value(flag: Flag, value: Any) -> Any:
 def _run(settings: Settings, options: dict[str, Any], count: int, reload: bool) -> int | None:
     child = processes.adopted()
     if child is not None:
-        return _run_child(settings, options, child if count > 1 else None)
+        return _run_child(settings, options, child, is_one_of_many=count > 1)
     if reload:
-        return Reloader(_command(settings), count).run()
+        return Reloader(_command(settings), count, port=_port_for_all(options)).run()
     if count > 1:
         return _supervise(settings, options, count)
     with STOP.starting():
@@ -154,11 +159,26 @@ def _run(settings: Settings, options: dict[str, Any], count: int, reload: bool) 
     return None
 
 
-def _run_child(settings: Settings, options: dict[str, Any], number: int | None) -> int | None:
+def _port_for_all(options: Mapping[str, Any]) -> ChildrenPort | None:
+    if options.get("http_port") is None:
+        return None
+    return ChildrenPort(
+        options.get("http_host", model.default_of("http_host")), options["http_port"]
+    )
+
+
+def _run_child(
+    settings: Settings, options: dict[str, Any], number: int, *, is_one_of_many: bool
+) -> int | None:
+    folder = children_port.folder_of_siblings()
     try:
         with STOP.starting():
+            if folder is not None:
+                children_port.count_in(folder, number)
+                options = options | {"http_port": None}
             app = settings.load_app()
-        _work(app, options | _named(app, options, number))
+        named = _named(app, options, number) if is_one_of_many else {}
+        _work(app, options | named, folder, number)
     except processes.PERMANENT as exc:
         if _may_pass(exc):
             raise
@@ -177,10 +197,10 @@ def _may_pass(exc: ProcrastinateException) -> bool:
     )
 
 
-def _named(app: App, options: dict[str, Any], number: int | None) -> dict[str, str]:
+def _named(app: App, options: dict[str, Any], number: int) -> dict[str, str]:
     """The name of one worker among several: with its number, if there is a name to number."""
     name = options.get("name") or app.worker_defaults.get("name")
-    return {"name": f"{name}-{number}"} if name and number else {}
+    return {"name": f"{name}-{number}"} if name else {}
 
 
 def _command(settings: Settings) -> list[str]:
@@ -188,8 +208,11 @@ def _command(settings: Settings) -> list[str]:
     return [sys.executable, "-m", "procrastinate", *settings.args]
 
 
-def _work(app: App, options: dict[str, Any]) -> None:
-    """Run one worker in this process, which belongs to it."""
+def _work(app: App, options: dict[str, Any], folder: str | None = None, number: int = 0) -> None:
+    """Run one worker in this process, which belongs to it.
+
+    If it has siblings with a common HTTP port, they have a ``folder``, and it has a ``number``.
+    """
     with STOP.starting():
         worker = app.worker(**options | {"install_signal_handlers": False})
 
@@ -201,7 +224,12 @@ def _work(app: App, options: dict[str, Any]) -> None:
         try:
             with STOP.starting():
                 await opened
-            with STOP.told(stop):
+            answering = (
+                nullcontext()
+                if folder is None
+                else children_port.answering_supervisor(worker, folder, number)
+            )
+            with STOP.told(stop), answering:
                 await worker.run_as_program()
         except ConnectorException:  # it raises one only while it starts: nothing was claimed
             if not STOP.asked:
@@ -220,8 +248,10 @@ def _supervise(settings: Settings, options: dict[str, Any], count: int) -> int:
     """
     with STOP.starting():
         app = settings.load_app()
-        waits = app.worker(**options | _named(app, options, count)).options.wait  # or it refuses
+        options = options | _named(app, options, count)
+        one = app.worker(**options).options  # or it refuses
         with app.open():
             if not app.check_connection():
                 app.schema_manager.check()  # raises, and says why
-    return processes.Supervisor(_command(settings), count, one_shot=not waits).run()
+    port = None if one.http_port is None else ChildrenPort(one.http_host, one.http_port)
+    return processes.Supervisor(_command(settings), count, one_shot=not one.wait, port=port).run()

@@ -39,6 +39,14 @@ def _seconds_from_0(option: str, value: Any) -> float:
     return checks.check_seconds(option, value, zero=True)
 
 
+def _port(option: str, value: Any) -> int:
+    return checks.check_int(option, value, 0, 65_535)
+
+
+def _host(option: str, value: Any) -> str:
+    return checks.check_name(option, value)
+
+
 def _which_to_delete(option: str, value: Any) -> str:
     return _one_of(DELETE_JOBS, option, value)
 
@@ -126,6 +134,12 @@ class WorkerOptions:
         "seconds for which it is kept how many jobs ended in each hour; 0: they are not counted",
         _seconds_from_0,
     )
+    http_port: int | None = _option(
+        None,
+        "answer /healthz, /readyz and /metrics on this port; by default on none",
+        _optional(_port),
+    )
+    http_host: str = _option("127.0.0.1", "the address of the HTTP port", _host)
     install_signal_handlers: bool = _option(
         True, "stop gracefully on SIGINT and SIGTERM", checks.check_flag
     )
@@ -170,6 +184,8 @@ class WorkerArguments(TypedDict, total=False):
     stalled_worker_timeout: float
     unknown_task_patience: float
     keep_throughput: float
+    http_port: int | None
+    http_host: str
     install_signal_handlers: bool
     additional_context: Mapping[str, Any] | None
     middleware: AnyMiddleware | Iterable[AnyMiddleware] | None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from procrastinate.observing.events import (
     Attempted,
+    Busy,
     Claimed,
     Deferred,
     Ended,
@@ -24,6 +25,7 @@ from procrastinate.observing.observer import Observer
 
 __all__ = [
     "Attempted",
+    "Busy",
     "Claimed",
     "Deferred",
     "Ended",

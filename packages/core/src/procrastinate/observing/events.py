@@ -164,6 +164,16 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class Busy:
+    """How many of a worker's slots (``concurrency``) have a job now: ``busy``."""
+
+    worker_name: str
+    worker_id: int
+    busy: int
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerStarted:
     """A worker is registered, and begins. ``queues`` is None if it serves all."""
 

@@ -56,6 +56,9 @@ class Observer:
     def on_paused(self, event: events.Paused) -> None:
         """A worker has noticed that a queue which it serves is paused, or no longer."""
 
+    def on_busy(self, event: events.Busy) -> None:
+        """Another number of slots has a job; told at most four times a second."""
+
     def on_worker_started(self, event: events.WorkerStarted) -> None:
         """A worker has begun."""
 

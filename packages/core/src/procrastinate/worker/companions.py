@@ -53,12 +53,16 @@ class Companions:
     def _new_connector(self) -> SyncConnector:
         return self._connector.sync_connector(connect_timeout=CONNECT_MAY_TAKE)
 
-    def newly_dead(self) -> list[str]:
-        """Return the names of threads that are gone without a word, once each."""
+    def dead(self) -> list[str]:
+        """Return the names of threads that are gone without a word."""
         alive = {each.name: each.is_alive for each in self._companions}
         if self._companions:
             alive["watchdog"] = self._watchdog.is_alive
-        dead = [name for name, lives in alive.items() if not lives and name not in self._reported]
+        return [name for name, lives in alive.items() if not lives]
+
+    def newly_dead(self) -> list[str]:
+        """Return the names of those that are dead, once each."""
+        dead = [name for name in self.dead() if name not in self._reported]
         self._reported.update(dead)
         return dead
 

@@ -61,7 +61,8 @@ class Heartbeat:
         self._blocked = False  # as the log says
 
     def failed(self) -> None:
-        """Do nothing: the beat is still due."""
+        """Note that a beat has failed; it is still due."""
+        self._vitals.answered = False
 
     def round(self, line: Line) -> float:
         """Give a sign of life if it is due, and return the seconds until the next round."""

@@ -32,6 +32,7 @@ from procrastinate.model.printable import counted
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
+from procrastinate.observing.observers import Observers
 from procrastinate.storage import workers as flows
 from procrastinate.storage.periodic import defer_due_in_steps
 from procrastinate.storage.workers import About, Beat
@@ -54,6 +55,7 @@ from procrastinate.worker.outages import Outages
 from procrastinate.worker.past_errors import PastErrors
 from procrastinate.worker.pausing import Paused, Pausing
 from procrastinate.worker.places import Places
+from procrastinate.worker.probes import BLOCKED_AFTER, STUCK_AFTER
 from procrastinate.worker.progress import Reports
 from procrastinate.worker.slots import Slots
 from procrastinate.worker.stopping import StopRequests
@@ -83,6 +85,7 @@ class Shift:
         registered_at: float,
         about: About,
         gateway: Gateway,
+        observers: Observers,
         registry: TaskRegistry,
         options: WorkerOptions,
         periodics: Sequence[Periodic],
@@ -110,7 +113,7 @@ class Shift:
         keep = options.keep_throughput
         self._minutes = Minutes(self._calls, keep=keep) if keep else None
         self._telling = telling = Telling(
-            *(gateway.observers, worker.name, worker_id, options.log_jobs),
+            *(observers, worker.name, worker_id, options.log_jobs),
             counting=self._minutes,
         )
         self._vitals = Vitals(worker.name, options, registered_at=registered_at)
@@ -234,6 +237,32 @@ class Shift:
         finally:
             self._telling.worker_stopped()
 
+    # Asked from other threads
+
+    def sicknesses(self) -> list[str]:
+        """Return why only a restart can help; nothing if it is well."""
+        found = [f"the thread of {name} is dead" for name in self._companions.dead()]
+        silence = self._silence()
+        if silence >= STUCK_AFTER:
+            found.append(f"the event loop has not turned for {silence:.0f} s")
+        return found
+
+    def hindrances(self) -> list[str]:
+        """Return why no job could be started now."""
+        found = []
+        if self._stop.gracefully.is_set():
+            found.append("the worker stops")
+        if not self._vitals.answered:
+            found.append("the database does not answer")
+        if not self._vitals.trusted():
+            found.append("no sign of life has been confirmed in time")
+        if BLOCKED_AFTER <= (silence := self._silence()) < STUCK_AFTER:
+            found.append(f"the event loop has not turned for {silence:.0f} s")
+        return found
+
+    def _silence(self) -> float:
+        return time.monotonic() - self._loop_turned
+
     async def _work(self) -> None:
         try:
             self._start_parts()
@@ -279,7 +308,7 @@ class Shift:
             about=self._about,
             vitals=self._vitals,
             on_beat=self._beat_in_thread,
-            seconds_since_loop_turned=lambda: time.monotonic() - self._loop_turned,
+            seconds_since_loop_turned=self._silence,
             busy=lambda: len(self._slots),
             what_blocks=LoopSight(lambda: self._slots.running).look,
         )
@@ -413,6 +442,7 @@ class Shift:
         while True:
             self._loop_turned = time.monotonic()
             self._telling.tick()
+            self._telling.busy(len(self._slots), self._options.concurrency)
             if self._vitals.say():
                 self._claiming.look_at_everything()
             for name in self._companions.newly_dead():

@@ -62,6 +62,8 @@ class Telling:
         self.sees_starts = False
         #: Whether `around_attempt` is to be entered.
         self.has_around = all_.sees("around_attempt")
+        self._busy = 0  # as observers know
+        self._concurrency = 0
         self._sees_claims = all_.sees("on_claimed")
         self._sees_raised = all_.sees("on_raised")
         self._sees_ends = all_.sees("on_ended", "on_requeued", "on_lease_lost")
@@ -82,17 +84,25 @@ class Telling:
 
     def worker_started(self, queues: Sequence[str] | None, concurrency: int) -> None:
         """Tell that the worker is registered, and begins."""
+        self._concurrency = concurrency
         self._tell("on_worker_started", events.WorkerStarted, queues, concurrency)
 
     def worker_stopped(self) -> None:
         """Tell that the worker has ended."""
         self.tick(last=True)
+        self.busy(0, self._concurrency)
         self._tell("on_worker_stopped", events.WorkerStopped)
 
     def recovered(self, jobs: Sequence[Recovered]) -> None:
         """Tell that jobs of dead workers were taken over."""
         if jobs:
             self._tell("on_recovered", events.Recovered, jobs)
+
+    def busy(self, busy: int, concurrency: int) -> None:
+        """Tell how many slots have a job, if that has changed."""
+        if busy != self._busy:
+            self._busy = busy
+            self._tell("on_busy", events.Busy, busy, concurrency)
 
     def given_up(self, jobs: Sequence[Recovered]) -> None:
         """Count jobs that failed because no worker knows their task: observers are not told."""

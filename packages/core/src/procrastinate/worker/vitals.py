@@ -23,9 +23,12 @@ class Vitals:
             timeout=timeout, interval=options.update_heartbeat_interval, sent_at=registered_at
         )
         self._trusted = True  # as the log says
+        #: Whether the last sign of life had an answer.
+        self.answered = True
 
     def confirmed(self, sent_at: float) -> None:
         """Note that the database has confirmed a beat that was sent then; from any thread."""
+        self.answered = True
         self.trust.confirmed(sent_at, since_boot())
         self.judge.confirmed(sent_at)
 

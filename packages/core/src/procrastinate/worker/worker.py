@@ -27,13 +27,17 @@ from procrastinate.model.job import Job
 from procrastinate.model.periodic import Periodic
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
+from procrastinate.observing.exposing import exposed
+from procrastinate.observing.observers import Observers
 from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
 from procrastinate.storage.workers import About
+from procrastinate.worker import probes
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.context import RunningApp
+from procrastinate.worker.http_port import HttpPort
 from procrastinate.worker.keeping import Keeper, log_end
 from procrastinate.worker.line import CALL
 from procrastinate.worker.log import logger
@@ -99,6 +103,9 @@ class Worker:
         self._keeper: Keeper | None = None  # while in a block
         self._taken = False  # by a run, or by a block
         self._is_alive = False
+        self._shift: Shift | None = None  # while it works
+        #: Whether its jobs are counted for an HTTP port.
+        self.is_exposed = options.http_port is not None
         self._asked = 0  # or GRACEFULLY, or NOW; also before it runs
         self._over = False
         self._loop: asyncio.AbstractEventLoop | None = None  # while it runs
@@ -224,7 +231,7 @@ class Worker:
         self._loop, self._is_alive = asyncio.get_running_loop(), True
         try:
             self._obey()
-            with asking(self._stop.request, taking):
+            with asking(self._stop.request, taking), self._answering(options):
                 await self._to_its_end(new_task(self._work(options, on_listening)))
         finally:
             self._loop, self._is_alive = None, False
@@ -263,7 +270,11 @@ class Worker:
                 raise
             logger.warning("worker %s was stopped before it was heard by the database", self.name)
             return
-        await self._new_shift(worker_id, options, on_listening).run()
+        self._shift = self._new_shift(worker_id, options, on_listening)
+        try:
+            await self._shift.run()
+        finally:
+            self._shift = None
 
     async def _register(self) -> int:
         """Enter this worker, and return its id.
@@ -314,6 +325,7 @@ class Worker:
             registered_at=self._registered_at,
             about=self._about(),
             gateway=self._gateway,
+            observers=self._observers(),
             registry=self._registry,
             options=options,
             periodics=self._periodics,
@@ -323,6 +335,34 @@ class Worker:
             threads=self._threads,
             on_listening=on_listening,
         )
+
+    def _observers(self) -> Observers:
+        return exposed(self._gateway.observers) if self.is_exposed else self._gateway.observers
+
+    # Asked from other threads
+
+    def sicknesses(self) -> Sequence[str]:
+        """Return why only a restart can help, as ``/healthz`` says; nothing if it is well."""
+        return () if (shift := self._shift) is None else shift.sicknesses()
+
+    def hindrances(self) -> Sequence[str]:
+        """Return why no job could be started now, as ``/readyz`` says beside that."""
+        if (shift := self._shift) is None:
+            return ("the worker is not registered",)
+        return shift.hindrances()
+
+    @contextmanager
+    def _answering(self, options: WorkerOptions) -> Iterator[None]:
+        """Answer HTTP requests for the length of a block, if that is asked for."""
+        if options.http_port is None:
+            yield
+            return
+        port = HttpPort(options.http_host, options.http_port, probes.routes(self))
+        try:
+            port.start()
+            yield
+        finally:
+            port.close()
 
     # In a block
 
