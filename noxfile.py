@@ -56,6 +56,7 @@ PACKAGES = {
     "connector-testkit": "procrastinate_connector_testkit",
     "embedded": "procrastinate_embedded",
     "opentelemetry": "procrastinate_opentelemetry",
+    "dashboard": "procrastinate_dashboard",
 }
 EVERYTHING = tuple(PACKAGES)
 EXAMPLES = ("django", "fastapi-asyncpg", "flask-sqlalchemy", "starlette-aiopg")
@@ -368,7 +369,8 @@ def django(session: nox.Session) -> None:
 @nox.session(python=ONCE, requires=["build"])
 def demo(session: nox.Session) -> None:
     """Watch real jobs go through a real PostgreSQL; arguments are those of procrastinate demo."""
-    install(session, "core", "connector-psycopg2", "connector-aiopg", "embedded")
+    install(session, "core", "connector-psycopg2", "connector-aiopg", "embedded", "dashboard")
+    session.install("uvicorn>=0.35")  # for --dashboard
     session.run("procrastinate", "demo", *session.posargs, env=NOT_INHERITED)
 
 

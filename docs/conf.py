@@ -106,6 +106,7 @@ HOW_TO = {
         "middleware",
     ],
     "See and steer": [
+        "dashboard",
         "managing-jobs",
         "pausing",
         "monitoring",

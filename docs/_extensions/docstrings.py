@@ -38,6 +38,7 @@ PUBLIC = (
     "procrastinate_connector_testkit",
     "procrastinate_embedded",
     "procrastinate_opentelemetry",
+    "procrastinate_dashboard",
 )
 #: Classes that users are given and never make themselves.
 GIVEN = (

@@ -20,6 +20,7 @@ PACKAGES = {
     "procrastinate-connector-testkit": "procrastinate_connector_testkit",
     "procrastinate-embedded": "procrastinate_embedded",
     "procrastinate-opentelemetry": "procrastinate_opentelemetry",
+    "procrastinate-dashboard": "procrastinate_dashboard",
 }
 
 

@@ -390,6 +390,7 @@ for distribution in distributions():
         of_an_async_engine = f"sqlalchemy_async = {module}_async:SQLAlchemyAsyncConnector"
         assert sorted(environment.python(code).splitlines()) == [
             "console_scripts: procrastinate = procrastinate_entry:main",
+            "procrastinate.commands: dashboard = procrastinate_dashboard.command:dashboard",
             "procrastinate.connectors: aiopg = procrastinate_aiopg:AiopgConnector",
             "procrastinate.connectors: asyncpg = procrastinate_asyncpg:AsyncpgConnector",
             "procrastinate.connectors: django = procrastinate_django:DjangoConnector",

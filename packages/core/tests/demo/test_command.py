@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,3 +155,30 @@ def test_the_worker_ends_when_the_demo_is_killed(
     at_work.kill()
     worker.wait(20)
     assert not worker.is_running()
+
+
+def test_the_dashboard_is_served_until_ctrl_c(procrastinate_dsn: str, folder: Path) -> None:
+    (folder / "a").write_text("1\n")
+    process = subprocess.Popen(
+        [*COMMAND, "--path", str(folder), "--dsn", procrastinate_dsn, "--dashboard"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        said = ""
+        while "until Ctrl-C" not in said:
+            line = process.stdout.readline()
+            assert line, process.communicate()[1]
+            said += line
+        (address,) = re.findall(r"pages +(http://127\.0\.0\.1:[0-9]+/)", said)
+        with urllib.request.urlopen(f"{address}jobs", timeout=60) as page:
+            assert "demo:read_file" in page.read().decode()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()

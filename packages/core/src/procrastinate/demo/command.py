@@ -54,6 +54,11 @@ Exit codes:
     help="How many files the worker reads at the same time.",
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Read the first N files only.")
+@click.option(
+    "--dashboard",
+    is_flag=True,
+    help="Serve the dashboard meanwhile, and afterwards with more jobs, until Ctrl-C.",
+)
 @click.option("--keep", is_flag=True, help="Leave the tables, to be looked at afterwards.")
 @click.pass_context
 def command(ctx: click.Context, /, path: bytes | None, **options: Any) -> None:

@@ -18,6 +18,7 @@ from procrastinate import connectors
 from procrastinate.errors import ConnectorNotInstalled
 
 _EMBEDDED = "procrastinate_embedded"
+_DASHBOARD = "procrastinate_dashboard"
 
 
 class PackagesMissing(ConnectorNotInstalled):
@@ -56,7 +57,7 @@ def place(dsn: str | None, *, keep: bool) -> Iterator[Place]:
         yield Place(started.dsn, schema, "started for this demo", afterwards)
 
 
-def check_packages(dsn: str | None) -> None:
+def check_packages(dsn: str | None, *, dashboard: bool = False) -> None:
     """Raise `PackagesMissing` unless there is all that the demo needs for this place."""
     missing = []
     try:
@@ -65,6 +66,8 @@ def check_packages(dsn: str | None) -> None:
         missing.append("procrastinate-aiopg")
     if dsn is None and find_spec(_EMBEDDED) is None:
         missing.append("procrastinate-embedded")
+    if dashboard and not (find_spec(_DASHBOARD) and find_spec("uvicorn")):
+        missing.append("'procrastinate-dashboard[server]'")
     if missing:
         hint = ", or name a server with --dsn" if missing == ["procrastinate-embedded"] else ""
         raise PackagesMissing(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
 import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from rich.text import Text
 
 import procrastinate
 from procrastinate.connector import AsyncConnector
-from procrastinate.demo import crash, files, report
+from procrastinate.demo import crash, files, report, visits
 from procrastinate.demo.counts import Counts, counts
 from procrastinate.demo.place import Place, check_packages, place
 from procrastinate.demo.progress import Display, display
@@ -48,11 +49,12 @@ class Options:
     limit: int | None = None
     crash: bool = False
     keep: bool = False
+    dashboard: bool = False
 
 
 def tell(options: Options, console: Console) -> bool:
     """Run the demo. Returns whether every file was read, or failed with an error that says why."""
-    check_packages(options.dsn)
+    check_packages(options.dsn, dashboard=options.dashboard)
     paths = _find(options, console)
     if not paths:
         _say(console, f"There is no file below {files.shown(options.folder)}: nothing to do.")
@@ -66,7 +68,10 @@ def tell(options: Options, console: Console) -> bool:
     with place(options.dsn, keep=options.keep) as where, _opened(where, options) as demo:
         _say(console, f"  server  {_server(demo.tables, where)}")
         _say(console, f"  schema  {where.schema}")
-        good = demo.run(paths, console)
+        with _dashboard(demo, options, console):
+            good = demo.run(paths, console)
+            if options.dashboard:
+                demo.go_on(console)
         if options.keep:
             _say(console, f"Schema {where.schema} is kept: {where.afterwards}")
         return good
@@ -97,6 +102,19 @@ def _opened(where: Place, options: Options) -> Iterator[Demo]:
                 _drop(tables)
 
 
+@contextmanager
+def _dashboard(demo: Demo, options: Options, console: Console) -> Iterator[None]:
+    """Serve the dashboard for the length of the block, if it was asked for."""
+    if not options.dashboard:
+        yield
+        return
+    # By name: procrastinate itself needs no server.
+    served = importlib.import_module("procrastinate_dashboard.serving").served
+    with served(demo.app) as address:
+        _say(console, f"  pages   {address}")
+        yield
+
+
 def _drop(tables: Tables) -> None:
     try:
         tables.drop_schema()
@@ -117,7 +135,7 @@ class Demo:
     def __init__(
         self, app: procrastinate.App, tables: Tables, where: Place, options: Options
     ) -> None:
-        self._app = app
+        self.app = app
         self.tables = tables
         self._where = where
         self._options = options
@@ -132,8 +150,17 @@ class Demo:
                 self._run_jobs(1, len(paths), shown)
         return self._reckon(len(paths), console)
 
+    def go_on(self, console: Console) -> None:
+        """Run more jobs, for those who look at the dashboard, until Ctrl-C."""
+        _say(console, "The dashboard stays, and jobs go on, until Ctrl-C.")
+        with running(self._worker(3)) as worker, suppress(KeyboardInterrupt):
+            for number in itertools.count():
+                worker.check()
+                visits.defer_some(self.app, number)
+                time.sleep(visits.EVERY)
+
     def _defer(self, paths: Sequence[bytes], shown: Display) -> None:
-        read_file = self._app.tasks[READ_FILE]
+        read_file = self.app.tasks[READ_FILE]
         for start in range(0, len(paths), BATCH):
             batch = [files.encoded(path) for path in paths[start : start + BATCH]]
             job_ids = read_file.batch_defer(*({"path": path} for path in batch))
@@ -167,7 +194,7 @@ class Demo:
         """Show the progress until this number of jobs has ended, and at least one has begun."""
         while True:
             began = time.monotonic()
-            now = counts(self._app)
+            now = counts(self.app)
             shown.done(now)
             if now.ended >= until and _has_begun(now):
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import procrastinate
-from procrastinate.demo import files
+from procrastinate.demo import files, visits
 from procrastinate.demo.tables import Tables
 
 #: The task's name in the app.
@@ -43,4 +43,5 @@ def make_app(dsn: str, schema: str, *, application_name: str) -> procrastinate.A
     )
     app = procrastinate.App(connector=connector)
     app.add_tasks_from(blueprint, namespace="demo")
+    app.add_tasks_from(visits.blueprint, namespace="demo")
     return app

@@ -12,6 +12,7 @@ import signal
 import threading
 
 from procrastinate.connector import AsyncConnector
+from procrastinate.demo import visits
 from procrastinate.demo.files import Content
 from procrastinate.demo.tables import Tables, tables_of
 from procrastinate.demo.tasks import QUEUE, make_app
@@ -31,7 +32,7 @@ def main() -> None:
     with tables_of(app.connector, arguments.schema) as tables:
         hold_after = arguments.hold_after
         app.run_worker(
-            queues=[QUEUE],
+            queues=[QUEUE, visits.QUEUE],
             concurrency=arguments.concurrency,
             additional_context={
                 "tables": tables if hold_after is None else HoldingTables(tables, hold_after)

@@ -1,0 +1,110 @@
+"""What needs a person: a pure function of what the database says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from procrastinate import ScheduleInfo, WorkerInfo
+from procrastinate.model.failures import FailureGroup
+from procrastinate.model.queue_info import QueueInfo
+from procrastinate.model.queues import Pause, Pauses
+from procrastinate_dashboard.asking import address
+from procrastinate_dashboard.health import is_alive, is_late, serves
+from procrastinate_dashboard.redaction import Redaction
+from procrastinate_dashboard.showing import lasting, line, number
+
+#: The oldest ready job of a queue has waited too long from here on.
+LATE = timedelta(minutes=5)
+MOST = 12
+
+
+@dataclass(frozen=True)
+class Needs:
+    """One thing to look at: what it is, where to look, and the class of its mark."""
+
+    what: str
+    why: str
+    link: str
+    css: str = "failed"
+
+
+def needs(
+    *,
+    redaction: Redaction,
+    queues: Sequence[QueueInfo],
+    workers: Sequence[WorkerInfo],
+    schedules: Sequence[ScheduleInfo],
+    pauses: Sequence[Pause],
+    failures: Sequence[FailureGroup],
+    now: datetime,
+) -> list[Needs]:
+    """Return what needs a person, the worst first."""
+    found = [
+        *_of_queues(queues, workers, Pauses(tuple(pauses)), now),
+        *_of_workers(workers),
+        *_of_failures(failures, redaction),
+        *_of_schedules(schedules, now),
+        *_of_pauses(pauses, now),
+    ]
+    return found[:MOST]
+
+
+def _of_queues(
+    queues: Iterable[QueueInfo],
+    workers: Sequence[WorkerInfo],
+    pauses: Pauses,
+    now: datetime,
+) -> Iterator[Needs]:
+    for queue in queues:
+        if queue.oldest_ready_since is None or pauses.has(queue.name):
+            continue
+        waits = now - queue.oldest_ready_since
+        link = address("jobs", state="ready", queue=queue.name)
+        name = line(queue.name, 60)
+        if not any(serves(each, queue.name) for each in workers):
+            why = f"{number(queue.ready)} ready, the oldest for {lasting(waits)}"
+            yield Needs(f"No worker serves {name}", why, link)
+        elif waits > LATE:
+            why = f"the oldest of {number(queue.ready)} ready jobs waits for {lasting(waits)}"
+            yield Needs(f"Queue {name} is late", why, link)
+
+
+def _of_workers(workers: Iterable[WorkerInfo]) -> Iterator[Needs]:
+    for worker in workers:
+        name = f"{line(worker.name, 40)} ({worker.id})"
+        if not is_alive(worker):
+            why = f"no sign of life for {lasting(worker.seconds_since_heartbeat)}"
+            yield Needs(f"Worker {name} is silent", why, "workers")
+        elif worker.blocked_since is not None:
+            why = "a task holds up its event loop, so that no other goes on"
+            yield Needs(f"Worker {name} is blocked", why, "workers", "aborted")
+        elif worker.trusted is False:
+            why = "the database does not confirm its signs of life: it claims nothing"
+            yield Needs(f"Worker {name} is not trusted", why, "workers", "aborted")
+
+
+def _of_failures(failures: Iterable[FailureGroup], redaction: Redaction) -> Iterator[Needs]:
+    groups = sorted(failures, key=lambda each: -each.count.value)
+    for group in groups[:3]:
+        what = f"{number(group.count)} \N{MULTIPLICATION SIGN} {line(group.task_name, 60)} failed"
+        why = line(redaction.text(f"{group.error_type}: {group.error_text}"), 120)
+        yield Needs(what, why, address("failures", span="1h"))
+
+
+def _of_schedules(schedules: Iterable[ScheduleInfo], now: datetime) -> Iterator[Needs]:
+    for schedule in schedules:
+        if is_late(schedule, now) and schedule.next_tick is not None:
+            why = f"a job was due {lasting(now - schedule.next_tick)} ago, and none was deferred"
+            name = line(schedule.task_name, 60)
+            yield Needs(f"Schedule of {name} is late", why, "schedules", "aborted")
+
+
+def _of_pauses(pauses: Iterable[Pause], now: datetime) -> Iterator[Needs]:
+    for pause in pauses:
+        what = "All queues are" if pause.queue == "*" else f"Queue {line(pause.queue, 60)} is"
+        who = f" by {line(pause.by, 40)}" if pause.by else ""
+        reason = f": {line(pause.reason, 80)}" if pause.reason else ""
+        why = f"for {lasting(now - pause.paused_at)}{who}{reason}"
+        yield Needs(f"{what} paused", why, "queues", "scheduled")

@@ -1,0 +1,47 @@
+"""``procrastinate dashboard``: serve the dashboard of an app."""
+
+from __future__ import annotations
+
+import click
+
+from procrastinate.cli.settings import settings_of
+
+
+@click.command("dashboard", short_help="Serve the dashboard: see jobs in a browser, and act.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8010,
+    show_default=True,
+    help="The port; 0 takes a free one.",
+)
+@click.option("--user", metavar="NAME", help="The name to log in with; asks for a password.")
+@click.option("--read-only", is_flag=True, help="Show everything, and change nothing.")
+@click.option(
+    "--allow-host",
+    metavar="NAME",
+    multiple=True,
+    help="A name under which a proxy on this machine serves it; may be given several times.",
+)
+@click.pass_context
+def dashboard(
+    ctx: click.Context,
+    /,
+    host: str,
+    port: int,
+    user: str | None,
+    read_only: bool,
+    allow_host: tuple[str, ...],
+) -> None:
+    """Serve the dashboard: see jobs, queues and workers in a browser, and act on them.
+
+    The password is that of PROCRASTINATE_DASHBOARD_PASSWORD, or is asked for if --user is given.
+    Without a password only this machine can see the dashboard; another --host is refused then.
+    Use a proxy with TLS in front of it for others, since the password is sent with each request.
+    """
+    from procrastinate_dashboard.serving import Settings, serve
+
+    settings = Settings(host, port, user, read_only, allow_host)
+    with settings_of(ctx).open_app() as app:
+        serve(app, settings)

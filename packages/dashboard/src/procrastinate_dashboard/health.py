@@ -1,0 +1,39 @@
+"""How workers and schedules are, in a word: pure functions of their rows."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from procrastinate import ScheduleInfo, WorkerInfo
+
+#: Seconds without a sign of life from which on a worker is shown as silent: its jobs are taken
+#: from it then, unless it was told otherwise.
+SILENT_AFTER = 30.0
+#: A schedule this late has no worker that defers its jobs.
+LATE_AFTER = timedelta(minutes=2)
+
+
+def is_alive(worker: WorkerInfo) -> bool:
+    """Whether a worker was heard of lately."""
+    return worker.seconds_since_heartbeat < SILENT_AFTER
+
+
+def serves(worker: WorkerInfo, queue: str) -> bool:
+    """Whether a worker is alive and takes jobs of a queue."""
+    return is_alive(worker) and (worker.queues is None or queue in worker.queues)
+
+
+def state_of(worker: WorkerInfo) -> tuple[str, str]:
+    """Return how a worker is, in a word, and the class that shows it."""
+    if not is_alive(worker):
+        return "silent", "failed"
+    if worker.blocked_since is not None:
+        return "blocked", "aborted"
+    if worker.trusted is False:
+        return "not trusted", "aborted"
+    return ("working", "running") if worker.busy else ("idle", "succeeded")
+
+
+def is_late(schedule: ScheduleInfo, now: datetime) -> bool:
+    """Whether a tick has passed and nobody has settled it."""
+    return schedule.next_tick is not None and schedule.next_tick < now - LATE_AFTER

@@ -1,0 +1,1 @@
+"""The pages: plain functions of the site and a request that return a response."""

@@ -1,0 +1,219 @@
+"""What changes something: each is asked about on a page of its own, done by POST, and logged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from procrastinate.errors import InvalidOption
+from procrastinate.model.printable import counted, line, shown
+from procrastinate_dashboard.asking import FILTERS, address, age_from, given_filters, job_filters
+from procrastinate_dashboard.messages import Request, Response, redirect
+from procrastinate_dashboard.pages.job import find
+from procrastinate_dashboard.problems import Refused
+from procrastinate_dashboard.site import Site, now
+
+logger = logging.getLogger("procrastinate.dashboard")
+
+#: Jobs that one click changes. If there are more, the page says so, and a further click goes on.
+MOST_AT_ONCE = 10_000
+_LONGEST_REASON = 200
+
+
+@dataclass(frozen=True)
+class Words:
+    """How an action on a job is asked about, and told."""
+
+    button: str
+    question: str
+    done: str
+    refused: str
+
+
+ON_JOB = {
+    "retry": Words(
+        "Retry",
+        "It becomes due now, with as many attempts as a new job.",
+        "is due now",
+        "cannot be retried: it runs, has succeeded, or is gone",
+    ),
+    "cancel": Words(
+        "Cancel",
+        "It will not run. A cancelled job can be retried later.",
+        "is cancelled",
+        "cannot be cancelled: it runs, has ended, or is gone",
+    ),
+    "abort": Words(
+        "Abort",
+        "Its task is asked to end. A task that does not obey goes on.",
+        "is asked to end",
+        "cannot be aborted: it does not run any more",
+    ),
+}
+
+ON_JOBS = {"retry": ("Retry", "retried"), "cancel": ("Cancel", "cancelled")}
+
+
+# --- one job --------------------------------------------------------------------------------------
+
+
+def ask_for_job(site: Site, request: Request, id: str, what: str) -> Response:
+    """Ask whether to change a job."""
+    job = find(site, id)
+    words = ON_JOB[what]
+    return _confirm(
+        site,
+        request,
+        headline=f"{words.button} job {job.id}?",
+        subject=f"{line(job.task_name, 120)} in queue {line(job.queue, 80)}, {job.state}",
+        advice=words.question,
+        button=f"{words.button} job {job.id}",
+        back=f"{request.root}jobs/{job.id}",
+    )
+
+
+def act_on_job(site: Site, request: Request, id: str, what: str) -> Response:
+    """Change a job, and show it."""
+    number, manager = find(site, id).id, site.app.job_manager
+    if what == "retry":
+        done = manager.retry_job_by_id(number)
+    else:
+        done = manager.cancel_job_by_id(number, abort=what == "abort")
+    words = ON_JOB[what]
+    if not done:
+        raise Refused(409, f"Job {number} {words.refused}", "Nothing was changed.")
+    _log(site, request, f"{what} job {number}")
+    return redirect(address(f"{request.root}jobs/{number}", done=what))
+
+
+# --- many jobs ------------------------------------------------------------------------------------
+
+
+def ask_for_jobs(site: Site, request: Request, what: str) -> Response:
+    """Ask whether to change all jobs that match, as they are now, with their number."""
+    given = given_filters(request.query)
+    count = _count(site, _checked(given))
+    button, _ = ON_JOBS[what]
+    subject = ", ".join(f"{name} {line(value, 120)}" for name, value in given.items())
+    return _confirm(
+        site,
+        request,
+        headline=f"{button} {count} {'job' if count == '1' else 'jobs'}?",
+        subject=subject,
+        advice=_advice(what),
+        button=f"{button} {count} {'job' if count == '1' else 'jobs'}",
+        back=address(f"{request.root}jobs", **given),
+        hidden=given,
+        is_empty=count == "0",
+    )
+
+
+def _advice(what: str) -> str:
+    text = {
+        "retry": "They become due now, with as many attempts as new jobs.",
+        "cancel": "They will not run. Cancelled jobs can be retried later.",
+    }[what]
+    return f"{text} At most {MOST_AT_ONCE:,} are changed at once, the oldest first."
+
+
+def act_on_jobs(site: Site, request: Request, what: str) -> Response:
+    """Change all jobs that match, and show the list."""
+    given = given_filters(request.form)
+    filters = _checked(given)
+    manager = site.app.job_manager
+    change = manager.retry_jobs if what == "retry" else manager.cancel_jobs
+    changed = change(limit=MOST_AT_ONCE, **filters)
+    _log(site, request, f"{what} {counted(len(changed), 'job')}", **given)
+    kept = {name: value for name, value in given.items() if name != "until"}
+    page = f"{request.root}jobs"
+    return redirect(address(page, **kept, done=what, count=len(changed)))
+
+
+def _checked(given: Mapping[str, str]) -> dict[str, Any]:
+    """Return the filters of a change. Raises `Refused` without one."""
+    filters = job_filters(given, now())
+    if not filters.keys() - {"until", "since"}:
+        raise Refused(400, "Which jobs?", "A change of many jobs needs a filter beside the time.")
+    return filters
+
+
+def _count(site: Site, filters: dict[str, Any]) -> str:
+    return str(site.app.job_manager.count_jobs(**filters))
+
+
+# --- a queue --------------------------------------------------------------------------------------
+
+
+def ask_for_queue(site: Site, request: Request, what: str) -> Response:
+    """Ask whether to pause a queue, and why, or to resume it."""
+    queue = _queue(request.query)
+    words = "all queues" if queue == "*" else f"queue {line(queue, 80)}"
+    advice = {
+        "pause": "Workers begin none of its jobs until it is resumed. Jobs that run go on.",
+        "resume": "Workers begin its jobs again.",
+    }[what]
+    return _confirm(
+        site,
+        request,
+        headline=f"{what.title()} {words}?",
+        advice=advice,
+        button=f"{what.title()} {words}",
+        back=f"{request.root}queues",
+        hidden={"queue": queue},
+        asks_reason=what == "pause",
+    )
+
+
+def act_on_queue(site: Site, request: Request, what: str) -> Response:
+    """Pause or resume a queue, and show the queues."""
+    queue = _queue(request.form)
+    manager = site.app.queue_manager
+    if what == "resume":
+        manager.resume(queue)
+    else:
+        reason = request.form.get("reason", "").strip()[:_LONGEST_REASON] or None
+        user = request.access.user if request.access else None
+        manager.pause(queue, reason=reason, until=_until(request), by=user)
+    _log(site, request, f"{what} queue {line(queue, 80)}")
+    return redirect(address(f"{request.root}queues", done=what))
+
+
+def _queue(values: Mapping[str, str]) -> str:
+    queue = values.get("queue", "")
+    if not queue:
+        raise Refused(400, "Which queue?")
+    return queue
+
+
+def _until(request: Request) -> datetime | None:
+    """Return when a pause ends by itself: the form says in how long, as an age is written."""
+    text = request.form.get("for", "").strip()
+    if not text:
+        return None
+    length = age_from(text)
+    if length is None:
+        raise InvalidOption(f"a pause lasts for a time such as 30m, 2h or 7d, not {shown(text)}")
+    return now() + length
+
+
+def _confirm(site: Site, request: Request, **values: Any) -> Response:
+    defaults = {"subject": "", "hidden": {}, "asks_reason": False, "is_empty": False}
+    return site.page(request, "confirm.html", **{**defaults, **values})
+
+
+def _log(site: Site, request: Request, what: str, **given: str) -> None:
+    """Note who did what; and let nobody see answers from before it."""
+    site.shared.forget()
+    user = line(request.access.user, 80) if request.access else "?"
+    filters = {name: line(given[name], 200) for name in FILTERS if name in given}
+    logger.info(
+        "%s from %s: %s%s",
+        user,
+        request.remote or "?",
+        what,
+        f" ({', '.join(f'{name}={value}' for name, value in filters.items())})" if filters else "",
+        extra={"action": "dashboard_action", "user": user},
+    )

@@ -1,0 +1,136 @@
+"""The first page: how it goes now, what needs a person, and how it went over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from markupsafe import Markup
+
+from procrastinate import Throughput, WorkerInfo
+from procrastinate.model.queue_info import QueueInfo
+from procrastinate.model.search import Count
+from procrastinate_dashboard import charts
+from procrastinate_dashboard.attention import Needs, needs
+from procrastinate_dashboard.charts import Plot, Series
+from procrastinate_dashboard.health import is_alive
+from procrastinate_dashboard.messages import Request, Response
+from procrastinate_dashboard.site import Site, now
+
+
+@dataclass(frozen=True)
+class Span:
+    """How far back to look, in which steps, and how a step is labelled."""
+
+    length: timedelta
+    step: timedelta
+    label: str
+
+
+SPANS = {
+    "1h": Span(timedelta(hours=1), timedelta(minutes=1), "%H:%M"),
+    "6h": Span(timedelta(hours=6), timedelta(minutes=5), "%H:%M"),
+    "24h": Span(timedelta(hours=24), timedelta(minutes=20), "%H:%M"),
+    "7d": Span(timedelta(days=7), timedelta(hours=2), "%d %b %H:%M"),
+}
+OUTCOMES = ("succeeded", "failed", "cancelled", "aborted")
+QUANTILES = (("p50", 0.5), ("p95", 0.95))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What ended from a time on; None if nothing did."""
+
+    begins_at: datetime
+    found: Throughput | None
+
+    def count(self, outcome: str) -> int:
+        """Return how many jobs ended so."""
+        return 0 if self.found is None else int(getattr(self.found, outcome))
+
+    def quantile(self, what: str, q: float) -> float | None:
+        """Return a quantile of ``run`` or ``waited``, in seconds; None if nothing was measured."""
+        return None if self.found is None else getattr(self.found, what).quantile(q)
+
+
+def overview(site: Site, request: Request) -> Response:
+    """Show the state of everything."""
+    name = request.query.get("span", "1h")
+    span = SPANS.get(name, SPANS["1h"])
+    queues = site.ask("queues", site.app.queue_manager.list_queues)
+    workers = site.ask("workers", site.app.job_manager.list_workers)
+    over_time = site.ask(("throughput", name), lambda: _throughput(site, span))
+    alive = [each for each in workers if is_alive(each)]
+    return site.page(
+        request,
+        "overview.html",
+        spans=list(SPANS),
+        span=name if name in SPANS else "1h",
+        totals={what: total(queues, what) for what in ("ready", "running", "scheduled", "failed")},
+        behind=total(queues, "behind_a_lock"),
+        oldest=min((q.oldest_ready_since for q in queues if q.oldest_ready_since), default=None),
+        alive=alive,
+        slots=sum(each.concurrency or 0 for each in alive),
+        busy=sum(each.busy or 0 for each in alive),
+        needs=_needs(site, queues, workers),
+        failed=sum(step.count("failed") for step in over_time),
+        ended=sum(step.count(each) for step in over_time for each in OUTCOMES),
+        plots=[*plots(over_time, span)],
+    )
+
+
+def total(queues: Sequence[QueueInfo], what: str) -> Count:
+    """Add up one count of all queues."""
+    return sum((getattr(each, what) for each in queues), Count(0))
+
+
+def _needs(site: Site, queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo]) -> list[Needs]:
+    manager = site.app.job_manager
+    return needs(
+        redaction=site.redaction,
+        queues=queues,
+        workers=workers,
+        schedules=site.ask("schedules", manager.list_schedules),
+        pauses=site.ask("pauses", site.app.queue_manager.list_pauses),
+        failures=site.ask(
+            ("failures", "1h", None),
+            lambda: manager.list_failures(since=now() - timedelta(hours=1)),
+        ),
+        now=now(),
+    )
+
+
+def _throughput(site: Site, span: Span) -> list[Step]:
+    seconds = int(span.step.total_seconds())
+    until = now()
+    since = (until - span.length).timestamp() // seconds * seconds
+    begin = datetime.fromtimestamp(since, UTC)
+    found = site.app.job_manager.throughput(since=begin, step=span.step)
+    return steps(found, begin, until, span.step)
+
+
+def steps(
+    found: Sequence[Throughput], since: datetime, until: datetime, length: timedelta
+) -> list[Step]:
+    """Return a step for each length of time, also if nothing ended in it."""
+    by_time = {each.begins_at: each for each in found}
+    count = int((until - since) / length) + 1
+    times = [since + length * number for number in range(count)]
+    return [Step(time, by_time.get(time)) for time in times]
+
+
+def plots(over_time: Sequence[Step], span: Span) -> list[tuple[Plot, Markup]]:
+    """Return what was done, how long it took, and how long it had waited, over time."""
+    labels = [each.begins_at.strftime(span.label) for each in over_time]
+    done = [Series(name, name, [each.count(name) for each in over_time]) for name in OUTCOMES]
+    ended = Plot("Jobs ended", labels, done)
+    took = Plot("Run time", labels, _quantiles(over_time, "run"), "s")
+    waited = Plot("Waiting time", labels, _quantiles(over_time, "waited"), "s")
+    return [(ended, charts.bars(ended)), *((each, charts.lines(each)) for each in (took, waited))]
+
+
+def _quantiles(over_time: Sequence[Step], what: str) -> list[Series]:
+    return [
+        Series(name, name, [each.quantile(what, q) for each in over_time]) for name, q in QUANTILES
+    ]

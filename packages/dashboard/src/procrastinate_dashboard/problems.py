@@ -1,0 +1,90 @@
+"""What went wrong, as a page: what happened, and what to do."""
+
+from __future__ import annotations
+
+import logging
+
+from procrastinate.errors import (
+    AlreadyEnqueued,
+    AppNotOpen,
+    ConnectorException,
+    InvalidOption,
+    JobNotFound,
+    SchemaError,
+)
+from procrastinate.model.printable import line
+from procrastinate_dashboard.messages import Request, Response
+from procrastinate_dashboard.site import Site
+
+logger = logging.getLogger(__name__)
+
+_READ_ONLY = "25006"  # SQLSTATE read_only_sql_transaction
+
+
+class Refused(Exception):
+    """A request that cannot be answered: the status, a headline, and what to do."""
+
+    def __init__(self, status: int, headline: str, advice: str = "") -> None:
+        super().__init__(headline)
+        self.status = status
+        self.headline = headline
+        self.advice = advice
+
+
+def not_found() -> Refused:
+    """Return the refusal of a path that leads nowhere."""
+    return Refused(404, "There is no such page", "Look for it in the navigation above.")
+
+
+def explain(site: Site, request: Request, exc: Exception) -> Response:
+    """Return the page for what a page function raised."""
+    if not isinstance(exc, Refused):
+        exc = _refusal(exc)
+    headers = {"retry-after": "2"} if exc.status == 503 else {}
+    response = _page(site, request, exc)
+    return Response(response.body, exc.status, headers)
+
+
+def _refusal(exc: Exception) -> Refused:
+    said = line(str(exc), 400)
+    match exc:
+        case JobNotFound():
+            return Refused(404, "There is no such job", f"{said}. It may have been deleted.")
+        case AlreadyEnqueued():
+            return Refused(409, "A job with its queueing lock is waiting already", said)
+        case InvalidOption():
+            return Refused(400, "That cannot be asked for", said)
+        case AppNotOpen():
+            logger.error("The dashboard's app is not open: open it before the server starts")
+            return Refused(503, "The app is not open", "Open it where the server starts.")
+        case SchemaError():
+            return Refused(503, "The tables do not fit", said)
+        case ConnectorException() if exc.sqlstate == _READ_ONLY:
+            return Refused(409, "This database can only be read", said)
+        case ConnectorException():
+            logger.warning("The dashboard cannot ask the database: %s", said)
+            advice = "This page asks again by itself, and comes back once it answers."
+            return Refused(503, "The database does not answer", advice)
+    logger.error("A page of the dashboard failed", exc_info=exc)
+    return Refused(500, "This page failed", "The log of the server says why.")
+
+
+def wrong_host(site: Site, request: Request) -> Response:
+    """Return the refusal of a request for a host that this is not."""
+    return _page(site, request, Refused(421, "This host is not served here"))
+
+
+def no_access(site: Site, request: Request) -> Response:
+    """Return the refusal of somebody who is not known."""
+    return _page(site, request, Refused(403, "You may not see this dashboard", "Log in first."))
+
+
+def _page(site: Site, request: Request, refused: Refused) -> Response:
+    return site.page(
+        request,
+        "problem.html",
+        status=refused.status,
+        headline=refused.headline,
+        advice=refused.advice,
+        comes_back=refused.status == 503,
+    )

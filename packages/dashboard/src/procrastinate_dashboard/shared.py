@@ -1,0 +1,65 @@
+"""What the database answered, shared by all tabs and users that ask for the same just now."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
+
+LASTS = 1.0  # seconds
+#: An answer that took long lasts longer, so that a question keeps the database busy for a
+#: twentieth of the time at most, however many tabs ask it.
+TIMES_AS_LONG = 19
+MOST_ENTRIES = 200
+
+
+@dataclass
+class _Entry:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    until: float = float("-inf")
+    value: Any = None
+    error: Exception | None = None
+
+
+class Shared:
+    """Answers by key. Whoever asks while a question is under way waits for its answer."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._entries: dict[Hashable, _Entry] = {}
+
+    def get(self, key: Hashable, read: Callable[[], T]) -> T:
+        """Return the answer to a question, read now or a moment ago; or raise as it did."""
+        entry = self._entry(key)
+        with entry.lock:
+            if self._clock() >= entry.until:
+                self._read(entry, read)
+            if entry.error is not None:
+                raise entry.error.with_traceback(None)
+            return cast("T", entry.value)
+
+    def forget(self) -> None:
+        """Forget all answers, because something was changed."""
+        with self._lock:
+            self._entries.clear()
+
+    def _entry(self, key: Hashable) -> _Entry:
+        with self._lock:
+            if key not in self._entries and len(self._entries) >= MOST_ENTRIES:
+                self._entries.clear()
+            return self._entries.setdefault(key, _Entry())
+
+    def _read(self, entry: _Entry, read: Callable[[], Any]) -> None:
+        begun = self._clock()
+        entry.value = entry.error = None
+        try:
+            entry.value = read()
+        except Exception as exc:  # those who wait would only run into it one after the other
+            entry.error = exc
+        ended = self._clock()
+        entry.until = ended + max(LASTS, TIMES_AS_LONG * (ended - begun))
