@@ -118,6 +118,7 @@ HOW_TO = {
     ],
     "Set up and move": [
         "schema",
+        "import",
         "coming-from",
         "distribute",
     ],

@@ -92,3 +92,47 @@ RELEASE_3 = """
         queueing_lock text, args jsonb, scheduled_at timestamptz
     ) returns bigint language sql as 'select 1::bigint';
 """
+
+
+#: What those tables need besides, to be imported: when something happened to a job.
+EVENTS = """
+    create type procrastinate_job_event_type as enum (
+        'deferred', 'started', 'deferred_for_retry', 'failed', 'succeeded', 'cancelled',
+        'abort_requested', 'aborted', 'scheduled', 'retried'
+    );
+    create table procrastinate_events (
+        id bigserial primary key,
+        job_id bigint not null references procrastinate_jobs on delete cascade,
+        type procrastinate_job_event_type,
+        at timestamptz default now()
+    );
+    create index on procrastinate_events (job_id);
+    create unique index on procrastinate_jobs (queueing_lock) where status = 'todo';
+    create function note_event() returns trigger language plpgsql as $$
+    begin
+        insert into procrastinate_events (job_id, type)
+        values (new.id, case when tg_op = 'INSERT' then 'deferred' else 'cancelled' end
+            ::procrastinate_job_event_type);
+        return new;
+    end $$;
+    create trigger note after insert on procrastinate_jobs
+        for each row execute function note_event();
+    create trigger note_change after update of status on procrastinate_jobs for each row
+        when (old.status = 'todo') execute function note_event();
+"""
+
+
+def release(number: str) -> str:
+    """Return the SQL that makes the tables of an old release, as far as an import reads them.
+
+    Before 2 there were no priorities, and four statuses.
+    """
+    text = RELEASE_3 + EVENTS
+    if number.startswith("3"):
+        return text
+    if number.startswith("2"):
+        drop = "alter table procrastinate_jobs drop column abort_requested, drop column worker_id;"
+        return text + drop
+    text = text.replace(", 'cancelled', 'aborting', 'aborted'\n    );", "\n    );", 1)
+    columns = ("priority", "abort_requested", "worker_id")
+    return text + "".join(f"alter table procrastinate_jobs drop column {each};" for each in columns)

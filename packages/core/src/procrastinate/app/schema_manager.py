@@ -11,7 +11,7 @@ from procrastinate import drive
 from procrastinate.connector import AsyncConnector
 from procrastinate.errors import SchemaNotApplied
 from procrastinate.gateway import Gateway
-from procrastinate.storage import distributing, migrating
+from procrastinate.storage import distributing, importing, migrating
 from procrastinate.storage import schema as flows
 from procrastinate.threads import in_thread
 
@@ -74,6 +74,54 @@ class SchemaManager:
                     steps = distributing.distribute()
                     return self._know(await drive.run_steps_async(steps, self._run_async))
             await asyncio.sleep(LOOK_AGAIN)
+
+    def prepare_import(self, from_schema: str = "public") -> int:
+        """Let the ids of new jobs begin above those of an old release's tables; return that id.
+
+        For the time in which both releases defer jobs: with it, old jobs can keep their ids when
+        they are imported. Does nothing if they are above already. Raises `SchemaError`.
+        """
+        return drive.run_steps(importing.prepare(from_schema), self._run)
+
+    async def prepare_import_async(self, from_schema: str = "public") -> int:
+        """Let the ids of new jobs begin above the old ones; see `prepare_import`."""
+        if not isinstance(self._gateway.connector, AsyncConnector):
+            return await in_thread(lambda: self.prepare_import(from_schema))
+        return await drive.run_steps_async(importing.prepare(from_schema), self._run_async)
+
+    def import_jobs(
+        self,
+        from_schema: str = "public",
+        *,
+        history: bool = False,
+        leave_running: bool = False,
+        dry_run: bool = False,
+    ) -> importing.Imported:
+        """Take over the jobs that wait in the tables of a release from 0.33 to 3.x.
+
+        They are in another schema of the same database. Jobs keep their ids; the old tables keep
+        all rows, and those that were taken are ``cancelled`` there. The marks of schedules are
+        copied, and with ``history`` jobs that have ended. It is one transaction, and can be done
+        again. With ``dry_run`` nothing is changed. Raises `SchemaError` if it cannot be done, also
+        if jobs run there, unless these are to be left behind (``leave_running``).
+        """
+        options = {"history": history, "leave_running": leave_running, "dry_run": dry_run}
+        return drive.run_steps(importing.import_jobs(from_schema, **options), self._run)
+
+    async def import_jobs_async(
+        self,
+        from_schema: str = "public",
+        *,
+        history: bool = False,
+        leave_running: bool = False,
+        dry_run: bool = False,
+    ) -> importing.Imported:
+        """Take over the jobs of an old release; see `import_jobs`."""
+        options = {"history": history, "leave_running": leave_running, "dry_run": dry_run}
+        if not isinstance(self._gateway.connector, AsyncConnector):
+            return await in_thread(lambda: self.import_jobs(from_schema, **options))
+        steps = importing.import_jobs(from_schema, **options)
+        return await drive.run_steps_async(steps, self._run_async)
 
     def _know(self, done: distributing.Distribution) -> distributing.Distribution:
         self._gateway.learn(done.partitions)

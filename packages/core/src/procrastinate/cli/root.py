@@ -27,6 +27,11 @@ def _command(name: str, help: str, **more: Any) -> Lazy:
         "worker": _command("worker", "Run jobs.", default_level="info", stops_itself=True),
         "defer": _command("defer", "Defer jobs: one, or one for each line of stdin."),
         "schema": _command("schema", "Create, migrate, check or print the tables."),
+        "import": Lazy(
+            f"{__package__}.importing",
+            "command",
+            "Take over the jobs of Procrastinate 3 and older.",
+        ),
         "healthchecks": _command("healthchecks", "Check the app, the connection and the schema."),
         "jobs": _command("jobs", "Show jobs: a list of those that match, or one in full."),
         "queues": _command("queues", "Count jobs by queue, task or lock; pause queues."),

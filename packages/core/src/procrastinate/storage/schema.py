@@ -259,10 +259,10 @@ def _misplaced(state: SchemaState) -> SchemaError | None:
     if not state.is_ours:
         return SchemaForeign(
             f"the table {_JOBS} in the schema {places[_JOBS]} is of procrastinate 3.x or older, an"
-            " earlier design with other tables, which this release neither uses nor migrates:"
-            " let the old release finish its jobs, and give this one a schema of its own, by"
-            ' `schema="..."` for the connector (or its search_path) and'
-            " `procrastinate schema --apply`"
+            " earlier design with other tables, which this release neither uses nor migrates: give"
+            ' this one a schema of its own, by `schema="..."` for the connector (or its'
+            " search_path) and `procrastinate schema --apply`. Then let the old release finish its"
+            " jobs, or take over those that wait by `procrastinate import`"
         )
     if len(set(places.values())) > 1:
         by_schema = {

@@ -1,0 +1,78 @@
+"""``procrastinate import``: take over the jobs of Procrastinate 3 and older."""
+
+from __future__ import annotations
+
+import click
+
+from procrastinate.cli.settings import settings_of
+from procrastinate.errors import ProcrastinateException
+from procrastinate.model.printable import counted
+from procrastinate.storage.importing import Imported
+
+
+@click.command("import")
+@click.option(
+    "--from-schema",
+    default="public",
+    show_default=True,
+    metavar="SCHEMA",
+    help="The schema of the old release's tables, in the same database.",
+)
+@click.option("--prepare", is_flag=True, help="Only let new ids begin above the old ones.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
+@click.option("--history", is_flag=True, help="Copy jobs that have ended, too.")
+@click.option(
+    "--leave-running", is_flag=True, help="Leave jobs that run to the old workers, and go on."
+)
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    from_schema: str,
+    prepare: bool,
+    dry_run: bool,
+    history: bool,
+    leave_running: bool,
+) -> None:
+    """Take over the jobs of Procrastinate 3 and older.
+
+    Jobs that wait, or are scheduled, come into the app's schema, with their ids. In the old tables
+    they are cancelled then, so that no old worker runs them. So are the marks of schedules taken
+    over. Nothing is deleted, and it can be done again.
+
+    Exits with 1 if jobs had to be left behind; it says which, and why.
+    """
+    if prepare and (dry_run or history or leave_running):
+        raise click.UsageError("--prepare goes with --from-schema only", ctx)
+    with settings_of(ctx).open_app() as app:
+        manager = app.schema_manager
+        if prepare:
+            click.echo(f"ids of new jobs are above {manager.prepare_import(from_schema):,}")
+            return
+        done = manager.import_jobs(
+            from_schema, history=history, leave_running=leave_running, dry_run=dry_run
+        )
+    _tell(done, "would import" if dry_run else "imported")
+    if done.left:
+        count = counted(sum(each.count for each in done.left), "job")
+        raise ProcrastinateException(
+            f"{count} cannot be imported, and stayed in the schema {from_schema}"
+        )
+
+
+def _tell(done: Imported, verb: str) -> None:
+    click.echo(f"{verb} {counted(done.ready, 'ready job')}")
+    for count, what in (
+        (done.scheduled, "scheduled job"),
+        (done.ended, "ended job"),
+        (done.schedules, "schedule"),
+    ):
+        if count:
+            click.echo(f"{verb} {counted(count, what)}")
+    if done.running:
+        click.echo(f"left to the old workers: {counted(done.running, 'running job')}")
+    for left in done.left:
+        ids = ", ".join(map(str, left.ids)) + (", ..." if left.count > len(left.ids) else "")
+        click.echo(f"left behind: {counted(left.count, 'job')}, because {left.reason} (ids: {ids})")
+    click.echo(f"ids of new jobs are above {done.ids_above:,}")
