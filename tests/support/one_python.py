@@ -23,7 +23,7 @@ ON_ONE_PYTHON: dict[str, str] = {
     **{
         f"packages/core/tests/storage/test_{name}.py": _SQL
         for name in (
-            *("batch_races", "changed_under_a_claim", "distributing", "grants"),
+            *("batch_races", "changed_under_a_claim", "distributing", "grants", "importing"),
             *("kept_results", "lock_waits", "migrating", "news"),
             *("one_partition", "partitioning", "plans", "schema_state", "waking"),
         )
@@ -40,6 +40,7 @@ ON_ONE_PYTHON: dict[str, str] = {
             "connectors",
             "defer",
             "fleet",
+            "importing",
             "jobs",
             "pausing",
             "results",
@@ -56,6 +57,7 @@ ON_ONE_PYTHON: dict[str, str] = {
     },
     "packages/connector-testkit/tests/test_broken_connectors.py": "the test kit tests itself",
     "packages/connector-testkit/tests/test_order.py": "the test kit tests itself",
+    "tests/test_sentry.py": "an example on a page, against another project's SDK",
     "tests/test_second_look.py": "the test session's own program",
 }
 _BEGINNINGS = tuple(ON_ONE_PYTHON)
