@@ -12,6 +12,7 @@ if os.environ.get("PROCRASTINATE_TEST_DJANGO") == "psycopg2":
 
 import django
 from django.conf import settings
+from django.test.utils import setup_test_environment
 
 #: Each test names the database that it was given as an alias of its own: see `databases`.
 settings.configure(
@@ -27,6 +28,28 @@ settings.configure(
         "django.contrib.admin",
         "procrastinate_django",
     ],
+    ROOT_URLCONF=f"{__package__}.urls",
+    MIDDLEWARE=[
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.middleware.csrf.CsrfViewMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.messages.middleware.MessageMiddleware",
+    ],
+    TEMPLATES=[
+        {
+            "BACKEND": "django.template.backends.django.DjangoTemplates",
+            "APP_DIRS": True,
+            "OPTIONS": {
+                "context_processors": [
+                    "django.template.context_processors.request",
+                    "django.contrib.auth.context_processors.auth",
+                    "django.contrib.messages.context_processors.messages",
+                ],
+            },
+        },
+    ],
+    STATIC_URL="static/",
+    PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"],
     TASKS={
         "default": {
             "BACKEND": "procrastinate_django.ProcrastinateBackend",
@@ -37,3 +60,4 @@ settings.configure(
     DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
 )
 django.setup()
+setup_test_environment()
