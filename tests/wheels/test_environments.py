@@ -341,6 +341,33 @@ with procrastinate_embedded.server() as server:
         assert environment.python(code) == "18\n"
 
 
+class TestDashboardAlone:
+    INSTALL = ("procrastinate", "procrastinate-dashboard")
+
+    def test_it_brings_no_driver_and_no_server(self, environment: Environment):
+        brought = CORE | {"procrastinate-dashboard", "starlette", "anyio", "jinja2", "markupsafe"}
+        assert environment.installed() - {"idna", "sniffio", "typing-extensions"} == brought
+
+    def test_its_pages_and_files_are_in_the_wheel(self, environment: Environment):
+        code = """
+import procrastinate
+from procrastinate_dashboard import Access, Dashboard, Request
+
+dashboard = Dashboard(procrastinate.App(connector="memory"), access=lambda request: Access("ada"))
+for path in ["/", "/jobs", "/queues", "/static/dashboard.css", "/static/dashboard.js"]:
+    print(dashboard.respond(Request("GET", path)).status)
+"""
+        assert environment.python(code) == "200\n" * 5
+
+    def test_its_command_says_what_to_install(self, environment: Environment):
+        (environment.work / "mine.py").write_text(
+            "import procrastinate\napp = procrastinate.App(connector='memory')\n"
+        )
+        done = environment.run("procrastinate", "--app=mine.app", "dashboard", "--port=0")
+        assert done.returncode == 1
+        assert "pip install 'procrastinate-dashboard[server]'" in done.stderr
+
+
 class TestOpenTelemetryAlone:
     INSTALL = ("procrastinate", "procrastinate-opentelemetry")
 

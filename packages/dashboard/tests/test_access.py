@@ -44,6 +44,12 @@ def test_a_dashboard_is_of_an_app():
         Dashboard("app", access=len)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("access", [(None,), ("ada", "write"), ("ada", True)])
+def test_access_that_cannot_be_is_refused(access: Any):
+    with pytest.raises(InvalidOption):
+        Access(*access)
+
+
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("said", [None, "ada", True])
 def test_whoever_is_not_known_sees_nothing(full: procrastinate.App, page: str, said: Any):

@@ -160,3 +160,10 @@ def test_it_serves_until_it_is_told_to_stop(monkeypatch: pytest.MonkeyPatch):
     done = run("--port=0")
     assert (done.exit_code, served) == (0, [200])
     assert done.stdout.startswith("The dashboard is at http://127.0.0.1:")
+
+
+def test_it_is_served_beside_other_work():
+    with serving.served(app) as address:
+        assert httpx.get(f"{address}jobs", timeout=60).status_code == 200
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(address, timeout=60)

@@ -4,6 +4,7 @@ is away, and while it can only be read."""
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from procrastinate_dashboard import Access, Dashboard
 
 from .helpers import Browser, text_of
 
+END_SESSIONS = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
 PAGES = ["/", "/jobs", "/jobs/1", "/queues", "/workers", "/schedules", "/failures"]
 
 
@@ -92,10 +94,9 @@ def away(dsn: str) -> Iterator[None]:
     try:
         with connection.cursor() as cursor:
             cursor.execute(f'alter database "{name}" with allow_connections false')
-            cursor.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (name,)
-            )
             try:
+                while cursor.execute(END_SESSIONS, (name,)) or cursor.fetchall():
+                    time.sleep(0.01)  # a session is there until it has obeyed
                 yield
             finally:
                 cursor.execute(f'alter database "{name}" with allow_connections true')

@@ -8,6 +8,9 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, Literal
 from urllib.parse import parse_qsl, quote
 
+from procrastinate.errors import InvalidOption
+from procrastinate.model.printable import shown
+
 #: A larger form is refused: the forms of the dashboard have a few short fields.
 LARGEST_FORM = 64 * 1024  # bytes
 MOST_FIELDS = 100
@@ -16,10 +19,16 @@ HTML = "text/html; charset=utf-8"
 
 @dataclass(frozen=True)
 class Access:
-    """Who asks, and what they may do: only look, or also act."""
+    """Who asks, and what they may do: only look, or also act. Raises `InvalidOption`."""
 
     user: str
     may: Literal["read", "act"] = "read"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.user, str):
+            raise InvalidOption(f"the user must be a name, not {shown(self.user)}")
+        if self.may not in ("read", "act"):
+            raise InvalidOption(f"a user may 'read' or 'act', not {shown(self.may)}")
 
     @property
     def may_act(self) -> bool:

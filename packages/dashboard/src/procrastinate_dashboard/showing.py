@@ -84,6 +84,11 @@ def ago(time: datetime | None, now: datetime) -> str:
     return f"in {_in_unit(-seconds)}" if seconds < 0 else f"{_in_unit(seconds)} ago"
 
 
+def old(seconds: float) -> str:
+    """Return how long ago something was that is this old, in one unit."""
+    return f"{_in_unit(int(seconds))} ago" if seconds >= 1 else "now"
+
+
 def _in_unit(seconds: int) -> str:
     for length, unit in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
         if seconds >= length:
@@ -124,5 +129,5 @@ counted = printable.counted
 
 FILTERS: dict[str, Callable[..., Any]] = {
     each.__name__: each
-    for each in (line, block, number, moment, iso, lasting, ago, pretty, compact, counted)
+    for each in (line, block, number, moment, iso, lasting, ago, old, pretty, compact, counted)
 }

@@ -34,6 +34,7 @@ SPANS = {
     "24h": Span(timedelta(hours=24), timedelta(minutes=20), "%H:%M"),
     "7d": Span(timedelta(days=7), timedelta(hours=2), "%d %b %H:%M"),
 }
+FAILURES = 2_000  # the latest ones that are looked at for what needs a person
 OUTCOMES = ("succeeded", "failed", "cancelled", "aborted")
 QUANTILES = (("p50", 0.5), ("p95", 0.95))
 
@@ -94,8 +95,8 @@ def _needs(site: Site, queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo
         schedules=site.ask("schedules", manager.list_schedules),
         pauses=site.ask("pauses", site.app.queue_manager.list_pauses),
         failures=site.ask(
-            ("failures", "1h", None),
-            lambda: manager.list_failures(since=now() - timedelta(hours=1)),
+            "latest failures",
+            lambda: manager.list_failures(since=now() - timedelta(hours=1), budget=FAILURES),
         ),
         now=now(),
     )
