@@ -57,6 +57,7 @@ PACKAGES = {
     "embedded": "procrastinate_embedded",
     "opentelemetry": "procrastinate_opentelemetry",
     "dashboard": "procrastinate_dashboard",
+    "prometheus": "procrastinate_prometheus",
 }
 EVERYTHING = tuple(PACKAGES)
 EXAMPLES = ("django", "fastapi-asyncpg", "flask-sqlalchemy", "starlette-aiopg")

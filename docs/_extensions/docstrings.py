@@ -39,6 +39,7 @@ PUBLIC = (
     "procrastinate_embedded",
     "procrastinate_opentelemetry",
     "procrastinate_dashboard",
+    "procrastinate_prometheus",
 )
 #: Classes that users are given and never make themselves.
 GIVEN = (

@@ -21,6 +21,7 @@ PACKAGES = {
     "procrastinate-embedded": "procrastinate_embedded",
     "procrastinate-opentelemetry": "procrastinate_opentelemetry",
     "procrastinate-dashboard": "procrastinate_dashboard",
+    "procrastinate-prometheus": "procrastinate_prometheus",
 }
 
 

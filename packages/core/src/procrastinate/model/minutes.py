@@ -47,16 +47,6 @@ def bucket_of(seconds: float) -> int:
     return min(frexp(seconds)[1] - FIRST_EXPONENT, BUCKETS - 1)
 
 
-def waited(job: Job) -> float | None:
-    """Return how many seconds a job waited for its first claim; None for a later one (rule 3)."""
-    if job.lease != 1 or job.deferred_at is None or job.started_at is None:
-        return None
-    since = job.deferred_at
-    if job.scheduled_at is not None and job.scheduled_at > since:
-        since = job.scheduled_at
-    return max(0.0, (job.started_at - since).total_seconds())
-
-
 @dataclass(frozen=True, slots=True)
 class Durations:
     """How long some attempts took, or some jobs waited. Seconds.
@@ -167,9 +157,9 @@ class Tally:
         """Count how long an attempt took and its job waited, for some that were like it."""
         if duration is not None:
             self.run.add(duration, count)
-            seconds = waited(job)
-            if seconds is not None:
-                self.waited.add(seconds, count)
+            waited = job.waited
+            if waited is not None:
+                self.waited.add(waited, count)
 
 
 def weights(count: int) -> Iterable[tuple[int, int]]:

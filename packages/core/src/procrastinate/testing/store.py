@@ -25,6 +25,7 @@ from procrastinate.storage.statements import Statements
 from procrastinate.testing import (
     bulk_statements,
     claim_statements,
+    count_statements,
     fleet_statements,
     job_statements,
     line_statements,
@@ -62,6 +63,7 @@ STATEMENTS = {
     **search_statements.STATEMENTS,
     **pause_statements.STATEMENTS,
     **minute_statements.STATEMENTS,
+    **count_statements.STATEMENTS,
 }
 
 

@@ -62,11 +62,15 @@ Route = Callable[[str], Answer | Awaitable[Answer]]
 class HttpPort:
     """Answers requests for some paths, from `start` to `close`.
 
-    Port 0 is any that is free. Raises `ConfigurationError` if it cannot listen there.
+    Port 0 is any that is free; ``patience`` is seconds, in place of `PATIENCE`. Raises
+    `ConfigurationError` if it cannot listen there.
     """
 
-    def __init__(self, host: str, port: int, routes: Mapping[str, Route]) -> None:
+    def __init__(
+        self, host: str, port: int, routes: Mapping[str, Route], *, patience: float | None = None
+    ) -> None:
         self._routes = routes
+        self._patience = patience
         self._socket = _listening(host, port)
         self.host = host
         self.port: int = self._socket.getsockname()[1]
@@ -152,7 +156,7 @@ class HttpPort:
 
     async def _attend_to(self, client: socket.socket) -> None:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience or PATIENCE):
                 await self._talk(client)
         except (OSError, TimeoutError):
             pass  # rule 1: it is gone, or too slow
@@ -205,11 +209,15 @@ def _listening(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as exc:
         raise ConfigurationError(
-            f"cannot listen on port {port} of {printable.line(host)} (http_port, http_host):"
-            f" {exc.strerror or exc}"
+            f"cannot listen on port {port} of {printable.line(host)}: {_reason(exc)}"
         ) from exc
     listening.setblocking(False)
     return listening
+
+
+def _reason(exc: OSError) -> str:
+    number = exc.errno or 0  # below 0 if a name was looked up
+    return os.strerror(number) if number > 0 else str(exc.strerror or exc)
 
 
 def _accepted_by(head: bytes) -> str:

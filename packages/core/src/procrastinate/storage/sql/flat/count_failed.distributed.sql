@@ -1,0 +1,7 @@
+-- name: count_failed :many
+-- Returns (queue, number of failed jobs).
+select job.queue_name, count(*)::bigint
+from procrastinate_jobs as job
+-- In a statement that locks no row, the jobs of all partitions, unless one is named.
+where job.partition = any(%(partitions)s::smallint[]) and job.status = 'failed'
+group by job.queue_name

@@ -1,0 +1,6 @@
+-- name: count_ready :many
+-- Returns (queue, number of ready jobs).
+select job.queue_name, count(*)::bigint
+from procrastinate_jobs as job
+where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
+group by job.queue_name

@@ -1,0 +1,6 @@
+-- name: count_succeeded :many
+-- Returns (queue, number of succeeded jobs).
+select job.queue_name, count(*)::bigint
+from procrastinate_jobs as job
+where job.partition = %(partition)s::smallint and job.status = 'succeeded'
+group by job.queue_name

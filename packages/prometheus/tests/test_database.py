@@ -1,0 +1,166 @@
+"""What is asked of the database, and what is said when it has no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+import procrastinate
+from procrastinate.errors import ConnectionFailed, QueryCanceled
+from procrastinate.testing import InMemoryConnector
+from procrastinate_prometheus import DatabaseCollector
+from procrastinate_prometheus.database import STATES, TRY_AGAIN_AFTER
+
+SamplesOf = Callable[[Any], Mapping[str, float]]
+
+
+class Scene:
+    """An app on a database, and its collector, with a clock."""
+
+    def __init__(self, app: procrastinate.App, samples_of: SamplesOf) -> None:
+        self.app = app
+        self.now = 0.0
+        self.collector = DatabaseCollector(app, clock=lambda: self.now)
+        self.registry = CollectorRegistry()
+        self.registry.register(self.collector)
+        self._samples_of = samples_of
+
+    def scraped(self) -> Mapping[str, float]:
+        """Return what a scrape finds, some time after the one before."""
+        self.now += 60
+        return self._samples_of(self.registry)
+
+    def jobs(self) -> dict[str, float]:
+        """Return how many jobs there are, by queue and state, but for none."""
+        begin = "procrastinate_jobs{"
+        return {
+            name.removeprefix(begin).rstrip("}"): value
+            for name, value in self.scraped().items()
+            if name.startswith(begin) and value
+        }
+
+
+@pytest.fixture(params=["memory", "database"])
+def scene(request: pytest.FixtureRequest, samples_of: SamplesOf) -> Iterator[Scene]:
+    connector: Any = InMemoryConnector()
+    if request.param == "database":
+        dsn = request.getfixturevalue("procrastinate_dsn")
+        connector = procrastinate.AiopgConnector(dsn=dsn)
+    app = procrastinate.App(connector=connector)
+
+    @app.task(name="work", queue="a")
+    def work(fails: bool = False) -> None:
+        if fails:
+            raise ValueError
+
+    with app.open():
+        app.schema_manager.apply_schema()
+        yield Scene(app, samples_of)
+
+
+def test_jobs_are_counted_by_queue_and_state(scene: Scene) -> None:
+    work = scene.app.tasks["work"]
+    assert scene.jobs() == {}
+    work.batch_defer({}, {}, {"fails": True})
+    scene.app.run_worker(wait=False)
+    work.configure(queue="b").defer()
+    work.configure(schedule_in=timedelta(hours=1)).defer()
+    assert scene.jobs() == {
+        "queue=a,state=succeeded": 2,
+        "queue=a,state=failed": 1,
+        "queue=a,state=scheduled": 1,
+        "queue=b,state=ready": 1,
+    }
+    samples = scene.scraped()
+    assert samples["procrastinate_up{}"] == 1
+    assert samples["procrastinate_jobs{queue=b,state=failed}"] == 0
+    assert samples["procrastinate_workers{}"] == 0
+    states = {name.rpartition("=")[2].rstrip("}") for name in samples if "state=" in name}
+    assert states == set(STATES)
+
+
+def test_the_wait_of_the_oldest_ready_job_is_told(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = scene.app.tasks["work"]
+    work.configure(schedule_in=timedelta(hours=1)).defer()
+    assert scene.scraped()["procrastinate_queue_latency_seconds{queue=a}"] == 0
+    work.defer()
+    (queue,) = scene.app.queue_manager.list_queues()
+    assert queue.oldest_ready_since is not None
+    earlier = replace(queue, oldest_ready_since=queue.oldest_ready_since - timedelta(hours=2))
+    monkeypatch.setattr(type(scene.app.queue_manager), "list_queues", lambda self: [earlier])
+    assert 7_200 <= scene.scraped()["procrastinate_queue_latency_seconds{queue=a}"] < 14_400
+
+
+def test_a_pause_is_shown(scene: Scene) -> None:
+    scene.app.tasks["work"].defer()
+    assert scene.scraped()["procrastinate_queue_paused{queue=a}"] == 0
+    scene.app.queue_manager.pause("a")
+    assert scene.scraped()["procrastinate_queue_paused{queue=a}"] == 1
+
+
+def test_a_state_that_takes_too_long_is_absent_and_left_alone_for_a_while(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = scene.app.queue_manager.count
+    slow, asked = {"succeeded"}, []
+
+    def counted(self: object, state: str, *, timeout: float) -> dict[str, int]:
+        asked.append(state)
+        if state in slow:
+            raise QueryCanceled("canceling statement due to statement timeout")
+        return count(state, timeout=30)
+
+    monkeypatch.setattr(type(scene.app.queue_manager), "count", counted)
+    scene.app.tasks["work"].defer()
+    samples = scene.scraped()
+    assert "procrastinate_jobs{queue=a,state=succeeded}" not in samples
+    assert samples["procrastinate_jobs{queue=a,state=ready}"] == 1
+    assert samples["procrastinate_up{}"] == 1
+    slow.clear()
+    asked.clear()
+    assert "procrastinate_jobs{queue=a,state=succeeded}" not in scene.scraped()
+    assert "succeeded" not in asked
+    scene.now += TRY_AGAIN_AFTER
+    assert "procrastinate_jobs{queue=a,state=succeeded}" in scene.scraped()
+
+
+def test_a_database_that_is_away_is_said_and_found_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.app.tasks["work"].defer()
+
+    def fail(self: object) -> None:
+        raise ConnectionFailed("connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(scene.app.queue_manager), "list_queues", fail)
+        assert scene.scraped() == {"procrastinate_up{}": 0}
+        assert scene.scraped() == {"procrastinate_up{}": 0}
+    samples = scene.scraped()
+    assert samples["procrastinate_up{}"] == 1
+    assert samples["procrastinate_jobs{queue=a,state=ready}"] == 1
+    said = [each.getMessage() for each in caplog.records if each.name == "procrastinate.exporter"]
+    assert said[0] == "the database does not answer: connection refused"
+    assert len([each for each in said if "does not answer" in each]) == 1
+
+
+def test_scrapes_within_some_seconds_get_one_answer(scene: Scene) -> None:
+    before = scene.scraped()
+    scene.app.tasks["work"].defer()
+    assert scene._samples_of(scene.registry) == before
+    scene.now += 5
+    assert scene._samples_of(scene.registry) != before
+
+
+def test_an_app_that_cannot_be_opened_is_no_error(samples_of: SamplesOf) -> None:
+    connector = procrastinate.Psycopg2Connector(dsn="host=127.0.0.1 port=9 connect_timeout=2")
+    registry = CollectorRegistry()
+    registry.register(DatabaseCollector(procrastinate.App(connector=connector)))
+    assert samples_of(registry) == {"procrastinate_up{}": 0}
