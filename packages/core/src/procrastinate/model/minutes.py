@@ -52,7 +52,7 @@ class Durations:
     """How long some attempts took, or some jobs waited. Seconds.
 
     ``count`` is how many, ``sum`` what they took together, and ``buckets`` how many there were of
-    each length: see `procrastinate.model.minutes`.
+    each length: see ``procrastinate.model.minutes``.
     """
 
     count: int
