@@ -16,9 +16,10 @@ import asyncio
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
-from django.db import close_old_connections, connections
+from django.db import connections
 
 from procrastinate import Job, Observer
 from procrastinate_django import drivers
@@ -45,21 +46,27 @@ def _is_on_loop() -> bool:
 
 @contextmanager
 def _looked_after() -> Iterator[None]:
-    close_old_connections()
-    _close_dead_connections()
+    _look_after()
     try:
         yield
     finally:
-        close_old_connections()
+        _look_after()
 
 
-def _close_dead_connections() -> None:
-    """Close what the server has closed. What is in a transaction is left to those who began it."""
+def _look_after() -> None:
+    """Close what is old or dead, but in a transaction: that is left to those who began it."""
     for wrapper in connections.all(initialized_only=True):
-        if wrapper.connection is None or wrapper.in_atomic_block or wrapper.vendor != "postgresql":
+        if wrapper.in_atomic_block:  # of a test, for instance
             continue
-        if not drivers.driver().looks_alive(wrapper.connection):
+        wrapper.close_if_unusable_or_obsolete()
+        if _is_dead(wrapper):
             wrapper.close()
+
+
+def _is_dead(wrapper: Any) -> bool:
+    if wrapper.connection is None or wrapper.vendor != "postgresql":
+        return False
+    return not drivers.driver().looks_alive(wrapper.connection)
 
 
 @contextmanager
