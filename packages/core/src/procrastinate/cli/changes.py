@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import click
 
 from procrastinate.app.job_manager import JobManager
-from procrastinate.cli import filters, paging
+from procrastinate.cli import filters
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Duration, Id, Moment, Name
@@ -31,6 +31,8 @@ from procrastinate.model.job import Status
 from procrastinate.model.printable import counted
 
 MANY = 20  # ids: a terminal is not shown more
+
+MOST = 2**31 - 1  # jobs that are read to count those that match: all
 
 _COUNTABLE = {"queue", "task", "lock", "status"}  # filters by which the database counts
 
@@ -152,7 +154,8 @@ def retry(ctx: click.Context, /, **given: Any) -> ExitCode:
 
     \b
       retry 12 --in 5m
-      retry --status failed --queue mail
+      retry --state failed --queue mail
+      retry --error ConnectionError --since 14:00
     """
     if given["at"] is not None and given["in"] is not None:
         raise click.UsageError("--at and --in exclude each other; give one of them", ctx)
@@ -189,7 +192,8 @@ def _agreed(
     """Whether there is something to do and somebody wants it. Raises `click.ClickException`."""
     if given["yes"]:
         return True
-    counts = _count(manager, {"status": list(action.by_default), **which})
+    statuses = [] if "state" in which or "status" in which else list(action.by_default)
+    counts = _count(manager, {"status": statuses, **which} if statuses else which)
     total = min(counts.total(), given["limit"] or counts.total())
     if not total:
         click.echo("no jobs match", err=True)
@@ -214,13 +218,16 @@ def _confirmed(question: str) -> bool:
 
 
 def _count(manager: JobManager, which: dict[str, Any]) -> Counter[str]:
-    """Return how many jobs match, by status: counted by the database where it can, or read."""
-    statuses = [Status(each).value for each in which["status"]]
+    """Return how many jobs match, by status."""
+    statuses = [Status(each).value for each in which.get("status", Status)]
     if which.keys() <= _COUNTABLE:
         counted = manager.list_queues(**{k: v for k, v in which.items() if k != "status"})
         return Counter({each: sum(getattr(q, each) for q in counted) for each in statuses})
-    jobs = paging.oldest_first(manager, which, after_id=None)
-    return Counter(job.status.value for job in jobs)
+    found = {
+        each: manager.count_jobs(**{**which, "status": each}, budget=MOST).value
+        for each in statuses
+    }
+    return Counter(found)
 
 
 def _tell_changed(action: Action, ids: Sequence[int]) -> None:

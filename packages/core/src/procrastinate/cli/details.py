@@ -45,7 +45,7 @@ def missing(ids: Sequence[int]) -> ExitCode:
 def _block(job: Job, connector: Connector) -> Iterator[str]:
     """Yield the lines for one job: what there is to know, and then its errors."""
     rows = [
-        ("job", f"{job.id}, {job.status}"),
+        ("job", f"{job.id}, {job.state}"),
         ("task", job.task_name),
         ("queue", job.queue),
         ("arguments", _arguments(job, connector)),
@@ -54,11 +54,11 @@ def _block(job: Job, connector: Connector) -> Iterator[str]:
         ("queueing lock", job.queueing_lock),
         ("attempts", job.attempts),
         ("worker", job.worker),
-        ("deferred", _local(job.deferred_at)),
-        ("scheduled", _local(job.scheduled_at)),
-        ("started", _local(job.started_at)),
+        ("deferred", local(job.deferred_at)),
+        ("scheduled", local(job.scheduled_at)),
+        ("started", local(job.started_at)),
         # A job that waits again keeps the time of its last end in the table.
-        ("ended", _local(job.finished_at) if job.status.is_final else None),
+        ("ended", local(job.finished_at) if job.status.is_final else None),
         ("progress", _progress(job)),
         ("result", _cut(records.result(job, connector))),
         ("no result", job.result_error),
@@ -84,7 +84,7 @@ def _progress(job: Job) -> str | None:
         return None
     said = job.progress
     data = json.dumps(said.data, default=str, ensure_ascii=False) if said.data else None
-    at = None if said.updated_at is None else f"at {_local(said.updated_at)}"
+    at = None if said.updated_at is None else f"at {local(said.updated_at)}"
     parts = [f"{said.fraction:.1%}", said.message, _cut(data), at]
     return ", ".join(part for part in parts if part)
 
@@ -105,7 +105,7 @@ def _error(error: dict[str, Any]) -> Iterator[str]:
 def _moment(at: Any) -> str | None:
     """Return the time of an error as it is shown; by hand, anything may stand there."""
     try:
-        return _local(datetime.fromisoformat(at)) if at else None
+        return local(datetime.fromisoformat(at)) if at else None
     except (TypeError, ValueError, OverflowError):
         return str(at)
 
@@ -116,6 +116,6 @@ def _told(what: str, error: dict[str, Any]) -> Iterator[str]:
         yield f"  {records.printable(line)}"
 
 
-def _local(moment: datetime | None) -> str | None:
+def local(moment: datetime | None) -> str | None:
     """Return a time in the local zone, with its distance from UTC."""
     return None if moment is None else moment.astimezone().isoformat(" ", "milliseconds")

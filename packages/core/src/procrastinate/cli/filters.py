@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from procrastinate.cli import completing
-from procrastinate.cli.values import Id, Name
+from procrastinate.cli.values import ErrorText, Id, Name, Past
 from procrastinate.model import checks
 from procrastinate.model.job import Status
+from procrastinate.model.states import State
 
 #: The job manager's names for them.
 _NAMES = {
@@ -21,6 +22,10 @@ _NAMES = {
     "lock": "lock",
     "queueing_lock": "queueing_lock",
     "worker": "worker_id",
+    "state": "state",
+    "since": "since",
+    "until": "until",
+    "error": "error",
 }
 
 
@@ -48,16 +53,37 @@ def lock() -> click.Option:
     )
 
 
+def period(what: str) -> list[click.Parameter]:
+    """Return the options for a stretch of time; ``what`` says of what."""
+    return [
+        click.Option(
+            ["--since"],
+            type=Past(),
+            help=f"Only from this time on; it is about {what}. 2h (ago), 14:00, yesterday, or ISO"
+            " 8601, without a zone in local time.",
+        ),
+        click.Option(["--until"], type=Past(), help="Only before this time."),
+    ]
+
+
 def all_filters(statuses: Iterable[Status] = tuple(Status)) -> list[click.Parameter]:
     """Return the options by which jobs are chosen other than by their ids."""
+    statuses = tuple(statuses)
     return [
         queue(),
         task(),
         click.Option(
+            ["--state"],
+            type=click.Choice([each.value for each in State if each.status in statuses], False),
+            multiple=True,
+            help="Only jobs in this state. May be given several times.",
+        ),
+        click.Option(
             ["--status"],
             type=click.Choice([status.value for status in statuses], case_sensitive=False),
             multiple=True,
-            help="Only jobs in this status. May be given several times.",
+            help="Only jobs in this status: states, but todo for all that wait, doing for running."
+            " May be given several times.",
         ),
         lock(),
         click.Option(
@@ -69,6 +95,12 @@ def all_filters(statuses: Iterable[Status] = tuple(Status)) -> list[click.Parame
             ["--worker"],
             type=Id(),
             help="Only jobs that this worker runs, or ran last.",
+        ),
+        *period("when jobs ended, or started if they run, or were deferred if they wait"),
+        click.Option(
+            ["--error"],
+            type=ErrorText(),
+            help="Only jobs whose last error has this text in its type or message; * is any text.",
         ),
     ]
 

@@ -10,11 +10,16 @@ from typing import Any
 import click
 
 from procrastinate.app.app import App
-from procrastinate.cli import details, filters, paging, records, tables
+from procrastinate.app.searching_jobs import MOST
+from procrastinate.cli import changes, details, filters, paging, records, tables
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Id
+from procrastinate.cli.verbs import WithVerbs
+from procrastinate.cli.why import why
+from procrastinate.errors import InvalidOption
 from procrastinate.model.job import Job
+from procrastinate.model.printable import counted
 
 SHOWN = 50  # jobs, unless another number is asked for
 
@@ -45,34 +50,54 @@ _OPTIONS: list[click.Parameter] = [
         help="Go on behind this job: the last one of the page before.",
     ),
     click.Option(
+        ["--cursor"],
+        metavar="TEXT",
+        help="Go on with a search: what it said at its end, with the same filters.",
+    ),
+    click.Option(
         ["--newest-first/--oldest-first"],
-        help="The order, by id, which is that of deferring. Default: the oldest first.",
+        default=None,
+        help="List in this order of ids, which is that of deferring, and read what that takes."
+        " Default: what runs or waits in its order, then what ended, the newest first.",
     ),
     click.Option(["--errors"], is_flag=True, help="Show the last error instead of the arguments."),
     click.Option(["--json"], is_flag=True, help="Print one JSON object a line, with everything."),
 ]
 
 
-@click.command("jobs", params=_OPTIONS)
+@click.command("jobs", params=_OPTIONS, cls=WithVerbs)
 @click.pass_context
 def jobs(ctx: click.Context, /, ids: tuple[int, ...], **given: Any) -> int:
     """Show jobs: a list, or everything about those with these IDs.
+
+    A list looks at 10,000 jobs, in an order in which that finds those that matter: what runs or
+    waits in its order, if such a state is asked for, and else the newest first. If that is not
+    enough it says so, and how to go on. --all, --after-id and an order look at all jobs.
 
     A terminal gets a table in local time. Elsewhere each job is a line of fields separated by
     tabs, below a line with their names, times in ISO 8601. With --json each job is a line with
     one JSON object, of all there is; jobs are read page by page, so that there may be millions.
 
     \b
-      procrastinate jobs --status failed --errors
+      procrastinate jobs --state failed --since 14:00 --error ConnectionError
+      procrastinate jobs --state ready --queue mail
+      procrastinate jobs why 12
+      procrastinate jobs retry --error ConnectionError --since 14:00
       procrastinate jobs 12
       procrastinate jobs --queue mail --json > jobs.jsonl
     """
     if ids and _typed(ctx) - {"ids", "json"}:
         raise click.UsageError("an ID shows this job whole; filters are for lists: --id ID", ctx)
     limit = _limit(ctx, given)
+    searches = _searches(limit, given)
+    if given["cursor"] and not searches:
+        raise click.UsageError("--cursor goes on with a search: not with an order, or --all", ctx)
     with settings_of(ctx).open_app() as app:
         if ids:
             return details.show(app, ids, as_json=given["json"])
+        if searches:
+            _print_search(app, filters.chosen(given), limit or SHOWN, given)
+            return ExitCode.OK
         _print_list(app, _matching(app, filters.chosen(given), limit, given), limit, given)
     return ExitCode.OK
 
@@ -107,6 +132,45 @@ def _matching(
     if given["newest_first"]:
         return paging.newest_first(app.job_manager, which, before_id=after_id, page=page)
     return paging.oldest_first(app.job_manager, which, after_id=after_id, page=page)
+
+
+def _searches(limit: int | None, given: dict[str, Any]) -> bool:
+    """Whether a list is to be found with bounded effort: nobody asked for all, or for an order."""
+    return limit is not None and given["after_id"] is None and given["newest_first"] is None
+
+
+def _print_search(app: App, which: dict[str, Any], limit: int, given: dict[str, Any]) -> None:
+    cursor, room, looked_at = given["cursor"], limit, 0
+    while True:
+        try:
+            page = app.job_manager.search_jobs(**which, cursor=cursor, limit=min(room, MOST))
+        except InvalidOption as exc:
+            raise click.UsageError(str(exc)) from exc
+        if given["json"]:
+            _print_json(app, iter(page.jobs))
+        elif page.jobs:
+            _print_page(app, page.jobs, given["errors"], first=room == limit)
+        room, cursor, looked_at = room - len(page.jobs), page.cursor, looked_at + page.looked_at
+        if not room or cursor is None or not page.is_complete:
+            break
+    sys.stdout.flush()
+    _tell_the_rest(cursor, found=limit - room, full=not room, looked_at=looked_at)
+
+
+def _tell_the_rest(cursor: str | None, *, found: int, full: bool, looked_at: int) -> None:
+    """Say whether there is more, and how to see it."""
+    if cursor is None:
+        if not found:
+            click.echo("no jobs match", err=True)
+    elif full:
+        click.echo(f"there may be more: --cursor {cursor} shows the next ones, --all all", err=True)
+    else:
+        some = f"found {counted(found, 'job')}" if found else "none found"
+        click.echo(
+            f"{some} among {counted(looked_at, 'job')} so far: --cursor {cursor} looks further,"
+            " --all at all",
+            err=True,
+        )
 
 
 def _print_list(app: App, found: Iterator[Job], limit: int | None, given: dict[str, Any]) -> None:
@@ -157,3 +221,11 @@ def _fields(job: Job, app: App, errors: bool) -> str:
 def _pages(found: Iterator[Job]) -> Iterator[list[Job]]:
     while page := list(itertools.islice(found, paging.PAGE)):
         yield page
+
+
+jobs.verbs = {
+    "why": why,
+    "retry": changes.retry,
+    "cancel": changes.cancel,
+    "abort": changes.abort,
+}

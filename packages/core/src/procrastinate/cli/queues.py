@@ -1,4 +1,4 @@
-"""``procrastinate queues``: how many jobs there are, by queue, task or lock, and by status."""
+"""``procrastinate queues``: the queues at a glance, or all jobs counted by queue, task or lock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from procrastinate.cli import filters, pausing, records, tables
+from procrastinate.cli import filters, glances, pausing, records, tables
 from procrastinate.cli.groups import completed
 from procrastinate.cli.settings import settings_of
 from procrastinate.storage.jobs import Counts
@@ -20,22 +20,34 @@ _JSON = click.Option(["--json"], is_flag=True, help="Print one JSON object a lin
 _BY = click.Option(
     ["--by"],
     type=click.Choice(KINDS),
-    default="queue",
-    help="What to count by. Default: queue.",
+    help="Count all jobs by this.",
+)
+_COUNT_ALL = click.Option(
+    ["--count-all"], is_flag=True, help="Count all jobs, by status, however long that takes."
 )
 
 
-@click.group("queues", params=[*_FILTERS, _BY, _JSON], invoke_without_command=True)
+@click.group("queues", params=[*_FILTERS, _BY, _COUNT_ALL, _JSON], invoke_without_command=True)
 @click.pass_context
-def queues(ctx: click.Context, /, by: str, **given: Any) -> None:
-    """Count jobs by queue, task or lock, in all and by status; or pause and resume a queue.
+def queues(ctx: click.Context, /, by: str | None, count_all: bool, **given: Any) -> None:
+    """Show the queues that have something to see, or are paused; or pause and resume one.
+
+    That takes no longer if there are millions of jobs: at most 20,000 are counted, and a + behind a
+    number says that there may be more. For how long the oldest ready job has waited stands beside.
+
+    With --by, --count-all or a filter, all jobs that match are counted by status, which takes a
+    while where there are millions.
 
     A terminal gets a table. Elsewhere each queue is a line of fields separated by tabs, below a
-    line with their names. All jobs that match are counted, which takes a while where there are
-    millions.
+    line with their names.
     """
-    if ctx.invoked_subcommand is None:
-        show_counts(ctx, by, given)
+    if ctx.invoked_subcommand is not None:
+        return
+    if by or count_all or filters.chosen(given):
+        show_counts(ctx, by or "queue", given)
+    else:
+        with settings_of(ctx).open_app() as app:
+            glances.show_queues(app, as_json=given["json"])
 
 
 for _command in (pausing.pause, pausing.resume):

@@ -18,6 +18,7 @@ from procrastinate.cli.queues import KINDS, listing, queues
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.shell_group import Commands, Leave
 from procrastinate.cli.values import Id
+from procrastinate.cli.why import why
 
 
 @click.command("show")
@@ -72,7 +73,7 @@ def shell(ctx: click.Context) -> int | None:
     \b
       procrastinate shell
       procrastinate shell cancel 12 13
-      procrastinate shell retry --status failed --queue mail
+      procrastinate shell retry --error ConnectionError --since 14:00
     """
     if ctx.invoked_subcommand is not None:
         return None
@@ -88,6 +89,6 @@ def shell(ctx: click.Context) -> int | None:
 shell.add_command(jobs, "list_jobs")
 for _kind in KINDS:
     shell.add_command(listing(_kind))
-for _command in (show, changes.cancel, changes.abort, changes.retry, help_, exit_):
+for _command in (show, why, changes.cancel, changes.abort, changes.retry, help_, exit_):
     shell.add_command(_command)
 shell.also |= {"jobs": jobs, "queues": queues, "quit": exit_}

@@ -66,7 +66,7 @@ def print_jobs(jobs: Sequence[Job], connector: Connector, *, errors: bool) -> No
         _add(table, column.header, right=column.right, shrinks=column.shrinks)
     for job in jobs:
         cells = [_cell(column.text(job)) for column in columns]
-        cells[1] = Text(job.status.value, STYLES[job.status], no_wrap=True)
+        cells[1] = Text(job.state.value, STYLES[job.status], no_wrap=True)
         table.add_row(*cells)
     _print(console, table)
 
@@ -122,7 +122,7 @@ def _columns(connector: Connector, errors: bool, zone: tzinfo) -> list[Column]:
     this_year = datetime.now(zone).year
     return [
         Column("id", lambda job: str(job.id), right=True),
-        Column("status", lambda job: job.status.value),
+        Column("state", lambda job: job.state.value),
         Column("queue", lambda job: job.queue, WIDE, shrinks=True),
         Column("task", lambda job: job.task_name, shrinks=True),
         Column("last error", last_error, shrinks=True)

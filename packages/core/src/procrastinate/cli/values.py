@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from procrastinate.app.job_filters import ERROR_LENGTH
 from procrastinate.errors import InvalidOption, InvalidTimestamp
 from procrastinate.model import checks
 
@@ -20,6 +21,7 @@ else:
 _UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[wdhms])+", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms])", re.ASCII)
+_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d)?", re.ASCII)
 _SECONDS = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
 
@@ -124,6 +126,64 @@ class Moment(_ParamType):
             return checks.check_aware("the time", moment)
         except InvalidTimestamp as exc:
             self.fail(str(exc), param, ctx)
+
+
+class Past(_ParamType):
+    """A time that has been: ISO 8601, a time of the day, a duration ago, today or yesterday.
+
+    Without a zone it is local time. A time of the day is that of today, or of yesterday if it is
+    still to come.
+    """
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return checks.check_aware("the time", past(value, datetime.now().astimezone()))
+        except (ValueError, OverflowError, OSError, InvalidTimestamp):
+            self.fail(
+                f"{value!r} is no time: write 2h (ago), 14:00, today, yesterday, or ISO 8601, such"
+                " as 2030-01-31T08:00 (local time) or 2030-01-31T08:00Z",
+                param,
+                ctx,
+            )
+
+
+def past(text: str, now: datetime) -> datetime:
+    """Return the time that a text means, ``now`` (aware, local). Raises ValueError."""
+    text = text.strip()
+    low = text.lower()
+    if low in ("now", "today", "yesterday"):
+        if low == "now":
+            return now
+        day = now.date() - timedelta(days=low == "yesterday")
+        return datetime.combine(day, time.min).astimezone()
+    if _DURATION.fullmatch(low):
+        return now - sum((_part(*found) for found in _PART.findall(low)), timedelta())
+    if _CLOCK.fullmatch(text):
+        clock = time.fromisoformat(text.zfill(5) if text.count(":") == 1 else text.zfill(8))
+        at = datetime.combine(now.date(), clock).astimezone()
+        if at <= now:
+            return at
+        return datetime.combine(now.date() - timedelta(days=1), clock).astimezone()
+    return datetime.fromisoformat(text).astimezone()
+
+
+class ErrorText(_ParamType):
+    """A part of an error's text."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            text = checks.check_text("error", value, ERROR_LENGTH)
+        except InvalidOption as exc:
+            self.fail(str(exc), param, ctx)
+        return text or self.fail("must not be empty", param, ctx)
 
 
 def _parsed(value: Any) -> datetime:
