@@ -58,9 +58,9 @@ def pause(ctx: click.Context, /, queue: str, reason: str | None, until: datetime
     """
     with settings_of(ctx).open_app() as app:
         made = app.queue_manager.pause(queue, reason=reason, until=until, by=_user())
-        has_jobs = queue == EVERY_QUEUE or _has_jobs(app.job_manager, queue)
+        is_new = queue != EVERY_QUEUE and _has_no_jobs(app.job_manager, queue)
     click.echo(f"{_paused(made)} until {_end(made)}")
-    if not has_jobs:
+    if is_new:
         click.echo(f"note: queue {line(queue)} has no jobs so far", err=True)
 
 
@@ -84,8 +84,10 @@ def resume(ctx: click.Context, /, queue: str) -> None:
         ctx.exit(ExitCode.ERROR)
 
 
-def _has_jobs(manager: JobManager, queue: str) -> bool:
-    return bool(manager.list_jobs(queue=queue, limit=1, newest_first=True))
+def _has_no_jobs(manager: JobManager, queue: str) -> bool:
+    """Whether a queue is known to have no jobs; among millions that is not found out."""
+    page = manager.search_jobs(queue=queue, limit=1)
+    return page.is_complete and not page.jobs
 
 
 def _paused(pause: Pause) -> str:
