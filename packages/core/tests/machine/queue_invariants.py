@@ -14,6 +14,7 @@ from datetime import timedelta
 from queue_sides import TOLERANCE, Key, State
 
 from procrastinate.model.job import Job, Status, may_become
+from procrastinate.model.queues import NO_PAUSES, Pauses
 from procrastinate.storage import periodic
 from procrastinate.storage.jobs import JobFilter
 from procrastinate.testing.values import JobRow, PeriodicRow
@@ -216,34 +217,50 @@ def check_claim(before: State, claimed: Sequence[Job], queues: Collection[str], 
 
 
 def following(
-    state: State, ending: Collection[int], served: Collection[str] | None, unknown: Collection[str]
+    state: State,
+    ending: Collection[int],
+    served: Collection[str] | None,
+    unknown: Collection[str],
+    paused: Pauses = NO_PAUSES,
 ) -> list[tuple[int, int]]:
-    """Return the jobs that may begin in the place of these, in order: (ending, following) ids."""
+    """Return the jobs that may begin in the place of these, in order: (ending, following) ids.
+
+    A line does not go on past a job of a queue that is not served, but past those of paused ones.
+    """
     slots = {lock: job_id for lock, job_id in state.locks.items() if job_id in ending}
     first: dict[str, JobRow] = {}
     for job in in_claim_order(state.waiting()):
-        is_served = served is None or job.queue_name in served
-        if job.lock in slots and job.hold != "schedule" and is_served:
+        if job.lock in slots and job.hold != "schedule" and not paused.has(job.queue_name):
             first.setdefault(job.lock, job)
     return [
         (slots[job.lock], job.id)
         for job in first.values()
-        if job.lock is not None and job.task_name not in unknown
+        if job.lock is not None
+        and job.task_name not in unknown
+        and (served is None or job.queue_name in served)
     ]
 
 
-def claimable(state: State, queues: Collection[str], served: Collection[str] | None) -> list[int]:
+def claimable(
+    state: State,
+    queues: Collection[str],
+    served: Collection[str] | None,
+    paused: Pauses = NO_PAUSES,
+) -> list[int]:
     """Return the ids of the jobs that could all be claimed now for these queues, in order.
 
     They are those without a lock, and of each line whose lock is free the first, as far as the
-    served queues go (None: all).
+    served queues go (None: all). Jobs of paused queues are as if they were not there.
     """
-    ready = [job for job in state.waiting() if job.hold is None and job.queue_name in queues]
+    running = paused.running(queues)
+    ready = [job for job in state.waiting() if job.hold is None and job.queue_name in running]
     first_of_lines: dict[str, int] = {}
     due = [
         job
         for job in state.waiting()
-        if job.hold != "schedule" and (served is None or job.queue_name in served)
+        if job.hold != "schedule"
+        and (served is None or job.queue_name in served)
+        and not paused.has(job.queue_name)
     ]
     for job in in_claim_order(due):
         if job.lock is not None and job.lock not in state.locks:

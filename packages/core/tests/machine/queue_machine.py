@@ -19,6 +19,7 @@ Rules
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -41,7 +42,7 @@ from queue_sides import WAITER, Make, Shown, Sides, State
 
 from procrastinate import json_codec
 from procrastinate.drive import Flow, at
-from procrastinate.errors import AlreadyEnqueued, InvalidArguments
+from procrastinate.errors import AlreadyEnqueued, InvalidArguments, InvalidOption
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.levels import BELOW_ALL
 from procrastinate.model.outcome import (
@@ -54,6 +55,7 @@ from procrastinate.model.outcome import (
     Requeued,
 )
 from procrastinate.model.progress import Report
+from procrastinate.model.queues import EVERY_QUEUE, NO_PAUSES, Pause, Pauses
 from procrastinate.model.results import RETURNED_NOTHING
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import (
@@ -69,6 +71,7 @@ from procrastinate.storage import (
     waits,
     workers,
 )
+from procrastinate.storage import queues as queue_flows
 
 T = TypeVar("T")
 
@@ -91,6 +94,15 @@ above = st.sampled_from([BELOW_ALL, -2, 0, 1])
 Shape = dict[str, int]  # limits of the flow that decide which text of the statement is run
 shapes: st.SearchStrategy[Shape] = st.sampled_from(
     [{}, {"FEW": 0}, {"FEW_QUEUES": 0, "ROWS_OF_SEVERAL": 0}]
+)
+
+
+def pauses_of(*names: str) -> Pauses:
+    return Pauses(tuple(Pause(name, EPOCH) for name in names))
+
+
+pauses = st.lists(st.sampled_from([*QUEUES, EVERY_QUEUE]), max_size=1).map(
+    lambda names: pauses_of(*names)
 )
 reports = st.builds(
     Report,
@@ -273,7 +285,13 @@ class QueueMachine(RuleBasedStateMachine):
         new = NewJob("t1", "a", priority=9, lock=lock, queueing_lock=queueing_lock)
         self.step("defer", lambda now: defer.defer_job(new))
         self.fetch(
-            self.workers.index(worker), QUEUES, 3, everywhere=True, unlocked_first=True, shape={}
+            self.workers.index(worker),
+            QUEUES,
+            3,
+            everywhere=True,
+            unlocked_first=True,
+            paused=NO_PAUSES,
+            shape={},
         )
 
     # Workers
@@ -527,6 +545,7 @@ class QueueMachine(RuleBasedStateMachine):
         limit=limits,
         everywhere=st.booleans(),
         unlocked_first=st.booleans(),
+        paused=pauses,
         shape=shapes,
     )
     def fetch(
@@ -536,14 +555,19 @@ class QueueMachine(RuleBasedStateMachine):
         limit: int,
         everywhere: bool,
         unlocked_first: bool,
+        paused: Pauses,
         shape: Shape,
     ) -> None:
         """Claim as a worker does: until nothing was parked. Then it has all that there was."""
         served = None if everywhere else queues
         scan = Scan(Kind.FULL, limit, tuple(queues), with_locks=not unlocked_first, wary=everywhere)
-        expected = claimable(self.state, queues, served)[:limit]
-        worker = self.worker(n)
-        got = self._claim("fetch", queues, limit, lambda now: _fetch(scan, served, worker, shape))
+        scan = scan.without(paused)
+        expected = claimable(self.state, queues, served, paused)[:limit]
+        if not scan.queues:
+            assert expected == []
+            return
+        make = functools.partial(_fetch, scan, served, self.worker(n), shape, paused)
+        got = self._claim("fetch", queues, limit, lambda now: make())
         assert [job.id for job in got] == expected, "not what could be claimed"
 
     def _claim(self, name: str, queues: Collection[str], limit: int, make: Make) -> list[Job]:
@@ -619,10 +643,17 @@ class QueueMachine(RuleBasedStateMachine):
         which=some,
         served=st.none() | queues,
         unknown=st.lists(st.sampled_from(["t1", "t2"]), max_size=1),
+        paused=pauses,
         limit=limits,
     )
     def hand_over(
-        self, n: int, which: list[int], served: list[str] | None, unknown: list[str], limit: int
+        self,
+        n: int,
+        which: list[int],
+        served: list[str] | None,
+        unknown: list[str],
+        paused: Pauses,
+        limit: int,
     ) -> None:
         """End jobs with locks, and begin the first ones of their lines in their place."""
         worker, held = self.held(n, which)
@@ -630,7 +661,7 @@ class QueueMachine(RuleBasedStateMachine):
             finish.Ended(job, _finished(job, Status.SUCCEEDED), began=-2.0, ended=-1.0)
             for job in held
         ]
-        expected = following(self.state, [job.id for job in held], served, unknown)[:limit]
+        expected = following(self.state, [job.id for job in held], served, unknown, paused)[:limit]
         done: handing_over.HandedOver = self.step(
             "hand_over",
             lambda now: handing_over.hand_over(
@@ -641,6 +672,7 @@ class QueueMachine(RuleBasedStateMachine):
                 loads=json_codec.loads,
                 served=served,
                 unknown_names=unknown,
+                paused=paused,
             ),
         ).value
         got = done.claim.jobs
@@ -918,6 +950,30 @@ class QueueMachine(RuleBasedStateMachine):
         left = self.state.progress
         assert not [each for each in leases if each in left and left[each].lease <= leases[each]]
 
+    # Pausing
+
+    @rule(
+        names=st.lists(st.sampled_from([*QUEUES, EVERY_QUEUE]), min_size=1, max_size=3),
+        until=st.none() | st.sampled_from([-HOUR, HOUR]),
+        by=st.none() | st.just("é"),
+    )
+    def pause_for_a_while(self, names: list[str], until: timedelta | None, by: str | None) -> None:
+        """Pause, look, and resume: no other rule finds a paused queue."""
+        for name in names:
+            self.step(
+                "pause",
+                lambda now, name=name: _or_refused(
+                    queue_flows.pause_queue(
+                        name, until=None if until is None else now + until, by=by, reason=by
+                    )
+                ),
+            )
+        self.step("list_pauses", lambda now: queue_flows.list_pauses())
+        self.step("pauses_in_force", lambda now: queue_flows.pauses_in_force())
+        for name in names:
+            self.step("resume", lambda now, name=name: queue_flows.resume_queue(name))
+        assert self.step("list_pauses", lambda now: queue_flows.list_pauses()).value == []
+
     # Looking
 
     @rule(n=nth)
@@ -936,7 +992,9 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(queue=st.none() | st.sampled_from(QUEUES), task=st.none() | st.just("t1"))
     def look_at_queues(self, queue: str | None, task: str | None) -> None:
         self.step("ready_queues", lambda now: claim.ready_queues())
-        self.step("sweep", lambda now: claim.sweep(queues=None if queue is None else [queue]))
+        served = None if queue is None else [queue]
+        self.step("sweep", lambda now: claim.sweep(queues=served))
+        self.step("sweep_paused", lambda now: claim.sweep(queues=served, paused=pauses_of("a")))
         self.step("probe_partition", lambda now: workers.probe_partition())
         self.step(
             "stalled",
@@ -1025,12 +1083,20 @@ def _or_nothing(flow: Flow[list[int]]) -> Flow[list[int]]:
         return []
 
 
+def _or_refused(flow: Flow[Pause]) -> Flow[Pause | None]:
+    try:
+        return (yield from flow)
+    except InvalidOption:
+        return None
+
+
 def _claim(
     scan: Scan,
     served: Sequence[str] | None,
     worker: int,
     shape: Shape,
     unknown: Sequence[str] = (),
+    paused: Pauses = NO_PAUSES,
 ) -> Callable[[], Flow[claim.Claim]]:
     """Return what claims what a scan is about, with the text of the statement that is asked for."""
 
@@ -1041,6 +1107,7 @@ def _claim(
             worker_id=worker,
             loads=json_codec.loads,
             unknown_names=unknown,
+            paused=paused,
         )
         for name, limit in shape.items():
             flow = with_limit(claim, name, limit, flow)
@@ -1050,17 +1117,21 @@ def _claim(
 
 
 def _fetch(
-    scan: Scan, served: Sequence[str] | None, worker: int, shape: Shape
+    scan: Scan,
+    served: Sequence[str] | None,
+    worker: int,
+    shape: Shape,
+    paused: Pauses = NO_PAUSES,
 ) -> Flow[claim.Claim]:
     """Claim again while jobs were parked, as the worker's fetcher does."""
     found = claim.Claim([])
     if not scan.with_locks:
-        found = yield from _claim(scan, served, worker, shape)()
+        found = yield from _claim(scan, served, worker, shape, paused=paused)()
         if not found.left:
             return found
     while len(found.jobs) < scan.limit:
         left = replace(scan, limit=scan.limit - len(found.jobs), with_locks=True, scanned=3)
-        more = yield from _claim(left, served, worker, shape)()
+        more = yield from _claim(left, served, worker, shape, paused=paused)()
         found += more
         if not more.parked:
             break

@@ -6,6 +6,7 @@ can be sent again, as by another worker that knows of it, and later, when its ti
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -32,7 +33,7 @@ from procrastinate.drive import Flow
 from procrastinate.model.job import NewJob, Status
 from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_from
-from procrastinate.storage import bulk, jobs, periodic
+from procrastinate.storage import bulk, jobs, periodic, queues
 
 MICROSECOND = timedelta(microseconds=1)
 MINUTE = timedelta(minutes=1)
@@ -40,7 +41,10 @@ SCHEDULES = [
     Periodic("t1", name, schedule_from("* * * * *", "UTC"), HOUR, lambda tick: NewJob("t1"))
     for name in ("", "p", "q")
 ]
-SETTLED = (periodic.Outcome.DEFERRED, periodic.Outcome.WAITING, periodic.Outcome.GIVEN_UP)
+SETTLED = (
+    *(periodic.Outcome.DEFERRED, periodic.Outcome.WAITING),
+    *(periodic.Outcome.PAUSED, periodic.Outcome.GIVEN_UP),
+)
 
 # No sum of times that pass comes near one of these, so that it is clear what is old enough.
 AGES = (timedelta(), HOUR / 2, HOUR * 1.5, HOUR * 11.5)
@@ -356,6 +360,25 @@ class WholeMachine(QueueMachine):
         before, twin = self.state, NewJob("t1", queueing_lock="q3")
         self.defer_ticks([Tick(n % len(SCHEDULES), None, timedelta(), twin)], later=True)
         assert self.state.jobs.keys() == before.jobs.keys()
+
+    @rule(sent=st.lists(sent_ticks, min_size=2, max_size=5))
+    def defer_ticks_of_paused_queues(self, sent: list[Tick]) -> None:
+        """One job of each schedule is added, at most, and none if its last one waits."""
+        self.look_at_timetable(SCHEDULES)
+        pause = functools.partial(queues.pause_queue, "*", until=None, by=None, reason=None)
+        self.step("pause", lambda now: pause())
+        for _ in range(2):
+            before = self.state
+            self.defer_ticks(sent, later=True)
+            added = self.state.jobs.keys() - before.jobs.keys()
+            rows = [row for row in self.state.periodics.values() if row.job_id in added]
+            assert len(rows) == len(added)
+            for row in before.periodics.values():
+                last = before.jobs.get(row.job_id or 0)
+                if last is not None and last.status is Status.TODO:
+                    after = self.state.periodics[row.task_name, row.periodic_id]
+                    assert after.job_id == row.job_id, "another one waits"
+        self.step("resume", lambda now: queues.resume_queue("*"))
 
     @rule(sent=st.lists(sent_ticks, min_size=1, max_size=2))
     def defer_refused_ticks(self, sent: list[Tick]) -> None:

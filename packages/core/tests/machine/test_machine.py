@@ -40,7 +40,7 @@ SHRINK = bool(os.environ.get("PROCRASTINATE_MACHINE_SHRINK"))
 #: Nobody waits in memory, so that nothing there expires: see `storage/test_waits.py`.
 NOT_DRIVEN: set[str] = {
     "prune_waits",
-    *("make_slots_full", "make_slots_level", "notify"),
+    *("make_slots_full", "make_slots_level"),
     *("locate_jobs", "defer_job_with_key"),
 }
 #: Tables that the memory has no rows of: it has but one partition and one schema, and nothing

@@ -15,21 +15,24 @@ def pause_queue(view: View, p: Params) -> Rows:
     if until is not None and until <= view.now:
         return []
     before = view.pause(p["queue_name"])
-    paused_at = view.now if before is None else before.paused_at
+    paused_at = before.paused_at if before and view.is_in_force(before) else view.now
     row = PauseRow(p["queue_name"], paused_at, until, p["by"], p["reason"])
     view.write_pause(row)
     return [astuple(row)]
 
 
 def resume_queue(view: View, p: Params) -> Rows:
-    was_paused = view.pause(p["queue_name"]) is not None
-    if was_paused:
-        view.delete_pause(p["queue_name"])
-    return [(int(was_paused),)]
+    row = view.pause(p["queue_name"])
+    if row is None:
+        return []
+    view.delete_pause(row.queue_name)
+    return [(int(view.is_in_force(row)),)]
 
 
 def drop_ended_pauses(view: View, p: Params) -> Rows:
-    return []  # nobody sees them
+    for row in view.ended_pauses():
+        view.delete_pause(row.queue_name)
+    return []
 
 
 def list_pauses(view: View, p: Params) -> Rows:

@@ -181,18 +181,23 @@ class View:
     def pauses(self) -> list[PauseRow]:
         """Return the pauses that are in force, in order of the queues' names."""
         rows = sorted(self._tables.pauses.rows(self.transaction), key=lambda row: row.queue_name)
-        return [row for row in rows if self._is_in_force(row)]
+        return [row for row in rows if self.is_in_force(row)]
+
+    def ended_pauses(self) -> list[PauseRow]:
+        """Return the pauses that have ended by themselves, of which no other has one in hand."""
+        table = self._tables.pauses
+        rows = [row for row in table.rows(self.transaction) if not self.is_in_force(row)]
+        return [row for row in rows if not table.other_owner(row.queue_name, self.transaction)]
 
     def pause(self, queue_name: str) -> PauseRow | None:
-        row = self._tables.pauses.get(queue_name, self.transaction)
-        return row if row is not None and self._is_in_force(row) else None
+        return self._tables.pauses.get(queue_name, self.transaction)
 
     def is_paused(self, queue: str | None) -> bool:
         """Whether a pause covers a queue."""
         names = {row.queue_name for row in self.pauses()}
         return queue in names or (EVERY_QUEUE in names and queue not in (None, SPARED))
 
-    def _is_in_force(self, row: PauseRow) -> bool:
+    def is_in_force(self, row: PauseRow) -> bool:
         return row.paused_until is None or row.paused_until > self.now
 
     def write_pause(self, row: PauseRow) -> None:
