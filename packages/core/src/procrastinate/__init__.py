@@ -43,13 +43,18 @@ from procrastinate.errors import (
     UniqueViolation,
     WorkerFailed,
 )
+from procrastinate.model.failures import FailureGroup
 from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.minutes import Durations, Throughput
 from procrastinate.model.outcome import AbortReason
 from procrastinate.model.progress import Progress
+from procrastinate.model.queue_info import QueueInfo
 from procrastinate.model.queues import Pause
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
+from procrastinate.model.search import Count, JobPage
+from procrastinate.model.states import State
+from procrastinate.model.why import WaitReason
 from procrastinate.observing.observer import Observer
 from procrastinate.worker.context import (
     AsyncCallNext,
@@ -87,7 +92,9 @@ __all__ = [
     "ConfigurationError",
     "ConnectorException",
     "ConnectorNotInstalled",
+    "Count",
     "Durations",
+    "FailureGroup",
     "InvalidArguments",
     "InvalidOption",
     "InvalidTimestamp",
@@ -96,6 +103,7 @@ __all__ = [
     "JobContext",
     "JobFailed",
     "JobNotFound",
+    "JobPage",
     "JobUnsuccessful",
     "JobWasAborted",
     "JobWasCancelled",
@@ -106,12 +114,14 @@ __all__ = [
     "Pause",
     "ProcrastinateException",
     "Progress",
+    "QueueInfo",
     "ResultLost",
     "ResultNotKept",
     "RetryDecision",
     "RetryStrategy",
     "RunningWorker",
     "ScheduleInfo",
+    "State",
     "Statement",
     "Status",
     "SyncConnectorConfigurationError",
@@ -121,6 +131,7 @@ __all__ = [
     "Throughput",
     "UnboundTaskError",
     "UniqueViolation",
+    "WaitReason",
     "Worker",
     "WorkerFailed",
     "WorkerInfo",

@@ -55,7 +55,7 @@ def ids(output: str) -> list[int]:
 
 
 def test_a_pipe_gets_a_line_of_tabbed_fields_for_each_job_with_times_in_utc(five: Program) -> None:
-    done = five("jobs")
+    done = five("jobs", "--oldest-first")
     began, ended = "2020-01-01T00:00:02.000000+00:00", "2020-01-01T00:00:03.000000+00:00"
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
@@ -81,26 +81,26 @@ def test_a_terminal_gets_a_table_that_fits_it_in_local_time(five: Program) -> No
         == f"""\
                                                                 due, started
                                                                 or ended
-id  status     queue       task         arguments        tries  UTC+03:00
+id  state      queue       task         arguments        tries  UTC+03:00
 {line}
- 1  todo       mail        shop.send    {{"n":1,"to":"a…      0  2020-01-02 06:04
- 2  doing      mail        shop.send    {{"to":"Jürgen"}}      1  2020-01-01 03:00
- 3  failed     reports     shop.report  {{}}                   2  2020-01-01 03:00
+ 5  ready      odd\\tqueue  shop.send    {{}}                   0  2020-01-01 03:00
  4  succeeded  mail        shop.send    {{"to":"eve"}}         1  2020-01-01 03:00
- 5  todo       odd\\tqueue  shop.send    {{}}                   0  2020-01-01 03:00
+ 3  failed     reports     shop.report  {{}}                   2  2020-01-01 03:00
+ 2  running    mail        shop.send    {{"to":"Jürgen"}}      1  2020-01-01 03:00
+ 1  ready      mail        shop.send    {{"n":1,"to":"a…      0  2020-01-02 06:04
 """
     )
 
 
 def test_a_narrow_terminal_gets_fewer_columns(five: Program) -> None:
     assert (
-        five.shown("jobs", "--limit", "3", COLUMNS="40")
+        five.shown("jobs", "--limit", "3", "--oldest-first", COLUMNS="40")
         == """\
-id  status  task
-───────────────────────
- 1  todo    shop.send
- 2  doing   shop.send
- 3  failed  shop.report
+id  state    task
+────────────────────────
+ 1  ready    shop.send
+ 2  running  shop.send
+ 3  failed   shop.report
 there are more: --after-id 3 shows the next ones, --all all
 """
     )
@@ -108,15 +108,15 @@ there are more: --after-id 3 shows the next ones, --all all
 
 def test_a_terminal_that_is_not_utf_8_gets_a_table_in_ascii(five: Program) -> None:
     env = {"COLUMNS": "76", "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
-    line = "-" * 73
+    line = "-" * 72
     assert (
         five.shown("jobs", "--id", "1", **env)
         == f"""\
-                                                         due, started
-                                                         or ended
-id  status  queue  task       arguments           tries  UTC+03:00
+                                                        due, started
+                                                        or ended
+id  state  queue  task       arguments           tries  UTC+03:00
 {line}
- 1  todo    mail   shop.send  {{"n":1,"to":"ann"}}      0  2020-01-02 06:04
+ 1  ready  mail   shop.send  {{"n":1,"to":"ann"}}      0  2020-01-02 06:04
 """
     )
 
@@ -134,7 +134,7 @@ def test_a_terminal_shows_the_last_errors_instead_of_arguments(five: Program) ->
         == f"""\
                                                                 due, started
                                                                 or ended
-id  status  queue    task         last error             tries  UTC+03:00
+id  state   queue    task         last error             tries  UTC+03:00
 {line}
  3  failed  reports  shop.report  ValueError: no\\nsuch…      2  2020-01-01 03:00
 """
@@ -156,6 +156,11 @@ def test_filters_and_order_choose_the_jobs(five: Program) -> None:
         "--newest-first": [5, 4, 3, 2, 1],
         "--newest-first --after-id 4 --queue mail": [2, 1],
         "--queue nope": [],
+        "--state ready": [1, 5],
+        "--state running --state FAILED": [2, 3],
+        "--error 'ValueError: no'": [3],
+        "--since 2020-01-01T00:00:02Z --until 2020-01-01T00:00:03.1Z": [3, 4],
+        "--state scheduled": [],
         "queue=mail status=todo": [1],
         "worker=9 queueing_lock=ql": [2],
     }
@@ -178,7 +183,7 @@ def test_what_is_typed_outdoes_the_environment(five: Program) -> None:
     env = {"PROCRASTINATE_JOBS_QUEUE": "mail", "PROCRASTINATE_JOBS_LIMIT": "1"}
     assert ids(five("jobs", "--all", env=env).stdout) == [1, 2, 4]
     assert ids(five("jobs", "--limit", "2", env=env | {"PROCRASTINATE_JOBS_ALL": "1"}).stdout) == [
-        1,
+        4,
         2,
     ]
     assert five("jobs", "3", env=env).stdout.startswith("job            3, failed\n")
@@ -190,13 +195,94 @@ def test_that_nothing_matches_is_said_and_no_error(five: Program) -> None:
 
 
 def test_a_page_says_how_to_get_the_next_one_and_the_last_says_nothing(five: Program) -> None:
-    first = five("jobs", "--limit", "3")
+    first = five("jobs", "--limit", "3", "--oldest-first")
     second = five("jobs", "--limit", "3", "--after-id", "3")
     assert (ids(first.stdout), first.stderr) == (
         [1, 2, 3],
         "there are more: --after-id 3 shows the next ones, --all all\n",
     )
     assert (ids(second.stdout), second.stderr) == ([4, 5], "")
+
+
+def test_a_search_begins_with_the_newest_and_goes_on_by_its_cursor(five: Program) -> None:
+    first = five("jobs", "--limit", "2", "--queue", "mail")
+    assert ids(first.stdout) == [4, 2]
+    cursor = first.stderr.split()[5]
+    assert first.stderr == (
+        f"there may be more: --cursor {cursor} shows the next ones, --all all\n"
+    )
+    rest = five("jobs", "--queue", "mail", "--cursor", cursor)
+    assert (ids(rest.stdout), rest.stderr) == ([1], "")
+
+
+def test_a_search_that_reads_no_further_says_so(program: Program, query: Query) -> None:
+    query(MANY, 10_001)
+    done = program("jobs", "--error", "no such page")
+    assert (done.returncode, done.stdout) == (0, "")
+    cursor = done.stderr.split()[8]
+    assert done.stderr == (
+        f"none found among 10,000 jobs so far: --cursor {cursor} looks further, --all at all\n"
+    )
+
+
+def test_jobs_are_explained_and_changed_below_the_list(five: Program, query: Query) -> None:
+    why = five("jobs", "why", "1", "3", "77")
+    assert why.stdout == "job 1: no worker is alive\njob 3: it has ended: failed\n"
+    assert (why.returncode, why.stderr) == (1, "error: there is no job 77\n")
+    (line,) = five("jobs", "why", "2", "--json").stdout.splitlines()
+    assert json.loads(line) == {
+        "id": 2,
+        "kind": "running",
+        "text": "it is running, on worker 9",
+        "until": None,
+        "job_id": None,
+    }
+    chosen = ("jobs", "retry", "--error", "ValueError", "--since", "2020-01-01")
+    asked = five(*chosen)
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "1 job would be retried (1 failed): add --yes to agree" in asked.stderr
+    env = {"PROCRASTINATE_JOBS_RETRY_LIMIT": "nonsense"}  # no option is taken from there
+    assert five(*chosen, "--yes", env=env).stdout == "1 job retried: 3\n"
+    assert query("select status::text from procrastinate_jobs where id = 3") == [("todo",)]
+
+
+# At a glance
+
+
+def test_failures_are_shown_in_groups(five: Program) -> None:
+    done = five("failures")
+    assert done.stdout.splitlines()[1] == (
+        "shop.report\tValueError\tno\t1\tTrue\t2020-01-01T00:00:03.000000+00:00"
+        "\t2020-01-01T00:00:03.000000+00:00\t3"
+    )
+    (line,) = five("failures", "--json", "--since", "2020-01-01").stdout.splitlines()
+    assert json.loads(line)["error_text"] == "no"
+    none = five("failures", "--since", "1h")
+    assert (none.returncode, none.stdout, none.stderr) == (0, "", "nothing has failed\n")
+
+
+def test_queues_are_shown_at_a_glance(five: Program) -> None:
+    done = five("queues")
+    assert (done.returncode, done.stderr) == (0, "")
+    since = "2020-01-02T03:04:05.678901+00:00"
+    assert done.stdout == (
+        "queue\tready\tscheduled\tbehind_a_lock\trunning\tfailed\tat_least"
+        "\toldest_ready_since\tpause\n"
+        f"mail\t1\t0\t0\t1\t0\t\t{since}\t\n"
+        "odd\\tqueue\t1\t0\t0\t0\t0\t\t2020-01-01T00:00:00.000000+00:00\t\n"
+        "reports\t0\t0\t0\t0\t1\t\t\t\n"
+    )
+    assert json.loads(five("queues", "--json").stdout.splitlines()[0]) == {
+        "queue": "mail",
+        "ready": 1,
+        "scheduled": 0,
+        "behind_a_lock": 0,
+        "running": 1,
+        "failed": 0,
+        "at_least": [],
+        "oldest_ready_since": since,
+        "pause": None,
+    }
 
 
 def test_json_has_every_field_in_full_precision_and_ascii(five: Program) -> None:
@@ -270,7 +356,7 @@ attempt 2, 2020-01-01 03:00:03.000+03:00: ValueError: no\\nsuch page
     File 1
   ValueError: no
 
-job            1, todo
+job            1, ready
 task           shop.send
 queue          mail
 arguments      {"n":1,"to":"ann"}
@@ -282,16 +368,18 @@ scheduled      2020-01-02 06:04:05.678+03:00
     )
 
 
-@pytest.mark.parametrize("status", ["todo", "doing", "failed"])
+@pytest.mark.parametrize(
+    ("status", "state"), [("todo", "ready"), ("doing", "running"), ("failed", "failed")]
+)
 def test_only_a_job_that_has_ended_is_shown_with_an_end(
-    five: Program, query: Callable[..., Any], status: str
+    five: Program, query: Callable[..., Any], status: str, state: str
 ) -> None:
     """A job that was handed back, or claimed again, keeps the time of its last end."""
     query(
         "update procrastinate_jobs set status = %s::procrastinate_job_status where id = 3", status
     )
     shown = five("jobs", "3").stdout
-    assert f"job            3, {status}\n" in shown
+    assert f"job            3, {state}\n" in shown
     assert ("\nended  " in shown) is (status == "failed")
 
 
@@ -383,7 +471,7 @@ def test_the_memory_for_a_list_does_not_grow_with_it(program: Program, query: Qu
         return int(done.stderr)
 
     query(MANY, 30_000)
-    short, long = peak("--limit", "1000"), peak()
+    short, long = peak("--limit", "1000", "--oldest-first"), peak()
     assert long < short + 8_000  # kB; 30,000 jobs at once are 30 MB
 
 
@@ -410,7 +498,7 @@ def test_a_reader_that_goes_away_ends_the_list_quietly(program: Program, query: 
 
 
 def test_a_pipe_gets_the_counts_as_tabbed_fields(five: Program) -> None:
-    done = five("queues")
+    done = five("queues", "--count-all")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
         "name\tjobs_count\ttodo\tdoing\tsucceeded\tfailed\tcancelled\taborted\n"
@@ -442,7 +530,7 @@ def test_a_terminal_gets_the_counts_as_a_table_and_a_narrow_one_what_is_under_wa
     five: Program,
 ) -> None:
     assert (
-        five.shown("queues", COLUMNS="80")
+        five.shown("queues", "--count-all", COLUMNS="80")
         == """\
 queue       jobs  todo  doing  succeeded  failed  cancelled  aborted
 ────────────────────────────────────────────────────────────────────
@@ -452,7 +540,7 @@ reports        1     0      0          0       1          0        0
 """
     )
     assert (
-        five.shown("queues", COLUMNS="40")
+        five.shown("queues", "--by", "queue", COLUMNS="40")
         == """\
 queue       jobs  todo  doing  failed
 ─────────────────────────────────────
@@ -473,7 +561,7 @@ def test_one_job_that_python_cannot_decode_hides_no_others(
     query(f"""update procrastinate_jobs set args = '{{"x": {value}}}' where id = 3""")
     for command in (["jobs", "--all"], ["jobs", "--errors"], ["shell", "list_jobs"]):
         done = five(*command)
-        assert (done.returncode, ids(done.stdout)) == (0, [1, 2, 3, 4, 5])
+        assert (done.returncode, sorted(ids(done.stdout))) == (0, [1, 2, 3, 4, 5])
     done = five("jobs", "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["id"] for each in lines] == [1, 2, 3, 4, 5]

@@ -252,8 +252,8 @@ def test_a_script_ends_at_its_first_failure_with_its_exit_code(
 def test_help_lists_the_commands_or_explains_one(bare_program: Program) -> None:
     listed = bare_program("shell", "help").stdout
     assert [line.split()[0] for line in listed.splitlines()[1:]] == [
-        "list_jobs", "list_queues", "list_tasks", "list_locks", "show", "cancel", "abort", "retry",
-        "help", "exit",
+        "list_jobs", "list_queues", "list_tasks", "list_locks", "show", "why", "cancel", "abort",
+        "retry", "help", "exit",
     ]  # fmt: skip
     assert "..." not in listed
     one = bare_program("shell", "help", "cancel").stdout
@@ -309,14 +309,14 @@ def test_a_lost_connection_does_not_end_the_prompt(nine: Program, query: Query) 
     shell = nine.on_terminal("shell")
     shell.wait_for(PROMPT)
     shell.type("show 1\n")
-    shell.wait_for("job            1, todo")
+    shell.wait_for("job            1, ready")
     assert query(
         "select pg_terminate_backend(pid) from pg_stat_activity"
         " where datname = current_database() and pid <> pg_backend_pid()"
     )
     shell.wait_for(PROMPT, 2)
     shell.type("show 2\nshow 2\n")  # the first may be told of the loss
-    shell.wait_for("job            2, todo")
+    shell.wait_for("job            2, ready")
     shell.wait_for(PROMPT, 4)
     shell.type("exit\n")
     assert shell.ended() == 0
