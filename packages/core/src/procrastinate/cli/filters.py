@@ -69,14 +69,16 @@ def period(what: str) -> list[click.Parameter]:
 def all_filters(statuses: Iterable[Status] = tuple(Status)) -> list[click.Parameter]:
     """Return the options by which jobs are chosen other than by their ids."""
     statuses = tuple(statuses)
+    states = [state.value for state in State if state.status in statuses]
     return [
         queue(),
         task(),
         click.Option(
             ["--state"],
-            type=click.Choice([each.value for each in State if each.status in statuses], False),
+            type=click.Choice(states, case_sensitive=False),
+            metavar="STATE",
             multiple=True,
-            help="Only jobs in this state. May be given several times.",
+            help=f"Only jobs in this state: {', '.join(states)}. May be given several times.",
         ),
         click.Option(
             ["--status"],

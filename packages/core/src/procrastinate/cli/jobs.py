@@ -72,7 +72,7 @@ def jobs(ctx: click.Context, /, ids: tuple[int, ...], **given: Any) -> int:
 
     A list looks at 10,000 jobs, in an order in which that finds those that matter: what runs or
     waits in its order, if such a state is asked for, and else the newest first. If that is not
-    enough it says so, and how to go on. --all, --after-id and an order look at all jobs.
+    enough it says so, and how to go on. All jobs are looked at for --all, or in an order of ids.
 
     A terminal gets a table in local time. Elsewhere each job is a line of fields separated by
     tabs, below a line with their names, times in ISO 8601. With --json each job is a line with
