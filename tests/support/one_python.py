@@ -57,6 +57,9 @@ ON_ONE_PYTHON: dict[str, str] = {
     },
     "packages/connector-testkit/tests/test_broken_connectors.py": "the test kit tests itself",
     "packages/connector-testkit/tests/test_order.py": "the test kit tests itself",
+    "packages/prometheus/tests/test_grafana.py": "what queries name",
+    "packages/prometheus/tests/test_database.py": _SQL,
+    "packages/core/tests/app/test_counting.py": _SQL,
     "tests/test_sentry.py": "an example on a page, against another project's SDK",
     "tests/test_second_look.py": "the test session's own program",
 }

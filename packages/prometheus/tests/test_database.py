@@ -131,6 +131,28 @@ def test_a_state_that_takes_too_long_is_absent_and_left_alone_for_a_while(
     assert "procrastinate_jobs{queue=a,state=succeeded}" in scene.scraped()
 
 
+def test_a_count_that_took_long_is_shown_again_for_a_while(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def counted(self: object, state: str, *, timeout: float) -> dict[str, int]:
+        asked.append(state)
+        scene.now += 1.0 if state == "running" else 0.0
+        return {"a": len(asked)}
+
+    monkeypatch.setattr(type(scene.app.queue_manager), "count", counted)
+    first = scene.scraped()
+    assert asked == list(STATES)
+    scene.now -= 42  # so that the next scrape begins 19 seconds after this one began
+    again = scene.scraped()
+    assert asked == [*STATES, *(state for state in STATES if state != "running")]
+    running = "procrastinate_jobs{queue=a,state=running}"
+    assert again[running] == first[running] == 2
+    scene.scraped()
+    assert asked.count("running") == 2
+
+
 def test_a_database_that_is_away_is_said_and_found_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

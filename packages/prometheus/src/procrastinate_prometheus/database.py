@@ -3,7 +3,8 @@
 Rules
 
 1. Counts are exact. All of them together may take ``timeout`` seconds; a state that could not be
-   counted in that time is absent, and is not tried again for `TRY_AGAIN_AFTER`.
+   counted in that time is absent, and is not tried again for `TRY_AGAIN_AFTER`. A count is shown
+   again until `SHARE` of the time has gone into it: one that took a second, for 20 seconds.
 2. A scrape never fails: without an answer of the database, ``procrastinate_up`` is 0 and nothing
    else is there. The next scrape tries again.
 3. Scrapes that come together, or within ``max_age`` seconds, get one answer.
@@ -30,6 +31,7 @@ logger = logging.getLogger("procrastinate.exporter")
 
 TRY_AGAIN_AFTER = 300.0  # seconds
 ALIVE_WITHIN = 30.0  # seconds since its last sign of life, for a worker that counts
+SHARE = 0.05
 SHORTEST = 0.05  # seconds that are left for a count to be worth a try
 #: In the order in which they are counted: what is most asked for, and soonest counted, first.
 STATES = (
@@ -61,7 +63,8 @@ class DatabaseCollector(Collector):
         self._lock = threading.Lock()
         self._found: list[Metric] = []
         self._found_at = float("-inf")
-        self._not_before: dict[str, float] = {}  # of states that took too long
+        self._not_before: dict[str, float] = {}  # when to count a state again
+        self._counts: dict[str, Mapping[str, int]] = {}  # the last ones, by state and queue
         self._is_up = True  # as the log says
 
     def describe(self) -> list[Metric]:
@@ -92,7 +95,8 @@ class DatabaseCollector(Collector):
     def _ask(self) -> list[Metric]:
         self._app.open()  # again is harmless
         queues = self._app.queue_manager.list_queues()
-        counts = self._counts()
+        self._count_what_is_due()
+        counts = self._counts
         known = {each.name for each in queues}.union(*counts.values())
         now = datetime.now(UTC)
         since = {each.name: each.oldest_ready_since for each in queues}
@@ -109,20 +113,21 @@ class DatabaseCollector(Collector):
         workers = self._app.job_manager.list_workers()
         return sum(each.seconds_since_heartbeat < ALIVE_WITHIN for each in workers)
 
-    def _counts(self) -> dict[str, Mapping[str, int]]:
+    def _count_what_is_due(self) -> None:
         """Count each state by queue, as far as there is time (rule 1)."""
         deadline = self._clock() + self._timeout
-        counts: dict[str, Mapping[str, int]] = {}
         for state in STATES:
-            left = deadline - self._clock()
-            if left < SHORTEST or self._clock() < self._not_before.get(state, float("-inf")):
+            began = self._clock()
+            left = deadline - began
+            if left < SHORTEST or began < self._not_before.get(state, float("-inf")):
                 continue
+            self._counts.pop(state, None)
             try:
-                counts[state] = self._app.queue_manager.count(state, timeout=left)
+                self._counts[state] = self._app.queue_manager.count(state, timeout=left)
+                self._not_before[state] = began + (self._clock() - began) / SHARE
             except QueryCanceled:
                 logger.info("%s jobs cannot be counted within %.1f s", state, left)
                 self._not_before[state] = self._clock() + TRY_AGAIN_AFTER
-        return counts
 
 
 def _family(named: Named) -> GaugeMetricFamily:

@@ -96,6 +96,7 @@ class _Metrics:
         self._slots_gauge = gauge(names.SLOTS)
         self._busy_gauge = gauge(names.SLOTS_BUSY)
         self.leases_lost = counter(names.LEASES_LOST)
+        self._by_kind: dict[tuple[str, str], tuple[Histogram, Histogram]] = {}
         self._slots: dict[int, tuple[int, int]] = {}  # busy, and all of them, by worker
         self._lock = threading.Lock()
 
@@ -105,13 +106,22 @@ class _Metrics:
             Tally((each.job.queue, each.job.task_name, each.status) for each in attempts)
         )
         for each in attempts:
-            if each.duration is None:
+            job, seconds = each.job, each.duration
+            if seconds is None:
                 continue
-            labels = (each.job.queue, each.job.task_name)
-            self._duration.labels(*labels).observe(each.duration)
-            waited = each.job.waited
+            duration, queue_time = self._histograms(job.queue, job.task_name)
+            duration.observe(seconds)
+            waited = job.waited
             if waited is not None:
-                self._queue_time.labels(*labels).observe(waited)
+                queue_time.observe(waited)
+
+    def _histograms(self, queue: str, task: str) -> tuple[Histogram, Histogram]:
+        """Return those of a queue and a task. (To look each up anew takes as long as to count.)"""
+        found = self._by_kind.get((queue, task))
+        if found is None:
+            found = self._duration.labels(queue, task), self._queue_time.labels(queue, task)
+            self._by_kind[queue, task] = found
+        return found
 
     def count_outcomes(self, outcomes: Tally[tuple[str, str, Status]]) -> None:
         """Count how many of a queue and task have got each status."""

@@ -17,8 +17,10 @@ group by job.queue_name
 {>counted_by_queue in_state="job.status = 'todo' and job.hold = 'schedule'"}
 
 -- name: count_behind_a_lock :many
--- Returns (queue, number of behind a lock jobs).
-{>counted_by_queue in_state="job.status = 'todo' and job.hold = 'lock'"}
+-- Returns (queue, number of jobs behind a lock).
+-- (The last two conditions are always true, and let the planner use the index of lines: 50,000 among
+-- 5 million took 0.2 s, and 3.3 s without them.)
+{>counted_by_queue in_state="job.status = 'todo' and job.hold = 'lock' and job.lock is not null and job.hold is distinct from 'schedule'"}
 
 -- name: count_running :many
 -- Returns (queue, number of running jobs).
