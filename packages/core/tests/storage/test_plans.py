@@ -202,6 +202,19 @@ UNKNOWN = {
 }
 LINES = {"locks": ["long", "lock 1", "lock 2"]}
 
+MINUTE = {
+    "age_us": 0,
+    "queue_names": ["default"],
+    "task_names": ["task"],
+    **{key: [1] for key in ["succeeded", "failed", "cancelled", "aborted", "retried"]},
+    **{key: [1] for key in ["run_us", "waited_us"]},
+    **{key: ["{1,2}"] for key in ["run_buckets", "waited_buckets"]},
+}
+MINUTES = {
+    **dict.fromkeys(["since", "until"], "2026-01-01T00:00:00+00:00"),
+    **dict.fromkeys(["by_queue", "by_task"], 1),
+    "step": 60,
+} | NO_FILTERS
 PAUSE = {"queue_name": "mail", "until": None, "by": None, "reason": None}
 CASES = [
     # A probe for each queue, and one that finds no further queue.
@@ -356,6 +369,14 @@ CASES = [
     Case("resume_queue", set(), 0, PAUSE),
     Case("drop_ended_pauses", set(), 0),
     Case("list_pauses", set(), 0),
+    # What is counted minute by minute is in no job.
+    Case("add_to_minute", set(), 0, MINUTE),
+    Case("list_minutes", set(), 0, MINUTES),
+    Case("roll_up_minutes", set(), 0, {"limit": LIMIT}),
+    Case("prune_minutes", set(), 0, {"keep_us": HOUR_US}),
+    Case("count_running", {DOING_INDEX}, RUNNING),
+    Case("count_failed", {ENDED_INDEX}, RUNNING),
+    Case("count_behind_a_lock", {LINE_INDEX}, CROWD),
     Case("defer_ticks", {KEY}, 0, SCHEDULES | TICKS),
     # A page of ids, and their rows.
     Case("list_jobs", {KEY}, 2 * LIMIT, LIST),
