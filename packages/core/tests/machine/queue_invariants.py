@@ -187,7 +187,8 @@ def matches(job: JobRow, which: JobFilter) -> bool:
         "queueing_lock": None if which.queueing_lock is None else [which.queueing_lock],
         "worker_id": None if which.worker_id is None else [which.worker_id],
     }
-    return all(each is None or getattr(job, name) in each for name, each in wanted.items())
+    held = which.holds is None or job.status is not Status.TODO or (job.hold or "") in which.holds
+    return held and all(each is None or getattr(job, name) in each for name, each in wanted.items())
 
 
 def outlived(state: State, ages: Mapping[Status, timedelta], queue: str | None) -> set[int]:

@@ -54,13 +54,18 @@ from procrastinate.model.outcome import (
     Outcome,
     Requeued,
 )
+from procrastinate.model.partitions import ONE
 from procrastinate.model.progress import Report
 from procrastinate.model.queues import EVERY_QUEUE, NO_PAUSES, Pause, Pauses
 from procrastinate.model.results import RETURNED_NOTHING
 from procrastinate.model.scan_steps import Kind, Scan
+from procrastinate.model.search import Count, JobPage
+from procrastinate.model.states import State as JobState
+from procrastinate.model.states import holds_of, statuses_of
 from procrastinate.storage import (
     claim,
     defer,
+    failures,
     finish,
     fleet,
     handing_over,
@@ -68,10 +73,13 @@ from procrastinate.storage import (
     locks,
     periodic,
     progress,
+    search,
     waits,
+    why,
     workers,
 )
 from procrastinate.storage import queues as queue_flows
+from procrastinate.storage.glance import glance_at_queues
 
 T = TypeVar("T")
 
@@ -1045,6 +1053,64 @@ class QueueMachine(RuleBasedStateMachine):
         self.step("list_queues", lambda now: jobs.list_counts("list_queues", **filters))
         self.step("list_tasks", lambda now: jobs.list_counts("list_tasks", **filters))
         self.step("list_locks", lambda now: jobs.list_counts("list_locks", **filters))
+
+    @rule(
+        n=nth,
+        ids=st.none() | some,
+        states=st.none() | st.lists(st.sampled_from(JobState), max_size=3, unique=True),
+        queue=st.none() | st.sampled_from(QUEUES),
+        lock=st.none() | st.sampled_from(LOCKS),
+        error=st.none() | st.just("%t*"),
+        limit=st.integers(1, 3),
+        budget=st.sampled_from([1, 3, 100]),
+    )
+    def search_jobs(
+        self,
+        n: int,
+        ids: list[int] | None,
+        states: list[JobState] | None,
+        limit: int,
+        budget: int,
+        **filters: Any,
+    ) -> None:
+        which = jobs.JobFilter(
+            ids=None if ids is None else self.ids(ids),
+            statuses=None if states is None else statuses_of(states),
+            holds=None if states is None else holds_of(states),
+            **filters,
+        )
+        outcome = self.step("search_jobs", lambda now: _all_pages(which, limit, budget))
+        found = [job.id for page in outcome.value for job in page.jobs]
+        if which.error is None:
+            assert sorted(found) == [
+                job.id for job in self.state.jobs.values() if matches(job, which)
+            ]
+        counted = self.step(
+            "count_jobs", lambda now: search.count_jobs(which, budget=1000, partitions=ONE)
+        )
+        assert counted.value == Count(len(found))
+        (job_id,) = self.ids([n])
+        if job_id in self.state.jobs:
+            self.step("why_waiting", lambda now: why.why_waiting(job_id, ONE))
+        self.step("glance_at_queues", lambda now: glance_at_queues(ONE))
+        self.step(
+            "list_failures",
+            lambda now: failures.list_failures(which, budget=budget, partitions=ONE),
+        )
+
+
+def _all_pages(which: jobs.JobFilter, limit: int, budget: int) -> Flow[list[JobPage]]:
+    """Return the pages of a search, without their cursors: these have times in them."""
+    pages = []
+    cursor = None
+    while True:
+        page = yield from search.search_jobs(
+            which, cursor, limit=limit, budget=budget, partitions=ONE, loads=json_codec.loads
+        )
+        pages.append(replace(page, cursor=None))
+        cursor = page.cursor
+        if cursor is None:
+            return pages
 
 
 def _chosen(found: list[Job], numbers: Sequence[int]) -> list[Job]:

@@ -136,14 +136,21 @@ def list_failures(view: View, p: Params) -> Rows:
     groups: dict[tuple[str, str, str], list[JobRow]] = {}
     for job in failed:
         if matches(job, p):
-            kind, message = last_error(job)
-            key = (job.task_name, kind or "", (message or "")[:400])
+            alike = _message(job).translate(_ZEROS)
+            key = (job.task_name, last_error(job)[0] or "", alike)
             groups.setdefault(key, []).append(job)
     rows: list[Row] = [
-        (len(failed), *key, len(jobs), *_ends(jobs), max(job.id for job in jobs))
-        for key, jobs in groups.items()
+        (len(failed), task, kind, min(map(_message, jobs)), len(jobs), *_ends(jobs), jobs[0].id)
+        for (task, kind, _), jobs in groups.items()
     ]
     return rows or [(len(failed), *(None,) * 7)]
+
+
+_ZEROS = str.maketrans("123456789", "000000000")
+
+
+def _message(job: JobRow) -> str:
+    return (last_error(job)[1] or "")[:400]
 
 
 def _ends(jobs: Sequence[JobRow]) -> tuple[datetime | None, datetime | None]:
@@ -164,9 +171,9 @@ def glance_at_queues(view: View, p: Params) -> Rows:
     }
     for sort, jobs in sorts.items():
         counted = Counter(job.queue_name for job in jobs[: p["each"]])
-        rows += [(sort, name, count, None) for name, count in counted.items()]
+        rows += [(sort, name, count, None) for name, count in sorted(counted.items())]
         rows.append((sort, None, counted.total(), None))
-    return rows
+    return sorted(rows, key=lambda row: row[0])
 
 
 def _ready_of(name: str, ready: Iterable[JobRow], share: int) -> tuple[int, datetime]:

@@ -334,12 +334,18 @@ failed as materialized (
     order by job.id desc
     limit %(each)s::integer
 )
-select 'ready', ready.name, ready.jobs, {>readable moment="ready.since"} from ready
-{>by_queue of="scheduled"}
-{>by_queue of="parked"}
-{>by_queue of="running"}
-{>by_queue of="failed"}
+select seen.what, seen.name, seen.jobs, {>readable moment="seen.since"}
+from (
+    select 'ready' as what, ready.name, ready.jobs, ready.since from ready
+    {>by_queue of="scheduled"}
+    {>by_queue of="parked"}
+    {>by_queue of="running"}
+    {>by_queue of="failed"}
+) as seen
+order by seen.what collate "C", seen.name collate "C"
 
 -- fragment: by_queue
 union all
-select '{>of}', {>of}.queue_name, count(*), null::timestamptz from {>of} group by grouping sets ({>of}.queue_name, ())
+select '{>of}', {>of}.queue_name, count(*), null::timestamptz
+from {>of}
+group by grouping sets ({>of}.queue_name, ())

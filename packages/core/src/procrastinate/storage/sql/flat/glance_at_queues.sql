@@ -69,14 +69,26 @@ failed as materialized (
 )
 -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
 -- single row from before it, or without it, would keep all others from being read.
-select 'ready', ready.name, ready.jobs, case when ready.since is not null then
-    least(greatest(ready.since, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
-end from ready
-union all
-select 'scheduled', scheduled.queue_name, count(*), null::timestamptz from scheduled group by grouping sets (scheduled.queue_name, ())
-union all
-select 'parked', parked.queue_name, count(*), null::timestamptz from parked group by grouping sets (parked.queue_name, ())
-union all
-select 'running', running.queue_name, count(*), null::timestamptz from running group by grouping sets (running.queue_name, ())
-union all
-select 'failed', failed.queue_name, count(*), null::timestamptz from failed group by grouping sets (failed.queue_name, ())
+select seen.what, seen.name, seen.jobs, case when seen.since is not null then
+    least(greatest(seen.since, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+end
+from (
+    select 'ready' as what, ready.name, ready.jobs, ready.since from ready
+    union all
+    select 'scheduled', scheduled.queue_name, count(*), null::timestamptz
+    from scheduled
+    group by grouping sets (scheduled.queue_name, ())
+    union all
+    select 'parked', parked.queue_name, count(*), null::timestamptz
+    from parked
+    group by grouping sets (parked.queue_name, ())
+    union all
+    select 'running', running.queue_name, count(*), null::timestamptz
+    from running
+    group by grouping sets (running.queue_name, ())
+    union all
+    select 'failed', failed.queue_name, count(*), null::timestamptz
+    from failed
+    group by grouping sets (failed.queue_name, ())
+) as seen
+order by seen.what collate "C", seen.name collate "C"
