@@ -179,10 +179,12 @@ def test_the_reader_s_role_lists_everything_and_changes_nothing(place: Place):
         assert [task.name for task in manager.list_tasks()] == ["add"]
         assert len(manager.list_locks()) == 1
         assert manager.get_stalled_jobs() == []
+        assert app.queue_manager.list_pauses() == []
         for change in (
             lambda: app.configure_task("add").defer(a=1),
             lambda: manager.cancel_job_by_id(job_id),
             lambda: manager.retry_job_by_id(job_id),
+            lambda: app.queue_manager.pause("mail"),
         ):
             with pytest.raises(errors.InsufficientPrivilege):
                 change()
@@ -350,6 +352,8 @@ def test_the_job_manager_tells_the_enqueue_only_role_what_it_lacks(place: Place)
             app.job_manager.get_job(job_id)
         with pytest.raises(errors.InsufficientPrivilege, match="procrastinate_jobs"):
             app.job_manager.cancel_job_by_id(job_id)
+        with pytest.raises(errors.InsufficientPrivilege, match="procrastinate_queues"):
+            app.queue_manager.pause("mail")
 
 
 # --- The worker role ------------------------------------------------------------------------------
@@ -516,6 +520,8 @@ async def test_the_worker_role_cancels_aborts_retries_and_deletes_jobs(
         assert await app.job_manager.retry_job_by_id_async(waiting)
         await until(lambda: statuses(place) == {"succeeded": 1, "aborted": 1})
         assert await app.job_manager.get_stalled_jobs_async() == []
+        await app.queue_manager.pause_async("mail")
+        assert await app.queue_manager.resume_async("mail")
         deleted = await app.job_manager.delete_old_jobs_async(
             older_than=timedelta(0), statuses=["succeeded", "aborted"]
         )

@@ -338,6 +338,19 @@ CASES = [
         LIMIT + 5,
         HELD | AGES | {"served": None, "limit": LIMIT},
     ),
+    # Jobs of paused queues are passed over among the best of each queue.
+    Case(
+        "hand_over",
+        {LINE_INDEX, KEY},
+        LIMIT + 5,
+        HELD | AGES | {"served": None, "limit": LIMIT, "paused": ["mail", "*"]},
+    ),
+    Case(
+        "claim_full_of_one",
+        {READY_INDEX, LINE_INDEX, KEY},
+        2 * LIMIT + 2,
+        with_locks_of_one("default", **FULL) | {"paused": ["mail"]},
+    ),
     Case(
         "hand_over_with_results",
         {LINE_INDEX, KEY},
