@@ -48,7 +48,7 @@ ON_ONE_PYTHON: dict[str, str] = {
             "shell",
         )
     },
-    "packages/core/tests/demo/test_story.py": _OUTPUT,
+    "packages/embedded/tests/demo/test_story.py": _OUTPUT,
     "tests/test_snippets.py::test_examples[docs/": _OUTPUT,
     "tests/test_snippets.py::test_examples[examples/": _OUTPUT,
     **{

@@ -436,6 +436,7 @@ for distribution in distributions():
         assert sorted(environment.python(code).splitlines()) == [
             "console_scripts: procrastinate = procrastinate_entry:main",
             "procrastinate.commands: dashboard = procrastinate_dashboard.command:dashboard",
+            "procrastinate.commands: demo = procrastinate_embedded.demo.command:command",
             "procrastinate.commands: exporter = procrastinate_prometheus.command:exporter",
             "procrastinate.connectors: aiopg = procrastinate_aiopg:AiopgConnector",
             "procrastinate.connectors: asyncpg = procrastinate_asyncpg:AsyncpgConnector",

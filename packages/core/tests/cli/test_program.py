@@ -76,7 +76,7 @@ def test_starting_imports_no_command_and_no_driver(bare_program: Program) -> Non
         "try: root.main(['--help'])\n"
         "except SystemExit: pass\n"
         "print([m for m in ('rich', 'psycopg2', 'aiopg', 'procrastinate.cli.worker',"
-        " 'procrastinate.demo') if m in sys.modules], file=sys.stderr)"
+        " 'procrastinate_embedded.demo.story') if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr == "[]\n"

@@ -18,6 +18,7 @@ GROUP = "procrastinate.commands"
 #: The commands that this project publishes, and the packages to install for them.
 PUBLISHED = {
     "dashboard": "procrastinate-dashboard[server]",
+    "demo": "procrastinate-embedded",
     "exporter": "procrastinate-prometheus",
 }
 

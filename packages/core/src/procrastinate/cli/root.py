@@ -44,7 +44,6 @@ def _command(name: str, help: str, **more: Any) -> Lazy:
         "completion": _command(
             "completion", "Print the script that lets a shell complete commands."
         ),
-        "demo": Lazy("procrastinate.demo.command", "command", "Watch real jobs go by."),
     },
     params=before_command(),
     epilog=_EPILOG,

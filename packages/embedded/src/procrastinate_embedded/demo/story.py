@@ -17,17 +17,17 @@ from rich.text import Text
 
 import procrastinate
 from procrastinate.connector import AsyncConnector
-from procrastinate.demo import crash, files, report, visits
-from procrastinate.demo.counts import Counts, counts
-from procrastinate.demo.place import Place, check_packages, place
-from procrastinate.demo.progress import Display, display
-from procrastinate.demo.summary import Summary, failures, lost_files, summary
-from procrastinate.demo.tables import Tables, tables_of
-from procrastinate.demo.tasks import READ_FILE, make_app
-from procrastinate.demo.worker import WorkerProcess, running
 from procrastinate.errors import ConnectorException
+from procrastinate_embedded.demo import crash, files, report, visits
+from procrastinate_embedded.demo.counts import Counts, counts
+from procrastinate_embedded.demo.place import Place, check_packages, place
+from procrastinate_embedded.demo.progress import Display, display
+from procrastinate_embedded.demo.summary import Summary, failures, lost_files, summary
+from procrastinate_embedded.demo.tables import Tables, tables_of
+from procrastinate_embedded.demo.tasks import READ_FILE, make_app
+from procrastinate_embedded.demo.worker import WorkerProcess, running
 
-logger = logging.getLogger("procrastinate.demo")
+logger = logging.getLogger("procrastinate_embedded.demo")
 
 BATCH = 1_000  # jobs deferred in one statement
 LOOK_EVERY = 0.1  # seconds
@@ -54,7 +54,7 @@ class Options:
 
 def tell(options: Options, console: Console) -> bool:
     """Run the demo. Returns whether every file was read, or failed with an error that says why."""
-    check_packages(options.dsn, dashboard=options.dashboard)
+    check_packages(dashboard=options.dashboard)
     paths = _find(options, console)
     if not paths:
         _say(console, f"There is no file below {files.shown(options.folder)}: nothing to do.")
@@ -108,7 +108,7 @@ def _dashboard(demo: Demo, options: Options, console: Console) -> Iterator[None]
     if not options.dashboard:
         yield
         return
-    # By name: procrastinate itself needs no server.
+    # By name: the package is needed for this alone.
     served = importlib.import_module("procrastinate_dashboard.serving").served
     with served(demo.app) as address:
         _say(console, f"  pages   {address}")

@@ -1,4 +1,7 @@
-"""The command ``procrastinate demo``."""
+"""The command ``procrastinate demo``.
+
+What it needs is imported when it is called, because the list of commands imports this module.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ import sysconfig
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
-from procrastinate.demo import story
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _LIBRARY = sysconfig.get_paths()["stdlib"]
 _NOT_OF_THE_LIBRARY = (b"site-packages", b"dist-packages")
@@ -27,7 +30,7 @@ Exit codes:
   130  interrupted (Ctrl-C); nothing is left running"""
 
 
-@click.command(epilog=_EPILOG)
+@click.command("demo", epilog=_EPILOG, short_help="Watch real jobs go by.")
 @click.option(
     "--path",
     metavar="DIR",
@@ -67,6 +70,8 @@ def command(ctx: click.Context, /, path: bytes | None, **options: Any) -> None:
     A worker process reads each file and stores its size, lines and digest. A file that cannot be
     read is tried three times; then its job has failed, and is shown with its error.
     """
+    from procrastinate_embedded.demo import story
+
     # A server that does not answer at all would else be waited for for minutes.
     os.environ.setdefault("PGCONNECT_TIMEOUT", "10")
     chosen = story.Options(
@@ -80,6 +85,8 @@ def command(ctx: click.Context, /, path: bytes | None, **options: Any) -> None:
 
 
 def _console() -> Console:
+    from rich.console import Console
+
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")  # a file's name may not fit into its encoding

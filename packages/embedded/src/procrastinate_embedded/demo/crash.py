@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from procrastinate.demo.tables import Tables
-from procrastinate.demo.worker import WorkerProcess
+from procrastinate_embedded.demo.tables import Tables
+from procrastinate_embedded.demo.worker import WorkerProcess
 
 LAST_WRITES_MAY_TAKE = 5.0  # seconds until the server has noticed that the worker is gone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from procrastinate import App
-from procrastinate.demo.tasks import QUEUE
+from procrastinate_embedded.demo.tasks import QUEUE
 
 
 @dataclass(frozen=True, slots=True)
