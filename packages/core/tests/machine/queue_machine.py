@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
@@ -43,6 +44,7 @@ from queue_sides import WAITER, Make, Shown, Sides, State
 from procrastinate import json_codec
 from procrastinate.drive import Flow, at
 from procrastinate.errors import AlreadyEnqueued, InvalidArguments, InvalidOption
+from procrastinate.model import states
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.levels import BELOW_ALL
 from procrastinate.model.outcome import (
@@ -64,6 +66,7 @@ from procrastinate.model.states import State as JobState
 from procrastinate.model.states import holds_of, statuses_of
 from procrastinate.storage import (
     claim,
+    counting,
     defer,
     failures,
     finish,
@@ -82,6 +85,11 @@ from procrastinate.storage import queues as queue_flows
 from procrastinate.storage.glance import glance_at_queues
 
 T = TypeVar("T")
+
+
+def _count(state: states.State, now: datetime) -> Flow[dict[str, int]]:
+    return counting.count_by_queue(state, timeout=60)
+
 
 QUEUES = ("a", "b", "c")
 LOCKS = ("k1", "k2")
@@ -1000,6 +1008,8 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(queue=st.none() | st.sampled_from(QUEUES), task=st.none() | st.just("t1"))
     def look_at_queues(self, queue: str | None, task: str | None) -> None:
         self.step("ready_queues", lambda now: claim.ready_queues())
+        for state in states.State:
+            self.step("count", partial(_count, state))
         served = None if queue is None else [queue]
         self.step("sweep", lambda now: claim.sweep(queues=served))
         self.step("sweep_paused", lambda now: claim.sweep(queues=served, paused=pauses_of("a")))
