@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from examples import ROOT, Example, free_port, request, wait_until
 from packaging.requirements import Requirement
@@ -156,6 +157,16 @@ def test_orders_of_django_are_written_with_their_jobs(
                 wait_until(lambda order=order: ask("GET", order)[1]["weighed_at"])
             assert worker.stop() == 0
             assert worker.output.count("mail to ann@example.org: 1 x mug") == 2
+        example.run("env DJANGO_SUPERUSER_PASSWORD=correct-horse")
+        browser = httpx.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True)
+        with browser:
+            assert "Log in" in browser.get("/queue/").text
+            form = {"username": "ann", "password": "correct-horse", "next": "/queue/"}
+            form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
+            dashboard = browser.post("/admin/login/", data=form)
+            assert str(dashboard.url).endswith("/queue/")
+            for page in ("/queue/jobs", "/admin/procrastinate_django/job/"):
+                assert "orders.tasks.confirm" in browser.get(page).text, page
 
 
 # --- Starlette and aiopg --------------------------------------------------------------------------
