@@ -52,11 +52,11 @@ PACKAGES = {
     "connector-asyncpg": "procrastinate_asyncpg",
     "connector-sqlalchemy": "procrastinate_sqlalchemy",
     "connector-sqlalchemy-async": "procrastinate_sqlalchemy_async",
-    "django": "procrastinate_django",
     "connector-testkit": "procrastinate_connector_testkit",
     "embedded": "procrastinate_embedded",
     "opentelemetry": "procrastinate_opentelemetry",
     "dashboard": "procrastinate_dashboard",
+    "django": "procrastinate_django",
     "prometheus": "procrastinate_prometheus",
 }
 EVERYTHING = tuple(PACKAGES)
