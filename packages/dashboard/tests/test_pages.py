@@ -93,6 +93,7 @@ def test_the_list_shows_jobs_with_their_state(actor: Browser):
         ({"state": "failed", "since": "1h"}, {2}),
         ({"state": "failed", "until": "1h"}, set()),
         ({"queue": "nowhere"}, set()),
+        ({"worker": "77"}, set()),
         ({"state": "", "queue": " ", "since": ""}, {1, 2, 3, 4, 5}),
     ],
 )
@@ -111,6 +112,8 @@ def test_the_list_is_filtered(actor: Browser, query: dict[str, str], found: set[
         {"since": "99999999999d"},
         {"queue": "x" * 10_000},
         {"task": "a\x00b"},
+        {"worker": "w1"},
+        {"worker": "9223372036854775808"},
         {"cursor": "forged"},
         {"cursor": "ä" * 200, "state": "failed"},
         {"id": "2a"},

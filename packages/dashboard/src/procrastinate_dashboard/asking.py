@@ -14,9 +14,10 @@ from procrastinate.model.printable import shown
 #: Filters that are compared as they stand.
 TEXTS = ("state", "queue", "task", "lock", "error")
 TIMES = ("since", "until")
-FILTERS = (*TEXTS, *TIMES)
+FILTERS = (*TEXTS, "worker", *TIMES)
 
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_NUMBER = re.compile(r"[0-9]{1,19}")
 _AGE = re.compile(r"([0-9]{1,7})\s*([a-z]+)")
 _LONGEST = 100 * 365 * 86_400  # seconds
 _TIME_ADVICE = "give an age, such as 30m, 2h or 7d, or a time in UTC, such as 2026-11-28 14:00"
@@ -28,10 +29,17 @@ def given_filters(query: Mapping[str, str]) -> dict[str, str]:
 
 
 def job_filters(given: Mapping[str, str], now: datetime) -> dict[str, Any]:
-    """Return what the job manager is asked for. Raises `InvalidOption` for malformed times."""
-    texts = {name: given[name] for name in TEXTS if name in given}
-    times = {name: time_from(name, given[name], now) for name in TIMES if name in given}
-    return {**texts, **times}
+    """Return what the job manager is asked for. Raises `InvalidOption` for what is malformed."""
+    filters: dict[str, Any] = {name: given[name] for name in TEXTS if name in given}
+    if "worker" in given:
+        filters["worker_id"] = _number("worker", given["worker"])
+    return filters | {name: time_from(name, given[name], now) for name in TIMES if name in given}
+
+
+def _number(name: str, text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise InvalidOption(f"{name} is {shown(text)}: give its number")
+    return int(text)
 
 
 def time_from(name: str, text: str, now: datetime) -> datetime:

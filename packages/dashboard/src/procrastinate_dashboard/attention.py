@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from procrastinate import ScheduleInfo, WorkerInfo
+from procrastinate import Job, ScheduleInfo, WorkerInfo
 from procrastinate.model.failures import FailureGroup
 from procrastinate.model.queue_info import QueueInfo
 from procrastinate.model.queues import Pause, Pauses
@@ -17,6 +17,8 @@ from procrastinate_dashboard.showing import lasting, line, number
 
 #: The oldest ready job of a queue has waited too long from here on.
 LATE = timedelta(minutes=5)
+#: A job has run too long from here on: nothing is known of what its task should take.
+LONG = timedelta(hours=1)
 MOST = 12
 
 
@@ -38,12 +40,14 @@ def needs(
     schedules: Sequence[ScheduleInfo],
     pauses: Sequence[Pause],
     failures: Sequence[FailureGroup],
+    running: Sequence[Job],
     now: datetime,
 ) -> list[Needs]:
     """Return what needs a person, the worst first."""
     found = [
         *_of_queues(queues, workers, Pauses(tuple(pauses)), now),
         *_of_workers(workers),
+        *_of_long_jobs(running, now),
         *_of_failures(failures, redaction),
         *_of_schedules(schedules, now),
         *_of_pauses(pauses, now),
@@ -83,6 +87,14 @@ def _of_workers(workers: Iterable[WorkerInfo]) -> Iterator[Needs]:
         elif worker.trusted is False:
             why = "the database does not confirm its signs of life: it claims nothing"
             yield Needs(f"Worker {name} is not trusted", why, "workers", "aborted")
+
+
+def _of_long_jobs(running: Iterable[Job], now: datetime) -> Iterator[Needs]:
+    for job in running:
+        if job.started_at is not None and job.started_at < now - LONG:
+            what = f"Job {job.id} runs for {lasting(now - job.started_at)}"
+            lock = f", and holds the lock {line(job.lock, 60)}" if job.lock is not None else ""
+            yield Needs(what, f"{line(job.task_name, 60)}{lock}", f"jobs/{job.id}", "aborted")
 
 
 def _of_failures(failures: Iterable[FailureGroup], redaction: Redaction) -> Iterator[Needs]:

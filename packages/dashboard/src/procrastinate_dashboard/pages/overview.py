@@ -35,6 +35,7 @@ SPANS = {
     "7d": Span(timedelta(days=7), timedelta(hours=2), "%d %b %H:%M"),
 }
 FAILURES = 2_000  # the latest ones that are looked at for what needs a person
+RUNNING = 3  # the jobs that have run longest, of which some may be stuck
 OUTCOMES = ("succeeded", "failed", "cancelled", "aborted")
 QUANTILES = (("p50", 0.5), ("p95", 0.95))
 
@@ -97,6 +98,9 @@ def _needs(site: Site, queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo
         failures=site.ask(
             "latest failures",
             lambda: manager.list_failures(since=now() - timedelta(hours=1), budget=FAILURES),
+        ),
+        running=site.ask(
+            "longest running", lambda: manager.search_jobs(state="running", limit=RUNNING).jobs
         ),
         now=now(),
     )

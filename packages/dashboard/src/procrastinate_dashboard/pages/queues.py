@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from procrastinate.model.queues import EVERY_QUEUE
 from procrastinate_dashboard.messages import Request, Response
 from procrastinate_dashboard.site import Site
 
@@ -10,11 +11,9 @@ def queues(site: Site, request: Request) -> Response:
     """Show the queues that have jobs, or are paused."""
     found = site.ask("queues", site.app.queue_manager.list_queues)
     pauses = site.ask("pauses", site.app.queue_manager.list_pauses)
-    names = {each.name for each in found}
     return site.page(
         request,
         "queues.html",
         queues=found,
-        empty_pauses=[each for each in pauses if each.queue not in names and each.queue != "*"],
-        all_paused=next((each for each in pauses if each.queue == "*"), None),
+        all_paused=next((each for each in pauses if each.queue == EVERY_QUEUE), None),
     )
