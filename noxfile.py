@@ -332,6 +332,16 @@ def packages(session: nox.Session) -> None:
     session.run("pytest", "tests/wheels", *arguments, env={"PROCRASTINATE_DIST": str(DIST)})
 
 
+@nox.session(name="old-releases", python=ONCE, requires=["build"])
+def old_releases(session: nox.Session) -> None:
+    """Import databases that were made by old releases, which come from the index.
+
+    It runs by hand, before a release: nothing of them changes any more.
+    """
+    install(session, *EVERYTHING, group="packages")
+    session.run("pytest", *(session.posargs or [*IN_PARALLEL, "tests/old_releases"]))
+
+
 @nox.session(python=ONCE, requires=["build"])
 def pgbouncer(session: nox.Session) -> None:
     """Run every connector through Debian's PgBouncer, in both modes; arguments are pytest's.
