@@ -152,3 +152,22 @@ def test_what_fails_most_comes_first_and_without_passwords():
     three = found(failures=groups)
     assert [each.what[:1] for each in three] == ["8", "7", "6"]
     assert three[0].why == "E: postgresql://a:•••@h"
+
+
+def test_many_jobs_behind_locks():
+    def waiting(count: int) -> QueueInfo:
+        return replace(queue("mail", 0), behind_a_lock=Count(count, is_complete=False))
+
+    assert found(queues=[waiting(99)], workers=[WORKER]) == []
+    (one,) = found(queues=[waiting(60), waiting(60)], workers=[WORKER])
+    assert (one.what, one.link) == ("120+ jobs wait behind locks", "jobs?state=behind-a-lock")
+
+
+def test_one_kind_does_not_hide_the_others():
+    late = [queue(f"q{number}", 60) for number in range(20)]
+    shown = found(queues=late, running=[replace(RUNNING, started_at=NOW - timedelta(days=1))])
+    assert [each.what for each in shown] == [
+        *(f"No worker serves q{number}" for number in range(4)),
+        "And 16 more",
+        "Job 5 runs for 1 d",
+    ]

@@ -10,6 +10,7 @@ from procrastinate import Job, ScheduleInfo, WorkerInfo
 from procrastinate.model.failures import FailureGroup
 from procrastinate.model.queue_info import QueueInfo
 from procrastinate.model.queues import Pause, Pauses
+from procrastinate.model.search import Count
 from procrastinate_dashboard.asking import address
 from procrastinate_dashboard.health import is_alive, is_late, serves
 from procrastinate_dashboard.redaction import Redaction
@@ -19,7 +20,9 @@ from procrastinate_dashboard.showing import lasting, line, number
 LATE = timedelta(minutes=5)
 #: A job has run too long from here on: nothing is known of what its task should take.
 LONG = timedelta(hours=1)
-MOST = 12
+#: So many jobs behind locks are told of: some lock is passed on too slowly, or not at all.
+MANY_BEHIND_LOCKS = 100
+MOST = 4  # things of a kind
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,26 @@ def needs(
     now: datetime,
 ) -> list[Needs]:
     """Return what needs a person, the worst first."""
-    found = [
-        *_of_queues(queues, workers, Pauses(tuple(pauses)), now),
-        *_of_workers(workers),
+    return [
+        *_first(_of_queues(queues, workers, Pauses(tuple(pauses)), now), "queues"),
+        *_first(_of_workers(workers), "workers"),
         *_of_long_jobs(running, now),
         *_of_failures(failures, redaction),
-        *_of_schedules(schedules, now),
-        *_of_pauses(pauses, now),
+        *_of_locks(queues),
+        *_first(_of_schedules(schedules, now), "schedules"),
+        *_first(_of_pauses(pauses, now), "queues"),
     ]
-    return found[:MOST]
+
+
+def _first(found: Iterable[Needs], page: str) -> list[Needs]:
+    """Return some of a kind, and how many more there are: one kind must not hide the others."""
+    every = list(found)
+    if len(every) <= MOST:
+        return every
+    return [
+        *every[:MOST],
+        Needs(f"And {len(every) - MOST:,} more", "like these", page, every[MOST].css),
+    ]
 
 
 def _of_queues(
@@ -61,10 +75,9 @@ def _of_queues(
     pauses: Pauses,
     now: datetime,
 ) -> Iterator[Needs]:
-    for queue in queues:
-        if queue.oldest_ready_since is None or pauses.has(queue.name):
-            continue
-        waits = now - queue.oldest_ready_since
+    waiting = [each for each in queues if each.oldest_ready_since and not pauses.has(each.name)]
+    for queue in sorted(waiting, key=_waits_since):
+        waits = now - _waits_since(queue)
         link = address("jobs", state="ready", queue=queue.name)
         name = line(queue.name, 60)
         if not any(serves(each, queue.name) for each in workers):
@@ -73,6 +86,11 @@ def _of_queues(
         elif waits > LATE:
             why = f"the oldest of {number(queue.ready)} ready jobs waits for {lasting(waits)}"
             yield Needs(f"Queue {name} is late", why, link)
+
+
+def _waits_since(queue: QueueInfo) -> datetime:
+    assert queue.oldest_ready_since is not None
+    return queue.oldest_ready_since
 
 
 def _of_workers(workers: Iterable[WorkerInfo]) -> Iterator[Needs]:
@@ -103,6 +121,14 @@ def _of_failures(failures: Iterable[FailureGroup], redaction: Redaction) -> Iter
         what = f"{number(group.count)} \N{MULTIPLICATION SIGN} {line(group.task_name, 60)} failed"
         why = line(redaction.text(f"{group.error_type}: {group.error_text}"), 120)
         yield Needs(what, why, address("failures", span="1h"))
+
+
+def _of_locks(queues: Iterable[QueueInfo]) -> Iterator[Needs]:
+    behind = sum((each.behind_a_lock for each in queues), Count(0))
+    if behind.value >= MANY_BEHIND_LOCKS:
+        link = address("jobs", state="behind-a-lock")
+        why = "the page of any of them says which job holds its lock"
+        yield Needs(f"{number(behind)} jobs wait behind locks", why, link, "behind-a-lock")
 
 
 def _of_schedules(schedules: Iterable[ScheduleInfo], now: datetime) -> Iterator[Needs]:
