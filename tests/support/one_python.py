@@ -57,6 +57,10 @@ ON_ONE_PYTHON: dict[str, str] = {
     },
     "packages/connector-testkit/tests/test_broken_connectors.py": "the test kit tests itself",
     "packages/connector-testkit/tests/test_order.py": "the test kit tests itself",
+    **{
+        f"packages/dashboard/tests/test_{name}.py": "what pages show"
+        for name in ("access", "actions", "attention", "pages", "showing")
+    },
     "packages/prometheus/tests/test_grafana.py": "what queries name",
     "packages/prometheus/tests/test_database.py": _SQL,
     "packages/core/tests/app/test_counting.py": _SQL,
