@@ -106,6 +106,7 @@ HOW_TO = {
         "middleware",
     ],
     "See and steer": [
+        "when-stuck",
         "dashboard",
         "managing-jobs",
         "pausing",
