@@ -35,9 +35,10 @@ class Why(enum.StrEnum):
 class WaitReason:
     """One of the reasons why a job waits, or why it does not.
 
-    ``kind`` is one of `Why`. ``text`` is a sentence for people, without times. ``until`` is when
-    the reason is over by itself, if that is known (aware, in UTC). ``job_id`` is the job that
-    holds the lock, or comes before this one in its line.
+    ``kind`` is ``schedule``, ``retry``, ``lock``, ``pause``, ``no-worker``, ``unknown-task``,
+    ``busy``, ``ready``, ``running``, ``abort-requested`` or ``ended``. ``text`` is a sentence for
+    people, without times. ``until`` is when the reason is over by itself, if that is known (aware,
+    in UTC). ``job_id`` is the job that holds the lock, or comes before this one in its line.
     """
 
     kind: str
