@@ -180,10 +180,29 @@ TICKS = {
     "queueing_locks": ["queueing lock", None],
     "args": ["{}"] * 2,
 }
-ALL_JOBS = {
-    "after_id": 0,
-    **dict.fromkeys(["queue_name", "task_name", "lock", "queueing_lock", "worker_id"]),
+NO_FILTER = dict.fromkeys(
+    [
+        *("queue_name", "task_name", "lock", "queueing_lock", "worker_id"),
+        *("statuses", "holds", "since", "through", "error"),
+    ]
+)
+ALL_JOBS = {"after_id": 0, **NO_FILTER}
+#: A page of a search. One that finds nothing reads as much as it may.
+SEARCH = NO_FILTER | {
+    "limit": LIMIT,
+    "shown": LIMIT,
+    "scanned": 3 * LIMIT,
+    "before_id": 2**63 - 1,
+    "after": "0001-01-03T00:00:00+00:00",
+    "after_id": -1,
+    "after_lock": "",
+    "after_queue": "",
+    "after_priority": 2**31 - 1,
 }
+NOTHING = {"error": "%nothing%"}
+PAGE = 2 * LIMIT + 1  # jobs of a page: to find them, to see that there are more, and to show them
+ENDED = {"statuses": ["failed", "cancelled", "aborted"]}
+OF_LINE = {"lock": "long", "after_lock": "long"}
 LIST = ALL_JOBS | {"ids": None, "before_id": None, "limit": LIMIT, "statuses": None}
 GRIP = ALL_JOBS | {"limit": LIMIT, "scanned": 3 * LIMIT}
 FAILED = {"statuses": ["failed"]}
@@ -398,6 +417,44 @@ CASES = [
     Case("list_newest_jobs", {ENDED_INDEX, KEY}, 2 * LIMIT, LIST | FAILED),
     Case("list_jobs", {DOING_INDEX, KEY}, RUNNING + LIMIT, LIST | {"statuses": ["doing"]}),
     Case("list_jobs", {KEY}, 2 * LIMIT, LIST | {"ids": IDS}),
+    # Searches: a page, or in vain as many as a search may read.
+    Case("search_newest", {KEY}, PAGE, SEARCH),
+    Case("search_newest", {KEY}, 3 * LIMIT, SEARCH | NOTHING),
+    Case("search_newest_ended", {ENDED_INDEX, KEY}, PAGE, SEARCH | FAILED),
+    Case("search_newest_ended", {ENDED_INDEX, KEY}, 3 * LIMIT, SEARCH | FAILED | NOTHING),
+    # (The first of each status, to merge them.)
+    Case("search_newest_ended", {ENDED_INDEX, KEY}, PAGE + 2, SEARCH | ENDED),
+    Case("search_newest_ended", {ENDED_INDEX, KEY}, 3 * LIMIT + 2, SEARCH | ENDED | NOTHING),
+    Case("search_ids", {KEY}, 2 * LIMIT, SEARCH | {"ids": IDS}),
+    Case("search_running", {DOING_INDEX, KEY}, RUNNING + LIMIT, SEARCH),
+    # (It sorts those of one time by their ids, for which it reads some more.)
+    Case("search_scheduled", {SCHEDULED_INDEX, KEY}, 4 * LIMIT + 1, SEARCH),
+    Case("search_scheduled", {SCHEDULED_INDEX, KEY}, 3 * LIMIT + 1, SEARCH | NOTHING),
+    Case("search_ready", {READY_INDEX, KEY}, PAGE, SEARCH),
+    Case("search_ready", {READY_INDEX, KEY}, 3 * LIMIT, SEARCH | NOTHING),
+    Case(
+        "search_ready",
+        {READY_INDEX, KEY},
+        PAGE,
+        SEARCH | {"queue_name": "default", "after_queue": "default"},
+    ),
+    Case("search_behind_locks", {LINE_INDEX, KEY}, PAGE, SEARCH | OF_LINE),
+    Case("search_behind_locks", {LINE_INDEX, KEY}, 3 * LIMIT, SEARCH | OF_LINE | NOTHING),
+    # The job, those before it in its queue and its line, and the first of the line.
+    Case(
+        "place_of_job",
+        {READY_INDEX, LINE_INDEX, KEY},
+        2 * LIMIT + 3,
+        {"id": FIRST, "queue_name": "default", "priority": 0, "lock": "long"} | {"counted": LIMIT},
+    ),
+    Case("list_failures", {ENDED_INDEX}, 3 * LIMIT, SEARCH),
+    # Of two queues some that are ready and the first of the lowest priority; and other sorts.
+    Case(
+        "glance_at_queues",
+        {READY_INDEX, SCHEDULED_INDEX, LINE_INDEX, DOING_INDEX, ENDED_INDEX},
+        2 * (LIMIT + 2) + 4 * LIMIT,
+        {"queue_names": ["default", "other"], "share": LIMIT, "each": LIMIT},
+    ),
     # The next ids, and the matching ones again, to lock them.
     Case("grip_any", {KEY}, 4 * LIMIT, GRIP | {"statuses": ["todo"]}),
     Case("grip_ended", {ENDED_INDEX, KEY}, 4 * LIMIT, GRIP | FAILED),

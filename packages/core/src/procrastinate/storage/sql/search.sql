@@ -130,9 +130,11 @@ from {schema}.procrastinate_jobs as job
 where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
     and {>behind}
 order by job.queue_name, job.priority desc, job.id
+limit %(scanned)s::integer
 
 -- fragment: walk_ready
 -- The rest of a priority, the rest of its queue, and the other queues: each is a part of the index.
+-- (Without a limit of their own, the planner sorted all of a part.)
 (
     {>ready_behind behind="job.queue_name = %(after_queue)s::text
     and job.priority = %(after_priority)s::integer and job.id > %(after_id)s::bigint"}
@@ -157,6 +159,7 @@ where job.partition = %(partition)s::smallint and job.lock is not null and job.s
     and job.hold is distinct from 'schedule' and job.hold = 'lock'
     and {>behind}
 order by job.lock, job.queue_name, job.priority desc, job.id
+limit %(scanned)s::integer
 
 -- fragment: walk_lines
 (
@@ -180,10 +183,12 @@ limit %(scanned)s::integer
 with {>page_of walk=walk_lines}
 
 -- fragment: ready_before
+-- (In order, so that the planner takes the index.)
 select job.id
 from {schema}.procrastinate_jobs as job
 where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
     and job.queue_name = %(queue_name)s::text and {>before}
+order by job.priority desc, job.id
 limit %(counted)s::integer
 
 -- fragment: in_line_before
@@ -192,6 +197,7 @@ from {schema}.procrastinate_jobs as job
 where job.partition = %(partition)s::smallint and job.lock is not null
     and job.status = 'todo' and job.hold is distinct from 'schedule' and job.hold = 'lock'
     and job.lock = %(lock)s::text and job.queue_name = %(queue_name)s::text and {>before}
+order by job.priority desc, job.id
 limit %(counted)s::integer
 
 -- fragment: count_before
@@ -211,16 +217,17 @@ limit %(counted)s::integer
 -- Returns, of a job whose queue, priority and lock are known: (the time, whether its abortion was
 -- asked for, since when no worker knows its task, how many ready jobs come before it, who holds its
 -- lock, the first ready job with its lock, how many jobs are before it in its line).
+with held as materialized (
+    select held.job_id
+    from {schema}.procrastinate_locks as held
+    where held.lock = %(lock)s::text and held.partition = %(partition)s::smallint
+)
 select
     statement_timestamp(),
     job.abort_requested::integer,
     {>readable moment="job.unknown_since"},
     {>count_before of=ready_before},
-    (
-        select held.job_id
-        from {schema}.procrastinate_locks as held
-        where held.lock = %(lock)s::text and held.partition = %(partition)s::smallint
-    ),
+    held.job_id,
     (
         select job.id
         from {schema}.procrastinate_jobs as job
@@ -232,6 +239,7 @@ select
     ),
     {>count_before of=in_line_before}
 from {schema}.procrastinate_jobs as job
+left join held on true
 where job.partition = %(partition)s::smallint and job.id = %(id)s::bigint
 
 -- name: list_failures :many

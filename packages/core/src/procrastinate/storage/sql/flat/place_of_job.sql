@@ -2,6 +2,11 @@
 -- Returns, of a job whose queue, priority and lock are known: (the time, whether its abortion was
 -- asked for, since when no worker knows its task, how many ready jobs come before it, who holds its
 -- lock, the first ready job with its lock, how many jobs are before it in its line).
+with held as materialized (
+    select held.job_id
+    from procrastinate_locks as held
+    where held.lock = %(lock)s::text and held.partition = %(partition)s::smallint
+)
 select
     statement_timestamp(),
     job.abort_requested::integer,
@@ -15,25 +20,24 @@ select
     (
         select count(*)
         from (
+            -- (In order, so that the planner takes the index.)
             (select job.id
             from procrastinate_jobs as job
             where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
                 and job.queue_name = %(queue_name)s::text and job.priority > %(priority)s::integer
+            order by job.priority desc, job.id
             limit %(counted)s::integer)
             union all
             (select job.id
             from procrastinate_jobs as job
             where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
                 and job.queue_name = %(queue_name)s::text and job.priority = %(priority)s::integer and job.id < %(id)s::bigint
+            order by job.priority desc, job.id
             limit %(counted)s::integer)
             limit %(counted)s::integer
         ) as job
     ),
-    (
-        select held.job_id
-        from procrastinate_locks as held
-        where held.lock = %(lock)s::text and held.partition = %(partition)s::smallint
-    ),
+    held.job_id,
     (
         select job.id
         from procrastinate_jobs as job
@@ -51,6 +55,7 @@ select
             where job.partition = %(partition)s::smallint and job.lock is not null
                 and job.status = 'todo' and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and job.lock = %(lock)s::text and job.queue_name = %(queue_name)s::text and job.priority > %(priority)s::integer
+            order by job.priority desc, job.id
             limit %(counted)s::integer)
             union all
             (select job.id
@@ -58,9 +63,11 @@ select
             where job.partition = %(partition)s::smallint and job.lock is not null
                 and job.status = 'todo' and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and job.lock = %(lock)s::text and job.queue_name = %(queue_name)s::text and job.priority = %(priority)s::integer and job.id < %(id)s::bigint
+            order by job.priority desc, job.id
             limit %(counted)s::integer)
             limit %(counted)s::integer
         ) as job
     )
 from procrastinate_jobs as job
+left join held on true
 where job.partition = %(partition)s::smallint and job.id = %(id)s::bigint

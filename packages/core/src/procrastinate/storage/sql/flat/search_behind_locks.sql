@@ -42,6 +42,7 @@ with walk as materialized (
                 and job.lock = %(after_lock)s::text and job.queue_name = %(after_queue)s::text
                     and job.priority = %(after_priority)s::integer and job.id > %(after_id)s::bigint
             order by job.lock, job.queue_name, job.priority desc, job.id
+            limit %(scanned)s::integer
         )
         union all (
             select job.id, job.queue_name, job.priority, job.lock, null::timestamptz as moment, ((%(statuses)s::text[] is null
@@ -74,6 +75,7 @@ with walk as materialized (
                 and job.lock = %(after_lock)s::text and job.queue_name = %(after_queue)s::text
                     and job.priority < %(after_priority)s::integer
             order by job.lock, job.queue_name, job.priority desc, job.id
+            limit %(scanned)s::integer
         )
         union all (
             select job.id, job.queue_name, job.priority, job.lock, null::timestamptz as moment, ((%(statuses)s::text[] is null
@@ -105,6 +107,7 @@ with walk as materialized (
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and job.lock = %(after_lock)s::text and job.queue_name > %(after_queue)s::text
             order by job.lock, job.queue_name, job.priority desc, job.id
+            limit %(scanned)s::integer
         )
         union all (
             select job.id, job.queue_name, job.priority, job.lock, null::timestamptz as moment, ((%(statuses)s::text[] is null
@@ -136,6 +139,7 @@ with walk as materialized (
                 and job.hold is distinct from 'schedule' and job.hold = 'lock'
                 and %(lock)s::text is null and job.lock > %(after_lock)s::text
             order by job.lock, job.queue_name, job.priority desc, job.id
+            limit %(scanned)s::integer
         )
         limit %(scanned)s::integer
     ) as found

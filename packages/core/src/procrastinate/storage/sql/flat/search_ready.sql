@@ -6,6 +6,7 @@ with walk as materialized (
     select found.*, row_number() over () as n
     from (
         -- The rest of a priority, the rest of its queue, and the other queues: each is a part of the index.
+        -- (Without a limit of their own, the planner sorted all of a part.)
         (
             -- What a walk says of a job: where it is, and whether the filters let it pass.
             --
@@ -42,6 +43,7 @@ with walk as materialized (
                 and job.queue_name = %(after_queue)s::text
                     and job.priority = %(after_priority)s::integer and job.id > %(after_id)s::bigint
             order by job.queue_name, job.priority desc, job.id
+            limit %(scanned)s::integer
         )
         union all (
             select job.id, job.queue_name, job.priority, job.lock, null::timestamptz as moment, ((%(statuses)s::text[] is null
@@ -73,6 +75,7 @@ with walk as materialized (
                 and job.queue_name = %(after_queue)s::text
                     and job.priority < %(after_priority)s::integer
             order by job.queue_name, job.priority desc, job.id
+            limit %(scanned)s::integer
         )
         union all (
             select job.id, job.queue_name, job.priority, job.lock, null::timestamptz as moment, ((%(statuses)s::text[] is null
@@ -103,6 +106,7 @@ with walk as materialized (
             where job.partition = %(partition)s::smallint and job.status = 'todo' and job.hold is null
                 and %(queue_name)s::text is null and job.queue_name > %(after_queue)s::text
             order by job.queue_name, job.priority desc, job.id
+            limit %(scanned)s::integer
         )
         limit %(scanned)s::integer
     ) as found
