@@ -81,11 +81,12 @@ def basic(text: str) -> str:
         ("", 401),
     ],
 )
-def test_a_password_is_asked_for(authorization: str, status: int):
+def test_a_password_is_asked_for(authorization: str, status: int, caplog: pytest.LogCaptureFixture):
     browser = Browser(dashboard_for(app, Settings("0.0.0.0", user="ops"), "pässword:x"))
     response = browser.get("/", authorization=authorization)
     assert response.status == status
     assert ("www-authenticate" in response.headers) is (status == 401)
+    assert ("a login from ? was refused" in caplog.text) is (status == 401)
 
 
 def test_without_a_password_only_hosts_of_this_machine_are_served():

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import secrets
 from collections.abc import Callable
 from typing import Literal
 
 from procrastinate_dashboard.messages import Access, Request, Response
+
+logger = logging.getLogger("procrastinate.dashboard")
 
 _ASK = {"www-authenticate": 'Basic realm="procrastinate", charset="UTF-8"'}
 
@@ -26,6 +29,8 @@ def by_password(
     def access(request: Request) -> Access | Response:
         if secrets.compare_digest(_credentials(request), expected):
             return Access(user, may)
+        if "authorization" in request.headers:
+            logger.warning("a login from %s was refused", request.remote or "?")
         text = b"Log in to see the dashboard.\n"
         return Response(text, 401, _ASK, "text/plain; charset=utf-8")
 
