@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, connections
 
 SETTING = "PROCRASTINATE"
 
@@ -60,7 +60,7 @@ def problems() -> list[str]:
         if not isinstance(value, kinds):
             found.append(f"{SETTING}[{name!r}] must be {words}, not {type(value).__name__}")
     database = given.get("DATABASE", DEFAULT_DB_ALIAS)
-    if isinstance(database, str) and database not in settings.DATABASES:
+    if isinstance(database, str) and database not in connections.settings:
         found.append(f"{SETTING}['DATABASE'] is {database!r}, which is not in DATABASES")
     return found
 

@@ -62,14 +62,21 @@ def worker_connector() -> AsyncConnector:
     of_app = project_app().connector
     if isinstance(of_app, AsyncConnector):
         return of_app
-    conf = read_conf()
-    alias = of_app.alias if isinstance(of_app, DjangoConnector) else conf.database
-    made: Any = connectors.get(_name_for_workers())(
-        **parameters_of(connections[alias]),
+    alias = of_app.alias if isinstance(of_app, DjangoConnector) else read_conf().database
+    return connector_to(
+        connections[alias],
         schema=of_app.schema,
         json_dumps=of_app.json_dumps,
         json_loads=of_app.json_loads,
     )
+
+
+def connector_to(wrapper: Any, **options: Any) -> AsyncConnector:
+    """Return a new asynchronous connector to where a connection of Django's leads.
+
+    Raises `ConfigurationError` if none is installed, or for another database than PostgreSQL.
+    """
+    made: Any = connectors.get(_name_for_workers())(**parameters_of(wrapper), **options)
     return made
 
 

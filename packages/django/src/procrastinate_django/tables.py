@@ -11,9 +11,9 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from procrastinate import App
-from procrastinate.errors import ProcrastinateException
+from procrastinate.errors import ProcrastinateException, SchemaForeign
 from procrastinate_django.conf import read_conf
-from procrastinate_django.project import worker_connector
+from procrastinate_django.project import connector_to
 
 
 def apply_schema(apps: Any, schema_editor: Any) -> None:
@@ -21,10 +21,16 @@ def apply_schema(apps: Any, schema_editor: Any) -> None:
 
     What is recorded there as done is not done again. Raises `CommandError`.
     """
-    if schema_editor.connection.alias != read_conf().database:
+    conf = read_conf()
+    if schema_editor.connection.alias != conf.database:
         return
     try:
-        with App(connector=worker_connector()).open() as app:
+        connector = connector_to(schema_editor.connection, schema=conf.schema)
+        with App(connector=connector).open() as app:
             app.schema_manager.apply_schema()
+    except SchemaForeign as exc:
+        raise CommandError(
+            f"{exc}. (In Django: set PROCRASTINATE = {{'SCHEMA': 'jobs'}}, and migrate again)"
+        ) from exc
     except ProcrastinateException as exc:
         raise CommandError(str(exc)) from exc

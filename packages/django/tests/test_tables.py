@@ -1,0 +1,70 @@
+"""`manage.py migrate` and the tables of the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connections
+from django.test import override_settings
+
+from procrastinate import App
+from procrastinate_django import DjangoConnector
+
+from .databases import new_alias
+
+
+@pytest.fixture
+def alias(procrastinate_server: Any) -> Iterator[str]:
+    """The alias of an empty database."""
+    with procrastinate_server.database() as dsn:
+        alias = new_alias(dsn)
+        yield alias
+        connections[alias].close()
+
+
+def migrate(alias: str, *target: str) -> None:
+    call_command("migrate", "procrastinate_django", *target, database=alias, verbosity=0)
+
+
+def names_of_tables(alias: str) -> set[str]:
+    with connections[alias].cursor() as cursor:
+        return set(connections[alias].introspection.table_names(cursor))
+
+
+def test_only_the_database_of_the_jobs_has_the_tables(alias: str) -> None:
+    migrate(alias)
+    assert names_of_tables(alias) == {"django_migrations"}
+
+
+def test_jobs_are_in_the_database_and_the_schema_that_the_setting_names(alias: str) -> None:
+    settings = {"DATABASE": alias, "SCHEMA": "jobs"}
+    with override_settings(PROCRASTINATE=settings):
+        migrate(alias)
+        migrate(alias)
+        app = App(connector=DjangoConnector())
+        job_id = app.configure_task("task").defer(n=1)
+        migrate(alias, "zero")  # drops nothing
+        migrate(alias)
+        assert app.job_manager.get_job_status(job_id) == "todo"
+    with connections[alias].cursor() as cursor:
+        cursor.execute("select count(*) from jobs.procrastinate_jobs")
+        assert cursor.fetchone() == (1,)
+
+
+def test_the_tables_of_release_3_are_left_alone(alias: str) -> None:
+    """Its projects had them in the schema that is the first one on the search_path."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute("create table procrastinate_jobs (id bigserial primary key, task text)")
+        cursor.execute("create table procrastinate_events (id bigserial primary key)")
+    with (
+        override_settings(PROCRASTINATE={"DATABASE": alias}),
+        pytest.raises(CommandError) as caught,
+    ):
+        migrate(alias)
+    assert "3.x or older" in str(caught.value)
+    assert "PROCRASTINATE = {'SCHEMA': 'jobs'}" in str(caught.value)
+    assert names_of_tables(alias) >= {"procrastinate_jobs", "procrastinate_events"}
+    assert "procrastinate_locks" not in names_of_tables(alias)
