@@ -29,6 +29,11 @@ def test_a_module_that_is_named_is_there(name: str) -> None:
     assert (ROOT / name).is_file()
 
 
+@pytest.mark.parametrize("name", named())
+def test_what_runs_on_one_python_does_not_ask_which_one_it_is(name: str) -> None:
+    assert "version_info" not in (ROOT / name).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", [each for each in named() if "/storage/" in each])
 def test_what_runs_on_one_python_asks_nothing_of_python_itself(name: str) -> None:
     assert imported(ROOT / name) & OF_PYTHON == set()
