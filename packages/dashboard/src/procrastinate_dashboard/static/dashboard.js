@@ -64,6 +64,8 @@
     });
     if (answer.status === 304) return;
     if (!answer.ok) throw answer;
+    // What could not be shown has no more of the page than its message.
+    if ("problem" in content().dataset) return location.replace(address);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const fresh = page.getElementById("content");
     if (!fresh || isBusy(content())) return;
