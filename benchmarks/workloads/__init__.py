@@ -13,6 +13,7 @@ from benchmarks.workloads.idle import IdleWorkers
 from benchmarks.workloads.latency import Latency, Schedule
 from benchmarks.workloads.lines import Lines
 from benchmarks.workloads.locks import Locks
+from benchmarks.workloads.pages import Pages
 from benchmarks.workloads.partitions import ManyPartitions
 from benchmarks.workloads.processes import Processes
 from benchmarks.workloads.results import KeptResults
@@ -20,6 +21,7 @@ from benchmarks.workloads.retries import Retries
 from benchmarks.workloads.sustained import Sustained
 from benchmarks.workloads.timed import Timed
 from benchmarks.workloads.waiting import Waiting
+from benchmarks.workloads.watching import Watched
 
 WORKLOADS: dict[str, Workload] = {
     workload.key: workload
@@ -46,5 +48,7 @@ WORKLOADS: dict[str, Workload] = {
         ManyPartitions(),
         KeptResults(),
         Waiting(),
+        Pages(),
+        Watched(),
     )
 }
