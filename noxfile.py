@@ -34,6 +34,7 @@ nox.needs_version = ">=2025.10.16"
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
+import chromium  # noqa: E402
 from surroundings import not_inherited  # noqa: E402
 
 DIST = ROOT / "dist"
@@ -375,6 +376,22 @@ def django(session: nox.Session) -> None:
     shutil.unpack_archive(sdist, folder, filter="data")
     (sources,) = folder.glob("[dD]jango-*/")
     session.run("python", "packages/django/tests/own/run.py", str(sources))
+
+
+@nox.session(python=ONCE, requires=["build"])
+def browser(session: nox.Session) -> None:
+    """Use the dashboard in Chromium, on every mount; arguments are pytest's.
+
+    It runs by hand and in `.ci/run`: a browser is nothing that every machine has.
+    """
+    if chromium.program() is None:
+        session.error(
+            "there is no Chromium to drive: run apt-get install chromium, or name one in"
+            f" {chromium.NAMED_BY}"
+        )
+    install(session, *EVERYTHING, group="browser")
+    arguments = session.posargs or ["-n", "2", "--dist", "loadscope"]
+    with_a_second_look(session, *PYTEST, *arguments, "tests/browser")
 
 
 @nox.session(python=ONCE, requires=["build"])
