@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import TypeAlias
+from types import ModuleType
+from typing import Any, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import fastapi
 import flask
 import uvicorn
 from browser_jobs import app_of
+from psycopg2.extensions import parse_dsn
 from starlette.applications import Starlette
 from starlette.routing import Mount as StarletteMount
 
@@ -61,15 +63,74 @@ def flask_under_a_prefix(dsn: str, _: Path) -> Iterator[str]:
     with app_of(dsn).open() as app:
         dashboard = Dashboard(app, access=let_in).wsgi()
         under = DispatcherMiddleware(flask.Flask("shop").wsgi_app, {"/admin/jobs": dashboard})
-        server = make_server("127.0.0.1", 0, under, _Threads, _Quiet)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/admin/jobs/"
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
+        with served_by_threads(under) as url:
+            yield f"{url}/admin/jobs/"
+
+
+@contextmanager
+def django_views(dsn: str, _: Path) -> Iterator[str]:
+    """A Django project whose every visitor is logged in as one of its staff."""
+    from django.conf import settings
+
+    way = parse_dsn(dsn)
+    database = {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": way["dbname"],
+        "USER": way.get("user", ""),
+        "HOST": way.get("host", ""),
+        "PORT": way.get("port", ""),
+    }
+    settings.configure(
+        SECRET_KEY="of the browser's tests",
+        USE_TZ=True,
+        ALLOWED_HOSTS=["127.0.0.1"],
+        DATABASES={"default": database},
+        INSTALLED_APPS=[
+            "django.contrib.contenttypes",
+            "django.contrib.auth",
+            "procrastinate_django",
+        ],
+        MIDDLEWARE=[
+            "django.middleware.csrf.CsrfViewMiddleware",
+            f"{__name__}.as_one_of_the_staff",
+        ],
+        ROOT_URLCONF=f"{__name__}_urls",
+    )
+    import django
+    from django.core.wsgi import get_wsgi_application
+    from django.urls import include, path
+
+    urls = ModuleType(f"{__name__}_urls")
+    django.setup()
+    urls.urlpatterns = [path("staff/jobs/", include("procrastinate_django.dashboard"))]  # type: ignore[attr-defined]
+    sys.modules[urls.__name__] = urls
+    with served_by_threads(get_wsgi_application()) as url:
+        yield f"{url}/staff/jobs/"
+
+
+def as_one_of_the_staff(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let Django take everybody for one who may do everything."""
+    from django.contrib.auth.models import User
+
+    def middleware(request: Any) -> Any:
+        request.user = User(username=USER, is_staff=True, is_superuser=True)
+        return get_response(request)
+
+    return middleware
+
+
+@contextmanager
+def served_by_threads(app: Any) -> Iterator[str]:
+    """A WSGI application on a port of its own."""
+    server = make_server("127.0.0.1", 0, app, _Threads, _Quiet)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 class _Threads(ThreadingMixIn, WSGIServer):
@@ -145,5 +206,6 @@ MOUNTS: dict[str, Mount] = {
     "FastAPI at a prefix": fastapi_at_a_prefix,
     "Starlette at a prefix": starlette_at_a_prefix,
     "WSGI under a prefix": flask_under_a_prefix,
+    "Django's views": django_views,
     "the command": the_command,
 }
