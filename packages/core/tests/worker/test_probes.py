@@ -213,6 +213,15 @@ async def test_without_an_answer_to_its_sign_of_life_a_worker_is_not_ready(
     assert worker.hindrances() == ("the worker is not registered",)
 
 
+async def test_threads_that_have_ended_with_the_worker_are_no_sickness(
+    app: procrastinate.App,
+) -> None:
+    async with app.worker() as worker:
+        shift = worker._shift
+        assert shift is not None
+    assert shift._companions.dead() == []
+
+
 async def test_a_worker_that_stops_is_not_ready(app: procrastinate.App, until: Until) -> None:
     running, go_on = asyncio.Event(), asyncio.Event()
 

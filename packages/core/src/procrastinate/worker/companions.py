@@ -34,6 +34,7 @@ class Companions:
         self._watchdog = Watchdog(worker_name)
         self._companions: list[Companion] = []
         self._reported: set[str] = set()
+        self._stopped = False
 
     def start(self, duty: Duty, *, longest_wait: float) -> Companion:
         """Start a companion; after failures it tries again within ``longest_wait`` seconds."""
@@ -54,7 +55,9 @@ class Companions:
         return self._connector.sync_connector(connect_timeout=CONNECT_MAY_TAKE)
 
     def dead(self) -> list[str]:
-        """Return the names of threads that are gone without a word."""
+        """Return the names of threads that are gone without a word; none once they were ended."""
+        if self._stopped:
+            return []
         alive = {each.name: each.is_alive for each in self._companions}
         if self._companions:
             alive["watchdog"] = self._watchdog.is_alive
@@ -68,6 +71,7 @@ class Companions:
 
     def stop(self) -> None:
         """End all threads and wait for them, for a limited time."""
+        self._stopped = True
         for companion in self._companions:
             companion.let_go()
         for companion in self._companions:
