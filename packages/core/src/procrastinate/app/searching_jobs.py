@@ -30,6 +30,7 @@ from procrastinate.storage.rows import Loads
 from procrastinate.storage.search import BUDGET
 
 PAGE = 50  # jobs
+FAILED = 5_000  # failed jobs that are grouped: to read an error takes ten times a row's time
 MOST = 10_000  # jobs on a page, at most
 
 
@@ -121,7 +122,7 @@ class SearchingJobs(ReadingJobs):
         until: datetime | None = None,
         queue: str | None = None,
         task: str | None = None,
-        budget: int = BUDGET,
+        budget: int = FAILED,
         connection: CallerConnection | None = None,
     ) -> list[FailureGroup]:
         """Return the jobs that failed in groups by task, error type and text, the latest first.
@@ -139,7 +140,7 @@ class SearchingJobs(ReadingJobs):
         until: datetime | None = None,
         queue: str | None = None,
         task: str | None = None,
-        budget: int = BUDGET,
+        budget: int = FAILED,
         connection: CallerConnection | None = None,
     ) -> list[FailureGroup]:
         """Return the jobs that failed in groups; see `list_failures`."""

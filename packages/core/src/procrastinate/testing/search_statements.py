@@ -150,7 +150,7 @@ _ZEROS = str.maketrans("123456789", "000000000")
 
 
 def _message(job: JobRow) -> str:
-    return (last_error(job)[1] or "")[:400]
+    return (last_error(job)[1] or "")[:200]
 
 
 def _ends(jobs: Sequence[JobRow]) -> tuple[datetime | None, datetime | None]:

@@ -33,9 +33,10 @@ with walk as materialized (
                         job.errors -> -1 ->> 'type'::text, job.errors -> -1 ->> 'message'::text
                     )) like lower(%(error)s::text)
                 )) as matching,
-        coalesce(job.errors -> -1 ->> 'type'::text, '') as type,
-        left(coalesce(job.errors -> -1 ->> 'message'::text, ''), 400) as message
+        coalesce(last.entry ->> 'type'::text, '') as type,
+        left(coalesce(last.entry ->> 'message'::text, ''), 200) as message
     from procrastinate_jobs as job
+    cross join lateral (select job.errors -> -1 as entry offset 0) as last
     where job.partition = %(partition)s::smallint
         and job.status in ('failed', 'cancelled', 'aborted') and job.status = 'failed'
     order by job.id desc
