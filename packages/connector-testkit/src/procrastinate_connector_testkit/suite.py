@@ -31,6 +31,7 @@ from procrastinate_connector_testkit.behaviours import (
     queue_pauses,
     queue_periodic,
     queue_recovery,
+    queue_search,
     results,
     schema,
     sessions,
@@ -151,6 +152,7 @@ _QUEUE: tuple[type, ...] = (
     queue_pauses.Pausing,
     queue_finish.Finishing,
     queue_recovery.Recovery,
+    queue_search.Searching,
     queue_periodic.Periodics,
     queue_by_hand.ByHand,
 )

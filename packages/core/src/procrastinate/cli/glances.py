@@ -50,8 +50,8 @@ def failures(ctx: click.Context, /, **given: Any) -> None:
     """Show what failed, in groups: the same task, type of error and text.
 
     Numbers, addresses and what is in quotes differ between the jobs of a group: they are shown as
-    *. The text can be given to --error as it is. It looks at the 5,000 newest failed jobs; a + behind a
-    count says that there may be more.
+    *. The text can be given to --error as it is. It looks at the 5,000 newest failed jobs; a +
+    behind a count says that there may be more.
 
     \b
       procrastinate failures --since 2h
