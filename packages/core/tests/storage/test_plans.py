@@ -408,7 +408,6 @@ CASES = [
     Case("prune_minutes", set(), 0, {"keep_us": HOUR_US}),
     Case("count_running", {DOING_INDEX}, RUNNING),
     Case("count_failed", {ENDED_INDEX}, RUNNING),
-    Case("count_behind_a_lock", {LINE_INDEX}, CROWD),
     Case("defer_ticks", {KEY}, 0, SCHEDULES | TICKS),
     # A page of ids, and their rows.
     Case("list_jobs", {KEY}, 2 * LIMIT, LIST),
