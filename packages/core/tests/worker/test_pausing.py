@@ -56,6 +56,13 @@ def app(app: procrastinate.App, ran: list[int]) -> procrastinate.App:
     return app
 
 
+@pytest.fixture
+def noting(app: procrastinate.App) -> Noting:
+    noting = Noting()
+    app._gateway.observers = Observers([noting])
+    return noting
+
+
 async def defer(app: procrastinate.App, n: int, queue: str = "mail", **options: Any) -> int:
     return await app.configure_task("note", queue=queue, **options).defer_async(n=n)
 
@@ -180,7 +187,7 @@ async def test_jobs_of_a_paused_queue_hold_up_no_line(
 
 
 async def test_a_line_goes_on_past_parked_jobs_of_a_paused_queue(
-    app: procrastinate.App, ran: list[int]
+    app: procrastinate.App, ran: list[int], noting: Noting
 ) -> None:
     """They were parked while their queue ran, and are let in again after its pause."""
     may_end = asyncio.Event()
@@ -197,6 +204,7 @@ async def test_a_line_goes_on_past_parked_jobs_of_a_paused_queue(
         await eventually(lambda: {10, 11} <= {*ran})  # what came before them is parked by now
         assert len(fence) == 2
         await app.queue_manager.pause_async("mail")
+        await noting.until(1)
         await defer(app, 3, "other", lock="a")
         may_end.set()
         await eventually(lambda: 3 in ran)
@@ -212,13 +220,6 @@ async def _runs(app: procrastinate.App, task: str) -> bool:
 
 
 # While a worker runs
-
-
-@pytest.fixture
-def noting(app: procrastinate.App) -> Noting:
-    noting = Noting()
-    app._gateway.observers = Observers([noting])
-    return noting
 
 
 @pytest.mark.parametrize(
@@ -267,21 +268,29 @@ async def _is(app: procrastinate.App, job_id: int, status: Status) -> bool:
 
 
 async def test_a_pause_ends_by_itself(
-    app: procrastinate.App, ran: list[int], noting: Noting, caplog: pytest.LogCaptureFixture
+    app: procrastinate.App,
+    ran: list[int],
+    noting: Noting,
+    query: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """The worker knows when: nobody tells it that the time has come."""
     caplog.set_level("INFO", logger="procrastinate.worker")
-    until = datetime.now(UTC) + timedelta(seconds=0.7)
+    until = datetime.now(UTC) + timedelta(hours=1)
     await app.queue_manager.pause_async("mail", until=until, reason="a\nb", by="Ada")
     await defer(app, 1)
     async with app.worker():
-        await noting.until(2)
+        await noting.until(1)
+        soon = "statement_timestamp() + interval '0.3 seconds'"
+        query(
+            f"with changed as (update procrastinate_queues set paused_until = {soon})"
+            " select pg_notify('procrastinate_pauses', 'mail')"
+        )
         await eventually(lambda: ran == [1])
-    assert [each.pause is None for each in noting.seen] == [False, True]
+    assert [each.pause is None for each in noting.seen][-1]
     said = [each.getMessage() for each in caplog.records if "queue mail" in each.getMessage()]
-    assert said == [
-        f"queue mail is paused by Ada until {until.isoformat()}: a\\nb",
-        "queue mail is resumed",
-    ]
+    assert said[0] == f"queue mail is paused by Ada until {until.isoformat()}: a\\nb"
+    assert said[-1] == "queue mail is resumed"
 
 
 # Taking notice, without a worker
@@ -356,6 +365,9 @@ def test_which_queues_pauses_cover(names: list[str], paused: list[str]) -> None:
     pauses = Pauses(tuple(Pause(name, MAIL.paused_at) for name in names))
     queues = ["mail", "other", "builtin"]
     assert [queue for queue in queues if pauses.has(queue)] == paused
+    assert [
+        queue for queue in queues if any(each.covers(queue) for each in pauses.pauses)
+    ] == paused
     assert pauses.running(queues) == [queue for queue in queues if queue not in paused]
     assert bool(pauses) is bool(names)
 
