@@ -14,7 +14,7 @@ from procrastinate.model.search import Count
 from procrastinate_dashboard.asking import address
 from procrastinate_dashboard.health import is_alive, is_late, serves
 from procrastinate_dashboard.redaction import Redaction
-from procrastinate_dashboard.showing import lasting, line, number
+from procrastinate_dashboard.showing import lasting, line, number, short
 
 #: The oldest ready job of a queue has waited too long from here on.
 LATE = timedelta(minutes=5)
@@ -119,7 +119,7 @@ def _of_failures(failures: Iterable[FailureGroup], redaction: Redaction) -> Iter
     groups = sorted(failures, key=lambda each: -each.count.value)
     for group in groups[:3]:
         what = f"{number(group.count)} \N{MULTIPLICATION SIGN} {line(group.task_name, 60)} failed"
-        why = line(redaction.text(f"{group.error_type}: {group.error_text}"), 120)
+        why = line(redaction.text(f"{short(group.error_type)}: {group.error_text}"), 120)
         yield Needs(what, why, address("failures", span="1h"))
 
 

@@ -27,6 +27,11 @@ def block(text: Any, limit: int | None = BLOCK) -> str:
     return printable.block(whole if limit is None else printable.cut(whole, limit), indent="")
 
 
+def short(name: str) -> str:
+    """Return the name of an error's type without its modules."""
+    return name.rpartition(".")[2] or name
+
+
 def number(value: Any) -> str:
     """Return a number or a `Count` with separators."""
     if value is None:
@@ -129,5 +134,18 @@ counted = printable.counted
 
 FILTERS: dict[str, Callable[..., Any]] = {
     each.__name__: each
-    for each in (line, block, number, moment, iso, lasting, ago, old, pretty, compact, counted)
+    for each in (
+        line,
+        block,
+        short,
+        number,
+        moment,
+        iso,
+        lasting,
+        ago,
+        old,
+        pretty,
+        compact,
+        counted,
+    )
 }
