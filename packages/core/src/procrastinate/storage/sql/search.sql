@@ -243,6 +243,7 @@ left join held on true
 where job.partition = %(partition)s::smallint and job.id = %(id)s::bigint
 
 -- name: list_failures :many
+-- settings: in_order
 -- Looks at the jobs that failed, from the newest on. Returns (how many were looked at, task, type
 -- and beginning of the last error, how many, when the first and the last ended, the last id) for
 -- each kind of failure, or one row of nulls. Errors that differ only in their digits are counted
@@ -275,6 +276,7 @@ left join alike on true
 order by alike.last_id desc
 
 -- name: glance_at_queues :many
+-- settings: in_order
 -- Returns (what, queue, how many, since when the oldest of them is ready) for what there is to see
 -- of queues: 'ready', 'scheduled', 'parked', 'running', 'failed'. It counts at most `share` ready jobs of
 -- each of these queues, and `each` jobs of each other sort (of the failed ones the newest). A row without

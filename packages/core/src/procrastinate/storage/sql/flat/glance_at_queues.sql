@@ -1,4 +1,5 @@
 -- name: glance_at_queues :many
+-- settings: in_order
 -- Returns (what, queue, how many, since when the oldest of them is ready) for what there is to see
 -- of queues: 'ready', 'scheduled', 'parked', 'running', 'failed'. It counts at most `share` ready jobs of
 -- each of these queues, and `each` jobs of each other sort (of the failed ones the newest). A row without

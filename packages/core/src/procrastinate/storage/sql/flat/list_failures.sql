@@ -1,4 +1,5 @@
 -- name: list_failures :many
+-- settings: in_order
 -- Looks at the jobs that failed, from the newest on. Returns (how many were looked at, task, type
 -- and beginning of the last error, how many, when the first and the last ended, the last id) for
 -- each kind of failure, or one row of nulls. Errors that differ only in their digits are counted
