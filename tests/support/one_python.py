@@ -63,6 +63,7 @@ ON_ONE_PYTHON: dict[str, str] = {
     "packages/prometheus/tests/test_grafana.py": "what queries name",
     "packages/prometheus/tests/test_database.py": _SQL,
     "packages/core/tests/app/test_counting.py": _SQL,
+    "packages/core/tests/app/test_searching.py": _SQL,
     "tests/test_sentry.py": "an example on a page, against another project's SDK",
     "tests/test_second_look.py": "the test session's own program",
 }

@@ -111,14 +111,15 @@ def test_a_search_stops_at_its_budget_and_goes_on(app: App, filled: dict[str, li
 def test_filters_by_time_and_error(app: App, filled: dict[str, list[int]]) -> None:
     manager = app.job_manager
     failed = filled["failed"]
-    ends = [manager.get_job(job_id).finished_at for job_id in failed]
-    assert None not in ends
+    ends: list[datetime] = []
+    for job_id in failed:
+        end = manager.get_job(job_id).finished_at
+        assert end is not None
+        ends.append(end)
+    late = {job_id for job_id, end in zip(failed, ends, strict=True) if end >= ends[1]}
     for find in (manager.list_jobs, lambda **given: manager.search_jobs(**given).jobs):
-        by_time = [each.id for each in find(state="failed", since=ends[1])]
-        assert set(by_time) == {
-            job_id for job_id, end in zip(failed, ends, strict=True) if end >= ends[1]
-        }  # type: ignore[operator]
-        assert ids(find(since=max(ends) + DAY)) == []  # type: ignore[type-var,operator]
+        assert set(ids(find(state="failed", since=ends[1]))) == late
+        assert ids(find(since=max(ends) + DAY)) == []
         assert failed[0] not in ids(find(until=ends[0]))
         assert set(ids(find(error="FAILURE: host 'DB-"))) == set(failed)
         assert ids(find(error="host 'db-*' did*within 1 s")) == [failed[1]]

@@ -1,17 +1,17 @@
-"""Durations, and JSON logs, as values."""
+"""Durations, times, and JSON logs, as values."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import click
 import pytest
 
 from procrastinate.cli.logs import JsonFormatter, TextFormatter
-from procrastinate.cli.values import Duration
+from procrastinate.cli.values import Duration, Past, past
 
 
 @pytest.mark.parametrize(
@@ -94,3 +94,33 @@ def test_a_json_line_holds_extra_fields_and_the_exception_in_one_line() -> None:
         "job_id": 7,
         "odd": "<class 'set'>",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2h", "2026-05-06T10:30"),
+        ("1d12h", "2026-05-05T00:30"),
+        (" 90S ", "2026-05-06T12:28:30"),
+        ("now", "2026-05-06T12:30"),
+        ("Today", "2026-05-06T00:00"),
+        ("yesterday", "2026-05-05T00:00"),
+        ("12:30", "2026-05-06T12:30"),
+        ("9:05", "2026-05-06T09:05"),
+        ("12:30:01", "2026-05-05T12:30:01"),
+        ("23:00", "2026-05-05T23:00"),
+        ("2026-05-01", "2026-05-01T00:00"),
+        ("2026-05-01T08:00", "2026-05-01T08:00"),
+        ("2026-05-01 08:00:00Z", "2026-05-01T08:00:00+00:00"),
+        ("2026-05-01T08:00+02:00", "2026-05-01T08:00+02:00"),
+    ],
+)
+def test_a_time_that_has_been_may_be_said_in_many_ways(text: str, expected: str) -> None:
+    now = datetime(2026, 5, 6, 12, 30).astimezone()
+    assert past(text, now) == datetime.fromisoformat(expected).astimezone()
+
+
+@pytest.mark.parametrize("text", ["", "soon", "25:00", "12:61", "5", "-2h", "2026-13-01", "1e9d"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no time: write 2h"):
+        Past().convert(text, None, None)

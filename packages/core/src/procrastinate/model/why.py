@@ -169,7 +169,9 @@ def _is_full(worker: WorkerInfo) -> bool:
 def _ready(place: Place) -> WaitReason:
     if not place.before.value:
         return WaitReason(Why.READY, "it is ready, and the next of its queue")
-    return WaitReason(Why.READY, f"it is ready, and {_jobs(place.before)} of its queue come first")
+    comes = "comes" if place.before.value == 1 else "come"
+    text = f"it is ready, and {_jobs(place.before)} of its queue {comes} first"
+    return WaitReason(Why.READY, text)
 
 
 def _jobs(count: Count) -> str:
