@@ -220,3 +220,12 @@ def test_questions_do_not_pile_up():
     for number in range(1000):
         shared.get(number, lambda: 1)
     assert len(shared._entries) <= 200
+
+
+def test_answers_that_are_over_are_forgotten():
+    time = 0.0
+    shared = Shared(lambda: time)
+    for number in range(5):
+        time += 2.0
+        shared.get(number, lambda: "large")
+    assert list(shared._entries) == [4]

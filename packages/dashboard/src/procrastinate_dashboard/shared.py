@@ -50,9 +50,20 @@ class Shared:
 
     def _entry(self, key: Hashable) -> _Entry:
         with self._lock:
-            if key not in self._entries and len(self._entries) >= MOST_ENTRIES:
-                self._entries.clear()
+            if key not in self._entries:
+                self._forget_what_is_over()
             return self._entries.setdefault(key, _Entry())
+
+    def _forget_what_is_over(self) -> None:
+        """Keep no answer that nobody will be given: one with large arguments may be megabytes."""
+        now = self._clock()
+        self._entries = {
+            key: entry
+            for key, entry in self._entries.items()
+            if entry.until > now or entry.lock.locked()
+        }
+        if len(self._entries) >= MOST_ENTRIES:
+            self._entries.clear()
 
     def _read(self, entry: _Entry, read: Callable[[], Any]) -> None:
         begun = self._clock()

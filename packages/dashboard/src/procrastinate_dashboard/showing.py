@@ -104,7 +104,7 @@ def _in_unit(seconds: int) -> str:
 def pretty(value: Any) -> str:
     """Return a value as indented JSON, or as its repr if it is something else."""
     try:
-        return json.dumps(value, indent=2, ensure_ascii=False, default=repr)
+        return json.dumps(value, indent=2, ensure_ascii=False, default=printable.shown)
     except (TypeError, ValueError, RecursionError):  # keys that are no text, or a circle
         return printable.shown(value, BLOCK)
 
@@ -126,7 +126,7 @@ def compact(value: Any, limit: int = 100) -> str:
 def _short(value: Any, room: int) -> str:
     if isinstance(value, str):
         value = value[: max(room, 1) + 1]
-    text = line(json.dumps(value, ensure_ascii=False, default=repr), 10_000)
+    text = line(json.dumps(value, ensure_ascii=False, default=printable.shown), 10_000)
     return text if len(text) <= max(room, 8) else text[: max(room, 8)] + "…"
 
 
