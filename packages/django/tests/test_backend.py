@@ -227,9 +227,7 @@ def test_a_path_that_is_too_long_is_refused() -> None:
 
     function.__qualname__ = "f" * 200
     with pytest.raises(djangos.InvalidTask, match="128"):
-        djangos.Task(
-            priority=0, func=function, backend="default", queue_name="default", run_after=None
-        )
+        djangos_task(function)
 
 
 @pytest.mark.parametrize(
@@ -239,16 +237,17 @@ def test_a_path_that_is_too_long_is_refused() -> None:
 def test_options_of_a_job_that_cannot_be_are_refused(
     options: dict[str, Any], said: str | None
 ) -> None:
-    task = djangos.Task(
-        priority=0,
-        func=function_of_its_own(),
-        backend="default",
-        queue_name="default",
-        run_after=None,
-    )
+    task = djangos_task(function_of_its_own())
     with pytest.raises(InvalidOption, match=said):
         procrastinate_django.job(**options)(task)
         task.enqueue()
+
+
+def djangos_task(function: Any) -> Any:
+    """Return what Django's ``@task`` makes of a function."""
+    return djangos.Task(
+        priority=0, func=function, backend="default", queue_name="default", run_after=None
+    )
 
 
 def function_of_its_own() -> Any:
@@ -264,6 +263,19 @@ def test_options_of_a_job_stand_above_the_task_and_come_in_time() -> None:
     some_tasks.add.enqueue(1)
     with pytest.raises(InvalidOption, match="comes too late"):
         procrastinate_django.job(retry=1)(some_tasks.add)
+
+
+def test_a_task_that_workers_may_not_find_is_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    function = function_of_its_own()
+    function.__qualname__ = "late"
+    task = djangos_task(function)
+    for _ in range(2):
+        task.enqueue()
+    (record,) = [each for each in caplog.records if each.name == "procrastinate_django.backend"]
+    assert f"{function.__module__}.late was made" in record.message
+    assert "IMPORT_PATHS" in record.message
 
 
 def test_a_worker_knows_every_task() -> None:

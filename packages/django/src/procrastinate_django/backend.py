@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -11,7 +12,7 @@ from django.apps import apps
 from django.core.checks import CheckMessage, Error
 from django.utils import timezone
 
-from procrastinate import InvalidArguments, JobNotFound
+from procrastinate import App, InvalidArguments, JobNotFound
 from procrastinate.errors import ConfigurationError
 from procrastinate.model import checks
 from procrastinate_django.declared import register
@@ -25,9 +26,11 @@ from procrastinate_django.djangos import (
     normalize_json,
     task_enqueued,
 )
-from procrastinate_django.known import declare
+from procrastinate_django.known import Declared, declare
 from procrastinate_django.project import project_app
 from procrastinate_django.results import is_of_backend, result_of
+
+logger = logging.getLogger(__name__)
 
 #: The largest id that a job can have.
 _LARGEST = 2**63 - 1
@@ -65,7 +68,9 @@ class ProcrastinateBackend(BaseTaskBackend):
         arguments = {"args": normalize_json(list(args)), "kwargs": normalize_json(dict(kwargs))}
         _check_arguments(task, arguments["args"], arguments["kwargs"])
         app = project_app()
-        register(app, declare(task))
+        known = declare(task)
+        _warn_of_late(known, app)
+        register(app, known)
         deferrer = app.configure_task(
             task.module_path,
             queue=task.queue_name,
@@ -142,6 +147,18 @@ class ProcrastinateBackend(BaseTaskBackend):
                 )
             )
         return found
+
+
+def _warn_of_late(known: Declared, app: App) -> None:
+    """Say once of a task that workers may not find."""
+    module = known.task.func.__module__
+    if known.is_late and not known.is_registered and module not in app.import_paths:
+        logger.warning(
+            "the task %s was made when Django was set up already: if no module called 'tasks'"
+            " imports %s, workers do not know it. Name it in PROCRASTINATE['IMPORT_PATHS']",
+            known.task.module_path,
+            module,
+        )
 
 
 def _aware(moment: datetime | None) -> datetime | None:

@@ -6,6 +6,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.apps import apps
+
 
 @dataclass(slots=True)
 class Declared:
@@ -14,6 +16,8 @@ class Declared:
     task: Any
     options: dict[str, Any] = field(default_factory=dict)
     is_registered: bool = False
+    #: Made after Django was set up: so a worker, which imports no pages, may not know it.
+    is_late: bool = False
 
 
 _by_path: dict[str, Declared] = {}
@@ -25,7 +29,7 @@ def declare(task: Any) -> Declared:
     with LOCK:
         known = _by_path.get(task.module_path)
         if known is None or known.task.func is not task.func:  # its module was loaded again
-            known = _by_path[task.module_path] = Declared(task)
+            known = _by_path[task.module_path] = Declared(task, is_late=apps.ready)
         return known
 
 
