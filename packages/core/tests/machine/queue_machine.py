@@ -661,6 +661,7 @@ class QueueMachine(RuleBasedStateMachine):
         unknown=st.lists(st.sampled_from(["t1", "t2"]), max_size=1),
         paused=pauses,
         limit=limits,
+        returned=st.booleans(),
     )
     def hand_over(
         self,
@@ -670,11 +671,17 @@ class QueueMachine(RuleBasedStateMachine):
         unknown: list[str],
         paused: Pauses,
         limit: int,
+        returned: bool,
     ) -> None:
         """End jobs with locks, and begin the first ones of their lines in their place."""
         worker, held = self.held(n, which)
         ended = [
-            finish.Ended(job, _finished(job, Status.SUCCEEDED), began=-2.0, ended=-1.0)
+            finish.Ended(
+                job,
+                _finished(job, Status.SUCCEEDED) if returned else SUCCEEDED,
+                began=-2.0,
+                ended=-1.0,
+            )
             for job in held
         ]
         expected = following(self.state, [job.id for job in held], served, unknown, paused)[:limit]
@@ -1103,10 +1110,20 @@ class QueueMachine(RuleBasedStateMachine):
         if job_id in self.state.jobs:
             self.step("why_waiting", lambda now: why.why_waiting(job_id, ONE))
         self.step("glance_at_queues", lambda now: glance_at_queues(ONE))
+        self.step("count_each_state", lambda now: _counts_by_state())
         self.step(
             "list_failures",
             lambda now: failures.list_failures(which, budget=budget, partitions=ONE),
         )
+
+
+def _counts_by_state() -> Flow[dict[JobState, Count]]:
+    """Return how many jobs there are in each state, each counted by its own statement."""
+    counts = {}
+    for state in JobState:
+        which = jobs.JobFilter(statuses=statuses_of([state]), holds=holds_of([state]))
+        counts[state] = yield from search.count_jobs(which, budget=1000, partitions=ONE)
+    return counts
 
 
 def _all_pages(which: jobs.JobFilter, limit: int, budget: int) -> Flow[list[JobPage]]:
