@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -99,11 +101,24 @@ def test_options_of_django_are_not_passed_on() -> None:
     assert without_djangos(given) == ["worker", "--queues", "mail"]
 
 
+@pytest.fixture
+def _log() -> Iterator[None]:
+    """The log as it was: a command sends it to stderr."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("_log")
 def test_a_command_can_be_called(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("procrastinate", "connectors")
     assert "DjangoConnector" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_log")
 def test_a_command_that_fails_says_with_which_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CommandError, match="exit code 2"):
         call_command("procrastinate", "nonsense")
