@@ -97,7 +97,7 @@ def test_a_queue_that_is_late():
     (one,) = found(queues=[queue("mail", 12)], workers=[WORKER])
     assert (one.what, one.why) == (
         "Queue mail is late",
-        "the oldest of 4 ready jobs waits for 12 min",
+        "4 ready, the oldest for 12 min",
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
 
 import procrastinate
+from procrastinate import Durations, Throughput
 from procrastinate.errors import ConnectionFailed, ConnectorException
 from procrastinate.model.job import UnreadableArguments
 from procrastinate.testing import InMemoryConnector, run_jobs
@@ -59,6 +61,23 @@ def test_empty_pages_say_so(app: procrastinate.App, page: str):
     assert response.status == 200
     assert 'class="empty"' in text_of(response)
     assert read(text_of(response)) == []
+
+
+@pytest.mark.parametrize("span", ["1h", "6h", "24h", "7d", "nonsense"])
+def test_the_overview_plots_what_ended(
+    full: procrastinate.App, actor: Browser, monkeypatch: pytest.MonkeyPatch, span: str
+):
+    def throughput(self: object, *, since: datetime, step: timedelta) -> list[Throughput]:
+        took = Durations(6, 3.0, tuple(1 if 5 <= bucket < 11 else 0 for bucket in range(28)))
+        return [Throughput(since + step, 60, None, None, 5, 1, 0, 0, 0, run=took, waited=took)]
+
+    monkeypatch.setattr(type(full.job_manager), "throughput", throughput)
+    html = text_of(actor.get(f"/?span={span}"))
+    assert read(html) == []
+    assert html.count("<svg") == 3
+    assert "succeeded: 5</title>" in html
+    assert "failed: 1</title>" in html
+    assert "1 within" in html
 
 
 def test_links_are_relative_to_any_mount(actor: Browser):

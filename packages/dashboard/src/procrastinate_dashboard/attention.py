@@ -80,11 +80,10 @@ def _of_queues(
         waits = now - _waits_since(queue)
         link = address("jobs", state="ready", queue=queue.name)
         name = line(queue.name, 60)
+        why = f"{number(queue.ready)} ready, the oldest for {lasting(waits)}"
         if not any(serves(each, queue.name) for each in workers):
-            why = f"{number(queue.ready)} ready, the oldest for {lasting(waits)}"
             yield Needs(f"No worker serves {name}", why, link)
         elif waits > LATE:
-            why = f"the oldest of {number(queue.ready)} ready jobs waits for {lasting(waits)}"
             yield Needs(f"Queue {name} is late", why, link)
 
 
