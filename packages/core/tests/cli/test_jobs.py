@@ -241,6 +241,7 @@ def test_jobs_are_explained_and_changed_below_the_list(five: Program, query: Que
     asked = five(*chosen)
     assert (asked.returncode, asked.stdout) == (2, "")
     assert "1 job would be retried (1 failed): add --yes to agree" in asked.stderr
+    assert "(see `procrastinate jobs retry --help`)" in asked.stderr
     env = {"PROCRASTINATE_JOBS_RETRY_LIMIT": "nonsense"}  # no option is taken from there
     assert five(*chosen, "--yes", env=env).stdout == "1 job retried: 3\n"
     assert query("select status::text from procrastinate_jobs where id = 3") == [("todo",)]

@@ -24,7 +24,8 @@ class WithVerbs(click.Command):
         verb = self.verbs.get(args[0]) if args else None
         if verb is None:
             return super().make_context(info_name, args, parent, **extra)
-        above = click.Context(self, info_name=info_name, parent=parent)
+        # (Of a command without arguments: they would stand in the usage of the other one.)
+        above = click.Context(click.Command(info_name), info_name=info_name, parent=parent)
         above.auto_envvar_prefix = None  # see the rules of `changes`
         return completed(verb).make_context(args[0], args[1:], above, **extra)
 

@@ -16,7 +16,7 @@ from procrastinate.storage.places import found
 from procrastinate.storage.queues import list_pauses
 from procrastinate.storage.rows import in_utc
 
-COUNTED = 10_000  # jobs before another one, of which there may be more
+COUNTED = 5_000  # jobs before another one, of which there may be more
 ALIVE_WITHIN = 30.0  # seconds since the last sign of life
 
 
