@@ -223,6 +223,7 @@ LINES = {"locks": ["long", "lock 1", "lock 2"]}
 
 MINUTE = {
     "age_us": 0,
+    "hours": [0],
     "queue_names": ["default"],
     "task_names": ["task"],
     **{key: [1] for key in ["succeeded", "failed", "cancelled", "aborted", "retried"]},
@@ -404,7 +405,8 @@ CASES = [
     # What is counted minute by minute is in no job.
     Case("add_to_minute", set(), 0, MINUTE),
     Case("list_minutes", set(), 0, MINUTES),
-    Case("roll_up_minutes", set(), 0, {"limit": LIMIT}),
+    Case("take_old_minutes", set(), 0, {"limit": LIMIT}),
+    Case("add_to_hours", set(), 0, MINUTE),
     Case("prune_minutes", set(), 0, {"keep_us": HOUR_US}),
     Case("count_running", {DOING_INDEX}, RUNNING),
     Case("count_failed", {ENDED_INDEX}, RUNNING),

@@ -32,13 +32,15 @@ class Calls:
 
     async def run_async(self, flow: Flow[Any], **options: Any) -> Any:
         answer: Rows = []
+        begun = False
         try:
             while True:
-                request = flow.send(cast(Any, answer or None))
+                request = flow.send(cast(Any, answer if begun else None))
+                begun = True
                 if self.fails is not None:
                     raise self.fails
                 self.requests.append(request)
-                answer = [(0,)]
+                answer = []
         except StopIteration as stop:
             if self.fails_to_commit is not None:
                 raise self.fails_to_commit from None
@@ -56,7 +58,7 @@ class Calls:
         return found
 
     def tidied(self) -> int:
-        return sum(each.name == "roll_up_minutes" for each in self.requests)
+        return sum(each.name == "take_old_minutes" for each in self.requests)
 
 
 class Scene:

@@ -20,6 +20,11 @@ COLUMNS = {
     Status.ABORTED: "aborted",
     Status.TODO: "retried",
 }
+#: The columns of `take_old_minutes` behind the first, as `add_to_hours` calls them.
+_OF_AN_HOUR = (
+    *("hours", "queue_names", "task_names", *COLUMNS.values(), "run_us", "waited_us"),
+    *("run_buckets", "waited_buckets"),
+)
 ROLLED_UP_AT_ONCE = 2_000  # rows: a quarter of a second
 
 
@@ -32,6 +37,7 @@ def add(tallies: Mapping[Kind, Tally], *, age: float) -> Flow[None]:
     yield Request(
         "add_to_minute",
         age_us=int(age * 1e6),
+        hours=[0] * len(found),
         queue_names=[queue for queue, _ in kinds],
         task_names=[task for _, task in kinds],
         run_us=[int(tally.run.seconds * 1e6) for tally in found],
@@ -93,8 +99,14 @@ def _durations(seconds: float | None, buckets: str) -> Durations:
 def tidy(*, keep: float) -> Flow[bool]:
     """Make hours of old minutes, and remove what is older than ``keep`` seconds.
 
-    Returns whether there may be more to do.
+    Returns whether there may be more to do. Needs a transaction.
     """
-    rows = yield Request("roll_up_minutes", limit=ROLLED_UP_AT_ONCE)
+    rows = yield Request("take_old_minutes", limit=ROLLED_UP_AT_ONCE)
+    if rows:
+        columns: dict[str, Value] = {
+            name: list(column)
+            for name, column in zip(_OF_AN_HOUR, list(zip(*rows, strict=True))[1:], strict=True)
+        }
+        yield Request("add_to_hours", **columns)
     yield Request("prune_minutes", keep_us=checks.microseconds(timedelta(seconds=keep)))
-    return bool(rows[0][0] == ROLLED_UP_AT_ONCE)
+    return sum(int(row[0]) for row in rows) == ROLLED_UP_AT_ONCE

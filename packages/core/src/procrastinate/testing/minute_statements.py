@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
+from typing import Any
 
-from procrastinate.connector import Rows
+from procrastinate.connector import Row, Rows
 from procrastinate.model.minutes import BUCKETS, HOUR, MINUTE
 from procrastinate.testing.queue_statements import Function, Params
 from procrastinate.testing.values import MinuteRow, interval
@@ -47,22 +48,28 @@ def _add(view: View, row: MinuteRow) -> None:
 
 def add_to_minute(view: View, p: Params) -> Rows:
     begins_at = _begin(view.now - interval(p["age_us"]), MINUTE)
-    for queue, task, *counts, run_us, waited_us, run_buckets, waited_buckets in zip(
-        p["queue_names"],
-        p["task_names"],
-        *(p[name] for name in _COUNTS),
-        p["run_us"],
-        p["waited_us"],
-        p["run_buckets"],
-        p["waited_buckets"],
-        strict=True,
-    ):
-        buckets = _numbers(run_buckets), _numbers(waited_buckets)
-        row = MinuteRow(
-            begins_at, MINUTE, queue, task, tuple(counts), run_us / 1e6, waited_us / 1e6, *buckets
-        )
-        _add(view, row)
+    for _, *said in _said(p):
+        _add(view, _row(begins_at, MINUTE, said))
     return []
+
+
+def add_to_hours(view: View, p: Params) -> Rows:
+    for hour, *said in _said(p):
+        _add(view, _row(datetime.fromtimestamp(hour, UTC), HOUR, said))
+    return []
+
+
+def _said(p: Params) -> Iterable[Sequence[Any]]:
+    counts = (p[name] for name in _COUNTS)
+    times = (p["run_us"], p["waited_us"], p["run_buckets"], p["waited_buckets"])
+    return zip(p["hours"], p["queue_names"], p["task_names"], *counts, *times, strict=True)
+
+
+def _row(begins_at: datetime, seconds: int, said: Sequence[Any]) -> MinuteRow:
+    queue, task, *counts, run_us, waited_us, run_buckets, waited_buckets = said
+    buckets = _numbers(run_buckets), _numbers(waited_buckets)
+    times = run_us / 1e6, waited_us / 1e6
+    return MinuteRow(begins_at, seconds, queue, task, tuple(counts), *times, *buckets)
 
 
 def _numbers(array: str) -> tuple[int, ...]:
@@ -92,14 +99,22 @@ def _columns(row: MinuteRow) -> tuple[object, ...]:
     return (*row.counts, row.run, row.waited, *(json.dumps(each[:BUCKETS]) for each in buckets))
 
 
-def roll_up_minutes(view: View, p: Params) -> Rows:
+def take_old_minutes(view: View, p: Params) -> Rows:
     before = _begin(view.now, HOUR) - _DAY
     old = [row for row in view.minutes() if row.seconds == MINUTE and row.begins_at < before]
-    taken = sorted(old, key=lambda row: row.key)[: p["limit"]]
-    for row in taken:
+    hours: defaultdict[tuple[datetime, str, str], list[MinuteRow]] = defaultdict(list)
+    for row in sorted(old, key=lambda row: row.key)[: p["limit"]]:
         view.delete_minute(row.key)
-        _add(view, replace(row, begins_at=_begin(row.begins_at, HOUR), seconds=HOUR))
-    return [(len(taken),)]
+        hours[_begin(row.begins_at, HOUR), row.queue_name, row.task_name].append(row)
+    return [_taken(hour, rows) for (hour, _, _), rows in hours.items()]
+
+
+def _taken(hour: datetime, rows: Sequence[MinuteRow]) -> Row:
+    row = _together(rows)
+    times = int(row.run * 1e6), int(row.waited * 1e6)
+    buckets = [f"{{{','.join(map(str, each))}}}" for each in (row.run_buckets, row.waited_buckets)]
+    names = (row.queue_name, row.task_name)
+    return (len(rows), int(hour.timestamp()), *names, *row.counts, *times, *buckets)
 
 
 def prune_minutes(view: View, p: Params) -> Rows:
@@ -110,6 +125,12 @@ def prune_minutes(view: View, p: Params) -> Rows:
     return []
 
 
-_FUNCTIONS: tuple[Function, ...] = (add_to_minute, list_minutes, roll_up_minutes, prune_minutes)
+_FUNCTIONS: tuple[Function, ...] = (
+    add_to_minute,
+    add_to_hours,
+    list_minutes,
+    take_old_minutes,
+    prune_minutes,
+)
 
 STATEMENTS: dict[str, Function] = {function.__name__: function for function in _FUNCTIONS}

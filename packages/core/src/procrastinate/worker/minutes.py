@@ -159,7 +159,9 @@ class Minutes(Observer):
 
     async def _tidy(self) -> None:
         try:
-            while await self._calls.run_async(flows.tidy(keep=self._keep), limit=LIMIT):
+            while await self._calls.run_async(
+                flows.tidy(keep=self._keep), transaction=True, limit=LIMIT
+            ):
                 pass
         except Exception as exc:
             self._failed("old minutes could not be tidied up", exc)

@@ -34,33 +34,45 @@ set succeeded = minute.succeeded + excluded.succeeded,
     run_buckets = {>buckets_of_both buckets="run_buckets"},
     waited_buckets = {>buckets_of_both buckets="waited_buckets"}
 
--- name: add_to_minute :exec
--- settings: patience, array_nulls, asynchronous
--- Adds what a worker has counted in one minute: that of the server's clock this many microseconds
--- ago. In order, so that no two workers wait for each other in a circle.
+-- fragment: counted
+-- What a caller has counted, in rows. In order, so that no two workers wait for each other in a circle.
 insert into {schema}.procrastinate_minutes as minute (
     begins_at, seconds, queue_name, task_name, partition, succeeded, failed, cancelled, aborted, retried,
     seconds_run, seconds_waited, run_buckets, waited_buckets
 )
 select
-    pg_catalog.date_bin(
-        interval '1 minute',
-        statement_timestamp() - %(age_us)s::bigint::float8 * interval '1 microsecond',
-        '2000-01-01 00:00+00'::timestamptz
-    ),
-    60, said.queue_name, said.task_name, 0, said.succeeded, said.failed, said.cancelled, said.aborted,
-    said.retried, said.run_us::float8 / 1000000::float8, said.waited_us::float8 / 1000000::float8,
-    said.run_buckets::bigint[], said.waited_buckets::bigint[]
+    {>begins}, {>seconds}, said.queue_name, said.task_name, 0, said.succeeded, said.failed,
+    said.cancelled, said.aborted, said.retried, said.run_us::float8 / 1000000::float8,
+    said.waited_us::float8 / 1000000::float8, said.run_buckets::bigint[], said.waited_buckets::bigint[]
 from unnest(
-    %(queue_names)s::text[], %(task_names)s::text[], %(succeeded)s::bigint[], %(failed)s::bigint[],
-    %(cancelled)s::bigint[], %(aborted)s::bigint[], %(retried)s::bigint[], %(run_us)s::bigint[],
-    %(waited_us)s::bigint[], %(run_buckets)s::text[], %(waited_buckets)s::text[]
+    %(hours)s::bigint[], %(queue_names)s::text[], %(task_names)s::text[], %(succeeded)s::bigint[],
+    %(failed)s::bigint[], %(cancelled)s::bigint[], %(aborted)s::bigint[], %(retried)s::bigint[],
+    %(run_us)s::bigint[], %(waited_us)s::bigint[], %(run_buckets)s::text[], %(waited_buckets)s::text[]
 ) as said(
-    queue_name, task_name, succeeded, failed, cancelled, aborted, retried, run_us, waited_us,
+    hour, queue_name, task_name, succeeded, failed, cancelled, aborted, retried, run_us, waited_us,
     run_buckets, waited_buckets
 )
-order by said.queue_name, said.task_name
+order by said.hour, said.queue_name, said.task_name
 {>to_what_is_there}
+
+-- fragment: minute_ago
+-- The minute of the server's clock that was so long ago.
+pg_catalog.date_bin(
+    interval '1 minute',
+    statement_timestamp() - %(age_us)s::bigint::float8 * interval '1 microsecond',
+    '2000-01-01 00:00+00'::timestamptz
+)
+
+-- name: add_to_minute :exec
+-- settings: patience, array_nulls, asynchronous
+-- Adds what a worker has counted in one minute: that of the server's clock this many microseconds
+-- ago.
+{>counted begins=minute_ago seconds="60"}
+
+-- name: add_to_hours :exec
+-- settings: patience, array_nulls, asynchronous
+-- Adds the sums of minutes to the hours that they belong to, given in seconds since 1970.
+{>counted begins="pg_catalog.to_timestamp(said.hour)" seconds="3600"}
 
 -- name: list_minutes :many
 -- Returns what ended in a time, in steps of some seconds. What is kept by the hour comes in hours if
@@ -85,10 +97,11 @@ where minute.partition = 0
     and (%(task_name)s::text is null or minute.task_name = %(task_name)s::text)
 group by 1, 2, 3, 4
 
--- name: roll_up_minutes :one
+-- name: take_old_minutes :many
 -- settings: patience, asynchronous
--- Makes one row of an hour of the rows of its minutes, once they are a day old. Returns how many rows
--- of minutes it took: if as many as it may, there may be more.
+-- Takes away rows of minutes that are a day old, some at a time, and returns their sums by the hour:
+-- `add_to_hours` in the same transaction keeps them. (A distributed database lets no INSERT stand
+-- below a SELECT.) The first column is the number of rows that were taken.
 with old as materialized (
     select minute.begins_at, minute.queue_name, minute.task_name
     from {schema}.procrastinate_minutes as minute
@@ -109,25 +122,17 @@ taken as (
         minute.begins_at, minute.queue_name, minute.task_name, minute.succeeded, minute.failed,
         minute.cancelled, minute.aborted, minute.retried, minute.seconds_run, minute.seconds_waited,
         minute.run_buckets, minute.waited_buckets
-),
-added as (
-    insert into {schema}.procrastinate_minutes as minute (
-        begins_at, seconds, queue_name, task_name, partition, succeeded, failed, cancelled, aborted,
-        retried, seconds_run, seconds_waited, run_buckets, waited_buckets
-    )
-    select
-        pg_catalog.date_bin(interval '1 hour', taken.begins_at, '2000-01-01 00:00+00'::timestamptz),
-        3600, taken.queue_name, taken.task_name, 0, sum(taken.succeeded), sum(taken.failed),
-        sum(taken.cancelled), sum(taken.aborted), sum(taken.retried), sum(taken.seconds_run),
-        sum(taken.seconds_waited),
-        {>bucket_sums of="taken.run_buckets"},
-        {>bucket_sums of="taken.waited_buckets"}
-    from taken
-    group by 1, taken.queue_name, taken.task_name
-    order by 1, taken.queue_name, taken.task_name
-    {>to_what_is_there}
 )
-select count(*)::integer from taken
+select
+    count(*)::integer, extract(epoch from taken.begins_at)::bigint / 3600 * 3600 as hour,
+    taken.queue_name, taken.task_name, sum(taken.succeeded)::bigint, sum(taken.failed)::bigint,
+    sum(taken.cancelled)::bigint, sum(taken.aborted)::bigint, sum(taken.retried)::bigint,
+    (sum(taken.seconds_run) * 1000000::float8)::bigint,
+    (sum(taken.seconds_waited) * 1000000::float8)::bigint,
+    {>bucket_sums of="taken.run_buckets"}::text,
+    {>bucket_sums of="taken.waited_buckets"}::text
+from taken
+group by hour, taken.queue_name, taken.task_name
 
 -- name: prune_minutes :exec
 -- settings: patience, asynchronous

@@ -1,29 +1,31 @@
 -- name: add_to_minute :exec
 -- settings: patience, array_nulls, asynchronous
 -- Adds what a worker has counted in one minute: that of the server's clock this many microseconds
--- ago. In order, so that no two workers wait for each other in a circle.
+-- ago.
+--
+-- What a caller has counted, in rows. In order, so that no two workers wait for each other in a circle.
 insert into procrastinate_minutes as minute (
     begins_at, seconds, queue_name, task_name, partition, succeeded, failed, cancelled, aborted, retried,
     seconds_run, seconds_waited, run_buckets, waited_buckets
 )
 select
+    -- The minute of the server's clock that was so long ago.
     pg_catalog.date_bin(
         interval '1 minute',
         statement_timestamp() - %(age_us)s::bigint::float8 * interval '1 microsecond',
         '2000-01-01 00:00+00'::timestamptz
-    ),
-    60, said.queue_name, said.task_name, 0, said.succeeded, said.failed, said.cancelled, said.aborted,
-    said.retried, said.run_us::float8 / 1000000::float8, said.waited_us::float8 / 1000000::float8,
-    said.run_buckets::bigint[], said.waited_buckets::bigint[]
+    ), 60, said.queue_name, said.task_name, 0, said.succeeded, said.failed,
+    said.cancelled, said.aborted, said.retried, said.run_us::float8 / 1000000::float8,
+    said.waited_us::float8 / 1000000::float8, said.run_buckets::bigint[], said.waited_buckets::bigint[]
 from unnest(
-    %(queue_names)s::text[], %(task_names)s::text[], %(succeeded)s::bigint[], %(failed)s::bigint[],
-    %(cancelled)s::bigint[], %(aborted)s::bigint[], %(retried)s::bigint[], %(run_us)s::bigint[],
-    %(waited_us)s::bigint[], %(run_buckets)s::text[], %(waited_buckets)s::text[]
+    %(hours)s::bigint[], %(queue_names)s::text[], %(task_names)s::text[], %(succeeded)s::bigint[],
+    %(failed)s::bigint[], %(cancelled)s::bigint[], %(aborted)s::bigint[], %(retried)s::bigint[],
+    %(run_us)s::bigint[], %(waited_us)s::bigint[], %(run_buckets)s::text[], %(waited_buckets)s::text[]
 ) as said(
-    queue_name, task_name, succeeded, failed, cancelled, aborted, retried, run_us, waited_us,
+    hour, queue_name, task_name, succeeded, failed, cancelled, aborted, retried, run_us, waited_us,
     run_buckets, waited_buckets
 )
-order by said.queue_name, said.task_name
+order by said.hour, said.queue_name, said.task_name
 -- Adds to the rows that are there.
 on conflict (begins_at, seconds, queue_name, task_name, partition) do update
 set succeeded = minute.succeeded + excluded.succeeded,
