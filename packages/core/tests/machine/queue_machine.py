@@ -1111,7 +1111,6 @@ class QueueMachine(RuleBasedStateMachine):
             self.step("why_waiting", lambda now: why.why_waiting(job_id, ONE))
         self.step("glance_at_queues", lambda now: glance_at_queues(ONE))
         self.step("count_each_state", lambda now: _counts_by_state())
-        self.step("search_each_state", lambda now: _first_pages())
         self.step(
             "list_failures",
             lambda now: failures.list_failures(which, budget=budget, partitions=ONE),
@@ -1125,21 +1124,6 @@ def _counts_by_state() -> Flow[dict[JobState, Count]]:
         which = jobs.JobFilter(statuses=statuses_of([state]), holds=holds_of([state]))
         counts[state] = yield from search.count_jobs(which, budget=1000, partitions=ONE)
     return counts
-
-
-def _first_pages() -> Flow[list[JobPage]]:
-    """Return the first page of each state, without its cursor; each is found by its own statement.
-
-    (What is drawn for a search met one of the statements in two runs of five only.)
-    """
-    pages = []
-    for state in JobState:
-        which = jobs.JobFilter(statuses=statuses_of([state]), holds=holds_of([state]))
-        page = yield from search.search_jobs(
-            which, None, limit=3, budget=100, partitions=ONE, loads=json_codec.loads
-        )
-        pages.append(replace(page, cursor=None))
-    return pages
 
 
 def _all_pages(which: jobs.JobFilter, limit: int, budget: int) -> Flow[list[JobPage]]:
