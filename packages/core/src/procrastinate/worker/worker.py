@@ -32,7 +32,7 @@ from procrastinate.observing.observers import Observers
 from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
 from procrastinate.storage.workers import About
-from procrastinate.worker import probes
+from procrastinate.worker import heap, probes
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.clock import since_boot
@@ -183,7 +183,8 @@ class Worker:
 
         Signals stop it, whatever handled them before.
         """
-        await self._run_once(Taking.BOTH, new_task=own_task)
+        with heap.spared():
+            await self._run_once(Taking.BOTH, new_task=own_task)
 
     async def _run_once(self, taking: Taking, new_task: NewTask = asyncio.create_task) -> None:
         if self._on_failure is not None:
