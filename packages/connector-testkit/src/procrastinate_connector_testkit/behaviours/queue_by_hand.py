@@ -170,7 +170,10 @@ class ByHand:
         assert await queue.retry_by_hand(job_id) == {job_id}, "a waiting job can be hurried"
         assert await queue.ready_queues() == ["other"]
         job = await queue.job(job_id)
-        assert (job.priority, job.lock, job.scheduled_at) == (5, "l", None)
+        assert (job.priority, job.lock) == (5, "l")
+        assert job.deferred_at is not None
+        assert job.scheduled_at is not None
+        assert job.deferred_at <= job.scheduled_at < at, "it waits since it was retried"
 
     @behaviour(QUEUE)
     async def test_retries_by_hand_respect_queueing_locks(self, queue: Queue) -> None:

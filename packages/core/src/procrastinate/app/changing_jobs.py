@@ -90,7 +90,7 @@ class ChangingJobs:
         """Make a failed, cancelled, aborted or waiting job due at ``retry_at`` (aware), or now.
 
         A job that had ended gets as many attempts as a new one: its ``attempts`` start at 0 again.
-        Its ``errors`` stay.
+        Its ``errors`` stay. Its ``scheduled_at`` says since when it is due.
         ``priority``, ``queue`` and ``lock`` change it; None leaves them. Returns False for a job
         that is unknown, runs, or has succeeded. Raises `AlreadyEnqueued` when a job with the
         same queueing lock is waiting.

@@ -197,7 +197,7 @@ def _retry(view: View, p: Params, chosen: list[JobRow]) -> Rows:
                 result=None,
                 result_error=None,
                 attempts=job.attempts if waiting else 0,
-                scheduled_at=at,
+                scheduled_at=view.now if at is None else at,
                 hold=hold_until(at, view),
                 **changes(job, p),
             )

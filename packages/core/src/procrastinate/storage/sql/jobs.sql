@@ -183,10 +183,11 @@ order by job.lock, job.queue_name, job.priority desc, job.id
 for update
 
 -- fragment: retried
--- due: when they are due.
+-- due: when they are due. At once is noted as this moment, since when they wait: else those that
+-- failed yesterday would seem to wait since they were deferred.
 due as materialized (
     select
-        %(retry_at)s::timestamptz as scheduled_at,
+        coalesce(%(retry_at)s::timestamptz, statement_timestamp()) as scheduled_at,
         case when %(retry_at)s::timestamptz > statement_timestamp()
             then 'schedule'::{schema}.procrastinate_hold end as hold
 ),
