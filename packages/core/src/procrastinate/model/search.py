@@ -153,11 +153,15 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What a walk found in all its partitions, and where it goes on (None: it is at its end)."""
+    """What a walk found in its partitions, and where it goes on (None: it is at its end).
+
+    ``still_open`` says which of the slices have to be read further, by their places.
+    """
 
     jobs: Sequence[Job]
     looked_at: int
     goes_on: Key | None
+    still_open: Sequence[int]
 
 
 def merged(walk: Walk, slices: Sequence[Slice], limit: int) -> Round:
@@ -169,16 +173,27 @@ def merged(walk: Walk, slices: Sequence[Slice], limit: int) -> Round:
     looked_at = sum(each.looked_at for each in slices)
     if len(slices) == 1:
         (only,) = slices
-        return Round(only.jobs, looked_at, None if only.at_end else only.last)
-    place = _places[walk]
-    open_ends = [each.last for each in slices if not each.at_end and each.last is not None]
-    horizon = min(open_ends, key=_order(walk), default=None)
-    jobs = sorted((job for each in slices for job in each.jobs), key=lambda job: _rank(walk, job))
-    if horizon is not None:
-        jobs = [job for job in jobs if _rank(walk, job) <= _order(walk)(horizon)]
-    if len(jobs) <= limit:
-        return Round(jobs, looked_at, horizon)
-    return Round(jobs[:limit], looked_at, place(jobs[limit - 1]))
+        goes_on = None if only.at_end else only.last
+        return Round(only.jobs, looked_at, goes_on, [] if only.at_end else [0])
+    order = _order(walk)
+    open_ends = [order(each.last) for each in slices if not each.at_end and each.last is not None]
+    horizon = min(open_ends, default=None)
+    every = (job for each in slices for job in each.jobs)
+    ranked = sorted((_rank(walk, job), job.id, job) for job in every)
+    within = [job for rank, _, job in ranked if horizon is None or rank <= horizon]
+    shown = within[:limit]
+    ids = {job.id for job in shown}
+    still_open = [
+        place
+        for place, each in enumerate(slices)
+        if not each.at_end or any(job.id not in ids for job in each.jobs)
+    ]
+    if not still_open:
+        return Round(shown, looked_at, None, [])
+    if len(within) > limit:
+        return Round(shown, looked_at, _places[walk](shown[-1]), still_open)
+    assert horizon is not None
+    return Round(shown, looked_at, order(horizon), still_open)  # a key again: it turns round twice
 
 
 def _rank(walk: Walk, job: Job) -> Key:

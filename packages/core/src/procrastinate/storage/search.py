@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from procrastinate.drive import Flow, Request, at
@@ -47,14 +48,19 @@ def search_jobs(
         return JobPage([], None, 0, True)
     place, key = search.located(cursor, stops)
     page = JobPage([], None, 0, True)
+    rest = stops[place]  # of a stop: the partitions in which there is more
     while True:
         room = limit - len(page.jobs)
-        here = yield from _round(which, stops[place], key, room, budget - page.looked_at, loads)
+        here = yield from _round(which, rest, key, room, budget - page.looked_at, loads)
         key = here.goes_on
         page = JobPage([*page.jobs, *here.jobs], None, page.looked_at + here.looked_at, True)
-        place += key is None
-        if place == len(stops):
-            return page
+        if key is not None:
+            rest = replace(rest, partitions=[rest.partitions[each] for each in here.still_open])
+        else:
+            place += 1
+            if place == len(stops):
+                return page
+            rest = stops[place]
         is_full = len(page.jobs) == limit
         if is_full or page.looked_at >= budget:
             return JobPage(page.jobs, search.cursor(stops[place], key), page.looked_at, is_full)
