@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import incidents
 import pytest
 from browser_jobs import Prepared
 from browser_mounts import MOUNTS
-from browser_windows import Open, Served
+from browser_windows import NARROW, WIDE, Open, Served
 from playwright.sync_api import expect
 
 
@@ -28,6 +29,29 @@ def on_call(
 def count(on_call: Served, condition: str) -> int:
     ((found,),) = on_call.run(f"select count(*)::integer from procrastinate_jobs where {condition}")
     return int(found)
+
+
+#: Pictures for the documentation: what they show, the size, and the theme.
+PICTURES = {
+    "overview-dark": ("", WIDE, "dark"),
+    "job": ("jobs?state=behind-a-lock", WIDE, "light"),
+    "failures": ("failures", WIDE, "light"),
+    "narrow": ("", NARROW, "dark"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_can_be_taken(
+    name: str, on_call: Served, open_page: Open, pictures: Path | None, tmp_path: Path
+) -> None:
+    """With --pictures they are kept, for the documentation."""
+    path, size, scheme = PICTURES[name]
+    page = open_page(on_call, path, size=size, color_scheme=scheme)
+    if name == "job":
+        page.locator("tbody").get_by_role("link").first.click()
+        expect(page.locator(".why")).to_be_visible()
+    taken = page.screenshot(path=(pictures or tmp_path) / f"dashboard-{name}.png")
+    assert taken.startswith(b"\x89PNG")
 
 
 def test_a_late_queue_is_told_with_the_reason(on_call: Served, open_page: Open) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
@@ -161,29 +160,3 @@ def test_a_wrong_filter_is_explained(
     watched.expected = ["400", "404"]
     page = open_page(one_dashboard, f"jobs?{query}")
     expect(page.get_by_role("alert")).to_be_visible()
-
-
-#: Pictures for the documentation: what they show, the size, and the theme.
-PICTURES = {
-    "overview": ("", WIDE, "light"),
-    "overview-dark": ("", WIDE, "dark"),
-    "jobs": ("jobs?state=failed", WIDE, "light"),
-    "job": ("jobs/{failed}", WIDE, "light"),
-    "waiting": ("jobs/{behind}", WIDE, "light"),
-    "queues": ("queues", WIDE, "light"),
-    "failures": ("failures", WIDE, "light"),
-    "narrow": ("", NARROW, "dark"),
-}
-
-
-@pytest.mark.parametrize("name", PICTURES)
-def test_pictures(
-    name: str, one_dashboard: Served, open_page: Open, pictures: Path | None, tmp_path: Path
-) -> None:
-    """Each can be taken; with --pictures they are kept."""
-    path, size, scheme = PICTURES[name]
-    page = open_page(
-        one_dashboard, path.format(**one_dashboard.prepared.ids), size=size, color_scheme=scheme
-    )
-    taken: bytes = page.screenshot(path=(pictures or tmp_path) / f"dashboard-{name}.png")
-    assert taken.startswith(b"\x89PNG")

@@ -11,12 +11,14 @@ A wave of failures: 300 of shop.charge have failed with one error within a quart
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import Any
 
 import psycopg2
 
 import procrastinate
+from procrastinate.model.minutes import BUCKETS, bucket_of
 
 _WORKERS = """
 insert into procrastinate_workers (name, host, pid, version, concurrency, busy, trusted, queues,
@@ -90,6 +92,13 @@ select 'report.build', 'default', jsonb_build_object('report', n), 'failed', 1, 
     %(errors)s::jsonb
 from (select n, now() - n * interval '7 hours' as at from generate_series(1, 12) as n) as job
 """
+_MINUTE = """
+insert into procrastinate_minutes (begins_at, seconds, queue_name, task_name, succeeded, failed,
+    retried, seconds_run, seconds_waited, run_buckets, waited_buckets)
+values (date_trunc('minute', now()) - %(ago)s * interval '1 minute', 60, %(queue)s, %(task)s,
+    %(succeeded)s, %(failed)s, 2 * %(failed)s, %(succeeded)s, %(succeeded)s, %(run)s, %(waited)s)
+"""
+_KINDS = {"shop.charge": "default", "shop.refund": "default", "images.resize": "images"}
 _TRACEBACK = (
     'Traceback (most recent call last):\n  File "shop/tasks.py", line 41, in charge\n'
     "    payments.charge(order)\nrequests.exceptions.ConnectionError: refused\n"
@@ -122,6 +131,31 @@ def _fill(cursor: Any) -> None:
         *(_ENDED, _LATE, _STUCK, _WAITING_FOR_IT, _HOLDER, _LINE, _FAILED, _OLD_FAILURES),
     ):
         cursor.execute(statement, values)
+    for ago in range(1, 181):
+        for number, (task, queue) in enumerate(_KINDS.items()):
+            cursor.execute(_MINUTE, _minute(ago, number) | {"task": task, "queue": queue})
+
+
+def _minute(ago: int, number: int) -> dict[str, Any]:
+    """Return what one task did in a minute: the first one fails since a quarter of an hour."""
+    is_failing = number == 0 and ago <= 15
+    ended = round(40 + 12 * math.sin(ago / 25 + number))
+    failed = 20 if is_failing else 0
+    return {
+        "ago": ago,
+        "succeeded": ended - failed if number != 2 or ago > 10 else 0,
+        "failed": failed,
+        "run": _buckets(0.2 + 0.8 * number, ended),
+        "waited": _buckets(0.05 * (4 if ago < 30 else 1), ended),
+    }
+
+
+def _buckets(seconds: float, count: int) -> list[int]:
+    """Return counts for durations around so many seconds."""
+    buckets = [0] * BUCKETS
+    for n in range(count):
+        buckets[bucket_of(seconds * math.exp(math.sin(n)))] += 1
+    return buckets
 
 
 if __name__ == "__main__":
