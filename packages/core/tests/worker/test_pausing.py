@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import procrastinate
 from procrastinate import Status
+from procrastinate.errors import ConnectorException
 from procrastinate.model.queues import NO_PAUSES, Pause, Pauses
 from procrastinate.observing import events
 from procrastinate.observing.observers import Observers
 from procrastinate.storage import claim
+from procrastinate.storage.queues import InForce
 from procrastinate.testing import InMemoryConnector, run_jobs
+from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.pausing import Paused, Pausing
 
 PATIENCE = 30.0  # seconds
@@ -339,6 +342,39 @@ def test_only_changes_are_acted_on() -> None:
     assert notices.read(ALL) == ["paused", "resumed"]
     assert notices.told == [("*", ALL), ("mail", None)]
     assert notices.read() == ["resumed"]
+
+
+@pytest.mark.parametrize("listens", [True, False])
+async def test_news_are_read_at_once_while_it_waits_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch, listens: bool
+) -> None:
+    """Else jobs of a queue that was paused during an outage would start after it."""
+    monkeypatch.setattr(Backoff, "next_wait", lambda self: 3600.0)
+    failed, may_answer = asyncio.Event(), False
+
+    class Calls:
+        async def run_async(self, flow: Any) -> InForce:
+            if not may_answer:
+                failed.set()
+                raise ConnectorException("the database is away")
+            return InForce(Pauses((MAIL,)), None)
+
+    known = asyncio.Event()
+    paused, calls = Paused(), cast(Any, Calls())
+    notices = Pausing(
+        *(calls, paused, None), interval=3600.0, on_paused=known.set, on_resumed=known.set
+    )
+    reading = asyncio.create_task(notices.run())
+    async with asyncio.timeout(PATIENCE):
+        await failed.wait()
+        may_answer = True
+        if listens:
+            notices.listening(True)
+        else:
+            notices.look_now()
+        await known.wait()
+    reading.cancel()
+    assert paused.has("mail")
 
 
 def test_a_worker_tells_only_of_queues_that_it_serves() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 EVERY_QUEUE = "*"  # the name of a pause of all queues ...
 SPARED = "builtin"  # ... but this one: procrastinate's own tasks
+
+
+def are_pauses_of(names: Container[str], queue: str) -> bool:
+    """Whether one of the pauses with these names covers a queue."""
+    return queue in names or (EVERY_QUEUE in names and queue != SPARED)
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Pause:
 
     def covers(self, queue: str) -> bool:
         """Whether it is a pause of this queue."""
-        return queue == self.queue or (self.queue == EVERY_QUEUE and queue != SPARED)
+        return are_pauses_of((self.queue,), queue)
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,7 @@ class Pauses:
 
     def has(self, queue: str) -> bool:
         """Whether a queue is paused: one of the pauses covers it."""
-        names = self._names
-        return queue in names or (EVERY_QUEUE in names and queue != SPARED)
+        return are_pauses_of(self._names, queue)
 
     @cached_property
     def _names(self) -> frozenset[str]:  # there may be thousands

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from procrastinate.connector import Rows
 from procrastinate.model.job import Status
-from procrastinate.model.queues import EVERY_QUEUE, SPARED
+from procrastinate.model.queues import are_pauses_of
 from procrastinate.testing.queue_statements import Function, Params, in_claim_order
 from procrastinate.testing.values import JobRow
 from procrastinate.testing.view import View
@@ -29,8 +29,7 @@ def heads(view: View, p: Params) -> dict[str, int]:
 
 def is_unpaused(job: JobRow, p: Params) -> bool:
     """Whether the queue of a job is none of the paused ones that a statement is told."""
-    paused = p.get("paused", ())
-    return job.queue_name not in paused and (job.queue_name == SPARED or EVERY_QUEUE not in paused)
+    return not are_pauses_of(p.get("paused", ()), job.queue_name)
 
 
 def first_of_lines(view: View, served: Sequence[str] | None, p: Params) -> dict[str, JobRow]:

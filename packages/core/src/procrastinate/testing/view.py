@@ -7,7 +7,7 @@ from datetime import datetime
 
 from procrastinate.connector import Notification
 from procrastinate.model.job import Status
-from procrastinate.model.queues import EVERY_QUEUE, SPARED
+from procrastinate.model.queues import are_pauses_of
 from procrastinate.testing.tables import Blocked, Tables, Transaction
 from procrastinate.testing.values import (
     JobRow,
@@ -195,7 +195,7 @@ class View:
     def is_paused(self, queue: str | None) -> bool:
         """Whether a pause covers a queue."""
         names = {row.queue_name for row in self.pauses()}
-        return queue in names or (EVERY_QUEUE in names and queue not in (None, SPARED))
+        return queue is not None and are_pauses_of(names, queue)
 
     def is_in_force(self, row: PauseRow) -> bool:
         return row.paused_until is None or row.paused_until > self.now

@@ -73,9 +73,10 @@ class Pausing:
         self._wake.set()
 
     def listening(self, listens: bool) -> None:
-        """Note whether notifications are heard from now on, and read again."""
+        """Note whether notifications are heard from now on; read again, if that is news."""
+        if listens or self._listens:  # not each time that it fails to listen
+            self._wake.set()
         self._listens = listens
-        self._wake.set()
 
     async def run(self) -> None:
         """Read whenever that is due, until cancelled."""
@@ -88,16 +89,20 @@ class Pausing:
                 if not backoff.failing:
                     reason = reason_of(exc)
                     logger.warning("it cannot be read which queues are paused: %s", reason)
-                await asyncio.sleep(backoff.next_wait())
+                await self._woken_within(backoff.next_wait())
                 continue
             backoff.reset()
             self._read(found.pauses)
-            await self._sleep(found)
+            await self._woken_within(self._seconds_to_next(found))
 
-    async def _sleep(self, found: InForce) -> None:
+    def _seconds_to_next(self, found: InForce) -> float:
         seconds = READ_EVERY if self._listens else self._interval
-        if found.seconds is not None:
-            seconds = min(seconds, max(found.seconds, SHORTEST_SLEEP))
+        if found.seconds is None:
+            return seconds
+        return min(seconds, max(found.seconds, SHORTEST_SLEEP))
+
+    async def _woken_within(self, seconds: float) -> None:
+        """Wait for so long, or until there is a reason to read at once (rule 2)."""
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -115,8 +120,9 @@ class Pausing:
         self._tell(before.pauses, pauses.pauses, ended)
 
     def _tell(self, before: Sequence[Pause], now: Sequence[Pause], ended: set[str]) -> None:
+        known = frozenset(before)  # there may be thousands
         for pause in now:
-            if pause not in before and self._serves(pause):
+            if pause not in known and self._serves(pause):
                 _log(pause)
                 self._telling.paused(pause.queue, pause)
         for pause in before:

@@ -43,7 +43,7 @@ where '{schema}.procrastinate_jobs'::regclass::oid = %(seen_table)s::bigint::oid
     and current_database() = %(seen_database)s::text
     and pg_postmaster_start_time() = %(seen_start)s::timestamptz"""
 KNOWN = " and job.task_name <> all(%(unknown_names)s::text[])"
-#: See `procrastinate.model.queues.Pause.covers`.
+#: See `procrastinate.model.queues.are_pauses_of`.
 UNPAUSED = (
     " and {alias}.queue_name <> all(%(paused)s::text[])"
     f" and ({{alias}}.queue_name = '{SPARED}' or '{EVERY_QUEUE}' <> all(%(paused)s::text[]))"
