@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -77,6 +76,10 @@ class Scene:
     def end(self, *queues: str, status: Status = Status.SUCCEEDED) -> None:
         attempts = [attempt(queue, status) for queue in queues]
         self.minutes.on_ended(events.Ended("w", 1, attempts))
+
+    def recover(self, *statuses: Status) -> None:
+        jobs: Any = [SimpleNamespace(queue="a", task_name="t", status=each) for each in statuses]
+        self.minutes.on_recovered(events.Recovered("w", 1, jobs))
 
     async def write(self) -> None:
         """Write what is due now."""
@@ -159,6 +162,7 @@ async def test_a_role_that_may_not_write_them_is_told_once_and_counts_no_more(
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             scene.end("a")
+            scene.recover(Status.FAILED)
             scene.now += 60
             await scene.write()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -175,11 +179,7 @@ async def test_retries_are_counted_and_what_is_handed_back_is_not(scene: Scene) 
 
 
 async def test_jobs_of_dead_workers_count_if_they_have_ended(scene: Scene) -> None:
-    jobs: Sequence[Any] = [
-        SimpleNamespace(queue="a", task_name="t", status=status)
-        for status in (Status.FAILED, Status.TODO, Status.ABORTED)
-    ]
-    scene.minutes.on_recovered(events.Recovered("w", 1, jobs))
+    scene.recover(Status.FAILED, Status.TODO, Status.ABORTED)
     await scene.minutes.leave()
     (request,) = scene.calls.requests
     assert (request.params["failed"], request.params["aborted"]) == ([1], [1])

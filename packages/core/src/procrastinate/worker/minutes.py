@@ -72,6 +72,8 @@ class Minutes(Observer):
 
     def on_recovered(self, event: events.Recovered) -> None:
         """Count jobs that have ended because their worker died."""
+        if self._refused:
+            return
         minute = self._counting_in()
         for each in event.jobs:
             if each.status is not Status.TODO:

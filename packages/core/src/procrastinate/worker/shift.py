@@ -494,10 +494,8 @@ class Shift:
         self._slots.close()
         await in_thread(self._companions.stop)
         try:
-            async with asyncio.timeout(LAST_CALL_MAY_TAKE):
+            async with asyncio.timeout(LAST_CALL_MAY_TAKE) as patience:
                 await self._reports.leave()
-                if self._minutes is not None:
-                    await self._minutes.leave()
                 await self._claiming.settle(known=self._backlog)
                 await self._calls.run_async(flows.unregister_worker(self._worker_id))
         except (ConnectorException, TimeoutError) as exc:
@@ -508,7 +506,19 @@ class Shift:
                 self._name,
                 reason,
             )
+        else:
+            await self._add_up_the_rest(patience.when())
         logger.info("worker %s has stopped", self._name, extra=self._fields("stop_worker"))
+
+    async def _add_up_the_rest(self, until: float | None) -> None:
+        """Write the counts of this minute. It comes last, because nothing depends on it."""
+        if self._minutes is None:
+            return
+        try:
+            async with asyncio.timeout_at(until):
+                await self._minutes.leave()
+        except TimeoutError:
+            logger.info("worker %s left before its counts were added up", self._name)
 
     async def _write_the_rest(self) -> None:
         try:
