@@ -106,6 +106,24 @@ def test_what_a_killed_supervisor_has_left_is_removed_by_the_next_one(folders: P
     assert list(folders.iterdir()) == [other]
 
 
+def test_another_users_folder_is_left_alone(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = folders / f"{PREFIX}left"
+    left.mkdir()
+    (left / "lock").touch()
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    port = ChildrenPort("127.0.0.1", 0)
+    port.close()
+    assert (left / "lock").exists()
+
+
+def test_a_folder_that_is_being_made_is_left_alone(folders: Path) -> None:
+    begun = folders / f"{PREFIX}begun"
+    begun.mkdir()
+    ChildrenPort("127.0.0.1", 0).close()
+    assert list(folders.iterdir()) == [begun]
+
+
 def test_without_a_port_no_folder_is_made(folders: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, contextlib.suppress(ConfigurationError):
         ChildrenPort("127.0.0.1", taken.getsockname()[1])

@@ -182,6 +182,13 @@ def test_a_host_that_is_not_here_is_an_error_at_once() -> None:
         HttpPort("192.0.2.1", 0, ROUTES)
 
 
+def test_it_does_not_need_the_event_loop_of_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of Windows watches no sockets."""
+    monkeypatch.setattr("asyncio.new_event_loop", lambda: pytest.fail("the app's loop is used"))
+    with listening() as port:
+        assert get(port, "/ok") == (200, b"fine\n")
+
+
 def test_once_closed_the_port_is_free_again() -> None:
     with listening() as port:
         with connected(port) as client:

@@ -193,12 +193,16 @@ def _port_of(folder: str, number: int) -> int | None:
 
 
 def _locked(folder: str) -> IO[bytes] | None:
-    """Hold a folder's lock for as long as what is returned is open; None where there are none."""
-    return _try_lock(Path(folder) / "lock", _create)
+    """Hold a folder's lock for as long as what is returned is open; None where there are none.
 
-
-def _create(path: Path) -> IO[bytes]:
-    return path.open("wb")
+    The file gets its name once it is locked. Otherwise another supervisor that has just begun could
+    lock it first, and remove the folder.
+    """
+    draft = Path(folder) / "draft"
+    lock = _try_lock(draft, lambda path: path.open("wb"))
+    if lock is not None:
+        draft.replace(Path(folder) / "lock")
+    return lock
 
 
 def _try_lock(path: Path, open_file: Callable[[Path], IO[bytes]]) -> IO[bytes] | None:
@@ -221,7 +225,18 @@ def _try_lock(path: Path, open_file: Callable[[Path], IO[bytes]]) -> IO[bytes] |
 def _remove_left_ones() -> None:
     """Remove the folders of supervisors that were killed (rule 4)."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if not _is_own(folder):
+            continue
         lock = _try_lock(folder / "lock", lambda path: path.open("rb"))
         if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
             lock.close()
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether this user has made a folder. Another user's "lock" could be a pipe, which blocks."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()

@@ -74,7 +74,8 @@ class HttpPort:
         self._socket = _listening(host, port)
         self.host = host
         self.port: int = self._socket.getsockname()[1]
-        self._loop = asyncio.new_event_loop()
+        # Not the loop of the app's policy: it must watch sockets, and Windows' usual one does not.
+        self._loop = asyncio.SelectorEventLoop()
         self._loop.set_exception_handler(lambda loop, context: None)  # rule 1
         self._stopping = asyncio.Event()
         #: The tasks that answer clients, in the order in which these came.
