@@ -145,7 +145,8 @@ class Supervisor:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        child.process, child.started_at, child.start_at = process, time.monotonic(), None
+        # In this order, because the thread of the HTTP port looks meanwhile.
+        child.started_at, child.process, child.start_at = time.monotonic(), process, None
         logger.info("worker process %d of %d has pid %d", child.number, self.count, process.pid)
         threading.Thread(target=self._wait_for, args=(child.number, process), daemon=True).start()
 
