@@ -14,6 +14,7 @@ from procrastinate import App
 from procrastinate.errors import InvalidOption, JobNotFound
 from procrastinate.model.job import Status
 from procrastinate.model.partitions import MANY, Partitions
+from procrastinate.model.search import Count
 from procrastinate.storage.partitioning import into_partitions
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -65,6 +66,20 @@ def test_the_lists_are_of_all_partitions(app: App, ids: list[int]) -> None:
     assert [(each.name, each.todo) for each in manager.list_queues()] == [("a", OLD), ("b", NEW)]
     assert [(each.name, each.todo) for each in manager.list_tasks()] == [("new", NEW), ("old", OLD)]
     assert len(manager.list_locks()) == NEW + 1
+
+
+def test_exact_counts_are_of_all_partitions(app: App, ids: list[int]) -> None:
+    assert app.queue_manager.count("ready") == {"a": OLD, "b": NEW}
+
+
+async def test_and_asynchronously_counted(app: App, ids: list[int]) -> None:
+    assert await app.queue_manager.count_async("ready") == {"a": OLD, "b": NEW}
+
+
+def test_searches_and_glances_are_of_all_partitions(app: App, ids: list[int]) -> None:
+    assert app.job_manager.count_jobs(queue="b") == Count(NEW)
+    found = {each.name: each.ready for each in app.queue_manager.list_queues()}
+    assert found == {"a": Count(OLD), "b": Count(NEW)}
 
 
 def test_each_job_is_cancelled_and_retried_by_its_id(app: App, ids: list[int]) -> None:

@@ -34,11 +34,13 @@ class ListingQueues:
         Raises `ConnectorException` if it takes longer than ``timeout`` seconds: that is 0.2 to 0.7
         seconds for a million jobs of the state. It is for metrics; `list_queues` is for people.
         """
-        return self._gateway.run(_count(state, timeout))
+        flow = _count(state, timeout)
+        return self._gateway.run_by_hand(lambda _: flow)
 
     async def count_async(self, state: State | str, *, timeout: float = 5.0) -> dict[str, int]:
         """Return how many jobs of each queue are in a state; see `count`."""
-        return await self._gateway.run_async(_count(state, timeout))
+        flow = _count(state, timeout)
+        return await self._gateway.run_by_hand_async(lambda _: flow)
 
     async def list_queues_async(
         self, *, connection: CallerConnection | None = None
