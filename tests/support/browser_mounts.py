@@ -148,6 +148,7 @@ def served_by_uvicorn(app: object) -> Iterator[str]:
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning")  # type: ignore[arg-type]
     server = uvicorn.Server(config)
     socket = config.bind_socket()
+    socket.listen()  # now: the server does so in its own time, and others would be refused
     thread = threading.Thread(target=server.run, args=([socket],), daemon=True)
     thread.start()
     try:
