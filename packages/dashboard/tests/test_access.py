@@ -65,16 +65,26 @@ def test_access_may_send_to_a_login_page(full: procrastinate.App):
     assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
+@pytest.mark.parametrize("fail", [lambda: {}["session"], lambda: Access(None)])
 def test_access_that_fails_lets_nobody_in(
-    full: procrastinate.App, caplog: pytest.LogCaptureFixture
+    full: procrastinate.App, caplog: pytest.LogCaptureFixture, fail: Any
 ):
     def access(request: Request) -> Access:
-        raise KeyError("session")
+        return fail()  # type: ignore[no-any-return]
 
     response = Browser(Dashboard(full, access=access)).get("/jobs/2")
     assert response.status == 500
     assert "mail" not in text_of(response)
     assert caplog.records[-1].exc_info is not None
+
+
+def test_access_may_be_an_object_with_a_coroutine(app: procrastinate.App):
+    class Login:
+        async def __call__(self, request: Request) -> Access | None:
+            return None
+
+    assert Dashboard(app, access=Login()).access_is_async
+    assert not Dashboard(app, access=lambda request: None).access_is_async
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -145,6 +155,21 @@ def test_the_cookie_is_for_this_site_alone(full: procrastinate.App, scheme: str,
     cookie = dashboard.respond(Request("GET", "/", scheme=scheme)).headers["set-cookie"]
     assert "; HttpOnly; SameSite=Strict" in cookie
     assert ("; Secure" in cookie) is is_secure
+
+
+@pytest.mark.parametrize(
+    "other", ['settings={"theme": "dark"}', "a[b]=c", "flag", "name=\xe4", "=", 'q="a b"']
+)
+def test_forms_are_believed_beside_any_other_cookie(actor: Browser, other: str):
+    token = hidden_fields(actor.get("/jobs/2/retry"))["token"]
+    cookie = f"{other}; procrastinate_token={token}"
+    response = actor.post("/jobs/2/retry", {"token": token}, cookie=cookie, **SAME)
+    assert response.status == 303
+
+
+def test_cookies_are_read_as_browsers_send_them():
+    request = Request("GET", "/", headers={"cookie": 'a=1; b="x\\"y"; c={"d": [1]}; e="f; g'})
+    assert request.cookies == {"a": "1", "b": 'x"y', "c": '{"d": [1]}', "e": '"f'}
 
 
 @pytest.mark.parametrize("cookie", ["procrastinate_token=<script>", "\x00=;;=", "a" * 9000])

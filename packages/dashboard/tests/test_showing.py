@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from procrastinate.errors import InvalidOption
+from procrastinate.model.failures import FailureGroup
+from procrastinate.model.search import Count
 from procrastinate_dashboard import showing
 from procrastinate_dashboard.asking import address, time_from
 from procrastinate_dashboard.charts import Plot, Series, bars, lines, nice_top
+from procrastinate_dashboard.pages.failures import links_to
 from procrastinate_dashboard.redaction import HIDDEN, Redaction
 from procrastinate_dashboard.shared import Shared
 
@@ -164,6 +167,26 @@ def test_passwords_in_texts_are_hidden(text: str):
     assert "s3c" not in Redaction().text(f"could not connect to {text}: refused")
 
 
+def test_arguments_that_cannot_be_read_hide_each_secret():
+    text = '{"a": "b", "token": "s3cret", "c": ":", "d": {"password": "s3cret", "n": 1}'
+    hidden = f'{{"a": "b", "token": "{HIDDEN}", "c": ":", "d": {{"password": "{HIDDEN}", "n": 1}}'
+    assert Redaction().json(text) == hidden
+
+
+def test_nothing_is_shown_if_the_function_fails(caplog: pytest.LogCaptureFixture):
+    redaction = Redaction(lambda task, value: value["missing"])
+    assert redaction.values("t", {"iban": "s3cret"}) == HIDDEN
+    assert caplog.records[-1].exc_info is not None
+
+
+def test_addresses_have_no_passwords():
+    text = "postgresql://ada:hunter@host is away"
+    group = FailureGroup("t", "OSError", text, Count(1), None, None, 1)
+    links = links_to(group, Redaction())
+    assert "hunter" not in links.jobs + links.retry
+    assert address("", error="OSError: postgresql://ada:*@host is away")[1:] in links.jobs
+
+
 def test_more_can_be_hidden():
     assert Redaction(["iban"]).values("t", {"IBAN": "DE02"}) == {"IBAN": HIDDEN}
     shown = Redaction(lambda task, value: {"task": task, "token": value["a"]}).values("t", {"a": 1})
@@ -213,6 +236,24 @@ def test_errors_are_shared_too_and_forgotten():
     shared.forget()
     with pytest.raises(ValueError, match="2"):
         shared.get("a", fail)
+
+
+def test_an_error_that_took_long_is_shared_for_seconds_only():
+    time = 0.0
+    shared = Shared(lambda: time)
+
+    def wait_for_the_database() -> str:
+        nonlocal time
+        time += 30.0
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        shared.get("a", wait_for_the_database)
+    time += 4.9
+    with pytest.raises(TimeoutError):
+        shared.get("a", lambda: "here again")
+    time += 0.2
+    assert shared.get("a", lambda: "here again") == "here again"
 
 
 def test_questions_do_not_pile_up():

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from procrastinate.errors import InvalidOption
+from procrastinate.errors import InvalidOption, InvalidTimestamp
+from procrastinate.model import checks
 from procrastinate.model.printable import shown
 
 #: Filters that are compared as they stand.
@@ -51,7 +52,12 @@ def time_from(name: str, text: str, now: datetime) -> datetime:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidOption(f"{name} is {shown(text)}: {_TIME_ADVICE}") from None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    time = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    try:
+        checks.check_aware(name, time)
+    except InvalidTimestamp as exc:
+        raise InvalidOption(str(exc)) from exc
+    return time
 
 
 def age_from(text: str) -> timedelta | None:

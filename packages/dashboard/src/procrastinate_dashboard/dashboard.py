@@ -83,7 +83,8 @@ class Dashboard:
     @property
     def access_is_async(self) -> bool:
         """Whether ``access`` has to be awaited on the event loop."""
-        return inspect.iscoroutinefunction(self._access)
+        called = getattr(self._access, "__call__", None)  # noqa: B004 - of an object with one
+        return any(map(inspect.iscoroutinefunction, (self._access, called)))
 
     def respond(self, request: Request) -> Response:
         """Return the answer to a request. It waits for the database, and never raises."""
@@ -93,7 +94,7 @@ class Dashboard:
         try:
             answer = self._access(request)
         except Exception as exc:
-            return self._explained(request, exc)
+            return _finished(request, problems.access_failed(self.site, request, exc))
         return self.respond_to(request, answer)
 
     async def respond_async(self, request: Request, in_thread: InThread) -> Response:
@@ -106,7 +107,7 @@ class Dashboard:
         try:
             answer = await cast("Awaitable[Answer]", self._access(request))
         except Exception as exc:
-            return self._explained(request, exc)
+            return _finished(request, problems.access_failed(self.site, request, exc))
         return await in_thread(self.respond_to, request, answer)
 
     def refusal(self, request: Request) -> Response | None:
@@ -130,10 +131,7 @@ class Dashboard:
         try:
             return _finished(request, routes.answer(self.site, request))
         except Exception as exc:
-            return self._explained(request, exc)
-
-    def _explained(self, request: Request, exc: Exception) -> Response:
-        return _finished(request, problems.explain(self.site, request, exc))
+            return _finished(request, problems.explain(self.site, request, exc))
 
 
 def _finished(request: Request, response: Response) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
+from http.cookies import SimpleCookie
 from typing import Any, Literal
 from urllib.parse import parse_qsl, quote
 
@@ -71,12 +71,12 @@ class Request:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies by name; none if the header cannot be read."""
-        try:
-            read = SimpleCookie(self.headers.get("cookie", ""))
-        except CookieError:
-            return {}
-        return {name: morsel.value for name, morsel in read.items()}
+        """The cookies by name, those that browsers send against the standard too.
+
+        ``SimpleCookie`` reads none if one of them is, for instance, JSON.
+        """
+        pairs = (each.partition("=") for each in self.headers.get("cookie", "").split(";"))
+        return {name.strip(): _unquoted(value.strip()) for name, equals, value in pairs if equals}
 
     @property
     def root(self) -> str:
@@ -95,6 +95,14 @@ class Response:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = HTML
+
+
+def _unquoted(value: str) -> str:
+    """Return the value of a cookie without the quotes around it."""
+    if not value.startswith('"'):
+        return value
+    read = SimpleCookie(f"name={value}").get("name")
+    return value if read is None else read.value
 
 
 def to_slash(request: Request) -> Response:

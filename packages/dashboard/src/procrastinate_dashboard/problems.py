@@ -65,7 +65,11 @@ def _refusal(exc: Exception) -> Refused:
             logger.warning("The dashboard cannot ask the database: %s", said)
             advice = "This page asks again by itself, and comes back once it answers."
             return Refused(503, "The database does not answer", advice)
-    logger.error("A page of the dashboard failed", exc_info=exc)
+    return _failed("A page of the dashboard failed", exc)
+
+
+def _failed(what: str, exc: Exception) -> Refused:
+    logger.error(what, exc_info=exc)
     return Refused(500, "This page failed", "The log of the server says why.")
 
 
@@ -77,6 +81,11 @@ def wrong_host(site: Site, request: Request) -> Response:
 def no_access(site: Site, request: Request) -> Response:
     """Return the refusal of somebody who is not known."""
     return _page(site, request, Refused(403, "You may not see this dashboard", "Log in first."))
+
+
+def access_failed(site: Site, request: Request, exc: Exception) -> Response:
+    """Return the refusal of a request of which ``access`` could not say who asks."""
+    return _page(site, request, _failed("The dashboard's access function failed", exc))
 
 
 def _page(site: Site, request: Request, refused: Refused) -> Response:

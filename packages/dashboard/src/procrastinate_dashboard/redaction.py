@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model.printable import shown
+
+logger = logging.getLogger(__name__)
 
 HIDDEN = "•••"
 _DEEPEST = 60
@@ -22,6 +25,8 @@ WORDS = (
 #: More words, or a function of a job's task name and its arguments that returns what to show.
 Redact: TypeAlias = Iterable[str] | Callable[[str, Any], Any]
 
+_NAME = re.compile(r'"([^"\n]*)"\s*:\s*')  # of a value in JSON
+_VALUE = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s,}\]]+')
 _IN_URL = re.compile(r"(?<=://)([^\s/:@]*):[^\s/@]+@")
 _IN_DSN = re.compile(r"\b(password|passwd|pwd)(\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'&;,)]+)", re.I)
 
@@ -32,25 +37,33 @@ class Redaction:
     def __init__(self, redact: Redact | None = None) -> None:
         self._function = redact if callable(redact) else None
         words = WORDS if callable(redact) else (*WORDS, *_words(redact))
-        either = "|".join(_pattern(each) for each in words)
-        self._name = re.compile(either, re.I)
-        self._in_json = re.compile(
-            rf'("[^"\n]*(?:{either})[^"\n]*"\s*:\s*)("(?:[^"\\]|\\.)*"|[^\s,}}\]]+)', re.I
-        )
+        self._name = re.compile("|".join(_pattern(each) for each in words), re.I)
 
     def values(self, task_name: str, value: Any) -> Any:
-        """Return arguments, or a result, without secrets."""
+        """Return arguments, or a result, without secrets; none of it if the function fails."""
         if self._function is not None:
-            value = self._function(task_name, value)
+            try:
+                value = self._function(task_name, value)
+            except Exception:
+                logger.exception(
+                    "redact= failed for a job of %s, of which nothing is shown", task_name
+                )
+                return HIDDEN
         return self._without(value, 0)
 
-    def text(self, text: str) -> str:
+    def text(self, text: str, hidden: str = HIDDEN) -> str:
         """Return a message, or a traceback, without the passwords of URLs and DSNs."""
-        return _IN_DSN.sub(rf"\1\2{HIDDEN}", _IN_URL.sub(rf"\1:{HIDDEN}@", text))
+        return _IN_DSN.sub(rf"\1\2{hidden}", _IN_URL.sub(rf"\1:{hidden}@", text))
 
     def json(self, text: str) -> str:
         """Return JSON that could not be decoded without the values of secret names."""
-        return self.text(self._in_json.sub(rf'\1"{HIDDEN}"', text))
+        parts, at = [], 0
+        for name in _NAME.finditer(text):
+            value = _VALUE.match(text, name.end())
+            if name.start() >= at and value is not None and self._name.search(name[1]):
+                parts += [text[at : name.end()], f'"{HIDDEN}"']
+                at = value.end()
+        return self.text("".join([*parts, text[at:]]))
 
     def _without(self, value: Any, depth: int) -> Any:
         if depth > _DEEPEST:

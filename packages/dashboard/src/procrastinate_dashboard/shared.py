@@ -14,6 +14,8 @@ LASTS = 1.0  # seconds
 #: An answer that took long lasts longer, so that a question keeps the database busy for a
 #: twentieth of the time at most, however many tabs ask it.
 TIMES_AS_LONG = 19
+#: Seconds that an error lasts at most, so that pages come back soon after the database does.
+ERROR_LASTS = 5.0
 MOST_ENTRIES = 200
 
 
@@ -73,4 +75,5 @@ class Shared:
         except Exception as exc:  # those who wait would only run into it one after the other
             entry.error = exc
         ended = self._clock()
-        entry.until = ended + max(LASTS, TIMES_AS_LONG * (ended - begun))
+        lasts = max(LASTS, TIMES_AS_LONG * (ended - begun))
+        entry.until = ended + (lasts if entry.error is None else min(lasts, ERROR_LASTS))

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from procrastinate.model.failures import FailureGroup
+from procrastinate.model.failures import ANY, FailureGroup
 from procrastinate_dashboard.asking import address
 from procrastinate_dashboard.messages import Request, Response
+from procrastinate_dashboard.redaction import Redaction
 from procrastinate_dashboard.site import Site, now
 
 #: How far back to look, by the name in the page's address.
@@ -51,7 +52,7 @@ def failures(site: Site, request: Request) -> Response:
         "failures.html",
         groups=groups[:MOST],
         more=max(len(groups) - MOST, 0),
-        links=[links_to(each) for each in groups[:MOST]],
+        links=[links_to(each, site.redaction) for each in groups[:MOST]],
         span=span,
         sort=sort,
         queue=queue,
@@ -72,9 +73,12 @@ def _size(group: FailureGroup) -> int:
     return group.count.value
 
 
-def links_to(group: FailureGroup) -> Links:
-    """Return the links to a group's jobs as they were seen: none that failed later is meant."""
-    fields = {name: _written(value) for name, value in group.filters.items()}
+def links_to(group: FailureGroup, redaction: Redaction) -> Links:
+    """Return the links to a group's jobs as they were seen: none that failed later is meant.
+
+    Addresses are logged and kept, so any text stands in them for a password.
+    """
+    fields = {name: redaction.text(_written(it), ANY) for name, it in group.filters.items()}
     return Links(address("jobs", **fields), address("jobs/retry", **fields))
 
 

@@ -58,8 +58,9 @@ class Step:
 
 def overview(site: Site, request: Request) -> Response:
     """Show the state of everything."""
-    name = request.query.get("span", "1h")
-    span = SPANS.get(name, SPANS["1h"])
+    name = request.query.get("span", "")
+    name = name if name in SPANS else "1h"  # what is asked for is a key of shared answers
+    span = SPANS[name]
     queues = site.ask("queues", site.app.queue_manager.list_queues)
     workers = site.ask("workers", site.app.job_manager.list_workers)
     over_time = site.ask(("throughput", name), lambda: _throughput(site, span))
@@ -68,7 +69,7 @@ def overview(site: Site, request: Request) -> Response:
         request,
         "overview.html",
         spans=list(SPANS),
-        span=name if name in SPANS else "1h",
+        span=name,
         totals={what: total(queues, what) for what in ("ready", "running", "scheduled", "failed")},
         behind=total(queues, "behind_a_lock"),
         oldest=min((q.oldest_ready_since for q in queues if q.oldest_ready_since), default=None),
