@@ -81,6 +81,13 @@ def test_the_list_is_filtered_and_searched(client: Client) -> None:
     assert shown(client, "?q=an+error+that+none+has") == []
 
 
+@pytest.mark.parametrize(
+    "query", ["state=sleeping", "q=" + "9" * 19, "q=" + "9" * 5000, "q=a%00b", "queue=%00"]
+)
+def test_what_cannot_be_asked_for_is_no_failure(client: Client, query: str) -> None:
+    assert client.get(f"{LIST}?{query}", follow=True).status_code == 200
+
+
 def test_a_list_that_is_cut_off_says_so(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("procrastinate_django.admin.SHOWN", 2)
     ids = [defer() for _ in range(3)]

@@ -54,7 +54,9 @@ def test_files_of_pages_are_found() -> None:
     files = re.findall(r'(?:href|src)="([^"]*static/[^"]+)"', page)
     assert files
     for each in files:
-        assert Client().get(urljoin("/queue/jobs", each)).status_code == 200, each
+        answer = Client().get(urljoin("/queue/jobs", each))
+        assert answer.status_code == 200, each
+        assert not answer.cookies, "caches give a file to all, and would give one token to all"
 
 
 def test_who_may_change_jobs_acts_with_djangos_token() -> None:

@@ -7,20 +7,23 @@ many there are. So it has the newest `SHOWN` of the jobs that match, and never c
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.utils.html import format_html
 
 from procrastinate import AlreadyEnqueued
-from procrastinate.errors import ProcrastinateException
+from procrastinate.errors import InvalidOption, ProcrastinateException
 from procrastinate.model.states import State
 from procrastinate_django.models import Job
 from procrastinate_django.project import project_app
 
 SHOWN = 1_000  # jobs in a list
+_ID = re.compile(r"[0-9]{1,19}")
 _TEXTS = ("errors", "result")  # what a list does not read
 
 
@@ -57,14 +60,17 @@ class JobList(ChangeList):
 
     def get_queryset(self, request: Any, *args: Any, **options: Any) -> Any:
         found = super().get_queryset(request, *args, **options)
-        page = project_app().job_manager.search_jobs(limit=SHOWN, **self._wanted())
+        try:
+            page = project_app().job_manager.search_jobs(limit=SHOWN, **self._wanted())
+        except InvalidOption as exc:  # the admin answers with the whole list
+            raise IncorrectLookupParameters(str(exc)) from exc
         self.is_cut_off = page.cursor is not None or not page.is_complete
         return found.filter(pk__in=[job.id for job in page.jobs]).defer(*_TEXTS)
 
     def _wanted(self) -> dict[str, Any]:
         wanted = {name: self.params[name] for name in ("state", "queue") if self.params.get(name)}
         text = (self.query or "").strip()
-        if text.isascii() and text.isdigit():
+        if _ID.fullmatch(text):
             wanted["id"] = int(text)
         elif text in set(project_app().tasks):
             wanted["task"] = text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 #: The largest id that a job can have.
 _LARGEST = 2**63 - 1
+_NUMBER = re.compile(r"[0-9]{1,19}")
 
 
 class ProcrastinateBackend(BaseTaskBackend):
@@ -114,7 +116,7 @@ class ProcrastinateBackend(BaseTaskBackend):
         and if its task cannot be imported any more.
         """
         number = str(result_id)
-        if not (number.isascii() and number.isdigit() and int(number) <= _LARGEST):
+        if not (_NUMBER.fullmatch(number) and int(number) <= _LARGEST):
             raise TaskResultDoesNotExist(result_id)
         try:
             job = project_app().job_manager.get_job(int(number))

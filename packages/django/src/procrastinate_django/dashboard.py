@@ -7,6 +7,7 @@ jobs act. Django's token protects the forms. The place in ``urlpatterns`` has to
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
@@ -40,11 +41,17 @@ def dashboard() -> Dashboard:
 def serve(request: HttpRequest, rest: str) -> HttpResponse:
     """Answer a request for a page, or for a file of one."""
     asked = _asked(request, rest)
-    found = dashboard().refusal(asked) or dashboard().respond_to(asked, _answer(request))
+    found = dashboard().refusal(asked) or _page(request, asked)
     response = HttpResponse(found.body, status=found.status, content_type=found.content_type)
     for name, value in found.headers.items():
         response[name.title()] = value
     return response
+
+
+def _page(request: HttpRequest, asked: Request) -> Response:
+    """Answer with a page, whose forms have a token. Caches may keep files, so these have none."""
+    token = Token(FIELD, get_token(request))
+    return dashboard().respond_to(replace(asked, token=token), _answer(request))
 
 
 def _asked(request: HttpRequest, rest: str) -> Request:
@@ -59,7 +66,6 @@ def _asked(request: HttpRequest, rest: str) -> Request:
         scheme=request.scheme,
         remote=request.META.get("REMOTE_ADDR"),
         native=request,
-        token=Token(FIELD, get_token(request)),
         token_is_checked=True,
     )
 
