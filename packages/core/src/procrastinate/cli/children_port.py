@@ -162,13 +162,10 @@ def count_in(folder: str, number: int) -> None:
 def answering_supervisor(worker: Worker, folder: str, number: int) -> Iterator[None]:
     """Answer the supervisor's requests for the length of a block."""
     worker.is_exposed = True
-    port = HttpPort(HERE, 0, probes.routes(worker))
-    try:
-        port.start(quietly=True)
+    with probes.answering(worker, HERE, 0, quietly=True) as port:
+        assert port is not None
         _announce(folder, number, port.port)
         yield
-    finally:
-        port.close()
 
 
 def _announce(folder: str, number: int, port: int) -> None:

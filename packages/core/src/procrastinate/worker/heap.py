@@ -2,7 +2,7 @@
 
 Claimed jobs are many objects that live for a moment. The collector takes them for growth and looks
 at everything in the process, again and again: 20 ms each time, in which no job begins. The program
-and its modules are most of that, and as good as none of them ever becomes garbage.
+and its modules are most of that, and almost none of them ever becomes garbage.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class HttpPort:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The address at which it answers."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 

@@ -13,12 +13,13 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
 from procrastinate.observing import exposing
-from procrastinate.worker.http_port import Answer, Route, text
+from procrastinate.worker.http_port import Answer, HttpPort, Route, text
 
 HEALTH, READY, METRICS = "/healthz", "/readyz", "/metrics"
 STUCK_AFTER = 60.0  # seconds without a turn of the event loop
@@ -42,6 +43,22 @@ def routes(probed: Probed) -> Mapping[str, Route]:
         READY: lambda accept: verdict([*probed.sicknesses(), *probed.hindrances()]),
         METRICS: lambda accept: metrics(accept, lambda found: found.text(accept)),
     }
+
+
+@contextlib.contextmanager
+def answering(
+    probed: Probed, host: str, port: int | None, *, quietly: bool = False
+) -> Iterator[HttpPort | None]:
+    """Answer requests for the length of a block, if there is to be a port."""
+    if port is None:
+        yield None
+        return
+    opened = HttpPort(host, port, routes(probed))
+    try:
+        opened.start(quietly=quietly)
+        yield opened
+    finally:
+        opened.close()
 
 
 def verdict(problems: Sequence[str]) -> Answer:

@@ -37,7 +37,6 @@ from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.context import RunningApp
-from procrastinate.worker.http_port import HttpPort
 from procrastinate.worker.keeping import Keeper, log_end
 from procrastinate.worker.line import CALL
 from procrastinate.worker.log import logger
@@ -232,7 +231,10 @@ class Worker:
         self._loop, self._is_alive = asyncio.get_running_loop(), True
         try:
             self._obey()
-            with asking(self._stop.request, taking), self._answering(options):
+            with (
+                asking(self._stop.request, taking),
+                probes.answering(self, options.http_host, options.http_port),
+            ):
                 await self._to_its_end(new_task(self._work(options, on_listening)))
         finally:
             self._loop, self._is_alive = None, False
@@ -351,19 +353,6 @@ class Worker:
         if (shift := self._shift) is None:
             return ("the worker is not registered",)
         return shift.hindrances()
-
-    @contextmanager
-    def _answering(self, options: WorkerOptions) -> Iterator[None]:
-        """Answer HTTP requests for the length of a block, if that is asked for."""
-        if options.http_port is None:
-            yield
-            return
-        port = HttpPort(options.http_host, options.http_port, probes.routes(self))
-        try:
-            port.start()
-            yield
-        finally:
-            port.close()
 
     # In a block
 

@@ -32,7 +32,7 @@ where pause.queue_name = %(queue_name)s::text and pause.partition = 0
 returning {>in_force}::integer
 
 -- name: drop_ended_pauses :exec
--- Removes the pauses that have ended by themselves. Whoever has one in hand is not waited for.
+-- Removes the pauses that have ended by themselves, but for rows that another transaction has locked.
 delete from {schema}.procrastinate_queues as pause
 where pause.partition = 0 and pause.queue_name = any(array(
     select pause.queue_name

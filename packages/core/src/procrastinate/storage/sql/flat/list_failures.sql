@@ -3,7 +3,7 @@
 -- Looks at the jobs that failed, from the newest on. Returns (how many were looked at, task, type
 -- and beginning of the last error, how many, when the first and the last ended, the last id) for
 -- each kind of failure, or one row of nulls. Errors that differ only in their digits are counted
--- together; who asked joins what else is alike.
+-- together. The caller joins groups whose normalised texts are the same.
 with walk as materialized (
     select
         -- The same, with the statuses.
