@@ -79,7 +79,15 @@ def test_nothing_that_matches_leaves_nothing_to_press(actor: Browser):
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?since=1h", "?until=1h", "?state=nope", "?state=failed&since=never"]
+    "query",
+    [
+        "",
+        "?since=1h",
+        "?until=1h",
+        "?state=nope",
+        "?state=failed&since=never",
+        "?state=failed&until=9999-12-31",
+    ],
 )
 def test_a_change_of_many_jobs_needs_a_filter_that_can_be(actor: Browser, query: str):
     assert actor.get(f"/jobs/retry{query}").status == 400

@@ -128,6 +128,7 @@ def test_walks_by_names_take_one_partition_at_a_time() -> None:
         cursor(Stop(Walk.NEWEST, [0], None), ("7",)),
         cursor(Stop(Walk.NEWEST, [0], None), (7, 8)),
         cursor(Stop(Walk.SCHEDULED, [0], None), (datetime(2026, 1, 1), 7)),
+        cursor(Stop(Walk.SCHEDULED, [0], None), (datetime.max.replace(tzinfo=UTC), 7)),
     ],
 )
 def test_a_forged_cursor_is_refused(text: str) -> None:

@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from procrastinate.errors import InvalidOption
+from procrastinate.model import checks
 from procrastinate.model.job import Job, Status
 from procrastinate.model.partitions import Partitions
 from procrastinate.model.printable import shown
@@ -280,10 +281,7 @@ def _text(value: Any) -> str:
 
 
 def _moment(value: Any) -> datetime:
-    moment = datetime.fromisoformat(value)
-    if moment.tzinfo is None:
-        raise ValueError(value)
-    return moment
+    return checks.check_aware("the moment", datetime.fromisoformat(value))
 
 
 _READERS: Mapping[str, Callable[[Any], Any]] = {
