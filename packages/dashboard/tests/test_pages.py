@@ -12,9 +12,12 @@ import pytest
 import procrastinate
 from procrastinate import Durations, Throughput
 from procrastinate.errors import ConnectionFailed, ConnectorException
+from procrastinate.model.failures import FailureGroup
 from procrastinate.model.job import UnreadableArguments
+from procrastinate.model.search import Count
 from procrastinate.testing import InMemoryConnector, run_jobs
 from procrastinate_dashboard import Access, Dashboard, Request
+from procrastinate_dashboard.pages.overview import recently
 
 from .helpers import Browser, address, text_of
 
@@ -78,6 +81,32 @@ def test_the_overview_plots_what_ended(
     assert "succeeded: 5</title>" in html
     assert "failed: 1</title>" in html
     assert "1 within" in html
+
+
+def test_what_failed_a_moment_ago_is_told_before_workers_have_counted_it(
+    full: procrastinate.App, actor: Browser, monkeypatch: pytest.MonkeyPatch
+):
+    nothing: list[Throughput] = []
+    monkeypatch.setattr(type(full.job_manager), "throughput", lambda self, **given: nothing)
+    html = text_of(actor.get("/"))
+    assert "1 within 1h" in html
+    assert "Workers have counted no job that ended in this time" in html
+
+
+@pytest.mark.parametrize(
+    "found, failed, recent",
+    [
+        ([], Count(0), Count(0)),
+        ([], Count(1_999), Count(0)),
+        ([], Count(2_000, False), None),
+        ([Count(2), Count(3, False)], Count(10_000, False), Count(5, False)),
+    ],
+)
+def test_that_none_failed_is_said_only_if_all_were_read(
+    found: list[Count], failed: Count, recent: Count | None
+):
+    groups = [FailureGroup("t", "E", "", each, None, None, 1) for each in found]
+    assert recently(groups, failed) == recent
 
 
 def test_links_are_relative_to_any_mount(actor: Browser):
@@ -195,6 +224,22 @@ def test_secrets_are_not_shown(actor: Browser):
 def test_why_a_job_waits_is_told(actor: Browser):
     assert "Why it waits" in text_of(actor.get("/jobs/3"))
     assert "Why it waits" not in text_of(actor.get("/jobs/1"))
+
+
+def test_a_running_job_that_was_asked_to_end_says_so(app: procrastinate.App):
+    browser = Browser(Dashboard(app, access=lambda request: Access("ada", "act")))
+    seen = []
+
+    @app.task
+    def look() -> None:
+        seen.append(text_of(browser.get("/jobs/1")))
+        browser.submit("/jobs/1/abort")
+        seen.append(text_of(browser.get("/jobs/1")))
+
+    look.defer()
+    run_jobs(app, raise_errors=False)
+    assert ["its abortion was asked for" in each for each in seen] == [False, True]
+    assert not any("Why it waits" in each for each in seen)
 
 
 HOSTILE = "<script>alert('1')</script>\"'&\x1b[31m\u202eevil\u2066\r\nforged".replace("\x00", "")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from procrastinate import Job
+from procrastinate import Job, WaitReason
 from procrastinate.errors import InvalidArguments, JobNotFound
 from procrastinate.model.job import UnreadableArguments
 from procrastinate_dashboard import showing
@@ -42,8 +42,8 @@ class Text:
 def job(site: Site, request: Request, id: str) -> Response:
     """Show one job."""
     found = site.ask(("job", id), lambda: find(site, id))
-    waits = not found.status.is_final and found.status != "doing"
-    reasons = site.ask(("why", id), lambda: _reasons(site, found)) if waits else []
+    ended = found.status.is_final
+    reasons = [] if ended else site.ask(("why", id), lambda: _reasons(site, found))
     return site.page(
         request,
         "job.html",
@@ -142,11 +142,13 @@ def _time_of(error: dict[str, Any]) -> datetime | None:
         return None
 
 
-def _reasons(site: Site, job: Job) -> list[object]:
+def _reasons(site: Site, job: Job) -> list[WaitReason]:
+    """Return why a job waits, or that one that runs was asked to end; its state is shown anyway."""
     try:
-        return list(site.app.job_manager.why_waiting(job.id))
+        found = site.app.job_manager.why_waiting(job.id)
     except JobNotFound:
         return []
+    return [each for each in found if each.kind not in ("running", "ended")]
 
 
 def _unreadable(job: Job) -> str | None:

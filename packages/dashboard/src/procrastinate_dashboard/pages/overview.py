@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from markupsafe import Markup
 
 from procrastinate import Throughput, WorkerInfo
+from procrastinate.model.failures import FailureGroup
 from procrastinate.model.queue_info import QueueInfo
 from procrastinate.model.search import Count
 from procrastinate_dashboard import charts
@@ -64,20 +65,23 @@ def overview(site: Site, request: Request) -> Response:
     queues = site.ask("queues", site.app.queue_manager.list_queues)
     workers = site.ask("workers", site.app.job_manager.list_workers)
     over_time = site.ask(("throughput", name), lambda: _throughput(site, span))
+    failures = site.ask("latest failures", lambda: _failures(site))
+    failed = total(queues, "failed")
     alive = [each for each in workers if is_alive(each)]
     return site.page(
         request,
         "overview.html",
         spans=list(SPANS),
         span=name,
-        totals={what: total(queues, what) for what in ("ready", "running", "scheduled", "failed")},
+        totals={what: total(queues, what) for what in ("ready", "running", "scheduled")},
+        failed=failed,
         behind=total(queues, "behind_a_lock"),
         oldest=min((q.oldest_ready_since for q in queues if q.oldest_ready_since), default=None),
         alive=alive,
         slots=sum(each.concurrency or 0 for each in alive),
         busy=sum(each.busy or 0 for each in alive),
-        needs=_needs(site, queues, workers),
-        failed=sum(step.count("failed") for step in over_time),
+        needs=_needs(site, queues, workers, failures),
+        recent=recently(failures, failed),
         ended=sum(step.count(each) for step in over_time for each in OUTCOMES),
         plots=[*plots(over_time, span)],
     )
@@ -88,7 +92,26 @@ def total(queues: Sequence[QueueInfo], what: str) -> Count:
     return sum((getattr(each, what) for each in queues), Count(0))
 
 
-def _needs(site: Site, queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo]) -> list[Needs]:
+def _failures(site: Site) -> list[FailureGroup]:
+    since = now() - timedelta(hours=1)
+    return site.app.job_manager.list_failures(since=since, budget=FAILURES)
+
+
+def recently(failures: Sequence[FailureGroup], failed: Count) -> Count | None:
+    """Return how many of the jobs that failed did so within the hour; None if that is not known.
+
+    The jobs say so at once. What workers count comes a minute later, and may not be kept.
+    """
+    found = sum((each.count for each in failures), Count(0))
+    return found if found.value or failed.value < FAILURES else None
+
+
+def _needs(
+    site: Site,
+    queues: Sequence[QueueInfo],
+    workers: Sequence[WorkerInfo],
+    failures: Sequence[FailureGroup],
+) -> list[Needs]:
     manager = site.app.job_manager
     return needs(
         redaction=site.redaction,
@@ -96,10 +119,7 @@ def _needs(site: Site, queues: Sequence[QueueInfo], workers: Sequence[WorkerInfo
         workers=workers,
         schedules=site.ask("schedules", manager.list_schedules),
         pauses=site.ask("pauses", site.app.queue_manager.list_pauses),
-        failures=site.ask(
-            "latest failures",
-            lambda: manager.list_failures(since=now() - timedelta(hours=1), budget=FAILURES),
-        ),
+        failures=failures,
         running=site.ask(
             "longest running", lambda: manager.search_jobs(state="running", limit=RUNNING).jobs
         ),
