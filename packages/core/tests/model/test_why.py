@@ -112,6 +112,33 @@ def test_that_all_slots_are_busy_is_said() -> None:
     assert told(READY, workers=(replace(WORKER, trusted=False),))[0][0] == "busy"
 
 
+def test_what_keeps_workers_from_claiming_is_said() -> None:
+    blocked = replace(WORKER, blocked_since=NOON, busy=2)
+    silent = replace(WORKER, trusted=False)
+    full = replace(WORKER, busy=2)
+    unheard = "the database must confirm a sign of life before any claim"
+    expected = {
+        (blocked,): ["its only worker 1 is blocked: a task holds up the event loop"],
+        (blocked, blocked): ["all 2 of its workers are blocked: a task holds up the event loop"],
+        (silent,): [f"its only worker 1 is not trusted: {unheard}"],
+        (blocked, full, full): [
+            "1 of its 3 workers is blocked: a task holds up the event loop",
+            "all 4 slots of the others are busy",
+        ],
+        (full, silent, silent): [
+            f"2 of its 3 workers are not trusted: {unheard}",
+            "all 2 slots of the others are busy",
+        ],
+        (blocked, WORKER): [],
+        (blocked, full, replace(WORKER, busy=None)): [],
+    }
+    for workers, texts in expected.items():
+        busy = [("busy", text) for text in texts]
+        assert told(READY, workers=workers) == [*busy, *told(READY)]
+    stranger = replace(WORKER, task_names=("other",))
+    assert told(READY, workers=(blocked, stranger)) == told(READY, workers=(blocked,))
+
+
 def test_a_job_that_runs_or_has_ended_does_not_wait() -> None:
     running = replace(READY, status=Status.DOING, worker=1)
     assert told(running) == [("running", "it is running, on worker 1")]

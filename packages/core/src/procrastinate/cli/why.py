@@ -25,7 +25,7 @@ def why(ctx: click.Context, /, ids: tuple[int, ...], **given: Any) -> ExitCode:
     """Say why jobs wait: what has to end first stands first.
 
     That is a time, a lock and the job that has it, a pause, that no live worker serves the queue or
-    knows the task, that all slots are busy, or only other jobs that come first.
+    knows the task, that all its workers are busy or blocked, or only other jobs that come first.
     """
     unknown = []
     with settings_of(ctx).open_app() as app:

@@ -149,15 +149,33 @@ def _knows(worker: WorkerInfo, job: Job) -> bool:
 
 
 def _busy(job: Job, workers: Sequence[WorkerInfo]) -> Iterator[WaitReason]:
+    """Yield what keeps the job's workers from claiming it, unless one of them is free."""
     able = [worker for worker in _serving(job, workers) if _knows(worker, job)]
-    if any(worker.trusted is False for worker in able) and not any(
-        worker.trusted is not False for worker in able
-    ):
-        text = "its workers claim nothing until the database has heard of them again"
+    blocked = [worker for worker in able if worker.blocked_since is not None]
+    others = [worker for worker in able if worker.blocked_since is None]
+    silent = [worker for worker in others if worker.trusted is False]
+    full = [worker for worker in others if worker.trusted is not False and _is_full(worker)]
+    if len(blocked) + len(silent) + len(full) < len(able):
+        return
+    if blocked:
+        text = f"{_which(blocked, able)} blocked: a task holds up the event loop"
         yield WaitReason(Why.BUSY, text)
-    elif all(_is_full(worker) for worker in able):
-        slots = sum(worker.concurrency or 0 for worker in able)
-        yield WaitReason(Why.BUSY, f"all {counted(slots, 'slot')} of its workers are busy")
+    if silent:
+        text = "the database must confirm a sign of life before any claim"
+        yield WaitReason(Why.BUSY, f"{_which(silent, able)} not trusted: {text}")
+    if full:
+        slots = counted(sum(worker.concurrency or 0 for worker in full), "slot")
+        whose = "of its workers" if len(full) == len(able) else "of the others"
+        yield WaitReason(Why.BUSY, f"all {slots} {whose} are busy")
+
+
+def _which(some: Sequence[WorkerInfo], able: Sequence[WorkerInfo]) -> str:
+    """Return which of the workers that could run a job, with the verb."""
+    if len(able) == 1:
+        return f"its only worker {able[0].id} is"
+    if len(some) == len(able):
+        return f"all {len(able)} of its workers are"
+    return f"{len(some)} of its {counted(len(able), 'worker')} {'is' if len(some) == 1 else 'are'}"
 
 
 def _is_full(worker: WorkerInfo) -> bool:
