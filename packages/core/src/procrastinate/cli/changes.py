@@ -4,8 +4,8 @@ Rules
 
 1. Jobs named by their ids are changed at once. One that cannot be is told of, and makes the exit
    code 1; the others are changed all the same.
-2. Jobs chosen by a filter alone are counted first, and somebody must agree: at the terminal, or
-   beforehand by ``--yes``. That none matches is no error.
+2. Jobs chosen by a filter alone are counted first, as far as that is done soon, and somebody must
+   agree: at the terminal, or beforehand by ``--yes``. That none matches is no error.
 3. No option is taken from the environment: a filter that is not on the command line would be
    overlooked.
 """
@@ -13,7 +13,6 @@ Rules
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -29,10 +28,11 @@ from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.job import Status
 from procrastinate.model.printable import counted
+from procrastinate.model.search import Count
 
 MANY = 20  # ids: a terminal is not shown more
 
-MOST = 2**31 - 1  # jobs that are read to count those that match: all
+COUNTED = 50_000  # jobs of a status that are read to count those that match: in about a second
 
 _COUNTABLE = {"queue", "task", "lock", "status"}  # filters by which the database counts
 
@@ -194,18 +194,26 @@ def _agreed(
         return True
     statuses = [] if "state" in which or "status" in which else list(action.by_default)
     counts = _count(manager, {"status": statuses, **which} if statuses else which)
-    total = min(counts.total(), given["limit"] or counts.total())
-    if not total:
+    if all(count == Count(0) for count in counts.values()):
         click.echo("no jobs match", err=True)
         return False
-    parts = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()) if count)
-    of = "" if total == counts.total() else "of "
-    question = f"{counted(total, 'job')} would be {action.done} ({of}{parts})"
+    question = question_about(action, counts, given["limit"])
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question}: add --yes to agree, where there is no terminal", ctx)
     if not _confirmed(f"{question}. Go on?"):
         raise click.ClickException("nothing was changed")
     return True
+
+
+def question_about(action: Action, counts: Mapping[str, Count], limit: int | None) -> str:
+    """Return how many jobs would be changed; a + if there may be more than were counted."""
+    matching = sum(counts.values(), Count(0))
+    total = Count(limit) if limit is not None and limit <= matching.value else matching
+    of = "" if total == matching else "of "
+    parts = [f"{count} {status}" for status, count in sorted(counts.items()) if count != Count(0)]
+    more = "" if matching.is_complete else f"; no more than {COUNTED:,} of each were looked at"
+    jobs = "job" if total == Count(1) else "jobs"
+    return f"{total} {jobs} would be {action.done} ({of}{', '.join(parts)}{more})"
 
 
 def _confirmed(question: str) -> bool:
@@ -217,17 +225,15 @@ def _confirmed(question: str) -> bool:
         raise
 
 
-def _count(manager: JobManager, which: dict[str, Any]) -> Counter[str]:
+def _count(manager: JobManager, which: dict[str, Any]) -> dict[str, Count]:
     """Return how many jobs match, by status."""
     statuses = [Status(each).value for each in which.get("status", Status)]
     if which.keys() <= _COUNTABLE:
         counted = manager.list_queues(**{k: v for k, v in which.items() if k != "status"})
-        return Counter({each: sum(getattr(q, each) for q in counted) for each in statuses})
-    found = {
-        each: manager.count_jobs(**{**which, "status": each}, budget=MOST).value
-        for each in statuses
+        return {each: Count(sum(getattr(q, each) for q in counted)) for each in statuses}
+    return {
+        each: manager.count_jobs(**{**which, "status": each}, budget=COUNTED) for each in statuses
     }
-    return Counter(found)
 
 
 def _tell_changed(action: Action, ids: Sequence[int]) -> None:
