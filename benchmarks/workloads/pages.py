@@ -82,6 +82,11 @@ LOOKS_AT: Mapping[str, Callable[[Look], Any]] = {
 }
 
 
+#: On connections of its own, the app sorts nothing for these (`settings: in_order` in their SQL). A
+#: caller's connection, which tells here the rows that it reads, stays as it is set.
+IN_ORDER = ("newest jobs", "queues", "failures", "failures of a month ago")
+
+
 class Pages(Workload):
     key = "W23"
     title = "lists and pages over 5,000,000 jobs"
@@ -138,14 +143,14 @@ class Found:
 def looked(database: Database, times: int) -> dict[str, Found]:
     """Return what each look costs, in turn."""
     with looking(database) as look:
-        return {name: _cost_of(look, call, times) for name, call in LOOKS_AT.items()}
+        return {name: _cost_of(look, name, times) for name in LOOKS_AT}
 
 
 def looked_cold(database: Database, name: str) -> Found:
     """Return what a look costs with nothing in memory."""
     forget(database)
     with looking(database) as look:
-        return _cost_of(look, LOOKS_AT[name], 1)
+        return _cost_of(look, name, 1)
 
 
 @contextmanager
@@ -176,12 +181,15 @@ def _last_in_line(connection: Any) -> int:
         return last
 
 
-def _cost_of(look: Look, call: Callable[[Look], Any], times: int) -> Found:
+def _cost_of(look: Look, name: str, times: int) -> Found:
     took, rows = [], []
     for _ in range(times):
+        if name in IN_ORDER:
+            with look.connection.cursor() as cursor:
+                cursor.execute("set local enable_sort = off")
         before = rows_read(look.connection)
         began = time.perf_counter()
-        call(look)
+        LOOKS_AT[name](look)
         took.append(time.perf_counter() - began)
         rows.append(rows_read(look.connection) - before)
         look.connection.rollback()

@@ -11,7 +11,7 @@ from benchmarks.workers import Process, drained, idle_worker
 from benchmarks.workload import Bench, Round, Workload
 from benchmarks.workloads.drain import CONCURRENCY
 
-JOBS = 200_000  # so that it lasts for several looks of each tab
+JOBS = 500_000  # so that it lasts for several looks of each tab
 ENDED = 100_000  # jobs that the pages show beside them, half of which failed
 TABS = 5
 
