@@ -8,6 +8,10 @@ from typing import Any as Program  # of conftest.py, which cannot be imported by
 
 import pytest
 
+import procrastinate
+from procrastinate.cli import pausing
+from procrastinate.testing import InMemoryConnector
+
 Query = Callable[..., Any]
 ROWS = "select queue_name, reason, paused_until::text from procrastinate_queues order by 1"
 
@@ -40,6 +44,21 @@ def test_a_queue_without_jobs_may_be_paused(program: Program, query: Query) -> N
     )
     ((by,),) = query("select paused_by from procrastinate_queues")
     assert by is None or by.strip()
+
+
+@pytest.mark.parametrize(
+    ("queue", "note"),
+    [("mail", None), ("mial", "no job of queue mial was found: is the name right?")],
+)
+def test_a_name_that_may_be_mistyped_is_told_among_many_jobs_too(
+    queue: str, note: str | None
+) -> None:
+    """More have come since the job of the queue than are looked at."""
+    with procrastinate.App(connector=InMemoryConnector()).open() as app:
+        app.configure_task("t", queue="mail").defer()
+        app.configure_task("t", queue="other").batch_defer(*[{}] * 5)
+        ended = app.job_manager.cancel_jobs(queue="other")
+        assert pausing._note(app.job_manager, queue, budget=len(ended) - 1) == note
 
 
 def test_all_queues_but_builtin(program: Program, query: Query) -> None:

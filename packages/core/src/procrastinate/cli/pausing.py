@@ -19,6 +19,10 @@ from procrastinate.cli.values import Moment, Name
 from procrastinate.model import checks
 from procrastinate.model.printable import line
 from procrastinate.model.queues import EVERY_QUEUE, SPARED, Pause
+from procrastinate.model.states import Status
+from procrastinate.storage.search import BUDGET
+
+UNENDED = [status for status in Status if not status.is_final]
 
 
 def _queue() -> click.Argument:
@@ -58,10 +62,10 @@ def pause(ctx: click.Context, /, queue: str, reason: str | None, until: datetime
     """
     with settings_of(ctx).open_app() as app:
         made = app.queue_manager.pause(queue, reason=reason, until=until, by=_user())
-        is_new = queue != EVERY_QUEUE and _has_no_jobs(app.job_manager, queue)
+        note = None if queue == EVERY_QUEUE else _note(app.job_manager, queue)
     click.echo(f"{_paused(made)} until {_end(made)}")
-    if is_new:
-        click.echo(f"note: queue {line(queue)} has no jobs so far", err=True)
+    if note is not None:
+        click.echo(f"note: {note}", err=True)
 
 
 @click.command("resume", params=[_queue()])
@@ -84,10 +88,19 @@ def resume(ctx: click.Context, /, queue: str) -> None:
         ctx.exit(ExitCode.ERROR)
 
 
-def _has_no_jobs(manager: JobManager, queue: str) -> bool:
-    """Whether a queue is known to have no jobs; among millions that is not found out."""
-    page = manager.search_jobs(queue=queue, limit=1)
-    return page.is_complete and not page.jobs
+def _note(manager: JobManager, queue: str, *, budget: int = BUDGET) -> str | None:
+    """Return what to say of a queue if no job of it is found: its name may be mistyped.
+
+    Jobs that wait or run are looked for apart, because millions may have ended since.
+    """
+    page = manager.search_jobs(queue=queue, limit=1, budget=budget)
+    if page.jobs:
+        return None
+    if page.is_complete:
+        return f"queue {line(queue)} has no jobs so far"
+    if manager.search_jobs(queue=queue, status=UNENDED, limit=1, budget=budget).jobs:
+        return None
+    return f"no job of queue {line(queue)} was found: is the name right?"
 
 
 def _paused(pause: Pause) -> str:
