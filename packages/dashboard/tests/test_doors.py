@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from threading import Event
 from typing import Any
 
 import httpx
@@ -19,11 +20,46 @@ from werkzeug.test import Client
 
 import procrastinate
 from procrastinate.errors import InvalidOption
-from procrastinate_dashboard import Access, Dashboard, Request, Response
+from procrastinate_dashboard import Access, Dashboard, Request, Response, asgi
 
 PAGES = ["/", "/jobs?state=failed", "/jobs/2", "/queues", "/workers", "/nowhere", "/jobs?since=x"]
 
 Ask = Callable[..., tuple[int, str, dict[str, str]]]
+
+
+@pytest.mark.parametrize("access_is_async", [False, True])
+@pytest.mark.parametrize("method, said", [("GET", "comes back"), ("POST", "may still be done")])
+def test_asgi_answers_while_the_database_does_not(
+    app: procrastinate.App,
+    monkeypatch: pytest.MonkeyPatch,
+    access_is_async: bool,
+    method: str,
+    said: str,
+):
+    goes_on = Event()
+    monkeypatch.setattr(asgi, "PATIENCE", 0.01)
+    monkeypatch.setattr(asgi, "PATIENCE_OF_CHANGES", 0.01)
+    monkeypatch.setattr(Dashboard, "respond_to", lambda *given: goes_on.wait())
+
+    async def access(request: Request) -> Access:
+        return Access("ada")
+
+    granted = access if access_is_async else lambda request: Access("ada")
+    served = _letting_go(Dashboard(app, access=granted), goes_on)
+    status, html, headers = OverASGI(served)(method, "/jobs", {} if method == "POST" else None)
+    assert (status, headers["retry-after"]) == (503, "2")
+    assert "The database does not answer" in html
+    assert said in html
+
+
+def _letting_go(dashboard: Dashboard, event: Event) -> Any:
+    """Let threads that hang go on after the answer: the loop waits for them at its end."""
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        await dashboard(scope, receive, send)
+        event.set()
+
+    return served
 
 
 class OverASGI:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from procrastinate_dashboard.asking import address, time_from
 from procrastinate_dashboard.charts import Plot, Series, bars, lines, nice_top
 from procrastinate_dashboard.pages.failures import links_to
 from procrastinate_dashboard.redaction import HIDDEN, Redaction
-from procrastinate_dashboard.shared import Shared
+from procrastinate_dashboard.shared import NoAnswer, Shared
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
@@ -254,6 +255,42 @@ def test_an_error_that_took_long_is_shared_for_seconds_only():
         shared.get("a", lambda: "here again")
     time += 0.2
     assert shared.get("a", lambda: "here again") == "here again"
+
+
+def test_an_answer_that_took_long_because_of_the_network_does_not_last():
+    time = 0.0
+    shared = Shared(lambda: time)
+
+    def hang() -> int:
+        nonlocal time
+        time += 60
+        return 1
+
+    assert shared.get("a", hang) == 1
+    time += 19.9
+    assert shared.get("a", lambda: 2) == 1
+    time += 0.2
+    assert shared.get("a", lambda: 2) == 2
+
+
+def test_a_question_that_hangs_is_given_up():
+    shared, hangs, goes_on = Shared(patience=0.01), Event(), Event()
+
+    def hang() -> int:
+        hangs.set()
+        goes_on.wait()
+        return 1
+
+    thread = Thread(target=shared.get, args=("a", hang), daemon=True)
+    thread.start()
+    hangs.wait()
+    try:
+        with pytest.raises(NoAnswer):
+            shared.get("a", lambda: 2)
+        assert shared.get("a", lambda: 3) == 3
+    finally:
+        goes_on.set()
+        thread.join()
 
 
 def test_questions_do_not_pile_up():

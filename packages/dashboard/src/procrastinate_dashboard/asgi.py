@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, fail_after, to_thread
 from anyio.lowlevel import RunVar
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as StarletteRequest
@@ -12,12 +13,15 @@ from starlette.responses import Response as StarletteResponse
 from starlette.types import Receive, Scope, Send
 
 from procrastinate_dashboard.messages import LARGEST_FORM, Request, Response, fields
+from procrastinate_dashboard.shared import PATIENCE, NoAnswer
 
 if TYPE_CHECKING:
     from procrastinate_dashboard.dashboard import Dashboard
 
 #: Threads that wait for the database at a time, of our own: the application keeps all of its.
 MOST_THREADS = 8
+#: Seconds that a change may take: of many jobs it takes a while.
+PATIENCE_OF_CHANGES = 60.0
 _limiter = RunVar[CapacityLimiter]("procrastinate_dashboard_threads")
 
 
@@ -50,16 +54,24 @@ async def _respond(dashboard: Dashboard, native: StarletteRequest) -> Response:
         request = await _request(native)
     except ValueError as exc:  # too many fields, or too long
         return Response(f"{exc}\n".encode(), 400, content_type="text/plain; charset=utf-8")
-    return await dashboard.respond_async(request, _in_thread)
+    patience = PATIENCE_OF_CHANGES if request.method == "POST" else PATIENCE
+    return await dashboard.respond_async(request, partial(in_thread, patience))
 
 
-async def _in_thread(function: Any, *arguments: Any) -> Any:
+async def in_thread(patience: float, function: Any, *arguments: Any) -> Any:
+    """Run a function in a thread. Raises `NoAnswer` after so many seconds; the thread goes on."""
     try:
         limiter = _limiter.get()
     except LookupError:
         limiter = CapacityLimiter(MOST_THREADS)
         _limiter.set(limiter)
-    return await to_thread.run_sync(function, *arguments, limiter=limiter)
+    try:
+        with fail_after(patience):
+            return await to_thread.run_sync(
+                function, *arguments, limiter=limiter, abandon_on_cancel=True
+            )
+    except TimeoutError:
+        raise NoAnswer from None
 
 
 async def _request(native: StarletteRequest) -> Request:

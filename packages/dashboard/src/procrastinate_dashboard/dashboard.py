@@ -14,6 +14,7 @@ from procrastinate.model.printable import shown
 from procrastinate_dashboard import guard, problems, routes
 from procrastinate_dashboard.messages import Access, Request, Response
 from procrastinate_dashboard.redaction import Redact, Redaction
+from procrastinate_dashboard.shared import NoAnswer
 from procrastinate_dashboard.site import ASSETS, Site, asset
 
 if TYPE_CHECKING:
@@ -98,7 +99,16 @@ class Dashboard:
         return self.respond_to(request, answer)
 
     async def respond_async(self, request: Request, in_thread: InThread) -> Response:
-        """Return the answer to a request: ``in_thread`` runs what waits for the database."""
+        """Return the answer to a request: ``in_thread`` runs what waits for the database.
+
+        It may raise `NoAnswer`, if that takes too long.
+        """
+        try:
+            return await self._respond_async(request, in_thread)
+        except NoAnswer as exc:
+            return _finished(request, problems.explain(self.site, request, exc))
+
+    async def _respond_async(self, request: Request, in_thread: InThread) -> Response:
         if not self.access_is_async:
             return await in_thread(self.respond, request)
         early = self.refusal(request)

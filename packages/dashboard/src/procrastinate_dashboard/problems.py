@@ -14,10 +14,12 @@ from procrastinate.errors import (
 )
 from procrastinate.model.printable import line
 from procrastinate_dashboard.messages import Request, Response
+from procrastinate_dashboard.shared import NoAnswer
 from procrastinate_dashboard.site import Site
 
 logger = logging.getLogger(__name__)
 
+_MAY_BE_DONE = "It may still be done. Look whether it was before you try again."
 _READ_ONLY = "25006"  # SQLSTATE read_only_sql_transaction
 
 
@@ -38,6 +40,8 @@ def not_found() -> Refused:
 
 def explain(site: Site, request: Request, exc: Exception) -> Response:
     """Return the page for what a page function raised."""
+    if isinstance(exc, NoAnswer) and request.method == "POST":
+        exc = Refused(503, "The database does not answer", _MAY_BE_DONE)
     if not isinstance(exc, Refused):
         exc = _refusal(exc)
     headers = {"retry-after": "2"} if exc.status == 503 else {}
@@ -61,7 +65,8 @@ def _refusal(exc: Exception) -> Refused:
             return Refused(503, "The tables do not fit", said)
         case ConnectorException() if exc.sqlstate == _READ_ONLY:
             return Refused(409, "This database can only be read", said)
-        case ConnectorException():
+        case ConnectorException() | NoAnswer():
+            said = said or "no answer in time"
             logger.warning("The dashboard cannot ask the database: %s", said)
             advice = "This page asks again by itself, and comes back once it answers."
             return Refused(503, "The database does not answer", advice)

@@ -12,8 +12,12 @@ T = TypeVar("T")
 
 LASTS = 1.0  # seconds
 #: An answer that took long lasts longer, so that a question keeps the database busy for a
-#: twentieth of the time at most, however many tabs ask it.
+#: twentieth of the time at most, however many tabs ask it; but not above `LONGEST`, for what took
+#: long may be the network.
 TIMES_AS_LONG = 19
+LONGEST = 20.0  # seconds
+#: Seconds to wait for an answer that somebody else has asked for.
+PATIENCE = 10.0
 #: Seconds that an error lasts at most, so that pages come back soon after the database does.
 ERROR_LASTS = 5.0
 MOST_ENTRIES = 200
@@ -27,23 +31,47 @@ class _Entry:
     error: Exception | None = None
 
 
-class Shared:
-    """Answers by key. Whoever asks while a question is under way waits for its answer."""
+class NoAnswer(Exception):
+    """The database has not answered in time."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+
+class Shared:
+    """Answers by key. Whoever asks while a question is under way waits for its answer.
+
+    If that takes longer than ``patience`` seconds it is given up, and the next one asks anew: a
+    connection that hangs may do so for hours.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, patience: float = PATIENCE
+    ) -> None:
         self._clock = clock
+        self._patience = patience
         self._lock = threading.Lock()
         self._entries: dict[Hashable, _Entry] = {}
 
     def get(self, key: Hashable, read: Callable[[], T]) -> T:
-        """Return the answer to a question, read now or a moment ago; or raise as it did."""
+        """Return the answer to a question, read now or a moment ago; or raise as it did.
+
+        Raises `NoAnswer` if another one has asked it, and gets none.
+        """
         entry = self._entry(key)
-        with entry.lock:
+        if not entry.lock.acquire(timeout=self._patience):
+            self._give_up(key, entry)
+            raise NoAnswer
+        try:
             if self._clock() >= entry.until:
                 self._read(entry, read)
             if entry.error is not None:
                 raise entry.error.with_traceback(None)
             return cast("T", entry.value)
+        finally:
+            entry.lock.release()
+
+    def _give_up(self, key: Hashable, entry: _Entry) -> None:
+        with self._lock:
+            if self._entries.get(key) is entry:
+                del self._entries[key]
 
     def forget(self) -> None:
         """Forget all answers, because something was changed."""
@@ -75,5 +103,5 @@ class Shared:
         except Exception as exc:  # those who wait would only run into it one after the other
             entry.error = exc
         ended = self._clock()
-        lasts = max(LASTS, TIMES_AS_LONG * (ended - begun))
+        lasts = min(max(LASTS, TIMES_AS_LONG * (ended - begun)), LONGEST)
         entry.until = ended + (lasts if entry.error is None else min(lasts, ERROR_LASTS))
