@@ -117,6 +117,19 @@ async def test_broken_exporters_and_processors(
     assert await statuses(app, as_task) == GOOD
 
 
+async def test_a_broken_meter(
+    recording: Recording, as_task: AsTask, caplog: pytest.LogCaptureFixture
+) -> None:
+    observer = recording.observer()
+    for name in ("sent", "consumed", "operation_duration", "process_duration"):
+        setattr(observer._instruments, name, None)
+    app = procrastinate.App(connector=InMemoryConnector(), observers=[observer])
+    assert await statuses(app, as_task) == GOOD
+    assert len(recording.spans("defer")) == 2
+    assert len(recording.spans("process")) == 4
+    assert "procrastinate.observers" in {each.name for each in caplog.records}
+
+
 @pytest.mark.parametrize(
     "meta",
     [

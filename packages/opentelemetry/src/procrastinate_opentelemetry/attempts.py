@@ -3,7 +3,7 @@
 Rules
 
 1. What `Attempt.__enter__` does is undone by `Attempt.__exit__` only if the first has returned. So
-   it attaches its context last, and a propagator that raises is reported at the end.
+   it attaches its context last, and a propagator or a meter that raises is reported at the end.
 2. What a task raises does not say what becomes of its job. An attempt that raised is `Undecided`
    until the worker says so. Then its span ends, with the time at which the code ended.
 3. The context that the worker runs in is no parent, because it lasts as long as the worker. If it
@@ -90,7 +90,10 @@ class Attempt:
     def __enter__(self) -> None:
         if self._tracer is not None:
             self._begin(self._tracer)
-        self._instruments.consumed.add(1, self._about())
+        try:
+            self._instruments.consumed.add(1, self._about())
+        except Exception as broken:  # of the meter's
+            self._broken = broken
         self._began = time.perf_counter()
 
     def __exit__(
