@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +14,7 @@ from prometheus_client import CollectorRegistry
 import procrastinate
 from procrastinate.errors import ConnectionFailed, QueryCanceled
 from procrastinate.testing import InMemoryConnector
-from procrastinate_prometheus import DatabaseCollector
+from procrastinate_prometheus import DatabaseCollector, database
 from procrastinate_prometheus.database import STATES, TRY_AGAIN_AFTER
 
 SamplesOf = Callable[[Any], Mapping[str, float]]
@@ -61,6 +62,54 @@ def scene(request: pytest.FixtureRequest, samples_of: SamplesOf) -> Iterator[Sce
     with app.open():
         app.schema_manager.apply_schema()
         yield Scene(app, samples_of)
+
+
+class Silent:
+    """A database whose connections are open, and which says nothing until it is let go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(database, "REST_MAY_TAKE", 0.01)
+        self.app = procrastinate.App(connector=InMemoryConnector())
+        self._goes_on = threading.Event()
+        manager = type(self.app.queue_manager)
+        list_queues = manager.list_queues
+
+        def wait_and_list(self_: Any) -> Any:
+            self._goes_on.wait()
+            return list_queues(self_)
+
+        monkeypatch.setattr(manager, "list_queues", wait_and_list)
+
+    def go_on(self, collector: DatabaseCollector) -> None:
+        self._goes_on.set()
+        for asking in collector._left_behind:
+            assert asking.done.wait(30)
+
+
+def test_a_database_that_is_silent_is_down(
+    monkeypatch: pytest.MonkeyPatch, samples_of: SamplesOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    silent = Silent(monkeypatch)
+    collector = DatabaseCollector(silent.app, timeout=0.01, max_age=0)
+    registry = CollectorRegistry()
+    registry.register(collector)
+    for _ in range(database.MOST_LEFT_BEHIND + 2):
+        assert samples_of(registry) == {"procrastinate_up{}": 0}
+    assert len(collector._left_behind) == database.MOST_LEFT_BEHIND
+    assert [each.getMessage() for each in caplog.records] == [
+        "the database does not answer: it is silent"
+    ]
+    silent.go_on(collector)
+    monkeypatch.setattr(database, "REST_MAY_TAKE", 30)
+    assert samples_of(registry)["procrastinate_up{}"] == 1
+    assert collector._left_behind == []
+
+
+def test_what_is_no_fault_of_the_database_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = procrastinate.App(connector=InMemoryConnector())
+    monkeypatch.setattr(type(app.queue_manager), "list_queues", lambda self: [][0])
+    with pytest.raises(IndexError):
+        list(DatabaseCollector(app).collect())
 
 
 def test_jobs_are_counted_by_queue_and_state(scene: Scene) -> None:

@@ -5,8 +5,9 @@ Rules
 1. Counts are exact. All of them together may take ``timeout`` seconds; a state that could not be
    counted in that time is absent, and is not tried again for `TRY_AGAIN_AFTER`. A count is shown
    again until `SHARE` of the time has gone into it: one that took a second, for 20 seconds.
-2. A scrape never fails: without an answer of the database, ``procrastinate_up`` is 0 and nothing
-   else is there. The next scrape tries again.
+2. A scrape never fails, and never waits for longer than ``timeout`` and `REST_MAY_TAKE`: without an
+   answer of the database, ``procrastinate_up`` is 0 and nothing else is there. The next scrape
+   tries again. A connection may be silent for hours, so a thread waits for it, and is left behind.
 3. Scrapes that come together, or within ``max_age`` seconds, get one answer.
 """
 
@@ -32,6 +33,8 @@ logger = logging.getLogger("procrastinate.exporter")
 TRY_AGAIN_AFTER = 300.0  # seconds
 ALIVE_WITHIN = 30.0  # seconds since its last sign of life, for a worker that counts
 SHARE = 0.05
+REST_MAY_TAKE = 5.0  # seconds for all but the counts: 8 in all, and Prometheus waits for 10
+MOST_LEFT_BEHIND = 5  # threads that wait for a silent database; with so many, no scrape asks it
 SHORTEST = 0.05  # seconds that are left for a count to be worth a try
 #: In the order in which they are counted: what is most asked for, and soonest counted, first.
 STATES = (
@@ -61,6 +64,8 @@ class DatabaseCollector(Collector):
         self._max_age = max_age
         self._clock = clock
         self._lock = threading.Lock()
+        self._asking: _Asking | None = None
+        self._left_behind: list[_Asking] = []
         self._found: list[Metric] = []
         self._found_at = float("-inf")
         self._not_before: dict[str, float] = {}  # when to count a state again
@@ -74,19 +79,42 @@ class DatabaseCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Return what the database knows now (rules 2 and 3)."""
         with self._lock:
-            if self._clock() >= self._found_at + self._max_age:
-                self._found = self._asked()
-                self._found_at = self._clock()
+            if self._clock() < self._found_at + self._max_age:
+                return iter(self._found)
+            asking = self._asking = self._asking or self._begin()
+        if asking is not None:
+            asking.done.wait(self._timeout + REST_MAY_TAKE)
+        with self._lock:
+            if asking is None or asking is self._asking:
+                self._end(asking)
             return iter(self._found)
 
-    def _asked(self) -> list[Metric]:
-        try:
-            found = self._ask()
-        except ProcrastinateException as exc:
-            if self._is_up:
-                logger.warning("the database does not answer: %s", exc)
-            self._is_up = False
-            return [_value(names.UP, 0)]
+    def _begin(self) -> _Asking | None:
+        """Ask the database, unless too many wait for it already."""
+        self._left_behind = [each for each in self._left_behind if not each.done.is_set()]
+        return _Asking(self._ask) if len(self._left_behind) < MOST_LEFT_BEHIND else None
+
+    def _end(self, asking: _Asking | None) -> None:
+        """Note what the database has said by now."""
+        self._asking = None
+        self._found_at = self._clock()
+        if asking is None or not asking.done.is_set():
+            self._left_behind += [] if asking is None else [asking]
+            self._found = self._down("it is silent")
+        elif isinstance(asking.error, ProcrastinateException):
+            self._found = self._down(str(asking.error))
+        elif asking.error is not None:
+            raise asking.error
+        else:
+            self._found = self._up(asking.found)
+
+    def _down(self, why: str) -> list[Metric]:
+        if self._is_up:
+            logger.warning("the database does not answer: %s", why)
+        self._is_up = False
+        return [_value(names.UP, 0)]
+
+    def _up(self, found: list[Metric]) -> list[Metric]:
         if not self._is_up:
             logger.info("the database answers again")
         self._is_up = True
@@ -96,7 +124,7 @@ class DatabaseCollector(Collector):
         self._app.open()  # again is harmless
         queues = self._app.queue_manager.list_queues()
         self._count_what_is_due()
-        counts = self._counts
+        counts = dict(self._counts)  # one that was left behind may still count
         known = {each.name for each in queues}.union(*counts.values())
         now = datetime.now(UTC)
         since = {each.name: each.oldest_ready_since for each in queues}
@@ -128,6 +156,25 @@ class DatabaseCollector(Collector):
             except QueryCanceled:
                 logger.info("%s jobs cannot be counted within %.1f s", state, left)
                 self._not_before[state] = self._clock() + TRY_AGAIN_AFTER
+
+
+class _Asking:
+    """A question to the database, in a thread of its own: ``done`` is set once it has an answer."""
+
+    def __init__(self, ask: Callable[[], list[Metric]]) -> None:
+        self.done = threading.Event()
+        self.found: list[Metric] = []
+        self.error: Exception | None = None
+        self._ask = ask
+        threading.Thread(target=self._run, name="procrastinate-collector", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self.found = self._ask()
+        except Exception as exc:
+            self.error = exc
+        finally:
+            self.done.set()
 
 
 def _family(named: Named) -> GaugeMetricFamily:
