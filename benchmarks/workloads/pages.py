@@ -108,16 +108,18 @@ class Pages(Workload):
 
     def run(self, bench: Bench) -> Round:
         jobs = bench.scale.of(JOBS, at_least=2_000)
+        times = bench.scale.of(LOOKS, at_least=3)
         with bench.server.database() as database:
             for written in write(database, history_of(jobs)):
                 bench.say(f"{written:,} ended jobs")
             bench.say("looking, before anything was analyzed")
-            new = looked(database, LOOKS)
+            new = looked(database, times)
             database.run("vacuum (analyze) procrastinate_jobs")
             bench.say("looking")
-            warm = looked(database, LOOKS)
+            warm = looked(database, times)
             bench.say("looking, with nothing in memory")
-            cold = {name: looked_cold(database, name) for name in LOOKS_AT}
+            pages = bench.scale.of(FILLER)
+            cold = {name: looked_cold(database, name, pages) for name in LOOKS_AT}
         slowest = max(found.milliseconds for found in new.values())
         return {
             **{name: Sample(found.milliseconds) for name, found in warm.items()},
@@ -146,9 +148,9 @@ def looked(database: Database, times: int) -> dict[str, Found]:
         return {name: _cost_of(look, name, times) for name in LOOKS_AT}
 
 
-def looked_cold(database: Database, name: str) -> Found:
-    """Return what a look costs with nothing in memory."""
-    forget(database)
+def looked_cold(database: Database, name: str, pages: int) -> Found:
+    """Return what a look costs with nothing in memory; see `forget`."""
+    forget(database, pages)
     with looking(database) as look:
         return _cost_of(look, name, 1)
 
@@ -212,16 +214,18 @@ def rows_read(connection: Any) -> int:
         return read
 
 
+FILLER = 50_000  # pages of 8 kB, three times what the server keeps in memory
 _FILLER = """
 create table filler (text text);
-insert into filler select repeat('x', 7000) from generate_series(1, 100000);
+alter table filler alter text set storage plain;
+insert into filler select repeat('x', 7000) from generate_series(1, %(pages)s);
 drop table filler
 """
 
 
-def forget(database: Database) -> None:
+def forget(database: Database, pages: int) -> None:
     """Let the server's memory be full of something else, and the system's without the table."""
-    database.run(_FILLER)
+    database.run_named(_FILLER, pages=pages)
     database.run("checkpoint")
     folder, number = database.row(
         "select current_setting('data_directory'), oid from pg_database"
