@@ -234,6 +234,15 @@ def test_a_coroutine_that_fails_lets_nobody_in(full: procrastinate.App):
     assert OverASGI(Dashboard(full, access=access))("GET", "/")[0] == 500
 
 
+async def test_files_wait_for_no_thread(full: procrastinate.App):
+    async def no_thread(function: Any, *arguments: Any) -> Response:
+        raise AssertionError("all threads wait for the database")
+
+    dashboard = Dashboard(full, access=lambda request: None)
+    request = Request("GET", "/static/dashboard.css")
+    assert (await dashboard.respond_async(request, no_thread)).status == 200
+
+
 async def test_it_starts_and_stops_as_an_application(full: procrastinate.App):
     said: list[str] = []
     events = iter(["lifespan.startup", "lifespan.shutdown"])

@@ -109,11 +109,11 @@ class Dashboard:
             return _finished(request, problems.explain(self.site, request, exc))
 
     async def _respond_async(self, request: Request, in_thread: InThread) -> Response:
-        if not self.access_is_async:
-            return await in_thread(self.respond, request)
-        early = self.refusal(request)
+        early = self.refusal(request)  # here: all threads may wait for the database
         if early is not None:
             return early
+        if not self.access_is_async:
+            return await in_thread(self.respond, request)
         try:
             answer = await cast("Awaitable[Answer]", self._access(request))
         except Exception as exc:
