@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 
 import pytest
 
 import procrastinate
-from procrastinate import Durations, Throughput
+from procrastinate import Durations, Job, Status, Throughput
 from procrastinate.errors import ConnectionFailed, ConnectorException
 from procrastinate.model.failures import FailureGroup
 from procrastinate.model.job import UnreadableArguments
 from procrastinate.model.search import Count
 from procrastinate.testing import InMemoryConnector, run_jobs
 from procrastinate_dashboard import Access, Dashboard, Request
+from procrastinate_dashboard.pages.job import life
 from procrastinate_dashboard.pages.overview import recently
 
 from .helpers import Browser, address, text_of
@@ -219,6 +220,16 @@ def test_secrets_are_not_shown(actor: Browser):
         assert "hunter2" not in html
         assert "s3cret" not in html
     assert "•••" in text_of(actor.get("/jobs/1/result"))
+
+
+def test_the_life_of_a_job_is_in_order_of_time():
+    noon = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    hour = timedelta(hours=1)
+    job = Job(1, Status.TODO, "q", "t", {}, deferred_at=noon, scheduled_at=noon - hour)
+    past = [(each.what, each.after) for each in life(job, noon)]
+    assert past == [("due since then", None), ("deferred", hour)]
+    later = [(each.what, each.after) for each in life(replace(job, scheduled_at=noon + hour), noon)]
+    assert later == [("deferred", None), ("due", hour)]
 
 
 def test_why_a_job_waits_is_told(actor: Browser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 from typing import Any
@@ -134,6 +135,12 @@ def test_lines_have_gaps_where_nothing_is_known():
     assert drawn.count("<polyline") == 2
     assert "<title>a · p50: 100 ms</title>" in drawn
     assert "<title>d · p50: 2.5 s</title>" in drawn
+
+
+def test_an_axis_tells_small_times_apart():
+    drawn = str(lines(Plot("Run time", ["a"], [Series("p50", "p50", [0.0016])], "s")))
+    ticks = re.findall(r'text-anchor="end">([^<]*)<', drawn)
+    assert ticks == ["0", "0.5 ms", "1 ms", "1.5 ms", "2 ms"]
 
 
 @pytest.mark.parametrize("draw", [bars, lines])

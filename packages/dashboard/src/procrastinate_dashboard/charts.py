@@ -46,7 +46,9 @@ class Plot:
             return "\N{EN DASH}"
         if self.unit != "s":
             return f"{value:,.0f}"
-        return f"{value * 1000:,.0f} ms" if value < 1 else f"{value:,.1f} s"
+        if value >= 1:
+            return f"{value:,.1f} s"
+        return f"{value * 1000:.0f} ms" if value >= 0.01 else f"{value * 1000:.2g} ms"
 
 
 def bars(plot: Plot) -> Markup:

@@ -110,10 +110,10 @@ def life(job: Job, now: datetime) -> list[Moment]:
         detail = _type_of(job.errors[-1]) if job.status == "failed" and job.errors else ""
         status = str(job.status)
         moments.append(Moment(job.finished_at, status, status, detail=detail))
-    moments.sort(key=lambda each: each.at)
     if job.status == "todo" and job.scheduled_at:
         what = "due" if job.scheduled_at > now else "due since then"
         moments.append(Moment(job.scheduled_at, what, "scheduled"))
+    moments.sort(key=lambda each: each.at)
     return [_placed(moment, moments[at - 1] if at else None) for at, moment in enumerate(moments)]
 
 
