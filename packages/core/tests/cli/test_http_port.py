@@ -63,20 +63,20 @@ def test_several_workers_are_behind_one_port(
     )
     url = url_of(supervisor)
     pid = int(supervisor.wait_for("worker process 1 of 2 has pid")[0].rpartition(" ")[2])
-    assert get(f"{url}/healthz") == (200, "ok\n")  # they start
+    wait_until(lambda: get(f"{url}/healthz") == (200, "ok\n"))  # they start
     wait_until(lambda: get(f"{url}/readyz") == (200, "ok\n"))
     assert len(list(folders.glob(f"{PREFIX}*"))) == 1
 
     os.kill(pid, signal.SIGSTOP)
     stopped = (503, "worker process 1: it does not answer\n")
-    assert get(f"{url}/healthz") == stopped
+    wait_until(lambda: get(f"{url}/healthz") == stopped)  # some time after the signal
     assert get(f"{url}/readyz") == stopped
     os.kill(pid, signal.SIGCONT)
     wait_until(lambda: get(f"{url}/healthz") == (200, "ok\n"))
 
     os.kill(pid, signal.SIGKILL)
     supervisor.wait_for("worker process 1 was killed by SIGKILL")
-    assert get(f"{url}/healthz") == (200, "ok\n")  # it is started again anyway
+    wait_until(lambda: get(f"{url}/healthz") == (200, "ok\n"))  # it is started again anyway
     wait_until(lambda: get(f"{url}/readyz") == (200, "ok\n"))
     assert supervisor.stop() == 0
     assert list(folders.iterdir()) == []
