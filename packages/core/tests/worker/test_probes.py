@@ -11,7 +11,7 @@ import pytest
 
 import procrastinate
 from procrastinate import Observer
-from procrastinate.errors import ConfigurationError
+from procrastinate.errors import ConfigurationError, ConnectorBroken
 from procrastinate.observing import exposing
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import probes
@@ -177,6 +177,18 @@ async def test_a_port_that_is_taken_keeps_a_worker_from_starting(app: procrastin
     assert await app.job_manager.list_workers_async() == []
 
 
+async def test_a_package_of_metrics_that_is_broken_leaves_no_worker_behind(
+    app: procrastinate.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ConnectorBroken("metrics cannot be imported")
+
+    monkeypatch.setattr(exposing, "exposition", broken)
+    with pytest.raises(ConnectorBroken):
+        await app.run_worker_async(wait=False, http_port=0)
+    assert await app.job_manager.list_workers_async() == []
+
+
 async def test_a_dead_companion_is_a_sickness(
     app: procrastinate.App, ports: list[HttpPort], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,11 +200,12 @@ async def test_a_dead_companion_is_a_sickness(
 
 
 async def test_a_loop_that_does_not_turn_is_a_hindrance_and_then_a_sickness(
-    app: procrastinate.App, monkeypatch: pytest.MonkeyPatch
+    app: procrastinate.App, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     async with app.worker() as worker:
         shift = worker._shift
         assert shift is not None
+        await until(lambda: shift._paused.is_known)
         assert (worker.sicknesses(), worker.hindrances()) == ([], [])
         monkeypatch.setattr(shift, "_silence", lambda: 10.2)
         assert worker.sicknesses() == []
@@ -203,13 +216,17 @@ async def test_a_loop_that_does_not_turn_is_a_hindrance_and_then_a_sickness(
 
 
 async def test_without_an_answer_to_its_sign_of_life_a_worker_is_not_ready(
-    app: procrastinate.App,
+    app: procrastinate.App, until: Until
 ) -> None:
     async with app.worker() as worker:
         shift = worker._shift
         assert shift is not None
+        await until(lambda: shift._paused.is_known)
         shift._vitals.answered = False
         assert (worker.sicknesses(), worker.hindrances()) == ([], ["the database does not answer"])
+        shift._vitals.answered, shift._paused.is_known = True, False
+        assert worker.hindrances() == ["it was not read yet which queues are paused"]
+        shift._paused.is_known = True
     assert worker.hindrances() == ("the worker is not registered",)
 
 

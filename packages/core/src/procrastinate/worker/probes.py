@@ -6,7 +6,8 @@ Rules
    turned for `STUCK_AFTER` seconds. A database that is away is no reason: a restart does not bring
    it back.
 2. ``/readyz`` fails if the worker could not start a job now: it is not registered, it stops, its
-   last sign of life had no answer, or its event loop is blocked.
+   last sign of life had no answer, its event loop is blocked, or it does not know which queues are
+   paused: a role that may not read that would wait for ever.
 3. Neither asks the database, so a client cannot make it work. What they say is at most as old as
    the worker's last sign of life.
 """

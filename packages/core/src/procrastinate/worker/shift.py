@@ -256,6 +256,8 @@ class Shift:
             found.append("the database does not answer")
         if not self._vitals.trusted():
             found.append("no sign of life has been confirmed in time")
+        if not self._paused.is_known:
+            found.append("it was not read yet which queues are paused")
         if BLOCKED_AFTER <= (silence := self._silence()) < STUCK_AFTER:
             found.append(f"the event loop has not turned for {silence:.0f} s")
         return found

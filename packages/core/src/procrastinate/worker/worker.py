@@ -265,6 +265,7 @@ class Worker:
     ) -> None:
         if self._stop.gracefully.is_set():
             return
+        observers = self._observers()  # before a row is there that would be left behind
         try:
             async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
                 worker_id = await self._register()
@@ -273,7 +274,7 @@ class Worker:
                 raise
             logger.warning("worker %s was stopped before it was heard by the database", self.name)
             return
-        self._shift = self._new_shift(worker_id, options, on_listening)
+        self._shift = self._new_shift(worker_id, options, observers, on_listening)
         try:
             await self._shift.run()
         finally:
@@ -319,6 +320,7 @@ class Worker:
         self,
         worker_id: int,
         options: WorkerOptions,
+        observers: Observers,
         on_listening: Callable[[Exception | None], None],
     ) -> Shift:
         return self._shift_type(
@@ -328,7 +330,7 @@ class Worker:
             registered_at=self._registered_at,
             about=self._about(),
             gateway=self._gateway,
-            observers=self._observers(),
+            observers=observers,
             registry=self._registry,
             options=options,
             periodics=self._periodics,
