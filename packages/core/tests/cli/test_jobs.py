@@ -36,7 +36,7 @@ values
         '2020-01-01T00:00Z', null, null, null, null, null)
 """
 
-HEAD = "id\tstatus\tqueue\ttask_name\ttask_kwargs\tattempts\tscheduled_at\tstarted_at\tfinished_at"
+HEAD = "id\tstate\tqueue\ttask_name\ttask_kwargs\tattempts\tscheduled_at\tstarted_at\tfinished_at"
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def test_a_pipe_gets_a_line_of_tabbed_fields_for_each_job_with_times_in_utc(five
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         HEAD,
-        '1\ttodo\tmail\tshop.send\t{"n":1,"to":"ann"}\t0\t2020-01-02T03:04:05.678901+00:00\t\t',
-        '2\tdoing\tmail\tshop.send\t{"to":"Jürgen"}\t1\t\t2020-01-01T00:00:01.000000+00:00\t',
+        '1\tready\tmail\tshop.send\t{"n":1,"to":"ann"}\t0\t2020-01-02T03:04:05.678901+00:00\t\t',
+        '2\trunning\tmail\tshop.send\t{"to":"Jürgen"}\t1\t\t2020-01-01T00:00:01.000000+00:00\t',
         f"3\tfailed\treports\tshop.report\t{{}}\t2\t\t{began}\t{ended}",
         f'4\tsucceeded\tmail\tshop.send\t{{"to":"eve"}}\t1\t\t{began}\t{ended}',
-        "5\ttodo\todd\\tqueue\tshop.send\t{}\t0\t\t\t",
+        "5\tready\todd\\tqueue\tshop.send\t{}\t0\t\t\t",
     ]
 
 
@@ -219,9 +219,10 @@ def test_a_search_that_reads_no_further_says_so(program: Program, query: Query) 
     query(MANY, 10_001)
     done = program("jobs", "--error", "no such page")
     assert (done.returncode, done.stdout) == (0, "")
-    cursor = done.stderr.split()[8]
+    cursor = done.stderr.split()[9]
     assert done.stderr == (
-        f"none found among 10,000 jobs so far: --cursor {cursor} looks further, --all at all\n"
+        f"no jobs found after looking at 10,000 jobs: --cursor {cursor} goes on,"
+        " --all looks at every job\n"
     )
 
 

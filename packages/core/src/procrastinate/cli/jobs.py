@@ -24,7 +24,7 @@ from procrastinate.model.printable import counted
 SHOWN = 50  # jobs, unless another number is asked for
 
 _FIELDS = (
-    "id", "status", "queue", "task_name", "task_kwargs", "attempts", "scheduled_at", "started_at",
+    "id", "state", "queue", "task_name", "task_kwargs", "attempts", "scheduled_at", "started_at",
     "finished_at",
 )  # fmt: skip
 
@@ -165,10 +165,10 @@ def _tell_the_rest(cursor: str | None, *, found: int, full: bool, looked_at: int
     elif full:
         click.echo(f"there may be more: --cursor {cursor} shows the next ones, --all all", err=True)
     else:
-        some = f"found {counted(found, 'job')}" if found else "none found"
+        some = f"{counted(found, 'job')} found" if found else "no jobs found"
         click.echo(
-            f"{some} among {counted(looked_at, 'job')} so far: --cursor {cursor} looks further,"
-            " --all at all",
+            f"{some} after looking at {counted(looked_at, 'job')}: --cursor {cursor} goes on,"
+            " --all looks at every job",
             err=True,
         )
 
@@ -208,7 +208,7 @@ def _fields(job: Job, app: App, errors: bool) -> str:
     times = (job.scheduled_at, job.started_at, job.finished_at)
     values = [
         job.id,
-        job.status.value,
+        job.state.value,
         job.queue,
         job.task_name,
         records.arguments(job, app.connector),
