@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import click
 import pytest
 
 from procrastinate.cli.logs import JsonFormatter, TextFormatter
-from procrastinate.cli.values import Duration, Past, past
+from procrastinate.cli.values import Coming, Duration, Past, past
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,24 @@ def test_durations_are_seconds_or_numbers_with_units(text: str, expected: timede
 def test_other_texts_are_no_durations(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is no duration"):
         Duration().convert(text, None, None)
+
+
+def test_a_time_to_come_is_a_duration_from_now_or_a_moment() -> None:
+    earliest = datetime.now(UTC) + timedelta(hours=2)
+    found = Coming().convert(" 2H ", None, None)
+    assert earliest <= found <= datetime.now(UTC) + timedelta(hours=2)
+    moment = datetime(2999, 1, 31, 8, tzinfo=UTC)
+    assert Coming().convert("2999-01-31T08:00Z", None, None) == moment
+    assert Coming().convert(moment, None, None) == moment
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("99999999d", "is too long"), ("9999999999999w", "is too long"), ("90", "is no date")],
+)
+def test_other_texts_are_no_time_to_come(text: str, message: str) -> None:
+    with pytest.raises(click.BadParameter, match=message):
+        Coming().convert(text, None, None)
 
 
 UNSAFE = "\n\r\x1b[31m\x9b\u202e\u2028\x00"

@@ -15,7 +15,7 @@ from procrastinate.app.queue_manager import BY_LENGTH, REASON_LENGTH
 from procrastinate.cli import completing
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.settings import settings_of
-from procrastinate.cli.values import Moment, Name
+from procrastinate.cli.values import Coming, Name
 from procrastinate.model import checks
 from procrastinate.model.printable import line
 from procrastinate.model.queues import EVERY_QUEUE, SPARED, Pause
@@ -46,8 +46,8 @@ _REASON = click.Option(
 )
 _UNTIL = click.Option(
     ["--until"],
-    type=Moment(),
-    help="When the pause ends by itself: 2030-01-31T08:00:00+01:00, or Z for UTC.",
+    type=Coming(),
+    help="When the pause ends by itself: 2h (from now), or 2030-01-31T08:00:00+01:00, Z for UTC.",
     allow_from_autoenv=False,
 )
 
@@ -115,7 +115,7 @@ def _named(queue: str) -> str:
 def _end(pause: Pause) -> str:
     if pause.until is None:
         return f"`queues resume {line(pause.queue)}`"
-    return pause.until.isoformat()
+    return pause.until.isoformat(timespec="seconds")
 
 
 def _user() -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -126,6 +126,21 @@ class Moment(_ParamType):
             return checks.check_aware("the time", moment)
         except InvalidTimestamp as exc:
             self.fail(str(exc), param, ctx)
+
+
+class Coming(Moment):
+    """A moment, or a duration from now: 2h, 1h30m, 2d."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        low = value.strip().lower() if isinstance(value, str) else ""
+        if not _DURATION.fullmatch(low):
+            return super().convert(value, param, ctx)
+        try:
+            return datetime.now(UTC) + Duration().convert(low, param, ctx)
+        except OverflowError:
+            self.fail(f"{value!r} is too long", param, ctx)
 
 
 class Past(_ParamType):
