@@ -385,6 +385,17 @@ def test_only_a_job_that_has_ended_is_shown_with_an_end(
     assert ("\nended  " in shown) is (status == "failed")
 
 
+def test_a_job_that_runs_is_shown_with_how_long_it_does_and_whether_it_is_to_end(
+    five: Program, query: Callable[..., Any]
+) -> None:
+    query("update procrastinate_jobs set started_at = now() - interval '50 hours' where id = 2")
+    shown = five("jobs", "2").stdout
+    assert "\nrunning for    2 d\n" in shown
+    assert "asked to end" not in shown
+    query("update procrastinate_jobs set abort_requested = true where id = 2")
+    assert "\nasked to end   yes, and its task has not obeyed yet\n" in five("jobs", "2").stdout
+
+
 def test_a_retry_strategy_that_failed_is_shown_below_the_attempt(
     program: Program, query: Callable[..., Any]
 ) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -13,9 +14,12 @@ import click
 from procrastinate.app.app import App
 from procrastinate.cli import records
 from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.fleet import duration
 from procrastinate.connector import Connector
+from procrastinate.errors import JobNotFound
 from procrastinate.model.failure import headline
-from procrastinate.model.job import Job, UnreadableArguments
+from procrastinate.model.job import Job, Status, UnreadableArguments
+from procrastinate.model.why import Why
 
 SHOWN = 1_000  # characters of a result, and of arguments that cannot be decoded
 
@@ -29,7 +33,7 @@ def show(app: App, ids: Sequence[int], *, as_json: bool) -> ExitCode:
         texts = [records.job_line(found[each], app.connector) for each in known]
         sys.stdout.write(records.lines(texts))
     else:
-        blocks = [records.lines(list(_block(found[each], app.connector))) for each in known]
+        blocks = [records.lines(list(_block(app, found[each]))) for each in known]
         sys.stdout.write("\n".join(blocks))
     sys.stdout.flush()
     return missing([each for each in ids if each not in found])
@@ -42,8 +46,9 @@ def missing(ids: Sequence[int]) -> ExitCode:
     return ExitCode.ERROR if ids else ExitCode.OK
 
 
-def _block(job: Job, connector: Connector) -> Iterator[str]:
+def _block(app: App, job: Job) -> Iterator[str]:
     """Yield the lines for one job: what there is to know, and then its errors."""
+    connector = app.connector
     rows = [
         ("job", f"{job.id}, {job.state}"),
         ("task", job.task_name),
@@ -57,6 +62,7 @@ def _block(job: Job, connector: Connector) -> Iterator[str]:
         ("deferred", local(job.deferred_at)),
         ("scheduled", local(job.scheduled_at)),
         ("started", local(job.started_at)),
+        *_run(app, job),
         # A job that waits again keeps the time of its last end in the table.
         ("ended", local(job.finished_at) if job.status.is_final else None),
         ("progress", _progress(job)),
@@ -69,6 +75,18 @@ def _block(job: Job, connector: Connector) -> Iterator[str]:
     for error in job.errors:
         yield ""
         yield from _error(error)
+
+
+def _run(app: App, job: Job) -> Iterator[tuple[str, str]]:
+    """Yield for how long a job runs, and whether it was asked to end."""
+    if job.status is not Status.DOING:
+        return
+    if job.started_at is not None:
+        yield "running for", duration((datetime.now(UTC) - job.started_at).total_seconds())
+    with contextlib.suppress(JobNotFound):  # it has ended and was deleted since
+        kinds = {reason.kind for reason in app.job_manager.why_waiting(job.id)}
+        if Why.ABORT_REQUESTED in kinds:
+            yield "asked to end", "yes, and its task has not obeyed yet"
 
 
 def _arguments(job: Job, connector: Connector) -> str:
