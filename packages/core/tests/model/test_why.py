@@ -92,8 +92,9 @@ def test_that_no_worker_can_run_it_is_said() -> None:
     other = replace(WORKER, queues=("other",))
     assert told(READY, workers=()) == [("no-worker", "no worker is alive")]
     assert told(READY, workers=(other,)) == [
-        ("no-worker", "no live worker serves its queue 'mail' (1 worker)")
+        ("no-worker", "no live worker serves its queue 'mail': 1 live worker serves other queues")
     ]
+    assert told(READY, workers=(other, other))[0][1].endswith(": 2 live workers serve other queues")
     stranger = replace(WORKER, task_names=("other",))
     assert told(READY, workers=(stranger,)) == [
         ("unknown-task", "no live worker of its queue knows the task 'send'")
@@ -108,6 +109,8 @@ def test_that_all_slots_are_busy_is_said() -> None:
         ("busy", "all 2 slots of its workers are busy"),
         *told(READY),
     ]
+    single = replace(WORKER, concurrency=1)
+    assert told(READY, workers=(single,))[0] == ("busy", "the only slot of its workers is busy")
     assert told(READY, workers=(full, WORKER)) == told(READY)
     assert told(READY, workers=(replace(WORKER, trusted=False),))[0][0] == "busy"
 

@@ -132,8 +132,11 @@ def _unserved(job: Job, workers: Sequence[WorkerInfo]) -> Iterator[WaitReason]:
     if not workers:
         yield WaitReason(Why.NO_WORKER, "no worker is alive")
     elif not serving:
-        alive = counted(len(workers), "worker")
-        yield WaitReason(Why.NO_WORKER, f"no live worker serves its queue {job.queue!r} ({alive})")
+        others = (
+            f"{counted(len(workers), 'live worker')} {'serves' if len(workers) == 1 else 'serve'}"
+        )
+        text = f"no live worker serves its queue {job.queue!r}: {others} other queues"
+        yield WaitReason(Why.NO_WORKER, text)
     elif not any(_knows(worker, job) for worker in serving):
         text = f"no live worker of its queue knows the task {job.task_name!r}"
         yield WaitReason(Why.UNKNOWN_TASK, text)
@@ -164,9 +167,10 @@ def _busy(job: Job, workers: Sequence[WorkerInfo]) -> Iterator[WaitReason]:
         text = "the database must confirm a sign of life before any claim"
         yield WaitReason(Why.BUSY, f"{_which(silent, able)} not trusted: {text}")
     if full:
-        slots = counted(sum(worker.concurrency or 0 for worker in full), "slot")
+        slots = sum(worker.concurrency or 0 for worker in full)
         whose = "of its workers" if len(full) == len(able) else "of the others"
-        yield WaitReason(Why.BUSY, f"all {slots} {whose} are busy")
+        what = f"the only slot {whose} is" if slots == 1 else f"all {slots} slots {whose} are"
+        yield WaitReason(Why.BUSY, f"{what} busy")
 
 
 def _which(some: Sequence[WorkerInfo], able: Sequence[WorkerInfo]) -> str:
