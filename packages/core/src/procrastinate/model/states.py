@@ -30,7 +30,8 @@ class State(enum.StrEnum):
     """What a job does or waits for now, or how it ended.
 
     That its queue is paused is not part of it: the job stays as it is. A job whose lock is held is
-    ready until a worker comes to it, and behind a lock from then on.
+    ready until a worker comes to it, and behind a lock from then on. One that a worker has
+    claimed is running, also before its task has begun.
     """
 
     READY = "ready"
