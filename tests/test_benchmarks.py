@@ -126,7 +126,7 @@ def test_what_is_no_pattern_of_lengths_is_refused(pattern: str) -> None:
 
 def test_without_options_everything_runs_at_full_size() -> None:
     assert parse([], [*WORKLOADS], [*PEERS]) == Options(
-        only=tuple(f"W{number}" for number in range(1, 23)),
+        only=tuple(f"W{number}" for number in range(1, 25)),
         scale=FULL,
         repeat=FULL.repeat,
         dsn=None,

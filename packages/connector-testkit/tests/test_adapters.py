@@ -46,7 +46,7 @@ def test_nothing_is_tested_that_was_not_declared() -> None:
         *("opening", "values", "results", "errors", "sessions", "losses", "threads", "forks"),
         *("limits", "plans", "waiting"),
         *("schema", "queue_defer", "queue_claim", "queue_locks", "queue_finish"),
-        *("queue_recovery", "queue_by_hand", "queue_periodic"),
+        *("queue_recovery", "queue_by_hand", "queue_periodic", "queue_pauses", "queue_search"),
     }
 
 
@@ -58,7 +58,7 @@ def test_type_of_the_connector_decides() -> None:
     """The in-memory connector listens, and runs no SQL."""
     assert topics(InMemory()) == {
         *("opening", "listening", "queue_defer", "queue_claim", "queue_locks", "queue_finish"),
-        *("queue_recovery", "queue_by_hand", "queue_periodic"),
+        *("queue_recovery", "queue_by_hand", "queue_periodic", "queue_pauses", "queue_search"),
     }
 
 
