@@ -113,6 +113,8 @@ def real_connection(connection: Any) -> Connection:
 
     Raises TypeError when there is none.
     """
+    if type(connection) is Connection:
+        return connection
     real = connection
     for _ in range(MAX_PROXIES):  # some objects have any attribute, and that again, without end
         if issubclass(type(real), Connection):  # isinstance() believes what a proxy claims
@@ -212,7 +214,7 @@ def sever(connection: Connection) -> None:
 
 def check_encoding(connection: Connection, owner: str) -> None:
     """Raise `InvalidOption` unless the texts of a connection that we are lent travel in UTF8."""
-    failures.check_encoding(connection.info.parameter_status("client_encoding"), owner)
+    failures.check_encoding(connection.get_parameter_status("client_encoding"), owner)
 
 
 # Running a query

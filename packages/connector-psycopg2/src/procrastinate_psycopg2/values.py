@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from procrastinate.connector import Query
@@ -10,6 +11,7 @@ from procrastinate.connector_tools.arrays import array_text
 
 _ARRAYS = (list, tuple)
 _CHANGED = (int, list, tuple)
+_FLAT = frozenset({type(None), bool, int, float, str, datetime})
 
 
 def adapted(query: Query) -> tuple[str, Mapping[str, Any] | None]:
@@ -20,7 +22,10 @@ def adapted(query: Query) -> tuple[str, Mapping[str, Any] | None]:
     params = query.params
     if not params:
         return query.sql, None
-    for value in params.values():
+    values: Iterable[Any] = params.values()
+    if _FLAT.issuperset(map(type, values)):
+        values = filter(None, values)  # None and 0 stay; an empty list does not
+    for value in values:
         if value is None or type(value) is str:  # as most are
             continue
         if isinstance(value, _CHANGED) and (not isinstance(value, int) or value < 0):

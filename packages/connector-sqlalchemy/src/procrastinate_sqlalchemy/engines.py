@@ -165,7 +165,7 @@ def _live_connection(engine: Engine, over: Driver) -> tuple[Connection, Any]:
     while True:
         connection = _connect(engine, over)
         try:
-            real = real_connection(connection)
+            real = over.real_connection(connection.connection.driver_connection)
             if over.looks_alive(real):
                 return connection, real
             connection.invalidate()

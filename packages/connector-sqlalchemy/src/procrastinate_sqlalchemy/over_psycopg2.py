@@ -35,13 +35,13 @@ class OverPsycopg2(Driver):
         driver.check_encoding(real, owner)
 
     def is_idle(self, real: driver.Connection) -> bool:
-        return bool(real.info.transaction_status == _IDLE)  # "unknown" for a closed one
+        return real.get_transaction_status() == _IDLE  # "unknown" for a closed one
 
     def in_transaction(self, real: driver.Connection) -> bool:
-        return real.info.transaction_status in _IN_TRANSACTION
+        return real.get_transaction_status() in _IN_TRANSACTION
 
     def has_failed(self, real: driver.Connection) -> bool:
-        return bool(real.info.transaction_status == _INERROR)
+        return real.get_transaction_status() == _INERROR
 
     def take(self, real: driver.Connection) -> tuple[bool, Any]:
         before = real.autocommit, real.cursor_factory

@@ -11,7 +11,7 @@ What takes several sessions yields a `Step` for each, in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -131,9 +131,9 @@ def run(flow: Flow[T], executor: Executor, prepare: Prepare) -> T:
     return run_steps(flow, lambda request: executor.execute(prepare(request)))
 
 
-async def run_async(flow: Flow[T], executor: AsyncExecutor, prepare: Prepare) -> T:
-    """Run a flow to its end with an asynchronous executor and return its value."""
-    return await run_steps_async(flow, lambda request: executor.execute(prepare(request)))
+def run_async(flow: Flow[T], executor: AsyncExecutor, prepare: Prepare) -> Coroutine[Any, Any, T]:
+    """Return what runs a flow to its end with an asynchronous executor and returns its value."""
+    return run_steps_async(flow, lambda request: executor.execute(prepare(request)))
 
 
 def run_steps(steps: Generator[S, Any, T], run_step: Callable[[S], Any]) -> T:

@@ -67,6 +67,9 @@ class Gateway:
         self, connector: Connector, observers: Observers = NOBODY, *, app: Any = None
     ) -> None:
         self.connector = connector
+        # Kept, because to ask for an abstract class takes time in each call.
+        self._sync = connector if isinstance(connector, SyncConnector) else None
+        self._async = connector if isinstance(connector, AsyncConnector) else None
         self.observers = observers  # of what goes through it
         #: Whose tasks a connector without a database runs, because no worker would.
         self.app = None if connector.runs_sql else app
@@ -208,20 +211,21 @@ class Gateway:
         """
         if connection is not None and not self._keeps_jobs_of(connection):
             return await self._run_for_caller_async(flow, connection, transaction)
-        if not isinstance(self.connector, AsyncConnector):
+        connector = self._async
+        if connector is None:
             return await self._counterpart_or_self().call_async(
                 lambda: self.run(flow, transaction=transaction)
             )
         if not self._open_async:
             raise AppNotOpen(_not_open(self._open, "open_async"))
         if limit is not None:
-            return await self._run_limited(self.connector, flow, transaction, limit)
+            return await self._run_limited(connector, flow, transaction, limit)
         try:
-            return await self._run_on(self.connector, flow, transaction, None)
+            return await self._run_on(connector, flow, transaction, None)
         except SchemaError as exc:
             if exc.sqlstate is None:
                 raise
-            raise await self._explained_async(exc, self.connector) from exc.__cause__
+            raise await self._explained_async(exc, connector) from exc.__cause__
 
     async def _run_on(
         self, connector: AsyncConnector, flow: Flow[T], transaction: bool, patience: float | None
@@ -413,10 +417,10 @@ class Gateway:
 
     def sync_connector(self) -> SyncConnector:
         """Return the open synchronous connector. Raises `AppNotOpen`."""
-        if not self._is_open:
+        if not (self._open or self._open_async):
             raise AppNotOpen(_not_open(False, "open"))
-        if isinstance(self.connector, SyncConnector):
-            return self.connector
+        if self._sync is not None:
+            return self._sync
         if not self._counterpart_opened:
             self._open_counterpart(None)
         return self._counterpart_or_self()
@@ -455,9 +459,7 @@ class Gateway:
 
 def runs_on_a_loop(connector: SyncConnector) -> TypeGuard[LoopThreadConnector]:
     """Return whether an event loop in a thread serves a connector's calls."""
-    from procrastinate.loop_thread import LoopThreadConnector  # not at the top: it needs asyncio
-
-    return isinstance(connector, LoopThreadConnector)
+    return connector.runs_on_a_loop
 
 
 def _not_open(other_half: bool, method: str) -> str:

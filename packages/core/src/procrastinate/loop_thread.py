@@ -49,6 +49,7 @@ class LoopThreadConnector(SyncConnector):
     """A synchronous connector over a sibling of an asynchronous one. Threads may share it."""
 
     contract: ClassVar[int] = 2
+    runs_on_a_loop: ClassVar[bool] = True
 
     def __init__(self, connector: AsyncConnector, *, connect_timeout: float | None = None) -> None:
         super().__init__(

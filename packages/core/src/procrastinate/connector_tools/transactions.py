@@ -17,7 +17,7 @@ class LazyTransaction:
     __slots__ = ("_begin", "_begun", "_failure")
 
     def __init__(self, *, wanted: bool, read_only: bool = False) -> None:
-        self._begin = begin(transaction=wanted, read_only=read_only)
+        self._begin = begin(transaction=wanted, read_only=read_only) if wanted or read_only else ""
         self._begun = False
         self._failure: ConnectorException | None = None
 

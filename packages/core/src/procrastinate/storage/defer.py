@@ -45,10 +45,11 @@ def defer_job(job: NewJob) -> Flow[int]:
 
 def request_for(job: NewJob) -> Request:
     """Return the request that inserts one job: its one row has the id, or null for a twin."""
-    if job.partition_key is None:
-        return Request("defer_job", **_columns(job))
-    key = job.partition_key
-    return Request("defer_job_with_key", partition_key=key, **_columns(job))
+    request = Request("defer_job" if job.partition_key is None else "defer_job_with_key")
+    request.params = _columns(job)
+    if job.partition_key is not None:
+        request.params["partition_key"] = job.partition_key
+    return request
 
 
 def defer_alike(alike: NewJob, all_args: str) -> Flow[list[int]]:
@@ -80,7 +81,7 @@ def _columns(job: NewJob) -> dict[str, Value]:
         "args": job.args,
         "scheduled_at": job.scheduled_at,
         "schedule_in_us": job.schedule_in_us,
-        "meta": _meta_text(job),
+        "meta": None if job.meta is None else _meta_text(job),
     }
 
 

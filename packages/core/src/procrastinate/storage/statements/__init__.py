@@ -48,6 +48,8 @@ UNPAUSED = (
     " and {alias}.queue_name <> all(%(paused)s::text[])"
     f" and ({{alias}}.queue_name = '{SPARED}' or '{EVERY_QUEUE}' <> all(%(paused)s::text[]))"
 )
+#: Parameters that decide about the text, or are not for it.
+_CHOOSING = frozenset({"unknown_names", "seen_table", "paused", "partition"})
 UNPAUSED_ALIASES = ("job", "best")
 PATIENCE_MS = 500  # milliseconds that an ending waits for another transaction
 #: What a statement may need of a session that users have set up otherwise. A caller's own
@@ -128,6 +130,10 @@ class Statements:
     def __call__(self, request: Request, more: Mapping[str, str] = NO_SETTINGS) -> Query:
         """Return the query of a request, with ``more`` settings besides its own."""
         name, params = request.name, request.params
+        if not more and request.settings is NO_SETTINGS and _CHOOSING.isdisjoint(params):
+            made = self._made.get(name)
+            if made is not None and not (made.of_partition or made.of_several):
+                return Query(name, made.text, params, made.settings)
         key = name
         if "unknown_names" in params:
             key = f"{name} known"
