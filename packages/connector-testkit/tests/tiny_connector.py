@@ -148,5 +148,7 @@ def translated() -> Iterator[None]:
         if isinstance(exc, psycopg2.OperationalError | psycopg2.InterfaceError):
             raise errors.ConnectionLost("the connection broke") from exc
         raise errors.ConnectorException("the driver failed") from exc
+    except errors.ProcrastinateException:  # some are a ValueError too
+        raise
     except ValueError as exc:
         raise errors.InvalidData("a text cannot be sent") from exc

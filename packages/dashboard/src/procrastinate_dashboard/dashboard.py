@@ -101,7 +101,7 @@ class Dashboard:
     async def respond_async(self, request: Request, in_thread: InThread) -> Response:
         """Return the answer to a request: ``in_thread`` runs what waits for the database.
 
-        It may raise `NoAnswer`, if that takes too long.
+        That may raise ``NoAnswer``, if it takes too long.
         """
         try:
             return await self._respond_async(request, in_thread)
