@@ -385,6 +385,7 @@ def test_only_a_job_that_has_ended_is_shown_with_an_end(
     assert ("\nended  " in shown) is (status == "failed")
 
 
+@pytest.mark.one_partition("a row made by hand is not where its lock belongs")
 def test_a_job_that_runs_is_shown_with_how_long_it_does_and_whether_it_is_to_end(
     five: Program, query: Callable[..., Any]
 ) -> None:
