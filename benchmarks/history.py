@@ -123,7 +123,7 @@ class History:
 
 
 def history_of(jobs: int) -> History:
-    """Return the parts of a history of so many jobs in all."""
+    """Return the parts of a history with this number of jobs in all."""
 
     def part(of_a_million: int) -> int:
         return max(1, jobs * of_a_million // 1_000_000)

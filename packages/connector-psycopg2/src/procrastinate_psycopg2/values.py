@@ -24,7 +24,7 @@ def adapted(query: Query) -> tuple[str, Mapping[str, Any] | None]:
         return query.sql, None
     values: Iterable[Any] = params.values()
     if _FLAT.issuperset(map(type, values)):
-        values = filter(None, values)  # None and 0 stay; an empty list does not
+        values = filter(None, values)  # what is falsy among these types needs no change
     for value in values:
         if value is None or type(value) is str:  # as most are
             continue

@@ -12,7 +12,7 @@ from procrastinate.model.queue_info import QueueInfo
 from procrastinate.model.queues import Pause, Pauses
 from procrastinate.model.search import Count
 from procrastinate_dashboard.asking import address
-from procrastinate_dashboard.health import is_alive, is_late, serves
+from procrastinate_dashboard.health import is_late, serves
 from procrastinate_dashboard.redaction import Redaction
 from procrastinate_dashboard.showing import lasting, line, number, short
 
@@ -95,7 +95,7 @@ def _waits_since(queue: QueueInfo) -> datetime:
 def _of_workers(workers: Iterable[WorkerInfo]) -> Iterator[Needs]:
     for worker in workers:
         name = f"{line(worker.name, 40)} ({worker.id})"
-        if not is_alive(worker):
+        if not worker.is_alive:
             why = f"no sign of life for {lasting(worker.seconds_since_heartbeat)}"
             yield Needs(f"Worker {name} is silent", why, "workers")
         elif worker.blocked_since is not None:

@@ -6,26 +6,18 @@ from datetime import datetime, timedelta
 
 from procrastinate import ScheduleInfo, WorkerInfo
 
-#: Seconds without a sign of life from which on a worker is shown as silent: its jobs are taken
-#: from it then, unless it was told otherwise.
-SILENT_AFTER = 30.0
 #: A schedule this late has no worker that defers its jobs.
 LATE_AFTER = timedelta(minutes=2)
 
 
-def is_alive(worker: WorkerInfo) -> bool:
-    """Whether a worker was heard of lately."""
-    return worker.seconds_since_heartbeat < SILENT_AFTER
-
-
 def serves(worker: WorkerInfo, queue: str) -> bool:
     """Whether a worker is alive and takes jobs of a queue."""
-    return is_alive(worker) and (worker.queues is None or queue in worker.queues)
+    return worker.is_alive and (worker.queues is None or queue in worker.queues)
 
 
 def state_of(worker: WorkerInfo) -> tuple[str, str]:
     """Return how a worker is, in a word, and the class that shows it."""
-    if not is_alive(worker):
+    if not worker.is_alive:
         return "silent", "failed"
     if worker.blocked_since is not None:
         return "blocked", "aborted"

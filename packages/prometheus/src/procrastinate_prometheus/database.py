@@ -31,7 +31,6 @@ from procrastinate_prometheus.names import Named
 logger = logging.getLogger("procrastinate.exporter")
 
 TRY_AGAIN_AFTER = 300.0  # seconds
-ALIVE_WITHIN = 30.0  # seconds since its last sign of life, for a worker that counts
 SHARE = 0.05
 REST_MAY_TAKE = 5.0  # seconds for all but the counts: 8 in all, and Prometheus waits for 10
 MOST_LEFT_BEHIND = 5  # threads that wait for a silent database; with so many, no scrape asks it
@@ -139,7 +138,7 @@ class DatabaseCollector(Collector):
 
     def _alive(self) -> int:
         workers = self._app.job_manager.list_workers()
-        return sum(each.seconds_since_heartbeat < ALIVE_WITHIN for each in workers)
+        return sum(each.is_alive for each in workers)
 
     def _count_what_is_due(self) -> None:
         """Count each state by queue, as far as there is time (rule 1)."""

@@ -19,16 +19,6 @@ from procrastinate.cli.tables import MEDIUM, WIDE, Heading
 from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
 from procrastinate.model.job import Status
 
-#: Seconds without a sign of life after which a worker is shown as silent: by default, others take
-#: it for dead then.
-SILENT_AFTER = 30.0
-
-
-def is_heard_of(worker: WorkerInfo) -> bool:
-    """Whether a worker has given a sign of life lately. Else it is silent, and counts as dead."""
-    return worker.seconds_since_heartbeat < SILENT_AFTER
-
-
 _JSON = click.Option(["--json"], is_flag=True, help="Print one JSON object a line.")
 
 
@@ -88,7 +78,7 @@ def _tasks(app: Any) -> list[TaskInfo]:
     known = Counter(
         name
         for worker in manager.list_workers()
-        if is_heard_of(worker)
+        if worker.is_alive
         for name in worker.task_names or ()
     )
     counts = {each.name: dataclasses.asdict(each) for each in manager.list_tasks()}
@@ -169,7 +159,7 @@ def _worker_row(worker: WorkerInfo) -> list[str]:
 
 
 def _state(worker: WorkerInfo) -> str:
-    if not is_heard_of(worker):
+    if not worker.is_alive:
         return "silent"
     if worker.blocked_since is not None:
         blocked = (worker.last_heartbeat - worker.blocked_since).total_seconds()

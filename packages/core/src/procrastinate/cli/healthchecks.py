@@ -9,7 +9,6 @@ import click
 
 from procrastinate.app.app import App
 from procrastinate.cli.failures import one_line
-from procrastinate.cli.fleet import is_heard_of
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.connector import AsyncConnector
 from procrastinate.errors import InsufficientPrivilege, ProcrastinateException
@@ -93,7 +92,7 @@ def _workers(app: App, wanted: int) -> str:
             if wanted:
                 raise
             return "not checked, as this role has no right to: it can only enqueue"
-    alive = sum(map(is_heard_of, workers))
+    alive = sum(each.is_alive for each in workers)
     found = f"{counted(alive, 'worker')} alive" if alive else "none is alive"
     if alive < wanted:
         raise ProcrastinateException(

@@ -8,6 +8,8 @@ from datetime import datetime
 from procrastinate.errors import InvalidOption
 from procrastinate.model.periodic import next_tick, schedule_from
 
+SILENT_AFTER = 30.0  # seconds without a sign of life
+
 
 @dataclass(frozen=True)
 class WorkerInfo:
@@ -35,6 +37,14 @@ class WorkerInfo:
     started_at: datetime
     last_heartbeat: datetime
     seconds_since_heartbeat: float
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it gave a sign of life in the last 30 seconds. Else it is silent.
+
+        By default, others take its jobs over then.
+        """
+        return self.seconds_since_heartbeat < SILENT_AFTER
 
 
 @dataclass(frozen=True)

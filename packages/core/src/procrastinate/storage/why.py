@@ -17,7 +17,6 @@ from procrastinate.storage.queues import list_pauses
 from procrastinate.storage.rows import in_utc
 
 COUNTED = 5_000  # jobs before another one, of which there may be more
-ALIVE_WITHIN = 30.0  # seconds since the last sign of life
 
 
 def why_waiting(job_id: int, partitions: Partitions) -> Flow[list[WaitReason]]:
@@ -27,7 +26,7 @@ def why_waiting(job_id: int, partitions: Partitions) -> Flow[list[WaitReason]]:
         raise JobNotFound(f"there is no job {job_id}")
     place = yield from at(partitions.of_job(job), _place(job))
     workers = yield from list_workers()
-    alive = [each for each in workers if each.seconds_since_heartbeat < ALIVE_WITHIN]
+    alive = [each for each in workers if each.is_alive]
     return reasons(job, place, alive, (yield from list_pauses()))
 
 

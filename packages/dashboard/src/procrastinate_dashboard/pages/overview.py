@@ -15,7 +15,6 @@ from procrastinate.model.search import Count
 from procrastinate_dashboard import charts
 from procrastinate_dashboard.attention import Needs, needs
 from procrastinate_dashboard.charts import Plot, Series
-from procrastinate_dashboard.health import is_alive
 from procrastinate_dashboard.messages import Request, Response
 from procrastinate_dashboard.site import Site, now
 
@@ -67,7 +66,7 @@ def overview(site: Site, request: Request) -> Response:
     over_time = site.ask(("throughput", name), lambda: _throughput(site, span))
     failures = site.ask("latest failures", lambda: _failures(site))
     failed = total(queues, "failed")
-    alive = [each for each in workers if is_alive(each)]
+    alive = [each for each in workers if each.is_alive]
     return site.page(
         request,
         "overview.html",
