@@ -56,6 +56,7 @@ from procrastinate.model.search import Count, JobPage
 from procrastinate.model.states import State
 from procrastinate.model.why import WaitReason
 from procrastinate.observing.observer import Observer
+from procrastinate.time_limits import time_limit
 from procrastinate.worker.context import (
     AsyncCallNext,
     AsyncMiddleware,
@@ -137,6 +138,7 @@ __all__ = [
     "WorkerInfo",
     "connectors",
     "errors",
+    "time_limit",
 ]
 
 

@@ -44,10 +44,11 @@ class Deadline:
         self._sweep = _sweep_of(self._loop)
         self._sweep.add(self)
 
-    def connected(self, executor: AsyncSessionExecutor) -> None:
-        """Note that there is a connection now; the time begins anew."""
+    def connected(self, executor: AsyncSessionExecutor, *, anew: bool = True) -> None:
+        """Note that there is a connection now; the time begins ``anew``."""
         self._executor = executor
-        self.at = self._loop.time() + self._seconds
+        if anew:
+            self.at = self._loop.time() + self._seconds
 
     def over(self) -> None:
         """Do nothing more."""

@@ -76,11 +76,13 @@ class Limit:
     """How long a call to the database may take, in seconds.
 
     The server ends a statement after ``server``. That is less than ``client``: no answer within
-    ``client`` therefore means that the connection is dead, and it is severed.
+    ``client`` therefore means that the connection is dead, and it is severed. The time of
+    ``client`` begins when there is a connection, or (``connects``) before one is waited for.
     """
 
     server: float
     client: float
+    connects: bool = False
     #: The settings that each statement of a call runs with, besides its own.
     settings: Mapping[str, str] = field(init=False, repr=False, compare=False)
 

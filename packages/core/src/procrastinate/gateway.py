@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
-from procrastinate import binders, connectors, drive
+from procrastinate import binders, connectors, drive, time_limits
 from procrastinate.connector import (
     AsyncConnector,
     AsyncExecutor,
@@ -49,6 +49,7 @@ from procrastinate.storage.callers import LookAgain, Place, for_caller, get_plac
 from procrastinate.storage.settings import read_settings
 from procrastinate.storage.statements import Statements
 from procrastinate.threads import in_thread
+from procrastinate.time_limits import TimeLimit
 
 if TYPE_CHECKING:
     from procrastinate.loop_thread import LoopThreadConnector
@@ -181,6 +182,8 @@ class Gateway:
             return self._run_for_caller(flow, executor, transaction)
         connector = self.sync_connector()
         try:
+            if (block := time_limits.current()) is not None:
+                return self._run_within(block, connector, flow, transaction)
             if runs_on_a_loop(connector):
                 # All of it there: to go there for each step took twice the client's time.
                 return connector.call(
@@ -221,6 +224,8 @@ class Gateway:
         if limit is not None:
             return await self._run_limited(connector, flow, transaction, limit)
         try:
+            if (block := time_limits.current()) is not None:
+                return await self._run_within_async(block, connector, flow, transaction)
             return await self._run_on(connector, flow, transaction, None)
         except SchemaError as exc:
             if exc.sqlstate is None:
@@ -235,6 +240,31 @@ class Gateway:
             if self._looks_for_place and not transaction:
                 await self._look_async(session)
             return value
+
+    # Within a time limit of the caller's
+
+    def _run_within(
+        self, block: TimeLimit, connector: SyncConnector, flow: Flow[T], transaction: bool
+    ) -> T:
+        if runs_on_a_loop(connector):
+            return connector.call(
+                lambda behind: self._run_within_async(block, behind, flow, transaction)
+            )
+        with (
+            block.severing() as severing,
+            connector.session(transaction=transaction, timeout=block.left()) as session,
+        ):
+            severing.connected(session)
+            return drive.run(flow, session, self.statements.under(block.settings))
+
+    async def _run_within_async(
+        self, block: TimeLimit, connector: AsyncConnector, flow: Flow[T], transaction: bool
+    ) -> T:
+        limit = block.of_a_call()
+        try:
+            return await self._run_limited(connector, flow, transaction, limit)
+        except (TimeoutError, drive.NoAnswer) as exc:
+            raise block.over() from exc
 
     # On a caller's connection
 
@@ -401,7 +431,7 @@ class Gateway:
         deadline = Deadline(limit.client)
         try:
             async with connector.session_async(transaction=transaction) as executor:
-                deadline.connected(executor)
+                deadline.connected(executor, anew=not limit.connects)
                 prepare = self.statements.under(limit.settings)
                 return await drive.run_async(flow, executor, prepare)
         except ConnectionLost as exc:

@@ -18,6 +18,7 @@ import procrastinate
 from procrastinate import Status
 from procrastinate.errors import WorkerFailed
 from procrastinate.testing import InMemoryConnector
+from procrastinate.watchdog import Watchdog
 from procrastinate.worker import companion
 from procrastinate.worker.backlog import Backlog
 from procrastinate.worker.fetcher import Fetcher
@@ -26,7 +27,6 @@ from procrastinate.worker.housekeeping import Housekeeping
 from procrastinate.worker.listener import Listener
 from procrastinate.worker.ticker import Ticker
 from procrastinate.worker.vitals import Vitals
-from procrastinate.worker.watchdog import Watchdog
 from procrastinate.worker.writer import Writer
 
 QUICK = {

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from procrastinate.connector import AsyncConnector, SyncConnector
 from procrastinate.storage.statements import Statements
+from procrastinate.watchdog import Watchdog
 from procrastinate.worker.backoff import Backoff
 from procrastinate.worker.companion import Companion, Duty
 from procrastinate.worker.line import Line
-from procrastinate.worker.watchdog import Watchdog
 
 #: Seconds for a companion to connect. Short, because a try that began in an outage goes on for as
 #: long after its end, and nothing is claimed before a beat is confirmed.

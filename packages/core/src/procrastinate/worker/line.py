@@ -14,7 +14,7 @@ from procrastinate.drive import Flow, Limit
 from procrastinate.errors import ConnectionLost
 from procrastinate.model.partitions import Partitions
 from procrastinate.storage.statements import Statements
-from procrastinate.worker.watchdog import Watchdog
+from procrastinate.watchdog import Watchdog
 
 CALL = Limit(server=10.0, client=15.0)
 
