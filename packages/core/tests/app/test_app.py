@@ -34,6 +34,16 @@ def test_two_apps_share_tasks_registered_on_either_before_and_after() -> None:
     assert sorted(first.tasks) == sorted(second.tasks) == ["before", "on_first", "on_second"]
 
 
+def test_an_app_is_opened_where_it_is_made(dsn: str) -> None:
+    app = procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn)).open()
+    assert app.check_connection()
+
+    with app.open() as same:
+        assert same is app
+    with pytest.raises(procrastinate.AppNotOpen):
+        app.check_connection()
+
+
 def test_deferring_through_an_app_uses_that_apps_connector() -> None:
     first = app_in_memory()
     second = first.with_connector(InMemoryConnector())

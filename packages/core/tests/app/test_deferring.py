@@ -410,6 +410,82 @@ def test_an_alias_keeps_old_jobs_runnable(memory: procrastinate.App) -> None:
     assert memory.configure_task("old", allow_unknown=False).options.task_name == "new"
 
 
+def test_a_task_that_came_with_a_blueprint_gets_an_alias_on_the_app(
+    memory: procrastinate.App,
+) -> None:
+    blueprint = procrastinate.Blueprint()
+    task = blueprint.task(name="add")(add)
+    other = memory.task(name="add")(lambda: None)
+    memory.add_tasks_from(blueprint, namespace="in")
+
+    memory.add_task_alias(task, "old")
+    memory.add_task_alias(other, "other")
+
+    assert memory.tasks["old"].name == "in:add"
+    assert memory.tasks["other"].name == "add"
+
+
+def test_a_blueprint_passes_a_late_alias_on(memory: procrastinate.App) -> None:
+    inner, outer = procrastinate.Blueprint(), procrastinate.Blueprint()
+    task = inner.task(name="add")(add)
+    outer.add_tasks_from(inner, namespace="in")
+    memory.add_tasks_from(outer, namespace="out")
+
+    inner.add_task_alias(task, "old")
+
+    assert memory.tasks["out:in:old"].name == "out:in:add"
+    with pytest.raises(procrastinate.TaskAlreadyRegistered, match="'out:in:old'"):
+        inner.add_task_alias(task, "old")
+
+
+def test_an_alias_is_for_a_task_that_the_app_knows(memory: procrastinate.App) -> None:
+    blueprint = procrastinate.Blueprint()
+    task = blueprint.task(name="add")(add)
+    with pytest.raises(TaskNotFound, match="'add'"):
+        memory.add_task_alias(task, "old")
+
+
+def test_a_task_shows_the_defaults_of_its_jobs(memory: procrastinate.App) -> None:
+    task = memory.task(
+        name="add",
+        aliases=["plus"],
+        queue="sums",
+        priority=3,
+        lock="l",
+        queueing_lock="q",
+        retry=2,
+    )(add)
+
+    assert (task.aliases, task.queue, task.priority) == (("plus",), "sums", 3)
+    assert (task.lock, task.queueing_lock, task.pass_context) == ("l", "q", False)
+    assert task.retry_strategy == procrastinate.RetryStrategy(max_attempts=2)
+    assert memory.task(name="other")(add).retry_strategy is None
+
+
+def test_a_task_is_configured_by_name(memory: procrastinate.App) -> None:
+    memory.configure_task(name="add", queue="sums").defer(a=1)
+
+    assert [(job.task_name, job.queue) for job in memory.job_manager.list_jobs()] == [
+        ("add", "sums")
+    ]
+    with pytest.raises(InvalidOption, match="one task"):
+        memory.configure_task("add", name="add")  # type: ignore[call-overload]
+    with pytest.raises(InvalidOption, match="task name"):
+        memory.configure_task()  # type: ignore[call-overload]
+
+
+def test_the_tasks_of_an_app_are_looked_up_as_in_a_dict(memory: procrastinate.App) -> None:
+    task = memory.task(name="add")(add)
+
+    assert "add" in memory.tasks
+    assert "elsewhere" not in memory.tasks
+    assert memory.tasks.get("elsewhere") is None
+    assert memory.tasks.get("elsewhere", task) is task
+    found = memory.tasks.get("add")
+    assert found is not None
+    assert found.name == "add"
+
+
 def test_tasks_with_one_name_are_refused(memory: procrastinate.App) -> None:
     memory.task(name="one")(add)
     with pytest.raises(procrastinate.TaskAlreadyRegistered, match=r"'one' .*test_deferring\.add"):

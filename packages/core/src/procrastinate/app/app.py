@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from procrastinate import connectors
 from procrastinate.app import loading
@@ -20,7 +21,7 @@ from procrastinate.app.deferring import (
     configured,
     options_of,
 )
-from procrastinate.app.opening import Opened, OpenedAsync
+from procrastinate.app.opening import OpenedAsync
 from procrastinate.app.task import Task
 from procrastinate.app.waiting import WaitingApp
 from procrastinate.builtin_tasks import BUILTIN_TASKS
@@ -124,13 +125,24 @@ class App(WaitingApp, Blueprint):
 
     # Opening and closing
 
-    def open(self, pool_or_engine: Any = None) -> Opened[App]:
-        """Open the app for synchronous calls; ``with app.open():`` closes it again.
+    def open(self, pool_or_engine: Any = None) -> Self:
+        """Open the app for synchronous calls, and return it; ``with app.open():`` closes it again.
 
         A pool or engine given here is used, and never closed. Raises `ConnectionFailed`.
         """
         self._gateway.open(pool_or_engine)
-        return Opened(self, self.close)
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close what `open` opened. An app that is not open is left as it is."""
@@ -191,10 +203,21 @@ class App(WaitingApp, Blueprint):
         **options: Unpack[ConfigureOptions],
     ) -> JobDeferrer[..., Any]: ...
 
+    @overload
     def configure_task(
         self,
-        name_or_task: str | Task[..., ..., Any],
         *,
+        name: str,
+        allow_unknown: bool = ...,
+        task_kwargs: Mapping[str, Any] | None = ...,
+        **options: Unpack[ConfigureOptions],
+    ) -> JobDeferrer[..., Any]: ...
+
+    def configure_task(
+        self,
+        name_or_task: str | Task[..., ..., Any] | None = None,
+        *,
+        name: str | None = None,
         allow_unknown: bool = True,
         queue: str | None = None,
         priority: int | None = None,
@@ -208,13 +231,15 @@ class App(WaitingApp, Blueprint):
     ) -> JobDeferrer[..., Any]:
         """Return a deferrer for a task, by name or as such, through this app's connector.
 
-        A name that is not registered here may be a task of another program; with
-        ``allow_unknown=False`` it raises `TaskNotFound`. The options are those of
-        `Task.configure`.
+        A name may also be given as ``name=``. One that is not registered here may be a task of
+        another program; with ``allow_unknown=False`` it raises `TaskNotFound`. The options are
+        those of `Task.configure`.
         """
+        if name is not None and name_or_task is not None:
+            raise InvalidOption("configure_task() takes one task: a task or its name, or name=")
         known_only = not checks.check_flag("allow_unknown", allow_unknown)
         options = configured(
-            self._options_for(name_or_task, known_only),
+            self._options_for(name if name_or_task is None else name_or_task, known_only),
             queue=queue,
             priority=priority,
             lock=lock,
@@ -227,9 +252,12 @@ class App(WaitingApp, Blueprint):
         )
         return JobDeferrer(options, self._gateway)
 
-    def _options_for(self, name_or_task: str | Task[..., ..., Any], known_only: bool) -> JobOptions:
-        name = name_or_task.name if isinstance(name_or_task, Task) else name_or_task
-        definition = self._registry.get(checks.check_name("task name", name))
+    def _options_for(
+        self, name_or_task: str | Task[..., ..., Any] | None, known_only: bool
+    ) -> JobOptions:
+        given = name_or_task.name if isinstance(name_or_task, Task) else name_or_task
+        name = checks.check_name("task name", given)
+        definition = self._registry.get(name)
         if definition is not None:
             return options_of(definition)
         if isinstance(name_or_task, Task):

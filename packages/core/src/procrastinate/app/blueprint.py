@@ -26,6 +26,7 @@ from procrastinate.worker.context import AsyncMiddleware, JobContext, Middleware
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 AnyTask = TypeVar("AnyTask", bound=Task[..., ..., Any])
 
 Retry = bool | int | BaseRetryStrategy
@@ -196,11 +197,23 @@ class Blueprint:
     def add_task_alias(self, task: Task[..., ..., Any], alias: str) -> None:
         """Let a registered task be found under one more name, for jobs deferred under it.
 
-        Raises `TaskAlreadyRegistered` for a name that is taken, `TaskNotFound`, `InvalidOption`.
+        A blueprint that was taken up passes the alias on to what took it up, which knows it as
+        ``namespace:alias``. Raises `TaskAlreadyRegistered` for a name that is taken,
+        `TaskNotFound`, `InvalidOption`.
         """
         if not isinstance(task, Task):
             raise InvalidOption(f"the task of an alias must be a task, not {shown(task)}")
-        self._registry.add_alias(self.name_of(task.definition), alias)
+        if self._taken_up_by is None or self._gateway_if_any() is not None:
+            self._registry.add_alias(self._name_here(task), alias)
+            return
+        checks.check_name("alias", alias)
+        owner, namespace = self._taken_up_by
+        owner.add_task_alias(task, f"{namespace}:{alias}" if namespace else alias)
+
+    def _name_here(self, task: Task[..., ..., Any]) -> str:
+        """Return the name of a task in this registry: it may have come with a blueprint."""
+        name = task.definition.name
+        return name if self._registry.get(name) is task.definition else task.name
 
     def add_tasks_from(self, blueprint: Blueprint, *, namespace: str) -> None:
         """Take up a blueprint's tasks as ``namespace:name``, all or none, with their schedules.
@@ -260,6 +273,19 @@ class _Tasks(Mapping[str, Task[..., ..., Any]]):
 
     def __getitem__(self, name: str) -> Task[..., ..., Any]:
         return Task(self._registry[name], self._owner)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._registry.get(name) is not None
+
+    @overload
+    def get(self, name: str) -> Task[..., ..., Any] | None: ...
+
+    @overload
+    def get(self, name: str, default: T) -> Task[..., ..., Any] | T: ...
+
+    def get(self, name: str, default: Any = None) -> Any:
+        definition = self._registry.get(name) if isinstance(name, str) else None
+        return default if definition is None else Task(definition, self._owner)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._registry)

@@ -1,4 +1,4 @@
-"""What ``app.open()`` and ``app.open_async()`` return: blocks that close the app at their end."""
+"""What ``app.open_async()`` returns: a block that closes the app at its end."""
 
 from __future__ import annotations
 
@@ -7,25 +7,6 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 AppT = TypeVar("AppT")
-
-
-class Opened(Generic[AppT]):
-    """An app that is open. Leaving the block closes it."""
-
-    def __init__(self, app: AppT, close: Callable[[], None]) -> None:
-        self._app = app
-        self._close = close
-
-    def __enter__(self) -> AppT:
-        return self._app
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
 
 
 class OpenedAsync(Generic[AppT]):

@@ -20,6 +20,7 @@ from procrastinate.connector import CallerConnection
 from procrastinate.gateway import Gateway
 from procrastinate.model import ended
 from procrastinate.model.job import Job
+from procrastinate.model.retry import BaseRetryStrategy
 from procrastinate.model.task import TaskDefinition
 
 Call = ParamSpec("Call")
@@ -67,6 +68,41 @@ class Task(Calling[Args, R], Generic[Call, Args, R]):
     def func(self) -> Any:
         """The plain function."""
         return self.definition.func
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """The further names that it was registered with."""
+        return self.definition.aliases
+
+    @property
+    def queue(self) -> str:
+        """The queue of its jobs, unless `configure` names another."""
+        return self.definition.queue
+
+    @property
+    def priority(self) -> int:
+        """The priority of its jobs, unless `configure` gives another."""
+        return self.definition.priority
+
+    @property
+    def lock(self) -> str | None:
+        """The lock of its jobs, unless `configure` gives another."""
+        return self.definition.lock
+
+    @property
+    def queueing_lock(self) -> str | None:
+        """The queueing lock of its jobs, unless `configure` gives another."""
+        return self.definition.queueing_lock
+
+    @property
+    def retry_strategy(self) -> BaseRetryStrategy | None:
+        """What decides whether a failed attempt is tried again; None: it is not."""
+        return self.definition.retry
+
+    @property
+    def pass_context(self) -> bool:
+        """Whether the function gets a `JobContext` as its first argument."""
+        return self.definition.pass_context
 
     def defer(self, *args: Args.args, **kwargs: Args.kwargs) -> int:
         """Defer one job with the task's own options and return its id; see `JobDeferrer.defer`."""
