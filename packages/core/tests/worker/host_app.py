@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import procrastinate
-from procrastinate.worker.shift import Shift
+from procrastinate.worker.shift.shift import Shift
 from procrastinate.worker.worker import Worker
 
 DSN, HOST, WORKER = sys.argv[1:]

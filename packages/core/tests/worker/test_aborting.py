@@ -13,9 +13,9 @@ import pytest
 import procrastinate
 from procrastinate import AbortReason, Job, JobAborted, JobContext, Status
 from procrastinate.model import holding
-from procrastinate.worker.fetcher import Fetcher
-from procrastinate.worker.housekeeping import Housekeeping
-from procrastinate.worker.listener import Listener
+from procrastinate.worker.claiming.fetcher import Fetcher
+from procrastinate.worker.helpers.housekeeping import Housekeeping
+from procrastinate.worker.helpers.listener import Listener
 
 Working = Callable[..., Any]
 

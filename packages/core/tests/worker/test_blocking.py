@@ -12,8 +12,8 @@ import pytest
 
 import procrastinate
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import heartbeat
-from procrastinate.worker.heartbeat import Heartbeat
+from procrastinate.worker.companions import heartbeat
+from procrastinate.worker.companions.heartbeat import Heartbeat
 
 
 @pytest.fixture

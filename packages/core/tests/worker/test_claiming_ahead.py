@@ -18,7 +18,7 @@ import pytest
 import procrastinate
 from procrastinate.model import holding
 from procrastinate.storage.claim import Claim
-from procrastinate.worker import backlog
+from procrastinate.worker.backlog import backlog
 
 USUAL, SELDOM = 0.005, 0.3  # seconds that a job takes
 JOBS = 160

@@ -21,14 +21,14 @@ from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim as flows
 from procrastinate.storage import workers
 from procrastinate.storage.finish import Ended, Settled
-from procrastinate.worker import claiming
-from procrastinate.worker import shift as shift_module
 from procrastinate.worker import worker as worker_module
-from procrastinate.worker.echoes import Echoes
-from procrastinate.worker.fetcher import Fetcher
-from procrastinate.worker.outages import Outages
-from procrastinate.worker.places import Places
-from procrastinate.worker.writer import Writer
+from procrastinate.worker.claiming import claiming
+from procrastinate.worker.claiming.fetcher import Fetcher
+from procrastinate.worker.database.outages import Outages
+from procrastinate.worker.database.places import Places
+from procrastinate.worker.shift import shift as shift_module
+from procrastinate.worker.writing.echoes import Echoes
+from procrastinate.worker.writing.writer import Writer
 
 QUICK = {"update_heartbeat_interval": 0.1, "stalled_worker_timeout": 0.5}
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import procrastinate
-from procrastinate.worker import claiming
-from procrastinate.worker.echoes import Echoes
+from procrastinate.worker.claiming import claiming
+from procrastinate.worker.writing.echoes import Echoes
 
 
 def test_each_expected_notification_is_taken_once() -> None:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from procrastinate.worker import event_loop, own_loop
+from procrastinate.worker.process import event_loop, own_loop
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="timers are coarse with epoll")

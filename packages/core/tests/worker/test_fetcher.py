@@ -25,7 +25,7 @@ from procrastinate.model.scans import (
     WITHOUT_LEVEL,
 )
 from procrastinate.storage.claim import Claim, Promotion
-from procrastinate.worker.fetcher import Fetcher
+from procrastinate.worker.claiming.fetcher import Fetcher
 
 
 class Scripted:

@@ -17,10 +17,10 @@ from procrastinate import Status, WorkerFailed, errors
 from procrastinate.model import restarts
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import worker as worker_module
-from procrastinate.worker.housekeeping import Housekeeping
-from procrastinate.worker.keeping import Keeper
-from procrastinate.worker.shift import Shift
-from procrastinate.worker.writer import Writer
+from procrastinate.worker.helpers.housekeeping import Housekeeping
+from procrastinate.worker.process.keeping import Keeper
+from procrastinate.worker.shift.shift import Shift
+from procrastinate.worker.writing.writer import Writer
 
 
 class Planned(Exception):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procrastinate.worker.halving import CULPRITS, Doubtful, by_halves, by_kind, whole_first
+from procrastinate.worker.writing.halving import CULPRITS, Doubtful, by_halves, by_kind, whole_first
 
 
 class Entry:

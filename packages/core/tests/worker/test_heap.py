@@ -9,7 +9,7 @@ import pytest
 
 import procrastinate
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import heap
+from procrastinate.worker.process import heap
 
 
 @pytest.fixture(autouse=True)

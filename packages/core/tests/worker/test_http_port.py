@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from procrastinate.errors import ConfigurationError
-from procrastinate.worker import http_port
-from procrastinate.worker.http_port import HEAD_BYTES, Answer, HttpPort, text
+from procrastinate.worker.process import http_port
+from procrastinate.worker.process.http_port import HEAD_BYTES, Answer, HttpPort, text
 
 
 def ok(accept: str) -> Answer:

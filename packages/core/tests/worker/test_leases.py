@@ -11,9 +11,9 @@ import pytest
 
 import procrastinate
 from procrastinate import AbortReason, Status
-from procrastinate.worker.fetcher import Fetcher
-from procrastinate.worker.heartbeat import Heartbeat
-from procrastinate.worker.vitals import Vitals
+from procrastinate.worker.claiming.fetcher import Fetcher
+from procrastinate.worker.companions.heartbeat import Heartbeat
+from procrastinate.worker.companions.vitals import Vitals
 
 QUICK = {"update_heartbeat_interval": 0.2, "stalled_worker_timeout": 1.0}
 #: For tests in which it must never be taken for dead: a busy machine may be that late with a beat.

@@ -20,15 +20,15 @@ from procrastinate.model.worker_options import worker_options
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import Ended, Settled
 from procrastinate.storage.handing_over import HandedOver
-from procrastinate.worker import claiming
-from procrastinate.worker.claiming import Claiming
-from procrastinate.worker.claims import Claims
-from procrastinate.worker.outages import Outages
-from procrastinate.worker.parts import evenly
-from procrastinate.worker.pausing import Paused
-from procrastinate.worker.places import Places
+from procrastinate.worker.claiming import claiming
+from procrastinate.worker.claiming.claiming import Claiming
+from procrastinate.worker.claiming.claims import Claims
+from procrastinate.worker.database.outages import Outages
+from procrastinate.worker.database.places import Places
+from procrastinate.worker.helpers.pausing import Paused
 from procrastinate.worker.stopping import StopRequests
-from procrastinate.worker.writer import LINES_AT_ONCE
+from procrastinate.worker.writing.parts import evenly
+from procrastinate.worker.writing.writer import LINES_AT_ONCE
 
 Until = Callable[..., Awaitable[None]]
 Query = Callable[..., list[tuple[Any, ...]]]

@@ -15,8 +15,8 @@ from procrastinate import Status
 from procrastinate.connector import Notification
 from procrastinate.model.scans import NAMES_KEPT, ScanPlan
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import listener
-from procrastinate.worker.listener import job_id_in
+from procrastinate.worker.helpers import listener
+from procrastinate.worker.helpers.listener import job_id_in
 
 OPTIONS = {"fetch_job_polling_interval": 60.0, "abort_job_polling_interval": 60.0}
 

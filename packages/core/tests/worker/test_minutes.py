@@ -14,8 +14,8 @@ from procrastinate.drive import Flow, Request
 from procrastinate.errors import ConnectionFailed, InsufficientPrivilege
 from procrastinate.model.job import Job, Status
 from procrastinate.observing import events
-from procrastinate.worker import minutes
-from procrastinate.worker.minutes import Minutes
+from procrastinate.worker.helpers import minutes
+from procrastinate.worker.helpers.minutes import Minutes
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FIRST = int(NOON.timestamp()) // 60

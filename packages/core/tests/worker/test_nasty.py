@@ -30,8 +30,9 @@ import procrastinate
 from procrastinate.model import failure, outcome, printable
 from procrastinate.model.job import Job, Status
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import endings, execution, job_log, log, slots, threads
-from procrastinate.worker.slots import Slots
+from procrastinate.worker import job_log, log
+from procrastinate.worker.running import endings, execution, slots, threads
+from procrastinate.worker.running.slots import Slots
 
 KINDS = ("async def", "thread")
 LIMIT = 10.0  # seconds for anything here

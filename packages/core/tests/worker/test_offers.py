@@ -29,15 +29,16 @@ from procrastinate.model.trust import Trust
 from procrastinate.model.worker_options import worker_options
 from procrastinate.storage.claim import Claim
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import backlog, threads
-from procrastinate.worker.backlog import Backlog
+from procrastinate.worker.backlog import backlog
+from procrastinate.worker.backlog.backlog import Backlog
 from procrastinate.worker.clock import since_boot
-from procrastinate.worker.echoes import Echoes
-from procrastinate.worker.outages import Outages
-from procrastinate.worker.pausing import Paused
-from procrastinate.worker.places import Places
-from procrastinate.worker.slots import Slots
-from procrastinate.worker.writer import Writer
+from procrastinate.worker.database.outages import Outages
+from procrastinate.worker.database.places import Places
+from procrastinate.worker.helpers.pausing import Paused
+from procrastinate.worker.running import threads
+from procrastinate.worker.running.slots import Slots
+from procrastinate.worker.writing.echoes import Echoes
+from procrastinate.worker.writing.writer import Writer
 
 PATIENCE = 60.0  # seconds for what a thread does at once
 FIRST, SECOND, THIRD = 1, 2, 3

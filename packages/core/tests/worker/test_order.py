@@ -14,8 +14,9 @@ from procrastinate.model import holding
 from procrastinate.model.job import Job
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.handing_over import HandedOver
-from procrastinate.worker import backlog, job_log
-from procrastinate.worker.fetcher import Fetcher
+from procrastinate.worker import job_log
+from procrastinate.worker.backlog import backlog
+from procrastinate.worker.claiming.fetcher import Fetcher
 
 Until = Callable[..., Awaitable[None]]
 Query = Callable[..., list[tuple[Any, ...]]]

@@ -13,7 +13,7 @@ import pytest
 import procrastinate
 from procrastinate.model.job import Status
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import own_loop
+from procrastinate.worker.process import own_loop
 
 
 async def exit_in_a_task() -> None:

@@ -19,7 +19,8 @@ from procrastinate.errors import ConnectionLost, PartitionAway
 from procrastinate.model.partitions import VALUES, Partitions
 from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.statements import Statements
-from procrastinate.worker import claiming, outages
+from procrastinate.worker.claiming import claiming
+from procrastinate.worker.database import outages
 
 MANY = Partitions(64)
 Wait = Callable[..., Awaitable[None]]

@@ -21,8 +21,8 @@ from procrastinate.observing.observers import Observers
 from procrastinate.storage import claim
 from procrastinate.storage.queues import InForce
 from procrastinate.testing import InMemoryConnector, run_jobs
-from procrastinate.worker.backoff import Backoff
-from procrastinate.worker.pausing import Paused, Pausing
+from procrastinate.worker.database.backoff import Backoff
+from procrastinate.worker.helpers.pausing import Paused, Pausing
 
 PATIENCE = 30.0  # seconds
 

@@ -6,7 +6,7 @@ import pytest
 
 from procrastinate.model.job import Job, Status
 from procrastinate.model.partitions import VALUES, Partitions
-from procrastinate.worker.places import Places
+from procrastinate.worker.database.places import Places
 
 
 def jobs(*ids: int) -> list[Job]:

@@ -14,9 +14,9 @@ from procrastinate import Observer
 from procrastinate.errors import ConfigurationError, ConnectorBroken
 from procrastinate.observing import exposing
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import probes
-from procrastinate.worker.companions import Companions
-from procrastinate.worker.http_port import Answer, HttpPort
+from procrastinate.worker.companions.companions import Companions
+from procrastinate.worker.process import probes
+from procrastinate.worker.process.http_port import Answer, HttpPort
 
 Until = Callable[..., Awaitable[None]]
 

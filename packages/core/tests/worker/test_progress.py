@@ -19,10 +19,10 @@ from procrastinate.model.job import Job
 from procrastinate.model.partitions import MANY, ONE, VALUES, Partitions
 from procrastinate.model.progress import Report
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker.execution import Attempt
-from procrastinate.worker.outages import Outages
-from procrastinate.worker.places import Places
-from procrastinate.worker.progress import Reports
+from procrastinate.worker.database.outages import Outages
+from procrastinate.worker.database.places import Places
+from procrastinate.worker.running.execution import Attempt
+from procrastinate.worker.running.progress import Reports
 
 QUICK = {"update_heartbeat_interval": 0.1, "stalled_worker_timeout": 0.5}
 

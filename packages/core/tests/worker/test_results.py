@@ -19,8 +19,8 @@ from procrastinate.model.outcome import SUCCEEDED, Finished, Requeued
 from procrastinate.model.results import LARGEST
 from procrastinate.storage.finish import Ended
 from procrastinate.testing import InMemoryConnector, run_jobs
-from procrastinate.worker.parts import groups
-from procrastinate.worker.writer import Writer
+from procrastinate.worker.writing.parts import groups
+from procrastinate.worker.writing.writer import Writer
 
 NOT_JSON = (
     "the result of type set is not kept:"

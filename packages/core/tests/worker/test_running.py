@@ -17,7 +17,7 @@ import pytest
 
 import procrastinate
 from procrastinate import JobAborted, JobContext, RetryDecision, RetryStrategy, Status
-from procrastinate.worker import backlog
+from procrastinate.worker.backlog import backlog
 
 
 async def status_of(app: procrastinate.App, job_id: int) -> Status:

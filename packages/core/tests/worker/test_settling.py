@@ -30,10 +30,10 @@ from procrastinate.model.partitions import ONE
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, workers
 from procrastinate.storage.finish import Ended, Keeps, keeps_none
-from procrastinate.worker.echoes import Echoes
-from procrastinate.worker.outages import Outages
-from procrastinate.worker.places import Places
-from procrastinate.worker.writer import MAX_RESULTS, Writer
+from procrastinate.worker.database.outages import Outages
+from procrastinate.worker.database.places import Places
+from procrastinate.worker.writing.echoes import Echoes
+from procrastinate.worker.writing.writer import MAX_RESULTS, Writer
 
 pytestmark = pytest.mark.one_partition("its flows are those of one partition")
 
@@ -363,7 +363,7 @@ async def test_the_errors_of_a_claimed_job_do_not_stop_the_event_loop_for_long(
     """A caller is told that the database does not answer."""
     import threading
 
-    from procrastinate.worker import past_errors
+    from procrastinate.worker.running import past_errors
 
     monkeypatch.setattr(past_errors, "LOOP_WAITS_FOR", 0.05)
     go, told = threading.Event(), []

@@ -12,7 +12,7 @@ import pytest
 
 import procrastinate
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker.signals import INT, TERM, Found, Taking, asking, found, to_take
+from procrastinate.worker.process.signals import INT, TERM, Found, Taking, asking, found, to_take
 
 NOTHING, IGNORED, HANDLED = Found
 

@@ -19,7 +19,9 @@ from silence import SilentProxy
 import procrastinate
 from procrastinate import Status
 from procrastinate.drive import Limit
-from procrastinate.worker import calls, line, listener, worker
+from procrastinate.worker import worker
+from procrastinate.worker.database import calls, line
+from procrastinate.worker.helpers import listener
 
 OPTIONS = {
     "update_heartbeat_interval": 1.0,

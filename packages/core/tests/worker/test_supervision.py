@@ -19,15 +19,15 @@ from procrastinate import Status
 from procrastinate.errors import WorkerFailed
 from procrastinate.testing import InMemoryConnector
 from procrastinate.watchdog import Watchdog
-from procrastinate.worker import companion
-from procrastinate.worker.backlog import Backlog
-from procrastinate.worker.fetcher import Fetcher
-from procrastinate.worker.heartbeat import Heartbeat
-from procrastinate.worker.housekeeping import Housekeeping
-from procrastinate.worker.listener import Listener
-from procrastinate.worker.ticker import Ticker
-from procrastinate.worker.vitals import Vitals
-from procrastinate.worker.writer import Writer
+from procrastinate.worker.backlog.backlog import Backlog
+from procrastinate.worker.claiming.fetcher import Fetcher
+from procrastinate.worker.companions import companion
+from procrastinate.worker.companions.heartbeat import Heartbeat
+from procrastinate.worker.companions.ticker import Ticker
+from procrastinate.worker.companions.vitals import Vitals
+from procrastinate.worker.helpers.housekeeping import Housekeeping
+from procrastinate.worker.helpers.listener import Listener
+from procrastinate.worker.writing.writer import Writer
 
 QUICK = {
     "update_heartbeat_interval": 0.2,
@@ -325,7 +325,7 @@ import time
 
 import procrastinate
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker import PART as module
+import procrastinate.worker.PART as module
 
 app = procrastinate.App(connector=InMemoryConnector())
 began = time.monotonic()
@@ -351,10 +351,10 @@ logging.getLogger("procrastinate").addHandler(Unusable())
 @pytest.mark.parametrize(
     ("module", "kind", "method"),
     [
-        ("heartbeat", "Heartbeat", "round"),
-        ("housekeeping", "Housekeeping", "_round"),
-        ("vitals", "Vitals", "say"),
-        ("fetcher", "Fetcher", "claim"),
+        ("companions.heartbeat", "Heartbeat", "round"),
+        ("helpers.housekeeping", "Housekeeping", "_round"),
+        ("companions.vitals", "Vitals", "say"),
+        ("claiming.fetcher", "Fetcher", "claim"),
     ],
 )
 def test_a_program_whose_worker_lost_a_part_exits_with_1(

@@ -16,9 +16,9 @@ from procrastinate.model.partitions import VALUES, Partitions
 from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Promotion, Waiting
 from procrastinate.storage.workers import Beat
-from procrastinate.worker.outages import Outages
-from procrastinate.worker.pausing import Paused
-from procrastinate.worker.sweeper import PROMOTE_AGAIN_AFTER, Sweeper
+from procrastinate.worker.claiming.sweeper import PROMOTE_AGAIN_AFTER, Sweeper
+from procrastinate.worker.database.outages import Outages
+from procrastinate.worker.helpers.pausing import Paused
 
 MANY = Partitions(64)
 INTERVAL = 5.0
@@ -248,7 +248,7 @@ async def test_news_during_a_promotion_is_a_reason_for_another(bench: Bench) -> 
 async def test_an_outage_is_probed_one_partition_at_a_time_until_it_is_over(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, until: Any
 ) -> None:
-    monkeypatch.setattr("procrastinate.worker.outages.PROBE_EVERY", 0.01)
+    monkeypatch.setattr("procrastinate.worker.database.outages.PROBE_EVERY", 0.01)
     back: list[int] = []
     bench.outages.on_back.append(back.append)
     for partition in (ONE, TWO, THREE):
@@ -267,7 +267,7 @@ async def test_an_outage_is_probed_one_partition_at_a_time_until_it_is_over(
 async def test_each_outage_is_told_once_for_each_kind_of_error(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, until: Any
 ) -> None:
-    monkeypatch.setattr("procrastinate.worker.outages.PROBE_EVERY", 0.01)
+    monkeypatch.setattr("procrastinate.worker.database.outages.PROBE_EVERY", 0.01)
     caplog.set_level(logging.INFO, logger="procrastinate.worker")
     silent = QueryCanceled("statement timeout", sqlstate="57014")
     for exc in (AWAY, AWAY, silent, AWAY, silent):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from procrastinate.worker.threads import TaskThreads
+from procrastinate.worker.running.threads import TaskThreads
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ async def test_the_loop_is_not_woken_for_each_end_while_a_thread_goes_on_by_itse
         return wake(*arguments)
 
     monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
-    monkeypatch.setattr("procrastinate.worker.threads.PAUSE", 60.0)
+    monkeypatch.setattr("procrastinate.worker.running.threads.PAUSE", 60.0)
     told = Told(100)
     begun, turns = threading.Semaphore(0), threading.Semaphore(0)
 
@@ -254,7 +254,7 @@ async def test_an_end_is_told_soon_although_its_thread_goes_on_by_itself(
 async def test_an_end_that_is_awaited_is_told_at_once(
     threads: TaskThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("procrastinate.worker.threads.PAUSE", 60.0)
+    monkeypatch.setattr("procrastinate.worker.running.threads.PAUSE", 60.0)
     told, turn, go_on = Told(2), threading.Event(), threading.Event()
     told.offer(threads, 1, turn.wait, awaited=True)
     Told(2).offer(threads, 2, go_on.wait)

@@ -29,11 +29,11 @@ from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
 from procrastinate.watchdog import Watchdog
-from procrastinate.worker import ticker as ticker_module
-from procrastinate.worker.backoff import Backoff
-from procrastinate.worker.companion import Companion
-from procrastinate.worker.line import Line
-from procrastinate.worker.ticker import ServerClock, Ticker
+from procrastinate.worker.companions import ticker as ticker_module
+from procrastinate.worker.companions.companion import Companion
+from procrastinate.worker.companions.ticker import ServerClock, Ticker
+from procrastinate.worker.database.backoff import Backoff
+from procrastinate.worker.database.line import Line
 
 APP = Path(__file__).with_name("periodic_app.py")
 SECOND = timedelta(seconds=1)

@@ -59,7 +59,7 @@ def _serve(settings: Settings, host: str, port: int, timeout: float) -> None:
     from prometheus_client import CollectorRegistry
     from prometheus_client.exposition import choose_encoder
 
-    from procrastinate.worker.http_port import Answer, HttpPort, Route, text
+    from procrastinate.worker.process.http_port import Answer, HttpPort, Route, text
     from procrastinate_entry.stopping import STOP
     from procrastinate_prometheus.database import DatabaseCollector
 

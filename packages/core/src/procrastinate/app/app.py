@@ -361,7 +361,7 @@ class App(WaitingApp, Blueprint):
         try:
             worker = self._new_worker(self._worker_options(options))
         except Exception as exc:
-            from procrastinate.worker.keeping import log_refusal
+            from procrastinate.worker.process.keeping import log_refusal
 
             log_refusal(exc)
             raise
@@ -374,7 +374,7 @@ class App(WaitingApp, Blueprint):
         The options and errors are those of `run_worker_async`, and `ConnectionFailed`.
         """
         # Not at the top, because programs that only defer need neither it nor asyncio.
-        from procrastinate.worker import own_loop
+        from procrastinate.worker.process import own_loop
 
         checked = self._worker_options(options)
         self._gateway.async_connector()

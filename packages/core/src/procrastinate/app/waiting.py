@@ -26,8 +26,8 @@ from procrastinate.model import checks, ended
 from procrastinate.model.job import Job
 from procrastinate.model.printable import shown
 from procrastinate.storage.places import found
-from procrastinate.worker import inside
-from procrastinate.worker.inside import Inside
+from procrastinate.worker.process import inside
+from procrastinate.worker.process.inside import Inside
 
 #: How long to wait: seconds or a timedelta; None: without a limit.
 Timeout: TypeAlias = float | timedelta | None

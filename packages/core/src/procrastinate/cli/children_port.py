@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from procrastinate.observing import exposing
-from procrastinate.worker import probes
-from procrastinate.worker.http_port import Answer, HttpPort
-from procrastinate.worker.probes import HEALTH, METRICS, READY, verdict
+from procrastinate.worker.process import probes
+from procrastinate.worker.process.http_port import Answer, HttpPort
+from procrastinate.worker.process.probes import HEALTH, METRICS, READY, verdict
 from procrastinate.worker.worker import Worker
 
 #: Tells a child the common folder.

@@ -23,7 +23,7 @@ from procrastinate.errors import (
 )
 from procrastinate.model import worker_options as model
 from procrastinate.model.worker_options import worker_options
-from procrastinate.worker import own_loop
+from procrastinate.worker.process import own_loop
 from procrastinate_entry.stopping import STOP
 
 MAX_PROCESSES = 1_000

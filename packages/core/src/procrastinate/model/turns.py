@@ -15,7 +15,7 @@ Rules
 4. A claim may leave something to look at later (what another transaction is deciding about). Then
    the partition is hot again when that is due.
 5. A partition that is *away* (it failed while the database itself answers) is passed over, and
-   stays hot. Others go on. (`procrastinate.worker.outages` finds out when it is back.)
+   stays hot. Others go on. (`procrastinate.worker.database.outages` finds out when it is back.)
 6. A sweep is due at this worker's turn of the polling interval, and at once after a gap in what was
    heard. It waits until nothing is hot, or until it is late by `LATE` intervals. Sweeps take a
    tenth of the time at the most: a sweep that took a second is not repeated within ten.

@@ -25,9 +25,9 @@ from procrastinate.errors import ConfigurationError, InvalidOption
 from procrastinate.model.job import Job, Status
 from procrastinate.model.worker_options import WorkerOptions, renamed, worker_options
 from procrastinate.testing.base import KeepsJobs
-from procrastinate.worker.claiming import Claiming
-from procrastinate.worker.shift import Shift
-from procrastinate.worker.threads import TaskThreads
+from procrastinate.worker.claiming.claiming import Claiming
+from procrastinate.worker.running.threads import TaskThreads
+from procrastinate.worker.shift.shift import Shift
 from procrastinate.worker.worker import Worker
 
 #: What a test has no use for; an option given here by the caller is an error.

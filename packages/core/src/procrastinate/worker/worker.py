@@ -32,19 +32,19 @@ from procrastinate.observing.observers import Observers
 from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
 from procrastinate.storage.workers import About
-from procrastinate.worker import heap, probes
-from procrastinate.worker.backoff import Backoff
-from procrastinate.worker.claiming import LAST_CALL_MAY_TAKE
+from procrastinate.worker.claiming.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.context import RunningApp
-from procrastinate.worker.keeping import Keeper, log_end
-from procrastinate.worker.line import CALL
+from procrastinate.worker.database.backoff import Backoff
+from procrastinate.worker.database.line import CALL
 from procrastinate.worker.log import logger
-from procrastinate.worker.own_loop import own_task
-from procrastinate.worker.shift import Shift
-from procrastinate.worker.signals import Taking, asking
+from procrastinate.worker.process import heap, probes
+from procrastinate.worker.process.keeping import Keeper, log_end
+from procrastinate.worker.process.own_loop import own_task
+from procrastinate.worker.process.signals import Taking, asking
+from procrastinate.worker.running.threads import TaskThreads
+from procrastinate.worker.shift.shift import Shift
 from procrastinate.worker.stopping import StopRequests
-from procrastinate.worker.threads import TaskThreads
 
 GRACEFULLY, NOW = 1, 2  # how a stop was asked for
 TRIES_TO_REGISTER = 3

@@ -1,0 +1,1 @@
+"""Claimed jobs that wait for a slot."""

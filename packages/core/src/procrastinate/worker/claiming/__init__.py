@@ -1,0 +1,1 @@
+"""Asking for jobs: when, which scan, and what a lost answer leaves behind."""

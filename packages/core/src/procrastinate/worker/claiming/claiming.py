@@ -1,0 +1,372 @@
+"""Claiming: the loop that asks for jobs while there is room, and what wakes it.
+
+Rules
+
+1. One loop for all slots. It claims as many jobs as there are slots free, and some ahead for slots
+   that will soon be free (`procrastinate.model.ahead`).
+2. A claim is sent only while the worker's signs of life are trusted (`procrastinate.model.trust`).
+3. While the database is away, the loop tries again. Only a request to stop ends it.
+4. If jobs with locks have ended, the same statement that writes it may claim the next ones of their
+   lines. Only while the last look has left no ready job behind and nothing was heard since: so no
+   job is passed over that comes first. And never beside a claim, which might take these jobs for a
+   lost answer. Each partition is looked at by itself: a line goes on beside claims from others.
+5. What was asked for and not answered yet counts as room that is taken.
+6. No claim is about a paused queue (`procrastinate.worker.helpers.pausing`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+
+from procrastinate.drive import Limit
+from procrastinate.errors import ConnectorException
+from procrastinate.model.ahead import Ahead
+from procrastinate.model.alarm import Alarm
+from procrastinate.model.job import Job
+from procrastinate.model.unknown_tasks import UnknownTasks
+from procrastinate.model.worker_options import WorkerOptions
+from procrastinate.storage import workers as flows
+from procrastinate.storage.claim import Claim
+from procrastinate.storage.finish import Ended, Keeps, Settled, keeps_none
+from procrastinate.worker.backlog.backlog import Backlog
+from procrastinate.worker.claiming.fetcher import Fetcher
+from procrastinate.worker.claiming.partitioned import PartitionedFetcher
+from procrastinate.worker.clock import since_boot
+from procrastinate.worker.database.backoff import Backoff
+from procrastinate.worker.database.calls import Calls, reason_of
+from procrastinate.worker.database.outages import Outages
+from procrastinate.worker.database.places import Places
+from procrastinate.worker.helpers.pausing import Paused
+from procrastinate.worker.log import logger
+from procrastinate.worker.stopping import StopRequests
+from procrastinate.worker.writing.echoes import Echoes
+from procrastinate.worker.writing.writer import Writer
+
+CALL_MAY_TAKE = 60.0  # seconds until a call is given up, as the network seems to swallow it
+LAST_CALL_MAY_TAKE = 5.0  # seconds for a call of a worker that has to stop
+MAX_HEARD = 10_000  # requests to abort that are kept while a claim is answered
+PROBE = Limit(server=1.0, client=2.0)  # to find silent connections while trust is lost
+PROBE_EVERY = 1.0  # seconds
+LINES_EXPECTED_FOR = 1.0  # seconds after a line was seen to go on
+
+
+class Claiming:
+    """Claims jobs for one shift, and is woken by news of them."""
+
+    def __init__(
+        self,
+        calls: Calls,
+        worker_id: int,
+        options: WorkerOptions,
+        *,
+        stop: StopRequests,
+        wake: asyncio.Event,
+        trusted: Callable[[], bool],
+        ahead: Ahead,
+        unknown: UnknownTasks | None,
+        places: Places,
+        outages: Outages,
+        paused: Paused,
+        keeps: Keeps = keeps_none,
+    ) -> None:
+        self._calls = calls
+        self._worker_id = worker_id
+        self._options = options
+        self._stop = stop
+        self._wake = wake
+        self._trusted = trusted
+        self._ahead = ahead
+        #: What will be heard of this worker's own writes.
+        self.echoes = Echoes()
+        self._paused = paused
+        self._fetcher = _fetcher_for(
+            calls, worker_id, options, unknown, places, outages, paused, keeps
+        )
+        self.sweeper = self._fetcher.sweeper  # if there are several partitions
+        if self.sweeper is not None:
+            self.sweeper.on_hot = self.look_now
+        self._aborts_heard: list[set[int]] = []  # one for each claim that is being answered
+        self._claim = Alarm()  # the next claim
+        self._claims_now = False  # whether one is being answered
+        self._hands_over = False  # whether the end of jobs is, and with it the next of their lines
+        self._asked = 0  # jobs that may come with what is being answered (rule 5)
+        self._lines_until = -math.inf  # until then lines are expected to go on
+        self._poll_due = -math.inf  # after waiting until then, the next claim looks at everything
+
+    async def until_stopped(
+        self,
+        backlog: Backlog,
+        writer: Writer,
+        look_for_aborts: Callable[[], None],
+        abort: Callable[[set[int]], None],
+    ) -> None:
+        """Claim until told to stop or, with ``wait=False``, until no job is ready."""
+        self._backlog, self._look_for_aborts, self._abort = backlog, look_for_aborts, abort
+        backoff = Backoff()
+        while not self._stop.gracefully.is_set():
+            self._wake.clear()
+            if not self._trusted():
+                await self._wait_for_trust()
+                continue
+            if not self._paused.is_known:
+                await self._woken_within(PROBE_EVERY)
+                continue
+            if backlog.wants_look:
+                await self._look_behind()
+            if not self._claim.due(time.monotonic()):
+                await self._sleep(self._claim.at)
+                continue
+            if self._hands_over and not self._fetcher.claims_beside_lines:
+                await self._sleep(math.inf)  # its end wakes this loop (rule 4)
+                continue
+            room = max(0, backlog.room() - self._asked)  # last, because it is the most work
+            if room == 0:
+                await self._sleep(backlog.room_from)
+                continue
+            self._claim.begin()
+            was_idle = not (backlog.busy or len(writer))
+            self._fetcher.must_be_sure = was_idle and not self._options.wait
+            try:
+                found = await self._fetch(room)
+            except (ConnectorException, TimeoutError) as exc:
+                self._claim.ring()
+                await self._wait_for_database(backoff, exc)
+                continue
+            backoff.reset()
+            if was_idle and not found and not self._options.wait and not self._fetcher.unsure:
+                return
+            if found == room:
+                self._claim.ring()
+                continue
+            now = time.monotonic()
+            self._poll_due = now + self._options.fetch_job_polling_interval
+            self._claim.end(min(self._poll_due, now + self._fetcher.seconds_to_next_look))
+
+    async def _fetch(self, room: int) -> int:
+        began, sent_at = time.monotonic(), since_boot()
+        self._claims_now = True
+        try:
+            with self._asking_for(room) as heard:
+                async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
+                    claim = await self._fetcher.claim(room, known=self._backlog)
+        finally:
+            self._claims_now = False
+        if claim.jobs:
+            self._ahead.claim_took(time.monotonic() - began)
+        if claim.parked:
+            self._a_line_goes_on()
+        self._backlog.take(claim, short=self._fetcher.left_none, sent_at=sent_at)
+        self._ask_after(heard, claim)
+        return len(claim.jobs)
+
+    @contextmanager
+    def _asking_for(self, room: int) -> Iterator[set[int]]:
+        """Count room as taken, and note which jobs are to be aborted meanwhile."""
+        heard = set[int]()
+        self._aborts_heard.append(heard)
+        self._asked += room
+        try:
+            yield heard
+        finally:
+            self._asked -= room
+            self._aborts_heard = [each for each in self._aborts_heard if each is not heard]
+
+    def _ask_after(self, heard: set[int], claim: Claim) -> None:
+        """Ask for requests to abort if some overtook the answer of this claim."""
+        if len(heard) >= MAX_HEARD or any(job.id in heard for job in claim.jobs):
+            # Or they were for another worker that had the job.
+            self._look_for_aborts()
+
+    # Lines (rule 4)
+
+    async def hand_over(self, ended: Sequence[Ended], partition: int) -> Settled | None:
+        """Write that jobs with locks have succeeded, and go on with their lines.
+
+        Returns what was written: less than all, and None if there is something else to claim first.
+        """
+        room = min(len(ended), self._room_for_lines(partition))
+        if not room:
+            return None
+        sent_at = since_boot()
+        self._hands_over = True
+        try:
+            with self._asking_for(room) as heard:
+                done = await self._fetcher.hand_over(ended, room, partition)
+        except BaseException:
+            self.look_now()  # and hand back what it has claimed
+            raise
+        finally:
+            self._hands_over = False
+        if done.claim.jobs:
+            self._a_line_goes_on()
+            if self._stop.gracefully.is_set():
+                self._backlog.refuse(done.claim.jobs)
+            else:
+                self._backlog.take_next(done.claim, sent_at=sent_at)
+                self._ask_after(heard, done.claim)
+        return done.settled
+
+    def _room_for_lines(self, partition: int) -> int:
+        now = time.monotonic()
+        is_claimed = self._claims_now or self._claim.due(now)
+        if now >= self._lines_until or not self._fetcher.left_none_in(partition, is_claimed):
+            return 0
+        if self._stop.gracefully.is_set() or not self._trusted():
+            return 0
+        room = self._backlog.room()
+        # If jobs are claimed ahead, it does no harm that one more waits.
+        return room if room > self._backlog.free() else max(0, room - self._asked)
+
+    def _a_line_goes_on(self) -> None:
+        self._lines_until = time.monotonic() + LINES_EXPECTED_FOR
+
+    async def _sleep(self, until: float) -> None:
+        """Wait for a slot, a notification, a written ending, or the time of the next look."""
+        now = time.monotonic()
+        alarm = (
+            None
+            if until == math.inf
+            else asyncio.get_running_loop().call_later(until - now, self._wake.set)
+        )
+        try:
+            await self._wake.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        # Not for what the fetcher knows of.
+        if now < self._poll_due <= time.monotonic():
+            self._fetcher.poll()
+
+    async def _look_behind(self) -> None:
+        """Ask whether more jobs are ready than were claimed."""
+        began = time.monotonic()
+        try:
+            async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
+                found = await self._fetcher.is_anything_ready()
+        except (ConnectorException, TimeoutError):
+            found = False  # if nothing is known, another worker may be idle
+        self._backlog.looked(found, time.monotonic() - began)
+
+    async def _woken_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _wait_for_database(self, backoff: Backoff, exc: Exception) -> None:
+        if not backoff.failing:
+            logger.warning("no jobs can be fetched: %s", reason_of(exc))
+        try:
+            async with asyncio.timeout(backoff.next_wait()):
+                await self._stop.gracefully.wait()
+        except TimeoutError:
+            pass
+
+    async def _wait_for_trust(self) -> None:
+        """Wait for a confirmed beat; and find out which connections of the pool are silent.
+
+        A claim must not lose its time on one of these when trust is back.
+        """
+        try:
+            async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
+                flow = flows.abort_requests(self._worker_id)
+                self._abort(await self._calls.run_async(flow, limit=PROBE))
+        except (ConnectorException, TimeoutError):
+            pass  # the heartbeat and the writer have said so
+        await self._woken_within(PROBE_EVERY)
+
+    async def settle(self, known: Container[int]) -> None:
+        """Hand back what a claim whose answer was lost has claimed, if there was one."""
+        await self._fetcher.settle(known)
+
+    # News
+
+    def look_now(self) -> None:
+        """Claim as soon as there is room."""
+        self._claim.ring()
+        self._wake.set()
+
+    def look_at_everything(self) -> None:
+        """Claim as soon as there is room, and look everywhere."""
+        self.echoes.forget()
+        self._fetcher.look_at_everything()
+        self.look_now()
+
+    def look_at(self, partition: int) -> None:
+        """Claim as soon as there is room, and look at all of a partition."""
+        self._fetcher.look_at(partition)
+        self.look_now()
+
+    def heard_of(self, payload: str) -> None:
+        """Note that a job became ready in a queue, which may be any."""
+        if not self.echoes.take(payload) and self._fetcher.hear(payload):
+            self.look_now()
+
+    def went_back(self, jobs: Sequence[Job], passed: Sequence[str], partition: int) -> None:
+        """Note what was written: jobs that went back to their places, and freed locks.
+
+        ``passed`` is what is announced of the next jobs of these locks, which are ready.
+        """
+        self._fetcher.went_back(jobs, partition)
+        if passed:
+            self._a_line_goes_on()
+        for payload in passed:
+            self._fetcher.hear(payload)
+        self.look_now()
+
+    def schedule_changed(self, payload: str) -> None:
+        """Note that a job was scheduled for the near future."""
+        self._fetcher.hear_of_schedule(payload)
+        self.look_now()
+
+    def something_ended(self) -> None:
+        """Note that there may be room, or that an ending was written."""
+        if not self._options.wait:
+            self._claim.ring()  # a worker that does not wait looks again before it ends
+        self._wake.set()
+
+    def heard_of_aborts(self, ids: set[int]) -> None:
+        """Note requests to abort: for jobs of a claim that is being answered they are unknown."""
+        for heard in self._aborts_heard:
+            if len(heard) < MAX_HEARD:
+                heard |= ids
+
+
+def _fetcher_for(
+    calls: Calls,
+    worker_id: int,
+    options: WorkerOptions,
+    unknown: UnknownTasks | None,
+    places: Places,
+    outages: Outages,
+    paused: Paused,
+    keeps: Keeps,
+) -> Fetcher | PartitionedFetcher:
+    delete_ended = options.delete_jobs == "always"
+    if not places.partitions.are_many:
+        return Fetcher(
+            calls,
+            worker_id,
+            options.queues,
+            delete_ended=delete_ended,
+            keeps=keeps,
+            unknown=unknown,
+            paused=paused,
+        )
+    return PartitionedFetcher(
+        calls,
+        worker_id,
+        options.queues,
+        places,
+        outages,
+        interval=options.fetch_job_polling_interval,
+        delete_ended=delete_ended,
+        keeps=keeps,
+        unknown=unknown,
+        paused=paused,
+    )

@@ -1,0 +1,1 @@
+"""Threads beside the event loop, each with a connection of its own: signs of life, and ticks."""

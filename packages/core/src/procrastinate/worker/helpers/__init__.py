@@ -1,0 +1,1 @@
+"""Tasks on the event loop that a run needs beside the claiming and the writing."""
