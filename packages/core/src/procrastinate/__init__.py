@@ -1,7 +1,12 @@
 """procrastinate: a job queue that lives in your PostgreSQL database.
 
-Connectors are attributes of this module too (``procrastinate.AiopgConnector``): each is imported
-from its own package when it is first asked for.
+Rules
+
+1. What a program needs to define tasks and to defer jobs is imported at once. All else that this
+   module exports is imported when it is first asked for: see `_LATER`.
+2. Connectors are attributes of this module too (``procrastinate.AiopgConnector``): each is imported
+   from its own package when it is first asked for. Type checkers know those of this project; what
+   they take for another one, they report as unknown. Import it from its package.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import procrastinate_entry as _entry  # noqa: F401  before all others: rule 3 there
 
 # isort: split
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -43,30 +49,31 @@ from procrastinate.errors import (
     UniqueViolation,
     WorkerFailed,
 )
-from procrastinate.model.failures import FailureGroup
-from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.minutes import Durations, Throughput
-from procrastinate.model.outcome import AbortReason
 from procrastinate.model.progress import Progress
-from procrastinate.model.queue_info import QueueInfo
-from procrastinate.model.queues import Pause
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
-from procrastinate.model.search import Count, JobPage
 from procrastinate.model.states import State
-from procrastinate.model.why import WaitReason
 from procrastinate.observing.observer import Observer
 from procrastinate.time_limits import time_limit
-from procrastinate.worker.context import (
-    AsyncCallNext,
-    AsyncMiddleware,
-    CallNext,
-    JobContext,
-    Middleware,
-    RunningWorker,
-)
 
 if TYPE_CHECKING:
+    from procrastinate.model.failures import FailureGroup as FailureGroup
+    from procrastinate.model.fleet import ScheduleInfo as ScheduleInfo
+    from procrastinate.model.fleet import WorkerInfo as WorkerInfo
+    from procrastinate.model.minutes import Durations as Durations
+    from procrastinate.model.minutes import Throughput as Throughput
+    from procrastinate.model.outcome import AbortReason as AbortReason
+    from procrastinate.model.queue_info import QueueInfo as QueueInfo
+    from procrastinate.model.queues import Pause as Pause
+    from procrastinate.model.search import Count as Count
+    from procrastinate.model.search import JobPage as JobPage
+    from procrastinate.model.why import WaitReason as WaitReason
+    from procrastinate.worker.context import AsyncCallNext as AsyncCallNext
+    from procrastinate.worker.context import AsyncMiddleware as AsyncMiddleware
+    from procrastinate.worker.context import CallNext as CallNext
+    from procrastinate.worker.context import JobContext as JobContext
+    from procrastinate.worker.context import Middleware as Middleware
+    from procrastinate.worker.context import RunningWorker as RunningWorker
     from procrastinate.worker.worker import Worker as Worker
     from procrastinate_aiopg import AiopgConnector as AiopgConnector
     from procrastinate_asyncpg import AsyncpgConnector as AsyncpgConnector
@@ -142,16 +149,39 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Return an installed connector class by its name, or the version."""
+#: Where to find the exports of rule 1 that are not imported yet.
+_LATER = {
+    "AbortReason": "model.outcome",
+    "AsyncCallNext": "worker.context",
+    "AsyncMiddleware": "worker.context",
+    "CallNext": "worker.context",
+    "Count": "model.search",
+    "Durations": "model.minutes",
+    "FailureGroup": "model.failures",
+    "JobContext": "worker.context",
+    "JobPage": "model.search",
+    "Middleware": "worker.context",
+    "Pause": "model.queues",
+    "QueueInfo": "model.queue_info",
+    "RunningWorker": "worker.context",
+    "ScheduleInfo": "model.fleet",
+    "Throughput": "model.minutes",
+    "WaitReason": "model.why",
+    "Worker": "worker.worker",
+    "WorkerInfo": "model.fleet",
+}
+
+
+def _attribute(name: str) -> Any:
+    """Return an export of this module, the version, or an installed connector class by its name."""
+    if name in _LATER:
+        value = getattr(importlib.import_module(f"procrastinate.{_LATER[name]}"), name)
+        globals()[name] = value  # so that it is asked for once
+        return value
     if name == "__version__":
         from importlib import metadata
 
         return metadata.version("procrastinate")
-    if name == "Worker":  # not at the top: programs that only defer do without asyncio
-        from procrastinate.worker.worker import Worker
-
-        return Worker
     if name.startswith("_"):
         raise AttributeError(f"module 'procrastinate' has no attribute {name!r}")
     try:
@@ -165,8 +195,12 @@ def __getattr__(name: str) -> Any:
     return found
 
 
+if not TYPE_CHECKING:  # who could call it would take every name for a known one
+    __getattr__ = _attribute
+
+
 def __dir__() -> list[str]:
-    own = {"Worker", *globals()} - {"TYPE_CHECKING", "Any", "sys"}
+    own = {*_LATER, *globals()} - {"TYPE_CHECKING", "Any", "importlib", "sys"}
     return sorted({*own, *connectors.class_names()})
 
 

@@ -8,13 +8,15 @@ middleware of both kinds can wrap.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from procrastinate.errors import InvalidOption, JobAborted
 from procrastinate.model.job import Status
-from procrastinate.model.queues import SPARED
+from procrastinate.model.queue_names import SPARED
 from procrastinate.model.task import TaskDefinition
-from procrastinate.worker.context import JobContext
+
+if TYPE_CHECKING:
+    from procrastinate.worker.context import JobContext
 
 QUEUE = SPARED
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from procrastinate import errors
 from procrastinate.connector import CONTRACT_VERSION, AsyncConnector, Connector
-from procrastinate.connector_tools.urls import shown_name
 
 if TYPE_CHECKING:
     from importlib import metadata
@@ -232,4 +231,6 @@ def _not_installed(name: str) -> str:
         )
     if name in ("postgres", "postgresql"):
         what_to_do = "a connector's URL begins with its name, as in aiopg://user@host/database"
+    from procrastinate.connector_tools.urls import shown_name  # not at the top: it needs urllib
+
     return f"there is no connector {shown_name(name)} (known: {known}): {what_to_do}"

@@ -12,9 +12,8 @@ import pytest
 from procrastinate import json_codec
 from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.failure import MESSAGE_CHARACTERS, TRACEBACK_CHARACTERS, describe
-from procrastinate.model.job import Job, Status, may_become
+from procrastinate.model.job import HELD, Job, Status, may_become
 from procrastinate.model.outcome import (
-    HELD,
     INTERRUPTED,
     SUCCEEDED,
     UNSTARTED,

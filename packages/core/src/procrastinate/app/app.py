@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
@@ -11,8 +10,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overloa
 
 from procrastinate import connectors
 from procrastinate.app import loading
-from procrastinate.app import periodic as periodics
-from procrastinate.app.blueprint import Blueprint
 from procrastinate.app.deferring import (
     _UNSET,
     ConfigureOptions,
@@ -24,21 +21,12 @@ from procrastinate.app.deferring import (
 from procrastinate.app.opening import OpenedAsync
 from procrastinate.app.task import Task
 from procrastinate.app.waiting import WaitingApp
+from procrastinate.app.working import WorkingApp, checked_periodic_defaults, checked_worker_defaults
 from procrastinate.builtin_tasks import BUILTIN_TASKS
 from procrastinate.connector import CallerConnection, Connector
-from procrastinate.errors import InvalidOption, LoadFromPathError
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
-from procrastinate.model.failure import headline_of
-from procrastinate.model.guests import OnFailure, check_for_block, check_on_failure
-from procrastinate.model.printable import shown
 from procrastinate.model.task import TaskRegistry
-from procrastinate.model.worker_options import (
-    WorkerArguments,
-    WorkerOptions,
-    renamed,
-    worker_options,
-)
 from procrastinate.observing.observer import Observer
 from procrastinate.observing.observers import observers_of
 
@@ -46,16 +34,12 @@ if TYPE_CHECKING:
     from procrastinate.app.job_manager import JobManager
     from procrastinate.app.queue_manager import QueueManager
     from procrastinate.app.schema_manager import SchemaManager
-    from procrastinate.drive import Flow
-    from procrastinate.model.periodic import Periodic
-    from procrastinate.storage.periodic import Settled
-    from procrastinate.worker.worker import Worker
 
 Args = ParamSpec("Args")
 R = TypeVar("R")
 
 
-class App(WaitingApp, Blueprint):
+class App(WaitingApp, WorkingApp):
     """A set of tasks and the way to the database where their jobs are.
 
     ``connector`` is a connector, the name of one (``"psycopg2"``) or a URL
@@ -81,8 +65,8 @@ class App(WaitingApp, Blueprint):
         self._registry = TaskRegistry(BUILTIN_TASKS)
         self._gateway = Gateway(connectors.resolve(connector), observers_of(observers), app=self)
         self.import_paths = loading.checked_paths(import_paths)
-        self.worker_defaults = _worker_defaults(worker_defaults)
-        self.periodic_defaults = periodics.periodic_defaults(periodic_defaults)
+        self.worker_defaults = checked_worker_defaults(worker_defaults)
+        self.periodic_defaults = checked_periodic_defaults(periodic_defaults)
 
     @classmethod
     def from_path(cls, path: str) -> App:
@@ -267,19 +251,6 @@ class App(WaitingApp, Blueprint):
             return options_of(self._registry[name])
         return JobOptions(task_name=name, definition=None)
 
-    def perform_import_paths(self) -> None:
-        """Import the modules of ``import_paths``, so that their tasks are registered.
-
-        Raises `LoadFromPathError` naming the module that cannot be imported.
-        """
-        for path in self.import_paths:
-            try:
-                importlib.import_module(path)
-            except Exception as exc:
-                raise LoadFromPathError(
-                    f"import path {shown(path)} cannot be imported: {headline_of(exc)}"
-                ) from exc
-
     # Other connectors
 
     def with_connector(
@@ -322,91 +293,6 @@ class App(WaitingApp, Blueprint):
     def _gateway_if_any(self) -> Gateway:
         return self._gateway
 
-    # The worker
-
-    def worker(
-        self, *, on_failure: OnFailure | None = None, **options: Unpack[WorkerArguments]
-    ) -> Worker:
-        """Return a worker for your own process: ``async with app.worker():``, or ``await`` its run.
-
-        The options and their defaults are those of `WorkerOptions`. The app must be open when the
-        worker begins. In a block, ``on_failure`` says what follows if it ends by itself:
-
-        - ``"restart"`` (the default): it is started again after a pause of 1 to 16 seconds, 5 times
-          within an hour at most. After that it stays ended, and `Worker.failure` says why.
-        - ``"cancel"``: the task that entered the block is cancelled, and leaving raises
-          `WorkerFailed`. A server may go on without that task: give it ``"terminate"``.
-        - ``"terminate"``: the process gets SIGTERM.
-        - a function, plain or ``async def``, which is given the exception.
-
-        Raises `InvalidOption`, `SyncConnectorConfigurationError`, `LoadFromPathError`.
-        """
-        checked = self._worker_options(options)
-        given = frozenset(options)
-        if on_failure is not None:
-            on_failure = check_on_failure(on_failure)
-            check_for_block(checked, given)
-        return self._new_worker(checked, given=given, on_failure=on_failure)
-
-    async def run_worker_async(self, **options: Unpack[WorkerArguments]) -> None:
-        """Run a worker until it is told to stop (or, with ``wait=False``, until no job is ready).
-
-        The options and their defaults are those of `WorkerOptions`. The app must be open. SIGINT
-        and SIGTERM stop the worker only if nothing else handles them, and are given back at its
-        end. If it raises, it also logs why at ERROR, because a task's exception may go unseen.
-        In a server or beside other work, use `worker`.
-
-        Raises `InvalidOption`, `SyncConnectorConfigurationError`, `SchemaError`.
-        """
-        try:
-            worker = self._new_worker(self._worker_options(options))
-        except Exception as exc:
-            from procrastinate.worker.process.keeping import log_refusal
-
-            log_refusal(exc)
-            raise
-        await worker.run()
-
-    def run_worker(self, **options: Unpack[WorkerArguments]) -> None:
-        """Open the app, run a worker, and close the app.
-
-        The process is the worker's own: SIGINT and SIGTERM stop it, whatever handled them before.
-        The options and errors are those of `run_worker_async`, and `ConnectionFailed`.
-        """
-        # Not at the top, because programs that only defer need neither it nor asyncio.
-        from procrastinate.worker.process import own_loop
-
-        checked = self._worker_options(options)
-        self._gateway.async_connector()
-
-        async def run() -> None:
-            async with self.open_async():
-                await self._new_worker(checked).run_as_program()
-
-        own_loop.run(run())
-
-    def _worker_options(self, options: Mapping[str, Any]) -> WorkerOptions:
-        return worker_options(**{**self.worker_defaults, **renamed(options)})
-
-    def _new_worker(self, options: WorkerOptions, **about: Any) -> Worker:
-        from procrastinate.worker.worker import Worker
-
-        self.perform_import_paths()
-        return Worker(
-            app=self,
-            gateway=self._gateway,
-            registry=self._registry,
-            options=options,
-            periodics=self._periodics_to_defer(),
-            **about,
-        )
-
-    def _periodics_to_defer(self) -> list[Periodic]:
-        return [
-            periodics.for_worker(each, self._gateway.connector, self.periodic_defaults)
-            for each in self._periodics
-        ]
-
     def _refused_if_distributed(self) -> list[str]:
         """Name the tasks and schedules whose jobs a distributed database would refuse."""
         declared = [options_of(self._registry[name]) for name in self._registry]
@@ -425,28 +311,3 @@ class App(WaitingApp, Blueprint):
         keyed |= {each.task_name for each in declared if each.partition_key is not None}
         counts = self._gateway.run(to_drain())
         return {name: count for name, count in sorted(counts.items()) if name in keyed}
-
-    def _defer_due_flow(self) -> Flow[list[Settled]]:
-        """Return a flow that defers, by the server's clock, what workers would have by now."""
-        from procrastinate.storage.periodic import defer_due
-
-        return defer_due(self._periodics_to_defer())
-
-
-def _worker_defaults(defaults: Any) -> dict[str, Any]:
-    """Return checked defaults under the options' present names."""
-    given: dict[str, Any] = checks.guarded(_options_by_name, "worker_defaults", defaults)
-    known = renamed(given)
-    options = worker_options(**known)
-    return {name: getattr(options, name) for name in known}
-
-
-def _options_by_name(option: str, given: Any) -> dict[str, Any]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise InvalidOption(f"{option} must be a dict, not {shown(given)}")
-    for name in given:
-        if not isinstance(name, str):
-            raise InvalidOption(f"{option} must have names of options, not {shown(name)}")
-    return {str.__str__(name): given[name] for name in given}

@@ -6,14 +6,19 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, Unpack, overload
-
-from procrastinate.app.periodic import (
-    PeriodicOptions,
-    PeriodicRegistry,
-    periodic_task,
-    task_to_repeat,
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    ParamSpec,
+    TypeAlias,
+    TypeVar,
+    Unpack,
+    overload,
 )
+
+from procrastinate.app.periodic_registry import PeriodicRegistry
 from procrastinate.app.task import Task
 from procrastinate.errors import ConfigurationError, InvalidOption, UnboundTaskError
 from procrastinate.gateway import Gateway
@@ -22,7 +27,10 @@ from procrastinate.model.middleware import middlewares
 from procrastinate.model.printable import shown
 from procrastinate.model.retry import BaseRetryStrategy, strategy_from
 from procrastinate.model.task import TaskDefinition, TaskRegistry
-from procrastinate.worker.context import AsyncMiddleware, JobContext, Middleware
+
+if TYPE_CHECKING:
+    from procrastinate.app.periodic import PeriodicOptions
+    from procrastinate.worker.context import AsyncMiddleware, JobContext, Middleware
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,8 +38,8 @@ T = TypeVar("T")
 AnyTask = TypeVar("AnyTask", bound=Task[..., ..., Any])
 
 Retry = bool | int | BaseRetryStrategy
-SomeMiddleware = (
-    Middleware | AsyncMiddleware | Sequence[Middleware] | Sequence[AsyncMiddleware] | None
+SomeMiddleware: TypeAlias = (
+    "Middleware | AsyncMiddleware | Sequence[Middleware] | Sequence[AsyncMiddleware] | None"
 )
 
 
@@ -176,6 +184,8 @@ class Blueprint:
         max_delay: float | None,
         options: Any,
     ) -> None:
+        from procrastinate.app.periodic import periodic_task, task_to_repeat  # seldom needed
+
         if not isinstance(task, Task):
             raise InvalidOption(f"@periodic stands above @task, and not above {shown(task)}")
         if self._taken_up_by is not None and self._gateway_if_any() is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict
@@ -120,32 +120,6 @@ def periodic_defaults(defaults: Any) -> dict[str, float]:
                 " known: max_delay)"
             )
     return {name: checked_max_delay(value) for name, value in given.items()}
-
-
-class PeriodicRegistry:
-    """The periodic tasks of an app or a blueprint, by task and periodic_id."""
-
-    def __init__(self) -> None:
-        self._by_key: dict[Key, PeriodicTask] = {}
-
-    def add(self, periodic: PeriodicTask) -> None:
-        """Register a schedule. Raises `InvalidOption` for one that is there already."""
-        if periodic.key in self._by_key:
-            task_name, periodic_id = periodic.key
-            raise InvalidOption(
-                f"the task {task_name} has a schedule with the periodic_id {periodic_id!r} already:"
-                " give each one a periodic_id of its own"
-            )
-        self._by_key[periodic.key] = periodic
-
-    def add_all(self, other: PeriodicRegistry, *, namespace: str, tasks: TaskRegistry) -> None:
-        """Register another registry's schedules, of tasks taken up as ``namespace:name``."""
-        for periodic in other:
-            name = periodic.options.task_name
-            self.add(periodic.moved_to(tasks[f"{namespace}:{name}" if namespace else name]))
-
-    def __iter__(self) -> Iterator[PeriodicTask]:
-        return iter(tuple(self._by_key.values()))
 
 
 def task_to_repeat(tasks: TaskRegistry, name: str) -> TaskDefinition:

@@ -7,7 +7,6 @@ out of a string is never shown when it is wrong, and those errors have no cause.
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -112,7 +111,11 @@ def with_environment(read: Mapping[str, str]) -> dict[str, str]:
     found = {name: os.environ.get(variable) for name, variable in _ENVIRONMENT.items()}
     added = {name: value for name, value in found.items() if value}
     whole = {"host": "localhost", "port": "5432", **added, **read}
-    return whole if "user" in whole else {**whole, "user": getpass.getuser()}
+    if "user" in whole:
+        return whole
+    import getpass  # not at the top: it is seldom needed
+
+    return {**whole, "user": getpass.getuser()}
 
 
 def _host_and_port(place: str) -> tuple[str, str]:

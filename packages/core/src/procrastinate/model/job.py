@@ -48,6 +48,13 @@ def sources_of(*new: Status) -> tuple[Status, ...]:
     return tuple(old for old, following in TRANSITIONS.items() if following.keys() >= set(new))
 
 
+#: The statuses that an attempt may lead to.
+AFTER_AN_ATTEMPT = tuple(status for status in Status if status is not Status.DOING)
+#: Those of a job that its worker holds: a statement that writes what became of an attempt starts
+#: from them.
+HELD = sources_of(*AFTER_AN_ATTEMPT)
+
+
 def may_become(current: Status, new: Status) -> bool:
     """Whether a job may go from one status to another."""
     return new in TRANSITIONS[current]

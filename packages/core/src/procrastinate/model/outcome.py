@@ -33,7 +33,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.failure import consists_of, describe, undescribed
-from procrastinate.model.job import Job, Status, sources_of
+from procrastinate.model.job import Job, Status
 from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 
@@ -123,11 +123,6 @@ INTERRUPTED = Requeued()  # the worker stops
 UNSTARTED = Requeued(begun=False)  # the worker has no slot for it, or stops
 #: The longest delay of a job that is handed back again and again before it begins.
 LONGEST_BOUNCE = timedelta(seconds=60)
-
-#: The statuses that an attempt may lead to, see rule 3. A statement that writes an outcome starts
-#: from the statuses that may become each of them.
-AFTER_AN_ATTEMPT = tuple(status for status in Status if status is not Status.DOING)
-HELD = sources_of(*AFTER_AN_ATTEMPT)
 
 
 def has_succeeded(outcome: Outcome) -> bool:

@@ -7,7 +7,6 @@ their ids, which say nothing: they are those up to ``boundary_id``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,6 +49,8 @@ class Partitions:
         """
         if not self.are_many:
             return 0
+        import hashlib  # not at the top: few databases are distributed
+
         return VALUES[hashlib.sha256(key.encode()).digest()[0] % MANY]
 
     def of_id(self, job_id: int) -> int | None:

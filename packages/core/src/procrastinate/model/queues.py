@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-EVERY_QUEUE = "*"  # the name of a pause of all queues ...
-SPARED = "builtin"  # ... but this one: procrastinate's own tasks
+from procrastinate.model.queue_names import EVERY_QUEUE as EVERY_QUEUE
+from procrastinate.model.queue_names import SPARED as SPARED
 
 
 def are_pauses_of(names: Container[str], queue: str) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import abc
 import math
-import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +25,13 @@ from procrastinate.model.printable import shown
 
 #: Waits end here whatever the formula says (seconds): a year.
 LONGEST_WAIT = 366 * 24 * 3600.0
+
+
+def _drawn() -> float:
+    """Return a random number from 0 to 1."""
+    import random  # not at the top: programs that only defer do without
+
+    return random.random()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +102,7 @@ class RetryStrategy(BaseRetryStrategy):
     max_wait: float | None = None
     jitter: float = 0
     retry_exceptions: type[BaseException] | Iterable[type[BaseException]] | None = None
-    random: Callable[[], float] = field(default=random.random, repr=False, compare=False)
+    random: Callable[[], float] = field(default=_drawn, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.max_attempts is not None and not _is_count(self.max_attempts):

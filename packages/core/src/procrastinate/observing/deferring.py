@@ -8,7 +8,6 @@ from typing import Any
 from procrastinate import json_codec
 from procrastinate.model.job import NewJob
 from procrastinate.model.printable import shown, type_of
-from procrastinate.observing.events import Deferred
 from procrastinate.observing.observers import Observers, log_is_for_debug
 
 META_BYTES = 16 * 1024  # of what observers give a job, as JSON
@@ -45,6 +44,8 @@ class Watched:
         """Tell the log and the observers that the jobs have been inserted."""
         if not self._jobs:
             return
+        from procrastinate.observing.events import Deferred  # if anybody watches
+
         event = Deferred(self._jobs, tuple(ids), self._in_transaction)
         if log_is_for_debug():
             from procrastinate.observing import job_log  # not at the top: it imports logging

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from procrastinate.model.job import Job, NewJob
-from procrastinate.observing import events
+
+if TYPE_CHECKING:  # programs that only defer do without
+    from procrastinate.observing import events
 
 
 class Observer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from procrastinate.connector import Rows
-from procrastinate.model.outcome import HELD
+from procrastinate.model.job import HELD
 from procrastinate.testing.queue_statements import Function, Params
 from procrastinate.testing.settle_statements import held
 from procrastinate.testing.values import ProgressRow, interval, jsonb

@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from procrastinate.connector import Rows
-from procrastinate.model.job import Status
-from procrastinate.model.outcome import HELD
+from procrastinate.model.job import HELD, Status
 from procrastinate.testing.queue_statements import (
     Function,
     Params,

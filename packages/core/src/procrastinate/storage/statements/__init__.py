@@ -29,10 +29,10 @@ from procrastinate.connector import GENERIC, Query, Value
 from procrastinate.drive import NO_SETTINGS, Prepare, Request, Script
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
-from procrastinate.model.outcome import HELD
+from procrastinate.model.job import HELD
 from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.printable import shown
-from procrastinate.model.queues import EVERY_QUEUE, SPARED
+from procrastinate.model.queue_names import EVERY_QUEUE, SPARED
 from procrastinate.storage.statements import templates
 
 #: The statuses of a job that its worker holds: what `{held}` in a text stands for.
