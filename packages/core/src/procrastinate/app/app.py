@@ -24,6 +24,7 @@ from procrastinate.app.waiting import WaitingApp
 from procrastinate.app.working import WorkingApp, checked_periodic_defaults, checked_worker_defaults
 from procrastinate.builtin_tasks import BUILTIN_TASKS
 from procrastinate.connector import CallerConnection, Connector
+from procrastinate.errors import InvalidOption
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.task import TaskRegistry
