@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import call_command
 from django.db import connections
 from django.test import override_settings
 
@@ -52,19 +52,3 @@ def test_jobs_are_in_the_database_and_the_schema_that_the_setting_names(alias: s
     with connections[alias].cursor() as cursor:
         cursor.execute("select count(*) from jobs.procrastinate_jobs")
         assert cursor.fetchone() == (1,)
-
-
-def test_the_tables_of_release_3_are_left_alone(alias: str) -> None:
-    """Its projects had them in the schema that is the first one on the search_path."""
-    with connections[alias].cursor() as cursor:
-        cursor.execute("create table procrastinate_jobs (id bigserial primary key, task text)")
-        cursor.execute("create table procrastinate_events (id bigserial primary key)")
-    with (
-        override_settings(PROCRASTINATE={"DATABASE": alias}),
-        pytest.raises(CommandError) as caught,
-    ):
-        migrate(alias)
-    assert "3.x or older" in str(caught.value)
-    assert "PROCRASTINATE = {'SCHEMA': 'jobs'}" in str(caught.value)
-    assert names_of_tables(alias) >= {"procrastinate_jobs", "procrastinate_events"}
-    assert "procrastinate_locks" not in names_of_tables(alias)

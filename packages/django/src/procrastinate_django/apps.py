@@ -18,9 +18,10 @@ class ProcrastinateConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from procrastinate_django.checks import check_project
+        from procrastinate_django.checks import check_project, check_tables
 
         checks.register(check_project)
+        checks.register(check_tables, checks.Tags.database)
         if conf.problems():  # the checks say it, and so does whatever uses the setting
             return
         modules = conf.read_conf().autodiscover
