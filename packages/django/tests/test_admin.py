@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
-from django.test import Client
+from django.db import connection
+from django.test import Client, override_settings
 
 from procrastinate_django import app
 from procrastinate_django.admin import JobAdmin
@@ -105,23 +109,120 @@ def test_a_job_is_shown_and_cannot_be_edited(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "before", "after"),
+    ("action", "before", "after", "done"),
     [
-        ("cancel", "todo", "cancelled"),
-        ("abort", "todo", "cancelled"),
-        ("retry", "cancelled", "todo"),
+        ("cancel", "todo", "cancelled", "cancelled"),
+        ("abort", "todo", "cancelled", "aborted or cancelled"),
+        ("retry", "cancelled", "todo", "retried"),
     ],
 )
 def test_actions_change_the_selected_jobs(
-    client: Client, action: str, before: str, after: str
+    client: Client,
+    action: str,
+    before: str,
+    after: str,
+    done: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     chosen, other = defer(), defer()
     if before == "cancelled":
         app.job_manager.cancel_job_by_id(chosen)
-    answer = client.post(LIST, {"action": action, "_selected_action": [chosen]}, follow=True)
-    assert b"1 of 1 jobs were" in answer.content
+    with caplog.at_level("INFO", "procrastinate.admin"):
+        answer = post(client, action, chosen, ids=str(chosen))
+    assert f"1 of 1 jobs were {done}".encode() in answer.content
     assert app.job_manager.get_job_status(chosen) == after
     assert app.job_manager.get_job_status(other) == "todo"
+    assert noted() == [("root", str(chosen), done.capitalize())]
+    (record,) = caplog.records
+    said = f"root from 127.0.0.1: {done} 1 jobs in the admin (ids: {chosen})"
+    assert (record.getMessage(), record.__dict__["user"]) == (said, "root")
+    history = client.get(f"{LIST}{chosen}/history/")
+    assert done.capitalize().encode() in history.content
+
+
+def post(client: Client, action: str, *ids: int, query: str = "", **fields: str) -> Any:
+    form = {"action": action, "_selected_action": ids, **fields}
+    return client.post(LIST + query, form, follow=True)
+
+
+def noted() -> list[tuple[str, str, str]]:
+    """Return what Django's log of changes has: the user, the job and the text."""
+    rows = LogEntry.objects.order_by("pk")
+    return list(rows.values_list("user__username", "object_id", "change_message"))
+
+
+def test_the_name_of_a_user_forges_no_line_of_the_log(
+    tables: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Client()
+    client.force_login(User.objects.create_superuser("ann\n2026-01-01 root"))
+    with caplog.at_level("INFO", "procrastinate.admin"):
+        post(client, "cancel", defer())
+    assert caplog.records[0].getMessage().startswith("ann\\n2026-01-01 root from")
+
+
+def test_jobs_are_aborted_once_that_is_confirmed(client: Client) -> None:
+    waits, runs = defer(), defer("<b>runs")
+    run(f"update procrastinate_jobs set status = 'doing' where id = {runs}")
+    asked = client.post(LIST, {"action": "abort", "_selected_action": [waits, runs]})
+    assert asked.status_code == 200
+    assert b"1 of 2 run now" in asked.content
+    assert b"&lt;b&gt;runs" in asked.content
+    assert app.job_manager.get_job_status(waits) == "todo"
+    assert noted() == []
+    (field,) = re.findall(rb'name="ids" value="([0-9,]+)"', asked.content)
+    # A filter that the jobs do not fit any more leaves none out that was shown.
+    answer = post(client, "abort", waits, query="?state=cancelled", ids=field.decode())
+    assert b"2 of 2 jobs were aborted" in answer.content
+    assert app.job_manager.get_job_status(waits) == "cancelled"
+    with connection.cursor() as cursor:
+        cursor.execute("select id from procrastinate_jobs where abort_requested")
+        assert cursor.fetchall() == [(runs,)]
+    assert {job for _, job, _ in noted()} == {str(waits), str(runs)}
+
+
+@pytest.mark.parametrize("ids", ["", "1,", "x", "1;2", ",", "1 or 1"])
+def test_ids_that_are_none_abort_nothing(client: Client, ids: str) -> None:
+    job_id = defer()
+    assert b"Abort 1 job" in post(client, "abort", job_id, ids=ids).content
+    assert app.job_manager.get_job_status(job_id) == "todo"
+
+
+def test_more_jobs_are_aborted_than_a_form_may_have_fields(client: Client) -> None:
+    app.configure_task("task").batch_defer(*[{"n": 1}] * 600)
+    select = {"action": "abort", "select_across": "1", "_selected_action": [defer()]}
+    asked = client.post(LIST, select).content.decode()
+    (ids,) = re.findall(r'name="ids" value="([0-9,]+)"', asked)
+    assert (ids.count(","), asked.count("<li><a")) == (600, 50)
+
+
+def run(sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+def test_secrets_are_hidden(client: Client) -> None:
+    job_id = app.configure_task("task").defer(password="s3cret", iban="DE1", deep=[{"token": "x9"}])
+    errors = json.dumps([{"message": "no dsn password=s3cret"}])
+    run(
+        "update procrastinate_jobs set status = 'failed', finished_at = now(),"
+        f" result_error = 'postgresql://ann:s3cret@db/x', errors = '{errors}' where id = {job_id}"
+    )
+    page = client.get(f"{LIST}{job_id}/change/").content.decode()
+    assert "s3cret" not in page
+    assert "x9" not in page
+    assert "DE1" in page
+    with override_settings(PROCRASTINATE={"REDACT": ["iban"]}):
+        assert "DE1" not in client.get(f"{LIST}{job_id}/change/").content.decode()
+
+
+def test_nothing_is_shown_if_the_function_that_hides_fails(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = app.configure_task("task").defer(iban="DE1")
+    with override_settings(PROCRASTINATE={"REDACT": lambda task, arguments: arguments["x"]}):
+        assert "DE1" not in client.get(f"{LIST}{job_id}/change/").content.decode()
+    assert "PROCRASTINATE['REDACT'] failed for a job of task" in caplog.text
 
 
 def test_what_could_not_be_done_is_said(client: Client) -> None:

@@ -50,6 +50,8 @@ def test_what_is_set_is_read(given: dict[str, Any], read: conf.Conf) -> None:
         ({"DATABASE": "other"}, "['DATABASE'] is 'other', which is not in DATABASES"),
         ({"WORKER_DEFAULTS": []}, "['WORKER_DEFAULTS'] must be a dict of options"),
         ({"IMPORT_PATHS": "a.b"}, "['IMPORT_PATHS'] must be a list of dotted paths, not str"),
+        ({"REDACT": "iban"}, "['REDACT'] must be a list of words, or a function"),
+        ({"REDACT": [1]}, "['REDACT']: redact must be a list of words, and has 1"),
     ],
 )
 def test_what_cannot_be_is_refused_and_found_by_the_checks(given: Any, said: str) -> None:

@@ -2,28 +2,34 @@
 
 The list is a search of `app.job_manager.search_jobs`, which reads a limited number of rows however
 many there are. So it has the newest `SHOWN` of the jobs that match, and never counts a whole table.
+Secrets in arguments, results and errors are hidden, as in the dashboard.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
+from django.template.response import TemplateResponse
 from django.utils.html import format_html
 
-from procrastinate import AlreadyEnqueued
-from procrastinate.errors import InvalidOption, ProcrastinateException
-from procrastinate.model.states import State
+from procrastinate.errors import InvalidOption
+from procrastinate.model.states import State, Status
+from procrastinate_django.acting import act
+from procrastinate_django.conf import Redaction, read_conf
 from procrastinate_django.models import Job
 from procrastinate_django.project import project_app
 
 SHOWN = 1_000  # jobs in a list
+LISTED = 50  # of the jobs of which the page asks before they are aborted
 _ID = re.compile(r"[0-9]{1,19}")
+_IDS = re.compile(r"[0-9]{1,19}(,[0-9]{1,19})*")
 _TEXTS = ("errors", "result")  # what a list does not read
 
 
@@ -97,7 +103,7 @@ class JobAdmin(admin.ModelAdmin):
     fields: ClassVar = (
         *("id", "state", "task_name", "arguments", "queue", "priority", "lock", "queueing_lock"),
         *("attempts", "worker_id", "deferred_at", "scheduled_at", "started_at", "finished_at"),
-        *("all_errors", "kept_result", "result_error"),
+        *("all_errors", "kept_result", "why_no_result"),
     )
     readonly_fields: ClassVar = fields
 
@@ -122,42 +128,66 @@ class JobAdmin(admin.ModelAdmin):
 
     @admin.action(description="Retry the selected jobs", permissions=["act"])
     def retry(self, request: Any, queryset: Any) -> None:
-        self._act(request, queryset, "retried", project_app().job_manager.retry_job_by_id)
+        act(request, queryset, "retried", project_app().job_manager.retry_job_by_id)
 
     @admin.action(description="Cancel the selected jobs that wait", permissions=["act"])
     def cancel(self, request: Any, queryset: Any) -> None:
-        self._act(request, queryset, "cancelled", project_app().job_manager.cancel_job_by_id)
+        act(request, queryset, "cancelled", project_app().job_manager.cancel_job_by_id)
 
-    @admin.action(description="Abort the selected jobs, also if they run", permissions=["act"])
-    def abort(self, request: Any, queryset: Any) -> None:
+    @admin.action(description="Abort the selected jobs, also if they run…", permissions=["act"])
+    def abort(self, request: Any, queryset: Any) -> TemplateResponse | None:
+        ids = request.POST.get("ids", "")
+        if not _IDS.fullmatch(ids):
+            return self._ask(request, list(queryset))
+        # Those that were shown, whatever has become of them: the list may have a filter.
+        jobs = self.get_queryset(request).filter(pk__in=ids.split(",")).defer(*_TEXTS)
         cancel = project_app().job_manager.cancel_job_by_id
-        self._act(request, queryset, "aborted or cancelled", lambda id: cancel(id, abort=True))
+        act(request, jobs, "aborted or cancelled", functools.partial(cancel, abort=True))
+        return None
 
-    def _act(self, request: Any, queryset: Any, done: str, act: Callable[[int], bool]) -> None:
-        ids = list(queryset.values_list("pk", flat=True))
-        count = 0
-        for job_id in ids:
-            try:
-                count += act(job_id)
-            except AlreadyEnqueued:  # a twin waits: it will do the work
-                continue
-            except ProcrastinateException as exc:
-                self.message_user(request, f"job {job_id}: {exc}", messages.ERROR)
-        level = messages.SUCCESS if count == len(ids) else messages.WARNING
-        self.message_user(request, f"{count} of {len(ids)} jobs were {done}", level)
+    def _ask(self, request: Any, jobs: list[Job]) -> TemplateResponse | None:
+        """Answer with the page that asks whether these jobs are to be aborted."""
+        if not jobs:
+            messages.warning(request, "no job is selected that is in this list still")
+            return None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Abort {len(jobs)} job{'' if len(jobs) == 1 else 's'}?",
+            "opts": self.opts,
+            "jobs": jobs,
+            "shown": jobs[:LISTED],
+            "running": sum(job.status == Status.DOING for job in jobs),
+            "checkbox": ACTION_CHECKBOX_NAME,
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "procrastinate_django/abort.html", context)
 
     @admin.display(description="arguments")
     def arguments(self, job: Job) -> str:
-        return _block(json.dumps(job.task_kwargs, indent=2, ensure_ascii=False))
+        return _block(_pretty(_redaction().values(job.task_name, job.task_kwargs), indent=2))
 
     @admin.display(description="errors")
     def all_errors(self, job: Job) -> str:
         texts = [str(each.get("traceback") or each.get("message")) for each in job.errors or ()]
-        return _block("\n".join(texts)) if texts else "-"
+        return _block(_redaction().text("\n".join(texts))) if texts else "-"
 
     @admin.display(description="result")
     def kept_result(self, job: Job) -> str:
-        return "-" if job.result is None else _block(json.dumps(job.result, ensure_ascii=False))
+        if job.result is None:
+            return "-"
+        return _block(_pretty(_redaction().values(job.task_name, job.result)))
+
+    @admin.display(description="why there is no result")
+    def why_no_result(self, job: Job) -> str:
+        return _redaction().text(job.result_error or "-")
+
+
+def _redaction() -> Redaction:
+    return Redaction(read_conf().redact)
+
+
+def _pretty(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False)
 
 
 def _block(text: str) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
+
+from procrastinate.errors import InvalidOption
+from procrastinate.model import redacting
+from procrastinate.model.redacting import Redact
+
+logger = logging.getLogger(__name__)
 
 SETTING = "PROCRASTINATE"
 
@@ -31,6 +38,8 @@ class Conf:
     periodic_defaults: Mapping[str, Any] = field(default_factory=dict)
     #: Observers, or names of installed ones.
     observers: tuple[Any, ...] = ()
+    #: More words of names whose values the admin and the dashboard hide, or a function.
+    redact: Redact | None = None
 
 
 _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
@@ -42,7 +51,22 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "WORKER_DEFAULTS": ((dict,), "a dict of options for workers"),
     "PERIODIC_DEFAULTS": ((dict,), "a dict"),
     "OBSERVERS": ((list, tuple), "a list of observers"),
+    "REDACT": (
+        (list, tuple, Callable, type(None)),  # type: ignore[dict-item]
+        "a list of words, or a function of a task's name and arguments",
+    ),
 }
+
+
+class Redaction(redacting.Redaction):
+    """Hides secrets, and logs why nothing of a job is shown."""
+
+    def failed(self, task_name: str, exc: Exception) -> None:
+        logger.error(
+            "PROCRASTINATE['REDACT'] failed for a job of %s, of which nothing is shown",
+            task_name,
+            exc_info=exc,
+        )
 
 
 def problems() -> list[str]:
@@ -59,6 +83,11 @@ def problems() -> list[str]:
         kinds, words = _KINDS.get(name, ((object,), ""))
         if not isinstance(value, kinds):
             found.append(f"{SETTING}[{name!r}] must be {words}, not {type(value).__name__}")
+    if "REDACT" in given and not found:
+        try:
+            redacting.Redaction(given.get("REDACT"))
+        except InvalidOption as exc:
+            found.append(f"{SETTING}['REDACT']: {exc}")
     database = given.get("DATABASE", DEFAULT_DB_ALIAS)
     if isinstance(database, str) and database not in connections.settings:
         found.append(f"{SETTING}['DATABASE'] is {database!r}, which is not in DATABASES")

@@ -17,6 +17,7 @@ from django.middleware.csrf import get_token
 from django.urls import NoReverseMatch, re_path, reverse
 from django.views.decorators.csrf import csrf_protect
 
+from procrastinate_django.conf import read_conf
 from procrastinate_django.project import project_app
 
 try:
@@ -34,7 +35,8 @@ VIEW, CHANGE = "procrastinate_django.view_job", "procrastinate_django.change_job
 @functools.cache
 def dashboard() -> Dashboard:
     """Return the dashboard of the project's app; the views below say who may see it."""
-    return Dashboard(project_app(), access=lambda request: None)
+    redact = read_conf().redact
+    return Dashboard(project_app(), access=lambda request: None, redact=redact)
 
 
 @csrf_protect
