@@ -212,9 +212,39 @@ def test_an_action_is_logged_with_the_users_name(
     assert record.getMessage() == "ada\\nforged line from ?: retry job 2"
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-def test_pages_are_for_reading(actor: Browser, method: str):
-    assert actor._send(method, "/jobs", {}, {}).status == 405
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "get"])
+@pytest.mark.parametrize("page", [*PAGES, "/static/dashboard.css"])
+def test_pages_are_for_reading(actor: Browser, page: str, method: str):
+    response = actor._send(method, page, {}, {})
+    assert response.status == 405
+    assert response.headers["allow"] == "GET, HEAD, OPTIONS"
+
+
+def test_what_changes_something_is_asked_and_sent(actor: Browser):
+    response = actor._send("DELETE", "/jobs/2/retry", {}, {})
+    assert response.status == 405
+    assert response.headers["allow"] == "GET, HEAD, POST, OPTIONS"
+
+
+@pytest.mark.parametrize(
+    "page, allowed",
+    [
+        ("/jobs/2", "GET, HEAD, OPTIONS"),
+        ("/static/icon.svg", "GET, HEAD, OPTIONS"),
+        ("/queues/pause", "GET, HEAD, POST, OPTIONS"),
+    ],
+)
+def test_options_are_told(actor: Browser, page: str, allowed: str):
+    response = actor._send("OPTIONS", page, {}, {})
+    assert (response.status, response.body) == (204, b"")
+    assert response.headers["allow"] == allowed
+
+
+def test_options_are_told_to_no_stranger(full: procrastinate.App):
+    stranger = Browser(Dashboard(full, access=lambda request: None))
+    response = stranger._send("OPTIONS", "/queues/pause", {}, {})
+    assert response.status == 403
+    assert "allow" not in response.headers
 
 
 def test_every_answer_has_the_policy(actor: Browser):

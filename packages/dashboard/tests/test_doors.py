@@ -184,8 +184,20 @@ def test_every_door_answers_head_and_knows_its_pages(dashboard: Dashboard, door:
     ask = make(dashboard)
     status, text, headers = ask("HEAD", f"{prefix}/schedules")
     assert (status, text) == (200, "")
+    assert headers["content-length"] == ask("GET", f"{prefix}/schedules")[2]["content-length"]
     assert ask("GET", f"{prefix}/static/dashboard.css")[2]["content-type"].startswith("text/css")
     assert headers["etag"]
+
+
+@doors
+def test_every_door_says_what_is_allowed(dashboard: Dashboard, door: str):
+    make, prefix = DOORS[door]
+    ask = make(dashboard)
+    status, text, headers = ask("OPTIONS", f"{prefix}/queues/pause")
+    assert (status, text, headers["allow"]) == (204, "", "GET, HEAD, POST, OPTIONS")
+    assert "content-length" not in headers
+    status, _, headers = ask("POST", f"{prefix}/jobs", {})
+    assert (status, headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 def test_the_mount_without_a_slash_leads_on(dashboard: Dashboard):

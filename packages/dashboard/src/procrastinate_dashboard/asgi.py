@@ -110,7 +110,9 @@ async def _body(native: StarletteRequest) -> bytes:
 
 
 def _sent(native: StarletteRequest, response: Response) -> StarletteResponse:
-    body = b"" if native.method == "HEAD" else response.body
+    headers = {**response.headers, "content-type": response.content_type}
+    if native.method != "HEAD":
+        return StarletteResponse(response.body, response.status, headers)
     return StarletteResponse(
-        body, response.status, {**response.headers, "content-type": response.content_type}
+        b"", response.status, {**headers, "content-length": str(len(response.body))}
     )

@@ -126,8 +126,7 @@ class Dashboard:
             return _finished(request, problems.wrong_host(self.site, request))
         name = request.path.removeprefix("/static/")
         if request.path.startswith("/static/") and name in ASSETS:
-            headers = {"cache-control": _A_YEAR}
-            return _finished(request, Response(asset(name), 200, headers, ASSETS[name]))
+            return _finished(request, _file(self.site, request, name))
         return None
 
     def respond_to(self, request: Request, answer: Any) -> Response:
@@ -142,6 +141,14 @@ class Dashboard:
             return _finished(request, routes.answer(self.site, request))
         except Exception as exc:
             return _finished(request, problems.explain(self.site, request, exc))
+
+
+def _file(site: Site, request: Request, name: str) -> Response:
+    try:
+        problems.check_method(request, "GET", "HEAD")
+    except (problems.Refused, problems.Allowed) as exc:
+        return problems.explain(site, request, exc)
+    return Response(asset(name), 200, {"cache-control": _A_YEAR}, ASSETS[name])
 
 
 def _finished(request: Request, response: Response) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from procrastinate.errors import (
     AlreadyEnqueued,
@@ -26,11 +27,27 @@ _READ_ONLY = "25006"  # SQLSTATE read_only_sql_transaction
 class Refused(Exception):
     """A request that cannot be answered: the status, a headline, and what to do."""
 
-    def __init__(self, status: int, headline: str, advice: str = "") -> None:
+    def __init__(
+        self,
+        status: int,
+        headline: str,
+        advice: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(headline)
         self.status = status
         self.headline = headline
         self.advice = advice
+        self.headers = dict(headers or {})
+
+
+class Allowed(Exception):
+    """The answer to ``OPTIONS``: nothing but its headers."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        super().__init__()
+        self.headers = headers
 
 
 def not_found() -> Refused:
@@ -38,13 +55,24 @@ def not_found() -> Refused:
     return Refused(404, "There is no such page", "Look for it in the navigation above.")
 
 
+def check_method(request: Request, *allowed: str) -> None:
+    """Refuse a method that is not allowed here; ``OPTIONS`` asks which ones are (`Allowed`)."""
+    allow = {"allow": ", ".join((*allowed, "OPTIONS"))}
+    if request.method == "OPTIONS":
+        raise Allowed(allow)
+    if request.method not in allowed:
+        raise Refused(405, "That cannot be done here", headers=allow)
+
+
 def explain(site: Site, request: Request, exc: Exception) -> Response:
     """Return the page for what a page function raised."""
+    if isinstance(exc, Allowed):
+        return Response(status=204, headers=exc.headers)
     if isinstance(exc, NoAnswer) and request.method == "POST":
         exc = Refused(503, "The database does not answer", _MAY_BE_DONE)
     if not isinstance(exc, Refused):
         exc = _refusal(exc)
-    headers = {"retry-after": "2"} if exc.status == 503 else {}
+    headers = {"retry-after": "2"} if exc.status == 503 else exc.headers
     response = _page(site, request, exc)
     return Response(response.body, exc.status, headers)
 

@@ -17,7 +17,7 @@ from procrastinate_dashboard.pages import (
     overview,
     queues,
 )
-from procrastinate_dashboard.problems import Refused, not_found
+from procrastinate_dashboard.problems import Refused, check_method, not_found
 from procrastinate_dashboard.site import Site
 
 Page: TypeAlias = Callable[..., Response]
@@ -48,22 +48,17 @@ def answer(site: Site, request: Request) -> Response:
         return to_slash(request)
     for pattern, page in PAGES:
         if found := re.fullmatch(pattern, request.path):
-            _check_method(request, "GET", "HEAD")
+            check_method(request, "GET", "HEAD")
             return page(site, request, *found.groups())
     for pattern, ask, act in ACTIONS:
         if found := re.fullmatch(pattern, request.path):
-            _check_method(request, "GET", "HEAD", "POST")
+            check_method(request, "GET", "HEAD", "POST")
             _check_may_act(request)
             if request.method != "POST":
                 return ask(site, request, *found.groups())
             _check_is_meant(request)
             return act(site, request, *found.groups())
     raise not_found()
-
-
-def _check_method(request: Request, *allowed: str) -> None:
-    if request.method not in allowed:
-        raise Refused(405, "That cannot be done here")
 
 
 def _check_may_act(request: Request) -> None:

@@ -70,7 +70,8 @@ def _body(environ: Environ) -> bytes:
 
 
 def _headers(response: Response) -> list[tuple[str, str]]:
-    kind = [] if response.status == 304 else [("Content-Type", response.content_type)]
-    length = [("Content-Length", str(len(response.body)))]
     given = [(name.title(), value) for name, value in response.headers.items()]
-    return [*given, *kind, *(length if response.status != 304 else [])]
+    if response.status in (204, 304):  # they have no body
+        return given
+    length = str(len(response.body))
+    return [*given, ("Content-Type", response.content_type), ("Content-Length", length)]
