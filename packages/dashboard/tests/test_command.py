@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import procrastinate
 from procrastinate.cli.root import root
 from procrastinate.testing import InMemoryConnector
-from procrastinate_dashboard import serving
+from procrastinate_dashboard import Dashboard, Request, serving
 from procrastinate_dashboard.serving import PASSWORD, Settings, dashboard_for, password_for
 
 from .helpers import Browser
@@ -86,7 +86,7 @@ def test_a_password_is_asked_for(authorization: str, status: int, caplog: pytest
     response = browser.get("/", authorization=authorization)
     assert response.status == status
     assert ("www-authenticate" in response.headers) is (status == 401)
-    assert ("a login from ? was refused" in caplog.text) is (status == 401)
+    assert ("a login from ? as " in caplog.text) is (status == 401)
 
 
 def test_without_a_password_only_hosts_of_this_machine_are_served():
@@ -99,6 +99,25 @@ def test_without_a_password_only_hosts_of_this_machine_are_served():
 def test_it_can_be_for_reading_only(read_only: bool, status: int):
     browser = Browser(dashboard_for(app, Settings(read_only=read_only), None))
     assert browser.get("/queues/pause?queue=q", host="localhost").status == status
+
+
+@pytest.mark.parametrize(
+    "proxies, seen",
+    [((), "127.0.0.1"), (("127.0.0.0/8",), "192.0.2.7"), (("10.0.0.1",), "127.0.0.1")],
+)
+async def test_a_users_address_is_that_of_a_known_proxy(proxies: tuple[str, ...], seen: str):
+    asked: list[str | None] = []
+
+    def access(request: Request) -> None:
+        asked.append(request.remote)
+
+    config = serving.server_of(Dashboard(app, access=access), proxies).config
+    config.load()
+    transport = httpx.ASGITransport(config.loaded_app, client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        forged = {"x-forwarded-for": "198.51.100.1, 192.0.2.7"}
+        assert (await client.get("/", headers=forged)).status_code == 403
+    assert asked == [seen]
 
 
 def run(*arguments: str, **env: str) -> Any:
@@ -122,6 +141,7 @@ def test_a_port_that_is_taken_is_told_in_one_line():
         (["--host=no-such-host.invalid", "--user=x"], 2, "user x needs a password"),
         (["--port=65536"], 2, "--port"),
         (["--port=x"], 2, "--port"),
+        (["--proxy=nginx"], 2, "--proxy 'nginx' is no address"),
         (["--host=203.0.113.7"], 2, "needs a password"),
     ],
 )
@@ -141,7 +161,7 @@ def test_an_address_that_is_not_ours_is_told():
 def test_it_serves_until_it_is_told_to_stop(monkeypatch: pytest.MonkeyPatch):
     served: list[int] = []
 
-    def ask(dashboard: Any, bound: socket.socket, said: str) -> None:
+    def ask(server: Any, bound: socket.socket, said: str) -> None:
         """Ask for a page from a thread, then end the server as Ctrl-C does."""
         port = bound.getsockname()[1]
 
@@ -153,7 +173,7 @@ def test_it_serves_until_it_is_told_to_stop(monkeypatch: pytest.MonkeyPatch):
 
         thread = threading.Thread(target=look)
         thread.start()
-        run_server(dashboard, bound, said)
+        run_server(server, bound, said)
         thread.join()
 
     run_server = serving.run

@@ -24,6 +24,14 @@ from procrastinate.cli.settings import settings_of
     multiple=True,
     help="A name under which a proxy on this machine serves it; may be given several times.",
 )
+@click.option(
+    "--proxy",
+    "proxies",
+    metavar="ADDRESS",
+    multiple=True,
+    help="The address, or network, of a proxy whose X-Forwarded-For and X-Forwarded-Proto are"
+    " believed; may be given several times.",
+)
 @click.pass_context
 def dashboard(
     ctx: click.Context,
@@ -33,15 +41,18 @@ def dashboard(
     user: str | None,
     read_only: bool,
     allow_host: tuple[str, ...],
+    proxies: tuple[str, ...],
 ) -> None:
     """Serve the dashboard: see jobs, queues and workers in a browser, and act on them.
 
     The password is that of PROCRASTINATE_DASHBOARD_PASSWORD, or is asked for if --user is given.
     Without a password only this machine can see the dashboard; another --host is refused then.
     Use a proxy with TLS in front of it for others, since the password is sent with each request.
+    An address that has sent five wrong passwords has to wait for the rest of the minute; name the
+    proxy by --proxy, so that the address is the user's.
     """
     from procrastinate_dashboard.serving import Settings, serve
 
-    settings = Settings(host, port, user, read_only, allow_host)
+    settings = Settings(host, port, user, read_only, allow_host, proxies)
     with settings_of(ctx).open_app() as app:
         serve(app, settings)

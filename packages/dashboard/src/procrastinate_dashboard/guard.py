@@ -8,8 +8,8 @@ Rules
    neither the cookie nor the form.
 3. With ``hosts``, a request for any other host is refused. A name that an attacker has pointed at
    127.0.0.1 (DNS rebinding) is such a host.
-4. No header of a proxy is believed, except ``X-Forwarded-Host`` in rule 2: a page of another site
-   cannot set it.
+4. No header of a proxy is believed here, except ``X-Forwarded-Host`` in rule 2: a page of another
+   site cannot set it. A server may believe more, if it is told which proxy to believe (`serving`).
 """
 
 from __future__ import annotations

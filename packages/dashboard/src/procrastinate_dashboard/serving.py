@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from procrastinate import App
+from procrastinate.model.printable import shown
 from procrastinate_dashboard.dashboard import AccessFunction, Dashboard
 from procrastinate_dashboard.guard import LOOPBACK
 from procrastinate_dashboard.login import by_password
@@ -42,6 +43,7 @@ class Settings:
     user: str | None = None
     read_only: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
 
     @property
     def is_loopback(self) -> bool:
@@ -65,9 +67,22 @@ def serve(app: App, settings: Settings) -> None:
     Raises `click.UsageError` without a password for others, and `click.ClickException` if the
     address cannot be had.
     """
+    check_proxies(settings)
     dashboard = dashboard_for(app, settings, password_for(settings))
     with listening(settings) as bound:
-        run(dashboard, bound, f"The dashboard is at {address_of(settings, bound)}")
+        said = f"The dashboard is at {address_of(settings, bound)}"
+        run(server_of(dashboard, settings.proxies), bound, said)
+
+
+def check_proxies(settings: Settings) -> None:
+    """Raise `click.UsageError` if what is said to be a proxy is no address and no network."""
+    for each in settings.proxies:
+        try:
+            ipaddress.ip_network(each)
+        except ValueError as exc:
+            raise click.UsageError(
+                f"--proxy {shown(each)} is no address: give one such as 127.0.0.1 or 10.0.0.0/8"
+            ) from exc
 
 
 def dashboard_for(app: App, settings: Settings, password: str | None) -> Dashboard:
@@ -144,16 +159,18 @@ def address_of(settings: Settings, bound: socket.socket) -> str:
     return f"http://{host}:{bound.getsockname()[1]}/"
 
 
-def run(dashboard: Dashboard, bound: socket.socket, said: str) -> None:
+def run(server: uvicorn.Server, bound: socket.socket, said: str) -> None:
     """Run the server on a socket until SIGINT or SIGTERM, which are obeyed once this was said."""
-    server = server_of(dashboard)
     with _stopping(server):
         click.echo(f"{said} (Ctrl-C stops it)")
         server.run(sockets=[bound])
 
 
-def server_of(dashboard: Dashboard) -> uvicorn.Server:
-    """Return the server, not running. Raises `click.ClickException` if it is not installed."""
+def server_of(dashboard: Dashboard, proxies: Sequence[str] = ()) -> uvicorn.Server:
+    """Return the server, not running. It takes a user's address from the header of ``proxies``.
+
+    Raises `click.ClickException` if it is not installed.
+    """
     try:
         import uvicorn
     except ImportError:
@@ -167,7 +184,8 @@ def server_of(dashboard: Dashboard) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
         timeout_graceful_shutdown=_LAST_REQUESTS,
     )
     server = uvicorn.Server(config)
