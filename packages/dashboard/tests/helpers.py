@@ -37,17 +37,26 @@ class Browser:
     def _send(
         self, method: str, address: str, form: Mapping[str, str], headers: Mapping[str, str]
     ) -> Response:
-        parts = urlsplit(address)
-        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        sent = {"host": HOST, **({"cookie": cookies} if cookies else {})}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        response = self.dashboard.respond(
-            Request(method, parts.path, query=dict(parse_qsl(parts.query)), form=form, headers=sent)
-        )
+        request = self.request(method, address, form, headers)
+        response = self.dashboard.respond(request)
         if "set-cookie" in response.headers:
             name, _, rest = response.headers["set-cookie"].partition("=")
             self.cookies[name] = rest.partition(";")[0]
         return response
+
+    def request(
+        self,
+        method: str,
+        address: str,
+        form: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Request:
+        parts = urlsplit(address)
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        sent = {"host": HOST, **({"cookie": cookies} if cookies else {})}
+        sent |= {name.replace("_", "-"): value for name, value in (headers or {}).items()}
+        query = dict(parse_qsl(parts.query))
+        return Request(method, parts.path, query=query, form=form or {}, headers=sent)
 
 
 def text_of(response: Response) -> str:

@@ -128,8 +128,8 @@ class Recording(Dashboard):
 
     last: tuple[Request, Response]
 
-    def respond(self, request: Request) -> Response:
-        response = super().respond(request)
+    def respond_to(self, request: Request, answer: Any) -> Response:
+        response = super().respond_to(request, answer)
         self.last = request, response
         return response
 

@@ -281,7 +281,7 @@ def test_an_answer_that_took_long_because_of_the_network_does_not_last():
 
 
 def test_a_question_that_hangs_is_given_up():
-    shared, hangs, goes_on = Shared(patience=0.01), Event(), Event()
+    shared, hangs, goes_on = Shared(), Event(), Event()
 
     def hang() -> int:
         hangs.set()
@@ -293,7 +293,7 @@ def test_a_question_that_hangs_is_given_up():
     hangs.wait()
     try:
         with pytest.raises(NoAnswer):
-            shared.get("a", lambda: 2)
+            shared.get("a", lambda: 2, patience=0.01)
         assert shared.get("a", lambda: 3) == 3
     finally:
         goes_on.set()

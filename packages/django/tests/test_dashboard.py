@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import close_old_connections, connections
 from django.test import Client
+from psycopg2.extensions import make_dsn
+from silence import SilentProxy
 
-from procrastinate_django import app
+import procrastinate_dashboard.dashboard
+from procrastinate_dashboard import Access, shared, silence
+from procrastinate_django import app, dashboard
+
+from .databases import settings_of
 
 pytestmark = pytest.mark.usefixtures("tables")
 
@@ -79,3 +89,75 @@ def test_the_policy_of_the_pages_is_sent() -> None:
 
 def browser_cookies(answer: object) -> set[str]:
     return set(answer.cookies)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def proxy() -> Iterator[SilentProxy]:
+    """The way to the database that Django's connection takes."""
+    direct = connections.settings["default"]
+    names = {
+        "NAME": "dbname",
+        "USER": "user",
+        "PASSWORD": "password",
+        "HOST": "host",
+        "PORT": "port",
+    }
+    parts = {libpq: direct[name] for name, libpq in names.items() if direct[name]}
+    with SilentProxy(make_dsn(**parts, **direct["OPTIONS"])) as proxy:
+        try:
+            lead_to(settings_of(proxy.dsn))
+            yield proxy
+        finally:
+            lead_to(direct)
+            dashboard.dashboard.cache_clear()
+
+
+def lead_to(entry: dict[str, Any]) -> None:
+    connections["default"].close()
+    connections.settings["default"] = entry
+    del connections["default"]
+
+
+def status_of(client: Client, page: str) -> int:
+    """Ask for a page, and do what Django does at a request's end if it is no test."""
+    answer = client.get(page)
+    close_old_connections()
+    return answer.status_code
+
+
+@pytest.mark.parametrize("asked_for", ["the user", "the jobs"])
+def test_a_silent_database_is_told_and_comes_back(
+    asked_for: str, proxy: SilentProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (dashboard, procrastinate_dashboard.dashboard):
+        monkeypatch.setattr(module, "ANSWER_WITHIN", 0.5)
+    for module, name in ((silence, "LONG"), (silence, "TRY_EVERY"), (shared, "ERROR_LASTS")):
+        monkeypatch.setattr(module, name, 0.2)
+    monkeypatch.setattr(dashboard, "CONNECT_WITHIN", 2)
+    client = browser("view_job")
+    if asked_for == "the jobs":
+        monkeypatch.setattr(dashboard, "_answer", lambda request: Access("ann"))
+    assert status_of(client, "/queue/jobs") == 200
+    proxy.hush(new=True)
+    assert status_of(client, "/queue/queues") == 503
+    assert [status_of(client, "/queue/workers") for _ in range(3)] == [503] * 3
+    assert status_of(client, "/queue/static/dashboard.css") == 200
+    proxy.speak()
+    deadline = time.monotonic() + 30
+    while (status := status_of(client, "/queue/queues")) != 200:
+        assert (status, time.monotonic() < deadline) == (503, True)
+        time.sleep(0.05)
+
+
+def test_it_takes_no_transaction_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one that the database has given up, nothing more could be asked."""
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+    seen: list[bool] = []
+
+    def answer(request: Any) -> Access:
+        seen.append(connections["default"].in_atomic_block)
+        return Access("ann")
+
+    monkeypatch.setattr(dashboard, "_answer", answer)
+    assert Client().get("/queue/jobs").status_code == 200
+    assert seen == [False]

@@ -14,14 +14,15 @@ from starlette.types import Receive, Scope, Send
 
 from procrastinate_dashboard.messages import LARGEST_FORM, Request, Response, fields
 from procrastinate_dashboard.shared import PATIENCE, NoAnswer
+from procrastinate_dashboard.silence import CHANGE_WITHIN
 
 if TYPE_CHECKING:
     from procrastinate_dashboard.dashboard import Dashboard
 
 #: Threads that wait for the database at a time, of our own: the application keeps all of its.
 MOST_THREADS = 8
-#: Seconds that a change may take: of many jobs it takes a while.
-PATIENCE_OF_CHANGES = 60.0
+#: Seconds that a change may take, a little more than its calls to the database.
+PATIENCE_OF_CHANGES = CHANGE_WITHIN + 1.0
 _limiter = RunVar[CapacityLimiter]("procrastinate_dashboard_threads")
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from procrastinate import App
+from procrastinate import App, time_limit
 from procrastinate.errors import InvalidOption
 from procrastinate.model.printable import shown
 from procrastinate_dashboard import guard, problems, routes
 from procrastinate_dashboard.messages import Access, Request, Response
 from procrastinate_dashboard.redaction import Redact, Redaction
 from procrastinate_dashboard.shared import NoAnswer
+from procrastinate_dashboard.silence import ANSWER_WITHIN, CHANGE_WITHIN, LONG
 from procrastinate_dashboard.site import ASSETS, Site, asset
 
 if TYPE_CHECKING:
@@ -89,9 +91,9 @@ class Dashboard:
 
     def respond(self, request: Request) -> Response:
         """Return the answer to a request. It waits for the database, and never raises."""
-        early = self.refusal(request)
-        if early is not None:
-            return early
+        return self.refusal(request) or self._respond(request)
+
+    def _respond(self, request: Request) -> Response:
         try:
             answer = self._access(request)
         except Exception as exc:
@@ -106,14 +108,14 @@ class Dashboard:
         try:
             return await self._respond_async(request, in_thread)
         except NoAnswer as exc:
-            return _finished(request, problems.explain(self.site, request, exc))
+            return self.no_answer(request, exc)
 
     async def _respond_async(self, request: Request, in_thread: InThread) -> Response:
         early = self.refusal(request)  # here: all threads may wait for the database
         if early is not None:
             return early
         if not self.access_is_async:
-            return await in_thread(self.respond, request)
+            return await in_thread(self._respond, request)
         try:
             answer = await cast("Awaitable[Answer]", self._access(request))
         except Exception as exc:
@@ -121,12 +123,17 @@ class Dashboard:
         return await in_thread(self.respond_to, request, answer)
 
     def refusal(self, request: Request) -> Response | None:
-        """Return the answer to what needs no database and no access: a wrong host, a file."""
+        """Return the answer to what needs no database and no access: a wrong host, or a file.
+
+        So is any page while the database is silent, but for one that tries whether it still is.
+        """
         if not guard.is_for(self._hosts, request):
             return _finished(request, problems.wrong_host(self.site, request))
         name = request.path.removeprefix("/static/")
         if request.path.startswith("/static/") and name in ASSETS:
             return _finished(request, _file(self.site, request, name))
+        if self.site.silence.refuses():
+            return _finished(request, problems.still_silent(self.site, request))
         return None
 
     def respond_to(self, request: Request, answer: Any) -> Response:
@@ -137,10 +144,26 @@ class Dashboard:
             return _finished(request, problems.no_access(self.site, request))
         token = request.token or guard.token_of(request)
         request = replace(request, access=answer, token=token)
+        begun = time.monotonic()
         try:
-            return _finished(request, routes.answer(self.site, request))
+            with time_limit(CHANGE_WITHIN if request.method == "POST" else ANSWER_WITHIN):
+                return _finished(request, routes.answer(self.site, request))
         except Exception as exc:
+            self.site.silence.failed(exc, time.monotonic() - begun)
             return _finished(request, problems.explain(self.site, request, exc))
+        finally:
+            self.site.silence.tried()
+
+    def no_answer(self, request: Request, exc: Exception | None = None) -> Response:
+        """Return the answer to a request that the database kept waiting for too long.
+
+        It is remembered: pages say so at once for a moment. A door that runs `respond_to` under a
+        time limit of its own, or asks the database for the user, calls this.
+        """
+        exc = exc or NoAnswer()
+        self.site.silence.failed(exc, LONG)
+        self.site.silence.tried()
+        return _finished(request, problems.explain(self.site, request, exc))
 
 
 def _file(site: Site, request: Request, name: str) -> Response:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from procrastinate.errors import (
     AlreadyEnqueued,
     AppNotOpen,
+    ConnectionLost,
     ConnectorException,
     InvalidOption,
     JobNotFound,
@@ -20,6 +21,9 @@ from procrastinate_dashboard.site import Site
 
 logger = logging.getLogger(__name__)
 
+_SILENT = "The database does not answer"
+_COMES_BACK = "This page asks again by itself, and comes back once it answers."
+_NOT_DONE = "Nothing was changed. Try again once it answers."
 _MAY_BE_DONE = "It may still be done. Look whether it was before you try again."
 _READ_ONLY = "25006"  # SQLSTATE read_only_sql_transaction
 
@@ -64,20 +68,26 @@ def check_method(request: Request, *allowed: str) -> None:
         raise Refused(405, "That cannot be done here", headers=allow)
 
 
+def may_be_done(exc: Exception) -> bool:
+    """Whether a change may have been made although it raised this."""
+    is_lost = isinstance(exc, ConnectionLost) and exc.sqlstate is None
+    return is_lost or isinstance(exc, NoAnswer)
+
+
 def explain(site: Site, request: Request, exc: Exception) -> Response:
     """Return the page for what a page function raised."""
     if isinstance(exc, Allowed):
         return Response(status=204, headers=exc.headers)
-    if isinstance(exc, NoAnswer) and request.method == "POST":
-        exc = Refused(503, "The database does not answer", _MAY_BE_DONE)
+    if request.method == "POST" and may_be_done(exc):
+        exc = Refused(503, _SILENT, _MAY_BE_DONE)
     if not isinstance(exc, Refused):
-        exc = _refusal(exc)
+        exc = _refusal(site, exc)
     headers = {"retry-after": "2"} if exc.status == 503 else exc.headers
     response = _page(site, request, exc)
     return Response(response.body, exc.status, headers)
 
 
-def _refusal(exc: Exception) -> Refused:
+def _refusal(site: Site, exc: Exception) -> Refused:
     said = line(str(exc), 400)
     match exc:
         case JobNotFound():
@@ -94,11 +104,17 @@ def _refusal(exc: Exception) -> Refused:
         case ConnectorException() if exc.sqlstate == _READ_ONLY:
             return Refused(409, "This database can only be read", said)
         case ConnectorException() | NoAnswer():
-            said = said or "no answer in time"
-            logger.warning("The dashboard cannot ask the database: %s", said)
-            advice = "This page asks again by itself, and comes back once it answers."
-            return Refused(503, "The database does not answer", advice)
+            if site.silence.is_news():
+                said = said or "no answer in time"
+                logger.warning("The dashboard cannot ask the database: %s", said)
+            return Refused(503, _SILENT, _COMES_BACK)
     return _failed("A page of the dashboard failed", exc)
+
+
+def still_silent(site: Site, request: Request) -> Response:
+    """Return the page for a request that was not even tried, because the database is silent."""
+    advice = _NOT_DONE if request.method == "POST" else _COMES_BACK
+    return explain(site, request, Refused(503, _SILENT, advice))
 
 
 def _failed(what: str, exc: Exception) -> Refused:

@@ -38,25 +38,22 @@ class NoAnswer(Exception):
 class Shared:
     """Answers by key. Whoever asks while a question is under way waits for its answer.
 
-    If that takes longer than ``patience`` seconds it is given up, and the next one asks anew: a
-    connection that hangs may do so for hours.
+    If that takes longer than it has patience, the question is given up, and the next one asks anew:
+    a connection that hangs may do so for hours.
     """
 
-    def __init__(
-        self, clock: Callable[[], float] = time.monotonic, patience: float = PATIENCE
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._patience = patience
         self._lock = threading.Lock()
         self._entries: dict[Hashable, _Entry] = {}
 
-    def get(self, key: Hashable, read: Callable[[], T]) -> T:
+    def get(self, key: Hashable, read: Callable[[], T], patience: float = PATIENCE) -> T:
         """Return the answer to a question, read now or a moment ago; or raise as it did.
 
-        Raises `NoAnswer` if another one has asked it, and gets none.
+        Raises `NoAnswer` if another one has asked it, and gets none within ``patience`` seconds.
         """
         entry = self._entry(key)
-        if not entry.lock.acquire(timeout=self._patience):
+        if not entry.lock.acquire(timeout=patience):
             self._give_up(key, entry)
             raise NoAnswer
         try:

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from procrastinate import App
+from procrastinate import App, time_limits
 from procrastinate_dashboard import showing
 from procrastinate_dashboard.messages import Request, Response
 from procrastinate_dashboard.redaction import Redaction
-from procrastinate_dashboard.shared import Shared
+from procrastinate_dashboard.shared import PATIENCE, Shared
+from procrastinate_dashboard.silence import Silence
 
 T = TypeVar("T")
 
@@ -75,10 +76,17 @@ class Site:
     redaction: Redaction
     title: str = "procrastinate"
     shared: Shared = field(default_factory=Shared)
+    silence: Silence = field(default_factory=Silence)
 
     def ask(self, key: Hashable, read: Callable[[], T]) -> T:
         """Return what the database says, or has said within the last second (see `Shared`)."""
-        return self.shared.get(key, read)
+        limit = time_limits.current()
+        patience = PATIENCE if limit is None else limit.left()
+        return self.shared.get(key, lambda: self._heard(read()), patience)
+
+    def _heard(self, answer: T) -> T:
+        self.silence.heard()
+        return answer
 
     def page(
         self, request: Request, template: str, *, status: int = 200, **values: Any

@@ -2,27 +2,34 @@
 
 Django's session says who asks. Members of the staff who may view jobs see it; those who may change
 jobs act. Django's token protects the forms. The place in ``urlpatterns`` has to end in a slash.
+
+Django's connections are asked under the dashboard's time limits, also for the session and the user.
+A transaction for each request (``ATOMIC_REQUESTS``) is left out: it would have none.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import ImproperlyConfigured
+from django.db import InterfaceError, OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.middleware.csrf import get_token
 from django.urls import NoReverseMatch, re_path, reverse
 from django.views.decorators.csrf import csrf_protect
 
 from procrastinate_django.conf import read_conf
+from procrastinate_django.hurry import CONNECT_WITHIN, connecting_within, severing_after
 from procrastinate_django.project import project_app
 
 try:
     from procrastinate_dashboard import Access, Dashboard, Request, Response
     from procrastinate_dashboard.messages import Token
+    from procrastinate_dashboard.silence import ANSWER_WITHIN
 except ImportError as exc:
     raise ImproperlyConfigured(
         "the views of the dashboard need its package: run `pip install procrastinate-dashboard`"
@@ -39,6 +46,13 @@ def dashboard() -> Dashboard:
     return Dashboard(project_app(), access=lambda request: None, redact=redact)
 
 
+def _outside_of_transactions(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    for alias in connections:
+        view = transaction.non_atomic_requests(alias)(view)
+    return view
+
+
+@_outside_of_transactions
 @csrf_protect
 def serve(request: HttpRequest, rest: str) -> HttpResponse:
     """Answer a request for a page, or for a file of one."""
@@ -52,8 +66,13 @@ def serve(request: HttpRequest, rest: str) -> HttpResponse:
 
 def _page(request: HttpRequest, asked: Request) -> Response:
     """Answer with a page, whose forms have a token. Caches may keep files, so these have none."""
-    token = Token(FIELD, get_token(request))
-    return dashboard().respond_to(replace(asked, token=token), _answer(request))
+    with connecting_within(CONNECT_WITHIN):
+        try:
+            with severing_after(ANSWER_WITHIN):
+                token, answer = Token(FIELD, get_token(request)), _answer(request)
+        except (OperationalError, InterfaceError):
+            return dashboard().no_answer(asked)
+        return dashboard().respond_to(replace(asked, token=token), answer)
 
 
 def _asked(request: HttpRequest, rest: str) -> Request:
