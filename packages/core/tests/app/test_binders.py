@@ -376,10 +376,10 @@ def test_an_app_that_has_seen_no_tables_takes_those_of_the_connection(dsn: str, 
 def test_tables_made_anew_are_seen_anew(sync_app: procrastinate.App, dsn: str) -> None:
     task = sync_app.task(name="add")(add)
     task.defer()
-    place = sync_app._gateway._place
+    place = sync_app._gateway._place.known
     assert place is not None
     # As before a restart of the server.
-    sync_app._gateway._place = replace(place, start=place.start - timedelta(hours=1))
+    sync_app._gateway._place.known = replace(place, start=place.start - timedelta(hours=1))
     with closing(psycopg2.connect(dsn)) as connection, connection:
         task.configure(connection=connection).defer()
         assert len(sync_app.job_manager.list_jobs(connection=connection)) == 2

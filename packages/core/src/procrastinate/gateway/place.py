@@ -1,0 +1,60 @@
+"""Which tables the app's own connector leads to. To know it is worth no error."""
+
+from __future__ import annotations
+
+import contextlib
+
+from procrastinate import drive
+from procrastinate.connector import AsyncConnector, AsyncExecutor, Executor
+from procrastinate.errors import AppNotOpen, ConnectorException
+from procrastinate.gateway.halves import Halves
+from procrastinate.storage.callers import Place, get_place
+from procrastinate.threads import in_thread
+
+LOOK_AGAIN = 2.0  # seconds to wait for a connection of the app's own, to see where it leads
+
+
+class OwnPlace:
+    """The place of the app's own tables, as the first session that was asked has said."""
+
+    def __init__(self, halves: Halves) -> None:
+        self._halves = halves
+        self.known: Place | None = None
+        self.is_looked_for = halves.connector.runs_sql
+
+    def look(self, session: Executor) -> None:
+        """See in a session of the app's own where it leads."""
+        self.is_looked_for = False
+        with contextlib.suppress(ConnectorException):
+            self.known = drive.run(get_place(), session, self._halves.statements)
+
+    async def look_async(self, session: AsyncExecutor) -> None:
+        """See in a session of the app's own where it leads."""
+        self.is_looked_for = False
+        with contextlib.suppress(ConnectorException):
+            self.known = await drive.run_async(get_place(), session, self._halves.statements)
+
+    def forget(self) -> None:
+        """Forget what was seen: the app may be opened on another database."""
+        self.known = None
+        self.is_looked_for = self._halves.connector.runs_sql
+
+    def anew(self) -> Place | None:
+        """Read again which tables are the app's own; None if that cannot be said soon."""
+        self.forget()
+        with (
+            contextlib.suppress(ConnectorException, AppNotOpen),
+            self._halves.sync_connector().session(timeout=LOOK_AGAIN) as session,
+        ):
+            self.look(session)
+        return self.known
+
+    async def anew_async(self) -> Place | None:
+        """Read again which tables are the app's own; see `anew`."""
+        if not isinstance(self._halves.connector, AsyncConnector):
+            return await in_thread(self.anew)
+        self.forget()
+        with contextlib.suppress(ConnectorException, AppNotOpen):
+            async with self._halves.connector.session_async(timeout=LOOK_AGAIN) as session:
+                await self.look_async(session)
+        return self.known
