@@ -97,7 +97,7 @@ for run in RUNNERS:
     app.task(name=KEEPING[run.__name__], pass_context=True, retry=RETRY, result=True)(run)
 
 
-@app.periodic(cron=f"*/{TICK} * * * * *")
+@app.periodic(cron=f"*/{TICK} * * * * *", seconds="first")
 @app.task(name="tick", pass_context=True, queue="ticks")
 async def tick(context: procrastinate.JobContext, timestamp: int) -> None:
     """Run at each tick."""

@@ -191,7 +191,9 @@ def _attribute(name: str) -> Any:
             raise
         raise errors.ConnectorAttributeError(str(exc)) from exc
     if found is None:
-        raise AttributeError(f"module 'procrastinate' has no attribute {name!r}")
+        from procrastinate.former import former_attribute
+
+        return former_attribute(name, asked_by_import=_asked_by_import())
     return found
 
 

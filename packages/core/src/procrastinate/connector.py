@@ -64,9 +64,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from procrastinate import json_codec
+from procrastinate.former import HasFormerNames, missing_from
 
 T = TypeVar("T")
 
@@ -229,7 +230,7 @@ class Notification:
     payload: str
 
 
-class Connector(abc.ABC):
+class Connector(HasFormerNames, abc.ABC):
     """What every connector has; implement one of its subclasses.
 
     ``schema`` names the PostgreSQL schema of procrastinate's tables; None leaves it to the
@@ -407,3 +408,7 @@ def capabilities(connector: type[Connector]) -> tuple[str, ...]:
     if issubclass(connector, ListeningConnector):
         words.append("listen")
     return tuple(words)
+
+
+if not TYPE_CHECKING:  # or every name would be in it
+    __getattr__ = missing_from(__name__)

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from procrastinate.errors import InvalidOption
 from procrastinate.model import periodic
 from procrastinate.model.job import NewJob
-from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_from, ticks
+from procrastinate.model.periodic import (
+    DueTick,
+    Periodic,
+    Timetable,
+    schedule_from,
+    stored_schedule,
+    ticks,
+)
 
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
@@ -25,7 +32,7 @@ def local(cron: str, timezone: str, after: str, hours: float) -> list[str]:
     """The ticks after a local time, as local times with their offsets."""
     zone = ZoneInfo(timezone)
     start = datetime.fromisoformat(after).replace(tzinfo=zone).astimezone(UTC)
-    found = ticks(schedule_from(cron, timezone), start, start + timedelta(hours=hours))
+    found = ticks(stored_schedule(cron, timezone), start, start + timedelta(hours=hours))
     return [tick.astimezone(zone).strftime("%d %H:%M:%S%z")[:-2] for tick in found]
 
 
@@ -88,7 +95,7 @@ def test_an_unknown_name_is_told_which_there_are() -> None:
 
 
 def test_seconds_are_the_first_of_six_fields() -> None:
-    schedule = schedule_from("*/20,5 0 12 * * *", "UTC")
+    schedule = schedule_from("*/20,5 0 12 * * *", "UTC", "first")
     found = list(ticks(schedule, NOON - SECOND, NOON + timedelta(days=1)))
     assert found == [NOON + second * SECOND for second in (0, 5, 20, 40)] + [
         NOON + timedelta(days=1)
@@ -252,7 +259,7 @@ def test_ticks_are_those_that_brute_force_finds(
     cron: str, timezone: str, after: datetime, seconds: int
 ) -> None:
     until = after + seconds * SECOND
-    found = list(ticks(schedule_from(cron, timezone), after, until))
+    found = list(ticks(stored_schedule(cron, timezone), after, until))
     assert found == list(brute_force(cron, ZoneInfo(timezone), after, until))
 
 
@@ -278,7 +285,7 @@ def test_what_follows_the_clock_is_what_brute_force_finds_when_clocks_change(
     cron: str, timezone: str, after: datetime, seconds: int
 ) -> None:
     """Every moment at which clocks show a time that matches, whether it comes once or twice."""
-    schedule, until = schedule_from(cron, timezone), after + seconds * SECOND
+    schedule, until = stored_schedule(cron, timezone), after + seconds * SECOND
     assume(schedule.follows_clock)
     assert list(ticks(schedule, after, until)) == list(
         brute_force(cron, ZoneInfo(timezone), after, until)
@@ -296,7 +303,7 @@ def test_ticks_ascend_and_do_not_depend_on_where_one_begins(
     cron: str, timezone: str, after: datetime, seconds: list[int]
 ) -> None:
     """None comes twice, and stopping in between loses none and adds none."""
-    schedule = schedule_from(cron, timezone)
+    schedule = stored_schedule(cron, timezone)
     between = after + seconds[0] * SECOND
     until = between + seconds[1] * SECOND
     found = list(ticks(schedule, after, until))
@@ -365,3 +372,41 @@ def test_a_schedule_that_has_come_to_its_end_is_never_due() -> None:
     timetable = Timetable([every("0 0 29 2 MON#5")])
     timetable.settled(("task", ""), datetime(9990, 1, 1, tzinfo=UTC))
     assert timetable.due(datetime(9990, 1, 2, tzinfo=UTC)) == []
+
+
+@pytest.mark.parametrize("cron", ["*/10 * * * * *", "0 0 4 * * *", "0 * * * * *", "1 2 3 4 5 6"])
+def test_six_fields_that_can_be_read_in_two_ways_are_refused(cron: str) -> None:
+    with pytest.raises(InvalidOption, match='seconds="first" or seconds="last"'):
+        schedule_from(cron, "UTC")
+
+
+@pytest.mark.parametrize("cron", ["* * * * * *", "0 30 4 * * MON", "59 0 0 1 1 *"])
+def test_six_fields_that_can_be_read_in_one_way_begin_with_the_seconds(cron: str) -> None:
+    assert schedule_from(cron, "UTC") == schedule_from(cron, "UTC", "first")
+
+
+@pytest.mark.parametrize("cron", ["30 4 * * MON 0", "0 4 * * 1-5 30"])
+def test_six_fields_with_the_seconds_last_say_so(cron: str) -> None:
+    with pytest.raises(InvalidOption, match=r'write seconds="last"$'):
+        schedule_from(cron, "UTC")
+
+
+def test_the_seconds_stand_where_one_says() -> None:
+    last = schedule_from(" 0  4 * * * */15 ", "UTC", "last")
+
+    assert last == schedule_from("*/15 0 4 * * *", "UTC", "first")
+    assert last.cron == "*/15 0 4 * * *"
+    assert stored_schedule(last.cron, "UTC") == last
+    assert stored_schedule("@daily", "UTC") == schedule_from("0 0 * * *", "UTC")
+
+
+@pytest.mark.parametrize("seconds", ["middle", 1, ["first"]])
+def test_the_seconds_stand_first_or_last(seconds: Any) -> None:
+    with pytest.raises(InvalidOption, match='"first" or "last"'):
+        schedule_from("* * * * * *", "UTC", seconds)
+
+
+@pytest.mark.parametrize("cron", ["* * * * *", "@daily"])
+def test_a_place_of_the_seconds_is_for_six_fields(cron: str) -> None:
+    with pytest.raises(InvalidOption, match="for a cron of six fields"):
+        schedule_from(cron, "UTC", "first")

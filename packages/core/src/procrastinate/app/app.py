@@ -22,7 +22,7 @@ from procrastinate.app.opening import OpenedAsync
 from procrastinate.app.task import Task
 from procrastinate.app.waiting import WaitingApp
 from procrastinate.app.working import WorkingApp, checked_periodic_defaults, checked_worker_defaults
-from procrastinate.builtin_tasks import BUILTIN_TASKS
+from procrastinate.builtin_tasks import BUILTIN_TASKS, know_app
 from procrastinate.connector import CallerConnection, Connector
 from procrastinate.errors import InvalidOption
 from procrastinate.gateway import Gateway
@@ -68,6 +68,7 @@ class App(WaitingApp, WorkingApp):
         self.import_paths = loading.checked_paths(import_paths)
         self.worker_defaults = checked_worker_defaults(worker_defaults)
         self.periodic_defaults = checked_periodic_defaults(periodic_defaults)
+        know_app(self)
 
     @classmethod
     def from_path(cls, path: str) -> App:

@@ -21,6 +21,8 @@ from typing import (
 from procrastinate.app.periodic_registry import PeriodicRegistry
 from procrastinate.app.task import Task
 from procrastinate.errors import ConfigurationError, InvalidOption, UnboundTaskError
+from procrastinate.former import HasFormerNames
+from procrastinate.former.arguments import former_arguments
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.middleware import middlewares
@@ -43,7 +45,7 @@ SomeMiddleware: TypeAlias = (
 )
 
 
-class Blueprint:
+class Blueprint(HasFormerNames):
     """A group of tasks. An App takes them up with ``add_tasks_from(blueprint, namespace=...)``."""
 
     def __init__(self) -> None:
@@ -97,6 +99,7 @@ class Blueprint:
         [Callable[Concatenate[JobContext, P], R]], Task[Concatenate[JobContext, P], P, R]
     ]: ...
 
+    @former_arguments(task_middleware="middleware")
     def task(
         self,
         func: Callable[..., Any] | None = None,
@@ -154,13 +157,15 @@ class Blueprint:
         cron: str,
         periodic_id: str = "",
         timezone: str = "UTC",
+        seconds: Literal["first", "last"] | None = None,
         max_delay: float | None = None,
         **options: Unpack[PeriodicOptions],
     ) -> Callable[[AnyTask], AnyTask]:
         """Let workers defer a task on a schedule, once per tick; stands above ``@task``.
 
-        ``cron`` has five fields, six with the seconds first, or is a name such as ``@daily``; it
-        is read in ``timezone``.
+        ``cron`` has five fields, six with seconds, or is a name such as ``@daily``; it is read in
+        ``timezone``. The seconds stand first. An expression that means something else with the
+        seconds last, as releases up to 3.x read it, needs ``seconds="first"`` or ``"last"``.
         The task gets ``timestamp``, the tick in seconds since the epoch, as an int. Several
         schedules of one task need a ``periodic_id`` each. Ticks that were missed are made up for
         when they are not older than ``max_delay`` seconds (by default ``periodic_defaults`` of the
@@ -169,21 +174,21 @@ class Blueprint:
         `InvalidOption`, `InvalidArguments` for a task that cannot be called so, and `TaskNotFound`.
         """
 
+        when = {
+            "cron": cron,
+            "periodic_id": periodic_id,
+            "timezone": timezone,
+            "seconds": seconds,
+            "max_delay": max_delay,
+        }
+
         def register(task: AnyTask) -> AnyTask:
-            self._add_periodic(task, cron, periodic_id, timezone, max_delay, options)
+            self._add_periodic(task, when, options)
             return task
 
         return register
 
-    def _add_periodic(
-        self,
-        task: Any,
-        cron: str,
-        periodic_id: str,
-        timezone: str,
-        max_delay: float | None,
-        options: Any,
-    ) -> None:
+    def _add_periodic(self, task: Any, when: dict[str, Any], options: Any) -> None:
         from procrastinate.app.periodic import periodic_task, task_to_repeat  # seldom needed
 
         if not isinstance(task, Task):
@@ -196,10 +201,7 @@ class Blueprint:
         self._periodics.add(
             periodic_task(
                 task_to_repeat(self._registry, task.name),
-                cron=cron,
-                periodic_id=periodic_id,
-                timezone=timezone,
-                max_delay=max_delay,
+                **when,
                 options=options,
             )
         )

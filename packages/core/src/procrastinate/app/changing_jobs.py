@@ -19,6 +19,7 @@ from procrastinate.app.job_filters import (
 from procrastinate.connector import CallerConnection
 from procrastinate.drive import Flow, at
 from procrastinate.errors import InvalidOption
+from procrastinate.former.arguments import former_arguments
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.job import Status
@@ -28,6 +29,8 @@ from procrastinate.storage import jobs as flows
 from procrastinate.storage.bulk import BATCH
 from procrastinate.storage.jobs import ENDED_BADLY, ByHand, JobFilter
 from procrastinate.storage.places import Change, changed, grouped, staying
+
+_by_id = former_arguments(job_id="id")
 
 #: What does a change by filter, for the partitions of a database.
 MakeBatches: TypeAlias = Callable[[Partitions], Batches[list[int]]]
@@ -43,6 +46,7 @@ class ChangingJobs:
 
     _gateway: Gateway
 
+    @_by_id
     def cancel_job_by_id(
         self,
         id: int,
@@ -63,6 +67,7 @@ class ChangingJobs:
             )
         )
 
+    @_by_id
     async def cancel_job_by_id_async(
         self,
         id: int,
@@ -77,14 +82,15 @@ class ChangingJobs:
             await self._gateway.run_by_hand_async(make, connection=connection, transaction=True)
         )
 
+    @_by_id
     def retry_job_by_id(
         self,
         id: int,
-        *,
         retry_at: datetime | None = None,
         priority: int | None = None,
         queue: str | None = None,
         lock: str | None = None,
+        *,
         connection: CallerConnection | None = None,
     ) -> bool:
         """Make a failed, cancelled, aborted or waiting job due at ``retry_at`` (aware), or now.
@@ -98,14 +104,15 @@ class ChangingJobs:
         make = self._retry(id, _by_hand(retry_at, priority, queue, lock), connection)
         return bool(self._gateway.run_by_hand(make, connection=connection, transaction=True))
 
+    @_by_id
     async def retry_job_by_id_async(
         self,
         id: int,
-        *,
         retry_at: datetime | None = None,
         priority: int | None = None,
         queue: str | None = None,
         lock: str | None = None,
+        *,
         connection: CallerConnection | None = None,
     ) -> bool:
         """Make a job due again; see `retry_job_by_id`."""

@@ -18,6 +18,7 @@ from procrastinate.app.statement import Statement
 from procrastinate.connector import CallerConnection, Connector
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidArguments, InvalidOption
+from procrastinate.former import HasFormerNames
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.job import NewJob
@@ -228,7 +229,7 @@ def _storable(value: Any, connector: Connector) -> bool:
     return _NUL_ESCAPE.search(text) is None
 
 
-class JobDeferrer(Calling[P, R]):
+class JobDeferrer(HasFormerNames, Calling[P, R]):
     """A task with its options: ``defer`` inserts jobs of it through one app's connector."""
 
     def __init__(self, options: JobOptions, gateway: Gateway) -> None:

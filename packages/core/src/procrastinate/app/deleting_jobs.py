@@ -11,6 +11,7 @@ from procrastinate.app.batches import Batches, run_batches, run_batches_async
 from procrastinate.app.job_filters import age_us, ages_us, name_or_none, statuses
 from procrastinate.drive import Flow, at
 from procrastinate.errors import InvalidOption
+from procrastinate.former.arguments import former_arguments
 from procrastinate.gateway import Gateway
 from procrastinate.model.job import Status
 from procrastinate.model.partitions import Partitions
@@ -19,16 +20,29 @@ from procrastinate.storage import bulk
 Age = timedelta | Mapping[str, Any]
 Policy = Mapping[str, Age]
 
+_STATUSES = 'write statuses=["succeeded", "failed"], for instance'
+_older_than = former_arguments(
+    gone={
+        "nb_hours": "write older_than=timedelta(hours=72), for instance, and in a coroutine"
+        " `await delete_old_jobs_async(...)`",
+        "include_error": _STATUSES,
+        "include_failed": _STATUSES,
+        "include_cancelled": _STATUSES,
+        "include_aborted": _STATUSES,
+    }
+)
+
 
 class DeletingJobs:
     """Deleting jobs by age, in batches that never hold up the workers."""
 
     _gateway: Gateway
 
+    @_older_than
     def delete_old_jobs(
         self,
-        *,
         older_than: timedelta,
+        *,
         statuses: Iterable[Status | str] = (Status.SUCCEEDED,),
         queue: str | None = None,
     ) -> int:
@@ -40,10 +54,11 @@ class DeletingJobs:
         """
         return run_batches(self._gateway, self._delete(_same_age(older_than, statuses), queue))
 
+    @_older_than
     async def delete_old_jobs_async(
         self,
-        *,
         older_than: timedelta,
+        *,
         statuses: Iterable[Status | str] = (Status.SUCCEEDED,),
         queue: str | None = None,
     ) -> int:

@@ -5,16 +5,23 @@ Each method is a pair: ``x`` for synchronous code, ``x_async`` for coroutines.
 
 from __future__ import annotations
 
-from procrastinate.app.changing_jobs import ChangingJobs
 from procrastinate.app.deleting_jobs import DeletingJobs
 from procrastinate.app.fleet import ListingFleet
+from procrastinate.app.former_calls import FormerCalls
 from procrastinate.app.searching_jobs import SearchingJobs
 from procrastinate.app.throughput import ReadingThroughput
 from procrastinate.app.waiting_jobs import WaitingForJobs
+from procrastinate.former import HasFormerNames
 
 
 class JobManager(
-    WaitingForJobs, SearchingJobs, ChangingJobs, DeletingJobs, ListingFleet, ReadingThroughput
+    HasFormerNames,
+    WaitingForJobs,
+    SearchingJobs,
+    FormerCalls,
+    DeletingJobs,
+    ListingFleet,
+    ReadingThroughput,
 ):
     """The jobs of one app's database.
 

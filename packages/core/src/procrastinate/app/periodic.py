@@ -58,6 +58,7 @@ def periodic_task(
     cron: Any,
     periodic_id: Any,
     timezone: Any,
+    seconds: Any,
     max_delay: Any,
     options: Mapping[str, Any],
 ) -> PeriodicTask:
@@ -66,13 +67,13 @@ def periodic_task(
         if name not in OPTIONS:
             raise InvalidOption(
                 f"a periodic task has no option {shown(name)} (given: {shown(value)}; known: cron,"
-                f" periodic_id, timezone, max_delay, {', '.join(OPTIONS)})"
+                f" periodic_id, timezone, seconds, max_delay, {', '.join(OPTIONS)})"
             )
     job_options = configured(options_of(definition), **options)
     _check_arguments(definition, job_options.task_kwargs)
     return PeriodicTask(
         periodic_id=periodic_id if periodic_id == "" else _checked_id(periodic_id),
-        schedule=schedule_from(cron, timezone),
+        schedule=schedule_from(cron, timezone, seconds),
         options=job_options,
         max_delay=None if max_delay is None else checked_max_delay(max_delay),
     )

@@ -15,6 +15,8 @@ from procrastinate.app.job_filters import (
 from procrastinate.connector import CallerConnection
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidArguments, JobNotFound
+from procrastinate.former.arguments import former_arguments
+from procrastinate.former.awaited import AwaitedList
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.failure import message_of
@@ -28,6 +30,18 @@ from procrastinate.storage.readable import as_it_can
 from procrastinate.storage.rows import Loads
 
 PAGE = 1_000  # jobs
+
+_by_id = former_arguments(job_id="id")
+_without_status = former_arguments(
+    gone={"status": "each count has them all, such as .todo and .failed"}
+)
+_stalled_arguments = former_arguments(
+    task_name="task",
+    gone={
+        "nb_seconds": "a job that runs long is not stalled. Leave it out: those are meant whose"
+        " worker is silent. To end long ones, give their task a timeout="
+    },
+)
 
 
 class ReadingJobs:
@@ -46,11 +60,13 @@ class ReadingJobs:
         flow = self._get_whole(id)
         return _found(id, await self._gateway.run_by_hand_async(flow, connection=connection))
 
+    @_by_id
     def get_job_status(self, id: int, *, connection: CallerConnection | None = None) -> Status:
         """Return one job's status. Raises `JobNotFound`."""
         flow = self._get(id, lambda text: {})
         return _found(id, self._gateway.run_by_hand(flow, connection=connection)).status
 
+    @_by_id
     async def get_job_status_async(
         self, id: int, *, connection: CallerConnection | None = None
     ) -> Status:
@@ -94,6 +110,7 @@ class ReadingJobs:
         flow = self._list(filters, after_id, before_id, newest_first, limit)
         return await self._gateway.run_by_hand_async(lambda _: flow, connection=connection)
 
+    @_without_status
     def list_queues(
         self,
         *,
@@ -109,6 +126,7 @@ class ReadingJobs:
         flow = self._counts("list_queues", queue, task, lock)
         return self._gateway.run_by_hand(lambda _: flow, connection=connection)
 
+    @_without_status
     async def list_queues_async(
         self,
         *,
@@ -121,6 +139,7 @@ class ReadingJobs:
         flow = self._counts("list_queues", queue, task, lock)
         return await self._gateway.run_by_hand_async(lambda _: flow, connection=connection)
 
+    @_without_status
     def list_tasks(
         self,
         *,
@@ -136,6 +155,7 @@ class ReadingJobs:
         flow = self._counts("list_tasks", queue, task, lock)
         return self._gateway.run_by_hand(lambda _: flow, connection=connection)
 
+    @_without_status
     async def list_tasks_async(
         self,
         *,
@@ -148,6 +168,7 @@ class ReadingJobs:
         flow = self._counts("list_tasks", queue, task, lock)
         return await self._gateway.run_by_hand_async(lambda _: flow, connection=connection)
 
+    @_without_status
     def list_locks(
         self,
         *,
@@ -163,6 +184,7 @@ class ReadingJobs:
         flow = self._counts("list_locks", queue, task, lock)
         return self._gateway.run_by_hand(lambda _: flow, connection=connection)
 
+    @_without_status
     async def list_locks_async(
         self,
         *,
@@ -175,6 +197,7 @@ class ReadingJobs:
         flow = self._counts("list_locks", queue, task, lock)
         return await self._gateway.run_by_hand_async(lambda _: flow, connection=connection)
 
+    @_stalled_arguments
     def get_stalled_jobs(
         self,
         *,
@@ -188,8 +211,9 @@ class ReadingJobs:
         Workers recover such jobs by themselves; this shows those that none has recovered yet.
         """
         flow = self._stalled(queue, task, seconds_since_heartbeat)
-        return self._gateway.run_by_hand(lambda _: flow, connection=connection)
+        return AwaitedList(self._gateway.run_by_hand(lambda _: flow, connection=connection))
 
+    @_stalled_arguments
     async def get_stalled_jobs_async(
         self,
         *,

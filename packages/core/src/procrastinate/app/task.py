@@ -17,6 +17,7 @@ from procrastinate.app.deferring import (
 )
 from procrastinate.app.waiting import Timeout, Wait, until_ended, until_ended_async
 from procrastinate.connector import CallerConnection
+from procrastinate.former import HasFormerNames
 from procrastinate.gateway import Gateway
 from procrastinate.model import ended
 from procrastinate.model.job import Job
@@ -39,7 +40,7 @@ class Owner(Protocol):
     def has_task(self, name: str, definition: TaskDefinition, /) -> bool: ...
 
 
-class Task(Calling[Args, R], Generic[Call, Args, R]):
+class Task(HasFormerNames, Calling[Args, R], Generic[Call, Args, R]):
     """A function registered on an App or a Blueprint.
 
     Calling it calls the function, here and now. ``defer`` and its relatives insert jobs through

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from procrastinate.errors import InvalidOption
-from procrastinate.model.periodic import next_tick, schedule_from
+from procrastinate.model.periodic import next_tick, stored_schedule
 
 SILENT_AFTER = 30.0  # seconds without a sign of life
 
@@ -72,7 +72,7 @@ class ScheduleInfo:
         if self.cron is None or self.timezone is None:
             return None
         try:
-            schedule = schedule_from(self.cron, self.timezone)
+            schedule = stored_schedule(self.cron, self.timezone)
         except InvalidOption:  # of a release with other rules, or changed by hand
             return None
         return next_tick(schedule, self.done_until)

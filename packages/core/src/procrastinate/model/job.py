@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, TypeAlias
 
+from procrastinate.former import WasMapping
 from procrastinate.model import printable
 from procrastinate.model.progress import Progress
 from procrastinate.model.states import State, state_of
@@ -106,7 +107,7 @@ Error: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(WasMapping):
     """A job as the database holds it. All times are aware, in UTC.
 
     ``started_at`` and ``finished_at`` belong to the latest attempt. ``attempts`` counts those that

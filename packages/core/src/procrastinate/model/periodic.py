@@ -57,7 +57,8 @@ Key: TypeAlias = tuple[str, str]  # the name of a task, and the periodic_id
 class Schedule:
     """A cron expression in a time zone, checked; made by `schedule_from`.
 
-    ``cron`` is the expression as it was given, and ``minutes`` its last five fields.
+    ``cron`` is the expression, with its seconds first if it has any, and ``minutes`` its last five
+    fields.
     """
 
     cron: str = field(compare=False)
@@ -72,16 +73,73 @@ class Schedule:
         return minute.startswith("*") or hour.startswith("*")
 
 
-def schedule_from(cron: Any, timezone: Any) -> Schedule:
-    """Return the schedule of an expression: five fields, six with the seconds first, or a name.
+def schedule_from(cron: Any, timezone: Any, seconds: Any = None) -> Schedule:
+    """Return the schedule of an expression: five fields, six with seconds, or a name.
 
-    Raises `InvalidOption` naming the option and the value, also for an expression that never
-    matches.
+    ``seconds`` says where they stand among six fields, "first" or "last". Without it they stand
+    first, and an expression that means something else with the seconds last is refused. Raises
+    `InvalidOption` naming the option and the value, also for an expression that never matches.
     """
     fields = _fields(cron)
+    _check_place(cron, fields, seconds)
+    if seconds == "last":
+        fields = _seconds_first(fields)
+        return _schedule(cron, " ".join(fields), fields, timezone)
+    if len(fields) == 6 and seconds is None:
+        _check_order(cron, fields, timezone)
+    return _schedule(cron, cron.strip(), fields, timezone)
+
+
+def stored_schedule(cron: str, timezone: str) -> Schedule:
+    """Return the schedule that the `cron` of another one means. Raises `InvalidOption`."""
+    return schedule_from(cron, timezone, "first" if len(cron.split()) == 6 else None)
+
+
+def _check_place(cron: str, fields: list[str], seconds: Any) -> None:
+    if seconds not in (None, "first", "last"):
+        raise InvalidOption(f'seconds must be "first" or "last", not {shown(seconds)}')
+    if seconds is not None and len(fields) != 6:
+        raise InvalidOption(
+            f"seconds={shown(seconds)} is for a cron of six fields, not for {shown(cron)}"
+        )
+
+
+def _check_order(cron: str, fields: list[str], timezone: Any) -> None:
+    """Raise if six fields mean something with the seconds last, and not the same with them first.
+
+    That was the order of releases up to 3.x.
+    """
+    first = _schedule_if_any(cron, fields, timezone)
+    last = _schedule_if_any(cron, _seconds_first(fields), timezone)
+    if last is None or first == last:
+        return
+    if first is None:
+        raise InvalidOption(
+            f"cron {shown(cron)} has its seconds last, as in Procrastinate 3, and they are expected"
+            ' first: write seconds="last"'
+        )
+    raise InvalidOption(
+        f"cron {shown(cron)} can be read with the seconds first or, as in Procrastinate 3, last:"
+        ' write seconds="first" or seconds="last"'
+    )
+
+
+def _seconds_first(fields: list[str]) -> list[str]:
+    return [fields[-1], *fields[:-1]]
+
+
+def _schedule_if_any(cron: str, fields: list[str], timezone: Any) -> Schedule | None:
+    try:
+        return _schedule(cron, " ".join(fields), fields, timezone)
+    except InvalidOption:
+        return None
+
+
+def _schedule(cron: str, text: str, fields: list[str], timezone: Any) -> Schedule:
+    """Return the schedule of fields with the seconds first; errors show the ``cron`` as given."""
     try:
         minutes = " ".join(fields[-5:])
-        schedule = Schedule(cron.strip(), minutes, _seconds(fields), _zone(timezone))
+        schedule = Schedule(text, minutes, _seconds(fields), _zone(timezone))
         matches = next_tick(schedule, _ANY_TIME) is not None
     except InvalidOption:
         raise
@@ -98,7 +156,7 @@ def _fields(cron: Any) -> list[str]:
     if len(fields) not in (5, 6):
         raise InvalidOption(
             "cron must be a text of five fields (minute, hour, day of the month, month, day of the"
-            f" week), of six with the seconds first, or one of {', '.join(NICKNAMES)},"
+            f" week), of six with seconds, or one of {', '.join(NICKNAMES)},"
             f" not {shown(cron)}"
         )
     return fields

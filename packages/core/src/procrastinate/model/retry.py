@@ -73,7 +73,20 @@ class BaseRetryStrategy(abc.ABC):
 
     A strategy that raises, or returns something else, fails the job: ``errors`` then says both what
     the task raised and, as ``retry_error``, what is wrong with the strategy.
+
+    A class with the ``get_schedule_in`` of releases up to 3.x and nothing else is refused where it
+    is defined, with `InvalidOption`.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "get_schedule_in" in vars(cls) and "get_retry_decision" not in vars(cls):
+            raise InvalidOption(
+                f"{cls.__qualname__}.get_schedule_in() would never be asked: write"
+                " get_retry_decision(self, *, exception, job), and return"
+                ' RetryDecision(retry_in={"seconds": ...}) or None. Its job.attempts counts the'
+                " attempt that failed, which the former `attempts` did not"
+            )
 
     @abc.abstractmethod
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:

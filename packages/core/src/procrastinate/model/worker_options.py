@@ -19,6 +19,10 @@ from procrastinate.model.printable import shown
 
 DELETE_JOBS = ("never", "successful", "always")
 LOG_JOBS = ("all", "sampled", "none")
+FORMER_NAMES = {
+    "timeout": "fetch_job_polling_interval",
+    "worker_middleware": "middleware",
+}
 MAX_CONCURRENCY = 10_000  # jobs at once in one process
 MIN_HEARTBEATS = 3  # that must fail before a worker is taken for dead
 
@@ -197,6 +201,12 @@ def worker_options(**given: Any) -> WorkerOptions:
     given = renamed(given)
     known = {each.name for each in dataclasses.fields(WorkerOptions)}
     for name in given:
+        if name == "task_middleware":
+            raise InvalidOption(
+                "a worker's task_middleware= and worker_middleware=, which Procrastinate 3 had, are"
+                " both middleware= now: plain functions wrap plain tasks, in their threads, and"
+                " `async def` ones wrap all tasks, on the event loop"
+            )
         if name not in known:
             raise InvalidOption(
                 f"a worker has no option {shown(name)} (known: {', '.join(sorted(known))})"
@@ -207,15 +217,15 @@ def worker_options(**given: Any) -> WorkerOptions:
 def renamed(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return options under their present names, with a warning for an old one."""
     options = dict(given)
-    if "timeout" in options:
+    for old, new in FORMER_NAMES.items():
+        if old not in options:
+            continue
         warnings.warn(
-            "the worker option `timeout` is now called `fetch_job_polling_interval`",
-            DeprecationWarning,
-            stacklevel=4,
+            f"the worker option `{old}` is now called `{new}`", DeprecationWarning, stacklevel=4
         )
-        if "fetch_job_polling_interval" in options:
-            raise InvalidOption("timeout is the old name of fetch_job_polling_interval; give one")
-        options["fetch_job_polling_interval"] = options.pop("timeout")
+        if new in options:
+            raise InvalidOption(f"{old} is the old name of {new}; give one")
+        options[new] = options.pop(old)
     return options
 
 

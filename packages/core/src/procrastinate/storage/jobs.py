@@ -10,6 +10,7 @@ from typing import Literal
 from procrastinate.connector import Value
 from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, UniqueViolation
+from procrastinate.former import WasMapping
 from procrastinate.model.failures import pattern
 from procrastinate.model.job import Error, Job, Status
 from procrastinate.storage import locks
@@ -69,7 +70,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(WasMapping):
     """How many jobs a queue, task or lock has, in all and by status."""
 
     name: str

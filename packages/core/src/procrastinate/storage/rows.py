@@ -26,7 +26,9 @@ _STATUS = {status.value: status for status in Status}
 #: The fields that a claimed job has by their defaults, or reads later.
 _READ_LATER = ("errors", "progress", *RESULT, "hold")
 _Draft = make_dataclass(
-    "_Draft", [each.name for each in fields(Job) if each.name not in _READ_LATER]
+    "_Draft",
+    [each.name for each in fields(Job) if each.name not in _READ_LATER],
+    bases=Job.__bases__,  # or it could not become a Job
 )
 
 

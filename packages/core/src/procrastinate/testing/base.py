@@ -8,11 +8,18 @@ from typing import Any, ClassVar, Self
 from procrastinate.app.task import Task
 from procrastinate.connector import Connector
 from procrastinate.errors import ConfigurationError
+from procrastinate.former import HasFormerNames
 from procrastinate.model.job import Job
 from procrastinate.storage.rows import job_from
 from procrastinate.testing.clock import Clock
 from procrastinate.testing.store import Store
 from procrastinate.testing.values import job_columns
+
+
+class JobList(HasFormerNames, list[Job]):
+    """Jobs in order of id."""
+
+    __slots__ = ()
 
 
 class KeepsJobs(Connector):
@@ -49,7 +56,8 @@ class KeepsJobs(Connector):
     @property
     def jobs(self) -> list[Job]:
         """All jobs that are committed, in order of id."""
-        return [job_from(job_columns(row), self.json_loads) for row in self._store.job_rows()]
+        rows = self._store.job_rows()
+        return JobList(job_from(job_columns(row), self.json_loads) for row in rows)
 
     def jobs_of(self, task: Task[..., ..., Any] | str) -> list[Job]:
         """The committed jobs of a task, given as such or by name, in order of id."""

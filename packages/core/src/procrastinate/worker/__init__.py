@@ -15,3 +15,19 @@ The way of a job through these modules
 `shift` makes all of these for one run of the worker, and connects them. Beside them run the
 `companions`, threads with connections of their own, such as the `heartbeat`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from procrastinate.worker.worker import Worker as Worker
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Return what releases up to 3.x had here."""
+        if name == "Worker":
+            from procrastinate.worker.worker import Worker
+
+            return Worker
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from procrastinate import json_codec
 from procrastinate.connector import Connector
+from procrastinate.former import HasFormerNames
 from procrastinate.model.job import Error, Job
 from procrastinate.model.outcome import AbortReason, stronger
 from procrastinate.model.progress import Report, report
@@ -62,7 +63,7 @@ def unheard(context: JobContext, report: Report) -> None:
 
 
 @dataclass(slots=True)
-class JobContext:
+class JobContext(HasFormerNames):
     """What a task with ``pass_context=True`` gets as its first argument, and all middleware.
 
     ``app`` is the app that the worker runs for, and ``task`` the job's task: both can defer jobs.

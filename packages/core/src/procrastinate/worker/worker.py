@@ -21,6 +21,7 @@ from procrastinate.errors import (
     QueryCanceled,
     WorkerFailed,
 )
+from procrastinate.former import HasFormerNames
 from procrastinate.gateway import Gateway
 from procrastinate.model.guests import OnFailure, for_block
 from procrastinate.model.job import Job
@@ -54,7 +55,7 @@ TRIES_TO_REGISTER = 3
 NewTask = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
-class Worker:
+class Worker(HasFormerNames):
     """Runs the jobs of one app until it is told to stop; made by `App.worker`.
 
     ``name`` is its name in logs, and ``options`` are its `WorkerOptions`. Await `run`, or keep it

@@ -1,0 +1,11 @@
+"""The job manager, where releases up to 3.x had it; now it is `App.job_manager`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from procrastinate.app.job_manager import JobManager as JobManager
+from procrastinate.former import missing_from
+
+if not TYPE_CHECKING:  # or every name would be in it
+    __getattr__ = missing_from(__name__)
