@@ -17,6 +17,7 @@ from sqlalchemy import pool as sa_pool
 from sqlalchemy.engine import Engine
 
 from procrastinate.errors import (
+    AppNotOpen,
     ConnectionFailed,
     ConnectionLost,
     ConnectorException,
@@ -51,6 +52,16 @@ def test_the_engines_own_connections_are_used_and_left_open(
     assert once(connector, PID) == [(pid,)]
     connector.close()
     assert their_pid(engine) == pid
+
+
+def test_the_engine_in_use_is_there_to_see(new_engine: NewEngine, sharing: Share) -> None:
+    engine = new_engine()
+    connector = sharing(engine)
+    connector.open(engine)
+    assert connector.engine is engine
+    connector.close()
+    with pytest.raises(AppNotOpen, match="open"):
+        connector.engine  # noqa: B018
 
 
 def test_opening_leaves_an_engine_without_connections_that_a_forked_child_would_share(

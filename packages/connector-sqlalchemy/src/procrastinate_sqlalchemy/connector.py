@@ -133,6 +133,17 @@ class SQLAlchemyConnector(SyncConnector):
         if source is not None:
             source.close()
 
+    @property
+    def engine(self) -> Engine:
+        """The engine in use, the application's or the connector's own. Raises `AppNotOpen`."""
+        return self._opened().engine
+
+    def _opened(self) -> Source:
+        source = self._source
+        if source is None:
+            raise AppNotOpen("the connector is not open: call app.open() first")
+        return source
+
     def session(
         self, *, transaction: bool = False, read_only: bool = False, timeout: float | None = None
     ) -> AbstractContextManager[SessionExecutor]:
@@ -142,9 +153,7 @@ class SQLAlchemyConnector(SyncConnector):
         and again. Raises `AppNotOpen` before `open`; entering it raises `ConnectionFailed` or
         `PoolTimeout` when no connection is to be had.
         """
-        source = self._source
-        if source is None:
-            raise AppNotOpen("the connector is not open: call app.open() first")
+        source = self._opened()
         return Session(source, transaction=transaction, read_only=read_only, timeout=timeout)
 
     def after_fork(self) -> None:
