@@ -95,8 +95,22 @@ from (select n, now() - n * interval '7 hours' as at from generate_series(1, 12)
 _MINUTE = """
 insert into procrastinate_minutes (begins_at, seconds, queue_name, task_name, succeeded, failed,
     retried, seconds_run, seconds_waited, run_buckets, waited_buckets)
-values (date_trunc('minute', now()) - %(ago)s * interval '1 minute', 60, %(queue)s, %(task)s,
-    %(succeeded)s, %(failed)s, 2 * %(failed)s, %(succeeded)s, %(succeeded)s, %(run)s, %(waited)s)
+select date_trunc('minute', now()) - %(ago)s * interval '1 minute', 60, queue, task,
+    %(succeeded)s, %(failed)s, 2 * %(failed)s, %(succeeded)s, %(succeeded)s,
+    %(run)s::bigint[], %(waited)s::bigint[]
+from (values (%(queue)s, %(task)s), (%(queue)s, ''), ('', %(task)s), ('', '')) as kind(queue, task)
+on conflict (begins_at, seconds, queue_name, task_name, partition) do update
+set succeeded = procrastinate_minutes.succeeded + excluded.succeeded,
+    failed = procrastinate_minutes.failed + excluded.failed,
+    retried = procrastinate_minutes.retried + excluded.retried,
+    seconds_run = procrastinate_minutes.seconds_run + excluded.seconds_run,
+    seconds_waited = procrastinate_minutes.seconds_waited + excluded.seconds_waited,
+    run_buckets = (select array_agg(old + new order by place)
+        from unnest(procrastinate_minutes.run_buckets, excluded.run_buckets)
+            with ordinality as both_of_them(old, new, place)),
+    waited_buckets = (select array_agg(old + new order by place)
+        from unnest(procrastinate_minutes.waited_buckets, excluded.waited_buckets)
+            with ordinality as both_of_them(old, new, place))
 """
 _KINDS = {"shop.charge": "default", "shop.refund": "default", "images.resize": "images"}
 _TRACEBACK = (

@@ -8,10 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import procrastinate
 from procrastinate.model.job import Job, Status
-from procrastinate.model.minutes import Kind, Tally
+from procrastinate.model.minutes import MOST_KINDS, Kind, Tallies, Tally
 from procrastinate.storage import minutes as flows
 from procrastinate.testing import InMemoryConnector
 
@@ -75,6 +77,58 @@ async def test_queues_and_tasks_can_be_told_apart_or_chosen(app: procrastinate.A
     assert [(each.queue, each.task, each.succeeded) for each in by_both] == [("b", "t", 3)]
     assert await listed(app, task="other") == []
     assert len(await listed(app, task="t", step=YEAR)) == 1
+
+
+async def test_what_was_not_counted_apart_is_in_the_sum_and_told_apart_without_names(
+    app: procrastinate.App,
+) -> None:
+    tallies = Tallies()
+    for number in range(MOST_KINDS + 3):
+        tally = tallies.tally(0, (f"q{number % 10}", f"t{number}"))
+        tally.counts[Status.SUCCEEDED] += 1
+        tally.measure(Job(1, Status.DOING, "q", "t", {}), 1.0)
+    await run(app, flows.add(tallies.by_minute[0], age=0))
+    for by, named in (("queue", 10), ("task", MOST_KINDS), (("queue", "task"), MOST_KINDS)):
+        found = await listed(app, step=YEAR, by=by)
+        rest, others = found[0], found[1:]
+        assert "" in (rest.queue, rest.task)
+        assert (rest.succeeded, rest.run.count, rest.run.sum) == (3, 3, 3.0)
+        assert len(others) == named
+        assert sum(each.succeeded for each in others) == MOST_KINDS
+    (total,) = await listed(app, step=YEAR)
+    assert (total.succeeded, total.run.sum) == (MOST_KINDS + 3, MOST_KINDS + 3.0)
+
+
+KINDS = [(f"q{number % 3}", f"t{number % 4}") for number in range(12)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5_000), st.sampled_from(KINDS), st.integers(1, 9)), max_size=30
+    )
+)
+def test_each_way_to_ask_gives_the_same_sums(counted: list[tuple[int, Kind, int]]) -> None:
+    with procrastinate.App(connector=InMemoryConnector()).open() as app:
+        for minutes, kind, count in counted:
+            tally = Tally()
+            tally.counts[Status.FAILED] += count
+            tally.measure(Job(1, Status.DOING, "q", "t", {}), 0.5, count)
+            app._gateway.run(flows.add({kind: tally}, age=minutes * 60.0), transaction=True)
+        app._gateway.run(flows.tidy(keep=30 * 86_400), transaction=True)
+
+        def failed(**given: Any) -> int:
+            found = app.job_manager.throughput(since=LONG_AGO, **given)
+            assert all(each.run.count == each.failed for each in found)
+            return sum(each.failed for each in found)
+
+        total = sum(count for _, _, count in counted)
+        bys: list[Any] = [(), "queue", "task", ("queue", "task")]
+        assert [failed(by=by) for by in bys] == [total] * 4
+        for queue, task in KINDS:
+            of = [count for _, kind, count in counted if kind[0] == queue]
+            both = [count for _, kind, count in counted if kind == (queue, task)]
+            assert [failed(by=by, queue=queue) for by in bys] == [sum(of)] * 4
+            assert [failed(by=by, queue=queue, task=task) for by in bys] == [sum(both)] * 4
 
 
 async def test_steps_are_aligned_and_times_are_limits(app: procrastinate.App) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from procrastinate.model.job import Job, Status
 from procrastinate.model.minutes import (
+    ALL,
     BUCKETS,
     MEASURED,
     MOST_KINDS,
+    Kind,
     Spread,
     Tallies,
     Tally,
@@ -20,6 +25,7 @@ from procrastinate.model.minutes import (
     bucket_of,
     durations,
     weights,
+    with_sums,
 )
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -147,3 +153,32 @@ def test_of_many_minutes_the_oldest_are_put_together() -> None:
     }
     assert counts == {2: 3, 3: 1, 4: 1}
     assert tallies.first() == 2
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([(ALL, ALL), *product("ab", "tuv")]),
+        st.dictionaries(st.sampled_from(list(Status)), st.integers(1, 9)),
+    )
+)
+def test_the_sums_of_each_kind_are_those_of_all(counted: dict[Kind, dict[Status, int]]) -> None:
+    tallies = {kind: Tally() for kind in counted}
+    for kind, counts in counted.items():
+        for status, count in counts.items():
+            tallies[kind].counts[status] += count
+            tallies[kind].measure(job(), 2.0, count)
+    sums = with_sums(tallies)
+    total = sum(sum(counts.values()) for counts in counted.values())
+    apart = total - sum(counted.get((ALL, ALL), {}).values())
+    by = {
+        which: sum(
+            sum(tally.counts.values())
+            for (queue, task), tally in sums.items()
+            if ((queue != ALL), (task != ALL)) == which
+        )
+        for which in product((True, False), repeat=2)
+    }
+    assert by == {(True, True): apart, (True, False): apart, (False, True): apart} | {
+        (False, False): total
+    }
+    assert sum(sums.get((ALL, ALL), Tally()).run.buckets) == total

@@ -232,7 +232,7 @@ MINUTE = {
 }
 MINUTES = {
     **dict.fromkeys(["since", "until"], "2026-01-01T00:00:00+00:00"),
-    **dict.fromkeys(["by_queue", "by_task"], 1),
+    **dict.fromkeys(["of_queues", "of_tasks"], 1),
     "step": 60,
 } | NO_FILTERS
 PAUSE = {"queue_name": "mail", "until": None, "by": None, "reason": None}
@@ -405,6 +405,7 @@ CASES = [
     # What is counted minute by minute is in no job.
     Case("add_to_minute", set(), 0, MINUTE),
     Case("list_minutes", set(), 0, MINUTES),
+    Case("sum_minutes", set(), 0, MINUTES | {"queue_name": "", "task_name": ""}),
     Case("take_old_minutes", set(), 0, {"limit": LIMIT}),
     Case("add_to_hours", set(), 0, MINUTE),
     Case("prune_minutes", set(), 0, {"keep_us": HOUR_US}),
@@ -732,6 +733,31 @@ def test_the_slots_of_many_lines_are_not_compared_each_with_each(many_lines: Any
     assert plan["Actual Rows"] == 2 * LIMIT
     (slots,) = (node for node in _nodes(plan) if node.get("Subplan Name") == "CTE slot")
     assert _compared(slots) == 0
+
+
+@pytest.mark.parametrize("names", [("", ""), ("q1", ""), ("", "t1"), ("q1", "t1")])
+def test_a_plot_reads_two_rows_for_each_minute_however_many_tasks_there_are(
+    connection: Any, names: tuple[str, str]
+) -> None:
+    minutes = 60
+    kind = dict(zip(("queue_name", "task_name"), names, strict=True))
+    given = {"since": "2026-01-01T00:00:00+00:00", "until": None, "step": 60}
+    query = Statements()(Request("sum_minutes", **given, **kind))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "insert into procrastinate_minutes (begins_at, seconds, queue_name, task_name)"
+            " select %(since)s::timestamptz + n * interval '1 minute', 60, queue, task"
+            " from generate_series(1, %(minutes)s) as n,"
+            " (select 'q' || n from generate_series(1, 10) as n union all select '') as q(queue),"
+            " (select 't' || n from generate_series(1, 20) as n union all select '') as t(task)",
+            given | {"minutes": minutes},
+        )
+        cursor.execute(f"explain (analyze, timing off, format json) {query.sql}", query.params)
+        plan = cursor.fetchone()[0][0]["Plan"]
+    connection.rollback()
+    assert plan["Actual Rows"] == minutes
+    scans = [each for each in _nodes(plan) if each.get("Relation Name") == "procrastinate_minutes"]
+    assert sum(Read.by(each).rows for each in scans) <= 2 * minutes
 
 
 def _compared(plan: dict[str, Any]) -> float:

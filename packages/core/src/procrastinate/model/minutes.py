@@ -11,11 +11,14 @@ Rules
 3. The wait of a job is what went before its first claim: from when it was due, or deferred if that
    was later, to the claim, both by the server's clock. A later claim says nothing of how long the
    job waited, because nobody notes when it came back.
+4. Beside each pair of a queue and a task, what is written has the sums of each queue, of each task
+   and of all, under empty names. So a plot reads one row for each minute. What a worker has not
+   counted apart, because there were too many pairs, is in the sum of all, and only there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import frexp
@@ -28,10 +31,10 @@ FIRST_EXPONENT = -10  # of the first bucket's bound, in seconds
 _SHORTEST = 2.0**FIRST_EXPONENT
 MINUTE, HOUR = 60, 3600  # seconds that a row may be about
 MOST_KINDS = 200  # pairs of queue and task that are counted apart, for each worker and minute
-OTHERS = ""  # the queue and the task of what is counted beyond them: no name is empty
+ALL = ""  # the queue, or the task, of a sum over all of them: no name is empty
 MEASURED = 10  # attempts of those that are written together
 
-#: The key of a tally: queue and task.
+#: The key of a tally: queue and task; empty names of sums.
 Kind = tuple[str, str]
 
 
@@ -180,7 +183,7 @@ class Tallies:
         found = tallies.get(kind)
         if found is None:
             if len(tallies) >= MOST_KINDS:
-                kind = (OTHERS, OTHERS)
+                kind = (ALL, ALL)
             found = tallies.setdefault(kind, Tally())
         return found
 
@@ -198,6 +201,15 @@ class Tallies:
         minutes = sorted(self.by_minute)
         for minute in minutes[:-most]:
             self.put_back(minutes[-most], self.by_minute.pop(minute))
+
+
+def with_sums(tallies: Mapping[Kind, Tally]) -> dict[Kind, Tally]:
+    """Return what a worker has counted in a minute, with all sums (rule 4)."""
+    sums: dict[Kind, Tally] = {}
+    for (queue, task), tally in tallies.items():
+        for kind in {(queue, task), (queue, ALL), (ALL, task), (ALL, ALL)}:
+            sums.setdefault(kind, Tally()).add_all(tally)
+    return sums
 
 
 def durations(seconds: float | None, buckets: Sequence[int | None] | None) -> Durations:

@@ -6,11 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from procrastinate.connector import Row, Value
+from procrastinate.connector import Row, Rows, Value
 from procrastinate.drive import Flow, Request
 from procrastinate.model import checks
 from procrastinate.model.job import Status
-from procrastinate.model.minutes import Durations, Kind, Spread, Tally, Throughput, durations
+from procrastinate.model.minutes import (
+    ALL,
+    Durations,
+    Kind,
+    Spread,
+    Tally,
+    Throughput,
+    durations,
+    with_sums,
+)
 
 #: What is counted, and the column of each.
 COLUMNS = {
@@ -30,7 +39,8 @@ ROLLED_UP_AT_ONCE = 2_000  # rows: a quarter of a second
 
 def add(tallies: Mapping[Kind, Tally], *, age: float) -> Flow[None]:
     """Add what was counted in the minute of so many seconds ago, by the server's clock."""
-    kinds, found = list(tallies), list(tallies.values())
+    sums = with_sums(tallies)
+    kinds, found = list(sums), list(sums.values())
     counts: dict[str, Value] = {
         column: [tally.counts[status] for tally in found] for status, column in COLUMNS.items()
     }
@@ -62,30 +72,69 @@ def throughput(
     by: Sequence[str],
 ) -> Flow[list[Throughput]]:
     """Return what ended in a time, in steps of so many seconds, in order."""
-    rows = yield Request(
-        "list_minutes",
-        since=since,
-        until=until,
-        step=step,
-        queue_name=queue,
-        task_name=task,
-        by_queue=int("queue" in by),
-        by_task=int("task" in by),
+    chosen = {"queue": queue, "task": task}
+    span: dict[str, Value] = {"since": since, "until": until, "step": step}
+    if all(chosen[each] is not None for each in by):  # one kind of rows says it all
+        rows = yield Request("sum_minutes", **span, queue_name=queue or ALL, task_name=task or ALL)
+    else:
+        rows = yield Request(
+            "list_minutes",
+            **span,
+            queue_name=queue,
+            task_name=task,
+            of_queues=int("queue" in by or queue is not None),
+            of_tasks=int("task" in by or task is not None),
+        )
+        rows = _apart(rows)
+    return [_throughput(row, by) for row in sorted(rows, key=_key)]
+
+
+def _key(row: Row) -> tuple[int, int, str, str]:
+    return row[0], row[1], row[2], row[3]
+
+
+def _apart(rows: Rows) -> Rows:
+    """Take what was counted apart from the sums of all: what is left of these was not."""
+    rest: dict[tuple[int, int], Row] = {}
+    apart: list[Row] = []
+    for row in sorted(rows, key=_key):  # the sum of a step is the first of its rows
+        begins, seconds, queue, task, *_ = row
+        if queue == task == ALL:
+            rest[begins, seconds] = row
+        else:
+            apart.append(row)
+            if (begins, seconds) in rest:
+                rest[begins, seconds] = _less(rest[begins, seconds], row)
+    return apart + [row for row in rest.values() if any(row[_COUNTS])]
+
+
+_COUNTS = slice(4, 4 + len(COLUMNS))
+_TIMES = slice(4 + len(COLUMNS), 4 + len(COLUMNS) + 2)
+_BUCKETS = slice(4 + len(COLUMNS) + 2, None)
+
+
+def _less(total: Row, part: Row) -> Row:
+    """Return what is left of a row without another one. While hours are made, that may be less."""
+    return (
+        *total[: _COUNTS.start],
+        *(max(0, a - b) for a, b in zip(total[_COUNTS], part[_COUNTS], strict=True)),
+        *(max(0.0, a - b) for a, b in zip(total[_TIMES], part[_TIMES], strict=True)),
+        *map(_less_buckets, total[_BUCKETS], part[_BUCKETS]),
     )
-    return [_throughput(row) for row in sorted(rows, key=_order)]
 
 
-def _order(row: Row) -> tuple[int, int, str, str]:
-    return row[0], row[1], row[2] or "", row[3] or ""
+def _less_buckets(total: str, part: str) -> str:
+    both = zip(json.loads(total), json.loads(part), strict=True)
+    return json.dumps([max(0, a - b) for a, b in both])
 
 
-def _throughput(row: Row) -> Throughput:
+def _throughput(row: Row, by: Sequence[str]) -> Throughput:
     begins, seconds, queue, task, *counts, ran, waited, run_buckets, waited_buckets = row
     return Throughput(
         datetime.fromtimestamp(begins, UTC),
         seconds,
-        queue,
-        task,
+        queue if "queue" in by else None,
+        task if "task" in by else None,
         **dict(zip(COLUMNS.values(), counts, strict=True)),
         run=_durations(ran, run_buckets),
         waited=_durations(waited, waited_buckets),

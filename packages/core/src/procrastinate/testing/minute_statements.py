@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import zip_longest
 from typing import Any
 
 from procrastinate.connector import Row, Rows
-from procrastinate.model.minutes import BUCKETS, HOUR, MINUTE
+from procrastinate.model.minutes import ALL, BUCKETS, HOUR, MINUTE
 from procrastinate.testing.queue_statements import Function, Params
 from procrastinate.testing.values import MinuteRow, interval
 from procrastinate.testing.view import View
@@ -76,22 +76,34 @@ def _numbers(array: str) -> tuple[int, ...]:
     return tuple(json.loads(f"[{array[1:-1]}]"))
 
 
+def sum_minutes(view: View, p: Params) -> Rows:
+    names = (p["queue_name"], p["task_name"])
+    return _of_steps(view, p, lambda row: (row.queue_name, row.task_name) == names)
+
+
 def list_minutes(view: View, p: Params) -> Rows:
-    groups: defaultdict[tuple[int, int, str | None, str | None], list[MinuteRow]]
-    groups = defaultdict(list)
-    for row in view.minutes():
-        if (
-            p["since"] <= row.begins_at
-            and (p["until"] is None or row.begins_at < p["until"])
+    kind = (p["of_queues"], p["of_tasks"])
+
+    def wanted(row: MinuteRow) -> bool:
+        of = (row.queue_name != ALL, row.task_name != ALL)
+        return (
+            of in (kind, (False, False))
             and p["queue_name"] in (None, row.queue_name)
             and p["task_name"] in (None, row.task_name)
-        ):
+        )
+
+    return _of_steps(view, p, wanted)
+
+
+def _of_steps(view: View, p: Params, wanted: Callable[[MinuteRow], bool]) -> Rows:
+    steps: defaultdict[tuple[int, int, str, str], list[MinuteRow]] = defaultdict(list)
+    for row in view.minutes():
+        in_time = p["since"] <= row.begins_at and (p["until"] is None or row.begins_at < p["until"])
+        if in_time and wanted(row):
             seconds = max(row.seconds, p["step"])
             begins = int(row.begins_at.timestamp()) // seconds * seconds
-            queue = row.queue_name if p["by_queue"] else None
-            task = row.task_name if p["by_task"] else None
-            groups[begins, seconds, queue, task].append(row)
-    return [(*key, *_columns(_together(rows))) for key, rows in groups.items()]
+            steps[begins, seconds, row.queue_name, row.task_name].append(row)
+    return [(*key, *_columns(_together(rows))) for key, rows in steps.items()]
 
 
 def _columns(row: MinuteRow) -> tuple[object, ...]:
@@ -128,6 +140,7 @@ def prune_minutes(view: View, p: Params) -> Rows:
 _FUNCTIONS: tuple[Function, ...] = (
     add_to_minute,
     add_to_hours,
+    sum_minutes,
     list_minutes,
     take_old_minutes,
     prune_minutes,

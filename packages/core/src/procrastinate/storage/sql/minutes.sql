@@ -1,5 +1,8 @@
 -- What ended in each minute, and after a day in each hour, by queue and task. Workers add to the rows
 -- of a minute, each once for itself. On a distributed database the table is on the coordinator.
+--
+-- A name that is empty stands for all: there are rows for each queue, for each task, and for all
+-- together (`model/minutes.py`, rule 4).
 
 -- fragment: bucket_sums
 -- The counts of all rows for each bucket of durations (`model/minutes.py`, rule 1). By their places,
@@ -74,27 +77,77 @@ pg_catalog.date_bin(
 -- Adds the sums of minutes to the hours that they belong to, given in seconds since 1970.
 {>counted begins="pg_catalog.to_timestamp(said.hour)" seconds="3600"}
 
--- name: list_minutes :many
--- Returns what ended in a time, in steps of some seconds. What is kept by the hour comes in hours if
--- the steps are shorter. Queue and task are null if they are summed up.
+-- fragment: step
+-- The length of a row's step: that which is wanted, or an hour if that is shorter.
+greatest(minute.seconds, %(step)s::integer)
+
+-- fragment: of_steps
+-- What ended in each step.
+(extract(epoch from minute.begins_at)::bigint / {>step}) * {>step} as begins, {>step} as seconds,
+minute.queue_name, minute.task_name,
+sum(minute.succeeded)::bigint, sum(minute.failed)::bigint, sum(minute.cancelled)::bigint,
+sum(minute.aborted)::bigint, sum(minute.retried)::bigint,
+sum(minute.seconds_run)::float8, sum(minute.seconds_waited)::float8,
+pg_catalog.to_json({>bucket_sums of="minute.run_buckets"})::text,
+pg_catalog.to_json({>bucket_sums of="minute.waited_buckets"})::text
+
+-- fragment: first_moment
+-- The first of the minutes and hours of which there are rows.
+select minute.begins_at, minute.seconds
+from {schema}.procrastinate_minutes as minute
+where {>after}
+    and (%(until)s::timestamptz is null or minute.begins_at < %(until)s::timestamptz)
+order by minute.begins_at, minute.seconds
+limit 1
+
+-- name: sum_minutes :many
+-- Returns what ended of one queue, of one task, of a task in a queue, or (both names are empty) of
+-- all, in a time, in steps of some seconds. What is kept by the hour comes in hours if the steps are
+-- shorter. It goes from minute to minute by the index, and reads two entries of it for each, however
+-- many queues and tasks there are: a day in 20 ms with 1,000 of them, for which reading all rows of
+-- the day took seconds.
+with recursive moment as (
+    (
+        {>first_moment after="minute.begins_at >= %(since)s::timestamptz"}
+    )
+    union all
+    select next.begins_at, next.seconds
+    from moment
+    cross join lateral (
+        {>first_moment after="(minute.begins_at, minute.seconds) > (moment.begins_at, moment.seconds)"}
+    ) as next
+)
 select
-    (extract(epoch from minute.begins_at)::bigint
-        / greatest(minute.seconds, %(step)s::integer)) * greatest(minute.seconds, %(step)s::integer)
-        as begins,
-    greatest(minute.seconds, %(step)s::integer) as seconds,
-    case when %(by_queue)s::integer = 1 then minute.queue_name end as queue_name,
-    case when %(by_task)s::integer = 1 then minute.task_name end as task_name,
-    sum(minute.succeeded)::bigint, sum(minute.failed)::bigint, sum(minute.cancelled)::bigint,
-    sum(minute.aborted)::bigint, sum(minute.retried)::bigint,
-    sum(minute.seconds_run)::float8, sum(minute.seconds_waited)::float8,
-    pg_catalog.to_json({>bucket_sums of="minute.run_buckets"})::text,
-    pg_catalog.to_json({>bucket_sums of="minute.waited_buckets"})::text
+    {>of_steps}
+from moment
+cross join lateral (
+    select minute.*
+    from {schema}.procrastinate_minutes as minute
+    where minute.begins_at = moment.begins_at and minute.seconds = moment.seconds
+        and minute.queue_name = %(queue_name)s::text and minute.task_name = %(task_name)s::text
+        and minute.partition = 0
+    limit 1  -- so that each is looked up, whatever the statistics say: a hash join reads all rows
+) as minute
+group by 1, 2, 3, 4
+
+-- name: list_minutes :many
+-- Returns the same by queue, by task, or by both: of all, or of one queue or task. By both or by one
+-- of all, what ended of all of them comes too, with empty names.
+select
+    {>of_steps}
 from {schema}.procrastinate_minutes as minute
 where minute.partition = 0
     and minute.begins_at >= %(since)s::timestamptz
     and (%(until)s::timestamptz is null or minute.begins_at < %(until)s::timestamptz)
     and (%(queue_name)s::text is null or minute.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or minute.task_name = %(task_name)s::text)
+    and (
+        (
+            (minute.queue_name <> '') = (%(of_queues)s::integer = 1)
+            and (minute.task_name <> '') = (%(of_tasks)s::integer = 1)
+        )
+        or minute.queue_name = '' and minute.task_name = ''
+    )
 group by 1, 2, 3, 4
 
 -- name: take_old_minutes :many

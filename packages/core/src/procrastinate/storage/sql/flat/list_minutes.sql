@@ -1,13 +1,12 @@
 -- name: list_minutes :many
--- Returns what ended in a time, in steps of some seconds. What is kept by the hour comes in hours if
--- the steps are shorter. Queue and task are null if they are summed up.
+-- Returns the same by queue, by task, or by both: of all, or of one queue or task. By both or by one
+-- of all, what ended of all of them comes too, with empty names.
 select
-    (extract(epoch from minute.begins_at)::bigint
-        / greatest(minute.seconds, %(step)s::integer)) * greatest(minute.seconds, %(step)s::integer)
-        as begins,
-    greatest(minute.seconds, %(step)s::integer) as seconds,
-    case when %(by_queue)s::integer = 1 then minute.queue_name end as queue_name,
-    case when %(by_task)s::integer = 1 then minute.task_name end as task_name,
+    -- What ended in each step.
+    --
+    -- The length of a row's step: that which is wanted, or an hour if that is shorter.
+    (extract(epoch from minute.begins_at)::bigint / greatest(minute.seconds, %(step)s::integer)) * greatest(minute.seconds, %(step)s::integer) as begins, greatest(minute.seconds, %(step)s::integer) as seconds,
+    minute.queue_name, minute.task_name,
     sum(minute.succeeded)::bigint, sum(minute.failed)::bigint, sum(minute.cancelled)::bigint,
     sum(minute.aborted)::bigint, sum(minute.retried)::bigint,
     sum(minute.seconds_run)::float8, sum(minute.seconds_waited)::float8,
@@ -37,4 +36,11 @@ where minute.partition = 0
     and (%(until)s::timestamptz is null or minute.begins_at < %(until)s::timestamptz)
     and (%(queue_name)s::text is null or minute.queue_name = %(queue_name)s::text)
     and (%(task_name)s::text is null or minute.task_name = %(task_name)s::text)
+    and (
+        (
+            (minute.queue_name <> '') = (%(of_queues)s::integer = 1)
+            and (minute.task_name <> '') = (%(of_tasks)s::integer = 1)
+        )
+        or minute.queue_name = '' and minute.task_name = ''
+    )
 group by 1, 2, 3, 4
