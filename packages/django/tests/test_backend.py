@@ -164,6 +164,7 @@ def test_a_job_that_is_tried_again_has_not_finished(
     assert (result.status, result.return_value, result.attempts) == (SUCCESSFUL, "again", 2)
     assert [each.exception_class for each in result.errors] == [LookupError]
     assert len(result.worker_ids) == 2
+    assert result.enqueued_at < result.started_at < result.last_attempted_at < result.finished_at
     assert [(name, attempts) for name, _, attempts in signals] == [
         *(("task_enqueued", 0), ("task_started", 1), ("task_started", 2), ("task_finished", 2)),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 from typing import Any as Program  # of conftest.py, which cannot be imported by name
@@ -28,6 +29,17 @@ def beside(bare_program: Program, procrastinate_dsn: str, query: Query) -> Progr
     return bare_program
 
 
+JSON = {
+    "ready": 1,
+    "scheduled": 1,
+    "ended": 0,
+    "schedules": 0,
+    "running": 0,
+    "left": [{"reason": "its arguments are not a JSON object", "count": 1, "ids": [3]}],
+    "ids_above": 1_000_003,
+}
+
+
 def test_it_says_what_it_did_and_what_it_could_not(beside: Program, query: Query) -> None:
     query(
         "insert into public.procrastinate_jobs (queue_name, task_name, args, scheduled_at)"
@@ -44,9 +56,15 @@ ids of new jobs are above 1,000,003
         done = beside("import", *options)
         assert (done.returncode, done.stdout) == (1, said.format(verb))
         assert done.stderr == error
+        query("update public.procrastinate_jobs set status = 'todo'")
+        query("delete from queue.procrastinate_jobs")
+        done = beside("import", *options, "--json")
+        assert (done.returncode, json.loads(done.stdout)) == (1, {"dry_run": bool(options), **JSON})
+        assert done.stderr == error
     query("delete from public.procrastinate_jobs where id = 3")
     done = beside("import", "--prepare")
     assert (done.returncode, done.stdout) == (0, "ids of new jobs are above 1,000,003\n")
+    assert json.loads(beside("import", "--prepare", "--json").stdout) == {"ids_above": 1_000_003}
     assert beside("import", "--prepare", "--dry-run").returncode == 2
     refused = beside("import", "--from-schema", "nowhere")
     assert refused.returncode == 1

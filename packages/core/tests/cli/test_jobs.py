@@ -303,6 +303,7 @@ def test_json_has_every_field_in_full_precision_and_ascii(five: Program) -> None
         "deferred_at": "2020-01-01T00:00:00.000000+00:00",
         "scheduled_at": None,
         "started_at": "2020-01-01T00:00:02.000000+00:00",
+        "first_started_at": "2020-01-01T00:00:02.000000+00:00",
         "finished_at": "2020-01-01T00:00:03.000000+00:00",
         "worker": 9,
         "errors": [

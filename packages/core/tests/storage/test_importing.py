@@ -103,11 +103,31 @@ def test_every_row_goes_where_it_should(
         *({"to": "ann"}, 2, "mail", "send"),
     )
     assert job.deferred_at == datetime(2024, 5, 1, 12, tzinfo=UTC)
+    assert (job.first_started_at, jobs[before].first_started_at) == (None, None)
     assert (jobs[locked].lock, jobs[locked].queueing_lock) == ("l", "q")
     assert (jobs[later].scheduled_at, jobs[before].scheduled_at) == (LATER, BEFORE)
     held = dict(query("select id, hold::text from queue.procrastinate_jobs"))
     assert held == {plain: None, locked: None, later: "schedule", before: None}
     assert app.configure_task("send").defer() == above + 1
+
+
+def test_the_first_start_comes_from_the_old_events(
+    app: procrastinate.App, query: Query, old: Old
+) -> None:
+    waits, ended, once = old.add(attempts=2), old.add(), old.add()
+    query(f"update public.procrastinate_jobs set status = 'failed' where id in ({ended}, {once})")
+    starts = [(waits, 3), (waits, 1), (waits, 2), (ended, 4), (ended, 5), (once, 6)]
+    for job_id, day in starts:
+        query(
+            "insert into public.procrastinate_events (job_id, type, at)"
+            f" values ({job_id}, 'started', '2024-05-0{day} 12:00+00')"
+        )
+    app.schema_manager.import_jobs(history=True)
+    found = {
+        job.id: [each and each.day for each in (job.first_started_at, job.started_at)]
+        for job in app.job_manager.list_jobs()
+    }
+    assert found == {waits: [1, None], ended: [4, 5], once: [6, 6]}
 
 
 @pytest.mark.parametrize("release", ["2.15", "3.10"], indirect=True)

@@ -52,7 +52,8 @@ def result_of(job: Job, alias: str) -> Any:
         id=str(job.id),
         status=_STATUS[job.status],
         enqueued_at=_read(job.task_kwargs.get("enqueued_at")) or _in_zone(job.deferred_at),
-        started_at=_in_zone(job.started_at),
+        # A job in a task's own context does not say when its first attempt began.
+        started_at=_in_zone(job.first_started_at or job.started_at),
         finished_at=_in_zone(job.finished_at),
         last_attempted_at=_in_zone(job.started_at),
         args=job.task_kwargs["args"],

@@ -274,6 +274,29 @@ class Finishing:
         job = await queue.claim_one(worker)
         assert (job.id, job.attempts) == (job_id, 2)
 
+    @behaviour(QUEUE)
+    async def test_a_job_knows_when_its_first_attempt_began(self, queue: Queue) -> None:
+        """Also after others, and after it was handed back; a retry by hand begins anew."""
+        job_id = await queue.defer()
+        worker = await queue.worker()
+        assert (await queue.job(job_id)).first_started_at is None
+        await queue.hand_back(worker, await queue.claim_one(worker))
+        assert (await queue.job(job_id)).first_started_at is None
+        await queue.retry(worker, await queue.claim_one(worker))
+        first = await queue.job(job_id)
+        assert first.started_at is not None
+        assert first.first_started_at == first.started_at
+        await queue.hand_back(worker, await queue.claim_one(worker))
+        handed_back = await queue.job(job_id)
+        assert (handed_back.started_at, handed_back.first_started_at) == (None, first.started_at)
+        again = await queue.claim_one(worker)
+        await queue.finish(worker, again, ending=Finished(Status.FAILED, error=error("x")))
+        last = await queue.job(job_id)
+        assert last.started_at is not None
+        assert last.first_started_at == first.started_at < last.started_at
+        await queue.retry_by_hand(job_id)
+        assert (await queue.job(job_id)).first_started_at is None
+
     @pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
     @behaviour(QUEUE)
     async def test_jobs_to_be_aborted_do_not_go_back_to_the_queue(

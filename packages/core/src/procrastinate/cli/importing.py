@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import click
 
 from procrastinate.cli.settings import settings_of
@@ -24,6 +27,7 @@ from procrastinate.storage.importing import Imported
 @click.option(
     "--leave-running", is_flag=True, help="Leave jobs that run to the old workers, and go on."
 )
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -34,6 +38,7 @@ def command(
     dry_run: bool,
     history: bool,
     leave_running: bool,
+    as_json: bool,
 ) -> None:
     """Take over the jobs of Procrastinate 3 and older.
 
@@ -48,12 +53,16 @@ def command(
     with settings_of(ctx).open_app() as app:
         manager = app.schema_manager
         if prepare:
-            click.echo(f"ids of new jobs are above {manager.prepare_import(from_schema):,}")
+            above = manager.prepare_import(from_schema)
+            click.echo(json.dumps({"ids_above": above}) if as_json else _above(above))
             return
         done = manager.import_jobs(
             from_schema, history=history, leave_running=leave_running, dry_run=dry_run
         )
-    _tell(done, "would import" if dry_run else "imported")
+    if as_json:
+        click.echo(json.dumps({"dry_run": dry_run, **asdict(done)}))
+    else:
+        _tell(done, "would import" if dry_run else "imported")
     if done.left:
         count = counted(sum(each.count for each in done.left), "job")
         raise ProcrastinateException(
@@ -75,4 +84,8 @@ def _tell(done: Imported, verb: str) -> None:
     for left in done.left:
         ids = ", ".join(map(str, left.ids)) + (", ..." if left.count > len(left.ids) else "")
         click.echo(f"left behind: {counted(left.count, 'job')}, because {left.reason} (ids: {ids})")
-    click.echo(f"ids of new jobs are above {done.ids_above:,}")
+    click.echo(_above(done.ids_above))
+
+
+def _above(job_id: int) -> str:
+    return f"ids of new jobs are above {job_id:,}"

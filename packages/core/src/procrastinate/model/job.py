@@ -112,6 +112,7 @@ class Job(WasMapping):
 
     ``started_at`` and ``finished_at`` belong to the latest attempt. ``attempts`` counts those that
     were begun, including a running one, since the job was deferred or last retried by hand.
+    ``first_started_at`` is when the first of these began; None in a task's own `JobContext`.
     ``worker`` is the id of the worker that holds the job, or held it last.
 
     Each entry of ``errors`` describes one failed attempt: ``attempt``, ``at`` (ISO 8601, UTC),
@@ -160,6 +161,7 @@ class Job(WasMapping):
     has_result: bool = False
     result_error: str | None = None
     hold: str | None = None
+    first_started_at: datetime | None = field(default=None, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of: the fields alone, and not what reads the errors."""

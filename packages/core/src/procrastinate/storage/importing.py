@@ -211,8 +211,8 @@ from (
 _TAKE = """
 with taken as (
     insert into {schema}.procrastinate_jobs
-        (id, priority, attempts, hold, deferred_at, scheduled_at, queue_name, task_name, lock,
-        queueing_lock, args)
+        (id, priority, attempts, hold, deferred_at, scheduled_at, first_started_at, queue_name,
+        task_name, lock, queueing_lock, args)
     select
         old.id, {priority}, old.attempts,
         case when old.scheduled_at > statement_timestamp()
@@ -224,7 +224,14 @@ with taken as (
             ),
             statement_timestamp()
         ),
-        old.scheduled_at, old.queue_name, old.task_name, old.lock, old.queueing_lock, old.args
+        old.scheduled_at,
+        case when old.attempts > 0
+            then (
+                select min(event.at) from {old}.procrastinate_events as event
+                where event.job_id = old.id and event.type::text = 'started'
+            )
+        end,
+        old.queue_name, old.task_name, old.lock, old.queueing_lock, old.args
     from {old}.procrastinate_jobs as old
     where old.status = 'todo' and {reason} is null
     on conflict do nothing
@@ -260,20 +267,22 @@ _WOULD_COPY = f"select count(*) {_ENDED}"
 _COPY = f"""
 with copied as (
     insert into {{schema}}.procrastinate_jobs
-        (id, priority, attempts, status, deferred_at, scheduled_at, started_at, finished_at,
-        queue_name, task_name, lock, queueing_lock, args)
+        (id, priority, attempts, status, deferred_at, scheduled_at, first_started_at, started_at,
+        finished_at, queue_name, task_name, lock, queueing_lock, args)
     select
         old.id, {{priority}}, old.attempts,
         case when happened.is_cancelled then 'cancelled' else old.status::text end
             ::{{schema}}.procrastinate_job_status,
         coalesce(happened.deferred_at, happened.finished_at, statement_timestamp()),
-        old.scheduled_at, happened.started_at,
+        old.scheduled_at, nullif(happened.first_started_at, happened.started_at),
+        happened.started_at,
         coalesce(happened.finished_at, statement_timestamp()),
         old.queue_name, old.task_name, old.lock, old.queueing_lock, old.args
     from (select old.* {_ENDED}) as old
     cross join lateral (
         select
             min(event.at) filter (where event.type::text = 'deferred') as deferred_at,
+            min(event.at) filter (where event.type::text = 'started') as first_started_at,
             max(event.at) filter (where event.type::text = 'started') as started_at,
             max(event.at) filter (
                 where event.type::text in ('succeeded', 'failed', 'cancelled', 'aborted')

@@ -24,7 +24,7 @@ _DOING = Status.DOING  # looking a member up in its class takes a call before Py
 _STATUS = {status.value: status for status in Status}
 
 #: The fields that a claimed job has by their defaults, or reads later.
-_READ_LATER = ("errors", "progress", *RESULT, "hold")
+_READ_LATER = ("errors", "progress", *RESULT, "hold", "first_started_at")
 _Draft = make_dataclass(
     "_Draft",
     [each.name for each in fields(Job) if each.name not in _READ_LATER],
@@ -34,11 +34,12 @@ _Draft = make_dataclass(
 
 def job_from(row: Row, loads: Loads) -> Job:
     """Return the job that a row of the ``job_columns`` fragment holds."""
-    *_, errors, status, started_at, finished_at, worker_id, result, result_error, hold = row
+    *_, errors, status, started_at, finished_at, worker_id, result, result_error, hold, first = row
     job = claimed_job(row, loads(row[ARGS]), worker_id, in_utc(started_at))
     job.__dict__.update(
         status=_STATUS[status],
         hold=hold,
+        first_started_at=in_utc(first),
         finished_at=in_utc(finished_at),
         errors=errors_from(errors),
     )

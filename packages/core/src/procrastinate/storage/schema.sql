@@ -102,7 +102,7 @@ create table {schema}.procrastinate_jobs (
     errors jsonb,
     unknown_since timestamptz,  -- first handed back by a worker that knows no task of its name
     bounces smallint,  -- how often in a row it was handed back, not begun, to be claimed later
-    first_started_at timestamptz,  -- of the first attempt, once there was a second; else it is started_at
+    first_started_at timestamptz,  -- of the first attempt, once the job came back from it; else it is started_at
     meta jsonb,  -- what observers keep with a job, such as the trace that it belongs to
     result jsonb,  -- that its task returned, if it is kept
     result_error text,  -- why a result that was to be kept is not

@@ -193,6 +193,7 @@ def _retry(view: View, p: Params, chosen: list[JobRow]) -> Rows:
                 unknown_since=None,
                 worker_id=None,
                 started_at=None,
+                first_started_at=None,
                 finished_at=None,
                 result=None,
                 result_error=None,

@@ -189,9 +189,12 @@ def _settled(view: View, p: Params, job: JobRow, given: _Given, verdict: Status)
 
 
 def _after_an_attempt(view: View, job: JobRow, given: _Given) -> JobRow:
+    began = view.now - interval(given.began_us)
+    comes_back = job.status is Status.TODO
     return replace(
         job,
-        started_at=view.now - interval(given.began_us),
+        started_at=began,
+        first_started_at=(job.first_started_at or began) if comes_back else job.first_started_at,
         finished_at=view.now - interval(given.ended_us),
         bounces=None,
         unknown_since=_unknown_since(view, job, given) if given.unknown else None,

@@ -142,7 +142,8 @@ def job_columns(job: JobRow) -> Row:
     """Return what the SQL fragment of the same name selects."""
     others = (job.status.value, job.started_at, job.finished_at, job.worker_id)
     results = (job.result, job.result_error)
-    return (*claimed_columns(job), errors_column(job), *others, *results, job.hold)
+    first = job.first_started_at or job.started_at
+    return (*claimed_columns(job), errors_column(job), *others, *results, job.hold, first)
 
 
 def errors_column(job: JobRow) -> str | None:

@@ -139,7 +139,10 @@ def _wanted(job: JobRow, p: Params) -> Status:
 
 def _recovered(view: View, p: Params, job: JobRow, verdict: Status) -> JobRow:
     if verdict is Status.TODO:
-        return replace(job, status=verdict, worker_id=None, finished_at=None)
+        first = job.first_started_at or job.started_at
+        return replace(
+            job, status=verdict, worker_id=None, first_started_at=first, finished_at=None
+        )
     message = json.loads(p["why_lost"])[verdict.value].replace("{crashes}", str(job.crashes))
     added = entry(view, job, p["lost_type"], message)
     errors = errors_after(job.errors, added)

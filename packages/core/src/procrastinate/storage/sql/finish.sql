@@ -171,6 +171,9 @@ settled as (
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
         attempts = case when verdict.begun then job.attempts else greatest(job.attempts, 1) - 1 end,
         started_at = verdict.started_at,
+        first_started_at = case when verdict.begun and verdict.status = 'todo'
+            then coalesce(job.first_started_at, verdict.started_at)
+            else job.first_started_at end,
         finished_at = verdict.finished_at,
         priority = coalesce(verdict.priority, job.priority),
         queue_name = coalesce(verdict.queue_name, job.queue_name),

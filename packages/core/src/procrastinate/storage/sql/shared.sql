@@ -40,7 +40,8 @@ status = 'doing',
 {>claimed_columns}, job.errors::text as errors, job.status::text as status,
     {>readable moment="job.started_at"} as started_at,
     {>readable moment="job.finished_at"} as finished_at, job.worker_id,
-    job.result::text as result, job.result_error, job.hold::text as hold
+    job.result::text as result, job.result_error, job.hold::text as hold,
+    {>readable moment="coalesce(job.first_started_at, job.started_at)"} as first_started_at
 
 -- fragment: filtered
 -- True of a job that people's filters let pass, but for its id and its status. A null filter lets

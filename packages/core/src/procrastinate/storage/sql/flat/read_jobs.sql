@@ -23,7 +23,10 @@ select job.id, job.status::text, job.id, job.queue_name, job.task_name, job.args
     case when job.finished_at is not null then
         least(greatest(job.finished_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end as finished_at, job.worker_id,
-    job.result::text as result, job.result_error, job.hold::text as hold
+    job.result::text as result, job.result_error, job.hold::text as hold,
+    case when coalesce(job.first_started_at, job.started_at) is not null then
+        least(greatest(coalesce(job.first_started_at, job.started_at), '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+    end as first_started_at
 from procrastinate_jobs as job
 -- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
 -- uses the primary key. When it knew the number, it scanned small tables from end to end.

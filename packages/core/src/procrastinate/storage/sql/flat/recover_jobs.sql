@@ -115,6 +115,9 @@ recovered as (
     set status = verdict.status,
         crashes = verdict.crashes,
         worker_id = case when verdict.status <> 'todo' then job.worker_id end,
+        first_started_at = case when verdict.status = 'todo'
+            then coalesce(job.first_started_at, job.started_at)
+            else job.first_started_at end,
         finished_at = verdict.finished_at,
         errors = coalesce(verdict.errors, job.errors)
     from verdict

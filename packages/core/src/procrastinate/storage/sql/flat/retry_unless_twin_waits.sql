@@ -54,6 +54,7 @@ retried as (
         unknown_since = null,
         worker_id = null,
         started_at = null,
+        first_started_at = null,
         finished_at = null,
         result = null,
         result_error = null,

@@ -157,7 +157,10 @@ left join lateral (
         case when job.finished_at is not null then
             least(greatest(job.finished_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
         end as finished_at, job.worker_id,
-        job.result::text as result, job.result_error, job.hold::text as hold
+        job.result::text as result, job.result_error, job.hold::text as hold,
+        case when coalesce(job.first_started_at, job.started_at) is not null then
+            least(greatest(coalesce(job.first_started_at, job.started_at), '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
+        end as first_started_at
     from procrastinate_jobs as job
     where job.partition = %(partition)s::smallint and job.id = page.id
     limit 1
