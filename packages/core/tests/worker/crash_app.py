@@ -64,6 +64,12 @@ async def deaf() -> None:
             await asyncio.sleep(3600)
 
 
+@app.task(name="blocks")
+async def blocks() -> None:
+    print("began", flush=True)
+    time.sleep(3600)  # noqa: ASYNC251
+
+
 @app.task(name="nap_async")
 async def nap_async(seconds: float) -> None:
     await asyncio.sleep(seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 import procrastinate
 from procrastinate import Status
+from procrastinate.worker.process import last_resort
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
@@ -86,6 +88,23 @@ def test_the_second_signal_ends_a_worker_whose_job_never_ends(
 
     assert worker.wait(20) == 0
     assert sync_app.job_manager.get_job_status(job_id) is Status.TODO
+
+
+def test_the_second_signal_ends_a_worker_whose_event_loop_is_blocked(
+    sync_app: procrastinate.App, start: Any
+) -> None:
+    job_id = sync_app.configure_task("blocks").defer()
+    worker = start()
+    said(worker, "began")
+    deadline = time.monotonic() + 20
+    while worker.poll() is None and time.monotonic() < deadline:
+        worker.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.wait(0.5)
+
+    assert worker.poll() == last_resort.EXIT_CODE
+    assert "blocks its event loop" in worker.stderr.read()
+    assert sync_app.job_manager.get_job_status(job_id) is Status.DOING  # others recover it
 
 
 def test_a_task_that_obeys_the_shutdown_is_handed_back(

@@ -41,6 +41,7 @@ from procrastinate.worker.database.line import CALL
 from procrastinate.worker.log import logger
 from procrastinate.worker.process import heap, probes
 from procrastinate.worker.process.keeping import Keeper, log_end
+from procrastinate.worker.process.last_resort import LastResort
 from procrastinate.worker.process.own_loop import own_task
 from procrastinate.worker.process.signals import Taking, asking
 from procrastinate.worker.running.threads import TaskThreads
@@ -108,6 +109,7 @@ class Worker(HasFormerNames):
         self.is_exposed = options.http_port is not None
         self._asked = 0  # or GRACEFULLY, or NOW; also before it runs
         self._over = False
+        self._owns_process = False
         self._loop: asyncio.AbstractEventLoop | None = None  # while it runs
         for name in registry:  # raises `InvalidOption` before anything begins
             registry[name].layers(options.middleware)
@@ -142,6 +144,9 @@ class Worker(HasFormerNames):
         """Ask for an end now, from any thread: running jobs are aborted or handed back."""
         self._ask(NOW)
 
+    def _signalled(self) -> None:
+        self._ask(NOW if self._asked else GRACEFULLY)
+
     def _ask(self, how: int) -> None:
         # Without a lock, because a signal handler may call it in the middle of `_run`, which sets
         # the loop before it reads the number: one of the two sees what the other wrote.
@@ -151,6 +156,8 @@ class Worker(HasFormerNames):
         try:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._obey)
+                if how >= NOW and self._owns_process:
+                    LastResort(self._loop, lambda: self._over).watch()
         except RuntimeError:
             pass  # the loop is closed: it has ended
 
@@ -181,8 +188,10 @@ class Worker(HasFormerNames):
     async def run_as_program(self) -> None:
         """Work as `run` does, in a process of its own, for a caller that reports what it raises.
 
-        Signals stop it, whatever handled them before.
+        Signals stop it, whatever handled them before. If it is told to stop now while a task
+        blocks the event loop, the process ends with exit code 1.
         """
+        self._owns_process = True
         with heap.spared():
             await self._run_once(Taking.BOTH, new_task=own_task)
 
@@ -233,7 +242,7 @@ class Worker(HasFormerNames):
         try:
             self._obey()
             with (
-                asking(self._stop.request, taking),
+                asking(self._signalled, taking),
                 probes.answering(self, options.http_host, options.http_port),
             ):
                 await self._to_its_end(new_task(self._work(options, on_listening)))

@@ -70,26 +70,22 @@ def to_take(taking: Taking, on_int: Found, on_term: Found) -> tuple[signal.Signa
 
 
 class Handler:
-    """A worker's signal handler: it passes a request on to the worker's loop.
+    """A worker's signal handler: it passes a request on to the worker.
 
     It has a class of its own, so that others can tell it from a program's handlers.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, request: Callable[[], None]) -> None:
-        self._loop = loop
+    def __init__(self, request: Callable[[], None]) -> None:
         self._request = request
 
     def __call__(self, *_: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._request)
-        except RuntimeError:
-            pass  # the loop is closed: there is nothing left to stop
+        self._request()
 
 
 @contextmanager
 def asking(request: Callable[[], None], taking: Taking) -> Iterator[None]:
-    """Let signals call a function on the running loop, if this is the main thread."""
-    handler = Handler(asyncio.get_running_loop(), request)
+    """Let signals call a function, which may interrupt any code, if this is the main thread."""
+    handler = Handler(request)
     if threading.current_thread() is not threading.main_thread():
         taking = Taking.NONE  # signal.signal would raise
     numbers = to_take(taking, found(signal.getsignal(INT)), found(signal.getsignal(TERM)))
