@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 import asyncpg
 
 from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools.asyncpg_values import (
+    fetch_by_usual_codecs,
+    has_changed_codecs,
+)
 from procrastinate.connector_tools.calls import Uninterrupted
 from procrastinate.connector_tools.failures import VALUE_ERRORS
-from procrastinate_asyncpg import codecs
 from procrastinate_asyncpg.failures import DRIVER_ERRORS, terminate, translated
 from procrastinate_asyncpg.kinds import Connection
 from procrastinate_asyncpg.statements import is_script, prepared, rows_of
@@ -34,9 +37,11 @@ async def fetched(connection: Connection, query: Query) -> Rows:
     if is_script(query):
         await connection.execute(query.sql)
         return []
-    if codecs.are_changed(connection):
-        return await codecs.fetch_without(connection, query)
     sql, values = prepared(query)
+    if has_changed_codecs(connection):
+        return rows_of(
+            await fetch_by_usual_codecs(connection, sql, values, record_class=asyncpg.Record)
+        )
     # Tuples, whatever the connection's own class of records does.
     return rows_of(await connection.fetch(sql, *values, record_class=asyncpg.Record))
 

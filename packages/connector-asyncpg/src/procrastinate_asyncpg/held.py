@@ -51,7 +51,6 @@ _STAY = frozenset(
 #: Without it, a statement executed often gets a plan that does not look at its values (rule 4): to
 #: end 500 jobs by one that was made for 10 took 140 ms instead of 2.
 _PLANNED_ANEW = {"plan_cache_mode": "force_custom_plan"}
-_OF_THE_PLANNER = "enable_"  # how the names of settings begin that statements on tables have
 _CHANGED = "0A000"  # the type of a prepared statement's result, and other things
 _MISSING, _IN_THE_WAY = "26000", "42P05"  # prepared statements, where a pooler was not found
 _SAVEPOINTS = ("savepoint", "release", "rollback")
@@ -186,7 +185,7 @@ class Held:
     def _wanted(self, query: Query) -> dict[str, str]:
         """Return the settings of a query, and how its plan is made (rule 4)."""
         wanted = dict(query.settings)
-        if not query.keeps_plan and any(name.startswith(_OF_THE_PLANNER) for name in wanted):
+        if query.is_for_the_planner and not query.keeps_plan:
             wanted.update(_PLANNED_ANEW)
         return wanted
 

@@ -18,8 +18,8 @@ from decimal import Decimal
 from typing import Any
 
 from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools.asyncpg_values import with_json_as_text
 
-_JSON = re.compile(r"(\$\d+)::(jsonb?)\b")
 _TOKEN = re.compile(
     r"""
     [eE]'(?:[^'\\]|''|\\.)*'
@@ -36,15 +36,10 @@ _TOKEN = re.compile(
 )
 
 
-@functools.lru_cache(maxsize=512)
-def _with_json_as_text(sql: str) -> str:
-    return _JSON.sub(r"\1::text::\2", sql)
-
-
 def prepared(query: Query) -> tuple[str, list[Any]]:
     """Return a query's text with ``$1, $2, ...``, and the values in that order."""
     sql, values = query.numbered()
-    return _with_json_as_text(sql) if values else sql, values
+    return with_json_as_text(sql) if values else sql, values
 
 
 def is_script(query: Query) -> bool:

@@ -13,7 +13,7 @@ Rules
    parameters, because its preparation and its execution must be on the same connection of the
    server.
 4. JSON is text in both directions: the owner may have given jsonb another form. If the owner has
-   changed how other types are read, a query does not go through SQLAlchemy (`codecs`).
+   changed how other types are read, a query does not go through SQLAlchemy (`asyncpg_values`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,15 @@ import asyncpg
 
 from procrastinate.connector import Notification, Query, Rows
 from procrastinate.connector_tools import failures, sockets
+from procrastinate.connector_tools.asyncpg_values import (
+    fetch_by_usual_codecs,
+    has_changed_codecs,
+    with_json_as_text,
+)
 from procrastinate.connector_tools.calls import Uninterrupted
 from procrastinate.errors import ConnectorException, database_error, why_read_only
-from procrastinate_sqlalchemy_async import codecs
 from procrastinate_sqlalchemy_async.leases import Driver, Heard, Send, plain
 
-_JSON = re.compile(r"(\$\d+)::(jsonb?)\b")
 _SAVEPOINT = re.compile(r"\s*(?:savepoint|rollback\s+to|release)\b", re.IGNORECASE)
 #: asyncpg's own errors that stand for the end of a connection. InternalClientError: what the server
 #: sent does not fit, such as the news of its end.
@@ -125,8 +128,8 @@ class OverAsyncpg(Driver):
 
     async def _statement(self, query: Query, send: Send | None) -> Rows:
         sql, values = self.positional(query)
-        if codecs.are_changed(self.raw):
-            call = codecs.fetch_without(self.raw, sql, values)
+        if has_changed_codecs(self.raw):
+            call = fetch_by_usual_codecs(self.raw, sql, values)
             return plain(await Uninterrupted(call, self.sever))
         if send is not None:
             return plain(await self.to_end(send(sql, values)))
@@ -142,7 +145,7 @@ class OverAsyncpg(Driver):
 
     async def run_bound(self, query: Query, send: Send) -> Rows:
         is_script = not (query.params or _returns_rows(query.sql))
-        if not (is_script or codecs.are_changed(self.raw)):
+        if not (is_script or has_changed_codecs(self.raw)):
             return await super().run_bound(query, send)
         # Not by SQLAlchemy's adapter, which cannot send several statements, nor read by other
         # codecs. It begins its transaction with a statement of its own only.
@@ -159,7 +162,7 @@ class OverAsyncpg(Driver):
     @staticmethod
     def positional(query: Query) -> tuple[str, Any]:
         sql, values = query.numbered()
-        return _with_json_as_text(sql), tuple(values)
+        return with_json_as_text(sql), tuple(values)
 
     def translate(self, exc: Exception, query: Query) -> ConnectorException | None:
         return translate(exc, query, self.raw)
@@ -223,19 +226,13 @@ class OverAsyncpg(Driver):
 def _wanted(query: Query) -> dict[str, str]:
     """Return the settings of a query, and how its plan is made (rule 2)."""
     settings = dict(query.settings)
-    for_planner = any(name.startswith("enable_") for name in settings)
-    if for_planner and query.params and not query.keeps_plan:
+    if query.is_for_the_planner and query.params and not query.keeps_plan:
         settings["plan_cache_mode"] = "force_custom_plan"
     return settings
 
 
 def _of_session(name: str) -> str:
     return f"default_{name}" if name == _ISOLATION else name
-
-
-@functools.lru_cache(maxsize=512)
-def _with_json_as_text(sql: str) -> str:
-    return _JSON.sub(r"\1::text::\2", sql)
 
 
 _COMMENTS = re.compile(r"(?:\s|--[^\n]*\n|/\*.*?\*/)*", re.DOTALL)

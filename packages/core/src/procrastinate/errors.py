@@ -50,8 +50,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
+
+from procrastinate import constraint_names
 
 if TYPE_CHECKING:
     from procrastinate.model.job import Error, Job
@@ -290,7 +291,6 @@ class SchemaForeign(SchemaError):
 
 _SCHEMA_HINT = "run `procrastinate schema --apply`, or check the search_path and `schema=`"
 
-_VIOLATION = "23"  # the class of integrity_constraint_violation
 _READ_ONLY = "the server is a standby, or the session is read-only"
 
 #: What ends a connection comes with the severity FATAL. As an ERROR it is about a connection that
@@ -315,15 +315,6 @@ _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
     ("22", InvalidData, ""),
 )
 
-
-#: The name of a constraint of ours, in a message or alone. That of an index of a shard ends in the
-#: shard's number besides, of six digits or more.
-_OURS = re.compile(r"\b(procrastinate_[a-z_]+_(pkey|key|check))(?:_\d{6,})?\b")
-_BY_ENDING = {"pkey": "23505", "key": "23505", "check": "23514"}
-
-#: A coordinator copies the rows of an INSERT ... SELECT to the nodes. It repeats the message of a
-#: node that refused them, but not the SQLSTATE: it reports these instead.
-_OWN_OF_COORDINATOR = ("XX", "08")
 
 #: What Citus itself says when a node went away in the middle of a commit, or of a copy. It has no
 #: translations, and its SQLSTATE says less.
@@ -351,12 +342,7 @@ def database_error(
     message only; the name is the same in every language. The kind of the constraint also gives the
     SQLSTATE if the coordinator has lost it.
     """
-    if sqlstate is not None and sqlstate.startswith((_VIOLATION, *_OWN_OF_COORDINATOR)):
-        ours = _OURS.search(message) if constraint is None else _OURS.fullmatch(constraint)
-        if ours:
-            constraint = ours[1]
-            if not sqlstate.startswith(_VIOLATION):
-                sqlstate = _BY_ENDING[ours[2]]
+    sqlstate, constraint = constraint_names.as_in_the_schema(message, sqlstate, constraint)
     message = message.strip() or "the database operation failed"
     what_citus_says = _NODE_FAILED.get(sqlstate or "")
     if what_citus_says is not None and what_citus_says in message:

@@ -8,6 +8,7 @@
 - `failures`: errors of the driver turned into ours.
 - `calls`: database calls that a cancelled task cannot interrupt half-way.
 - `literals`: values as SQL, for drivers that send a statement and its values in one text.
+- `asyncpg_values`: JSON, and codecs that the owner of a connection has changed, over asyncpg.
 - `forks`, `sockets`, `channels`, `arrays`: what their names say.
 
 This package belongs to the contract, and has its version: a change that breaks a connector changes
