@@ -21,7 +21,7 @@ from procrastinate.model.progress import Report
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.database.places import Places
-from procrastinate.worker.running.execution import Attempt
+from procrastinate.worker.running.attempt import Attempt
 from procrastinate.worker.running.progress import Reports
 
 QUICK = {"update_heartbeat_interval": 0.1, "stalled_worker_timeout": 0.5}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from procrastinate.model import printable
 from procrastinate.model.job import Job
-from procrastinate.worker.running.execution import Attempt
+from procrastinate.worker.running.attempt import Attempt
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from procrastinate.model.job import Status
 from procrastinate.model.outcome import Finished, Outcome, outcome_of
 from procrastinate.model.partitions import Partitions
 from procrastinate.storage.finish import Ended
-from procrastinate.worker.running.execution import Attempt, NotBegun
+from procrastinate.worker.running.attempt import Attempt, NotBegun
 
 
 def dropped() -> RuntimeError:

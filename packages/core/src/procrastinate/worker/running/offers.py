@@ -24,7 +24,8 @@ from typing import Any
 
 from procrastinate.model.job import Job
 from procrastinate.worker.claimed import Claimed
-from procrastinate.worker.running.execution import Attempt, function_of_thread
+from procrastinate.worker.running.attempt import Attempt
+from procrastinate.worker.running.execution import function_of_thread
 from procrastinate.worker.running.threads import TaskThreads
 
 

@@ -31,7 +31,7 @@ from procrastinate.worker.database.calls import Calls, reason_of
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.database.places import Places
 from procrastinate.worker.log import logger
-from procrastinate.worker.running.execution import Attempt
+from procrastinate.worker.running.attempt import Attempt
 
 INTERVAL = 1.0  # seconds
 LIMIT = Limit(server=4.0, client=5.0)

@@ -65,13 +65,8 @@ from procrastinate.worker.context import (
 from procrastinate.worker.log import logger
 from procrastinate.worker.process import forks, inside
 from procrastinate.worker.running import endings
-from procrastinate.worker.running.execution import (
-    Attempt,
-    NotBegun,
-    call_task,
-    function_of_thread,
-    way_of,
-)
+from procrastinate.worker.running.attempt import Attempt, NotBegun
+from procrastinate.worker.running.execution import call_task, function_of_thread, way_of
 from procrastinate.worker.running.offers import Offers
 from procrastinate.worker.running.threads import TaskThreads
 from procrastinate.worker.telling import UNSEEN, Telling
@@ -384,7 +379,7 @@ class Slots:
 
     def _free(self, attempt: Attempt, entry: Ended) -> None:
         """Do both or, if this raises, so little that it can be done again."""
-        if attempt.claimed is not None:
+        if attempt.fence is not None:
             attempt.restore_job()
         if attempt.job.id in self.by_id:
             self._writer.add(entry)
