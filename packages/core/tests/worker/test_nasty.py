@@ -31,7 +31,7 @@ from procrastinate.model import failure, outcome, printable
 from procrastinate.model.job import Job, Status
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import job_log, log
-from procrastinate.worker.running import endings, execution, slots, threads
+from procrastinate.worker.running import attempt, endings, execution, runner, slots, threads
 from procrastinate.worker.running.slots import Slots
 
 KINDS = ("async def", "thread")
@@ -413,8 +413,8 @@ async def test_a_task_factory_keeps_no_slot(bench: Bench, kind: str, factory: An
 
     def around_the_nasty(loop: Any, coroutine: Any, **given: Any) -> Any:
         nonlocal attempts
-        attempts += coroutine.__qualname__ == "Slots._run"
-        if coroutine.__qualname__ == "Slots._run" and attempts == 1:
+        attempts += coroutine.__qualname__ == "Runner._run"
+        if coroutine.__qualname__ == "Runner._run" and attempts == 1:
             return factory(loop, coroutine, **given)
         return asyncio.Task(coroutine, loop=loop, **given)
 
@@ -639,7 +639,10 @@ async def test_what_a_task_breaks_does_not_break_the_worker(
 class FailsAt:
     """A trace function that raises MemoryError at the n-th line of the attempt's code."""
 
-    MODULES = (slots, endings, execution, threads, job_log, log, outcome, failure, printable)
+    MODULES = (
+        *(slots, runner, attempt, endings, execution, threads),
+        *(job_log, log, outcome, failure, printable),
+    )
     ASKED_BY_OTHERS = frozenset(  # these are not on an attempt's way
         ("__len__", "__contains__", "close", "goes_on", "outlook", "<listcomp>")
     )

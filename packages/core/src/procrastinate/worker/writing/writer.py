@@ -6,15 +6,12 @@ Rules
    The next one begins `PAUSE` later at the earliest, because a write of few outcomes costs almost
    as much as one of many. It does not wait if it has many, frees a lock, or hands a job back.
 2. Nothing is dropped: while the database is away, outcomes wait here until it is back.
-3. Every write is fenced by (worker, lease). If it matches no row, the row says why: the outcome was
-   written before and only the answer was lost, or the job was taken from this worker. Both are
-   logged, neither is raised.
-4. A batch that the server refuses is written again by kind, then by halves, so that one bad outcome
+3. A batch that the server refuses is written again by kind, then by halves, so that one bad outcome
    spoils no other (`procrastinate.worker.writing.halving`). The search takes one short step after
    each batch, so it holds up no other outcome. What is refused alone is tried again later.
-5. How a batch is divided, and what waits for a partition that is away: see
+4. How a batch is divided, and what waits for a partition that is away: see
    `procrastinate.worker.writing.parts`.
-6. If the lines of locks go on, the statement that writes the end of a job may claim the next one
+5. If the lines of locks go on, the statement that writes the end of a job may claim the next one
    for this worker (`procrastinate.worker.claiming.claiming`, rule 4). What that leaves is written
    as usual.
 """
@@ -28,8 +25,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import replace
 
-from procrastinate import json_codec
-from procrastinate.drive import Flow, T, at
 from procrastinate.errors import (
     ConnectionFailed,
     ConnectionLost,
@@ -37,36 +32,23 @@ from procrastinate.errors import (
     InvalidData,
     PartitionAway,
     PoolTimeout,
-    UniqueViolation,
 )
 from procrastinate.model.job import Job, sets_going
-from procrastinate.model.outcome import (
-    Requeued,
-    has_succeeded,
-    without_refused,
-)
+from procrastinate.model.outcome import has_succeeded, without_refused
 from procrastinate.model.printable import counted
-from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import Ended, Keeps, Settled, keeps_none
 from procrastinate.storage.statements import PATIENCE_MS
 from procrastinate.worker.database.backoff import Backoff
-from procrastinate.worker.database.calls import OF_A_PARTITION, Calls
+from procrastinate.worker.database.calls import Calls
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.database.places import Places
 from procrastinate.worker.log import logger
 from procrastinate.worker.telling import UNSEEN, Telling
 from procrastinate.worker.writing import halving
 from procrastinate.worker.writing.echoes import Echoes
+from procrastinate.worker.writing.group import WRITE_MAY_TAKE, GroupWriter
 from procrastinate.worker.writing.halving import Doubtful
-from procrastinate.worker.writing.parts import (
-    Parts,
-    evenly,
-    is_awaited,
-    is_deleted,
-    is_requeued,
-    kind_of,
-)
-from procrastinate.worker.writing.written import is_lost, log_what_was_written
+from procrastinate.worker.writing.parts import Parts, evenly, is_awaited, is_deleted, kind_of
 
 REFUSED_AGAIN_AFTER = 2.0  # seconds
 MAX_BATCH = 500  # outcomes in one statement
@@ -74,13 +56,11 @@ MAX_RESULTS = 4_000_000  # characters of results in one statement, or one result
 PAUSE = 0.002  # seconds from the beginning of a write to that of the next, if few outcomes wait
 LINES_AT_ONCE = 64  # lines that one statement goes on with; meanwhile the jobs of others run
 MANY = 20  # outcomes that are written without a pause
-WRITE_MAY_TAKE = 60.0  # seconds until a write is given up, as the network seems to swallow it
 SEARCH_PATIENCE_MS = 50  # milliseconds that a step of a search waits for another transaction
 #: The server's codes if another transaction was in the way: the statement waited too long for a
 #: lock, was the victim of a deadlock, or met a serialization failure.
 IN_THE_WAY = ("55P03", "40P01", "40001")
 _AWAY = (ConnectionFailed, ConnectionLost, PartitionAway, PoolTimeout, TimeoutError)
-_RETRIES_OF_A_RACE = 5
 
 
 class _Answer(enum.Enum):
@@ -95,7 +75,7 @@ class Writer:
 
     def __init__(
         self,
-        gateway: Calls,
+        calls: Calls,
         worker_id: int,
         delete_jobs: str,
         places: Places,
@@ -110,20 +90,12 @@ class Writer:
         keeps: Keeps = keeps_none,
         telling: Telling = UNSEEN,
     ) -> None:
-        self._gateway = gateway
-        self._worker_id = worker_id
         self._delete_jobs = delete_jobs
         self._outages = outages
         self._parts = Parts(places, outages, delete_jobs, on_back=self._try_again)
         self._are_many = self._parts.are_many
         self._on_written = on_written
-        self._on_requeued = on_requeued
-        self._on_released = on_released
         self._hand_over = hand_over
-        self._echoes = echoes
-        self._on_lost = on_lost
-        self._keeps = keeps  # whether a task keeps results, by its name
-        self._telling = telling
         self._entries: deque[Ended] = deque()
         self._writing: Sequence[Ended] = ()
         self._doubts: deque[Doubtful[Ended]] = deque()  # refused batches
@@ -131,6 +103,19 @@ class Writer:
         self._refusal: Exception | None = None  # the last one
         #: The outcomes that the database has not confirmed yet, by job: if several, the latest.
         self.unwritten: dict[int, Ended] = {}
+        self._groups = GroupWriter(
+            calls,
+            worker_id,
+            delete_jobs,
+            self._parts,
+            self.unwritten,
+            on_requeued=on_requeued,
+            on_released=on_released,
+            on_lost=on_lost,
+            echoes=echoes,
+            keeps=keeps,
+            telling=telling,
+        )
         self._something = asyncio.Event()
         self._pausing = False
         self._urgent = asyncio.Event()
@@ -224,27 +209,15 @@ class Writer:
         together, left = self._parts.together(groups)
         if not together:
             return left
-        flows = [self._flow(group, PATIENCE_MS) for group in together]
         try:
-            async with asyncio.timeout(WRITE_MAY_TAKE):
-                written = await self._run(self._all_of(flows), transaction=True)
+            written = await self._groups.write_together(together)
         except Exception as exc:
             # It may be about the node of any of them.
             await self._outages.is_one(exc)
             return groups
         for group, settled in zip(together, written, strict=True):
-            self._note_written(group, settled)
+            self._groups.note_written(group, settled)
         return left
-
-    async def _run(self, flow: Flow[T], *, transaction: bool) -> T:
-        limit = OF_A_PARTITION if self._are_many else None
-        return await self._gateway.run_async(flow, transaction=transaction, limit=limit)
-
-    def _all_of(self, flows: Sequence[Flow[Settled]]) -> Flow[list[Settled]]:
-        settled = []
-        for flow in flows:
-            settled.append((yield from flow))
-        return settled
 
     async def _write_group(self, group: Sequence[Ended]) -> Sequence[Ended]:
         """Write entries together. Returns them if the database is away."""
@@ -259,7 +232,7 @@ class Writer:
         return group if answer is _Answer.AWAY else ()
 
     async def _go_on_with_lines(self, groups: list[list[Ended]]) -> list[Sequence[Ended]]:
-        """Write what can be handed over to the next jobs of lines (rule 6); return the rest.
+        """Write what can be handed over to the next jobs of lines (rule 5); return the rest.
 
         Lines of several partitions go on beside each other, as far as there are connections.
         """
@@ -291,8 +264,7 @@ class Writer:
         if settled is None:
             return ()
         handed_over = [each for each in ended if each.job.id in settled.changed]
-        self._forget(handed_over)
-        self._telling.written(handed_over, settled)
+        self._groups.written_elsewhere(handed_over, settled)
         return settled.changed
 
     async def _search(self, doubtful: Doubtful[Ended]) -> Sequence[Ended]:
@@ -319,7 +291,7 @@ class Writer:
         if self._parts.is_away(group):
             return _Answer.PARTITION_AWAY
         try:
-            await self._write(group, patience_ms)
+            await self._groups.write(group, patience_ms)
         except Exception as exc:  # whatever it is, the outcomes must not be lost
             if await self._outages.is_one(exc, self._parts.place_of(group)):
                 return _Answer.PARTITION_AWAY
@@ -364,85 +336,6 @@ class Writer:
         self._waiting -= len(entries)
         self._doubts.append(Doubtful(entries, halving.whole_first(entries)))
         self._something.set()
-
-    # One write
-
-    async def _write(self, group: Sequence[Ended], patience_ms: int) -> None:
-        for _ in range(_RETRIES_OF_A_RACE):
-            try:
-                async with asyncio.timeout(WRITE_MAY_TAKE):
-                    flow = self._flow(group, patience_ms)
-                    if several := self._needs_transaction(group):
-                        flow = self._expecting_echoes(flow)
-                    settled = await self._run(flow, transaction=several)
-                break
-            except UniqueViolation:
-                continue  # a twin was deferred meanwhile; the next try sees it
-            except BaseException:
-                self._echoes.forget()
-                raise
-        else:
-            raise ConnectorException("jobs with the same queueing lock keep appearing")
-        self._note_written(group, settled)
-
-    def _note_written(self, group: Sequence[Ended], settled: Settled) -> None:
-        """Note what a write changed, and tell who waits for it."""
-        self._announce(group, settled, self._parts.place_of(group))
-        self._forget(group)
-        changed = settled.changed
-        odd = [entry for entry in group if changed.get(entry.job.id) is not entry.outcome.status]
-        for entry in odd:
-            log_what_was_written(entry, settled)
-        if any(is_lost(entry.job, settled) for entry in odd):
-            self._on_lost()  # others that run here may be lost as well
-        self._telling.written(group, settled)
-
-    def _forget(self, written: Sequence[Ended]) -> None:
-        for entry in written:
-            if self.unwritten.get(entry.job.id) is entry:
-                del self.unwritten[entry.job.id]
-        self._parts.forget(written)
-
-    def _expecting_echoes(self, flow: Flow[Settled]) -> Flow[Settled]:
-        """Run a flow, and before its commit note what will be heard of it."""
-        settled = yield from flow
-        self._echoes.expect(settled.passed)
-        return settled
-
-    def _flow(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
-        flow = self._flow_of(group, patience_ms)
-        return at(self._parts.place_of(group), flow) if self._are_many else flow
-
-    def _flow_of(self, group: Sequence[Ended], patience_ms: int) -> Flow[Settled]:
-        worker_id = self._worker_id
-        if is_deleted(group[0], self._delete_jobs):
-            return flows.delete_finished(group, worker_id=worker_id, patience_ms=patience_ms)
-        if self._delete_jobs == "always":
-            for entry in group:  # of those that go back without having begun, nobody has asked
-                entry.kept = entry.kept or self._keeps(entry.job.task_name)
-        return flows.settle(
-            group,
-            now=time.monotonic(),
-            worker_id=worker_id,
-            dumps=json_codec.dumps,
-            delete_ended=self._delete_jobs == "always",
-            patience_ms=patience_ms,
-        )
-
-    def _needs_transaction(self, group: Sequence[Ended]) -> bool:
-        """Whether the flow takes several statements: what goes back may end and be removed."""
-        may_be_removed = self._delete_jobs == "always" and any(map(is_requeued, group))
-        return may_be_removed or flows.needs_transaction([each.job for each in group])
-
-    def _announce(self, group: Sequence[Ended], settled: Settled, partition: int) -> None:
-        requeued = [each.outcome for each in group if isinstance(each.outcome, Requeued)]
-        if any(each.when is not None or not each.begun for each in requeued):
-            # It may be due before this worker's next look, or lie behind where that begins.
-            self._on_requeued(partition)
-        elif requeued or sets_going(group[0].job):
-            # Jobs may be ready now. Behind some poolers no notification says so.
-            back = [each.job for each in group if is_requeued(each)]
-            self._on_released(back, settled.passed, partition)
 
 
 def _is_about_values(exc: Exception | None) -> bool:
