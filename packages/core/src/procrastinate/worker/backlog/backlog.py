@@ -28,19 +28,18 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import replace
 from itertools import repeat
 
-from procrastinate.errors import InvalidArguments
-from procrastinate.model import failure, holding
+from procrastinate.model import holding
 from procrastinate.model.ahead import Ahead, Outlook
 from procrastinate.model.job import Job
-from procrastinate.model.outcome import Requeued
 from procrastinate.model.trust import Trust
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import handed_back
 from procrastinate.worker import job_log
+from procrastinate.worker.backlog.intake import Intake
 from procrastinate.worker.backlog.suspects import Suspects
 from procrastinate.worker.claimed import Asked, Claimed
 from procrastinate.worker.clock import since_boot
@@ -82,6 +81,7 @@ class Backlog:
         self._on_change = on_change
         self._on_look = on_look
         self._paused = Paused() if paused is None else paused
+        self._intake = Intake(slots, writer, self._paused)
         self._telling = telling
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Claimed] = deque()
@@ -174,12 +174,10 @@ class Backlog:
         claimed = {job.id: job for job in claim.jobs}
         self._forget(claimed)
         self._suspects.forget(claimed)
-        jobs = self._new_ones(claimed)
+        jobs = self._intake.new_ones(claimed)
         self._telling.claimed(jobs)
-        if self._paused.now:
-            jobs = self._unpaused(jobs)
-        if claim.unreadable:
-            jobs = self._readable(jobs, claim.unreadable)
+        if self._paused.now or claim.unreadable:
+            jobs = self._intake.startable(jobs, claim.unreadable)
         if self._cautious:
             for job in self._suspects.in_order(jobs, empty=not self.busy):
                 if self._suspects.admit((job, asked), self._held()):
@@ -206,52 +204,6 @@ class Backlog:
         self._waiting.clear()
         self._waiting.extend(kept)
         return forgotten
-
-    def _new_ones(self, claimed: Mapping[int, Job]) -> list[Job]:
-        """Return those of the jobs of a claim that are not here already."""
-        here, unwritten = self._running.keys(), self._writer.unwritten.keys()
-        if claimed.keys().isdisjoint(here) and claimed.keys().isdisjoint(unwritten):
-            return list(claimed.values())
-        return [job for job in claimed.values() if not self._has_already(job)]
-
-    def _readable(self, jobs: Iterable[Job], unreadable: Mapping[int, BaseException]) -> list[Job]:
-        """Let the jobs fail whose arguments cannot be read, and return the others."""
-        readable = []
-        for job in jobs:
-            if job.id in unreadable:
-                self._slots.start(job, _unreadable(unreadable[job.id]))
-            else:
-                readable.append(job)
-        return readable
-
-    def _unpaused(self, jobs: Iterable[Job]) -> list[Job]:
-        """Hand back the jobs of paused queues, and return the others (rule 8)."""
-        kept = []
-        for job in jobs:
-            if self._paused.has(job.queue):
-                self._writer.add(handed_back(job))
-            else:
-                kept.append(job)
-        return kept
-
-    def _has_already(self, job: Job) -> bool:
-        """Continue a job under its new claim that still runs here, or whose ending is unwritten.
-
-        Such a job was lost meanwhile and came back: this worker was taken for dead, or the server
-        forgot the claim in a crash. A second run here would be in the way of the first.
-
-        Not so a job whose outcome, still unconfirmed, sends it back to the queue: a lease of its
-        own says that the outcome was written, so this is the next attempt.
-        """
-        if self._slots.goes_on(job):
-            return True
-        entry = self._writer.unwritten.get(job.id)
-        if entry is None:
-            return False
-        if isinstance(entry.outcome, Requeued) and entry.job.lease != job.lease:
-            return False
-        self._writer.add(replace(entry, job=job))
-        return True
 
     # Starting
 
@@ -430,7 +382,3 @@ class Backlog:
             job_log.aborting_unbegun(job)
             self._writer.add(handed_back(job))
         self._slots.abort(ids)  # last: it knows of those that threads have taken now (rule 7)
-
-
-def _unreadable(broken: BaseException) -> InvalidArguments:
-    return InvalidArguments(f"json_loads failed: {failure.headline_of(broken)}")
