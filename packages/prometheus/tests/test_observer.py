@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import procrastinate
+from procrastinate import Job, Status
 from procrastinate.observing import events
 from procrastinate.testing import InMemoryConnector
 from procrastinate_prometheus import PrometheusObserver
@@ -100,17 +101,19 @@ def test_what_becomes_of_the_jobs_of_the_dead_is_counted(
 ) -> None:
     observer = PrometheusObserver(registry)
     jobs: list[Any] = [
-        SimpleNamespace(queue="a", task_name="t", status=procrastinate.Status(status))
-        for status in ("failed", "todo", "aborted")
+        SimpleNamespace(
+            job=Job(1, Status.DOING, "a", "t", {}), status=Status(status), duration=None
+        )
+        for status in ("failed", "aborted")
     ]
-    observer.on_recovered(events.Recovered("w", 1, jobs))
-    observer.on_lease_lost(events.LeaseLost("w", 1, jobs))
+    observer.on_ended(events.Ended("w", 1, jobs))
+    observer.on_lease_lost(events.LeaseLost("w", 1, [each.job for each in jobs]))
     samples = samples_of(registry)
     assert processed(samples) == {
         "outcome=failed,queue=a,task=t": 1.0,
         "outcome=aborted,queue=a,task=t": 1.0,
     }
-    assert samples["procrastinate_leases_lost_total{}"] == 3
+    assert samples["procrastinate_leases_lost_total{}"] == 2
 
 
 async def test_several_observers_of_a_registry_share_its_metrics(

@@ -13,7 +13,8 @@ import pytest
 
 import procrastinate
 from procrastinate import Job, NewJob, Observer, Status, connectors
-from procrastinate.model.outcome import SUCCEEDED, Finished, Requeued, Standing
+from procrastinate.app import changing_jobs
+from procrastinate.model.outcome import SUCCEEDED, WHY_LOST, Finished, Requeued, Standing
 from procrastinate.observing import events
 from procrastinate.observing.observer import HOOKS
 from procrastinate.storage.finish import Ended, Settled, handed_back
@@ -251,6 +252,105 @@ async def test_jobs_of_a_dead_worker_are_told_as_recovered(
     ]
     (ended,) = recorder.of("on_ended")
     assert [(each.job.id, each.status) for each in ended.attempts] == [(job_id, Status.SUCCEEDED)]
+
+
+async def test_a_job_that_is_given_up_because_its_workers_died_is_told_as_ended_once(
+    recorder: Recorder, dsn: str, query: Any
+) -> None:
+    app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=dsn), observers=[recorder])
+    async with app.open_async():
+        ids = [await app.configure_task("task").defer_async() for _ in range(2)]
+        query(
+            "insert into procrastinate_workers (id, name, last_heartbeat)"
+            " values (99, 'dead', now() - interval '1 day')"
+        )
+        query(
+            "update procrastinate_jobs set status = 'doing', worker_id = 99, lease = 1,"
+            " attempts = 1, abort_requested = true where id = any(%s)",
+            ids,
+        )
+        await app.run_worker_async(wait=False)
+    (ended,) = recorder.of("on_ended")
+    assert sorted(each.job.id for each in ended.attempts) == ids
+    assert {
+        (each.job.queue, each.job.task_name, each.status, each.duration, each.error["message"])
+        for each in ended.attempts
+    } == {("default", "task", Status.ABORTED, None, WHY_LOST[Status.ABORTED])}
+
+
+# Changes by hand
+
+
+@pytest.mark.parametrize("kind", ["plain", "asynchronous"])
+async def test_changes_by_hand_are_told(
+    app: procrastinate.App, recorder: Recorder, kind: str
+) -> None:
+    manager = app.job_manager
+
+    async def do(method: str, *args: Any, **given: Any) -> None:
+        if kind == "plain":
+            await asyncio.to_thread(getattr(manager, method), *args, **given)
+        else:
+            await getattr(manager, f"{method}_async")(*args, **given)
+
+    ids = await app.configure_task("task").batch_defer_async(*[{}] * 4)
+    await do("cancel_job_by_id", ids[0])
+    await do("cancel_job_by_id", ids[0])  # changes nothing
+    await do("retry_job_by_id", ids[0])
+    await do("cancel_jobs", status="todo", limit=2)
+    await do("retry_jobs", status="cancelled")
+    await do("cancel_job_by_id", ids[0], delete_job=True)
+    await do("cancel_jobs", queue="default", delete_job=True)
+    changes = [(each.change, sorted(each.ids)) for each in recorder.of("on_changed")]
+    assert [each for each in changes if each[0] != "deleted"] == [
+        ("cancelled", ids[:1]),
+        ("retried", ids[:1]),
+        ("cancelled", ids[:2]),
+        ("retried", ids[:2]),
+    ]
+    deleted = [job_id for change, some in changes if change == "deleted" for job_id in some]
+    assert sorted(deleted) == ids
+    assert not any(each.in_transaction for each in recorder.of("on_changed"))
+
+
+async def test_a_change_of_many_jobs_is_told_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changing_jobs, "BATCH", 2)
+    recorder = Recorder()
+    app = in_memory(recorder)
+    async with app.open_async():
+        ids = await app.configure_task("task").batch_defer_async(*[{}] * 5)
+        assert await app.job_manager.cancel_jobs_async(queue="default") == ids
+    told = [each.ids for each in recorder.of("on_changed")]
+    assert [job_id for some in told for job_id in some] == ids
+    assert max(map(len, told)) == 2
+
+
+async def test_running_jobs_that_are_asked_to_end_are_told_apart() -> None:
+    recorder = Recorder()
+    app = in_memory(recorder)
+    async with app.open_async():
+
+        @app.task(name="asking")
+        async def asking() -> None:
+            await app.job_manager.cancel_jobs_async(task="asking", abort=True)
+
+        ids = [await asking.configure(schedule_in={"hours": 1}).defer_async()]
+        ids.insert(0, await asking.defer_async())
+        await app.run_worker_async(wait=False)
+    assert {(each.change, *each.ids) for each in recorder.of("on_changed")} == {
+        ("abort requested", ids[0]),
+        ("cancelled", ids[1]),
+    }
+
+
+def test_changes_in_a_callers_transaction_are_told_as_such() -> None:
+    recorder = Recorder()
+    app = in_memory(recorder)
+    with app.open():
+        job_id = app.configure_task("task").defer()
+        app.job_manager.cancel_job_by_id(job_id, connection=object())
+        app.job_manager.retry_jobs(id=job_id, connection=object())
+    assert [event.in_transaction for event in recorder.of("on_changed")] == [True, True]
 
 
 async def test_jobs_of_periodic_tasks_are_told_as_deferred() -> None:
@@ -515,7 +615,57 @@ async def test_an_observer_cannot_take_jobs_out_of_an_event() -> None:
     }
 
 
-@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, Odd])
+def interrupting(hook: str) -> Observer:
+    """An observer in one of whose methods Ctrl-C arrives."""
+
+    def interrupted(self: Observer, subject: Any) -> Any:
+        raise KeyboardInterrupt
+
+    return type("Interrupted", (Observer,), {hook: interrupted})()  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("hook", ["around_defer", "on_deferred"])
+def test_ctrl_c_in_an_observer_ends_the_call_and_the_others_are_told(hook: str) -> None:
+    left: list[str] = []
+
+    class Before(Observer):
+        @contextlib.contextmanager
+        def around_defer(self, jobs: Sequence[NewJob]) -> Iterator[None]:
+            try:
+                yield
+            except KeyboardInterrupt:
+                left.append("interrupted")
+                raise
+
+    after = Recorder()
+    app = in_memory(Before(), interrupting(hook), after)
+    with app.open():
+        with pytest.raises(KeyboardInterrupt):
+            app.configure_task("task").defer()
+        inserted = app.job_manager.list_jobs()
+    assert len(inserted) == (hook == "on_deferred")
+    assert len(after.of("on_deferred")) == len(inserted)
+    assert left == ["interrupted"]
+
+
+@KINDS
+@pytest.mark.parametrize("hook", ["on_claimed", "around_attempt", "on_ended"])
+async def test_ctrl_c_in_an_observer_at_a_worker_interrupts_the_process_and_no_job(
+    kind: str, hook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupts: list[int] = []
+    observers = procrastinate.observing.observers
+    monkeypatch.setattr(observers._thread, "interrupt_main", lambda: interrupts.append(1))
+    app = in_memory(interrupting(hook))
+    task = task_of_kind(app, kind, lambda: None)
+    async with app.open_async():
+        job_id = await task.defer_async()
+        await app.run_worker_async(wait=False)
+        assert await app.job_manager.get_job_status_async(job_id) is Status.SUCCEEDED
+    assert interrupts == [1]
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, Odd])
 @KINDS
 async def test_nothing_that_an_observer_raises_reaches_a_job(
     kind: str, error: type[BaseException], caplog: pytest.LogCaptureFixture
@@ -533,6 +683,8 @@ async def test_nothing_that_an_observer_raises_reaches_a_job(
     failing = app.task(name="failing", retry=1)(lambda: 1 / 0)
     async with app.open_async():
         await app.queue_manager.pause_async("another")
+        gone = await task.configure(queue="another").defer_async()
+        assert await app.job_manager.cancel_job_by_id_async(gone)
         ids = await task.batch_defer_async({}, {}, {})
         ids.append(await failing.defer_async())
         await app.run_worker_async(wait=False)
@@ -604,6 +756,31 @@ def test_methods_that_are_not_overridden_are_not_called() -> None:
 
     observers = procrastinate.observing.observers.observers_of([One(), Observer()])
     assert [hook for hook in HOOKS if observers.sees(hook)] == ["on_ended"]
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("on_endet", "do you mean on_ended"),
+        ("on_end", "do you mean on_ended"),
+        ("around_attempts", "do you mean around_attempt"),
+        ("around_midnight_and_later", "the events are on_deferred, "),
+    ],
+)
+def test_a_misspelt_method_is_refused(name: str, said: str) -> None:
+    kind = type("Misspelt", (Recorder,), {name: lambda self, event: None})
+    with pytest.raises(procrastinate.errors.InvalidOption, match=said):
+        in_memory(kind())
+
+
+def test_methods_of_other_base_classes_may_have_any_name() -> None:
+    class Watch:
+        def on_alarm(self) -> None: ...
+
+    class Both(Watch, Observer):
+        def _on_own(self) -> None: ...
+
+    in_memory(Both())
 
 
 class Asynchronous(Observer):

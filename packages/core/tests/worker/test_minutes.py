@@ -14,8 +14,10 @@ from procrastinate.drive import Flow, Request
 from procrastinate.errors import ConnectionFailed, InsufficientPrivilege
 from procrastinate.model.job import Job, Status
 from procrastinate.observing import events
+from procrastinate.storage.workers import Recovered
 from procrastinate.worker.helpers import minutes
 from procrastinate.worker.helpers.minutes import Minutes
+from procrastinate.worker.telling import Telling
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FIRST = int(NOON.timestamp()) // 60
@@ -83,8 +85,8 @@ class Scene:
         self.minutes.on_ended(events.Ended("w", 1, attempts))
 
     def recover(self, *statuses: Status) -> None:
-        jobs: Any = [SimpleNamespace(queue="a", task_name="t", status=each) for each in statuses]
-        self.minutes.on_recovered(events.Recovered("w", 1, jobs))
+        telling = Telling(worker_name="w", worker_id=1, counting=self.minutes)
+        telling.recovered([Recovered(1, each, "a", "t") for each in statuses])
 
     async def write(self) -> None:
         """Write what is due now."""

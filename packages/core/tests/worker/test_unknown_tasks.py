@@ -17,9 +17,21 @@ async def status_of(app: procrastinate.App, job_id: int) -> Status:
     return await app.job_manager.get_job_status_async(job_id)
 
 
-def program(dsn: str, *names: str) -> procrastinate.App:
+class Endings(procrastinate.Observer):
+    """Notes which jobs have ended, and how."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, Status, Any]] = []
+
+    def on_ended(self, event: Any) -> None:
+        for each in event.attempts:
+            self.seen.append((each.job.id, each.status, each.error["message"]))
+
+
+def program(dsn: str, *names: str, observers: Any = ()) -> procrastinate.App:
     """An app that knows these tasks."""
-    app = procrastinate.App(connector=procrastinate.AiopgConnector(dsn=dsn))
+    connector = procrastinate.AiopgConnector(dsn=dsn)
+    app = procrastinate.App(connector=connector, observers=observers)
     for name in names:
 
         @app.task(name=name)
@@ -86,7 +98,8 @@ async def test_jobs_run_that_stand_behind_a_long_line_whose_head_is_unknown(
 async def test_a_job_that_no_live_worker_knows_fails_after_its_patience(
     dsn: str, working: Any, until: Any, query: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = program(dsn, "known")
+    endings = Endings()
+    app = program(dsn, "known", observers=[endings])
     beats = {"update_heartbeat_interval": 0.1, "stalled_worker_timeout": 0.4}
     async with app.open_async():
         job_id = await app.configure_task("who.knows").defer_async()
@@ -101,6 +114,7 @@ async def test_a_job_that_no_live_worker_knows_fails_after_its_patience(
         job = await app.job_manager.get_job_async(job_id)
 
     assert (job.attempts, job.errors[0]["type"]) == (0, "procrastinate.errors.TaskNotFound")
+    assert endings.seen == [(job_id, Status.FAILED, job.errors[0]["message"])]
 
 
 async def test_it_waits_as_long_as_a_live_worker_knows_it(
@@ -166,6 +180,6 @@ async def test_workers_say_who_they_are_and_what_they_know(
         await until(lambda: len(query(told)) == 1)
         ((has_host, concurrency, names),) = query(told)
         assert (has_host, concurrency) == (True, 7)
-        assert [name for name in names if not name.startswith("builtin:")] == ["a", "b"]
+        assert [name for name in names if not name.startswith(("builtin:", "procrastinate."))] == ["a", "b"]
         query("delete from procrastinate_workers")
         await until(lambda: query(told) == [(has_host, concurrency, names)])

@@ -39,19 +39,12 @@ class PrometheusObserver(Observer):
         self._metrics = _metrics_of(registry)
 
     def on_ended(self, event: events.Ended) -> None:
-        """Count jobs that have ended."""
+        """Count jobs that have ended, also those that were given up without an attempt."""
         self._metrics.count(event.attempts)
 
     def on_requeued(self, event: events.Requeued) -> None:
         """Count attempts that failed and are tried again."""
         self._metrics.count([each for each in event.attempts if each.error is not None])
-
-    def on_recovered(self, event: events.Recovered) -> None:
-        """Count jobs that have ended because their worker died."""
-        ended = [each for each in event.jobs if each.status is not Status.TODO]
-        self._metrics.count_outcomes(
-            Tally((each.queue, each.task_name, each.status) for each in ended)
-        )
 
     def on_lease_lost(self, event: events.LeaseLost) -> None:
         """Count jobs that were taken from a worker."""

@@ -24,6 +24,7 @@ from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.job import Status
 from procrastinate.model.partitions import Partitions
+from procrastinate.observing.changing import Changes, What
 from procrastinate.storage import bulk
 from procrastinate.storage import jobs as flows
 from procrastinate.storage.bulk import BATCH
@@ -61,11 +62,11 @@ class ChangingJobs:
         do: False for a job that is unknown, has ended, or runs (without ``abort``). A running
         job ends when its task obeys.
         """
-        return bool(
-            self._gateway.run_by_hand(
-                self._cancel([id], abort, delete_job), connection=connection, transaction=True
-            )
-        )
+        changes = self._changes(_undoing(delete_job), connection)
+        make = self._cancel([id], abort, delete_job, changes)
+        changed = self._gateway.run_by_hand(make, connection=connection, transaction=True)
+        changes.made(changed)
+        return bool(changed)
 
     @_by_id
     async def cancel_job_by_id_async(
@@ -77,10 +78,13 @@ class ChangingJobs:
         connection: CallerConnection | None = None,
     ) -> bool:
         """Cancel a waiting job; see `cancel_job_by_id`."""
-        make = self._cancel([id], abort, delete_job)
-        return bool(
-            await self._gateway.run_by_hand_async(make, connection=connection, transaction=True)
+        changes = self._changes(_undoing(delete_job), connection)
+        make = self._cancel([id], abort, delete_job, changes)
+        changed = await self._gateway.run_by_hand_async(
+            make, connection=connection, transaction=True
         )
+        changes.made(changed)
+        return bool(changed)
 
     @_by_id
     def retry_job_by_id(
@@ -102,7 +106,9 @@ class ChangingJobs:
         same queueing lock is waiting.
         """
         make = self._retry(id, _by_hand(retry_at, priority, queue, lock), connection)
-        return bool(self._gateway.run_by_hand(make, connection=connection, transaction=True))
+        changed = self._gateway.run_by_hand(make, connection=connection, transaction=True)
+        self._changes("retried", connection).made(changed)
+        return bool(changed)
 
     @_by_id
     async def retry_job_by_id_async(
@@ -117,9 +123,11 @@ class ChangingJobs:
     ) -> bool:
         """Make a job due again; see `retry_job_by_id`."""
         make = self._retry(id, _by_hand(retry_at, priority, queue, lock), connection)
-        return bool(
-            await self._gateway.run_by_hand_async(make, connection=connection, transaction=True)
+        changed = await self._gateway.run_by_hand_async(
+            make, connection=connection, transaction=True
         )
+        self._changes("retried", connection).made(changed)
+        return bool(changed)
 
     def cancel_jobs(
         self,
@@ -137,7 +145,8 @@ class ChangingJobs:
         filter is needed. Raises `InvalidOption` without one, and for a status that cannot be
         cancelled.
         """
-        batches = self._cancelling(filters, abort, delete_job, limit)
+        changes = self._changes(_undoing(delete_job), connection)
+        batches = self._cancelling(filters, abort, delete_job, limit, changes)
         return run_batches(self._gateway, batches, connection=connection)
 
     async def cancel_jobs_async(
@@ -150,7 +159,8 @@ class ChangingJobs:
         **filters: Unpack[JobFilters],
     ) -> list[int]:
         """Cancel the waiting jobs that match; see `cancel_jobs`."""
-        batches = self._cancelling(filters, abort, delete_job, limit)
+        changes = self._changes(_undoing(delete_job), connection)
+        batches = self._cancelling(filters, abort, delete_job, limit, changes)
         return await run_batches_async(self._gateway, batches, connection=connection)
 
     def retry_jobs(
@@ -174,7 +184,8 @@ class ChangingJobs:
         status that cannot be retried. Otherwise as `retry_job_by_id`.
         """
         change = _by_hand(retry_at, to_priority, to_queue, to_lock, prefix="to_")
-        batches = self._retrying(filters, change, limit)
+        changes = self._changes("retried", connection)
+        batches = self._retrying(filters, change, limit, changes)
         return run_batches(self._gateway, batches, connection=connection)
 
     async def retry_jobs_async(
@@ -190,18 +201,23 @@ class ChangingJobs:
     ) -> list[int]:
         """Make the jobs that match due again; see `retry_jobs`."""
         change = _by_hand(retry_at, to_priority, to_queue, to_lock, prefix="to_")
-        batches = self._retrying(filters, change, limit)
+        changes = self._changes("retried", connection)
+        batches = self._retrying(filters, change, limit, changes)
         return await run_batches_async(self._gateway, batches, connection=connection)
+
+    def _changes(self, what: What, connection: Any) -> Changes:
+        return Changes(self._gateway.observers, what, in_transaction=connection is not None)
 
     # The flows
 
     def _cancel(
-        self, ids: list[int], abort: bool, delete: bool
+        self, ids: list[int], abort: bool, delete: bool, changes: Changes
     ) -> Callable[[Partitions], Flow[set[int]]]:
         change = partial(
             flows.cancel_jobs,
             abort=checks.check_flag("abort", abort),
             delete=checks.check_flag("delete_job", delete),
+            noting=changes.asked,
         )
         return partial(changed, [checked_id(each) for each in ids], change=change)
 
@@ -213,30 +229,51 @@ class ChangingJobs:
         return partial(changed, [checked_id(id)], change=change, lock=by_hand.lock)
 
     def _cancelling(
-        self, filters: JobFilters, abort: bool, delete: bool, limit: int | None
+        self,
+        filters: JobFilters,
+        abort: bool,
+        delete: bool,
+        limit: int | None,
+        changes: Changes,
     ) -> MakeBatches:
         checks.check_flag("abort", abort)
         checks.check_flag("delete_job", delete)
         possible = (Status.TODO, Status.DOING) if abort else (Status.TODO,)
         which = _chosen(filters, possible, possible, "cancelled" + " or aborted" * abort)
-        change = partial(flows.cancel_jobs, abort=abort, delete=delete)
-        return self._changing(which, change, None, limit)
+        change = partial(flows.cancel_jobs, abort=abort, delete=delete, noting=changes.asked)
+        return self._changing(which, change, None, limit, changes)
 
-    def _retrying(self, filters: JobFilters, by_hand: ByHand, limit: int | None) -> MakeBatches:
+    def _retrying(
+        self, filters: JobFilters, by_hand: ByHand, limit: int | None, changes: Changes
+    ) -> MakeBatches:
         possible = (Status.TODO, *ENDED_BADLY)
         which = _chosen(filters, ENDED_BADLY, possible, "retried")
         change = partial(flows.retry_unless_twin_waits, change=by_hand)
-        return self._changing(which, change, by_hand.lock, limit)
+        return self._changing(which, change, by_hand.lock, limit, changes)
 
     def _changing(
-        self, which: JobFilter, change: Change, lock: str | None, limit: int | None
+        self,
+        which: JobFilter,
+        change: Change,
+        lock: str | None,
+        limit: int | None,
+        changes: Changes,
     ) -> MakeBatches:
         room = None if limit is None else checked_limit(limit)
-        return partial(_in_batches, which, change, lock, room)
+        return partial(_in_batches, which, change, lock, room, changes)
+
+
+def _undoing(delete: bool) -> What:
+    return "deleted" if delete else "cancelled"
 
 
 def _in_batches(
-    which: JobFilter, change: Change, lock: str | None, limit: int | None, partitions: Partitions
+    which: JobFilter,
+    change: Change,
+    lock: str | None,
+    limit: int | None,
+    changes: Changes,
+    partitions: Partitions,
 ) -> Batches[list[int]]:
     """First all jobs that no other session has in hand, then the others, waiting for each."""
     done = set[int]()
@@ -253,6 +290,7 @@ def _in_batches(
                 _at, partition, bulk.change_batch, part, here, after_id=after_id, limit=room()
             )
             done |= batch.changed
+            changes.made(batch.changed)
             busy += [(partition, job_id) for job_id in batch.busy]
             after_id = batch.last_id
     for partition, job_id in busy:
@@ -261,6 +299,7 @@ def _in_batches(
             here = staying(partition, change, lock, partitions)
             batch = yield partial(_at, partition, bulk.change_when_free, one, here)
             done |= batch.changed
+            changes.made(batch.changed)
     return sorted(done)
 
 

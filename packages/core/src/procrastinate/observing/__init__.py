@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from procrastinate.observing.events import (
         Attempted,
         Busy,
+        Changed,
         Claimed,
         Deferred,
         Ended,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Attempted",
     "Busy",
+    "Changed",
     "Claimed",
     "Deferred",
     "Ended",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.queues import Pause
@@ -22,6 +22,23 @@ class Deferred:
     """
 
     jobs: Sequence[NewJob]
+    ids: Sequence[int]
+    in_transaction: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Jobs were changed by hand: what ``change`` says was done to those with these ``ids``.
+
+    - ``"cancelled"``: they were waiting, and have ended with the status ``cancelled``.
+    - ``"abort requested"``: they run, and were asked to end. Their worker tells how they ended.
+    - ``"retried"``: they are due again, or at another time.
+    - ``"deleted"``: they were waiting, and are gone.
+
+    With ``in_transaction`` that is part of the caller's transaction, which may still roll back.
+    """
+
+    change: Literal["cancelled", "abort requested", "retried", "deleted"]
     ids: Sequence[int]
     in_transaction: bool
 
@@ -67,7 +84,11 @@ class Raised:
 
 
 class Attempted(Protocol):
-    """An attempt whose outcome is written."""
+    """An attempt whose outcome is written, or a job that has ended without one at this worker.
+
+    The latter are jobs that were given up because their workers died, and those whose task no live
+    worker knows. Of such a ``job`` only id, queue and task name are known; ``duration`` is None.
+    """
 
     @property
     def job(self) -> Job:
@@ -142,7 +163,10 @@ class TakenOver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """This worker has taken jobs from workers that died."""
+    """This worker has taken jobs from workers that died.
+
+    Those that have ended by that are told by `Ended` too, after this.
+    """
 
     worker_name: str
     worker_id: int

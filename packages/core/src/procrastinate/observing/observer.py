@@ -25,12 +25,19 @@ class Observer:
 
     Each attempt that is started leads to exactly one of `on_ended`, `on_requeued` and
     `on_lease_lost`, unless its process dies or the database stays away until the worker gives up.
-    Observers are not told of jobs that are cancelled, retried or deleted by hand, nor of those that
-    fail because no worker knows their task.
+    A job that was given up because its workers died, or because no live worker knows its task, is
+    told once by `on_ended`, by the worker that wrote it. Observers are not told of jobs that are
+    deleted because they have ended (`delete_jobs`, retention).
     """
 
     def on_deferred(self, event: events.Deferred) -> None:
         """Jobs were inserted by this program, or by a worker of it for periodic tasks."""
+
+    def on_changed(self, event: events.Changed) -> None:
+        """Jobs were cancelled, retried or deleted by hand, through an app of this program.
+
+        A change of many jobs is told in batches, each after it was committed.
+        """
 
     def on_claimed(self, event: events.Claimed) -> None:
         """A worker of this program has got jobs."""

@@ -3,13 +3,16 @@
 Rules
 
 1. Whatever an observer raises is caught, also what is no `Exception`, and logged once for each
-   method and type of exception.
+   method and type of exception. `KeyboardInterrupt` is not the observer's: Ctrl-C came while it
+   ran. In a call of the program's own it is raised once all observers were told; at a worker it
+   interrupts the main thread, as Ctrl-C does, and no job.
 2. A method that is not overridden is not called. What nobody sees is not even made.
 3. `logging` is imported only to say that an observer failed: programs that only defer do without.
 """
 
 from __future__ import annotations
 
+import _thread
 import functools
 import inspect
 import os
@@ -32,11 +35,26 @@ GROUP = "procrastinate.observers"
 COMPLAINTS = 1_000  # kinds of failures of observers that are told
 
 
-class Observers:
-    """All observers of an app, or of a worker."""
+def _raise(interrupt: KeyboardInterrupt) -> None:
+    raise interrupt
 
-    def __init__(self, given: Sequence[Observer] = ()) -> None:
+
+def interrupt_main(_: KeyboardInterrupt) -> None:
+    """Let the main thread do what it does on Ctrl-C."""
+    _thread.interrupt_main()
+
+
+class Observers:
+    """All observers of an app, or of a worker. ``interrupt`` is what follows rule 1 on Ctrl-C."""
+
+    def __init__(
+        self,
+        given: Sequence[Observer] = (),
+        *,
+        interrupt: Callable[[KeyboardInterrupt], None] = _raise,
+    ) -> None:
         self.given = tuple(given)
+        self.interrupt = interrupt
         self._methods = {name: _overridden(self.given, name) for name in HOOKS}
         self._told: set[tuple[str, str, str]] = set()
         #: Whether one of them sees jobs that are deferred.
@@ -52,11 +70,16 @@ class Observers:
 
     def tell(self, hook: str, event: object) -> None:
         """Call a method of all observers that have it."""
+        interrupted: KeyboardInterrupt | None = None
         for method in self._methods[hook]:
             try:
                 method(event)
+            except KeyboardInterrupt as interrupt:
+                interrupted = interrupt
             except BaseException as broken:
                 self.complain(hook, method, broken)
+        if interrupted is not None:
+            self.interrupt(interrupted)
 
     def around(self, hook: str, subject: object) -> Around:
         """Return what is to be entered around a block: the context managers of all observers."""
@@ -136,21 +159,37 @@ class Around:
             try:
                 manager = method(self._subject)
                 manager.__enter__()
+            except KeyboardInterrupt as interrupt:
+                self._interrupted(interrupt)
             except BaseException as broken:
                 self._observers.complain(self._hook, method, broken)
             else:
                 self._entered.append((method, manager))
 
+    def _interrupted(self, interrupt: KeyboardInterrupt) -> None:
+        try:
+            self._observers.interrupt(interrupt)
+        except KeyboardInterrupt:  # the block does not begin
+            self.__exit__(type(interrupt), interrupt, interrupt.__traceback__)
+            raise
+
     def __exit__(self, *raised: Any) -> None:
         if os.getpid() != self._process:
             _FORKED.append(self)  # alive, because a generator that is dropped runs its `finally`
             return
+        interrupted: KeyboardInterrupt | None = None
         for method, manager in reversed(self._entered):
             try:
                 manager.__exit__(*raised)
             except BaseException as broken:
-                if broken is not raised[1]:
+                if broken is raised[1]:
+                    continue
+                if isinstance(broken, KeyboardInterrupt):
+                    interrupted = broken
+                else:
                     self._observers.complain(self._hook, method, broken)
+        if interrupted is not None:
+            self._observers.interrupt(interrupted)
         if raised[1] is not None:  # without the observers' frames
             BaseException.with_traceback(raised[1], raised[2])
 
@@ -189,6 +228,7 @@ def _checked(given: object, what: str) -> Observer:
     if not isinstance(given, Observer):
         hint = ": make an instance of it" if isinstance(given, type) else ""
         raise InvalidOption(f"{what}, which is no procrastinate.Observer{hint}")
+    _check_names(given)
     for hook in HOOKS:
         if inspect.iscoroutinefunction(getattr(given, hook)):
             raise InvalidOption(
@@ -196,6 +236,29 @@ def _checked(given: object, what: str) -> Observer:
                 " functions: write `def`"
             )
     return given
+
+
+def _check_names(given: Observer) -> None:
+    """Raise `InvalidOption` for a method that looks like a hook and is none: it is misspelt.
+
+    Only classes below `Observer` are looked at: other base classes may have such methods.
+    """
+    classes = [each for each in type(given).__mro__ if issubclass(each, Observer)]
+    for name in sorted({name for each in classes for name in vars(each)}):
+        if name.startswith(("on_", "around_")) and name not in HOOKS:
+            raise InvalidOption(
+                f"{type_of(given)}.{name} would never be called, because there is no such event:"
+                f" {_advice(name)}"
+            )
+
+
+def _advice(name: str) -> str:
+    from difflib import get_close_matches  # not at the top: programs that are right do without
+
+    close = get_close_matches(name, HOOKS, n=1)
+    if close:
+        return f"do you mean {close[0]}? If it is a method of your own, let its name begin with _"
+    return f"the events are {', '.join(HOOKS)}; let the name of a method of your own begin with _"
 
 
 def _installed(name: str) -> Observer:

@@ -135,10 +135,13 @@ def list_counts(
     return [Counts(*row) for row in rows]
 
 
-def cancel_jobs(ids: Sequence[int], *, abort: bool, delete: bool) -> Flow[set[int]]:
+def cancel_jobs(
+    ids: Sequence[int], *, abort: bool, delete: bool, noting: set[int] | None = None
+) -> Flow[set[int]]:
     """Cancel (or delete) waiting jobs and, with ``abort``, ask for the end of running ones.
 
-    Returns the ids of the jobs that were cancelled or asked. Needs a transaction.
+    Returns the ids of the jobs that were cancelled or asked. ``noting`` gets those that were asked.
+    Needs a transaction.
     """
     # Running jobs first: the end of one may be waiting for the next of its line, and that for us.
     asked = (yield from _request_abort(ids)) if abort else set()
@@ -151,8 +154,10 @@ def cancel_jobs(ids: Sequence[int], *, abort: bool, delete: bool) -> Flow[set[in
     yield from locks.pass_on(row[1] for row in rows)
     changed = asked | set(over)
     if abort:  # what was claimed between the two
-        changed |= yield from _request_abort(sorted(set(ids) - changed))
-    return changed
+        asked |= yield from _request_abort(sorted(set(ids) - changed))
+    if noting is not None:
+        noting |= asked
+    return changed | asked
 
 
 def _request_abort(ids: Sequence[int]) -> Flow[set[int]]:

@@ -17,12 +17,19 @@ from dataclasses import replace
 from operator import attrgetter
 
 from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import Finished, was_written
+from procrastinate.model.outcome import (
+    LOST_TYPE,
+    UNKNOWN_TYPE,
+    WHY_LOST,
+    WHY_UNKNOWN,
+    Finished,
+    was_written,
+)
 from procrastinate.model.queues import Pause
 from procrastinate.observing import events, job_log
 from procrastinate.observing.job_log import JobLog
 from procrastinate.observing.observer import Observer
-from procrastinate.observing.observers import NOBODY, Around, Observers
+from procrastinate.observing.observers import NOBODY, Around, Observers, interrupt_main
 from procrastinate.storage import periodic
 from procrastinate.storage.finish import Ended, Settled
 from procrastinate.storage.periodic import Outcome
@@ -53,10 +60,9 @@ class Telling:
         if log_jobs != "none":
             self._log = JobLog(worker_name, worker_id, sampled=log_jobs == "sampled")
             watching.insert(0, self._log)
-        self._counting = counting
         if counting is not None:
             watching.append(counting)
-        self._observers = all_ = Observers(watching)
+        self._observers = all_ = Observers(watching, interrupt=interrupt_main)
         self._users = observers
         #: Whether somebody sees that attempts start; the log does at DEBUG alone.
         self.sees_starts = False
@@ -94,23 +100,34 @@ class Telling:
         self._tell("on_worker_stopped", events.WorkerStopped)
 
     def recovered(self, jobs: Sequence[Recovered]) -> None:
-        """Tell that jobs of dead workers were taken over."""
+        """Tell that jobs of dead workers were taken over, and which of them have ended."""
         if jobs:
             self._tell("on_recovered", events.Recovered, jobs)
+            self._ended_without_attempt(jobs, LOST_TYPE, _why_lost)
+
+    def given_up(self, jobs: Sequence[Recovered]) -> None:
+        """Tell that jobs have failed because no worker knows their task."""
+        self._ended_without_attempt(jobs, UNKNOWN_TYPE, lambda _: WHY_UNKNOWN)
+
+    def _ended_without_attempt(
+        self, jobs: Sequence[Recovered], type_: str, why: Callable[[Status], str]
+    ) -> None:
+        ended = [
+            Ended(
+                Job(each.job_id, Status.DOING, each.queue, each.task_name, {}),
+                Finished(each.status, {"type": type_, "message": why(each.status)}),
+            )
+            for each in jobs
+            if each.status.is_final
+        ]
+        if ended:
+            self._tell("on_ended", events.Ended, ended)
 
     def busy(self, busy: int, concurrency: int) -> None:
         """Tell how many slots have a job, if that has changed."""
         if busy != self._busy:
             self._busy = busy
             self._tell("on_busy", events.Busy, busy, concurrency)
-
-    def given_up(self, jobs: Sequence[Recovered]) -> None:
-        """Count jobs that failed because no worker knows their task: observers are not told."""
-        if self._counting is not None and jobs:
-            try:
-                self._counting.on_recovered(events.Recovered(*self._who, tuple(jobs)))
-            except BaseException:  # rule 1
-                logger.exception("%d jobs could not be counted", len(jobs))
 
     def paused(self, queue: str, pause: Pause | None) -> None:
         """Tell that the worker starts no more jobs of a queue, or starts them again (None)."""
@@ -198,6 +215,10 @@ def as_written(entry: Ended, status: Status | None) -> Ended:
     if status is None or status is entry.outcome.status:
         return entry
     return replace(entry, outcome=Finished(status, entry.outcome.error))
+
+
+def _why_lost(status: Status) -> str:
+    return WHY_LOST[status].replace(" {crashes} times", "")  # how often, the row says
 
 
 UNSEEN = Telling()

@@ -23,7 +23,6 @@ from math import floor
 
 from procrastinate.drive import Flow, Limit
 from procrastinate.errors import ConnectorException, InsufficientPrivilege
-from procrastinate.model.job import Status
 from procrastinate.model.minutes import MINUTE, Kind, Tallies, Tally, weights
 from procrastinate.observing import events
 from procrastinate.observing.observer import Observer
@@ -61,7 +60,7 @@ class Minutes(Observer):
         self._my_turn = self._my_turn or its_turn
 
     def on_ended(self, event: events.Ended) -> None:
-        """Count attempts that ended a job."""
+        """Count jobs that have ended, also those that were given up without an attempt."""
         self._count(event.attempts)
 
     def on_requeued(self, event: events.Requeued) -> None:
@@ -69,16 +68,6 @@ class Minutes(Observer):
         failed = [each for each in event.attempts if each.error is not None]
         if failed:
             self._count(failed)
-
-    def on_recovered(self, event: events.Recovered) -> None:
-        """Count jobs that have ended because their worker died."""
-        if self._refused:
-            return
-        minute = self._counting_in()
-        for each in event.jobs:
-            if each.status is not Status.TODO:
-                kind = (each.queue, each.task_name)
-                self._tallies.tally(minute, kind).counts[each.status] += 1
 
     def _count(self, attempts: Sequence[events.Attempted]) -> None:
         if self._refused:
