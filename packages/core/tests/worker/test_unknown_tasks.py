@@ -180,6 +180,7 @@ async def test_workers_say_who_they_are_and_what_they_know(
         await until(lambda: len(query(told)) == 1)
         ((has_host, concurrency, names),) = query(told)
         assert (has_host, concurrency) == (True, 7)
-        assert [name for name in names if not name.startswith(("builtin:", "procrastinate."))] == ["a", "b"]
+        builtin = ("builtin:", "procrastinate.")
+        assert [name for name in names if not name.startswith(builtin)] == ["a", "b"]
         query("delete from procrastinate_workers")
         await until(lambda: query(told) == [(has_host, concurrency, names)])
