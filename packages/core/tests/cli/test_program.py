@@ -75,8 +75,9 @@ def test_starting_imports_no_command_and_no_driver(bare_program: Program) -> Non
         "import sys; from procrastinate.cli.root import root\n"
         "try: root.main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('rich', 'psycopg2', 'aiopg', 'procrastinate.cli.worker',"
-        " 'procrastinate_embedded.demo.story') if m in sys.modules], file=sys.stderr)"
+        "print([m for m in ('asyncio', 'jinja2', 'prometheus_client', 'rich', 'psycopg2', 'aiopg',"
+        " 'procrastinate.cli.worker', 'procrastinate_embedded.demo.story')"
+        " if m in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr == "[]\n"

@@ -27,7 +27,7 @@ __all__ = [
 
 __version__ = "4.0.0"
 
-_HOMES = {
+_LATER = {
     "EmbeddedServerError": "errors",
     "Server": "databases",
     "binaries": "installed",
@@ -37,7 +37,9 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+if not TYPE_CHECKING:  # type checkers would take every name for a known one
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from http import HTTPStatus
-from importlib import resources
-
 import click
 
 from procrastinate.cli.settings import Settings, settings_of
@@ -51,11 +46,18 @@ def exporter(ctx: click.Context, /, host: str, port: int, timeout: float, grafan
 
 def dashboard() -> str:
     """Return the dashboard for Grafana, as JSON."""
+    from importlib import resources
+
     file = resources.files("procrastinate_prometheus").joinpath("grafana.json")
     return file.read_text("utf-8")
 
 
 def _serve(settings: Settings, host: str, port: int, timeout: float) -> None:
+    # Not at the top, because the list of commands imports this module.
+    import asyncio
+    import threading
+    from http import HTTPStatus
+
     from prometheus_client import CollectorRegistry
     from prometheus_client.exposition import choose_encoder
 
