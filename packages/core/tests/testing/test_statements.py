@@ -98,7 +98,8 @@ def test_check_constraints_are_named(param: str, value: str, constraint: str) ->
 
 
 def _defer_query(param: str, value: object) -> Query:
-    query = Statements()(next(defer.defer_job(NewJob("task"))))
+    job = NewJob("task", schedule_in_us=1 if param == "schedule_in_us" else None)
+    query = Statements()(next(defer.defer_job(job)))
     return Query(query.name, query.sql, {**query.params, param: value})  # type: ignore[dict-item]
 
 

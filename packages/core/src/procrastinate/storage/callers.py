@@ -23,7 +23,9 @@ from procrastinate.storage.savepoints import NO_TRANSACTION
 T = TypeVar("T")
 
 #: Statements that do nothing and return no row unless the tables are those ``seen``.
-_GUARDED = frozenset({"defer_job", "defer_job_with_key", "defer_alike", "defer_jobs"})
+_GUARDED = frozenset(
+    {"defer_job", "defer_job_in", "defer_job_with_key", "defer_alike", "defer_jobs"}
+)
 #: An earlier statement of the transaction has failed: in_failed_sql_transaction.
 _FAILED = "25P02"
 

@@ -45,10 +45,16 @@ def defer_job(job: NewJob) -> Flow[int]:
 
 def request_for(job: NewJob) -> Request:
     """Return the request that inserts one job: its one row has the id, or null for a twin."""
-    request = Request("defer_job" if job.partition_key is None else "defer_job_with_key")
-    request.params = _columns(job)
+    params = _columns(job)
     if job.partition_key is not None:
-        request.params["partition_key"] = job.partition_key
+        request = Request("defer_job_with_key")
+        params |= {"schedule_in_us": job.schedule_in_us, "partition_key": job.partition_key}
+    elif job.schedule_in_us is not None:
+        request = Request("defer_job_in")
+        params["schedule_in_us"] = job.schedule_in_us
+    else:
+        request = Request("defer_job")
+    request.params = params
     return request
 
 
@@ -80,7 +86,6 @@ def _columns(job: NewJob) -> dict[str, Value]:
         "queueing_lock": job.queueing_lock,
         "args": job.args,
         "scheduled_at": job.scheduled_at,
-        "schedule_in_us": job.schedule_in_us,
         "meta": None if job.meta is None else _meta_text(job),
     }
 

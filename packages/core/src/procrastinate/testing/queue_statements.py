@@ -62,6 +62,10 @@ def defer_job(view: View, p: Params) -> Rows:
     return [(job.id,)]
 
 
+def defer_job_in(view: View, p: Params) -> Rows:
+    return defer_job(view, p)
+
+
 def defer_job_with_key(view: View, p: Params) -> Rows:
     return defer_job(view, p)
 
@@ -146,7 +150,7 @@ def _insert(
     view: View,
     *,
     scheduled_at: datetime | None,
-    schedule_in_us: int | None,
+    schedule_in_us: int | None = None,
     id: int | None = None,
     partition_key: str | None = None,  # here all jobs are together
     **columns: Any,
@@ -177,6 +181,7 @@ def changes(job: JobRow, p: Params) -> dict[str, Any]:
 
 _FUNCTIONS: tuple[Function, ...] = (
     defer_job,
+    defer_job_in,
     defer_job_with_key,
     set_savepoint,
     drop_savepoint,

@@ -10,10 +10,7 @@
 select procrastinate_defer_job(
     %(task_name)s::text, %(args)s::jsonb, %(queue_name)s::text, %(priority)s::integer,
     %(lock)s::text, %(queueing_lock)s::text,
-    coalesce(
-        %(scheduled_at)s::timestamptz,
-        statement_timestamp() + %(schedule_in_us)s::bigint::float8 * interval '1 microsecond'
-    ),
+    %(scheduled_at)s::timestamptz,
     'procrastinate_jobs'::regclass,
     %(meta)s::jsonb
 )
