@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+from procrastinate.errors import ConnectorException
+
 T = TypeVar("T")
 
 LASTS = 1.0  # seconds
@@ -100,5 +102,17 @@ class Shared:
         except Exception as exc:  # those who wait would only run into it one after the other
             entry.error = exc
         ended = self._clock()
-        lasts = min(max(LASTS, TIMES_AS_LONG * (ended - begun)), LONGEST)
-        entry.until = ended + (lasts if entry.error is None else min(lasts, ERROR_LASTS))
+        lasts = min(max(LASTS, TIMES_AS_LONG * (ended - begun)), _longest(entry.error))
+        entry.until = ended + lasts
+
+
+def _longest(error: Exception | None) -> float:
+    """Return for how many seconds an answer may be shared. None at all keeps no server busy."""
+    if error is None:
+        return LONGEST
+    return LASTS if is_no_answer(error) else ERROR_LASTS
+
+
+def is_no_answer(error: Exception) -> bool:
+    """Whether an error says that nothing came from the server, which gives its own a code."""
+    return isinstance(error, ConnectorException) and error.sqlstate is None

@@ -14,8 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from procrastinate.errors import ConnectorException
-from procrastinate_dashboard.shared import NoAnswer
+from procrastinate_dashboard.shared import NoAnswer, is_no_answer
 
 ANSWER_WITHIN = 9.0  # seconds: less than the `PATIENCE` of doors, which give a request up
 CHANGE_WITHIN = 60.0  # seconds: a change of many jobs takes a while
@@ -28,12 +27,12 @@ SAY_EVERY = 5.0  # seconds between two lines of the log that say the same
 
 
 class Silence:
-    """Whether the database was silent a moment ago. Any thread may ask it."""
+    """Whether the database was silent a moment ago (`is_on`). Any thread may ask it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._is_on = False
+        self.is_on = False
         self._try_at = 0.0
         self._said_at = float("-inf")
 
@@ -41,14 +40,14 @@ class Silence:
         """Whether a request should be told at once; if not, it may be the one that tries."""
         with self._lock:
             now = self._clock()
-            if not self._is_on or now >= self._try_at:
+            if not self.is_on or now >= self._try_at:
                 self._try_at = now + ANOTHER_AFTER
                 return False
             return True
 
     def heard(self) -> None:
         """Note that the database has answered."""
-        self._is_on = False
+        self.is_on = False
 
     def tried(self) -> None:
         """Note that a request has ended, whatever became of it: the next one may try soon."""
@@ -57,8 +56,8 @@ class Silence:
 
     def failed(self, exc: Exception, took: float) -> None:
         """Note what a request has ended with, and after how many seconds."""
-        if isinstance(exc, NoAnswer) or (took >= LONG and is_no_answer(exc)):
-            self._is_on = True
+        if isinstance(exc, NoAnswer) or (is_no_answer(exc) and took >= LONG):
+            self.is_on = True
 
     def is_news(self) -> bool:
         """Whether to log that there is no answer: once in a while is enough."""
@@ -68,8 +67,3 @@ class Silence:
             if is_news:
                 self._said_at = now
             return is_news
-
-
-def is_no_answer(exc: Exception) -> bool:
-    """Whether an error says that nothing came from the server, which gives its own a code."""
-    return isinstance(exc, ConnectorException) and exc.sqlstate is None

@@ -80,9 +80,16 @@ class Site:
 
     def ask(self, key: Hashable, read: Callable[[], T]) -> T:
         """Return what the database says, or has said within the last second (see `Shared`)."""
+        return self.shared.get(key, lambda: self._heard(read()), self._patience())
+
+    def _patience(self) -> float:
+        """Return how long to wait for an answer that another one has asked for.
+
+        It is short while the database is silent: that one may wait for what will never come.
+        """
         limit = time_limits.current()
-        patience = PATIENCE if limit is None else limit.left()
-        return self.shared.get(key, lambda: self._heard(read()), patience)
+        left = PATIENCE if limit is None else limit.left()
+        return min(left, 1.0) if self.silence.is_on else left
 
     def _heard(self, answer: T) -> T:
         self.silence.heard()
