@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg2
 import pytest
 from examples import ROOT, Example, free_port, request, wait_until
 from packaging.requirements import Requirement
@@ -134,39 +135,112 @@ def test_a_mail_that_cannot_be_sent_is_tried_again(shop: Example, ask_shop: Ask)
 # --- Django ---------------------------------------------------------------------------------------
 
 
-def test_orders_of_django_are_written_with_their_jobs(
+@pytest.fixture(scope="module")
+def orders(
     tmp_path_factory: pytest.TempPathFactory, procrastinate_server: Server
-):
+) -> Iterator[Example]:
+    """The orders with their tables, and with connections that are kept: these can break."""
     folder = tmp_path_factory.mktemp("orders")
-    django = application("django", folder, procrastinate_server, "python manage.py migrate")
-    example = next(django)
+    for example in application("django", folder, procrastinate_server, "python manage.py migrate"):
+        (example.folder / "keeping.py").write_text(
+            "from project.settings import *\nDATABASES['default']['CONN_MAX_AGE'] = None\n"
+        )
+        example.environment["DJANGO_SETTINGS_MODULE"] = "keeping"
+        yield example
+
+
+@pytest.fixture(scope="module")
+def ask_orders(orders: Example) -> Iterator[Ask]:
     port = free_port()
     ask = partial(request, port)
-    serving = example.running("gunicorn", shows="Booting worker", port=port)
-    with contextlib.closing(django), serving:
+    with orders.running("gunicorn", shows="Booting worker", port=port) as server:
         wait_until(lambda: answers_at_all(ask, "/orders/1"))
-        assert ask("POST", "/orders", MUG) == (202, {"order": 1, "job": 1})
-        assert ask("POST", "/orders", MUG | {"quantity": 11})[0] == 409
-        assert ask("POST", "/orders", MUG) == (202, {"order": 3, "job": 5})
-        assert ask("GET", "/orders/2")[0] == 404
-        with example.running(
-            "python manage.py procrastinate worker", shows="starts: queues"
-        ) as worker:
-            for order in ("/orders/1", "/orders/3"):
-                wait_until(lambda order=order: ask("GET", order)[1]["confirmed_at"])
-                wait_until(lambda order=order: ask("GET", order)[1]["weighed_at"])
-            assert worker.stop() == 0
-            assert worker.output.count("mail to ann@example.org: 1 x mug") == 2
-        example.run("env DJANGO_SUPERUSER_PASSWORD=correct-horse")
-        browser = httpx.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True)
-        with browser:
-            assert "Log in" in browser.get("/queue/").text
-            form = {"username": "ann", "password": "correct-horse", "next": "/queue/"}
-            form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
-            dashboard = browser.post("/admin/login/", data=form)
-            assert str(dashboard.url).endswith("/queue/")
-            for page in ("/queue/jobs", "/admin/procrastinate_django/job/"):
-                assert "orders.tasks.confirm" in browser.get(page).text, page
+        yield ask
+        assert server.stop() == 0
+
+
+def orders_worker(orders: Example) -> Any:
+    return orders.running("python manage.py procrastinate worker", shows="starts: queues")
+
+
+def await_orders(ask: Ask, *numbers: int) -> None:
+    """Wait until a plain task has confirmed each order, and a coroutine has weighed it."""
+
+    def has_both(number: int) -> bool:
+        status, order = ask("GET", f"/orders/{number}")
+        return status == 200 and bool(order["confirmed_at"] and order["weighed_at"])
+
+    for number in numbers:
+        wait_until(partial(has_both, number))
+
+
+def test_orders_of_django_are_written_with_their_jobs(orders: Example, ask_orders: Ask):
+    assert ask_orders("POST", "/orders", MUG) == (202, {"order": 1, "job": 1})
+    assert ask_orders("POST", "/orders", MUG | {"quantity": 11})[0] == 409
+    assert ask_orders("POST", "/orders", MUG) == (202, {"order": 3, "job": 5})
+    assert ask_orders("GET", "/orders/2")[0] == 404
+    with orders_worker(orders) as worker:
+        await_orders(ask_orders, 1, 3)
+        assert worker.stop() == 0
+        assert worker.output.count("mail to ann@example.org: 1 x mug") == 2
+
+
+def test_tasks_that_use_the_orm_go_on_after_the_database_was_away(
+    orders: Example, ask_orders: Ask, procrastinate_server: Server
+):
+    """Plain functions and coroutines, on connections that Django keeps for ever."""
+
+    def place() -> int:
+        """Place an order. A process of the server may meet its broken connection first."""
+        while True:
+            status, placed = ask_orders("POST", "/orders", MUG)
+            if status == 202:
+                return int(placed["order"])
+            assert status == 500
+
+    with orders_worker(orders) as worker:
+        await_orders(ask_orders, place())
+        with away(orders, procrastinate_server):
+            assert not answers_at_all(ask_orders, "/orders/1")
+        # Each thread of the worker meets what it had kept.
+        await_orders(ask_orders, *[place() for _ in range(8)])
+        assert worker.stop() == 0
+        assert "django.db.utils" not in worker.output
+
+
+@contextlib.contextmanager
+def away(example: Example, server: Server) -> Iterator[None]:
+    """Take the database away as a restart does: sessions end, and new ones are refused."""
+    name = example.environment["PGDATABASE"]
+    with contextlib.closing(psycopg2.connect(server.dsn)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(f'alter database "{name}" allow_connections false')
+        try:
+            cursor.execute(
+                "select pg_terminate_backend(pid, 30000) from pg_stat_activity where datname = %s",
+                (name,),
+            )
+            yield
+        finally:
+            cursor.execute(f'alter database "{name}" allow_connections true')
+
+
+def test_the_admin_and_the_dashboard_of_django_show_the_jobs(orders: Example):
+    orders.run("env DJANGO_SUPERUSER_PASSWORD=correct-horse")
+    port = free_port()
+    with (
+        orders.running("gunicorn", shows="Booting worker", port=port),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True) as browser,
+    ):
+        wait_until(lambda: answers_at_all(partial(request, port), "/orders/1"))
+        assert "Log in" in browser.get("/queue/").text
+        form = {"username": "ann", "password": "correct-horse", "next": "/queue/"}
+        form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
+        dashboard = browser.post("/admin/login/", data=form)
+        assert str(dashboard.url).endswith("/queue/")
+        for page in ("/queue/jobs", "/admin/procrastinate_django/job/"):
+            assert "orders.tasks.confirm" in browser.get(page).text, page
 
 
 # --- Starlette and aiopg --------------------------------------------------------------------------
