@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,8 +22,10 @@ from . import some_tasks
 
 if djangos.Task.__module__.startswith("django."):
     from django.tasks import task_backends
+    from django.tasks.exceptions import InvalidTaskBackend
 else:
     from django_tasks import task_backends
+    from django_tasks.exceptions import InvalidTaskBackendError as InvalidTaskBackend
 
 READY, SUCCESSFUL, FAILED = (
     getattr(djangos.Status, name) for name in ("READY", "SUCCESSFUL", "FAILED")
@@ -221,6 +224,45 @@ def test_arguments_that_cannot_be_are_refused_at_once(memory: InMemoryConnector)
     with pytest.raises(InvalidArguments):
         some_tasks.fail.enqueue("a\0b")
     assert memory.jobs == []
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), "\ud800", {1: 2}, {1: 1, "1": 2}, [{"a": {None: 1}}], {"a": ({2: 3},)}]
+)
+def test_arguments_that_do_not_survive_json_are_refused(
+    memory: InMemoryConnector, value: Any
+) -> None:
+    for given in ((value, 1), (1, value)):
+        with pytest.raises(InvalidArguments, match="JSON"):
+            some_tasks.add.enqueue(*given)
+    assert memory.jobs == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"queue_name": "other"}, "'other'"),
+        ({"queue_name": ""}, None),
+        ({"priority": 101}, "between -100 and 100"),
+        ({"priority": -101}, "between -100 and 100"),
+        ({"priority": 1.5}, "whole number"),
+        ({"run_after": datetime(2040, 1, 1)}, "aware"),
+        ({"backend": "nowhere"}, "nowhere"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_when_they_are_said(
+    options: dict[str, Any], said: str | None
+) -> None:
+    with pytest.raises((djangos.InvalidTask, InvalidTaskBackend), match=said):
+        some_tasks.add.using(**options)
+
+
+def test_a_task_is_a_function_of_a_module() -> None:
+    def inner() -> None: ...
+
+    for function in (inner, lambda: None, functools.partial(inner), "inner"):
+        with pytest.raises(djangos.InvalidTask):
+            djangos_task(function)
 
 
 def test_a_path_that_is_too_long_is_refused() -> None:

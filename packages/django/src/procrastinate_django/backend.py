@@ -16,6 +16,7 @@ from django.utils import timezone
 from procrastinate import App, InvalidArguments, JobNotFound
 from procrastinate.errors import ConfigurationError
 from procrastinate.model import checks
+from procrastinate.model.printable import shown
 from procrastinate_django.declared import register
 from procrastinate_django.djangos import (
     DEFAULT_TASK_BACKEND_ALIAS,
@@ -69,6 +70,7 @@ class ProcrastinateBackend(BaseTaskBackend):
         self.validate_task(task)
         arguments = {"args": normalize_json(list(args)), "kwargs": normalize_json(dict(kwargs))}
         _check_arguments(task, arguments["args"], arguments["kwargs"])
+        _check_keys(task, arguments)
         app = project_app()
         known = declare(task)
         _warn_of_late(known, app)
@@ -167,6 +169,25 @@ def _aware(moment: datetime | None) -> datetime | None:
     if moment is None or timezone.is_aware(moment):
         return moment
     return timezone.make_aware(moment)
+
+
+def _check_keys(task: Any, value: Any) -> None:
+    """Raise `InvalidArguments` for a dict whose keys JSON would make texts of.
+
+    The function would get others than it was given, and of 1 and "1" only one.
+    """
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise InvalidArguments(
+                    f"the arguments of the task {task.module_path} have a dict with the key"
+                    f" {shown(key)}, of which JSON makes a text: give it texts for keys"
+                )
+        value = value.values()
+    elif not isinstance(value, list):
+        return
+    for each in value:
+        _check_keys(task, each)
 
 
 def _check_arguments(task: Any, args: list[Any], kwargs: dict[str, Any]) -> None:
