@@ -25,9 +25,10 @@ def severing_after(seconds: float) -> Iterator[None]:
     What waits for an answer then raises Django's OperationalError or InterfaceError.
     """
     limit = TimeLimit(seconds)
+    severed: Any = _Connections(_to_postgresql())  # of a session, only what severs it is asked for
     try:
         with limit.severing() as severing:
-            severing.connected(_Connections(_to_postgresql()))
+            severing.connected(severed)
             yield
     finally:
         limit.end()
