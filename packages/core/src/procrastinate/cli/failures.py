@@ -23,7 +23,7 @@ def report(exc: BaseException, *, verbose: bool) -> ExitCode:
         _print_error("interrupted")
         return ExitCode.INTERRUPTED
     if isinstance(exc, click.UsageError):
-        _print_error(exc.format_message() + _where_to_look(exc.ctx))
+        _print_error(exc.format_message() + _formerly(exc) + _where_to_look(exc.ctx))
         return ExitCode.USAGE
     if verbose:
         traceback.print_exception(exc)
@@ -52,6 +52,14 @@ def silence_stdout() -> None:
 def one_line(text: str) -> str:
     """Return a text, such as a server's message of several lines, as one line."""
     return " ".join(text.split())
+
+
+def _formerly(exc: click.UsageError) -> str:
+    """Say what to write instead of an option that releases up to 3.x had."""
+    from procrastinate.former import RELEASE, names
+
+    text = names.OPTIONS.get(exc.option_name) if isinstance(exc, click.NoSuchOption) else None
+    return "" if text is None else f" {RELEASE} had it: {text}."
 
 
 def _where_to_look(ctx: click.Context | None) -> str:

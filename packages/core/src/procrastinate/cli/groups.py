@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import importlib
+import os
 import sys
 from typing import Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
 
-from procrastinate.cli import failures, packages
+from procrastinate.cli import environment, failures, packages
 from procrastinate.cli.settings import Settings, after_command, settings_of
 from procrastinate_entry.stopping import STOP
 
@@ -45,6 +46,10 @@ class Root(click.Group):
     def _of_packages(self) -> list[str]:
         """Return the names of installed packages' commands, which cannot take a name of ours."""
         return [name for name in packages.names() if name not in self._lazy]
+
+    def is_own(self, name: str) -> bool:
+        """Whether it is a command of this package, and not of another one."""
+        return name in self._lazy
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.commands:
@@ -105,7 +110,9 @@ class Root(click.Group):
         sys.exit(int(code or 0))
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
-        extra["obj"].args = list(args)
+        settings = extra["obj"]
+        settings.args = list(args)
+        settings.warnings += environment.bring_up_to_date(os.environ)
         return super().make_context(info_name, args, *more, **extra)
 
 

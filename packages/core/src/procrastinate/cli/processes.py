@@ -36,6 +36,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
+from procrastinate.cli import environment
 from procrastinate.cli.children_port import ChildrenPort
 from procrastinate.cli.exit_codes import ExitCode, code_for
 from procrastinate.errors import (
@@ -49,7 +50,7 @@ from procrastinate_entry.stopping import STOP
 logger = logging.getLogger("procrastinate.supervisor")
 
 #: Tells a child its number.
-MARK = "_PROCRASTINATE_WORKER_PROCESS"
+MARK = environment.CHILD
 
 FIRST_PAUSE = 1.0  # seconds before a child that died young is started again
 LONGEST_PAUSE = 60.0

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+import os
+from typing import Any, cast
 
 import click
 
-from procrastinate.cli import PROGRAM, exit_codes
+from procrastinate.cli import PROGRAM, environment, exit_codes
 from procrastinate.cli.groups import Lazy, Root
 from procrastinate.cli.settings import before_command, settings_of
+
+logger = logging.getLogger("procrastinate.cli")
 
 _EPILOG = f"""\b
 The options above may also follow the command. Each option, also of a command,
@@ -68,4 +72,9 @@ def root(ctx: click.Context) -> None:
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(exit_codes.ExitCode.USAGE)
-    settings_of(ctx).configure_logging()
+    settings = settings_of(ctx)
+    settings.configure_logging()
+    if environment.CHILD not in os.environ:  # its parent has told
+        unread = environment.unread(os.environ, cast(Root, ctx.command), ctx)
+        for warning in (*settings.warnings, *unread):
+            logger.warning("%s", warning, extra={"action": "environment"})

@@ -33,6 +33,8 @@ class Settings:
     args: list[str] = field(default_factory=list)
     #: Whether this is the program and not a test: applications may look at `sys.argv`.
     shows_argv: bool = False
+    #: What to tell the user before the command begins.
+    warnings: list[str] = field(default_factory=list)
     #: The app that the interactive shell has opened, for all of its commands.
     opened: App | None = None
 

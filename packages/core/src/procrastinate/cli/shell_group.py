@@ -49,6 +49,8 @@ def _in_todays_spelling(command: click.Command, args: list[str]) -> list[str]:
 
 
 def _option_for(word: str, valued: set[str]) -> str:
+    if word == "details":
+        raise click.UsageError("`details` is gone: `show ID...` shows everything about jobs")
     name, equals, value = word.partition("=")
     option = f"--{name.replace('_', '-')}"
     return f"{option}={value}" if equals and option in valued else word

@@ -47,8 +47,16 @@ FLAGS = (
     Flag("queues", ("-q", "--queues"), Queues(), multiple=True),
     Flag("concurrency", ("-c", "--concurrency"), click.IntRange(1, model.MAX_CONCURRENCY)),
     Flag("name", ("-n", "--name"), str),
-    Flag("fetch_job_polling_interval", ("-p", "--polling-interval"), _SECONDS),
-    Flag("abort_job_polling_interval", ("--abort-polling-interval",), _SECONDS),
+    Flag(
+        "fetch_job_polling_interval",
+        ("-p", "--polling-interval", "--fetch-job-polling-interval"),
+        _SECONDS,
+    ),
+    Flag(
+        "abort_job_polling_interval",
+        ("--abort-polling-interval", "--abort-job-polling-interval"),
+        _SECONDS,
+    ),
     Flag("wait", ("--one-shot/--wait",), bool, inverted=True, help=_WAIT),
     Flag("listen_notify", ("--listen-notify/--no-listen-notify",), bool),
     Flag("delete_jobs", ("--delete-jobs",), click.Choice(model.DELETE_JOBS)),

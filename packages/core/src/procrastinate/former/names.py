@@ -162,3 +162,12 @@ MODULES: Mapping[str, Mapping[str, str]] = {
         "builtin": "every app has the builtin tasks, without a blueprint",
     },
 }
+
+#: Of the command line.
+OPTIONS: Mapping[str, str] = {
+    "--timeout": "it is --polling-interval",
+    "-t": "it is --polling-interval",
+    "-w": "it is --wait",
+    "-l": "it is --listen-notify",
+    "--log-format-style": "--log-format is text or json, and no template",
+}
