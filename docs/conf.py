@@ -119,6 +119,7 @@ HOW_TO = {
     ],
     "Set up and move": [
         "schema",
+        "from-procrastinate-3",
         "import",
         "coming-from",
         "distribute",
