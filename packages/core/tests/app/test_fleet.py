@@ -123,6 +123,16 @@ def test_the_next_tick_of_a_schedule_that_cannot_be_read_is_unknown(
     assert schedule.next_tick is None
 
 
+def test_a_schedule_is_late_two_minutes_after_a_tick_that_nobody_has_settled() -> None:
+    done = datetime(2026, 1, 1, 4, tzinfo=UTC)
+    schedule = ScheduleInfo("t", "", "0 5 * * *", "UTC", "default", done, None, None, done)
+    tick = datetime(2026, 1, 1, 5, tzinfo=UTC)
+
+    assert schedule.next_tick == tick
+    assert not schedule.is_late(tick + timedelta(minutes=2))
+    assert schedule.is_late(tick + timedelta(minutes=2, seconds=1))
+
+
 async def test_a_running_worker_says_how_busy_it_is(
     dsn: str, until: Callable[..., Any], working: Callable[..., Any]
 ) -> None:

@@ -81,7 +81,7 @@ def test_a_terminal_gets_the_schedules_in_local_time(shop: Program) -> None:
         ["task", "id", "cron", "zone", "queue", "last", "job", "next"],
         [
             *("shop.report", "nightly", "0", "3", "*", "*", "*", "Europe/Berlin", "reports"),
-            *("01-01", "05:00:00", "3", "01-02", "05:00:00"),
+            *("01-01", "05:00:00", "3", "01-02", "05:00:00", "(late)"),
         ],
         ["shop.tidy", "?", "?", "?"],
     ]
@@ -100,7 +100,7 @@ def test_a_pipe_gets_fields_separated_by_tabs(shop: Program) -> None:
     row = dict(zip(head.split("\t"), first.split("\t"), strict=True))
     assert row["queues"] == "mail,odd\\tqueue"
     assert row["started_at"] == "2020-01-01T00:00:00.000000+00:00"
-    assert shop("schedules").stdout.splitlines()[0].split("\t")[-1] == "next_tick"
+    assert shop("schedules").stdout.splitlines()[0].split("\t")[-2:] == ["next_tick", "is_late"]
     assert shop("tasks").stdout.splitlines()[-1] == "shop.send\t2\t2\t1\t0\t0\t1\t0\t0"
 
 
@@ -110,9 +110,12 @@ def test_json_has_everything(shop: Program) -> None:
     assert workers[0]["queues"] == ["mail", "odd\tqueue"]
     assert workers[0]["task_names"] == ["shop.send", "shop.report"]
     assert workers[1]["queues"] is None
+    assert [each["state"] for each in workers] == ["alive", "silent", "blocked", "untrusted"]
     schedules = [json.loads(line) for line in shop("schedules", "--json").stdout.splitlines()]
     assert schedules[0]["next_tick"] == "2020-01-02T02:00:00.000000+00:00"
+    assert schedules[0]["is_late"]
     assert (schedules[1]["cron"], schedules[1]["next_tick"]) == (None, None)
+    assert not schedules[1]["is_late"]
     tasks = [json.loads(line) for line in shop("tasks", "--json").stdout.splitlines()]
     assert [(each["name"], each["workers"], each["failed"]) for each in tasks] == [
         *(("old", 0, 1), ("shop.report", 1, 0), ("shop.send", 2, 1)),

@@ -12,7 +12,7 @@ from procrastinate.model.queue_info import QueueInfo
 from procrastinate.model.queues import Pause, Pauses
 from procrastinate.model.search import Count
 from procrastinate_dashboard.asking import address
-from procrastinate_dashboard.health import is_late, serves
+from procrastinate_dashboard.health import serves
 from procrastinate_dashboard.redaction import Redaction
 from procrastinate_dashboard.showing import lasting, line, number, short
 
@@ -132,7 +132,7 @@ def _of_locks(queues: Iterable[QueueInfo]) -> Iterator[Needs]:
 
 def _of_schedules(schedules: Iterable[ScheduleInfo], now: datetime) -> Iterator[Needs]:
     for schedule in schedules:
-        if is_late(schedule, now) and schedule.next_tick is not None:
+        if schedule.is_late(now) and schedule.next_tick is not None:
             why = f"a job was due {lasting(now - schedule.next_tick)} ago, and none was deferred"
             name = line(schedule.task_name, 60)
             yield Needs(f"Schedule of {name} is late", why, "schedules", "aborted")

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -39,7 +39,8 @@ def workers(ctx: click.Context, /, json: bool) -> None:
 def schedules(ctx: click.Context, /, json: bool) -> None:
     """Show the schedules of periodic tasks: when each was last due, and when it is next.
 
-    They are those that workers have seen, also if their code is not here.
+    They are those that workers have seen, also if their code is not here. One is late if its next
+    time has passed and no worker has deferred its job: none that runs has it in its code.
     """
     with settings_of(ctx).open_app() as app:
         found = app.job_manager.list_schedules()
@@ -111,7 +112,9 @@ def _show(
 def _values(each: Any) -> dict[str, Any]:
     values = {field.name: getattr(each, field.name) for field in dataclasses.fields(each)}
     if isinstance(each, ScheduleInfo):
-        values["next_tick"] = each.next_tick
+        values |= {"next_tick": each.next_tick, "is_late": each.is_late(datetime.now(UTC))}
+    if isinstance(each, WorkerInfo):
+        values["state"] = each.state
     return values
 
 
@@ -159,12 +162,10 @@ def _worker_row(worker: WorkerInfo) -> list[str]:
 
 
 def _state(worker: WorkerInfo) -> str:
-    if not worker.is_alive:
-        return "silent"
-    if worker.blocked_since is not None:
+    if worker.state == "blocked" and worker.blocked_since is not None:
         blocked = (worker.last_heartbeat - worker.blocked_since).total_seconds()
         return f"blocked for {duration(blocked + worker.seconds_since_heartbeat)}"
-    return "claims nothing" if worker.trusted is False else "alive"
+    return "claims nothing" if worker.state == "untrusted" else worker.state
 
 
 _SCHEDULE_HEADINGS = [
@@ -181,6 +182,7 @@ _SCHEDULE_HEADINGS = [
 
 def _schedule_row(schedule: ScheduleInfo) -> list[str]:
     zone = tables.local_zone()
+    late = " (late)" if schedule.is_late(datetime.now(UTC)) else ""
     return [
         schedule.task_name,
         schedule.periodic_id,
@@ -189,7 +191,7 @@ def _schedule_row(schedule: ScheduleInfo) -> list[str]:
         schedule.queue or "?",
         _time(schedule.last_tick, zone),
         "" if schedule.job_id is None else str(schedule.job_id),
-        _time(schedule.next_tick, zone),
+        _time(schedule.next_tick, zone) + late,
     ]
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Literal, TypeAlias
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model.periodic import next_tick, stored_schedule
 
 SILENT_AFTER = 30.0  # seconds without a sign of life
+#: A schedule this late has no worker that defers its jobs.
+LATE_AFTER = timedelta(minutes=2)
+
+WorkerState: TypeAlias = Literal["alive", "blocked", "untrusted", "silent"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,15 @@ class WorkerInfo:
         """
         return self.seconds_since_heartbeat < SILENT_AFTER
 
+    @property
+    def state(self) -> WorkerState:
+        """How it is, in a word; of several that apply, the worst."""
+        if not self.is_alive:
+            return "silent"
+        if self.blocked_since is not None:
+            return "blocked"
+        return "untrusted" if self.trusted is False else "alive"
+
 
 @dataclass(frozen=True)
 class ScheduleInfo:
@@ -76,3 +90,11 @@ class ScheduleInfo:
         except InvalidOption:  # of a release with other rules, or changed by hand
             return None
         return next_tick(schedule, self.done_until)
+
+    def is_late(self, now: datetime) -> bool:
+        """Whether its next tick was 2 minutes ago or more (``now`` is aware): no worker defers it.
+
+        So it is with a schedule that has been removed from the code.
+        """
+        tick = self.next_tick
+        return tick is not None and tick < now - LATE_AFTER

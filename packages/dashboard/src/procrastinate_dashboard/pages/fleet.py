@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from procrastinate_dashboard.health import is_late, state_of
+from procrastinate_dashboard.health import state_of
 from procrastinate_dashboard.messages import Request, Response
 from procrastinate_dashboard.site import Site, now
 
@@ -17,5 +17,5 @@ def workers(site: Site, request: Request) -> Response:
 def schedules(site: Site, request: Request) -> Response:
     """Show the schedules of periodic tasks: when each is next, and what came of the last tick."""
     found = site.ask("schedules", site.app.job_manager.list_schedules)
-    late = {(each.task_name, each.periodic_id) for each in found if is_late(each, now())}
+    late = {(each.task_name, each.periodic_id) for each in found if each.is_late(now())}
     return site.page(request, "schedules.html", schedules=found, late=late)
