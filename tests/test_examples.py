@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psycopg2
 import pytest
-from examples import ROOT, Example, free_port, request, wait_until
+from examples import ROOT, Example, Process, free_port, request, wait_until
 from packaging.requirements import Requirement
 from readers import environment
 
@@ -224,6 +224,27 @@ def away(example: Example, server: Server) -> Iterator[None]:
             yield
         finally:
             cursor.execute(f'alter database "{name}" allow_connections true')
+
+
+def test_a_worker_of_django_runs_what_a_changed_file_says(orders: Example, ask_orders: Ask):
+    """In development: ``manage.py procrastinate worker --reload``."""
+    tasks = orders.folder / "orders" / "tasks.py"
+    before = tasks.read_text("utf-8")
+    command = [*orders.documented("python manage.py procrastinate worker"), "--reload"]
+    worker = Process(command, orders.folder, orders.environment)
+    try:
+        worker.wait_for("starts: queues")
+        changed = tasks.with_suffix(".new")
+        changed.write_text(before.replace('"mail to %s', '"letter to %s'), "utf-8")
+        changed.replace(tasks)  # at once: a worker that starts must not read half of it
+        worker.wait_for("tasks.py changed: reloading")
+        wait_until(lambda: worker.output.count("starts: queues") == 2)
+        ask_orders("POST", "/orders", MUG)
+        worker.wait_for("letter to ann@example.org")
+        assert worker.stop() == 0
+    finally:
+        worker.kill()
+        tasks.write_text(before, "utf-8")
 
 
 def test_the_admin_and_the_dashboard_of_django_show_the_jobs(orders: Example):
