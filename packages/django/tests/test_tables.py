@@ -11,6 +11,7 @@ from django.db import connections
 from django.test import override_settings
 
 from procrastinate import App
+from procrastinate.errors import SchemaOutdated
 from procrastinate_django import DjangoConnector
 
 from .databases import new_alias
@@ -37,6 +38,27 @@ def names_of_tables(alias: str) -> set[str]:
 def test_only_the_database_of_the_jobs_has_the_tables(alias: str) -> None:
     migrate(alias)
     assert names_of_tables(alias) == {"django_migrations"}
+
+
+def test_migrate_renews_functions_and_tables_that_a_release_of_core_has_changed(
+    alias: str,
+) -> None:
+    """Django's own trail has nothing to do then."""
+    with override_settings(PROCRASTINATE={"DATABASE": alias}):
+        migrate(alias)
+        with connections[alias].cursor() as cursor:
+            cursor.execute("drop function procrastinate_defer_job")
+        app = App(connector=DjangoConnector())
+        with pytest.raises(SchemaOutdated):
+            app.check_connection()
+        migrate(alias)
+        assert app.check_connection()
+
+
+def test_migrate_makes_no_tables_for_another_app(alias: str) -> None:
+    with override_settings(PROCRASTINATE={"DATABASE": alias}):
+        call_command("migrate", "contenttypes", database=alias, verbosity=0)
+    assert "procrastinate_jobs" not in names_of_tables(alias)
 
 
 def test_jobs_are_in_the_database_and_the_schema_that_the_setting_names(alias: str) -> None:

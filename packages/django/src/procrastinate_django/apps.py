@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 from django.core import checks
+from django.db.models.signals import post_migrate
 from django.utils.module_loading import autodiscover_modules
 
 from procrastinate_django import conf
@@ -19,9 +20,11 @@ class ProcrastinateConfig(AppConfig):
 
     def ready(self) -> None:
         from procrastinate_django.checks import check_project, check_tables
+        from procrastinate_django.tables import renew_schema
 
         checks.register(check_project)
         checks.register(check_tables, checks.Tags.database)
+        post_migrate.connect(renew_schema, sender=self)
         if conf.problems():  # the checks say it, and so does whatever uses the setting
             return
         modules = conf.read_conf().autodiscover

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db import connections
 
 from procrastinate import App
-from procrastinate.errors import ProcrastinateException, SchemaForeign
-from procrastinate_django.conf import read_conf
+from procrastinate.errors import ProcrastinateException, SchemaForeign, SchemaOutdated
+from procrastinate_django import conf
+from procrastinate_django.connector import DjangoConnector
 from procrastinate_django.project import connector_to
 
 
@@ -21,11 +23,35 @@ def apply_schema(apps: Any, schema_editor: Any) -> None:
 
     What is recorded there as done is not done again. Raises `CommandError`.
     """
-    conf = read_conf()
-    if schema_editor.connection.alias != conf.database:
+    if schema_editor.connection.alias == conf.read_conf().database:
+        _apply(schema_editor.connection)
+
+
+def renew_schema(sender: Any, using: str, **given: Any) -> None:
+    """Bring tables and functions up to date at the end of each ``migrate``, if they are not.
+
+    A release of core that changes a function, or has a migration more, is no new migration of
+    Django's. What is not there is not made, and other problems are told by the checks. Raises
+    `CommandError`.
+    """
+    if conf.problems() or using != conf.read_conf().database or not _can_ask(using):
         return
     try:
-        connector = connector_to(schema_editor.connection, schema=conf.schema)
+        App(connector=DjangoConnector()).check_connection()
+    except SchemaOutdated:
+        _apply(connections[using])
+    except ProcrastinateException:
+        return
+
+
+def _can_ask(alias: str) -> bool:
+    """Return whether tables can be changed: not in a transaction, which may have locked them."""
+    return connections[alias].vendor == "postgresql" and not connections[alias].in_atomic_block
+
+
+def _apply(wrapper: Any) -> None:
+    try:
+        connector = connector_to(wrapper, schema=conf.read_conf().schema)
         with App(connector=connector).open() as app:
             app.schema_manager.apply_schema()
     except SchemaForeign as exc:
