@@ -26,6 +26,7 @@ from procrastinate.worker.claiming import claiming
 from procrastinate.worker.claiming.fetcher import Fetcher
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.database.places import Places
+from procrastinate.worker.shift import ending
 from procrastinate.worker.shift import shift as shift_module
 from procrastinate.worker.writing.echoes import Echoes
 from procrastinate.worker.writing.writer import Writer
@@ -306,7 +307,7 @@ async def test_a_database_that_never_answers_does_not_keep_a_worker_from_ending(
     swallowed: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for module in (claiming, shift_module, worker_module):
+    for module in (claiming, ending, shift_module, worker_module):
         monkeypatch.setattr(module, "LAST_CALL_MAY_TAKE", 0.1)
     caplog.set_level(logging.INFO)
     original = app._gateway.run_async

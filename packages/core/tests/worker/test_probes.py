@@ -205,7 +205,7 @@ async def test_a_loop_that_does_not_turn_is_a_hindrance_and_then_a_sickness(
     async with app.worker() as worker:
         shift = worker._shift
         assert shift is not None
-        await until(lambda: shift._paused.is_known)
+        await until(lambda: shift._crew.paused.is_known)
         assert (worker.sicknesses(), worker.hindrances()) == ([], [])
         monkeypatch.setattr(shift, "_silence", lambda: 10.2)
         assert worker.sicknesses() == []
@@ -221,12 +221,12 @@ async def test_without_an_answer_to_its_sign_of_life_a_worker_is_not_ready(
     async with app.worker() as worker:
         shift = worker._shift
         assert shift is not None
-        await until(lambda: shift._paused.is_known)
-        shift._vitals.answered = False
+        await until(lambda: shift._crew.paused.is_known)
+        shift._crew.vitals.answered = False
         assert (worker.sicknesses(), worker.hindrances()) == ([], ["the database does not answer"])
-        shift._vitals.answered, shift._paused.is_known = True, False
+        shift._crew.vitals.answered, shift._crew.paused.is_known = True, False
         assert worker.hindrances() == ["it was not read yet which queues are paused"]
-        shift._paused.is_known = True
+        shift._crew.paused.is_known = True
     assert worker.hindrances() == ("the worker is not registered",)
 
 

@@ -10,7 +10,7 @@ import pytest
 import procrastinate
 from procrastinate import errors
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker.worker import TRIES_TO_REGISTER
+from procrastinate.worker.registration import TRIES_TO_REGISTER
 
 
 def failing(app: procrastinate.App, failures: list[Exception]) -> Callable[[], int]:

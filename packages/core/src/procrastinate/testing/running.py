@@ -115,8 +115,8 @@ class LimitedShift(Shift):
 
     def limit(self, left: int | None) -> None:
         """Say for how many; None is any number."""
-        assert isinstance(self._claiming, LimitedClaiming)
-        self._claiming.left = left
+        assert isinstance(self._crew.claiming, LimitedClaiming)
+        self._crew.claiming.left = left
 
 
 class TestWorker(Worker):
@@ -153,8 +153,8 @@ class TestWorker(Worker):
         if isinstance(exception, KeyboardInterrupt):
             self.stop()
 
-    def _new_shift(self, worker_id: int, *run: Any) -> Shift:
-        shift = super()._new_shift(worker_id, *run)
+    def _new_shift(self, *run: Any) -> Shift:
+        shift = super()._new_shift(*run)
         assert isinstance(shift, LimitedShift)
         shift.limit(self._left)
         return shift

@@ -10,17 +10,10 @@ import os
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from types import TracebackType
 from typing import Any, ClassVar
 
-from procrastinate.errors import (
-    ConfigurationError,
-    ConnectionLost,
-    InvalidOption,
-    QueryCanceled,
-    WorkerFailed,
-)
+from procrastinate.errors import ConfigurationError, InvalidOption, WorkerFailed
 from procrastinate.former import HasFormerNames
 from procrastinate.gateway import Gateway
 from procrastinate.model.guests import OnFailure, for_block
@@ -30,26 +23,22 @@ from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.observing.exposing import exposed
 from procrastinate.observing.observers import Observers
-from procrastinate.storage import workers as flows
-from procrastinate.storage.schema import check_schema
 from procrastinate.storage.workers import About
 from procrastinate.worker.claiming.claiming import LAST_CALL_MAY_TAKE
-from procrastinate.worker.clock import since_boot
 from procrastinate.worker.context import RunningApp
-from procrastinate.worker.database.backoff import Backoff
-from procrastinate.worker.database.line import CALL
 from procrastinate.worker.log import logger
 from procrastinate.worker.process import heap, probes
 from procrastinate.worker.process.keeping import Keeper, log_end
 from procrastinate.worker.process.last_resort import LastResort
 from procrastinate.worker.process.own_loop import own_task
 from procrastinate.worker.process.signals import Taking, asking
+from procrastinate.worker.registration import Registered, about_worker, register
 from procrastinate.worker.running.threads import TaskThreads
 from procrastinate.worker.shift.shift import Shift
+from procrastinate.worker.shift.terms import Terms
 from procrastinate.worker.stopping import StopRequests
 
 GRACEFULLY, NOW = 1, 2  # how a stop was asked for
-TRIES_TO_REGISTER = 3
 
 # Makes the task that works. A program that ends cancels all of its tasks, and with them a guest's
 # work. In a process of the worker's own only a job could do so, hence `own_task`.
@@ -275,70 +264,37 @@ class Worker(HasFormerNames):
     ) -> None:
         if self._stop.gracefully.is_set():
             return
-        observers = self._observers()  # before a row is there that would be left behind
+        # Before a row is there that would be left behind.
+        observers, about = self._observers(), about_worker(self.options, self._registry)
         try:
             async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
-                worker_id = await self._register()
+                self._connector.check_for_worker()
+                registered = await register(self._gateway, self.name, about)
         except TimeoutError:
             if not self._stop.gracefully.is_set():
                 raise
             logger.warning("worker %s was stopped before it was heard by the database", self.name)
             return
-        self._shift = self._new_shift(worker_id, options, observers, on_listening)
+        self._shift = self._new_shift(registered, about, options, observers, on_listening)
         try:
             await self._shift.run()
         finally:
             self._shift = None
 
-    async def _register(self) -> int:
-        """Enter this worker, and return its id.
-
-        A connection that breaks meanwhile, or a statement that somebody cancels, says nothing
-        about whether it can work.
-        """
-        self._connector.check_for_worker()
-        backoff = Backoff()
-        for _ in range(TRIES_TO_REGISTER - 1):
-            try:
-                return await self._enter()
-            except (ConnectionLost, QueryCanceled) as exc:
-                logger.warning("worker %s tries again to register: %s", self.name, exc)
-                await asyncio.sleep(backoff.next_wait())
-        return await self._enter()
-
-    async def _enter(self) -> int:
-        await self._gateway.run_async(check_schema(), limit=CALL)
-        self._registered_at = since_boot()
-        worker_id = await self._gateway.run_async(
-            flows.register_worker(self.name, self._about()), limit=CALL
-        )
-        # After it: the database is distributed only while no worker is registered.
-        await self._gateway.partitions_async(limit=CALL, anew=True)
-        return worker_id
-
-    def _about(self) -> About:
-        return About(
-            host=socket.gethostname(),
-            concurrency=self.options.concurrency,
-            task_names=tuple(self._registry.known_names()),
-            pid=os.getpid(),
-            version=_version(),
-            queues=self.options.queues,
-        )
-
     def _new_shift(
         self,
-        worker_id: int,
+        registered: Registered,
+        about: About,
         options: WorkerOptions,
         observers: Observers,
         on_listening: Callable[[Exception | None], None],
     ) -> Shift:
-        return self._shift_type(
+        terms = Terms(
             app=self._app,
             worker=self,
-            worker_id=worker_id,
-            registered_at=self._registered_at,
-            about=self._about(),
+            worker_id=registered.worker_id,
+            registered_at=registered.at,
+            about=about,
             gateway=self._gateway,
             observers=observers,
             registry=self._registry,
@@ -350,6 +306,7 @@ class Worker(HasFormerNames):
             threads=self._threads,
             on_listening=on_listening,
         )
+        return self._shift_type(terms)
 
     def _observers(self) -> Observers:
         return exposed(self._gateway.observers) if self.is_exposed else self._gateway.observers
@@ -358,13 +315,13 @@ class Worker(HasFormerNames):
 
     def sicknesses(self) -> Sequence[str]:
         """Return why only a restart can help, as ``/healthz`` says; nothing if it is well."""
-        return () if (shift := self._shift) is None else shift.sicknesses()
+        return () if (shift := self._shift) is None else shift.health.sicknesses()
 
     def hindrances(self) -> Sequence[str]:
         """Return why no job could be started now, as ``/readyz`` says beside that."""
         if (shift := self._shift) is None:
             return ("the worker is not registered",)
-        return shift.hindrances()
+        return shift.health.hindrances()
 
     # In a block
 
@@ -399,11 +356,3 @@ class Worker(HasFormerNames):
     def _end_block(self, failure: BaseException | None) -> None:
         self._failure, self._keeper = failure, None
         self._let_go()
-
-
-def _version() -> str | None:
-    """Return the version of this package, or None in a program that was packed without it."""
-    try:
-        return metadata.version("procrastinate")
-    except metadata.PackageNotFoundError:
-        return None
