@@ -11,6 +11,7 @@ import pytest
 
 from procrastinate.model.job import Job, Status
 from procrastinate.model.levels import BELOW_ALL, Level, level_of
+from procrastinate.model.scan_memory import FullScans, Half, Look, Schedule, Vain
 from procrastinate.model.scan_steps import Kind, Promote, Scan, Wait, left_none
 from procrastinate.model.scans import (
     ABOVE_EVERY,
@@ -24,12 +25,7 @@ from procrastinate.model.scans import (
     WARY_FOR,
     WITHOUT_LEVEL,
     WORTH_A_TRY,
-    FullScans,
-    Half,
-    Look,
     ScanPlan,
-    Schedule,
-    Vain,
 )
 
 

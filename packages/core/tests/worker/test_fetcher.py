@@ -14,10 +14,10 @@ import pytest
 
 from procrastinate.errors import ConnectionLost, InvalidData
 from procrastinate.model.job import Job, Status
+from procrastinate.model.scan_memory import FULL_SCAN_AT_LEAST_AFTER
 from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.model.scans import (
     EVERYWHERE_EVERY,
-    FULL_SCAN_AT_LEAST_AFTER,
     LOCKS_EXPECTED_FOR,
     LOOK_AT_SCHEDULE_EVERY,
     PROMOTED_AT_ONCE,

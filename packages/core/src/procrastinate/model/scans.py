@@ -54,19 +54,25 @@ Rules
 
 from __future__ import annotations
 
-import enum
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from procrastinate.model.job import Job
 from procrastinate.model.levels import Level, level_of
+from procrastinate.model.scan_memory import (
+    FULL_SCAN_AT_ONCE,
+    NOT_IN_VAIN,
+    SCHEDULE_AT_ONCE,
+    FullScans,
+    Half,
+    Look,
+    Schedule,
+    Vain,
+)
 from procrastinate.model.scan_steps import Came, Found, Kind, Promote, Scan, Wait, left_none
 from procrastinate.model.values import replace
 
-FULL_SCAN_AFTER = 8  # times as long as the last one took, which with its own time is below ten
-FULL_SCAN_AT_LEAST_AFTER = 0.05  # seconds, while there is a backlog
-FULL_SCAN_EVERY = 9.0  # seconds at the most, its own time included, or every other moment
 ABOVE_EVERY = 0.05  # seconds
 EVERYWHERE_EVERY = 1.0  # seconds, on a worker that makes full scans
 WITHOUT_LEVEL = 10.0  # seconds
@@ -83,73 +89,6 @@ PROMOTED_AT_ONCE = 1_000  # jobs
 NAMES_KEPT = 1_000  # queues that were heard of; after more, a scan looks everywhere
 
 
-class Look(enum.Enum):
-    """What a claim still has to look at."""
-
-    NOTHING = "the claim has ended"
-    SCHEDULE = "it has begun: the schedule, if it is due, and then the rest"
-    ABOVE = "the jobs above the level, if they are due, and then the rest"
-    READY = "the level, or all"
-    ALL = "the level had nothing: all"
-    BEHIND = "a scan parked or left all that it read: what is behind"
-
-
-@dataclass(frozen=True)
-class FullScans:
-    """When full scans are due, in the seconds of the caller's clock."""
-
-    at: float = 0.0  # as often as their share of the time allows
-    owed: float = math.inf  # after a short scan of the level, or promoted jobs
-    earliest: float = 0.0  # from when one may be owed
-    wanted: int = 0  # at once: the number of the last news that wants one, or 0
-
-    def due(self, now: float) -> bool:
-        return self.wanted > 0 or now >= min(self.at, self.owed)
-
-    def made(self, took: float, now: float, news: int, *, short: bool) -> FullScans:
-        """Return when the next one is due after one that knew the news up to this number.
-
-        It was ``short`` if it left nothing behind: there is no backlog for the next one to hold up.
-        """
-        wait = min(FULL_SCAN_AFTER * took, max(FULL_SCAN_EVERY - took, took))
-        at = now + (wait if short else max(wait, FULL_SCAN_AT_LEAST_AFTER))
-        return FullScans(at, math.inf, now + wait, self.wanted if self.wanted > news else 0)
-
-    def owing(self) -> FullScans:
-        """Return the same with one owed."""
-        return replace(self, owed=min(self.owed, self.earliest))
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """When to look at the schedule."""
-
-    due: float = 0.0
-    changed: int = 0  # the number of the last news about it
-    failures: int = 0  # in a row
-
-    def rung(self, news: int) -> Schedule:
-        """Return it due at once, unless promotions fail just now."""
-        return replace(self, due=self.due if self.failures else 0.0, changed=news)
-
-
-@dataclass(frozen=True)
-class Vain:
-    """The last scan of a level that brought nothing."""
-
-    took: float = 0.0
-    until: float = 0.0  # it counts
-
-
-@dataclass(frozen=True)
-class Half:
-    """The scan without locks that is to be made again with them."""
-
-    scan: Scan
-    jobs: tuple[Job, ...]
-    took: float
-
-
 @dataclass(frozen=True)
 class ScanPlan:
     """What is known of the queues, and the step that follows from it."""
@@ -160,13 +99,13 @@ class ScanPlan:
     half: Half | None = None
     level: Level | None = None
     above_due: float = 0.0
-    full: FullScans = FullScans()
-    vain: Vain = Vain()
+    full: FullScans = FULL_SCAN_AT_ONCE
+    vain: Vain = NOT_IN_VAIN
     heard: Mapping[str, int] = field(default_factory=dict)  # of queues: the number of the news
     quiet: bool = False  # whether no other queues have jobs
     everywhere_due: float = 0.0
     locks_until: float = -math.inf
-    schedule: Schedule = Schedule()
+    schedule: Schedule = SCHEDULE_AT_ONCE
     undecided: int = 0  # claims in a row that met such jobs
     more_behind: bool = False
     news: int = 0  # counts what was heard
@@ -353,7 +292,7 @@ class ScanPlan:
             due = math.inf if self.is_swept else now - came.took + EVERYWHERE_EVERY
             plan = replace(plan, everywhere_due=due)
         if came.filled:
-            plan = replace(plan, vain=Vain())
+            plan = replace(plan, vain=NOT_IN_VAIN)
         behind = self._behind(came)
         if not plan.brought and behind:
             return replace(plan, look=Look.BEHIND, behind=behind)
