@@ -207,10 +207,10 @@ async def test_a_loop_that_does_not_turn_is_a_hindrance_and_then_a_sickness(
         assert shift is not None
         await until(lambda: shift._crew.paused.is_known)
         assert (worker.sicknesses(), worker.hindrances()) == ([], [])
-        monkeypatch.setattr(shift, "_silence", lambda: 10.2)
+        monkeypatch.setattr(shift.health, "silence", lambda: 10.2)
         assert worker.sicknesses() == []
         assert worker.hindrances() == ["the event loop has not turned for 10 s"]
-        monkeypatch.setattr(shift, "_silence", lambda: 62.0)
+        monkeypatch.setattr(shift.health, "silence", lambda: 62.0)
         assert worker.sicknesses() == ["the event loop has not turned for 62 s"]
         assert worker.hindrances() == []
 

@@ -19,7 +19,7 @@ from silence import SilentProxy
 import procrastinate
 from procrastinate import Status
 from procrastinate.drive import Limit
-from procrastinate.worker import worker
+from procrastinate.worker import registration
 from procrastinate.worker.database import calls, line
 from procrastinate.worker.helpers import listener
 
@@ -35,7 +35,7 @@ LOST, BACK = "claims no more jobs", "claims jobs again"
 
 @pytest.fixture(autouse=True)
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (calls, line, worker):
+    for module in (calls, line, registration):
         monkeypatch.setattr(module, "CALL", CALL)
 
 
