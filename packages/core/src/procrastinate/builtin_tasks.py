@@ -49,7 +49,10 @@ def _only_app(task_name: str) -> App:
 
 
 class BuiltinTask:
-    """A builtin task in the hands of its users: a function to call, and the way to defer jobs."""
+    """A builtin task in the hands of its users: a function to call, and the way to defer jobs.
+
+    There is one: ``procrastinate.builtin_tasks.remove_old_jobs``. ``definition`` has its queue.
+    """
 
     def __init__(self, func: Callable[..., None], name: str) -> None:
         functools.update_wrapper(self, func)

@@ -105,6 +105,16 @@ def test_any_other_name_is_missing_as_always(app: procrastinate.App) -> None:
     assert getattr(app.job_manager, "fetch_job", None) is None
 
 
+def test_a_property_that_raises_says_why() -> None:
+    class Broken(former.HasFormerNames):
+        @property
+        def engine(self) -> Any:
+            return None.engine  # type: ignore[attr-defined]
+
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'engine'"):
+        Broken().engine  # noqa: B018
+
+
 def test_a_job_and_a_count_are_no_dicts(app: procrastinate.App) -> None:
     app.configure_task("task").defer(a=1)
     job: Any = app.job_manager.list_jobs()[0]

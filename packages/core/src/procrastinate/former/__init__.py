@@ -43,6 +43,9 @@ class HasFormerNames:
     if not TYPE_CHECKING:  # or every name would be an attribute
 
         def __getattr__(self, name: str) -> Any:
+            found = getattr(type(self), name, None)
+            if isinstance(found, property):  # it has raised an AttributeError: let it say why
+                return found.__get__(self)
             what = type(self).__name__
             message = f"{what!r} object has no attribute {name!r}"
             if not name.startswith("_"):
