@@ -73,7 +73,7 @@ class Listener:
             raise ConnectorException("this listener has ended")
         heard = await self._heard.get()
         if heard is None:
-            self._heard.put_nowait(None)  # for whoever asks again
+            self._heard.put_nowait(None)  # for the next who asks
             ended = asyncpg.ConnectionDoesNotExistError("the listening connection was closed")
             raise lost(ended) from ended
         return heard

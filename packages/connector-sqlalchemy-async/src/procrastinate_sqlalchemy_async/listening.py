@@ -57,7 +57,7 @@ class Listener:
         heard = await self._heard.get()
         if isinstance(heard, Notification):
             return heard
-        self._heard.put_nowait(heard)  # for whoever asks again
+        self._heard.put_nowait(heard)  # for the next who asks
         raise ConnectionLost(
             f"the listening connection broke: {heard or 'the server has closed it'}"
         ) from heard

@@ -62,7 +62,7 @@ class Step:
 
     flow: Flow[Any]
     transaction: bool = False
-    limit: Limit | None = None  # None: that of whoever runs it
+    limit: Limit | None = None  # None: that of the run
 
 
 #: What takes several sessions: it yields a `Step` at a time, and is sent what its flow returns.

@@ -2,7 +2,7 @@
 
 Rules
 
-1. Whoever waits for a call gets an answer, also if the loop ends meanwhile.
+1. A caller gets an answer, also if the loop ends meanwhile.
 2. An interruption (KeyboardInterrupt) cancels the call on the loop, and is raised when it has
    ended: so what the call has changed is known to who made it.
 """

@@ -38,7 +38,7 @@ class NoAnswer(Exception):
 
 
 class Shared:
-    """Answers by key. Whoever asks while a question is under way waits for its answer.
+    """Answers by key. One who asks while a question is under way waits for its answer.
 
     If that takes longer than it has patience, the question is given up, and the next one asks anew:
     a connection that hangs may do so for hours.

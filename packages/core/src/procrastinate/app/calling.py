@@ -110,7 +110,7 @@ class Calling(Generic[P, R]):
 
 @contextmanager
 def _naming(job_id: int) -> Iterator[None]:
-    """Let an error of the database say that the job is there: whoever tries again runs it twice."""
+    """Let an error of the database say that the job is there: another try would run it twice."""
     try:
         yield
     except ConnectorException as exc:

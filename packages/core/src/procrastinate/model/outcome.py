@@ -126,7 +126,7 @@ LONGEST_BOUNCE = timedelta(seconds=60)
 
 
 def has_succeeded(outcome: Outcome) -> bool:
-    """Whether the attempt returned, be it with a result or without."""
+    """Whether the attempt returned, with a result or without."""
     return outcome is SUCCEEDED or outcome.status is SUCCEEDED.status
 
 

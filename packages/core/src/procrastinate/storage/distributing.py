@@ -3,8 +3,8 @@
 Rules
 
 1. It is one transaction. What interrupts it, at whatever step, leaves the tables as they were.
-2. It holds the lock of migrations and locks all tables. Whoever defers meanwhile waits, and finds
-   the tables distributed: the functions that insert jobs know it then.
+2. It holds the lock of migrations and locks all tables. A program that defers meanwhile waits, and
+   finds the tables distributed: the functions that insert jobs know it then.
 3. No worker may live: it would go on to look for jobs in one partition only. One that registers
    meanwhile waits for the lock, and reads the settings after that.
 4. No job may wait or run whose lock and queueing lock belong to different partitions: jobs with a

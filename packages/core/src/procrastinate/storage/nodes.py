@@ -63,5 +63,5 @@ def partitions_away() -> Steps[Mapping[int, ConnectorException]]:
 
 
 def may_be_node(exc: BaseException) -> bool:
-    """Return whether an error may be about a node, be it that nothing was said (`NoAnswer`)."""
+    """Return whether an error may be about a node, also if nothing was said (`NoAnswer`)."""
     return isinstance(exc, NoAnswer) or may_be_of_one_node(exc)
