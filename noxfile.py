@@ -353,14 +353,18 @@ def pgbouncer(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or [*IN_PARALLEL, "tests/pgbouncer"]))
 
 
-@nox.session(python=[each for each in PYTHONS if each != "3.11"], requires=["build"])
+@nox.session(python=PYTHONS, requires=["build"])
 def django(session: nox.Session) -> None:
-    """Run Django's own tests of its tasks with our backend, from the sdist of that Django.
+    """Run all that is about Django, also its own tests of its tasks, with our backend.
 
     It runs by hand, before a release. Each Python has another Django (the group ``test``), and
-    that of Python 3.11 has no tasks of its own.
+    that of Python 3.11 has no tasks of its own. Django's tests come from the sdist of that Django.
     """
     install(session, *EVERYTHING, group="test")
+    pages = ("tests/test_snippets.py", "tests/test_examples.py")
+    session.run("pytest", *IN_PARALLEL, "-k", "django or orm", "packages/django/tests", *pages)
+    if session.python == "3.11":
+        return
     session.install("pip", "setuptools", "wheel")
     version = str(
         session.run("python", "-c", "import django; print(django.__version__)", silent=True)

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.db import close_old_connections, connections
-from django.test import Client
+from django.test import Client, override_settings
 from psycopg2.extensions import make_dsn
 from silence import SilentProxy
 
@@ -56,6 +56,17 @@ def test_who_may_view_jobs_sees_them() -> None:
     assert (page.status_code, b"shop.confirm" in page.content) == (200, True)
     assert client.get(f"/queue/jobs/{job_id}/cancel").status_code == 403
     assert client.get("/queue/nowhere").status_code == 404
+
+
+def test_what_the_setting_says_is_hidden() -> None:
+    job_id = app.configure_task("shop.confirm").defer(iban="DE1")
+    client = browser("view_job")
+    assert b"DE1" in client.get(f"/queue/jobs/{job_id}").content
+    dashboard.dashboard.cache_clear()
+    with override_settings(PROCRASTINATE={"REDACT": ["iban"]}):
+        page = client.get(f"/queue/jobs/{job_id}")
+    dashboard.dashboard.cache_clear()
+    assert (page.status_code, b"DE1" in page.content) == (200, False)
 
 
 def test_files_of_pages_are_found() -> None:
