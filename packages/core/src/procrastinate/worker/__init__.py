@@ -1,19 +1,19 @@
 """The worker: claims jobs, runs their tasks, writes what became of them.
 
-The way of a job through these modules
+The way of a job through these folders
 
-1. `claiming` is the loop that asks for jobs. The `fetcher` sends the scan that
-   `procrastinate.model.scans` chooses.
-2. The `backlog` holds what was claimed. It starts each job in one of the `slots`, or lets a thread
-   take it from the `offers`.
-3. `slots` makes an attempt (`execution`), which runs as a task of the loop or in one of the
-   `threads`.
-4. When the attempt has ended, `endings` decides what becomes of the job. The slot is free then, and
-   calls ``when_free``, by which the backlog starts the next job.
-5. The `writer` writes what has ended meanwhile, in batches. It tells the loop of `claiming`.
+1. `claiming` asks for jobs: a loop, woken by news, sends the scan that `procrastinate.model.scans`
+   chooses.
+2. The `backlog` holds what was claimed. It starts each job in one of the slots, or lets a thread
+   take it.
+3. In `running`, the slots make an attempt, which runs as a task of the event loop or in a thread.
+   When it has ended, the slot is free, and the backlog starts the next job.
+4. `writing` writes what has ended meanwhile, in batches, and tells the loop of `claiming`.
 
-`shift` makes all of these for one run of the worker, and connects them. Beside them run the
-`companions`, threads with connections of their own, such as the `heartbeat`.
+A `shift` makes the parts for one run of the worker, and connects them. Beside the claiming run the
+`helpers`, tasks of the event loop, and the `companions`, threads with connections of their own,
+such as the heartbeat. All of them reach the `database` by calls with limits. `process` is about the
+process around them: signals, forks, an HTTP port.
 """
 
 from __future__ import annotations

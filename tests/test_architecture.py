@@ -1,0 +1,55 @@
+"""The map of the code in docs/architecture.md is the code's."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import procrastinate
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(procrastinate.__file__).parent
+TEXT = (ROOT / "docs/architecture.md").read_text()
+TEN_MINUTES, WALK = re.findall(
+    r"^## (?:One job, in ten minutes|A walk through the code)\n(.*?)(?=^## )", TEXT, re.M | re.S
+)
+
+
+def functions_of(path: Path) -> set[str]:
+    """Return the names of all functions and methods in a module."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {each.name for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, kinds)}
+
+
+def test_the_ten_minutes_lead_along_functions_that_are_there() -> None:
+    stops = re.findall(r"`([\w/]+\.py)`: ((?:`\w+`(?:, )?)+)", TEN_MINUTES)
+    missing = [
+        f"{path}: {name}"
+        for path, names in stops
+        for name in re.findall(r"\w+", names)
+        if name not in functions_of(PACKAGE / path)
+    ]
+
+    assert missing == []
+    assert len(stops) > 15
+
+
+def test_every_file_that_the_walk_names_is_there() -> None:
+    """A name without a folder is that of a file in the folder that the entry is about."""
+    named = set(re.findall(r"`([\w/]+\.(?:py|sql))`", TEN_MINUTES + WALK))
+    names = {each.name for each in PACKAGE.rglob("*.py")}
+    missing = [
+        each
+        for each in named
+        if not (PACKAGE / each).exists() and ("/" in each or each not in names)
+    ]
+
+    assert missing == []
+    assert len(named) > 100
+
+
+def test_the_folders_of_the_worker_are_all_on_the_map() -> None:
+    folders = {each.parent.name for each in (PACKAGE / "worker").glob("*/__init__.py")}
+
+    assert set(re.findall(r"^\| `worker/(\w+)/` \|", TEN_MINUTES, re.M)) == folders
