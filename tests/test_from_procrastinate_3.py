@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import pytest
 import snippets
 
-from procrastinate import ProcrastinateException, builtin_tasks
+import procrastinate
+from procrastinate import ProcrastinateException, builtin_tasks, testing
 
 PAGE = Path(__file__).parents[1] / "docs/howto/from-procrastinate-3.md"
 HEAD = "| in Procrastinate 3 | here |"
@@ -71,10 +72,28 @@ def run(code: str) -> None:
             code = f"{code}\n{below}"
     program = {"__name__": "old_shop"}
     exec(OLD_SHOP, program)
+    if "context" in code.replace("additional_context=", ""):
+        asyncio.run(_in_a_task(code, program))
+    else:
+        asyncio.run(_run(code, program))
+
+
+async def _run(code: str, program: dict[str, Any]) -> None:
     compiled = compile(code, "the table", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    result: Any = eval(compiled, program)
+    result = eval(compiled, program)
     if inspect.iscoroutine(result):
-        asyncio.run(result)
+        await result
+
+
+async def _in_a_task(code: str, program: dict[str, Any]) -> None:
+    async def work(context: procrastinate.JobContext) -> None:
+        await _run(code, program | {"context": context})
+
+    app = program["app"]
+    app.task(name="work", pass_context=True)(work)
+    app.configure_task("work").defer()
+    ended = await testing.run_jobs_async(app)
+    assert [job.status for job in ended if job.task_name == "work"] == ["succeeded"]
 
 
 def test_there_are_forty_calls_at_least() -> None:
