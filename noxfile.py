@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -160,16 +161,30 @@ def install(session: nox.Session, *packages: str, group: str | None = None) -> N
 
 @nox.session(python=ONCE)
 def build(session: nox.Session) -> None:
-    """Build every package's sdist, and its wheel from that sdist, into dist/."""
+    """Build every package's sdist, and its wheel from that sdist, into dist/.
+
+    All times in them are that of the last commit, so that its builds are equal.
+    """
     session.install(*tools("build"))
     shutil.rmtree(DIST, ignore_errors=True)
     for package in PACKAGES:
         session.run(
             *("python", "-m", "build", "--no-isolation", "--outdir", str(DIST)),
             str(ROOT / "packages" / package),
+            env=time_of_last_commit(),
             silent=True,
         )
     session.log("built %s", ", ".join(sorted(path.name for path in DIST.iterdir())))
+
+
+def time_of_last_commit() -> dict[str, str]:
+    """Return it for builds; nothing without git, where hatchling has a time of its own."""
+    command = ("git", "-C", str(ROOT), "log", "-1", "--format=%ct")
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"SOURCE_DATE_EPOCH": said.stdout.strip()}
 
 
 @nox.session(python=ONCE)
@@ -193,7 +208,7 @@ def types(session: nox.Session) -> None:
     """Check the sources strictly, and what a user's editor sees of the installed wheels."""
     install(session, *EVERYTHING, group="types")
     sources = [f"packages/{package}/src" for package in PACKAGES]
-    session.run("mypy", "noxfile.py", "benchmarks", "chaos", *sources)
+    session.run("mypy", "noxfile.py", "benchmarks", "chaos", "publishing", *sources)
     session.run(
         "mypy",
         *(
@@ -331,6 +346,17 @@ def packages(session: nox.Session) -> None:
     install(session, "core", "embedded", group="packages")
     arguments = session.posargs or ["-n", "2", "--dist", "loadscope"]
     session.run("pytest", "tests/wheels", *arguments, env={"PROCRASTINATE_DIST": str(DIST)})
+
+
+@nox.session(python=ONCE, requires=["build"])
+def publish(session: nox.Session) -> None:
+    """Check all that is published, from metadata to other versions of drivers; uploads nothing.
+
+    It runs by hand, before a release, and takes about ten minutes. Arguments are those of
+    ``python -m publishing check``.
+    """
+    session.install(*tools("publish"))
+    session.run("python", "-m", "publishing", "check", *session.posargs)
 
 
 @nox.session(name="old-releases", python=ONCE, requires=["build"])

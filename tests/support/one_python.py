@@ -65,6 +65,7 @@ ON_ONE_PYTHON: dict[str, str] = {
     "packages/core/tests/app/test_counting.py": _SQL,
     "packages/core/tests/app/test_searching.py": _SQL,
     "tests/test_sentry.py": "an example on a page, against another project's SDK",
+    "tests/test_publishing.py": "what files say",
     "tests/test_second_look.py": "the test session's own program",
 }
 _BEGINNINGS = tuple(ON_ONE_PYTHON)
