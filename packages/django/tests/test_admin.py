@@ -202,7 +202,9 @@ def run(sql: str) -> None:
 
 
 def test_secrets_are_hidden(client: Client) -> None:
-    job_id = app.configure_task("task").defer(password="s3cret", iban="DE1", deep=[{"token": "x9"}])
+    job_id = app.configure_task("task").defer(
+        password="s3cret", iban="DE1-of-an-account", deep=[{"token": "x9-hidden-token"}]
+    )
     errors = json.dumps([{"message": "no dsn password=s3cret"}])
     run(
         "update procrastinate_jobs set status = 'failed', finished_at = now(),"
@@ -210,18 +212,18 @@ def test_secrets_are_hidden(client: Client) -> None:
     )
     page = client.get(f"{LIST}{job_id}/change/").content.decode()
     assert "s3cret" not in page
-    assert "x9" not in page
-    assert "DE1" in page
+    assert "x9-hidden-token" not in page
+    assert "DE1-of-an-account" in page
     with override_settings(PROCRASTINATE={"REDACT": ["iban"]}):
-        assert "DE1" not in client.get(f"{LIST}{job_id}/change/").content.decode()
+        assert "DE1-of-an-account" not in client.get(f"{LIST}{job_id}/change/").content.decode()
 
 
 def test_nothing_is_shown_if_the_function_that_hides_fails(
     client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job_id = app.configure_task("task").defer(iban="DE1")
+    job_id = app.configure_task("task").defer(iban="DE1-of-an-account")
     with override_settings(PROCRASTINATE={"REDACT": lambda task, arguments: arguments["x"]}):
-        assert "DE1" not in client.get(f"{LIST}{job_id}/change/").content.decode()
+        assert "DE1-of-an-account" not in client.get(f"{LIST}{job_id}/change/").content.decode()
     assert "PROCRASTINATE['REDACT'] failed for a job of task" in caplog.text
 
 

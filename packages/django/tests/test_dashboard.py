@@ -59,14 +59,14 @@ def test_who_may_view_jobs_sees_them() -> None:
 
 
 def test_what_the_setting_says_is_hidden() -> None:
-    job_id = app.configure_task("shop.confirm").defer(iban="DE1")
+    job_id = app.configure_task("shop.confirm").defer(iban="DE1-of-an-account")
     client = browser("view_job")
-    assert b"DE1" in client.get(f"/queue/jobs/{job_id}").content
+    assert b"DE1-of-an-account" in client.get(f"/queue/jobs/{job_id}").content
     dashboard.dashboard.cache_clear()
     with override_settings(PROCRASTINATE={"REDACT": ["iban"]}):
         page = client.get(f"/queue/jobs/{job_id}")
     dashboard.dashboard.cache_clear()
-    assert (page.status_code, b"DE1" in page.content) == (200, False)
+    assert (page.status_code, b"DE1-of-an-account" in page.content) == (200, False)
 
 
 def test_files_of_pages_are_found() -> None:
