@@ -107,7 +107,7 @@ def test_the_exporter_answers_until_it_is_told_to_stop(
     start: Callable[..., Program], samples_of: SamplesOf
 ) -> None:
     exporter = start("exporter", "--port", "0")
-    (url,) = exporter.found(r"HTTP requests on (http://\S+)")
+    (url,) = exporter.found(r"procrastinate\.exporter: answering HTTP requests on (http://\S+)")
     assert samples_of(get(f"{url}/metrics")) == {
         "procrastinate_up{}": 1,
         "procrastinate_workers{}": 0,

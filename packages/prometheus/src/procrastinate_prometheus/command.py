@@ -63,7 +63,7 @@ def _serve(settings: Settings, host: str, port: int, timeout: float) -> None:
 
     from procrastinate.worker.process.http_port import Answer, HttpPort, Route, text
     from procrastinate_entry.stopping import STOP
-    from procrastinate_prometheus.database import DatabaseCollector
+    from procrastinate_prometheus.database import DatabaseCollector, logger
 
     settings.default_level = "info"
     settings.configure_logging()
@@ -82,7 +82,7 @@ def _serve(settings: Settings, host: str, port: int, timeout: float) -> None:
         "/metrics": metrics,
         "/healthz": lambda accept: text(HTTPStatus.OK, "ok"),
     }
-    server = HttpPort(host, port, routes, patience=PATIENCE)
+    server = HttpPort(host, port, routes, patience=PATIENCE, log=logger)
     try:
         with STOP.told(lambda number: over.set()):
             server.start()

@@ -34,8 +34,6 @@ MANY = 20  # ids: a terminal is not shown more
 
 COUNTED = 50_000  # jobs of a status that are read to count those that match: in about a second
 
-_COUNTABLE = {"queue", "task", "lock", "status"}  # filters by which the database counts
-
 
 class Action(NamedTuple):
     """A change: what it is called, the statuses it starts from, and how it is made.
@@ -228,9 +226,6 @@ def _confirmed(question: str) -> bool:
 def _count(manager: JobManager, which: dict[str, Any]) -> dict[str, Count]:
     """Return how many jobs match, by status."""
     statuses = [Status(each).value for each in which.get("status", Status)]
-    if which.keys() <= _COUNTABLE:
-        counted = manager.list_queues(**{k: v for k, v in which.items() if k != "status"})
-        return {each: Count(sum(getattr(q, each) for q in counted)) for each in statuses}
     return {
         each: manager.count_jobs(**{**which, "status": each}, budget=COUNTED) for each in statuses
     }

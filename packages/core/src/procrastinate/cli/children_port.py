@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -61,7 +62,9 @@ class ChildrenPort:
     ) -> None:
         self._clock = clock
         self._port = HttpPort(
-            host, port, {HEALTH: self._healthz, READY: self._readyz, METRICS: self._metrics}
+            *(host, port),
+            {HEALTH: self._healthz, READY: self._readyz, METRICS: self._metrics},
+            log=logging.getLogger("procrastinate.supervisor"),
         )
         _remove_left_ones()
         self.folder = tempfile.mkdtemp(prefix=PREFIX)

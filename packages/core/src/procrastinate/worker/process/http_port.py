@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import logging
 import os
 import socket
 import threading
@@ -62,13 +63,20 @@ Route = Callable[[str], Answer | Awaitable[Answer]]
 class HttpPort:
     """Answers requests for some paths, from `start` to `close`.
 
-    Port 0 is any that is free; ``patience`` is seconds, in place of `PATIENCE`. Raises
-    `ConfigurationError` if it cannot listen there.
+    Port 0 is any that is free; ``patience`` is seconds, in place of `PATIENCE`. ``log`` is that of
+    whoever answers. Raises `ConfigurationError` if it cannot listen there.
     """
 
     def __init__(
-        self, host: str, port: int, routes: Mapping[str, Route], *, patience: float | None = None
+        self,
+        host: str,
+        port: int,
+        routes: Mapping[str, Route],
+        *,
+        patience: float | None = None,
+        log: logging.Logger = logger,
     ) -> None:
+        self._log = log
         self._routes = routes
         self._patience = patience
         self._socket = _listening(host, port)
@@ -88,7 +96,7 @@ class HttpPort:
         """Begin to answer, and log where, unless only other programs need to know."""
         self._thread.start()
         if not quietly:
-            logger.info("answering HTTP requests on %s", self.url, extra={"action": "http_port"})
+            self._log.info("answering HTTP requests on %s", self.url, extra={"action": "http_port"})
 
     @property
     def url(self) -> str:
@@ -116,7 +124,7 @@ class HttpPort:
         try:
             self._loop.run_until_complete(self._serve())
         except BaseException as exc:
-            logger.error("the HTTP port is closed", exc_info=exc)
+            self._log.error("the HTTP port is closed", exc_info=exc)
         finally:
             self._loop.close()
 
@@ -200,7 +208,7 @@ class HttpPort:
             said = printable.line(failure.headline_of(exc))
             if said not in self._complained and len(self._complained) < MOST:
                 self._complained.add(said)
-                logger.error("%s cannot be answered: %s", path, said, exc_info=exc)
+                self._log.error("%s cannot be answered: %s", path, said, exc_info=exc)
             return text(HTTPStatus.INTERNAL_SERVER_ERROR, "see the log")
 
 
