@@ -16,6 +16,7 @@ Rules
 10. Workers that a silent network has cut off run jobs again in time.
 11. The result of a job is the value of a good run of its last attempt.
 12. Every wait for a job ends, and is told how the job has ended, and its result.
+13. No job of a paused queue begins, from a moment after the pause until it is resumed.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ from chaos.windows import Windows
 SLACK = timedelta(seconds=0.5)
 WAITING_SLACK = timedelta(seconds=1)  # from a claim to the row that its run writes
 PLANNED, LOST = "Planned", "WorkerLost"  # the last part of the type of a final error
+PAUSE = "pause of a queue"  # the kind of trouble
+#: A worker that was cut off may need as long until it hears notifications again.
+HEARING_AGAIN = timedelta(seconds=20)
 
 
 class Books:
@@ -66,6 +70,17 @@ class Books:
     def end_of(self, run: Run) -> datetime | None:
         """Return when a run was over: at its row, or at its process's death. None: unknown."""
         return run.ended or self.deaths.get(run.process)
+
+    def was_paused(self, queue: str, since: datetime, until: datetime) -> bool:
+        """Return whether a pause may have kept a queue's jobs from running in a length of time.
+
+        Pauses without an answer count too: for their queues, it is not known which.
+        """
+        return any(
+            each.began <= until and since <= each.ended + self.terms.paused
+            for each in self.troubles
+            if each.kind == PAUSE and (each.pause is None or each.pause.queue == queue)
+        )
 
     def spec(self, job: Stored) -> Spec | None:
         """Return what a job was drawn as; None for a tick."""
@@ -90,6 +105,7 @@ def check(campaign: Campaign) -> list[Complaint]:
         back_in_time,
         results,
         waits,
+        pauses,
     )
     return [complaint for each in checks for complaint in each(books)]
 
@@ -249,7 +265,9 @@ def _undisturbed(books: Books) -> Iterator[tuple[Asked, Stored, Run]]:
         if job is None or asked.answered_at is None or job.attempts != 1:
             continue
         runs = books.runs[job.id]
-        if len(runs) == 1 and not books.windows.hold_up(asked.answered_at, runs[0]):
+        if len(runs) != 1 or books.windows.hold_up(asked.answered_at, runs[0]):
+            continue
+        if not books.was_paused(asked.spec.queue, asked.answered_at, runs[0].began):
             yield asked, job, runs[0]
 
 
@@ -350,6 +368,25 @@ def waits(books: Books) -> Iterator[Complaint]:
             yield Complaint("told wrong", f"{wait} for {job} {books.runs[job.id]}")
         elif job is not None and job.finished_at and wait.ended < job.finished_at - SLACK:
             yield Complaint("told early", f"{wait} for {job} {books.runs[job.id]}")
+
+
+# --- Rule 13 --------------------------------------------------------------------------------------
+
+
+def pauses(books: Books) -> Iterator[Complaint]:
+    """Rule 13: jobs that began while their queue was paused, on a worker that could know it."""
+    for trouble in books.troubles:
+        pause = trouble.pause
+        if pause is None:
+            continue
+        for spec in books.spec_of.values():
+            job = books.by_number.get(spec.n)
+            if job is None or spec.queue != pause.queue:
+                continue
+            for run in books.runs[job.id]:
+                began_in_it = pause.since + books.terms.paused < run.began < pause.until
+                if began_in_it and not books.windows.hold_up(pause.since - HEARING_AGAIN, run):
+                    yield Complaint("began while paused", f"{run} {pause}")
 
 
 def summary(campaign: Campaign) -> Mapping[str, int]:

@@ -98,6 +98,15 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause of a queue, from the moment that the call returned until it was to be resumed."""
+
+    queue: str
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """One fault that struck."""
 
@@ -110,6 +119,7 @@ class Trouble:
     seen: bool = True
     back_by: datetime | None = None  # when a job must have begun that only its processes run
     awaited: int | None = None  # the number of that job
+    pause: Pause | None = None
 
     def touches(self, process: str) -> bool:
         """Return whether a process felt it."""
@@ -126,6 +136,7 @@ class Terms:
     forgotten: timedelta = timedelta(seconds=2)  # commits that a crashed server may forget
     line: timedelta = timedelta(seconds=8)  # until a job that is ready is surely in its line
     prompt: timedelta = timedelta(seconds=2)  # from acknowledgement to begin, in calm
+    paused: timedelta = timedelta(seconds=3)  # from a pause to the last begin: 1, on a busy machine
 
     @property
     def lets_go(self) -> timedelta:

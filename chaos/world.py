@@ -15,7 +15,7 @@ from chaos.cluster import Cluster, Database
 from chaos.fleet import Fleet
 from chaos.ledger import Ledger
 from chaos.patroni import Patroni
-from chaos.records import Complaint, Effect, Spec, Terms, Trouble
+from chaos.records import Complaint, Effect, Pause, Spec, Terms, Trouble
 
 if TYPE_CHECKING:
     from chaos.bouncer import Bouncer
@@ -51,6 +51,7 @@ class Note:
     effects: set[Effect] = field(default_factory=set)
     back_by: datetime | None = None
     awaited: int | None = None
+    pause: Pause | None = None
 
 
 class World:
@@ -121,6 +122,7 @@ class World:
                 seen=note.seen,
                 back_by=note.back_by,
                 awaited=note.awaited,
+                pause=note.pause,
             )
             with self._lock:
                 del self._under_way[id(note)]

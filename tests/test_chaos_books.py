@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chaos import books, draw, faults, jobs, plants
+from chaos import books, closing, draw, faults, jobs, plants
 from chaos.known import Known, is_known
 from chaos.nasty import DEEDS
 from chaos.options import parse
@@ -20,6 +20,7 @@ from chaos.records import (
     Campaign,
     Complaint,
     Effect,
+    Pause,
     Run,
     Spec,
     Stored,
@@ -27,6 +28,7 @@ from chaos.records import (
     Wait,
 )
 from procrastinate.connector import Query
+from procrastinate.waiting import keeper
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -381,6 +383,53 @@ def test_only_tasks_that_keep_results_and_jobs_that_succeeded_have_one() -> None
 )
 def test_who_waits_is_told_the_end_and_the_result(wait: Wait, complaints: list[str]) -> None:
     assert kept(KEPT, waits=[wait]) == complaints
+
+
+def test_the_row_of_a_wait_may_be_left_if_a_connection_broke_meanwhile() -> None:
+    assert timedelta(microseconds=keeper.LASTING_US) == closing.WAITS_LAST
+    assert closing.is_excused(at(5), [struck(Effect.FORGETS, 4, 5, None)])
+    assert closing.is_excused(at(5), [struck(Effect.AWAY, 0, 4)])
+    assert not closing.is_excused(at(5), [struck(Effect.AWAY, 0, 1)])
+    assert not closing.is_excused(at(5), [struck(Effect.ENDS, 4, 6)])
+
+
+# --- rule 13: pauses ------------------------------------------------------------------------------
+
+
+def paused(since: float, until: float, queue: str = "red", began: float | None = None) -> Trouble:
+    pause = Pause(queue, at(since), at(until))
+    begin = since if began is None else began
+    nobody: frozenset[str] = frozenset()
+    return Trouble(books.PAUSE, books.PAUSE, at(begin), at(until), processes=nobody, pause=pause)
+
+
+@pytest.mark.parametrize(
+    ("pause", "complaints"),
+    [
+        (paused(0, 10), ["began while paused"]),
+        (paused(3, 10), []),  # a worker may start jobs for a moment
+        (paused(-10, 4), []),  # it was resumed
+        (paused(0, 10, queue="blue"), []),
+    ],
+)
+def test_no_job_begins_while_its_queue_is_paused(pause: Trouble, complaints: list[str]) -> None:
+    late = [asked()], [stored(finished_at=at(6))], [ran(began=5, ended=6)]
+    assert rules(*late, [pause]) == complaints
+
+
+def test_a_worker_that_was_cut_off_may_not_know_of_a_pause() -> None:
+    late = [asked()], [stored(finished_at=at(6))], [ran(began=5, ended=6)]
+    assert rules(*late, [paused(0, 10), struck(Effect.AWAY, -9, -5)]) == []
+    assert rules(*late, [paused(0, 10), struck(Effect.AWAY, -9, -5, ("b",))]) != []
+    assert rules(*late, [paused(0, 10), struck(Effect.AWAY, -99, -50)]) != []
+
+
+def test_jobs_of_a_line_may_be_overtaken_while_their_queue_is_paused() -> None:
+    line = [asked(1, lock="l"), asked(2, lock="l", queue="blue")]
+    both = [stored(1, lock="l", finished_at=at(31)), stored(2, lock="l", finished_at=at(21))]
+    runs = [ran(1, began=30, ended=31), ran(2, began=20, ended=21)]
+    assert rules(line, both, runs) == ["out of order"]
+    assert rules(line, both, runs, [paused(10, 25)]) == []
 
 
 # --- what is drawn --------------------------------------------------------------------------------

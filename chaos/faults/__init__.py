@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from chaos.faults import bouncers, clocks, disks, failovers, network, processes, servers, sessions
+from chaos.faults import (
+    bouncers,
+    clocks,
+    disks,
+    failovers,
+    network,
+    pauses,
+    processes,
+    servers,
+    sessions,
+)
 from chaos.faults.base import Fault
 
 #: What a bare machine can do.
@@ -11,6 +21,7 @@ PLAIN: list[type[Fault]] = [
     *servers.FAULTS,
     *sessions.FAULTS,
     *network.FAULTS,
+    *pauses.FAULTS,
 ]
 #: What needs root, and packages of Debian's.
 DEBIAN: list[type[Fault]] = [*bouncers.FAULTS, *clocks.FAULTS, *disks.FAULTS]

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from chaos.world import World
 
 PROCESSES, SERVER, NETWORK = "processes", "server", "network"
-BOUNCER, CLOCK = "bouncer", "clock"
+BOUNCER, CLOCK, OPERATOR = "bouncer", "clock", "operator"
 
 
 class Fault(abc.ABC):

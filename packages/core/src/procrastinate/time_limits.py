@@ -135,8 +135,8 @@ def time_limit(seconds: float) -> Iterator[None]:
 
     Without it a call waits as long as the server takes, and for ever if a firewall or a proxy
     between has fallen silent. The limit holds for plain and for asynchronous calls of every app,
-    and in threads that inherit the context (`asyncio.to_thread`). Within another block the shorter
-    time counts.
+    and in threads that inherit the context (``asyncio.to_thread``). Within another block the
+    shorter time counts.
 
     A call that is under way when the time is over raises `ConnectionLost`, as do those that begin
     later in the block; its connection is shut down. Nobody knows then whether a change was made: a
