@@ -61,6 +61,7 @@ def _serve(settings: Settings, host: str, port: int, timeout: float) -> None:
     from prometheus_client import CollectorRegistry
     from prometheus_client.exposition import choose_encoder
 
+    from procrastinate.observing.safe_log import SafeLog
     from procrastinate.worker.process.http_port import Answer, HttpPort, Route, text
     from procrastinate_entry.stopping import STOP
     from procrastinate_prometheus.database import DatabaseCollector, logger
@@ -82,7 +83,7 @@ def _serve(settings: Settings, host: str, port: int, timeout: float) -> None:
         "/metrics": metrics,
         "/healthz": lambda accept: text(HTTPStatus.OK, "ok"),
     }
-    server = HttpPort(host, port, routes, patience=PATIENCE, log=logger)
+    server = HttpPort(host, port, routes, patience=PATIENCE, log=SafeLog(logger))
     try:
         with STOP.told(lambda number: over.set()):
             server.start()

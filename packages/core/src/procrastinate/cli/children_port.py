@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from procrastinate.observing import exposing
+from procrastinate.observing.safe_log import SafeLog
 from procrastinate.worker.process import probes
 from procrastinate.worker.process.http_port import Answer, HttpPort
 from procrastinate.worker.process.probes import HEALTH, METRICS, READY, verdict
@@ -64,7 +65,7 @@ class ChildrenPort:
         self._port = HttpPort(
             *(host, port),
             {HEALTH: self._healthz, READY: self._readyz, METRICS: self._metrics},
-            log=logging.getLogger("procrastinate.supervisor"),
+            log=SafeLog(logging.getLogger("procrastinate.supervisor")),
         )
         _remove_left_ones()
         self.folder = tempfile.mkdtemp(prefix=PREFIX)

@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import logging
 import os
 import socket
 import threading
@@ -28,6 +27,7 @@ from http import HTTPStatus
 
 from procrastinate.errors import ConfigurationError
 from procrastinate.model import failure, printable
+from procrastinate.observing.safe_log import SafeLog
 from procrastinate.worker.log import logger
 
 PATIENCE = 5.0  # seconds, from the connection to the end of the answer
@@ -74,7 +74,7 @@ class HttpPort:
         routes: Mapping[str, Route],
         *,
         patience: float | None = None,
-        log: logging.Logger = logger,
+        log: SafeLog = logger,
     ) -> None:
         self._log = log
         self._routes = routes
