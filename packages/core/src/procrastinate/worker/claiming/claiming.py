@@ -37,12 +37,12 @@ from procrastinate.worker.claiming.fetcher import Fetcher
 from procrastinate.worker.claiming.partitioned import PartitionedFetcher
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.database.backoff import Backoff
-from procrastinate.worker.database.calls import Calls, reason_of
+from procrastinate.worker.database.calls import Calls
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.database.places import Places
 from procrastinate.worker.helpers.pausing import Paused
-from procrastinate.worker.log import logger
 from procrastinate.worker.stopping import StopRequests
+from procrastinate.worker.waking import woken_within
 from procrastinate.worker.writing.echoes import Echoes
 from procrastinate.worker.writing.writer import Writer
 
@@ -113,7 +113,7 @@ class Claiming:
                 await self._wait_for_trust()
                 continue
             if not self._paused.is_known:
-                await self._woken_within(PROBE_EVERY)
+                await woken_within(self._wake, PROBE_EVERY)
                 continue
             if backlog.wants_look:
                 await self._look_behind()
@@ -251,21 +251,9 @@ class Claiming:
             found = False  # if nothing is known, another worker may be idle
         self._backlog.looked(found, time.monotonic() - began)
 
-    async def _woken_within(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
-
     async def _wait_for_database(self, backoff: Backoff, exc: Exception) -> None:
-        if not backoff.failing:
-            logger.warning("no jobs can be fetched: %s", reason_of(exc))
-        try:
-            async with asyncio.timeout(backoff.next_wait()):
-                await self._stop.gracefully.wait()
-        except TimeoutError:
-            pass
+        backoff.warn("no jobs can be fetched", exc)
+        await woken_within(self._stop.gracefully, backoff.next_wait())
 
     async def _wait_for_trust(self) -> None:
         """Wait for a confirmed beat; and find out which connections of the pool are silent.
@@ -278,7 +266,7 @@ class Claiming:
                 self._abort(await self._calls.run_async(flow, limit=PROBE))
         except (ConnectorException, TimeoutError):
             pass  # the heartbeat and the writer have said so
-        await self._woken_within(PROBE_EVERY)
+        await woken_within(self._wake, PROBE_EVERY)
 
     async def settle(self, known: Container[int]) -> None:
         """Hand back what a claim whose answer was lost has claimed, if there was one."""

@@ -33,10 +33,10 @@ from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Waiting
 from procrastinate.storage.workers import Beat
 from procrastinate.worker.database.backoff import Backoff
-from procrastinate.worker.database.calls import OF_A_PARTITION, Calls, reason_of
+from procrastinate.worker.database.calls import OF_A_PARTITION, Calls
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.helpers.pausing import Paused
-from procrastinate.worker.log import logger
+from procrastinate.worker.waking import woken_within
 
 PROMOTE_AGAIN_AFTER = 1.0  # seconds after a failure
 
@@ -103,9 +103,7 @@ class Sweeper:
                 await self.sweep_if_due()
                 await self._promote_due()
             except (ConnectorException, TimeoutError) as exc:
-                if not backoff.failing:
-                    reason = reason_of(exc)
-                    logger.warning("partitions cannot be swept for now: %s", reason)
+                backoff.warn("partitions cannot be swept for now", exc)
                 await asyncio.sleep(backoff.next_wait())
                 continue
             backoff.reset()
@@ -114,11 +112,7 @@ class Sweeper:
     async def _sleep(self) -> None:
         now = self._clock()
         due = min(self.turns.ask_again_at(now, self._outages.away), self._next_promotion()[0])
-        try:
-            async with asyncio.timeout(None if due == math.inf else max(0.0, due - now)):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+        await woken_within(self._wake, None if due == math.inf else max(0.0, due - now))
 
     # News
 

@@ -106,8 +106,7 @@ class Companion:
         try:
             wait = self._duty.round(self._line)
         except ConnectorException as exc:
-            if not self._backoff.failing:
-                logger.warning("%s: %s", self._duty.undone, exc)
+            self._backoff.warn(self._duty.undone, exc)
             self._duty.failed()
             return self._backoff.next_wait()
         self._backoff.reset()

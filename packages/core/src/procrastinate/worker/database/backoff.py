@@ -1,11 +1,18 @@
-"""Waiting longer and longer while the database is away."""
+"""Waiting longer and longer while the database is away, and saying so once."""
 
 from __future__ import annotations
 
 import random
 
+from procrastinate.worker.log import logger
+
 FIRST = 0.1  # seconds
 LONGEST = 5.0  # seconds
+
+
+def reason_of(exc: BaseException) -> str:
+    """Return why a call failed, for the log. A call that was not answered says nothing itself."""
+    return str(exc) or "the database does not answer"
 
 
 class Backoff:
@@ -20,6 +27,11 @@ class Backoff:
     def failing(self) -> bool:
         """Whether the last try failed."""
         return self._failures > 0
+
+    def warn(self, undone: str, exc: BaseException) -> None:
+        """Log what is not done and why, unless the last try failed as well."""
+        if not self.failing:
+            logger.warning("%s: %s", undone, reason_of(exc))
 
     def next_wait(self) -> float:
         """Note a failure and return the seconds to wait before the next try."""

@@ -25,11 +25,6 @@ AT_ONCE = 2
 OF_A_PARTITION = Limit(server=4.0, client=5.0)
 
 
-def reason_of(exc: BaseException) -> str:
-    """Return why a call failed, for the log. A call that was not answered says nothing itself."""
-    return str(exc) or "the database does not answer"
-
-
 class Calls:
     """Runs storage flows for one shift."""
 

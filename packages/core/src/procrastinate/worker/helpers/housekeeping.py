@@ -33,10 +33,11 @@ from procrastinate.storage import workers as flows
 from procrastinate.storage.claim import held_jobs
 from procrastinate.storage.finish import Keeps
 from procrastinate.worker.database.backoff import Backoff
-from procrastinate.worker.database.calls import Calls, reason_of
+from procrastinate.worker.database.calls import Calls
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.log import logger
 from procrastinate.worker.telling import UNSEEN, Telling
+from procrastinate.worker.waking import woken_within
 
 ONE_BY_ONE_MAY_TAKE = (
     2.0  # seconds for recovering jobs that other transactions may be in the way of
@@ -107,9 +108,7 @@ class Housekeeping:
             try:
                 await self._round()
             except (ConnectorException, TimeoutError) as exc:
-                if not backoff.failing:
-                    reason = reason_of(exc)
-                    logger.warning("housekeeping waits for the database: %s", reason)
+                backoff.warn("housekeeping waits for the database", exc)
                 self.look_for_aborts()
                 await asyncio.sleep(backoff.next_wait())
                 continue
@@ -132,11 +131,7 @@ class Housekeeping:
                 await self.recover(self._options.stalled_worker_timeout)
 
     async def _sleep(self) -> None:
-        try:
-            async with asyncio.timeout(max(0.0, self._aborts.at - time.monotonic())):
-                await self._turn.wait()
-        except TimeoutError:
-            pass
+        await woken_within(self._turn, max(0.0, self._aborts.at - time.monotonic()))
 
     async def _look_for_aborts(self) -> None:
         await self._everywhere(self._look_for_aborts_in)

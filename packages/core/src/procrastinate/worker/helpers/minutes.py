@@ -27,7 +27,8 @@ from procrastinate.model.minutes import MINUTE, Kind, Tallies, Tally, weights
 from procrastinate.observing import events
 from procrastinate.observing.observer import Observer
 from procrastinate.storage import minutes as flows
-from procrastinate.worker.database.calls import Calls, reason_of
+from procrastinate.worker.database.backoff import reason_of
+from procrastinate.worker.database.calls import Calls
 from procrastinate.worker.log import logger
 
 SPREAD = 5.0  # seconds

@@ -20,9 +20,10 @@ from procrastinate.model.job import NAME_SHOWN
 from procrastinate.model.queues import EVERY_QUEUE, NO_PAUSES, SPARED, Pause, Pauses
 from procrastinate.storage.queues import InForce, pauses_in_force
 from procrastinate.worker.database.backoff import Backoff
-from procrastinate.worker.database.calls import Calls, reason_of
+from procrastinate.worker.database.calls import Calls
 from procrastinate.worker.log import logger
 from procrastinate.worker.telling import UNSEEN, Telling
+from procrastinate.worker.waking import woken_within
 
 READ_EVERY = 60.0  # seconds
 SHORTEST_SLEEP = 0.001  # seconds: the end of a pause is told in microseconds of another clock
@@ -86,28 +87,18 @@ class Pausing:
             try:
                 found = await self._calls.run_async(pauses_in_force())
             except (ConnectorException, TimeoutError) as exc:
-                if not backoff.failing:
-                    reason = reason_of(exc)
-                    logger.warning("it cannot be read which queues are paused: %s", reason)
-                await self._woken_within(backoff.next_wait())
+                backoff.warn("it cannot be read which queues are paused", exc)
+                await woken_within(self._wake, backoff.next_wait())
                 continue
             backoff.reset()
             self._read(found.pauses)
-            await self._woken_within(self._seconds_to_next(found))
+            await woken_within(self._wake, self._seconds_to_next(found))  # rule 2
 
     def _seconds_to_next(self, found: InForce) -> float:
         seconds = READ_EVERY if self._listens else self._interval
         if found.seconds is None:
             return seconds
         return min(seconds, max(found.seconds, SHORTEST_SLEEP))
-
-    async def _woken_within(self, seconds: float) -> None:
-        """Wait for so long, or until there is a reason to read at once (rule 2)."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
 
     def _read(self, pauses: Pauses) -> None:
         before, was_known = self._paused.now, self._paused.is_known

@@ -27,10 +27,9 @@ from procrastinate.storage import progress as flows
 from procrastinate.storage.progress import Said
 from procrastinate.worker.context import JobContext
 from procrastinate.worker.database.backoff import Backoff
-from procrastinate.worker.database.calls import Calls, reason_of
+from procrastinate.worker.database.calls import Calls
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.database.places import Places
-from procrastinate.worker.log import logger
 from procrastinate.worker.running.attempt import Attempt
 
 INTERVAL = 1.0  # seconds
@@ -154,8 +153,7 @@ class Reports:
                 flow = at(partition, flow)
             await self._calls.run_async(flow, limit=LIMIT)
         except Exception as exc:
-            if not self._backoff.failing:
-                logger.warning("the progress of jobs could not be written: %s", reason_of(exc))
+            self._backoff.warn("the progress of jobs could not be written", exc)
             if not isinstance(exc, InvalidData):  # which would be refused again
                 self._put_back(part)
             return await self._outages.is_one(exc, partition)

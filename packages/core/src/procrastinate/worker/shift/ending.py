@@ -13,7 +13,7 @@ from procrastinate.threads import in_thread
 from procrastinate.worker import job_log
 from procrastinate.worker.claiming.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.companions.companions import Companions
-from procrastinate.worker.database.calls import reason_of
+from procrastinate.worker.database.backoff import reason_of
 from procrastinate.worker.helpers.helpers import Helpers
 from procrastinate.worker.log import logger
 from procrastinate.worker.shift.crew import Crew

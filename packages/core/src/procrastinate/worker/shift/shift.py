@@ -29,7 +29,7 @@ from procrastinate.worker.companions.companion import Companion
 from procrastinate.worker.companions.companions import Companions
 from procrastinate.worker.companions.heartbeat import Heartbeat
 from procrastinate.worker.companions.ticker import Ticker, log_settled
-from procrastinate.worker.database.calls import reason_of
+from procrastinate.worker.database.backoff import reason_of
 from procrastinate.worker.helpers.helpers import Helpers
 from procrastinate.worker.log import logger
 from procrastinate.worker.shift.crew import Crew

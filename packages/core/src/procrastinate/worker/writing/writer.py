@@ -296,17 +296,12 @@ class Writer:
             if await self._outages.is_one(exc, self._parts.place_of(group)):
                 return _Answer.PARTITION_AWAY
             if isinstance(exc, _AWAY):
-                return self._database_is_away(group, exc)
+                results = counted(len(group), "result")
+                self._backoff.warn(f"waiting for the database with {results}", exc)
+                return _Answer.AWAY
             self._refusal = exc
             return _Answer.REFUSED
         return _Answer.WRITTEN
-
-    def _database_is_away(self, group: Sequence[Ended], exc: Exception) -> _Answer:
-        if not self._backoff.failing:
-            reason = str(exc) or "it does not answer"
-            results = counted(len(group), "result")
-            logger.warning("waiting for the database with %s: %s", results, reason)
-        return _Answer.AWAY
 
     # Trying again
 
