@@ -27,6 +27,8 @@ SAME = {"sec-fetch-site": "same-origin"}
         {"access": len, "redact": "password"},
         {"access": len, "redact": [1]},
         {"access": len, "title": None},
+        {"access": len, "late_after": 0},
+        {"access": len, "long_after": "1h"},
     ],
 )
 def test_options_that_cannot_be_are_refused(app: procrastinate.App, options: dict[str, Any]):

@@ -16,6 +16,7 @@ from procrastinate.model.search import Count
 from procrastinate_dashboard.attention import Needs, needs
 from procrastinate_dashboard.health import state_of
 from procrastinate_dashboard.redaction import Redaction
+from procrastinate_dashboard.thresholds import checked
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 WORKER = WorkerInfo(
@@ -143,6 +144,26 @@ def test_a_job_that_runs_long_and_holds_a_lock():
         "t, and holds the lock one",
         "jobs/5",
     )
+
+
+def test_a_lock_held_while_others_wait():
+    """That is late as soon as a job that is ready would be."""
+    held = replace(RUNNING, started_at=NOW - timedelta(minutes=6))
+    line = replace(queue("mail", 0), behind_a_lock=Count(30))
+    given = {"running": [held], "workers": [WORKER]}
+    (one,) = found(queues=[line], **given)
+    assert (one.what, one.link) == ("Job 5 runs for 6 min", "jobs/5")
+    assert one.why == "t, and holds the lock one; 30 jobs wait behind locks in its queue"
+    assert found(queues=[replace(line, behind_a_lock=Count(0))], **given) == []
+    assert found(queues=[replace(line, name="other")], **{**given, "workers": []})[1:] == []
+    assert found(queues=[line], running=[replace(held, lock=None)], workers=[WORKER]) == []
+
+
+def test_thresholds_are_the_callers():
+    given = {"queues": [queue("mail", 2)], "workers": [WORKER], "running": [RUNNING]}
+    assert found(**given) == []
+    told = found(**given, thresholds=checked(60, 240.0))
+    assert [each.what for each in told] == ["Queue mail is late", "Job 5 runs for 5 min"]
 
 
 def test_what_fails_most_comes_first_and_without_passwords():

@@ -141,6 +141,7 @@ def test_a_port_that_is_taken_is_told_in_one_line():
         (["--host=no-such-host.invalid", "--user=x"], 2, "user x needs a password"),
         (["--port=65536"], 2, "--port"),
         (["--port=x"], 2, "--port"),
+        (["--late-after=0"], 2, "--late-after"),
         (["--proxy=nginx"], 2, "--proxy 'nginx' is no address"),
         (["--host=203.0.113.7"], 2, "needs a password"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from procrastinate import Job, ScheduleInfo, WorkerInfo
 from procrastinate.model.failures import FailureGroup
@@ -15,14 +15,12 @@ from procrastinate_dashboard.asking import address
 from procrastinate_dashboard.health import serves
 from procrastinate_dashboard.redaction import Redaction
 from procrastinate_dashboard.showing import lasting, line, number, short
+from procrastinate_dashboard.thresholds import Thresholds
 
-#: The oldest ready job of a queue has waited too long from here on.
-LATE = timedelta(minutes=5)
-#: A job has run too long from here on: nothing is known of what its task should take.
-LONG = timedelta(hours=1)
 #: So many jobs behind locks are told of: some lock is passed on too slowly, or not at all.
 MANY_BEHIND_LOCKS = 100
 MOST = 4  # things of a kind
+USUAL = Thresholds()
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,15 @@ def needs(
     failures: Sequence[FailureGroup],
     running: Sequence[Job],
     now: datetime,
+    thresholds: Thresholds = USUAL,
 ) -> list[Needs]:
     """Return what needs a person, the worst first."""
     return [
-        *_first(_of_queues(queues, workers, Pauses(tuple(pauses)), now), "queues"),
+        *_first(
+            _of_queues(queues, workers, Pauses(tuple(pauses)), now - thresholds.late, now), "queues"
+        ),
         *_first(_of_workers(workers), "workers"),
-        *_of_long_jobs(running, now),
+        *_first(_of_long_jobs(running, queues, thresholds, now), "jobs?state=running"),
         *_of_failures(failures, redaction),
         *_of_locks(queues),
         *_first(_of_schedules(schedules, now), "schedules"),
@@ -73,6 +74,7 @@ def _of_queues(
     queues: Iterable[QueueInfo],
     workers: Sequence[WorkerInfo],
     pauses: Pauses,
+    late: datetime,
     now: datetime,
 ) -> Iterator[Needs]:
     waiting = [each for each in queues if each.oldest_ready_since and not pauses.has(each.name)]
@@ -83,7 +85,7 @@ def _of_queues(
         why = f"{number(queue.ready)} ready, the oldest for {lasting(waits)}"
         if not any(serves(each, queue.name) for each in workers):
             yield Needs(f"No worker serves {name}", why, link)
-        elif waits > LATE:
+        elif _waits_since(queue) < late:
             yield Needs(f"Queue {name} is late", why, link)
 
 
@@ -106,12 +108,25 @@ def _of_workers(workers: Iterable[WorkerInfo]) -> Iterator[Needs]:
             yield Needs(f"Worker {name} is not trusted", why, "workers", "aborted")
 
 
-def _of_long_jobs(running: Iterable[Job], now: datetime) -> Iterator[Needs]:
+def _of_long_jobs(
+    running: Iterable[Job], queues: Iterable[QueueInfo], thresholds: Thresholds, now: datetime
+) -> Iterator[Needs]:
+    behind = {each.name: each.behind_a_lock for each in queues}
     for job in running:
-        if job.started_at is not None and job.started_at < now - LONG:
+        wait = behind.get(job.queue, Count(0)) if job.lock is not None else Count(0)
+        longest = thresholds.late if wait.value else thresholds.long
+        if job.started_at is not None and job.started_at < now - longest:
             what = f"Job {job.id} runs for {lasting(now - job.started_at)}"
-            lock = f", and holds the lock {line(job.lock, 60)}" if job.lock is not None else ""
-            yield Needs(what, f"{line(job.task_name, 60)}{lock}", f"jobs/{job.id}", "aborted")
+            why = f"{line(job.task_name, 60)}{_lock_of(job, wait)}"
+            yield Needs(what, why, f"jobs/{job.id}", "aborted")
+
+
+def _lock_of(job: Job, wait: Count) -> str:
+    if job.lock is None:
+        return ""
+    held = f", and holds the lock {line(job.lock, 60)}"
+    waiting = f"{number(wait)} {'job waits' if str(wait) == '1' else 'jobs wait'}"
+    return f"{held}; {waiting} behind locks in its queue" if wait.value else held
 
 
 def _of_failures(failures: Iterable[FailureGroup], redaction: Redaction) -> Iterator[Needs]:

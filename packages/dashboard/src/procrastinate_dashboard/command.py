@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from procrastinate.cli.settings import settings_of
+from procrastinate_dashboard.thresholds import LATE_AFTER, LONG_AFTER
 
 
 @click.command("dashboard", short_help="Serve the dashboard: see jobs in a browser, and act.")
@@ -25,6 +26,22 @@ from procrastinate.cli.settings import settings_of
     help="A name under which a proxy on this machine serves it; may be given several times.",
 )
 @click.option(
+    "--late-after",
+    type=click.FloatRange(0, min_open=True),
+    default=LATE_AFTER,
+    show_default=True,
+    metavar="SECONDS",
+    help="Tell of a queue whose oldest ready job waits for longer than this.",
+)
+@click.option(
+    "--long-after",
+    type=click.FloatRange(0, min_open=True),
+    default=LONG_AFTER,
+    show_default=True,
+    metavar="SECONDS",
+    help="Tell of a job that runs for longer than this.",
+)
+@click.option(
     "--proxy",
     "proxies",
     metavar="ADDRESS",
@@ -41,6 +58,8 @@ def dashboard(
     user: str | None,
     read_only: bool,
     allow_host: tuple[str, ...],
+    late_after: float,
+    long_after: float,
     proxies: tuple[str, ...],
 ) -> None:
     """Serve the dashboard: see jobs, queues and workers in a browser, and act on them.
@@ -53,6 +72,6 @@ def dashboard(
     """
     from procrastinate_dashboard.serving import Settings, serve
 
-    settings = Settings(host, port, user, read_only, allow_host, proxies)
+    settings = Settings(host, port, user, read_only, allow_host, proxies, late_after, long_after)
     with settings_of(ctx).open_app() as app:
         serve(app, settings)

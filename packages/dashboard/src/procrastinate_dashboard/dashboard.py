@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from procrastinate import App, time_limit
 from procrastinate.errors import InvalidOption
 from procrastinate.model.printable import shown
-from procrastinate_dashboard import guard, problems, routes
+from procrastinate_dashboard import guard, problems, routes, thresholds
 from procrastinate_dashboard.messages import Access, Request, Response
 from procrastinate_dashboard.redaction import Redact, Redaction
 from procrastinate_dashboard.shared import NoAnswer
 from procrastinate_dashboard.silence import ANSWER_WITHIN, CHANGE_WITHIN, LONG
 from procrastinate_dashboard.site import ASSETS, Site, asset
+from procrastinate_dashboard.thresholds import LATE_AFTER, LONG_AFTER
 
 if TYPE_CHECKING:
     from procrastinate_dashboard.wsgi import Environ, StartResponse
@@ -46,6 +47,10 @@ class Dashboard:
     ``{"localhost", "127.0.0.1"}``: without a login, that keeps out names that lead to this machine.
     ``title`` is the name in the head of each page.
 
+    The overview tells of queues whose oldest ready job waits for longer than ``late_after``
+    seconds, of jobs that run for longer than ``long_after`` seconds, and of those that hold a lock
+    for longer than ``late_after`` while jobs wait behind locks in their queue.
+
     Raises `InvalidOption`, also without ``access``: pages show arguments, and change jobs.
     """
 
@@ -57,6 +62,8 @@ class Dashboard:
         redact: Redact | None = None,
         hosts: Collection[str] | None = None,
         title: str = "procrastinate",
+        late_after: float = LATE_AFTER,
+        long_after: float = LONG_AFTER,
     ) -> None:
         if not isinstance(app, App):
             raise InvalidOption(f"a dashboard is of an App, not of {shown(app)}")
@@ -64,7 +71,7 @@ class Dashboard:
         self._hosts = None if hosts is None else _checked_hosts(hosts)
         if not isinstance(title, str):
             raise InvalidOption(f"title must be a text, not {shown(title)}")
-        self.site = Site(app, Redaction(redact), title)
+        self.site = Site(app, Redaction(redact), title, thresholds.checked(late_after, long_after))
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve ASGI: mount this in Starlette or FastAPI, or give it to uvicorn."""

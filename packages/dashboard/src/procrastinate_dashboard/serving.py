@@ -24,6 +24,7 @@ from procrastinate_dashboard.dashboard import AccessFunction, Dashboard
 from procrastinate_dashboard.guard import LOOPBACK
 from procrastinate_dashboard.login import by_password
 from procrastinate_dashboard.messages import Access
+from procrastinate_dashboard.thresholds import LATE_AFTER, LONG_AFTER
 
 if TYPE_CHECKING:
     import uvicorn
@@ -44,6 +45,8 @@ class Settings:
     read_only: bool = False
     allowed_hosts: tuple[str, ...] = ()
     proxies: tuple[str, ...] = ()
+    late_after: float = LATE_AFTER
+    long_after: float = LONG_AFTER
 
     @property
     def is_loopback(self) -> bool:
@@ -90,7 +93,13 @@ def dashboard_for(app: App, settings: Settings, password: str | None) -> Dashboa
     hosts = None
     if settings.is_loopback:
         hosts = {*LOOPBACK, settings.host, *settings.allowed_hosts}
-    return Dashboard(app, access=_access(settings, password), hosts=hosts)
+    return Dashboard(
+        app,
+        access=_access(settings, password),
+        hosts=hosts,
+        late_after=settings.late_after,
+        long_after=settings.long_after,
+    )
 
 
 def _access(settings: Settings, password: str | None) -> AccessFunction:

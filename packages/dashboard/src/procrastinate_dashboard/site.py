@@ -18,6 +18,7 @@ from procrastinate_dashboard.messages import Request, Response
 from procrastinate_dashboard.redaction import Redaction
 from procrastinate_dashboard.shared import PATIENCE, Shared
 from procrastinate_dashboard.silence import Silence
+from procrastinate_dashboard.thresholds import Thresholds
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ class Site:
     app: App
     redaction: Redaction
     title: str = "procrastinate"
+    thresholds: Thresholds = field(default_factory=Thresholds)
     shared: Shared = field(default_factory=Shared)
     silence: Silence = field(default_factory=Silence)
 

@@ -35,7 +35,7 @@ SPANS = {
     "7d": Span(timedelta(days=7), timedelta(hours=2), "%d %b %H:%M"),
 }
 FAILURES = 2_000  # the latest ones that are looked at for what needs a person
-RUNNING = 3  # the jobs that have run longest, of which some may be stuck
+RUNNING = 20  # the jobs that have run longest, of which some may be stuck
 OUTCOMES = ("succeeded", "failed", "cancelled", "aborted")
 QUANTILES = (("p50", 0.5), ("p95", 0.95))
 
@@ -123,6 +123,7 @@ def _needs(
             "longest running", lambda: manager.search_jobs(state="running", limit=RUNNING).jobs
         ),
         now=now(),
+        thresholds=site.thresholds,
     )
 
 
