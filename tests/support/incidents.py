@@ -23,7 +23,7 @@ from procrastinate.model.minutes import BUCKETS, bucket_of
 _WORKERS = """
 insert into procrastinate_workers (name, host, pid, version, concurrency, busy, trusted, queues,
     task_names, started_at, last_heartbeat, blocked_since)
-select 'worker-' || n, 'app-' || n, 4710 + n, '4.0.0', 5, case n when 3 then 1 else 2 end, true,
+select 'worker-' || n, 'app-' || n, 4710 + n, '4.0.0', 5, (array[1, 2, 0])[n], true,
     case n when 2 then '{images}' else '{default}' end::text[],
     '{shop.charge,shop.refund,mail.send,images.resize,report.build}',
     now() - interval '2 days', now() + interval '1 hour',
@@ -37,7 +37,8 @@ insert into procrastinate_jobs (task_name, queue_name, args, status, attempts, d
 select (array['shop.refund', 'report.build', 'images.resize'])[1 + mod(n, 3)],
     (array['default', 'default', 'images'])[1 + mod(n, 3)], jsonb_build_object('n', n), 'succeeded',
     1, at - interval '3 seconds', at - interval '2 seconds', at
-from (select n, now() - n * interval '20 seconds' as at from generate_series(1, 3000) as n) as job
+from (select n, now() - n * interval '450 ms' as at from generate_series(1, 3000) as n) as job
+order by n desc
 """
 _LATE = """
 insert into procrastinate_jobs (task_name, queue_name, args, deferred_at)
@@ -84,6 +85,7 @@ select 'shop.charge', 'default', jsonb_build_object('order', n), 'failed', 3,
         'type', 'requests.exceptions.ConnectionError', 'traceback', %(traceback)s::text,
         'message', 'payments.example:443 refused the connection for order ' || n))
 from (select n, now() - n * interval '3 seconds' as at from generate_series(1, 300) as n) as job
+order by n desc
 """
 _OLD_FAILURES = """
 insert into procrastinate_jobs (task_name, queue_name, args, status, attempts, deferred_at,
@@ -91,6 +93,23 @@ insert into procrastinate_jobs (task_name, queue_name, args, status, attempts, d
 select 'report.build', 'default', jsonb_build_object('report', n), 'failed', 1, at, at, at,
     %(errors)s::jsonb
 from (select n, now() - n * interval '7 hours' as at from generate_series(1, 12) as n) as job
+order by n desc
+"""
+_SCHEDULED = """
+insert into procrastinate_jobs (task_name, queue_name, hold, args, deferred_at, scheduled_at)
+select 'mail.send', 'mail', 'schedule', jsonb_build_object('to', n || '@example.com'), now(),
+    now() + n * interval '20 minutes'
+from generate_series(1, 24) as n
+"""
+_SCHEDULES = """
+insert into procrastinate_periodic
+    (task_name, periodic_id, done_until, last_tick, cron, timezone, queue_name)
+select task, '', pg_catalog.date_trunc('minute', now()), now() - last, cron, zone, queue
+from (values
+    ('report.build', interval '7 hours', '0 5 * * *', 'Europe/Paris', 'default'),
+    ('shop.reconcile', interval '3 minutes', '*/5 * * * *', 'UTC', 'default'),
+    ('mail.digest', interval '19 hours', '0 7 * * 1-5', 'Europe/Paris', 'mail')
+) as schedule (task, last, cron, zone, queue)
 """
 _MINUTE = """
 insert into procrastinate_minutes (begins_at, seconds, queue_name, task_name, succeeded, failed,
@@ -142,7 +161,8 @@ def _fill(cursor: Any) -> None:
         "errors": json.dumps(old),
     }
     for statement in (
-        *(_ENDED, _LATE, _STUCK, _WAITING_FOR_IT, _HOLDER, _LINE, _FAILED, _OLD_FAILURES),
+        *(_OLD_FAILURES, _HOLDER, _LINE, _LATE, _ENDED, _FAILED, _STUCK, _WAITING_FOR_IT),
+        *(_SCHEDULED, _SCHEDULES),
     ):
         cursor.execute(statement, values)
     for ago in range(1, 181):

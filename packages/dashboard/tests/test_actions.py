@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import procrastinate
@@ -126,6 +128,28 @@ def test_all_queues_are_paused(full: procrastinate.App, actor: Browser):
     actor.submit("/queues/pause?queue=*")
     assert [each.queue for each in full.queue_manager.list_pauses()] == ["*"]
     assert "All queues are" in text_of(actor.get("/queues"))
+
+
+def said(actor: Browser, page: str) -> str:
+    """Do what a page asks, and return what the next one says of it."""
+    done = actor.submit(page)
+    shown = text_of(actor.get(f"/queues{done.headers['location'].partition('queues')[2]}"))
+    return re.findall('role="status">(.*?)</p>', shown)[0]
+
+
+def test_what_was_done_to_a_queue_is_said(full: procrastinate.App, actor: Browser):
+    full.queue_manager.pause("other")
+    assert said(actor, "/queues/resume?queue=mail") == "Queue mail was not paused."
+    assert said(actor, "/queues/pause?queue=*") == "All queues are paused, but for builtin."
+    assert said(actor, "/queues/resume?queue=other") == (
+        "Queue other is resumed, but all queues are paused."
+    )
+    assert said(actor, "/queues/pause?queue=mail") == "Queue mail is paused."
+    assert said(actor, "/queues/resume?queue=*") == "All queues are resumed; paused by name: mail."
+    assert said(actor, "/queues/resume?queue=*") == (
+        "All queues were not paused; paused by name: mail."
+    )
+    assert said(actor, "/queues/resume?queue=mail") == "Queue mail is resumed."
 
 
 def test_a_queue_that_has_no_job_is_shown_while_it_is_paused(

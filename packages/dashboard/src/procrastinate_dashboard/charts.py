@@ -40,6 +40,10 @@ class Plot:
     series: Sequence[Series]
     unit: str = ""
 
+    def shows(self, series: Series) -> bool:
+        """Whether a series has anything to see; the first one always counts as such."""
+        return series is self.series[0] or any(series.values)
+
     def said(self, value: float | None) -> str:
         """Return a value with its unit."""
         if value is None:
@@ -95,14 +99,18 @@ def lines(plot: Plot) -> Markup:
             )
             shape = Markup('<polyline class="line-{}" points="{}"/>')
             drawn.append(shape.format(series.css, points))
-            drawn += [_point(plot, series, at, value, top, step) for at, value in run]
+            alone = " alone" if len(run) == 1 else ""
+            drawn += [_point(plot, series, at, value, top, step, alone) for at, value in run]
     return _svg(plot, top, drawn, step)
 
 
-def _point(plot: Plot, series: Series, at: int, value: float, top: float, step: float) -> Markup:
+def _point(
+    plot: Plot, series: Series, at: int, value: float, top: float, step: float, alone: str
+) -> Markup:
+    """Draw a point: it is seen if it has no line, or while it is pointed at."""
     x, y = _rounded(_middle(at, step), _y(value, top))
-    return Markup('<circle class="point-{}" cx="{}" cy="{}" r="1.8">{}</circle>').format(
-        series.css, x, y, _title(plot, series, at)
+    return Markup('<circle class="point point-{}{}" cx="{}" cy="{}" r="3">{}</circle>').format(
+        series.css, alone, x, y, _title(plot, series, at)
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model.printable import counted, line, shown
+from procrastinate.model.queue_names import EVERY_QUEUE, SPARED
 from procrastinate_dashboard.asking import FILTERS, address, age_from, given_filters, job_filters
 from procrastinate_dashboard.messages import Request, Response, redirect
 from procrastinate_dashboard.pages.job import find
@@ -147,19 +148,27 @@ def _count(site: Site, filters: dict[str, Any]) -> str:
 # --- a queue --------------------------------------------------------------------------------------
 
 
+_ABOUT_ONE = {
+    "pause": "Workers begin none of its jobs until it is resumed. Jobs that run go on.",
+    "resume": "Workers begin its jobs again.",
+}
+_ABOUT_ALL = {
+    "pause": f"Workers begin no job until all are resumed, but for those of the queue {SPARED!r}."
+    " Jobs that run go on.",
+    "resume": "Workers begin jobs again, but for those of queues that are paused by name.",
+}
+
+
 def ask_for_queue(site: Site, request: Request, what: str) -> Response:
     """Ask whether to pause a queue, and why, or to resume it."""
     queue = _queue(request.query)
-    words = "all queues" if queue == "*" else f"queue {line(queue, 80)}"
-    advice = {
-        "pause": "Workers begin none of its jobs until it is resumed. Jobs that run go on.",
-        "resume": "Workers begin its jobs again.",
-    }[what]
+    words = "all queues" if queue == EVERY_QUEUE else f"queue {line(queue, 80)}"
+    advice = _ABOUT_ALL if queue == EVERY_QUEUE else _ABOUT_ONE
     return _confirm(
         site,
         request,
         headline=f"{what.title()} {words}?",
-        advice=advice,
+        advice=advice[what],
         button=f"{what.title()} {words}",
         back=f"{request.root}queues",
         hidden={"queue": queue},
@@ -171,14 +180,15 @@ def act_on_queue(site: Site, request: Request, what: str) -> Response:
     """Pause or resume a queue, and show the queues."""
     queue = _queue(request.form)
     manager = site.app.queue_manager
+    done = what
     if what == "resume":
-        manager.resume(queue)
+        done = "resume" if manager.resume(queue) else "nothing"
     else:
         reason = request.form.get("reason", "").strip()[:_LONGEST_REASON] or None
         user = request.access.user if request.access else None
         manager.pause(queue, reason=reason, until=_until(request), by=user)
     _log(site, request, f"{what} queue {line(queue, 80)}")
-    return redirect(address(f"{request.root}queues", done=what))
+    return redirect(address(f"{request.root}queues", done=done, named=queue))
 
 
 def _queue(values: Mapping[str, str]) -> str:

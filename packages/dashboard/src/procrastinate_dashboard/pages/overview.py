@@ -33,6 +33,7 @@ SPANS = {
     "6h": Span(timedelta(hours=6), timedelta(minutes=5), "%H:%M"),
     "24h": Span(timedelta(hours=24), timedelta(minutes=20), "%H:%M"),
     "7d": Span(timedelta(days=7), timedelta(hours=2), "%d %b %H:%M"),
+    "30d": Span(timedelta(days=30), timedelta(hours=8), "%d %b"),
 }
 FAILURES = 2_000  # the latest ones that are looked at for what needs a person
 RUNNING = 20  # the jobs that have run longest, of which some may be stuck

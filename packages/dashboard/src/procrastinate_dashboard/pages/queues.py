@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from procrastinate.model.queues import EVERY_QUEUE
+from collections.abc import Sequence
+
+from procrastinate.model.printable import line
+from procrastinate.model.queue_names import EVERY_QUEUE, SPARED
+from procrastinate.model.queues import Pause
 from procrastinate_dashboard.messages import Request, Response
 from procrastinate_dashboard.site import Site
 
@@ -15,5 +19,25 @@ def queues(site: Site, request: Request) -> Response:
         request,
         "queues.html",
         queues=found,
+        done=_done(request.query.get("done"), request.query.get("named", ""), pauses),
         all_paused=next((each for each in pauses if each.queue == EVERY_QUEUE), None),
     )
+
+
+def _done(what: str | None, queue: str, pauses: Sequence[Pause]) -> str | None:
+    """Return what was done to a queue, or to all, in a sentence; and what is still paused."""
+    is_all = queue == EVERY_QUEUE
+    name = "All queues" if is_all else f"Queue {line(queue, 80)}"
+    verb = "are" if is_all else "is"
+    others = [line(each.queue, 60) for each in pauses if each.queue not in (queue, EVERY_QUEUE)]
+    named = f"; paused by name: {', '.join(others)}" if others else ""
+    if what == "pause":
+        return f"{name} {verb} paused{f', but for {SPARED}' if is_all else ''}."
+    if what == "nothing":
+        return f"{name} {'were' if is_all else 'was'} not paused{named if is_all else ''}."
+    if what == "resume" and is_all:
+        return f"All queues are resumed{named}."
+    if what == "resume":
+        all_are = any(each.queue == EVERY_QUEUE for each in pauses)
+        return f"{name} is resumed{', but all queues are paused' if all_are else ''}."
+    return None

@@ -8,7 +8,7 @@
   const address = new URL(location.href);
   if (address.searchParams.has("done")) {
     // What was done is told once, and not again after a reload.
-    for (const name of ["done", "count"]) address.searchParams.delete(name);
+    for (const name of ["done", "count", "named"]) address.searchParams.delete(name);
     history.replaceState(null, "", address);
   }
   let etag = null;
