@@ -18,7 +18,6 @@ from .helpers import Browser, text_of
         ("/jobs/2/retry", 2, "todo"),
         ("/jobs/4/retry", 4, "todo"),
         ("/jobs/3/cancel", 3, "cancelled"),
-        ("/jobs/5/abort", 5, "cancelled"),
     ],
 )
 def test_one_job_is_changed(
@@ -33,12 +32,31 @@ def test_one_job_is_changed(
 
 
 @pytest.mark.parametrize(
-    "page", ["/jobs/1/retry", "/jobs/1/cancel", "/jobs/2/cancel", "/jobs/1/abort"]
+    "page", ["/jobs/1/retry", "/jobs/1/cancel", "/jobs/2/cancel", "/jobs/1/abort", "/jobs/5/abort"]
 )
-def test_what_cannot_be_done_is_told(actor: Browser, page: str):
-    response = actor.submit(page)
+def test_what_cannot_be_done_is_not_even_asked(full: procrastinate.App, actor: Browser, page: str):
+    actor.get("/jobs/2/retry")  # for the token
+    form = {"token": actor.cookies["procrastinate_token"]}
+    for response in (actor.get(page), actor.post(page, form)):
+        assert response.status == 409
+        assert "Nothing was changed" in text_of(response)
+    assert full.job_manager.get_job(5).status == "todo"
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["/jobs/retry?state=running", "/jobs/retry?state=succeeded", "/jobs/cancel?state=failed"],
+)
+def test_a_change_of_jobs_that_it_leaves_alone_is_not_even_asked(actor: Browser, page: str):
+    response = actor.get(page)
     assert response.status == 409
-    assert "Nothing was changed" in text_of(response)
+    assert "cannot be" in text_of(response)
+
+
+def test_the_time_of_a_change_is_written_for_people(actor: Browser):
+    page = text_of(actor.get("/jobs/retry?state=failed&until=2099-11-28T23:00:00.123456%2B00:00"))
+    assert "until 2099-11-28 23:00:00 UTC" in page
+    assert "until 1h" not in page
 
 
 def test_a_retry_beside_a_waiting_twin_is_told(app: procrastinate.App):

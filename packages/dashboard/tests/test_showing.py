@@ -116,6 +116,22 @@ def test_scales_are_round(largest: float, top: float):
     assert nice_top(largest) == pytest.approx(top if largest != 1 else 2)
 
 
+@pytest.mark.parametrize(
+    "largest, top",
+    [(0.3, 0.4), (200, 200), (239, 400), (400, 480), (9000, 12_000), (90_000, 144_000)],
+)
+def test_scales_of_time_are_of_round_minutes_and_hours(largest: float, top: float):
+    assert nice_top(largest, "s") == pytest.approx(top)
+
+
+def test_long_times_on_an_axis_are_in_minutes():
+    plot = Plot("Waiting time", ["10:00"], [Series("p95", "p95", [400.0])], "s")
+    assert plot.said(400.0) == "6 min 40 s"
+    assert re.findall(">([^<>]+)</text>", str(lines(plot)))[:5] == [
+        *("0", "2 min", "4 min", "6 min", "8 min")
+    ]
+
+
 def test_bars_stand_on_each_other_and_say_what_they_are():
     plot = Plot(
         "Jobs <ended>",

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from procrastinate_dashboard.showing import DAY, HOUR, MINUTE, lasting
+
 WIDTH, HEIGHT = 420, 160
 LEFT, RIGHT, TOP, BOTTOM = 52, 6, 8, 22
 LINES = 4  # across the plot, with a number each
@@ -50,6 +52,8 @@ class Plot:
             return "\N{EN DASH}"
         if self.unit != "s":
             return f"{value:,.0f}"
+        if value >= MINUTE:
+            return lasting(value)
         if value >= 1:
             return f"{value:,.1f} s"
         return f"{value * 1000:.0f} ms" if value >= 0.01 else f"{value * 1000:.2g} ms"
@@ -89,7 +93,7 @@ def _stack(plot: Plot, at: int, top: float, step: float) -> list[Markup]:
 def lines(plot: Plot) -> Markup:
     """Draw each series as a line, with a point where it has no neighbour."""
     known = [value for each in plot.series for value in each.values if value is not None]
-    top = nice_top(max(known, default=0))
+    top = nice_top(max(known, default=0), plot.unit)
     step = (WIDTH - LEFT - RIGHT) / max(len(plot.labels), 1)
     drawn = []
     for series in plot.series:
@@ -125,8 +129,15 @@ def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
     return [run for run in runs if run]
 
 
-def nice_top(largest: float) -> float:
-    """Return the top of a scale whose lines have round numbers: 4, 8, 20, 40, 80 …"""
+def nice_top(largest: float, unit: str = "") -> float:
+    """Return the top of a scale whose lines have round numbers: 4, 8, 20, 40, 80 …
+
+    Of many seconds they are round numbers of minutes, hours or days.
+    """
+    if unit == "s" and math.isfinite(largest):
+        for length in (DAY, HOUR, MINUTE):
+            if largest >= LINES * length:
+                return nice_top(largest / length) * length
     if largest <= 0 or not math.isfinite(largest):
         return float(LINES)
     exponent = 10.0 ** math.floor(math.log10(largest / LINES))

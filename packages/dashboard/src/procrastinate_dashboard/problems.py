@@ -91,7 +91,7 @@ def _refusal(site: Site, exc: Exception) -> Refused:
     said = line(str(exc), 400)
     match exc:
         case JobNotFound():
-            return Refused(404, "There is no such job", f"{said}. It may have been deleted.")
+            return Refused(404, said[:1].upper() + said[1:], "It may have been deleted.")
         case AlreadyEnqueued():
             return Refused(409, "A job with its queueing lock is waiting already", said)
         case InvalidOption():

@@ -8,13 +8,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from procrastinate.errors import InvalidOption
+from procrastinate import Job, Status
 from procrastinate.model.printable import counted, line, shown
 from procrastinate.model.queue_names import EVERY_QUEUE, SPARED
-from procrastinate_dashboard.asking import FILTERS, address, age_from, given_filters, job_filters
+from procrastinate_dashboard.asking import (
+    FILTERS,
+    TIMES,
+    address,
+    age_from,
+    given_filters,
+    job_filters,
+    time_from,
+)
 from procrastinate_dashboard.messages import Request, Response, redirect
 from procrastinate_dashboard.pages.job import find
 from procrastinate_dashboard.problems import Refused
+from procrastinate_dashboard.showing import moment
 from procrastinate_dashboard.site import Site, now
 
 logger = logging.getLogger("procrastinate.dashboard")
@@ -26,8 +35,9 @@ _LONGEST_REASON = 200
 
 @dataclass(frozen=True)
 class Words:
-    """How an action on a job is asked about, and told."""
+    """How an action on a job is asked about and told, and which jobs it is for."""
 
+    statuses: frozenset[Status]
     button: str
     question: str
     done: str
@@ -36,24 +46,31 @@ class Words:
 
 ON_JOB = {
     "retry": Words(
+        frozenset({Status.TODO, Status.FAILED, Status.CANCELLED, Status.ABORTED}),
         "Retry",
         "It becomes due now, with as many attempts as a new job.",
         "is due now",
         "cannot be retried: it runs, has succeeded, or is gone",
     ),
     "cancel": Words(
+        frozenset({Status.TODO}),
         "Cancel",
         "It will not run. A cancelled job can be retried later.",
         "is cancelled",
         "cannot be cancelled: it runs, has ended, or is gone",
     ),
     "abort": Words(
+        frozenset({Status.DOING}),
         "Abort",
         "Its task is asked to end. A task that does not obey goes on.",
         "is asked to end",
-        "cannot be aborted: it does not run any more",
+        "cannot be aborted: it does not run",
     ),
 }
+
+#: States of jobs that are left alone by a change of many, so that it would change none.
+_NOT_RETRIED = frozenset({"running", "succeeded"})
+_NOT_CANCELLED = frozenset({"running", "succeeded", "failed", "cancelled", "aborted"})
 
 ON_JOBS = {"retry": ("Retry", "retried"), "cancel": ("Cancel", "cancelled")}
 
@@ -64,6 +81,7 @@ ON_JOBS = {"retry": ("Retry", "retried"), "cancel": ("Cancel", "cancelled")}
 def ask_for_job(site: Site, request: Request, id: str, what: str) -> Response:
     """Ask whether to change a job."""
     job = find(site, id)
+    _check_status(job, what)
     words = ON_JOB[what]
     return _confirm(
         site,
@@ -78,16 +96,26 @@ def ask_for_job(site: Site, request: Request, id: str, what: str) -> Response:
 
 def act_on_job(site: Site, request: Request, id: str, what: str) -> Response:
     """Change a job, and show it."""
-    number, manager = find(site, id).id, site.app.job_manager
+    job, manager = find(site, id), site.app.job_manager
+    _check_status(job, what)
+    number = job.id
     if what == "retry":
         done = manager.retry_job_by_id(number)
     else:
         done = manager.cancel_job_by_id(number, abort=what == "abort")
-    words = ON_JOB[what]
     if not done:
-        raise Refused(409, f"Job {number} {words.refused}", "Nothing was changed.")
+        raise _not_so(number, what)
     _log(site, request, f"{what} job {number}")
     return redirect(address(f"{request.root}jobs/{number}", done=what))
+
+
+def _check_status(job: Job, what: str) -> None:
+    if job.status not in ON_JOB[what].statuses:
+        raise _not_so(job.id, what)
+
+
+def _not_so(number: int, what: str) -> Refused:
+    return Refused(409, f"Job {number} {ON_JOB[what].refused}", "Nothing was changed.")
 
 
 # --- many jobs ------------------------------------------------------------------------------------
@@ -96,9 +124,9 @@ def act_on_job(site: Site, request: Request, id: str, what: str) -> Response:
 def ask_for_jobs(site: Site, request: Request, what: str) -> Response:
     """Ask whether to change all jobs that match, as they are now, with their number."""
     given = given_filters(request.query)
-    count = _count(site, _checked(given))
+    count = _count(site, _checked(given, what))
     button, _ = ON_JOBS[what]
-    subject = ", ".join(f"{name} {line(value, 120)}" for name, value in given.items())
+    subject = ", ".join(f"{name} {_written(name, value)}" for name, value in given.items())
     return _confirm(
         site,
         request,
@@ -123,7 +151,7 @@ def _advice(what: str) -> str:
 def act_on_jobs(site: Site, request: Request, what: str) -> Response:
     """Change all jobs that match, and show the list."""
     given = given_filters(request.form)
-    filters = _checked(given)
+    filters = _checked(given, what)
     manager = site.app.job_manager
     change = manager.retry_jobs if what == "retry" else manager.cancel_jobs
     changed = change(limit=MOST_AT_ONCE, **filters)
@@ -133,9 +161,20 @@ def act_on_jobs(site: Site, request: Request, what: str) -> Response:
     return redirect(address(page, **kept, done=what, count=len(changed)))
 
 
-def _checked(given: Mapping[str, str]) -> dict[str, Any]:
-    """Return the filters of a change. Raises `Refused` without one."""
+def _written(name: str, value: str) -> str:
+    """Return a filter as people read it: a time to the second."""
+    if name in TIMES and age_from(value) is None:
+        return f"{moment(time_from(name, value, now()))} UTC"
+    return line(value, 120)
+
+
+def _checked(given: Mapping[str, str], what: str) -> dict[str, Any]:
+    """Return the filters of a change. Raises `Refused` without one, and for jobs that it cannot."""
     filters = job_filters(given, now())
+    if "state" in filters and filters["state"] in (
+        _NOT_RETRIED if what == "retry" else _NOT_CANCELLED
+    ):
+        raise Refused(409, f"Jobs that are {filters['state']} cannot be {ON_JOBS[what][1]}")
     if not filters.keys() - {"until", "since"}:
         raise Refused(400, "Which jobs?", "A change of many jobs needs a filter beside the time.")
     return filters
@@ -205,7 +244,8 @@ def _until(request: Request) -> datetime | None:
         return None
     length = age_from(text)
     if length is None:
-        raise InvalidOption(f"a pause lasts for a time such as 30m, 2h or 7d, not {shown(text)}")
+        said = f"A pause lasts for a time such as 30m, 2h or 7d, not {shown(text)}."
+        raise Refused(400, "That is no length of time", said)
     return now() + length
 
 
