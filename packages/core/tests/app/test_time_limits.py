@@ -176,9 +176,14 @@ def test_what_goes_on_after_the_block_has_no_limit() -> None:
 
 
 def test_the_thread_of_a_block_ends_with_it(sync_app: procrastinate.App) -> None:
+    before = set(threading.enumerate())
     with time_limit(30):
         sync_app.job_manager.list_jobs(limit=1)
-        [watchdog] = [each for each in threading.enumerate() if "time-limit" in each.name]
+        [watchdog] = [
+            each
+            for each in threading.enumerate()
+            if "time-limit" in each.name and each not in before
+        ]
     watchdog.join(30)
     assert not watchdog.is_alive()
 
