@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 import procrastinate
 from procrastinate.errors import JobFailed
+from procrastinate.observing import WorkerStarted
 from procrastinate.testing import InMemoryConnector, in_memory
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -151,6 +153,57 @@ async def test_a_task_may_wait_so_on_the_loop_of_the_test(shop: Shop) -> None:
         return await shop.say.call_async(what="inner", allow_in_worker=True)
 
     assert await outer.call_async() == "inner"
+
+
+class Workers(procrastinate.Observer):
+    """Counts workers."""
+
+    count = 0
+
+    def on_worker_started(self, event: WorkerStarted) -> None:
+        self.count += 1
+
+
+async def test_coroutines_that_begin_to_wait_together_have_one_worker(shop: Shop) -> None:
+    workers = Workers()
+    app = shop.app.with_connector(shop.connector, observers=[workers])
+    ids = [await shop.say.defer_async(what=n) for n in range(50)]
+
+    assert await asyncio.gather(*map(app.wait_for_async, ids)) == list(range(50))
+    assert workers.count == 1
+
+    await app.wait_for_async(await shop.say.defer_async(what="alone"))
+    assert workers.count == 2
+
+
+async def test_jobs_that_are_waited_for_together_run_together(shop: Shop) -> None:
+    all_here = asyncio.Barrier(3)
+
+    @shop.app.task(name="meet", result=True)
+    async def meet() -> int:
+        return await all_here.wait()
+
+    calls = (meet.call_async() for _ in range(3))
+    assert sorted(await asyncio.gather(*calls)) == [0, 1, 2]
+
+
+async def test_a_wait_that_is_cancelled_leaves_the_others_their_worker(shop: Shop) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @shop.app.task(name="stay", result=True)
+    async def stay() -> str:
+        begun.set()
+        await go_on.wait()
+        return "done"
+
+    job_id = await stay.defer_async()
+    first, second = (asyncio.create_task(stay.wait_for_async(job_id)) for _ in range(2))
+    await begun.wait()
+    first.cancel()
+    await asyncio.wait([first])
+    go_on.set()
+    assert await second == "done"
+    assert first.cancelled()
 
 
 def test_an_app_on_the_synchronous_half_waits_too(shop: Shop) -> None:
