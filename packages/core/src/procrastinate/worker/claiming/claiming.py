@@ -105,46 +105,60 @@ class Claiming:
         abort: Callable[[set[int]], None],
     ) -> None:
         """Claim until told to stop or, with ``wait=False``, until no job is ready."""
-        self._backlog, self._look_for_aborts, self._abort = backlog, look_for_aborts, abort
+        self._backlog, self._writer = backlog, writer
+        self._look_for_aborts, self._abort = look_for_aborts, abort
         backoff = Backoff()
         while not self._stop.gracefully.is_set():
             self._wake.clear()
-            if not self._trusted():
-                await self._wait_for_trust()
-                continue
-            if not self._paused.is_known:
-                await woken_within(self._wake, PROBE_EVERY)
-                continue
-            if backlog.wants_look:
-                await self._look_behind()
-            if not self._claim.due(time.monotonic()):
-                await self._sleep(self._claim.at)
-                continue
-            if self._hands_over and not self._fetcher.claims_beside_lines:
-                await self._sleep(math.inf)  # its end wakes this loop (rule 4)
-                continue
-            room = max(0, backlog.room() - self._asked)  # last, because it is the most work
-            if room == 0:
-                await self._sleep(backlog.room_from)
-                continue
-            self._claim.begin()
-            was_idle = not (backlog.busy or len(writer))
-            self._fetcher.must_be_sure = was_idle and not self._options.wait
-            try:
-                found = await self._fetch(room)
-            except (ConnectorException, TimeoutError) as exc:
-                self._claim.ring()
-                await self._wait_for_database(backoff, exc)
-                continue
-            backoff.reset()
-            if was_idle and not found and not self._options.wait and not self._fetcher.unsure:
+            room = await self._room_for_a_claim()
+            if room and await self._claim_finds_nothing_more(room, backoff):
                 return
-            if found == room:
-                self._claim.ring()
-                continue
-            now = time.monotonic()
-            self._poll_due = now + self._options.fetch_job_polling_interval
-            self._claim.end(min(self._poll_due, now + self._fetcher.seconds_to_next_look))
+
+    async def _room_for_a_claim(self) -> int:
+        """Return how many jobs to claim now, or 0 after waiting for a reason to ask again."""
+        if not self._trusted():
+            await self._wait_for_trust()
+            return 0
+        if not self._paused.is_known:
+            await woken_within(self._wake, PROBE_EVERY)
+            return 0
+        if self._backlog.wants_look:
+            await self._look_behind()
+        if not self._claim.due(time.monotonic()):
+            await self._sleep(self._claim.at)
+            return 0
+        if self._hands_over and not self._fetcher.claims_beside_lines:
+            await self._sleep(math.inf)  # its end wakes this loop (rule 4)
+            return 0
+        room = max(0, self._backlog.room() - self._asked)  # last, because it is the most work
+        if room == 0:
+            await self._sleep(self._backlog.room_from)
+        return room
+
+    async def _claim_finds_nothing_more(self, room: int, backoff: Backoff) -> bool:
+        """Claim, and set the alarm for the next claim.
+
+        Returns True if a worker that does not wait has nothing left to do.
+        """
+        self._claim.begin()
+        was_idle = not (self._backlog.busy or len(self._writer))
+        self._fetcher.must_be_sure = was_idle and not self._options.wait
+        try:
+            found = await self._fetch(room)
+        except (ConnectorException, TimeoutError) as exc:
+            self._claim.ring()
+            await self._wait_for_database(backoff, exc)
+            return False
+        backoff.reset()
+        if was_idle and not found and not self._options.wait and not self._fetcher.unsure:
+            return True
+        if found == room:
+            self._claim.ring()
+            return False
+        now = time.monotonic()
+        self._poll_due = now + self._options.fetch_job_polling_interval
+        self._claim.end(min(self._poll_due, now + self._fetcher.seconds_to_next_look))
+        return False
 
     async def _fetch(self, room: int) -> int:
         began, sent_at = time.monotonic(), since_boot()
