@@ -22,7 +22,7 @@ from psycopg2.extensions import parse_dsn
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--pictures", action="store_true", help="write docs/images/dashboard-*.png")
+    parser.addoption("--pictures", action="store_true", help="write docs/images/dashboard*.png")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import incidents
 import pytest
 from browser_jobs import Prepared
 from browser_mounts import MOUNTS
-from browser_windows import NARROW, WIDE, Open, Served
+from browser_windows import NARROW, Open, Served
 from playwright.sync_api import expect
 
 
@@ -33,10 +33,11 @@ def count(on_call: Served, condition: str) -> int:
 
 #: Pictures for the documentation: what they show, the size, and the theme.
 PICTURES = {
-    "overview-dark": ("", WIDE, "dark"),
-    "job": ("jobs?state=behind-a-lock", WIDE, "light"),
-    "failures": ("failures", WIDE, "light"),
-    "narrow": ("", NARROW, "dark"),
+    "dashboard": ("", (1280, 850), "light"),
+    "dashboard-overview-dark": ("", (1280, 850), "dark"),
+    "dashboard-job": ("jobs?state=behind-a-lock", (1280, 640), "light"),
+    "dashboard-failures": ("failures", (1280, 400), "light"),
+    "dashboard-narrow": ("", NARROW, "dark"),
 }
 
 
@@ -46,11 +47,12 @@ def test_a_picture_can_be_taken(
 ) -> None:
     """With --pictures they are kept, for the documentation."""
     path, size, scheme = PICTURES[name]
-    page = open_page(on_call, path, size=size, color_scheme=scheme)
-    if name == "job":
+    page = open_page(on_call, path, size=size, color_scheme=scheme, device_scale_factor=2)
+    expect(page.locator("#live")).to_have_text("Live")
+    if name == "dashboard-job":
         page.locator("tbody").get_by_role("link").first.click()
         expect(page.locator(".why")).to_be_visible()
-    taken = page.screenshot(path=(pictures or tmp_path) / f"dashboard-{name}.png")
+    taken = page.screenshot(path=(pictures or tmp_path) / f"{name}.png")
     assert taken.startswith(b"\x89PNG")
 
 
