@@ -11,8 +11,9 @@ from procrastinate.cli import environment
 from procrastinate.cli.root import root
 
 
-def unread(**variables: str) -> list[str]:
+def unread(command: str = "worker", /, **variables: str) -> list[str]:
     with click.Context(root) as ctx:
+        ctx.invoked_subcommand = command
         return list(environment.unread(variables, root, ctx))  # type: ignore[arg-type]
 
 
@@ -57,16 +58,21 @@ def test_an_empty_former_variable_is_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "near"),
+    ("command", "name", "near"),
     [
-        ("PROCRASTINATE_WORKER_QUEUE", "PROCRASTINATE_WORKER_QUEUES"),
-        ("PROCRASTINATE_APPS", "PROCRASTINATE_APP"),
-        ("PROCRASTINATE_DEFER_LOCKS", "PROCRASTINATE_DEFER_LOCK"),
-        ("PROCRASTINATE_JOBS_RETRY_LIMIT", "PROCRASTINATE_JOBS_LIMIT"),  # no verb reads any
+        ("worker", "PROCRASTINATE_WORKER_QUEUE", "PROCRASTINATE_WORKER_QUEUES"),
+        ("jobs", "PROCRASTINATE_APPS", "PROCRASTINATE_APP"),
+        ("defer", "PROCRASTINATE_DEFER_LOCKS", "PROCRASTINATE_DEFER_LOCK"),
+        ("jobs", "PROCRASTINATE_JOBS_RETRY_LIMIT", "PROCRASTINATE_JOBS_LIMIT"),  # no verb reads any
     ],
 )
-def test_a_variable_that_nothing_reads_is_told_with_one_that_is(name: str, near: str) -> None:
-    assert unread(**{name: "secret"}) == [f"{name} is set, and nothing reads it: is it {near}?"]
+def test_a_variable_that_nothing_reads_is_told(command: str, name: str, near: str) -> None:
+    told = unread(command, **{name: "secret"})
+    assert told == [f"{name} is set, and nothing reads it: is it {near}?"]
+
+
+def test_variables_of_another_command_are_left_to_it() -> None:
+    assert unread("healthchecks", PROCRASTINATE_WORKER_QUEUE="mail") == []
 
 
 def test_one_that_resembles_none_is_told_too() -> None:
@@ -93,7 +99,7 @@ def test_what_is_read_is_not_told() -> None:
         "_PROCRASTINATE_COMPLETE": "bash_source",
         "PGHOST": "localhost",
     }
-    assert unread(**read) == []
+    assert unread("worker", **read) == unread("defer", **read) == []
 
 
 def test_each_present_name_is_read() -> None:

@@ -64,17 +64,36 @@ def _opposite(value: str) -> str:
 
 
 def unread(environ: Mapping[str, str], root: Root, ctx: click.Context) -> Iterator[str]:
-    """Tell of each variable that looks like ours and that no option reads."""
+    """Tell of each variable that looks like ours and that no option reads.
+
+    Those of other commands than the one that is called are left to these.
+    """
+    of_program = _variables(root, PREFIX)
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or _is_of_others(name):
+        if not name.startswith(PREFIX) or _is_of_others(name) or name in of_program:
             continue
         gone = _GONE.get(name.removeprefix(PREFIX))
         if gone is not None:
             yield f"{name} is not read any more, as it was in {RELEASE}: {gone}"
             continue
-        known = _known_beside(name, root, ctx)
-        if known is not None and name not in known:
-            yield f"{name} is set, and nothing reads it{_suggestion(name, known)}"
+        command = _command_of(name, root, ctx)
+        if command is None:
+            yield _told(name, of_program)
+        elif command == ctx.invoked_subcommand:
+            yield from _told_beside(name, command, root, ctx)
+
+
+def _told_beside(name: str, command_name: str, root: Root, ctx: click.Context) -> Iterator[str]:
+    command = root.get_command(ctx, command_name)
+    if command is None or (isinstance(command, click.Group) and not root.is_own(command_name)):
+        return  # a package's group may read any
+    known = _variables(command, _variable(command_name, ""))
+    if name not in known:
+        yield _told(name, known)
+
+
+def _told(name: str, known: set[str]) -> str:
+    return f"{name} is set, and nothing reads it{_suggestion(name, known)}"
 
 
 def _suggestion(name: str, known: set[str]) -> str:
@@ -89,16 +108,10 @@ def _is_of_others(name: str) -> bool:
     return name.startswith(_FOR_TESTS) or name.endswith(_OF_APPLICATIONS)
 
 
-def _known_beside(name: str, root: Root, ctx: click.Context) -> set[str] | None:
-    """Return the variables of the command that a name is about; None if it may have any."""
+def _command_of(name: str, root: Root, ctx: click.Context) -> str | None:
+    """Return the command that a name is about, by its beginning."""
     found = [each for each in root.list_commands(ctx) if name.startswith(_variable(each, ""))]
-    if not found:
-        return _variables(root, PREFIX)
-    command_name = max(found, key=len)
-    command = root.get_command(ctx, command_name)
-    if command is None or (isinstance(command, click.Group) and not root.is_own(command_name)):
-        return None
-    return _variables(command, _variable(command_name, ""))
+    return max(found, key=len, default=None)
 
 
 def _variable(command: str, option: str) -> str:
