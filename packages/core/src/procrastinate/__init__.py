@@ -5,8 +5,8 @@ Rules
 1. What a program needs to define tasks and to defer jobs is imported at once. All else that this
    module exports is imported when it is first asked for: see `_LATER`.
 2. Connectors are attributes of this module too (``procrastinate.AiopgConnector``): each is imported
-   from its own package when it is first asked for. Type checkers know those of this project; what
-   they take for another one, they report as unknown. Import it from its package.
+   from its own package when it is first asked for. Type checkers know those of this project, and
+   report others as unknown: import those from their packages.
 """
 
 from __future__ import annotations
