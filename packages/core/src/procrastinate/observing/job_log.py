@@ -30,6 +30,7 @@ from procrastinate.observing.sampling import FAILURES, SUCCESSES, Sampler
 
 logger = SafeLog(logging.getLogger("procrastinate.jobs"))
 
+_SUCCEEDED = Status.SUCCEEDED  # looking a member up in its class takes a call before Python 3.12
 _RAISED = {  # the level, and what is said of one job and of several
     Status.TODO: (
         logging.WARNING,
@@ -148,7 +149,7 @@ class JobLog(Observer):
             self._without_result(event)
 
     def _some_ended(self, event: events.Ended) -> None:
-        succeeded = [each for each in event.attempts if each.status is Status.SUCCEEDED]
+        succeeded = [each for each in event.attempts if each.status is _SUCCEEDED]
         if self._sampled and succeeded:
             now = self._clock()
             self.sum_up(now)

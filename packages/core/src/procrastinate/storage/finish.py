@@ -163,7 +163,7 @@ def _succeeded(
     """Write that jobs have succeeded, and return their new statuses by id."""
     request = Request(statement, **held(ended, worker_id), **ages(ended, now), **kept)
     rows = yield _waiting(patience_ms, request, **(ANEW if len(ended) > FEW else {}))
-    changed: dict[int, Status | None] = {row[0]: Status.SUCCEEDED for row in rows}
+    changed: dict[int, Status | None] = dict.fromkeys((row[0] for row in rows), Status.SUCCEEDED)
     yield from wake_if_awaited(rows, 1, list(changed))
     return changed
 

@@ -56,7 +56,8 @@ def hand_over(
     count = sum(row[MOMENT] is not None for row in rows)
     if not count:
         return HandedOver(Settled({}), Claim([]))
-    changed: dict[int, Status | None] = {row[0]: Status.SUCCEEDED for row in rows[:count]}
+    ids = (row[0] for row in rows[:count])
+    changed: dict[int, Status | None] = dict.fromkeys(ids, Status.SUCCEEDED)
     yield from wake_if_awaited(rows, AWAITED, list(changed))
     jobs, unreadable, suspects = begun(rows[count:], rows[0][MOMENT], worker_id, loads)
     return HandedOver(Settled(changed), Claim(jobs, unreadable=unreadable, suspects=suspects))
