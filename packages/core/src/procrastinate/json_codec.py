@@ -34,7 +34,9 @@ def dumps(value: Any) -> str:
 
     Raises TypeError, ValueError or RecursionError if that is impossible.
     """
-    if _encode_parts is None or isinstance(value, str):
+    if isinstance(value, str):
+        return encoders.encode_basestring(value)
+    if _encode_parts is None:
         return _encoder.encode(value)
     return "".join(_encode_parts(value, 0))
 

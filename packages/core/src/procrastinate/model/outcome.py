@@ -65,9 +65,9 @@ def stronger(current: AbortReason | None, new: AbortReason) -> AbortReason:
     return max(current, new, key=_STRENGTH.__getitem__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # frozen, it takes three times as long to make
 class Finished:
-    """The job has ended. ``error`` describes an attempt that did not succeed.
+    """The job has ended. ``error`` describes an attempt that did not succeed. Never changed.
 
     ``result`` is JSON text of what the task returned: ``"null"`` for None. None: nothing is kept.
     ``result_error`` is a sentence that says why nothing is kept although the task asks for it.
