@@ -16,8 +16,8 @@ Rules
    is known about it, and nothing is claimed for it.
 4. Jobs shorter than the horizon free their slot several times, but all slots together no more
    often than twice what the worker has lately got through: its own work for each takes time.
-5. The sum is rounded at random, not up: where one job in ten attempts would be claimed in time, a
-   job must not be held behind each of them.
+5. The sum is rounded at random, not up: if one job in ten attempts would be claimed in time, no job
+   must be held behind each of them.
 6. Nothing is claimed ahead for a task, or before a claim, of which nothing is known.
 """
 

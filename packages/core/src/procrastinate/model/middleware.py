@@ -7,8 +7,8 @@ Rules
    task has middleware of its own kind only.
 3. A worker's ``async def`` middleware wraps tasks of both kinds: to it, a plain function is
    something to wait for. A worker's plain middleware wraps plain functions only, and lies inside of
-   the worker's ``async def`` middleware, for a thread cannot hold what runs on the loop.
-4. Nothing is left out silently. Where the rules cannot hold, that is an `InvalidOption`.
+   the worker's ``async def`` middleware, because a thread cannot hold what runs on the loop.
+4. Nothing is left out silently. If the rules cannot hold, that is an `InvalidOption`.
 """
 
 from __future__ import annotations

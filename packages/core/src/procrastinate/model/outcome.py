@@ -59,7 +59,7 @@ _STRENGTH = {reason: strength for strength, reason in enumerate(reversed(AbortRe
 
 
 def stronger(current: AbortReason | None, new: AbortReason) -> AbortReason:
-    """Return which of two reasons holds, where the other one came first."""
+    """Return the stronger of two reasons to end, which is the one that counts."""
     if current is None:
         return new
     return max(current, new, key=_STRENGTH.__getitem__)

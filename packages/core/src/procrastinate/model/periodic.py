@@ -177,7 +177,7 @@ def _zone(name: Any) -> tzinfo:
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
     if name == "UTC":
-        return UTC  # also where there is no time zone data
+        return UTC  # also if there is no time zone data
     if not isinstance(name, str):
         raise InvalidOption(f"timezone must be a name such as 'Europe/Berlin', not {shown(name)}")
     try:
@@ -213,7 +213,7 @@ def _minutes(schedule: Schedule, after: datetime) -> Iterator[datetime]:
 
 
 def _at_fixed_times(schedule: Schedule, after: datetime) -> Iterator[datetime]:
-    from cronsim import CronSim  # not at the top: who has no periodic tasks does without
+    from cronsim import CronSim  # not at the top, because apps without periodic tasks do without
 
     for local in CronSim(schedule.minutes, after.astimezone(schedule.zone)):
         yield local.astimezone(UTC)

@@ -45,10 +45,10 @@ class Kind(enum.Enum):
 class Scan:
     """Claim up to ``limit`` ready jobs of some queues.
 
-    A scan that looks everywhere comes without queues: who makes it fills them in. Each queue of a
-    scan of the level has its mark in ``lows``, in the same order. A ``wary`` scan expects to meet
-    jobs with locks that it must not take. ``scanned`` is how many jobs to read at the least, so
-    that more are parked at a time.
+    A scan that looks everywhere comes without queues: they are filled in before it is made. Each
+    queue of a scan of the level has its mark in ``lows``, in the same order. A ``wary`` scan
+    expects to meet jobs with locks that it must not take. ``scanned`` is how many jobs to read at
+    the least, so that more are parked at a time.
     """
 
     kind: Kind

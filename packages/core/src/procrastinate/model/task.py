@@ -82,7 +82,7 @@ class TaskDefinition:
         return layers(self.name, self.is_async, self.middleware, of_worker)
 
     def bound_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return a call's arguments by name. Raises `InvalidArguments` where they do not fit."""
+        """Return a call's arguments by name. Raises `InvalidArguments` if they do not fit."""
         if not args:
             self.check_arguments(kwargs)
             return kwargs
@@ -151,7 +151,7 @@ def _required_names(signature: inspect.Signature) -> frozenset[str]:
 
 
 def _accepted_names(signature: inspect.Signature) -> frozenset[str] | None:
-    """The arguments that a call by name may have; None where it may have any (``**kwargs``)."""
+    """The arguments that a call by name may have; None if it may have any (``**kwargs``)."""
     parameters = signature.parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return None

@@ -361,5 +361,5 @@ class Waits(Generic[W]):
 
 
 def pause_after(waited: float) -> float:
-    """Return the seconds until the next look of one who looks by itself, and has waited so long."""
+    """Return the seconds to the next look of a wait without notifications."""
     return min(1.0, max(0.02, waited / 10))

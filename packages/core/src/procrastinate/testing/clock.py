@@ -60,7 +60,7 @@ class Clock:
 
         By a timedelta, a dict of its arguments, these themselves (``move(hours=1, minutes=30)``),
         or seconds. A negative one moves it back; jobs that were made ready stay so. Raises
-        `InvalidOption` for what is no duration, and `InvalidTimestamp` where it leads out of the
+        `InvalidOption` if that is no duration, and `InvalidTimestamp` if it leads out of the
         calendar.
         """
         first, second = _duration(by), checks.check_delta("by", more)

@@ -71,7 +71,7 @@ class _Due:
     task_name: str
     periodic_id: str
     tick: datetime
-    columns: dict[str, Any]  # of its job; the args are null where it asks for none
+    columns: dict[str, Any]  # of its job; the args are null if it asks for none
 
     @property
     def key(self) -> tuple[str, str]:
@@ -144,7 +144,7 @@ def _columns(values: list[Any]) -> dict[str, Any]:
 
 
 def _held(view: View, due: Iterable[_Due]) -> dict[tuple[str, str], PeriodicRow]:
-    """Return the rows of schedules, as others leave them who are settling ticks of them."""
+    """Return the rows of schedules, as transactions that settle their ticks will leave them."""
     latest: dict[tuple[str, str], datetime] = {}
     for each in due:
         latest[each.key] = max(each.tick, latest.get(each.key, each.tick))

@@ -174,7 +174,7 @@ def due_at(view: View, at: datetime | None, in_us: int | None) -> datetime | Non
 
 
 def changes(job: JobRow, p: Params) -> dict[str, Any]:
-    """Return the columns that a retry may change, where a null leaves them."""
+    """Return the columns that a retry may change; a null leaves a column as it is."""
     names = ("priority", "queue_name", "lock")
     return {name: getattr(job, name) if p[name] is None else p[name] for name in names}
 

@@ -6,8 +6,8 @@ Rules
    and no notifications, and keeps the jobs that it has run.
 2. `run_jobs` runs plain tasks in the thread that called it, so that what belongs to a thread (the
    session of a database, its open transaction) is the test's own; the worker's loop is in another.
-3. `run_jobs_async`, and `run_jobs` where a loop runs in the calling thread, run plain tasks in the
-   worker's threads, as outside of tests: what may block must not be on a loop.
+3. `run_jobs_async` runs plain tasks in the worker's threads, as outside of tests, because what may
+   block must not be on a loop. So does `run_jobs` if a loop runs in the calling thread.
 """
 
 from __future__ import annotations
