@@ -66,6 +66,19 @@ def violations(response: dict[str, object]) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_each_queue_can_be_paused_without_scrolling(
+    size: tuple[int, int], one_dashboard: Served, open_page: Open
+) -> None:
+    page = open_page(one_dashboard, "queues", size=size)
+    row = page.get_by_role("row").filter(has_text="mail").first
+    button = row.get_by_role("link", name="Pause…")
+    expect(button).to_have_count(1)
+    box = button.bounding_box()
+    assert box is not None
+    assert box["x"] + box["width"] <= size[0]
+
+
 def test_dark_is_dark_and_light_is_light(one_dashboard: Served, open_page: Open) -> None:
     def brightness(scheme: str) -> float:
         page = open_page(one_dashboard, color_scheme=scheme)
