@@ -42,6 +42,7 @@ def check(write: bool, without_tests: bool, only: tuple[str, ...]) -> None:
     for name in only:
         _named(name)
     with tempfile.TemporaryDirectory(prefix="publishing-") as folder:
+        Path(folder).chmod(0o755)  # root's test server runs as another user, who must read it
         said = []
         for each in _steps(Path(folder), write, without_tests, only):
             click.echo(summary([each]))

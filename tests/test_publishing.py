@@ -516,6 +516,12 @@ def test_options_of_a_smoke_test_are_added_to_the_tests() -> None:
     assert cores.smoke_of(Suite("a", ("tests",))) == ("tests",)
 
 
+def test_the_page_has_what_packages_ask_for_today() -> None:
+    found = packages()
+    asks = {each.name: page.asks(each, found) for each in found}
+    assert page.asks_on(page.PAGE.read_text("utf-8")) == asks, "run nox -s publish -- --write"
+
+
 def test_the_page_s_text_is_replaced_between_its_markers() -> None:
     text = "before\n\n<!-- tables: begin -->\n\nold\n\n<!-- tables: end -->\nafter\n"
     assert page.replaced(text, "new") == text.replace("old", "new")

@@ -57,13 +57,22 @@ SUITES = (
         between=(("3.12", "django==6.0"), ("3.13", "django==6.1")),
     ),
     Suite("procrastinate-connector-testkit", ("packages/connector-testkit/tests/test_tiny.py",)),
-    Suite("procrastinate-embedded", ("packages/embedded/tests",)),
+    Suite(
+        "procrastinate-embedded",
+        ("packages/embedded/tests",),
+        smoke=("packages/embedded/tests/test_server.py",),
+    ),
     Suite(
         "procrastinate-opentelemetry",
         ("packages/opentelemetry/tests",),
         beside=("opentelemetry-sdk>=1.30",),
     ),
-    Suite("procrastinate-dashboard", ("packages/dashboard/tests",), beside=("fastapi>=0.121",)),
+    Suite(
+        "procrastinate-dashboard",
+        ("packages/dashboard/tests",),
+        smoke=("packages/dashboard/tests/test_pages.py",),
+        beside=("fastapi>=0.121",),
+    ),
     Suite("procrastinate-prometheus", ("packages/prometheus/tests",)),
 )
 
