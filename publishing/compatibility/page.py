@@ -13,9 +13,8 @@ from publishing.packages import ROOT, Package
 
 PAGE = ROOT / "docs" / "reference" / "compatibility.md"
 MARKERS = ("<!-- tables: begin -->", "<!-- tables: end -->")
-_ROW = re.compile(
-    r"^\| `(?P<package>[^`]+)` \| (?P<asks>[^|]*) \| (?P<oldest>[^|]*) \|", re.MULTILINE
-)
+#: A row of the first table, whose second column has requirements.
+_ROW = re.compile(r"^\| `(?P<package>[^`]+)` \| (?P<asks>`[^|]*) \|", re.MULTILINE)
 
 
 def shown(requirement: Requirement) -> str:
