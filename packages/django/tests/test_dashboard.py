@@ -140,8 +140,10 @@ def status_of(client: Client, page: str) -> int:
 def test_a_silent_database_is_told_and_comes_back(
     asked_for: str, proxy: SilentProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (dashboard, procrastinate_dashboard.dashboard):
-        monkeypatch.setattr(module, "ANSWER_WITHIN", 0.5)
+    def answer_within(seconds: float) -> None:
+        for module in (dashboard, procrastinate_dashboard.dashboard):
+            monkeypatch.setattr(module, "ANSWER_WITHIN", seconds)
+
     for module, name in ((silence, "LONG"), (silence, "TRY_EVERY"), (shared, "ERROR_LASTS")):
         monkeypatch.setattr(module, name, 0.2)
     monkeypatch.setattr(dashboard, "CONNECT_WITHIN", 2)
@@ -149,12 +151,14 @@ def test_a_silent_database_is_told_and_comes_back(
     if asked_for == "the jobs":
         monkeypatch.setattr(dashboard, "_answer", lambda request: Access("ann"))
     assert status_of(client, "/queue/jobs") == 200
+    answer_within(0.5)  # no answer is good any more
     proxy.hush(new=True)
     assert status_of(client, "/queue/queues") == 503
     assert [status_of(client, "/queue/workers") for _ in range(3)] == [503] * 3
     assert status_of(client, "/queue/static/dashboard.css") == 200
+    answer_within(3.0)
     proxy.speak()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (status := status_of(client, "/queue/queues")) != 200:
         assert (status, time.monotonic() < deadline) == (503, True)
         time.sleep(0.05)
