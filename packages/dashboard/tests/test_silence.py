@@ -14,7 +14,7 @@ from silence import SilentProxy
 import procrastinate
 from procrastinate.errors import ConnectionLost, QueryCanceled
 from procrastinate.testing import InMemoryConnector
-from procrastinate_dashboard import Access, Dashboard, asgi, dashboard, shared, silence
+from procrastinate_dashboard import Access, Dashboard, Response, asgi, dashboard, shared, silence
 from procrastinate_dashboard.shared import NoAnswer
 from procrastinate_dashboard.silence import TRY_EVERY, Silence
 
@@ -72,6 +72,7 @@ def silent() -> Browser:
     """Somebody who looks at a dashboard whose database was silent a moment ago."""
     app = procrastinate.App(connector=InMemoryConnector())
     shown = Dashboard(app, access=lambda request: Access("ada", "act"))
+    shown.site.silence = Silence(Clock())
     shown.no_answer(Browser(shown).request("GET", "/"))
     return Browser(shown)
 
@@ -82,6 +83,20 @@ def test_pages_say_so_and_files_are_served(silent: Browser):
     assert "comes back once it answers" in text_of(page)
     assert "Nothing was changed" in text_of(silent.post("/jobs/1/retry", {}))
     assert silent.get("/static/dashboard.css").status == 200
+
+
+@pytest.mark.parametrize("refusal", [None, Response(b"Log in first.", 401)])
+def test_who_is_refused_takes_no_try(refusal: Response | None):
+    app = procrastinate.App(connector=InMemoryConnector())
+    shown = Dashboard(app, access=lambda request: refusal if request.path == "/" else Access("ada"))
+    shown.site.silence = Silence(clock := Clock())
+    browser = Browser(shown)
+    shown.no_answer(browser.request("GET", "/jobs"))
+    assert browser.get("/").status == 503
+    clock.now += TRY_EVERY
+    assert browser.get("/").status == (401 if refusal else 403)
+    assert browser.get("/jobs").status == 200
+    assert browser.get("/jobs").status == 200
 
 
 def test_no_answer_is_logged_once_in_a_while(silent: Browser, caplog: pytest.LogCaptureFixture):

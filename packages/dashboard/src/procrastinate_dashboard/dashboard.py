@@ -146,8 +146,10 @@ class Dashboard:
     def respond_to(self, request: Request, answer: Any) -> Response:
         """Return the answer to a request of which ``access`` has said this. It never raises."""
         if isinstance(answer, Response):
+            self.site.silence.asked_nothing()
             return _finished(request, answer)
         if not isinstance(answer, Access):
+            self.site.silence.asked_nothing()
             return _finished(request, problems.no_access(self.site, request))
         token = request.token or guard.token_of(request)
         request = replace(request, access=answer, token=token)

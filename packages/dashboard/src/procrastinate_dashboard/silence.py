@@ -6,6 +6,8 @@ Rules
 2. Once one has got no answer, pages say so at once, and one tries again, two at a time at most.
    Otherwise all threads of a server would wait, and files would wait for them.
 3. An error that comes at once is no silence: it costs nobody time.
+4. A request that is refused by ``access`` has asked nothing, so it is no try: strangers, and probes
+   without a login, would take each try from those who could hear that the database is back.
 """
 
 from __future__ import annotations
@@ -53,6 +55,11 @@ class Silence:
         """Note that a request has ended, whatever became of it: the next one may try soon."""
         with self._lock:
             self._try_at = self._clock() + TRY_EVERY
+
+    def asked_nothing(self) -> None:
+        """Note that a request has ended without a question: the next one may try at once."""
+        with self._lock:  # rule 4
+            self._try_at = self._clock()
 
     def failed(self, exc: Exception, took: float) -> None:
         """Note what a request has ended with, and after how many seconds."""
