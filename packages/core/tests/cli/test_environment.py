@@ -40,7 +40,12 @@ def test_the_present_name_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wait", "one_shot"), [("0", "1"), ("no", "1"), ("False", "1"), ("1", "0"), ("y", "0")]
+    ("wait", "one_shot"),
+    [
+        *(("0", "1"), ("no", "1"), ("False", "1"), ("off", "1")),
+        *(("1", "0"), ("y", "0"), ("on", "0")),
+        ("perhaps", "perhaps"),  # the option refuses it
+    ],
 )
 def test_wait_is_the_opposite_of_one_shot(wait: str, one_shot: str) -> None:
     environ = {"PROCRASTINATE_WORKER_WAIT": wait}

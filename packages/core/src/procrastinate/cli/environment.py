@@ -60,7 +60,10 @@ def _rename(environ: MutableMapping[str, str], former: str, now: str) -> str:
 
 
 def _opposite(value: str) -> str:
-    return "1" if value[0].lower() in "0nf" else "0"
+    try:
+        return "0" if click.BOOL.convert(value, None, None) else "1"
+    except click.BadParameter:
+        return value  # the option says what is wrong with it
 
 
 def unread(environ: Mapping[str, str], root: Root, ctx: click.Context) -> Iterator[str]:
