@@ -163,6 +163,15 @@ def orders_worker(orders: Example) -> Any:
     return orders.running("python manage.py procrastinate worker", shows="starts: queues")
 
 
+def place_order(ask: Ask) -> int:
+    """Place an order. A process of the server may meet its broken connection first."""
+    while True:
+        status, placed = ask("POST", "/orders", MUG)
+        if status == 202:
+            return int(placed["order"])
+        assert status == 500
+
+
 def await_orders(ask: Ask, *numbers: int) -> None:
     """Wait until a plain task has confirmed each order, and a coroutine has weighed it."""
 
@@ -189,21 +198,12 @@ def test_tasks_that_use_the_orm_go_on_after_the_database_was_away(
     orders: Example, ask_orders: Ask, procrastinate_server: Server
 ):
     """Plain functions and coroutines, on connections that Django keeps for ever."""
-
-    def place() -> int:
-        """Place an order. A process of the server may meet its broken connection first."""
-        while True:
-            status, placed = ask_orders("POST", "/orders", MUG)
-            if status == 202:
-                return int(placed["order"])
-            assert status == 500
-
     with orders_worker(orders) as worker:
-        await_orders(ask_orders, place())
+        await_orders(ask_orders, place_order(ask_orders))
         with away(orders, procrastinate_server):
             assert not answers_at_all(ask_orders, "/orders/1")
         # Each thread of the worker meets what it had kept.
-        await_orders(ask_orders, *[place() for _ in range(8)])
+        await_orders(ask_orders, *[place_order(ask_orders) for _ in range(8)])
         assert worker.stop() == 0
         assert "django.db.utils" not in worker.output
 
@@ -238,8 +238,8 @@ def test_a_worker_of_django_runs_what_a_changed_file_says(orders: Example, ask_o
         changed.write_text(before.replace('"mail to %s', '"letter to %s'), "utf-8")
         changed.replace(tasks)  # at once: a worker that starts must not read half of it
         worker.wait_for("tasks.py changed: reloading")
-        wait_until(lambda: worker.output.count("starts: queues") == 2)
-        ask_orders("POST", "/orders", MUG)
+        wait_until(lambda: worker.output.count("starts: queues") >= 2)
+        place_order(ask_orders)
         worker.wait_for("letter to ann@example.org")
         assert worker.stop() == 0
     finally:
