@@ -194,6 +194,32 @@ def test_a_signal_that_nothing_handles_stops_a_worker(number: signal.Signals) ->
     asyncio.run(program())
 
 
+def test_a_signal_after_a_cancellation_is_the_second_request() -> None:
+    async def program() -> None:
+        app = app_in_memory()
+        began = asyncio.Event()
+
+        @app.task(name="endless")
+        async def endless() -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        async with app.open_async():
+            await endless.defer_async()
+            worker = app.worker()
+            running = asyncio.create_task(worker.run())
+            await asyncio.wait_for(began.wait(), 10)
+            running.cancel()
+            while not worker._stop.gracefully.is_set():
+                await asyncio.sleep(0)
+            signal.raise_signal(TERM)
+            await asyncio.wait([running], timeout=20)
+            assert running.done()
+
+    signal.signal(TERM, signal.SIG_DFL)
+    asyncio.run(program())
+
+
 TAKE_OVER: dict[str, Callable[[asyncio.AbstractEventLoop, Server], object]] = {
     "by signal.signal": lambda loop, server: signal.signal(TERM, server.handle),
     "by the loop": lambda loop, server: loop.add_signal_handler(TERM, server.handle, TERM),

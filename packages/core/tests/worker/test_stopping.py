@@ -7,6 +7,7 @@ import contextlib
 import select
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -105,6 +106,19 @@ def test_the_second_signal_ends_a_worker_whose_event_loop_is_blocked(
     assert worker.poll() == last_resort.EXIT_CODE
     assert "blocks its event loop" in worker.stderr.read()
     assert sync_app.job_manager.get_job_status(job_id) is Status.DOING  # others recover it
+
+
+def test_a_machine_that_stands_still_is_not_a_loop_that_is_blocked() -> None:
+    class Late(threading.Event):
+        """Its first wait takes all the time, and ends before the loop goes on too."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            return len(waits) > 1
+
+    waits: list[float | None] = []
+    assert last_resort._comes(Late(), last_resort.LOOP_MAY_TAKE)
+    assert all(each is not None and each < last_resort.LOOP_MAY_TAKE / 5 for each in waits)
 
 
 def test_a_task_that_obeys_the_shutdown_is_handed_back(

@@ -134,7 +134,8 @@ class Worker(HasFormerNames):
         self._ask(NOW)
 
     def _signalled(self) -> None:
-        self._ask(NOW if self._asked else GRACEFULLY)
+        is_second = self._asked or self._stop.gracefully.is_set()  # by whatever the first was
+        self._ask(NOW if is_second else GRACEFULLY)
 
     def _ask(self, how: int) -> None:
         # Without a lock, because a signal handler may call it in the middle of `_run`, which sets
