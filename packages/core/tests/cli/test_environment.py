@@ -100,11 +100,27 @@ def test_what_is_read_is_not_told() -> None:
         "PROCRASTINATE_WORKER_LISTEN_NOTIFY": "1",
         "PROCRASTINATE_DEFER_IN": "3",
         "PROCRASTINATE_DSN": "postgresql://",  # the application's
+        "PROCRASTINATE_DATABASE_URL": "postgresql://",
         "PROCRASTINATE_TEST_DSN": "postgresql://",
         "_PROCRASTINATE_COMPLETE": "bash_source",
         "PGHOST": "localhost",
     }
     assert unread("worker", **read) == unread("defer", **read) == []
+
+
+def test_what_kubernetes_says_of_a_service_of_that_name_is_not_told() -> None:
+    told = {
+        "PROCRASTINATE_SERVICE_HOST": "10.0.0.1",
+        "PROCRASTINATE_SERVICE_PORT": "80",
+        "PROCRASTINATE_SERVICE_PORT_HTTP": "80",
+        "PROCRASTINATE_PORT": "tcp://10.0.0.1:80",
+        "PROCRASTINATE_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "PROCRASTINATE_PORT_80_TCP_ADDR": "10.0.0.1",
+        "PROCRASTINATE_WORKER_SERVICE_HOST": "10.0.0.1",
+        "PROCRASTINATE_WORKER_PORT": "tcp://10.0.0.1:80",
+    }
+    assert unread(**told) == []
+    assert len(unread(PROCRASTINATE_WORKER_PORT="80")) == 1
 
 
 def test_each_present_name_is_read() -> None:

@@ -5,6 +5,7 @@ A message never shows a value, which may be a secret.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,9 @@ CHILD = "_PROCRASTINATE_WORKER_PROCESS"
 #: Of this project's tests.
 _FOR_TESTS = f"{PREFIX}TEST_"
 #: How applications call the way to their database.
-_OF_APPLICATIONS = "_DSN"
+_OF_APPLICATIONS = ("_DSN", "_URL")
+#: What Kubernetes tells containers of a service that is called procrastinate, or procrastinate-...
+_OF_A_SERVICE = re.compile(r"_SERVICE_HOST=|_SERVICE_PORT|_PORT_\d+_(TCP|UDP|SCTP)|_PORT=\w+://")
 
 #: The present name of each variable that had another one in releases up to 3.x.
 _RENAMED = {
@@ -73,7 +76,7 @@ def unread(environ: Mapping[str, str], root: Root, ctx: click.Context) -> Iterat
     """
     of_program = _variables(root, PREFIX)
     for name in sorted(environ):
-        if not name.startswith(PREFIX) or _is_of_others(name) or name in of_program:
+        if not name.startswith(PREFIX) or _is_of_others(name, environ[name]) or name in of_program:
             continue
         gone = _GONE.get(name.removeprefix(PREFIX))
         if gone is not None:
@@ -107,8 +110,10 @@ def _suggestion(name: str, known: set[str]) -> str:
     return f": is it {PREFIX}{near[0]}?" if near else ""
 
 
-def _is_of_others(name: str) -> bool:
-    return name.startswith(_FOR_TESTS) or name.endswith(_OF_APPLICATIONS)
+def _is_of_others(name: str, value: str) -> bool:
+    if name.startswith(_FOR_TESTS) or name.endswith(_OF_APPLICATIONS):
+        return True
+    return _OF_A_SERVICE.search(f"{name}={value}"[:200]) is not None
 
 
 def _command_of(name: str, root: Root, ctx: click.Context) -> str | None:
