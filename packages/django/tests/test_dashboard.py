@@ -24,6 +24,14 @@ from .databases import settings_of
 pytestmark = pytest.mark.usefixtures("tables")
 
 
+@pytest.fixture(autouse=True)
+def new_dashboard() -> Iterator[None]:
+    """Forget the answers of the test before: pages share them for seconds."""
+    dashboard.dashboard.cache_clear()
+    yield
+    dashboard.dashboard.cache_clear()
+
+
 def browser(*permissions: str, is_staff: bool = True) -> Client:
     """Return the browser of a user, who has logged in."""
     user = User.objects.create_user("ann", is_staff=is_staff)
@@ -65,7 +73,6 @@ def test_what_the_setting_says_is_hidden() -> None:
     dashboard.dashboard.cache_clear()
     with override_settings(PROCRASTINATE={"REDACT": ["iban"]}):
         page = client.get(f"/queue/jobs/{job_id}")
-    dashboard.dashboard.cache_clear()
     assert (page.status_code, b"DE1-of-an-account" in page.content) == (200, False)
 
 
@@ -120,7 +127,6 @@ def proxy() -> Iterator[SilentProxy]:
             yield proxy
         finally:
             lead_to(direct)
-            dashboard.dashboard.cache_clear()
 
 
 def lead_to(entry: dict[str, Any]) -> None:
