@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 from procrastinate.connector import Row, Rows, Value
 from procrastinate.drive import Flow, Request
@@ -95,17 +97,16 @@ def _key(row: Row) -> tuple[int, int, str, str]:
 
 def _apart(rows: Rows) -> Rows:
     """Take what was counted apart from the sums of all: what is left of these was not."""
-    rest: dict[tuple[int, int], Row] = {}
-    apart: list[Row] = []
-    for row in sorted(rows, key=_key):  # the sum of a step is the first of its rows
-        begins, seconds, queue, task, *_ = row
-        if queue == task == ALL:
-            rest[begins, seconds] = row
+    totals: dict[Row, Row] = {}
+    parts: defaultdict[Row, list[Row]] = defaultdict(list)
+    for row in rows:
+        step, names = row[:2], row[2:4]
+        if names == (ALL, ALL):
+            totals[step] = row
         else:
-            apart.append(row)
-            if (begins, seconds) in rest:
-                rest[begins, seconds] = _less(rest[begins, seconds], row)
-    return apart + [row for row in rest.values() if any(row[_COUNTS])]
+            parts[step].append(row)
+    rest = (_less(total, parts[step]) for step, total in totals.items())
+    return [*chain.from_iterable(parts.values()), *filter(None, rest)]
 
 
 _COUNTS = slice(4, 4 + len(COLUMNS))
@@ -113,19 +114,22 @@ _TIMES = slice(4 + len(COLUMNS), 4 + len(COLUMNS) + 2)
 _BUCKETS = slice(4 + len(COLUMNS) + 2, None)
 
 
-def _less(total: Row, part: Row) -> Row:
-    """Return what is left of a row without another one. While hours are made, that may be less."""
-    return (
-        *total[: _COUNTS.start],
-        *(max(0, a - b) for a, b in zip(total[_COUNTS], part[_COUNTS], strict=True)),
-        *(max(0.0, a - b) for a, b in zip(total[_TIMES], part[_TIMES], strict=True)),
-        *map(_less_buckets, total[_BUCKETS], part[_BUCKETS]),
-    )
+def _less(total: Row, parts: Sequence[Row]) -> Row | None:
+    """Return what is left of a row without others. While hours are made, these may be more."""
+    counts = _differences(total[_COUNTS], [part[_COUNTS] for part in parts])
+    if not any(counts):
+        return None  # as nearly always: to read all buckets takes as long as all else
+    times = _differences(total[_TIMES], [part[_TIMES] for part in parts])
+    buckets = zip(total[_BUCKETS], *(part[_BUCKETS] for part in parts), strict=True)
+    return (*total[: _COUNTS.start], *counts, *times, *(_less_buckets(*each) for each in buckets))
 
 
-def _less_buckets(total: str, part: str) -> str:
-    both = zip(json.loads(total), json.loads(part), strict=True)
-    return json.dumps([max(0, a - b) for a, b in both])
+def _less_buckets(total: str, *parts: str) -> str:
+    return json.dumps(_differences(json.loads(total), [json.loads(part) for part in parts]))
+
+
+def _differences(total: Sequence[float], parts: Iterable[Sequence[float]]) -> list[float]:
+    return [max(0, all_ - sum(some)) for all_, *some in zip(total, *parts, strict=True)]
 
 
 def _throughput(row: Row, by: Sequence[str]) -> Throughput:
