@@ -6,7 +6,7 @@ constraint its meaning or try another statement.
 
 A request says which statement, with which values. What depends on the connection (the text for its
 schema, the settings) is filled in by ``prepare``. The gateway gives it when it opens the session.
-What takes several sessions yields a `Step` for each, in the same way.
+Work that takes several sessions is a generator too, which yields a `Step` for each of them.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def no_answer(limit: Limit, exc: errors.ConnectorException) -> NoAnswer:
 
 
 def at(partition: int, flow: Flow[T]) -> Flow[T]:
-    """Return the same flow for the jobs and locks of a partition. It keeps its name."""
+    """Return a flow as one about the jobs and locks of a partition. It keeps its name."""
     placed: Any = _at(partition, flow)
     placed.__name__ = getattr(flow, "__name__", "at")
     given: Flow[T] = placed

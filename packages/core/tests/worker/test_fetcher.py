@@ -354,7 +354,7 @@ async def test_unknown_jobs_that_end_instead_are_deleted_where_the_worker_keeps_
     gateway.answers.update(full=ConnectionLost("cut"), held_jobs=jobs(1).jobs)
     with pytest.raises(ConnectionLost):
         await fetcher.claim(1, known=())
-    await fetcher.settle(known=())
+    await fetcher.hand_back_lost(known=())
 
     assert gateway.ran[-1] == "hand_back"
     assert gateway.params["delete_ended"] is True

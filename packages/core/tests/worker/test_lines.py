@@ -224,7 +224,7 @@ class Lines:
         )
         # A line goes on, and a claim has found nothing to do.
         self.claiming.went_back([], ["queue"], 0)
-        inner._claim.set(float("inf"))
+        inner._claim_alarm.set(float("inf"))
 
     async def _hand_over(self, ended: list[Ended], limit: int, partition: int) -> HandedOver:
         self.sent.append(limit)

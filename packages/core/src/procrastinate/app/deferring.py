@@ -2,6 +2,9 @@
 
 Everything that can be wrong with a job is found here, before the database is asked: the
 arguments against the function's signature, their JSON, the options, the time.
+
+`JobDeferrer` makes each call a `NewJob` (`new_job`). It gives the flow that inserts the job
+(`procrastinate.storage.defer`) to the app's gateway, which runs it.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from procrastinate.storage import defer as flows
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
-#: Of a batch's arguments in one text at the most. They travel and are parsed as a whole.
+#: The arguments of a batch that are sent as one text have at most this number of bytes.
 ARRAY_BYTES = 16 * 1024 * 1024
 
 _NUL_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -138,7 +141,7 @@ _TEXT = frozenset({str})
 
 
 def _names_checked(kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
-    if type(kwargs) is dict and _TEXT.issuperset(map(type, kwargs)):  # as it all but always is
+    if type(kwargs) is dict and _TEXT.issuperset(map(type, kwargs)):  # nearly always
         return kwargs
     if not isinstance(kwargs, Mapping) or not all(isinstance(name, str) for name in kwargs):
         raise InvalidArguments(
@@ -197,11 +200,11 @@ def _json_text(task_name: str, arguments: dict[str, Any], connector: Connector) 
 
 
 def _json_array(arguments: Sequence[dict[str, Any]], connector: Connector) -> str | None:
-    """Several jobs in one text, for `defer_alike`: a tenth of the time of one after the other.
+    """Return the arguments of several jobs as one text, for `defer_alike`.
 
-    None where they are to be looked at one by one: by an encoder of the user's own, which is asked
-    for each job's; where they are too many for one statement; or where one may be unacceptable, and
-    has to be named.
+    This takes a tenth of the time of one text after the other. Returns None if each job needs a
+    text of its own: because the encoder is the user's, because the jobs are too many for one
+    statement, or because one of them may have to be refused, by name.
     """
     if connector.json_dumps is not json_codec.dumps or len(arguments) > flows.ROWS_PER_STATEMENT:
         return None
@@ -214,7 +217,7 @@ def _json_array(arguments: Sequence[dict[str, Any]], connector: Connector) -> st
 
 
 def _culprit(arguments: dict[str, Any], connector: Connector) -> str:
-    """The names of the arguments that cannot be stored by themselves."""
+    """Return the names of the arguments that cannot be stored, or of all if each one could."""
     return ", ".join(
         repr(name) for name, value in arguments.items() if not _storable(value, connector)
     ) or ", ".join(map(repr, arguments))
@@ -247,7 +250,7 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
         transaction instead. Raises `InvalidArguments` before the database is asked, and
         `AlreadyEnqueued`.
         """
-        job = self._one(args, kwargs)
+        job = self._job_of_call(args, kwargs)
         run, connection = self._gateway.run, self.options.connection
         if not is_watched(self._gateway.observers):
             return run(flows.defer_job(job), connection=connection)
@@ -258,7 +261,7 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
 
     async def defer_async(self, *args: P.args, **kwargs: P.kwargs) -> int:
         """Defer one job and return its id; see `defer`."""
-        job = self._one(args, kwargs)
+        job = self._job_of_call(args, kwargs)
         run, connection = self._gateway.run_async, self.options.connection
         if not is_watched(self._gateway.observers):
             return await run(flows.defer_job(job), connection=connection)
@@ -304,7 +307,7 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
         """
         if self.options.connection is not None:
             raise InvalidOption("statement() executes nothing: leave connection= out")
-        job = self._one(args, kwargs)
+        job = self._job_of_call(args, kwargs)
         return Statement(self._gateway.statements(flows.request_for(job)))
 
     def _watched(self, jobs: Sequence[NewJob]) -> Watched:
@@ -314,7 +317,7 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
     def _deferrer(self) -> JobDeferrer[P, R]:
         return self
 
-    def _one(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NewJob:
+    def _job_of_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NewJob:
         return new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)
 
     def _batch(self, task_kwargs: Sequence[Mapping[str, Any]]) -> tuple[Flow[list[int]], bool]:

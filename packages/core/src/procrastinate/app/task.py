@@ -33,11 +33,14 @@ T = TypeVar("T")
 class Owner(Protocol):
     """What a task needs of the App or Blueprint that it is registered on."""
 
-    def name_of(self, definition: TaskDefinition, /) -> str: ...
+    def name_of(self, definition: TaskDefinition, /) -> str:
+        """Return the name that jobs of a task carry."""
 
-    def way_out(self, definition: TaskDefinition, /) -> tuple[Gateway, TaskDefinition]: ...
+    def way_out(self, definition: TaskDefinition, /) -> tuple[Gateway, TaskDefinition]:
+        """Return the gateway to the database, and the definition under its final name."""
 
-    def has_task(self, name: str, definition: TaskDefinition, /) -> bool: ...
+    def has_task(self, name: str, definition: TaskDefinition, /) -> bool:
+        """Whether a name, which may be an alias, leads to this task."""
 
 
 class Task(HasFormerNames, Calling[Args, R], Generic[Call, Args, R]):
@@ -144,9 +147,9 @@ class Task(HasFormerNames, Calling[Args, R], Generic[Call, Args, R]):
         Raises TimeoutError; `JobFailed`, `JobWasCancelled` or `JobWasAborted` if the job has not
         succeeded; `ResultNotKept`, at once if the task was registered without ``result=``;
         `JobNotFound` if there is no such job when the wait begins, and `ResultLost` if it is
-        removed meanwhile. Raises `InvalidOption` for a job of another task, inside of a task whose
-        worker serves the job's queue, unless ``allow_in_worker`` is true, and in a coroutine, where
-        `wait_for_async` is to be awaited.
+        removed meanwhile. Raises `InvalidOption` for a job of another task; inside of a task whose
+        worker serves the job's queue, unless ``allow_in_worker`` is true; and in a coroutine, which
+        has to await `wait_for_async`.
         """
         gateway, definition = self._checked_way_out()
         job = until_ended(gateway, id, Wait.of(timeout, allow_in_worker))

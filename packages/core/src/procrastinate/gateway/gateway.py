@@ -96,7 +96,7 @@ class Gateway(Halves):
         transaction: bool = False,
         patience: float | None = None,
     ) -> T:
-        """Run a flow synchronously: on the caller's connection where one is given.
+        """Run a flow synchronously: on the caller's connection if one is given.
 
         ``patience`` is how many seconds to wait for a connection of the app's pool (None: its own).
         """
@@ -107,7 +107,7 @@ class Gateway(Halves):
             if (block := time_limits.current()) is not None:
                 return self._run_within(block, connector, flow, transaction)
             if runs_on_a_loop(connector):
-                # All of it there: to go there for each step took twice the client's time.
+                # The whole flow runs there: a switch for each step took twice the client's time.
                 return connector.call(
                     lambda behind: self._run_on(behind, flow, transaction, patience)
                 )

@@ -1,4 +1,7 @@
-"""Which tables the app's own connector leads to. To know it is worth no error."""
+"""Which tables the app's own connector leads to: a caller's connection must lead to the same.
+
+If that cannot be found out, no call fails for it.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,17 @@ class OwnPlace:
     def __init__(self, halves: Halves) -> None:
         self._halves = halves
         self.known: Place | None = None
+        #: Whether the next session is to be asked.
         self.is_looked_for = halves.connector.runs_sql
 
     def look(self, session: Executor) -> None:
-        """See in a session of the app's own where it leads."""
+        """Note where a session of the app's own leads."""
         self.is_looked_for = False
         with contextlib.suppress(ConnectorException):
             self.known = drive.run(get_place(), session, self._halves.statements)
 
     async def look_async(self, session: AsyncExecutor) -> None:
-        """See in a session of the app's own where it leads."""
+        """Note where a session of the app's own leads."""
         self.is_looked_for = False
         with contextlib.suppress(ConnectorException):
             self.known = await drive.run_async(get_place(), session, self._halves.statements)

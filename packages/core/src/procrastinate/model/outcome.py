@@ -53,7 +53,7 @@ class AbortReason(enum.StrEnum):
     LEASE_DOUBTFUL = "lease_doubtful"
 
 
-#: With these, what raised goes back to the queue.
+#: If an attempt that raises was asked to end for one of these, its job goes back to the queue.
 GIVING_BACK = (AbortReason.LEASE_LOST, AbortReason.SHUTDOWN, AbortReason.LEASE_DOUBTFUL)
 _STRENGTH = {reason: strength for strength, reason in enumerate(reversed(AbortReason))}
 

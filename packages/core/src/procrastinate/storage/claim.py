@@ -19,10 +19,11 @@ from procrastinate.model.scans import PROMOTED_AT_ONCE
 from procrastinate.storage.news import tell
 from procrastinate.storage.rows import ARGS, CRASHES, Loads, claimed_job
 
+#: The shapes of a scan's text, by the number of its queues: see ``claim.sql``.
 OF_ONE, OF_ONE_WARY = "of_one", "of_one_wary"
 OF_SEVERAL, OF_MANY = "of_several", "of_many"
 MET = -2  # the place of a count in the row about a claim
-FEW = 10  # jobs, which may be locked and not taken
+FEW = 10  # jobs: a wary scan of no more locks them before it knows whether they have locks
 FEW_QUEUES = 3
 LOCKED_TO_SPARE = 4  # jobs
 ROWS_OF_SEVERAL = 1_000  # index rows: reading these takes as long as planning `of_many` does
@@ -264,7 +265,7 @@ def begun(
 def _decoded(
     columns: Sequence[Row], loads: Loads, unreadable: dict[int, BaseException]
 ) -> Sequence[Any]:
-    """The arguments of a claim's jobs; what cannot be decoded must not spoil the others' claim."""
+    """Return the arguments of a claim's jobs; those that cannot be decoded spoil no other's."""
     together = _decoded_together(columns, loads)
     if together is not None:
         return together
@@ -279,10 +280,10 @@ def _decoded(
 
 
 def _decoded_together(columns: Sequence[Row], loads: Loads) -> list[Any] | None:
-    """All arguments of a claim as one array: 0.2 µs for a job, and 1.6 one by one.
+    """Decode all arguments of a claim as one array: 0.2 µs for a job, and 1.6 one by one.
 
-    None where a decoder of the user's own wants them one by one, or one of them is too much for
-    ours (an integer of thousands of digits).
+    Returns None if the decoder is the user's, which gets them one by one, or if ours refuses one of
+    them (an integer of thousands of digits).
     """
     if loads is not json_codec.loads:
         return None

@@ -1,4 +1,4 @@
-"""Flows that insert jobs."""
+"""Flows that insert jobs. `procrastinate.drive` says what a flow is, and runs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from procrastinate.errors import (
 from procrastinate.model.job import NewJob
 from procrastinate.storage.savepoints import undoable
 
-#: Jobs in one INSERT at the most: above it a batch is sent in several statements.
+#: A batch of more jobs is sent in several statements.
 ROWS_PER_STATEMENT = 5_000
 #: The SQLSTATE of storage/functions.distributed.sql if a job's locks belong to two partitions.
 CONTRADICTION = "PQS02"
@@ -36,7 +36,7 @@ def defer_job(job: NewJob) -> Flow[int]:
     try:
         rows = yield request
     except ConnectorException as exc:
-        rows = yield from _again(request, exc, [job])
+        rows = yield from _resend(request, exc, [job])
     job_id = rows[0][0]
     if job_id is None:
         raise _already_enqueued(job.queueing_lock)
@@ -61,15 +61,15 @@ def request_for(job: NewJob) -> Request:
 def defer_alike(alike: NewJob, all_args: str) -> Flow[list[int]]:
     """Insert jobs that differ in their arguments alone, and return their ids in the order given.
 
-    ``all_args`` is a JSON array with an object for each of them. A queueing lock is not for
-    several.
+    ``all_args`` is a JSON array with an object for each of them. They have no queueing lock,
+    because only one waiting job may have it.
     """
     common = _common(_all_but_arguments(alike, _meta_text(alike)))
     request = Request("defer_alike", all_args=all_args, common=common)
     try:
         rows = yield request
     except ConnectorException as exc:
-        rows = yield from _again(request, exc, [alike])
+        rows = yield from _resend(request, exc, [alike])
     return sorted(_ids(rows[0][0]))  # they were drawn in the order given
 
 
@@ -108,7 +108,7 @@ def takes_several_statements(jobs: Sequence[NewJob]) -> bool:
 def defer_jobs(jobs: Sequence[NewJob]) -> Flow[list[int]]:
     """Insert jobs, all or none, and return their ids in the order given.
 
-    Needs a transaction where it `takes_several_statements`.
+    Needs a transaction if it `takes_several_statements`.
     """
     if not jobs:
         return []
@@ -123,9 +123,9 @@ def defer_jobs(jobs: Sequence[NewJob]) -> Flow[list[int]]:
 def defer_jobs_for_caller(jobs: Sequence[NewJob]) -> Flow[list[int]]:
     """Insert jobs, all or none, in the caller's transaction; return their ids in the order given.
 
-    What takes several statements has a savepoint around it: the caller's transaction may live on
-    after `InvalidArguments`, and must not keep what the statements before it inserted. Where the
-    caller has no transaction (autocommit), one statement of any size is all or none as well.
+    A batch of several statements has a savepoint around it: the caller's transaction may live on
+    after `InvalidArguments`, and must not keep what earlier statements inserted. If the caller has
+    no transaction (autocommit), all goes in one statement of any size: all or none as well.
     """
     if not takes_several_statements(jobs):
         return (yield from defer_jobs(jobs))
@@ -187,7 +187,7 @@ def _insert(array: str, jobs: Sequence[NewJob]) -> Flow[list[int]]:
     try:
         rows = yield request
     except ConnectorException as exc:
-        rows = yield from _again(request, exc, jobs)
+        rows = yield from _resend(request, exc, jobs)
     if rows and rows[0][0] is None:
         raise _already_enqueued(rows[0][1])
     return sorted(int(row[0]) for row in rows)  # they were drawn in the order given
@@ -200,10 +200,10 @@ def _already_enqueued(queueing_lock: str | None) -> AlreadyEnqueued:
     )
 
 
-def _again(request: Request, exc: ConnectorException, jobs: Sequence[NewJob]) -> Flow[Rows]:
-    """Send a request once more if `schema --distribute` held it up, and else raise what it means.
+def _resend(request: Request, exc: ConnectorException, jobs: Sequence[NewJob]) -> Flow[Rows]:
+    """Send a request again if `schema --distribute` held it up; else raise what the error means.
 
-    The function in the database had begun, and knew of one partition. Now it is another function.
+    The function in the database had begun when there was one partition. It has been replaced since.
     """
     if exc.constraint != PARTITION_CHECK:
         _raise_meaning(exc, jobs)

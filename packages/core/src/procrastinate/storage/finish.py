@@ -43,7 +43,7 @@ FEW = 20
 ANEW = {"plan_cache_mode": "auto", "enable_seqscan": "on"}
 _LONGEST_BOUNCE_US = checks.microseconds(LONGEST_BOUNCE)
 #: The outcomes that most batches hold, each with the statement that writes nothing else.
-_SAID_BY = (
+_STATEMENT_FOR = (
     (SUCCEEDED, "finish_jobs"),
     (RETURNED_NOTHING, "finish_jobs_that_returned_nothing"),
 )
@@ -116,20 +116,21 @@ def settle(
     ``now`` is what the clock of the attempts' times says: the server is told their ages. A batch of
     which all have succeeded takes the statement `finish_jobs`, any other `settle_jobs`; if anything
     is to be kept of what tasks returned, that of the same name ``with_results``, or
-    `finish_jobs_that_returned_nothing` if each returned None. With ``delete_ended`` those that have
-    ended are removed, such as what was to go back and may not, if their tasks keep no results.
+    `finish_jobs_that_returned_nothing` if each returned None. With ``delete_ended`` the jobs
+    that this ends are removed, unless their tasks keep results: also one that was to go back, and
+    was cancelled or aborted instead.
 
     A twin with the same queueing lock that is committed while the statement runs raises
     `UniqueViolation`; run the flow again then: it sees the twin and ends the job as cancelled.
     """
-    if (statement := _that_says_it(ended)) is not None:
-        changed = yield from _succeeded(statement, ended, {}, now, worker_id, patience_ms)
+    if (statement := _statement_for_all(ended)) is not None:
+        changed = yield from _write_successes(statement, ended, {}, now, worker_id, patience_ms)
     elif all(has_succeeded(each.outcome) and each.outcome.error is None for each in ended):
         said = results(ended)
         statement = with_results("finish_jobs", said)
-        changed = yield from _succeeded(statement, ended, said, now, worker_id, patience_ms)
+        changed = yield from _write_successes(statement, ended, said, now, worker_id, patience_ms)
     else:
-        rows = yield _waiting(patience_ms, _settle_jobs(ended, now, worker_id, dumps))
+        rows = yield _with_patience(patience_ms, _settle_jobs(ended, now, worker_id, dumps))
         yield from tell(rows, 3)
         changed = {row[0]: Status(row[1]) for row in rows}
         yield from wake_if_awaited(rows, 2, _over(changed))
@@ -139,9 +140,9 @@ def settle(
     return (yield from _settled(changed, ended))
 
 
-def _that_says_it(ended: Sequence[Ended]) -> str | None:
-    """Return the statement that writes these without being told their outcomes, if one does."""
-    for outcome, statement in _SAID_BY:
+def _statement_for_all(ended: Sequence[Ended]) -> str | None:
+    """Return the statement for the outcome that all of these have, if there is one."""
+    for outcome, statement in _STATEMENT_FOR:
         if all(each.outcome is outcome for each in ended):
             return statement
     return None
@@ -152,7 +153,7 @@ def _over(changed: Mapping[int, Status | None]) -> list[int]:
     return [job_id for job_id, status in changed.items() if status is None or status.is_final]
 
 
-def _succeeded(
+def _write_successes(
     statement: str,
     ended: Sequence[Ended],
     kept: Mapping[str, Value],
@@ -162,7 +163,7 @@ def _succeeded(
 ) -> Flow[dict[int, Status | None]]:
     """Write that jobs have succeeded, and return their new statuses by id."""
     request = Request(statement, **held(ended, worker_id), **ages(ended, now), **kept)
-    rows = yield _waiting(patience_ms, request, **(ANEW if len(ended) > FEW else {}))
+    rows = yield _with_patience(patience_ms, request, **(ANEW if len(ended) > FEW else {}))
     changed: dict[int, Status | None] = dict.fromkeys((row[0] for row in rows), Status.SUCCEEDED)
     yield from wake_if_awaited(rows, 1, list(changed))
     return changed
@@ -206,7 +207,7 @@ def delete_finished(
 ) -> Flow[Settled]:
     """Remove jobs that ended."""
     request = Request("delete_finished", **held(ended, worker_id))
-    rows = yield _waiting(patience_ms, request)
+    rows = yield _with_patience(patience_ms, request)
     removed: dict[int, Status | None] = {row[0]: None for row in rows}
     yield from wake_if_awaited(rows, 1, list(removed))
     return (yield from _settled(removed, ended))
@@ -264,7 +265,7 @@ def _standings(rows: Rows) -> dict[int, Standing]:
     return {row[0]: Standing(Status(row[1]), *row[2:]) for row in rows}
 
 
-def _waiting(patience_ms: int, request: Request, **settings: str) -> Request:
+def _with_patience(patience_ms: int, request: Request, **settings: str) -> Request:
     return request.under(lock_timeout=str(patience_ms), **settings)
 
 

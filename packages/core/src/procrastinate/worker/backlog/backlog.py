@@ -88,8 +88,8 @@ class Backlog:
         self._offers = slots.offers
         self._offers.waiting = self._waiting
         self._suspects = Suspects(writer, on_change=on_change)
-        self._filling = False
-        self._cautious = False
+        self._filling = False  # whether jobs are being started, or will be at the loop's next turn
+        self._cautious = False  # whether the last claim had jobs that have lost a worker (rule 3)
         self._enough = 0  # jobs waiting for a slot above which no more are wanted
         self._ended = 0  # attempts since ...
         self._busy_since: float | None = None  # ... this moment, if there were jobs ever since
@@ -227,7 +227,7 @@ class Backlog:
 
     def _fill_slots(self) -> None:
         if self._filling:
-            return  # later; or from the start of a task that ended before `start` returned
+            return  # it comes soon; or a task has ended before `start` returned
         self._filling = True
         turn_ends = math.inf
         try:
@@ -371,7 +371,7 @@ class Backlog:
     def abort(self, ids: Collection[int]) -> None:
         """Abort the jobs among these that run, and hand back those that wait.
 
-        So the request ends these, see `hand_back`.
+        The write that hands them back ends them as aborted, because that was asked for.
         """
         asked = self._forget(ids)
         if any(job_id in self._suspects for job_id in ids):

@@ -6,10 +6,11 @@ Rules
    that will soon be free (`procrastinate.model.ahead`).
 2. A claim is sent only while the worker's signs of life are trusted (`procrastinate.model.trust`).
 3. While the database is away, the loop tries again. Only a request to stop ends it.
-4. If jobs with locks have ended, the same statement that writes it may claim the next ones of their
-   lines. Only while the last look has left no ready job behind and nothing was heard since: so no
-   job is passed over that comes first. And never beside a claim, which might take these jobs for a
-   lost answer. Each partition is looked at by itself: a line goes on beside claims from others.
+4. The jobs that wait for a lock are its line. The statement that writes the end of jobs with locks
+   may claim the next jobs of their lines. It does so only while the last look has left no ready job
+   behind and nothing was heard since, so that no job is passed over that comes first. It never does
+   so beside a claim, which might take these jobs for a lost answer. Each partition is looked at by
+   itself: a line goes on beside claims from others.
 5. What was asked for and not answered yet counts as room that is taken.
 6. No claim is about a paused queue (`procrastinate.worker.helpers.pausing`).
 """
@@ -90,9 +91,9 @@ class Claiming:
         if self.sweeper is not None:
             self.sweeper.on_hot = self.look_now
         self._aborts_heard: list[set[int]] = []  # one for each claim that is being answered
-        self._claim = Alarm()  # the next claim
-        self._claims_now = False  # whether one is being answered
-        self._hands_over = False  # whether the end of jobs is, and with it the next of their lines
+        self._claim_alarm = Alarm()  # when to claim next
+        self._claims_now = False  # whether a claim was sent and is not answered yet
+        self._hands_over = False  # the same of a statement that goes on with lines (rule 4)
         self._asked = 0  # jobs that may come with what is being answered (rule 5)
         self._lines_until = -math.inf  # until then lines are expected to go on
         self._poll_due = -math.inf  # after waiting until then, the next claim looks at everything
@@ -124,8 +125,8 @@ class Claiming:
             return 0
         if self._backlog.wants_look:
             await self._look_behind()
-        if not self._claim.due(time.monotonic()):
-            await self._sleep(self._claim.at)
+        if not self._claim_alarm.due(time.monotonic()):
+            await self._sleep(self._claim_alarm.at)
             return 0
         if self._hands_over and not self._fetcher.claims_beside_lines:
             await self._sleep(math.inf)  # its end wakes this loop (rule 4)
@@ -140,24 +141,24 @@ class Claiming:
 
         Returns True if a worker that does not wait has nothing left to do.
         """
-        self._claim.begin()
+        self._claim_alarm.begin()
         was_idle = not (self._backlog.busy or len(self._writer))
         self._fetcher.must_be_sure = was_idle and not self._options.wait
         try:
             found = await self._fetch(room)
         except (ConnectorException, TimeoutError) as exc:
-            self._claim.ring()
+            self._claim_alarm.ring()
             await self._wait_for_database(backoff, exc)
             return False
         backoff.reset()
         if was_idle and not found and not self._options.wait and not self._fetcher.unsure:
             return True
         if found == room:
-            self._claim.ring()
+            self._claim_alarm.ring()
             return False
         now = time.monotonic()
         self._poll_due = now + self._options.fetch_job_polling_interval
-        self._claim.end(min(self._poll_due, now + self._fetcher.seconds_to_next_look))
+        self._claim_alarm.end(min(self._poll_due, now + self._fetcher.seconds_to_next_look))
         return False
 
     async def _fetch(self, room: int) -> int:
@@ -226,13 +227,13 @@ class Claiming:
 
     def _room_for_lines(self, partition: int) -> int:
         now = time.monotonic()
-        is_claimed = self._claims_now or self._claim.due(now)
+        is_claimed = self._claims_now or self._claim_alarm.due(now)
         if now >= self._lines_until or not self._fetcher.left_none_in(partition, is_claimed):
             return 0
         if self._stop.gracefully.is_set() or not self._trusted():
             return 0
         room = self._backlog.room()
-        # If jobs are claimed ahead, it does no harm that one more waits.
+        # If more is claimed than can start, one more job that waits does no harm.
         return room if room > self._backlog.free() else max(0, room - self._asked)
 
     def _a_line_goes_on(self) -> None:
@@ -251,7 +252,7 @@ class Claiming:
         finally:
             if alarm is not None:
                 alarm.cancel()
-        # Not for what the fetcher knows of.
+        # A wait that ended before, for a look that the plan asked for, is no reason to poll.
         if now < self._poll_due <= time.monotonic():
             self._fetcher.poll()
 
@@ -282,15 +283,15 @@ class Claiming:
             pass  # the heartbeat and the writer have said so
         await woken_within(self._wake, PROBE_EVERY)
 
-    async def settle(self, known: Container[int]) -> None:
-        """Hand back what a claim whose answer was lost has claimed, if there was one."""
-        await self._fetcher.settle(known)
+    async def hand_back_lost(self, known: Container[int]) -> None:
+        """Hand back the jobs of a claim whose answer was lost, if there was one."""
+        await self._fetcher.hand_back_lost(known)
 
     # News
 
     def look_now(self) -> None:
         """Claim as soon as there is room."""
-        self._claim.ring()
+        self._claim_alarm.ring()
         self._wake.set()
 
     def look_at_everything(self) -> None:
@@ -329,11 +330,11 @@ class Claiming:
     def something_ended(self) -> None:
         """Note that there may be room, or that an ending was written."""
         if not self._options.wait:
-            self._claim.ring()  # a worker that does not wait looks again before it ends
+            self._claim_alarm.ring()  # a worker that does not wait looks again before it ends
         self._wake.set()
 
     def heard_of_aborts(self, ids: set[int]) -> None:
-        """Note requests to abort: for jobs of a claim that is being answered they are unknown."""
+        """Note requests to abort jobs, which may come with a claim that is not answered yet."""
         for heard in self._aborts_heard:
             if len(heard) < MAX_HEARD:
                 heard |= ids

@@ -1,4 +1,4 @@
-"""The statements of a claim, for one worker: what a step of the plan comes to in the database."""
+"""Doing the steps of a claim in the database, for one worker."""
 
 from __future__ import annotations
 

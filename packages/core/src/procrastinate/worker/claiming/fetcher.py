@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 class Fetcher:
     """Claims jobs of some queues (None: of all) for one worker.
 
-    ``partition`` is the one of several that it is about.
+    With a ``partition`` it claims only the jobs of this one of several.
     """
 
     claims_beside_lines = False  # whether it can claim while the lines before locks go on
 
     def __init__(
         self,
-        gateway: Calls,
+        calls: Calls,
         worker_id: int,
         queues: Sequence[str] | None,
         clock: Callable[[], float] = time.monotonic,
@@ -53,9 +53,9 @@ class Fetcher:
         self._plan = ScanPlan()
         if partition is not None:
             self._plan = ScanPlan.of_partition()
-            gateway = CallsAt(gateway, partition)
+            calls = CallsAt(calls, partition)
         self._claims = claims = Claims(
-            gateway,
+            calls,
             worker_id,
             queues,
             unknown,
@@ -63,12 +63,13 @@ class Fetcher:
             paused=paused,
             makes_slots=partition is not None,
         )
-        self._lost_answers = LostAnswers(gateway, worker_id, delete_ended=delete_ended, keeps=keeps)
+        self._lost_answers = LostAnswers(calls, worker_id, delete_ended=delete_ended, keeps=keeps)
         self.left_none = False  # whether the last claim left no ready job behind
         self.serves, self.is_anything_ready = claims.serves, claims.is_anything_ready
-        self.settle = self._lost_answers.settle
-        self.sweeper: Sweeper | None = None  # one partition needs none
-        self.must_be_sure = False  # a claim from one partition always is
+        self.hand_back_lost = self._lost_answers.hand_back
+        # Of these only `PartitionedFetcher` makes use.
+        self.sweeper: Sweeper | None = None
+        self.must_be_sure = False
 
     def hear(self, queue: str) -> bool:
         """Note that a job became ready in a queue, and return whether it is served."""
@@ -115,7 +116,7 @@ class Fetcher:
     async def claim(self, limit: int, known: Container[int]) -> Claim:
         """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
         try:
-            await self.settle(known)
+            await self.hand_back_lost(known)
             return await self._claim(limit)
         except (ConnectorException, asyncio.CancelledError):
             self.answer_was_lost()

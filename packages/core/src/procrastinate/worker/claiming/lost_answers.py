@@ -16,8 +16,8 @@ from procrastinate.worker.database.calls import Calls
 class LostAnswers:
     """Whether an answer was lost, and how that is set right."""
 
-    def __init__(self, gateway: Calls, worker_id: int, *, delete_ended: bool, keeps: Keeps) -> None:
-        self._gateway = gateway
+    def __init__(self, calls: Calls, worker_id: int, *, delete_ended: bool, keeps: Keeps) -> None:
+        self._calls = calls
         self._worker_id = worker_id
         self._delete_ended = delete_ended
         self._keeps = keeps
@@ -27,14 +27,14 @@ class LostAnswers:
         """Note that the answer of a claim was lost."""
         self._lost = True
 
-    async def settle(self, known: Container[int]) -> None:
+    async def hand_back(self, known: Container[int]) -> None:
         """After a lost answer, hand back the jobs that this worker holds without knowing it."""
         if not self._lost:
             return
-        held = await self._gateway.run_async(flows.held_jobs(worker_id=self._worker_id))
+        held = await self._calls.run_async(flows.held_jobs(worker_id=self._worker_id))
         unknown = [job for job in held if job.id not in known]
         if unknown:
-            await self._gateway.run_async(
+            await self._calls.run_async(
                 hand_back(
                     unknown,
                     worker_id=self._worker_id,

@@ -255,8 +255,8 @@ class PartitionedFetcher:
                 return True
         return False
 
-    async def settle(self, known: Container[int]) -> None:
+    async def hand_back_lost(self, known: Container[int]) -> None:
         """Hand back what a claim whose answer was lost has claimed, if there was one."""
         for partition, fetcher in self._fetchers.items():
             if partition not in self._outages.away:
-                await fetcher.settle(known)
+                await fetcher.hand_back_lost(known)

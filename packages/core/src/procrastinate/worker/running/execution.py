@@ -34,7 +34,7 @@ class Way:
     """How attempts at a task are run: the same for all of them, so it is found out once."""
 
     layers: Layers
-    in_thread: bool  # and nothing of it on the loop: so it needs no task there
+    in_thread: bool  # whether all of it runs in a thread, so that it needs no task on the loop
 
 
 def way_of(definition: TaskDefinition, middleware: Sequence[AnyMiddleware]) -> Way:
@@ -98,7 +98,7 @@ def _call(attempt: Attempt) -> Any:
 
 
 async def _call_in_thread(attempt: Attempt, threads: TaskThreads) -> Any:
-    attempt.make_context()  # here, for the thread and the loop must not make one each
+    attempt.make_context()  # here: else the thread and the loop might make one each
     result = await _in_thread(attempt, threads, function_of_thread(attempt))
     if result is not None and inspect.isawaitable(result):  # a wrapper hides an async function
         attempt.on_loop = True

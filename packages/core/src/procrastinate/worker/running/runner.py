@@ -98,7 +98,7 @@ class Runner:
         definition = self._registry.get(attempt.job.task_name)
         if definition is None:
             raise self._no_task(attempt.job)
-        way = self._way_of(definition)  # raises if registered after the start
+        way = self._way_of(definition)  # raises if its middleware does not fit: see `layers`
         attempt.definition, attempt.layers = definition, way.layers
         if self._telling.sees_starts:
             self._telling.started([attempt.job])
@@ -136,7 +136,7 @@ class Runner:
 
     def _begin_in_thread(self, attempt: Attempt) -> None:
         """Let a thread run the attempt, without a task on the loop: that costs half as much."""
-        attempt.make_context()  # here, for the thread and the loop must not make one each
+        attempt.make_context()  # here: else the thread and the loop might make one each
         self._threads.run(
             functools.partial(attempt.begin_in_thread, function_of_thread(attempt)),
             self._context.copy(),
@@ -211,7 +211,7 @@ class Runner:
 
     async def _run(self, attempt: Attempt) -> None:
         if attempt.began or attempt.over:
-            return  # a task factory kept the coroutine and failed all the same
+            return  # a task factory has failed, but kept the coroutine, and runs it now
         exception: BaseException | None = None
         try:
             attempt.began = time.monotonic()

@@ -91,7 +91,7 @@ class Ending:
         try:
             async with asyncio.timeout(LAST_CALL_MAY_TAKE) as patience:
                 await self._crew.reports.leave()
-                await self._crew.claiming.settle(known=self._crew.backlog)
+                await self._crew.claiming.hand_back_lost(known=self._crew.backlog)
                 await self._crew.calls.run_async(flows.unregister_worker(self._terms.worker_id))
         except (ConnectorException, TimeoutError) as exc:
             reason = reason_of(exc)

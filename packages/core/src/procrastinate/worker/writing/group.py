@@ -1,4 +1,4 @@
-"""Writing one group of outcomes, and telling who waits to hear of it.
+"""Writing one group of outcomes, and telling the parts of the worker that need to know.
 
 A group is what one statement writes (`procrastinate.worker.writing.parts`). Every write is fenced
 by (worker, lease). If it matches no row, the row says why: the outcome was written before and only
@@ -131,7 +131,7 @@ class GroupWriter:
         if is_deleted(group[0], self._delete_jobs):
             return flows.delete_finished(group, worker_id=worker_id, patience_ms=patience_ms)
         if self._delete_jobs == "always":
-            for entry in group:  # of those that go back without having begun, nobody has asked
+            for entry in group:  # of jobs that go back before they began, this is not known yet
                 entry.kept = entry.kept or self._keeps(entry.job.task_name)
         return flows.settle(
             group,
@@ -150,7 +150,8 @@ class GroupWriter:
     def _announce(self, group: Sequence[Ended], settled: Settled, partition: int) -> None:
         requeued = [each.outcome for each in group if isinstance(each.outcome, Requeued)]
         if any(each.when is not None or not each.begun for each in requeued):
-            # It may be due before this worker's next look, or lie behind where that begins.
+            # It may be due before the next look at the schedule, or stand before the place from
+            # which the next scan reads.
             self._on_requeued(partition)
         elif requeued or sets_going(group[0].job):
             # Jobs may be ready now. Behind some poolers no notification says so.

@@ -100,7 +100,7 @@ class Writer:
         self._writing: Sequence[Ended] = ()
         self._doubts: deque[Doubtful[Ended]] = deque()  # refused batches
         self._waiting = 0  # outcomes that were refused alone, to be tried again later
-        self._refusal: Exception | None = None  # the last one
+        self._refusal: Exception | None = None  # the server's last one
         #: The outcomes that the database has not confirmed yet, by job: if several, the latest.
         self.unwritten: dict[int, Ended] = {}
         self._groups = GroupWriter(
@@ -142,10 +142,10 @@ class Writer:
 
         It may run again after it was cancelled or has died.
         """
-        if self._writing:  # and what became of it is unknown
+        if self._writing:  # the run before has not learnt whether these were written
             self._entries.extendleft(reversed(self._writing))
             self._writing = ()
-        if self._entries or self._doubts:  # of which the run before has heard already
+        if self._entries or self._doubts:  # the run before may have cleared the event for these
             self._something.set()
         while True:
             await self._something.wait()
