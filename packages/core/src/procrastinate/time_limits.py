@@ -145,7 +145,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     pool raises `PoolTimeout`. To make a new connection has a limit of its own (``connect_timeout``,
     10 seconds), and so has a call with ``connection=``, whose connection is yours.
 
-    Raises `InvalidOption` for what is not a number of seconds above 0, and at most a day.
+    Raises `InvalidOption` unless it is a number of seconds above 0, and at most a day.
     """
     seconds = check_seconds("seconds", seconds)
     if seconds > LONGEST:

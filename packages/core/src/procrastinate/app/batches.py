@@ -36,7 +36,7 @@ def run_batches(
     *,
     connection: CallerConnection | None = None,
 ) -> T:
-    """Do all batches: in the caller's transaction where a connection is given."""
+    """Do all batches: in the caller's transaction if a connection is given."""
     batches = make_batches(gateway.partitions(connection))
     try:
         make = next(batches)

@@ -266,7 +266,7 @@ class Blueprint(HasFormerNames):
         return owner.way_out(owner._registry[name])
 
     def has_task(self, name: str, definition: TaskDefinition) -> bool:
-        """Whether jobs of this name are jobs of this task, where the task is deferred."""
+        """Whether jobs of this name are jobs of this task, in the app that defers it."""
         if self._gateway_if_any() is None and self._taken_up_by is not None:
             return self._taken_up_by[0].has_task(name, definition)
         return self._registry.get(name) is definition or definition.name == name

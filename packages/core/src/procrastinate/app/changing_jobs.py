@@ -178,7 +178,7 @@ class ChangingJobs:
 
         Which jobs, the `JobFilters` say; without ``status`` those that failed, were cancelled or
         aborted. ``to_priority``, ``to_queue`` and ``to_lock`` change them. ``limit`` bounds how
-        many are changed, lowest ids first. A job stays as it is where one with its queueing lock
+        many are changed, lowest ids first. A job stays as it is if one with its queueing lock
         waits already; of several with one queueing lock the first by (priority, id) of a batch is
         retried. At least one filter is needed. Raises `InvalidOption` without one, and for a
         status that cannot be retried. Otherwise as `retry_job_by_id`.

@@ -16,7 +16,7 @@ from procrastinate.model.periodic import Key, Periodic, Schedule, schedule_from
 from procrastinate.model.printable import shown
 from procrastinate.model.task import TaskDefinition, TaskRegistry
 
-MAX_DELAY = 600.0  # seconds, where neither the schedule nor the app says otherwise
+MAX_DELAY = 600.0  # seconds, if neither the schedule nor the app says otherwise
 SHORTEST_MAX_DELAY = 1.0  # seconds: a tick is always found a little late
 
 OPTIONS = ("queue", "priority", "lock", "queueing_lock", "partition_key", "task_kwargs")

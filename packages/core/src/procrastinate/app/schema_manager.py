@@ -128,18 +128,18 @@ class SchemaManager:
         return done
 
     def check(self) -> flows.SchemaState:
-        """Return the schema's state where it fits this code, or raise a `SchemaError`.
+        """Return the schema's state if it fits this code, or raise a `SchemaError`.
 
         It also raises if a check or an index is missing, without which a worker goes on.
         """
         return self._gateway.run(flows.check_schema(whole=True))
 
     async def check_async(self) -> flows.SchemaState:
-        """Return the schema's state where it fits this code; see `check`."""
+        """Return the schema's state if it fits this code; see `check`."""
         return await self._gateway.run_async(flows.check_schema(whole=True))
 
     def check_connection(self) -> bool:
-        """Whether the tables are there; raises a `SchemaError` where this code cannot use them."""
+        """Whether the tables are there; raises a `SchemaError` if this code cannot use them."""
         try:
             self._gateway.run(flows.check_schema())
         except SchemaNotApplied:
@@ -147,7 +147,7 @@ class SchemaManager:
         return True
 
     async def check_connection_async(self) -> bool:
-        """Whether the tables are there; raises a `SchemaError` where this code cannot use them."""
+        """Whether the tables are there; raises a `SchemaError` if this code cannot use them."""
         try:
             await self._gateway.run_async(flows.check_schema())
         except SchemaNotApplied:

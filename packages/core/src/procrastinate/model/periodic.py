@@ -243,7 +243,7 @@ def _shown(moment: datetime, zone: tzinfo) -> datetime:
 
 
 def next_tick(schedule: Schedule, after: datetime) -> datetime | None:
-    """Return the first tick later than ``after``, or None where none comes within 50 years."""
+    """Return the first tick later than ``after``, or None if none comes within 50 years."""
     try:
         return next(ticks(schedule, after, checks.LATEST), None)
     except OverflowError:  # after the year 9999

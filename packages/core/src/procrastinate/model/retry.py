@@ -36,7 +36,7 @@ def _drawn() -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryDecision:
-    """Try again: at ``retry_at`` (aware) or ``retry_in`` (from now), at once where neither is set.
+    """Try again: at ``retry_at`` (aware) or ``retry_in`` (from now), at once if neither is set.
 
     ``priority``, ``queue`` and ``lock`` change the job for its next attempt; None leaves them.
     """

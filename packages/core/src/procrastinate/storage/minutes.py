@@ -40,7 +40,7 @@ ROLLED_UP_AT_ONCE = 2_000  # rows: a quarter of a second
 
 
 def add(tallies: Mapping[Kind, Tally], *, age: float) -> Flow[None]:
-    """Add what was counted in the minute of so many seconds ago, by the server's clock."""
+    """Add what was counted in the minute that was ``age`` seconds ago, by the server's clock."""
     sums = with_sums(tallies)
     kinds, found = list(sums), list(sums.values())
     counts: dict[str, Value] = {

@@ -239,7 +239,7 @@ def _stale(
 
 
 def problem_with(state: SchemaState, *, whole: bool = True) -> SchemaError | None:
-    """Return why this code does not fit a database in this state, or None where it does.
+    """Return why this code does not fit a database in this state, or None if it does.
 
     Unless it is to be ``whole``, checks and indexes may be missing that make rows safe and
     statements fast: a worker goes on without them.

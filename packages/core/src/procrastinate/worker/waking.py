@@ -6,7 +6,7 @@ import asyncio
 
 
 async def woken_within(wake: asyncio.Event, seconds: float | None) -> None:
-    """Wait until the event is set, for so many seconds at the most; None is without end."""
+    """Wait until the event is set, at most for these seconds (None: without end)."""
     try:
         async with asyncio.timeout(seconds):
             await wake.wait()

@@ -3,7 +3,7 @@
 The language of these files is explained in `procrastinate.storage.statements.templates`.
 ``python -m procrastinate.storage.statements NAME`` prints a statement with all that it includes.
 
-``%(partition)s`` in a text is the partition of the jobs and locks that a statement is about. Where
+``%(partition)s`` in a text is the partition of the jobs and locks that a statement is about. If
 its request does not name one (see `procrastinate.drive.at`), it is that of `Statements.at`.
 ``%(partitions)s`` is the same in a list, or all partitions of the database if neither names one.
 
@@ -59,7 +59,7 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "jit": {"jit": "off"},
     # They are written for READ COMMITTED. At another level one in ten failed.
     "isolation": {"transaction_isolation": "read committed"},
-    # Of what a role may switch off, that without which they read whole tables.
+    # A role may have switched these off. Without them, statements read whole tables.
     "plans": {"enable_indexscan": "on", "enable_nestloop": "on", "enable_sort": "on"},
     "array_nulls": {"array_nulls": "on"},
     # What a crash of the server loses is only that the jobs have been claimed: they still wait.

@@ -63,8 +63,8 @@ Route = Callable[[str], Answer | Awaitable[Answer]]
 class HttpPort:
     """Answers requests for some paths, from `start` to `close`.
 
-    Port 0 is any that is free; ``patience`` is seconds, in place of `PATIENCE`. ``log`` is that of
-    whoever answers. Raises `ConfigurationError` if it cannot listen there.
+    Port 0 is any that is free; ``patience`` is seconds, in place of `PATIENCE`. ``log`` is the log
+    of the program that answers. Raises `ConfigurationError` if it cannot listen there.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ class Offers:
         return self.count
 
     def top_up(self, most: int, may_start: Callable[[float], bool]) -> None:
-        """Offer so many of the first waiting jobs, as far as there are any that can be offered.
+        """Offer the first waiting jobs: at most ``most``, up to the first that cannot be offered.
 
         ``may_start`` is asked in a thread, by the time at which the job was asked for.
         """
@@ -79,7 +79,7 @@ class Offers:
                 return False
             self._attempts.append(attempt)
         except BaseException:
-            return False  # if it is so still when the job is started, that says why
+            return False  # the start of the job will meet the same error, and say so
         try:
             self._threads.offer(
                 functools.partial(attempt.begin_in_thread, function_of_thread(attempt), may_start),
