@@ -75,6 +75,9 @@ class TimeLimit:
             if severing.has_bitten:
                 raise self.over() from exc
             raise
+        finally:
+            if self._ended:  # by another thread, while this one began: see rule 4
+                self.end()
 
     def _watching(self) -> Watchdog:
         with self._lock:

@@ -188,6 +188,17 @@ def test_the_thread_of_a_block_ends_with_it(sync_app: procrastinate.App) -> None
     assert not watchdog.is_alive()
 
 
+def test_a_call_that_began_as_the_block_ended_leaves_no_thread() -> None:
+    limit = time_limits.TimeLimit(30)
+    limit.end()
+    with limit.severing():
+        watchdog = limit._watchdog
+        assert watchdog is not None
+        assert watchdog.is_alive
+    watchdog._thread.join(30)
+    assert not watchdog.is_alive
+
+
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5", None, True, 90_000])
 def test_what_is_no_number_of_seconds_is_refused(seconds: Any) -> None:
     with pytest.raises(InvalidOption, match="seconds"), time_limit(seconds):
