@@ -163,13 +163,22 @@ def orders_worker(orders: Example) -> Any:
     return orders.running("python manage.py procrastinate worker", shows="starts: queues")
 
 
-def place_order(ask: Ask) -> int:
-    """Place an order. A process of the server may meet its broken connection first."""
-    while True:
-        status, placed = ask("POST", "/orders", MUG)
-        if status == 202:
-            return int(placed["order"])
-        assert status == 500
+def ask_again(ask: Ask, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    """Ask, and again if that was the first request on a connection that the test before broke.
+
+    Each of the server's two processes has kept one. The tests may run in any order.
+    """
+    status, said = ask(method, path, body)
+    for _ in range(2):
+        if status == 500:
+            status, said = ask(method, path, body)
+    return status, said
+
+
+def place_order(ask: Ask, item: str = "mug") -> int:
+    status, placed = ask_again(ask, "POST", "/orders", MUG | {"item": item})
+    assert status == 202
+    return int(placed["order"])
 
 
 def await_orders(ask: Ask, *numbers: int) -> None:
@@ -184,12 +193,14 @@ def await_orders(ask: Ask, *numbers: int) -> None:
 
 
 def test_orders_of_django_are_written_with_their_jobs(orders: Example, ask_orders: Ask):
-    assert ask_orders("POST", "/orders", MUG) == (202, {"order": 1, "job": 1})
-    assert ask_orders("POST", "/orders", MUG | {"quantity": 11})[0] == 409
-    assert ask_orders("POST", "/orders", MUG) == (202, {"order": 3, "job": 5})
-    assert ask_orders("GET", "/orders/2")[0] == 404
+    ask = partial(ask_again, ask_orders)
+    _, first = ask("POST", "/orders", MUG)
+    assert ask("POST", "/orders", MUG | {"quantity": 11})[0] == 409
+    second = {"order": first["order"] + 2, "job": first["job"] + 4}  # the refused one took numbers
+    assert ask("POST", "/orders", MUG) == (202, second)
+    assert ask("GET", f"/orders/{first['order'] + 1}")[0] == 404
     with orders_worker(orders) as worker:
-        await_orders(ask_orders, 1, 3)
+        await_orders(ask, first["order"], second["order"])
         assert worker.stop() == 0
         assert worker.output.count("mail to ann@example.org: 1 x mug") == 2
 
@@ -255,6 +266,7 @@ def test_the_admin_and_the_dashboard_of_django_show_the_jobs(orders: Example):
         httpx.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True) as browser,
     ):
         wait_until(lambda: answers_at_all(partial(request, port), "/orders/1"))
+        place_order(partial(request, port), "pot")  # which a worker of another test may run
         assert "Log in" in browser.get("/queue/").text
         form = {"username": "ann", "password": "correct-horse", "next": "/queue/"}
         form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
