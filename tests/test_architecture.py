@@ -11,6 +11,7 @@ import procrastinate
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(procrastinate.__file__).parent
 TEXT = (ROOT / "docs/architecture.md").read_text()
+SCHEMA = (PACKAGE / "storage/schema.sql").read_text()
 [TEN_MINUTES] = re.findall(r"^## One job, in ten minutes\n(.*?)(?=^## )", TEXT, re.M | re.S)
 
 
@@ -37,3 +38,18 @@ def test_the_folders_of_the_worker_are_all_on_the_map() -> None:
     folders = {each.parent.name for each in (PACKAGE / "worker").glob("*/__init__.py")}
 
     assert set(re.findall(r"^\| `worker/(\w+)/` \|", TEN_MINUTES, re.M)) == folders
+
+
+def test_the_tables_are_all_on_the_page() -> None:
+    named = re.findall(r"^\| `(procrastinate_\w+)` \|", TEXT, re.M)
+
+    assert named == re.findall(r"^create .*?table \{schema\}\.(\w+)", SCHEMA, re.M)
+
+
+def test_the_indexes_on_jobs_are_on_the_page_with_their_columns() -> None:
+    shown = re.findall(r"^\| `\.\.\.(_\w+)` \((.*?)\)", TEXT, re.M)
+    made = re.findall(
+        r"^create (?:unique )?index procrastinate_jobs(_\w+) on .*?\n    \((.*?)\)\n", SCHEMA, re.M
+    )
+
+    assert sorted(shown) == sorted([*made, ("_pkey", "id, partition")])
