@@ -111,6 +111,32 @@ def test_every_row_goes_where_it_should(
     assert app.configure_task("send").defer() == above + 1
 
 
+@pytest.mark.parametrize("release", RELEASES, indirect=True)
+@pytest.mark.parametrize("given", [{"schema": "queue"}, {"options": "-c search_path=queue"}])
+def test_the_old_tables_need_not_be_on_the_search_path(
+    app: procrastinate.App,
+    query: Query,
+    old: Old,
+    release: str,
+    procrastinate_dsn: str,
+    given: dict[str, str],
+) -> None:
+    """Their triggers name types and tables without a schema, and this release has some of these."""
+    old.add(), old.add(status="succeeded")
+    query("alter schema public rename to legacy")
+    query("create schema public")
+    found = "select status::text from legacy.procrastinate_jobs order by id"
+
+    connector = procrastinate.Psycopg2Connector(dsn=procrastinate_dsn, **given)
+    with procrastinate.App(connector=connector).open() as again:
+        assert again.schema_manager.prepare_import("legacy") == 2 + ROOM
+        done = again.schema_manager.import_jobs("legacy", history=True)
+        assert (done.ready, done.ended, done.ids_above) == (1, 1, 2 + ROOM)
+        assert [job.id for job in again.job_manager.list_jobs()] == [1, 2]
+        assert again.configure_task("send").defer() == 2 + ROOM + 1
+    assert query(found) == [(TAKEN[release],), ("succeeded",)]
+
+
 def test_the_first_start_comes_from_the_old_events(
     app: procrastinate.App, query: Query, old: Old
 ) -> None:
@@ -288,7 +314,7 @@ def test_what_interrupts_it_leaves_everything_as_it_was(
         except Interrupted:
             assert rows(query) == before
             statements += 1
-    assert statements == 9
+    assert statements == 10
     assert (done.waiting, done.ended, done.schedules) == (2, 1, 1)
 
 

@@ -11,6 +11,8 @@ Rules
 5. Nothing is deleted, and no other row of the old tables is changed.
 6. New ids begin far above the old ones, so programs of the old release may go on to defer for a
    while, and another import takes what they have deferred.
+7. The triggers of the old tables name types and tables without a schema, so theirs is the first one
+   of the search_path meanwhile. What is written here names both schemas.
 """
 
 from __future__ import annotations
@@ -102,6 +104,7 @@ def _import(old: OldTables, history: bool, leave_running: bool) -> Flow[Imported
         raise SchemaError(
             "another process imports jobs or changes the schema: let it end, and import again"
         )
+    yield _script("the search path", old.sql(_FIND_OLD))  # rule 7
     yield _script("the locks", old.sql(_LOCK))
     running = yield from _running(old)
     if running and not leave_running:
@@ -168,9 +171,18 @@ def _move_ids(old: OldTables) -> Flow[int]:
     new, above, last = yield from _ids(old)
     if new > last:
         return new
-    yield _script("the new ids", f"select setval('{{schema}}.procrastinate_jobs_id_seq', {above})")
+    text = f"select setval('{{schema}}.procrastinate_jobs_id_seq', {above})"
+    yield _script("the new ids", old.sql(text))
     return above
 
+
+_FIND_OLD = """
+select pg_catalog.set_config(
+    'search_path',
+    concat_ws(', ', '{old schema}', nullif(pg_catalog.current_setting('search_path'), '')),
+    true
+)
+"""
 
 _LOCK = f"""
 set local lock_timeout = '{LOCKS_WITHIN}s';

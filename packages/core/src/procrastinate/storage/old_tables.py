@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Script
@@ -61,18 +61,21 @@ class OldTables:
     schema: str
     has_priority: bool
     knows_cancelled: bool
+    #: The schema of this release's tables; None: as the connector says.
+    here: str | None = None
 
     def sql(self, text: str) -> str:
         """Return SQL with this schema and these columns in the place of its markers."""
         for marker, value in {
             "{old}.": f"{quoted(self.schema)}.",
+            "{old schema}": quoted(self.schema),
             "{priority}": "old.priority" if self.has_priority else "0",
             "{taken}": "cancelled" if self.knows_cancelled else "failed",
             "{reason}": _REASON,
             "{misfit}": _MISFIT,
         }.items():
             text = text.replace(marker, value)
-        return text
+        return text if self.here is None else text.replace("{schema}.", f"{quoted(self.here)}.")
 
 
 def look(source: str) -> Flow[OldTables]:
@@ -84,7 +87,7 @@ def look(source: str) -> Flow[OldTables]:
             " into a schema whose jobs are not distributed, and distribute them then"
         )
     try:
-        ((is_there, is_ours),) = yield Script("the old schema", _text(_THERE, source))
+        ((is_there, is_ours, here),) = yield Script("the old schema", _text(_THERE, source))
     except ConnectorException as exc:
         if exc.sqlstate != _NOT_SUPPORTED:
             raise
@@ -98,7 +101,7 @@ def look(source: str) -> Flow[OldTables]:
         )
     columns = yield Script("the old columns", _text(_COLUMNS, source))
     labels = yield Script("the old statuses", _text(_LABELS_OF, source))
-    return old_tables(source, columns, [label for (label,) in labels])
+    return replace(old_tables(source, columns, [label for (label,) in labels]), here=here)
 
 
 def old_tables(source: str, columns: Rows, labels: Collection[str]) -> OldTables:
@@ -148,7 +151,13 @@ select
     coalesce(
         to_regclass('"{source}".procrastinate_jobs') = to_regclass('{schema}.procrastinate_jobs'),
         false
-    )::integer
+    )::integer,
+    (
+        select home.nspname::text
+        from pg_catalog.pg_class as class
+        join pg_catalog.pg_namespace as home on home.oid = class.relnamespace
+        where class.oid = to_regclass('{schema}.procrastinate_jobs')
+    )
 """
 
 _COLUMNS = f"""
