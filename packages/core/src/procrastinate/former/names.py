@@ -75,6 +75,8 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     },
     "Connector": {
         "get_sync_connector": "app.open() and synchronous calls find it by themselves",
+        "get_worker_connector": "run `manage.py procrastinate worker`; in a program of yours,"
+        " procrastinate_django.worker_app.app is the app with the connector of workers",
         "pool": "the connector keeps its connections to itself; give app.open(pool) one of yours",
         **dict.fromkeys(
             (
@@ -90,6 +92,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "listen_notify": _ITS_OWN_WAY,
     },
     "KeepsJobs": {
+        "finished_jobs": "look at what there is: connector.jobs, each with its status",
         "events": "a job has deferred_at, started_at, finished_at, status and errors",
         "queries": "look at what there is: connector.jobs",
         "workers": "app.job_manager.list_workers() shows them",
