@@ -14,10 +14,11 @@ from django.core.management import CommandError, call_command
 from django.db import connections
 from django.test import override_settings
 
+from procrastinate import ConfigurationError
 from procrastinate_django import conf
 from procrastinate_django.checks import check_project
 from procrastinate_django.management.commands.procrastinate import without_djangos
-from procrastinate_django.project import parameters_of
+from procrastinate_django.project import _refuse_another_database, parameters_of
 
 from .databases import new_alias
 
@@ -125,3 +126,53 @@ def test_a_command_that_fails_says_with_which_code(capsys: pytest.CaptureFixture
     with pytest.raises(CommandError, match="exit code 2"):
         call_command("procrastinate", "nonsense")
     assert "No such command 'nonsense'" in capsys.readouterr().err
+
+
+class Connector:
+    pool: Any = None
+
+    async def open_async(self, pool: Any = None) -> None:
+        self.pool = pool
+
+
+async def test_a_workers_connector_made_before_the_test_database_is_refused() -> None:
+    alias = new_alias("host=nowhere dbname=shop")
+    connector: Any = Connector()
+    _refuse_another_database(connector, alias)
+    await connector.open_async("a pool")
+    assert connector.pool == "a pool"
+    connections[alias].settings_dict["NAME"] = "test_shop"
+    with pytest.raises(ConfigurationError, match="leads to another database"):
+        await connector.open_async("another")
+    assert connector.pool == "a pool"
+
+
+_LATER = """
+try:
+    from django.tasks import task
+except ImportError:  # before Django 6.0
+    from django_tasks import task
+
+@task
+def three():
+    return 3
+"""
+_WORKER = """
+from django.conf import settings
+settings.configure(
+    DATABASES={"default": {"ENGINE": "django.db.backends.postgresql", "NAME": "nowhere"}},
+    INSTALLED_APPS=["procrastinate_django"],
+    PROCRASTINATE={"IMPORT_PATHS": ["later"]},
+    TASKS={"default": {"BACKEND": "procrastinate_django.ProcrastinateBackend"}},
+)
+from procrastinate_django.worker_app import app
+print("later.three" in app.tasks)
+"""
+
+
+def test_workers_know_djangos_tasks_of_import_paths(tmp_path: Any) -> None:
+    (tmp_path / "later.py").write_text(_LATER)
+    done = subprocess.run(
+        [sys.executable, "-c", _WORKER], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")

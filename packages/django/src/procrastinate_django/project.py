@@ -49,9 +49,11 @@ def project_app() -> App:
 def worker_app() -> App:
     """Return the app of the project's workers and commands: the same tasks, connections of its own.
 
-    Raises `ConfigurationError` if no connector for workers is installed.
+    Raises `ConfigurationError` if no connector for workers is installed, and what importing the
+    modules of ``IMPORT_PATHS`` raises: they may have tasks of Django's, which are registered here.
     """
     app = project_app()
+    app.perform_import_paths()
     register_all(app)
     cares = any(isinstance(each, ConnectionCare) for each in app.observers)
     return app.with_connector(worker_connector(), observers=[] if cares else [ConnectionCare()])
@@ -63,12 +65,39 @@ def worker_connector() -> AsyncConnector:
     if isinstance(of_app, AsyncConnector):
         return of_app
     alias = of_app.alias if isinstance(of_app, DjangoConnector) else read_conf().database
-    return connector_to(
+    made = connector_to(
         connections[alias],
         schema=of_app.schema,
         json_dumps=of_app.json_dumps,
         json_loads=of_app.json_loads,
     )
+    _refuse_another_database(made, alias)
+    return made
+
+
+def _refuse_another_database(connector: Any, alias: str) -> None:
+    """Let a connector raise `ConfigurationError` when it is opened, if Django has another database.
+
+    Tests give a connection of Django's another database. A worker whose connector was made before
+    would run the jobs of the project's own one, and their tasks would write to that of the tests.
+    """
+    place, open_async = _place(alias), connector.open_async
+
+    async def open_there(pool: Any = None) -> None:
+        if _place(alias) != place:
+            raise ConfigurationError(
+                f"Django's connection {alias!r} leads to another database than when"
+                " procrastinate_django.worker_app was imported, as in tests: import it after that,"
+                " or run call_command('procrastinate', 'worker', '--one-shot')"
+            )
+        await open_async(pool)
+
+    connector.open_async = open_there
+
+
+def _place(alias: str) -> list[Any]:
+    found = connections[alias].settings_dict
+    return [found[each] for each in ("NAME", "HOST", "PORT")]
 
 
 def connector_to(wrapper: Any, **options: Any) -> AsyncConnector:
