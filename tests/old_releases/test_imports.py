@@ -108,6 +108,38 @@ def test_what_was_imported_runs(old: OldRelease) -> None:
     assert ran.index(2) < ran.index(3)  # they have one lock
 
 
+@pytest.mark.parametrize(
+    ("source", "said", "path"),
+    [
+        ("old one", "queue", '"$user", public'),
+        ("old one", None, "queue"),
+        ("public", None, "queue"),
+        ("public", "queue", ""),
+    ],
+)
+def test_the_old_tables_may_be_anywhere(
+    old: OldRelease, source: str, said: str | None, path: str
+) -> None:
+    """Their triggers find their names by the search_path, as the old programs had it."""
+    if source != "public":
+        old.query(f'alter schema public rename to "{source}"')
+        old.query("create schema public")
+    old.query("create schema queue")
+    before = statuses(jobs(old, f'"{source}"'))
+    options = "-c search_path=" + path.replace(" ", "\\ ")
+    connector = procrastinate.PsycopgConnector(conninfo=old.dsn, options=options, schema=said)
+    with procrastinate.App(connector=connector).open() as app:
+        app.schema_manager.apply_schema()
+        both = {"history": True, "leave_running": True}
+        dry = app.schema_manager.import_jobs(source, dry_run=True, **both)
+        assert statuses(jobs(old, f'"{source}"')) == before
+        done = app.schema_manager.import_jobs(source, **both)
+    assert done == dry
+    assert len(jobs(old, "queue")) == done.waiting + done.ended > 2
+    after = statuses(jobs(old, f'"{source}"'))
+    assert sum(after[each] != before[each] for each in before) == done.waiting
+
+
 def test_it_is_killed_at_ten_points_and_repeated(old: OldRelease, tmp_path: Path) -> None:
     old.query(
         "insert into procrastinate_jobs (queue_name, task_name, args)"

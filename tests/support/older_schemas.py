@@ -110,6 +110,9 @@ EVENTS = """
     create unique index on procrastinate_jobs (queueing_lock) where status = 'todo';
     create function note_event() returns trigger language plpgsql as $$
     begin
+        if new.status = 'todo'::procrastinate_job_status and tg_op = 'UPDATE' then
+            return new;
+        end if;
         insert into procrastinate_events (job_id, type)
         values (new.id, case when tg_op = 'INSERT' then 'deferred' else 'cancelled' end
             ::procrastinate_job_event_type);

@@ -20,6 +20,7 @@ from procrastinate.storage.partitioning import into_partitions
 Query = Callable[..., list[tuple[Any, ...]]]
 pytestmark = pytest.mark.one_partition("it makes tables of its own, which are not distributed")
 
+OLD = old_tables.OldTables("public", "queue", has_priority=True, knows_cancelled=True)
 RELEASES = ("0.33", "2.15", "3.10")
 TAKEN = {"0.33": "failed", "2.15": "cancelled", "3.10": "cancelled"}
 
@@ -109,32 +110,6 @@ def test_every_row_goes_where_it_should(
     held = dict(query("select id, hold::text from queue.procrastinate_jobs"))
     assert held == {plain: None, locked: None, later: "schedule", before: None}
     assert app.configure_task("send").defer() == above + 1
-
-
-@pytest.mark.parametrize("release", RELEASES, indirect=True)
-@pytest.mark.parametrize("given", [{"schema": "queue"}, {"options": "-c search_path=queue"}])
-def test_the_old_tables_need_not_be_on_the_search_path(
-    app: procrastinate.App,
-    query: Query,
-    old: Old,
-    release: str,
-    procrastinate_dsn: str,
-    given: dict[str, str],
-) -> None:
-    """Their triggers name types and tables without a schema, and this release has some of these."""
-    old.add(), old.add(status="succeeded")
-    query("alter schema public rename to legacy")
-    query("create schema public")
-    found = "select status::text from legacy.procrastinate_jobs order by id"
-
-    connector = procrastinate.Psycopg2Connector(dsn=procrastinate_dsn, **given)
-    with procrastinate.App(connector=connector).open() as again:
-        assert again.schema_manager.prepare_import("legacy") == 2 + ROOM
-        done = again.schema_manager.import_jobs("legacy", history=True)
-        assert (done.ready, done.ended, done.ids_above) == (1, 1, 2 + ROOM)
-        assert [job.id for job in again.job_manager.list_jobs()] == [1, 2]
-        assert again.configure_task("send").defer() == 2 + ROOM + 1
-    assert query(found) == [(TAKEN[release],), ("succeeded",)]
 
 
 def test_the_first_start_comes_from_the_old_events(
@@ -307,14 +282,16 @@ def test_what_interrupts_it_leaves_everything_as_it_was(
         raise Interrupted
 
     while True:
-        import_ = importing._import(old_tables.OldTables("public", True, True), True, False)
+        import_ = importing._import(
+            old_tables.OldTables("public", "queue", True, True), True, False
+        )
         try:
             done = app._gateway.run(interrupted(import_, statements), transaction=True)
             break
         except Interrupted:
             assert rows(query) == before
             statements += 1
-    assert statements == 10
+    assert statements == 11
     assert (done.waiting, done.ended, done.schedules) == (2, 1, 1)
 
 
@@ -374,7 +351,136 @@ def test_prepared_ids_begin_above_the_old_ones(app: procrastinate.App, old: Old)
     assert app.schema_manager.import_jobs().ready == 2
 
 
+# Where the old tables are: their triggers find their names by the search_path
+
+
+PLACES = [  # the old schema, the app's, whether its connector says so, and the search_path
+    ("public", "queue", True, ""),
+    ("old one", "queue", True, ""),
+    ("old one", "queue", True, '"$user", public'),
+    ("public", "queue", True, "pg_catalog"),
+    ("public", "queue", False, "queue"),
+    ("old one", "queue", False, "queue, public"),
+    ("old one", 'new % "x"', False, '"new % ""x"""'),
+]
+
+
+@pytest.fixture
+def elsewhere(
+    request: pytest.FixtureRequest, procrastinate_dsn: str, query: Query, release: str
+) -> Iterator[tuple[str, procrastinate.App]]:
+    """The old schema, with a job of each kind, and an app in another one."""
+    source, own, is_said, path = request.param
+    quoted = own.replace('"', '""')
+    query(f'create schema if not exists "{source}"; create schema if not exists "{quoted}"')
+    query(f'set search_path to "{source}"; {older_schemas.release(release)}; reset search_path')
+    jobs = f'"{source}".procrastinate_jobs'
+    query("select set_config('search_path', %s, false)", f'"{source}"')
+    for scheduled_at in (None, LATER):
+        query(
+            f"insert into {jobs} (queue_name, task_name, scheduled_at) values ('q', 't', %s)",
+            scheduled_at,
+        )
+    query(f"insert into {jobs} (queue_name, task_name, status) values ('q', 't', 'failed')")
+    query("reset search_path")
+    options = "-c search_path=" + path.replace(" ", "\\ ")
+    connector = procrastinate.Psycopg2Connector(
+        dsn=procrastinate_dsn, options=options, schema=own if is_said else None
+    )
+    with procrastinate.App(connector=connector).open() as app:
+        app.schema_manager.apply_schema()
+        yield source, app
+
+
+@pytest.mark.parametrize("release", RELEASES, indirect=True)
+@pytest.mark.parametrize("elsewhere", PLACES, indirect=True)
+def test_old_tables_may_be_anywhere(
+    elsewhere: tuple[str, procrastinate.App], query: Query, release: str
+) -> None:
+    source, app = elsewhere
+    said = app.schema_manager.import_jobs(source, history=True, dry_run=True)
+    assert (said.ready, said.scheduled, said.ended) == (1, 1, 1)
+    events = f'select type::text from "{source}".procrastinate_events order by id'
+    before = query(events)
+    assert app.schema_manager.import_jobs(source, history=True) == said
+    assert [job.id for job in app.job_manager.list_jobs()] == [1, 2, 3]
+    assert query(events) == [*before, ("cancelled",), ("cancelled",)]
+    found = query(f'select status::text from "{source}".procrastinate_jobs order by id')
+    assert found == [(TAKEN[release],), (TAKEN[release],), ("failed",)]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_the_search_path_is_as_it_was_afterwards(
+    app: procrastinate.App, old: Old, dry_run: bool
+) -> None:
+    old.add()
+
+    def flow() -> drive.Flow[tuple[Any, Any]]:
+        before = yield drive.Script("before", "show search_path")
+        if dry_run:
+            yield from importing._survey(OLD, True)
+        else:
+            yield from importing._import(OLD, True, False)
+        return before, (yield drive.Script("after", "show search_path"))
+
+    before, after = app._gateway.run(flow(), transaction=True)
+    assert list(before) == list(after)
+
+
+def test_functions_of_the_old_schema_do_not_stand_in_for_the_server_s(
+    app: procrastinate.App, query: Query, old: Old, procrastinate_dsn: str
+) -> None:
+    job_id = old.add(args='{"a": 1}')
+    query(
+        "create function public.jsonb_typeof(jsonb) returns text language sql as $$"
+        " select 'another'::text $$"
+    )
+    options = "-c search_path=queue,pg_catalog"
+    connector = procrastinate.Psycopg2Connector(dsn=procrastinate_dsn, options=options)
+    with procrastinate.App(connector=connector).open() as other:
+        assert other.schema_manager.import_jobs().left == ()
+        assert other.job_manager.get_job(job_id).status is procrastinate.Status.TODO
+
+
+def test_a_dry_run_finds_what_would_fail(app: procrastinate.App, query: Query, old: Old) -> None:
+    old.add()
+    query("alter table public.procrastinate_events rename column type to kind")
+    query("alter table public.procrastinate_events add column type text")
+    query("alter table public.procrastinate_events alter column kind set not null")
+    before = rows(query)
+    for dry_run in (True, False):
+        with pytest.raises(errors.ConnectorException, match="kind"):
+            app.schema_manager.import_jobs(dry_run=dry_run)
+        assert rows(query) == before
+
+
+def test_a_dry_run_waits_for_no_worker(
+    app: procrastinate.App, old: Old, procrastinate_dsn: str
+) -> None:
+    old.add()
+    other = psycopg2.connect(procrastinate_dsn)
+    with other, other.cursor() as cursor:
+        cursor.execute("update public.procrastinate_jobs set status = 'doing'")
+        assert app.schema_manager.import_jobs(dry_run=True).ready == 1
+    other.close()
+
+
 # What is refused
+
+
+def test_ids_that_leave_no_room_are_refused(app: procrastinate.App, query: Query, old: Old) -> None:
+    job_id = old.add(id=2**63 - 1)
+    manager = app.schema_manager
+    for call in (
+        manager.prepare_import,
+        manager.import_jobs,
+        lambda: manager.import_jobs(dry_run=True),
+    ):
+        with pytest.raises(
+            SchemaError, match="the old id 9,223,372,036,854,775,807 leaves no room"
+        ):
+            call()
+    assert old.statuses() == {job_id: "todo"}
 
 
 def test_two_at_once_are_refused(app: procrastinate.App, old: Old, procrastinate_dsn: str) -> None:
@@ -486,13 +592,13 @@ def test_tables_that_are_no_old_release_s_are_refused(
     columns: list[tuple[str, str]], labels: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(SchemaError, match=said):
-        old_tables.old_tables("public", columns, labels)
+        old_tables.old_tables("public", "queue", columns, labels)
 
 
 def test_old_tables_are_told_apart() -> None:
     with_priority = [*COLUMNS, ("procrastinate_jobs", "priority")]
     found = old_tables.old_tables
-    assert found("s", COLUMNS, LABELS) == old_tables.OldTables("s", False, False)
-    assert found("s", with_priority, (*LABELS, "cancelled")) == old_tables.OldTables(
-        "s", True, True
+    assert found("s", "t", COLUMNS, LABELS) == old_tables.OldTables("s", "t", False, False)
+    assert found("s", "t", with_priority, (*LABELS, "cancelled")) == old_tables.OldTables(
+        "s", "t", True, True
     )

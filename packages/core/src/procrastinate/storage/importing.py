@@ -11,14 +11,15 @@ Rules
 5. Nothing is deleted, and no other row of the old tables is changed.
 6. New ids begin far above the old ones, so programs of the old release may go on to defer for a
    while, and another import takes what they have deferred.
-7. The triggers of the old tables name types and tables without a schema, so theirs is the first one
-   of the search_path meanwhile. What is written here names both schemas.
+7. The triggers of the old tables find their names by the search_path. So the old schema comes first
+   in it while old rows are changed, and that statement gives the schema of each name of its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Request, Script, Step, Steps
 from procrastinate.errors import ConnectorException, SchemaError
 from procrastinate.model.printable import counted
@@ -26,6 +27,7 @@ from procrastinate.storage.migrating import IN_USE
 from procrastinate.storage.old_tables import OldTables, look
 
 LOCKS_WITHIN = 10  # seconds
+LAST_ID = 2**63 - 1  # of a bigint
 #: How far above the old ids new ones begin.
 ROOM = 1_000_000
 #: Ids in a report, at most, of those that stay for one reason.
@@ -79,12 +81,10 @@ def import_jobs(
 ) -> Steps[Imported]:
     """Take over the jobs that wait in the tables of an old release. Raises `SchemaError`."""
     old: OldTables = yield Step(look(source))
+    flow = _survey(old, history) if dry_run else _import(old, history, leave_running)
     done: Imported
-    if dry_run:
-        done = yield Step(_survey(old, history), transaction=True)
-        return done
     try:
-        done = yield Step(_import(old, history, leave_running), transaction=True)
+        done = yield Step(flow, transaction=True)
     except ConnectorException as exc:
         if exc.sqlstate not in IN_USE:
             raise
@@ -104,7 +104,6 @@ def _import(old: OldTables, history: bool, leave_running: bool) -> Flow[Imported
         raise SchemaError(
             "another process imports jobs or changes the schema: let it end, and import again"
         )
-    yield _script("the search path", old.sql(_FIND_OLD))  # rule 7
     yield _script("the locks", old.sql(_LOCK))
     running = yield from _running(old)
     if running and not leave_running:
@@ -114,7 +113,7 @@ def _import(old: OldTables, history: bool, leave_running: bool) -> Flow[Imported
             " these jobs behind by --leave-running (leave_running=True)"
         )
     above = yield from _move_ids(old)
-    rows = yield _script("the jobs", old.sql(_TAKE))
+    rows = yield from _take(old)
     ready = sum(row[1] for row in rows)
     scheduled = sum(row[2] for row in rows)
     ended = (yield _script("the history", old.sql(_COPY))) if history else []
@@ -124,9 +123,26 @@ def _import(old: OldTables, history: bool, leave_running: bool) -> Flow[Imported
     return Imported(ready, scheduled, copied, int(schedules[0][0]), running, left, above)
 
 
+def _take(old: OldTables, *, which: str = "") -> Flow[Rows]:
+    """Take jobs over, with the search_path that the old triggers need."""
+    yield _script("the search_path", old.sql(_ENTER))
+    rows = yield _script("the jobs", old.sql(_TAKE.replace("{which}", which), qualified=True))
+    yield _script("the former search_path", _LEAVE)
+    return rows
+
+
+def _rehearse(old: OldTables) -> Flow[None]:
+    """Take one job over, and undo it: what would fail fails now."""
+    yield Request("set_savepoint")
+    yield _script("the limit", _LIMIT)
+    yield from _take(old, which=_ONE)
+    yield Request("return_to_savepoint")
+
+
 def _survey(old: OldTables, history: bool) -> Flow[Imported]:
     """Return what `_import` would do."""
     running = yield from _running(old)
+    yield from _rehearse(old)
     rows = yield _script("the jobs", old.sql(_WOULD_TAKE))
     ((ready, scheduled),) = rows
     ended = (yield _script("the history", old.sql(_WOULD_COPY))) if history else []
@@ -160,6 +176,11 @@ def _left(old: OldTables) -> Flow[tuple[Left, ...]]:
 def _ids(old: OldTables) -> Flow[tuple[int, int, int]]:
     """Return the last new id, that from which on there is room, and the last old id."""
     ((new, last),) = yield _script("the ids", old.sql(_LAST_IDS))
+    if int(last) > LAST_ID - 2 * ROOM:
+        raise SchemaError(
+            f"the old id {int(last):,} leaves no room for new ids above it: delete that job,"
+            " or give it another id and let its sequence begin anew; nothing was changed"
+        )
     return int(new), int(last) + ROOM, int(last)
 
 
@@ -171,21 +192,14 @@ def _move_ids(old: OldTables) -> Flow[int]:
     new, above, last = yield from _ids(old)
     if new > last:
         return new
-    text = f"select setval('{{schema}}.procrastinate_jobs_id_seq', {above})"
-    yield _script("the new ids", old.sql(text))
+    yield _script("the new ids", f"select setval('{{schema}}.procrastinate_jobs_id_seq', {above})")
     return above
 
 
-_FIND_OLD = """
-select pg_catalog.set_config(
-    'search_path',
-    concat_ws(', ', '{old schema}', nullif(pg_catalog.current_setting('search_path'), '')),
-    true
-)
-"""
+_LIMIT = f"set local lock_timeout = '{LOCKS_WITHIN}s'"
 
 _LOCK = f"""
-set local lock_timeout = '{LOCKS_WITHIN}s';
+{_LIMIT};
 lock table {{old}}.procrastinate_jobs, {{old}}.procrastinate_periodic_defers
     in share row exclusive mode;
 """
@@ -218,6 +232,31 @@ from (
 ) as taken
 """
 
+#: (No function or operator of the old schema goes before the server's own: pg_catalog is first.)
+_ENTER = """
+select
+    pg_catalog.set_config(
+        'procrastinate.search_path', pg_catalog.current_setting('search_path'), true
+    ),
+    pg_catalog.set_config(
+        'search_path',
+        pg_catalog.concat_ws(
+            ', ', 'pg_catalog', '{old_schema}',
+            nullif(pg_catalog.current_setting('search_path'), '')
+        ),
+        true
+    )
+"""
+
+_LEAVE = """
+select pg_catalog.set_config(
+    'search_path', pg_catalog.current_setting('procrastinate.search_path'), true
+)
+"""
+
+#: Which job is tried: one that nobody is at, so that nobody waits.
+_ONE = "limit 1 for update of old skip locked"
+
 #: A job was deferred when its first event says so. What another session inserts meanwhile with the
 #: same id or queueing lock keeps a job where it is.
 _TAKE = """
@@ -246,6 +285,7 @@ with taken as (
         old.queue_name, old.task_name, old.lock, old.queueing_lock, old.args
     from {old}.procrastinate_jobs as old
     where old.status = 'todo' and {reason} is null
+    {which}
     on conflict do nothing
     returning id, queue_name, hold
 ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Script
@@ -56,26 +56,31 @@ _REASON = f"""
 
 @dataclass(frozen=True, slots=True)
 class OldTables:
-    """Tables of releases up to 3.x in a schema."""
+    """Tables of releases up to 3.x in a schema, and the schema of the app's own tables."""
 
     schema: str
+    own_schema: str
     has_priority: bool
     knows_cancelled: bool
-    #: The schema of this release's tables; None: as the connector says.
-    here: str | None = None
 
-    def sql(self, text: str) -> str:
-        """Return SQL with this schema and these columns in the place of its markers."""
+    def sql(self, text: str, *, qualified: bool = False) -> str:
+        """Return SQL with this schema and these columns in the place of its markers.
+
+        If it is ``qualified``, the app's own names have a schema too, whatever the connector's is.
+        """
         for marker, value in {
             "{old}.": f"{quoted(self.schema)}.",
-            "{old schema}": quoted(self.schema),
+            "{old_schema}": quoted(self.schema),
             "{priority}": "old.priority" if self.has_priority else "0",
             "{taken}": "cancelled" if self.knows_cancelled else "failed",
             "{reason}": _REASON,
             "{misfit}": _MISFIT,
         }.items():
             text = text.replace(marker, value)
-        return text if self.here is None else text.replace("{schema}.", f"{quoted(self.here)}.")
+        if not qualified:
+            return text
+        own_schema = self.own_schema.replace('"', '""')
+        return text.replace("{schema}.", f'"{own_schema}".')
 
 
 def look(source: str) -> Flow[OldTables]:
@@ -87,7 +92,7 @@ def look(source: str) -> Flow[OldTables]:
             " into a schema whose jobs are not distributed, and distribute them then"
         )
     try:
-        ((is_there, is_ours, here),) = yield Script("the old schema", _text(_THERE, source))
+        ((is_there, is_ours, own_schema),) = yield Script("the old schema", _text(_THERE, source))
     except ConnectorException as exc:
         if exc.sqlstate != _NOT_SUPPORTED:
             raise
@@ -101,10 +106,10 @@ def look(source: str) -> Flow[OldTables]:
         )
     columns = yield Script("the old columns", _text(_COLUMNS, source))
     labels = yield Script("the old statuses", _text(_LABELS_OF, source))
-    return replace(old_tables(source, columns, [label for (label,) in labels]), here=here)
+    return old_tables(source, own_schema, columns, [label for (label,) in labels])
 
 
-def old_tables(source: str, columns: Rows, labels: Collection[str]) -> OldTables:
+def old_tables(source: str, own_schema: str, columns: Rows, labels: Collection[str]) -> OldTables:
     """Return what tables are, by their columns (table, column) and the statuses of jobs.
 
     Raises `SchemaError` if they are not those of a release from 0.33 to 3.x.
@@ -138,7 +143,7 @@ def old_tables(source: str, columns: Rows, labels: Collection[str]) -> OldTables
             f"the tables in the schema {source} have {', '.join(unknown)}, which this release does"
             " not know: they are of a newer one. Upgrade the package procrastinate"
         )
-    return OldTables(source, "priority" in jobs, "cancelled" in labels)
+    return OldTables(source, own_schema, "priority" in jobs, "cancelled" in labels)
 
 
 def _text(text: str, source: str) -> str:
