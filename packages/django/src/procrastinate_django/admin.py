@@ -16,6 +16,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
+from django.db import DataError, transaction
 from django.template.response import TemplateResponse
 from django.utils.html import format_html
 
@@ -72,6 +73,14 @@ class JobList(ChangeList):
             raise IncorrectLookupParameters(str(exc)) from exc
         self.is_cut_off = page.cursor is not None or not page.is_complete
         return found.filter(pk__in=[job.id for job in page.jobs]).defer(*_TEXTS)
+
+    def get_results(self, request: Any) -> None:
+        """Read the page's jobs; a value that the server refuses is a wrong question, as others."""
+        try:
+            with transaction.atomic(using=self.root_queryset.db):  # the request's own may go on
+                super().get_results(request)
+        except (DataError, ValueError) as exc:
+            raise IncorrectLookupParameters(str(exc)) from exc
 
     def _wanted(self) -> dict[str, Any]:
         wanted = {name: self.params[name] for name in ("state", "queue") if self.params.get(name)}
