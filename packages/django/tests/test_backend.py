@@ -226,6 +226,17 @@ def test_arguments_that_cannot_be_are_refused_at_once(memory: InMemoryConnector)
     assert memory.jobs == []
 
 
+def test_arguments_without_an_end_are_refused() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    for value in (endless, deep):
+        with pytest.raises(InvalidArguments, match="too deep for JSON"):
+            some_tasks.add.enqueue(value, 1)
+
+
 @pytest.mark.parametrize(
     "value", [float("nan"), "\ud800", {1: 2}, {1: 1, "1": 2}, [{"a": {None: 1}}], {"a": ({2: 3},)}]
 )

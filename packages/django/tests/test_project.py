@@ -48,6 +48,8 @@ def test_what_is_set_is_read(given: dict[str, Any], read: conf.Conf) -> None:
         ("jobs", "PROCRASTINATE must be a dict, not str"),
         ({"SHEMA": "jobs"}, "has no option 'SHEMA': it takes SCHEMA, DATABASE,"),
         ({"SCHEMA": 1}, "['SCHEMA'] must be a str or None, not int"),
+        ({"SCHEMA": 'a"b'}, "['SCHEMA']: schema must not contain quotes"),
+        ({"SCHEMA": ""}, "['SCHEMA']: schema must"),
         ({"DATABASE": "other"}, "['DATABASE'] is 'other', which is not in DATABASES"),
         ({"WORKER_DEFAULTS": []}, "['WORKER_DEFAULTS'] must be a dict of options"),
         ({"IMPORT_PATHS": "a.b"}, "['IMPORT_PATHS'] must be a list of dotted paths, not str"),
@@ -66,6 +68,15 @@ def test_what_cannot_be_is_refused_and_found_by_the_checks(given: Any, said: str
 
 def test_the_checks_find_nothing_in_a_project_that_is_well() -> None:
     assert check_project() == []
+
+
+@pytest.mark.parametrize(
+    "path", ["nowhere.at_all", "json.nothing", "nowhere", "", ".", "json.decoder.x", 1]
+)
+def test_the_checks_find_modules_that_are_not_there(path: Any) -> None:
+    with override_settings(PROCRASTINATE={"IMPORT_PATHS": ["json.decoder", path]}):
+        (found,) = check_project()
+    assert (found.id, repr(path) in found.msg) == ("procrastinate_django.E007", True)
 
 
 def test_the_checks_find_a_database_that_is_no_postgresql() -> None:

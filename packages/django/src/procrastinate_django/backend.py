@@ -68,9 +68,8 @@ class ProcrastinateBackend(BaseTaskBackend):
         `InvalidArguments` for those that do not fit the function or cannot be stored.
         """
         self.validate_task(task)
-        arguments = {"args": normalize_json(list(args)), "kwargs": normalize_json(dict(kwargs))}
+        arguments = _as_json(task, {"args": list(args), "kwargs": dict(kwargs)})
         _check_arguments(task, arguments["args"], arguments["kwargs"])
-        _check_keys(task, arguments)
         app = project_app()
         known = declare(task)
         _warn_of_late(known, app)
@@ -169,6 +168,18 @@ def _aware(moment: datetime | None) -> datetime | None:
     if moment is None or timezone.is_aware(moment):
         return moment
     return timezone.make_aware(moment)
+
+
+def _as_json(task: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    try:
+        fit = {name: normalize_json(value) for name, value in arguments.items()}
+        _check_keys(task, fit)
+    except RecursionError as exc:
+        raise InvalidArguments(
+            f"the arguments of the task {task.module_path} are too deep for JSON, or hold"
+            " themselves"
+        ) from exc
+    return fit
 
 
 def _check_keys(task: Any, value: Any) -> None:

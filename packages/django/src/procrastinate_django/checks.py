@@ -7,6 +7,7 @@ default``, and at the begin of ``migrate``. Hence missing tables are a warning: 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -45,7 +46,7 @@ def check_project(app_configs: Any = None, **options: Any) -> list[CheckMessage]
     found = conf.problems()
     if found:
         return [*old, *(Error(each, id="procrastinate_django.E001") for each in found)]
-    return [*old, *_of_database(), *_of_app()]
+    return [*old, *_of_database(), *_of_app(), *_of_import_paths()]
 
 
 def check_tables(
@@ -85,7 +86,9 @@ def _to_migrate(said: str, alias: str) -> CheckMessage:
     database = "" if alias == DEFAULT_DB_ALIAS else f" --database={alias}"
     return Warning(
         f"the database {alias!r} is not ready: {said}",
-        hint=f"`python manage.py migrate{database}` makes the tables, or brings them up to date.",
+        hint=f"`python manage.py migrate{database}` makes the tables, or brings them up to date."
+        " If it finds nothing to do, as after `migrate --fake`, `python manage.py procrastinate"
+        " schema --apply` makes them.",
         id="procrastinate_django.W002",
     )
 
@@ -109,6 +112,27 @@ def _of_database() -> list[CheckMessage]:
     except ConfigurationError as exc:
         return [Error(str(exc), id="procrastinate_django.E002")]
     return []
+
+
+def _of_import_paths() -> list[CheckMessage]:
+    return [
+        Error(
+            f"there is no module {path!r}, which PROCRASTINATE['IMPORT_PATHS'] names",
+            id="procrastinate_django.E007",
+        )
+        for path in conf.read_conf().import_paths
+        if not _is_there(path)
+    ]
+
+
+def _is_there(path: Any) -> bool:
+    """Whether there is such a module. What breaks in its package is for its import to tell."""
+    try:
+        return importlib.util.find_spec(path) is not None
+    except ModuleNotFoundError as exc:
+        return exc.name is None or not f"{path}.".startswith(f"{exc.name}.")
+    except Exception:
+        return isinstance(path, str) and bool(path.strip("."))
 
 
 def _of_app() -> list[CheckMessage]:

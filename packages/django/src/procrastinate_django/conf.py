@@ -14,6 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from procrastinate.errors import InvalidOption
 from procrastinate.model import redacting
 from procrastinate.model.redacting import Redact
+from procrastinate.storage.statements import quoted
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +89,11 @@ def problems() -> list[str]:
             redacting.Redaction(given.get("REDACT"))
         except InvalidOption as exc:
             found.append(f"{SETTING}['REDACT']: {exc}")
+    if isinstance(given.get("SCHEMA"), str):
+        try:
+            quoted(given["SCHEMA"])
+        except InvalidOption as exc:
+            found.append(f"{SETTING}['SCHEMA']: {exc}")
     database = given.get("DATABASE", DEFAULT_DB_ALIAS)
     if isinstance(database, str) and database not in connections.settings:
         found.append(f"{SETTING}['DATABASE'] is {database!r}, which is not in DATABASES")
