@@ -339,9 +339,7 @@ def test_a_worker_knows_every_task() -> None:
 
 
 def test_the_backend_checks_its_entry() -> None:
-    backend = procrastinate_django.ProcrastinateBackend("odd", {"OPTIONS": {"size": 1}})
-    (found,) = backend.check()
-    assert (found.id, "'size'" in found.msg) == ("procrastinate_django.E011", True)
+    assert task_backends["default"].check() == []
     with mock.patch.object(apps, "is_installed", return_value=False):
         assert [each.id for each in task_backends["default"].check()] == [
             "procrastinate_django.E010"

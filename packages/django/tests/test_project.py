@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.core.checks.registry import registry
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 from django.db import connections
@@ -16,7 +17,7 @@ from django.test import override_settings
 
 from procrastinate import ConfigurationError
 from procrastinate_django import conf
-from procrastinate_django.checks import check_project
+from procrastinate_django.checks import check_project, check_tasks
 from procrastinate_django.management.commands.procrastinate import without_djangos
 from procrastinate_django.project import _refuse_another_database, parameters_of
 
@@ -54,6 +55,10 @@ def test_what_is_set_is_read(given: dict[str, Any], read: conf.Conf) -> None:
         ({"WORKER_DEFAULTS": []}, "['WORKER_DEFAULTS'] must be a dict of options"),
         ({"IMPORT_PATHS": "a.b"}, "['IMPORT_PATHS'] must be a list of dotted paths, not str"),
         ({"REDACT": "iban"}, "['REDACT'] must be a list of words, or a function"),
+        ({"WORKER_DEFAULTS": {"concurency": 3}}, "['WORKER_DEFAULTS']: "),
+        ({"WORKER_DEFAULTS": {"concurrency": 0}}, "['WORKER_DEFAULTS']: concurrency"),
+        ({"PERIODIC_DEFAULTS": {"x": 1}}, "['PERIODIC_DEFAULTS']: periodic_defaults has no"),
+        ({"AUTODISCOVER": "a b"}, "['AUTODISCOVER']: 'a b' is no name of modules"),
         ({"REDACT": [1]}, "['REDACT']: redact must be a list of words, and has 1"),
     ],
 )
@@ -77,6 +82,30 @@ def test_the_checks_find_modules_that_are_not_there(path: Any) -> None:
     with override_settings(PROCRASTINATE={"IMPORT_PATHS": ["json.decoder", path]}):
         (found,) = check_project()
     assert (found.id, repr(path) in found.msg) == ("procrastinate_django.E007", True)
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({}, []),
+        ({"QUEUES": ["mail"], "OPTIONS": {}}, []),
+        ({"OPTIONS": {"size": 1}}, [("E011", "takes no OPTIONS, and has 'size'")]),
+        ({"OPTIONS": ["size"]}, [("E011", "takes no OPTIONS, and has ['size']")]),
+        ({"RETRY": 3}, [("E012", "has no option 'RETRY': it takes BACKEND, QUEUES")]),
+    ],
+)
+def test_the_checks_look_at_entries_of_our_backend(more: Any, found: list[tuple[str, str]]) -> None:
+    tasks = {
+        "odd": {"BACKEND": "procrastinate_django.ProcrastinateBackend", **more},
+        "other": {"BACKEND": "elsewhere.Backend", "RETRY": 3, "OPTIONS": {"size": 1}},
+    }
+    with override_settings(TASKS=tasks):
+        said = [(each.id, each.msg) for each in check_tasks()]
+    assert said == [
+        (f"procrastinate_django.{number}", f"the backend 'odd' of TASKS {text}")
+        for number, text in found
+    ]
+    assert check_tasks in registry.get_checks()
 
 
 def test_the_checks_find_a_database_that_is_no_postgresql() -> None:

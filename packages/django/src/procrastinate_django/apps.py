@@ -19,10 +19,11 @@ class ProcrastinateConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from procrastinate_django.checks import check_project, check_tables
+        from procrastinate_django.checks import check_project, check_tables, check_tasks
         from procrastinate_django.tables import renew_schema
 
         checks.register(check_project)
+        checks.register(check_tasks)
         checks.register(check_tables, checks.Tags.database)
         post_migrate.connect(renew_schema, sender=self)
         if conf.problems():  # the checks say it, and so does whatever uses the setting

@@ -40,6 +40,46 @@ _OLD: Mapping[str, str] = {
 }
 
 
+#: The paths of the backend for Django's tasks.
+_BACKENDS = (
+    "procrastinate_django.ProcrastinateBackend",
+    "procrastinate_django.backend.ProcrastinateBackend",
+)
+#: What an entry in ``TASKS`` may have.
+_OF_BACKENDS = ("BACKEND", "QUEUES", "OPTIONS")
+
+
+def check_tasks(app_configs: Any = None, **options: Any) -> list[CheckMessage]:
+    """Return what is wrong with the entries of our backend in ``TASKS``.
+
+    Django before 6.0 does not ask backends, and no release looks at names beside ``BACKEND``.
+    """
+    tasks = getattr(settings, "TASKS", None)
+    entries = tasks.items() if isinstance(tasks, Mapping) else ()
+    return [
+        message
+        for alias, entry in entries
+        if isinstance(entry, Mapping) and entry.get("BACKEND") in _BACKENDS
+        for message in _of_backend(alias, entry)
+    ]
+
+
+def _of_backend(alias: str, entry: Mapping[str, Any]) -> list[CheckMessage]:
+    hint = "What is said of the queue stands in PROCRASTINATE, and of a task above it, by job()."
+    found: list[CheckMessage] = []
+    if options := entry.get("OPTIONS"):
+        names = ", ".join(map(repr, options)) if isinstance(options, Mapping) else repr(options)
+        said = f"the backend {alias!r} of TASKS takes no OPTIONS, and has {names}"
+        found.append(Error(said, hint=hint, id="procrastinate_django.E011"))
+    for name in entry:
+        if name not in _OF_BACKENDS:
+            said = (
+                f"the backend {alias!r} of TASKS has no option {name!r}: it takes BACKEND, QUEUES"
+            )
+            found.append(Error(said, hint=hint, id="procrastinate_django.E012"))
+    return found
+
+
 def check_project(app_configs: Any = None, **options: Any) -> list[CheckMessage]:
     """Return what is wrong with the project's queue. It asks no database."""
     old = _of_old_settings()

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from procrastinate.app.working import checked_periodic_defaults, checked_worker_defaults
 from procrastinate.errors import InvalidOption
 from procrastinate.model import redacting
 from procrastinate.model.redacting import Redact
@@ -59,6 +60,26 @@ _KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
 }
 
 
+def _checked_schema(name: str | None) -> None:
+    if name is not None:
+        quoted(name)
+
+
+def _checked_modules(name: Any) -> None:
+    if isinstance(name, str) and not all(map(str.isidentifier, name.split("."))):
+        raise InvalidOption(f"{name!r} is no name of modules")
+
+
+#: What says more of a value than its kind: of each option that has such a check, where it is used.
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "SCHEMA": _checked_schema,
+    "AUTODISCOVER": _checked_modules,
+    "WORKER_DEFAULTS": checked_worker_defaults,
+    "PERIODIC_DEFAULTS": checked_periodic_defaults,
+    "REDACT": redacting.Redaction,
+}
+
+
 class Redaction(redacting.Redaction):
     """Hides secrets, and logs why nothing of a job is shown."""
 
@@ -81,23 +102,23 @@ def problems() -> list[str]:
         if name not in _KINDS
     ]
     for name, value in given.items():
-        kinds, words = _KINDS.get(name, ((object,), ""))
-        if not isinstance(value, kinds):
-            found.append(f"{SETTING}[{name!r}] must be {words}, not {type(value).__name__}")
-    if "REDACT" in given and not found:
-        try:
-            redacting.Redaction(given.get("REDACT"))
-        except InvalidOption as exc:
-            found.append(f"{SETTING}['REDACT']: {exc}")
-    if isinstance(given.get("SCHEMA"), str):
-        try:
-            quoted(given["SCHEMA"])
-        except InvalidOption as exc:
-            found.append(f"{SETTING}['SCHEMA']: {exc}")
+        found += _problems_of(name, value)
     database = given.get("DATABASE", DEFAULT_DB_ALIAS)
     if isinstance(database, str) and database not in connections.settings:
         found.append(f"{SETTING}['DATABASE'] is {database!r}, which is not in DATABASES")
     return found
+
+
+def _problems_of(name: str, value: Any) -> list[str]:
+    kinds, words = _KINDS.get(name, ((object,), ""))
+    if not isinstance(value, kinds):
+        return [f"{SETTING}[{name!r}] must be {words}, not {type(value).__name__}"]
+    try:
+        if name in _CHECKS:
+            _CHECKS[name](value)
+    except InvalidOption as exc:
+        return [f"{SETTING}[{name!r}]: {exc}"]
+    return []
 
 
 def read_conf() -> Conf:
