@@ -13,6 +13,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
@@ -70,7 +71,7 @@ def run(code: str) -> None:
     for decorator, below in BELOW.items():
         if code.startswith(decorator):
             code = f"{code}\n{below}"
-    program = {"__name__": "old_shop"}
+    program = sys.modules["old_shop"].__dict__
     exec(OLD_SHOP, program)
     if "context" in code.replace("additional_context=", ""):
         asyncio.run(_in_a_task(code, program))
@@ -105,6 +106,7 @@ def test_there_are_forty_calls_at_least() -> None:
 @pytest.mark.parametrize("row", CALLS, ids=[row.call for row in CALLS])
 def test_a_call(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtin_tasks, "_APPS", type(builtin_tasks._APPS)())
+    monkeypatch.setitem(sys.modules, "old_shop", ModuleType("old_shop"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DeprecationWarning)
         if row.outcome == "refused":

@@ -25,6 +25,7 @@ from procrastinate.app.working import WorkingApp, checked_periodic_defaults, che
 from procrastinate.builtin_tasks import BUILTIN_TASKS, know_app
 from procrastinate.connector import CallerConnection, Connector
 from procrastinate.errors import InvalidOption
+from procrastinate.former.arguments import former_arguments
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.task import TaskRegistry
@@ -71,6 +72,7 @@ class App(WaitingApp, WorkingApp):
         know_app(self)
 
     @classmethod
+    @former_arguments(dotted_path="path")
     def from_path(cls, path: str) -> App:
         """Return the app at a dotted path, such as ``"package.module.app"``.
 

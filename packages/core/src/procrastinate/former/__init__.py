@@ -20,6 +20,7 @@ RELEASE = "Procrastinate 3"
 
 #: Modules of rule 1. `import procrastinate` was enough for all of them.
 FORMER_MODULES = (
+    "aiopg_connector",
     "blueprints",
     "exceptions",
     "job_context",
@@ -27,8 +28,10 @@ FORMER_MODULES = (
     "manager",
     "middleware",
     "periodic",
+    "psycopg_connector",
     "retry",
     "schema",
+    "sync_psycopg_connector",
     "tasks",
     "types",
     "utils",

@@ -93,6 +93,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     },
     "KeepsJobs": {
         "finished_jobs": "look at what there is: connector.jobs, each with its status",
+        "current_locks": "look at what there is: connector.jobs, each with its lock and status",
         "events": "a job has deferred_at, started_at, finished_at, status and errors",
         "queries": "look at what there is: connector.jobs",
         "workers": "app.job_manager.list_workers() shows them",
@@ -118,6 +119,8 @@ MODULES: Mapping[str, Mapping[str, str]] = {
     "procrastinate": {
         "BaseConnector": _CONTRACT,
         "PostgresConnector": "it is PsycopgConnector, or AiopgConnector",
+        "metadata": 'importlib.metadata.metadata("procrastinate") says it, and'
+        " procrastinate.__version__ the version",
     },
     "procrastinate.connector": {"BaseConnector": _CONTRACT, "BaseAsyncConnector": _CONTRACT},
     "procrastinate.exceptions": {

@@ -1,0 +1,16 @@
+"""`PsycopgConnector`, where Procrastinate 3 had it; it is exported by `procrastinate`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from procrastinate import connectors
+from procrastinate.former import missing_from
+
+if not TYPE_CHECKING:  # or every name would be in it
+
+    def __getattr__(name: str) -> Any:
+        """Find the connector; if its package is not installed, say which one is needed."""
+        if name == "PsycopgConnector":
+            return connectors.by_class_name(name)
+        return missing_from(__name__)(name)
