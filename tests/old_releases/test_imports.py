@@ -53,7 +53,7 @@ def test_every_row_goes_where_it_should(old: OldRelease) -> None:
 
     with app_of(old).open() as app:
         app.schema_manager.apply_schema()
-        with pytest.raises(SchemaError, match="1 job in the schema public are running"):
+        with pytest.raises(SchemaError, match="1 job in the schema public is running"):
             app.schema_manager.import_jobs()
         said = app.schema_manager.import_jobs(history=True, leave_running=True, dry_run=True)
         assert jobs(old, "public") == before

@@ -69,3 +69,20 @@ ids of new jobs are above 1,000,003
     refused = beside("import", "--from-schema", "nowhere")
     assert refused.returncode == 1
     assert refused.stderr == "error: there is no schema named nowhere in this database\n"
+
+
+def test_a_dry_run_says_that_the_import_would_refuse(beside: Program, query: Query) -> None:
+    query(
+        "insert into public.procrastinate_jobs (queue_name, task_name, args, status)"
+        " values ('q', 't', '{}', 'doing')"
+    )
+    why = "1 job in the schema public is running: stop the old workers"
+    real, dry = beside("import"), beside("import", "--dry-run")
+    assert (real.returncode, real.stdout) == (1, "")
+    assert real.stderr.startswith(f"error: {why}")
+    assert (dry.returncode, dry.stdout.splitlines()[0]) == (1, "would import 0 ready jobs")
+    assert dry.stderr.startswith(f"error: the import would refuse: {why}")
+    assert "left to the old workers" not in dry.stdout
+    left = beside("import", "--dry-run", "--leave-running")
+    assert (left.returncode, left.stderr) == (0, "")
+    assert "left to the old workers: 1 running job" in left.stdout

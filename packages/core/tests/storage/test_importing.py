@@ -14,7 +14,7 @@ import procrastinate
 from procrastinate import drive, errors
 from procrastinate.errors import SchemaError
 from procrastinate.storage import importing, old_tables
-from procrastinate.storage.importing import ROOM, Imported, Left
+from procrastinate.storage.importing import ROOM, Imported, Left, are_running
 from procrastinate.storage.partitioning import into_partitions
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -336,6 +336,11 @@ def test_jobs_that_run_are_not_left_behind_unasked(app: procrastinate.App, old: 
     assert app.schema_manager.import_jobs(dry_run=True).running == 2
     assert app.schema_manager.import_jobs(leave_running=True).running == 2
     assert sorted(old.statuses().values()) == ["aborting", "cancelled", "doing"]
+
+
+def test_one_job_is_running_and_two_are() -> None:
+    assert are_running(1, "old").startswith("1 job in the schema old is running: stop the old")
+    assert are_running(2, "old").startswith("2 jobs in the schema old are running: stop the old")
 
 
 # Ids

@@ -10,7 +10,7 @@ import click
 from procrastinate.cli.settings import settings_of
 from procrastinate.errors import ProcrastinateException
 from procrastinate.model.printable import counted
-from procrastinate.storage.importing import Imported
+from procrastinate.storage.importing import Imported, are_running
 
 
 @click.command("import")
@@ -46,7 +46,8 @@ def command(
     they are cancelled then, so that no old worker runs them. So are the marks of schedules taken
     over. Nothing is deleted, and it can be done again.
 
-    Exits with 1 if jobs had to be left behind; it says which, and why.
+    Exits with 1 if jobs had to be left behind; it says which, and why. While old workers run jobs
+    it refuses, and a dry run says so.
     """
     if prepare and (dry_run or history or leave_running):
         raise click.UsageError("--prepare goes with --from-schema only", ctx)
@@ -62,7 +63,11 @@ def command(
     if as_json:
         click.echo(json.dumps({"dry_run": dry_run, **asdict(done)}))
     else:
-        _tell(done, "would import" if dry_run else "imported")
+        _tell(done, "would import" if dry_run else "imported", leave_running)
+    if dry_run and done.running and not leave_running:
+        raise ProcrastinateException(
+            f"the import would refuse: {are_running(done.running, from_schema)}"
+        )
     if done.left:
         count = counted(sum(each.count for each in done.left), "job")
         raise ProcrastinateException(
@@ -70,7 +75,7 @@ def command(
         )
 
 
-def _tell(done: Imported, verb: str) -> None:
+def _tell(done: Imported, verb: str, leave_running: bool) -> None:
     click.echo(f"{verb} {counted(done.ready, 'ready job')}")
     for count, what in (
         (done.scheduled, "scheduled job"),
@@ -79,7 +84,7 @@ def _tell(done: Imported, verb: str) -> None:
     ):
         if count:
             click.echo(f"{verb} {counted(count, what)}")
-    if done.running:
+    if done.running and leave_running:
         click.echo(f"left to the old workers: {counted(done.running, 'running job')}")
     for left in done.left:
         ids = ", ".join(map(str, left.ids)) + (", ..." if left.count > len(left.ids) else "")

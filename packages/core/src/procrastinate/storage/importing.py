@@ -95,6 +95,16 @@ def import_jobs(
     return done
 
 
+def are_running(count: int, source: str) -> str:
+    """Say why nothing is imported while jobs run, and what to do."""
+    verb = "is" if count == 1 else "are"
+    return (
+        f"{counted(count, 'job')} in the schema {source} {verb} running: stop the old workers, and"
+        " import again. If they are not to be stopped, or died long ago, leave behind what runs by"
+        " --leave-running (leave_running=True)"
+    )
+
+
 # What is done
 
 
@@ -107,11 +117,7 @@ def _import(old: OldTables, history: bool, leave_running: bool) -> Flow[Imported
     yield _script("the locks", old.sql(_LOCK))
     running = yield from _running(old)
     if running and not leave_running:
-        raise SchemaError(
-            f"{counted(running, 'job')} in the schema {old.schema} are running: stop the old"
-            " workers, and import again. If they are not to be stopped, or died long ago, leave"
-            " these jobs behind by --leave-running (leave_running=True)"
-        )
+        raise SchemaError(are_running(running, old.schema))
     above = yield from _move_ids(old)
     rows = yield from _take(old)
     ready = sum(row[1] for row in rows)
