@@ -164,6 +164,17 @@ async def test_a_job_of_an_unknown_task_does_not_start(
     assert recorder.of("on_started") == []
 
 
+async def test_a_job_that_fails_because_its_task_is_unknown_took_no_time(
+    app: procrastinate.App, recorder: Recorder
+) -> None:
+    job_id = await app.configure_task("nowhere").defer_async()
+    await app.run_worker_async(wait=False)
+    (attempt,) = recorder.of("on_ended")[0].attempts
+    assert (attempt.job.id, attempt.status, attempt.duration) == (job_id, Status.FAILED, None)
+    job = await app.job_manager.get_job_async(job_id)
+    assert job.started_at == job.finished_at is not None
+
+
 def test_what_was_written_is_told_and_not_what_was_wanted() -> None:
     recorder = Recorder()
     telling = Telling(procrastinate.observing.observers.Observers([recorder]), "w", 1)

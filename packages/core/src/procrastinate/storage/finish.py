@@ -53,7 +53,7 @@ _STATEMENT_FOR = (
 class Ended:
     """An attempt that is over: what becomes of it, and when it began and ended.
 
-    Both times are seconds of a monotonic clock; they mean nothing if the task was not called. If
+    Both times are seconds of a monotonic clock; ``began`` is 0 if the task was not called. If
     ``kept``, the task keeps results, so ``delete_jobs`` leaves its job.
     """
 
@@ -282,9 +282,12 @@ def held(ended: Sequence[Ended], worker_id: int) -> dict[str, Value]:
 
 
 def ages(ended: Sequence[Ended], now: float) -> dict[str, Value]:
-    """Return the parameters that say how long ago attempts began and ended."""
+    """Return the parameters that say how long ago attempts began and ended.
+
+    One that failed before its task was called (no worker knows it) took no time.
+    """
     return {
-        "began_us": [int((now - each.began) * 1e6) for each in ended],
+        "began_us": [int((now - (each.began or each.ended)) * 1e6) for each in ended],
         "ended_us": [int((now - each.ended) * 1e6) for each in ended],
     }
 

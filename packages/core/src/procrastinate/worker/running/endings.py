@@ -41,7 +41,7 @@ def after_exception(attempt: Attempt, exception: BaseException, partitions: Part
         now=datetime.now(UTC),
         partitions=partitions,
     )
-    return Ended(job, outcome, attempt.began or ended, ended, kept)
+    return Ended(job, outcome, attempt.began, ended, kept)
 
 
 def last_resort(attempt: Attempt, exception: BaseException | None) -> Ended:
@@ -52,4 +52,4 @@ def last_resort(attempt: Attempt, exception: BaseException | None) -> Ended:
     outcome: Outcome = attempt.success
     if exception is not None:
         outcome = Finished(Status.FAILED, failure.undescribed(job.attempts))
-    return Ended(job, outcome, attempt.began or ended, ended, kept)
+    return Ended(job, outcome, attempt.began, ended, kept)
