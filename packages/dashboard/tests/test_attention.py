@@ -35,6 +35,7 @@ WORKER = WorkerInfo(
     last_heartbeat=NOW,
     seconds_since_heartbeat=2.0,
 )
+DAY = timedelta(days=1)
 SCHEDULE = ScheduleInfo(
     task_name="clean",
     periodic_id="",
@@ -122,6 +123,17 @@ def test_a_worker_that_is_not_well(changes: dict[str, Any], what: str, state: st
     worker = replace(WORKER, **changes)
     assert [each.what for each in found(workers=[worker])] == [what]
     assert state_of(worker)[0] == state
+
+
+def test_the_jobs_of_a_blocked_worker_are_told_of_with_it():
+    held = [replace(RUNNING, id=each, worker=7, started_at=NOW - DAY) for each in range(20)]
+    other = replace(RUNNING, id=50, worker=8, started_at=NOW - DAY)
+    blocked, long = found(workers=[replace(WORKER, blocked_since=NOW)], running=[*held, other])
+    assert blocked.what == "Worker w (7) is blocked"
+    assert blocked.why.endswith("; of the jobs that run longest it holds 20")
+    assert long.what == "Job 50 runs for 1 d"
+    well = found(workers=[WORKER], running=[*held, other])
+    assert [each.what for each in well][-1] == "And 17 more"
 
 
 def test_a_worker_that_is_well():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,8 +51,11 @@ def needs(
         *_first(
             _of_queues(queues, workers, Pauses(tuple(pauses)), now - thresholds.late, now), "queues"
         ),
-        *_first(_of_workers(workers), "workers"),
-        *_first(_of_long_jobs(running, queues, thresholds, now), "jobs?state=running"),
+        *_first(_of_workers(workers, running), "workers"),
+        *_first(
+            _of_long_jobs(_not_blocked(running, workers), queues, thresholds, now),
+            "jobs?state=running",
+        ),
         *_of_failures(failures, redaction),
         *_of_locks(queues),
         *_first(_of_schedules(schedules, now), "schedules"),
@@ -94,18 +98,31 @@ def _waits_since(queue: QueueInfo) -> datetime:
     return queue.oldest_ready_since
 
 
-def _of_workers(workers: Iterable[WorkerInfo]) -> Iterator[Needs]:
+def _of_workers(workers: Iterable[WorkerInfo], running: Sequence[Job]) -> Iterator[Needs]:
+    held = Counter(each.worker for each in running)
     for worker in workers:
         name = f"{line(worker.name, 40)} ({worker.id})"
         if not worker.is_alive:
             why = f"no sign of life for {lasting(worker.seconds_since_heartbeat)}"
             yield Needs(f"Worker {name} is silent", why, "workers")
-        elif worker.blocked_since is not None:
+        elif _is_blocked(worker):
             why = "a task holds up its event loop, so that no other goes on"
+            if held[worker.id]:
+                why += f"; of the jobs that run longest it holds {held[worker.id]:,}"
             yield Needs(f"Worker {name} is blocked", why, "workers", "aborted")
         elif worker.trusted is False:
             why = "the database does not confirm its signs of life: it claims nothing"
             yield Needs(f"Worker {name} is not trusted", why, "workers", "aborted")
+
+
+def _not_blocked(running: Iterable[Job], workers: Iterable[WorkerInfo]) -> list[Job]:
+    """Return the jobs of other workers than those that are told of as blocked, with their jobs."""
+    blocked = {each.id for each in workers if _is_blocked(each)}
+    return [each for each in running if each.worker not in blocked]
+
+
+def _is_blocked(worker: WorkerInfo) -> bool:
+    return worker.is_alive and worker.blocked_since is not None
 
 
 def _of_long_jobs(
