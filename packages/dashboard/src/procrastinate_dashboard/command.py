@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import click
 
+from procrastinate.cli.options import option
 from procrastinate.cli.settings import settings_of
 from procrastinate_dashboard.thresholds import LATE_AFTER, LONG_AFTER
 
 
 @click.command("dashboard", short_help="Serve the dashboard: see jobs in a browser, and act.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
+@option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8010,
     show_default=True,
     help="The port; 0 takes a free one.",
 )
-@click.option("--user", metavar="NAME", help="The name to log in with; asks for a password.")
-@click.option("--read-only", is_flag=True, help="Show everything, and change nothing.")
-@click.option(
+@option("--user", metavar="NAME", help="The name to log in with; asks for a password.")
+@option("--read-only", is_flag=True, help="Show everything, and change nothing.")
+@option(
     "--allow-host",
     metavar="NAME",
     multiple=True,
     help="A name under which a proxy on this machine serves it; may be given several times.",
 )
-@click.option(
+@option(
     "--late-after",
     type=click.FloatRange(0, min_open=True),
     default=LATE_AFTER,
@@ -33,7 +34,7 @@ from procrastinate_dashboard.thresholds import LATE_AFTER, LONG_AFTER
     metavar="SECONDS",
     help="Tell of a queue whose oldest ready job waits for longer than this.",
 )
-@click.option(
+@option(
     "--long-after",
     type=click.FloatRange(0, min_open=True),
     default=LONG_AFTER,
@@ -41,7 +42,7 @@ from procrastinate_dashboard.thresholds import LATE_AFTER, LONG_AFTER
     metavar="SECONDS",
     help="Tell of a job that runs for longer than this.",
 )
-@click.option(
+@option(
     "--proxy",
     "proxies",
     metavar="ADDRESS",

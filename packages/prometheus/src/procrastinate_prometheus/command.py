@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from procrastinate.cli.options import option
 from procrastinate.cli.settings import Settings, settings_of
 
 PORT = 9812
@@ -12,22 +13,22 @@ PATIENCE = 30.0
 
 
 @click.command("exporter")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
+@option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@option(
     "--port",
     type=click.IntRange(0, 65_535),
     default=PORT,
     show_default=True,
     help="The port to listen on; 0: any that is free.",
 )
-@click.option(
+@option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True, max=PATIENCE - 10),
     default=3.0,
     show_default=True,
     help="Seconds that counting may take in one scrape.",
 )
-@click.option("--grafana", is_flag=True, help="Print a dashboard for Grafana, as JSON, and exit.")
+@option("--grafana", is_flag=True, help="Print a dashboard for Grafana, as JSON, and exit.")
 @click.pass_context
 def exporter(ctx: click.Context, /, host: str, port: int, timeout: float, grafana: bool) -> None:
     """Serve the state of the queues to Prometheus.

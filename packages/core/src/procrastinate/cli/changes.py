@@ -22,6 +22,7 @@ import click
 from procrastinate.app.job_manager import JobManager
 from procrastinate.cli import filters
 from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.options import Option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Duration, Id, Moment, Name
 from procrastinate.errors import InvalidOption
@@ -76,13 +77,13 @@ def _options(action: Action, *own: click.Parameter) -> list[click.Parameter]:
         click.Argument(["ids"], type=Id(), nargs=-1, metavar="[ID]..."),
         *filters.all_filters(action.possible),
         *own,
-        click.Option(
+        Option(
             ["--limit"],
             type=click.IntRange(min=1),
             metavar="N",
             help="Change at most this number of jobs, those with the lowest ids.",
         ),
-        click.Option(["-y", "--yes"], is_flag=True, help="Do not ask whether to go on."),
+        Option(["-y", "--yes"], is_flag=True, help="Do not ask whether to go on."),
     ]
 
 
@@ -90,7 +91,7 @@ def _options(action: Action, *own: click.Parameter) -> list[click.Parameter]:
     "cancel",
     params=_options(
         CANCEL,
-        click.Option(["--delete"], is_flag=True, help="Delete the jobs from the table altogether."),
+        Option(["--delete"], is_flag=True, help="Delete the jobs from the table altogether."),
     ),
 )
 @click.pass_context
@@ -124,19 +125,19 @@ def abort(ctx: click.Context, /, **given: Any) -> ExitCode:
     "retry",
     params=_options(
         RETRY,
-        click.Option(["--at"], type=Moment(), help="When to run: ISO 8601 with a time zone."),
-        click.Option(["--in"], type=Duration(), help="Run after that time: 90 (s), 5m, 1h30m, 2d."),
-        click.Option(
+        Option(["--at"], type=Moment(), help="When to run: ISO 8601 with a time zone."),
+        Option(["--in"], type=Duration(), help="Run after that time: 90 (s), 5m, 1h30m, 2d."),
+        Option(
             ["--to-queue"],
             type=Name("to_queue", checks.check_name),
             help="Move the jobs to this queue.",
         ),
-        click.Option(
+        Option(
             ["--to-priority"],
             type=int,
             help="Give the jobs this priority.",
         ),
-        click.Option(
+        Option(
             ["--to-lock"],
             type=Name("to_lock", checks.check_lock),
             help="Give the jobs this lock.",

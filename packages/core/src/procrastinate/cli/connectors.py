@@ -12,6 +12,7 @@ import click
 from procrastinate import binders
 from procrastinate import connectors as discovery
 from procrastinate.cli.failures import one_line
+from procrastinate.cli.options import option
 from procrastinate.connector import Connector, capabilities
 
 
@@ -31,7 +32,7 @@ class Line:
 
 
 @click.command("connectors")
-@click.option(
+@option(
     "--json",
     "as_json",
     envvar="PROCRASTINATE_CONNECTORS_JSON",

@@ -15,6 +15,7 @@ from procrastinate.app.app import App
 from procrastinate.app.deferring import JobDeferrer
 from procrastinate.cli import completing, json_lines, results
 from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.options import option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Duration, Moment
 from procrastinate.errors import AlreadyEnqueued, InvalidOption, TaskNotFound
@@ -26,25 +27,23 @@ MANY = 20  # ids: more are not printed to a terminal unasked
 @click.command("defer")
 @click.argument("task", shell_complete=completing.task_names)
 @click.argument("arguments", metavar="[JSON | -]", required=False)
-@click.option("--queue", help="The jobs' queue. By default the task's own.")
-@click.option(
-    "--priority", type=int, help="Jobs of larger priority run first. Default: the task's."
-)
-@click.option("--lock", help="Jobs with the same lock run one after the other.")
-@click.option("--queueing-lock", help="Only one job with this queueing lock may wait.")
-@click.option(
+@option("--queue", help="The jobs' queue. By default the task's own.")
+@option("--priority", type=int, help="Jobs of larger priority run first. Default: the task's.")
+@option("--lock", help="Jobs with the same lock run one after the other.")
+@option("--queueing-lock", help="Only one job with this queueing lock may wait.")
+@option(
     "--partition-key",
     help="On a distributed database, jobs with the same key are kept together. A plain server"
     " ignores it.",
 )
-@click.option(
+@option(
     "-i",
     "--ignore-already-enqueued",
     is_flag=True,
     help="Where a job with the queueing lock waits already, defer nothing and end well.",
 )
-@click.option("--at", "at", type=Moment(), help="When to run: ISO 8601 with a time zone.")
-@click.option(
+@option("--at", "at", type=Moment(), help="When to run: ISO 8601 with a time zone.")
+@option(
     "--in",
     "in_",
     type=Duration(),
@@ -53,24 +52,24 @@ MANY = 20  # ids: more are not printed to a terminal unasked
     show_envvar=True,
     help="Run after that time: seconds, or 5m, 1h30m, 2d.",
 )
-@click.option("--unknown/--no-unknown", help="Also defer a task that the app does not know.")
-@click.option(
+@option("--unknown/--no-unknown", help="Also defer a task that the app does not know.")
+@option(
     "--commit-every",
     type=click.IntRange(min=1),
     metavar="LINES",
     help="With -: commit so often. By default all lines are one transaction, all or nothing.",
 )
-@click.option(
+@option(
     "--print-ids/--no-print-ids",
     default=None,
     help="Print the jobs' ids to stdout, one a line. By default always,"
     f" except more than {MANY} to a terminal.",
 )
-@click.option(
+@option(
     "--wait/--no-wait",
     help="Wait for the job's end, and print its result as JSON in place of its id.",
 )
-@click.option(
+@option(
     "--timeout",
     type=Duration(),
     help="With --wait: how long. Seconds, or 5m, 1h30m, 2d. By default as long as it takes.",

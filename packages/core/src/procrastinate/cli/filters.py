@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from procrastinate.cli import completing
+from procrastinate.cli.options import Option
 from procrastinate.cli.values import ErrorText, Id, Name, Past
 from procrastinate.model import checks
 from procrastinate.model.job import Status
@@ -30,7 +31,7 @@ _NAMES = {
 
 
 def queue() -> click.Option:
-    return click.Option(
+    return Option(
         ["--queue"],
         type=Name("queue", checks.check_name),
         help="Only jobs of this queue.",
@@ -39,7 +40,7 @@ def queue() -> click.Option:
 
 
 def task() -> click.Option:
-    return click.Option(
+    return Option(
         ["--task"],
         type=Name("task", checks.check_name),
         help="Only jobs of the task of this name.",
@@ -48,7 +49,7 @@ def task() -> click.Option:
 
 
 def lock() -> click.Option:
-    return click.Option(
+    return Option(
         ["--lock"], type=Name("lock", checks.check_lock), help="Only jobs with this lock."
     )
 
@@ -56,13 +57,13 @@ def lock() -> click.Option:
 def period(what: str) -> list[click.Parameter]:
     """Return the options for a stretch of time; ``what`` says of what."""
     return [
-        click.Option(
+        Option(
             ["--since"],
             type=Past(),
             help=f"Only from this time on; it is about {what}. 2h (ago), 14:00, yesterday, or ISO"
             " 8601, without a zone in local time.",
         ),
-        click.Option(["--until"], type=Past(), help="Only before this time."),
+        Option(["--until"], type=Past(), help="Only before this time."),
     ]
 
 
@@ -73,14 +74,14 @@ def all_filters(statuses: Iterable[Status] = tuple(Status)) -> list[click.Parame
     return [
         queue(),
         task(),
-        click.Option(
+        Option(
             ["--state"],
             type=click.Choice(states, case_sensitive=False),
             metavar="STATE",
             multiple=True,
             help=f"Only jobs in this state: {', '.join(states)}. May be given several times.",
         ),
-        click.Option(
+        Option(
             ["--status"],
             type=click.Choice([status.value for status in statuses], case_sensitive=False),
             multiple=True,
@@ -88,18 +89,18 @@ def all_filters(statuses: Iterable[Status] = tuple(Status)) -> list[click.Parame
             " May be given several times.",
         ),
         lock(),
-        click.Option(
+        Option(
             ["--queueing-lock"],
             type=Name("queueing_lock", checks.check_lock),
             help="Only jobs with this queueing lock.",
         ),
-        click.Option(
+        Option(
             ["--worker"],
             type=Id(),
             help="Only jobs that this worker runs, or ran last.",
         ),
         *period("when jobs ended, or started if they run, or were deferred if they wait"),
-        click.Option(
+        Option(
             ["--error"],
             type=ErrorText(),
             help="Only jobs whose last error has this text in its type or message; * is any text.",

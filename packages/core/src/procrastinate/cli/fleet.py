@@ -14,12 +14,13 @@ from typing import Any
 import click
 
 from procrastinate.cli import records, tables
+from procrastinate.cli.options import Option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.tables import MEDIUM, WIDE, Heading
 from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
 from procrastinate.model.job import Status
 
-_JSON = click.Option(["--json"], is_flag=True, help="Print one JSON object a line.")
+_JSON = Option(["--json"], is_flag=True, help="Print one JSON object a line.")
 
 
 @click.command("workers", params=[_JSON])

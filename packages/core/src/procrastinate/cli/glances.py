@@ -13,6 +13,7 @@ import click
 from procrastinate.app.app import App
 from procrastinate.cli import filters, records, tables
 from procrastinate.cli.fleet import duration
+from procrastinate.cli.options import Option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.tables import MEDIUM, WIDE, Heading
 from procrastinate.model.failure import headline
@@ -42,7 +43,7 @@ def show_queues(app: App, *, as_json: bool) -> None:
         *filters.period("when the jobs failed"),
         filters.queue(),
         filters.task(),
-        click.Option(["--json"], is_flag=True, help="Print one JSON object a line."),
+        Option(["--json"], is_flag=True, help="Print one JSON object a line."),
     ],
 )
 @click.pass_context

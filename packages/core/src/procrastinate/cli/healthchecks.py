@@ -9,6 +9,7 @@ import click
 
 from procrastinate.app.app import App
 from procrastinate.cli.failures import one_line
+from procrastinate.cli.options import option
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.connector import AsyncConnector
 from procrastinate.errors import InsufficientPrivilege, ProcrastinateException
@@ -20,7 +21,7 @@ Check = tuple[str, Callable[[], str]]
 
 
 @click.command("healthchecks")
-@click.option(
+@option(
     "--workers",
     type=click.IntRange(min=0),
     default=0,

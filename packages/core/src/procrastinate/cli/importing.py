@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from procrastinate.cli.options import option
 from procrastinate.cli.settings import settings_of
 from procrastinate.errors import ProcrastinateException
 from procrastinate.model.printable import counted
@@ -14,20 +15,18 @@ from procrastinate.storage.importing import Imported, are_running
 
 
 @click.command("import")
-@click.option(
+@option(
     "--from-schema",
     default="public",
     show_default=True,
     metavar="SCHEMA",
     help="The schema of the old release's tables, in the same database.",
 )
-@click.option("--prepare", is_flag=True, help="Only let new ids begin above the old ones.")
-@click.option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
-@click.option("--history", is_flag=True, help="Copy jobs that have ended, too.")
-@click.option(
-    "--leave-running", is_flag=True, help="Leave jobs that run to the old workers, and go on."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@option("--prepare", is_flag=True, help="Only let new ids begin above the old ones.")
+@option("--dry-run", is_flag=True, help="Change nothing; say what would be done.")
+@option("--history", is_flag=True, help="Copy jobs that have ended, too.")
+@option("--leave-running", is_flag=True, help="Leave jobs that run to the old workers, and go on.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(
     ctx: click.Context,

@@ -13,6 +13,7 @@ from procrastinate.app.app import App
 from procrastinate.app.searching_jobs import MOST
 from procrastinate.cli import changes, details, filters, paging, records, tables
 from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.options import Option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Id
 from procrastinate.cli.verbs import WithVerbs
@@ -30,38 +31,38 @@ _FIELDS = (
 
 _OPTIONS: list[click.Parameter] = [
     click.Argument(["ids"], type=Id(), nargs=-1, metavar="[ID]..."),
-    click.Option(
+    Option(
         ["--id"],
         type=Id(),
         multiple=True,
         help="Only the jobs with these ids, as a list. May be given several times.",
     ),
     *filters.all_filters(),
-    click.Option(
+    Option(
         ["--limit"],
         type=click.IntRange(min=1),
         metavar="N",
         help=f"Show at most this number of jobs. Default: {SHOWN}, or all as JSON.",
     ),
-    click.Option(["--all"], is_flag=True, help="Show all that match, however many."),
-    click.Option(
+    Option(["--all"], is_flag=True, help="Show all that match, however many."),
+    Option(
         ["--after-id"],
         type=Id(),
         help="Go on behind this job: the last one of the page before.",
     ),
-    click.Option(
+    Option(
         ["--cursor"],
         metavar="TEXT",
         help="Go on with a search: what it said at its end, with the same filters.",
     ),
-    click.Option(
+    Option(
         ["--newest-first/--oldest-first"],
         default=None,
         help="List in this order of ids, which is that of deferring, and read what that takes."
         " Default: what runs or waits in its order, then what ended, the newest first.",
     ),
-    click.Option(["--errors"], is_flag=True, help="Show the last error instead of the arguments."),
-    click.Option(["--json"], is_flag=True, help="Print one JSON object a line, with everything."),
+    Option(["--errors"], is_flag=True, help="Show the last error instead of the arguments."),
+    Option(["--json"], is_flag=True, help="Print one JSON object a line, with everything."),
 ]
 
 

@@ -14,6 +14,7 @@ from procrastinate.app.job_manager import JobManager
 from procrastinate.app.queue_manager import BY_LENGTH, REASON_LENGTH
 from procrastinate.cli import completing
 from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.options import Option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Coming, Name
 from procrastinate.model import checks
@@ -38,13 +39,13 @@ def _check_reason(option: str, value: object) -> str:
     return checks.check_text(option, value, REASON_LENGTH)
 
 
-_REASON = click.Option(
+_REASON = Option(
     ["--reason"],
     type=Name("reason", _check_reason),
     help="Why, for those who look.",
     allow_from_autoenv=False,
 )
-_UNTIL = click.Option(
+_UNTIL = Option(
     ["--until"],
     type=Coming(),
     help="When the pause ends by itself: 2h (from now), or 2030-01-31T08:00:00+01:00, Z for UTC.",

@@ -10,19 +10,20 @@ import click
 
 from procrastinate.cli import filters, glances, pausing, records, tables
 from procrastinate.cli.groups import completed
+from procrastinate.cli.options import Option
 from procrastinate.cli.settings import settings_of
 from procrastinate.storage.jobs import Counts
 
 KINDS = ("queue", "task", "lock")
 
 _FILTERS: list[click.Parameter] = [filters.queue(), filters.task(), filters.lock()]
-_JSON = click.Option(["--json"], is_flag=True, help="Print one JSON object a line.")
-_BY = click.Option(
+_JSON = Option(["--json"], is_flag=True, help="Print one JSON object a line.")
+_BY = Option(
     ["--by"],
     type=click.Choice(KINDS),
     help="Count all jobs by this.",
 )
-_COUNT_ALL = click.Option(
+_COUNT_ALL = Option(
     ["--count-all"], is_flag=True, help="Count all jobs, by status, however long that takes."
 )
 

@@ -9,6 +9,7 @@ import click
 from procrastinate.app.schema_manager import SchemaManager
 from procrastinate.cli import exit_codes
 from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.options import option
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.errors import SchemaError
 from procrastinate.model.printable import counted
@@ -25,24 +26,18 @@ _CHECK_CODES = (
 
 
 @click.command("schema", epilog=exit_codes.table(_CHECK_CODES))
-@click.option("--apply", is_flag=True, help="Create the tables, or migrate those that are there.")
-@click.option("--migrate", is_flag=True, help="Migrate the tables that are there; create none.")
-@click.option(
-    "--check", is_flag=True, help="Say by the exit code whether the tables fit this code."
-)
-@click.option(
+@option("--apply", is_flag=True, help="Create the tables, or migrate those that are there.")
+@option("--migrate", is_flag=True, help="Migrate the tables that are there; create none.")
+@option("--check", is_flag=True, help="Say by the exit code whether the tables fit this code.")
+@option(
     "--for-distribution",
     is_flag=True,
     help="With --check: also list the tasks whose jobs a distributed database refuses, or whose"
     " jobs must have ended before.",
 )
-@click.option(
-    "--distribute", is_flag=True, help="Distribute the jobs over the nodes of a Citus cluster."
-)
-@click.option("--read", is_flag=True, help="Print the whole schema as SQL; needs no database.")
-@click.option(
-    "--migrations-path", is_flag=True, help="Print the folder of the migrations; needs no app."
-)
+@option("--distribute", is_flag=True, help="Distribute the jobs over the nodes of a Citus cluster.")
+@option("--read", is_flag=True, help="Print the whole schema as SQL; needs no database.")
+@option("--migrations-path", is_flag=True, help="Print the folder of the migrations; needs no app.")
 @click.pass_context
 def schema(ctx: click.Context, /, *, for_distribution: bool, **chosen: bool) -> None:
     """Create, migrate, check or print procrastinate's tables.

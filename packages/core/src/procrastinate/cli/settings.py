@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from procrastinate.cli import logs
+from procrastinate.cli.options import Option
 from procrastinate.errors import LoadFromPathError
 
 if TYPE_CHECKING:
@@ -106,25 +107,25 @@ def _options(
 ) -> list[click.Parameter]:
     attrs |= {"callback": callback, "expose_value": False, "show_envvar": True}
     return [
-        click.Option(
+        Option(
             ["-a", "--app"],
             metavar="DOTTED.PATH",
             help="Where the App is, such as package.module.app; the current folder is importable.",
             **attrs,
         ),
-        click.Option(
+        Option(
             ["-v", "--verbose"],
             count=True,
             help="Show tracebacks and debug messages; -vv those of other libraries too.",
             **attrs,
         ),
-        click.Option(
+        Option(
             ["--log-level"],
             type=click.Choice(logs.LEVELS, case_sensitive=False),
             help="What to log. By default info for a worker, else warning.",
             **attrs,
         ),
-        click.Option(
+        Option(
             ["--log-format"],
             type=click.Choice(logs.FORMATS, case_sensitive=False),
             help="How to log, on stderr: text, or one JSON object a line. Default: text.",

@@ -14,6 +14,7 @@ import click
 from procrastinate.cli import changes, details
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.jobs import jobs
+from procrastinate.cli.options import option
 from procrastinate.cli.queues import KINDS, listing, queues
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.shell_group import Commands, Leave
@@ -23,7 +24,7 @@ from procrastinate.cli.why import why
 
 @click.command("show")
 @click.argument("ids", type=Id(), nargs=-1, required=True, metavar="ID...")
-@click.option("--json", is_flag=True, help="Print one JSON object a line.")
+@option("--json", is_flag=True, help="Print one JSON object a line.")
 @click.pass_context
 def show(ctx: click.Context, /, ids: tuple[int, ...], **given: Any) -> ExitCode:
     """Show everything about jobs, with their tracebacks."""

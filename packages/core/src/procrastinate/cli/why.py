@@ -11,6 +11,7 @@ import click
 
 from procrastinate.cli import details, records
 from procrastinate.cli.exit_codes import ExitCode
+from procrastinate.cli.options import option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Id
 from procrastinate.errors import JobNotFound
@@ -19,7 +20,7 @@ from procrastinate.model.why import WaitReason
 
 @click.command("why")
 @click.argument("ids", type=Id(), nargs=-1, required=True, metavar="ID...")
-@click.option("--json", is_flag=True, help="Print one JSON object a line, for each reason.")
+@option("--json", is_flag=True, help="Print one JSON object a line, for each reason.")
 @click.pass_context
 def why(ctx: click.Context, /, ids: tuple[int, ...], **given: Any) -> ExitCode:
     """Say why jobs wait: what has to end first stands first.

@@ -12,6 +12,7 @@ import click
 from procrastinate.app.app import App
 from procrastinate.cli import children_port, failures, processes
 from procrastinate.cli.children_port import ChildrenPort
+from procrastinate.cli.options import Option
 from procrastinate.cli.reloading import Reloader
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.cli.values import Queues
@@ -74,7 +75,7 @@ FLAGS = (
 def _option(flag: Flag) -> click.Option:
     """Return the option of the command line: None unless given, so that the app's defaults hold."""
     default = model.default_of(flag.field)
-    return click.Option(
+    return Option(
         [*flag.names],
         type=flag.type,
         default=None,
@@ -104,7 +105,7 @@ def _name_of(option: click.Parameter) -> str:
 
 
 _OPTIONS = [_option(flag) for flag in FLAGS]
-_PROCESSES = click.Option(
+_PROCESSES = Option(
     ["--processes"],
     type=click.IntRange(1, MAX_PROCESSES),
     default=1,
@@ -113,7 +114,7 @@ _PROCESSES = click.Option(
 )
 
 
-_RELOAD = click.Option(
+_RELOAD = Option(
     ["--reload"],
     is_flag=True,
     help="For development: start the workers again when a Python file below the current folder"

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from procrastinate.cli.options import option
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -31,38 +33,38 @@ Exit codes:
 
 
 @click.command("demo", epilog=_EPILOG, short_help="Watch real jobs go by.")
-@click.option(
+@option(
     "--path",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, readable=True, path_type=bytes),
     help=f"The folder of the files to read. Default: Python's standard library, {_LIBRARY}.",
 )
-@click.option(
+@option(
     "--dsn",
     envvar="PROCRASTINATE_DEMO_DSN",
     metavar="DSN",
     help="The PostgreSQL server to use, as libpq's URL or keywords. The demo works in a schema of"
     " its own there and drops it at the end. Default: a server is started for the demo.",
 )
-@click.option(
+@option(
     "--crash",
     is_flag=True,
     help="Kill the worker with SIGKILL half-way, start another, and prove that nothing was lost.",
 )
-@click.option(
+@option(
     "--concurrency",
     type=click.IntRange(1, 1000),
     default=10,
     show_default=True,
     help="How many files the worker reads at the same time.",
 )
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Read the first N files only.")
-@click.option(
+@option("--limit", type=click.IntRange(1), metavar="N", help="Read the first N files only.")
+@option(
     "--dashboard",
     is_flag=True,
     help="Serve the dashboard meanwhile, and afterwards with more jobs, until Ctrl-C.",
 )
-@click.option("--keep", is_flag=True, help="Leave the tables, to be looked at afterwards.")
+@option("--keep", is_flag=True, help="Leave the tables, to be looked at afterwards.")
 @click.pass_context
 def command(ctx: click.Context, /, path: bytes | None, **options: Any) -> None:
     """Watch real jobs go through a real PostgreSQL: one for every file below a folder.
