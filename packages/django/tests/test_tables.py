@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connections
+from django.db import connections, transaction
 from django.test import override_settings
 
 from procrastinate import App
-from procrastinate.errors import SchemaOutdated
+from procrastinate.errors import SchemaForeign, SchemaNotApplied, SchemaOutdated
 from procrastinate_django import DjangoConnector
 
 from .databases import new_alias
@@ -59,6 +59,47 @@ def test_migrate_makes_no_tables_for_another_app(alias: str) -> None:
     with override_settings(PROCRASTINATE={"DATABASE": alias}):
         call_command("migrate", "contenttypes", database=alias, verbosity=0)
     assert "procrastinate_jobs" not in names_of_tables(alias)
+
+
+@pytest.mark.parametrize(
+    ("schema", "where"),
+    [(None, "this database (or not on the search path)"), ("jobs", "the schema jobs of this")],
+)
+def test_what_is_missing_is_told_in_djangos_words(
+    alias: str, schema: str | None, where: str
+) -> None:
+    with override_settings(PROCRASTINATE={"DATABASE": alias, "SCHEMA": schema}):
+        app = App(connector=DjangoConnector())
+        with pytest.raises(SchemaNotApplied) as deferred:
+            app.configure_task("task").defer()
+        with pytest.raises(SchemaNotApplied) as checked:
+            app.schema_manager.check()
+        with pytest.raises(SchemaNotApplied) as in_a_transaction, transaction.atomic(using=alias):
+            app.configure_task("task").defer()
+    for told in (deferred, checked):
+        assert where in str(told.value)
+    for told in (deferred, checked, in_a_transaction):
+        assert f"run `python manage.py migrate --database={alias}`" in str(told.value)
+        assert "schema --apply" not in str(told.value)
+
+
+def test_old_tables_are_told_in_djangos_words(alias: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute("create table procrastinate_jobs (id bigint)")
+    with (
+        override_settings(PROCRASTINATE={"DATABASE": alias}),
+        pytest.raises(SchemaForeign) as raised,
+    ):
+        App(connector=DjangoConnector()).configure_task("task").defer()
+    assert "of its own, by `PROCRASTINATE = {'SCHEMA': ...}` and `python manage.py migrate" in str(
+        raised.value
+    )
+    assert "`python manage.py procrastinate import`" in str(raised.value)
+
+
+def test_tables_that_django_does_not_make_are_told_in_cores_words(alias: str) -> None:
+    with pytest.raises(SchemaNotApplied, match="run `procrastinate schema --apply`"):
+        App(connector=DjangoConnector(alias=alias)).configure_task("task").defer()
 
 
 def test_jobs_are_in_the_database_and_the_schema_that_the_setting_names(alias: str) -> None:

@@ -64,6 +64,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from procrastinate import json_codec
+from procrastinate.errors import SchemaError
 from procrastinate.former import HasFormerNames, missing_from
 from procrastinate.query import GENERIC as GENERIC
 from procrastinate.query import Query as Query
@@ -202,6 +203,13 @@ class Connector(HasFormerNames, abc.ABC):
         The scheme is the connector's entry-point name; ``NAME://`` alone leaves everything to
         libpq's environment. Raises `ConfigurationError` for an URL that cannot be one.
         """
+
+    def worded(self, exc: SchemaError) -> SchemaError:
+        """Return an error of the app's calls about the schema, with this connector's advice.
+
+        For a connector whose tables are made otherwise than by the command line.
+        """
+        return exc
 
     def own_binder(self, connection: Any) -> Binder | None:
         """Return what binds a connection that this connector has made itself; else None.

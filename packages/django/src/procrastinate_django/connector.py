@@ -21,13 +21,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError, InterfaceError, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError, connections, transaction
 
 from procrastinate.connector import Query, Rows, SessionExecutor, SyncConnector, begin
 from procrastinate.connector_tools import failures
 from procrastinate.connector_tools.sessions import Session
 from procrastinate.connector_tools.transactions import aborted
-from procrastinate.errors import ConfigurationError, ConnectorException, InvalidOption
+from procrastinate.errors import ConfigurationError, ConnectorException, InvalidOption, SchemaError
 from procrastinate_django import drivers
 from procrastinate_django.conf import read_conf
 
@@ -118,9 +118,35 @@ class DjangoConnector(SyncConnector):
         ):
             yield session
 
+    def worded(self, exc: SchemaError) -> SchemaError:
+        """Say what to do in Django, if its migrations make the tables that this connector uses."""
+        conf = read_conf()
+        if (self.alias, self.schema) == (conf.database, conf.schema):
+            exc.args = (_in_django(str(exc), self.alias, self.schema), *exc.args[1:])
+        return exc
+
     async def call_async(self, function: Callable[[], T]) -> T:
         """Run a function in the thread of Django's synchronous code."""
         return await sync_to_async(function, thread_sensitive=True)()
+
+
+def _in_django(text: str, alias: str, schema: str | None) -> str:
+    """Return a text of core's with Django's command and setting instead of core's own."""
+    database = "" if alias == DEFAULT_DB_ALIAS else f" --database={alias}"
+    migrate = f"`python manage.py migrate{database}`"
+    for of_core in ("`procrastinate schema --apply`", "`procrastinate schema --migrate`"):
+        text = text.replace(of_core, migrate)
+    text = text.replace("`procrastinate import`", "`python manage.py procrastinate import`")
+    text = text.replace(
+        'by `schema="..."` for the connector (or its search_path)',
+        "by `PROCRASTINATE = {'SCHEMA': ...}`",
+    )
+    text = text.replace("`schema=`", "`PROCRASTINATE = {'SCHEMA': ...}`")
+    if schema is None:
+        return text
+    return text.replace(
+        "in this database (or not on the search path)", f"in the schema {schema} of this database"
+    )
 
 
 def check_database(wrapper: Any) -> None:

@@ -118,8 +118,8 @@ class Gateway(Halves):
                 return value
         except SchemaError as exc:
             if exc.sqlstate is None:
-                raise
-            raise self._explained(exc, connector) from exc.__cause__
+                raise connector.worded(exc) from exc.__cause__
+            raise connector.worded(self._explained(exc, connector)) from exc.__cause__
 
     async def run_async(
         self,
@@ -151,8 +151,9 @@ class Gateway(Halves):
             return await self._run_on(connector, flow, transaction, None)
         except SchemaError as exc:
             if exc.sqlstate is None:
-                raise
-            raise await self._explained_async(exc, connector) from exc.__cause__
+                raise connector.worded(exc) from exc.__cause__
+            explained = await self._explained_async(exc, connector)
+            raise connector.worded(explained) from exc.__cause__
 
     async def _run_on(
         self, connector: AsyncConnector, flow: Flow[T], transaction: bool, patience: float | None
