@@ -10,7 +10,7 @@ from dataclasses import replace
 import click
 
 from chaos import books, debian, faults, report
-from chaos.campaign import Runner
+from chaos.campaign import Result, Runner
 from chaos.faults.base import Fault
 from chaos.known import is_known
 from chaos.options import Options, parse
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for kind in kinds:
             click.echo(f"{kind.name}: {kind.__doc__}")
         return 0
+    if options.again:
+        return check_again(report.kept(options.again))
     try:
         return run_plants(options) if options.plants else run(options, kinds)
     except KeyboardInterrupt:
@@ -59,8 +61,7 @@ def chosen(options: Options) -> list[type[Fault]]:
 
 def run(options: Options, kinds: Sequence[type[Fault]]) -> int:
     """Run a campaign, and show what the books say. Return 1 if they complain of something new."""
-    complaints = judged(options, kinds)
-    return 1 if any(not is_known(each) for each in complaints) else 0
+    return 1 if fails(judged(options, kinds)) else 0
 
 
 def run_plants(options: Options) -> int:
@@ -90,17 +91,37 @@ def judged(options: Options, kinds: Sequence[type[Fault]]) -> list[Complaint]:
     faults_of = f"{options.faults} faults of {len(kinds)} kinds"
     say(f"seed {options.seed}: {options.connector}, {options.jobs} jobs, {faults_of}{plant}")
     result = Runner(options, kinds, say).run()
-    complaints = [*result.complaints, *books.check(result.campaign)]
+    report.keep(result)
+    complaints = all_complaints(result)
     found = report.document(options, result, complaints)
     report.write(options, found)
     for line in report.lines(found, complaints):
         say(line)
     say(f"seed {options.seed}, {result.seconds:.0f} s; written: {options.json}")
-    if options.keep or any(not is_known(each) for each in complaints):
+    if options.keep or fails(complaints):
         say(f"logs: {result.logs}")
     else:
         shutil.rmtree(result.logs, ignore_errors=True)
     return complaints
+
+
+def all_complaints(result: Result) -> list[Complaint]:
+    """Return what was seen to be wrong while a campaign ran, and what its books say."""
+    return [*result.complaints, *books.check(result.campaign)]
+
+
+def check_again(result: Result) -> int:
+    """Check the books of a campaign that was kept. Return 1 if they complain of something new."""
+    complaints = all_complaints(result)
+    for each in complaints:
+        say(f"{each.rule}: {each.text}")
+    say(f"complaints: {len(complaints)}")
+    return 1 if fails(complaints) else 0
+
+
+def fails(complaints: Sequence[Complaint]) -> bool:
+    """Return whether the books complain of something new."""
+    return any(not is_known(each) for each in complaints)
 
 
 def say(text: str) -> None:

@@ -34,6 +34,7 @@ class Options:
     json: Path
     markdown: Path | None
     keep: bool
+    again: Path | None  # a campaign that was kept, whose books are checked again
     show_list: bool
     long_share: float = 0.05  # of jobs that take seconds
 
@@ -83,6 +84,11 @@ _OPTIONS: list[click.Parameter] = [
     ),
     click.Option(["--markdown"], type=Path, help="Write the result as a page, too."),
     click.Option(["--keep"], is_flag=True, help="Keep the logs also if all is well."),
+    click.Option(
+        ["--again"],
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help="Only check the books of a campaign again: the file campaign.pickle beside its logs.",
+    ),
     click.Option(["--list", "show_list"], is_flag=True, help="Show the kinds of faults, and end."),
 ]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import platform
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from chaos import books
@@ -114,3 +116,15 @@ def write(options: Options, found: Mapping[str, Any]) -> None:
     options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.markdown is not None:
         options.markdown.write_text(page(found))
+
+
+def keep(result: Result) -> None:
+    """Keep a campaign beside its logs, so that its books can be checked again."""
+    (result.logs / "campaign.pickle").write_bytes(pickle.dumps(result))
+
+
+def kept(path: Path) -> Result:
+    """Return a campaign that was kept. The file is trusted: it is one that `keep` wrote."""
+    result = pickle.loads(path.read_bytes())
+    assert isinstance(result, Result)
+    return result

@@ -6,11 +6,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chaos import books, closing, draw, faults, jobs, plants
+from chaos import books, campaign, closing, draw, faults, jobs, plants, report
+from chaos.__main__ import main
 from chaos.known import Known, is_known
 from chaos.nasty import DEEDS
 from chaos.options import parse
@@ -467,6 +469,15 @@ def test_names_of_faults_are_unique_and_every_deed_is_one() -> None:
     names = [kind.name for kind in faults.PLAIN]
     assert len(set(names)) == len(names)
     assert {f"job: {deed}" for deed in DEEDS} <= set(names)
+
+
+def test_a_campaign_that_was_kept_is_checked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held = Campaign(asked=[asked()], stored=[], runs=[], troubles=[])
+    report.keep(campaign.Result(held, [], planned=0, seconds=0, workers=0, logs=tmp_path))
+    assert main(["--again", str(tmp_path / "campaign.pickle")]) == 1
+    assert "lost: acknowledged and gone" in capsys.readouterr().out
 
 
 def test_many_faults_last_as_long_as_in_life() -> None:
