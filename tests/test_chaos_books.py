@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -469,6 +470,16 @@ def test_names_of_faults_are_unique_and_every_deed_is_one() -> None:
     names = [kind.name for kind in faults.PLAIN]
     assert len(set(names)) == len(names)
     assert {f"job: {deed}" for deed in DEEDS} <= set(names)
+
+
+def test_a_quick_lane_waits_for_the_slowest_and_for_no_lane_that_has_ended() -> None:
+    quick, slow, dead = (campaign.Lane(name, [faults.PLAIN[0]] * 10) for name in ("q", "s", "d"))
+    dead.thread = threading.Thread()  # it was never started: it is not alive
+    quick.done, slow.done = 2, 1
+    assert campaign.is_ahead(quick, [quick, slow, dead])
+    assert not campaign.is_ahead(slow, [quick, slow, dead])
+    slow.done = 2
+    assert not campaign.is_ahead(quick, [quick, slow, dead])
 
 
 def test_a_campaign_that_was_kept_is_checked_again(
