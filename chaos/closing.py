@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from chaos.books.windows import AFTERMATH
 from chaos.records import TICK, Complaint, Effect, Stored, Trouble
-from chaos.windows import AFTERMATH
 
 if TYPE_CHECKING:
     from chaos.cluster import Database

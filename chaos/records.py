@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 TICK = 2  # seconds between two ticks of the periodic task
+PAUSE = "pause of a queue"  # the kind of trouble
 FOREVER = 99  # as `failing` or `crashing`: every attempt does it
 
 

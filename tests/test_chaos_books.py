@@ -19,6 +19,7 @@ from chaos.nasty import DEEDS
 from chaos.options import parse
 from chaos.records import (
     FOREVER,
+    PAUSE,
     Asked,
     Campaign,
     Complaint,
@@ -403,7 +404,7 @@ def paused(since: float, until: float, queue: str = "red", began: float | None =
     pause = Pause(queue, at(since), at(until))
     begin = since if began is None else began
     nobody: frozenset[str] = frozenset()
-    return Trouble(books.PAUSE, books.PAUSE, at(begin), at(until), processes=nobody, pause=pause)
+    return Trouble(PAUSE, PAUSE, at(begin), at(until), processes=nobody, pause=pause)
 
 
 @pytest.mark.parametrize(

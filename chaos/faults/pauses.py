@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import procrastinate
-from chaos.books import PAUSE
 from chaos.faults.base import OPERATOR, Fault
 from chaos.jobs import QUEUES
-from chaos.records import Pause
+from chaos.records import PAUSE, Pause
 from procrastinate.errors import ConnectorException
 
 if TYPE_CHECKING:
