@@ -7,6 +7,7 @@ tables that were never analyzed, that were analyzed while empty, and that are an
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +17,10 @@ import psycopg2
 import pytest
 
 import procrastinate
+from procrastinate.connector import Query
 from procrastinate.drive import Request
 from procrastinate.model.levels import BELOW_ALL
-from procrastinate.model.partitions import Partitions
+from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.storage.statements import Statements
 from procrastinate_aiopg.plans import Permission, Plans
 
@@ -311,6 +313,19 @@ CASES = [
         with_locks(BUSY, **OF_LEVEL),
     ),
     Case("claim_full_of_several", {READY_INDEX, LINE_INDEX, KEY}, 0, with_locks(IDLE, **FULL)),
+    # Those that a claim is about to meet.
+    Case(
+        "make_slots_full",
+        {READY_INDEX},
+        LIMIT,
+        {"queue_names": BUSY, "lows": [MARK], "scanned": LIMIT, **FULL},
+    ),
+    Case(
+        "make_slots_level",
+        {READY_INDEX},
+        LIMIT,
+        {"queue_names": BUSY, "lows": [MARK], "scanned": LIMIT, **OF_LEVEL},
+    ),
     # Those that are due, the first that is not, the updates.
     Case("promote_due", {SCHEDULED_INDEX, KEY}, 2 * LIMIT + 1, {"limit": LIMIT}),
     Case("finish_jobs", {KEY}, LIMIT, HELD | AGES),
@@ -563,17 +578,18 @@ KEPT_SINCE = {
 def kept(request: pytest.FixtureRequest, procrastinate_server: Any) -> Iterator[Any]:
     """A connection whose plans were made before the tables were filled; with what it executes."""
     before, after = KEPT_SINCE[request.param]
-    plans, executes = Plans(Permission()), {}
+    plans, executes = Plans(Permission()), dict[tuple[Case, int], str]()
     with procrastinate_server.database() as dsn, tables(dsn) as connection:
         with connection.cursor() as cursor:
             cursor.execute(f"{before}; select 1")
         connection.commit()
-        for case in KEPT:
-            query = Statements()(Request(case.statement, **case.params))
-            prepare, executes[case] = plans.sent(query)
+        for case, partitions in itertools.product(KEPT, [1, MANY]):
+            query = kept_query(case, partitions)
+            prepare, executes[case, partitions] = plans.sent(query)
             with connection.cursor() as cursor:
                 cursor.execute(f"{prepare} {query.set_local()} select 1", query.params)
-                cursor.execute(f"explain {executes[case]}", query.params)
+                cursor.execute(f"explain {executes[case, partitions]}", query.params)
+            plans.keep(query, executes[case, partitions])
             connection.commit()
         with connection.cursor() as cursor:
             cursor.execute(after)
@@ -584,13 +600,22 @@ def kept(request: pytest.FixtureRequest, procrastinate_server: Any) -> Iterator[
 KEPT = [case for case in CASES if Statements()(Request(case.statement)).keeps_plan]
 
 
+def kept_query(case: Case, partitions: int) -> Query:
+    """The query of a case, on a plain server with this many partitions."""
+    request = Request(case.statement, partition=0, **case.params)
+    return Statements(None, Partitions(partitions))(request)
+
+
+@pytest.mark.parametrize("partitions", [1, MANY])
 @pytest.mark.parametrize("case", KEPT, ids=lambda case: case.statement)
-def test_a_plan_from_before_the_tables_were_filled_reads_no_more(kept: Any, case: Case) -> None:
+def test_a_plan_from_before_the_tables_were_filled_reads_no_more(
+    kept: Any, case: Case, partitions: int
+) -> None:
     connection, executes = kept
-    query = Statements()(Request(case.statement, **case.params))
+    query, execute = kept_query(case, partitions), executes[case, partitions]
     with connection.cursor() as cursor:
         cursor.execute(query.set_local())
-        cursor.execute(f"explain (analyze, timing off, format json) {executes[case]}", query.params)
+        cursor.execute(f"explain (analyze, timing off, format json) {execute}", query.params)
         plan = cursor.fetchone()[0][0]["Plan"]
     connection.rollback()
     reads = [Read.by(node) for node in _nodes(plan) if _reads_jobs(node)]

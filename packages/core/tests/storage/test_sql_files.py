@@ -12,6 +12,7 @@ import pytest
 
 from procrastinate.drive import Flow, Limit, Request, Script, at, run
 from procrastinate.errors import ConnectorException
+from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.storage.statements import (
     EVERYWHERE,
     KNOWN,
@@ -223,6 +224,21 @@ def test_settings_travel_with_the_query(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_statement_may_run_with_some_settings_only(line: str, settings: object) -> None:
     made = parsed([f"-- name: it :one\n-- settings: {line}\nselect 1"])
     assert made["it"].settings.keys() == set(settings)  # type: ignore[call-overload]
+
+
+def test_a_cluster_keeps_no_plans_and_a_plain_server_does_with_any_partitions() -> None:
+    """A cluster chooses the node by the values, which a kept plan does not know."""
+    kept = {
+        partitions: {
+            name for name in load() if Statements(None, partitions)(Request(name)).keeps_plan
+        }
+        for partitions in [ONE, Partitions(MANY), Partitions(MANY, on_cluster=True)]
+    }
+    assert kept[ONE] == kept[Partitions(MANY)] >= {"hand_over", "make_slots_full"}
+    assert kept[Partitions(MANY, on_cluster=True)] == set()
+    on_cluster = Statements(None, Partitions(MANY, on_cluster=True))(Request("any_ready"))
+    everywhere = {key: value for name in EVERYWHERE for key, value in SETTINGS[name].items()}
+    assert on_cluster.settings == everywhere
 
 
 def test_every_statement_runs_without_jit_in_read_committed() -> None:

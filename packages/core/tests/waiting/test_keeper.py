@@ -69,7 +69,7 @@ class Cluster:
             raise PartitionAway("the node is away", sqlstate="57P01")
         match request.name:
             case "get_settings":
-                return [(64, 0)]
+                return [(64, 0, 1)]
             case "whether it is a cluster":
                 return [(1,)]
             case "the partitions of the nodes":

@@ -27,10 +27,14 @@ VALUES = (
 
 @dataclass(frozen=True, slots=True)
 class Partitions:
-    """The partitions of a database. ``count`` is 1 or `MANY`."""
+    """The partitions of a database. ``count`` is 1 or `MANY`.
+
+    ``on_cluster`` says whether they may be on several nodes. A plain server has them all.
+    """
 
     count: int = 1
     boundary_id: int = 0
+    on_cluster: bool = False
 
     @property
     def are_many(self) -> bool:

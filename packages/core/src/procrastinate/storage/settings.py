@@ -8,5 +8,5 @@ from procrastinate.model.partitions import Partitions
 
 def read_settings() -> Flow[Partitions]:
     """Return into how many partitions the database has put its jobs."""
-    ((count, boundary_id),) = yield Request("get_settings")
-    return Partitions(int(count), int(boundary_id))
+    ((count, boundary_id, on_cluster),) = yield Request("get_settings")
+    return Partitions(int(count), int(boundary_id), bool(on_cluster))

@@ -230,7 +230,7 @@ def try_lock_migrations(view: View, p: Params) -> Rows:
 
 
 def get_settings(view: View, p: Params) -> Rows:
-    return [(1, 0)]
+    return [(1, 0, 0)]
 
 
 def get_place(view: View, p: Params) -> Rows:

@@ -439,13 +439,13 @@ order by found.lock
 on conflict do nothing
 
 -- name: make_slots_full :exec
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- Makes the slots that are missing of the locks which a full scan is about to meet: free ones,
 -- without a job. Only a distributed database needs this, in front of each claim with locks.
 {>make_slots ready=ready_full}
 
 -- name: make_slots_level :exec
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- The same for a scan of one level.
 {>make_slots ready=ready_level}
 

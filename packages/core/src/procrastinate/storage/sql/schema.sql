@@ -107,7 +107,10 @@ where jobs.oid = to_regclass('{schema}.procrastinate_jobs')::oid
 
 -- name: get_settings :one
 -- settings: only, jit, isolation
-select partitions, boundary_id
+-- Returns (partitions, boundary_id, 1 if the database is the coordinator or a node of a cluster, else 0).
+select
+    partitions, boundary_id,
+    case when to_regclass('pg_catalog.pg_dist_node') is null then 0 else 1 end
 from {schema}.procrastinate_settings
 
 -- name: get_place :one

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from procrastinate.connector import GENERIC, Query, Value
@@ -82,8 +82,8 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
 #: What every statement has that does not say `only`, besides what it names. (It takes the server 4
 #: microseconds to set all this.)
 EVERYWHERE = ("jit", "isolation", "plans")
-#: A distributed database chooses the node by the values, which a kept plan does not know.
-DISTRIBUTED_WITHOUT = ("prepared",)
+#: A cluster chooses the node by the values, which a kept plan does not know.
+CLUSTER_WITHOUT = frozenset(SETTINGS["prepared"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +177,19 @@ class Statements:
         text = self.render(text)
         made = _Made(
             text,
-            statement.settings,
+            self._settings_of(statement),
             takes_more=bool(statement.settings),
             of_partition="%(partition)s" in text,
             of_several="%(partitions)s" in text,
         )
         self._made[key] = made
         return made
+
+    def _settings_of(self, statement: Statement) -> Mapping[str, str]:
+        settings = statement.settings
+        if not self.partitions.on_cluster:
+            return settings
+        return {name: settings[name] for name in settings if name not in CLUSTER_WITHOUT}
 
     def render(self, text: str) -> str:
         """Return SQL with this schema in the place of its markers."""
@@ -234,16 +240,11 @@ def parsed(texts: Sequence[str], *, distributed: bool = False) -> Mapping[str, S
         raise ValueError(f"no fragments, or distributed ones only: {sorted(instead)}")
     if distributed:
         fragments |= instead
-    left_out = DISTRIBUTED_WITHOUT if distributed else ()
-    return {
-        name: _statement(each, fragments, left_out) for name, each in sections.items() if each.kind
-    }
+    return {name: _statement(each, fragments) for name, each in sections.items() if each.kind}
 
 
 def _statement(
-    section: templates.Section,
-    fragments: Mapping[str, templates.Section],
-    left_out: Collection[str],
+    section: templates.Section, fragments: Mapping[str, templates.Section]
 ) -> Statement:
     commented = templates.expanded(section, fragments)
     text = templates.without_comments(commented)
@@ -253,6 +254,5 @@ def _statement(
     for name in names:
         if name not in SETTINGS:
             raise ValueError(f"{section.name} has the setting {name}, which SETTINGS lacks")
-        if name not in left_out:
-            settings |= SETTINGS[name]
+        settings |= SETTINGS[name]
     return Statement(section.name, section.kind, text, commented, settings)

@@ -1,6 +1,6 @@
 -- name: make_slots_full :exec
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- Makes the slots that are missing of the locks which a full scan is about to meet: free ones,
 -- without a job. Only a distributed database needs this, in front of each claim with locks.
 insert into procrastinate_locks as held (lock, partition, job_id)

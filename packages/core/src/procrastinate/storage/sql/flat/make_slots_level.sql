@@ -1,6 +1,6 @@
 -- name: make_slots_level :exec
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
--- settings: asynchronous
+-- settings: asynchronous, prepared
 -- The same for a scan of one level.
 insert into procrastinate_locks as held (lock, partition, job_id)
 select distinct found.lock, found.partition, null::bigint
