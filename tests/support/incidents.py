@@ -18,7 +18,7 @@ from typing import Any
 import psycopg2
 
 import procrastinate
-from procrastinate.model.minutes import BUCKETS, bucket_of
+from procrastinate.model.monitoring.minutes import BUCKETS, bucket_of
 
 _WORKERS = """
 insert into procrastinate_workers (name, host, pid, version, concurrency, busy, trusted, queues,

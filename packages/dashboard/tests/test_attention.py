@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from procrastinate import Job, ScheduleInfo, Status, WorkerInfo
-from procrastinate.model.failures import FailureGroup
-from procrastinate.model.queue_info import QueueInfo
+from procrastinate.model.monitoring.failures import FailureGroup
+from procrastinate.model.monitoring.queue_info import QueueInfo
+from procrastinate.model.monitoring.search import Count
 from procrastinate.model.queues import Pause
-from procrastinate.model.search import Count
 from procrastinate_dashboard.attention import Needs, needs
 from procrastinate_dashboard.health import state_of
 from procrastinate_dashboard.redaction import Redaction

@@ -12,9 +12,9 @@ import pytest
 import procrastinate
 from procrastinate import Durations, Job, Status, Throughput
 from procrastinate.errors import ConnectionFailed, ConnectorException
-from procrastinate.model.failures import FailureGroup
 from procrastinate.model.job import UnreadableArguments
-from procrastinate.model.search import Count
+from procrastinate.model.monitoring.failures import FailureGroup
+from procrastinate.model.monitoring.search import Count
 from procrastinate.testing import InMemoryConnector, run_jobs
 from procrastinate_dashboard import Access, Dashboard, Request
 from procrastinate_dashboard.pages.job import life

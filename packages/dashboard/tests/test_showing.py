@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from procrastinate.errors import InvalidOption
-from procrastinate.model.failures import FailureGroup
-from procrastinate.model.search import Count
+from procrastinate.model.monitoring.failures import FailureGroup
+from procrastinate.model.monitoring.search import Count
 from procrastinate_dashboard import showing
 from procrastinate_dashboard.asking import address, time_from
 from procrastinate_dashboard.charts import Plot, Series, bars, lines, nice_top

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 from procrastinate import drive
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.endings.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
+from procrastinate.model.endings.retry import RetryDecision
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.queues import NO_PAUSES, Pause, Pauses
-from procrastinate.model.retry import RetryDecision
-from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import (
     bulk,
     claim,

@@ -49,25 +49,25 @@ from procrastinate.errors import (
     UniqueViolation,
     WorkerFailed,
 )
+from procrastinate.model.endings.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 from procrastinate.model.job import Job, NewJob, Status
 from procrastinate.model.progress import Progress
-from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 from procrastinate.model.states import State
 from procrastinate.observing.observer import Observer
 from procrastinate.time_limits import time_limit
 
 if TYPE_CHECKING:
-    from procrastinate.model.failures import FailureGroup as FailureGroup
-    from procrastinate.model.fleet import ScheduleInfo as ScheduleInfo
-    from procrastinate.model.fleet import WorkerInfo as WorkerInfo
-    from procrastinate.model.minutes import Durations as Durations
-    from procrastinate.model.minutes import Throughput as Throughput
-    from procrastinate.model.outcome import AbortReason as AbortReason
-    from procrastinate.model.queue_info import QueueInfo as QueueInfo
+    from procrastinate.model.endings.outcome import AbortReason as AbortReason
+    from procrastinate.model.monitoring.failures import FailureGroup as FailureGroup
+    from procrastinate.model.monitoring.fleet import ScheduleInfo as ScheduleInfo
+    from procrastinate.model.monitoring.fleet import WorkerInfo as WorkerInfo
+    from procrastinate.model.monitoring.minutes import Durations as Durations
+    from procrastinate.model.monitoring.minutes import Throughput as Throughput
+    from procrastinate.model.monitoring.queue_info import QueueInfo as QueueInfo
+    from procrastinate.model.monitoring.search import Count as Count
+    from procrastinate.model.monitoring.search import JobPage as JobPage
+    from procrastinate.model.monitoring.why import WaitReason as WaitReason
     from procrastinate.model.queues import Pause as Pause
-    from procrastinate.model.search import Count as Count
-    from procrastinate.model.search import JobPage as JobPage
-    from procrastinate.model.why import WaitReason as WaitReason
     from procrastinate.worker.context import AsyncCallNext as AsyncCallNext
     from procrastinate.worker.context import AsyncMiddleware as AsyncMiddleware
     from procrastinate.worker.context import CallNext as CallNext
@@ -151,24 +151,24 @@ __all__ = [
 
 #: Where to find the exports of rule 1 that are not imported yet.
 _LATER = {
-    "AbortReason": "model.outcome",
+    "AbortReason": "model.endings.outcome",
     "AsyncCallNext": "worker.context",
     "AsyncMiddleware": "worker.context",
     "CallNext": "worker.context",
-    "Count": "model.search",
-    "Durations": "model.minutes",
-    "FailureGroup": "model.failures",
+    "Count": "model.monitoring.search",
+    "Durations": "model.monitoring.minutes",
+    "FailureGroup": "model.monitoring.failures",
     "JobContext": "worker.context",
-    "JobPage": "model.search",
+    "JobPage": "model.monitoring.search",
     "Middleware": "worker.context",
     "Pause": "model.queues",
-    "QueueInfo": "model.queue_info",
+    "QueueInfo": "model.monitoring.queue_info",
     "RunningWorker": "worker.context",
-    "ScheduleInfo": "model.fleet",
-    "Throughput": "model.minutes",
-    "WaitReason": "model.why",
+    "ScheduleInfo": "model.monitoring.fleet",
+    "Throughput": "model.monitoring.minutes",
+    "WaitReason": "model.monitoring.why",
     "Worker": "worker.worker",
-    "WorkerInfo": "model.fleet",
+    "WorkerInfo": "model.monitoring.fleet",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from procrastinate.former import missing_from
-from procrastinate.model.outcome import AbortReason as AbortReason
+from procrastinate.model.endings.outcome import AbortReason as AbortReason
 from procrastinate.worker.context import JobContext as JobContext
 
 if not TYPE_CHECKING:  # or every name would be in it

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from procrastinate.app.blueprint import Retry as RetryValue
 from procrastinate.former import missing_from
-from procrastinate.model.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
+from procrastinate.model.endings.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 
 __all__ = ["BaseRetryStrategy", "RetryDecision", "RetryStrategy", "RetryValue"]
 

@@ -200,7 +200,11 @@ def test_a_default_under_its_old_name_gives_way_to_an_option() -> None:
 FOR_OTHERS = {
     *("asyncio", "email", "hashlib", "importlib.metadata", "logging", "random", "urllib"),
     *("procrastinate.app.job_manager", "procrastinate.app.periodic"),
-    *("procrastinate.model.outcome", "procrastinate.model.periodic", "procrastinate.model.queues"),
+    *(
+        "procrastinate.model.endings.outcome",
+        "procrastinate.model.periodic",
+        "procrastinate.model.queues",
+    ),
     *("procrastinate.model.worker_options", "procrastinate.observing.events"),
     *("procrastinate.worker.context", "procrastinate.worker.worker"),
 }

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import procrastinate
-from procrastinate.model.fleet import ScheduleInfo
+from procrastinate.model.monitoring.fleet import ScheduleInfo
 from procrastinate.storage import workers as flows
 from procrastinate.testing import InMemoryConnector
 

@@ -13,8 +13,8 @@ import procrastinate
 from procrastinate import App
 from procrastinate.errors import InvalidOption, JobNotFound
 from procrastinate.model.job import Status
+from procrastinate.model.monitoring.search import Count
 from procrastinate.model.partitions import MANY, Partitions
-from procrastinate.model.search import Count
 from procrastinate.storage.partitioning import into_partitions
 
 Query = Callable[..., list[tuple[Any, ...]]]

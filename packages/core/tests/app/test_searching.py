@@ -10,7 +10,7 @@ import pytest
 
 from procrastinate import AiopgConnector, App, errors
 from procrastinate.model.job import Job
-from procrastinate.model.search import Count
+from procrastinate.model.monitoring.search import Count
 from procrastinate.testing import InMemoryConnector
 
 DAY = timedelta(days=1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import procrastinate
 from procrastinate.model.job import Job, Status
-from procrastinate.model.minutes import MOST_KINDS, Kind, Tallies, Tally
+from procrastinate.model.monitoring.minutes import MOST_KINDS, Kind, Tallies, Tally
 from procrastinate.storage import minutes as flows
 from procrastinate.testing import InMemoryConnector
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from procrastinate.cli.changes import RETRY, question_about
-from procrastinate.model.search import Count
+from procrastinate.model.monitoring.search import Count
 
 
 @pytest.mark.parametrize(

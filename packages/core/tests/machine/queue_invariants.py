@@ -17,7 +17,7 @@ from procrastinate.model.job import Job, Status, may_become
 from procrastinate.model.queues import NO_PAUSES, Pauses
 from procrastinate.storage import periodic
 from procrastinate.storage.jobs import JobFilter
-from procrastinate.testing.values import JobRow, PeriodicRow
+from procrastinate.testing._engine.values import JobRow, PeriodicRow
 
 
 def check_state(state: State, *, stale_locks: Collection[str] = ()) -> None:

@@ -45,9 +45,9 @@ from procrastinate import json_codec
 from procrastinate.drive import Flow, at
 from procrastinate.errors import AlreadyEnqueued, InvalidArguments, InvalidOption
 from procrastinate.model import states
-from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.levels import BELOW_ALL
-from procrastinate.model.outcome import (
+from procrastinate.model.claiming.levels import BELOW_ALL
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.endings.outcome import (
     INTERRUPTED,
     SUCCEEDED,
     UNSTARTED,
@@ -56,12 +56,12 @@ from procrastinate.model.outcome import (
     Outcome,
     Requeued,
 )
+from procrastinate.model.endings.results import RETURNED_NOTHING
+from procrastinate.model.job import Job, NewJob, Status
+from procrastinate.model.monitoring.search import Count, JobPage
 from procrastinate.model.partitions import ONE
 from procrastinate.model.progress import Report
 from procrastinate.model.queues import EVERY_QUEUE, NO_PAUSES, Pause, Pauses
-from procrastinate.model.results import RETURNED_NOTHING
-from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.model.search import Count, JobPage
 from procrastinate.model.states import State as JobState
 from procrastinate.model.states import holds_of, statuses_of
 from procrastinate.storage import (

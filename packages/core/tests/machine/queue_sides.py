@@ -28,8 +28,8 @@ from procrastinate.storage import claim, waits
 from procrastinate.storage.statements import Statements
 from procrastinate.storage.workers import Recovered
 from procrastinate.testing import InMemoryConnector
-from procrastinate.testing.store import STATEMENTS
-from procrastinate.testing.values import JobRow, PeriodicRow, ProgressRow, WorkerRow
+from procrastinate.testing._engine.store import STATEMENTS
+from procrastinate.testing._engine.values import JobRow, PeriodicRow, ProgressRow, WorkerRow
 from procrastinate_psycopg2.sessions import bound
 
 CHANNELS = ("procrastinate_jobs", "procrastinate_schedule", "procrastinate_aborts")

@@ -23,7 +23,7 @@ from queue_sides import State
 from procrastinate.model.job import Job, Status
 from procrastinate.storage.jobs import JobFilter
 from procrastinate.storage.periodic import Outcome
-from procrastinate.testing.values import JobRow, PeriodicRow
+from procrastinate.testing._engine.values import JobRow, PeriodicRow
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TODO = JobRow(1, "a", "task", "{}", NOW)

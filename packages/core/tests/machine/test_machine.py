@@ -26,7 +26,7 @@ from queue_sides import COMPARED, Sides
 
 from procrastinate.model.job import TRANSITIONS
 from procrastinate.storage.periodic import Outcome
-from procrastinate.testing.store import STATEMENTS
+from procrastinate.testing._engine.store import STATEMENTS
 
 STEPS = int(os.environ.get("PROCRASTINATE_MACHINE_STEPS") or 2_000)
 #: In CI always the same, as for hypothesis: a change is not to be refused for what it did not do.

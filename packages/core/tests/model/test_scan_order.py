@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from procrastinate.model.claiming.scan_steps import Kind, Promote, Scan, Wait
+from procrastinate.model.claiming.scans import ScanPlan
 from procrastinate.model.job import Job, Status
-from procrastinate.model.scan_steps import Kind, Promote, Scan, Wait
-from procrastinate.model.scans import ScanPlan
 
 QUEUES = ("a", "b", "c")
 

@@ -1,7 +1,7 @@
 """Two workers that claim ahead, on a clock that is moved: no job waits beside an idle slot.
 
 The database is a list, a claim takes as long as it is told to, and everything else is the worker's
-own decisions (`procrastinate.model.ahead` and `procrastinate.model.holding`).
+own decisions (`procrastinate.model.claiming.ahead` and `procrastinate.model.claiming.holding`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from procrastinate.model import holding
-from procrastinate.model.ahead import Ahead
+from procrastinate.model.claiming import holding
+from procrastinate.model.claiming.ahead import Ahead
 
 CLAIM = 0.002  # seconds; half of it to the server
 BETWEEN = 0.001  # seconds that a look, a hand-back or a notification takes

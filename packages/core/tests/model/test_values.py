@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from procrastinate.model.levels import Level
-from procrastinate.model.scan_memory import FullScans, Half, Schedule, Vain
-from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.model.scans import ScanPlan
+from procrastinate.model.claiming.levels import Level
+from procrastinate.model.claiming.scan_memory import FullScans, Half, Schedule, Vain
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.claiming.scans import ScanPlan
 from procrastinate.model.values import replace
 
 SCAN = Scan(Kind.FULL, 7, ("a",))

@@ -13,7 +13,7 @@ import pytest
 
 import procrastinate
 from procrastinate.errors import InvalidOption
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 from procrastinate.model.worker_options import WorkerOptions, worker_options
 from procrastinate.testing import InMemoryConnector
 

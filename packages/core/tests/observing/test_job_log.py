@@ -10,8 +10,8 @@ import pytest
 
 import procrastinate
 from procrastinate import Job, Status
-from procrastinate.model.failure import describe
-from procrastinate.model.outcome import SUCCEEDED, Finished
+from procrastinate.model.endings.outcome import SUCCEEDED, Finished
+from procrastinate.model.text.failure import describe
 from procrastinate.observing.events import Ended, Raised
 from procrastinate.observing.job_log import JobLog
 from procrastinate.storage import finish

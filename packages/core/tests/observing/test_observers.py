@@ -14,7 +14,7 @@ import pytest
 import procrastinate
 from procrastinate import Job, NewJob, Observer, Status, connectors
 from procrastinate.app import changing_jobs
-from procrastinate.model.outcome import SUCCEEDED, WHY_LOST, Finished, Requeued, Standing
+from procrastinate.model.endings.outcome import SUCCEEDED, WHY_LOST, Finished, Requeued, Standing
 from procrastinate.observing import events
 from procrastinate.observing.observer import HOOKS
 from procrastinate.storage.finish import Ended, Settled, handed_back

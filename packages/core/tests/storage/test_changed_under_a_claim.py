@@ -13,8 +13,8 @@ import pytest
 from procrastinate import drive, json_codec
 from procrastinate.connector import Query
 from procrastinate.drive import Flow, Request
+from procrastinate.model.claiming.scan_steps import Kind, Scan
 from procrastinate.model.job import NewJob
-from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, defer, jobs
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector

@@ -19,8 +19,8 @@ import pytest
 import procrastinate
 from procrastinate import json_codec
 from procrastinate.connector import Query
-from procrastinate.model.levels import BELOW_ALL
-from procrastinate.model.scan_steps import Kind, Scan
+from procrastinate.model.claiming.levels import BELOW_ALL
+from procrastinate.model.claiming.scan_steps import Kind, Scan
 from procrastinate.storage.claim import claim
 from procrastinate.storage.statements import Statements
 

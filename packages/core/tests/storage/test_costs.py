@@ -21,8 +21,8 @@ from procrastinate import json_codec
 from procrastinate.connector import Query, Rows
 from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.drive import Request
-from procrastinate.model.levels import BELOW_ALL
-from procrastinate.model.scan_steps import Kind, Scan
+from procrastinate.model.claiming.levels import BELOW_ALL
+from procrastinate.model.claiming.scan_steps import Kind, Scan
 from procrastinate.storage.claim import claim
 from procrastinate.storage.statements import Statements, load
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import procrastinate
 import procrastinate_embedded
 from procrastinate import drive, json_codec
-from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import (
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.endings.outcome import (
     ABORTED_TYPE,
     LOST_TYPE,
     WHY_LOST,
@@ -25,10 +25,10 @@ from procrastinate.model.outcome import (
     Outcome,
     Requeued,
 )
-from procrastinate.model.scan_steps import Kind, Scan
+from procrastinate.model.job import Job, Status
 from procrastinate.storage import claim, finish
 from procrastinate.storage.statements import Statements, load
-from procrastinate.testing.values import errors_after, jsonb
+from procrastinate.testing._engine.values import errors_after, jsonb
 from procrastinate_psycopg2.sessions import bound
 
 pytestmark = pytest.mark.one_partition("its flows are those of one partition")

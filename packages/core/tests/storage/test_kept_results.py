@@ -10,9 +10,9 @@ import pytest
 
 import procrastinate
 from procrastinate import Status, drive, json_codec
+from procrastinate.model.endings.outcome import INTERRUPTED, SUCCEEDED, Finished, Outcome
+from procrastinate.model.endings.results import RETURNED_NOTHING
 from procrastinate.model.job import Job
-from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, Finished, Outcome
-from procrastinate.model.results import RETURNED_NOTHING
 from procrastinate.storage import finish, workers
 from procrastinate.storage.finish import Ended
 from procrastinate.storage.statements import Statements

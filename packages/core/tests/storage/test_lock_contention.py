@@ -27,11 +27,11 @@ from procrastinate import drive, json_codec
 from procrastinate.connector import SyncConnector
 from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.endings.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
+from procrastinate.model.endings.retry import RetryDecision
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.retry import RetryDecision
-from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import bulk, claim, defer, finish, handing_over, jobs, locks, workers
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector

@@ -12,9 +12,9 @@ import pytest
 from procrastinate import drive, json_codec
 from procrastinate.connector import Executor
 from procrastinate.drive import Request
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.endings.outcome import SUCCEEDED
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import SUCCEEDED
-from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, defer, finish, jobs, locks
 from procrastinate.storage.statements import Statements
 from procrastinate_psycopg2 import Psycopg2Connector

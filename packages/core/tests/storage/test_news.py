@@ -14,10 +14,10 @@ import pytest
 
 from procrastinate import drive, json_codec
 from procrastinate.drive import Flow
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.endings.outcome import SUCCEEDED, Requeued
 from procrastinate.model.job import Job, NewJob
-from procrastinate.model.outcome import SUCCEEDED, Requeued
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, defer, finish, jobs, locks, workers
 from procrastinate.storage.news import tell
 from procrastinate.storage.statements import Statements

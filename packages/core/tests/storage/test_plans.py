@@ -19,7 +19,7 @@ import pytest
 import procrastinate
 from procrastinate.connector import Query
 from procrastinate.drive import Request
-from procrastinate.model.levels import BELOW_ALL
+from procrastinate.model.claiming.levels import BELOW_ALL
 from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.storage.statements import Statements
 from procrastinate_aiopg.plans import Permission, Plans

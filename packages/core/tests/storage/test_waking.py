@@ -14,10 +14,10 @@ import procrastinate
 from procrastinate import Status, drive, json_codec
 from procrastinate.connector import Query, Rows
 from procrastinate.drive import Flow
+from procrastinate.model.endings.outcome import INTERRUPTED, SUCCEEDED, Finished
+from procrastinate.model.endings.results import RETURNED_NOTHING
 from procrastinate.model.job import Job
-from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, Finished
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.results import RETURNED_NOTHING
 from procrastinate.storage import finish, handing_over, jobs, workers
 from procrastinate.storage.finish import Ended
 from procrastinate.storage.statements import Statements

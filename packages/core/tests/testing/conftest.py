@@ -10,10 +10,10 @@ import pytest
 
 from procrastinate import drive, json_codec
 from procrastinate.drive import Flow
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.endings.outcome import INTERRUPTED, UNSTARTED, Finished, Outcome, retried
+from procrastinate.model.endings.retry import RetryDecision
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import INTERRUPTED, UNSTARTED, Finished, Outcome, retried
-from procrastinate.model.retry import RetryDecision
-from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, defer, finish, jobs, workers
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector

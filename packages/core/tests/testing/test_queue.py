@@ -10,9 +10,9 @@ import pytest
 from procrastinate import json_codec
 from procrastinate.drive import Request
 from procrastinate.errors import AlreadyEnqueued
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.endings.outcome import INTERRUPTED, SUCCEEDED, Requeued
 from procrastinate.model.job import Job, NewJob, Status
-from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, Requeued
-from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import bulk, claim, finish, jobs, locks, workers
 from procrastinate.storage.finish import Ended
 from procrastinate.testing import InMemoryConnector

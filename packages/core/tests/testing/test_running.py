@@ -12,13 +12,7 @@ import pytest
 import procrastinate
 from procrastinate.errors import ConfigurationError, InvalidOption, TaskNotFound
 from procrastinate.model.job import Status
-from procrastinate.testing import (
-    InMemoryConnector,
-    in_memory,
-    run_jobs,
-    run_jobs_async,
-    running,
-)
+from procrastinate.testing import InMemoryConnector, in_memory, run_jobs, run_jobs_async, running
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

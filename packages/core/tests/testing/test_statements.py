@@ -15,8 +15,8 @@ from procrastinate.storage import defer, migrating, schema, statements
 from procrastinate.storage.rows import ARGS
 from procrastinate.storage.statements import Statements
 from procrastinate.testing import InMemoryConnector
-from procrastinate.testing.claim_statements import CLAIMED_COLUMNS
-from procrastinate.testing.store import STATEMENTS
+from procrastinate.testing._engine.claim import CLAIMED_COLUMNS
+from procrastinate.testing._engine.store import STATEMENTS
 
 
 def test_every_named_statement_has_a_function_and_no_function_is_left_over() -> None:

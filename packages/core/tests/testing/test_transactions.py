@@ -11,10 +11,10 @@ import pytest
 from procrastinate import drive, json_codec
 from procrastinate.drive import Request
 from procrastinate.errors import AlreadyEnqueued, ConnectorException, UniqueViolation
+from procrastinate.model.claiming.scan_steps import Kind, Scan
 from procrastinate.model.job import NewJob
-from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, defer
-from procrastinate.testing import store
+from procrastinate.testing._engine import store
 
 if TYPE_CHECKING:
     from conftest import MemoryQueue

@@ -14,7 +14,7 @@ import pytest
 from procrastinate.connector import ListeningConnector, Notification
 from procrastinate.drive import Flow, Limit, Request, T, run_steps
 from procrastinate.errors import AppNotOpen, ConnectionFailed, ConnectionLost, PartitionAway
-from procrastinate.model import waits
+from procrastinate.model.endings import waits
 from procrastinate.model.partitions import VALUES, Partitions
 from procrastinate.waiting import hearing, keeper, nodes
 from procrastinate.waiting.keeper import Keeper

@@ -16,7 +16,7 @@ from procrastinate.errors import (
     JobNotFound,
     SchemaError,
 )
-from procrastinate.model import waits
+from procrastinate.model.endings import waits
 from procrastinate.storage import workers
 from procrastinate.waiting import hearing, keeper
 from procrastinate.waiting.keeper import Keeper

@@ -12,7 +12,7 @@ import pytest
 
 import procrastinate
 from procrastinate import AbortReason, Job, JobAborted, JobContext, Status
-from procrastinate.model import holding
+from procrastinate.model.claiming import holding
 from procrastinate.worker.claiming.fetcher import Fetcher
 from procrastinate.worker.helpers.housekeeping import Housekeeping
 from procrastinate.worker.helpers.listener import Listener

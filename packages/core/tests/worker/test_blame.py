@@ -16,8 +16,8 @@ import pytest
 
 import procrastinate
 from procrastinate import Status
-from procrastinate.model import blame
 from procrastinate.model.job import Job
+from procrastinate.model.liveness import blame
 
 APP = Path(__file__).with_name("crash_app.py")
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import procrastinate
-from procrastinate.model import holding
+from procrastinate.model.claiming import holding
 from procrastinate.storage.claim import Claim
 from procrastinate.worker.backlog import backlog
 

@@ -14,10 +14,10 @@ import pytest
 
 import procrastinate
 from procrastinate import Status
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.endings.outcome import Requeued
 from procrastinate.model.job import Job
-from procrastinate.model.outcome import Requeued
 from procrastinate.model.partitions import ONE
-from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim as flows
 from procrastinate.storage import workers
 from procrastinate.storage.finish import Ended, Settled

@@ -17,7 +17,7 @@ import pytest
 
 import procrastinate
 from procrastinate import Status
-from procrastinate.model import blame
+from procrastinate.model.liveness import blame
 
 APP = Path(__file__).with_name("crash_app.py")
 #: Not much shorter: nobody may be taken for dead because a busy machine is late with a beat.

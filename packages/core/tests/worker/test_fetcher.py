@@ -1,6 +1,6 @@
 """The fetcher asks the plan, runs what it says, and tells it; nothing that goes astray is lost.
 
-Which steps a plan says is in ``tests/model/test_scans.py``.
+Which steps a plan says is in ``tests/model/claiming/test_scans.py``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from procrastinate.errors import ConnectionLost, InvalidData
-from procrastinate.model.job import Job, Status
-from procrastinate.model.scan_memory import FULL_SCAN_AT_LEAST_AFTER
-from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.model.scans import (
+from procrastinate.model.claiming.scan_memory import FULL_SCAN_AT_LEAST_AFTER
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.claiming.scans import (
     EVERYWHERE_EVERY,
     LOCKS_EXPECTED_FOR,
     LOOK_AT_SCHEDULE_EVERY,
@@ -24,6 +23,7 @@ from procrastinate.model.scans import (
     SCANNED_IN_PASSING,
     WITHOUT_LEVEL,
 )
+from procrastinate.model.job import Job, Status
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate.worker.claiming.fetcher import Fetcher
 

@@ -14,7 +14,7 @@ import pytest
 
 import procrastinate
 from procrastinate import Status, WorkerFailed, errors
-from procrastinate.model import restarts
+from procrastinate.model.liveness import restarts
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import worker as worker_module
 from procrastinate.worker.helpers.housekeeping import Housekeeping

@@ -12,9 +12,9 @@ import pytest
 
 import procrastinate
 from procrastinate.errors import ConnectionLost
-from procrastinate.model.ahead import Ahead
+from procrastinate.model.claiming.ahead import Ahead
+from procrastinate.model.endings.outcome import SUCCEEDED
 from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import SUCCEEDED
 from procrastinate.model.partitions import ONE
 from procrastinate.model.worker_options import worker_options
 from procrastinate.storage.claim import Claim

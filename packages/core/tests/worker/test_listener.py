@@ -13,7 +13,7 @@ import pytest
 import procrastinate
 from procrastinate import Status
 from procrastinate.connector import Notification
-from procrastinate.model.scans import NAMES_KEPT, ScanPlan
+from procrastinate.model.claiming.scans import NAMES_KEPT, ScanPlan
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker.helpers import listener
 from procrastinate.worker.helpers.listener import job_id_in

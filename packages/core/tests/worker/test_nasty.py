@@ -27,8 +27,9 @@ import nasty
 import pytest
 
 import procrastinate
-from procrastinate.model import failure, outcome, printable
+from procrastinate.model.endings import outcome
 from procrastinate.model.job import Job, Status
+from procrastinate.model.text import failure, printable
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import job_log, log
 from procrastinate.worker.running import attempt, endings, execution, runner, slots, threads

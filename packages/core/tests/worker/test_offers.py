@@ -20,12 +20,12 @@ from typing import Any, cast
 import pytest
 
 import procrastinate
-from procrastinate.model.ahead import Ahead
+from procrastinate.model.claiming.ahead import Ahead
+from procrastinate.model.endings.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, AbortReason
 from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, AbortReason
+from procrastinate.model.liveness.trust import Trust
 from procrastinate.model.partitions import ONE
 from procrastinate.model.queues import Pause, Pauses
-from procrastinate.model.trust import Trust
 from procrastinate.model.worker_options import worker_options
 from procrastinate.storage.claim import Claim
 from procrastinate.testing import InMemoryConnector

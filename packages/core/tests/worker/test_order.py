@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import procrastinate
-from procrastinate.model import holding
+from procrastinate.model.claiming import holding
 from procrastinate.model.job import Job
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.handing_over import HandedOver

@@ -13,10 +13,10 @@ import pytest
 
 import procrastinate
 from procrastinate import AsyncCallNext, CallNext, JobContext, RunningWorker, Status, json_codec
+from procrastinate.model.endings.outcome import SUCCEEDED, Finished, Requeued
+from procrastinate.model.endings.results import LARGEST
 from procrastinate.model.job import Job
-from procrastinate.model.json_text import DEEPEST, DIGITS
-from procrastinate.model.outcome import SUCCEEDED, Finished, Requeued
-from procrastinate.model.results import LARGEST
+from procrastinate.model.text.json_text import DEEPEST, DIGITS
 from procrastinate.storage.finish import Ended
 from procrastinate.testing import InMemoryConnector, run_jobs
 from procrastinate.worker.writing.parts import groups

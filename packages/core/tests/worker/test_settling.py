@@ -17,8 +17,8 @@ from procrastinate import JobContext, Status
 from procrastinate.connector import Query, Rows
 from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.errors import ConnectionLost
-from procrastinate.model.job import Job
-from procrastinate.model.outcome import (
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.endings.outcome import (
     RESULT_REFUSED,
     SUCCEEDED,
     UNSTARTED,
@@ -26,8 +26,8 @@ from procrastinate.model.outcome import (
     Outcome,
     Requeued,
 )
+from procrastinate.model.job import Job
 from procrastinate.model.partitions import ONE
-from procrastinate.model.scan_steps import Kind, Scan
 from procrastinate.storage import claim, workers
 from procrastinate.storage.finish import Ended, Keeps, keeps_none
 from procrastinate.worker.database.outages import Outages

@@ -12,8 +12,8 @@ import pytest
 
 from procrastinate.drive import NoAnswer
 from procrastinate.errors import ConnectionLost, PartitionAway, QueryCanceled
+from procrastinate.model.claiming.unknown_tasks import UnknownTasks
 from procrastinate.model.partitions import VALUES, Partitions
-from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Promotion, Waiting
 from procrastinate.storage.workers import Beat
 from procrastinate.worker.claiming.sweeper import PROMOTE_AGAIN_AFTER, Sweeper

@@ -10,7 +10,7 @@ import pytest
 
 import procrastinate
 from procrastinate import Status
-from procrastinate.model import unknown_tasks
+from procrastinate.model.claiming import unknown_tasks
 
 
 async def status_of(app: procrastinate.App, job_id: int) -> Status:

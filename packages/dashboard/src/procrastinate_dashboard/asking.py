@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from procrastinate.errors import InvalidOption, InvalidTimestamp
 from procrastinate.model import checks
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 
 #: Filters that are compared as they stand.
 TEXTS = ("state", "queue", "task", "lock", "error")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from procrastinate import Job, ScheduleInfo, WorkerInfo
-from procrastinate.model.failures import FailureGroup
-from procrastinate.model.queue_info import QueueInfo
+from procrastinate.model.monitoring.failures import FailureGroup
+from procrastinate.model.monitoring.queue_info import QueueInfo
+from procrastinate.model.monitoring.search import Count
 from procrastinate.model.queues import Pause, Pauses
-from procrastinate.model.search import Count
 from procrastinate_dashboard.asking import address
 from procrastinate_dashboard.health import serves
 from procrastinate_dashboard.redaction import Redaction

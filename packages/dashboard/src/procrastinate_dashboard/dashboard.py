@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from procrastinate import App, time_limit
 from procrastinate.errors import InvalidOption
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 from procrastinate_dashboard import guard, problems, routes, thresholds
 from procrastinate_dashboard.messages import Access, Request, Response
 from procrastinate_dashboard.redaction import Redact, Redaction

@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable
 from typing import Literal
 
-from procrastinate.model.printable import line
+from procrastinate.model.text.printable import line
 from procrastinate_dashboard.brake import MOST_GUESSES, Brake
 from procrastinate_dashboard.messages import Access, Request, Response
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, quote
 
 from procrastinate.errors import InvalidOption
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 
 #: A larger form is refused: the forms of the dashboard have a few short fields.
 LARGEST_FORM = 64 * 1024  # bytes

@@ -14,7 +14,7 @@ from procrastinate.errors import (
     JobNotFound,
     SchemaError,
 )
-from procrastinate.model.printable import line
+from procrastinate.model.text.printable import line
 from procrastinate_dashboard.messages import Request, Response
 from procrastinate_dashboard.shared import NoAnswer
 from procrastinate_dashboard.site import Site

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from procrastinate.model import redacting
-from procrastinate.model.redacting import HIDDEN, Redact
+from procrastinate.model.text import redacting
+from procrastinate.model.text.redacting import HIDDEN, Redact
 
 __all__ = ["HIDDEN", "Redact", "Redaction"]
 

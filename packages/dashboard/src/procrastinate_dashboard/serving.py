@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from procrastinate import App
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 from procrastinate_dashboard.dashboard import AccessFunction, Dashboard
 from procrastinate_dashboard.guard import LOOPBACK
 from procrastinate_dashboard.login import by_password

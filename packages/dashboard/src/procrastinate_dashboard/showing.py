@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from procrastinate.model import printable
+from procrastinate.model.text import printable
 
 #: Characters of a long text that a page shows; the whole is behind a link.
 BLOCK = 20_000

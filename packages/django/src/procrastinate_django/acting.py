@@ -15,7 +15,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 
 from procrastinate import AlreadyEnqueued
 from procrastinate.errors import ProcrastinateException
-from procrastinate.model.printable import line
+from procrastinate.model.text.printable import line
 
 logger = logging.getLogger("procrastinate.admin")
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 from procrastinate import App, InvalidArguments, JobNotFound
 from procrastinate.errors import ConfigurationError
 from procrastinate.model import checks
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 from procrastinate_django.declared import register
 from procrastinate_django.djangos import (
     DEFAULT_TASK_BACKEND_ALIAS,

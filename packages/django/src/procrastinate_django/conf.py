@@ -13,8 +13,8 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from procrastinate.app.working import checked_periodic_defaults, checked_worker_defaults
 from procrastinate.errors import InvalidOption
-from procrastinate.model import redacting
-from procrastinate.model.redacting import Redact
+from procrastinate.model.text import redacting
+from procrastinate.model.text.redacting import Redact
 from procrastinate.storage.statements import quoted
 
 logger = logging.getLogger(__name__)

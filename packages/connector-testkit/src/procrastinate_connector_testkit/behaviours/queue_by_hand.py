@@ -8,8 +8,8 @@ import pytest
 
 from procrastinate import errors
 from procrastinate.drive import Flow
+from procrastinate.model.endings.outcome import Finished
 from procrastinate.model.job import NewJob, Status
-from procrastinate.model.outcome import Finished
 from procrastinate.storage import jobs
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue, error

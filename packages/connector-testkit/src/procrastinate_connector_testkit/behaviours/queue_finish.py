@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from procrastinate.model.endings.outcome import SUCCEEDED, UNSTARTED, Finished, Requeued, Standing
 from procrastinate.model.job import NewJob, Status
-from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Finished, Requeued, Standing
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import Queue, error
 

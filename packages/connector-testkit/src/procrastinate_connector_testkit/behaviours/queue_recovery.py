@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from procrastinate.model.endings.outcome import Requeued
 from procrastinate.model.job import NewJob, Status
-from procrastinate.model.outcome import Requeued
 from procrastinate.storage.workers import Recovered
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue

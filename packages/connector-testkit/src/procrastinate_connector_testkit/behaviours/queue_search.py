@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from procrastinate.model.endings.outcome import Finished
 from procrastinate.model.job import NewJob, Status
-from procrastinate.model.outcome import Finished
-from procrastinate.model.search import Count, JobPage
+from procrastinate.model.monitoring.search import Count, JobPage
 from procrastinate.model.states import State, holds_of, statuses_of
 from procrastinate.storage import failures, glance, search, why
 from procrastinate.storage.jobs import JobFilter

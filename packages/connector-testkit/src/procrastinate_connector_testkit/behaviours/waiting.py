@@ -10,8 +10,8 @@ import pytest
 
 import procrastinate
 from procrastinate import errors
+from procrastinate.model.endings.outcome import Finished
 from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import Finished
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.losses import terminate_all
 from procrastinate_connector_testkit.queue import Queue

@@ -25,10 +25,10 @@ from procrastinate.former import HasFormerNames
 from procrastinate.former.arguments import former_arguments
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
+from procrastinate.model.endings.retry import BaseRetryStrategy, strategy_from
 from procrastinate.model.middleware import middlewares
-from procrastinate.model.printable import shown
-from procrastinate.model.retry import BaseRetryStrategy, strategy_from
 from procrastinate.model.task import TaskDefinition, TaskRegistry
+from procrastinate.model.text.printable import shown
 
 if TYPE_CHECKING:
     from procrastinate.app.periodic import PeriodicOptions

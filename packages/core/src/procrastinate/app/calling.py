@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from procrastinate.app.waiting import Timeout, Wait, until_ended, until_ended_async
 from procrastinate.errors import ConnectorException, InvalidOption
-from procrastinate.model import ended
+from procrastinate.model.endings import ended
 from procrastinate.model.task import TaskDefinition
 
 if TYPE_CHECKING:

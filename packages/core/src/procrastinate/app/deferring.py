@@ -26,8 +26,8 @@ from procrastinate.gateway import Gateway
 from procrastinate.model import checks
 from procrastinate.model.job import NewJob
 from procrastinate.model.partitions import MANY, Partitions
-from procrastinate.model.printable import shown
 from procrastinate.model.task import TaskDefinition
+from procrastinate.model.text.printable import shown
 from procrastinate.observing.deferring import Watched, is_watched
 from procrastinate.storage import defer as flows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from procrastinate.connector import CallerConnection
 from procrastinate.gateway import Gateway
-from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
+from procrastinate.model.monitoring.fleet import ScheduleInfo, WorkerInfo
 from procrastinate.storage import fleet as flows
 
 

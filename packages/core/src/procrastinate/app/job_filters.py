@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.job import Status
-from procrastinate.model.printable import shown
 from procrastinate.model.states import State, holds_of, statuses_of
+from procrastinate.model.text.printable import shown
 from procrastinate.storage.jobs import JobFilter
 
 Statuses = Status | str | Iterable[Status | str]

@@ -7,9 +7,9 @@ from procrastinate.drive import Flow
 from procrastinate.errors import InvalidOption
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
-from procrastinate.model.printable import shown
-from procrastinate.model.queue_info import QueueInfo
+from procrastinate.model.monitoring.queue_info import QueueInfo
 from procrastinate.model.states import State
+from procrastinate.model.text.printable import shown
 from procrastinate.storage.counting import count_by_queue
 from procrastinate.storage.glance import glance_at_queues
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from procrastinate.errors import InvalidOption, LoadFromPathError
-from procrastinate.model.failure import headline_of
-from procrastinate.model.printable import shown, type_of
+from procrastinate.model.text.failure import headline_of
+from procrastinate.model.text.printable import shown, type_of
 
 T = TypeVar("T")
 

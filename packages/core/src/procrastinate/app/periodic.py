@@ -13,8 +13,8 @@ from procrastinate.errors import InvalidArguments, InvalidOption, TaskNotFound
 from procrastinate.model import checks
 from procrastinate.model.job import NewJob
 from procrastinate.model.periodic import Key, Periodic, Schedule, schedule_from
-from procrastinate.model.printable import shown
 from procrastinate.model.task import TaskDefinition, TaskRegistry
+from procrastinate.model.text.printable import shown
 
 MAX_DELAY = 600.0  # seconds, if neither the schedule nor the app says otherwise
 SHORTEST_MAX_DELAY = 1.0  # seconds: a tick is always found a little late

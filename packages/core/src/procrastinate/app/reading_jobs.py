@@ -19,9 +19,9 @@ from procrastinate.former.arguments import former_arguments
 from procrastinate.former.awaited import AwaitedList
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
-from procrastinate.model.failure import message_of
 from procrastinate.model.job import Job, Status
 from procrastinate.model.partitions import Partitions
+from procrastinate.model.text.failure import message_of
 from procrastinate.storage import jobs as flows
 from procrastinate.storage import progress
 from procrastinate.storage.jobs import Counts, Page

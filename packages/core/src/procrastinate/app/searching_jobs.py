@@ -19,11 +19,11 @@ from procrastinate.connector import CallerConnection
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
-from procrastinate.model.failures import FailureGroup
 from procrastinate.model.job import Status
+from procrastinate.model.monitoring.failures import FailureGroup
+from procrastinate.model.monitoring.search import Count, JobPage
+from procrastinate.model.monitoring.why import WaitReason
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.search import Count, JobPage
-from procrastinate.model.why import WaitReason
 from procrastinate.storage import failures, progress, search, why
 from procrastinate.storage.jobs import JobFilter
 from procrastinate.storage.rows import Loads

@@ -19,9 +19,9 @@ from procrastinate.app.waiting import Timeout, Wait, until_ended, until_ended_as
 from procrastinate.connector import CallerConnection
 from procrastinate.former import HasFormerNames
 from procrastinate.gateway import Gateway
-from procrastinate.model import ended
+from procrastinate.model.endings import ended
+from procrastinate.model.endings.retry import BaseRetryStrategy
 from procrastinate.model.job import Job
-from procrastinate.model.retry import BaseRetryStrategy
 from procrastinate.model.task import TaskDefinition
 
 Call = ParamSpec("Call")

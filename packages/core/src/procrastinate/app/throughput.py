@@ -12,8 +12,8 @@ from procrastinate.drive import Flow
 from procrastinate.errors import InvalidOption
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
-from procrastinate.model.minutes import MINUTE, Throughput
-from procrastinate.model.printable import shown
+from procrastinate.model.monitoring.minutes import MINUTE, Throughput
+from procrastinate.model.text.printable import shown
 from procrastinate.storage import minutes as flows
 
 LONGEST_STEP = timedelta(days=366)

@@ -22,9 +22,10 @@ from typing import Any, Protocol, TypeAlias, cast
 from procrastinate.drive import Flow
 from procrastinate.errors import InvalidOption
 from procrastinate.gateway import Gateway
-from procrastinate.model import checks, ended
+from procrastinate.model import checks
+from procrastinate.model.endings import ended
 from procrastinate.model.job import Job
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 from procrastinate.storage.places import found
 from procrastinate.worker.process import inside
 from procrastinate.worker.process.inside import Inside

@@ -7,7 +7,7 @@ from typing import Any
 from procrastinate.app.reading_jobs import ReadingJobs, _found
 from procrastinate.app.waiting import Timeout, Wait, until_ended, until_ended_async
 from procrastinate.connector import CallerConnection
-from procrastinate.model import ended
+from procrastinate.model.endings import ended
 from procrastinate.model.job import Job
 
 

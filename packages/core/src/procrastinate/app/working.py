@@ -14,14 +14,14 @@ from procrastinate.app.blueprint import Blueprint
 from procrastinate.errors import InvalidOption, LoadFromPathError
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
-from procrastinate.model.failure import headline_of
-from procrastinate.model.printable import shown
+from procrastinate.model.text.failure import headline_of
+from procrastinate.model.text.printable import shown
 
 if TYPE_CHECKING:
     from procrastinate.app.app import App
     from procrastinate.app.opening import OpenedAsync
     from procrastinate.drive import Flow
-    from procrastinate.model.guests import OnFailure
+    from procrastinate.model.liveness.guests import OnFailure
     from procrastinate.model.periodic import Periodic
     from procrastinate.model.worker_options import WorkerArguments, WorkerOptions
     from procrastinate.storage.periodic import Settled
@@ -70,7 +70,7 @@ class WorkingApp(Blueprint):
 
         Raises `InvalidOption`, `SyncConnectorConfigurationError`, `LoadFromPathError`.
         """
-        from procrastinate.model.guests import check_for_block, check_on_failure
+        from procrastinate.model.liveness.guests import check_for_block, check_on_failure
 
         checked = self._worker_options(options)
         given = frozenset(options)

@@ -28,8 +28,8 @@ from procrastinate.cli.values import Duration, Id, Moment, Name
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.job import Status
-from procrastinate.model.printable import counted
-from procrastinate.model.search import Count
+from procrastinate.model.monitoring.search import Count
+from procrastinate.model.text.printable import counted
 
 MANY = 20  # ids: a terminal is not shown more
 

@@ -19,7 +19,7 @@ from procrastinate.cli.options import option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Duration, Moment
 from procrastinate.errors import AlreadyEnqueued, InvalidOption, TaskNotFound
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 
 MANY = 20  # ids: more are not printed to a terminal unasked
 

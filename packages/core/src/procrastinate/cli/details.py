@@ -17,9 +17,9 @@ from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.fleet import duration
 from procrastinate.connector import Connector
 from procrastinate.errors import JobNotFound
-from procrastinate.model.failure import headline
 from procrastinate.model.job import Job, Status, UnreadableArguments
-from procrastinate.model.why import Why
+from procrastinate.model.monitoring.why import Why
+from procrastinate.model.text.failure import headline
 
 SHOWN = 1_000  # characters of a result, and of arguments that cannot be decoded
 

@@ -11,7 +11,7 @@ import click
 
 from procrastinate.cli.exit_codes import ExitCode, code_for
 from procrastinate.errors import ProcrastinateException
-from procrastinate.model.failure import headline
+from procrastinate.model.text.failure import headline
 
 
 def report(exc: BaseException, *, verbose: bool) -> ExitCode:

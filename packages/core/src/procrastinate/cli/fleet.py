@@ -17,8 +17,8 @@ from procrastinate.cli import records, tables
 from procrastinate.cli.options import Option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.tables import MEDIUM, WIDE, Heading
-from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
 from procrastinate.model.job import Status
+from procrastinate.model.monitoring.fleet import ScheduleInfo, WorkerInfo
 
 _JSON = Option(["--json"], is_flag=True, help="Print one JSON object a line.")
 

@@ -16,11 +16,11 @@ from procrastinate.cli.fleet import duration
 from procrastinate.cli.options import Option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.tables import MEDIUM, WIDE, Heading
-from procrastinate.model.failure import headline
-from procrastinate.model.failures import FailureGroup
-from procrastinate.model.queue_info import QueueInfo
+from procrastinate.model.monitoring.failures import FailureGroup
+from procrastinate.model.monitoring.queue_info import QueueInfo
+from procrastinate.model.monitoring.search import Count
 from procrastinate.model.queues import Pause
-from procrastinate.model.search import Count
+from procrastinate.model.text.failure import headline
 
 _COUNTS = ("ready", "scheduled", "behind_a_lock", "running", "failed")
 

@@ -14,7 +14,7 @@ from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.connector import AsyncConnector
 from procrastinate.errors import InsufficientPrivilege, ProcrastinateException
 from procrastinate.loop_thread import LoopThreadConnector
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 from procrastinate.storage.schema import schema_state
 
 Check = tuple[str, Callable[[], str]]

@@ -10,7 +10,7 @@ import click
 from procrastinate.cli.options import option
 from procrastinate.cli.settings import settings_of
 from procrastinate.errors import ProcrastinateException
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 from procrastinate.storage.importing import Imported, are_running
 
 

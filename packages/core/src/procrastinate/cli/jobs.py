@@ -20,7 +20,7 @@ from procrastinate.cli.verbs import WithVerbs
 from procrastinate.cli.why import why
 from procrastinate.errors import InvalidOption
 from procrastinate.model.job import Job
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 
 SHOWN = 50  # jobs, unless another number is asked for
 

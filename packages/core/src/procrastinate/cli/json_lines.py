@@ -27,7 +27,7 @@ from procrastinate.errors import (
     ProcrastinateException,
 )
 from procrastinate.model.job import NewJob
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 from procrastinate.storage import defer as flows
 
 JOBS_PER_STATEMENT = 1_000

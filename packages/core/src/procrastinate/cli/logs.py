@@ -9,7 +9,7 @@ import textwrap
 from datetime import UTC, datetime
 from typing import Any
 
-from procrastinate.model import printable
+from procrastinate.model.text import printable
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FORMATS = ("text", "json")

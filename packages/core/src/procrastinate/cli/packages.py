@@ -11,7 +11,7 @@ import click
 
 from procrastinate import connectors
 from procrastinate.errors import ConnectorBroken, ProcrastinateException
-from procrastinate.model.printable import line, shown
+from procrastinate.model.text.printable import line, shown
 
 GROUP = "procrastinate.commands"
 

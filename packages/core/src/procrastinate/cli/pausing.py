@@ -18,9 +18,9 @@ from procrastinate.cli.options import Option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Coming, Name
 from procrastinate.model import checks
-from procrastinate.model.printable import line
 from procrastinate.model.queues import EVERY_QUEUE, SPARED, Pause
 from procrastinate.model.states import Status
+from procrastinate.model.text.printable import line
 from procrastinate.storage.search import BUDGET
 
 UNENDED = [status for status in Status if not status.is_final]

@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 
 from procrastinate.cli import json_lines
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 
 
 class TerminalProgress(json_lines.Progress):

@@ -9,9 +9,9 @@ from datetime import datetime
 from typing import Any
 
 from procrastinate.connector import Connector
-from procrastinate.model.failure import headline
 from procrastinate.model.job import Job, UnreadableArguments
 from procrastinate.model.progress import Progress
+from procrastinate.model.text.failure import headline
 from procrastinate.storage.jobs import Counts
 
 

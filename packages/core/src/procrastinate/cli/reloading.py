@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.processes import Child, Ended, Event, Supervisor, told
-from procrastinate.model.printable import line
+from procrastinate.model.text.printable import line
 
 logger = logging.getLogger("procrastinate.supervisor")
 

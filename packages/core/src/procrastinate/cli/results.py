@@ -9,7 +9,7 @@ import click
 from procrastinate.app.app import App
 from procrastinate.cli import records
 from procrastinate.cli.exit_codes import ExitCode
-from procrastinate.model import ended
+from procrastinate.model.endings import ended
 from procrastinate.model.job import Job, Status
 
 

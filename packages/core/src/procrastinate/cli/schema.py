@@ -12,7 +12,7 @@ from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.options import option
 from procrastinate.cli.settings import Settings, settings_of
 from procrastinate.errors import SchemaError
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 from procrastinate.storage import schema as flows
 from procrastinate.storage.distributing import check_places
 

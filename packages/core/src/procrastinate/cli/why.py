@@ -15,7 +15,7 @@ from procrastinate.cli.options import option
 from procrastinate.cli.settings import settings_of
 from procrastinate.cli.values import Id
 from procrastinate.errors import JobNotFound
-from procrastinate.model.why import WaitReason
+from procrastinate.model.monitoring.why import WaitReason
 
 
 @click.command("why")

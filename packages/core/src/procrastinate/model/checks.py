@@ -13,8 +13,8 @@ from itertools import islice
 from typing import Any, Literal
 
 from procrastinate.errors import ConfigurationError, InvalidOption, InvalidTimestamp
-from procrastinate.model.failure import headline_of, message_of, type_name
-from procrastinate.model.printable import shown, type_of
+from procrastinate.model.text.failure import headline_of, message_of, type_name
+from procrastinate.model.text.printable import shown, type_of
 
 #: Returns the value of an option as it is kept, or raises `InvalidOption`.
 Check = Callable[[str, Any], Any]

@@ -13,10 +13,10 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from procrastinate.former import WasMapping
-from procrastinate.model import printable
 from procrastinate.model.progress import Progress
 from procrastinate.model.states import State, state_of
 from procrastinate.model.states import Status as Status
+from procrastinate.model.text import printable
 
 NAME_SHOWN, VALUE_SHOWN = 200, 60  # characters of a task's or an argument's name, and of its value
 ARGUMENTS_SHOWN = 30

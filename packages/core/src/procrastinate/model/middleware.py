@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Any
 
 from procrastinate.errors import InvalidOption
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 
 AnyMiddleware = Callable[..., Any]
 

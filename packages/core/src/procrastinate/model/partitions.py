@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model.job import Job
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 
 MANY = 64
 #: The partitions of a distributed database. Citus hashes each of these numbers to another one of

@@ -28,7 +28,7 @@ from typing import Any, TypeAlias
 from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.job import NewJob
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 
 #: Ticks that are deferred in one statement at the most.
 TICKS_AT_ONCE = 1_000

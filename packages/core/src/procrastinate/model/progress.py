@@ -9,7 +9,7 @@ from typing import Any
 
 from procrastinate.errors import InvalidArguments
 from procrastinate.model import checks
-from procrastinate.model.json_text import Unfit, checked_text
+from procrastinate.model.text.json_text import Unfit, checked_text
 
 LARGEST_DATA = 8 * 1024  # bytes of JSON in UTF-8
 MESSAGE_LENGTH = 1_000  # characters

@@ -14,6 +14,7 @@ from procrastinate.errors import (
     TaskNotFound,
 )
 from procrastinate.model import checks
+from procrastinate.model.endings.retry import BaseRetryStrategy
 from procrastinate.model.middleware import (
     AnyMiddleware,
     Layers,
@@ -22,8 +23,7 @@ from procrastinate.model.middleware import (
     is_generator,
     layers,
 )
-from procrastinate.model.printable import shown
-from procrastinate.model.retry import BaseRetryStrategy
+from procrastinate.model.text.printable import shown
 
 
 @dataclass(frozen=True, eq=False)

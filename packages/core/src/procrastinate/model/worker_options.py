@@ -15,7 +15,7 @@ from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.checks import Check
 from procrastinate.model.middleware import AnyMiddleware, check_order, middlewares
-from procrastinate.model.printable import shown
+from procrastinate.model.text.printable import shown
 
 DELETE_JOBS = ("never", "successful", "always")
 LOG_JOBS = ("all", "sampled", "none")

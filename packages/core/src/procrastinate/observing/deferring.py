@@ -7,7 +7,7 @@ from typing import Any
 
 from procrastinate import json_codec
 from procrastinate.model.job import NewJob
-from procrastinate.model.printable import shown, type_of
+from procrastinate.model.text.printable import shown, type_of
 from procrastinate.observing.observers import Observers, log_is_for_debug
 
 META_BYTES = 16 * 1024  # of what observers give a job, as JSON

@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from procrastinate.model import failure, printable
 from procrastinate.model.job import NAME_SHOWN, Job, Status
-from procrastinate.model.printable import counted
+from procrastinate.model.text import failure, printable
+from procrastinate.model.text.printable import counted
 from procrastinate.observing import events
 from procrastinate.observing.observer import Observer
 from procrastinate.observing.safe_log import SafeLog

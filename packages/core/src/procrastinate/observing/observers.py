@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from procrastinate import connectors
 from procrastinate.errors import InvalidOption
-from procrastinate.model import failure, printable
-from procrastinate.model.printable import shown, type_of
+from procrastinate.model.text import failure, printable
+from procrastinate.model.text.printable import shown, type_of
 from procrastinate.observing.observer import HOOKS, Observer
 
 if TYPE_CHECKING:

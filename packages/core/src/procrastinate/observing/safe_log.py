@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from procrastinate.model import failure, printable
+from procrastinate.model.text import failure, printable
 
 
 class SafeLog(logging.LoggerAdapter[logging.Logger]):

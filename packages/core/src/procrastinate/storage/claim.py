@@ -12,10 +12,10 @@ from typing import Any
 from procrastinate import json_codec
 from procrastinate.connector import Row, Rows, Value
 from procrastinate.drive import Flow, Request
+from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.claiming.scans import PROMOTED_AT_ONCE
 from procrastinate.model.job import Job
 from procrastinate.model.queues import NO_PAUSES, Pauses
-from procrastinate.model.scan_steps import Kind, Scan
-from procrastinate.model.scans import PROMOTED_AT_ONCE
 from procrastinate.storage.news import tell
 from procrastinate.storage.rows import ARGS, CRASHES, Loads, claimed_job
 

@@ -25,7 +25,7 @@ from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Script, Step, Steps
 from procrastinate.errors import ConnectorException, InsufficientPrivilege, SchemaError
 from procrastinate.model.partitions import MANY, Partitions
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.migrating import IN_USE, SEQUENTIAL, table_users
 from procrastinate.storage.partitioning import into_partitions, place_of

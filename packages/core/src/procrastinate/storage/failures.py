@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from procrastinate.connector import Row
 from procrastinate.drive import Flow, Request, at
-from procrastinate.model.failures import FailureGroup, grouped, normalised
+from procrastinate.model.monitoring.failures import FailureGroup, grouped, normalised
+from procrastinate.model.monitoring.search import Count
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.search import Count
 from procrastinate.storage.jobs import JobFilter, filter_params
 from procrastinate.storage.rows import in_utc
 

@@ -14,8 +14,7 @@ from typing import Any
 from procrastinate.connector import Rows, Value
 from procrastinate.drive import Flow, Request
 from procrastinate.model import checks
-from procrastinate.model.job import Job, Status, sets_going
-from procrastinate.model.outcome import (
+from procrastinate.model.endings.outcome import (
     ABORTED_TYPE,
     LONGEST_BOUNCE,
     NO_CHANGES,
@@ -27,7 +26,8 @@ from procrastinate.model.outcome import (
     Standing,
     has_succeeded,
 )
-from procrastinate.model.results import RETURNED_NOTHING
+from procrastinate.model.endings.results import RETURNED_NOTHING
+from procrastinate.model.job import Job, Status, sets_going
 from procrastinate.storage import locks
 from procrastinate.storage.news import tell
 from procrastinate.storage.statements import PATIENCE_MS

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 from procrastinate.drive import Flow, Request
-from procrastinate.model.fleet import ScheduleInfo, WorkerInfo
+from procrastinate.model.monitoring.fleet import ScheduleInfo, WorkerInfo
 
 
 def list_workers() -> Flow[list[WorkerInfo]]:

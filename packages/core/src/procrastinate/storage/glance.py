@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from procrastinate.connector import Row
 from procrastinate.drive import Flow, Request, at
+from procrastinate.model.monitoring.queue_info import Glance, QueueInfo, Seen, queue_infos
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.queue_info import Glance, QueueInfo, Seen, queue_infos
 from procrastinate.storage.queues import list_pauses
 from procrastinate.storage.rows import in_utc
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Request, Script, Step, Steps
 from procrastinate.errors import ConnectorException, SchemaError
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 from procrastinate.storage.migrating import IN_USE
 from procrastinate.storage.old_tables import OldTables, look
 

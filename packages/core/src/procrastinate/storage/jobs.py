@@ -11,8 +11,8 @@ from procrastinate.connector import Value
 from procrastinate.drive import Flow, Request
 from procrastinate.errors import AlreadyEnqueued, UniqueViolation
 from procrastinate.former import WasMapping
-from procrastinate.model.failures import pattern
 from procrastinate.model.job import Error, Job, Status
+from procrastinate.model.monitoring.failures import pattern
 from procrastinate.storage import locks
 from procrastinate.storage.defer import QUEUEING_LOCK_KEY
 from procrastinate.storage.news import tell

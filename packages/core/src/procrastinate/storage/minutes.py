@@ -1,4 +1,4 @@
-"""Flows about what ended in each minute: see `procrastinate.model.minutes`."""
+"""Flows about what ended in each minute: see `procrastinate.model.monitoring.minutes`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from procrastinate.connector import Row, Rows, Value
 from procrastinate.drive import Flow, Request
 from procrastinate.model import checks
 from procrastinate.model.job import Status
-from procrastinate.model.minutes import (
+from procrastinate.model.monitoring.minutes import (
     ALL,
     Durations,
     Kind,

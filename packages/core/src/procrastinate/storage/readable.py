@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from procrastinate import json_codec
-from procrastinate.model.failure import message_of
 from procrastinate.model.job import UnreadableArguments
+from procrastinate.model.text.failure import message_of
 
 if TYPE_CHECKING:
     from procrastinate.storage.rows import Loads

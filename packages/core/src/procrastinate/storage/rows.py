@@ -10,8 +10,8 @@ from typing import Any
 from procrastinate import json_codec
 from procrastinate.connector import Row
 from procrastinate.errors import InvalidArguments
-from procrastinate.model.failure import message_of
 from procrastinate.model.job import Error, Job, Status
+from procrastinate.model.text.failure import message_of
 from procrastinate.storage.readable import for_results
 
 Loads = Callable[[str], Any]

@@ -1,4 +1,4 @@
-"""Flows that search jobs with a bounded effort: see `procrastinate.model.search`."""
+"""Flows that search jobs with a bounded effort: see `procrastinate.model.monitoring.search`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from procrastinate.drive import Flow, Request, at
-from procrastinate.model import search
 from procrastinate.model.checks import EARLIEST
+from procrastinate.model.monitoring import search
+from procrastinate.model.monitoring.search import Count, JobPage, Key, Round, Slice, Stop, Walk
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.search import Count, JobPage, Key, Round, Slice, Stop, Walk
 from procrastinate.storage.jobs import JobFilter, filter_params
 from procrastinate.storage.rows import Loads, in_utc, jobs_from
 

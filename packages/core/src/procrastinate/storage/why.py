@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from procrastinate.drive import Flow, Request, at
 from procrastinate.errors import JobNotFound
 from procrastinate.model.job import Job
+from procrastinate.model.monitoring.search import Count
+from procrastinate.model.monitoring.why import Place, WaitReason, reasons
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.search import Count
-from procrastinate.model.why import Place, WaitReason, reasons
 from procrastinate.storage.fleet import list_workers
 from procrastinate.storage.jobs import get_job
 from procrastinate.storage.places import found

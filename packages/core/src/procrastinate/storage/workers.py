@@ -10,9 +10,9 @@ from datetime import datetime
 from procrastinate import json_codec
 from procrastinate.connector import Rows, Value
 from procrastinate.drive import Flow, Request, at
-from procrastinate.model.blame import CRASH_LIMIT, MOST_CRASHES
+from procrastinate.model.endings.outcome import LOST_TYPE, UNKNOWN_TYPE, WHY_LOST, WHY_UNKNOWN
 from procrastinate.model.job import Status
-from procrastinate.model.outcome import LOST_TYPE, UNKNOWN_TYPE, WHY_LOST, WHY_UNKNOWN
+from procrastinate.model.liveness.blame import CRASH_LIMIT, MOST_CRASHES
 from procrastinate.storage import locks
 from procrastinate.storage.finish import Keeps, delete_those, keeps_none, set_going
 from procrastinate.storage.news import tell
@@ -134,8 +134,8 @@ def recover_jobs(
 
     Those that end instead are removed with ``delete_ended``, if their task is not one of which
     ``keeps`` says that it keeps results; they are among the returned ones. A job fails by rule 1 of
-    `procrastinate.model.blame`. Who sees only a part of what the workers hold must not ``judge``
-    which of them were alone.
+    `procrastinate.model.liveness.blame`. A caller that sees only a part of what the workers hold
+    must not ``judge`` which of them were alone.
 
     Takes up to `RECOVERED_AT_ONCE`, of these ids and of this partition where they are given; call
     it again until it returns fewer. It is all or nothing: a twin with the same queueing lock that

@@ -11,9 +11,9 @@ from procrastinate.errors import ConfigurationError
 from procrastinate.former import HasFormerNames
 from procrastinate.model.job import Job
 from procrastinate.storage.rows import job_from
+from procrastinate.testing._engine.store import Store
+from procrastinate.testing._engine.values import job_columns
 from procrastinate.testing.clock import Clock
-from procrastinate.testing.store import Store
-from procrastinate.testing.values import job_columns
 
 
 class JobList(HasFormerNames, list[Job]):

@@ -19,9 +19,9 @@ from procrastinate.connector import (
     begin,
 )
 from procrastinate.errors import InvalidOption
+from procrastinate.testing._engine.store import AsyncSession, Listener, Store, SyncSession
+from procrastinate.testing._engine.tables import Transaction
 from procrastinate.testing.base import KeepsJobs
-from procrastinate.testing.store import AsyncSession, Listener, Store, SyncSession
-from procrastinate.testing.tables import Transaction
 from procrastinate.testing.waiting import WaitingInMemory
 
 

@@ -24,7 +24,7 @@ from typing import ClassVar, TypeAlias
 
 from procrastinate import drive
 from procrastinate.app.app import App
-from procrastinate.model import ended
+from procrastinate.model.endings import ended
 from procrastinate.model.job import Job, Status
 from procrastinate.model.worker_options import MAX_CONCURRENCY
 from procrastinate.testing.clock import Clock

@@ -35,7 +35,7 @@ from procrastinate.errors import (
     InsufficientPrivilege,
     ProcrastinateException,
 )
-from procrastinate.model.waits import Kind, Step, Waits
+from procrastinate.model.endings.waits import Kind, Step, Waits
 from procrastinate.storage import waits as flows
 from procrastinate.storage.nodes import may_be_node
 from procrastinate.storage.settings import read_settings

@@ -20,10 +20,10 @@ from typing import TypeAlias
 from procrastinate.connector import AsyncConnector
 from procrastinate.drive import Flow
 from procrastinate.errors import ConnectorException
-from procrastinate.model import ended
+from procrastinate.model.endings import ended
+from procrastinate.model.endings.waits import pause_after
 from procrastinate.model.job import Job
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.waits import pause_after
 from procrastinate.storage import waits as flows
 from procrastinate.storage.rows import Loads
 from procrastinate.storage.waits import Look

@@ -17,9 +17,10 @@ from collections import deque
 from procrastinate.connector import ListeningConnector
 from procrastinate.connector_tools import forks
 from procrastinate.errors import AppNotOpen, ConfigurationError
-from procrastinate.model import checks, ended
+from procrastinate.model import checks
+from procrastinate.model.endings import ended
+from procrastinate.model.endings.waits import Missing, Outcome
 from procrastinate.model.job import Job
-from procrastinate.model.waits import Missing, Outcome
 from procrastinate.storage.readable import as_it_can
 from procrastinate.storage.rows import job_from
 from procrastinate.waiting import looking

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import Future
 
-from procrastinate.model.waits import Outcome
+from procrastinate.model.endings.waits import Outcome
 
 
 class PlainWait:

@@ -2,8 +2,8 @@
 
 The way of a job through these folders
 
-1. `claiming` asks for jobs: a loop, woken by news, sends the scan that `procrastinate.model.scans`
-   chooses.
+1. `claiming` asks for jobs: a loop, woken by news, sends the scan that
+   `procrastinate.model.claiming.scans` chooses.
 2. The `backlog` holds what was claimed. It starts each job in one of the slots, or lets a thread
    take it.
 3. In `running`, the slots make an attempt, which runs as a task of the event loop or in a thread.

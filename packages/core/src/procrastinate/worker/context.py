@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 from procrastinate import json_codec
 from procrastinate.connector import Connector
 from procrastinate.former import HasFormerNames
+from procrastinate.model.endings.outcome import AbortReason, stronger
 from procrastinate.model.job import Error, Job
-from procrastinate.model.outcome import AbortReason, stronger
 from procrastinate.model.progress import Report, report
 from procrastinate.model.task import TaskDefinition
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from procrastinate.model import failure, printable
 from procrastinate.model.job import Job
+from procrastinate.model.text import failure, printable
 from procrastinate.observing.job_log import about
 from procrastinate.worker.log import logger
 

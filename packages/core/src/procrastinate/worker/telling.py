@@ -16,8 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
-from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import (
+from procrastinate.model.endings.outcome import (
     LOST_TYPE,
     UNKNOWN_TYPE,
     WHY_LOST,
@@ -25,6 +24,7 @@ from procrastinate.model.outcome import (
     Finished,
     was_written,
 )
+from procrastinate.model.job import Job, Status
 from procrastinate.model.queues import Pause
 from procrastinate.observing import events, job_log
 from procrastinate.observing.job_log import JobLog

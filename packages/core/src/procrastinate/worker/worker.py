@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 from procrastinate.errors import ConfigurationError, InvalidOption, WorkerFailed
 from procrastinate.former import HasFormerNames
 from procrastinate.gateway import Gateway
-from procrastinate.model.guests import OnFailure, for_block
 from procrastinate.model.job import Job
+from procrastinate.model.liveness.guests import OnFailure, for_block
 from procrastinate.model.periodic import Periodic
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from procrastinate import Job, Status
-from procrastinate.model.printable import counted, line, shown
 from procrastinate.model.queue_names import EVERY_QUEUE, SPARED
+from procrastinate.model.text.printable import counted, line, shown
 from procrastinate_dashboard.asking import (
     FILTERS,
     TIMES,

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from procrastinate.model.failures import ANY, FailureGroup
+from procrastinate.model.monitoring.failures import ANY, FailureGroup
 from procrastinate_dashboard.asking import address
 from procrastinate_dashboard.messages import Request, Response
 from procrastinate_dashboard.redaction import Redaction

@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from markupsafe import Markup
 
 from procrastinate import Throughput, WorkerInfo
-from procrastinate.model.failures import FailureGroup
-from procrastinate.model.queue_info import QueueInfo
-from procrastinate.model.search import Count
+from procrastinate.model.monitoring.failures import FailureGroup
+from procrastinate.model.monitoring.queue_info import QueueInfo
+from procrastinate.model.monitoring.search import Count
 from procrastinate_dashboard import charts
 from procrastinate_dashboard.attention import Needs, needs
 from procrastinate_dashboard.charts import Plot, Series

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from procrastinate.model.printable import line
 from procrastinate.model.queue_names import EVERY_QUEUE, SPARED
 from procrastinate.model.queues import Pause
+from procrastinate.model.text.printable import line
 from procrastinate_dashboard.messages import Request, Response
 from procrastinate_dashboard.site import Site
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 from procrastinate_embedded.demo import files
 from procrastinate_embedded.demo.crash import Proof
 from procrastinate_embedded.demo.summary import Failure, Summary

@@ -2,10 +2,10 @@
 -- of a minute, each once for itself. On a distributed database the table is on the coordinator.
 --
 -- A name that is empty stands for all: there are rows for each queue, for each task, and for all
--- together (`model/minutes.py`, rule 4).
+-- together (`model/monitoring/minutes.py`, rule 4).
 
 -- fragment: bucket_sums
--- The counts of all rows for each bucket of durations (`model/minutes.py`, rule 1). By their places,
+-- The counts of all rows for each bucket of durations (`model/monitoring/minutes.py`, rule 1). By their places,
 -- because to unnest and to sum them took seven times as long.
 array[
     coalesce(sum({>of}[1]), 0), coalesce(sum({>of}[2]), 0), coalesce(sum({>of}[3]), 0), coalesce(sum({>of}[4]), 0),

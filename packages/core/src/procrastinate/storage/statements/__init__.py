@@ -31,8 +31,8 @@ from procrastinate.errors import InvalidOption
 from procrastinate.model import checks
 from procrastinate.model.job import HELD
 from procrastinate.model.partitions import ONE, Partitions
-from procrastinate.model.printable import shown
 from procrastinate.model.queue_names import EVERY_QUEUE, SPARED
+from procrastinate.model.text.printable import shown
 from procrastinate.storage.statements import templates
 
 #: The statuses of a job that its worker holds: what `{held}` in a text stands for.

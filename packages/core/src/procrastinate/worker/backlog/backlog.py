@@ -3,14 +3,14 @@
 Rules
 
 1. Jobs start in the order in which they were claimed, as slots become free.
-2. Some jobs are claimed for slots that will soon be free (`procrastinate.model.ahead`), but not
-   after a claim that came short: then there is no backlog, and another worker may be idle. (If jobs
-   are short, a worker without a job asks for one more all the same. Else it would have to look
-   again after each job that comes alone.)
+2. Some jobs are claimed for slots that will soon be free (`procrastinate.model.claiming.ahead`),
+   but not after a claim that came short: then there is no backlog, and another worker may be idle.
+   (If jobs are short, a worker without a job asks for one more all the same. Else it would have to
+   look again after each job that comes alone.)
 3. A job that has lost a worker before never waits claimed, and may not run beside some others
-   (`procrastinate.model.blame`).
+   (`procrastinate.model.liveness.blame`).
 4. Jobs that wait too long are handed back, because another worker may have a free slot
-   (`procrastinate.model.holding`).
+   (`procrastinate.model.claiming.holding`).
 5. After that nothing is claimed ahead until an attempt ends, because it would be the same jobs. And
    nothing is claimed at all before they are back, because they come first: for at most
    `GOING_BACK_MAY_TAKE`. They go back in order, so that the first of them are seen first.
@@ -32,10 +32,10 @@ from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import replace
 from itertools import repeat
 
-from procrastinate.model import holding
-from procrastinate.model.ahead import Ahead, Outlook
+from procrastinate.model.claiming import holding
+from procrastinate.model.claiming.ahead import Ahead, Outlook
 from procrastinate.model.job import Job
-from procrastinate.model.trust import Trust
+from procrastinate.model.liveness.trust import Trust
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import handed_back
 from procrastinate.worker import job_log

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from procrastinate.errors import InvalidArguments
-from procrastinate.model import failure
+from procrastinate.model.endings.outcome import Requeued
 from procrastinate.model.job import Job
-from procrastinate.model.outcome import Requeued
+from procrastinate.model.text import failure
 from procrastinate.storage.finish import handed_back
 from procrastinate.worker.helpers.pausing import Paused
 from procrastinate.worker.running.slots import Slots

@@ -1,6 +1,7 @@
 """Claimed jobs that have lost a worker before: whether they may start here, and when.
 
-`procrastinate.model.blame` decides. Here is the one job that waits until its process is empty.
+`procrastinate.model.liveness.blame` decides. Here is the one job that waits until its process is
+empty.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import asyncio
 import random
 from collections.abc import Callable, Container, Iterable
 
-from procrastinate.model import blame
-from procrastinate.model.blame import Place
+from procrastinate.model.endings.outcome import UNSTARTED, Requeued
 from procrastinate.model.job import Job
-from procrastinate.model.outcome import UNSTARTED, Requeued
+from procrastinate.model.liveness import blame
+from procrastinate.model.liveness.blame import Place
 from procrastinate.storage.finish import Ended
 from procrastinate.worker import job_log
 from procrastinate.worker.claimed import Claimed

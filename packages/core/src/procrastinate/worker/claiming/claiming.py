@@ -3,8 +3,9 @@
 Rules
 
 1. One loop for all slots. It claims as many jobs as there are slots free, and some ahead for slots
-   that will soon be free (`procrastinate.model.ahead`).
-2. A claim is sent only while the worker's signs of life are trusted (`procrastinate.model.trust`).
+   that will soon be free (`procrastinate.model.claiming.ahead`).
+2. A claim is sent only while the worker's signs of life are trusted
+   (`procrastinate.model.liveness.trust`).
 3. While the database is away, the loop tries again. Only a request to stop ends it.
 4. The jobs that wait for a lock are its line. The statement that writes the end of jobs with locks
    may claim the next jobs of their lines. It does so only while the last look has left no ready job
@@ -25,10 +26,10 @@ from contextlib import contextmanager
 
 from procrastinate.drive import Limit
 from procrastinate.errors import ConnectorException
-from procrastinate.model.ahead import Ahead
-from procrastinate.model.alarm import Alarm
+from procrastinate.model.claiming.ahead import Ahead
+from procrastinate.model.claiming.unknown_tasks import UnknownTasks
 from procrastinate.model.job import Job
-from procrastinate.model.unknown_tasks import UnknownTasks
+from procrastinate.model.liveness.alarm import Alarm
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import workers as flows
 from procrastinate.storage.claim import Claim

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from procrastinate.errors import ConnectorException
-from procrastinate.model.scan_steps import Scan
-from procrastinate.model.unknown_tasks import UnknownTasks
+from procrastinate.model.claiming.scan_steps import Scan
+from procrastinate.model.claiming.unknown_tasks import UnknownTasks
 from procrastinate.model.values import replace
 from procrastinate.storage import claim as flows
 from procrastinate.storage import handing_over

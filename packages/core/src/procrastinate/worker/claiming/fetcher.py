@@ -1,4 +1,6 @@
-"""Getting jobs: ask the plan (`procrastinate.model.scans`) for a step, do it, tell the plan.
+"""Getting jobs: ask the plan for a step, do it, tell the plan what came of it.
+
+The plan is `procrastinate.model.claiming.scans`.
 
 A `Fetcher` gets the jobs of a database with one partition, or of one of several. For all of these
 there is `procrastinate.worker.claiming.partitioned`.
@@ -12,10 +14,10 @@ from collections.abc import Callable, Container, Sequence
 from typing import TYPE_CHECKING
 
 from procrastinate.errors import ConnectorException
+from procrastinate.model.claiming.scan_steps import Promote, Scan, Wait, left_none
+from procrastinate.model.claiming.scans import ScanPlan
+from procrastinate.model.claiming.unknown_tasks import UnknownTasks
 from procrastinate.model.job import Job
-from procrastinate.model.scan_steps import Promote, Scan, Wait, left_none
-from procrastinate.model.scans import ScanPlan
-from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import Ended, Keeps, keeps_none
 from procrastinate.storage.handing_over import HandedOver

@@ -1,7 +1,7 @@
 """Getting the jobs of a distributed database: a `Fetcher` for each partition, one at a time.
 
-Which partition is next is decided in `procrastinate.model.turns`. What nobody announced is found by
-the `Sweeper`.
+`procrastinate.model.claiming.turns` decides which partition is next. Jobs that were not announced
+are found by the `Sweeper`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable, Container, Sequence
 
 from procrastinate.errors import ConnectorException
+from procrastinate.model.claiming.news import queue_and_partition
+from procrastinate.model.claiming.turns import STAY
+from procrastinate.model.claiming.unknown_tasks import UnknownTasks
 from procrastinate.model.job import Job
-from procrastinate.model.news import queue_and_partition
-from procrastinate.model.turns import STAY
-from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import Ended, Keeps, keeps_none
 from procrastinate.storage.handing_over import HandedOver

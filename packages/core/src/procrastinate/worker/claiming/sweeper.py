@@ -3,7 +3,7 @@
 Rules
 
 1. A sweep is one read over all partitions. It finds those with ready jobs, and when the next
-   scheduled job of each is due. When to sweep is decided in `procrastinate.model.turns`.
+   scheduled job of each is due. When to sweep is decided in `procrastinate.model.claiming.turns`.
 2. The workers that hear notifications, and that serve all queues, take turns: a fleet makes one
    sweep in each polling interval. One that has not room for all that its sweep found tells the
    others. Any other worker sweeps for itself in each interval.
@@ -24,11 +24,11 @@ from datetime import datetime, timedelta
 
 from procrastinate.drive import at
 from procrastinate.errors import ConnectorException
-from procrastinate.model.alarm import Alarm
-from procrastinate.model.judging import has_turn
+from procrastinate.model.claiming.turns import Turns, seconds_to_turn
+from procrastinate.model.claiming.unknown_tasks import UnknownTasks
+from procrastinate.model.liveness.alarm import Alarm
+from procrastinate.model.liveness.judging import has_turn
 from procrastinate.model.partitions import Partitions
-from procrastinate.model.turns import Turns, seconds_to_turn
-from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.storage import claim as flows
 from procrastinate.storage.claim import Waiting
 from procrastinate.storage.workers import Beat

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from procrastinate.model import printable
 from procrastinate.model.job import Job
+from procrastinate.model.text import printable
 from procrastinate.worker.running.attempt import Attempt
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from procrastinate.drive import Limit
-from procrastinate.model.alarm import Alarm
+from procrastinate.model.liveness.alarm import Alarm
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.observing.job_log import about
 from procrastinate.storage import workers as flows

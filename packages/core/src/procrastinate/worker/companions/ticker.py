@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from procrastinate.drive import run_steps
-from procrastinate.model.alarm import Alarm
+from procrastinate.model.liveness.alarm import Alarm
 from procrastinate.model.periodic import COUNTED, Key, Periodic, Timetable
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 from procrastinate.storage import periodic as flows
 from procrastinate.storage.periodic import Outcome, Settled
 from procrastinate.worker.database.line import Line

@@ -5,8 +5,8 @@ The heartbeat's thread notes what the database confirms; the event loop asks.
 
 from __future__ import annotations
 
-from procrastinate.model.judging import Judge
-from procrastinate.model.trust import Trust
+from procrastinate.model.liveness.judging import Judge
+from procrastinate.model.liveness.trust import Trust
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.log import logger

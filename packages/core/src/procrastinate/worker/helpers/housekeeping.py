@@ -6,7 +6,7 @@ Rules
    for it.
 2. While this worker holds no job, it does not ask for requests to abort.
 3. Only one of all live workers recovers, prunes and mends in each interval, and only a worker that
-   may judge others does (`procrastinate.model.judging`).
+   may judge others does (`procrastinate.model.liveness.judging`).
 4. One read over all partitions says which of them have something to be done. If a part of a
    distributed database is away, such a read fails: then the others are asked one by one. Which dead
    workers were alone is not judged from what these say.
@@ -23,10 +23,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from procrastinate.drive import Flow, T, at
 from procrastinate.errors import ConnectorException
-from procrastinate.model import printable
-from procrastinate.model.alarm import Alarm
 from procrastinate.model.job import Status
+from procrastinate.model.liveness.alarm import Alarm
 from procrastinate.model.partitions import Partitions
+from procrastinate.model.text import printable
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage import locks, progress, waits
 from procrastinate.storage import workers as flows

@@ -23,7 +23,7 @@ from math import floor
 
 from procrastinate.drive import Flow, Limit
 from procrastinate.errors import ConnectorException, InsufficientPrivilege
-from procrastinate.model.minutes import MINUTE, Kind, Tallies, Tally, weights
+from procrastinate.model.monitoring.minutes import MINUTE, Kind, Tallies, Tally, weights
 from procrastinate.observing import events
 from procrastinate.observing.observer import Observer
 from procrastinate.storage import minutes as flows

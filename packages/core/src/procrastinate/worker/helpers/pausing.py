@@ -15,9 +15,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from procrastinate.errors import ConnectorException
-from procrastinate.model import printable
 from procrastinate.model.job import NAME_SHOWN
 from procrastinate.model.queues import EVERY_QUEUE, NO_PAUSES, SPARED, Pause, Pauses
+from procrastinate.model.text import printable
 from procrastinate.storage.queues import InForce, pauses_in_force
 from procrastinate.worker.database.backoff import Backoff
 from procrastinate.worker.database.calls import Calls

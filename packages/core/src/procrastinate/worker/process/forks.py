@@ -25,7 +25,7 @@ import threading
 from collections import deque
 from typing import NoReturn
 
-from procrastinate.model import failure
+from procrastinate.model.text import failure
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CODE = SystemExit.__dict__["code"].__get__  # as Python reads it, whatever a subclass says

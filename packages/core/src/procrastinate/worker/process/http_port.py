@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from procrastinate.errors import ConfigurationError
-from procrastinate.model import failure, printable
+from procrastinate.model.text import failure, printable
 from procrastinate.observing.safe_log import SafeLog
 from procrastinate.worker.log import logger
 

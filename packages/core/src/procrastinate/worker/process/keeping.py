@@ -29,8 +29,9 @@ from procrastinate.errors import (
     ProcrastinateException,
     WorkerFailed,
 )
-from procrastinate.model import failure, printable, restarts
-from procrastinate.model.guests import OnFailure
+from procrastinate.model.liveness import restarts
+from procrastinate.model.liveness.guests import OnFailure
+from procrastinate.model.text import failure, printable
 from procrastinate.worker.log import logger
 
 UNREACHABLE = (ConnectionFailed, ConnectionLost, PoolTimeout, TimeoutError)

@@ -18,7 +18,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from procrastinate.model import failure, printable
+from procrastinate.model.text import failure, printable
 from procrastinate.worker.log import logger
 from procrastinate.worker.process.event_loop import new_event_loop
 from procrastinate.worker.process.task_factories import guard

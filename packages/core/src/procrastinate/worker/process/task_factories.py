@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from procrastinate.model import failure, printable
+from procrastinate.model.text import failure, printable
 from procrastinate.worker.log import logger
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from procrastinate.errors import ResultNotKept
-from procrastinate.model import results
+from procrastinate.model.endings import results
+from procrastinate.model.endings.outcome import SUCCEEDED, UNSTARTED, AbortReason, Finished, Outcome
 from procrastinate.model.job import Job, errors_read_by
 from procrastinate.model.middleware import Layers
-from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, AbortReason, Finished, Outcome
 from procrastinate.model.task import TaskDefinition
 from procrastinate.worker.context import JobContext, Surroundings
 

@@ -6,10 +6,10 @@ import asyncio
 import time
 from datetime import UTC, datetime
 
-from procrastinate.model import failure
+from procrastinate.model.endings.outcome import Finished, Outcome, outcome_of
 from procrastinate.model.job import Status
-from procrastinate.model.outcome import Finished, Outcome, outcome_of
 from procrastinate.model.partitions import Partitions
+from procrastinate.model.text import failure
 from procrastinate.storage.finish import Ended
 from procrastinate.worker.running.attempt import Attempt, NotBegun
 

@@ -25,12 +25,12 @@ from datetime import timedelta
 from typing import Any
 
 from procrastinate.errors import TaskNotFound
-from procrastinate.model import failure, printable
+from procrastinate.model.claiming.unknown_tasks import UnknownTasks
+from procrastinate.model.endings.outcome import SUCCEEDED, Requeued
 from procrastinate.model.job import Job
-from procrastinate.model.outcome import SUCCEEDED, Requeued
+from procrastinate.model.liveness.trust import Trust
 from procrastinate.model.task import TaskRegistry
-from procrastinate.model.trust import Trust
-from procrastinate.model.unknown_tasks import UnknownTasks
+from procrastinate.model.text import failure, printable
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.worker import job_log
 from procrastinate.worker.clock import since_boot

@@ -15,14 +15,20 @@ import time
 from collections.abc import Callable, Collection, Container, Mapping
 from types import MappingProxyType
 
-from procrastinate.model.ahead import Ahead, Outlook
+from procrastinate.model.claiming.ahead import Ahead, Outlook
+from procrastinate.model.claiming.unknown_tasks import UnknownTasks
+from procrastinate.model.endings.outcome import (
+    INTERRUPTED,
+    SUCCEEDED,
+    UNSTARTED,
+    AbortReason,
+    judged,
+)
 from procrastinate.model.job import Error, Job
-from procrastinate.model.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, AbortReason, judged
+from procrastinate.model.liveness.trust import Trust
 from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.progress import Report
 from procrastinate.model.task import TaskRegistry
-from procrastinate.model.trust import Trust
-from procrastinate.model.unknown_tasks import UnknownTasks
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.storage.finish import Ended
 from procrastinate.worker import job_log

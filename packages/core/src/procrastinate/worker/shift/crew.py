@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from procrastinate.model.ahead import Ahead
-from procrastinate.model.unknown_tasks import UnknownTasks
+from procrastinate.model.claiming.ahead import Ahead
+from procrastinate.model.claiming.unknown_tasks import UnknownTasks
 from procrastinate.worker.backlog.backlog import Backlog
 from procrastinate.worker.claiming.claiming import Claiming
 from procrastinate.worker.companions.vitals import Vitals

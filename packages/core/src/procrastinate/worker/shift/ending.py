@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from procrastinate.errors import ConnectorException
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 from procrastinate.storage import workers as flows
 from procrastinate.threads import in_thread
 from procrastinate.worker import job_log

@@ -6,7 +6,7 @@ import asyncio
 
 from procrastinate.connector import ListeningConnector
 from procrastinate.errors import ProcrastinateException
-from procrastinate.model.judging import has_turn
+from procrastinate.model.liveness.judging import has_turn
 from procrastinate.storage.workers import Beat
 from procrastinate.worker.helpers.listener import Listener
 from procrastinate.worker.log import logger

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from procrastinate import json_codec
 from procrastinate.drive import Flow, T, at
 from procrastinate.errors import ConnectorException, UniqueViolation
+from procrastinate.model.endings.outcome import Requeued
 from procrastinate.model.job import Job, sets_going
-from procrastinate.model.outcome import Requeued
 from procrastinate.storage import finish as flows
 from procrastinate.storage.finish import Ended, Keeps, Settled
 from procrastinate.storage.statements import PATIENCE_MS

@@ -15,9 +15,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 
+from procrastinate.model.endings.outcome import SUCCEEDED, UNSTARTED, Requeued, has_succeeded
+from procrastinate.model.endings.results import RETURNED_NOTHING
 from procrastinate.model.job import Status, sets_going
-from procrastinate.model.outcome import SUCCEEDED, UNSTARTED, Requeued, has_succeeded
-from procrastinate.model.results import RETURNED_NOTHING
 from procrastinate.storage.finish import Ended
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.database.places import Places

@@ -33,9 +33,9 @@ from procrastinate.errors import (
     PartitionAway,
     PoolTimeout,
 )
+from procrastinate.model.endings.outcome import has_succeeded, without_refused
 from procrastinate.model.job import Job, sets_going
-from procrastinate.model.outcome import has_succeeded, without_refused
-from procrastinate.model.printable import counted
+from procrastinate.model.text.printable import counted
 from procrastinate.storage.finish import Ended, Keeps, Settled, keeps_none
 from procrastinate.storage.statements import PATIENCE_MS
 from procrastinate.worker.database.backoff import Backoff

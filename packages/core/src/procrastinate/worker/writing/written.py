@@ -6,8 +6,8 @@ written before and only the answer was lost, or the job was taken from this work
 
 from __future__ import annotations
 
+from procrastinate.model.endings.outcome import Standing, was_written
 from procrastinate.model.job import Job, Status
-from procrastinate.model.outcome import Standing, was_written
 from procrastinate.observing.job_log import about
 from procrastinate.storage.finish import Ended, Settled
 from procrastinate.worker.log import logger

@@ -10,7 +10,7 @@ select
     sum(minute.succeeded)::bigint, sum(minute.failed)::bigint, sum(minute.cancelled)::bigint,
     sum(minute.aborted)::bigint, sum(minute.retried)::bigint,
     sum(minute.seconds_run)::float8, sum(minute.seconds_waited)::float8,
-    -- The counts of all rows for each bucket of durations (`model/minutes.py`, rule 1). By their places,
+    -- The counts of all rows for each bucket of durations (`model/monitoring/minutes.py`, rule 1). By their places,
     -- because to unnest and to sum them took seven times as long.
     pg_catalog.to_json(array[
         coalesce(sum(minute.run_buckets[1]), 0), coalesce(sum(minute.run_buckets[2]), 0), coalesce(sum(minute.run_buckets[3]), 0), coalesce(sum(minute.run_buckets[4]), 0),

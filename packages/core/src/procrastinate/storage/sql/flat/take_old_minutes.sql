@@ -30,7 +30,7 @@ select
     sum(taken.cancelled)::bigint, sum(taken.aborted)::bigint, sum(taken.retried)::bigint,
     (sum(taken.seconds_run) * 1000000::float8)::bigint,
     (sum(taken.seconds_waited) * 1000000::float8)::bigint,
-    -- The counts of all rows for each bucket of durations (`model/minutes.py`, rule 1). By their places,
+    -- The counts of all rows for each bucket of durations (`model/monitoring/minutes.py`, rule 1). By their places,
     -- because to unnest and to sum them took seven times as long.
     array[
         coalesce(sum(taken.run_buckets[1]), 0), coalesce(sum(taken.run_buckets[2]), 0), coalesce(sum(taken.run_buckets[3]), 0), coalesce(sum(taken.run_buckets[4]), 0),

@@ -1,0 +1,1 @@
+"""Whether a worker lives, is trusted, and is to blame for a death."""

@@ -1,0 +1,1 @@
+"""What people ask about jobs, queues and workers."""

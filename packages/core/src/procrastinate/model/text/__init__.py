@@ -1,0 +1,1 @@
+"""Values and exceptions as text that is safe to store, to log and to show."""

@@ -1,0 +1,132 @@
+"""JSON text that PostgreSQL takes as ``jsonb``, and that Python can read again.
+
+Rules
+
+1. The text is looked at, whatever encoder it comes from: one of the user's own may return anything.
+2. The value and its encoder may raise anything. `KeyboardInterrupt` alone goes on: somebody wants
+   the process to end.
+3. A reason names the size of a text. It never shows the value, and so no message of an encoder
+   either, because many of these quote it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from procrastinate import json_codec
+from procrastinate.model.text import failure, printable
+
+DEEPEST = 200  # lists and objects in each other: Python reads 1,000 less the caller's own frames
+SHORT = 2 * DEEPEST  # characters: half of them at most open something
+DIGITS = 4_300  # of a number, written out as PostgreSQL does it: what Python reads of an int
+
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BRACKET = re.compile(r"[\[\]{}]")
+#: Without such a part, no number has more than `DIGITS` digits.
+_LONG_NUMBER = re.compile(r"[0-9]{1600}|[eE][+-]?[0-9]{4}")
+#: What Python's encoder says of a value without showing it.
+_HARMLESS = re.compile(
+    r"Object of type \w+ is not JSON serializable"
+    r"|Out of range float values are not JSON compliant"
+    r"|keys must be [a-zA-Z, ]+"
+    r"|Exceeds the limit \([0-9]+ digits\)"
+)
+
+
+class Unfit(Exception):
+    """A value has no text that can be kept. The message says what it is or has (rule 3)."""
+
+
+def checked_text(value: Any, dumps: Callable[[Any], str], *, largest: int) -> str:
+    """Return a value as JSON of at most ``largest`` bytes in UTF-8. Raises `Unfit`."""
+    try:
+        text = dumps(value)
+        if dumps is json_codec.dumps and is_surely_fit(text):
+            return text
+        return _checked(text, largest)
+    except (KeyboardInterrupt, Unfit):
+        raise
+    except BaseException as exc:
+        raise Unfit(f"encoding it raised {_told(exc)}") from None
+
+
+def _told(exc: BaseException) -> str:
+    name = printable.line(failure.type_name(exc))
+    said = _HARMLESS.match(failure.message_of(exc))
+    return f"{name}: {said[0]}" if said else name
+
+
+def is_surely_fit(text: str) -> bool:
+    """Whether a text of our own encoder needs no further look: most are short and plain.
+
+    It has neither brackets enough to be too deep nor digits enough to be too long a number.
+    """
+    return len(text) <= SHORT and "\\" not in text and text.isascii()
+
+
+def _checked(text: Any, largest: int) -> str:
+    """Return the text as a plain ``str``. Raises `Unfit`."""
+    if not isinstance(text, str):
+        raise Unfit(f"json_dumps returned {printable.type_of(text)}, not str")
+    plain: str = str.__str__(text)  # a subclass may override whatever is asked of it
+    _check_size(plain, largest)
+    if "\\u0000" in plain and _NUL.search(plain):
+        raise Unfit("it has a NUL character, which PostgreSQL cannot store")
+    _check_depth(plain)
+    _check_content(plain)
+    return plain
+
+
+def _check_size(text: str, largest: int) -> None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise _lone_surrogate() from None
+    if size > largest:
+        raise Unfit(f"it is {size:,} bytes of JSON, and {largest:,} is the limit")
+
+
+def _check_depth(text: str) -> None:
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > DEEPEST:
+            raise Unfit(f"its lists and objects are more than {DEEPEST} levels deep")
+
+
+def _check_content(text: str) -> None:
+    hooks: dict[str, Any] = {"parse_constant": _no_number}
+    if _LONG_NUMBER.search(text):
+        hooks |= {"parse_int": _short_number, "parse_float": _short_number}
+    try:
+        value = json.loads(text, **hooks)
+    except (ValueError, RecursionError):
+        raise Unfit(f"json_dumps returned {len(text):,} characters that are not JSON") from None
+    if _SURROGATE.search(text):
+        try:
+            json_codec.dumps(value).encode()
+        except UnicodeEncodeError:
+            raise _lone_surrogate() from None
+
+
+def _no_number(name: str) -> NoReturn:
+    raise Unfit(f"it has the number {name}, which is not JSON")
+
+
+def _short_number(text: str) -> int:
+    mantissa, _, exponent = text.lower().partition("e")
+    zeros = abs(int(exponent[:20])) if exponent else 0
+    if len(mantissa) + zeros > DIGITS:
+        raise Unfit(f"it has a number of more than {DIGITS:,} digits")
+    return 0  # the value is not needed
+
+
+def _lone_surrogate() -> Unfit:
+    return Unfit("it has half of a surrogate pair, which is no character")
