@@ -243,9 +243,7 @@ def parsed(texts: Sequence[str], *, distributed: bool = False) -> Mapping[str, S
     return {name: _statement(each, fragments) for name, each in sections.items() if each.kind}
 
 
-def _statement(
-    section: templates.Section, fragments: Mapping[str, templates.Section]
-) -> Statement:
+def _statement(section: templates.Section, fragments: Mapping[str, templates.Section]) -> Statement:
     commented = templates.expanded(section, fragments)
     text = templates.without_comments(commented)
     names = section.settings
