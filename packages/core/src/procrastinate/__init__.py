@@ -14,11 +14,10 @@ from __future__ import annotations
 import procrastinate_entry as _entry  # noqa: F401  before all others: rule 3 there
 
 # isort: split
-import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from procrastinate import connectors, errors
+from procrastinate import connectors, errors, later
 from procrastinate.app.app import App
 from procrastinate.app.blueprint import Blueprint
 from procrastinate.app.statement import Statement
@@ -172,12 +171,13 @@ _LATER = {
 }
 
 
+_imported = later.imported(__name__, _LATER)
+
+
 def _attribute(name: str) -> Any:
     """Return an export of this module, the version, or an installed connector class by its name."""
     if name in _LATER:
-        value = getattr(importlib.import_module(f"procrastinate.{_LATER[name]}"), name)
-        globals()[name] = value  # so that it is asked for once
-        return value
+        return _imported(name)
     if name == "__version__":
         from importlib import metadata
 
@@ -202,7 +202,7 @@ if not TYPE_CHECKING:  # who could call it would take every name for a known one
 
 
 def __dir__() -> list[str]:
-    own = {*_LATER, *globals()} - {"TYPE_CHECKING", "Any", "importlib", "sys"}
+    own = {*_LATER, *globals()} - {"TYPE_CHECKING", "Any", "later", "sys"}
     return sorted({*own, *connectors.class_names()})
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from procrastinate import later
 
 if TYPE_CHECKING:
     from procrastinate_dashboard.dashboard import Dashboard
@@ -11,18 +12,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Access", "Dashboard", "Request", "Response"]
 
-#: Where they are. They are imported when they are asked for: the list of commands imports this
-#: package too.
-_LATER = {
-    "Access": "messages",
-    "Dashboard": "dashboard",
-    "Request": "messages",
-    "Response": "messages",
-}
-
-if not TYPE_CHECKING:  # type checkers would take every name for a known one
-
-    def __getattr__(name: str) -> Any:
-        if name not in _LATER:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+if not TYPE_CHECKING:
+    # Imported when they are asked for: the list of commands imports this package too.
+    __getattr__ = later.imported(
+        __name__,
+        {
+            "Access": "messages",
+            "Dashboard": "dashboard",
+            "Request": "messages",
+            "Response": "messages",
+        },
+    )

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from procrastinate import later
 from procrastinate.observing.observer import Observer
 
 if TYPE_CHECKING:
@@ -48,11 +49,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        """Return an event's class, which programs that nobody watches do not import."""
-        if name not in __all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from procrastinate.observing import events
-
-        return getattr(events, name)
+    # Programs without an observer do not import the events.
+    __getattr__ = later.imported(
+        __name__, {name: "events" for name in __all__ if name != "Observer"}
+    )
