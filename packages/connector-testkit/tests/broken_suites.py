@@ -12,14 +12,14 @@ import broken_adapters
 import pytest
 from faults import FAULTS
 
-from procrastinate_connector_testkit import subject, suite_for
+from procrastinate_connector_testkit import driving, suite_for
 from procrastinate_connector_testkit.behaviours import limits, listening, threads, values
 
 # What has to fail need not take its time.
 patch = pytest.MonkeyPatch()
 patch.setattr(listening, "PATIENCE", 1.5)
-patch.setattr(subject, "PATIENCE", 3.0)
-patch.setattr(subject, "DEADLINE", 10.0)
+patch.setattr(driving, "PATIENCE", 3.0)
+patch.setattr(driving, "DEADLINE", 10.0)
 patch.setattr(limits, "SLEEP", 3)
 patch.setattr(threads, "STANDS_STILL", 1.0)
 patch.setattr(values, "EXAMPLES", 3)

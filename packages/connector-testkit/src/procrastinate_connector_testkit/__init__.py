@@ -14,7 +14,7 @@ from __future__ import annotations
 import pytest
 
 # Before the modules are imported: it is their assertions that a failure has to explain.
-for _module in ("behaviours", "queue", "subject"):
+for _module in ("behaviours", "driving", "queue", "subject"):
     pytest.register_assert_rewrite(f"{__name__}.{_module}")
 
 from procrastinate_connector_testkit.adapter import (  # noqa: E402

@@ -28,7 +28,8 @@ from procrastinate.storage import (
 from procrastinate.storage import queues as pausing
 from procrastinate.storage.claim import Claim, Promotion
 from procrastinate.storage.places import Change
-from procrastinate_connector_testkit.subject import Session, Subject, entered
+from procrastinate_connector_testkit.driving import entered
+from procrastinate_connector_testkit.subject import Session, Subject
 
 T = TypeVar("T")
 

@@ -5,21 +5,17 @@ Rules
 1. Every method that may wait is a coroutine. Those of `SyncSubject` call the connector directly
    and never suspend, so that a behaviour runs to its end in one thread without an event loop.
    What happens at the same time (`together`) happens in threads there, in tasks on a loop.
-2. Nothing hangs: a behaviour that takes longer than `DEADLINE` fails.
-3. What the kit does to the database from outside goes through the adapter's referee.
+2. What the kit does to the database from outside goes through the adapter's referee.
 """
 
 from __future__ import annotations
 
 import abc
 import asyncio
-import inspect
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Generic, TypeVar, cast
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TypeVar, cast
 
 from procrastinate import drive
 from procrastinate.connector import (
@@ -37,10 +33,15 @@ from procrastinate.connector import (
 )
 from procrastinate.drive import Prepare
 from procrastinate.storage.statements import Statements
+from procrastinate_connector_testkit import driving
 from procrastinate_connector_testkit.adapter import Adapter, Binds, Block
-
-DEADLINE = 30.0  # seconds for one behaviour
-PATIENCE = 10.0  # seconds until what should be so has to be so
+from procrastinate_connector_testkit.driving import (
+    Signal,
+    TaskSignal,
+    ThreadSignal,
+    entered,
+    in_thread,
+)
 
 T = TypeVar("T")
 
@@ -98,16 +99,6 @@ class _AsyncSession(Session):
 
     async def flow(self, flow: drive.Flow[T]) -> T:
         return await drive.run_async(flow, self.executor, self.prepare)
-
-
-class Signal(abc.ABC):
-    """An event that branches of `together` wait for."""
-
-    @abc.abstractmethod
-    def set(self) -> None: ...
-
-    @abc.abstractmethod
-    async def wait(self) -> None: ...
 
 
 class Subject(abc.ABC):
@@ -190,12 +181,12 @@ class Subject(abc.ABC):
 
     async def eventually(self, what: str, condition: Callable[[], Awaitable[Any]]) -> Any:
         """Poll until a condition is true, and return its value."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + driving.PATIENCE
         while True:
             value = await condition()
             if value:
                 return value
-            assert time.monotonic() < deadline, f"{what}: not so after {PATIENCE:g} seconds"
+            assert time.monotonic() < deadline, f"{what}: not so after {driving.PATIENCE:g} seconds"
             await self.sleep(0.01)
 
     async def end(self) -> None:
@@ -214,17 +205,17 @@ class SyncSubject(Subject):
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         __tracebackhide__ = True
-        return _in_thread(work).result_in_time()
+        return in_thread(work).result_in_time()
 
     async def together(self, *work: Coroutine[Any, Any, T]) -> list[T]:
-        branches = [_in_thread(each) for each in work]
+        branches = [in_thread(each) for each in work]
         return [branch.result_in_time() for branch in branches]
 
     async def sleep(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - there is no loop here
 
     def signal(self) -> Signal:
-        return _ThreadSignal()
+        return ThreadSignal()
 
     async def open(self, pool: Any = None) -> None:
         self.connector.open(pool)
@@ -268,7 +259,7 @@ class AsyncSubject(Subject):
 
         async def in_time() -> T:
             __tracebackhide__ = True
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(driving.DEADLINE):
                 return await work
 
         return self.runner.run(in_time())
@@ -280,7 +271,7 @@ class AsyncSubject(Subject):
         await asyncio.sleep(seconds)
 
     def signal(self) -> Signal:
-        return _TaskSignal()
+        return TaskSignal()
 
     async def open(self, pool: Any = None) -> None:
         await self.connector.open_async(pool)
@@ -313,88 +304,6 @@ def synchronous(connector: Connector) -> SyncConnector:
         connector = connector.sync_connector()
     assert isinstance(connector, SyncConnector), f"{connector!r} is not a SyncConnector"
     return connector
-
-
-@asynccontextmanager
-async def entered(block: Block[T]) -> AsyncIterator[T]:
-    """Enter a block of either kind."""
-    if isinstance(block, AbstractAsyncContextManager):
-        async with block as value:
-            yield value
-    else:
-        with block as value:
-            yield value
-
-
-async def called(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function of either kind and return its result."""
-    result = function(*args)
-    return await result if inspect.isawaitable(result) else result
-
-
-class _InThread(Generic[T]):
-    """A coroutine that never suspends, under way in a thread of its own."""
-
-    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
-        self.work = work
-        self.outcome: Future[T] = Future()
-        self.deadline = time.monotonic() + DEADLINE
-        threading.Thread(target=self._run, name="testkit", daemon=True).start()
-
-    def _run(self) -> None:
-        __tracebackhide__ = True
-        try:
-            self.outcome.set_result(run_unsuspended(self.work))
-        except BaseException as exc:
-            self.outcome.set_exception(exc)
-
-    def result_in_time(self) -> T:
-        __tracebackhide__ = True
-        try:
-            return self.outcome.result(max(0.1, self.deadline - time.monotonic()))
-        except TimeoutError:
-            if self.outcome.done():
-                raise
-        raise AssertionError(f"it did not end within {DEADLINE:g} seconds")
-
-
-def _in_thread(work: Coroutine[Any, Any, T]) -> _InThread[T]:
-    return _InThread(work)
-
-
-def run_unsuspended(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits for a loop."""
-    __tracebackhide__ = True
-    try:
-        work.send(None)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-    work.close()
-    raise RuntimeError("a behaviour waited for an event loop that a synchronous connector lacks")
-
-
-class _ThreadSignal(Signal):
-    def __init__(self) -> None:
-        self.event = threading.Event()
-
-    def set(self) -> None:
-        self.event.set()
-
-    async def wait(self) -> None:
-        assert self.event.wait(PATIENCE), f"the signal did not come within {PATIENCE:g} seconds"
-
-
-class _TaskSignal(Signal):
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-
-    def set(self) -> None:
-        self.event.set()
-
-    async def wait(self) -> None:
-        async with asyncio.timeout(PATIENCE):
-            await self.event.wait()
 
 
 def ways_of(connector_class: type[Connector]) -> Sequence[str]:

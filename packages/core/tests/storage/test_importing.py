@@ -13,7 +13,7 @@ import pytest
 import procrastinate
 from procrastinate import drive, errors
 from procrastinate.errors import SchemaError
-from procrastinate.storage import importing, old_tables
+from procrastinate.storage import import_texts, importing, old_tables
 from procrastinate.storage.importing import ROOM, Imported, Left, are_running
 from procrastinate.storage.partitioning import into_partitions
 
@@ -503,7 +503,7 @@ def test_tables_in_use_are_not_waited_for_for_ever(
     app: procrastinate.App, old: Old, procrastinate_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = old.add()
-    monkeypatch.setattr(importing, "_LOCK", importing._LOCK.replace("'10s'", "'10ms'"))
+    monkeypatch.setattr(import_texts, "LOCK", import_texts.LOCK.replace("'10s'", "'10ms'"))
     other = psycopg2.connect(procrastinate_dsn)
     with other, other.cursor() as cursor:
         cursor.execute("update public.procrastinate_jobs set status = 'doing'")

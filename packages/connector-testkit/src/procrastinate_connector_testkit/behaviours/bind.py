@@ -17,8 +17,9 @@ from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.errors import check_cause
 from procrastinate_connector_testkit.behaviours.pools import _plain
 from procrastinate_connector_testkit.behaviours.sessions import scratch, stored
+from procrastinate_connector_testkit.driving import called, entered
 from procrastinate_connector_testkit.queue import Queue
-from procrastinate_connector_testkit.subject import Subject, called, entered
+from procrastinate_connector_testkit.subject import Subject
 
 
 @asynccontextmanager

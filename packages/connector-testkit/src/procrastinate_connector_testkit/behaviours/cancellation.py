@@ -13,7 +13,8 @@ from procrastinate_connector_testkit.behaviours.sessions import (
     stored,
     until_idle,
 )
-from procrastinate_connector_testkit.subject import Subject, entered
+from procrastinate_connector_testkit.driving import entered
+from procrastinate_connector_testkit.subject import Subject
 
 CONTRACT = "AsyncConnector.session_async: a call is never interrupted half-way by a cancellation"
 #: It takes long enough to be seen while it runs, also on a busy machine.

@@ -8,7 +8,8 @@ from procrastinate import errors
 from procrastinate.errors import ConnectorException
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.databases import other_database
-from procrastinate_connector_testkit.subject import Subject, entered
+from procrastinate_connector_testkit.driving import entered
+from procrastinate_connector_testkit.subject import Subject
 
 both_modes = pytest.mark.parametrize(
     "transaction", [False, True], ids=["autocommit", "transaction"]

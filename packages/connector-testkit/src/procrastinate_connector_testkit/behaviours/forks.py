@@ -10,13 +10,8 @@ from collections.abc import Callable
 
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.losses import fill_pool
-from procrastinate_connector_testkit.subject import (
-    Subject,
-    SyncSubject,
-    entered,
-    run_unsuspended,
-    synchronous,
-)
+from procrastinate_connector_testkit.driving import entered, run_unsuspended
+from procrastinate_connector_testkit.subject import Subject, SyncSubject, synchronous
 
 PATIENCE = 30.0  # seconds for a child
 

@@ -9,7 +9,8 @@ from procrastinate.connector import Query, Value
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.bind import caller
 from procrastinate_connector_testkit.behaviours.errors import both_modes
-from procrastinate_connector_testkit.subject import Session, Subject, entered
+from procrastinate_connector_testkit.driving import entered
+from procrastinate_connector_testkit.subject import Session, Subject
 
 SLEEP = 60  # seconds that a statement takes which is not waited for
 SETTINGS = {"statement_timeout": "77s", "lock_timeout": "78s"}

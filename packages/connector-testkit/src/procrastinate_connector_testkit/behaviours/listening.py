@@ -14,8 +14,9 @@ from procrastinate.connector import ListeningConnector, Notification
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.errors import check_cause
 from procrastinate_connector_testkit.behaviours.losses import terminate_all
+from procrastinate_connector_testkit.driving import PATIENCE, entered
 from procrastinate_connector_testkit.queue import HOUR_US, Queue
-from procrastinate_connector_testkit.subject import PATIENCE, Subject, entered
+from procrastinate_connector_testkit.subject import Subject
 
 CONTRACT = "ListeningConnector.listen"
 JOBS = "procrastinate_jobs"

@@ -13,7 +13,8 @@ from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.errors import both_modes, check_cause
 from procrastinate_connector_testkit.behaviours.sessions import scratch, stored
 from procrastinate_connector_testkit.databases import dsn_for
-from procrastinate_connector_testkit.subject import Subject, entered
+from procrastinate_connector_testkit.driving import entered
+from procrastinate_connector_testkit.subject import Subject
 
 SECRET = "s3cr3t-kit-pa55word"
 

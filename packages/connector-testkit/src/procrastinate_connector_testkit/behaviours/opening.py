@@ -12,8 +12,9 @@ from procrastinate import errors, json_codec
 from procrastinate.drive import Request
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.databases import url_for
+from procrastinate_connector_testkit.driving import entered
 from procrastinate_connector_testkit.queue import Queue
-from procrastinate_connector_testkit.subject import Subject, SyncSubject, entered
+from procrastinate_connector_testkit.subject import Subject, SyncSubject
 
 
 def fresh(db: Subject, **options: Any) -> Subject:

@@ -8,7 +8,8 @@ from procrastinate import errors
 from procrastinate.connector import GENERIC, Query, Value
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.errors import both_modes
-from procrastinate_connector_testkit.subject import Subject, entered
+from procrastinate_connector_testkit.driving import entered
+from procrastinate_connector_testkit.subject import Subject
 
 TIMES = 12  # more than any driver waits for before it prepares a statement
 

@@ -20,7 +20,8 @@ from procrastinate_connector_testkit.behaviours.losses import (
 )
 from procrastinate_connector_testkit.behaviours.sessions import scratch, stored
 from procrastinate_connector_testkit.databases import create, drop, new_name
-from procrastinate_connector_testkit.subject import Subject, called, entered
+from procrastinate_connector_testkit.driving import called, entered
+from procrastinate_connector_testkit.subject import Subject
 
 
 async def limited(db: Subject) -> Subject:

@@ -12,8 +12,8 @@ from procrastinate.model.endings.outcome import Finished
 from procrastinate.model.job import NewJob, Status
 from procrastinate.storage import jobs
 from procrastinate_connector_testkit.behaviour import behaviour
+from procrastinate_connector_testkit.driving import entered
 from procrastinate_connector_testkit.queue import HOUR_US, Queue, error
-from procrastinate_connector_testkit.subject import entered
 
 QUEUE = "the queue: by hand"
 

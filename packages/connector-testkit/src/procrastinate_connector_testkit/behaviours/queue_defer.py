@@ -10,8 +10,8 @@ from procrastinate import errors
 from procrastinate.model.job import NewJob, Status
 from procrastinate.storage import defer
 from procrastinate_connector_testkit.behaviour import behaviour
+from procrastinate_connector_testkit.driving import entered
 from procrastinate_connector_testkit.queue import HOUR_US, Queue
-from procrastinate_connector_testkit.subject import entered
 
 QUEUE = "the queue: deferring"
 

@@ -13,8 +13,8 @@ from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_
 from procrastinate.storage import periodic
 from procrastinate.storage.periodic import Outcome
 from procrastinate_connector_testkit.behaviour import behaviour
+from procrastinate_connector_testkit.driving import entered
 from procrastinate_connector_testkit.queue import Queue
-from procrastinate_connector_testkit.subject import entered
 
 QUEUE = "the queue: periodic tasks"
 SECOND = timedelta(seconds=1)

@@ -9,7 +9,8 @@ import pytest
 
 from procrastinate.connector import Query
 from procrastinate_connector_testkit.behaviour import behaviour
-from procrastinate_connector_testkit.subject import Subject, entered
+from procrastinate_connector_testkit.driving import entered
+from procrastinate_connector_testkit.subject import Subject
 
 
 class Results:

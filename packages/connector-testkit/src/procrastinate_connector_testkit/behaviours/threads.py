@@ -10,7 +10,8 @@ import pytest
 from procrastinate.connector import Query, Rows, SyncConnector
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.sessions import until_idle
-from procrastinate_connector_testkit.subject import Subject, SyncSubject, entered, synchronous
+from procrastinate_connector_testkit.driving import entered
+from procrastinate_connector_testkit.subject import Subject, SyncSubject, synchronous
 
 USERS = 16
 ROUNDS = 15

@@ -16,7 +16,8 @@ from procrastinate import errors
 from procrastinate.connector import Value
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.databases import other_database
-from procrastinate_connector_testkit.subject import Session, Subject, entered
+from procrastinate_connector_testkit.driving import entered
+from procrastinate_connector_testkit.subject import Session, Subject
 
 EXAMPLES = 40  # of up to 8 values each, for each kind
 

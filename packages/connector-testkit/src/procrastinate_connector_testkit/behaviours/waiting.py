@@ -14,8 +14,9 @@ from procrastinate.model.endings.outcome import Finished
 from procrastinate.model.job import Job, Status
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.losses import terminate_all
+from procrastinate_connector_testkit.driving import PATIENCE, called
 from procrastinate_connector_testkit.queue import Queue
-from procrastinate_connector_testkit.subject import PATIENCE, Subject, called
+from procrastinate_connector_testkit.subject import Subject
 
 WAITING = "waiting for jobs"
 KEPT = Finished(Status.SUCCEEDED, result='{"é": [1, null]}')

@@ -1,5 +1,7 @@
 """Taking over the jobs of releases up to 3.x, from their tables in another schema: ``import``.
 
+The statements are in `procrastinate.storage.import_texts`.
+
 Rules
 
 1. It is one transaction. What interrupts it leaves all tables as they were.
@@ -23,15 +25,13 @@ from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Request, Script, Step, Steps
 from procrastinate.errors import ConnectorException, SchemaError
 from procrastinate.model.text.printable import counted
+from procrastinate.storage import import_texts as texts
 from procrastinate.storage.migrating import IN_USE
 from procrastinate.storage.old_tables import OldTables, look
 
-LOCKS_WITHIN = 10  # seconds
 LAST_ID = 2**63 - 1  # of a bigint
 #: How far above the old ids new ones begin.
 ROOM = 1_000_000
-#: Ids in a report, at most, of those that stay for one reason.
-SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,9 @@ def import_jobs(
         if exc.sqlstate not in IN_USE:
             raise
         raise SchemaError(
-            f"the tables in the schema {source} were not to be had within {LOCKS_WITHIN} s, because"
-            " transactions have them in use: end these, or import later; nothing was changed"
+            f"the tables in the schema {source} were not to be had within {texts.LOCKS_WITHIN} s,"
+            " because transactions have them in use: end these, or import later; nothing was"
+            " changed"
         ) from exc
     return done
 
@@ -114,7 +115,7 @@ def _import(old: OldTables, history: bool, leave_running: bool) -> Flow[Imported
         raise SchemaError(
             "another process imports jobs or changes the schema: let it end, and import again"
         )
-    yield _script("the locks", old.sql(_LOCK))
+    yield _script("the locks", old.sql(texts.LOCK))
     running = yield from _running(old)
     if running and not leave_running:
         raise SchemaError(are_running(running, old.schema))
@@ -122,8 +123,8 @@ def _import(old: OldTables, history: bool, leave_running: bool) -> Flow[Imported
     rows = yield from _take(old)
     ready = sum(row[1] for row in rows)
     scheduled = sum(row[2] for row in rows)
-    ended = (yield _script("the history", old.sql(_COPY))) if history else []
-    schedules = yield _script("the schedules", old.sql(_MARK))
+    ended = (yield _script("the history", old.sql(texts.COPY))) if history else []
+    schedules = yield _script("the schedules", old.sql(texts.MARK))
     left = yield from _left(old)
     copied = int(ended[0][0]) if ended else 0
     return Imported(ready, scheduled, copied, int(schedules[0][0]), running, left, above)
@@ -131,17 +132,17 @@ def _import(old: OldTables, history: bool, leave_running: bool) -> Flow[Imported
 
 def _take(old: OldTables, *, which: str = "") -> Flow[Rows]:
     """Take jobs over, with the search_path that the old triggers need."""
-    yield _script("the search_path", old.sql(_ENTER))
-    rows = yield _script("the jobs", old.sql(_TAKE.replace("{which}", which), qualified=True))
-    yield _script("the former search_path", _LEAVE)
+    yield _script("the search_path", old.sql(texts.ENTER))
+    rows = yield _script("the jobs", old.sql(texts.TAKE.replace("{which}", which), qualified=True))
+    yield _script("the former search_path", texts.LEAVE)
     return rows
 
 
 def _rehearse(old: OldTables) -> Flow[None]:
     """Take one job over, and undo it: what would fail fails now."""
     yield Request("set_savepoint")
-    yield _script("the limit", _LIMIT)
-    yield from _take(old, which=_ONE)
+    yield _script("the limit", texts.LIMIT)
+    yield from _take(old, which=texts.ONE)
     yield Request("return_to_savepoint")
 
 
@@ -149,10 +150,10 @@ def _survey(old: OldTables, history: bool) -> Flow[Imported]:
     """Return what `_import` would do."""
     running = yield from _running(old)
     yield from _rehearse(old)
-    rows = yield _script("the jobs", old.sql(_WOULD_TAKE))
+    rows = yield _script("the jobs", old.sql(texts.WOULD_TAKE))
     ((ready, scheduled),) = rows
-    ended = (yield _script("the history", old.sql(_WOULD_COPY))) if history else []
-    schedules = yield _script("the schedules", old.sql(_WOULD_MARK))
+    ended = (yield _script("the history", old.sql(texts.WOULD_COPY))) if history else []
+    schedules = yield _script("the schedules", old.sql(texts.WOULD_MARK))
     left = yield from _left(old)
     above = yield from _ids(old)
     copied = int(ended[0][0]) if ended else 0
@@ -170,18 +171,18 @@ def _script(name: str, text: str) -> Request:
 
 
 def _running(old: OldTables) -> Flow[int]:
-    ((running,),) = yield _script("the running jobs", old.sql(_RUNNING))
+    ((running,),) = yield _script("the running jobs", old.sql(texts.RUNNING))
     return int(running)
 
 
 def _left(old: OldTables) -> Flow[tuple[Left, ...]]:
-    rows = yield _script("the jobs that stay", old.sql(_LEFT))
+    rows = yield _script("the jobs that stay", old.sql(texts.LEFT))
     return tuple(Left(reason, int(count), tuple(ids)) for reason, count, ids in rows)
 
 
 def _ids(old: OldTables) -> Flow[tuple[int, int, int]]:
     """Return the last new id, that from which on there is room, and the last old id."""
-    ((new, last),) = yield _script("the ids", old.sql(_LAST_IDS))
+    ((new, last),) = yield _script("the ids", old.sql(texts.LAST_IDS))
     if int(last) > LAST_ID - 2 * ROOM:
         raise SchemaError(
             f"the old id {int(last):,} leaves no room for new ids above it: delete that job,"
@@ -200,202 +201,3 @@ def _move_ids(old: OldTables) -> Flow[int]:
         return new
     yield _script("the new ids", f"select setval('{{schema}}.procrastinate_jobs_id_seq', {above})")
     return above
-
-
-_LIMIT = f"set local lock_timeout = '{LOCKS_WITHIN}s'"
-
-_LOCK = f"""
-{_LIMIT};
-lock table {{old}}.procrastinate_jobs, {{old}}.procrastinate_periodic_defers
-    in share row exclusive mode;
-"""
-
-_RUNNING = """
-select count(*) from {old}.procrastinate_jobs as old
-where old.status::text in ('doing', 'aborting')
-"""
-
-_LEFT = f"""
-select left_behind.reason, count(*), (array_agg(left_behind.id order by left_behind.id))[:{SHOWN}]
-from (
-    select old.id, {{reason}} as reason
-    from {{old}}.procrastinate_jobs as old
-    where old.status = 'todo'
-) as left_behind
-where left_behind.reason is not null
-group by left_behind.reason
-order by left_behind.reason
-"""
-
-_WOULD_TAKE = """
-select
-    count(*) filter (where coalesce(taken.scheduled_at <= statement_timestamp(), true)),
-    count(*) filter (where taken.scheduled_at > statement_timestamp())
-from (
-    select old.scheduled_at
-    from {old}.procrastinate_jobs as old
-    where old.status = 'todo' and {reason} is null
-) as taken
-"""
-
-#: (No function or operator of the old schema goes before the server's own: pg_catalog is first.)
-_ENTER = """
-select
-    pg_catalog.set_config(
-        'procrastinate.search_path', pg_catalog.current_setting('search_path'), true
-    ),
-    pg_catalog.set_config(
-        'search_path',
-        pg_catalog.concat_ws(
-            ', ', 'pg_catalog', '{old_schema}',
-            nullif(pg_catalog.current_setting('search_path'), '')
-        ),
-        true
-    )
-"""
-
-_LEAVE = """
-select pg_catalog.set_config(
-    'search_path', pg_catalog.current_setting('procrastinate.search_path'), true
-)
-"""
-
-#: Which job is tried: one that nobody is at, so that nobody waits.
-_ONE = "limit 1 for update of old skip locked"
-
-#: A job was deferred when its first event says so. What another session inserts meanwhile with the
-#: same id or queueing lock keeps a job where it is.
-_TAKE = """
-with taken as (
-    insert into {schema}.procrastinate_jobs
-        (id, priority, attempts, hold, deferred_at, scheduled_at, first_started_at, queue_name,
-        task_name, lock, queueing_lock, args)
-    select
-        old.id, {priority}, old.attempts,
-        case when old.scheduled_at > statement_timestamp()
-            then 'schedule'::{schema}.procrastinate_hold end,
-        coalesce(
-            (
-                select min(event.at) from {old}.procrastinate_events as event
-                where event.job_id = old.id and event.type::text = 'deferred'
-            ),
-            statement_timestamp()
-        ),
-        old.scheduled_at,
-        case when old.attempts > 0
-            then (
-                select min(event.at) from {old}.procrastinate_events as event
-                where event.job_id = old.id and event.type::text = 'started'
-            )
-        end,
-        old.queue_name, old.task_name, old.lock, old.queueing_lock, old.args
-    from {old}.procrastinate_jobs as old
-    where old.status = 'todo' and {reason} is null
-    {which}
-    on conflict do nothing
-    returning id, queue_name, hold
-),
-marked as (
-    update {old}.procrastinate_jobs as old
-    set status = '{taken}'
-    from taken
-    where old.id = taken.id
-    returning old.id
-)
-select
-    taken.queue_name,
-    count(*) filter (where taken.hold is null),
-    count(*) filter (where taken.hold is not null),
-    pg_catalog.pg_notify('procrastinate_jobs', taken.queue_name)::text,
-    (select count(*) from marked)
-from taken
-group by taken.queue_name
-"""
-
-_ENDED = """
-    from {old}.procrastinate_jobs as old
-    where old.status::text in ('succeeded', 'failed', 'cancelled', 'aborted')
-        and {misfit} is null
-        and not exists (select from {schema}.procrastinate_jobs as job where job.id = old.id)
-"""
-
-_WOULD_COPY = f"select count(*) {_ENDED}"
-
-#: Before 2.6, a job that was cancelled had failed, and only its event says so.
-_COPY = f"""
-with copied as (
-    insert into {{schema}}.procrastinate_jobs
-        (id, priority, attempts, status, deferred_at, scheduled_at, first_started_at, started_at,
-        finished_at, queue_name, task_name, lock, queueing_lock, args)
-    select
-        old.id, {{priority}}, old.attempts,
-        case when happened.is_cancelled then 'cancelled' else old.status::text end
-            ::{{schema}}.procrastinate_job_status,
-        coalesce(happened.deferred_at, happened.finished_at, statement_timestamp()),
-        old.scheduled_at, nullif(happened.first_started_at, happened.started_at),
-        happened.started_at,
-        coalesce(happened.finished_at, statement_timestamp()),
-        old.queue_name, old.task_name, old.lock, old.queueing_lock, old.args
-    from (select old.* {_ENDED}) as old
-    cross join lateral (
-        select
-            min(event.at) filter (where event.type::text = 'deferred') as deferred_at,
-            min(event.at) filter (where event.type::text = 'started') as first_started_at,
-            max(event.at) filter (where event.type::text = 'started') as started_at,
-            max(event.at) filter (
-                where event.type::text in ('succeeded', 'failed', 'cancelled', 'aborted')
-            ) as finished_at,
-            bool_or(event.type::text = 'cancelled') as is_cancelled
-        from {{old}}.procrastinate_events as event
-        where event.job_id = old.id
-    ) as happened
-    on conflict do nothing
-    returning id
-)
-select count(*) from copied
-"""
-
-#: The last tick of each schedule, whose seconds are within what every driver can read.
-_TICKS = """
-    select
-        mark.task_name, mark.periodic_id, to_timestamp(max(mark.defer_timestamp)) as tick,
-        (array_agg(mark.job_id order by mark.defer_timestamp desc))[1] as job_id
-    from {old}.procrastinate_periodic_defers as mark
-    where mark.defer_timestamp between 0 and 253402128000 and mark.task_name <> ''
-    group by mark.task_name, mark.periodic_id
-"""
-
-_WOULD_MARK = f"select count(*) from ({_TICKS}) as ticks"
-
-_MARK = f"""
-with ticks as ({_TICKS}),
-marked as (
-    insert into {{schema}}.procrastinate_periodic as known
-        (task_name, periodic_id, done_until, last_tick, job_id)
-    select
-        ticks.task_name, ticks.periodic_id, ticks.tick, ticks.tick,
-        (select job.id from {{schema}}.procrastinate_jobs as job where job.id = ticks.job_id)
-    from ticks
-    on conflict (task_name, periodic_id, partition) do update
-    set done_until = greatest(known.done_until, excluded.done_until),
-        last_tick = greatest(known.last_tick, excluded.last_tick),
-        job_id = case
-            when known.last_tick >= excluded.last_tick then known.job_id else excluded.job_id end
-    returning known.task_name
-)
-select count(*) from marked
-"""
-
-_LAST_IDS = """
-select
-    coalesce(pg_catalog.pg_sequence_last_value('{schema}.procrastinate_jobs_id_seq'::regclass), 0),
-    greatest(
-        coalesce(
-            pg_catalog.pg_sequence_last_value(
-                pg_catalog.pg_get_serial_sequence('{old}.procrastinate_jobs', 'id')::regclass
-            ),
-            0
-        ),
-        coalesce((select max(old.id) from {old}.procrastinate_jobs as old), 0)
-    )
-"""
