@@ -1,7 +1,7 @@
 """Hearing NOTIFY on a connection that does nothing else.
 
 The connection is closed at the end instead of sent an UNLISTEN: LISTEN, and notifications that
-nobody fetched, would survive on a connection given back. aiopg reports a server that goes away to
+were not fetched, would survive on a connection given back. aiopg reports a server that goes away to
 a coroutine that waits for a notification, at once, after those that had arrived.
 """
 

@@ -47,5 +47,5 @@ async def fetched(connection: Connection, query: Query) -> Rows:
 
 
 async def run_on(connection: Connection, query: Query) -> Rows:
-    """Execute a query on somebody's connection, without its settings."""
+    """Execute a query on a caller's connection, without its settings."""
     return await to_its_end(connection, fetched(connection, query), query)

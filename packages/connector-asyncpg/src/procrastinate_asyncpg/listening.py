@@ -1,7 +1,8 @@
 """Hearing NOTIFY on a connection that does nothing else.
 
-The connection is closed at the end instead of sent an UNLISTEN: what nobody fetched would survive
-on a connection given back. asyncpg tells of a connection that ends by a termination listener.
+The connection is closed at the end instead of sent an UNLISTEN: notifications that
+were not fetched would survive on a connection given back. asyncpg tells of a connection that ends
+by a termination listener.
 """
 
 from __future__ import annotations

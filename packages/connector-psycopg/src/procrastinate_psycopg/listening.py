@@ -1,7 +1,7 @@
 """Hearing NOTIFY on a connection that does nothing else.
 
 At the end a connection of ours is closed. A pool of the application's gets its connection back with
-no LISTEN, and no notification that nobody fetched; closed, if that cannot be had soon.
+no LISTEN, and no notification that was not fetched; closed, if that cannot be had soon.
 
 Behind a pooler LISTEN may hear nothing, and stays on a connection of the server that others get. So
 it is refused there; core says so once in the log, and goes on by polling.

@@ -7,8 +7,8 @@ in one message (`literals`).
 
 Rules
 
-1. PREPARE travels in one message with the first EXECUTE. If that message fails, nobody knows
-   whether the statement exists: so no name is used twice on a connection.
+1. PREPARE travels in one message with the first EXECUTE. If that message fails, the
+   statement may exist or not: so no name is used twice on a connection.
 2. Behind a pooler, one connection may be several of the server's. When a connection is made, the
    server tells its process id, and a pooler makes one up. If `pg_backend_pid` says something else
    on a connection, its whole pool prepares nothing.

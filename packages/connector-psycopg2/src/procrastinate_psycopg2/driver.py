@@ -2,7 +2,7 @@
 
 Rules
 
-1. The connection may be somebody else's. Its cursor and row factories, and the type casters
+1. The connection may be the caller's. Its cursor and row factories, and the type casters
    registered on it or globally, stay as they are and are never relied on: statements run on a
    plain cursor that carries psycopg2's own casters.
 2. What psycopg2 raises never leaves: errors of the server get their meaning from the SQLSTATE,
@@ -98,7 +98,7 @@ def plain_cursor(connection: Connection) -> Cursor:
 
 
 class PlainCursor(Cursor):
-    """The same as a class, to stand in for a while as somebody's ``cursor_factory``."""
+    """The same as a class, to stand in for a while as a caller's ``cursor_factory``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Finding what runs queries on somebody's connection: the entry points ``procrastinate.binders``.
+"""Finding what runs queries on a caller's connection: the entry points ``procrastinate.binders``.
 
 An entry point's name is the qualified name of a class of connections
 (``psycopg2.extensions.connection``), its object a `Binder`. It serves the subclasses as well.

@@ -170,7 +170,7 @@ class JobWasCancelled(JobUnsuccessful):
 
 
 class JobWasAborted(JobUnsuccessful):
-    """The job was aborted: somebody asked for it, or its task raised `JobAborted`."""
+    """The job was aborted: on request, or because its task raised `JobAborted`."""
 
 
 class ResultNotKept(ProcrastinateException):

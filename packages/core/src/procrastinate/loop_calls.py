@@ -92,7 +92,7 @@ class LoopThread:
         return call in self._calls
 
     def ended(self, call: Call[Any]) -> None:
-        """Note that nobody waits for a call any more; on the loop."""
+        """Note that the caller of a call waits no more; on the loop."""
         self._calls.discard(call)
 
     def soon(self, callback: Callable[[], object]) -> None:

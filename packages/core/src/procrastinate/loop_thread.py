@@ -159,7 +159,7 @@ class _Served:
     def __init__(self, loop: LoopThread, connector: AsyncConnector, user: object) -> None:
         self.loop = loop
         self.connector = connector
-        # Of a connector that nobody has closed, and nobody has any more.
+        # For a connector that was not closed, and to which no reference is left.
         self._finalizer = weakref.finalize(user, _abandon, loop, connector)
         self._finalizer.atexit = False
 

@@ -55,7 +55,7 @@ def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
 class Query:
     """One statement to execute: its name (for logs), its SQL, and the values of its parameters.
 
-    ``settings`` are the server's settings that it runs with (rule 9). Nobody changes it.
+    ``settings`` are the server's settings that it runs with (rule 9). It is never changed.
     """
 
     name: str

@@ -142,8 +142,8 @@ def time_limit(seconds: float) -> Iterator[None]:
     shorter time counts.
 
     A call that is under way when the time is over raises `ConnectionLost`, as do those that begin
-    later in the block; its connection is shut down. Nobody knows then whether a change was made: a
-    job may be deferred all the same. A statement that is only slow is ended by the server after
+    later in the block; its connection is shut down. It is unknown then whether a change was made:
+    a job may be deferred all the same. A statement that is only slow is ended by the server after
     four fifths of the time, and raises `QueryCanceled`; a call that gets no connection from the
     pool raises `PoolTimeout`. To make a new connection has a limit of its own (``connect_timeout``,
     10 seconds), and so has a call with ``connection=``, whose connection is yours.

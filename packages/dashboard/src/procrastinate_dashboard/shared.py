@@ -18,7 +18,7 @@ LASTS = 1.0  # seconds
 #: long may be the network.
 TIMES_AS_LONG = 19
 LONGEST = 20.0  # seconds
-#: Seconds to wait for an answer that somebody else has asked for.
+#: Seconds to wait for an answer that another request has asked for.
 PATIENCE = 10.0
 #: Seconds that an error lasts at most, so that pages come back soon after the database does.
 ERROR_LASTS = 5.0
@@ -84,7 +84,7 @@ class Shared:
             return self._entries.setdefault(key, _Entry())
 
     def _forget_what_is_over(self) -> None:
-        """Keep no answer that nobody will be given: one with large arguments may be megabytes."""
+        """Drop answers that no request will be given: one with large arguments may be megabytes."""
         now = self._clock()
         self._entries = {
             key: entry

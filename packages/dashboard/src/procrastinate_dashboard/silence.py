@@ -5,7 +5,7 @@ Rules
 1. A question gets `ANSWER_WITHIN` seconds, then its connection is shut down (`time_limit`).
 2. Once one has got no answer, pages say so at once, and one tries again, two at a time at most.
    Otherwise all threads of a server would wait, and files would wait for them.
-3. An error that comes at once is no silence: it costs nobody time.
+3. An error that comes at once is no silence: it costs no request time.
 4. A request that is refused by ``access`` has asked nothing, so it is no try: strangers, and probes
    without a login, would take each try from those who could hear that the database is back.
 """

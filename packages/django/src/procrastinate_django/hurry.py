@@ -1,4 +1,4 @@
-"""Time limits for what a request asks Django's connections, whoever asks: the session, the user.
+"""Time limits for what a request asks Django's connections, for the session or the user too.
 
 They are of the thread's connections to PostgreSQL, and leave Django able to connect anew.
 """

@@ -98,7 +98,7 @@ class _AtOnce(InMemoryConnector):
                 self._is_running = False
 
     def begins(self) -> bool:
-        """Return whether there is something to run now, and nobody runs it."""
+        """Return whether there is something to run now that no worker runs."""
         if self._is_running or not any(map(_is_due, self.jobs)):
             return False
         self._is_running = True

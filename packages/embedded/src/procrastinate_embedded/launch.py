@@ -156,7 +156,7 @@ class Membership:
             return  # the directory is gone, as it should be
 
     def _is_left_to_others(self) -> bool:
-        """Whether others use the server; False also while somebody else starts or stops it."""
+        """Whether others use the server; False also while another process starts or stops it."""
         start = self._home.start_lock()
         try:
             return start.acquire() and self._is_used()

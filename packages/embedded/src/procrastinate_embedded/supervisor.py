@@ -54,7 +54,9 @@ def supervise(request: Request) -> None:
     _listen_to_signals(events)
     home = Home(Path(request.home), temporary=request.temporary)
     alive = home.supervisor_lock()
-    if not alive.acquire(timeout=1):  # not at once: somebody may just be looking whether we live
+    if not alive.acquire(
+        timeout=1
+    ):  # not at once: another process may just be looking whether this one lives
         reply({"busy": True})
         return
     try:
@@ -114,7 +116,7 @@ def watch(server: Postmaster, home: Home, events: SimpleQueue[str]) -> None:
 
 
 def _retired(server: Postmaster, home: Home) -> bool:
-    """Stop the server unless somebody joined meanwhile, and say whether it was stopped."""
+    """Stop the server unless a user joined meanwhile, and say whether it was stopped."""
     start, users = home.start_lock(), home.users_lock()
     try:
         # No answer within the time: a start or a stop hangs, and the question is asked again.

@@ -60,7 +60,7 @@ class Undecided:
             attempt.finish(status, error)
 
     def give_up(self, worker_id: int) -> None:
-        """Finish a worker's attempts, because nobody will say what became of their jobs."""
+        """Finish a worker's attempts, because no event will say what became of their jobs."""
         for job_id, attempt in list(self._by_id.items()):
             if attempt.job.worker == worker_id:
                 self.decided(job_id, None, None)

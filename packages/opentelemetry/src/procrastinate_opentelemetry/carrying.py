@@ -2,7 +2,7 @@
 
 It travels in the job's ``meta``, under the names that the configured propagator gives it:
 ``traceparent`` and ``baggage``, for instance. Such an entry that is there already stays, because it
-is the context that somebody else has given the job.
+is the context that another program has given the job.
 """
 
 from __future__ import annotations

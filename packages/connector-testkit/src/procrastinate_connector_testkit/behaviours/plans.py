@@ -19,7 +19,7 @@ def kept(sql: str, **params: Value) -> Query:
 
 
 class Plans:
-    """Nobody sees whether a plan is kept."""
+    """Whether a plan is kept makes no difference to the caller."""
 
     @both_modes
     @behaviour(11)

@@ -302,7 +302,7 @@ class Finishing:
     async def test_jobs_to_be_aborted_do_not_go_back_to_the_queue(
         self, queue: Queue, begun: bool
     ) -> None:
-        """Nobody else shall begin what somebody wants to end; and the line behind it goes on."""
+        """A job that is asked to end is not begun by another worker, and its line goes on."""
         job_id = await queue.defer(lock="l")
         behind = await queue.defer(lock="l")
         other = await queue.defer()

@@ -114,7 +114,7 @@ class Waiting:
 
     @behaviour(6, 7, WAITING)
     async def test_waiting_outlives_its_connections(self, db: Subject, queue: Queue) -> None:
-        """All connections are ended by the server while somebody waits."""
+        """All connections are ended by the server while a caller waits."""
         before, job_id = await queue.defer(), await queue.defer()
         worker = await queue.worker()
         first, second = (await queue.claim(worker)).jobs

@@ -46,7 +46,7 @@ class ReadingThroughput:
         shorter step is an hour.
 
         A day takes about 20 ms and a month 30 ms, however many queues and tasks there are. ``by``
-        reads a row for each minute and each of what is told apart: a day of 20 takes 0.2 s.
+        reads a row for each minute and each of what is told apart: a day of 20 takes 0.2 to 0.5 s.
         Workers write their counts once a minute, up to five seconds after it. What a worker has
         counted since then is lost if it is killed. Raises `InvalidOption`.
         """

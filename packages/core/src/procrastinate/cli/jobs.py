@@ -136,7 +136,7 @@ def _matching(
 
 
 def _searches(limit: int | None, given: dict[str, Any]) -> bool:
-    """Whether a list is to be found with bounded effort: nobody asked for all, or for an order."""
+    """Whether a list is to be found with bounded effort: it has a limit and no order."""
     return limit is not None and given["after_id"] is None and given["newest_first"] is None
 
 

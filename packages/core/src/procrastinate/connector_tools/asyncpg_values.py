@@ -1,4 +1,4 @@
-"""Our values on somebody's asyncpg connection, for connectors over asyncpg.
+"""Our values on a caller's asyncpg connection, for connectors over asyncpg.
 
 Rules
 

@@ -6,7 +6,7 @@ Rules
    asking the server to cancel; meanwhile the server goes on, and a cancelled INSERT may be
    committed. So a cancellation never reaches the driver: the call ends first, then the
    cancellation is delivered.
-2. A cancellation that comes out of the driver although nobody has cancelled the task is the
+2. A cancellation that comes out of the driver although the task was not cancelled is the
    driver's own way to give a call up (asyncpg's ``command_timeout``, if the server is silent). The
    state of the connection is not known then: it is lost.
 3. A call that has not ended `PATIENCE` seconds after the cancellation loses its connection:
@@ -178,7 +178,7 @@ async def to_its_end(call: Coroutine[Any, Any, T], hurry: Callable[[], object]) 
 
 
 def _is_cancelled() -> bool:
-    """Return whether somebody has asked the current task to end."""
+    """Return whether the current task was asked to end."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -30,7 +30,7 @@ def missing(
     connect_timeout: float | None = None,
     libpq_version: int = TCP_USER_TIMEOUT_SINCE,
 ) -> dict[str, int]:
-    """Return the limits that a connection of ours needs and nobody gave, by libpq's names.
+    """Return the limits that a connection of ours needs and that were not given, by libpq's names.
 
     ``given`` are the names of libpq's parameters in the connector's arguments. A limit from the
     environment stays as well; if a service is named, its file may give any of them.

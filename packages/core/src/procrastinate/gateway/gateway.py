@@ -45,7 +45,7 @@ class Gateway(Halves):
         self._waiting_room: WaitingRoom | None = None
 
     def close(self) -> None:
-        """Close the half for plain calls, and the waiting room if nobody can use it any more."""
+        """Close the half for plain calls, and the waiting room if it cannot be used any more."""
         self._open = self.connector.always_open
         if (room := self._room_to_close()) is not None:
             room.close()

@@ -55,7 +55,7 @@ class Halves:
         self._open_async = True
 
     async def close_async(self) -> None:
-        """Close the half for asynchronous calls, and a counterpart that nobody has opened."""
+        """Close the half for asynchronous calls, and a counterpart that was not opened itself."""
         if isinstance(self.connector, AsyncConnector):
             self._open_async = self.connector.always_open
             await self.connector.close_async()

@@ -177,7 +177,7 @@ class Job(WasMapping):
         """How many seconds a job that runs had waited for a worker, since it could have begun.
 
         That is from when it was due, or deferred if that was later, to its first claim. None for a
-        later claim: nobody notes when a job came back to its queue.
+        later claim: it is not noted when a job came back to its queue.
         """
         if self.lease != 1 or self.deferred_at is None or self.started_at is None:
             return None

@@ -21,7 +21,7 @@ class Pause:
     """A pause of a queue, which is in force. All times are aware, in UTC, by the server's clock.
 
     ``queue`` is ``"*"`` if every queue is paused, except ``builtin``. ``until`` is when the pause
-    ends by itself; None if somebody has to resume the queue. ``by`` and ``reason`` are what was
+    ends by itself; None if the queue must be resumed by hand. ``by`` and ``reason`` are what was
     said of it.
     """
 

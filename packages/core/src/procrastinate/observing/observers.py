@@ -6,7 +6,8 @@ Rules
    method and type of exception. `KeyboardInterrupt` is not the observer's: Ctrl-C came while it
    ran. In a call of the program's own it is raised once all observers were told; at a worker it
    interrupts the main thread, as Ctrl-C does, and no job.
-2. A method that is not overridden is not called. What nobody sees is not even made.
+2. A method that is not overridden is not called. An event that no observer sees is
+   not even made.
 3. `logging` is imported only to say that an observer failed: programs that only defer do without.
 """
 

@@ -67,7 +67,7 @@ select pg_catalog.set_config(
 )
 """
 
-#: Which job is tried: one that nobody is at, so that nobody waits.
+#: Which job is tried: one that is not locked, so that the trial does not wait.
 ONE = "limit 1 for update of old skip locked"
 
 #: A job was deferred when its first event says so. What another session inserts meanwhile with the

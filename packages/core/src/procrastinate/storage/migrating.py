@@ -144,7 +144,7 @@ def _apply(migration: Migration) -> Steps[None]:
 
 def _run_inside(migration: Migration) -> Flow[None]:
     # What changes many shards of a distributed table goes over one connection to each node. A plain
-    # server takes it for a setting of somebody's. (Nodes get the text of a whole message: so each
+    # server takes it for a custom setting. (Nodes get the text of a whole message: so each
     # statement has one of its own.)
     first = Script("one connection to each node", SEQUENTIAL)
     yield first.under(transaction_isolation="read committed")  # as the statements that follow

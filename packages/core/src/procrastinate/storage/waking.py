@@ -2,11 +2,11 @@
 
 Rules
 
-1. A statement that ends or removes jobs says in its rows whether anybody may wait for one of them.
-   Most often nobody does, and that is all that it costs. Else `wake` follows: in the same
+1. A statement that ends or removes jobs says in its rows whether a wait may exist for one of them.
+   Most often none does, and that is all that it costs. Else `wake` follows: in the same
    transaction if there is one, else right after the commit.
 2. What is done by hand, and for dead workers, is always followed by `wake`.
-3. Nobody is woken when a job that has ended is removed, because that was told when it ended.
+3. No wait is woken when a job that has ended is removed, because that was told when it ended.
 4. A wait may begin while a job ends, and a notification may be lost with its connection. So who
    waits also looks for itself, after a moment and then now and again.
 """

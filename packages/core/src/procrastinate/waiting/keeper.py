@@ -8,7 +8,7 @@ Rules
    meanwhile.
 3. One task sends all statements, one at a time, in the order that `Waits` says.
 4. A database that is away is waited for. An error that will not go away is given to those who wait.
-5. It ends when nobody has waited for `IDLE_ENDS_AFTER` seconds, and with the app. If anything else
+5. It ends when there was no wait for `IDLE_ENDS_AFTER` seconds, and with the app. If anything else
    ends it, that is logged, and the waits are handed to another one.
 6. A forked child has no such thread, and leaves the connections to its parent.
 """
@@ -99,7 +99,7 @@ class Keeper:
         return self._put(True, wait)
 
     def leave(self, wait: Wait) -> None:
-        """Note that nobody waits there any more."""
+        """Note that a wait is over."""
         self._put(False, wait)
 
     def _put(self, comes: bool, wait: Wait) -> bool:

@@ -18,7 +18,7 @@ class PlainWait:
     def __init__(self, job_id: int) -> None:
         self.job_id = job_id
         self.is_told = False  # whether it has got its outcome
-        self.is_over = False  # whether nobody waits here any more
+        self.is_over = False  # whether the caller waits no more
         self._outcome: Future[Outcome] = Future()
 
     def give(self, outcome: Outcome) -> None:
@@ -43,7 +43,7 @@ class AsyncWait:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits here any more."""
+        """Whether the caller waits no more."""
         return self._is_over or self.loop.is_closed()
 
     @is_over.setter
@@ -76,7 +76,7 @@ def give_all(ended: Iterable[tuple[Wait, Outcome]]) -> None:
     for loop, some in by_loop.items():
         try:
             loop.call_soon_threadsafe(_give, some)
-        except RuntimeError:  # the loop is closed: nobody waits there
+        except RuntimeError:  # the loop is closed, and no caller waits there
             pass
 
 

@@ -59,7 +59,7 @@ def _never() -> bool:
 
 
 def unheard(context: JobContext, report: Report) -> None:
-    """Take a report of progress for which there is nobody to write it."""
+    """Take a report of progress that no worker is there to write."""
 
 
 @dataclass(slots=True)

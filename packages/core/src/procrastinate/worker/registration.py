@@ -33,7 +33,7 @@ class Registered(NamedTuple):
 async def register(gateway: Gateway, name: str, about: About) -> Registered:
     """Enter a worker.
 
-    A connection that breaks meanwhile, or a statement that somebody cancels, says nothing about
+    A connection that breaks meanwhile, or a statement that is cancelled, says nothing about
     whether it can work: then this tries again.
     """
     backoff = Backoff()

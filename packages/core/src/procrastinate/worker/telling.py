@@ -2,7 +2,7 @@
 
 Rules
 
-1. Nothing here raises, and an event that nobody sees is not made.
+1. Nothing here raises, and an event that no observer sees is not made.
 2. What becomes of a job is told once it is written, and as it was written. If only the answer to a
    write was lost, the next one shows it.
 3. An observer that empties a list would take jobs from the worker: it gets tuples.
@@ -64,7 +64,7 @@ class Telling:
             watching.append(counting)
         self._observers = all_ = Observers(watching, interrupt=interrupt_main)
         self._users = observers
-        #: Whether somebody sees that attempts start; the log does at DEBUG alone.
+        #: Whether an observer sees that attempts start; the log does at DEBUG alone.
         self.sees_starts = False
         #: Whether `around_attempt` is to be entered.
         self.has_around = all_.sees("around_attempt")

@@ -255,7 +255,7 @@ def _confirm(site: Site, request: Request, **values: Any) -> Response:
 
 
 def _log(site: Site, request: Request, what: str, **given: str) -> None:
-    """Note who did what; and let nobody see answers from before it."""
+    """Note who did what, and forget the answers from before it."""
     site.shared.forget()
     user = line(request.access.user, 80) if request.access else "?"
     filters = {name: line(given[name], 200) for name in FILTERS if name in given}

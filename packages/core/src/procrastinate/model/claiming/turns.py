@@ -1,7 +1,7 @@
 """Which partition a worker claims from next, and when all partitions are swept.
 
 A claim names one partition. A worker asks `next` for it, claims, and tells `claimed` what came of
-that. A *sweep* is one read over all partitions, for jobs that nobody announced and for schedules.
+that. A *sweep* is one read over all partitions, for jobs that were not announced and for schedules.
 `Turns` is a value without a clock: everything that happens makes a new one.
 
 Rules

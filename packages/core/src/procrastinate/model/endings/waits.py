@@ -13,8 +13,8 @@ Rules
    was retried since, is still waited for.
 5. A job that was never seen does not exist. One that was seen and is gone was removed.
 6. Rows are renewed every `RENEW_EVERY` seconds, and all written anew if a connection was lost: a
-   server that crashed has none of them any more. They are removed once nobody waits for their job,
-   several at a time.
+   server that crashed has none of them any more. They are removed, several at a time, once no wait
+   is left for their job.
 7. A step that failed is put back. Meanwhile others are taken, if it failed because of one node.
 8. What was to be read whole may have been too much for the time of one statement. So after a
    failure the next one is about half as many jobs. Each that succeeds doubles that again.
@@ -36,7 +36,7 @@ LOOK_AGAIN = 0.1  # seconds
 POLL_EVERY = 5.0  # seconds
 POLL_DEAF = 1.0  # seconds
 RENEW_EVERY = 20.0  # seconds
-REMOVE_AFTER = 0.1  # seconds from the first row that nobody needs until such rows are removed
+REMOVE_AFTER = 0.1  # seconds from the first row that is not needed until such rows are removed
 AT_ONCE = 1_000  # jobs in one statement
 #: Seconds from one read to the next: under load, each is about more jobs.
 READ_EVERY = 0.005
@@ -104,7 +104,7 @@ class Waits(Generic[W]):
         self._keeps_rows = True
         self._poll_at = now + POLL_DEAF
         self._renew_at = now + RENEW_EVERY
-        #: By partition, the jobs whose rows nobody needs any more, until these are removed.
+        #: By partition, the jobs whose rows are not needed any more, until these are removed.
         self._unneeded: dict[int | None, dict[int, None]] = {}
         self._remove_at = math.inf
         self._read_at = 0.0
@@ -121,7 +121,7 @@ class Waits(Generic[W]):
     # Who waits
 
     def enter(self, job_id: int, wait: W) -> None:
-        """Note that somebody waits for a job."""
+        """Note a wait for a job."""
         job = self._jobs.get(job_id)
         if job is None:
             job = self._jobs[job_id] = _Awaited(self.partitions.of_id(job_id))
@@ -131,7 +131,7 @@ class Waits(Generic[W]):
         job.waits[wait] = None
 
     def leave(self, job_id: int, wait: W) -> None:
-        """Note that somebody waits no more."""
+        """Note that a wait is over."""
         job = self._jobs.get(job_id)
         if job is None:
             return

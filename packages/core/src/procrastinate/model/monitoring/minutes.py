@@ -10,7 +10,7 @@ Rules
    for several: to measure all would cost more than the rest of this.
 3. The wait of a job is what went before its first claim: from when it was due, or deferred if that
    was later, to the claim, both by the server's clock. A later claim says nothing of how long the
-   job waited, because nobody notes when it came back.
+   job waited, because it is not noted when it came back.
 4. Beside each pair of a queue and a task, what is written has the sums of each queue, of each task
    and of all, under empty names. So a plot reads one row for each minute. What a worker has not
    counted apart, because there were too many pairs, is in the sum of all, and only there.

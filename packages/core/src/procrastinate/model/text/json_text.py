@@ -3,7 +3,7 @@
 Rules
 
 1. The text is looked at, whatever encoder it comes from: one of the user's own may return anything.
-2. The value and its encoder may raise anything. `KeyboardInterrupt` alone goes on: somebody wants
+2. The value and its encoder may raise anything. `KeyboardInterrupt` alone goes on: a person wants
    the process to end.
 3. A reason names the size of a text. It never shows the value, and so no message of an encoder
    either, because many of these quote it.

@@ -287,7 +287,7 @@ _FUNCTIONS: tuple[Function, ...] = (
 STATEMENTS: dict[str, Function] = {
     **{function.__name__: function for function in _FUNCTIONS},
     "pause": nothing,
-    # Nobody waits by a row of a table.
+    # In memory no wait has a row of a table.
     "register_waits": nothing,
     "remove_waits": nothing,
     "any_expired_waits": nothing,

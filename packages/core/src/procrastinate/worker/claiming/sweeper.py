@@ -1,4 +1,4 @@
-"""Looking after all partitions together: what nobody announced, and what is scheduled.
+"""Looking after all partitions together: jobs that were not announced, and scheduled ones.
 
 Rules
 

@@ -85,7 +85,7 @@ class Attempt:
     def shown_job(self) -> Job:
         """Return the job for code of the user's: it can read its earlier errors from now on.
 
-        Most tasks do not ask for their job, so nothing of this is done before somebody does.
+        Most tasks do not ask for their job, so nothing of this is done before one does.
         """
         if self.fence is None:
             errors_read_by(self.job, self.surroundings.read_errors)
