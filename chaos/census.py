@@ -22,6 +22,7 @@ class Member:
     pid: int
     parent: int
     route: str
+    since: datetime  # when it told the ledger of itself
 
 
 class Census:
@@ -43,12 +44,12 @@ class Census:
 
     def look(self) -> None:
         """Note who has come, and who has gone."""
-        rows = self._ledger.query("select process, pid, parent from processes")
+        rows = self._ledger.query("select process, pid, parent, at from processes")
         with self._lock:
-            for process, pid, parent in rows:
+            for process, pid, parent, at in rows:
                 if process not in self._members:
                     route = self._routes.get(pid) or self._routes.get(parent) or UNKNOWN
-                    self._members[process] = Member(process, pid, parent, route)
+                    self._members[process] = Member(process, pid, parent, route, at)
             for process, member in self._members.items():
                 if process not in self._deaths and not self._is_alive(member):
                     self._deaths[process] = datetime.now(UTC)
@@ -75,16 +76,9 @@ class Census:
         """Return who is there."""
         return self._those(lambda member: member.process not in self._deaths)
 
-    def family(self, pid: int) -> list[Member]:
-        """Return the latest process with this id, and its living children."""
-        with self._lock:
-            same = [each for each in self._members.values() if each.pid == pid]
-            children = [
-                each
-                for each in self._members.values()
-                if each.parent == pid and each.process not in self._deaths
-            ]
-        return same[-1:] + children
+    def family(self, pid: int, since: datetime) -> list[Member]:
+        """Return a process that was started at a moment, and all children that it has had."""
+        return self._those(lambda each: pid in (each.pid, each.parent) and each.since >= since)
 
     def on(self, route: str) -> frozenset[str]:
         """Return all that ever went this way to the database."""
@@ -108,17 +102,15 @@ class Census:
         names = {name for (name,) in rows}
         return [each for each in self.alive() if each.process in names]
 
-    def was_nasty(self, pid: int) -> bool:
-        """Return whether a job of the latest process with this id has harmed it."""
-        return self._tells("nasty", pid)
+    def was_nasty(self, pid: int, since: datetime) -> bool:
+        """Return whether a job has harmed the process that was started at a moment."""
+        return self._tells("nasty", pid, since)
 
-    def has_run(self, pid: int) -> bool:
-        """Return whether the latest process with this id has begun a run."""
-        return self._tells("began", pid)
+    def has_run(self, pid: int, since: datetime) -> bool:
+        """Return whether the process that was started at a moment has begun a run."""
+        return self._tells("began", pid, since)
 
-    def _tells(self, table: str, pid: int) -> bool:
-        for member in self.family(pid):
-            sql = f"select exists (select from {table} where process = %s)"
-            if self._ledger.query(sql, member.process)[0][0]:
-                return True
-        return False
+    def _tells(self, table: str, pid: int, since: datetime) -> bool:
+        sql = f"select exists (select from {table} where process = %s)"
+        itself = self._those(lambda each: each.pid == pid and each.since >= since)
+        return any(self._ledger.query(sql, each.process)[0][0] for each in itself)

@@ -107,6 +107,7 @@ class Fleet:
             "CHAOS_CONNECTOR": self.connector,
             "CHAOS_PLANT": self.plant,
         }
+        started_at = datetime.now(UTC)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 post.command(),
@@ -118,7 +119,7 @@ class Fleet:
                 start_new_session=True,
             )
         self._guard.watch(process.pid)
-        worker = Worker(post, process, log, datetime.now(UTC))
+        worker = Worker(post, process, log, started_at)
         self.census.expect(process.pid, post.route)
         if at_its_post:
             with self._lock:
@@ -134,7 +135,12 @@ class Fleet:
 
     def members(self, worker: Worker) -> list[Member]:
         """Return the processes of a worker that run jobs, or have run some."""
-        return self.census.family(worker.pid)
+        return self.census.family(worker.pid, worker.started_at)
+
+    def worker_of(self, member: Member) -> Worker | None:
+        """Return the worker at its post that a process is, or a child of; None if it has ended."""
+        found = (each for each in self.workers() if each.pid in (member.pid, member.parent))
+        return next(found, None)
 
     # --- Ending ---
 
@@ -173,11 +179,8 @@ class Fleet:
 
     def _judge_end(self, worker: Worker) -> None:
         """Complain of a worker that ended although no fault made it end."""
-        if worker.harmed or self.census.was_nasty(worker.pid):
-            return
-        if self.troubled(worker.started_at) and not self.census.has_run(worker.pid):
-            return
-        self._complain("ended by itself", worker)
+        if not self._may_fail(worker):
+            self._complain("ended by itself", worker)
 
     def _reap(self) -> None:
         for worker in list(self._leaving):
@@ -194,9 +197,10 @@ class Fleet:
                 self._complain("exit code", worker)
 
     def _may_fail(self, worker: Worker) -> bool:
-        if worker.harmed or self.census.was_nasty(worker.pid):
+        who = (worker.pid, worker.started_at)
+        if worker.harmed or self.census.was_nasty(*who):
             return True
-        return self.troubled(worker.started_at) and not self.census.has_run(worker.pid)
+        return self.troubled(worker.started_at) and not self.census.has_run(*who)
 
     def _complain(self, rule: str, worker: Worker) -> None:
         told = "told to stop" if worker.told_at else "not told to stop"

@@ -17,6 +17,7 @@ from chaos.nasty import DEEDS
 from chaos.records import Effect
 
 if TYPE_CHECKING:
+    from chaos.census import Member
     from chaos.world import World
 
 DEED_MAY_TAKE = 20.0  # seconds until a job that is to do something nasty has begun
@@ -71,27 +72,27 @@ class StopLong(Stop):
 
 
 class Term(Fault):
-    """SIGTERM: the worker ends its runs, or hands them back, and exits with 0."""
+    """SIGTERM to a worker that runs jobs: it ends them, or hands them back, and exits with 0."""
 
     name, lane = "term", PROCESSES
     again = False
 
     def strike(self, world: World, chance: random.Random) -> None:
-        workers = world.fleet.workers()
-        if workers:
-            self.stop(world, chance, chance.choice(workers))
+        victim = world.victim(chance)
+        worker = None if victim is None else world.fleet.worker_of(victim)
+        if worker is not None:
+            self.stop(world, chance, worker)
 
     def stop(self, world: World, chance: random.Random, worker: Worker) -> None:
         world.until(lambda: hears(worker.pid), HEARS_WITHIN)
-        before = {each.process for each in world.fleet.members(worker)}
         with world.trouble(self.name, Effect.ENDS, processes=()) as note:
             world.fleet.tell_to_stop(worker)
             if self.again:
                 world.hold(chance.uniform(0.01, 1))
                 world.fleet.tell_to_stop(worker)
             note.seen = gone(world, worker)
-            # The children of one that was starting have come since, and those that were are gone.
-            note.processes = before | {each.process for each in world.fleet.members(worker)}
+            # Not before: the children of one that was starting have come since.
+            note.processes = {each.process for each in world.fleet.members(worker)}
 
 
 class TermTwice(Term):
@@ -129,19 +130,22 @@ class KillParent(Fault):
         if not parents:
             return
         parent = chance.choice(parents)
-        family = world.fleet.members(parent)
-        names = [each.process for each in family]
-        with world.trouble(self.name, Effect.ENDS, processes=names) as note:
+        with world.trouble(self.name, Effect.ENDS, processes=()) as note:
+            had = self.living(world, parent)
             parent.harmed = True
             signalled(parent.pid, signal.SIGKILL)
-            children = [each for each in family if each.pid != parent.pid]
-            ended = world.until(
-                lambda: all(world.census.is_dead(each.process) for each in children),
-                ORPHAN_MAY_TAKE,
-            )
-            note.seen = ended and bool(children)
+            ended = world.until(lambda: not self.living(world, parent), ORPHAN_MAY_TAKE)
+            # Not before: children may have come since.
+            note.processes = {each.process for each in world.fleet.members(parent)}
+            note.seen = ended and any(each.pid != parent.pid for each in had)
             if not ended:
-                world.complain("hung", f"children of a killed parent live on: {children}")
+                left = self.living(world, parent)
+                world.complain("hung", f"children of a killed parent live on: {left}")
+
+    def living(self, world: World, parent: Worker) -> list[Member]:
+        """Return those of a parent's processes that live."""
+        family = world.fleet.members(parent)
+        return [each for each in family if not world.census.is_dead(each.process)]
 
 
 class Nasty(Fault):
