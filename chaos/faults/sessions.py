@@ -182,16 +182,17 @@ class OldSnapshot(Fault):
 
 
 class Ddl(Fault):
-    """Changes of the tables, and their upkeep, while workers work on them."""
+    """Changes of the tables, and their upkeep. Seen if jobs began meanwhile."""
 
     name, lane = "DDL under load", SERVER
 
     def strike(self, world: World, chance: random.Random) -> None:
         with world.trouble(self.name) as note, session(world) as cursor:
+            before = runs(world)
             for statements in chance.sample(STATEMENTS, 4):
                 for statement in statements:
                     run_through(world, cursor, statement)
-            note.seen = True
+            note.seen = runs(world) > before
 
 
 STATEMENTS = (
@@ -227,6 +228,11 @@ def run_through(world: World, cursor: Any, statement: str) -> None:
 
 
 # --- Helpers --------------------------------------------------------------------------------------
+
+
+def runs(world: World) -> int:
+    """Return how many runs have begun so far."""
+    return int(world.ledger.query("select count(*) from began")[0][0])
 
 
 def terminate(world: World, share: float, but: list[Any] | None = None) -> int:
