@@ -29,7 +29,7 @@ from chaos.fleet import Fleet
 from chaos.guard import ROOT, Guard
 from chaos.options import Options
 from chaos.pulse import Pulse
-from chaos.records import Campaign, Complaint, Spec, Terms
+from chaos.records import Campaign, Complaint, Effect, Spec, Terms, Trouble
 from chaos.stage import Stage
 from chaos.world import World
 
@@ -348,8 +348,11 @@ class Runner:
     def _close(self) -> Campaign:
         found = self._world
         self._say("stopping the workers")
+        began = datetime.now(UTC)
         found.fleet.stop_all()
         found.census.look()
+        ended = datetime.now(UTC)
+        found.note(Trouble("the end", "", began, ended, frozenset({Effect.ENDS})))
         self._caller.close()
         self._stage.close_bouncers()
         self._complaints += closing.check_stopped(found)

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from chaos import books, campaign, closing, draw, faults, jobs, plants, report
 from chaos.__main__ import main
+from chaos.census import Census
 from chaos.known import Known, is_known
 from chaos.nasty import DEEDS
 from chaos.options import parse
@@ -194,6 +195,25 @@ def test_only_a_fault_in_the_window_of_the_process_explains_it(
 ) -> None:
     found = rules([asked()], [TWICE], [ran(), LATER], [trouble])
     assert found == ([] if explains else ["extra run"])
+
+
+@pytest.mark.parametrize(
+    ("more", "explains"),
+    [
+        ([], False),  # the run's end was written long before
+        ([struck(Effect.AWAY, 3, 9, None)], True),  # it could not be written
+        ([struck(Effect.AWAY, 3, 4, None), struck(Effect.BLOCKS, 10, 11)], True),
+        ([struck(Effect.AWAY, 3, 4, ["b"])], False),  # another process
+        ([struck(Effect.AWAY, 13, 14, None)], False),
+    ],
+)
+def test_a_fault_long_after_the_end_of_a_run_does_not_explain_another_one(
+    more: list[Trouble], explains: bool
+) -> None:
+    found = rules([asked()], [TWICE], [ran(), LATER], [struck(Effect.ENDS, 18, 18.1), *more])
+    assert found == ([] if explains else ["extra run"])
+    unfinished = [ran(ended=None, outcome=None), LATER]
+    assert rules([asked()], [TWICE], unfinished, [struck(Effect.ENDS, 18, 18.1), *more]) == []
 
 
 def test_silences_with_a_short_pause_between_them_are_one() -> None:
@@ -434,6 +454,47 @@ def test_jobs_of_a_line_may_be_overtaken_while_their_queue_is_paused() -> None:
     runs = [ran(1, began=30, ended=31), ran(2, began=20, ended=21)]
     assert rules(line, both, runs) == ["out of order"]
     assert rules(line, both, runs, [paused(10, 25)]) == []
+
+
+# --- rule 14: processes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trouble", "complaints"),
+    [
+        (struck(Effect.ENDS, 2.5, 3.5), []),
+        (struck(Effect.ENDS, 2.5, 3.5, None), []),
+        (struck(Effect.ENDS, 2.5, 3.5, ["b"]), ["ended by itself"]),  # another process
+        (struck(Effect.ENDS, 3.5, 4), ["ended by itself"]),  # it was gone before
+        (struck(Effect.STILL, 2.5, 3.5), ["ended by itself"]),
+    ],
+)
+def test_a_process_that_ran_jobs_ends_only_by_a_fault(
+    trouble: Trouble, complaints: list[str]
+) -> None:
+    deaths = {"a": at(3), "never ran": at(1)}
+    assert rules([asked()], [stored()], [ran()], [trouble], deaths=deaths) == complaints
+
+
+class Told:
+    """A ledger that says which processes there are, and which of them were harmed."""
+
+    def __init__(self, *rows: tuple[str, int, int, float]) -> None:
+        self._rows = [(process, pid, parent, at(when)) for process, pid, parent, when in rows]
+
+    def query(self, sql: str, *values: str) -> list[Any]:
+        return [(values == ("first",),)] if values else self._rows
+
+
+def test_a_family_is_all_children_that_a_process_has_had_and_nobody_of_a_former_one() -> None:
+    """The numbers are of no living processes: all have ended when the family is asked for."""
+    first, gone = ("first", 2**22 + 1, 7, 1.0), ("its child", 2**22 + 2, 2**22 + 1, 2.0)
+    again, late = ("again", 2**22 + 1, 7, 10.0), ("late child", 2**22 + 3, 2**22 + 1, 12.0)
+    census = Census(cast(Any, Told(first, gone, again, late)))
+    census.look()
+    assert [each.process for each in census.family(2**22 + 1, at(9))] == ["again", "late child"]
+    assert census.was_nasty(2**22 + 1, at(0))
+    assert not census.was_nasty(2**22 + 1, at(9))
 
 
 # --- what is drawn --------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ Rules
 11. The result of a job is the value of a good run of its last attempt.
 12. Every wait for a job ends, and is told how the job has ended, and its result.
 13. No job of a paused queue begins, from a moment after the pause until it is resumed.
+14. No process that has run jobs ends unless a fault ends it, or the end of the campaign.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
-from chaos.books import endings, holders, times
+from chaos.books import endings, holders, processes, times
 from chaos.books.shelf import Books
 from chaos.records import Campaign, Complaint, Run
 
@@ -45,6 +46,7 @@ CHECKS = (
     endings.results,
     endings.waits,
     times.pauses,
+    processes.ends,
 )
 
 

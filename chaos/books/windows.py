@@ -13,6 +13,7 @@ Window = tuple[datetime, datetime]
 SILENT = frozenset({Effect.STILL, Effect.AWAY})
 #: A silence that ends lets its last moments be felt a little later.
 AFTERMATH = timedelta(seconds=2)
+WRITTEN_WITHIN = timedelta(seconds=10)  # from the end of a run to its record, in calm
 NEAR = timedelta(seconds=20)
 
 
@@ -32,7 +33,11 @@ class Windows:
         return self._everywhere + self._at.get(process, [])
 
     def explain(self, run: Run, until: datetime) -> bool:
-        """Return whether a fault may have taken a run's job from its process before `until`."""
+        """Return whether a fault may have taken a run's job from its process before `until`.
+
+        It must have begun before the run's end was surely written.
+        """
+        until = min(until, self._written_by(run) or until)
         return (
             any(
                 Effect.ENDS in each.effects and each.began <= until and run.began <= each.ended
@@ -46,6 +51,20 @@ class Windows:
             )
             or self._was_forgotten(run)
         )
+
+    def _written_by(self, run: Run) -> datetime | None:
+        """Return when the end of a run was surely written; None if it was not over."""
+        if run.ended is None:
+            return None
+        latest = run.ended
+        for each in sorted(self._of(run.process), key=lambda trouble: trouble.began):
+            if each.effects and each.began <= latest + WRITTEN_WITHIN:
+                latest = max(latest, each.ended)
+        return latest + WRITTEN_WITHIN
+
+    def ended(self, process: str, at: datetime) -> bool:
+        """Return whether a fault has ended a process that was gone at a moment."""
+        return any(Effect.ENDS in each.effects and each.began <= at for each in self._of(process))
 
     def _was_forgotten(self, run: Run) -> bool:
         """Return whether the server may have forgotten the claim of a run."""
