@@ -13,6 +13,7 @@ import pytest
 import procrastinate
 from procrastinate import former
 from procrastinate.former import names
+from procrastinate.model.job import FORMER_NAMES
 from procrastinate.storage.jobs import Counts
 from procrastinate.testing import InMemoryConnector
 from procrastinate.testing.base import JobList
@@ -87,6 +88,10 @@ def test_the_table_names_only_what_is_gone() -> None:
         assert not [name for name in texts if hasattr(CLASSES[of], name)]
     for module, texts in names.MODULES.items():
         assert not [name for name in texts if name in vars(importlib.import_module(module))]
+
+
+def test_a_job_knows_all_of_its_former_names() -> None:
+    assert set(FORMER_NAMES) == names.ATTRIBUTES["Job"].keys()
 
 
 @pytest.mark.parametrize("of", sorted(names.ATTRIBUTES))

@@ -49,17 +49,23 @@ class HasFormerNames:
             found = getattr(type(self), name, None)
             if isinstance(found, property):  # it has raised an AttributeError: let it say why
                 return found.__get__(self)
-            what = type(self).__name__
-            message = f"{what!r} object has no attribute {name!r}"
-            if not name.startswith("_"):
-                message += _instead(type(self), name)
-            raise AttributeError(message, name=name, obj=self)
+            raise _missing(type(self), name, self)
 
 
-class WasMapping(HasFormerNames):
-    """A class whose objects were dicts: ``object["name"]`` says which attribute to read."""
+class WasMapping:
+    """A class whose objects were dicts: ``object["name"]`` says which attribute to read.
+
+    Of its ``former_names`` it says what to write, as `HasFormerNames` does. Each is an attribute
+    that raises: a class with ``__getattr__`` takes Python 3.11 five times as long to find any
+    attribute, and a worker reads some thirty of each job.
+    """
 
     __slots__ = ()
+
+    def __init_subclass__(cls, *, former_names: tuple[str, ...] = (), **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in former_names:
+            setattr(cls, name, _FormerName(name))
 
     if not TYPE_CHECKING:
 
@@ -71,6 +77,23 @@ class WasMapping(HasFormerNames):
             if attribute is None or not hasattr(self, attribute):
                 raise TypeError(f"{what!r} object is not subscriptable")
             raise TypeError(f"{what} is no dict (it was in {RELEASE}): read .{attribute}")
+
+
+class _FormerName:
+    """In the place of an attribute that is gone."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        raise _missing(owner, self._name, owner if instance is None else instance)
+
+
+def _missing(kind: type, name: str, asked: object) -> AttributeError:
+    message = f"{kind.__name__!r} object has no attribute {name!r}"
+    if not name.startswith("_"):
+        message += _instead(kind, name)
+    return AttributeError(message, name=name, obj=asked)
 
 
 def _instead(kind: type, name: str) -> str:

@@ -106,9 +106,18 @@ class UnreadableArguments(dict[str, Any]):
 Error: TypeAlias = dict[str, Any]
 
 
+#: What a job was asked for up to release 3.
+FORMER_NAMES = (
+    *("abort_requested", "args", "asdict", "evolve", "from_row", "log_context", "queue_name"),
+    "worker_id",
+)
+
+
 @dataclass(frozen=True)
-class Job(WasMapping):
+class Job(WasMapping, former_names=FORMER_NAMES):
     """A job as the database holds it. All times are aware, in UTC.
+
+    To change an object changes nothing in the database; type checkers refuse it.
 
     ``started_at`` and ``finished_at`` belong to the latest attempt. ``attempts`` counts those that
     were begun, including a running one, since the job was deferred or last retried by hand.
@@ -218,6 +227,10 @@ class _Errors:
 
 Job.errors = _Errors()  # type: ignore[assignment]
 
+# For type checkers alone a job is frozen. A class that checks each assignment cannot be filled
+# quickly, and a worker makes an object for each job that it runs.
+del Job.__setattr__, Job.__delattr__
+
 
 def sets_going(job: Job) -> bool:
     """Whether the end of a job lets something else begin: the next job in the line of its lock."""
@@ -226,7 +239,7 @@ def sets_going(job: Job) -> bool:
 
 def errors_read_by(job: Job, read: Callable[[int], list[Error]]) -> None:
     """Let a claimed job read its errors by this function of its id, when they are asked for."""
-    job.__dict__["_read_errors"] = read
+    job._read_errors = read  # type: ignore[attr-defined]
 
 
 def _arguments(task_kwargs: Any) -> str:

@@ -100,11 +100,11 @@ class Attempt:
     def restore_job(self) -> None:
         """Undo what others have changed of what a write is about: which job, and which claim.
 
-        A `Job` cannot be changed, but for what goes round that, and the task is given this one.
+        The task is given this very object.
         """
         if self.fence is not None and _fence_of(self.job) != self.fence:
             for name, value in zip(FENCE, self.fence, strict=True):
-                object.__setattr__(self.job, name, value)
+                setattr(self.job, name, value)
 
     def make_context(self) -> JobContext:
         """Return what the task and its middleware are given: made at the first call, on the loop.
