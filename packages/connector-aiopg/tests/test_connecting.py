@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -302,36 +300,6 @@ def test_the_host_that_libpq_chose_is_found_among_the_settings(
 # Event loops and processes
 
 
-def test_a_loop_that_ended_without_closing_does_not_matter(procrastinate_dsn: str) -> None:
-    connector = AiopgConnector(dsn=procrastinate_dsn)
-
-    async def use(close: bool) -> Any:
-        await connector.open_async()
-        rows = await _run(connector, ONE)
-        if close:
-            await connector.close_async()
-        return rows
-
-    assert asyncio.run(use(close=False)) == [(1,)]
-    assert asyncio.run(use(close=True)) == [(1,)]
-    gc.collect()
-
-
-async def test_another_event_loop_is_refused_while_the_first_runs(connector: Any) -> None:
-    async def elsewhere() -> list[str]:
-        messages = []
-        for attempt in (lambda: _run(connector, ONE), connector.open_async, connector.close_async):
-            try:
-                await attempt()
-            except ConfigurationError as exc:
-                messages.append(str(exc))
-        return messages
-
-    messages = await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
-    assert [("another event loop" in message) for message in messages] == [True] * 3
-    assert await _run(connector, ONE) == [(1,)]
-
-
 async def test_a_pool_without_connections_is_refused_when_it_makes_one(
     procrastinate_dsn: str,
 ) -> None:
@@ -363,43 +331,6 @@ async def _pool_without_connections(dsn: str) -> aiopg.Pool:
 async def test_before_opening_there_is_a_clear_error() -> None:
     with pytest.raises(AppNotOpen, match="open_async"):
         AiopgConnector().session_async()
-
-
-async def test_a_forked_child_leaves_the_parents_connection_alone(
-    procrastinate_dsn: str, observer: Any
-) -> None:
-    connector = AiopgConnector(dsn=procrastinate_dsn)
-    await connector.open_async()
-    before = await _run(connector, PID)
-    assert _in_child(lambda: _reopen(connector, before)) == 0
-    assert await _run(connector, PID) == before
-    await connector.close_async()
-
-
-def _reopen(connector: AiopgConnector, parents: Any) -> bool:
-    async def child() -> bool:
-        try:
-            connector.session_async()
-        except ConfigurationError:
-            await connector.open_async()
-            different = bool(await _run(connector, PID) != parents)
-            await connector.close_async()
-            return different
-        return False
-
-    return asyncio.run(child())
-
-
-def _in_child(check: Any) -> int:
-    """Run a check in a forked process; return its exit code: 0 where the check was true."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            code = 0 if check() else 2
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 async def test_connecting_does_not_stop_the_event_loop(

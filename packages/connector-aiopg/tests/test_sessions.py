@@ -402,7 +402,7 @@ async def test_a_connection_that_is_severed_as_it_proves_itself_is_not_given_out
             sever(self.raw)
 
     monkeypatch.setattr(Held, "command", answered_too_late)
-    connector._source.discard_idle()
+    connector._opened.here().discard_idle()
     [(pid,)] = await _run(connector, PID)
 
     assert len(severed) == 1

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 import procrastinate
 from procrastinate.connector import Query
-from procrastinate.errors import ConfigurationError, ConnectionFailed
+from procrastinate.errors import ConnectionFailed
 from procrastinate_psycopg import PsycopgConnector, SyncPsycopgConnector
 
 from .conftest import Observer, rows, sync_rows
@@ -58,28 +58,6 @@ async def test_no_server_is_a_failed_connection_at_once_and_shows_no_password() 
     assert "canary" not in str(caught.value)
     with pytest.raises(ConnectionFailed, match=r"host=127\.0\.0\.1 port=1\)"):
         SyncPsycopgConnector(**arguments).open()
-
-
-def test_a_loop_that_ended_without_closing_does_not_matter(procrastinate_dsn: str) -> None:
-    connector = PsycopgConnector(conninfo=procrastinate_dsn)
-
-    async def use() -> Any:
-        await connector.open_async()
-        return await rows(connector, "select 1")
-
-    for _ in range(2):
-        assert asyncio.run(use()) == [(1,)]
-
-
-async def test_another_event_loop_is_refused_while_the_first_runs(
-    connector: PsycopgConnector,
-) -> None:
-    def elsewhere() -> None:
-        with pytest.raises(ConfigurationError, match="another event loop that still runs"):
-            asyncio.run(connector.open_async())
-
-    await asyncio.to_thread(elsewhere)
-    assert await rows(connector, "select 1") == [(1,)]
 
 
 # Forks
@@ -123,25 +101,6 @@ def test_a_fork_inside_a_session_leaves_the_session_to_the_parent(
         pid = session.execute(query)
         assert in_child(lambda: session.__exit__(None, None, None)) is None  # type: ignore[attr-defined]
         assert session.execute(query) == pid
-
-
-async def test_a_forked_child_leaves_an_event_loops_connections_alone(
-    connector: PsycopgConnector,
-) -> None:
-    before = await rows(connector, PID)
-
-    def child() -> Any:
-        async def use() -> Any:
-            await connector.open_async()
-            found = await rows(connector, PID)
-            await connector.close_async()
-            return found
-
-        asyncio.events._set_running_loop(None)
-        return asyncio.run(use())
-
-    assert in_child(child) != [list(row) for row in before]
-    assert await rows(connector, PID) == before
 
 
 SCRIPT = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -120,10 +121,44 @@ class LeavesListening(AiopgConnector):
     async def listen(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[Notification]]:
         async with super().listen(channels) as notifications:
             yield notifications
-        held = await self._opened().acquire()
+        held = await self._opened.here().acquire()
         async with held.connection.cursor() as cursor:
             await cursor.execute("listen kit_forgotten")
-        self._opened().release(held)
+        self._opened.here().release(held)
+
+
+class TakesAnyLoop(AiopgConnector):
+    """Does not notice that it is used in another event loop."""
+
+    async def open_async(self, pool: Any = None) -> None:
+        self._opened._loop = None
+        await super().open_async(pool)
+        self._opened._loop = asyncio.get_running_loop()
+
+    async def close_async(self) -> None:
+        self._opened._loop = None
+        await super().close_async()
+
+    def session_async(self, **options: Any) -> Any:
+        if self._opened._loop is not None:
+            self._opened._loop = asyncio.get_running_loop()
+        return super().session_async(**options)
+
+
+class StaysWhereItWasRefused(AiopgConnector):
+    """Belongs to the event loop in which it could not be opened."""
+
+    async def open_async(self, pool: Any = None) -> None:
+        try:
+            await super().open_async(pool)
+        except errors.InvalidOption:
+            self._opened._loop, self._opened._process = asyncio.get_running_loop(), os.getpid()
+            raise
+
+
+class OpensWithAnything(AiopgConnector):
+    async def open_async(self, pool: Any = None) -> None:
+        await super().open_async(None if type(pool) is object else pool)
 
 
 class CancelsStatements(AiopgConnector):

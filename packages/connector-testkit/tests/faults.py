@@ -277,6 +277,24 @@ GROUPS: dict[str, dict[str, Fault]] = {
             "pools", "foreign_pools_get_connections_back_idle pools_lose_no_connection_to_errors"
         ),
     },
+    "loops": {
+        "TakesAnyLoop": fault(
+            "loops opening",
+            """
+            loops_that_have_ended_do_not_matter loops_beside_the_one_that_runs_are_refused
+            loops_of_a_forked_child_have_their_own_connections
+            """,
+        ),
+        "StaysWhereItWasRefused": fault(
+            "loops opening", "loops_in_which_opening_was_refused_do_not_matter"
+        ),
+        "OpensWithAnything": fault(
+            "loops opening",
+            """
+            loops_in_which_opening_was_refused_do_not_matter objects_that_are_no_pools_are_refused
+            """,
+        ),
+    },
     "asynchronous": {
         "NeverTellsOfLoss": fault(
             "listening",

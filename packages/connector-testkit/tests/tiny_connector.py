@@ -49,6 +49,8 @@ class TinyConnector(SyncConnector):
         return cls(f"postgresql://{address}")
 
     def open(self, pool: Any = None) -> None:
+        if pool is not None:
+            raise errors.InvalidOption(f"it takes no pool, and got {pool!r}")
         self.is_open = True
 
     def close(self) -> None:

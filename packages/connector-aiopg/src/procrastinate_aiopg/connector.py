@@ -14,10 +14,10 @@ from procrastinate.connector import (
     ListeningConnector,
     Notification,
 )
-from procrastinate.connector_tools.loops import Home
+from procrastinate.connector_tools.loops import Opened
 from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.connector_tools.urls import split_url
-from procrastinate.errors import AppNotOpen, InvalidOption
+from procrastinate.errors import InvalidOption
 from procrastinate_aiopg.connecting import ConnectOptions, connect
 from procrastinate_aiopg.held import close_quietly
 from procrastinate_aiopg.listening import Listener
@@ -76,8 +76,7 @@ class AiopgConnector(ListeningConnector):
             listen_dsn=listen_dsn,
             arguments=arguments,
         )
-        self._source: Source | None = None
-        self._home = Home()
+        self._opened: Opened[Source] = Opened(leave=lambda source: source.close())
 
     @classmethod
     def from_url(cls, url: str) -> AiopgConnector:
@@ -102,71 +101,29 @@ class AiopgConnector(ListeningConnector):
         that is no open pool of this event loop, or when the connector is open with another one,
         and `ConfigurationError` when it is open in another event loop.
         """
-        self._leave_ended_loop()
-        if self._source is not None:
-            if pool is not None and not _is_over(self._source, pool):
-                raise InvalidOption("the connector is open already, with another pool: close it")
+        if self._opened.is_already(pool, "pool"):
             return
-        self._home.settle()
-        if pool is not None:
-            await self._open_given(pool)
+        if pool is None:
+            own = self._own_pool()
+            await self._opened.begin(own, own.fill())
         else:
-            await self._open_own()
+            given = GivenPool(_checked(pool), timeout=self._options.pool_timeout)
+            await self._opened.begin(given, given.check(), pool)
 
-    async def _open_given(self, pool: Any) -> None:
-        given = self._source = GivenPool(_checked(pool), timeout=self._options.pool_timeout)
-        try:
-            await given.check()
-        except BaseException:
-            if self._source is given:
-                self._source = None
-                self._home.leave()
-            raise
-
-    async def _open_own(self) -> None:
+    def _own_pool(self) -> OwnPool:
         options = self._options
-        own = self._source = OwnPool(
+        return OwnPool(
             lambda: connect(options.connect),
             minsize=options.minsize,
             maxsize=options.maxsize,
             recycle=options.recycle,
             timeout=options.pool_timeout,
         )
-        try:
-            await own.fill()
-        except BaseException:
-            own.close()
-            if self._source is own:
-                self._source = None
-                self._home.leave()
-            raise
 
     async def close_async(self) -> None:
         """Close the pool unless it was handed in, at once, also connections in use."""
-        self._leave_ended_loop()
-        source, self._source = self._source, None
-        self._home.leave()
-        if source is not None:
+        if (source := self._opened.end()) is not None:
             source.close()
-
-    def _leave_ended_loop(self) -> None:
-        """Drop what was opened in an event loop that has ended, or in the process forked from.
-
-        Raises `ConfigurationError` for one that still runs.
-        """
-        if not self._home.has_ended():
-            return
-        source, self._source = self._source, None
-        self._home.leave()
-        if source is not None:
-            source.close()
-
-    def _opened(self) -> Source:
-        source = self._source
-        if source is None:
-            raise AppNotOpen("the connector is not open: call open_async() first")
-        self._home.check()
-        return source
 
     # Running queries
 
@@ -181,7 +138,7 @@ class AiopgConnector(ListeningConnector):
         more than 5 seconds, the connection is closed; the server may still finish the query.
         """
         return AsyncSession(
-            self._opened(), transaction=transaction, read_only=read_only, timeout=timeout
+            self._opened.here(), transaction=transaction, read_only=read_only, timeout=timeout
         )
 
     def listen(
@@ -193,7 +150,7 @@ class AiopgConnector(ListeningConnector):
         one of its connections, closed afterwards. Entering it raises `ConnectionFailed` or
         `PoolTimeout`, the iterator `ConnectionLost`.
         """
-        source = self._opened()
+        source = self._opened.here()
         listen = self._options.listen
         if listen is None:
             block = Listener(channels, source.acquire_for_listening, source.release_from_listening)
@@ -212,7 +169,7 @@ class AiopgConnector(ListeningConnector):
             json_dumps=self.json_dumps,
             json_loads=self.json_loads,
             schema=self.schema,
-            **sync_arguments(self._options, self._given_pool, connect_timeout),
+            **sync_arguments(self._options, self._opened.given, connect_timeout),
         )
 
     def sibling(
@@ -226,21 +183,13 @@ class AiopgConnector(ListeningConnector):
             json_dumps=self.json_dumps, json_loads=self.json_loads, schema=self.schema
         )
         connector._options = sibling_options(
-            self._options, self._given_pool, max_connections, connect_timeout
+            self._options, self._opened.given, max_connections, connect_timeout
         )
         return connector
-
-    @property
-    def _given_pool(self) -> aiopg.Pool | None:
-        return self._source.pool if isinstance(self._source, GivenPool) else None
 
 
 def _connecting(options: ConnectOptions) -> Callable[[], Awaitable[aiopg.Connection]]:
     return lambda: connect(options)
-
-
-def _is_over(source: Source, pool: Any) -> bool:
-    return isinstance(source, GivenPool) and source.pool is pool
 
 
 def _checked(pool: Any) -> aiopg.Pool:

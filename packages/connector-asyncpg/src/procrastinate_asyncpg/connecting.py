@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 
+from procrastinate.connector_tools import forks
 from procrastinate_asyncpg.failures import DRIVER_ERRORS, cannot_connect
 from procrastinate_asyncpg.held import fileno_of
 from procrastinate_asyncpg.kinds import Connection
@@ -46,7 +47,13 @@ async def connect(options: ConnectOptions) -> Connection:
     except (*DRIVER_ERRORS, ValueError) as exc:
         raise cannot_connect(exc, options.shown) from exc
     _limit(connection, options.limits)
+    forks.detach_after_fork(connection, _fileno)
     return connection
+
+
+def _fileno(connection: Connection) -> int:
+    fileno = fileno_of(connection)
+    return -1 if fileno is None else fileno
 
 
 def _limit(connection: Connection, limits: Mapping[str, int]) -> None:

@@ -7,10 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, cast
 
 from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, Notification
-from procrastinate.connector_tools.loops import Home
+from procrastinate.connector_tools.loops import Opened
 from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.connector_tools.urls import split_url
-from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
+from procrastinate.errors import ConfigurationError
 from procrastinate_asyncpg.connecting import ConnectOptions, connect
 from procrastinate_asyncpg.failures import terminate
 from procrastinate_asyncpg.kinds import Connection
@@ -63,8 +63,7 @@ class AsyncpgConnector(ListeningConnector):
             pool_timeout=pool_timeout,
             arguments=arguments,
         )
-        self._source: Source | None = None
-        self._home = Home()
+        self._opened: Opened[Source] = Opened(leave=_left)
 
     @classmethod
     def from_url(cls, url: str) -> AsyncpgConnector:
@@ -89,54 +88,19 @@ class AsyncpgConnector(ListeningConnector):
         that is no open pool of this event loop, or when the connector is open with another one,
         and `ConfigurationError` when it is open in another event loop.
         """
-        self._leave_ended_loop()
-        source = self._source
-        if source is not None:
-            if pool is not None and not (isinstance(source, GivenPool) and source.pool is pool):
-                raise InvalidOption("the connector is open already, with another pool: close it")
+        if self._opened.is_already(pool, "pool"):
             return
-        self._home.settle()
         if pool is None:
-            await self._begin(own := OwnPool(self._options), own.fill())
+            own = OwnPool(self._options)
+            await self._opened.begin(own, own.fill())
         else:
             given = GivenPool(checked_pool(pool), timeout=self._options.pool_timeout)
-            await self._begin(given, given.check())
-
-    async def _begin(self, source: Source, first: Any) -> None:
-        self._source = source
-        try:
-            await first
-        except BaseException:
-            source.close()
-            if self._source is source:
-                self._source = None
-                self._home.leave()
-            raise
+            await self._opened.begin(given, given.check(), pool)
 
     async def close_async(self) -> None:
         """Close the pool unless it was handed in, at once, also connections in use."""
-        self._leave_ended_loop()
-        source, self._source = self._source, None
-        self._home.leave()
-        if source is not None:
+        if (source := self._opened.end()) is not None:
             source.close()
-
-    def _leave_ended_loop(self) -> None:
-        """Drop what was opened in an event loop that has ended, or in the process forked from.
-
-        Raises `ConfigurationError` for one that still runs.
-        """
-        if not self._home.has_ended():
-            return
-        self._home.leave()
-        self._source = None  # what was on the loop has ended with it
-
-    def _opened(self) -> Source:
-        source = self._source
-        if source is None:
-            raise AppNotOpen("the connector is not open: call open_async() first")
-        self._home.check()
-        return source
 
     # Running queries
 
@@ -151,7 +115,7 @@ class AsyncpgConnector(ListeningConnector):
         more than 5 seconds, the connection is closed; the server may still finish the query.
         """
         return AsyncSession(
-            self._opened(), transaction=transaction, read_only=read_only, timeout=timeout
+            self._opened.here(), transaction=transaction, read_only=read_only, timeout=timeout
         )
 
     def listen(
@@ -163,7 +127,7 @@ class AsyncpgConnector(ListeningConnector):
         one of its connections, closed afterwards. Entering it raises `ConnectionFailed` or
         `PoolTimeout`, the iterator `ConnectionLost`.
         """
-        source = self._opened()
+        source = self._opened.here()
         listen = self._options.listen
         if listen is None:
             block = Listener(channels, source.acquire_for_listening, source.release_from_listening)
@@ -176,8 +140,8 @@ class AsyncpgConnector(ListeningConnector):
     def check_for_worker(self) -> None:
         """Raise `ConfigurationError` for a pool that a worker cannot run on."""
         super().check_for_worker()
-        if isinstance(self._source, GivenPool):
-            self._source.check_for_worker()
+        if isinstance(source := self._opened.source, GivenPool):
+            source.check_for_worker()
 
     def sibling(
         self, *, max_connections: int, connect_timeout: float | None = None
@@ -186,7 +150,7 @@ class AsyncpgConnector(ListeningConnector):
 
         Raises `ConfigurationError` if only a pool handed in knows which database that is.
         """
-        if isinstance(self._source, GivenPool) and not self._options.names_a_database:
+        if self._opened.given is not None and not self._options.names_a_database:
             raise ConfigurationError(
                 "the asyncpg pool given to open_async() does not say which database it connects to:"
                 " give AsyncpgConnector the same dsn=, for plain calls and for a worker's heartbeat"
@@ -199,6 +163,10 @@ class AsyncpgConnector(ListeningConnector):
         )
         connector._options = options
         return connector
+
+
+def _left(source: Source) -> None:
+    """Leave the connections of an event loop that has ended: they have ended with it."""
 
 
 def _connecting(options: ConnectOptions) -> Callable[[], Any]:

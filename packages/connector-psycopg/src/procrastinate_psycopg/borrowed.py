@@ -19,6 +19,7 @@ import asyncio
 import threading
 import time
 import weakref
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import psycopg
@@ -165,6 +166,12 @@ class AsyncBorrowed:
         self._proofs = _Proofs()
         self._returns: set[asyncio.Task[None]] = set()
 
+    async def look(self) -> None:
+        """Look at an idle connection, if there is one. Raises `InvalidOption` for its encoding."""
+        if self.pool.get_stats().get("pool_available"):
+            with suppress(ConnectionFailed, PoolTimeout):  # the first session will tell, or wait
+                self.release(await self.acquire(_LOOK_MAY_TAKE))
+
     async def acquire(self, timeout: float | None = None) -> AsyncLease:
         """Return a live connection. Raises `PoolTimeout`, `ConnectionFailed`, `InvalidOption`."""
         await self.all_returned()  # or the pool makes a connection in the place of one of those
@@ -296,8 +303,8 @@ def _look_at(source: SyncBorrowed) -> None:
         pass
 
 
-async def borrowed_async(pool: Any, timeout: float | None) -> AsyncBorrowed:
-    """Return the source for a pool handed to ``open_async``.
+def checked_pool(pool: Any) -> psycopg_pool.AsyncConnectionPool[Any]:
+    """Return the pool handed to ``open_async``.
 
     Raises `InvalidOption` for anything else, and for a pool of another event loop.
     """
@@ -312,13 +319,7 @@ async def borrowed_async(pool: Any, timeout: float | None) -> AsyncBorrowed:
         )
     _check_open(pool, "open_async")
     _check_loop(pool)
-    source = AsyncBorrowed(pool, timeout=timeout)
-    if pool.get_stats().get("pool_available"):
-        try:
-            source.release(await source.acquire(_LOOK_MAY_TAKE))
-        except (ConnectionFailed, PoolTimeout):  # the first session will tell, or wait
-            pass
-    return source
+    return pool
 
 
 def _check_open(pool: Any, method: str) -> None:

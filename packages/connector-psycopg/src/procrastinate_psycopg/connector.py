@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, Notification
 from procrastinate.connector_tools import urls
-from procrastinate.connector_tools.loops import Home
+from procrastinate.connector_tools.loops import Opened
 from procrastinate.connector_tools.pools import AsyncPool
 from procrastinate.connector_tools.sessions import AsyncSession
-from procrastinate.errors import AppNotOpen, InvalidOption
 from procrastinate_psycopg import driver
 from procrastinate_psycopg.connecting import connect_async
 from procrastinate_psycopg.leases import AsyncLease
-from procrastinate_psycopg.listening import Listener
+from procrastinate_psycopg.listening import Listener, Listeners
 from procrastinate_psycopg.options import URL_OPTIONS, Options, read_conninfo, read_options
 from procrastinate_psycopg.plans import Permission
 from procrastinate_psycopg.sync_connector import SyncPsycopgConnector
@@ -69,10 +68,13 @@ class PsycopgConnector(ListeningConnector):
         self._listen: Mapping[str, Any] | None = None
         if listen_conninfo is not None:
             self._listen = read_conninfo(listen_conninfo, "listen_conninfo")
-        self._own: AsyncPool[AsyncLease] | None = None
-        self._borrowed: AsyncBorrowed | None = None
-        self._listeners: set[AsyncLease] = set()
-        self._home = Home()
+        self._listeners = listeners = Listeners()
+
+        def leave(source: AsyncPool[AsyncLease] | AsyncBorrowed) -> None:
+            source.close()
+            listeners.close()
+
+        self._opened = Opened(leave)
 
     @classmethod
     def from_url(cls, url: str) -> PsycopgConnector:
@@ -96,22 +98,20 @@ class PsycopgConnector(ListeningConnector):
         `InvalidOption` for an object that is no open pool of this event loop, or if the connector
         is open with another one, and `ConfigurationError` if it is open in another event loop.
         """
-        self._leave_ended_loop()
-        if self._own is not None or self._borrowed is not None:
-            if pool is not None and getattr(self._borrowed, "pool", None) is not pool:
-                raise InvalidOption("the connector is open already, with another pool: close it")
+        if self._opened.is_already(pool, "pool"):
             return
-        self._home.settle()
-        if pool is not None:
-            from procrastinate_psycopg.borrowed import borrowed_async  # loads psycopg_pool
-
-            self._borrowed = await borrowed_async(pool, self._options.pool_timeout)
+        if pool is None:
+            own = self._own_pool()
+            await self._opened.begin(own, own.fill())
         else:
-            await self._open_own()
+            from procrastinate_psycopg.borrowed import AsyncBorrowed, checked_pool  # psycopg_pool
 
-    async def _open_own(self) -> None:
+            borrowed = AsyncBorrowed(checked_pool(pool), timeout=self._options.pool_timeout)
+            await self._opened.begin(borrowed, borrowed.look(), pool)
+
+    def _own_pool(self) -> AsyncPool[AsyncLease]:
         options, permission = self._options, Permission()
-        own = self._own = AsyncPool(
+        return AsyncPool(
             lambda: connect_async(options.parameters, permission),
             close=AsyncLease.close,
             is_good=_is_good,
@@ -119,50 +119,20 @@ class PsycopgConnector(ListeningConnector):
             maximum=options.max_size,
             timeout=options.pool_timeout,
         )
-        try:
-            await own.fill()
-        except BaseException:
-            own.close()
-            if self._own is own:
-                self._own = None
-                self._home.leave()
-            raise
 
     async def close_async(self) -> None:
         """Close the pool unless it was handed in, at once, also connections in use."""
-        self._leave_ended_loop()
         borrowed = self._borrowed
-        self._let_go()
+        if (source := self._opened.end()) is not None:
+            source.close()
+        self._listeners.close()
         if borrowed is not None:
             await borrowed.all_returned()
 
-    def _let_go(self) -> None:
-        own, self._own = self._own, None
-        listeners, self._listeners = self._listeners, set()
-        self._borrowed = None
-        self._home.leave()
-        if not self._home.is_of_this_process:
-            return  # everything is the parent's
-        if own is not None:
-            own.close()
-        for lease in listeners:
-            lease.close()
-
-    def _leave_ended_loop(self) -> None:
-        """Drop what was opened in an event loop that has ended, or in the process forked from.
-
-        Raises `ConfigurationError` for one that still runs.
-        """
-        if not self._home.has_ended():
-            return
-        self._let_go()
-
-    def _opened(self) -> AsyncPool[AsyncLease] | AsyncBorrowed:
-        source = self._own or self._borrowed
-        if source is None:
-            raise AppNotOpen("the connector is not open: call open_async() first")
-        self._home.check()
-        return source
+    @property
+    def _borrowed(self) -> AsyncBorrowed | None:
+        opened = self._opened
+        return None if opened.given is None else cast("AsyncBorrowed", opened.source)
 
     # Running queries
 
@@ -176,7 +146,7 @@ class PsycopgConnector(ListeningConnector):
         cancelled task gets its cancellation when the query under way has ended. If that lasts for
         more than 5 seconds, the connection is closed; the server may still finish the query.
         """
-        source = self._opened()
+        source = self._opened.here()
         return AsyncSession(source, transaction=transaction, read_only=read_only, timeout=timeout)
 
     def listen(
@@ -188,23 +158,14 @@ class PsycopgConnector(ListeningConnector):
         pool that was handed in, which gets it back. Entering it raises `ConnectionFailed` or
         `PoolTimeout`, the iterator `ConnectionLost`.
         """
-        self._opened()
+        self._opened.here()
         borrowed = self._borrowed
-        if borrowed is None or self._listen is not None:
-            block = Listener(channels, self._new_listener, self._close_listener)
-        else:
+        if borrowed is not None and self._listen is None:
             block = Listener(channels, borrowed.acquire, borrowed.release_from_listening)
+        else:
+            parameters = self._options.parameters if self._listen is None else self._listen
+            block = self._listeners.listener(channels, parameters)
         return cast(AbstractAsyncContextManager[AsyncIterator[Notification]], block)
-
-    async def _new_listener(self) -> AsyncLease:
-        parameters = self._options.parameters if self._listen is None else self._listen
-        lease = await connect_async(parameters)
-        self._listeners.add(lease)
-        return lease
-
-    async def _close_listener(self, lease: AsyncLease, _: str | None) -> None:
-        self._listeners.discard(lease)
-        lease.close()
 
     def check_for_worker(self) -> None:
         """Raise `ConfigurationError` if a pool that was handed in cannot serve a worker.
@@ -212,8 +173,8 @@ class PsycopgConnector(ListeningConnector):
         It is too small, or does not say where the worker's companions may connect to.
         """
         super().check_for_worker()
-        if self._borrowed is not None:
-            self._borrowed.check_size(listens=self._listen is None)
+        if (borrowed := self._borrowed) is not None:
+            borrowed.check_size(listens=self._listen is None)
 
     # Synchronous calls
 
@@ -250,10 +211,10 @@ class PsycopgConnector(ListeningConnector):
     def _where_to(self) -> Options:
         """Return the options of a connector with connections of its own."""
         options = self._options
-        if self._borrowed is not None and not options.parameters:
+        if self._opened.given is not None and not options.parameters:
             from procrastinate_psycopg.borrowed import arguments_of
 
-            arguments = arguments_of(self._borrowed.pool)
+            arguments = arguments_of(self._opened.given)
             conninfo = arguments.pop("conninfo")
             return read_options(
                 conninfo,

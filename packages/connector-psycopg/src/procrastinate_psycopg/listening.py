@@ -10,8 +10,9 @@ it is refused there; core says so once in the log, and goes on by polling.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 import psycopg
 
@@ -19,6 +20,7 @@ from procrastinate.connector import Notification, Query
 from procrastinate.connector_tools.channels import listen_sql, quoted
 from procrastinate.connector_tools.failures import one_line
 from procrastinate.errors import ConnectionFailed, ConnectionLost, ConnectorException
+from procrastinate_psycopg.connecting import connect_async
 from procrastinate_psycopg.leases import AsyncLease
 
 Acquire = Callable[[], Awaitable[AsyncLease]]
@@ -74,6 +76,33 @@ class Listener:
         if self._lease is None or self._ears is None:
             raise ConnectorException("this listener has ended")
         return await self._ears.next()
+
+
+class Listeners:
+    """The connections of our own that listen: they end with the connector."""
+
+    def __init__(self) -> None:
+        self._leases: set[AsyncLease] = set()
+
+    def listener(self, channels: Sequence[str], parameters: Mapping[str, Any]) -> Listener:
+        """Return a block that listens on a new connection."""
+
+        async def acquire() -> AsyncLease:
+            lease = await connect_async(parameters)
+            self._leases.add(lease)
+            return lease
+
+        return Listener(channels, acquire, self._release)
+
+    async def _release(self, lease: AsyncLease, _: str | None) -> None:
+        self._leases.discard(lease)
+        lease.close()
+
+    def close(self) -> None:
+        """Close them, at once."""
+        leases, self._leases = self._leases, set()
+        for lease in leases:
+            lease.close()
 
 
 class _Ears:

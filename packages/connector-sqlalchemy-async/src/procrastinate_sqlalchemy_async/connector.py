@@ -15,8 +15,8 @@ from sqlalchemy.pool import NullPool
 
 from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, Notification
 from procrastinate.connector_tools import forks, limits, urls
-from procrastinate.connector_tools.loops import Home
-from procrastinate.errors import AppNotOpen, ConfigurationError, ConnectorException, InvalidOption
+from procrastinate.connector_tools.loops import Opened
+from procrastinate.errors import ConfigurationError, ConnectorException, InvalidOption
 from procrastinate_sqlalchemy_async import drivers, engines
 from procrastinate_sqlalchemy_async.arguments import read_arguments
 from procrastinate_sqlalchemy_async.engines import Source
@@ -75,8 +75,7 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         self._arguments = {**arguments, "connect_args": given}
         self._new_engine(self._url, self._arguments)  # connects to nothing, and finds mistakes now
         self._shown = _shown(self._url, given)
-        self._source: Source | None = None
-        self._home = Home()
+        self._opened: Opened[Source] = Opened(leave=Source.close)
         forks.call_after_fork(self)
 
     @classmethod
@@ -130,75 +129,47 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         is no AsyncEngine on asyncpg or psycopg 3, or when the connector is open with another one,
         and `ConfigurationError` when it is open in another event loop.
         """
-        self._leave_ended_loop()
-        source = self._source
-        if source is not None:
-            if pool is not None and (source.own or source.engine is not pool):
-                raise InvalidOption("the connector is open already, with another engine: close it")
+        if self._opened.is_already(pool, "engine"):
             return
-        source = await (self._own() if pool is None else self._borrowed(pool))
-        self._source = source
-        self._home.settle()
+        if pool is None:
+            own = Source(self._first_engine(), own=True, shown=self._shown)
+            await self._opened.begin(own, self._look(own))
+        else:
+            borrowed = Source(engines.checked_engine(pool), own=False)
+            await self._opened.begin(borrowed, _look_at(borrowed), pool)
 
-    async def _own(self) -> Source:
+    def _first_engine(self) -> AsyncEngine:
         """Make our own engine. Nothing is prepared by a name before we know that it may be.
 
         Behind a pooler, a name may be another client's on the server's connection, which SQLAlchemy
         and asyncpg would take for their own from the first statement on.
         """
-        if self._url.get_driver_name() == "asyncpg":
-            source = await self._opened_own(_PREPARES_NOTHING)
-            if not source.direct:
-                return source
-            await source.close()
-        return await self._opened_own(None)
+        more = _PREPARES_NOTHING if self._url.get_driver_name() == "asyncpg" else None
+        return self._new_engine(self._url, self._arguments, more=more)
 
-    async def _opened_own(self, more: Mapping[str, Any] | None) -> Source:
-        engine = self._new_engine(self._url, self._arguments, more=more)
-        source = Source(engine, own=True, shown=self._shown)
-        _watch_connects(source)
+    async def _look(self, own: Source) -> None:
+        """Find out where our own engine leads to, and have one that prepares if it may."""
         try:
-            await source.look()
+            _watch_connects(own)
+            await own.look()
+            if own.direct and own.driver.name == "asyncpg":
+                await own.dispose()
+                own.engine = self._new_engine(self._url, self._arguments)
+                _watch_connects(own)
+                await own.look()
         except BaseException:
-            await source.close()
+            await own.dispose()
             raise
-        return source
-
-    async def _borrowed(self, engine: Any) -> Source:
-        source = Source(engines.checked_engine(engine), own=False)
-        with suppress(ConnectorException):  # the first session will tell
-            await source.look()
-        return source
 
     async def close_async(self) -> None:
         """Dispose of the engine unless it was handed in. Twice is harmless."""
-        self._leave_ended_loop()
-        source, self._source = self._source, None
-        self._home.leave()
-        if source is not None:
-            await source.close()
-
-    def _leave_ended_loop(self) -> None:
-        if not self._home.has_ended():
-            return
-        source, self._source = self._source, None
-        self._home.leave()
-        if source is not None:
-            source.leave()
+        if (source := self._opened.end()) is not None:
+            await source.dispose()
 
     def after_fork(self) -> None:
         """Leave the parent its connections. Runs in a forked child."""
-        source, self._source = self._source, None
-        self._home.leave()
-        if source is not None:
+        if (source := self._opened.forget()) is not None:
             source.leave_to_parent()
-
-    def _opened(self) -> Source:
-        source = self._source
-        if source is None:
-            raise AppNotOpen("the connector is not open: call open_async() first")
-        self._home.check()
-        return source
 
     # Running queries
 
@@ -213,7 +184,7 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         more than 5 seconds, the connection is closed; the server may still finish the query.
         """
         return Session(
-            self._opened(), transaction=transaction, read_only=read_only, timeout=timeout
+            self._opened.here(), transaction=transaction, read_only=read_only, timeout=timeout
         )
 
     def listen(
@@ -225,7 +196,7 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         afterwards. Entering it raises `ConnectionFailed` or `PoolTimeout`, the iterator
         `ConnectionLost`.
         """
-        source = self._opened()
+        source = self._opened.here()
         if self._listen is not None:
             url, connect_args = self._listen
             arguments = {"poolclass": NullPool, "connect_args": connect_args}
@@ -243,7 +214,7 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         That is if its pool has fewer than three connections, or if neither the connector's
         arguments nor the engine's URL say which database it leads to.
         """
-        engines.check_room_for_worker(self._opened())
+        engines.check_room_for_worker(self._opened.here())
         self._where_to()
 
     def sibling(
@@ -269,10 +240,10 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         )
 
     def _where_to(self) -> tuple[URL, dict[str, Any]]:
-        source = self._source
-        if source is None or source.own or self._names_a_database:
+        engine = self._opened.given
+        if engine is None or self._names_a_database:
             return self._url, dict(self._arguments)
-        url = source.engine.url
+        url = engine.url
         if not (url.host or url.database or url.query):
             raise ConfigurationError(
                 "the engine given to open_async() does not say which database it leads to (its URL"
@@ -294,6 +265,11 @@ def _with_timeout(url: URL, arguments: Mapping[str, Any], seconds: float) -> dic
     if wanted is not None and name not in given:
         given[name] = float(wanted) if name == "timeout" else wanted
     return given
+
+
+async def _look_at(borrowed: Source) -> None:
+    with suppress(ConnectorException):  # the first session will tell
+        await borrowed.look()
 
 
 def _watch_connects(source: Source) -> None:

@@ -181,13 +181,13 @@ class Source:
             if id(raw) not in self._in_use:
                 self.driver(raw, own=self.own, direct=self.direct).sever()
 
-    async def close(self) -> None:
+    async def dispose(self) -> None:
         """Dispose of our own engine; the application's stays as it is."""
         if self.own:
             await self.engine.dispose()
 
-    def leave(self) -> None:
-        """Let go of our own engine, whose event loop has ended."""
+    def close(self) -> None:
+        """Shut our own engine's connections down, also if its event loop has ended."""
         if self.own:
             for raw in list(self._made):
                 self.driver(raw, own=True, direct=self.direct).sever()

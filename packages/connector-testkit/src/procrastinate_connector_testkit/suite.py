@@ -19,6 +19,7 @@ from procrastinate_connector_testkit.behaviours import (
     forks,
     limits,
     listening,
+    loops,
     losses,
     opening,
     plans,
@@ -195,6 +196,7 @@ def _declared(adapter: Adapter, kind: type[Connector]) -> Iterator[type]:
     is_async = issubclass(kind, AsyncConnector)
     if is_async and kind.runs_sql:
         yield cancellation.Cancellation
+        yield from loops.LOOPS
     if issubclass(kind, ListeningConnector):
         yield listening.Listening if kind.runs_sql else listening.ListeningToTheQueue
     if isinstance(adapter, LimitsPool):

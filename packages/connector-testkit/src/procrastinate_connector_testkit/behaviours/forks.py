@@ -35,7 +35,7 @@ async def _forked_within(subject: Subject) -> None:
     parents = await fill_pool(subject)
     async with entered(subject.session(transaction=True)) as session:
         await session.sql("create temp table kit_parent (x integer) on commit drop")
-        answer = _in_child(lambda: run_unsuspended(_used_and_closed(subject)))
+        answer = in_child(lambda: run_unsuspended(_used_and_closed(subject)))
         assert answer.replace(" ", "").isdigit(), f"the child failed: {answer}"
         parents.add(await session.value("select pg_backend_pid()"))
         used = {int(pid) for pid in answer.split()}
@@ -49,7 +49,7 @@ async def _used_and_closed(subject: Subject) -> str:
     return " ".join(map(str, pids))
 
 
-def _in_child(work: Callable[[], str]) -> str:
+def in_child(work: Callable[[], str]) -> str:
     """Return what a function returns in a forked process, or the error that it ends with."""
     readable, writable = os.pipe()
     with warnings.catch_warnings():

@@ -133,6 +133,19 @@ class NeedsOpening:
         await subject.close()
         await assert_not_open(subject)
 
+    @behaviour("open: what is refused leaves it closed", ways="own")
+    async def test_objects_that_are_no_pools_are_refused(self, db: Subject) -> None:
+        """Also by a connector that takes no pool; it may be opened without one."""
+        subject = fresh(db)
+        for given in (object(), "a pool", 0):
+            with pytest.raises(errors.InvalidOption):
+                await subject.open(given)
+            await assert_not_open(subject)
+        await subject.open()
+        with pytest.raises(errors.InvalidOption):
+            await subject.open(object())
+        await subject.open()
+
     @behaviour("close: once is enough, however often it was opened")
     async def test_closing_once_is_enough(self, db: Subject) -> None:
         subject = fresh(db)
