@@ -1,7 +1,8 @@
 """A worker in memory whose one job forks: the program of `test_forking`.
 
-Arguments: whether the task is a plain function or ``async def``, and what the child does. Prints
-the child's exit code, runs one more job, and works until SIGTERM.
+Arguments: where the job forks, and what the child does. Prints the child's exit code, runs one more
+job, and works until SIGTERM. The worker is a guest of this program, except where code forks that is
+around the job, or a thread that does not know of it: then the process is the worker's own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import procrastinate
@@ -22,7 +24,23 @@ from procrastinate.testing import InMemoryConnector
 
 warnings.simplefilter("ignore")  # newer Pythons warn of a fork beside threads
 KIND, DOES = sys.argv[1:]
-app = procrastinate.App(connector=InMemoryConnector())
+OWN = ("executor", "pool", "strategy", "observer")
+
+
+class Forks(procrastinate.BaseRetryStrategy, procrastinate.Observer):
+    """Code around a job that forks."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Any) -> None:
+        if KIND == "strategy":
+            fork_and_say()
+
+    def on_ended(self, event: Any) -> None:
+        if KIND == "observer" and event.attempts[0].job.task_name == "forks":
+            fork_and_say()
+
+
+around = Forks()
+app = procrastinate.App(connector=InMemoryConnector(), observers=[around])
 PARENT = os.getpid()
 
 
@@ -96,14 +114,44 @@ def pooled() -> int:
         return sum(pool.map(abs, [-3, -4]))
 
 
+def fork_and_say() -> Any:
+    if DOES in OTHERS:
+        return say("child", OTHERS[DOES]())
+    code = forked()
+    return child() if code is None else say("child", code)
+
+
 if KIND == "thread":
 
     @app.task(name="forks")
     def forks() -> Any:
-        if DOES in OTHERS:
-            return say("child", OTHERS[DOES]())
-        code = forked()
-        return child() if code is None else say("child", code)
+        return fork_and_say()
+
+elif KIND in ("strategy", "observer"):
+
+    @app.task(name="forks", retry=around)
+    def forks() -> None:
+        if KIND == "strategy":
+            raise ValueError("no")
+
+elif KIND == "to_thread":
+
+    @app.task(name="forks")
+    async def forks() -> Any:
+        return await asyncio.to_thread(fork_and_say)
+
+elif KIND == "executor":
+
+    @app.task(name="forks")
+    async def forks() -> Any:
+        return await asyncio.get_running_loop().run_in_executor(None, fork_and_say)
+
+elif KIND == "pool":
+
+    @app.task(name="forks")
+    def forks() -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(fork_and_say).result()
 
 else:
 
@@ -129,13 +177,18 @@ async def innocent() -> None:
     say("innocent", "ran")
 
 
-async def main() -> None:
+async def as_guest() -> None:
     async with app.open_async():
         await forks.defer_async()
         await innocent.defer_async()
         await app.run_worker_async(shutdown_graceful_timeout=5)
-    say("worker", "stopped")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    if KIND in OWN:
+        forks.defer()
+        innocent.defer()
+        app.run_worker(shutdown_graceful_timeout=5)
+    else:
+        asyncio.run(as_guest())
+    say("worker", "stopped")

@@ -23,12 +23,18 @@ CODES = {
     "multiprocessing terminated": -signal.SIGTERM,
     "pool": 7,
 }
+OWN = {does: CODES[does] for does in ("returns", "exits", "raises")}
+# Around the job all ends at the event loop, whatever the code there does.
+AROUND = {"returns": 1, "exits": 1, "multiprocessing fork": 7}
 ON_LOOP = {**CODES, "awaits": 1, "awaits long": 1, "awaits in a task of its own": 1}
 
 
 @pytest.mark.parametrize(
     ("kind", "does", "code"),
-    [("thread", *each) for each in CODES.items()] + [("async", *each) for each in ON_LOOP.items()],
+    [("thread", *each) for each in CODES.items()]
+    + [("async", *each) for each in ON_LOOP.items()]
+    + [(kind, *each) for kind in ("to_thread", "executor", "pool") for each in OWN.items()]
+    + [(kind, *each) for kind in ("strategy", "observer") for each in AROUND.items()],
 )
 def test_a_forked_child_leaves_and_the_worker_works_on(kind: str, does: str, code: int) -> None:
     process = subprocess.Popen(

@@ -27,7 +27,7 @@ from procrastinate.storage.workers import About
 from procrastinate.worker.claiming.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.context import RunningApp
 from procrastinate.worker.log import logger
-from procrastinate.worker.process import heap, probes
+from procrastinate.worker.process import forks, heap, probes
 from procrastinate.worker.process.keeping import Keeper, log_end
 from procrastinate.worker.process.last_resort import LastResort
 from procrastinate.worker.process.own_loop import own_task
@@ -182,7 +182,7 @@ class Worker(HasFormerNames):
         blocks the event loop, the process ends with exit code 1.
         """
         self._owns_process = True
-        with heap.spared():
+        with heap.spared(), forks.owned():
             await self._run_once(Taking.BOTH, new_task=own_task)
 
     async def _run_once(self, taking: Taking, new_task: NewTask = asyncio.create_task) -> None:

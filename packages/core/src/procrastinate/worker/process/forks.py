@@ -10,7 +10,10 @@ Rules
    descriptor is shared as well, and handlers that the loop or a worker has installed do nothing in
    the child, so `Process.terminate()` would not end it.
 4. Children that never come back are left alone, as those of `subprocess` and `multiprocessing`; so
-   is what the program forks outside of jobs.
+   is what the program forks outside of jobs. If the process is the worker's own, nothing in it is
+   outside: retry strategies, observers and threads of any kind are treated as jobs.
+5. A child that was forked in a thread of an executor (`asyncio.to_thread`) leaves when the call has
+   ended, as by rule 1. Otherwise that thread would wait for its next call for ever.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ import signal
 import sys
 import threading
 from collections import deque
-from typing import NoReturn
+from collections.abc import Iterator
+from concurrent.futures import Future
+from types import FrameType
+from typing import Any, NoReturn
 
 from procrastinate.model.text import failure
 
@@ -38,14 +44,37 @@ _held: dict[int, set[int | signal.Signals]] = {}  # the masks of threads that fo
 
 
 class Process:
-    """This process: ``generation`` counts the forks that lie between it and the first one."""
+    """This process: ``generation`` counts the forks that lie between it and the first one.
+
+    ``loop`` is the event loop of the worker that it belongs to, if it does.
+    """
 
     generation = 0
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+@contextlib.contextmanager
+def owned() -> Iterator[None]:
+    """A block on an event loop in which this process belongs to the worker there (rule 4).
+
+    If that loop is not the main thread's, the process has other things to do.
+    """
+    if threading.current_thread() is threading.main_thread():
+        Process.loop = asyncio.get_running_loop()
+    try:
+        yield
+    finally:
+        Process.loop = None
 
 
 def mark(context: contextvars.Context, loop: asyncio.AbstractEventLoop) -> None:
     """Let it be known that what runs in copies of this context is a job on this loop."""
     context.run(_runs_a_job.set, loop)
+
+
+def _loop_around() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that a child must not come back to, if a job forks."""
+    return _runs_a_job.get() or Process.loop
 
 
 def leave(exception: BaseException | None) -> NoReturn:
@@ -75,7 +104,7 @@ def _exit_code(exception: BaseException | None) -> int:
 
 def _before() -> None:
     """Let no signal arrive in the child before `_stop_hearing`: the parent would hear of it."""
-    if _runs_a_job.get() is not None:
+    if _loop_around() is not None:
         _held[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
@@ -87,13 +116,15 @@ def _let_signals_come() -> None:
 
 def _in_child() -> None:
     Process.generation += 1
-    loop = _runs_a_job.get()
+    loop = _loop_around()
     if loop is None:
         return
     with contextlib.suppress(Exception):
         _stop_hearing()
     with contextlib.suppress(Exception):
         _end_at_next_turn(loop)
+    with contextlib.suppress(Exception):
+        _end_with_its_call()
     _let_signals_come()
 
 
@@ -122,6 +153,20 @@ def _came_back() -> None:
         sys.stderr.flush()
     finally:
         os._exit(1)
+
+
+def _end_with_its_call() -> None:
+    """Rule 5: let the end of an executor's call, if this is inside of one, be the process's end."""
+    executors: Any = sys.modules.get("concurrent.futures.thread")
+    if executors is None:
+        return
+    code = executors._WorkItem.run.__code__
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    if frame is not None:
+        call: Future[Any] = frame.f_locals["self"].future
+        call.add_done_callback(lambda ended: leave(ended.exception()))
 
 
 if hasattr(os, "register_at_fork"):
