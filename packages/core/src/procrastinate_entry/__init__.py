@@ -62,6 +62,19 @@ def hear() -> int:
     return _pipe[0]
 
 
+def take_back() -> list[int]:
+    """Take signals back from other handlers, and return which signals these had taken.
+
+    Only the main thread may call this.
+    """
+    if _pipe is None:
+        return []
+    taken = [number for number in SIGNALS if _signal.getsignal(number) is not _keep]
+    if taken:
+        hear()
+    return taken
+
+
 def is_hearing() -> bool:
     """Whether this process keeps its signals."""
     return _pipe is not None

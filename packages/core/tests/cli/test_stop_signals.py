@@ -302,6 +302,27 @@ def test_an_app_that_blocks_the_signals_does_not_make_workers_deaf(
     assert running.lines_with("has stopped")
 
 
+@pytest.mark.parametrize(
+    "handler", ["signal.SIG_IGN", "signal.SIG_DFL", "print"], ids=["ignored", "default", "own"]
+)
+def test_a_task_that_sets_a_handler_does_not_make_the_worker_deaf(
+    program: Program, handler: str
+) -> None:
+    (program.folder / "taking.py").write_text(
+        APP.format(code="import signal")
+        + f"""
+@app.task(name="take")
+async def take():
+    signal.signal(signal.SIGTERM, {handler})
+"""
+    )
+    program("-a", "taking.app", "defer", "take")
+    running = start(program, "taking")
+    running.wait_for("a job has set a handler for SIGTERM")
+    assert running.stop() == 0
+    assert running.lines_with("has stopped")
+
+
 def test_a_child_that_a_task_has_forked_is_not_the_worker(program: Program, query: Query) -> None:
     """Its signals are its own: SIGTERM ends it, and the worker hears nothing of it."""
     (program.folder / "forking.py").write_text(

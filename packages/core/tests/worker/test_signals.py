@@ -12,7 +12,16 @@ import pytest
 
 import procrastinate
 from procrastinate.testing import InMemoryConnector
-from procrastinate.worker.process.signals import INT, TERM, Found, Taking, asking, found, to_take
+from procrastinate.worker.process.signals import (
+    INT,
+    TERM,
+    Found,
+    Taking,
+    asking,
+    found,
+    kept,
+    to_take,
+)
 
 NOTHING, IGNORED, HANDLED = Found
 
@@ -267,3 +276,51 @@ async def test_a_worker_in_another_thread_takes_none() -> None:
     before = [signal.getsignal(number) for number in (INT, TERM)]
     await asyncio.to_thread(lambda: asyncio.run(one_worker(app_in_memory())))
     assert [signal.getsignal(number) for number in (INT, TERM)] == before
+
+
+# A worker that owns its process
+
+TAKES: dict[str, Callable[[], object]] = {
+    "default": lambda: signal.signal(TERM, signal.SIG_DFL),
+    "ignore": lambda: signal.signal(TERM, signal.SIG_IGN),
+    "handler": lambda: signal.signal(TERM, lambda *_: None),
+    "both": lambda: [signal.signal(number, signal.SIG_IGN) for number in (INT, TERM)],
+    "the loop's": lambda: asyncio.get_running_loop().add_signal_handler(TERM, lambda: None),
+    "the loop's, removed": lambda: (
+        asyncio.get_running_loop().add_signal_handler(TERM, lambda: None),
+        asyncio.get_running_loop().remove_signal_handler(TERM),
+    ),
+}
+
+
+@pytest.mark.parametrize("take", TAKES.values(), ids=TAKES)
+async def test_signals_are_taken_back_from_a_job(
+    take: Callable[[], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[None] = []
+    with asking(lambda: asked.append(None), Taking.BOTH) as take_back, kept(take_back):
+        ours = signal.getsignal(TERM)
+        take()
+        async with asyncio.timeout(10):
+            while not (signal.getsignal(TERM) is signal.getsignal(INT) is ours):
+                await asyncio.sleep(0.01)
+        signal.raise_signal(TERM)
+        signal.raise_signal(INT)
+    assert len(asked) == 2
+    assert [record.__dict__["action"] for record in caplog.records] == ["signals_taken_back"]
+
+
+async def test_a_guest_takes_nothing_back() -> None:
+    app = procrastinate.App(connector=InMemoryConnector())
+
+    @app.task
+    async def take() -> None:
+        signal.signal(TERM, signal.SIG_IGN)
+
+    async with app.open_async(), app.worker():
+        await take.defer_async()
+        async with asyncio.timeout(10):
+            while signal.getsignal(TERM) is not signal.SIG_IGN:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)  # two looks, if there were any
+    assert signal.getsignal(TERM) is signal.SIG_IGN

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
+import procrastinate_entry
 from procrastinate.app.app import App
 from procrastinate.cli import children_port, failures, processes
 from procrastinate.cli.children_port import ChildrenPort
@@ -25,6 +26,7 @@ from procrastinate.errors import (
 from procrastinate.model import worker_options as model
 from procrastinate.model.worker_options import worker_options
 from procrastinate.worker.process import own_loop
+from procrastinate.worker.process.signals import kept
 from procrastinate_entry.stopping import STOP
 
 MAX_PROCESSES = 1_000
@@ -238,7 +240,7 @@ def _work(app: App, options: dict[str, Any], folder: str | None = None, number: 
                 if folder is None
                 else children_port.answering_supervisor(worker, folder, number)
             )
-            with STOP.told(stop), answering:
+            with STOP.told(stop), kept(procrastinate_entry.take_back), answering:
                 await worker.run_as_program()
         except ConnectorException:  # it raises one only while it starts: nothing was claimed
             if not STOP.asked:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -31,7 +31,7 @@ from procrastinate.worker.process import forks, heap, probes
 from procrastinate.worker.process.keeping import Keeper, log_end
 from procrastinate.worker.process.last_resort import LastResort
 from procrastinate.worker.process.own_loop import own_task
-from procrastinate.worker.process.signals import Taking, asking
+from procrastinate.worker.process.signals import Taking, asking, kept
 from procrastinate.worker.registration import Registered, about_worker, register
 from procrastinate.worker.running.threads import TaskThreads
 from procrastinate.worker.shift.shift import Shift
@@ -232,7 +232,8 @@ class Worker(HasFormerNames):
         try:
             self._obey()
             with (
-                asking(self._signalled, taking),
+                asking(self._signalled, taking) as take_back,
+                kept(take_back) if self._owns_process else nullcontext(),
                 probes.answering(self, options.http_host, options.http_port),
             ):
                 await self._to_its_end(new_task(self._work(options, on_listening)))

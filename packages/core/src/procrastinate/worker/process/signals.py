@@ -2,7 +2,8 @@
 
 Rules
 
-1. A worker that owns its process (`App.run_worker`, the command line) takes SIGINT and SIGTERM.
+1. A worker that owns its process (`App.run_worker`, the command line) takes SIGINT and SIGTERM. It
+   takes them back from a job that sets another handler, or none: nothing else could stop it.
 2. A guest takes a signal only if nothing handles it. The handler that `asyncio.run` sets for SIGINT
    counts as nothing, because it only cancels the main task. An ignored signal stays ignored.
 3. A guest leaves SIGINT alone if something else handles SIGTERM: a program with its own way to stop
@@ -20,11 +21,17 @@ import enum
 import functools
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from procrastinate.worker.log import logger
+
 INT, TERM = signal.SIGINT, signal.SIGTERM
+LOOK_EVERY = 0.25  # seconds between looks whether a job has taken a signal
+
+#: Takes signals back, and returns which ones others had taken.
+TakeBack = Callable[[], Sequence[int]]
 
 
 class Taking(enum.Enum):
@@ -83,16 +90,51 @@ class Handler:
 
 
 @contextmanager
-def asking(request: Callable[[], None], taking: Taking) -> Iterator[None]:
-    """Let signals call a function, which may interrupt any code, if this is the main thread."""
+def asking(request: Callable[[], None], taking: Taking) -> Iterator[TakeBack]:
+    """Let signals call a function, which may interrupt any code, if this is the main thread.
+
+    Gives a function that takes them back from whatever has taken them meanwhile.
+    """
     handler = Handler(request)
     if threading.current_thread() is not threading.main_thread():
         taking = Taking.NONE  # signal.signal would raise
     numbers = to_take(taking, found(signal.getsignal(INT)), found(signal.getsignal(TERM)))
     previous = {number: signal.signal(number, handler) for number in numbers}
     try:
-        yield
+        yield functools.partial(_taken_back, handler, numbers)
     finally:
         for number, before in previous.items():
             if signal.getsignal(number) is handler:
                 signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
+def _taken_back(handler: Handler, numbers: Sequence[int]) -> Sequence[int]:
+    taken = [number for number in numbers if signal.getsignal(number) is not handler]
+    for number in taken:
+        signal.signal(number, handler)
+    return taken
+
+
+@contextmanager
+def kept(take_back: TakeBack) -> Iterator[None]:
+    """A block on an event loop in which signals are taken back from jobs (rule 1)."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        timer = loop.call_later(LOOK_EVERY, look)
+        if taken := take_back():
+            names = " and ".join(signal.Signals(number).name for number in taken)
+            logger.warning(
+                "a job has set a handler for %s: the worker takes it back, because nothing else"
+                " could stop it",
+                names,
+                extra={"action": "signals_taken_back"},
+            )
+
+    timer = loop.call_later(LOOK_EVERY, look)
+    try:
+        yield
+    finally:
+        timer.cancel()
