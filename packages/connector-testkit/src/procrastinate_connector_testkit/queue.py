@@ -90,6 +90,10 @@ class Queue:
         flow = defer.defer_jobs(new)
         return await self.run(flow, transaction=len(new) > defer.ROWS_PER_STATEMENT)
 
+    async def defer_each(self, *new: NewJob) -> list[int]:
+        """Defer jobs one by one: none of them is parked."""
+        return [await self.run(defer.defer_job(each)) for each in new]
+
     def defer_all_flow(self, *new: NewJob) -> drive.Flow[list[int]]:
         """The flow that defers a batch in a transaction of the caller's."""
         return defer.defer_jobs_for_caller(new)

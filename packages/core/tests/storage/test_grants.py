@@ -208,7 +208,7 @@ def test_the_enqueue_only_role_defers_in_every_way(place: Place):
         f"SELECT status::text, hold::text, count(*) FROM {place.table('jobs')}"
         " GROUP BY 1, 2 ORDER BY 1, 2"
     )
-    assert counts == [("todo", "schedule", 2), ("todo", None, 6)]
+    assert counts == [("todo", "lock", 1), ("todo", "schedule", 2), ("todo", None, 5)]
 
 
 def test_the_enqueue_only_role_checks_the_schema(place: Place):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from procrastinate.model.endings.outcome import Finished
 from procrastinate.model.job import NewJob, Status
+from procrastinate.storage import defer
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.queue import HOUR_US, Queue
 
@@ -20,7 +23,7 @@ class Locks:
     @behaviour(QUEUE)
     async def test_locks_let_one_job_run_at_a_time(self, queue: Queue) -> None:
         """In the order of ids, each as soon as the one before has ended."""
-        ids = await queue.defer_all(*(locked("l") for _ in range(4)))
+        ids = await queue.defer_each(*(locked("l") for _ in range(4)))
         worker = await queue.worker()
         done = []
         for _ in ids:
@@ -34,7 +37,7 @@ class Locks:
 
     @behaviour(QUEUE)
     async def test_locks_go_by_priority(self, queue: Queue) -> None:
-        ids = await queue.defer_all(*(locked("l", priority=each) for each in (0, 2, 1)))
+        ids = await queue.defer_each(*(locked("l", priority=each) for each in (0, 2, 1)))
         worker = await queue.worker()
         done = []
         for _ in ids:
@@ -47,7 +50,7 @@ class Locks:
     async def test_locks_hold_up_nobody_else(self, queue: Queue) -> None:
         """Jobs without the lock, and the first of each other lock, are claimed at once."""
         new = [locked("l"), locked("l"), locked("m"), NewJob("task"), locked("m"), locked("")]
-        ids = await queue.defer_all(*new)
+        ids = await queue.defer_each(*new)
         claim = await queue.claim(await queue.worker())
         assert [job.id for job in claim.jobs] == [ids[0], ids[2], ids[3], ids[5]]
         assert claim.parked == 2
@@ -55,7 +58,7 @@ class Locks:
     @behaviour(QUEUE)
     async def test_locks_park_what_they_hold_up(self, queue: Queue) -> None:
         """Once parked, jobs are not read again until they are passed on, however many there are."""
-        ids = await queue.defer_all(*(locked("l") for _ in range(20)))
+        ids = await queue.defer_each(*(locked("l") for _ in range(20)))
         free = await queue.defer()
         worker = await queue.worker()
         first = await queue.claim_one(worker)
@@ -68,9 +71,59 @@ class Locks:
         assert await queue.claimed_ids(worker, limit=5) == [ids[1]]
 
     @behaviour(QUEUE)
+    async def test_locks_park_all_but_the_first_jobs_of_a_batch(self, queue: Queue) -> None:
+        """The first of each line in each queue is ready: a worker may serve that queue alone."""
+        due = datetime(2100, 1, 1, tzinfo=UTC)
+        new = [
+            *(locked("l"), locked("l", priority=1), locked("l")),
+            *(locked("l", queue="b"), locked("l", queue="b"), locked("m"), locked("m")),
+            *(NewJob("task"), NewJob("task"), locked("n", scheduled_at=due), locked("n")),
+        ]
+        ids = await queue.defer_all(*new)
+        holds = [(await queue.job(each)).hold for each in ids]
+        assert [place for place, hold in enumerate(holds) if hold is None] == [1, 3, 5, 7, 8, 10]
+        assert holds[9] == "schedule"
+        claim = await queue.claim(worker := await queue.worker(), "default", "b")
+        assert [job.id for job in claim.jobs] == [ids[each] for each in (1, 5, 7, 8, 10)]
+        await queue.finish(worker, claim.jobs[0])
+        assert await queue.claimed_ids(worker, "default", "b") == [ids[0]]
+
+    @behaviour(QUEUE)
+    async def test_locks_park_all_but_the_first_of_jobs_that_are_alike(self, queue: Queue) -> None:
+        alike = NewJob("task", lock="l")
+        ids = await queue.run(defer.defer_alike(alike, '[{"n":1},{"n":2},{"n":3}]'))
+        assert [(await queue.job(each)).hold for each in ids] == [None, "lock", "lock"]
+        worker = await queue.worker()
+        for each in ids:
+            claim = await queue.claim(worker)
+            assert ([job.id for job in claim.jobs], claim.parked) == ([each], 0)
+            await queue.finish(worker, *claim.jobs)
+
+    @behaviour(QUEUE)
+    async def test_locks_pass_on_what_a_batch_has_parked_if_its_first_job_is_cancelled(
+        self, queue: Queue
+    ) -> None:
+        ids = await queue.defer_all(*(locked("l") for _ in range(3)))
+        assert await queue.cancel(ids[0])
+        assert await queue.claimed_ids(await queue.worker()) == [ids[1]]
+
+    @behaviour(QUEUE)
+    async def test_locks_stand_the_jobs_of_a_batch_in_line_behind_earlier_ones(
+        self, queue: Queue
+    ) -> None:
+        first = await queue.defer(lock="l")
+        ids = await queue.defer_all(*(locked("l", priority=each) for each in (0, 0, 1)))
+        worker, done = await queue.worker(), []
+        for _ in range(4):
+            job = await queue.claim_one(worker)
+            await queue.finish(worker, job)
+            done.append(job.id)
+        assert done == [ids[2], first, ids[0], ids[1]]
+
+    @behaviour(QUEUE)
     async def test_locks_are_handed_over_to_the_next_job_of_their_line(self, queue: Queue) -> None:
         """The end of each job begins the next one, and the last one is left to its ending."""
-        ids = await queue.defer_all(*(locked("l", priority=each) for each in (0, 2, 1)))
+        ids = await queue.defer_each(*(locked("l", priority=each) for each in (0, 2, 1)))
         worker = await queue.worker()
         job = await queue.claim_one(worker)
         done = [job.id]
@@ -87,8 +140,8 @@ class Locks:
         self, queue: Queue
     ) -> None:
         """If that is in a queue which the worker does not serve, it is another worker's turn."""
-        first = await queue.defer_all(locked("l", queue="a"))
-        await queue.defer_all(locked("l", queue="a"), locked("l", queue="b", priority=1))
+        first = await queue.defer_each(locked("l", queue="a"))
+        await queue.defer_each(locked("l", queue="a"), locked("l", queue="b", priority=1))
         worker = await queue.worker()
         (job,) = await queue.claim_jobs(worker, "a")
         assert [job.id] == first
@@ -102,11 +155,11 @@ class Locks:
         self, queue: Queue
     ) -> None:
         """What the scan meets of the line shows that the lock is free; its first job is next."""
-        ids = await queue.defer_all(*(locked("l") for _ in range(3)))
+        ids = await queue.defer_each(*(locked("l") for _ in range(3)))
         worker = await queue.worker()
         running = await queue.claim_one(worker)
         await queue.claim(worker)  # parks the others
-        late, free = await queue.defer_all(locked("l"), NewJob("task"))
+        late, free = await queue.defer_each(locked("l"), NewJob("task"))
         await queue.finish(worker, running)
         above = {"default": ids[2]}
         assert await queue.claim_level(worker, above, limit=1) == [ids[1]]
@@ -116,7 +169,7 @@ class Locks:
 
     @behaviour(QUEUE)
     async def test_locks_are_held_over_all_workers(self, queue: Queue) -> None:
-        ids = await queue.defer_all(locked("l"), locked("l"))
+        ids = await queue.defer_each(locked("l"), locked("l"))
         one, two = await queue.worker("one"), await queue.worker("two")
         job = await queue.claim_one(one)
         assert await queue.claimed_ids(two) == []
@@ -126,7 +179,7 @@ class Locks:
     @behaviour(QUEUE)
     async def test_locks_are_held_over_all_queues(self, queue: Queue) -> None:
         """A lock taken in one queue holds up its jobs in another, and is passed on to them."""
-        ids = await queue.defer_all(locked("l", queue="a"), locked("l", queue="b"))
+        ids = await queue.defer_each(locked("l", queue="a"), locked("l", queue="b"))
         worker = await queue.worker()
         job = await queue.claim_one(worker, "a")
         assert await queue.claimed_ids(worker, "b") == []
@@ -136,20 +189,20 @@ class Locks:
     @behaviour(QUEUE)
     async def test_locks_do_not_wait_for_queues_that_nobody_serves(self, queue: Queue) -> None:
         """The first in line of the queues that the worker reads goes, whatever waits elsewhere."""
-        await queue.defer_all(locked("l", queue="unserved"))
-        (served,) = await queue.defer_all(locked("l", queue="served"))
+        await queue.defer_each(locked("l", queue="unserved"))
+        (served,) = await queue.defer_each(locked("l", queue="served"))
         assert await queue.claimed_ids(await queue.worker(), "served") == [served]
 
     @behaviour(QUEUE)
     async def test_locks_do_not_wait_for_scheduled_jobs(self, queue: Queue) -> None:
-        await queue.defer_all(locked("l", schedule_in_us=HOUR_US, priority=9))
-        (due,) = await queue.defer_all(locked("l"))
+        await queue.defer_each(locked("l", schedule_in_us=HOUR_US, priority=9))
+        (due,) = await queue.defer_each(locked("l"))
         assert await queue.claimed_ids(await queue.worker()) == [due]
 
     @behaviour(QUEUE)
     async def test_locks_keep_the_place_of_a_job_that_comes_back(self, queue: Queue) -> None:
         """Retried, handed back, recovered or retried by hand: before those that it preceded."""
-        ids = await queue.defer_all(*(locked("l") for _ in range(3)))
+        ids = await queue.defer_each(*(locked("l") for _ in range(3)))
         worker = await queue.worker()
         job = await queue.claim_one(worker)
         await queue.claim(worker)  # parks the others
@@ -171,7 +224,7 @@ class Locks:
     async def test_locks_let_the_next_job_run_while_a_retry_waits_for_its_time(
         self, queue: Queue
     ) -> None:
-        ids = await queue.defer_all(*(locked("l") for _ in range(2)))
+        ids = await queue.defer_each(*(locked("l") for _ in range(2)))
         worker = await queue.worker()
         job = await queue.claim_one(worker)
         await queue.retry(worker, job, retry_in={"hours": 1})
@@ -180,11 +233,11 @@ class Locks:
     @behaviour(QUEUE)
     async def test_locks_let_a_late_job_of_high_priority_go_next(self, queue: Queue) -> None:
         """It interrupts no job, and goes before those that have waited for long."""
-        ids = await queue.defer_all(*(locked("l") for _ in range(3)))
+        ids = await queue.defer_each(*(locked("l") for _ in range(3)))
         worker = await queue.worker()
         running = await queue.claim_one(worker)
         await queue.claim(worker)  # parks the others
-        (urgent,) = await queue.defer_all(locked("l", priority=9))
+        (urgent,) = await queue.defer_each(locked("l", priority=9))
         assert await queue.claimed_ids(worker) == []
         await queue.finish(worker, running)
         job = await queue.claim_one(worker)
@@ -193,7 +246,7 @@ class Locks:
     @behaviour(QUEUE)
     async def test_locks_are_passed_on_by_every_end(self, queue: Queue) -> None:
         """Retried for later, handed back, deleted when done, or cancelled while waiting."""
-        ids = await queue.defer_all(*(locked("l") for _ in range(5)))
+        ids = await queue.defer_each(*(locked("l") for _ in range(5)))
         worker = await queue.worker()
         job = await queue.claim_one(worker)
         await queue.claim(worker)  # parks the others
@@ -213,7 +266,7 @@ class Locks:
 
     @behaviour(QUEUE)
     async def test_locks_of_a_dead_worker_are_passed_on(self, queue: Queue) -> None:
-        ids = await queue.defer_all(locked("l"), locked("l"))
+        ids = await queue.defer_each(locked("l"), locked("l"))
         dead = await queue.worker("dead")
         await queue.claim_one(dead)
         await queue.claim(dead)
@@ -225,7 +278,7 @@ class Locks:
     async def test_locks_under_contention_never_overlap(self, queue: Queue) -> None:
         """Several workers, a few locks: each job runs once, each lock's jobs in order."""
         new = [locked(f"l{n % 3}") for n in range(45)]
-        ids = await queue.defer_all(*new)
+        ids = await queue.defer_each(*new)
         order: list[int] = []
 
         async def work(name: str) -> None:
@@ -248,7 +301,7 @@ class Locks:
     @behaviour(QUEUE)
     async def test_lines_that_wait_for_nobody_are_mended(self, queue: Queue) -> None:
         """Mending leaves lines alone that wait for a running job."""
-        ids = await queue.defer_all(locked("l"), locked("l"))
+        ids = await queue.defer_each(locked("l"), locked("l"))
         worker = await queue.worker()
         job = await queue.claim_one(worker)
         await queue.claim(worker)

@@ -240,7 +240,17 @@ begin
             given.queueing_lock,
             coalesce(given.args, '{}'),
             due.at,
-            case when due.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
+            -- Of each line and queue all but the first job are parked, because they become visible together.
+            case
+                when due.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold
+                when coalesce(given.lock, common.lock) is not null and row_number() over (
+                    partition by
+                        coalesce(given.lock, common.lock),
+                        coalesce(given.queue_name, common.queue_name, 'default'),
+                        coalesce(due.at > statement_timestamp(), false)
+                    order by coalesce(given.priority, common.priority, 0) desc, given.n
+                ) > 1 then 'lock'::{home}.procrastinate_hold
+            end,
             coalesce(given.meta, common.meta)
         from jsonb_to_record($2) as common(
             task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
@@ -353,9 +363,13 @@ begin
     select
         given.id, its_partition, alike.queue_name, alike.task_name, alike.priority, alike.lock, given.args,
         alike.due,
-        case when alike.due > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
+        case
+            when alike.due > statement_timestamp() then 'schedule'::{home}.procrastinate_hold
+            -- All but the first wait for it: see the function above.
+            when alike.lock is not null and given.place > 1 then 'lock'::{home}.procrastinate_hold
+        end,
         alike.meta
-    from rows from (jsonb_array_elements($1), unnest(ids)) as given(args, id);
+    from rows from (jsonb_array_elements($1), unnest(ids)) with ordinality as given(args, id, place);
     if alike.due is null or alike.due < statement_timestamp() + interval '60 seconds' then
         perform pg_notify(
             case when alike.due > statement_timestamp() then 'procrastinate_schedule'

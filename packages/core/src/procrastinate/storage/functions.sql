@@ -152,27 +152,28 @@ begin
             errcode = '22023',
             message = 'common must have no queueing_lock, which only one waiting job can have: give it in jobs';
     end if;
-    if not jsonb_path_exists($1, '$[*].queueing_lock') then
+    if $2 ->> 'lock' is null
+        and not jsonb_path_exists($1, '$[*].lock') and not jsonb_path_exists($1, '$[*].queueing_lock')
+    then
         -- As most batches are. (1,000 jobs take 4.1 ms of the server, and 4.6 by the statement below.)
         return query
             with inserted as (
                 insert into {home}.procrastinate_jobs as job
-                    (queue_name, task_name, priority, lock, args, scheduled_at, hold, meta)
+                    (queue_name, task_name, priority, args, scheduled_at, hold, meta)
                 select
                     coalesce(given.queue_name, common.queue_name, 'default'),
                     coalesce(given.task_name, common.task_name),
                     coalesce(given.priority, common.priority, 0),
-                    coalesce(given.lock, common.lock),
                     coalesce(given.args, '{}'),
                     due.at,
                     case when due.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
                     coalesce(given.meta, common.meta)
                 from jsonb_to_record($2) as common(
-                    task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
+                    task_name text, queue_name text, priority integer, scheduled_at timestamptz,
                     schedule_in_us bigint, meta jsonb
                 )
                 cross join jsonb_to_recordset($1) as given(
-                    task_name text, args jsonb, queue_name text, priority integer, lock text,
+                    task_name text, args jsonb, queue_name text, priority integer,
                     scheduled_at timestamptz, schedule_in_us bigint, meta jsonb
                 )
                 cross join lateral (
@@ -198,34 +199,37 @@ begin
             select inserted.id, null::text from inserted, (select count(*) from woken) as woken;
         return;
     end if;
-    -- Planned each time: a plan from when the table was empty would read all of it for each queueing lock.
-    execute $clash$
-        select given.queueing_lock
-        from jsonb_to_recordset($1) as given(queueing_lock text)
-        where given.queueing_lock is not null
-            and exists (
-                select from {home}.procrastinate_jobs as twin
-                where twin.queueing_lock = given.queueing_lock and twin.partition = 0
-                    and twin.status = 'todo'
-            )
-        union all
-        select given.queueing_lock
-        from jsonb_to_recordset($1) as given(queueing_lock text)
-        where given.queueing_lock is not null
-        group by given.queueing_lock
-        having count(*) > 1
-        limit 1
-    $clash$ into clash using $1;
-    if clash is not null then
-        return query select null::bigint, clash;
-        return;
+    if jsonb_path_exists($1, '$[*].queueing_lock') then
+        -- Planned each time: a plan from when the table was empty would read all of it for each queueing lock.
+        execute $clash$
+            select given.queueing_lock
+            from jsonb_to_recordset($1) as given(queueing_lock text)
+            where given.queueing_lock is not null
+                and exists (
+                    select from {home}.procrastinate_jobs as twin
+                    where twin.queueing_lock = given.queueing_lock and twin.partition = 0
+                        and twin.status = 'todo'
+                )
+            union all
+            select given.queueing_lock
+            from jsonb_to_recordset($1) as given(queueing_lock text)
+            where given.queueing_lock is not null
+            group by given.queueing_lock
+            having count(*) > 1
+            limit 1
+        $clash$ into clash using $1;
+        if clash is not null then
+            return query select null::bigint, clash;
+            return;
+        end if;
     end if;
     -- The rows go in by queueing lock, so that two batches with the same ones never wait for each other in a
     -- circle.
     return query
         with new as materialized (
             select
-                given.*, due.at, nextval('{home}.procrastinate_jobs_id_seq') as id
+                given.*, due.at, coalesce(due.at > statement_timestamp(), false) as is_early,
+                nextval('{home}.procrastinate_jobs_id_seq') as id
             from (
                 select
                     coalesce(given.queue_name, common.queue_name, 'default') as queue_name,
@@ -267,7 +271,14 @@ begin
             select
                 new.id, 0, new.queue_name, new.task_name, new.priority, new.lock, new.queueing_lock, new.args,
                 new.at,
-                case when new.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
+                -- Of each line and queue all but the first job are parked. They become visible together, and are
+                -- passed on like all others. (Else claims park them, at 15 microseconds for each.)
+                case
+                    when new.is_early then 'schedule'::{home}.procrastinate_hold
+                    when new.lock is not null and row_number() over (
+                        partition by new.lock, new.queue_name, new.is_early order by new.priority desc, new.id
+                    ) > 1 then 'lock'::{home}.procrastinate_hold
+                end,
                 new.meta
             from new
             order by new.queueing_lock collate "C", new.id
@@ -280,7 +291,8 @@ begin
             )
             from inserted
             where inserted.hold is null
-                or inserted.scheduled_at < statement_timestamp() + interval '60 seconds'
+                or inserted.hold = 'schedule'
+                    and inserted.scheduled_at < statement_timestamp() + interval '60 seconds'
             group by inserted.queue_name, inserted.hold
         )
         select inserted.id, null::text from inserted, (select count(*) from woken) as woken;
@@ -334,9 +346,13 @@ begin
             (queue_name, task_name, priority, lock, args, scheduled_at, hold, meta)
         select
             alike.queue_name, alike.task_name, alike.priority, alike.lock, given.args, alike.due,
-            case when alike.due > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
+            case
+                when alike.due > statement_timestamp() then 'schedule'::{home}.procrastinate_hold
+                -- All but the first wait for it: see the function above.
+                when alike.lock is not null and given.place > 1 then 'lock'::{home}.procrastinate_hold
+            end,
             alike.meta
-        from jsonb_array_elements($1) as given(args)
+        from jsonb_array_elements($1) with ordinality as given(args, place)
         returning job.id
     )
     select array_agg(inserted.id) into ids from inserted;

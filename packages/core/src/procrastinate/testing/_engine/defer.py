@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +29,8 @@ def announce(view: View, job: JobRow) -> str | None:
     """Wake workers for a job that is ready or soon due; returns the column that tells of it."""
     if job.hold is None:
         return view.notify("procrastinate_jobs", job.queue_name)
+    if job.hold == "lock":
+        return None
     if job.scheduled_at is not None and job.scheduled_at < view.now + NOTIFIED_AHEAD:
         return view.notify("procrastinate_schedule", job.queue_name)
     return None
@@ -87,7 +90,7 @@ def defer_jobs(view: View, p: Params) -> Rows:
     for new in batch:
         new["id"] = view.next_job_id()
     by_lock = sorted(batch, key=lambda new: (new["queueing_lock"] or "", new["id"]))
-    jobs = [_insert(view, **new) for new in by_lock]
+    jobs = _parked(view, [_insert(view, **new) for new in by_lock])
     for job in sorted(jobs, key=lambda job: job.queue_name):
         announce(view, job)
     return [(job.id, None) for job in jobs]
@@ -96,11 +99,26 @@ def defer_jobs(view: View, p: Params) -> Rows:
 def defer_alike(view: View, p: Params) -> Rows:
     common = _common(p)
     batch = [_new({**common, "args": args}) for args in jsonb_texts(p["all_args"])]
-    jobs = [_insert(view, **new) for new in batch]
+    jobs = _parked(view, [_insert(view, **new) for new in batch])
     if jobs:
         announce(view, jobs[0])
     ids = ",".join(str(job.id) for job in jobs)
     return [(f"{{{ids}}}" if jobs else None,)]
+
+
+def _parked(view: View, jobs: Sequence[JobRow]) -> list[JobRow]:
+    """Park all but the first ready job of each line and queue, and return the jobs."""
+    firsts: dict[tuple[str | None, str], int] = {}
+    for job in in_claim_order(jobs):
+        if job.hold is None:
+            firsts.setdefault((job.lock, job.queue_name), job.id)
+
+    def parked(job: JobRow) -> JobRow:
+        if job.lock is None or job.hold or firsts[job.lock, job.queue_name] == job.id:
+            return job
+        return view.write_job(replace(job, hold="lock"))
+
+    return [parked(job) for job in jobs]
 
 
 _DEFAULTS: Mapping[str, Any] = {
