@@ -215,6 +215,7 @@ class Lines:
             left_none_in=lambda partition, is_claimed: not is_claimed,
             went_back=lambda jobs, partition: None,
             hear=lambda payload: True,
+            claims_beside_lines=False,
         )
         inner._backlog = SimpleNamespace(
             room=lambda: self.room,
@@ -301,6 +302,38 @@ async def test_what_keeps_a_worker_from_going_on_with_a_line(
     change(lines)
     assert await lines.end_a_job() is None
     assert lines.sent == []
+
+
+async def test_a_line_waits_for_the_answer_of_a_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each ending beside a claim would set going the next claim, and so on."""
+    monkeypatch.setattr(claiming, "LINES_WAIT", 60.0)
+    lines = Lines()
+    inner: Any = lines.claiming
+    inner._claims_now = True
+    ending = asyncio.create_task(lines.end_a_job())
+    await asyncio.sleep(0.01)
+    assert (lines.sent, ending.done()) == ([], False)
+    assert inner._hands_over, "the next claim may begin"
+    inner._claims_now = False
+    inner._claimed.set()
+    assert await ending == Settled({7: Status.SUCCEEDED})
+    assert (lines.sent, inner._hands_over) == ([1], False)
+    assert lines.wake.is_set()
+
+
+async def test_a_line_that_has_waited_in_vain_lets_the_claim_go_on() -> None:
+    lines = Lines()
+    inner: Any = lines.claiming
+    inner._claims_now = True
+    ending = asyncio.create_task(lines.end_a_job())
+    await asyncio.sleep(0)
+    lines.claiming.look_now()  # the claim was answered, and something was heard meanwhile
+    lines.wake.clear()
+    inner._claims_now = False
+    inner._claimed.set()
+    assert await ending is None
+    assert lines.sent == []
+    assert lines.wake.is_set()
 
 
 async def test_a_worker_looks_at_once_if_an_answer_was_lost() -> None:
