@@ -40,7 +40,7 @@ def line(connector: Psycopg2Connector) -> tuple[Job, list[int]]:
     """A line for one lock: the running job that holds it, and three that are parked."""
     batch = [NewJob("task", lock="k") for _ in range(4)]
     with connector.session() as executor:
-        ids = drive.run(defer.defer_jobs(batch), executor, sql)
+        ids = [drive.run(defer.defer_job(each), executor, sql) for each in batch]
         found = claimed(executor)
     assert ([job.id for job in found.jobs], found.parked) == (ids[:1], 3)
     return found.jobs[0], ids[1:]
