@@ -74,6 +74,30 @@ def test_jobs_are_there_when_atomic_commits(app: App, alias: str, dsn: str) -> N
     assert outside(dsn) == [1, 2, 3]
 
 
+def test_observers_are_told_that_atomic_may_still_roll_back(alias: str) -> None:
+    told: list[tuple[str, bool]] = []
+
+    class Watch(procrastinate.Observer):
+        def on_deferred(self, event: Any) -> None:
+            told.append(("deferred", event.in_transaction))
+
+        def on_changed(self, event: Any) -> None:
+            told.append((event.change, event.in_transaction))
+
+    app = App(connector=DjangoConnector(alias=alias), observers=[Watch()])
+    with transaction.atomic(using=alias):
+        job_id = app.configure_task("t").defer(n=1)
+        app.job_manager.cancel_job_by_id(job_id)
+    job_id = app.configure_task("t").defer(n=2)
+    app.job_manager.cancel_job_by_id(job_id)
+    assert told == [
+        ("deferred", True),
+        ("cancelled", True),
+        ("deferred", False),
+        ("cancelled", False),
+    ]
+
+
 def test_jobs_are_gone_when_atomic_rolls_back(app: App, alias: str) -> None:
     with pytest.raises(Undone), transaction.atomic(using=alias):
         app.configure_task("task").defer(n=1)

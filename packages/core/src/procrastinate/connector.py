@@ -244,6 +244,14 @@ class SyncConnector(Connector):
         connection is to be had. ``read_only`` without ``transaction`` is a ValueError.
         """
 
+    def is_in_transaction(self) -> bool:
+        """Whether a session would now be part of a transaction that the application has open.
+
+        For a connector whose sessions are on the application's own connections: observers are told
+        then that the application may still roll back.
+        """
+        return False
+
     async def call_async(self, function: Callable[[], T]) -> T:
         """Run a function that uses this connector and blocks, for an asynchronous caller.
 

@@ -125,6 +125,10 @@ class DjangoConnector(SyncConnector):
             exc.args = (_in_django(str(exc), self.alias, self.schema), *exc.args[1:])
         return exc
 
+    def is_in_transaction(self) -> bool:
+        """Whether this thread is inside of ``atomic``, or without autocommit."""
+        return is_in_transaction(connections[self.alias])
+
     async def call_async(self, function: Callable[[], T]) -> T:
         """Run a function in the thread of Django's synchronous code."""
         return await sync_to_async(function, thread_sensitive=True)()

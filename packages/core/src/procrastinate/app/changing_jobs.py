@@ -206,7 +206,8 @@ class ChangingJobs:
         return await run_batches_async(self._gateway, batches, connection=connection)
 
     def _changes(self, what: What, connection: Any) -> Changes:
-        return Changes(self._gateway.observers, what, in_transaction=connection is not None)
+        in_transaction = self._gateway.is_in_transaction(connection)
+        return Changes(self._gateway.observers, what, in_transaction=in_transaction)
 
     # The flows
 

@@ -311,7 +311,7 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
         return Statement(self._gateway.statements(flows.request_for(job)))
 
     def _watched(self, jobs: Sequence[NewJob]) -> Watched:
-        in_transaction = self.options.connection is not None
+        in_transaction = self._gateway.is_in_transaction(self.options.connection)
         return Watched(self._gateway.observers, jobs, in_transaction=in_transaction)
 
     def _deferrer(self) -> JobDeferrer[P, R]:

@@ -89,6 +89,10 @@ class Halves:
             self._open_counterpart(None)
         return self._counterpart_or_self()
 
+    def is_in_transaction(self, connection: Any) -> bool:
+        """Whether a call with this ``connection=`` is part of a transaction of the caller's."""
+        return connection is not None or (self._sync is not None and self._sync.is_in_transaction())
+
     def async_connector(self) -> AsyncConnector:
         """Return the connector for a worker. Raises `SyncConnectorConfigurationError`."""
         if isinstance(self.connector, AsyncConnector):
