@@ -65,13 +65,15 @@ def worker_connector() -> AsyncConnector:
     if isinstance(of_app, AsyncConnector):
         return of_app
     alias = of_app.alias if isinstance(of_app, DjangoConnector) else read_conf().database
-    made = connector_to(
+    made: Any = connector_to(
         connections[alias],
         schema=of_app.schema,
         json_dumps=of_app.json_dumps,
         json_loads=of_app.json_loads,
     )
     _refuse_another_database(made, alias)
+    if isinstance(of_app, DjangoConnector):
+        made.worded = of_app.worded
     return made
 
 

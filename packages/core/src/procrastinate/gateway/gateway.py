@@ -118,8 +118,8 @@ class Gateway(Halves):
                 return value
         except SchemaError as exc:
             if exc.sqlstate is None:
-                raise connector.worded(exc) from exc.__cause__
-            raise connector.worded(self._explained(exc, connector)) from exc.__cause__
+                raise self.connector.worded(exc) from exc.__cause__
+            raise self.connector.worded(self._explained(exc, connector)) from exc.__cause__
 
     async def run_async(
         self,
@@ -144,16 +144,19 @@ class Gateway(Halves):
         if not self._open_async:
             raise AppNotOpen(not_open(self._open, "open_async"))
         if limit is not None:
-            return await self._run_limited(connector, flow, transaction, limit)
+            try:
+                return await self._run_limited(connector, flow, transaction, limit)
+            except SchemaError as exc:  # told as it is: to ask for more would have no limit
+                raise self.connector.worded(exc) from exc.__cause__
         try:
             if (block := time_limits.current()) is not None:
                 return await self._run_within_async(block, connector, flow, transaction)
             return await self._run_on(connector, flow, transaction, None)
         except SchemaError as exc:
             if exc.sqlstate is None:
-                raise connector.worded(exc) from exc.__cause__
+                raise self.connector.worded(exc) from exc.__cause__
             explained = await self._explained_async(exc, connector)
-            raise connector.worded(explained) from exc.__cause__
+            raise self.connector.worded(explained) from exc.__cause__
 
     async def _run_on(
         self, connector: AsyncConnector, flow: Flow[T], transaction: bool, patience: float | None
