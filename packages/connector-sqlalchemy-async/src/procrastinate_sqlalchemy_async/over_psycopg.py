@@ -8,66 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import psycopg
-from psycopg.abc import Buffer
-from psycopg.adapt import Loader
-from psycopg.pq import Format, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
-from psycopg.types.bool import BoolLoader
-from psycopg.types.numeric import FloatLoader, IntLoader
-from psycopg.types.string import TextLoader
 
 from procrastinate.connector import Notification, Query, Rows
 from procrastinate.connector_tools import failures, sockets
-from procrastinate.connector_tools.arrays import array_text
 from procrastinate.connector_tools.channels import listen_sql
+from procrastinate.connector_tools.psycopg_values import (
+    ISO,
+    adapted,
+    has_other_loaders,
+    read_plain_values,
+)
 from procrastinate.errors import ConnectorException, database_error, why_read_only
 from procrastinate_sqlalchemy_async.leases import Driver, Heard, Send
 
-_ISO = "SET LOCAL datestyle = 'ISO';"
 _IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _CLIENT_SIDE: type[psycopg.AsyncClientCursor[Any]] = psycopg.AsyncClientCursor
-
-
-class _Moment(Loader):
-    """Reads timestamptz in ISO format, in which our queries ask for it (`_ISO`)."""
-
-    def load(self, data: Buffer) -> Any:
-        return datetime.fromisoformat(bytes(data).decode())
-
-
-_LOADERS: Mapping[str, type[Loader]] = {
-    "bool": BoolLoader,
-    "int2": IntLoader,
-    "int4": IntLoader,
-    "int8": IntLoader,
-    "float8": FloatLoader,
-    "numeric": FloatLoader,
-    "text": TextLoader,
-    "timestamptz": _Moment,
-}
-#: psycopg's own loaders of types whose values we do not convert, by the types' numbers. Its C build
-#: has classes of the same names.
-_USUAL = {
-    psycopg.adapters.types[name].oid: usual
-    for name, usual in (
-        *(("bool", "BoolLoader"), ("int2", "IntLoader"), ("int4", "IntLoader")),
-        *(("int8", "IntLoader"), ("float8", "FloatLoader"), ("text", "TextLoader")),
-        ("timestamptz", "TimestamptzLoader"),
-    )
-}
-
-
-def has_other_loaders(raw: psycopg.BaseConnection[Any]) -> bool:
-    """Return whether the owner of a connection has changed how our rows would be read."""
-    return any(
-        getattr(raw.adapters.get_loader(oid, Format.TEXT), "__name__", None) != usual
-        for oid, usual in _USUAL.items()
-    )
 
 
 class OverPsycopg(Driver):
@@ -99,12 +60,12 @@ class OverPsycopg(Driver):
         return await self.to_end(self._run(query, front))
 
     def _iso(self) -> str:
-        return "" if (self._reported("DateStyle") or "ISO").startswith("ISO") else _ISO
+        return "" if (self._reported("DateStyle") or "ISO").startswith("ISO") else ISO
 
     async def _run(self, query: Query, front: str) -> Rows:
         cursor = self._cursor
         if query.params:
-            await cursor.execute((front + query.sql).encode(), _adapted(query.params))
+            await cursor.execute((front + query.sql).encode(), adapted(query.params))
         else:
             await cursor.execute((front + query.sql).encode())
         while cursor.nextset():
@@ -115,8 +76,7 @@ class OverPsycopg(Driver):
     def _cursor(self) -> psycopg.AsyncClientCursor[Any]:
         """A cursor that gives plain values, whatever the connection's owner has registered."""
         cursor = _CLIENT_SIDE(self.raw, row_factory=tuple_row)
-        for name, loader in _LOADERS.items():
-            cursor.adapters.register_loader(name, loader)
+        read_plain_values(cursor)
         return cursor
 
     async def run_bound(self, query: Query, send: Send) -> Rows:
@@ -138,7 +98,7 @@ class OverPsycopg(Driver):
 
     @staticmethod
     def positional(query: Query) -> tuple[str, Any]:
-        return query.sql, (_adapted(query.params) if query.params else None)
+        return query.sql, (adapted(query.params) if query.params else None)
 
     def translate(self, exc: Exception, query: Query) -> ConnectorException | None:
         return translate(exc, query, self._reported)
@@ -205,19 +165,6 @@ class OverPsycopg(Driver):
     @property
     def encoding(self) -> str | None:
         return self._reported("client_encoding")
-
-
-def _adapted(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values in a form whose type the placeholder's cast decides."""
-    return {name: _value(value) for name, value in params.items()}
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return array_text(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(int(value))  # the cast binds closer than a minus would
-    return value
 
 
 def translate(exc: Exception, query: Query, reported: Any) -> ConnectorException | None:

@@ -12,68 +12,28 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar
 
 import psycopg
-from psycopg.abc import Buffer
-from psycopg.adapt import Loader
-from psycopg.pq import Format, TransactionStatus
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
-from psycopg.types.bool import BoolLoader
-from psycopg.types.numeric import FloatLoader, IntLoader
-from psycopg.types.string import TextLoader
 
 from procrastinate.connector import Query, Row, Rows
 from procrastinate.connector_tools import failures, sockets
-from procrastinate.connector_tools.arrays import array_text
+from procrastinate.connector_tools.psycopg_values import (
+    ISO,
+    adapted,
+    has_other_loaders,
+    read_plain_values,
+)
 from procrastinate.errors import ConnectorException, database_error, why_read_only
 from procrastinate_sqlalchemy.drivers import Driver, Send
 
-_ISO = "SET LOCAL datestyle = 'ISO';"
 _IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _MAX_PROXIES = 20  # around one connection
 
 Connection = psycopg.Connection[Any]
-
-
-class _Moment(Loader):
-    """Reads timestamptz in ISO format, in which our queries ask for it (`_ISO`)."""
-
-    def load(self, data: Buffer) -> Any:
-        return datetime.fromisoformat(bytes(data).decode())
-
-
-_LOADERS: Mapping[str, type[Loader]] = {
-    "bool": BoolLoader,
-    "int2": IntLoader,
-    "int4": IntLoader,
-    "int8": IntLoader,
-    "float8": FloatLoader,
-    "numeric": FloatLoader,
-    "text": TextLoader,
-    "timestamptz": _Moment,
-}
-#: psycopg's own loaders of types whose values we do not convert, by the types' numbers. Its C build
-#: has classes of the same names.
-_USUAL = {
-    psycopg.adapters.types[name].oid: usual
-    for name, usual in (
-        *(("bool", "BoolLoader"), ("int2", "IntLoader"), ("int4", "IntLoader")),
-        *(("int8", "IntLoader"), ("float8", "FloatLoader"), ("text", "TextLoader")),
-        ("timestamptz", "TimestamptzLoader"),
-    )
-}
-
-
-def has_other_loaders(real: psycopg.BaseConnection[Any]) -> bool:
-    """Return whether the owner of a connection has changed how our rows would be read."""
-    return any(
-        getattr(real.adapters.get_loader(oid, Format.TEXT), "__name__", None) != usual
-        for oid, usual in _USUAL.items()
-    )
 
 
 class OverPsycopg(Driver):
@@ -130,7 +90,7 @@ class OverPsycopg(Driver):
 
     def run(self, real: Connection, query: Query, prefix: str, send: Send | None) -> Rows:
         if not (_reported(real, "DateStyle") or "ISO").startswith("ISO"):
-            prefix += _ISO
+            prefix += ISO
         if send is None or (prefix and not query.params) or has_other_loaders(real):
             return _run(real, query, prefix)
         alone = bool(prefix) and not (prefix.startswith("BEGIN") or self.in_transaction(real))
@@ -151,7 +111,7 @@ class OverPsycopg(Driver):
             if not self.in_transaction(real):
                 send("SELECT 1", None)  # SQLAlchemy begins with a statement of its own only
             return _run(real, query, "")
-        rows = send(query.sql, _adapted(query.params) if query.params else None)
+        rows = send(query.sql, adapted(query.params) if query.params else None)
         return [_plain(tuple(row)) for row in rows]
 
     def translate(self, exc: psycopg.Error, query: Query) -> ConnectorException:
@@ -164,10 +124,9 @@ class OverPsycopg(Driver):
 def _run(real: Connection, query: Query, prefix: str) -> Rows:
     try:
         cursor = psycopg.ClientCursor(real, row_factory=tuple_row)
-        for name, loader in _LOADERS.items():
-            cursor.adapters.register_loader(name, loader)
+        read_plain_values(cursor)
         if query.params:
-            cursor.execute((prefix + query.sql).encode(), _adapted(query.params))
+            cursor.execute((prefix + query.sql).encode(), adapted(query.params))
         else:
             cursor.execute((prefix + query.sql).encode())
         while cursor.nextset():
@@ -182,19 +141,6 @@ def _run(real: Connection, query: Query, prefix: str) -> Rows:
 def _reported(real: Connection, setting: str) -> str | None:
     value = None if real.closed else real.pgconn.parameter_status(setting.encode())
     return None if value is None else value.decode()
-
-
-def _adapted(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values in a form whose type the placeholder's cast decides."""
-    return {name: _value(value) for name, value in params.items()}
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return array_text(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(int(value))  # the cast binds closer than a minus would
-    return value
 
 
 def _plain(row: Row) -> Row:

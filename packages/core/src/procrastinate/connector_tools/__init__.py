@@ -9,6 +9,8 @@
 - `calls`: database calls that a cancelled task cannot interrupt half-way.
 - `literals`: values as SQL, for drivers that send a statement and its values in one text.
 - `asyncpg_values`: JSON, and codecs that the owner of a connection has changed, over asyncpg.
+- `psycopg_values`: plain values, whatever the owner of a connection has registered, over psycopg 3.
+- `loops`: what an asynchronous connector has open, and in which event loop.
 - `forks`, `sockets`, `channels`, `arrays`: what their names say.
 
 This package belongs to the contract, and has its version: a change that breaks a connector changes

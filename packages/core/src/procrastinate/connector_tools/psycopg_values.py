@@ -1,0 +1,119 @@
+"""Our values on somebody's psycopg connection, for connectors over psycopg 3.
+
+The owner of a connection, and the application for all of psycopg, may register other loaders and
+dumpers for the types that we send and read. So a cursor of ours gets these loaders, and values go
+in forms for which psycopg has no choice: the placeholders' casts say what they are.
+
+It imports no driver: a connection, or a map of adapters, is whatever it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from procrastinate.connector_tools.arrays import array_text
+
+_TEXT_FORMAT = 0
+#: Has `_Moment` read timestamptz, whatever format its owner has chosen.
+ISO = "SET LOCAL datestyle = 'ISO';"
+
+
+class _Loader:
+    """Reads values of one type in text format, as psycopg's own loaders do."""
+
+    format = _TEXT_FORMAT
+
+    def __init__(self, oid: int, context: Any = None) -> None:
+        """``context`` is psycopg's: a connection, or what knows its connection."""
+
+    def load(self, data: Any) -> Any:
+        raise NotImplementedError
+
+
+class _Bool(_Loader):
+    def load(self, data: Any) -> bool:
+        return bytes(data) == b"t"
+
+
+class _Int(_Loader):
+    def load(self, data: Any) -> int:
+        return int(bytes(data))
+
+
+class _Float(_Loader):
+    def load(self, data: Any) -> float:
+        return float(bytes(data))
+
+
+class _Text(_Loader):
+    def __init__(self, oid: int, context: Any = None) -> None:
+        super().__init__(oid, context)
+        connection = getattr(context, "connection", None)
+        self._encoding = "utf-8" if connection is None else connection.info.encoding
+
+    def load(self, data: Any) -> str:
+        return bytes(data).decode(self._encoding)
+
+
+class _Moment(_Loader):
+    """Of a timestamptz in ISO format (`ISO`)."""
+
+    def load(self, data: Any) -> datetime:
+        text = bytes(data).decode()
+        if text.endswith("infinity"):
+            return (datetime.min if text.startswith("-") else datetime.max).replace(tzinfo=UTC)
+        return datetime.fromisoformat(text)
+
+
+#: Types by their numbers, which are the same in every database, and what reads them.
+_LOADERS: Mapping[int, type[_Loader]] = {
+    16: _Bool,
+    20: _Int,  # int8
+    21: _Int,  # int2
+    23: _Int,  # int4
+    25: _Text,
+    701: _Float,  # float8
+    1184: _Moment,  # timestamptz
+    1700: _Float,  # numeric
+}
+#: psycopg's own loaders of types whose values we do not convert. Its C build has classes of the
+#: same names.
+_USUAL: Mapping[int, str] = {
+    16: "BoolLoader",
+    20: "IntLoader",
+    21: "IntLoader",
+    23: "IntLoader",
+    25: "TextLoader",
+    701: "FloatLoader",
+    1184: "TimestamptzLoader",
+}
+
+
+def read_plain_values(cursor: Any) -> None:
+    """Have a cursor give plain values, whatever the connection's owner has registered."""
+    for oid, loader in _LOADERS.items():
+        cursor.adapters.register_loader(oid, loader)
+
+
+def has_other_loaders(connection: Any) -> bool:
+    """Return whether the owner of a connection has changed how our rows would be read."""
+    get_loader = connection.adapters.get_loader
+    return any(
+        getattr(get_loader(oid, _TEXT_FORMAT), "__name__", None) != usual
+        for oid, usual in _USUAL.items()
+    )
+
+
+def adapted(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values in a form whose type the placeholder's cast decides."""
+    return {name: _adapted(value) for name, value in params.items()}
+
+
+def _adapted(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return array_text(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))  # the cast binds closer than a minus would
+    return value
