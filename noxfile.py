@@ -463,7 +463,7 @@ def matrix(session: nox.Session) -> None:
     install(session, *EVERYTHING, group="test")
     said = [f"Python {session.python}"]
     for connector in CONNECTORS:
-        session.run("pytest", *IN_PARALLEL, f"packages/{connector}/tests")
+        with_a_second_look(session, *PYTEST, *IN_PARALLEL, f"packages/{connector}/tests")
         said.append(f"{connector}: all tests")
     on_uvloop(session)
     said.append("uvloop: the test kit")
