@@ -13,6 +13,8 @@ from psycopg2.extensions import parse_dsn
 
 import procrastinate
 from procrastinate import connectors
+from procrastinate.connector import Notification, Query
+from procrastinate.errors import ConnectionFailed
 from procrastinate_connector_testkit.databases import url_for
 
 ROUTES = ("direct", "session", "transaction", "one_connection")
@@ -181,6 +183,45 @@ async def test_a_waiting_worker_without_a_direct_connection_looks_for_jobs(
         for n in range(3):
             await app.configure_task("bring").defer_async(n=n)
             assert await asyncio.wait_for(done.get(), ENOUGH) == n
+
+
+@pytest.mark.parametrize("route", POOLED)
+@pytest.mark.parametrize("connector", ASYNC)
+async def test_listening_through_a_pooler_is_refused(
+    database: str, url: str, connector: str, route: str
+) -> None:
+    """With the option to write, also in session mode: a client cannot see which mode it is.
+
+    No LISTEN stays on a connection of the server, which the next client gets.
+    """
+    made = ASYNC[connector](url, None)
+    await made.open_async()
+    with pytest.raises(ConnectionFailed, match=f"with {listening(connector)}="):
+        async with made.listen(["kit"]):
+            pytest.fail("it listens")
+    assert rows(url, "select pg_listening_channels()") == []
+    async with made.session_async() as session:
+        assert await session.execute(Query("one", "select 1")) == [(1,)]
+    await made.close_async()
+
+
+@pytest.mark.parametrize("route", POOLED)
+@pytest.mark.parametrize("connector", ASYNC)
+async def test_a_direct_connection_listens_beside_a_pooler(
+    database: str, url: str, connector: str, route: str
+) -> None:
+    made = ASYNC[connector](url, direct(database))
+    await made.open_async()
+    async with made.listen(["kit"]) as heard:
+        async with made.session_async() as session:
+            await session.execute(Query("tell", "select pg_notify('kit', 'news')"))
+        assert await asyncio.wait_for(anext(heard), ENOUGH) == Notification("kit", "news")
+    await made.close_async()
+
+
+def listening(connector: str) -> str:
+    """Return the option that names a direct connection."""
+    return "listen_conninfo" if connector == "psycopg" else "listen_dsn"
 
 
 @pytest.mark.parametrize("route", ["one_connection"])

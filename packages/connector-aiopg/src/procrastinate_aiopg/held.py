@@ -74,16 +74,20 @@ class Held:
     async def execute(self, query: Query, prefix: str = "") -> Rows:
         """Execute a query, with ``prefix`` in the same message, and return its rows."""
         plans = self.plans
-        if plans is not None and plans.may_keep(query) and await self._is_direct(plans):
+        if plans is not None and plans.may_keep(query) and await self._may_prepare(plans):
             return await self._run_prepared(query, prefix, plans)
         return await self._run(query, prefix, query.sql)
 
-    async def _is_direct(self, plans: Plans) -> bool:
-        """Whether nothing stands between this connection and one server process. Asks once."""
+    async def _may_prepare(self, plans: Plans) -> bool:
+        """Whether the server may keep a statement for this connection. Asks once."""
         if plans.is_direct is None:
-            ((pid,),) = await self._run(Query("ask_for_pid", ASK), "", ASK)
-            plans.is_direct = pid == self.raw.info.backend_pid
+            plans.is_direct = await self.is_direct()
         return plans.is_direct
+
+    async def is_direct(self) -> bool:
+        """Return whether nothing stands between this connection and one process of the server."""
+        ((pid,),) = await self._run(Query("ask_for_pid", ASK), "", ASK)
+        return bool(pid == self.raw.info.backend_pid)
 
     async def _run_prepared(self, query: Query, prefix: str, plans: Plans) -> Rows:
         prepare, execute = plans.sent(query)

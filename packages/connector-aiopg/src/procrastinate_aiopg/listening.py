@@ -3,6 +3,8 @@
 The connection is closed at the end instead of sent an UNLISTEN: LISTEN, and notifications that
 were not fetched, would survive on a connection given back. aiopg reports a server that goes away to
 a coroutine that waits for a notification, at once, after those that had arrived.
+
+Behind a pooler it is refused (`not_listening`); core says so once in the log, and polls.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import psycopg2
 
 from procrastinate.connector import Notification
 from procrastinate.connector_tools.channels import listen_sql
-from procrastinate.connector_tools.failures import one_line
+from procrastinate.connector_tools.failures import not_listening, one_line
 from procrastinate.errors import ConnectionLost, ConnectorException
 from procrastinate_aiopg.held import Held
 
@@ -35,8 +37,11 @@ class Listener:
     async def __aenter__(self) -> Listener:
         connection = await self._acquire()
         try:
+            held = await Held.hold(connection)
+            if not await held.is_direct():
+                raise not_listening("listen_dsn")
             if self._sql:
-                await (await Held.hold(connection)).command(self._sql)
+                await held.command(self._sql)
         except BaseException:
             self._release(connection)
             raise

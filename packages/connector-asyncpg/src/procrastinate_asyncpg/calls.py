@@ -20,6 +20,7 @@ from procrastinate_asyncpg.kinds import Connection
 from procrastinate_asyncpg.statements import is_script, prepared, rows_of
 
 T = TypeVar("T")
+_ASK_FOR_PID = Query("ask_for_pid", "SELECT pg_catalog.pg_backend_pid()")
 
 
 async def to_its_end(
@@ -44,6 +45,12 @@ async def fetched(connection: Connection, query: Query) -> Rows:
         )
     # Tuples, whatever the connection's own class of records does.
     return rows_of(await connection.fetch(sql, *values, record_class=asyncpg.Record))
+
+
+async def is_direct(connection: Connection) -> bool:
+    """Return whether nothing stands between a connection and one process of the server."""
+    ((pid,),) = await to_its_end(connection, fetched(connection, _ASK_FOR_PID), _ASK_FOR_PID)
+    return bool(pid == connection.get_server_pid())
 
 
 async def run_on(connection: Connection, query: Query) -> Rows:

@@ -29,7 +29,7 @@ import asyncpg
 from procrastinate.connector import Query, Rows
 from procrastinate.connector_tools import sockets
 from procrastinate.errors import ConnectorException
-from procrastinate_asyncpg.calls import fetched, to_its_end
+from procrastinate_asyncpg.calls import fetched, is_direct, to_its_end
 from procrastinate_asyncpg.failures import DRIVER_ERRORS, is_closed, terminate
 from procrastinate_asyncpg.kinds import Connection
 from procrastinate_asyncpg.statements import is_script, prepared, rows_of
@@ -264,9 +264,7 @@ class Held:
 
     async def find_out(self) -> None:
         """Ask whether the connection leads straight to a server process (rule 5)."""
-        query = Query("ask_for_pid", "SELECT pg_catalog.pg_backend_pid()")
-        ((pid,),) = await to_its_end(self.connection, fetched(self.connection, query), query)
-        self._known.direct = pid == self.connection.get_server_pid()
+        self._known.direct = await is_direct(self.connection)
 
     def is_alive(self) -> bool:
         """Return whether an idle connection is still the server's, as far as it can be known.

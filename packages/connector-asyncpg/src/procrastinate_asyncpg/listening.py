@@ -3,6 +3,8 @@
 The connection is closed at the end instead of sent an UNLISTEN: notifications that
 were not fetched would survive on a connection given back. asyncpg tells of a connection that ends
 by a termination listener.
+
+Behind a pooler it is refused (`not_listening`); core says so once in the log, and polls.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ import asyncpg
 
 from procrastinate.connector import Notification
 from procrastinate.connector_tools.channels import listen_sql
-from procrastinate.connector_tools.failures import lost
+from procrastinate.connector_tools.failures import lost, not_listening
 from procrastinate.errors import ConnectorException
-from procrastinate_asyncpg.calls import to_its_end
+from procrastinate_asyncpg.calls import is_direct, to_its_end
 from procrastinate_asyncpg.kinds import Connection
 
 Acquire = Callable[[], Awaitable[Connection]]
@@ -38,6 +40,8 @@ class Listener:
     async def __aenter__(self) -> Listener:
         connection = await self._acquire()
         try:
+            if not await is_direct(connection):
+                raise not_listening("listen_dsn")
             await to_its_end(connection, self._listen(connection))
         except BaseException:
             await self._release(connection)

@@ -121,11 +121,7 @@ def _tell_of_pooler(options: Options) -> None:
         return
     _told_of.add(place)
     logger.warning(
-        "the connection leads to a pooler such as PgBouncer (%s): no statement is prepared%s",
-        place,
-        ""
-        if options.listen is not None
-        else ", and notifications are not heard unless listen_dsn= names the server itself",
+        "the connection leads to a pooler such as PgBouncer (%s): no statement is prepared", place
     )
 
 

@@ -3,8 +3,7 @@
 At the end a connection of ours is closed. A pool of the application's gets its connection back with
 no LISTEN, and no notification that was not fetched; closed, if that cannot be had soon.
 
-Behind a pooler LISTEN may hear nothing, and stays on a connection of the server that others get. So
-it is refused there; core says so once in the log, and goes on by polling.
+Behind a pooler it is refused (`not_listening`); core says so once in the log, and polls.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ import psycopg
 
 from procrastinate.connector import Notification, Query
 from procrastinate.connector_tools.channels import listen_sql, quoted
-from procrastinate.connector_tools.failures import one_line
-from procrastinate.errors import ConnectionFailed, ConnectionLost, ConnectorException
+from procrastinate.connector_tools.failures import not_listening, one_line
+from procrastinate.errors import ConnectionLost, ConnectorException
 from procrastinate_psycopg.connecting import connect_async
 from procrastinate_psycopg.leases import AsyncLease
 
@@ -44,10 +43,7 @@ class Listener:
         lease = await self._acquire()
         try:
             if not await lease.is_direct():
-                raise ConnectionFailed(
-                    "there is a pooler in front of PostgreSQL, where LISTEN may hear nothing: name"
-                    " a direct connection with listen_conninfo="
-                )
+                raise not_listening("listen_conninfo")
             ears = _Ears(lease)  # from now on: what comes with the answer is heard as well
             if self._sql:
                 await lease.run(Query("listen", self._sql))

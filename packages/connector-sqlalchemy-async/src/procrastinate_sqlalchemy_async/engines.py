@@ -55,6 +55,12 @@ def checked_engine(engine: Any) -> AsyncEngine:
     return engine
 
 
+async def is_direct(lease: Lease) -> bool:
+    """Return whether nothing stands between a connection and one process of the server."""
+    ((pid,),) = await lease.run(_ASK_FOR_PID, "")
+    return bool(pid == lease.driver.server_pid)
+
+
 class Source:
     """An engine, and whose it is."""
 
@@ -75,8 +81,7 @@ class Source:
         """
         lease = await self.acquire()
         try:
-            ((pid,),) = await lease.run(_ASK_FOR_PID, "")
-            self.direct = pid == lease.driver.server_pid
+            self.direct = await is_direct(lease)
         finally:
             await self.give_back(lease)
 

@@ -1,4 +1,7 @@
-"""Hearing NOTIFY on a connection that does nothing else, and that is closed at the end."""
+"""Hearing NOTIFY on a connection that does nothing else, and that is closed at the end.
+
+Behind a pooler it is refused (`not_listening`); core says so once in the log, and polls.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from types import TracebackType
 
 from procrastinate.connector import Notification
 from procrastinate.connector_tools.channels import listen_sql
+from procrastinate.connector_tools.failures import not_listening
 from procrastinate.errors import ConnectionLost, ConnectorException
-from procrastinate_sqlalchemy_async.engines import Source
+from procrastinate_sqlalchemy_async.engines import Source, is_direct
 from procrastinate_sqlalchemy_async.leases import Lease
 
 
@@ -26,6 +30,8 @@ class Listener:
     async def __aenter__(self) -> Listener:
         lease = await self._source.acquire()
         try:
+            if not await is_direct(lease):
+                raise not_listening("listen_dsn")
             await lease.driver.listen(self._channels, self._heard.put_nowait)
         except BaseException as exc:
             lease.broken = True

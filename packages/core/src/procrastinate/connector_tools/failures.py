@@ -116,6 +116,17 @@ def takes_no_pools(pool: object) -> InvalidOption:
     return InvalidOption(f"this connector has its own pool and cannot use {type(pool).__name__}")
 
 
+def not_listening(option: str) -> ConnectionFailed:
+    """Return the error for LISTEN behind a pooler: ``option`` names a direct connection.
+
+    There it may hear nothing, and stays on a connection of the server that others get.
+    """
+    return ConnectionFailed(
+        "there is a pooler in front of PostgreSQL, where LISTEN may hear nothing: name a direct"
+        f" connection with {option}="
+    )
+
+
 def session_ended(query: Query) -> ConnectorException:
     """Return the error for a query after the end of its session."""
     return ConnectorException(f"{query.name}: this session has ended")
