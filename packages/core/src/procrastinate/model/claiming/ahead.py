@@ -42,6 +42,7 @@ CERTAIN = 0.75  # probability from which an ending counts as certain
 PACES = 16  # times between two claims that are remembered
 AT_FIRST = 8  # more attempts in each slot, until a pace is known
 MORE = 2.0  # times the pace, because larger claims make it faster
+SHORTEST = 1e-6  # seconds that anything took: a coarse clock, or one that a test stops, says 0
 MOMENT = 0.0001  # seconds by which a look comes late, because one that comes early sees nothing
 
 
@@ -82,7 +83,7 @@ class Ahead:
 
     def got_through(self, jobs: int, seconds: float) -> None:
         """Note how many attempts ended in this time, in which there were jobs throughout."""
-        self._paces.append(seconds / jobs)
+        self._paces.append(max(seconds / jobs, SHORTEST))
 
     def outlook(
         self, running: Collection[tuple[str, float]], now: float, *, idle: int = 0
@@ -164,5 +165,5 @@ def _expected_of_new(lengths: list[float], horizon: float) -> float:
     if not in_time:
         return 0.0
     share: float = in_time / len(lengths)
-    times: float = horizon / max(sum(lengths[:in_time]) / in_time, 1e-6)
+    times: float = horizon / max(sum(lengths[:in_time]) / in_time, SHORTEST)
     return times if share == 1.0 else share * (1.0 - share**times) / (1.0 - share)
