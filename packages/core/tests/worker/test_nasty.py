@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,6 +30,7 @@ import pytest
 import procrastinate
 from procrastinate.model.endings import outcome
 from procrastinate.model.job import Job, Status
+from procrastinate.model.liveness import blame
 from procrastinate.model.text import failure, printable
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import job_log, log
@@ -98,6 +100,9 @@ class Bench:
 
 
 def _innocent() -> None: ...
+
+
+async def _innocent_on_loop() -> None: ...
 
 
 @pytest.fixture
@@ -635,6 +640,60 @@ async def test_what_a_task_breaks_does_not_break_the_worker(
 
     assert job.status.is_final
     assert (job.status is Status.FAILED) == bool(job.errors)
+
+
+@each_kind
+@pytest.mark.parametrize("result", [True, False], ids=["kept", "not kept"])
+async def test_a_value_that_cannot_be_looked_at_fails_no_job(
+    bench: Bench, kind: str, result: bool
+) -> None:
+    liar = type("Liar", (), {"__class__": property(raising(nasty.Sly))})
+    job = await bench.run(bench.nasty(kind, lambda: liar(), result=result))
+
+    assert job.status is Status.SUCCEEDED
+    assert bool(job.result_error) == result
+
+
+def _refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("options", [{}, {"timeout": 60}], ids=["bare", "with a timeout"])
+async def test_a_job_for_which_no_thread_is_started_waits_for_one(
+    bench: Bench, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blame, "SENT_BACK_FOR", timedelta(milliseconds=20))
+    start = threading.Thread.start
+
+    def refuse_at_first(thread: threading.Thread) -> None:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        _refuse(thread)
+
+    def forbid() -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse_at_first)
+
+    bench.innocent = bench.app.task(name="on the loop")(_innocent_on_loop)
+    bench.just_before = forbid
+    job = await bench.run(bench.nasty("thread", _innocent, **options))
+
+    assert (job.status, job.attempts) == (Status.SUCCEEDED, 1)
+
+
+async def test_a_worker_leaves_although_no_thread_is_started_any_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def forbid() -> None:
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        monkeypatch.setattr(threading.Thread, "start", _refuse)
+
+    async with bench.app.open_async(), bench.worker():
+        await bench.ended(await bench.innocent.defer_async())
+        forbid()
+    monkeypatch.undo()
+
+    assert await bench.app.job_manager.list_workers_async() == []
 
 
 class FailsAt:

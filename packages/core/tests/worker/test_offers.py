@@ -454,7 +454,7 @@ async def test_the_end_of_a_job_with_a_lock_is_written_without_a_pause(
     assert scene.slots._threads.offers_left
 
 
-async def test_a_job_on_offer_for_which_there_is_no_thread_fails_as_any_other(
+async def test_a_job_on_offer_for_which_there_is_no_thread_goes_back_as_any_other(
     app: procrastinate.App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Watched(app)
@@ -477,7 +477,7 @@ async def test_a_job_on_offer_for_which_there_is_no_thread_fails_as_any_other(
     go_on.set()
 
     first, second, third = await scene.until_ended(FIRST, SECOND, THIRD)
-    assert (first, second.status, third) == (SUCCEEDED, Status.FAILED, SUCCEEDED)
+    assert (first, second.status, third) == (SUCCEEDED, Status.TODO, SUCCEEDED)
     assert complaints == []
 
 

@@ -52,6 +52,16 @@ def no_task(job: Job, broken: BaseException) -> None:
     )
 
 
+def no_thread(job: Job, broken: BaseException) -> None:
+    """Say that no thread can be started for a job, which goes back for a while."""
+    logger.warning(
+        "%s goes back for a while, because the system starts no thread for it: %s",
+        job.call_string,
+        printable.line(failure.headline_of(broken)),
+        extra=about(job, "send_back"),
+    )
+
+
 def waits_to_be_alone(job: Job) -> None:
     """Say that a job waits until this process holds no other."""
     logger.warning(

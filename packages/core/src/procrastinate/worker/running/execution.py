@@ -16,17 +16,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any
 
 from procrastinate.errors import InvalidOption
+from procrastinate.model.endings.outcome import Requeued
+from procrastinate.model.liveness import blame
 from procrastinate.model.middleware import AnyMiddleware, Layers
 from procrastinate.model.task import TaskDefinition
+from procrastinate.worker import job_log
 from procrastinate.worker.context import AroundAttempt
-from procrastinate.worker.running.attempt import Attempt
-from procrastinate.worker.running.threads import TaskThreads
+from procrastinate.worker.running.attempt import Attempt, NotBegun
+from procrastinate.worker.running.threads import NoThread, TaskThreads, is_awaitable
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +104,17 @@ def _call(attempt: Attempt) -> Any:
 async def _call_in_thread(attempt: Attempt, threads: TaskThreads) -> Any:
     attempt.make_context()  # here: else the thread and the loop might make one each
     result = await _in_thread(attempt, threads, function_of_thread(attempt))
-    if result is not None and inspect.isawaitable(result):  # a wrapper hides an async function
+    if result is not None and is_awaitable(result):  # a wrapper hides an async function
         attempt.on_loop = True
         result = await result
     return result
 
 
 async def _in_thread(attempt: Attempt, threads: TaskThreads, function: Callable[[], Any]) -> Any:
-    attempt.thread = threads.call(functools.partial(attempt.go_on_in_thread, function))
+    try:
+        attempt.thread = threads.call(functools.partial(attempt.go_on_in_thread, function))
+    except NoThread as exc:
+        raise without_thread(attempt, exc) from exc
     if attempt.on_loop:
         await _thread_ended(attempt, attempt.thread)
     try:
@@ -119,6 +126,12 @@ async def _in_thread(attempt: Attempt, threads: TaskThreads, function: Callable[
             attempt.stopped = exception  # a coroutine cannot raise it: it becomes a RuntimeError
         raise exception
     return result
+
+
+def without_thread(attempt: Attempt, reason: NoThread) -> NotBegun:
+    """Return what ends an attempt for which the system starts no thread: no fault of the job's."""
+    job_log.no_thread(attempt.job, reason.__cause__ or reason)
+    return NotBegun(Requeued(when=blame.delay(random.random()), begun=False))
 
 
 async def _thread_ended(attempt: Attempt, thread: asyncio.Future[Any]) -> None:
@@ -185,7 +198,7 @@ def _observed(attempt: Attempt, around: AroundAttempt, function: Callable[[], An
 def _call_and_keep(function: Callable[[], Any], attempt: Attempt) -> Any:
     """Call a function and keep its value. Returns what has to be awaited first, else None."""
     value = function()
-    if inspect.isawaitable(value):
+    if is_awaitable(value):
         return value
     attempt.keep(value)
     return None
@@ -200,7 +213,7 @@ def _wrapped_in_thread(attempt: Attempt) -> Callable[[], Any]:
 
 def _call_without_await(attempt: Attempt) -> Any:
     result = _call(attempt)
-    if inspect.iscoroutine(result):
+    if type(result) is CoroutineType:
         result.close()
         raise InvalidOption(
             f"task {attempt.definition.name!r} is a plain function that returns a coroutine, which"

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import inspect
 import sys
 import time
 import weakref
@@ -38,9 +37,14 @@ from procrastinate.worker.context import RunningWorker, Surroundings
 from procrastinate.worker.process import forks, inside
 from procrastinate.worker.running import endings
 from procrastinate.worker.running.attempt import Attempt, NotBegun
-from procrastinate.worker.running.execution import call_task, function_of_thread, way_of
+from procrastinate.worker.running.execution import (
+    call_task,
+    function_of_thread,
+    way_of,
+    without_thread,
+)
 from procrastinate.worker.running.offers import Offers
-from procrastinate.worker.running.threads import TaskThreads
+from procrastinate.worker.running.threads import NoThread, TaskThreads, is_awaitable
 from procrastinate.worker.telling import Telling
 
 UNKNOWN = Requeued(begun=False, unknown=True)
@@ -137,18 +141,21 @@ class Runner:
     def _begin_in_thread(self, attempt: Attempt) -> None:
         """Let a thread run the attempt, without a task on the loop: that costs half as much."""
         attempt.make_context()  # here: else the thread and the loop might make one each
-        self._threads.run(
-            functools.partial(attempt.begin_in_thread, function_of_thread(attempt)),
-            self._context.copy(),
-            functools.partial(self._thread_ended, attempt),
-            awaited=attempt.job.lock is not None,
-        )
+        try:
+            self._threads.run(
+                functools.partial(attempt.begin_in_thread, function_of_thread(attempt)),
+                self._context.copy(),
+                functools.partial(self._thread_ended, attempt),
+                awaited=attempt.job.lock is not None,
+            )
+        except NoThread as exc:
+            raise without_thread(attempt, exc) from exc
 
     def _thread_ended(self, attempt: Attempt, result: Any, exception: BaseException | None) -> None:
         """End an attempt whose thread has ended. Being told twice changes nothing."""
         self.offers.count_in()  # if this raises, the threads tell again
         try:
-            if result is not None and attempt.task is None and inspect.isawaitable(result):
+            if result is not None and attempt.task is None and is_awaitable(result):
                 attempt.on_loop = True  # a wrapper hides an async function
                 self._begin_in_plain_task(attempt, self._await(attempt, result))
                 return

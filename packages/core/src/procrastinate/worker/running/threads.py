@@ -52,6 +52,10 @@ class _Call:
     settled: bool = False
 
 
+class NoThread(RuntimeError):
+    """The system starts no thread for the first call, and so there is none to wait for."""
+
+
 class _End:
     """In place of a call: one thread is to end."""
 
@@ -184,9 +188,9 @@ class TaskThreads:
         )
         try:
             thread.start()
-        except RuntimeError:
+        except RuntimeError as exc:
             if not self._started:
-                raise
+                raise NoThread(str(exc)) from exc
         else:
             self._started = number
 
@@ -319,4 +323,12 @@ def _frees_its_slot(call: _Call, result: Any) -> bool:
     """
     if call.future is not None or not call.loop.is_running():
         return False
-    return result is None or not inspect.isawaitable(result)
+    return result is None or not is_awaitable(result)
+
+
+def is_awaitable(result: object) -> bool:
+    """Whether what a function returned is to be awaited; what cannot be looked at is not."""
+    try:
+        return inspect.isawaitable(result)
+    except BaseException:  # `isinstance` asks the object for its class, which may be a property
+        return False

@@ -83,11 +83,17 @@ class Ending:
         except TimeoutError:
             pass
 
+    async def _stop_companions(self) -> None:
+        try:
+            await in_thread(self._companions.stop)
+        except RuntimeError:  # the system starts no thread any more
+            self._companions.stop()
+
     async def _leave(self) -> None:
         await self._write_the_rest()
         await self._helpers.stop()
         self._crew.slots.close()
-        await in_thread(self._companions.stop)
+        await self._stop_companions()
         try:
             async with asyncio.timeout(LAST_CALL_MAY_TAKE) as patience:
                 await self._crew.reports.leave()
