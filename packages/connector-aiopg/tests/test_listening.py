@@ -111,3 +111,26 @@ async def test_a_listener_that_cannot_connect_says_so(pool: aiopg.Pool) -> None:
     with pytest.raises(ConnectionFailed):
         async with connector.listen(["one"]):
             pass
+
+
+@pytest.mark.parametrize(
+    ("size", "listens_elsewhere", "refused"),
+    [
+        *((1, False, True), (2, False, True), (3, False, False), (0, False, False)),
+        *((1, True, True), (2, True, False)),
+    ],
+)
+async def test_a_pool_too_small_for_a_worker_is_refused_with_the_number(
+    procrastinate_dsn: str, size: int, listens_elsewhere: bool, refused: bool
+) -> None:
+    """With 0, the pool has no limit."""
+    async with aiopg.create_pool(procrastinate_dsn, minsize=0, maxsize=size) as pool:
+        connector = AiopgConnector(listen_dsn=procrastinate_dsn if listens_elsewhere else None)
+        await connector.open_async(pool)
+        if refused:
+            needed = 2 if listens_elsewhere else 3
+            with pytest.raises(ConfigurationError, match=rf"{size} connections .* takes {needed}:"):
+                connector.check_for_worker()
+        else:
+            connector.check_for_worker()
+        await connector.close_async()

@@ -120,7 +120,7 @@ async def end_all_others(dsn: str) -> None:
 @pytest.mark.parametrize(
     ("size", "arguments", "said"),
     [
-        (2, lambda dsn: {"dsn": dsn}, "max_size=2.*takes 3.*raise it to 3"),
+        (2, lambda dsn: {"dsn": dsn}, r"2 connections \(max_size\).*takes 3: raise it to 3"),
         (4, lambda dsn: {}, "give AsyncpgConnector the same dsn="),
     ],
 )

@@ -16,13 +16,14 @@ from procrastinate.connector import (
 )
 from procrastinate.connector_tools.loops import Opened
 from procrastinate.connector_tools.sessions import AsyncSession
+from procrastinate.connector_tools.sizes import check_room_for_worker
 from procrastinate.connector_tools.urls import split_url
 from procrastinate.errors import InvalidOption
 from procrastinate_aiopg.connecting import ConnectOptions, connect
 from procrastinate_aiopg.held import close_quietly
 from procrastinate_aiopg.listening import Listener
 from procrastinate_aiopg.options import URL_OPTIONS, read_options, sibling_options, sync_arguments
-from procrastinate_aiopg.pools import GivenPool, OwnPool, Source
+from procrastinate_aiopg.pools import THEIRS, GivenPool, OwnPool, Source
 from procrastinate_psycopg2 import Psycopg2Connector
 
 
@@ -157,6 +158,17 @@ class AiopgConnector(ListeningConnector):
         else:
             block = Listener(channels, _connecting(listen), close_quietly)
         return cast(AbstractAsyncContextManager[AsyncIterator[Notification]], block)
+
+    def check_for_worker(self) -> None:
+        """Raise `ConfigurationError` for a pool that a worker cannot run on.
+
+        It is too small, or does not say where it connects to.
+        """
+        super().check_for_worker()
+        if (pool := self._opened.given) is not None:
+            size = pool.maxsize or None  # 0 is no limit
+            listens = self._options.listen is None
+            check_room_for_worker(size, THEIRS, option="maxsize", listens=listens)
 
     # Synchronous calls
 

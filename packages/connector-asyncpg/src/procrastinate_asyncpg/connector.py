@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, Notification
 from procrastinate.connector_tools.loops import Opened
 from procrastinate.connector_tools.sessions import AsyncSession
+from procrastinate.connector_tools.sizes import check_room_for_worker
 from procrastinate.connector_tools.urls import split_url
 from procrastinate.errors import ConfigurationError
 from procrastinate_asyncpg.connecting import ConnectOptions, connect
@@ -16,7 +17,7 @@ from procrastinate_asyncpg.failures import terminate
 from procrastinate_asyncpg.kinds import Connection
 from procrastinate_asyncpg.listening import Listener
 from procrastinate_asyncpg.options import URL_OPTIONS, Options, read_options
-from procrastinate_asyncpg.pools import GivenPool, OwnPool, Source, checked_pool
+from procrastinate_asyncpg.pools import THEIRS, GivenPool, OwnPool, Source, checked_pool
 
 
 class AsyncpgConnector(ListeningConnector):
@@ -140,8 +141,10 @@ class AsyncpgConnector(ListeningConnector):
     def check_for_worker(self) -> None:
         """Raise `ConfigurationError` for a pool that a worker cannot run on."""
         super().check_for_worker()
-        if isinstance(source := self._opened.source, GivenPool):
-            source.check_for_worker()
+        if (pool := self._opened.given) is not None:
+            check_room_for_worker(
+                pool.get_max_size(), THEIRS, option="max_size", listens=self._options.listen is None
+            )
 
     def sibling(
         self, *, max_connections: int, connect_timeout: float | None = None

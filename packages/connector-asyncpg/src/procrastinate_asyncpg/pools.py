@@ -24,7 +24,6 @@ from procrastinate.connector import Query
 from procrastinate.connector_tools.failures import check_encoding
 from procrastinate.connector_tools.pools import AsyncPool
 from procrastinate.errors import (
-    ConfigurationError,
     ConnectionFailed,
     ConnectorException,
     InvalidOption,
@@ -41,7 +40,6 @@ logger = logging.getLogger("procrastinate.asyncpg")
 
 THEIRS = "the asyncpg pool given to open_async()"  # in messages
 PROOF_MAY_TAKE = 2.0  # seconds for a connection of the application's pool to show that it lives
-OF_A_WORKER = 3  # connections that a worker takes from a pool: to claim, to write, to listen
 
 
 class Source(Protocol):
@@ -224,15 +222,6 @@ class GivenPool:
 
     async def release_from_listening(self, connection: Connection) -> None:
         await self._give_back(connection, discard=True)
-
-    def check_for_worker(self) -> None:
-        """Raise `ConfigurationError` for a pool that is too small for a worker."""
-        size = self.pool.get_max_size()
-        if size < OF_A_WORKER:
-            raise ConfigurationError(
-                f"{THEIRS} has max_size={size}, and a worker takes {OF_A_WORKER} of its"
-                f" connections: raise it to {OF_A_WORKER} or more"
-            )
 
     def discard_idle(self) -> None:
         """Trust none of the others before it has answered (rule 3)."""

@@ -40,8 +40,6 @@ from procrastinate_psycopg.leases import AsyncLease, SyncLease
 THEIRS = "the psycopg pool given to {method}()"  # in messages
 PROOF_MAY_TAKE = 2.0  # seconds for a connection to show that it lives (rule 3)
 UNLISTEN_MAY_TAKE = 2.0  # seconds
-#: A worker's connections of a pool: to claim, to write endings, and to LISTEN.
-OF_A_WORKER = 3
 #: Seconds to wait for a connection that the pool has idle, for a look at it.
 _LOOK_MAY_TAKE = 1.0
 _PROOF = Query("prove", "SELECT 1")
@@ -257,15 +255,6 @@ class AsyncBorrowed:
         """Wait until the pool has back what was given back."""
         if self._returns:
             await asyncio.wait(set(self._returns))
-
-    def check_size(self, *, listens: bool) -> None:
-        """Raise `ConfigurationError` for a pool that is too small for a worker."""
-        needed = OF_A_WORKER if listens else OF_A_WORKER - 1
-        if self.pool.max_size < needed:
-            raise ConfigurationError(
-                f"{THEIRS.format(method='open_async')} has max_size={self.pool.max_size}, and a"
-                f" worker takes {needed} connections of it: raise max_size"
-            )
 
     def discard_idle(self) -> None:
         """Trust none of the others before it has answered (rule 3)."""

@@ -11,6 +11,7 @@ from procrastinate.connector_tools import urls
 from procrastinate.connector_tools.loops import Opened
 from procrastinate.connector_tools.pools import AsyncPool
 from procrastinate.connector_tools.sessions import AsyncSession
+from procrastinate.connector_tools.sizes import check_room_for_worker
 from procrastinate_psycopg import driver
 from procrastinate_psycopg.connecting import connect_async
 from procrastinate_psycopg.leases import AsyncLease
@@ -173,8 +174,13 @@ class PsycopgConnector(ListeningConnector):
         It is too small, or does not say where the worker's companions may connect to.
         """
         super().check_for_worker()
-        if (borrowed := self._borrowed) is not None:
-            borrowed.check_size(listens=self._listen is None)
+        if (pool := self._opened.given) is not None:
+            check_room_for_worker(
+                pool.max_size,
+                "the psycopg pool given to open_async()",
+                option="max_size",
+                listens=self._listen is None,
+            )
 
     # Synchronous calls
 

@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, Notification
 from procrastinate.connector_tools import forks, limits, urls
 from procrastinate.connector_tools.loops import Opened
+from procrastinate.connector_tools.sizes import check_room_for_worker
 from procrastinate.errors import ConfigurationError, ConnectorException, InvalidOption
 from procrastinate_sqlalchemy_async import drivers, engines
 from procrastinate_sqlalchemy_async.arguments import read_arguments
@@ -214,7 +215,14 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         That is if its pool has fewer than three connections, or if neither the connector's
         arguments nor the engine's URL say which database it leads to.
         """
-        engines.check_room_for_worker(self._opened.here())
+        self._opened.here()
+        if (engine := self._opened.given) is not None:
+            check_room_for_worker(
+                engines.capacity(engine),
+                "the engine given to open_async()",
+                option="pool_size and max_overflow",
+                listens=self._listen is None,
+            )
         self._where_to()
 
     def sibling(

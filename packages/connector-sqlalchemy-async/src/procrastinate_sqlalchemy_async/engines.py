@@ -27,8 +27,6 @@ from procrastinate.errors import (
 from procrastinate_sqlalchemy_async.drivers import driver_of
 from procrastinate_sqlalchemy_async.leases import Lease, driver_error, first_line
 
-#: What a worker takes at the same time: to claim, to write endings, and to listen.
-WORKER_NEEDS = 3
 _MEMORY = "procrastinate"
 _ASK_FOR_PID = Query("ask_for_pid", "SELECT pg_catalog.pg_backend_pid()")
 
@@ -220,16 +218,6 @@ def capacity(engine: AsyncEngine) -> int | None:
         return None
     overflow = getattr(pool, "_max_overflow", 0)  # SQLAlchemy has no public word for it
     return None if overflow < 0 or pool.size() == 0 else int(pool.size() + overflow)
-
-
-def check_room_for_worker(source: Source) -> None:
-    """Raise `InvalidOption` for an engine that is too small for a worker."""
-    room = capacity(source.engine)
-    if room is not None and room < WORKER_NEEDS:
-        raise InvalidOption(
-            f"a worker needs {WORKER_NEEDS} connections of the engine, whose pool_size and"
-            f" max_overflow allow {room}: raise pool_size to {WORKER_NEEDS} or more"
-        )
 
 
 def set_keepalive(fileno: int) -> None:

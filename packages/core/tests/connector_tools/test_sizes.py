@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from procrastinate.connector_tools.sizes import check_seconds, check_sizes
+from procrastinate.connector_tools.sizes import check_room_for_worker, check_seconds, check_sizes
 from procrastinate.errors import InvalidOption
 
 
@@ -31,6 +31,18 @@ def test_zero_is_no_limit_if_the_pool_has_none() -> None:
     check_sizes(least=("low", 2), most=("high", 0), unlimited=True)
     with pytest.raises(InvalidOption, match="0 is no limit"):
         check_sizes(least=("low", 2), most=("high", 1), unlimited=True)
+
+
+@pytest.mark.parametrize(("size", "listens"), [(3, True), (100, True), (None, True), (2, False)])
+def test_pools_with_room_for_a_worker(size: int | None, listens: bool) -> None:
+    check_room_for_worker(size, "the pool", option="most", listens=listens)
+
+
+@pytest.mark.parametrize(("size", "listens", "takes"), [(2, True, 3), (1, True, 3), (1, False, 2)])
+def test_pools_without_room_for_a_worker(size: int, listens: bool, takes: int) -> None:
+    said = rf"the pool may have {size} connections \(most\), and a worker takes {takes}: raise it"
+    with pytest.raises(InvalidOption, match=said):
+        check_room_for_worker(size, "the pool", option="most", listens=listens)
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 30])

@@ -8,6 +8,9 @@ from typing import Any
 
 from procrastinate.errors import InvalidOption
 
+#: A worker's connections of a pool: to claim, to write endings, and to LISTEN.
+OF_A_WORKER = 3
+
 
 def check_sizes(*, unlimited: bool = False, least: tuple[str, Any], most: tuple[str, Any]) -> None:
     """Check two numbers of connections, each with the name of its option.
@@ -28,6 +31,22 @@ def check_seconds(name: str, value: Any) -> None:
     """Check a number of seconds that a thread can wait for. Raises `InvalidOption`."""
     if not is_number(value) or not 0 <= value <= threading.TIMEOUT_MAX:
         raise InvalidOption(f"{name}={value!r} is not a number of seconds")
+
+
+def check_room_for_worker(
+    size: int | None, owner: str, *, option: str, listens: bool = True
+) -> None:
+    """Check that a pool or an engine that was handed in has the connections that a worker takes.
+
+    ``size`` is how many it may make, None if that is not limited, and ``option`` what raises it.
+    ``listens`` says whether the worker's LISTEN takes one of them too. Raises `InvalidOption`.
+    """
+    needed = OF_A_WORKER if listens else OF_A_WORKER - 1
+    if size is not None and size < needed:
+        raise InvalidOption(
+            f"{owner} may have {size} connections ({option}), and a worker takes {needed}: raise it"
+            f" to {needed} or more"
+        )
 
 
 def is_int(value: Any) -> bool:
