@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -165,7 +166,7 @@ def test_all_parts_of_the_schema_are_known(sync_app: procrastinate.App, query: Q
         " where schemaname = 'public' and indexname not like '%_pkey')"
     )
     counted = Counter(part.split()[0] for part in schema.parts())
-    assert (counted["column"], counted["default"], counted["index"]) == (
+    assert (counted["column"], counted["default"], counted["index"] + counted["unique"]) == (
         columns,
         defaults,
         indexes,
@@ -176,6 +177,28 @@ def test_all_parts_of_the_schema_are_known(sync_app: procrastinate.App, query: Q
             " and conrelid <> 0 and connamespace = 'public'::regnamespace"
         )
     )
+
+
+#: What has the name of one of our parts, and is another thing.
+OTHERS = {
+    "unique index procrastinate_jobs_queueing_lock_key": "drop index"
+    " procrastinate_jobs_queueing_lock_key; create index procrastinate_jobs_queueing_lock_key"
+    " on procrastinate_jobs (queueing_lock, partition)"
+    " where queueing_lock is not null and status = 'todo'",
+    "constraint procrastinate_jobs_row_check": "alter table procrastinate_jobs"
+    " drop constraint procrastinate_jobs_row_check, add constraint procrastinate_jobs_row_check"
+    " check (procrastinate_job_fits(queue_name, task_name, args, lock, queueing_lock, scheduled_at,"
+    " hold::text, errors)) not valid",
+}
+
+
+@pytest.mark.parametrize("part", OTHERS)
+def test_a_part_that_is_another_thing_of_its_name_is_missing(
+    sync_app: procrastinate.App, query: Query, part: str
+) -> None:
+    query(OTHERS[part])
+    with pytest.raises(errors.SchemaError, match=f"lack the {part}: .*drop what has its name"):
+        sync_app.schema_manager.check()
 
 
 #: Without these columns something else is missing as well, which is said.
@@ -220,12 +243,47 @@ async def test_a_worker_goes_on_without_what_makes_it_fast_or_rows_safe(
         await app.schema_manager.check_async()
 
 
+# --- Settings -------------------------------------------------------------------------------------
+
+
+def test_a_schema_that_was_restored_without_its_data_is_told_what_to_do(
+    sync_app: procrastinate.App, query: Query
+) -> None:
+    """Nothing is left but tables and functions, as after `pg_dump --schema-only`."""
+    query("truncate procrastinate_settings, procrastinate_migrations")
+    for way in ("check", "check_connection", "list", "cancel"):
+        with pytest.raises(errors.SchemaError, match=r"procrastinate schema --(migrate|check)"):
+            WAYS[way](sync_app)
+    assert sync_app.schema_manager.migrate() == ["settings"]
+    assert sync_app.schema_manager.migrate() == []
+    assert query("select partitions, boundary_id from procrastinate_settings") == [(1, 0)]
+    assert sync_app.configure_task("task").defer() > 0
+    assert len(sync_app.job_manager.list_jobs()) == 1
+
+
+def test_settings_that_no_migration_can_know_are_not_made_up(
+    sync_app: procrastinate.App, query: Query
+) -> None:
+    query("alter sequence procrastinate_jobs_id_seq rename to procrastinate_jobs_number_seq")
+    query("truncate procrastinate_settings")
+    with pytest.raises(errors.SchemaError, match=r"has no rows.*restore it from a backup"):
+        sync_app.schema_manager.migrate()
+    query("alter sequence procrastinate_jobs_number_seq rename to procrastinate_jobs_id_seq")
+    query("drop index procrastinate_settings_one_row_idx")
+    query("insert into procrastinate_settings values (1, 0), (64, 7)")
+    for way in ("check", "migrate", "list"):
+        with pytest.raises(errors.SchemaError, match="has 2 rows instead of one"):
+            WAYS[way](sync_app)
+
+
 # --- Functions ------------------------------------------------------------------------------------
 
 CHANGES = [
     "create or replace function {f} returns bigint language sql as 'select 7::bigint'",
     "alter function {f} security invoker",
     "alter function {f} set search_path = public",
+    "alter function {f} strict",
+    "alter function {f} stable",
     "drop function {f}",
 ]
 DEFER_JOB = (
@@ -273,6 +331,57 @@ def test_the_function_of_older_versions_beside_the_new_one_is_found_and_removed(
         sync_app.schema_manager.check()
     assert sync_app.schema_manager.migrate() == ["functions"]
     assert sync_app.configure_task("task").defer() > 0
+
+
+async def test_the_function_that_the_check_of_jobs_calls_is_compared_and_made_anew(
+    app: procrastinate.App, query: Query
+) -> None:
+    """It makes rows safe, so a worker goes on without it."""
+    ((text,),) = query("select pg_get_functiondef('procrastinate_job_fits'::regproc)")
+    head, _, _ = text.partition("declare")
+    query(f"{head}begin return true; end $function$")
+    with pytest.raises(errors.SchemaOutdated, match=r"procrastinate_job_fits .*--migrate"):
+        await app.schema_manager.check_async()
+    assert await app.check_connection_async()
+    assert await app.schema_manager.migrate_async() == ["functions"]
+    await app.schema_manager.check_async()
+    assert query("select pg_get_functiondef('procrastinate_job_fits'::regproc)") == [(text,)]
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        query("select procrastinate_defer_job('task', '3')")
+
+
+def test_functions_follow_the_tables_to_another_owner(
+    sync_app: procrastinate.App, query: Query, procrastinate_dsn: str
+) -> None:
+    """Else they would run with the rights of the old one, and each look would ask for another."""
+    old, new, caller = (f"owner_{uuid.uuid4().hex[:12]}" for _ in range(3))
+    for role in (old, new, caller):
+        query(f"create role {role}")
+        query(f"grant create, usage on schema public to {role}")
+    try:
+        query(f"grant execute on function {DEFER_JOB} to {caller}")
+        query(f"alter function {DEFER_JOB} owner to {old}")
+        tables = query(
+            "select oid::regclass::text from pg_class where relname like"
+            " 'procrastinate%' and relkind = 'r'"
+        )
+        for (table,) in tables:
+            query(f"alter table {table} owner to {new}")
+        assert sync_app.schema_manager.migrate() == ["functions"]
+        sync_app.schema_manager.check()
+        assert sync_app.configure_task("task").defer() > 0
+        assert query(
+            "select distinct proowner::regrole::text,"
+            f" has_function_privilege('{old}', oid, 'execute')"
+            " from pg_proc where proname like 'procrastinate%' and prosecdef"
+        ) == [(new, False)]
+        assert query(f"select has_function_privilege('{caller}', '{DEFER_JOB}', 'execute')") == [
+            (True,)
+        ]
+    finally:
+        for role in (old, new, caller):
+            query(f"reassign owned by {role} to current_user; drop owned by {role}")
+            query(f"drop role {role}")
 
 
 def test_newer_code_that_this_one_fits_may_have_other_functions(

@@ -367,7 +367,9 @@ begin
     return ids;
 end
 $function$
-$sql$
+$sql$,
+-- Whether a job is as it must be. (The text of this function is filled in from schema.sql.)
+$sql$create or replace function {home}.{job_fits}$sql$
     ];
     signature text;
     grantee text;
@@ -375,13 +377,18 @@ $sql$
 begin
     -- The name stands in texts that are quoted with dollars.
     if strpos(home, '$function$'::text) > 0 or strpos(home, '$clash$'::text) > 0
-        or strpos(home, '{' || 'home}'::text) > 0
+        or strpos(home, '$fits$'::text) > 0 or strpos(home, '{' || 'home}'::text) > 0
     then
         raise exception using message = 'procrastinate cannot make functions in the schema ' || home;
     end if;
     for which in 1 .. 4 loop
         signature := home || '.' || signatures[which];
-        is_new := to_regprocedure(signature) is null;
+        -- (One of another owner could be changed by that role, and would run with its rights.)
+        is_new := not exists (
+            select from pg_catalog.pg_proc as made
+            join pg_catalog.pg_class as class on class.relowner = made.proowner
+            where made.oid = to_regprocedure(signature)::oid and class.oid = jobs
+        );
         -- (In the text of a name, such as '{home}.procrastinate_jobs', a quote is doubled.)
         execute replace(
             replace(texts[which], '''{home}.', '''' || replace(home, '''', '''''') || '.'),
@@ -414,6 +421,10 @@ begin
             execute 'grant execute on function ' || signature || ' to ' || grantee;
         end loop;
     end loop;
+    execute replace(texts[5], '{home}', home);
+    signature := home || '.procrastinate_job_fits';
+    execute 'alter function ' || signature || ' owner to ' || owner;
+    execute 'grant execute on function ' || signature || ' to public';
     for which in 1 .. 3 loop
         execute 'drop function if exists ' || home || '.' || older[which];
     end loop;

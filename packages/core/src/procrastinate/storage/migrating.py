@@ -39,8 +39,13 @@ TRIES = 60  # for the locks of a migration
 PAUSE = 1  # seconds between two of them
 IN_USE = ("55P03", "40P01")  # the server's lock_not_available and deadlock_detected
 SEQUENTIAL = "set local citus.multi_shard_modify_mode to 'sequential'"
-#: Stands for the functions where nothing else was to be done.
+#: These stand for what is no migration, where nothing else was to be done.
 FUNCTIONS = Migration(0, "functions", 0, "")
+SETTINGS = Migration(0, "settings", 0, "")
+_SETTINGS_ROW = """
+    insert into {schema}.procrastinate_settings (partitions, boundary_id)
+    select 1, 0 where not exists (select from {schema}.procrastinate_settings)
+"""
 SHOWN = 10  # rows that do not fit
 _ALTERED = re.compile(r"^alter table \{schema\}\.(\w+)(.*?);$", re.MULTILINE | re.DOTALL)
 _DOLLARS = re.compile(r"\$\w*\$")
@@ -84,12 +89,16 @@ def migrate() -> Steps[list[Migration]]:
     done: Collection[int] = state.versions
     if list(done) != list(range(1, max(done, default=0) + 1)) or not done:
         done = yield Step(_adopt(done), transaction=True)
+    if not state.rows_of_settings:
+        yield Step(restore_settings(), transaction=True)
     missing = [each for each in migrations() if each.version not in done]
     for migration in missing:
         yield from _apply(migration)
     if missing or state.stale_functions or not state.versions:
         yield Step(renew_functions(), transaction=True)
-    return missing or [FUNCTIONS] * bool(state.stale_functions)
+    if missing:
+        return missing
+    return [SETTINGS] * (not state.rows_of_settings) + [FUNCTIONS] * bool(state.stale_functions)
 
 
 def _create(schema: str | None) -> Flow[None]:
@@ -115,6 +124,11 @@ def _adopt(recorded: Collection[int]) -> Flow[set[int]]:
     for migration in made:
         yield from _record(migration)
     return {*recorded, *(each.version for each in made)}
+
+
+def restore_settings() -> Flow[None]:
+    """Write the row of settings that is missing, of a database that is not distributed."""
+    yield Script("the settings", _SETTINGS_ROW)
 
 
 def renew_functions() -> Flow[None]:

@@ -23,7 +23,7 @@ from procrastinate.errors import (
 )
 from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.storage.defer import QUEUEING_LOCK_KEY
-from procrastinate.storage.settings import read_settings
+from procrastinate.storage.settings import settings_rows
 from procrastinate.storage.statements import Statements
 
 FOLDER = Path(__file__).parent
@@ -41,7 +41,11 @@ _TABLE = re.compile(
 )
 _COLUMN = re.compile(r"^    (?!constraint\b)([a-z]\w*) (.*)$", re.MULTILINE)
 _CONSTRAINT = re.compile(r"^    constraint (\w+)", re.MULTILINE)
-_INDEX = re.compile(r"^create (?:unique )?index (\w+)", re.MULTILINE)
+_INDEX = re.compile(r"^create ((?:unique )?index \w+)", re.MULTILINE)
+_FITS = re.compile(
+    r"^create function \{schema\}\.(procrastinate_job_fits\(.*?\$fits\$(.*?)\$fits\$);",
+    re.DOTALL | re.MULTILINE,
+)
 TABLES = (
     _JOBS,
     "procrastinate_locks",
@@ -54,6 +58,7 @@ TABLES = (
     _SETTINGS,
     _RECORDS,
 )
+_PINNED = "search_path=pg_catalog, pg_temp"
 #: Functions of older versions, and how many parameters they had.
 _OLDER = {
     ("procrastinate_defer_job", 7),
@@ -65,6 +70,8 @@ _IDS = "procrastinate_jobs_id_seq"
 #: draw an id that does not fails.
 NUMBERS = "procrastinate_jobs_number_seq"
 SEQUENCES = (_IDS, "procrastinate_workers_id_seq")
+#: What the check of jobs calls: a worker goes on if it is not that of this code.
+JOB_FITS = "procrastinate_job_fits"
 RENEW = "run `procrastinate schema --migrate`"
 CREATE = "run `procrastinate schema --apply`"
 
@@ -98,6 +105,7 @@ class SchemaState:
     places: tuple[tuple[str, str | None], ...] = ()
     is_ours: bool = True  # not the tables of releases up to 3.x
     stale_functions: tuple[str, ...] = ()
+    rows_of_settings: int = 1
     missing_parts: tuple[str, ...] = ()  # columns, defaults, indexes and constraints
     partitions: Partitions = ONE
 
@@ -137,13 +145,21 @@ def creation_script() -> str:
 
 def functions_script(partitions: Partitions = ONE) -> str:
     """Return the SQL that makes the functions anew, with markers for the schema's name."""
-    script = (FOLDER / "functions.sql").read_text("utf-8")
+    script = (FOLDER / "functions.sql").read_text("utf-8").replace("{job_fits}", _job_fits()[1])
     if not partitions.are_many:
         return script
     values = ",".join(map(str, partitions.values))
     text = (FOLDER / "functions.distributed.sql").read_text("utf-8").replace("{values}", values)
     instead = {match[1]: match[0] for match in _FUNCTION.finditer(text)}
     return _FUNCTION.sub(lambda match: instead[match[1]], script)
+
+
+def _job_fits() -> re.Match[str]:
+    """Return the function that the check of jobs calls: its definition, and in it its body."""
+    found = _FITS.search((FOLDER / "schema.sql").read_text("utf-8"))
+    if found is None:
+        raise ValueError(f"schema.sql lacks the function {JOB_FITS}")
+    return found
 
 
 def current_schema_sql(schema: str | None) -> str:
@@ -161,15 +177,16 @@ def current_schema_sql(schema: str | None) -> str:
 @dataclass(frozen=True, slots=True)
 class _Function:
     body: str
-    is_pinned: bool  # it sets the search_path
+    traits: str  # as the statement schema_functions says them
 
 
 @functools.cache
 def _functions(partitions: Partitions) -> dict[str, _Function]:
-    return {
-        name: _Function(body, "set search_path" in head)
+    found = {
+        name: _Function(body, f"definer v {_PINNED if 'set search_path' in head else ''}".strip())
         for name, head, body in _FUNCTION.findall(functions_script(partitions))
     }
+    return {**found, JOB_FITS: _Function(_job_fits()[2], "invoker i")}
 
 
 @functools.cache
@@ -183,7 +200,7 @@ def parts() -> tuple[str, ...]:
             if " default " in rest:
                 found.append(f"default of {table}.{name}")
         found += [f"constraint {name}" for name in _CONSTRAINT.findall(body)]
-    return (*found, *(f"index {name}" for name in _INDEX.findall(text)))
+    return (*found, *_INDEX.findall(text))
 
 
 def function_body(name: str, home: str, partitions: Partitions = ONE) -> str:
@@ -193,12 +210,19 @@ def function_body(name: str, home: str, partitions: Partitions = ONE) -> str:
     return body.replace("'{home}.", f"'{text_of_home}.").replace("{home}", home)
 
 
+def function_traits(name: str, partitions: Partitions = ONE) -> str:
+    """Return what the statement schema_functions says of a function that is as it should be."""
+    return _functions(partitions)[name].traits
+
+
 def schema_state() -> Flow[SchemaState]:
     """Return what the database says of its schema."""
     places = yield Request("schema_objects", names=[*TABLES, *SEQUENCES, NUMBERS])
     found = {name: schema for name, schema in places if schema is not None}
-    partitions = (yield from read_settings()) if _SETTINGS in found else ONE
-    other = _IDS if partitions.are_many else NUMBERS
+    settings = (yield from settings_rows()) if _SETTINGS in found else [ONE]
+    partitions = settings[0] if settings else ONE
+    are_many = partitions.are_many or (not settings and NUMBERS in found)
+    other = _IDS if are_many else NUMBERS
     where = tuple((name, schema) for name, schema in places if name != other)
     if _JOBS not in found:
         return SchemaState(bool(found), places=where)
@@ -207,35 +231,35 @@ def schema_state() -> Flow[SchemaState]:
         return SchemaState(True, places=where, is_ours=bool(is_ours))
     rows = yield Request("list_migrations")
     had = yield Request("schema_parts", names=list(TABLES))
-    ours = _functions(partitions)
-    pinned = [name for name, each in ours.items() if each.is_pinned]
-    functions = yield Request("schema_functions", names=list(ours), pinned=pinned)
+    functions = yield Request("schema_functions", names=list(_functions(partitions)))
     return SchemaState(
         True,
         tuple(row[0] for row in rows),
         max((row[1] for row in rows), default=0),
         where,
         stale_functions=_stale(functions, partitions),
+        rows_of_settings=len(settings),
         missing_parts=tuple(each for each in parts() if each not in {row[0] for row in had}),
         partitions=partitions,
     )
 
 
 def _stale(
-    rows: Sequence[tuple[str, str, str, int, int]], partitions: Partitions
+    rows: Sequence[tuple[str, str, str, str, int]], partitions: Partitions
 ) -> tuple[str, ...]:
     """Return the functions that are missing, or differ from the text of this code.
 
     Others of the same name may be the owner's, but not the one of older versions: with both, a
     call would be ambiguous.
     """
+    ours = _functions(partitions)
     right = {
         name
-        for name, home, body, is_right, _ in rows
-        if is_right and body == function_body(name, home, partitions)
+        for name, home, body, traits, _ in rows
+        if traits == ours[name].traits and body == function_body(name, home, partitions)
     }
     older = {name for name, *_, parameters in rows if (name, parameters) in _OLDER}
-    return tuple(name for name in _functions(partitions) if name not in right or name in older)
+    return tuple(name for name in ours if name not in right or name in older)
 
 
 def problem_with(state: SchemaState, *, whole: bool = True) -> SchemaError | None:
@@ -249,8 +273,8 @@ def problem_with(state: SchemaState, *, whole: bool = True) -> SchemaError | Non
             f"procrastinate's tables are not in this database (or not on the search path): {CREATE}"
         )
     found = _misplaced(state) or _wrong_version(state)
-    found = found or _missing_tables(state) or _missing_parts(state, whole)
-    return found or _old_functions(state)
+    found = found or _missing_tables(state) or _wrong_settings(state)
+    return found or _missing_parts(state, whole) or _old_functions(state, whole)
 
 
 def _misplaced(state: SchemaState) -> SchemaError | None:
@@ -297,6 +321,18 @@ def _missing_tables(state: SchemaState) -> SchemaError | None:
     return _missing(state) if any(schema is None for _, schema in state.places) else None
 
 
+def _wrong_settings(state: SchemaState) -> SchemaError | None:
+    """Its one row is missing, for instance, after a restore of the schema without its data."""
+    if state.rows_of_settings == 1:
+        return None
+    said = f"the table {_SETTINGS} has {state.rows_of_settings or 'no'} rows instead of one"
+    if state.rows_of_settings:
+        return SchemaError(f"{said}: delete those that are not true")
+    if any(name == NUMBERS for name, _ in state.places):
+        return SchemaError(f"{said}, and the jobs are distributed: restore it from a backup")
+    return SchemaOutdated(f"{said} (was the schema restored without its data?): {RENEW}")
+
+
 def _missing_parts(state: SchemaState, whole: bool) -> SchemaError | None:
     """Newer code that this one fits may have dropped or renamed something."""
     missing = [part for part in state.missing_parts if whole or _is_vital(part)]
@@ -304,16 +340,17 @@ def _missing_parts(state: SchemaState, whole: bool) -> SchemaError | None:
         return None
     return SchemaError(
         f"procrastinate's tables lack the {', the '.join(missing)}: make it by"
-        " its part of the script that `procrastinate schema --read` prints"
+        " its part of the script that `procrastinate schema --read` prints (and drop what has its"
+        " name, if it is another one, or was never validated)"
     )
 
 
 def _is_vital(part: str) -> bool:
     """Whether statements fail without a part, or jobs are done twice."""
-    sort, _, name = part.partition(" ")
+    sort, name = part.rsplit(" ", 1)
     if sort == "constraint":
         return name.endswith("_pkey")
-    return sort != "index" or name == QUEUEING_LOCK_KEY
+    return not sort.endswith("index") or name == QUEUEING_LOCK_KEY
 
 
 def _missing(state: SchemaState) -> SchemaError:
@@ -324,13 +361,14 @@ def _missing(state: SchemaState) -> SchemaError:
     )
 
 
-def _old_functions(state: SchemaState) -> SchemaError | None:
+def _old_functions(state: SchemaState, whole: bool) -> SchemaError | None:
     """Newer code that this one fits may have made its own functions."""
-    if not state.stale_functions or max(state.versions) > latest_version():
+    stale = [name for name in state.stale_functions if whole or name != JOB_FITS]
+    if not stale or max(state.versions) > latest_version():
         return None
     return SchemaOutdated(
-        f"the functions {', '.join(state.stale_functions)} are not those of this code and these"
-        f" tables (were the tables moved or renamed?): {RENEW}"
+        f"the functions {', '.join(stale)} are not those of this code and these tables (were the"
+        f" tables moved or renamed, or given to another role?): {RENEW}"
     )
 
 

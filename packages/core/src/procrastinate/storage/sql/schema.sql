@@ -58,7 +58,7 @@ from (select to_regclass('{schema}.procrastinate_jobs')::oid as oid) as jobs
 
 -- name: schema_parts :many
 -- What our tables have: names of columns and defaults (with that of their table), of indexes that are
--- finished, and of constraints.
+-- finished, and of constraints that hold for all rows.
 select 'column ' || class.relname::text || '.' || part.attname::text
 from pg_catalog.pg_class as class
 join pg_catalog.pg_attribute as part on part.attrelid = class.oid and not part.attisdropped
@@ -74,7 +74,7 @@ where class.oid = any(array(
     select to_regclass('{schema}.' || name)::oid from pg_catalog.unnest(%(names)s::text[]) as name
 ))
 union all
-select 'index ' || part.relname::text
+select case when made.indisunique then 'unique index ' else 'index ' end || part.relname::text
 from pg_catalog.pg_index as made
 join pg_catalog.pg_class as part on part.oid = made.indexrelid
 where made.indisvalid and made.indrelid = any(array(
@@ -83,21 +83,23 @@ where made.indisvalid and made.indrelid = any(array(
 union all
 select 'constraint ' || part.conname::text
 from pg_catalog.pg_constraint as part
-where part.conrelid = any(array(
+where part.convalidated and part.conrelid = any(array(
     select to_regclass('{schema}.' || name)::oid from pg_catalog.unnest(%(names)s::text[]) as name
 ))
 
 -- name: schema_functions :many
 -- The functions in the schema of the tables that belong to the tables' owner: (name, quoted schema, text,
--- whether it is as it should be else, number of parameters). Whatever others have made of these names is none of ours.
+-- traits, number of parameters). The traits are whose rights it has, how volatile it is, what it sets, and
+-- whether it is strict. Whatever others have made of these names is none of ours.
 select
     made.proname::text, '"' || replace(schema.nspname::text, '"', '""') || '"', made.prosrc,
-    (
-        made.prosecdef
-        and coalesce(pg_catalog.array_to_string(made.proconfig, '; '), '')
-            = case when made.proname::text = any(%(pinned)s::text[])
-                then 'search_path=pg_catalog, pg_temp' else '' end
-    )::integer,
+    pg_catalog.concat_ws(
+        ' ',
+        case when made.prosecdef then 'definer' else 'invoker' end,
+        made.provolatile::text,
+        pg_catalog.array_to_string(made.proconfig, '; '),
+        case when made.proisstrict then 'strict' end
+    ),
     made.pronargs::integer
 from pg_catalog.pg_class as jobs
 join pg_catalog.pg_namespace as schema on schema.oid = jobs.relnamespace

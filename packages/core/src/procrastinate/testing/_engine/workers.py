@@ -220,7 +220,10 @@ def schema_parts(view: View, p: Params) -> Rows:
 
 
 def schema_functions(view: View, p: Params) -> Rows:
-    return [(name, "memory", schema.function_body(name, "memory"), 1, 10) for name in p["names"]]
+    return [
+        (name, "memory", schema.function_body(name, "memory"), schema.function_traits(name), 10)
+        for name in p["names"]
+    ]
 
 
 def creation_schema(view: View, p: Params) -> Rows:

@@ -1,6 +1,6 @@
 -- name: schema_parts :many
 -- What our tables have: names of columns and defaults (with that of their table), of indexes that are
--- finished, and of constraints.
+-- finished, and of constraints that hold for all rows.
 select 'column ' || class.relname::text || '.' || part.attname::text
 from pg_catalog.pg_class as class
 join pg_catalog.pg_attribute as part on part.attrelid = class.oid and not part.attisdropped
@@ -16,7 +16,7 @@ where class.oid = any(array(
     select to_regclass('' || name)::oid from pg_catalog.unnest(%(names)s::text[]) as name
 ))
 union all
-select 'index ' || part.relname::text
+select case when made.indisunique then 'unique index ' else 'index ' end || part.relname::text
 from pg_catalog.pg_index as made
 join pg_catalog.pg_class as part on part.oid = made.indexrelid
 where made.indisvalid and made.indrelid = any(array(
@@ -25,6 +25,6 @@ where made.indisvalid and made.indrelid = any(array(
 union all
 select 'constraint ' || part.conname::text
 from pg_catalog.pg_constraint as part
-where part.conrelid = any(array(
+where part.convalidated and part.conrelid = any(array(
     select to_regclass('' || name)::oid from pg_catalog.unnest(%(names)s::text[]) as name
 ))
