@@ -216,6 +216,59 @@ def test_an_error_does_not_repeat_the_arguments(sync_app: procrastinate.App, que
         assert [each for each in told if "4000" in each] == []
 
 
+#: Values of few bytes that would be long texts, and the longest that are none.
+SWOLLEN = {
+    "numbers of 131,001 digits": "('{\"x\": [' || repeat('1e131000,', 300) || '1]}')::jsonb",
+    "digits behind the point": "('{\"x\": [' || repeat('1e-16300,', 500) || '1]}')::jsonb",
+    "in a key's value, deep": "jsonb_build_object('a', jsonb_build_object('b', ('[' || "
+    "repeat('-1e131000,', 200) || '1]')::jsonb))",
+    "a value that is stored compressed": "(select stored from compressed)",
+}
+SOUND = {
+    "a number": "'{\"x\": 1e131000}'::jsonb",
+    "the longest floats": "('{\"x\": [' || repeat('1e308,', 10000) || '1]}')::jsonb",
+    "a text": "jsonb_build_object('x', repeat('x', 2000000))",
+    "control characters": "jsonb_build_object('x', repeat(chr(1), 500000))",
+}
+#: How roles that may only defer can give a job arguments, or something that is kept with it.
+CALLS = {
+    "args": "select procrastinate_defer_job('add', {value})",
+    "args with a lock": "select procrastinate_defer_job('add', {value}, lock => 'a')",
+    "args of a batch": "select procrastinate_defer_jobs(jsonb_build_array(jsonb_build_object("
+    "'task_name', 'add', 'args', {value})))",
+    "args of a batch with locks": "select procrastinate_defer_jobs(jsonb_build_array("
+    "jsonb_build_object('task_name', 'add', 'queueing_lock', 'q', 'args', {value})))",
+    "args alike": "select procrastinate_defer_alike(jsonb_build_array({value}),"
+    ' \'{{"task_name": "add"}}\')',
+    "meta": "select procrastinate_defer_job('add', meta => {value})",
+    "meta with a key": "select procrastinate_defer_job_with_key('add', 'a', meta => {value})",
+    "meta of a batch": "select procrastinate_defer_jobs(jsonb_build_array(jsonb_build_object("
+    "'task_name', 'add', 'meta', {value})))",
+    "meta of a batch with locks": "select procrastinate_defer_jobs(jsonb_build_array("
+    "jsonb_build_object('task_name', 'add', 'queueing_lock', 'q')),"
+    " jsonb_build_object('meta', {value}))",
+    "meta alike": "select procrastinate_defer_alike('[{{}}]',"
+    " jsonb_build_object('task_name', 'add', 'meta', {value}))",
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_what_is_few_bytes_and_a_long_text_is_refused(
+    sync_app: procrastinate.App, query: Query, call: str
+) -> None:
+    """Each claim that met such a job was cut off, and so was each list."""
+    query("create table compressed (stored jsonb)")
+    query(f"insert into compressed select {SWOLLEN['numbers of 131,001 digits']}")
+    assert query("select pg_column_size(stored) < 1000 from compressed") == [(True,)]
+    for name, value in SWOLLEN.items():
+        with pytest.raises(psycopg2.errors.CheckViolation, match="args_check"):
+            query(CALLS[call].format(value=value))
+            raise AssertionError(name)
+    for value in SOUND.values():
+        query(CALLS[call].format(value=value))
+        query("delete from procrastinate_jobs")
+
+
 def random_text(length: int) -> str:
     """A text that the server cannot compress, so that no index can hold it."""
     return f"(select string_agg(md5(n::text), '') from generate_series(1, {length // 32}) as n)"

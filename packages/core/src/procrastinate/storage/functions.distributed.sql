@@ -59,6 +59,9 @@ begin
                 else 'procrastinate_defer_job was made for tables that have been moved or renamed'
             end;
     end if;
+    if $10 is not null then
+        perform {home}.procrastinate_job_fits('meta', 'meta', $10, null, null, null, null, null);  -- the limits of args
+    end if;
     if key is null then
         for tries in 1 .. 5 loop
             begin
@@ -251,7 +254,13 @@ begin
                     order by coalesce(given.priority, common.priority, 0) desc, given.n
                 ) > 1 then 'lock'::{home}.procrastinate_hold
             end,
-            coalesce(given.meta, common.meta)
+            case
+                when coalesce(given.meta, common.meta) is null
+                    or {home}.procrastinate_job_fits(
+                        'meta', 'meta', coalesce(given.meta, common.meta), null, null, null, null, null
+                    )
+                    then coalesce(given.meta, common.meta)
+            end
         from jsonb_to_record($2) as common(
             task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
             schedule_in_us bigint, meta jsonb
@@ -337,6 +346,9 @@ begin
         task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
         schedule_in_us bigint, partition_key text, meta jsonb
     );
+    if alike.meta is not null then
+        perform {home}.procrastinate_job_fits('meta', 'meta', alike.meta, null, null, null, null, null);
+    end if;
     if alike.key is null then
         for tries in 1 .. 5 loop
             begin

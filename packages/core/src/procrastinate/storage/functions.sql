@@ -68,6 +68,9 @@ begin
                 else 'procrastinate_defer_job was made for tables that have been moved or renamed'
             end;
     end if;
+    if $9 is not null then
+        perform {home}.procrastinate_job_fits('meta', 'meta', $9, null, null, null, null, null);  -- the limits of args
+    end if;
     if $6 is null and $7 is null then
         -- As most are. (Nothing can be in conflict, and no time is compared: of the server's 351 thousand
         -- instructions for a call this saves 17, and a record of WAL.)
@@ -167,7 +170,13 @@ begin
                     coalesce(given.args, '{}'),
                     due.at,
                     case when due.at > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
-                    coalesce(given.meta, common.meta)
+                    case
+                        when coalesce(given.meta, common.meta) is null
+                            or {home}.procrastinate_job_fits(
+                                'meta', 'meta', coalesce(given.meta, common.meta), null, null, null, null, null
+                            )
+                            then coalesce(given.meta, common.meta)
+                    end
                 from jsonb_to_record($2) as common(
                     task_name text, queue_name text, priority integer, scheduled_at timestamptz,
                     schedule_in_us bigint, meta jsonb
@@ -240,7 +249,13 @@ begin
                     coalesce(given.args, '{}') as args,
                     coalesce(given.scheduled_at, common.scheduled_at) as scheduled_at,
                     coalesce(given.schedule_in_us, common.schedule_in_us) as schedule_in_us,
-                    coalesce(given.meta, common.meta) as meta
+                    case
+                        when coalesce(given.meta, common.meta) is null
+                            or {home}.procrastinate_job_fits(
+                                'meta', 'meta', coalesce(given.meta, common.meta), null, null, null, null, null
+                            )
+                            then coalesce(given.meta, common.meta)
+                    end as meta
                 from jsonb_to_record($2) as common(
                     task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
                     schedule_in_us bigint, meta jsonb
@@ -341,6 +356,9 @@ begin
         task_name text, queue_name text, priority integer, lock text, scheduled_at timestamptz,
         schedule_in_us bigint, meta jsonb
     );
+    if alike.meta is not null then
+        perform {home}.procrastinate_job_fits('meta', 'meta', alike.meta, null, null, null, null, null);
+    end if;
     with inserted as (
         insert into {home}.procrastinate_jobs as job
             (queue_name, task_name, priority, lock, args, scheduled_at, hold, meta)
