@@ -262,3 +262,32 @@ async def test_a_worker_runs_in_memory_too() -> None:
         await app.run_worker_async()
 
     assert done == [1, 2]
+
+
+class _Jar:
+    """What raises when anybody iterates over it, or asks whether it is empty."""
+
+    def __iter__(self) -> Any:
+        raise KeyError("iterated")
+
+    def __bool__(self) -> bool:
+        raise KeyError("empty?")
+
+
+@pytest.mark.parametrize(
+    ("option", "use"),
+    {
+        "import_paths": lambda jar: procrastinate.App(
+            connector=InMemoryConnector(), import_paths=jar
+        ),
+        "retry_exceptions": lambda jar: procrastinate.RetryStrategy(retry_exceptions=jar),
+        "id": lambda jar: procrastinate.App(connector=InMemoryConnector()).job_manager.list_jobs(
+            id=jar
+        ),
+    }.items(),
+)
+def test_a_list_that_raises_when_it_is_read_is_refused_by_the_name_of_its_option(
+    option: str, use: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(errors.InvalidOption, match=f"^{option} cannot be .*raises KeyError"):
+        use(_Jar())

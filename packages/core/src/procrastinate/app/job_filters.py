@@ -54,7 +54,7 @@ def checked_filter(filters: Mapping[str, Any]) -> JobFilter:
     since, until = _period(filters.get("since"), filters.get("until"))
     wanted = None if filters.get("state") is None else states(filters["state"])
     return JobFilter(
-        ids=None if ids is None else _ids(ids),
+        ids=None if ids is None else checks.guarded(_ids, "id", ids),
         queue=name_or_none("queue", filters.get("queue")),
         task=name_or_none("task", filters.get("task")),
         statuses=_both(None if status is None else statuses(status), wanted),
@@ -93,9 +93,9 @@ def _error(text: Any) -> str | None:
     return str(text)
 
 
-def _ids(given: Any) -> list[int]:
+def _ids(option: str, given: Any) -> list[int]:
     if isinstance(given, str) or not isinstance(given, int | Iterable):
-        raise InvalidOption(f"id must be a job id or a list of them, not {shown(given)}")
+        raise InvalidOption(f"{option} must be a job id or a list of them, not {shown(given)}")
     return [checked_id(each) for each in ([given] if isinstance(given, int) else given)]
 
 

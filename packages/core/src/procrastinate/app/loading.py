@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from procrastinate.errors import InvalidOption, LoadFromPathError
+from procrastinate.model import checks
 from procrastinate.model.text.failure import headline_of
 from procrastinate.model.text.printable import shown, type_of
 
@@ -15,12 +16,17 @@ T = TypeVar("T")
 
 def checked_paths(import_paths: Any) -> tuple[str, ...]:
     """Return the modules that an app names. Raises `InvalidOption`."""
-    if isinstance(import_paths, str) or not isinstance(import_paths, Iterable | None):
-        raise InvalidOption(f"import_paths must be a list of modules, not {shown(import_paths)}")
-    paths = tuple(import_paths or ())
+    paths: tuple[str, ...] = checks.guarded(_paths, "import_paths", import_paths)
+    return paths
+
+
+def _paths(option: str, given: Any) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable | None):
+        raise InvalidOption(f"{option} must be a list of modules, not {shown(given)}")
+    paths = () if given is None else tuple(given)
     for path in paths:
         if not isinstance(path, str):
-            raise InvalidOption(f"import_paths must hold names of modules, not {shown(path)}")
+            raise InvalidOption(f"{option} must hold names of modules, not {shown(path)}")
     return paths
 
 

@@ -127,7 +127,8 @@ class RetryStrategy(BaseRetryStrategy):
         if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise InvalidOption(f"jitter must be between 0 and 1, not {shown(self.jitter)}")
         if self.retry_exceptions is not None:
-            object.__setattr__(self, "retry_exceptions", _exception_classes(self.retry_exceptions))
+            classes = checks.guarded(_exception_classes, "retry_exceptions", self.retry_exceptions)
+            object.__setattr__(self, "retry_exceptions", classes)
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
         if self.max_attempts is not None and job.attempts > self.max_attempts:
@@ -150,7 +151,7 @@ class RetryStrategy(BaseRetryStrategy):
     def _retried(self) -> tuple[type[BaseException], ...]:
         if self.retry_exceptions is None:
             return (BaseException,)
-        return _exception_classes(self.retry_exceptions)
+        return _exception_classes("retry_exceptions", self.retry_exceptions)
 
 
 def _check_seconds(name: str, value: Any) -> None:
@@ -171,11 +172,11 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _exception_classes(classes: Any) -> tuple[type[BaseException], ...]:
+def _exception_classes(option: str, classes: Any) -> tuple[type[BaseException], ...]:
     found = tuple(classes) if isinstance(classes, Iterable) else (classes,)
     for item in found:
         if not (isinstance(item, type) and issubclass(item, BaseException)):
-            raise InvalidOption(f"retry_exceptions must hold exception classes, not {shown(item)}")
+            raise InvalidOption(f"{option} must hold exception classes, not {shown(item)}")
     return found
 
 
