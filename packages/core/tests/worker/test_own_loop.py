@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -30,6 +31,22 @@ async def exit_in_a_callback() -> None:
 
 async def exit_in_a_task_of_its_own() -> None:
     asyncio.create_task(exit_in_a_task())  # noqa: RUF006
+    await asyncio.sleep(0)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+async def interrupt_in_a_callback() -> None:
+    asyncio.get_running_loop().call_soon(interrupt)
+
+
+async def interrupt_in_a_task_of_its_own() -> None:
+    async def child() -> None:
+        interrupt()
+
+    asyncio.create_task(child())  # noqa: RUF006
     await asyncio.sleep(0)
 
 
@@ -77,12 +94,23 @@ def stop_the_loop_from_a_thread() -> None:
     loops[-1].call_soon_threadsafe(loops[-1].stop)
 
 
+@pytest.fixture
+def _sigint_is_handled() -> Iterator[None]:
+    """As the worker of a program handles it."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_sigint_is_handled")
 @pytest.mark.parametrize(
     "function",
     [
         stop_the_loop,
         exit_in_a_callback,
         exit_in_a_task_of_its_own,
+        interrupt_in_a_callback,
+        interrupt_in_a_task_of_its_own,
         cancel_all_tasks,
         cancel_all_tasks_from_a_thread,
         stop_the_loop_from_a_thread,

@@ -5,8 +5,9 @@ Rules
 1. Code that cancels every task of the loop means those that it knows of. The worker's own tasks are
    not in `asyncio.all_tasks()`; the worker cancels them itself when it ends.
 2. A task factory that a job leaves behind is dropped when it fails, see `task_factories`.
-3. A job may stop the loop: by ``loop.stop()``, or by a `SystemExit` in a callback or in a task that
-   it started. If the process belongs to the worker, the loop goes on.
+3. A job may stop the loop: by ``loop.stop()``, or by a `SystemExit` or `KeyboardInterrupt` in a
+   callback or in a task that it started. If the process belongs to the worker, the loop goes on.
+   (Ctrl-C raises nothing while the worker handles SIGINT.)
 4. A `SystemExit` of the worker's program does not pass through the loop. It would stop the loop
    once more while the loop is being closed, and then nothing would be closed.
 """
@@ -14,6 +15,7 @@ Rules
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +23,7 @@ from typing import Any, TypeVar
 from procrastinate.model.text import failure, printable
 from procrastinate.worker.log import logger
 from procrastinate.worker.process.event_loop import new_event_loop
+from procrastinate.worker.process.signals import INT, Found, found
 from procrastinate.worker.process.task_factories import guard
 
 T = TypeVar("T")
@@ -72,10 +75,17 @@ def _run_until_done(runner: asyncio.Runner, task: asyncio.Task[T]) -> T:
     while True:
         try:
             return runner.run(_result_of(task))
-        except (SystemExit, RuntimeError) as exc:
+        except (SystemExit, KeyboardInterrupt, RuntimeError) as exc:
             if task.done() or runner.get_loop().is_closed():
                 raise
+            if isinstance(exc, KeyboardInterrupt) and not _is_by_a_job():
+                raise
             logger.error("a job stopped the event loop; it goes on: %s", _shown(exc))
+
+
+def _is_by_a_job() -> bool:
+    """Whether a KeyboardInterrupt was raised by code, because Ctrl-C would raise none."""
+    return found(signal.getsignal(INT)) is Found.HANDLED
 
 
 def _shown(exc: BaseException) -> str:
