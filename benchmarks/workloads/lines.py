@@ -17,6 +17,10 @@ WHOLE_FEW = 0.5  # of the two-statement loop
 W1 = "W1, as many jobs"
 TWO_STATEMENTS = f"two statements per batch of {FEW}"
 STATES = {"analyzed": True, "never analyzed": False}
+BATCHES = "in batches"
+#: Numbers of locks that are measured again with jobs which came in batches of 1,000.
+IN_BATCHES = (100, FEW)
+BATCH = 1_000
 
 
 class Lines(Workload):
@@ -32,8 +36,11 @@ class Lines(Workload):
             at_least(TARGETS.get(locks, WHOLE_FEW)),
             against=W1 if locks in TARGETS else TWO_STATEMENTS,
         )
-        for state in STATES
-        for locks in (*TARGETS, FEW)
+        for state, numbers in (
+            *((state, (*TARGETS, FEW)) for state in STATES),
+            (BATCHES, IN_BATCHES),
+        )
+        for locks in numbers
     )
 
     def run(self, bench: Bench) -> Round:
@@ -48,16 +55,29 @@ class Lines(Workload):
             loop = functools.partial(limits.drain_by_two_statements, batch=FEW)
             limit = limit_rate(bench, count=count, loop=loop)
             found[f"{FEW} locks, {state}"] = Sample(self._rate(bench, count, FEW, analyze), limit)
+            if analyze:
+                for locks in IN_BATCHES:
+                    rate = self._rate(bench, count, locks, analyze, in_batches=True)
+                    found[f"{locks} locks, {BATCHES}"] = Sample(
+                        rate, whole if locks in TARGETS else limit
+                    )
         return found
 
     @staticmethod
-    def _rate(bench: Bench, count: int, locks: int, analyze: bool) -> float:
+    def _rate(
+        bench: Bench, count: int, locks: int, analyze: bool, *, in_batches: bool = False
+    ) -> float:
+        """Return the jobs/s of jobs that came one by one, or in batches.
+
+        Of a batch, all but the first job of each line are parked.
+        """
         bench.say(f"{count:,} jobs on {locks:,} locks")
+        hold = f"case when (n - 1) %% {BATCH} >= {locks} then 'lock'::procrastinate_hold end"
         return drain_rate(
             bench,
             count=count,
             analyze=analyze,
-            columns=", lock",
-            values=f", 'lock ' || n %% {locks}",
+            columns=", lock, hold",
+            values=f", 'lock ' || (n - 1) %% {locks}, {hold if in_batches else 'null'}",
             concurrency=CONCURRENCY,
         )

@@ -88,6 +88,30 @@ async def test_the_end_of_a_job_begins_the_next_one_of_its_line(
     assert handed_over == sorted(handed_over)
 
 
+async def test_a_worker_that_does_not_wait_goes_on_with_lines_in_the_same_way(
+    app: procrastinate.App, around_hand_over: Any
+) -> None:
+    """It looks again before it ends, and not at the end of each job."""
+    ran: list[int] = []
+    handed_over: list[Job] = []
+
+    async def noting(hand_over: HandOver, *args: Any) -> HandedOver:
+        done = await hand_over(*args)
+        handed_over.extend(done.claim.jobs)
+        return done
+
+    around_hand_over(noting)
+
+    @app.task(name="in_line", lock="line")
+    async def in_line(n: int) -> None:
+        ran.append(n)
+
+    await in_line.batch_defer_async(*({"n": n} for n in range(50)))
+    await app.run_worker_async(concurrency=2, wait=False)
+    assert ran == list(range(50))
+    assert len(handed_over) >= 40
+
+
 async def test_many_lines_go_on_in_parts(
     app: procrastinate.App, around_hand_over: Any, until: Until
 ) -> None:

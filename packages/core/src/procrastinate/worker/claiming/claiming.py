@@ -347,7 +347,7 @@ class Claiming:
 
     def something_ended(self) -> None:
         """Note that there may be room, or that an ending was written."""
-        if not self._options.wait:
+        if not (self._options.wait or self._backlog.busy or len(self._writer)):
             self._claim_alarm.ring()  # a worker that does not wait looks again before it ends
         self._wake.set()
 
