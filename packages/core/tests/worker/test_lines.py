@@ -345,6 +345,20 @@ async def test_a_line_waits_for_the_answer_of_a_claim(monkeypatch: pytest.Monkey
     assert lines.wake.is_set()
 
 
+async def test_after_a_wait_in_vain_lines_do_not_wait_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is a backlog, in which a claim is always under way."""
+    lines = Lines()
+    inner: Any = lines.claiming
+    inner._claims_now = True
+    assert await lines.end_a_job() is None  # after LINES_WAIT
+    monkeypatch.setattr(claiming, "LINES_WAIT", 3600.0)
+    inner._waits_from += 3600.0
+    assert await asyncio.wait_for(lines.end_a_job(), 60) is None
+    assert lines.sent == []
+
+
 async def test_a_line_that_has_waited_in_vain_lets_the_claim_go_on() -> None:
     lines = Lines()
     inner: Any = lines.claiming
