@@ -238,7 +238,7 @@ class Claiming:
         return done.settled
 
     async def _claim_answered(self) -> bool:
-        # In a backlog the next claim is due at once: 1,000 lines that waited each time lost a fifth.
+        # In a backlog the next claim is due at once: 1,000 lines that always waited lost a fifth.
         if self._fetcher.claims_beside_lines or not self._claims_now:
             return False
         if not self._waits_from <= time.monotonic() < self._lines_until:
