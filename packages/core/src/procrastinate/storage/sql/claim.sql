@@ -243,7 +243,7 @@ claimed as (
 -- Returns one row (13 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
 -- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
 -- that were not claimed stay as they are: another transaction was just deciding about them or their
--- line, or there was no room.
+-- line, or there was no room. `moment_us` is the time of the claim, in microseconds since the epoch.
 {>chosen ready=ready},
 {>heads},
 -- elsewhere: the heads that the scan did not come to, although it was about their queue.
@@ -297,7 +297,7 @@ blocked as materialized (
 -- Returns one row (13 nulls, aside, met, moment_us), and then (job..., 3 nulls) for each claimed
 -- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
 -- that were not claimed stay as they are: another transaction was just deciding about them or their
--- line, or there was no room.
+-- line, or there was no room. `moment_us` is the time of the claim, in microseconds since the epoch.
 --
 -- chosen: the first ready jobs of the queue, in order, locked as they are read. The claim starts or
 -- parks each of them. A job stays ready only if a release has its lock in hand, or if another queue
@@ -311,6 +311,8 @@ chosen as materialized (
 ),
 {>heads},
 -- elsewhere: the heads that the scan did not come to, although it was about their queue, locked.
+-- (num_nulls asks whether the hold is null in a way that the index of ready jobs does not answer: a
+-- plan that looked for ids in that index read all of it.)
 elsewhere as materialized (
     select job.id, job.priority, job.lock
     from {schema}.procrastinate_jobs as job
@@ -469,7 +471,7 @@ select exists (
 
 -- name: promote_due :one
 -- Makes scheduled jobs ready whose time has come, and wakes the workers of their queues. Returns
--- (how many, microseconds until the next one or null).
+-- (how many, microseconds until the next one or null, how many queues have been woken).
 --
 -- due: the jobs whose time has come, up to the limit.
 with due as materialized (

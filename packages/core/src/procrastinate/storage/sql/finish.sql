@@ -194,7 +194,7 @@ settled as (
 -- fragment: tell_settled
 ,
 -- woken: one notification for each queue in which a job is ready or due within a minute. (A worker
--- looks at the schedule twice a minute.)
+-- looks at the schedule twice a minute. Its rows are counted below: a part that nothing reads is not run.)
 woken as materialized (
     select pg_catalog.pg_notify(news.channel, news.queue_name)
     from (

@@ -28,6 +28,7 @@ job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job
     job.lease, nullif(job.crashes, 0) as crashes, job.meta::text as meta
 
 -- fragment: begun
+-- (The limits: a row that was changed by hand keeps no other from being claimed.)
 status = 'doing',
     worker_id = %(worker_id)s::bigint,
     attempts = least(greatest(job.attempts, 0), 2147483646) + 1,
@@ -82,7 +83,7 @@ status = 'doing',
 job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))
 
 -- fragment: is_held
--- True if this worker holds the job, in a status from which TRANSITIONS let it end. The CASE hides
+-- True if this worker holds the job, in a status from which a job may end (TRANSITIONS). The CASE hides
 -- this from the planner, for two reasons. The index of running jobs has a dead entry for each job
 -- that its worker has ended: with an old snapshot open elsewhere, the ending of 20 jobs took 6.6 ms
 -- at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And the planner takes a CASE to match

@@ -10,7 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from procrastinate.storage.statements import KNOWN, Statement, load, load_distributed
+from procrastinate.storage.statements import (
+    KNOWN,
+    UNPAUSED,
+    UNPAUSED_ALIASES,
+    Statement,
+    load,
+    load_distributed,
+)
 
 FLAT = Path(__file__).parent.parent / "sql" / "flat"
 USAGE = "usage: python -m procrastinate.storage.statements [NAME | --renew]"
@@ -33,7 +40,16 @@ def flat(statement: Statement) -> str:
     head = f"-- name: {statement.name} :{statement.kind}\n"
     if "{known}" in text:
         head += f"-- {{known}} stands for nothing, or for: {KNOWN.strip()}\n"
+    for alias in UNPAUSED_ALIASES:
+        if f"{{unpaused {alias}}}" in text:
+            head += f"-- {{unpaused {alias}}} stands for nothing, or for:\n"
+            head += "".join(f"--     {part}\n" for part in _parts(UNPAUSED.format(alias=alias)))
     return f"{head}{text}\n"
+
+
+def _parts(condition: str) -> list[str]:
+    """Return the lines of a condition, each of which begins with its ``and``."""
+    return [f"and {part}" for part in condition.strip().removeprefix("and ").split(" and ")]
 
 
 def renew() -> None:

@@ -55,6 +55,7 @@ candidate as materialized (
 -- claimed: the candidates, which the worker holds now.
 claimed as (
     update procrastinate_jobs as job
+    -- (The limits: a row that was changed by hand keeps no other from being claimed.)
     set status = 'doing',
         worker_id = %(worker_id)s::bigint,
         attempts = least(greatest(job.attempts, 0), 2147483646) + 1,

@@ -10,7 +10,7 @@ with ended as (
     -- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
     -- uses the primary key. When it knew the number, it scanned small tables from end to end.
     where job.partition = %(partition)s::smallint and job.id = ended.id and job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))
-        -- True if this worker holds the job, in a status from which TRANSITIONS let it end. The CASE hides
+        -- True if this worker holds the job, in a status from which a job may end (TRANSITIONS). The CASE hides
         -- this from the planner, for two reasons. The index of running jobs has a dead entry for each job
         -- that its worker has ended: with an old snapshot open elsewhere, the ending of 20 jobs took 6.6 ms
         -- at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And the planner takes a CASE to match

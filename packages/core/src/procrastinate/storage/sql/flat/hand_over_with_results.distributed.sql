@@ -1,5 +1,8 @@
 -- name: hand_over_with_results :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
+-- {unpaused best} stands for nothing, or for:
+--     and best.queue_name <> all(%(paused)s::text[])
+--     and (best.queue_name = 'builtin' or '*' <> all(%(paused)s::text[]))
 -- settings: patience, prepared, array_nulls
 -- The same, and keeps what tasks returned, or why that is not kept.
 --
@@ -18,7 +21,7 @@ with leaving as materialized (
     -- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
     -- uses the primary key. When it knew the number, it scanned small tables from end to end.
     --
-    -- True if this worker holds the job, in a status from which TRANSITIONS let it end. The CASE hides
+    -- True if this worker holds the job, in a status from which a job may end (TRANSITIONS). The CASE hides
     -- this from the planner, for two reasons. The index of running jobs has a dead entry for each job
     -- that its worker has ended: with an old snapshot open elsewhere, the ending of 20 jobs took 6.6 ms
     -- at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And the planner takes a CASE to match
@@ -54,9 +57,10 @@ head as materialized (
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                -- The condition of the line's index implies this, and so it is not computed there. By any other index it
-                -- looks dear. The planner expects a single row of each index that was never analyzed, and read all
-                -- ready jobs for each lock. A claim of 500 jobs of 20,000 took 700 ms instead of 9.
+                -- True of every job with a lock: it is only there to make the planner take the index of lines. That
+                -- index's condition implies it, so with that index it costs nothing. With any other, to_tsvector looks dear.
+                -- (The planner expects a single row of each index that was never analyzed, and read all ready jobs for
+                -- each lock. A claim of 500 jobs of 20,000 took 700 ms instead of 9.)
                 where job.partition = %(partition)s::smallint and job.lock = contended.lock and (job.lock is not null
                     or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                     and job.status = 'todo'
@@ -155,6 +159,7 @@ handed as (
 claimed as (
     update procrastinate_jobs as job
     set hold = null,
+        -- (The limits: a row that was changed by hand keeps no other from being claimed.)
         status = 'doing',
             worker_id = %(worker_id)s::bigint,
             attempts = least(greatest(job.attempts, 0), 2147483646) + 1,

@@ -36,9 +36,10 @@ cross join lateral (
         (
             select job.id, job.priority, job.hold
             from procrastinate_jobs as job
-            -- The condition of the line's index implies this, and so it is not computed there. By any other index it
-            -- looks dear. The planner expects a single row of each index that was never analyzed, and read all
-            -- ready jobs for each lock. A claim of 500 jobs of 20,000 took 700 ms instead of 9.
+            -- True of every job with a lock: it is only there to make the planner take the index of lines. That
+            -- index's condition implies it, so with that index it costs nothing. With any other, to_tsvector looks dear.
+            -- (The planner expects a single row of each index that was never analyzed, and read all ready jobs for
+            -- each lock. A claim of 500 jobs of 20,000 took 700 ms instead of 9.)
             where job.partition = %(partition)s::smallint and job.lock = line.lock and (job.lock is not null
                 or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                 and job.queue_name = line.queue_name and job.status = 'todo'

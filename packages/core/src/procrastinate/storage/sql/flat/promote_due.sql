@@ -1,6 +1,6 @@
 -- name: promote_due :one
 -- Makes scheduled jobs ready whose time has come, and wakes the workers of their queues. Returns
--- (how many, microseconds until the next one or null).
+-- (how many, microseconds until the next one or null, how many queues have been woken).
 --
 -- due: the jobs whose time has come, up to the limit.
 with due as materialized (

@@ -1,5 +1,8 @@
 -- name: sweep :many
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
+-- {unpaused job} stands for nothing, or for:
+--     and job.queue_name <> all(%(paused)s::text[])
+--     and (job.queue_name = 'builtin' or '*' <> all(%(paused)s::text[]))
 -- Looks at all partitions for jobs that nobody announced. Returns (partition, how many jobs are
 -- ready in these queues (null: in all), how many in others, microseconds until the next scheduled
 -- one is due or null) for each partition that has any.
