@@ -29,7 +29,7 @@ from chaos.fleet import Fleet
 from chaos.guard import ROOT, Guard
 from chaos.options import Options
 from chaos.pulse import Pulse
-from chaos.records import Campaign, Complaint, Effect, Spec, Terms, Trouble
+from chaos.records import Campaign, Complaint, Effect, Spec, Terms, Trouble, deferrer
 from chaos.stage import Stage
 from chaos.world import World
 
@@ -128,8 +128,8 @@ class Runner:
                 try:
                     yield self._world_of(guard, truth.create_database("ledger"))
                 finally:
-                    for deferrer in self._deferrers:
-                        deferrer.kill()
+                    for process in self._deferrers:
+                        process.kill()
         finally:
             guard.close()
 
@@ -181,9 +181,11 @@ class Runner:
         connectors = (*OF_DEFERRERS, self._options.connector)
         share, extra = divmod(self._options.jobs, len(connectors))
         for number, connector in enumerate(connectors):
+            route, dsn = self._way_of(connector)
+            self._world.census.add_guest(deferrer(connector), route)
             description = {
                 "connector": connector,
-                "dsn": self._dsn_for(connector),
+                "dsn": dsn,
                 "ledger": self._ledger_dsn,
                 "seed": self._options.seed + number,
                 "first": 1 + number * 1_000_000,
@@ -204,13 +206,14 @@ class Runner:
             )
             log.close()
 
-    def _dsn_for(self, connector: str) -> str:
-        """Return how the deferrer with a connector reaches the database."""
+    def _way_of(self, connector: str) -> tuple[str, str]:
+        """Return how the deferrer with a connector reaches the database: the route, and a DSN."""
         if connector == "sqlalchemy":
-            return self._world.cluster.dsn()
+            return stage.DIRECT, self._world.cluster.dsn()
         if connector == "psycopg2" and "transaction" in self._stage.bouncers:
-            return self._stage.bouncers["transaction"].dsn
-        return self._stage.proxied
+            bouncer = self._stage.bouncers["transaction"]
+            return bouncer.route, bouncer.dsn
+        return world.PROXIED, self._stage.proxied
 
     # --- The faults ---
 
@@ -284,11 +287,11 @@ class Runner:
     def _allow(self, share: float) -> None:
         """Let the deferrers ask for a share of their jobs."""
         each = self._options.jobs / len(self._deferrers)
-        for deferrer in self._deferrers:
-            assert deferrer.stdin is not None
+        for process in self._deferrers:
+            assert process.stdin is not None
             with contextlib.suppress(OSError):
-                deferrer.stdin.write(f"{int(each * share) + (3 if share == 1.0 else 0)}\n")
-                deferrer.stdin.flush()
+                process.stdin.write(f"{int(each * share) + (3 if share == 1.0 else 0)}\n")
+                process.stdin.flush()
 
     # --- Looking ---
 
