@@ -36,7 +36,7 @@ from chaos.world import World
 PROBES = 8
 TRIES = 3  # of a fault whose effect is not seen
 AHEAD = 0.05  # of its faults: what a lane may have done more than the slowest one
-STARTING_MAY_TAKE = 60.0  # seconds
+STARTING_MAY_TAKE = 180.0  # seconds: on a busy machine, all import at once
 LOOK = 0.2  # seconds between two looks at processes
 Say = Callable[[str], None]
 
@@ -300,9 +300,21 @@ class Runner:
         self._world.census.look()
         self._world.fleet.keep_going()
 
-    def _until(self, what: str, condition: Callable[[], Any], seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
+    def _until(
+        self,
+        what: str,
+        condition: Callable[[], Any],
+        seconds: float,
+        progress: Callable[[], object] = lambda: None,
+    ) -> bool:
+        """Wait until a condition holds. Complain after `seconds` in which `progress` was the same.
+
+        (On a busy machine a line of many jobs takes long, and is no sign of anything.)
+        """
+        last, deadline = progress(), time.monotonic() + seconds
         while not condition():
+            if (now := progress()) != last:
+                last, deadline = now, time.monotonic() + seconds
             if time.monotonic() > deadline:
                 self._complaints.append(Complaint("hung", f"waited {seconds:g} s for {what}"))
                 return False
@@ -324,22 +336,25 @@ class Runner:
 
     def _calm_down(self) -> None:
         self._say("calm: waiting for the last jobs")
+        calm = self._world.scale.calm
         self._until(
             "the deferrers to end",
             lambda: all(each.poll() is not None for each in self._deferrers),
-            self._world.scale.calm,
+            calm,
+            self._jobs_left,
         )
-        self._until("all jobs to end", self._all_ended, self._world.scale.calm)
+        self._until("all jobs to end", lambda: not self._jobs_left(), calm, self._jobs_left)
         self._until("the workers to be complete", self._all_run, STARTING_MAY_TAKE)
         self._probe()
         self._complaints += closing.check_idle(self._world, self._memory)
 
-    def _all_ended(self) -> bool:
+    def _jobs_left(self) -> int:
+        """Return how many jobs have not ended; ticks do not count, because there are always new."""
         rows = self._world.cluster.query(
-            "select exists (select from procrastinate_jobs"
-            " where status in ('todo', 'doing') and task_name <> 'tick')"
+            "select count(*) from procrastinate_jobs"
+            " where status in ('todo', 'doing') and task_name <> 'tick'"
         )
-        return not rows[0][0]
+        return int(rows[0][0])
 
     def _probe(self) -> None:
         """Defer jobs one by one, while nothing else happens: they must begin promptly."""
