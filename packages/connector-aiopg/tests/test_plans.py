@@ -125,14 +125,14 @@ async def test_nothing_is_prepared_where_the_protocol_names_another_process(
 ) -> None:
     """As poolers do. They are asked once for each connection."""
     asked = []
-    send = Held.send
+    send = Held._send
 
     async def answering(self: Held, sql: str, params: Any) -> None:
         asked.append(sql)
         pooled = sql.replace("pg_catalog.pg_backend_pid()", "pg_catalog.pg_backend_pid() + 1")
         await send(self, pooled, params)
 
-    monkeypatch.setattr(Held, "send", answering)
+    monkeypatch.setattr(Held, "_send", answering)
     assert await run(one, named("a"), named("b")) == [[("a",)], []]
     assert await run(one, PREPARED) == [[]]
     assert sum("pg_backend_pid" in sql for sql in asked) == 1

@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 from procrastinate.connector import GENERIC, Query
-from procrastinate.errors import ConnectionFailed, ConnectorException
-from procrastinate_psycopg import PsycopgConnector
+from procrastinate.errors import ConnectionFailed, ConnectorException, InvalidData
+from procrastinate_psycopg import PsycopgConnector, SyncPsycopgConnector
 from procrastinate_psycopg.leases import AsyncLease
 
 from .conftest import Observer
@@ -45,12 +45,8 @@ async def one(procrastinate_dsn: str, observer: Observer) -> AsyncIterator[Psyco
 
 @pytest.fixture
 def pooler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have connections look as they do behind a pooler."""
-
-    async def is_direct(lease: AsyncLease) -> bool:
-        return False
-
-    monkeypatch.setattr(AsyncLease, "is_direct", is_direct)
+    """Have connections look as they do behind a pooler, which makes a process id up."""
+    monkeypatch.setattr(AsyncLease, "server_pid", -1)
 
 
 async def test_a_query_that_keeps_its_plan_is_prepared_once(one: PsycopgConnector) -> None:
@@ -131,3 +127,44 @@ async def test_nothing_is_prepared_on_the_applications_pool(pool: Any, observer:
     found = await run(connector, named("a"), named("a"), PREPARED)
     assert found == [[("a",)], [("a",)], []]
     await connector.close_async()
+
+
+CALL_SETTINGS = {"jit": "off", "transaction_isolation": "read committed"}
+
+
+def call(text: str) -> Query:
+    sql = "select %(text)s::text || 'b', %(n)s::integer, %(none)s::jsonb, %(is)s::boolean"
+    return Query("call", sql, {"text": text, "n": -3, "none": None, "is": True}, CALL_SETTINGS)
+
+
+def test_a_synchronous_call_is_prepared_the_second_time_and_executed_by_its_name(
+    procrastinate_dsn: str,
+) -> None:
+    connector = SyncPsycopgConnector(conninfo=procrastinate_dsn, max_size=1)
+    connector.open()
+    for text in ("", "'", "\\", "%", "ä"):
+        with connector.session() as session:
+            assert list(session.execute(call(text))) == [(f"{text}b", -3, None, True)]
+    with connector.session() as session:
+        with pytest.raises(InvalidData, match="NUL"):
+            session.execute(call("\0"))
+        assert [name for name, _ in session.execute(PREPARED)] == ["procrastinate_call_1"]
+        session.execute(Query("poolers_do", "deallocate all"))
+    for _ in range(2):
+        with connector.session() as session:
+            assert list(session.execute(call("a"))) == [("ab", -3, None, True)]
+            assert list(session.execute(PREPARED)) == []
+    connector.close()
+
+
+async def test_a_call_is_prepared_the_second_time_and_executed_by_its_name(
+    one: PsycopgConnector,
+) -> None:
+    for text in ("", "'", "\\", "%", "ä"):
+        assert await run(one, call(text)) == [[(f"{text}b", -3, None, True)]]
+    with pytest.raises(InvalidData, match="NUL"):
+        await run(one, call("\0"))
+    assert [name for name, _ in (await run(one, PREPARED))[0]] == ["procrastinate_call_1"]
+    await run(one, Query("poolers_do", "deallocate all"))
+    for _ in range(2):
+        assert await run(one, call("a"), PREPARED) == [[("ab", -3, None, True)], []]

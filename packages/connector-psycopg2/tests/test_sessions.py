@@ -189,3 +189,18 @@ def test_a_bound_connection_that_broke_is_lost(
         run(executor, "select 1")
     with pytest.raises(ConnectionLost):
         run(executor, "select 1")
+
+
+def test_a_call_of_a_function_is_prepared_the_second_time(connector: Psycopg2Connector) -> None:
+    settings = {"jit": "off", "transaction_isolation": "read committed"}
+    for n in range(3):
+        query = Query("call", "select abs(%(n)s::integer)", {"n": -n}, settings)
+        with connector.session() as session:
+            assert session.execute(query) == [(n,)]
+    shown = "select name, current_setting('jit') from pg_prepared_statements"
+    assert once(connector, shown) == [("procrastinate_call_1", "off")]
+    once(connector, "deallocate all")
+    for _ in range(2):
+        with connector.session() as session:
+            assert session.execute(query) == [(2,)]
+        assert once(connector, shown) == []

@@ -16,6 +16,7 @@ from psycopg2.extensions import connection as RawConnection
 from sqlalchemy import pool as sa_pool
 from sqlalchemy.engine import Engine
 
+from procrastinate.connector import Query
 from procrastinate.errors import (
     AppNotOpen,
     ConnectionFailed,
@@ -414,3 +415,32 @@ def test_a_forked_process_gets_connections_of_its_own(own: SQLAlchemyPsycopg2Con
     os.waitpid(child, 0)
     assert pid not in before
     assert sorted(pids(own, 3)) == sorted(before)
+
+
+CALL_SETTINGS = {"jit": "off", "transaction_isolation": "read committed"}
+PREPARED = "select name, current_setting('jit') from pg_prepared_statements"
+
+
+def call(connector: SQLAlchemyPsycopg2Connector, number: int) -> list[Any]:
+    query = Query("call", "select abs(%(n)s::integer)", {"n": number}, CALL_SETTINGS)
+    with connector.session() as session:
+        return list(session.execute(query))
+
+
+def test_a_call_of_a_function_is_prepared_on_our_own_engine_the_second_time(
+    own: SQLAlchemyPsycopg2Connector,
+) -> None:
+    for n in range(4):
+        assert call(own, -n) == [(n,)]
+    assert once(own, PREPARED) == [("procrastinate_call_1", "off")]
+    once(own, "deallocate all")
+    for n in (1, 2):
+        assert call(own, -n) == [(n,)]
+        assert once(own, PREPARED) == []
+
+
+def test_nothing_is_prepared_on_the_application_s_engine(sharing: Share) -> None:
+    shared = sharing()
+    for n in range(4):
+        assert call(shared, -n) == [(n,)]
+    assert once(shared, PREPARED) == []

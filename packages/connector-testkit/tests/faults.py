@@ -57,7 +57,8 @@ GROUPS: dict[str, dict[str, Fault]] = {
     "plans": {
         "KeepsTheFirstValues": fault(
             "plans",
-            "plans_that_are_kept_fit_all_values plans_that_are_kept_go_on_after_an_error",
+            "plans_that_are_kept_fit_all_values plans_that_are_kept_go_on_after_an_error"
+            " plans_of_calls_run_with_their_settings_each_time",
         ),
         "NeverForgetsPlans": fault("plans", "plans_that_are_kept_follow_a_change_of_the_table"),
         "BlocksTheLoop": fault("threads", "calls_for_an_event_loop_do_not_hold_it_up"),

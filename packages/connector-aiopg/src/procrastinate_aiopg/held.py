@@ -22,12 +22,13 @@ import psycopg2
 from psycopg2 import extensions
 
 from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools import plans
 from procrastinate.connector_tools.failures import VALUE_ERRORS, value_error
+from procrastinate.connector_tools.plans import Plans
 from procrastinate.connector_tools.sockets import readable
 from procrastinate.errors import ConnectionLost, ConnectorException
 from procrastinate_aiopg.calls import Uninterrupted
-from procrastinate_aiopg.plans import ASK, Plans
-from procrastinate_psycopg2.driver import adapted, plain_cursor, rows_of, sever, translate
+from procrastinate_psycopg2.driver import adapted, plain_cursor, sever, translate
 
 _NEVER = 365 * 86400.0  # aiopg takes None for "the connection's default"
 _IDLE = extensions.TRANSACTION_STATUS_IDLE
@@ -69,42 +70,27 @@ class Held:
 
     async def run(self, query: Query, begin: str) -> Rows:
         """Execute a query, with ``begin`` and its settings in the same message."""
-        return await self.execute(query, begin + query.set_local())
-
-    async def execute(self, query: Query, prefix: str = "") -> Rows:
-        """Execute a query, with ``prefix`` in the same message, and return its rows."""
-        plans = self.plans
-        if plans is not None and plans.may_keep(query) and await self._may_prepare(plans):
-            return await self._run_prepared(query, prefix, plans)
-        return await self._run(query, prefix, query.sql)
-
-    async def _may_prepare(self, plans: Plans) -> bool:
-        """Whether the server may keep a statement for this connection. Asks once."""
-        if plans.is_direct is None:
-            plans.is_direct = await self.is_direct()
-        return plans.is_direct
+        if self.plans is None:
+            return await self.send(query, begin + query.set_local(), query.sql)
+        return await plans.run_async(self, self.plans, query, begin)
 
     async def is_direct(self) -> bool:
         """Return whether nothing stands between this connection and one process of the server."""
-        ((pid,),) = await self._run(Query("ask_for_pid", ASK), "", ASK)
-        return bool(pid == self.raw.info.backend_pid)
+        ((pid,),) = await self.send(plans.ASK, "", plans.ASK.sql)
+        return bool(pid == self.server_pid)
 
-    async def _run_prepared(self, query: Query, prefix: str, plans: Plans) -> Rows:
-        prepare, execute = plans.sent(query)
-        try:
-            rows = await self._run(query, prefix + prepare, execute)
-        except ConnectorException as exc:
-            self.broken |= plans.refused(exc)
-            raise
-        if prepare:
-            plans.keep(query, execute)
-        return rows
+    @property
+    def server_pid(self) -> int:
+        """The process id that the server, or a pooler, has told."""
+        return self.raw.info.backend_pid
 
-    async def _run(self, query: Query, prefix: str, sql: str) -> Rows:
+    async def send(self, query: Query, front: str, sql: str) -> Rows:
+        """Send ``front`` and, in place of the query's text, ``sql`` with the query's values."""
         try:
             _, params = adapted(query)
-            await self.send(prefix + sql, params)
-            return rows_of(self.cursor.raw)
+            await self._send(front + sql, params)
+            cursor = self.cursor.raw
+            return [] if cursor.description is None else cursor.fetchall()
         except VALUE_ERRORS as exc:
             raise value_error(exc, query) from exc
         except psycopg2.Error as exc:
@@ -123,11 +109,11 @@ class Held:
     async def command(self, sql: str) -> None:
         """Execute a statement of our own, without values and rows."""
         try:
-            await self.send(sql, None)
+            await self._send(sql, None)
         except psycopg2.Error as exc:
             raise self._judged(exc) from exc
 
-    async def send(self, sql: str, params: Mapping[str, Any] | None) -> None:
+    async def _send(self, sql: str, params: Mapping[str, Any] | None) -> None:
         call = self.cursor.execute(sql, params)
         try:
             await Uninterrupted(call, self.connection)
@@ -140,6 +126,8 @@ class Held:
     def _judged(self, exc: psycopg2.Error) -> ConnectorException:
         error = translate(exc)
         if isinstance(error, ConnectionLost):
+            self.broken = True
+        if self.plans is not None and self.plans.refused(error):
             self.broken = True
         return error
 

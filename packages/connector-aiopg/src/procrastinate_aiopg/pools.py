@@ -23,6 +23,7 @@ from typing import Protocol
 import aiopg
 import psycopg2
 
+from procrastinate.connector_tools.plans import Permission, Plans
 from procrastinate.connector_tools.pools import AsyncPool
 from procrastinate.connector_tools.sessions import AsyncSource
 from procrastinate.errors import (
@@ -34,7 +35,6 @@ from procrastinate.errors import (
 )
 from procrastinate_aiopg.calls import server_s_cancellation
 from procrastinate_aiopg.held import Held, close_quietly, is_alive
-from procrastinate_aiopg.plans import Permission, Plans
 from procrastinate_psycopg2.driver import check_encoding, connect_error, sever
 
 THEIRS = "the aiopg pool given to open_async()"  # in messages

@@ -25,7 +25,7 @@ class BoundExecutor:
         """Execute one query, without its settings (rule 9). Raises `ConnectorException`."""
         if self._held is None:
             self._held = await Held.hold(self._connection)
-        return await self._held.execute(query)
+        return await self._held.send(query, "", query.sql)
 
 
 def bound(connection: Any) -> BoundExecutor:

@@ -70,11 +70,13 @@ class Held:
     """A connection as a lease of a session (`procrastinate.connector_tools.sessions`)."""
 
     __slots__ = (
+        "_fileno",
         "_in_transaction_set",
         "_known",
         "_made",
         "_plans",
         "_set",
+        "_settled",
         "broken",
         "connection",
     )
@@ -89,6 +91,9 @@ class Held:
         #: For the transaction; None if it is not known any more.
         self._in_transaction_set: dict[str, str] | None = None
         self._made = 0  # statements prepared
+        #: Settings of a query, which the session has: a query with the very same sends none.
+        self._settled: Mapping[str, str] | None = None
+        self._fileno = fileno_of(connection)
 
     # As a lease
 
@@ -98,7 +103,8 @@ class Held:
 
     @property
     def reusable(self) -> bool:
-        return not (self.broken or is_closed(self.connection) or self.in_transaction)
+        connection = self.connection
+        return not (self.broken or is_closed(connection) or connection.is_in_transaction())
 
     def sever(self) -> None:
         self.broken = True
@@ -128,6 +134,9 @@ class Held:
     async def _run(self, query: Query, begin: str) -> Rows:
         if is_closed(self.connection):
             raise asyncpg.ConnectionDoesNotExistError("the connection was closed before")
+        is_settled = query.settings is self._settled and query.params and not begin
+        if is_settled and not self.connection.is_in_transaction():
+            return await self._fetch(query)
         query.set_local()  # refuses what cannot be a setting
         if begin:
             self._in_transaction_set = {}
@@ -143,7 +152,9 @@ class Held:
             await self.connection.execute(query.set_local() + query.sql)
             return []
         if self._known.direct:
+            self._settled = None
             await self._set_for_session(self._wanted(query))
+            self._settled = query.settings
             return await self._fetch(query)
         wanted = self._wanted(query)
         if await self._deviates(wanted):
@@ -273,8 +284,7 @@ class Held:
         """
         if is_closed(self.connection):
             return False
-        fileno = fileno_of(self.connection)
-        return fileno is None or not sockets.readable(fileno)
+        return self._fileno is None or not sockets.readable(self._fileno)
 
 
 def fileno_of(connection: Connection) -> int | None:

@@ -6,6 +6,7 @@ psycopg resolves names, tries several hosts and addresses one after the other, a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +14,11 @@ import psycopg
 from psycopg import pq
 
 from procrastinate.connector_tools import failures, limits, urls
+from procrastinate.connector_tools.plans import Permission, Plans
 from procrastinate_psycopg import driver
 from procrastinate_psycopg.leases import AsyncLease, SyncLease
-from procrastinate_psycopg.plans import Permission, Plans
 
+logger = logging.getLogger("procrastinate.psycopg")
 _SET_ISO = "SET datestyle TO 'ISO'"
 _ERRORS = (psycopg.Error, OSError, ValueError)
 
@@ -31,13 +33,21 @@ class _AsyncConnection(psycopg.AsyncConnection[Any]):
         """Say nothing: a connector that is dropped closes its connections, in its own process."""
 
 
-def connect(parameters: Mapping[str, Any]) -> SyncLease:
-    """Return a new connection. Raises `ConnectionFailed`."""
+def behind_pooler() -> None:
+    """Say once for a pool that a pooler was found."""
+    logger.info(
+        "there is a pooler in front of PostgreSQL: no prepared statements, and LISTEN only with"
+        " listen_conninfo="
+    )
+
+
+def connect(parameters: Mapping[str, Any], permission: Permission) -> SyncLease:
+    """Return a new connection, which prepares statements if it may. Raises `ConnectionFailed`."""
     try:
         connection = _Connection.connect(**_for_our_own(parameters))
     except _ERRORS as exc:
         raise _failed(exc, parameters) from exc
-    lease = SyncLease(connection)
+    lease = SyncLease(connection, plans=Plans(permission))
     if not driver.has_iso_dates(connection.pgconn):
         lease.command(_SET_ISO)
     return lease

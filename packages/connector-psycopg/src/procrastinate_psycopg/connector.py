@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from procrastinate.connector import AsyncSessionExecutor, ListeningConnector, Notification
 from procrastinate.connector_tools import urls
 from procrastinate.connector_tools.loops import Opened
+from procrastinate.connector_tools.plans import Permission
 from procrastinate.connector_tools.pools import AsyncPool
 from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.connector_tools.sizes import check_room_for_worker
 from procrastinate_psycopg import driver
-from procrastinate_psycopg.connecting import connect_async
+from procrastinate_psycopg.connecting import behind_pooler, connect_async
 from procrastinate_psycopg.leases import AsyncLease
 from procrastinate_psycopg.listening import Listener, Listeners
 from procrastinate_psycopg.options import URL_OPTIONS, Options, read_conninfo, read_options
-from procrastinate_psycopg.plans import Permission
 from procrastinate_psycopg.sync_connector import SyncPsycopgConnector
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class PsycopgConnector(ListeningConnector):
             await self._opened.begin(borrowed, borrowed.look(), pool)
 
     def _own_pool(self) -> AsyncPool[AsyncLease]:
-        options, permission = self._options, Permission()
+        options, permission = self._options, Permission(behind_pooler)
         return AsyncPool(
             lambda: connect_async(options.parameters, permission),
             close=AsyncLease.close,

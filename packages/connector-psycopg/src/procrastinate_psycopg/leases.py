@@ -3,7 +3,8 @@
 Rules
 
 1. A message holds BEGIN, if that is due, the query's settings and the statement with its values. So
-   a query is one round trip (`literals`).
+   a query is one round trip (`literals`). A call that was prepared, and needs no settings any more,
+   goes by the protocol's message for that, which the server need not parse.
 2. Nothing that the connection's owner set up (row factory, adapters, autocommit,
    prepare_threshold) is used or changed: messages go through psycopg's `PGconn` (`answers`).
 3. Dates and times are read in ISO format. On a connection that is lent to us and has another
@@ -25,13 +26,13 @@ import psycopg
 from psycopg.pq.abc import PGconn, PGresult
 
 from procrastinate.connector import Query, Rows
-from procrastinate.connector_tools import forks, sockets
+from procrastinate.connector_tools import forks, plans, sockets
 from procrastinate.connector_tools.calls import Uninterrupted
+from procrastinate.connector_tools.plans import Plans
 from procrastinate.errors import ConnectionLost, ConnectorException
 from procrastinate_psycopg import driver
 from procrastinate_psycopg.answers import Answer
-from procrastinate_psycopg.literals import filled_in
-from procrastinate_psycopg.plans import ASK, Plans
+from procrastinate_psycopg.literals import as_text, filled_in
 from procrastinate_psycopg.rows import RowReader
 
 _ISO = "SET LOCAL datestyle = 'ISO';"
@@ -43,9 +44,13 @@ _ERRORS = (psycopg.Error, *driver.VALUE_ERRORS)
 class _Lease:
     """What both kinds of lease know."""
 
-    def __init__(self, connection: psycopg.BaseConnection[Any], *, is_lent: bool) -> None:
+    def __init__(
+        self, connection: psycopg.BaseConnection[Any], *, is_lent: bool, plans: Plans | None
+    ) -> None:
         self.connection = connection
         self.pgconn: PGconn = connection.pgconn
+        #: What the server keeps for it; None: nothing, because the connection is not ours alone.
+        self._plans = plans
         #: Not to be given out again, whatever its state.
         self.broken = False
         self._reader = RowReader()
@@ -61,21 +66,33 @@ class _Lease:
     def reusable(self) -> bool:
         return not self.broken and driver.is_idle(self.pgconn)
 
+    @property
+    def server_pid(self) -> int:
+        """The process id that the server, or a pooler, has told."""
+        return self.pgconn.backend_pid
+
     def sever(self) -> None:
         """Shut the socket down, from any thread."""
         driver.sever(self.pgconn)
 
-    def _message(self, query: Query, begin: str, sql: str, prepare: str = "") -> bytes:
-        settings = query.set_local()
-        if self._needs_iso and (query.params or settings):
-            settings = _ISO + settings
-        return (begin + settings + prepare + filled_in(sql, query.params)).encode()
+    def _message(self, query: Query, front: str, sql: str) -> bytes:
+        if self._needs_iso and (query.params or query.settings):
+            front += _ISO
+        return (front + filled_in(sql, query.params)).encode()
 
     def _judged(self, exc: Exception, query: Query) -> ConnectorException:
         error = driver.translate(exc, query, self.pgconn)
         if isinstance(error, ConnectionLost):
             self.broken = True
+        if self._plans is not None and self._plans.refused(error):
+            self.broken = True
         return error
+
+
+def _parameters(query: Query) -> list[bytes | None]:
+    """Return the values of a prepared statement. Raises ValueError for one that cannot be sent."""
+    texts = map(as_text, query.numbered()[1])
+    return [None if text is None else text.encode() for text in texts]
 
 
 def _fileno(connection: psycopg.BaseConnection[Any]) -> int:
@@ -90,14 +107,37 @@ def _tag(result: PGresult) -> str | None:
 class SyncLease(_Lease):
     """A connection for one thread at a time."""
 
-    def __init__(self, connection: psycopg.Connection[Any], *, is_lent: bool = False) -> None:
-        super().__init__(connection, is_lent=is_lent)
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        *,
+        is_lent: bool = False,
+        plans: Plans | None = None,
+    ) -> None:
+        super().__init__(connection, is_lent=is_lent, plans=plans)
         self._selector: selectors.BaseSelector | None = None
 
     def run(self, query: Query, begin: str = "") -> Rows:
         """Execute a query and return its rows. Raises `ConnectorException`."""
+        if self._plans is None:
+            return self.send(query, begin + query.set_local(), query.sql)
+        name = None if begin else self._plans.name_of(query)
+        if name is None:
+            return plans.run(self, self._plans, query, begin)
         try:
-            return self._reader.rows(self._send(self._message(query, begin, query.sql)))
+            self.pgconn.send_query_prepared(name.encode(), _parameters(query))
+            return self._reader.rows(self._answer())
+        except _ERRORS as exc:
+            error = self._judged(exc, query)
+            if not plans.was_missing(error, self):
+                raise error from exc
+        return self.send(query, query.set_local(), query.sql)
+
+    def send(self, query: Query, front: str, sql: str) -> Rows:
+        """Send ``front`` and, in place of the query's text, ``sql`` with the query's values."""
+        try:
+            self.pgconn.send_query(self._message(query, front, sql))
+            return self._reader.rows(self._answer())
         except _ERRORS as exc:
             raise self._judged(exc, query) from exc
 
@@ -108,13 +148,13 @@ class SyncLease(_Lease):
     def command(self, sql: str) -> PGresult:
         """Execute a statement of our own. Raises `ConnectorException`."""
         try:
-            return self._send(sql.encode())
+            self.pgconn.send_query(sql.encode())
+            return self._answer()
         except psycopg.Error as exc:
             raise self._judged(exc, Query(sql, sql)) from exc
 
-    def _send(self, message: bytes) -> PGresult:
+    def _answer(self) -> PGresult:
         pgconn = self.pgconn
-        pgconn.send_query(message)
         answer = Answer(pgconn)
         while pgconn.flush():
             if self._wait(selectors.EVENT_READ | selectors.EVENT_WRITE) & selectors.EVENT_READ:
@@ -158,9 +198,7 @@ class AsyncLease(_Lease):
         is_lent: bool = False,
         plans: Plans | None = None,
     ) -> None:
-        super().__init__(connection, is_lent=is_lent)
-        #: What the server keeps for it; None: nothing, because the connection is not ours alone.
-        self._plans = plans
+        super().__init__(connection, is_lent=is_lent, plans=plans)
         self._loop = asyncio.get_running_loop()
         self._fileno = self.pgconn.socket
         self._watched = False
@@ -169,10 +207,18 @@ class AsyncLease(_Lease):
 
     async def run(self, query: Query, begin: str = "") -> Rows:
         """Execute a query and return its rows. Raises `ConnectorException`."""
-        plans = self._plans
-        if plans is not None and plans.may_keep(query) and await self._may_prepare(plans):
-            return await self._run_prepared(query, begin, plans)
-        return await self._run(query, begin, query.sql)
+        if self._plans is None:
+            return await self.send(query, begin + query.set_local(), query.sql)
+        name = None if begin else self._plans.name_of(query)
+        if name is None:
+            return await plans.run_async(self, self._plans, query, begin)
+        try:
+            return self._reader.rows(await self._send(_parameters(query), name.encode()))
+        except _ERRORS as exc:
+            error = self._judged(exc, query)
+            if not plans.was_missing(error, self):
+                raise error from exc
+        return await self.send(query, query.set_local(), query.sql)
 
     async def end(self, command: str) -> str | None:
         """Execute COMMIT or ROLLBACK and return the server's word for what it did."""
@@ -187,46 +233,34 @@ class AsyncLease(_Lease):
 
     async def is_direct(self) -> bool:
         """Return whether nothing stands between this connection and one server process."""
-        ((pid,),) = await self._run(ASK, "", ASK.sql)
-        return bool(pid == self.pgconn.backend_pid)
+        ((pid,),) = await self.send(plans.ASK, "", plans.ASK.sql)
+        return bool(pid == self.server_pid)
 
-    async def _may_prepare(self, plans: Plans) -> bool:
-        if plans.permission.given is None:
-            plans.permission.learn(await self.is_direct())
-        return bool(plans.permission.given)
-
-    async def _run_prepared(self, query: Query, begin: str, plans: Plans) -> Rows:
-        prepare, execute = plans.sent(query)
+    async def send(self, query: Query, front: str, sql: str) -> Rows:
+        """Send ``front`` and, in place of the query's text, ``sql`` with the query's values."""
         try:
-            rows = await self._run(query, begin, execute, prepare)
-        except ConnectorException as exc:
-            self.broken |= plans.refused(exc)
-            raise
-        if prepare:
-            plans.keep(query, execute)
-        return rows
-
-    async def _run(self, query: Query, begin: str, sql: str, prepare: str = "") -> Rows:
-        try:
-            message = self._message(query, begin, sql, prepare)
-            return self._reader.rows(await self._send(message))
+            return self._reader.rows(await self._send(self._message(query, front, sql)))
         except _ERRORS as exc:
             raise self._judged(exc, query) from exc
 
-    async def _send(self, message: bytes) -> PGresult:
+    async def _send(self, message: bytes | list[bytes | None], name: bytes = b"") -> PGresult:
+        """Send a text, or the values of the prepared statement of this name."""
         if self._answer is not None:
             raise ConnectorException(
                 "the connection is in use by another coroutine: a connection runs one statement"
                 " at a time"
             )
-        return await Uninterrupted(self._exchange(message), self.sever)
+        return await Uninterrupted(self._exchange(message, name), self.sever)
 
-    async def _exchange(self, message: bytes) -> PGresult:
+    async def _exchange(self, message: bytes | list[bytes | None], name: bytes) -> PGresult:
         pgconn = self.pgconn
         answer = self._answer = Answer(pgconn)
         answered = self._answered = self._loop.create_future()
         try:
-            pgconn.send_query(message)
+            if isinstance(message, bytes):
+                pgconn.send_query(message)
+            else:
+                pgconn.send_query_prepared(name, message)
             if pgconn.flush():
                 self._loop.add_writer(self._fileno, self._write)
             self.watch()

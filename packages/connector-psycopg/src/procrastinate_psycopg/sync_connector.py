@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from procrastinate.connector import SessionExecutor, SyncConnector
 from procrastinate.connector_tools import forks, urls
+from procrastinate.connector_tools.plans import Permission
 from procrastinate.connector_tools.pools import ForeignProcessPool, WaitingPool
 from procrastinate.connector_tools.sessions import Session
 from procrastinate.errors import AppNotOpen, InvalidOption
@@ -95,9 +96,9 @@ class SyncPsycopgConnector(SyncConnector):
 
             self._borrowed = borrowed(pool, self._options.pool_timeout)
             return
-        options = self._options
+        options, permission = self._options, Permission()
         own = WaitingPool(
-            lambda: connect(options.parameters),
+            lambda: connect(options.parameters, permission),
             close=SyncLease.close,
             is_good=_is_good,
             minimum=options.min_size,

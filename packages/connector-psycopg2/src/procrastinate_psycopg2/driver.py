@@ -94,7 +94,8 @@ def plain_cursor(connection: Connection) -> Cursor:
         connection = real_connection(connection)
     cursor: Any = extensions.cursor(connection)
     cursor.string_types = _CASTERS
-    return cast(Cursor, cursor)
+    made: Cursor = cursor
+    return made
 
 
 class PlainCursor(Cursor):
@@ -220,16 +221,19 @@ def check_encoding(connection: Connection, owner: str) -> None:
 # Running a query
 
 
-def run_query(connection: Connection, query: Query, prefix: str = "") -> Rows:
+def run_query(
+    connection: Connection, query: Query, prefix: str = "", sql: str | None = None
+) -> Rows:
     """Execute one query on a connection, in whatever transaction that is in.
 
-    ``prefix`` is SQL sent in the same message. Raises `ConnectorException` only.
+    ``prefix`` is SQL sent in the same message, and ``sql`` what is sent in place of the query's
+    text, if it is given. Raises `ConnectorException` only.
     """
     try:
         cursor = plain_cursor(connection)  # needs no close(): it holds nothing on the server
-        sql, params = adapted(query)
-        cursor.execute(prefix + sql, params)
-        return rows_of(cursor)
+        text, params = adapted(query)
+        cursor.execute(prefix + (sql or text), params)
+        return [] if cursor.description is None else cursor.fetchall()
     except psycopg2.Error as exc:
         raise translate(exc) from exc
     except failures.VALUE_ERRORS as exc:

@@ -24,6 +24,7 @@ from psycopg2 import extensions
 from psycopg2 import pool as psycopg2_pool
 
 from procrastinate.connector_tools.failures import timed_out
+from procrastinate.connector_tools.plans import Permission, Plans
 from procrastinate.connector_tools.pools import WaitingPool
 from procrastinate.errors import ConnectionFailed, InvalidOption
 from procrastinate_psycopg2 import driver
@@ -39,8 +40,9 @@ def own_pool(
     minconn: int, maxconn: int, timeout: float | None, arguments: Mapping[str, Any]
 ) -> WaitingPool[Lease]:
     """Return a pool of our own, filled. Raises `ConnectionFailed`."""
+    permission = Permission()
     pool = WaitingPool(
-        lambda: _connected(arguments),
+        lambda: _connected(arguments, permission),
         close=Lease.close,
         is_good=Lease.looks_alive,
         minimum=minconn,
@@ -52,13 +54,13 @@ def own_pool(
     return pool
 
 
-def _connected(arguments: Mapping[str, Any]) -> Lease:
+def _connected(arguments: Mapping[str, Any], permission: Permission) -> Lease:
     try:
         connection: Connection = psycopg2.connect(**arguments)
         connection.autocommit = True
     except psycopg2.Error as exc:
         raise driver.connect_error(exc) from exc
-    return Lease(connection)
+    return Lease(connection, plans=Plans(permission))
 
 
 class BorrowedPool:

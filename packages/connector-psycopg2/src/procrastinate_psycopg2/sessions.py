@@ -12,7 +12,9 @@ import psycopg2
 from psycopg2 import extensions
 
 from procrastinate.connector import Query, Rows
-from procrastinate.errors import InvalidOption
+from procrastinate.connector_tools import plans
+from procrastinate.connector_tools.plans import Plans
+from procrastinate.errors import ConnectorException, InvalidOption
 from procrastinate_psycopg2 import driver
 from procrastinate_psycopg2.driver import Connection
 
@@ -26,12 +28,18 @@ _IN_TRANSACTION = (
 class Lease:
     """One connection, as sessions use it."""
 
-    __slots__ = ("connection", "was_autocommit")
+    __slots__ = ("_plans", "broken", "connection", "was_autocommit")
 
-    def __init__(self, connection: Connection, *, was_autocommit: bool = True) -> None:
+    def __init__(
+        self, connection: Connection, *, was_autocommit: bool = True, plans: Plans | None = None
+    ) -> None:
         self.connection = connection
         #: The mode in which it goes back to its owner.
         self.was_autocommit = was_autocommit
+        #: Not to be given out again, whatever its state.
+        self.broken = False
+        #: What the server keeps for it; None: nothing, because the connection is not ours alone.
+        self._plans = plans
 
     @property
     def in_transaction(self) -> bool:
@@ -39,10 +47,27 @@ class Lease:
 
     @property
     def reusable(self) -> bool:
-        return self.connection.get_transaction_status() == _IDLE  # "unknown" for a closed one
+        # The status of a closed one is "unknown".
+        return not self.broken and self.connection.get_transaction_status() == _IDLE
 
     def run(self, query: Query, begin: str) -> Rows:
-        return driver.run_query(self.connection, query, begin + query.set_local())
+        if self._plans is None:
+            return driver.run_query(self.connection, query, begin + query.set_local())
+        return plans.run(self, self._plans, query, begin)
+
+    def send(self, query: Query, front: str, sql: str) -> Rows:
+        """Send ``front`` and, in place of the query's text, ``sql`` with the query's values."""
+        try:
+            return driver.run_query(self.connection, query, front, sql)
+        except ConnectorException as exc:
+            if self._plans is not None and self._plans.refused(exc):
+                self.broken = True
+            raise
+
+    @property
+    def server_pid(self) -> int:
+        """The process id that the server, or a pooler, has told."""
+        return self.connection.info.backend_pid
 
     def end(self, command: str) -> str | None:
         try:

@@ -13,7 +13,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, cast
 
@@ -24,7 +24,9 @@ from sqlalchemy.orm import Session as OrmSession
 from sqlalchemy.orm import scoped_session
 
 from procrastinate.connector import Query, Row, Rows
+from procrastinate.connector_tools import plans
 from procrastinate.connector_tools import sessions as connector_tools
+from procrastinate.connector_tools.plans import Permission, Plans
 from procrastinate.errors import ConnectorException, InvalidOption
 from procrastinate_sqlalchemy import engines
 from procrastinate_sqlalchemy.drivers import Driver, Send, check_dialect, driver_of
@@ -39,10 +41,17 @@ _OPTIONS: Mapping[str, Any] = {"no_parameters": True, "stream_results": False, "
 class SessionLease(Lease):
     """A connection of an engine, as sessions use it."""
 
-    __slots__ = ("_spoiled", "succeeded")
+    __slots__ = ("_plans", "_spoiled", "broken", "succeeded")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, permission: Permission | None = None) -> None:
         super().__init__(engine)
+        #: What the server keeps for the connection; None: nothing, because it is not ours alone, or
+        #: because somebody watches what is sent.
+        self._plans = (
+            None if permission is None or self.watched else _plans_of(self.connection, permission)
+        )
+        #: Not to be given out again, whatever its state.
+        self.broken = False
         #: Whether the block ended well: then SQLAlchemy's own transaction is committed (rule 2).
         self.succeeded = False
         self._spoiled = False  # whether our own transaction was not
@@ -53,13 +62,30 @@ class SessionLease(Lease):
 
     @property
     def reusable(self) -> bool:
-        return self.over.is_idle(self.real)
+        return not self.broken and self.over.is_idle(self.real)
+
+    @property
+    def server_pid(self) -> int:
+        """The process id that the server, or a pooler, has told."""
+        pid: int = self.real.info.backend_pid
+        return pid
 
     def run(self, query: Query, begin: str) -> Rows:
         try:
-            return self._run(query, begin + query.set_local())
+            if self._plans is None:
+                return self._run(query, begin + query.set_local())
+            return plans.run(self, self._plans, query, begin)
         except ConnectorException:
             self._spoiled = self._spoiled or bool(begin)
+            raise
+
+    def send(self, query: Query, front: str, sql: str) -> Rows:
+        """Send ``front`` and, in place of the query's text, ``sql`` with the query's values."""
+        try:
+            return self._run(Query(query.name, sql, query.params), front)
+        except ConnectorException as exc:
+            if self._plans is not None and self._plans.refused(exc):
+                self.broken = True
             raise
 
     def _run(self, query: Query, prefix: str) -> Rows:
@@ -97,6 +123,18 @@ class SessionLease(Lease):
             self.close()
 
 
+#: Where SQLAlchemy keeps, with each connection to the server, what we know of it.
+_KEY = "procrastinate_plans"
+
+
+def _plans_of(connection: Connection, permission: Permission) -> Plans:
+    info = connection.info
+    known = info.get(_KEY)
+    if not isinstance(known, Plans):
+        known = info[_KEY] = Plans(permission)
+    return known
+
+
 @dataclass(slots=True, eq=False)
 class Source:
     """An engine, and whose it is."""
@@ -105,12 +143,13 @@ class Source:
     own: bool
     #: Whether this belongs to the process that ours was forked from.
     inherited: bool = False
+    permission: Permission = field(default_factory=Permission)
 
     def acquire(self, timeout: float | None = None) -> SessionLease:
         """Return a connection. Raises `PoolTimeout` and `ConnectionFailed`."""
         if timeout is not None:
             engines.wait_for_room(self.engine, timeout)
-        return SessionLease(self.engine)
+        return SessionLease(self.engine, self.permission if self.own else None)
 
     def release(self, lease: SessionLease, *, discard: bool = False) -> None:
         """Give a connection back, or close it."""

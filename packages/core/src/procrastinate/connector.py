@@ -45,11 +45,12 @@ Rules
     nothing, waits for nothing and never raises; after the session's end it does nothing. Core calls
     it if no answer came in time. So the connector closes its own idle connections too, because
     these are probably as silent.
-11. A query that says `keeps_plan` is sent often, and its plan fits all values. A connector may
-    prepare it, but only on connections of its own, and not behind a pooler, where the next
-    transaction may be on another connection of the server. It may prepare all others there too, if
-    that saves a round trip, under names that begin with ``procrastinate_``. The plans of those that
-    have settings are then to be made anew for each execution (``plan_cache_mode``).
+11. The plan of a query that says `keeps_plan` fits all values: one that a worker sends often, or a
+    call of a function. A connector may prepare it, but only on connections of its own, and not
+    behind a pooler, where the next transaction may be on another connection of the server. There
+    the settings of a call may stay for the session as well. It may prepare all other queries there
+    too, if that saves a round trip, under names that begin with ``procrastinate_``. The plans of
+    those that have settings are then to be made anew for each execution (``plan_cache_mode``).
 12. ``timeout`` of a session is how many seconds it waits for a connection of the pool (0: not at
     all), instead of the pool's own time; then it raises `PoolTimeout`. To make a new connection may
     take longer: that has a limit of its own.

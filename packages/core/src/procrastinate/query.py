@@ -65,7 +65,15 @@ class Query:
 
     @property
     def keeps_plan(self) -> bool:
-        """Whether one plan fits all values of the parameters (rule 11)."""
+        """Whether one plan fits all values of the parameters (rule 11).
+
+        So it is for calls of functions, which have settings, but none for the planner.
+        """
+        return self.is_sent_often or (bool(self.settings) and not self.is_for_the_planner)
+
+    @property
+    def is_sent_often(self) -> bool:
+        """Whether core asks for a plan that is kept, because a worker sends it again and again."""
         return self.settings.get("plan_cache_mode") == GENERIC
 
     @property

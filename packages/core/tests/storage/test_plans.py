@@ -18,11 +18,11 @@ import pytest
 
 import procrastinate
 from procrastinate.connector import Query
+from procrastinate.connector_tools.plans import Permission, Plans
 from procrastinate.drive import Request
 from procrastinate.model.claiming.levels import BELOW_ALL
 from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.storage.statements import Statements
-from procrastinate_aiopg.plans import Permission, Plans
 
 pytestmark = pytest.mark.slow  # the plans are PostgreSQL's, whichever Python asks for them
 

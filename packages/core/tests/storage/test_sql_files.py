@@ -230,7 +230,7 @@ def test_a_cluster_keeps_no_plans_and_a_plain_server_does_with_any_partitions() 
     """A cluster chooses the node by the values, which a kept plan does not know."""
     kept = {
         partitions: {
-            name for name in load() if Statements(None, partitions)(Request(name)).keeps_plan
+            name for name in load() if Statements(None, partitions)(Request(name)).is_sent_often
         }
         for partitions in [ONE, Partitions(MANY), Partitions(MANY, on_cluster=True)]
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from procrastinate import errors
 from procrastinate.connector import GENERIC, Query, Value
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.behaviours.errors import both_modes
+from procrastinate_connector_testkit.databases import other_database
 from procrastinate_connector_testkit.driving import entered
 from procrastinate_connector_testkit.subject import Subject
 
@@ -35,6 +38,23 @@ class Plans:
                         *await session.execute(Query("testkit", sql, values)),
                     ]
                     assert rows == [(n, f"it's {n}", True)] * 2
+
+    @behaviour(9, 11)
+    async def test_plans_of_calls_run_with_their_settings_each_time(self, db: Subject) -> None:
+        """Whatever the database says otherwise, and also if a transaction was rolled back."""
+        sql = (
+            "select concat(current_setting('transaction_isolation'), ' ', current_setting('jit'),"
+            " %(n)s::integer)"
+        )
+        settings = {"jit": "off", "transaction_isolation": "read committed"}
+        others = {"default_transaction_isolation": "serializable", "jit": "on"}
+        async with other_database(db, others) as there:
+            for n in range(TIMES):
+                query = Query("testkit", sql, {"n": n}, settings)
+                with contextlib.suppress(ZeroDivisionError):
+                    async with entered(there.session(transaction=n % 3 == 1)) as session:
+                        assert await session.execute(query) == [(f"read committed off{n}",)]
+                        raise ZeroDivisionError
 
     @behaviour(11)
     async def test_plans_that_are_kept_go_on_after_an_error(self, db: Subject) -> None:

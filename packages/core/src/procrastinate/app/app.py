@@ -28,7 +28,7 @@ from procrastinate.errors import InvalidOption
 from procrastinate.former.arguments import former_arguments
 from procrastinate.gateway import Gateway
 from procrastinate.model import checks
-from procrastinate.model.task import TaskRegistry
+from procrastinate.model.task import TaskDefinition, TaskRegistry
 from procrastinate.observing.observer import Observer
 from procrastinate.observing.observers import observers_of
 
@@ -293,6 +293,10 @@ class App(WaitingApp, WorkingApp):
             yield self
         finally:
             self._gateway = original
+
+    def way_out(self, definition: TaskDefinition) -> tuple[Gateway, TaskDefinition]:
+        """Return the gateway to defer through, and the definition under its final name."""
+        return self._gateway, definition
 
     def _gateway_if_any(self) -> Gateway:
         return self._gateway

@@ -239,10 +239,6 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
         self.options = options
         self._gateway = gateway
 
-    def is_for(self, definition: TaskDefinition, gateway: Gateway) -> bool:
-        """Whether this defers jobs of a task, through a gateway."""
-        return self.options.definition is definition and self._gateway is gateway
-
     def defer(self, *args: P.args, **kwargs: P.kwargs) -> int:
         """Defer one job and return its id.
 
@@ -318,7 +314,13 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
         return self
 
     def _job_of_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NewJob:
-        return new_job(self.options, self._by_name(args, kwargs), self._gateway.connector)
+        options = self.options
+        arguments = self._by_name(args, kwargs) if args else kwargs
+        if options.task_kwargs:
+            arguments = {**options.task_kwargs, **arguments}
+        if options.definition is not None:
+            options.definition.check_arguments(arguments)
+        return _job(options, _json_text(options.task_name, arguments, self._gateway.connector))
 
     def _batch(self, task_kwargs: Sequence[Mapping[str, Any]]) -> tuple[Flow[list[int]], bool]:
         """Return the flow that inserts a batch, and whether it needs a transaction."""
@@ -341,8 +343,6 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
         return flows.defer_jobs_for_caller(jobs), False
 
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        if not args:
-            return kwargs
         if self.options.definition is None:
             raise InvalidArguments(
                 f"task {self.options.task_name!r} is not known here: give its arguments by name"

@@ -238,6 +238,10 @@ class Task(HasFormerNames, Calling[Args, R], Generic[Call, Args, R]):
     def _deferrer(self) -> JobDeferrer[Args, R]:
         gateway, definition = self.owner.way_out(self.definition)
         known = self._known_deferrer
-        if known is None or not known.is_for(definition, gateway):
+        if (
+            known is None
+            or known.options.definition is not definition
+            or known._gateway is not gateway
+        ):
             known = self._known_deferrer = JobDeferrer(options_of(definition), gateway)
         return known

@@ -2,6 +2,7 @@
 
 - `sessions`: a whole session over any driver, synchronous or asynchronous.
 - `transactions`: a transaction whose BEGIN travels with its first statement.
+- `plans`: statements that the server keeps prepared for a connection, and its usual settings.
 - `pools`: a pool that waits for a free connection and keeps those that it made.
 - `urls`: URLs and connection strings without a password in any message.
 - `limits`: how long our own connections wait for a silent network.

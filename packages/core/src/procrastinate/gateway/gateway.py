@@ -102,7 +102,9 @@ class Gateway(Halves):
         """
         if connection is not None and not self._callers.keeps_jobs_of(connection):
             return self._callers.run(flow, connection, several=transaction)
-        connector = self.sync_connector()
+        connector = self._sync
+        if connector is None or not (self._open or self._open_async):
+            connector = self.sync_connector()
         try:
             if (block := time_limits.current()) is not None:
                 return self._run_within(block, connector, flow, transaction)

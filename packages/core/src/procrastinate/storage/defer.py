@@ -45,7 +45,16 @@ def defer_job(job: NewJob) -> Flow[int]:
 
 def request_for(job: NewJob) -> Request:
     """Return the request that inserts one job: its one row has the id, or null for a twin."""
-    params = _columns(job)
+    params: dict[str, Value] = {
+        "queue_name": job.queue,
+        "task_name": job.task_name,
+        "priority": job.priority,
+        "lock": job.lock,
+        "queueing_lock": job.queueing_lock,
+        "args": job.args,
+        "scheduled_at": job.scheduled_at,
+        "meta": None if job.meta is None else _meta_text(job),
+    }
     if job.partition_key is not None:
         request = Request("defer_job_with_key")
         params |= {"schedule_in_us": job.schedule_in_us, "partition_key": job.partition_key}
@@ -75,19 +84,6 @@ def defer_alike(alike: NewJob, all_args: str) -> Flow[list[int]]:
 
 def _ids(array: str | None) -> list[int]:
     return [int(each) for each in array[1:-1].split(",")] if array is not None else []
-
-
-def _columns(job: NewJob) -> dict[str, Value]:
-    return {
-        "queue_name": job.queue,
-        "task_name": job.task_name,
-        "priority": job.priority,
-        "lock": job.lock,
-        "queueing_lock": job.queueing_lock,
-        "args": job.args,
-        "scheduled_at": job.scheduled_at,
-        "meta": None if job.meta is None else _meta_text(job),
-    }
 
 
 def _meta_text(job: NewJob) -> str | None:
