@@ -29,14 +29,14 @@ from chaos.fleet import Fleet
 from chaos.guard import ROOT, Guard
 from chaos.options import Options
 from chaos.pulse import Pulse
-from chaos.records import Campaign, Complaint, Effect, Spec, Terms, Trouble, deferrer
+from chaos.records import Campaign, Complaint, Effect, Spec, Terms, Trouble
 from chaos.stage import Stage
 from chaos.world import World
 
 PROBES = 8
 TRIES = 3  # of a fault whose effect is not seen
 AHEAD = 0.05  # of its faults: what a lane may have done more than the slowest one
-STARTING_MAY_TAKE = 180.0  # seconds: on a busy machine, all import at once
+STARTING_MAY_TAKE = 60.0  # seconds
 LOOK = 0.2  # seconds between two looks at processes
 Say = Callable[[str], None]
 
@@ -128,8 +128,8 @@ class Runner:
                 try:
                     yield self._world_of(guard, truth.create_database("ledger"))
                 finally:
-                    for process in self._deferrers:
-                        process.kill()
+                    for deferrer in self._deferrers:
+                        deferrer.kill()
         finally:
             guard.close()
 
@@ -181,11 +181,9 @@ class Runner:
         connectors = (*OF_DEFERRERS, self._options.connector)
         share, extra = divmod(self._options.jobs, len(connectors))
         for number, connector in enumerate(connectors):
-            route, dsn = self._way_of(connector)
-            self._world.census.add_guest(deferrer(connector), route)
             description = {
                 "connector": connector,
-                "dsn": dsn,
+                "dsn": self._dsn_for(connector),
                 "ledger": self._ledger_dsn,
                 "seed": self._options.seed + number,
                 "first": 1 + number * 1_000_000,
@@ -206,14 +204,13 @@ class Runner:
             )
             log.close()
 
-    def _way_of(self, connector: str) -> tuple[str, str]:
-        """Return how the deferrer with a connector reaches the database: the route, and a DSN."""
+    def _dsn_for(self, connector: str) -> str:
+        """Return how the deferrer with a connector reaches the database."""
         if connector == "sqlalchemy":
-            return stage.DIRECT, self._world.cluster.dsn()
+            return self._world.cluster.dsn()
         if connector == "psycopg2" and "transaction" in self._stage.bouncers:
-            bouncer = self._stage.bouncers["transaction"]
-            return bouncer.route, bouncer.dsn
-        return world.PROXIED, self._stage.proxied
+            return self._stage.bouncers["transaction"].dsn
+        return self._stage.proxied
 
     # --- The faults ---
 
@@ -287,11 +284,11 @@ class Runner:
     def _allow(self, share: float) -> None:
         """Let the deferrers ask for a share of their jobs."""
         each = self._options.jobs / len(self._deferrers)
-        for process in self._deferrers:
-            assert process.stdin is not None
+        for deferrer in self._deferrers:
+            assert deferrer.stdin is not None
             with contextlib.suppress(OSError):
-                process.stdin.write(f"{int(each * share) + (3 if share == 1.0 else 0)}\n")
-                process.stdin.flush()
+                deferrer.stdin.write(f"{int(each * share) + (3 if share == 1.0 else 0)}\n")
+                deferrer.stdin.flush()
 
     # --- Looking ---
 
@@ -300,21 +297,9 @@ class Runner:
         self._world.census.look()
         self._world.fleet.keep_going()
 
-    def _until(
-        self,
-        what: str,
-        condition: Callable[[], Any],
-        seconds: float,
-        progress: Callable[[], object] = lambda: None,
-    ) -> bool:
-        """Wait until a condition holds. Complain after `seconds` in which `progress` was the same.
-
-        (On a busy machine a line of many jobs takes long, and is no sign of anything.)
-        """
-        last, deadline = progress(), time.monotonic() + seconds
+    def _until(self, what: str, condition: Callable[[], Any], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
         while not condition():
-            if (now := progress()) != last:
-                last, deadline = now, time.monotonic() + seconds
             if time.monotonic() > deadline:
                 self._complaints.append(Complaint("hung", f"waited {seconds:g} s for {what}"))
                 return False
@@ -336,25 +321,22 @@ class Runner:
 
     def _calm_down(self) -> None:
         self._say("calm: waiting for the last jobs")
-        calm = self._world.scale.calm
         self._until(
             "the deferrers to end",
             lambda: all(each.poll() is not None for each in self._deferrers),
-            calm,
-            self._jobs_left,
+            self._world.scale.calm,
         )
-        self._until("all jobs to end", lambda: not self._jobs_left(), calm, self._jobs_left)
+        self._until("all jobs to end", self._all_ended, self._world.scale.calm)
         self._until("the workers to be complete", self._all_run, STARTING_MAY_TAKE)
         self._probe()
         self._complaints += closing.check_idle(self._world, self._memory)
 
-    def _jobs_left(self) -> int:
-        """Return how many jobs have not ended; ticks do not count, because there are always new."""
+    def _all_ended(self) -> bool:
         rows = self._world.cluster.query(
-            "select count(*) from procrastinate_jobs"
-            " where status in ('todo', 'doing') and task_name <> 'tick'"
+            "select exists (select from procrastinate_jobs"
+            " where status in ('todo', 'doing') and task_name <> 'tick')"
         )
-        return int(rows[0][0])
+        return not rows[0][0]
 
     def _probe(self) -> None:
         """Defer jobs one by one, while nothing else happens: they must begin promptly."""

@@ -33,7 +33,6 @@ class Census:
         self._lock = threading.Lock()
         self._looked: datetime = datetime.now(UTC)
         self._routes: dict[int, str] = {}
-        self._guests: dict[str, str] = {}  # who runs no jobs, and how it reaches the database
         self._created: dict[str, float] = {}
         self._deaths: dict[str, datetime] = {}
         self._members: dict[str, Member] = {}
@@ -42,11 +41,6 @@ class Census:
         """Say how a process that was started reaches the database, and its children do."""
         with self._lock:
             self._routes[pid] = route
-
-    def add_guest(self, process: str, route: str) -> None:
-        """Note a process that runs no jobs, so that the troubles of its route name it too."""
-        with self._lock:
-            self._guests[process] = route
 
     def look(self) -> None:
         """Note who has come, and who has gone."""
@@ -88,10 +82,7 @@ class Census:
 
     def on(self, route: str) -> frozenset[str]:
         """Return all that ever went this way to the database."""
-        with self._lock:
-            guests = {process for process, way in self._guests.items() if way == route}
-        members = self._those(lambda each: each.route == route)
-        return frozenset(each.process for each in members) | guests
+        return frozenset(each.process for each in self._those(lambda each: each.route == route))
 
     def _those(self, condition: Callable[[Member], bool]) -> list[Member]:
         with self._lock:

@@ -63,6 +63,7 @@ class Waiting:
 
     def begin(self, n: int, job_id: int, *, plain: bool) -> None:
         """Begin to wait for a job, and return at once."""
+        self._ledger.waits(n, f"{'plain' if plain else 'asynchronous'}, {self._connector}")
         if plain:
             loop = asyncio.get_running_loop()
             wait = loop.run_in_executor(self._threads, self._wait, n, job_id)
@@ -71,18 +72,17 @@ class Waiting:
         self._waits.append(wait)
 
     def _wait(self, n: int, job_id: int) -> None:
-        with self._on_record(n, "plain") as told:
+        with self._on_record(n) as told:
             told.append(self._app.wait_for(job_id))
 
     async def _wait_async(self, n: int, job_id: int) -> None:
-        with self._on_record(n, "asynchronous") as told:
+        with self._on_record(n) as told:
             told.append(await self._app.wait_for_async(job_id))
 
     @contextmanager
-    def _on_record(self, n: int, way: str) -> Iterator[list[Any]]:
-        """Write into the ledger that the block begins, and what it appends or raises."""
+    def _on_record(self, n: int) -> Iterator[list[Any]]:
+        """Write what the block appends or raises into the ledger."""
         found: list[Any] = []
-        self._ledger.waits(n, f"{way}, {self._connector}")
         try:
             yield found
         except JobUnsuccessful as exc:

@@ -16,11 +16,6 @@ PAUSE = "pause of a queue"  # the kind of trouble
 FOREVER = 99  # as `failing` or `crashing`: every attempt does it
 
 
-def deferrer(connector: str) -> str:
-    """Return the name of the process that defers with a connector."""
-    return f"deferrer, {connector}"
-
-
 class Effect(enum.Enum):
     """What a fault may do to the jobs of the processes that it touches."""
 
@@ -88,11 +83,6 @@ class Wait:
     ended: datetime | None = None
     answer: str | None = None  # the status that it was told, or the error that it met
     result: str | None = None
-
-    @property
-    def process(self) -> str:
-        """The process that waits, as the troubles name it."""
-        return deferrer(self.way.rpartition(", ")[2])
 
 
 @dataclass(frozen=True, slots=True)

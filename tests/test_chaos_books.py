@@ -409,27 +409,6 @@ def test_who_waits_is_told_the_end_and_the_result(wait: Wait, complaints: list[s
     assert kept(KEPT, waits=[wait]) == complaints
 
 
-@pytest.mark.parametrize(
-    ("told", "troubles", "complaints"),
-    [
-        (21, [], []),
-        (23, [], ["told late"]),
-        (33, [struck(Effect.AWAY, 9, 14, ["deferrer, aiopg"])], []),
-        (33, [struck(Effect.AWAY, 9, 14, None)], []),
-        (33, [struck(Effect.AWAY, 9, 14, ["deferrer, psycopg2"])], ["told late"]),
-        (33, [struck(Effect.AWAY, 23, 30, None)], ["told late"]),  # it was late already
-    ],
-)
-def test_who_waits_is_told_soon_unless_a_fault_keeps_it_from_hearing(
-    told: float, troubles: list[Trouble], complaints: list[str]
-) -> None:
-    wait = Wait(1, "plain, aiopg", at(0), at(told), "succeeded", KEPT.result)
-    found = rules([asked()], [KEPT], [ran()], troubles, waits=[wait])
-    assert found == complaints
-    late = replace(wait, began=at(told))  # it began after the end of the job
-    assert rules([asked()], [KEPT], [ran()], troubles, waits=[late]) == []
-
-
 def test_the_row_of_a_wait_may_be_left_if_a_connection_broke_meanwhile() -> None:
     assert timedelta(microseconds=keeper.LASTING_US) == closing.WAITS_LAST
     assert closing.is_excused(at(5), [struck(Effect.FORGETS, 4, 5, None)])

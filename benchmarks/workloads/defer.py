@@ -35,11 +35,11 @@ def deferring(bench: Bench, connector: str) -> Iterator[Any]:
             yield task
 
 
-def url_of(dsn: str) -> str:
+def url_of(dsn: str, driver: str = "psycopg2") -> str:
     """Return a DSN of libpq's in the form that SQLAlchemy reads."""
     parts = extensions.parse_dsn(dsn)
-    name = parts.pop("dbname")
-    url = sqlalchemy.URL.create("postgresql+psycopg2", database=name, query=parts)
+    name, user = parts.pop("dbname"), parts.pop("user", None)
+    url = sqlalchemy.URL.create(f"postgresql+{driver}", username=user, database=name, query=parts)
     return url.render_as_string(hide_password=False)
 
 

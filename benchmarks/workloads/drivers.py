@@ -1,25 +1,23 @@
-"""W18: W1, W4 and W6 with each connector that runs workers, beside its own driver's plain SQL.
+"""W18: W1 and W6 with the connectors that run workers; W4 with all, beside the driver's plain SQL.
 
 The drivers are imported when they are used: an older version that is compared has none of them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import procrastinate
 from benchmarks import limits
 from benchmarks.measures import Measure, Sample, at_least, at_most, quantile
 from benchmarks.workers import idle_worker
 from benchmarks.workload import Bench, Round, Workload
-from benchmarks.workloads.defer import noop_of
+from benchmarks.workloads import single_defers
 from benchmarks.workloads.drain import CONCURRENCY, ONE_STATEMENT, drain_rate, limit_rate
 
 DRAINED, DEFERRED, TOLD = 30_000, 2_000, 200
 _OWN = "insert and commit, same driver"
-_INSERT = b"insert into jobs (args) values (%s::jsonb) returning id"
 
 
 class Drivers(Workload):
@@ -34,7 +32,7 @@ class Drivers(Workload):
         *(Measure(f"{name}: drain", "jobs/s", at_least(0.85), against=ONE_STATEMENT)
           for name in of_workers),
         *(Measure(f"{name}: defer", "jobs/s", at_least(0.85), against=_OWN)
-          for name in ("psycopg, sync", "psycopg, async", "asyncpg")),
+          for name in single_defers.ALL),
         *(Measure(f"{name}: defer to body, p50", "ms", at_most(2), against="insert + claim, p50")
           for name in of_workers),
     )  # fmt: skip
@@ -74,84 +72,12 @@ class Drivers(Workload):
         return Sample(quantile(ours, 0.5), quantile(limit, 0.5))
 
     def _defers(self, bench: Bench) -> dict[str, Sample]:
-        count = bench.scale.of(DEFERRED, at_least=50)
-        bench.say(f"{count:,} inserts and defers with psycopg and asyncpg")
+        count = bench.scale.of(DEFERRED, at_least=single_defers.BLOCK)
+        samples = {}
         with bench.server.empty_database() as dsn, limits.table(dsn):
-            by_psycopg = _inserts(dsn, count)
-            by_psycopg_async = asyncio.run(_inserts_async(dsn, count))
-            by_asyncpg = asyncio.run(_inserts_by_asyncpg(dsn, count))
-        with bench.server.database() as database:
-            psycopg = procrastinate.PsycopgConnector(conninfo=database.dsn)
-            asyncpg = procrastinate.AsyncpgConnector(**limits.for_asyncpg(database.dsn))
-            ours, ours_async = asyncio.run(_defers(psycopg, count))
-            ours_by_asyncpg = asyncio.run(_defers_async(asyncpg, count))
-        return {
-            "psycopg, sync: defer": Sample(ours, by_psycopg),
-            "psycopg, async: defer": Sample(ours_async, by_psycopg_async),
-            "asyncpg: defer": Sample(ours_by_asyncpg, by_asyncpg),
-        }
-
-
-def _inserts(dsn: str, count: int) -> float:
-    import psycopg
-
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        began = time.perf_counter()
-        for number in range(count):
-            connection.execute(_INSERT, [f'{{"n": {number}}}']).fetchone()
-        return count / (time.perf_counter() - began)
-
-
-async def _inserts_async(dsn: str, count: int) -> float:
-    import psycopg
-
-    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as connection:
-        began = time.perf_counter()
-        for number in range(count):
-            await (await connection.execute(_INSERT, [f'{{"n": {number}}}'])).fetchone()
-        return count / (time.perf_counter() - began)
-
-
-async def _inserts_by_asyncpg(dsn: str, count: int) -> float:
-    import asyncpg
-
-    connection = await asyncpg.connect(**limits.for_asyncpg(dsn))
-    try:
-        insert = "insert into jobs (args) values ($1::text::jsonb) returning id"
-        began = time.perf_counter()
-        for number in range(count):
-            await connection.fetchval(insert, f'{{"n": {number}}}')
-        return count / (time.perf_counter() - began)
-    finally:
-        await connection.close()
-
-
-async def _defers(connector: Any, count: int) -> tuple[float, float]:
-    app = procrastinate.App(connector=connector)
-    async with app.open_async():
-        task = noop_of(app)
-        asynchronously = await _rate_async(task, count)
-        synchronously = await asyncio.to_thread(_rate, task, count)
-    return synchronously, asynchronously
-
-
-async def _defers_async(connector: Any, count: int) -> float:
-    app = procrastinate.App(connector=connector)
-    async with app.open_async():
-        return await _rate_async(noop_of(app), count)
-
-
-async def _rate_async(task: Any, count: int) -> float:
-    await task.defer_async(n=0)
-    began = time.perf_counter()
-    for number in range(count):
-        await task.defer_async(n=number)
-    return count / (time.perf_counter() - began)
-
-
-def _rate(task: Any, count: int) -> float:
-    task.defer(n=0)
-    began = time.perf_counter()
-    for number in range(count):
-        task.defer(n=number)
-    return count / (time.perf_counter() - began)
+            for name in single_defers.ALL:
+                bench.say(f"{count:,} inserts and defers in turns with {name}")
+                with bench.server.database() as database:
+                    sample = single_defers.measured(name, dsn, database.dsn, count)
+                samples[f"{name}: defer"] = sample
+        return samples

@@ -15,7 +15,7 @@ Rules
 9. A job never begins before it is due. In calm it begins promptly.
 10. Workers that a silent network has cut off run jobs again in time.
 11. The result of a job is the value of a good run of its last attempt.
-12. Every wait for a job ends soon after the job, and is told how that ended, and its result.
+12. Every wait for a job ends, and is told how the job has ended, and its result.
 13. No job of a paused queue begins, from a moment after the pause until it is resumed.
 14. No process that has run jobs ends unless a fault ends it, or the end of the campaign.
 """

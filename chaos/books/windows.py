@@ -54,18 +54,13 @@ class Windows:
 
     def _written_by(self, run: Run) -> datetime | None:
         """Return when the end of a run was surely written; None if it was not over."""
-        return None if run.ended is None else self.through(run.process, run.ended, WRITTEN_WITHIN)
-
-    def through(self, process: str, since: datetime, within: timedelta) -> datetime:
-        """Return when a process has surely done what takes `within` in calm.
-
-        It may wait for the end of each trouble that begins meanwhile.
-        """
-        latest = since
-        for each in sorted(self._of(process), key=lambda trouble: trouble.began):
-            if each.effects and each.began <= latest + within:
+        if run.ended is None:
+            return None
+        latest = run.ended
+        for each in sorted(self._of(run.process), key=lambda trouble: trouble.began):
+            if each.effects and each.began <= latest + WRITTEN_WITHIN:
                 latest = max(latest, each.ended)
-        return latest + within
+        return latest + WRITTEN_WITHIN
 
     def ended(self, process: str, at: datetime) -> bool:
         """Return whether a fault has ended a process that was gone at a moment."""
