@@ -384,6 +384,33 @@ def test_functions_follow_the_tables_to_another_owner(
             query(f"drop role {role}")
 
 
+def test_a_function_that_another_role_made_beforehand_belongs_to_the_owner_afterwards(
+    procrastinate_dsn: str, query: Query
+) -> None:
+    """Else that role could change it later, and it would run with the rights of that role."""
+    other = f"other_{uuid.uuid4().hex[:12]}"
+    query(f"create role {other}")
+    query(f"grant create on schema public to {other}")
+    try:
+        query(
+            "create function procrastinate_defer_alike(all_args jsonb, common jsonb,"
+            " home regclass default 'pg_class') returns bigint[] language sql security definer"
+            " as 'select null::bigint[]'"
+        )
+        query(f"alter function procrastinate_defer_alike owner to {other}")
+        with app_of(procrastinate_dsn).open() as app:
+            app.schema_manager.apply_schema()
+            app.schema_manager.check()
+        assert query(
+            "select proowner = current_user::regrole,"
+            f" has_function_privilege('{other}', oid, 'execute')"
+            " from pg_proc where proname = 'procrastinate_defer_alike'"
+        ) == [(True, False)]
+    finally:
+        query(f"drop owned by {other}")
+        query(f"drop role {other}")
+
+
 def test_newer_code_that_this_one_fits_may_have_other_functions(
     sync_app: procrastinate.App, query: Query
 ) -> None:
