@@ -258,7 +258,7 @@ def begun(
     arguments = _decoded(claimed, loads, unreadable)
     same = map(itertools.repeat, (worker_id, datetime.fromtimestamp(moment_us / 1e6, UTC)))
     jobs = list(map(claimed_job, claimed, arguments, *same))
-    suspects = frozenset(row[0] for row in claimed if row[CRASHES] is not None)
+    suspects = frozenset([row[0] for row in claimed if row[CRASHES] is not None])
     return jobs, unreadable, suspects
 
 

@@ -219,27 +219,30 @@ class Backlog:
         if self._offers.count:
             self._offers.count_in()
         self._fill_slots()
-        if not (self._waiting or self._running):
+        waiting = len(self._waiting)
+        if not (waiting or self._running):
             self._note_pace(time.monotonic())
             self._start_alone()
-        if len(self._waiting) <= self._enough:  # else the claim would find no room
+        if waiting <= self._enough:  # else the claim would find no room
             self._on_change()
 
     def _fill_slots(self) -> None:
         if self._filling:
             return  # it comes soon; or a task has ended before `start` returned
         self._filling = True
-        turn_ends = math.inf
+        waiting, running, concurrency = self._waiting, self._running, self._concurrency
+        turn_ends = 0.0
         try:
-            while self._waiting and len(self._running) < self._concurrency:
-                if (now := since_boot()) >= turn_ends:
-                    break
-                if turn_ends == math.inf:
+            while waiting and len(running) < concurrency:
+                now = since_boot()
+                if not turn_ends:
                     turn_ends = now + TURN
+                elif now >= turn_ends:
+                    break
                 if self._offers.count:
                     self._offers.start_first()
                     continue
-                job, asked = waited = self._waiting.popleft()
+                job, asked = waited = waiting.popleft()
                 if now >= self._trusted_until or asked.sent_at < self._trusted_for:
                     self._trusted_for = asked.sent_at
                     self._trusted_until = self._trust.holds_until(asked.sent_at, now)
@@ -249,11 +252,11 @@ class Backlog:
                 try:
                     self._slots.start(job)
                 except BaseException:  # it has not taken a slot
-                    self._waiting.appendleft(waited)
+                    waiting.appendleft(waited)
                     raise
         finally:
             self._filling = False
-            if self._waiting and len(self._running) < self._concurrency:
+            if waiting and len(running) < concurrency:
                 self._fill_slots_soon()
 
     def _start_alone(self) -> None:

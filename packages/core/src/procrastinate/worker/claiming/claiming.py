@@ -198,7 +198,7 @@ class Claiming:
 
     def _ask_after(self, heard: set[int], claim: Claim) -> None:
         """Ask for requests to abort if some overtook the answer of this claim."""
-        if len(heard) >= MAX_HEARD or any(job.id in heard for job in claim.jobs):
+        if heard and (len(heard) >= MAX_HEARD or any(job.id in heard for job in claim.jobs)):
             # Or they were for another worker that had the job.
             self._look_for_aborts()
 

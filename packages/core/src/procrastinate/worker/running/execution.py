@@ -8,8 +8,8 @@ Rules
 2. The value of the outermost middleware is kept, if the task keeps results. It is encoded where
    its task ran: in a thread for a plain function, because a large value takes milliseconds. The
    attempt has not ended before.
-3. An attempt without middleware and without a timeout pays for neither: `call_task` gives the very
-   coroutine of an ``async def`` task.
+3. An attempt without middleware and without a timeout pays for neither: its way calls the
+   ``async def`` function of the task, and gives its very coroutine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import CoroutineType
-from typing import Any
+from typing import Any, TypeAlias
 
 from procrastinate.errors import InvalidOption
 from procrastinate.model.endings.outcome import Requeued
@@ -32,6 +32,8 @@ from procrastinate.worker.context import AroundAttempt
 from procrastinate.worker.running.attempt import Attempt, NotBegun
 from procrastinate.worker.running.threads import NoThread, TaskThreads, is_awaitable
 
+CallOnLoop: TypeAlias = Callable[[Attempt, TaskThreads], Awaitable[object]]
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -39,45 +41,57 @@ class Way:
 
     layers: Layers
     in_thread: bool  # whether all of it runs in a thread, so that it needs no task on the loop
+    #: Calls the task on the loop, middleware included. What this returns is to be awaited, once, at
+    #: once. Both may raise whatever the task and its middleware raise.
+    call: CallOnLoop
 
 
-def way_of(definition: TaskDefinition, middleware: Sequence[AnyMiddleware]) -> Way:
-    """Return how attempts at a task are run, inside the worker's middleware."""
+def way_of(
+    definition: TaskDefinition,
+    middleware: Sequence[AnyMiddleware],
+    around: AroundAttempt | None = None,
+) -> Way:
+    """Return how attempts at a task are run, inside the worker's middleware and observers."""
     layers = definition.layers(middleware)
     on_loop = definition.is_async or definition.timeout is not None or layers.on_loop
-    return Way(layers, not on_loop)
+    return Way(layers, not on_loop, _call_of(definition, layers, around))
 
 
-def call_task(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:
-    """Call the task, middleware included: what this returns is to be awaited, once, at once.
+def _call_of(
+    definition: TaskDefinition, layers: Layers, around: AroundAttempt | None
+) -> CallOnLoop:
+    call: CallOnLoop = _call_without_timeout
+    if definition.timeout is not None:
+        call = _call_with_timeout
+    elif definition.is_async and not layers.on_loop:
+        call = _call_with_context if definition.pass_context else _call_plainly  # most often
+    if definition.is_async and around is not None:
+        return functools.partial(_call_observed, call, around)
+    return call
 
-    Both may raise whatever the task and its middleware raise.
-    """
-    definition = attempt.definition
-    if definition.is_async and attempt.surroundings.around is not None:
-        return _call_observed(attempt, threads, attempt.surroundings.around)
-    return _call_unobserved(attempt, threads)
 
-
-async def _call_observed(attempt: Attempt, threads: TaskThreads, around: AroundAttempt) -> object:
+async def _call_observed(
+    call: CallOnLoop, around: AroundAttempt, attempt: Attempt, threads: TaskThreads
+) -> object:
     attempt.on_loop = True
     with around(attempt.observed_job()):
-        return await _call_unobserved(attempt, threads)
+        return await call(attempt, threads)
 
 
-def _call_unobserved(attempt: Attempt, threads: TaskThreads) -> Awaitable[object]:
-    definition = attempt.definition
-    if definition.timeout is not None:
-        return _call_with_timeout(attempt, threads, definition.timeout)
-    if definition.is_async and not attempt.layers.on_loop:  # most often, so it takes no more calls
-        attempt.on_loop = True
-        called: Awaitable[object] = _call(attempt)
-        return called
-    return _call_without_timeout(attempt, threads)
+def _call_plainly(attempt: Attempt, _: TaskThreads) -> Any:
+    attempt.on_loop = True
+    return attempt.definition.func(**attempt.job.task_kwargs)
 
 
-async def _call_with_timeout(attempt: Attempt, threads: TaskThreads, timeout: float) -> object:
-    timer = asyncio.get_running_loop().call_later(timeout, attempt.time_out)
+def _call_with_context(attempt: Attempt, _: TaskThreads) -> Any:
+    attempt.on_loop = True
+    return attempt.definition.func(attempt.make_context(), **attempt.job.task_kwargs)
+
+
+async def _call_with_timeout(attempt: Attempt, threads: TaskThreads) -> object:
+    assert attempt.definition.timeout is not None
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(attempt.definition.timeout, attempt.time_out)
     try:
         return await _call_without_timeout(attempt, threads)
     finally:

@@ -21,14 +21,14 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from procrastinate.errors import TaskNotFound
 from procrastinate.model.claiming.unknown_tasks import UnknownTasks
 from procrastinate.model.endings.outcome import SUCCEEDED, Requeued
 from procrastinate.model.job import Job
 from procrastinate.model.liveness.trust import Trust
-from procrastinate.model.task import TaskRegistry
+from procrastinate.model.task import TaskDefinition, TaskRegistry
 from procrastinate.model.text import failure, printable
 from procrastinate.model.worker_options import WorkerOptions
 from procrastinate.worker import job_log
@@ -38,7 +38,7 @@ from procrastinate.worker.process import forks, inside
 from procrastinate.worker.running import endings
 from procrastinate.worker.running.attempt import Attempt, NotBegun
 from procrastinate.worker.running.execution import (
-    call_task,
+    Way,
     function_of_thread,
     way_of,
     without_thread,
@@ -49,6 +49,11 @@ from procrastinate.worker.telling import Telling
 
 UNKNOWN = Requeued(begun=False, unknown=True)
 UNKNOWN_FOR_LATER = Requeued(when=timedelta(seconds=1), begun=False, unknown=True)
+
+#: Whether a task takes its first step when it is made.
+STARTS_AT_ONCE: Final = sys.version_info >= (3, 12)
+#: `asyncio.Task`, of which type checkers for older Pythons do not know all arguments.
+_Task: Any = asyncio.Task
 
 #: Hears how an attempt ended: with an exception, or with None for a success.
 OnEnd = Callable[[Attempt, BaseException | None], None]
@@ -81,7 +86,9 @@ class Runner:
         self._telling = telling
         self._end = on_end
         self._end_surely = on_broken_end
-        self._way_of = functools.cache(lambda definition: way_of(definition, options.middleware))
+        self._middleware = options.middleware
+        self._ways: dict[TaskDefinition, Way] = {}
+        self._when_task_ended = self._task_ended  # made once, and not for each task
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         forks.mark(self._context, self._loop)
@@ -102,16 +109,24 @@ class Runner:
         definition = self._registry.get(attempt.job.task_name)
         if definition is None:
             raise self._no_task(attempt.job)
-        way = self._way_of(definition)  # raises if its middleware does not fit: see `layers`
+        way = self._ways.get(definition) or self._way_of(definition)
         attempt.definition, attempt.layers = definition, way.layers
         if self._telling.sees_starts:
             self._telling.started([attempt.job])
         if self._loop.get_task_factory() is not None:
-            self._begin_by_factory(attempt)
+            self._begin_by_factory(attempt, way)
         elif way.in_thread:
             self._begin_in_thread(attempt)
         else:
-            self._begin_in_plain_task(attempt, self._run(attempt))
+            self._begin_in_plain_task(attempt, self._run(attempt, way))
+
+    def _way_of(self, definition: TaskDefinition) -> Way:
+        """Return how the task is run. Raises `InvalidOption` if its middleware does not fit."""
+        way = self._ways.get(definition)
+        if way is None:
+            way = way_of(definition, self._middleware, self._surroundings.around)
+            self._ways[definition] = way
+        return way
 
     def _tell_of_starts(self, attempts: Sequence[Attempt]) -> None:
         if self._telling.sees_starts:
@@ -175,7 +190,7 @@ class Runner:
             exception = exc
         self._end(attempt, exception)
         if attempt.task is not None:
-            attempt.task.remove_done_callback(self._task_ended)
+            attempt.task.remove_done_callback(self._when_task_ended)
 
     def _begin_in_plain_task(self, attempt: Attempt, coroutine: Coroutine[Any, Any, None]) -> None:
         """Let a task run the attempt, in the context that the worker was started in.
@@ -183,18 +198,16 @@ class Runner:
         It takes its first step at once if Python can do so: the way to a later turn of the loop is
         a tenth of what a short job costs the worker.
         """
-        name, context = attempt.job.task_name, self._context.copy()
-        if sys.version_info >= (3, 12):
-            task = asyncio.Task(
-                coroutine, loop=self._loop, name=name, context=context, eager_start=True
-            )
+        loop, name, context = self._loop, attempt.job.task_name, self._context.copy()
+        if STARTS_AT_ONCE:
+            task = _Task(coroutine, loop=loop, name=name, context=context, eager_start=True)
             self._watch(attempt, task)
         else:
-            attempt.task = asyncio.Task(coroutine, loop=self._loop, name=name, context=context)
-            attempt.task.add_done_callback(self._task_ended)
+            attempt.task = task = _Task(coroutine, loop=loop, name=name, context=context)
+            task.add_done_callback(self._when_task_ended)
 
-    def _begin_by_factory(self, attempt: Attempt) -> None:
-        coroutine, name = self._run(attempt), attempt.job.task_name
+    def _begin_by_factory(self, attempt: Attempt, way: Way) -> None:
+        coroutine, name = self._run(attempt, way), attempt.job.task_name
         try:
             task = self._context.copy().run(self._loop.create_task, coroutine, name=name)
             if not isinstance(task, asyncio.Future):
@@ -204,7 +217,7 @@ class Runner:
             if attempt.over or attempt.began:
                 raise
             job_log.no_task(attempt.job, broken)
-            self._begin_in_plain_task(attempt, self._run(attempt))
+            self._begin_in_plain_task(attempt, self._run(attempt, way))
             return
         if not (attempt.began or attempt.over):
             weakref.finalize(coroutine, self._coroutine_is_gone, attempt).atexit = False
@@ -214,9 +227,9 @@ class Runner:
         """Let the end of its task end the attempt, if nothing else has done so (rule 2)."""
         attempt.task = task
         if self._running.get(attempt.job_id) is attempt:
-            task.add_done_callback(self._task_ended)
+            task.add_done_callback(self._when_task_ended)
 
-    async def _run(self, attempt: Attempt) -> None:
+    async def _run(self, attempt: Attempt, way: Way) -> None:
         if attempt.began or attempt.over:
             return  # a task factory has failed, but kept the coroutine, and runs it now
         exception: BaseException | None = None
@@ -227,7 +240,7 @@ class Runner:
             elif since_boot() >= self._trust.doubtful_from:
                 exception = NotBegun()
             else:
-                value = await call_task(attempt, self._threads)
+                value = await way.call(attempt, self._threads)
                 if attempt.definition.result and attempt.success is SUCCEEDED:
                     attempt.keep(value)
                 attempt.returned = True
@@ -239,7 +252,7 @@ class Runner:
             forks.leave(exception)
         self._end(attempt, exception)
         if attempt.task is not None:  # else this is the first step still
-            attempt.task.remove_done_callback(self._task_ended)
+            attempt.task.remove_done_callback(self._when_task_ended)
 
     def _task_ended(self, task: asyncio.Future[None]) -> None:
         """End an attempt whose task has ended without doing so (rule 2)."""
