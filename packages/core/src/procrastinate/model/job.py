@@ -6,7 +6,7 @@ name the statuses they start from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from itertools import islice
@@ -235,6 +235,11 @@ del Job.__setattr__, Job.__delattr__
 def sets_going(job: Job) -> bool:
     """Whether the end of a job lets something else begin: the next job in the line of its lock."""
     return job.lock is not None
+
+
+def those_that_set_going(jobs: Iterable[Job]) -> list[Job]:
+    """Return the jobs of which that is true: a worker asks it of all that it ends."""
+    return [job for job in jobs if job.lock is not None]
 
 
 def errors_read_by(job: Job, read: Callable[[int], list[Error]]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from procrastinate.connector import Rows, Value
@@ -24,10 +25,9 @@ from procrastinate.model.endings.outcome import (
     Outcome,
     Requeued,
     Standing,
-    has_succeeded,
 )
 from procrastinate.model.endings.results import RETURNED_NOTHING
-from procrastinate.model.job import Job, Status, sets_going
+from procrastinate.model.job import Job, Status, those_that_set_going
 from procrastinate.storage import locks
 from procrastinate.storage.news import tell
 from procrastinate.storage.statements import PATIENCE_MS
@@ -41,6 +41,8 @@ Keeps = Callable[[str], bool]
 #: for, with a plan that knows how many there are.
 FEW = 20
 ANEW = {"plan_cache_mode": "auto", "enable_seqscan": "on"}
+_SUCCESS = {SUCCEEDED.status}
+_ERROR = attrgetter("outcome.error")
 _LONGEST_BOUNCE_US = checks.microseconds(LONGEST_BOUNCE)
 #: The outcomes that most batches hold, each with the statement that writes nothing else.
 _STATEMENT_FOR = (
@@ -63,10 +65,9 @@ class Ended:
     ended: float = 0.0
     kept: bool = False
 
-    @property
-    def status(self) -> Status:
-        """The status that the job is to have."""
-        return self.outcome.status
+    #: The status that the job is to have. (Found without a call of Python's, because each part of
+    #: the worker that counts endings asks for it.)
+    status = property(attrgetter("outcome.status"))
 
     @property
     def duration(self) -> float | None:
@@ -125,7 +126,7 @@ def settle(
     """
     if (statement := _statement_for_all(ended)) is not None:
         changed = yield from _write_successes(statement, ended, {}, now, worker_id, patience_ms)
-    elif all(has_succeeded(each.outcome) and each.outcome.error is None for each in ended):
+    elif have_succeeded(ended) and not any(map(_ERROR, ended)):
         said = results(ended)
         statement = with_results("finish_jobs", said)
         changed = yield from _write_successes(statement, ended, said, now, worker_id, patience_ms)
@@ -142,10 +143,21 @@ def settle(
 
 def _statement_for_all(ended: Sequence[Ended]) -> str | None:
     """Return the statement for the outcome that all of these have, if there is one."""
-    for outcome, statement in _STATEMENT_FOR:
-        if all(each.outcome is outcome for each in ended):
-            return statement
-    return None
+    if not ended:
+        return _STATEMENT_FOR[0][1]
+    common = only_outcome(ended)
+    return next((statement for outcome, statement in _STATEMENT_FOR if outcome is common), None)
+
+
+def have_succeeded(ended: Sequence[Ended]) -> bool:
+    """Whether all of these have succeeded, with a result or without."""
+    return {each.outcome.status for each in ended} <= _SUCCESS
+
+
+def only_outcome(ended: Sequence[Ended]) -> Outcome | None:
+    """Return the outcome that all of these share, as one object; None if there is no such thing."""
+    first = ended[0].outcome
+    return None if [each for each in ended if each.outcome is not first] else first
 
 
 def _over(changed: Mapping[int, Status | None]) -> list[int]:
@@ -164,7 +176,7 @@ def _write_successes(
     """Write that jobs have succeeded, and return their new statuses by id."""
     request = Request(statement, **held(ended, worker_id), **ages(ended, now), **kept)
     rows = yield _with_patience(patience_ms, request, **(ANEW if len(ended) > FEW else {}))
-    changed: dict[int, Status | None] = dict.fromkeys((row[0] for row in rows), Status.SUCCEEDED)
+    changed: dict[int, Status | None] = dict.fromkeys([row[0] for row in rows], Status.SUCCEEDED)
     yield from wake_if_awaited(rows, 1, list(changed))
     return changed
 
@@ -240,7 +252,7 @@ def delete_those(ended: Sequence[int]) -> Flow[None]:
 
 def needs_transaction(jobs: Sequence[Job]) -> bool:
     """Whether a flow that ends these jobs takes more than one statement."""
-    return any(map(sets_going, jobs))
+    return bool(those_that_set_going(jobs))
 
 
 def set_going(job_ids: Sequence[int]) -> Flow[list[str]]:
@@ -252,7 +264,8 @@ def set_going(job_ids: Sequence[int]) -> Flow[list[str]]:
 
 
 def _settled(changed: dict[int, Status | None], ended: Sequence[Ended]) -> Flow[Settled]:
-    awaited = [each.job.id for each in ended if sets_going(each.job) and each.job.id in changed]
+    going = those_that_set_going([each.job for each in ended])
+    awaited = [job.id for job in going if job.id in changed]
     passed = (yield from set_going(awaited)) if awaited else ()
     missing = [each.job.id for each in ended if each.job.id not in changed]
     if not missing:

@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from operator import attrgetter
 
 from procrastinate.model.endings.outcome import (
     LOST_TYPE,
@@ -36,7 +35,6 @@ from procrastinate.storage.periodic import Outcome
 from procrastinate.storage.workers import Recovered
 from procrastinate.worker.log import logger
 
-_STATUS = attrgetter("outcome.status")
 _ALONE = {Status.SUCCEEDED}
 
 
@@ -181,7 +179,8 @@ class Telling:
 
     def _written(self, entries: Sequence[Ended], settled: Settled) -> None:
         changed = settled.changed
-        if len(changed) == len(entries) and {*changed.values(), *map(_STATUS, entries)} == _ALONE:
+        statuses = {each.outcome.status for each in entries}
+        if len(changed) == len(entries) and statuses.union(changed.values()) == _ALONE:
             self._tell("on_ended", events.Ended, entries)  # most often
             return
         ended: list[Ended] = []

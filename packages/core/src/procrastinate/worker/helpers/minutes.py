@@ -74,9 +74,10 @@ class Minutes(Observer):
         if self._refused:
             return
         minute = self._counting_in()
-        kinds = {(each.job.queue, each.job.task_name) for each in attempts}
-        if len(kinds) == 1:
-            _count_all(self._tallies.tally(minute, kinds.pop()), attempts)
+        queues = {each.job.queue for each in attempts}
+        tasks = {each.job.task_name for each in attempts}
+        if len(queues) == len(tasks) == 1:
+            _count_all(self._tallies.tally(minute, (queues.pop(), tasks.pop())), attempts)
             return
         by_kind: dict[Kind, list[events.Attempted]] = {}
         for each in attempts:

@@ -145,7 +145,7 @@ class GroupWriter:
     def _needs_transaction(self, group: Sequence[Ended]) -> bool:
         """Whether the flow takes several statements: what goes back may end and be removed."""
         may_be_removed = self._delete_jobs == "always" and any(map(is_requeued, group))
-        return may_be_removed or flows.needs_transaction([each.job for each in group])
+        return may_be_removed or sets_going(group[0].job)
 
     def _announce(self, group: Sequence[Ended], settled: Settled, partition: int) -> None:
         requeued = [each.outcome for each in group if isinstance(each.outcome, Requeued)]

@@ -17,8 +17,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from procrastinate.model.endings.outcome import SUCCEEDED, UNSTARTED, Requeued, has_succeeded
 from procrastinate.model.endings.results import RETURNED_NOTHING
-from procrastinate.model.job import Status, sets_going
-from procrastinate.storage.finish import Ended
+from procrastinate.model.job import Status, sets_going, those_that_set_going
+from procrastinate.storage.finish import Ended, have_succeeded, only_outcome
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.database.places import Places
 
@@ -102,13 +102,11 @@ def groups(entries: Sequence[Ended], delete_jobs: str) -> list[list[Ended]]:
 
 def _are_plain(entries: Sequence[Ended], delete_jobs: str) -> bool:
     """Return whether one statement writes all of these, as is soon seen of successes."""
-    for outcome in (SUCCEEDED, RETURNED_NOTHING):
-        if all(each.outcome is outcome and each.job.lock is None for each in entries):
-            return True
-    one_fate = delete_jobs == "never" or all(each.kept for each in entries)
-    return one_fate and all(
-        each.job.lock is None and has_succeeded(each.outcome) for each in entries
-    )
+    if those_that_set_going([each.job for each in entries]) or not have_succeeded(entries):
+        return False
+    if delete_jobs == "never" or only_outcome(entries) in (SUCCEEDED, RETURNED_NOTHING):
+        return True
+    return all(each.kept for each in entries)
 
 
 def evenly(entries: Sequence[Ended], most: int) -> list[Sequence[Ended]]:
