@@ -46,6 +46,22 @@ def test_values_are_encoded_as_by_the_standard_library(
     assert json_codec.loads(expected) == json.loads(expected)
 
 
+class Loud(str):
+    """A text that is formatted otherwise than it is written."""
+
+    def __format__(self, spec: str) -> str:
+        return "LOUD"
+
+    def isascii(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("number", range(0x110))
+def test_each_character_of_a_text_is_encoded_as_by_the_standard_library(number: int) -> None:
+    for text in (chr(number), f"a{chr(number)}b", Loud(f"a{chr(number)}")):
+        assert json_codec.dumps(text) == json.dumps(text, ensure_ascii=False)
+
+
 @pytest.mark.parametrize("value", [float("nan"), [float("inf")], {1, 2}, {"x": object()}, {(): 1}])
 def test_what_is_not_json_is_refused_and_leaves_the_encoder_as_it_was(value: Any) -> None:
     with pytest.raises((TypeError, ValueError)):

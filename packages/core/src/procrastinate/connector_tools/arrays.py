@@ -24,14 +24,17 @@ def array_text(values: Sequence[Any]) -> str:
     if kinds == {type(None)}:
         return "{" + ",".join(["NULL"] * len(values)) + "}"
     if kinds == {str}:
-        joined = _SEPARATOR.join(values)
-        if joined.count(_SEPARATOR) == len(values) - 1:
-            return '{"' + _escaped(joined).replace(_SEPARATOR, '","') + '"}'
+        escaped = _escaped(_SEPARATOR.join(values))
+        elements = escaped.replace(_SEPARATOR, _QUOTED_COMMA)
+        grown = len(elements) - len(escaped)
+        if grown == (len(values) - 1) * (len(_QUOTED_COMMA) - 1):  # no text has the separator
+            return '{"' + elements + '"}'
     return "{" + ",".join(map(_element_text, values)) + "}"
 
 
 #: Stands in no text that PostgreSQL takes.
 _SEPARATOR = "\0"
+_QUOTED_COMMA = '","'
 
 
 def _escaped(text: str) -> str:
