@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import os
 import resource
 import sys
@@ -187,6 +188,20 @@ def _report(recorder: Recorder) -> None:
         time.sleep(0.25)
 
 
+def log_as_the_command_does() -> None:
+    """Format and write each line from INFO on, as `procrastinate worker` does: to nowhere.
+
+    Warnings are shown too.
+    """
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setLevel(logging.WARNING)
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        handlers=[logging.FileHandler(os.devnull), shown],
+    )
+
+
 def _peak_mib(maxrss: int) -> float:
     """Return the peak of this program's resident set.
 
@@ -203,6 +218,7 @@ def _peak_mib(maxrss: int) -> float:
 def main() -> None:
     """Run the worker that the first argument describes."""
     options = json.loads(sys.argv[1])
+    log_as_the_command_does()
     statements: list[Any] = []
     recorder = Recorder(options.pop("report_at", 0))
     lengths = seconds_of(*options.pop("lengths", ("0ms", 0)))
