@@ -216,3 +216,21 @@ async def test_a_stopped_worker_leaves_no_trace_and_the_signal_handlers_as_they_
 
     assert query("select count(*) from procrastinate_workers") == [(0,)]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_a_task_that_opens_and_closes_the_app_leaves_it_to_the_worker(
+    app: procrastinate.App,
+) -> None:
+    @app.task(name="child")
+    async def child() -> None: ...
+
+    @app.task(name="opens")
+    async def opens_the_app() -> None:
+        async with app.open_async():
+            await child.defer_async()
+
+    await opens_the_app.defer_async()
+    await app.run_worker_async(wait=False)
+
+    jobs = await app.job_manager.list_jobs_async()
+    assert [job.status for job in jobs] == [Status.SUCCEEDED] * 2

@@ -31,6 +31,7 @@ from procrastinate.model import checks
 from procrastinate.model.task import TaskDefinition, TaskRegistry
 from procrastinate.observing.observer import Observer
 from procrastinate.observing.observers import observers_of
+from procrastinate.worker.process import inside
 
 if TYPE_CHECKING:
     from procrastinate.app.job_manager import JobManager
@@ -145,8 +146,10 @@ class App(WaitingApp, WorkingApp):
         return OpenedAsync(self, lambda: self._gateway.open_async(pool), self.close_async)
 
     async def close_async(self) -> None:
-        """Close what `open_async` opened."""
-        await self._gateway.close_async()
+        """Close what `open_async` opened. In a task of a worker that runs on it, it stays open."""
+        around = inside.current()
+        if around is None or around.connector is not self.connector:
+            await self._gateway.close_async()
 
     def check_connection(self) -> bool:
         """Ask the database whether procrastinate's tables are there, and fit.

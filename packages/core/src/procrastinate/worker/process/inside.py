@@ -12,10 +12,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """The worker around a task. ``queues`` is None if it serves all."""
+    """The worker around a task. ``queues`` is None if it serves all.
+
+    ``connector`` is the one that the worker runs on.
+    """
 
     worker_name: str
     queues: tuple[str, ...] | None
+    connector: object = None
 
     def serves(self, queue: str) -> bool:
         """Whether this worker also runs the jobs of a queue."""

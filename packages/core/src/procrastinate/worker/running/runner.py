@@ -92,7 +92,8 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         forks.mark(self._context, self._loop)
-        inside.mark(self._context, inside.Inside(worker.name, options.queues))
+        around = inside.Inside(worker.name, options.queues, surroundings.app.connector)
+        inside.mark(self._context, around)
         self._generation = forks.Process.generation
         #: What threads may start by themselves: a thread passes the slot of its attempt on.
         self.offers = Offers(
