@@ -33,12 +33,14 @@ class Scale:
     outage: float
     table_lock: float
     black_hole: float
-    exit: float  # at most, from SIGTERM to the end of a process
+    exit: (
+        float  # at most, from SIGTERM to the end of a process; on a busy machine imports take long
+    )
     calm: float  # at most, until all jobs have ended after the last fault
     pause: float  # at most, between two faults of a lane
 
 
-SHORT = Scale(outage=7, table_lock=7, black_hole=7, exit=30, calm=90, pause=0.6)
+SHORT = Scale(outage=7, table_lock=7, black_hole=7, exit=60, calm=90, pause=0.6)
 LONG = Scale(outage=40, table_lock=45, black_hole=25, exit=90, calm=300, pause=3)
 
 

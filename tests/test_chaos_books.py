@@ -179,7 +179,8 @@ def test_a_run_after_one_that_did_not_fail_needs_a_fault(outcome: str) -> None:
         (struck(Effect.ENDS, 1.5, 1.6), True),
         (struck(Effect.ENDS, 2.5, 2.6), True),  # before its ending was written
         (struck(Effect.ENDS, 1.5, 1.6, ["b"]), False),  # another process
-        (struck(Effect.ENDS, 0.1, 0.5), False),  # before the run
+        (struck(Effect.ENDS, 0.1, 0.5), True),  # while the row of its begin was on its way
+        (struck(Effect.ENDS, -9.9, -9.5), False),  # before the run
         (struck(Effect.ENDS, 20.5, 20.6), False),  # after the next run
         (struck(Effect.STILL, 1.5, 12), True),
         (struck(Effect.STILL, 1.5, 4), False),  # too short to be taken for dead

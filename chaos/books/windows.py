@@ -14,6 +14,9 @@ SILENT = frozenset({Effect.STILL, Effect.AWAY})
 #: A silence that ends lets its last moments be felt a little later.
 AFTERMATH = timedelta(seconds=2)
 WRITTEN_WITHIN = timedelta(seconds=10)  # from the end of a run to its record, in calm
+#: A process may be killed while it tells the ledger that a run begins. The ledger's server goes on
+#: with that row, so on a busy machine it may be written after the process was seen to be gone.
+ROW_MAY_TAKE = timedelta(seconds=5)
 NEAR = timedelta(seconds=20)
 
 
@@ -40,7 +43,9 @@ class Windows:
         until = min(until, self._written_by(run) or until)
         return (
             any(
-                Effect.ENDS in each.effects and each.began <= until and run.began <= each.ended
+                Effect.ENDS in each.effects
+                and each.began <= until
+                and run.began <= each.ended + ROW_MAY_TAKE
                 for each in self._of(run.process)
             )
             or any(
