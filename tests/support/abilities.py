@@ -43,8 +43,10 @@ OF_APPS = (
     *("psycopg", "asyncpg", "aiopg", "sqlalchemy_async"),
     *("psycopg_sync", "psycopg2", "sqlalchemy"),
 )
-#: The test that shows that something is refused, where the others show that it is done.
-REFUSED = "test_a_worker_is_refused"
+#: Tests that show that something is refused, where the others show that it is done.
+NO_WORKER = "test_a_worker_is_refused"
+NO_LISTEN = "test_listening_through_a_pooler_is_refused"
+REFUSED = (NO_WORKER, NO_LISTEN)
 
 
 def kit(connector: str, test: str) -> str:
@@ -59,7 +61,7 @@ def abilities(connector: str) -> dict[str, str | None]:
     pool = {"psycopg": "tuples", "aiopg": "tuples", "psycopg2": "tuples", "asyncpg": "plain"}
     pools = pool.get(CONNECTORS[connector][0], "engine")
     worker = f"{ROUTES}::test_a_worker_runs_jobs[{connector}-direct]"
-    refused = f"{ROUTES}::{REFUSED}[{connector}]"
+    refused = f"{ROUTES}::{NO_WORKER}[{connector}]"
     hears = kit(connector, "test_listening_hears_of_deferred_jobs[async]")
     return {
         "defer": kit(connector, "test_defer_stores_a_job_as_it_was_given[sync]"),
@@ -76,6 +78,7 @@ def behind(connector: str, route: str) -> dict[str, str | None]:
     tests = {
         "defer": "test_a_plain_call_defers",
         "worker": "test_a_worker_runs_jobs",
+        "LISTEN through it": NO_LISTEN,
         "hears by a direct connection": "test_a_waiting_worker_hears_of_jobs",
         "looks without one": "test_a_waiting_worker_without_a_direct_connection_looks_for_jobs",
     }
@@ -126,7 +129,7 @@ def cell(test: str | None, outcomes: Mapping[str, str]) -> str:
         return NO_TEST
     outcome = outcomes.get(test, "not run")
     if outcome == "passed":
-        return "refused" if REFUSED in test else "yes"
+        return "refused" if any(each in test for each in REFUSED) else "yes"
     return outcome
 
 
