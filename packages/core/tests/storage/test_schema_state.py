@@ -143,7 +143,7 @@ def test_applying_where_no_schema_of_the_path_exists_says_so(
 
 
 def drop_of(part: str) -> str:
-    sort, _, name = part.partition(" ")
+    sort, _, name = part.removeprefix("unique ").partition(" ")
     if sort == "index":
         return f"drop index {name}"
     if sort == "constraint":
@@ -246,6 +246,7 @@ async def test_a_worker_goes_on_without_what_makes_it_fast_or_rows_safe(
 # --- Settings -------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_partition("the settings of a distributed database are not made up")
 def test_a_schema_that_was_restored_without_its_data_is_told_what_to_do(
     sync_app: procrastinate.App, query: Query
 ) -> None:
@@ -261,6 +262,7 @@ def test_a_schema_that_was_restored_without_its_data_is_told_what_to_do(
     assert len(sync_app.job_manager.list_jobs()) == 1
 
 
+@pytest.mark.one_partition("the settings of a distributed database are not made up")
 def test_settings_that_no_migration_can_know_are_not_made_up(
     sync_app: procrastinate.App, query: Query
 ) -> None:
