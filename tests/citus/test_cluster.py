@@ -20,6 +20,7 @@ from procrastinate.storage import defer, migrating, workers
 from procrastinate.storage.distributing import check_places
 from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.schema import migrations
+from procrastinate.storage.settings import read_settings
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -79,6 +80,53 @@ def test_shards_are_spread_evenly_and_each_has_one_partition(
     assert len(set(of_partitions)) == MANY
 
 
+def test_partitions_move_to_another_node_while_all_goes_on(
+    app: procrastinate.App, query: Query
+) -> None:
+    """By logical replication, as a node that is added gets some. It refuses unlogged tables."""
+    job_id = app.configure_task("t", partition_key="k").defer()
+    partition = app._gateway.run(read_settings()).of_key("k")
+    placed = (
+        "select shardid, nodename, nodeport from citus_shards"
+        " where shardid = get_shard_id_for_distribution_column('procrastinate_jobs', %s)"
+    )
+    ((shard, *here),) = query(placed, partition)
+    there, *_ = query(
+        "select nodename, nodeport from pg_dist_node where shouldhaveshards and isactive"
+        " and (nodename, nodeport) <> (%s, %s) order by nodeport",
+        *here,
+    )
+    query(
+        "select citus_move_shard_placement(%s, %s, %s, %s, %s, 'force_logical')",
+        *(shard, *here, *there),
+    )
+    assert query(placed, partition) == [(shard, *there)]
+    assert app.job_manager.get_job(job_id).status is Status.TODO
+    assert app.configure_task("t", partition_key="k").defer() > job_id
+
+
+def test_what_earlier_versions_left_unlogged_is_logged_by_the_command(
+    app: procrastinate.App, query: Query
+) -> None:
+    for name in UNLOGGED_ONCE:
+        query(f"alter table {name} set unlogged")
+    assert not app.schema_manager.distribute().is_new
+    assert persistence(query) == ["p"] * len(UNLOGGED_ONCE)
+
+
+UNLOGGED_ONCE = ("procrastinate_progress", "procrastinate_waits")
+
+
+def persistence(query: Query) -> list[str]:
+    """Return "p" for each of these tables that is logged, and "u" for the others."""
+    rows = query(
+        "select relpersistence::text from pg_class where relname = any(%s)"
+        " and relnamespace = current_schema()::regnamespace",
+        list(UNLOGGED_ONCE),
+    )
+    return [row[0] for row in rows]
+
+
 def test_it_is_refused_while_a_worker_lives(plain_app: procrastinate.App, query: Query) -> None:
     plain_app._gateway.run(workers.register_worker("the one"))
     with pytest.raises(SchemaError, match="the one"):
@@ -122,6 +170,7 @@ def test_a_migration_reaches_the_nodes_and_loses_no_job(
     older_schemas.undo_9(query)
     assert app.schema_manager.migrate() == [each.title for each in migrations()[8:]]
     app.schema_manager.check()
+    assert persistence(query) == ["p"] * len(UNLOGGED_ONCE)
     assert app.schema_manager.migrate() == []
     assert [job.id for job in app.job_manager.list_jobs()] == ids
     assert (
@@ -164,14 +213,16 @@ def test_a_migration_that_is_interrupted_has_changed_nothing_and_is_repeated(
 
 # The statements
 
-#: Those that are about no table of jobs or workers, or that draw ids and notify where we are heard.
+#: Those that are about no table of jobs or workers, or that draw ids and notify where we are heard;
+#: and what seldom changes other tables, which are on the coordinator, in two steps.
 ELSEWHERE = frozenset(
     re.findall(
         r"\w+",
         "defer_job defer_job_in defer_job_with_key defer_jobs defer_alike enter_periodics"
         " notify notify_listener ping pause broken_indexes creation_schema get_place"
         " schema_functions schema_looks schema_objects schema_parts table_users"
-        " try_lock_migrations sees_progress",
+        " try_lock_migrations sees_progress pause_queue"
+        " resume_queue add_to_minute add_to_hours take_old_minutes",
     )
 )
 #: What is not sent to a distributed database, or has no plan.
@@ -256,6 +307,15 @@ async def test_periodic_tasks_are_deferred(app: procrastinate.App, empty: str, w
     worker.cancel()
     await asyncio.wait([worker])
     assert {job.queueing_lock for job in app.job_manager.list_jobs(task="t")} == {"q"}
+
+
+def test_a_queue_is_paused_and_resumed(app: procrastinate.App) -> None:
+    manager = app.queue_manager
+    manager.pause("mail", reason="r")
+    assert [(each.queue, each.reason) for each in manager.list_pauses()] == [("mail", "r")]
+    assert manager.resume("mail")
+    assert not manager.resume("mail")
+    assert manager.list_pauses() == []
 
 
 def test_operations_by_hand_reach_every_job(app: procrastinate.App) -> None:

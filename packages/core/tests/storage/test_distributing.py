@@ -15,7 +15,7 @@ from procrastinate import drive
 from procrastinate.errors import PartitionAway, SchemaError, SchemaNotApplied
 from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.storage import defer, workers
-from procrastinate.storage.distributing import STALLED_AFTER, to_drain
+from procrastinate.storage.distributing import STALLED_AFTER, let_be_logged, to_drain
 from procrastinate.storage.partitioning import into_partitions
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -36,6 +36,15 @@ def test_it_is_refused_without_the_extension(sync_app: procrastinate.App) -> Non
 async def test_the_asynchronous_half_refuses_the_same(app: procrastinate.App) -> None:
     with pytest.raises(SchemaError, match="the extension citus is not in this database"):
         await app.schema_manager.distribute_async()
+
+
+def test_what_is_distributed_is_logged_first(sync_app: procrastinate.App, query: Query) -> None:
+    """Unlogged tables could not move to a node that is added. A plain server keeps them."""
+    unlogged = "select relname::text from pg_class where relpersistence = 'u' and relkind = 'r'"
+    assert sorted(query(unlogged)) == [("procrastinate_progress",), ("procrastinate_waits",)]
+    for _ in range(2):
+        sync_app._gateway.run(let_be_logged(), transaction=True)
+        assert query(unlogged) == []
 
 
 def test_it_is_refused_without_tables(procrastinate_dsn: str) -> None:

@@ -184,6 +184,15 @@ def decides_unsteadily(tree: Node, catalog: Catalog) -> bool:
     )
 
 
+def returns_unsteadily(tree: Node, catalog: Catalog) -> bool:
+    """A change calls functions that are not immutable after RETURNING."""
+    return any(
+        catalog.is_unsteady(each)
+        for query in changes(tree, UPDATE, DELETE, INSERT)
+        for each in walk(query["returningList"])
+    )
+
+
 def _said(query: Node) -> Iterator[Node]:
     """The nodes of the expressions in SET, WHERE, RETURNING and ON CONFLICT."""
     for field in ("targetList", "jointree", "returningList", "onConflict"):
@@ -221,6 +230,7 @@ Rule = Callable[[Node, Catalog], bool]
 RULES: dict[Rule, frozenset[str]] = {
     computes_from_columns: frozenset(),
     decides_unsteadily: frozenset(),
+    returns_unsteadily: frozenset(),
     inserts_below: frozenset({"defer_ticks"}),
     changes_above_a_tableless_cte: frozenset(),
     notifies_from_a_table: frozenset({"defer_ticks"}),
@@ -275,6 +285,14 @@ EXAMPLES: list[tuple[Rule, str, str]] = [
         (
             "insert into procrastinate_workers (id, name) values (1, 'a')"
             " on conflict (id, partition) do update set last_heartbeat = excluded.last_heartbeat"
+        ),
+    ),
+    (
+        returns_unsteadily,
+        "delete from procrastinate_queues returning paused_until > now()",
+        (
+            "with gone as (delete from procrastinate_queues returning paused_until)"
+            " select paused_until > now() from gone"
         ),
     ),
     (

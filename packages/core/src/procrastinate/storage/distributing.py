@@ -11,7 +11,9 @@ Rules
    partition key, deferred later, would be in another one, where these locks are not seen.
 5. What belongs to jobs is distributed with them, by their partition. All other tables stay on the
    coordinator, where every node can reach them.
-6. Partitions and nodes are two things: a dump of a distributed database, restored, has its 64
+6. What is distributed is logged. Citus moves the partitions to a new node by logical replication,
+   which leaves out unlogged tables: no node could be added.
+7. Partitions and nodes are two things: a dump of a distributed database, restored, has its 64
    partitions in plain tables. There, only the nodes are still to be done.
 """
 
@@ -123,6 +125,14 @@ select create_distributed_table(
 {_for_each("truncate_local_data_after_distributing_table", DISTRIBUTED)}
 """
 
+_UNLOGGED = f"""
+select class.relname::text
+from pg_catalog.pg_class as class
+where class.relpersistence = 'u'
+    and class.oid in ({", ".join(f"to_regclass('{{schema}}.{name}')" for name in DISTRIBUTED)})
+order by class.relname
+"""
+
 #: Without a limit of the role's: jobs are copied to their nodes.
 _UNDER = {"transaction_isolation": "read committed", "statement_timeout": "0"}
 
@@ -144,6 +154,7 @@ def distribute() -> Steps[Distribution]:
     state = yield Step(check_schema(whole=True))
     nodes = yield Step(nodes_in_use())
     if state.partitions.are_many and nodes:
+        yield Step(let_be_logged(), transaction=True)  # earlier versions did not
         return Distribution(state.partitions, nodes, is_new=False)
     yield Step(_refuse())
     try:
@@ -255,8 +266,19 @@ def _distribute() -> Flow[Distribution]:
     yield from _refuse_while_workers_live()  # one may have come before the lock
     yield from _refuse_split_locks()
     partitions = yield from into_partitions()
+    yield from let_be_logged()
     yield _script("the nodes", _SPREAD)
     return Distribution(partitions, (yield from nodes_in_use()))
+
+
+def let_be_logged() -> Flow[None]:
+    """Let the tables that are distributed be logged (rule 6)."""
+    names = [row[0] for row in (yield Script("unlogged tables", _UNLOGGED))]
+    if names:
+        yield _script("one connection to each node", SEQUENTIAL)
+    for name in names:
+        # Without settings in its message: nodes get the text of all of it.
+        yield Script("logged", f"alter table {{schema}}.{name} set logged")
 
 
 def _script(name: str, text: str) -> Any:

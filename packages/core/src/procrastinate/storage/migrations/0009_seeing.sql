@@ -174,6 +174,9 @@ begin
     ) then
         return;
     end if;
+    -- Logical replication, by which partitions move to a new node, leaves out unlogged tables.
+    alter table {schema}.procrastinate_waits set logged;
+    alter table {schema}.procrastinate_progress set logged;
     perform pg_catalog.create_distributed_table(
         '{schema}.procrastinate_waits', 'partition', colocate_with := '{schema}.procrastinate_jobs'
     );

@@ -27,9 +27,14 @@ returning {>pause_columns}
 
 -- name: resume_queue :many
 -- Ends the pause of a queue. Returns whether it was still in force; no row if there was none.
-delete from {schema}.procrastinate_queues as pause
-where pause.queue_name = %(queue_name)s::text and pause.partition = 0
-returning {>in_force}::integer
+-- (Citus lets no function of the time stand after "returning".)
+with resumed as (
+    delete from {schema}.procrastinate_queues as pause
+    where pause.queue_name = %(queue_name)s::text and pause.partition = 0
+    returning pause.paused_until
+)
+select {>in_force}::integer
+from resumed as pause
 
 -- name: drop_ended_pauses :exec
 -- Removes the pauses that have ended by themselves, but for rows that another transaction has locked.
