@@ -10,7 +10,7 @@ they cost in memory. A TMPDIR in the environment decides otherwise.
 A connector's tests may run in part: PROCRASTINATE_TEST_WHOLE names the folders of those that run
 whole, with commas between them. Of the others the core runs (`connector_core`). If it is not set,
 all run whole. With PROCRASTINATE_TEST_PYTHON=another, what runs on one Python only is left out
-(`one_python`).
+(`one_python`). With PROCRASTINATE_TEST_PARTITIONS=64 the suites run what is about the queue.
 
 Hypothesis does not judge by time how long an example takes, or is drawn: the machine may be busy.
 """
@@ -28,6 +28,8 @@ from one_python import runs_on_one_python
 from surroundings import not_inherited
 
 IN_MEMORY = "/dev/shm"
+#: Those of the test kit's suites, in packages of connectors.
+SUITES = "tests/test_conformance.py"
 ENOUGH = 4 * 2**30  # bytes: servers with their logs; containers often have 64 MB there
 
 
@@ -67,12 +69,19 @@ def run_elsewhere(tests: list[str]) -> set[str]:
     return found
 
 
+def is_the_same_on_partitions(item: pytest.Item) -> bool:
+    """Whether a test of a suite has nothing to do with the queue, nor with its partitions."""
+    return SUITES in item.nodeid and "queue" not in getattr(item, "fixturenames", ())
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what other Pythons run, and begin with what takes a minute.
 
     Else all processes but one would wait for that at the end.
     """
     others = run_elsewhere([item.nodeid for item in items])
+    if int(os.environ.get("PROCRASTINATE_TEST_PARTITIONS") or 1) > 1:
+        others |= {each.nodeid for each in items if is_the_same_on_partitions(each)}
     if others:
         config.hook.pytest_deselected(items=[each for each in items if each.nodeid in others])
         items[:] = [each for each in items if each.nodeid not in others]

@@ -265,7 +265,7 @@ def tests(session: nox.Session) -> None:
 
 def on_uvloop(session: nox.Session, *arguments: str) -> None:
     """Run the test kit on uvloop, with the connectors that run on an event loop."""
-    suites = [f"packages/{each}/tests/test_conformance.py" for each in ON_AN_EVENT_LOOP]
+    suites = suites_of(*ON_AN_EVENT_LOOP)
     env = {"PROCRASTINATE_TEST_LOOP": "uvloop"}
     with_a_second_look(session, *PYTEST, *IN_PARALLEL, *arguments, *suites, env=env)
 
@@ -308,7 +308,7 @@ ON_MANY_PARTITIONS = 480
 
 @nox.session(python=ONCE, requires=["build"])
 def partitions(session: nox.Session) -> None:
-    """Run core's tests on databases with 64 partitions; arguments are pytest's.
+    """Run core's tests, and a connector's, on databases with 64 partitions; arguments are pytest's.
 
     They need no cluster. A test that makes no sense there has a mark that says why.
     """
@@ -320,6 +320,15 @@ def partitions(session: nox.Session) -> None:
     tests = ["packages/core/tests", "--ignore=packages/core/tests/faults"]
     arguments = session.posargs or [*IN_PARALLEL, "-m", "not slow", *tests]
     with_a_second_look(session, *PYTEST, *arguments, env=env)
+    if not session.posargs:
+        suites = suites_of("connector-psycopg")
+        env = {"PROCRASTINATE_TEST_PARTITIONS": "64"}
+        with_a_second_look(session, *PYTEST, *IN_PARALLEL, *suites, env=env)
+
+
+def suites_of(*connectors: str) -> list[str]:
+    """Return the paths of the test kit's suites of some connectors."""
+    return [f"packages/{each}/tests/test_conformance.py" for each in connectors]
 
 
 @nox.session(python=ONCE, requires=["build"])
@@ -472,6 +481,9 @@ def matrix(session: nox.Session) -> None:
         said.append(f"{name}: bounded chaos")
     session.log(" | ".join(said))
     if session.python == PRIMARY:
+        others = suites_of(*(each for each in CONNECTORS if each != "connector-psycopg"))
+        env = {"PROCRASTINATE_TEST_PARTITIONS": "64"}
+        session.run("pytest", *IN_PARALLEL, *others, env=env)
         tests = session.run("python", "tests/support/abilities.py", silent=True)
         session.run(
             *("pytest", *IN_PARALLEL, "-p", "abilities", "--write-abilities"),

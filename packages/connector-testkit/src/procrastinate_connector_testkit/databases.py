@@ -8,7 +8,8 @@ The server is the first of these that there is:
 3. the fixture ``procrastinate_server`` of procrastinate-embedded, where that is installed.
 
 The user that it names must be a superuser. Each suite gets a database of its own, which is dropped
-at the end.
+at the end. With ``PROCRASTINATE_TEST_PARTITIONS=64`` its jobs lie in 64 partitions, as those of a
+distributed database do, on the same server: see `Database.key_for`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 
+from procrastinate.model.partitions import MANY, ONE
 from procrastinate_connector_testkit.subject import Subject
 
 _HOW_TO = (
@@ -30,6 +32,28 @@ _HOW_TO = (
     " superuser, or write a session fixture `procrastinate_connector_dsn`"
     " that returns one, or pip install procrastinate-embedded"
 )
+
+
+class Database:
+    """The database of one suite, made when it is first needed."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.has_schema = False
+        self.partitions = ONE
+
+    @staticmethod
+    def is_to_be_spread() -> bool:
+        """Whether the jobs are to lie in many partitions."""
+        return os.environ.get("PROCRASTINATE_TEST_PARTITIONS", "1") == str(MANY)
+
+    def key_for(self, test: str) -> str | None:
+        """Return the partition key of all jobs of a test; None if there is one partition.
+
+        A test has a partition for itself, so that all that it expects of one is so, the order of
+        claims above all. Tests have different ones, so that a suite uses most of them.
+        """
+        return test if self.partitions.are_many else None
 
 
 def server_dsn(request: pytest.FixtureRequest) -> str:

@@ -13,6 +13,7 @@ from procrastinate.model.claiming.scan_steps import Kind, Scan
 from procrastinate.model.endings.outcome import INTERRUPTED, SUCCEEDED, UNSTARTED, Outcome, retried
 from procrastinate.model.endings.retry import RetryDecision
 from procrastinate.model.job import Job, NewJob, Status
+from procrastinate.model.partitions import Partitions
 from procrastinate.model.queues import NO_PAUSES, Pause, Pauses
 from procrastinate.storage import (
     bulk,
@@ -27,6 +28,7 @@ from procrastinate.storage import (
 )
 from procrastinate.storage import queues as pausing
 from procrastinate.storage.claim import Claim, Promotion
+from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.places import Change
 from procrastinate_connector_testkit.driving import entered
 from procrastinate_connector_testkit.subject import Session, Subject
@@ -40,10 +42,14 @@ AT_ONCE_US = -HOUR_US
 
 
 class Queue:
-    """What an app and its workers do with the database, through the connector under test."""
+    """What an app and its workers do with the database, through the connector under test.
 
-    def __init__(self, db: Subject) -> None:
+    ``key`` is the partition key of all jobs that have no other, if there are many partitions.
+    """
+
+    def __init__(self, db: Subject, *, key: str | None = None) -> None:
         self.db = db
+        self.key = key
         self.statements = db.statements
         self.loads = db.connector.json_loads
         self.dumps = db.connector.json_dumps
@@ -63,13 +69,21 @@ class Queue:
                 begun = await holder.flow(begin)
                 done = begun.created
                 if begun.is_locked and done is None:
-                    done = await drive.run_steps_async(migrating.migrate(), self._step)
+                    done = await self.run_steps(migrating.migrate())
                 if done is not None:
                     return [migration.version for migration in done]
             await self.db.sleep(0.01)
 
+    async def run_steps(self, steps: drive.Steps[T]) -> T:
+        """Run flows one after the other, each in a session of its own."""
+        return await drive.run_steps_async(steps, self._step)
+
     async def _step(self, step: drive.Step) -> Any:
         return await self.run(step.flow, transaction=step.transaction)
+
+    async def spread(self) -> Partitions:
+        """Let jobs lie in many partitions from now on."""
+        return await self.run(into_partitions(), transaction=True)
 
     async def empty(self) -> None:
         tables = ", ".join(
@@ -84,19 +98,25 @@ class Queue:
         return await self.run(self.defer_flow(task, **options))
 
     def defer_flow(self, task: str = "task", /, **options: Any) -> drive.Flow[int]:
-        return defer.defer_job(NewJob(task, **options))
+        return defer.defer_job(self.placed(NewJob(task, **options)))
+
+    def placed(self, job: NewJob) -> NewJob:
+        """Return a job as one of this queue's partition, unless it says another."""
+        if self.key is None or job.partition_key is not None:
+            return job
+        return dataclasses.replace(job, partition_key=self.key)
 
     async def defer_all(self, *new: NewJob) -> list[int]:
-        flow = defer.defer_jobs(new)
+        flow = defer.defer_jobs(list(map(self.placed, new)))
         return await self.run(flow, transaction=len(new) > defer.ROWS_PER_STATEMENT)
 
     async def defer_each(self, *new: NewJob) -> list[int]:
         """Defer jobs one by one: none of them is parked."""
-        return [await self.run(defer.defer_job(each)) for each in new]
+        return [await self.run(defer.defer_job(self.placed(each))) for each in new]
 
     def defer_all_flow(self, *new: NewJob) -> drive.Flow[list[int]]:
         """The flow that defers a batch in a transaction of the caller's."""
-        return defer.defer_jobs_for_caller(new)
+        return defer.defer_jobs_for_caller(list(map(self.placed, new)))
 
     # Working
 
@@ -116,20 +136,19 @@ class Queue:
         scan = Scan(Kind.FULL, limit, served, with_locks=True).without(paused)
         if not scan.queues:
             return Claim([])
-        flow = claim.claim(scan, served=served, worker_id=worker, loads=self.loads, paused=paused)
+        flow = self._claim(scan, worker, served=served, paused=paused)
         return await (self.run(flow) if session is None else session.flow(flow))
+
+    def _claim(self, scan: Scan, worker: int, **which: Any) -> drive.Flow[Claim]:
+        slots = self.statements.distributed
+        return claim.claim(scan, worker_id=worker, loads=self.loads, makes_slots=slots, **which)
 
     async def claim_known(
         self, worker: int, *unknown_names: str, limit: int = 100, with_locks: bool = True
     ) -> list[int]:
         """Claim jobs of the default queue, but none of these tasks."""
         scan = Scan(Kind.FULL, limit, ("default",), with_locks=with_locks)
-        flow = claim.claim(
-            scan,
-            worker_id=worker,
-            loads=self.loads,
-            unknown_names=unknown_names,
-        )
+        flow = self._claim(scan, worker, unknown_names=unknown_names)
         return [job.id for job in (await self.run(flow)).jobs]
 
     async def fail_unknown(self, *, patience_us: int = 0, delete_ended: bool = False) -> list[int]:
@@ -162,7 +181,7 @@ class Queue:
         """Claim jobs of one priority, those of each queue above its low-water mark."""
         queues, marks = tuple(lows), tuple(lows.values())
         scan = Scan(Kind.LEVEL, limit, queues, priority=priority, lows=marks, with_locks=True)
-        flow = claim.claim(scan, served=queues, worker_id=worker, loads=self.loads)
+        flow = self._claim(scan, worker, served=queues)
         return [job.id for job in (await self.run(flow)).jobs]
 
     async def ready_queues(self) -> list[str]:

@@ -32,6 +32,7 @@ from procrastinate.connector import (
     Value,
 )
 from procrastinate.drive import Prepare
+from procrastinate.model.partitions import Partitions
 from procrastinate.storage.statements import Statements
 from procrastinate_connector_testkit import driving
 from procrastinate_connector_testkit.adapter import Adapter, Binds, Block
@@ -113,6 +114,10 @@ class Subject(abc.ABC):
         self.statements = Statements(connector.schema)
         self._others: list[Subject] = []
         self._referee: Subject | None = None
+
+    def look_at(self, partitions: Partitions, partition: int) -> None:
+        """Take the database for one with these partitions, and speak of one of them."""
+        self.statements = Statements(self.connector.schema, partitions).at(partition)
 
     # Driving
 

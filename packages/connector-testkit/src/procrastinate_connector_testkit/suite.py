@@ -40,6 +40,7 @@ from procrastinate_connector_testkit.behaviours import (
     values,
     waiting,
 )
+from procrastinate_connector_testkit.databases import Database
 from procrastinate_connector_testkit.queue import Queue
 from procrastinate_connector_testkit.subject import (
     AsyncSubject,
@@ -48,15 +49,6 @@ from procrastinate_connector_testkit.subject import (
     synchronous,
     ways_of,
 )
-
-
-class Database:
-    """The database of one suite, made when it is first needed."""
-
-    def __init__(self, dsn: str) -> None:
-        self.dsn = dsn
-        self.has_schema = False
-
 
 _DATABASE = pytest.StashKey[Database]()
 
@@ -89,17 +81,22 @@ class Suite:
     @pytest.fixture
     def queue(self, request: pytest.FixtureRequest, db: Subject) -> Queue:
         """The queue's tables, empty, through the connector under test."""
-        queue = Queue(db)
-        if self.adapter.connector_class.runs_sql:
-            database = _database(request, self.adapter)
-            db.run(_prepare(queue, database))
-        return queue
+        if not self.adapter.connector_class.runs_sql:
+            return Queue(db)
+        database = _database(request, self.adapter)
+        db.run(_prepare(db, database))
+        key = database.key_for(request.node.name)
+        if key is not None:
+            db.look_at(database.partitions, database.partitions.of_key(key))
+        return Queue(db, key=key)
 
 
-async def _prepare(queue: Queue, database: Database) -> None:
-    referee = Queue(await queue.db.referee())
+async def _prepare(db: Subject, database: Database) -> None:
+    referee = Queue(await db.referee())
     if not database.has_schema:
         await referee.migrate()
+        if database.is_to_be_spread():
+            database.partitions = await referee.spread()
         database.has_schema = True
     await referee.empty()
 

@@ -53,6 +53,12 @@ async def notify(db: Subject, channel: str, *payloads: str) -> None:
         await db.outside("select pg_notify(%(c)s::text, %(p)s::text)", c=channel, p=payload)
 
 
+def news_of(queue: Queue, name: str) -> Notification:
+    """Return what is told of ready jobs of a queue; their partition, if there are many."""
+    place = f"@{queue.statements.partition}" if queue.statements.distributed else ""
+    return Notification(JOBS, f"{name}{place}")
+
+
 async def assert_lost(notifications: AsyncIterator[Notification]) -> None:
     """Assert that the iterator raises ConnectionLost, soon."""
     with pytest.raises(errors.ConnectionLost) as caught:
@@ -70,10 +76,10 @@ class ListeningToTheQueue:
         """A job that is due is announced with the name of its queue; a batch once per queue."""
         async with listening(db, JOBS) as notifications:
             await queue.defer(queue="one")
-            assert await heard(notifications, 1) == [Notification(JOBS, "one")]
+            assert await heard(notifications, 1) == [news_of(queue, "one")]
             await queue.defer(queue="later", schedule_in_us=HOUR_US)
             await queue.defer(queue="two")
-            assert await heard(notifications, 1) == [Notification(JOBS, "two")]
+            assert await heard(notifications, 1) == [news_of(queue, "two")]
 
     @behaviour(CONTRACT, ways="own")
     async def test_listening_hears_of_requests_to_abort(self, db: Subject, queue: Queue) -> None:
@@ -89,7 +95,7 @@ class ListeningToTheQueue:
         job_id = (await queue.ids())[0]
         async with listening(db, JOBS) as notifications:
             await queue.retry_by_hand(job_id)
-            assert await heard(notifications, 1) == [Notification(JOBS, "soon")]
+            assert await heard(notifications, 1) == [news_of(queue, "soon")]
 
     @behaviour(CONTRACT, ways="own")
     async def test_listening_ends_when_its_task_is_cancelled(
@@ -113,7 +119,7 @@ class ListeningToTheQueue:
         assert task.cancelled()
         async with listening(db, JOBS) as notifications:
             await queue.defer(queue="one")
-            assert await heard(notifications, 1) == [Notification(JOBS, "one")]
+            assert await heard(notifications, 1) == [news_of(queue, "one")]
 
 
 class Listening(ListeningToTheQueue):

@@ -94,7 +94,7 @@ class Deferring:
         meta = {"traceparent": '00-é " %s', "depth": [1, {}]}
         ids = [
             await queue.defer(meta=meta),
-            await queue.defer(partition_key="k", meta={}),
+            await queue.defer(partition_key=queue.key or "k", meta={}),
             await queue.defer(),
             *await queue.defer_all(NewJob("alike", meta=meta), NewJob("alike", meta=meta)),
             *await queue.defer_all(NewJob("a", meta=meta), NewJob("b"), NewJob("c", meta={"x": 1})),
@@ -162,7 +162,7 @@ class Deferring:
         async with entered(queue.db.session(transaction=True)) as session:
             with pytest.raises(errors.AlreadyEnqueued):
                 await session.flow(queue.defer_flow(queueing_lock="q"))
-            batch = [NewJob("a"), NewJob("b", queueing_lock="q")]
+            batch = [queue.placed(NewJob("a")), queue.placed(NewJob("b", queueing_lock="q"))]
             with pytest.raises(errors.AlreadyEnqueued):
                 await session.flow(defer.defer_jobs(batch))
             await session.flow(queue.defer_flow("afterwards"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from procrastinate import drive
 from procrastinate.model.job import NewJob
 from procrastinate.model.periodic import DueTick, Periodic, Timetable, schedule_from
 from procrastinate.storage import periodic
-from procrastinate.storage.periodic import Outcome
+from procrastinate.storage.periodic import Outcome, Settled
 from procrastinate_connector_testkit.behaviour import behaviour
 from procrastinate_connector_testkit.driving import entered
 from procrastinate_connector_testkit.queue import Queue
@@ -36,13 +37,25 @@ async def enter(queue: Queue, *periodics: Periodic) -> datetime:
 
 
 async def defer(queue: Queue, *due: DueTick) -> list[Outcome]:
-    return await queue.run(defer_flow(queue, *due))
+    return await queue.run(defer_flow(queue, *due), transaction=queue.statements.distributed)
 
 
-def defer_flow(queue: Queue, *due: DueTick) -> drive.Flow[list[Outcome]]:
-    timetable = Timetable([each.periodic for each in due])
-    result = yield from periodic.defer_ticks(timetable, due)
+def defer_flow(
+    queue: Queue, *due: DueTick, timetable: Timetable | None = None
+) -> drive.Flow[list[Outcome]]:
+    """Defer ticks; that needs a transaction if there are many partitions."""
+    timetable = timetable or Timetable([each.periodic for each in due])
+    placed = [
+        each if each.job is None else dataclasses.replace(each, job=queue.placed(each.job))
+        for each in due
+    ]
+    result = yield from periodic.defer_ticks(timetable, placed, queue.statements.partitions)
     return [each.outcome for each in result.settled]
+
+
+async def defer_due(queue: Queue, *periodics: Periodic) -> list[Settled]:
+    steps = periodic.defer_due_in_steps(periodics, queue.statements.partitions)
+    return await queue.run_steps(steps)
 
 
 def ticks(which: Periodic, *moments: datetime) -> list[DueTick]:
@@ -103,10 +116,11 @@ class Periodics:
         due = [*ticks(one, first), *ticks(other, first), *ticks(one, second)]
         assert await defer(queue, *due) == [Outcome.DEFERRED] * 3
         jobs = [await queue.job(job_id) for job_id in await queue.ids()]
+        if queue.statements.distributed:  # those with a queueing lock come last
+            due = [due[0], due[2], due[1]]
         assert [(job.queue, job.priority, job.lock, job.queueing_lock) for job in jobs] == [
-            ("one", 3, "l", None),
-            ("other", 0, None, "q"),
-            ("one", 3, "l", None),
+            (each.queue, each.priority, each.lock, each.queueing_lock)
+            for each in (tick.periodic.new_job(tick.tick) for tick in due)
         ]
 
     @behaviour(QUEUE)
@@ -151,11 +165,9 @@ class Periodics:
         which = every_second()
         timetable = Timetable([which])
         due = ticks(which, datetime(2020, 1, 1, tzinfo=UTC))
-        result = await queue.run(periodic.defer_ticks(timetable, due))
-        assert ([each.outcome for each in result.settled], timetable.complete) == (
-            [Outcome.ELSEWHERE],
-            False,
-        )
+        flow = defer_flow(queue, *due, timetable=timetable)
+        settled = await queue.run(flow, transaction=queue.statements.distributed)
+        assert (settled, timetable.complete) == ([Outcome.ELSEWHERE], False)
         assert await queue.ids() == []
 
     @behaviour(QUEUE)
@@ -182,12 +194,9 @@ class Periodics:
     async def test_all_that_is_due_is_deferred_in_one_pass(self, queue: Queue) -> None:
         """And nothing from before the pass that enters the schedule."""
         before = await enter(queue, every_second("before"))
-        which = every_second()
-        first = await queue.run(periodic.defer_due([which]))
+        which = every_second(partition_key=queue.key)
+        first = await defer_due(queue, which)
         assert all(each.due.tick > before for each in first)
-        settled = await queue.db.eventually(
-            "a tick is deferred",
-            lambda: queue.run(periodic.defer_due([which])),
-        )
+        settled = await queue.db.eventually("a tick is deferred", lambda: defer_due(queue, which))
         assert {each.outcome for each in settled} == {Outcome.DEFERRED}
         assert [each.job_id for each in [*first, *settled]] == await queue.ids()

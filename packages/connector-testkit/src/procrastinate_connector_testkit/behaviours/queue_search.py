@@ -8,6 +8,7 @@ from typing import Any
 from procrastinate.model.endings.outcome import Finished
 from procrastinate.model.job import NewJob, Status
 from procrastinate.model.monitoring.search import Count, JobPage
+from procrastinate.model.partitions import MANY
 from procrastinate.model.states import State, holds_of, statuses_of
 from procrastinate.storage import failures, glance, search, why
 from procrastinate.storage.jobs import JobFilter
@@ -39,8 +40,9 @@ async def found(db: Queue, /, *states: State, **filters: Any) -> list[int]:
     """The ids on all pages of a search."""
     ids: list[int] = []
     cursor = None
+    limit = 20 if db.statements.distributed else 2  # a page asks each of many partitions
     while True:
-        here = await page(db, which(*states, **filters), cursor)
+        here = await page(db, which(*states, **filters), cursor, limit=limit)
         ids += [job.id for job in here.jobs]
         cursor = here.cursor
         if cursor is None:
@@ -109,7 +111,7 @@ class Searching:
         failed = [await fail(queue, f"host '{n}' is away\nno {n}") for n in "abc"]
         (group,) = await queue.run(
             failures.list_failures(
-                which(State.FAILED), budget=100, partitions=queue.statements.partitions
+                which(State.FAILED), budget=100 * MANY, partitions=queue.statements.partitions
             )
         )
         assert (group.task_name, group.error_text, group.count, group.newest_job_id) == (
