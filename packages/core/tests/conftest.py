@@ -13,6 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 from copies import Copies
+from one_server import runs_on_one_server
 from psycopg2.extensions import parse_dsn
 
 import procrastinate
@@ -85,7 +86,8 @@ class Schemas:
             tables = [name for name, kind in self._left if kind == "r"]
             kept = ("procrastinate_settings", "procrastinate_migrations")
             self._run(END_OTHERS)
-            self._run(f"truncate {', '.join(each for each in tables if each not in kept)}")
+            # TRUNCATE would make some thousand files for the shards: 2.6 s instead of 1.5.
+            self._run(";".join(f"delete from {each}" for each in tables if each not in kept))
             self._run("select setval('procrastinate_workers_id_seq', 1, false)")
         else:
             self.drop()
@@ -233,7 +235,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items
         if "dsn" in getattr(item, "fixturenames", ())
         and item.get_closest_marker("one_partition") is None
-        and not (CLUSTER and item.get_closest_marker("one_server"))
+        and not (CLUSTER and runs_on_one_server(item.nodeid))
     ]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
     items[:] = chosen

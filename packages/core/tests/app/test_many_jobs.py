@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from lock_waits import COUNT_WAITING
 
 import procrastinate
 from procrastinate.app import changing_jobs
@@ -212,12 +213,8 @@ def test_a_twin_that_is_committed_meanwhile_is_seen(
         daemon=True,
     )
     thread.start()
-    waiting = (
-        "select pid from pg_stat_activity"
-        " where datname = current_database() and wait_event_type = 'Lock'"
-    )
     deadline = time.monotonic() + 10
-    while not query(waiting):
+    while query(COUNT_WAITING) == [(0,)]:
         assert time.monotonic() < deadline, "nobody waits"
     holder.commit()
     thread.join(10)

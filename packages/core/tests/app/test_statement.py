@@ -100,10 +100,7 @@ DRIVERS: dict[str, Callable[[str, Statement], Awaitable[Any]]] = {
 }
 
 
-UNQUOTED = pytest.mark.one_server("Citus sends GRANT with the name of the schema not quoted")
-
-
-@pytest.fixture(params=[None, pytest.param("App 5", marks=UNQUOTED)])
+@pytest.fixture(params=[None, "App 5"])
 def placed(request: pytest.FixtureRequest, dsn: str) -> Iterator[procrastinate.App]:
     """An open app, with its tables in a schema on the search path, or in one of another name."""
     connector = procrastinate.Psycopg2Connector(dsn=dsn, schema=request.param)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from lock_waits import COUNT_WAITING
 
 import procrastinate
 from procrastinate.testing import InMemoryConnector
@@ -148,13 +149,9 @@ def test_an_abort_that_comes_before_the_ending_is_written_decides_unless_the_job
     place.start("ending")
     job_id = defer(task, **arguments)
     place.until(lambda: place.runs(job_id))
-    waiting = (
-        "select count(*) from pg_stat_activity"
-        " where datname = current_database() and wait_event = 'transactionid'"
-    )
     ask = f"update procrastinate_jobs set abort_requested = true where id = {job_id}"
     with place.transaction(ask):
-        place.until(lambda: place.query(waiting)[0][0])
+        place.until(lambda: place.query(COUNT_WAITING)[0][0])
     place.until(lambda: place.status(job_id) != "doing")
     assert place.status(job_id) == status
 

@@ -62,7 +62,6 @@ async def test_an_old_worker_leaves_the_jobs_of_a_new_task_to_a_new_one(
             await until(lambda: statuses()[0][1] == "succeeded")
 
 
-@pytest.mark.one_server("it counts the connections of the whole database")
 async def test_only_the_pool_opens_as_many_connections_as_it_is_told(
     dsn: str, working: Any, until: Any, query: Query
 ) -> None:

@@ -85,7 +85,6 @@ def test_a_worker_beats_while_the_jobs_are_locked_as_by_create_index(place: Plac
             time.sleep(0.05)
 
 
-@pytest.mark.one_server("the others' tests use the same database")
 def test_a_log_handler_that_raises_ends_no_sign_of_life(place: Place) -> None:
     place.start("beating", log_breaks_once=True)
     with place.outage():
@@ -93,7 +92,6 @@ def test_a_log_handler_that_raises_ends_no_sign_of_life(place: Place) -> None:
     place.until(lambda: place.beat_age("beating") < 0.5)
 
 
-@pytest.mark.one_server("the others' tests use the same database")
 def test_the_first_worker_back_after_an_outage_takes_no_other_for_dead(
     place: Place, defer: Defer
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+from lock_waits import COUNT_WAITING
 
 import procrastinate_embedded
 from procrastinate import App, drive, errors
@@ -55,10 +56,7 @@ class Deferring(threading.Thread):
 def waiting(query: Look, count: int) -> None:
     deadline = time.monotonic() + 10
     while True:
-        ((found,),) = query(
-            "select count(*) from pg_stat_activity"
-            " where datname = current_database() and wait_event_type = 'Lock'"
-        )
+        ((found,),) = query(COUNT_WAITING)
         if found == count:
             return
         assert time.monotonic() < deadline, f"{found} of {count} wait"

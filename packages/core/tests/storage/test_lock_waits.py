@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from lock_waits import COUNT_WAITING
 
 from procrastinate import drive, json_codec
 from procrastinate.connector import Executor
@@ -208,8 +209,5 @@ def test_a_line_that_moves_is_left_alone(
 
 def until_somebody_waits(query: Look) -> None:
     deadline = time.monotonic() + 10
-    while not query(
-        "select pid from pg_stat_activity"
-        " where datname = current_database() and wait_event_type = 'Lock'"
-    ):
+    while query(COUNT_WAITING) == [(0,)]:
         assert time.monotonic() < deadline, "nobody waits"

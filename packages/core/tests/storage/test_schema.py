@@ -228,7 +228,6 @@ def test_what_is_wrong_with_a_schema() -> None:
     assert isinstance(problem_with(SchemaState(True, VERSIONS, latest + 1)), errors.SchemaTooNew)
 
 
-@pytest.mark.one_server("its role has no right to use the schema of the tables either")
 def test_a_role_without_rights_is_told_so(dsn: str, query: Callable[..., Any]) -> None:
     query("drop role if exists procrastinate_nobody")
     query("create role procrastinate_nobody login")
@@ -270,7 +269,6 @@ def test_other_languages_defer_by_a_function(sync_app: procrastinate.App, query:
     assert twin is None
 
 
-@pytest.mark.one_server("a coordinator has lost the SQLSTATE of what a node refused")
 def test_other_languages_defer_jobs_that_are_alike_by_a_function(
     sync_app: procrastinate.App, query: Any
 ) -> None:
@@ -335,7 +333,6 @@ MISFITS = {
 
 
 @pytest.mark.parametrize("name", MISFITS)
-@pytest.mark.one_server("its search_path leads to public, where the tables are not")
 def test_the_one_check_says_which_of_six_rules_is_violated(
     sync_app: procrastinate.App, query: Callable[..., Any], name: str
 ) -> None:

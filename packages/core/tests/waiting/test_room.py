@@ -211,7 +211,6 @@ async def test_whoever_waits_on_a_loop_that_is_closed_is_forgotten(
 
 
 @on_each
-@pytest.mark.one_server
 async def test_closing_the_app_ends_its_waits(
     app: procrastinate.App, room: WaitingRoom, until: Until, waiting: Rows, query: Query
 ) -> None:
@@ -243,7 +242,6 @@ def others(query: Query) -> list[tuple[Any, ...]]:
 
 
 @on_each
-@pytest.mark.one_server
 async def test_the_connections_are_given_back_when_nobody_waits(
     app: procrastinate.App,
     room: WaitingRoom,
@@ -265,7 +263,6 @@ async def test_the_connections_are_given_back_when_nobody_waits(
 
 
 @on_each
-@pytest.mark.one_server
 async def test_killed_connections_are_made_anew(
     app: procrastinate.App, room: WaitingRoom, end: End, query: Query, until: Until, waiting: Rows
 ) -> None:

@@ -137,7 +137,6 @@ async def healthy_beside(app: procrastinate.App, query: Query) -> None:
         assert await jobs.get_job_status_async(again) is Status.SUCCEEDED
 
 
-@pytest.mark.one_server("it sends the texts for one partition")
 @pytest.mark.parametrize(
     "column", ["attempts", "lease", "crashes", "args", "errors", "deferred_at"]
 )
@@ -197,7 +196,6 @@ def test_lists_that_are_nested_too_deep_for_some_pythons_are_shown(
         assert json.dumps(odd.task_kwargs) == json.dumps(expected)
 
 
-@pytest.mark.one_server("its own constraint has the name of a shard there")
 def test_an_error_does_not_repeat_the_arguments(sync_app: procrastinate.App, query: Query) -> None:
     """Not even in what a traceback shows of its causes."""
     query("alter table procrastinate_jobs add constraint no_cards check (task_name <> 'pay')")

@@ -222,7 +222,6 @@ async def test_a_result_of_a_worker_taken_for_dead_is_not_written(
     assert (job.status, job.attempts, job.finished_at) == (Status.DOING, 2, None)
 
 
-@pytest.mark.one_server("the others' tests use the same database")
 async def test_results_wait_while_the_database_is_away(
     app: procrastinate.App,
     working: Callable[..., Any],

@@ -208,7 +208,6 @@ async def test_a_draining_worker_defers_no_more(
         go.set()
 
 
-@pytest.mark.one_server("the others' tests use the same database")
 async def test_ticks_are_made_up_for_when_the_database_comes_back(
     app: procrastinate.App,
     working: Callable[..., Any],
