@@ -90,7 +90,7 @@ class Locks:
 
     @behaviour(QUEUE)
     async def test_locks_park_all_but_the_first_of_jobs_that_are_alike(self, queue: Queue) -> None:
-        alike = NewJob("task", lock="l")
+        alike = queue.placed(NewJob("task", lock="l"))
         ids = await queue.run(defer.defer_alike(alike, '[{"n":1},{"n":2},{"n":3}]'))
         assert [(await queue.job(each)).hold for each in ids] == [None, "lock", "lock"]
         worker = await queue.worker()
