@@ -36,7 +36,7 @@ def test_jobs_of_before_keep_their_ids_and_go_to_the_partition_of_their_key(
     free = plain_app.configure_task("t").defer()
     done = plain_app.schema_manager.distribute()
     assert done.is_new
-    assert done.partitions == Partitions(MANY, boundary_id=free)
+    assert done.partitions == Partitions(MANY, boundary_id=free, on_cluster=True)
     assert dict(query("select id, partition from procrastinate_jobs")) == {
         **{job_id: done.partitions.of_key(f"l{n}") for n, job_id in enumerate(locked)},
         waiting: done.partitions.of_key("q"),
