@@ -17,11 +17,11 @@ from procrastinate.errors import ConnectorException
 from procrastinate.model.claiming.scan_steps import Promote, Scan, Wait, left_none
 from procrastinate.model.claiming.scans import ScanPlan
 from procrastinate.model.claiming.unknown_tasks import UnknownTasks
-from procrastinate.model.job import Job
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import Ended, Keeps, keeps_none
 from procrastinate.storage.handing_over import HandedOver
 from procrastinate.worker.claiming.claims import Claims
+from procrastinate.worker.claiming.hearing import Hearing
 from procrastinate.worker.claiming.lost_answers import LostAnswers
 from procrastinate.worker.database.calls import Calls, CallsAt
 from procrastinate.worker.helpers.pausing import Paused
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from procrastinate.worker.claiming.sweeper import Sweeper
 
 
-class Fetcher:
+class Fetcher(Hearing):
     """Claims jobs of some queues (None: of all) for one worker.
 
     With a ``partition`` it claims only the jobs of this one of several.
@@ -51,69 +51,20 @@ class Fetcher:
         paused: Paused | None = None,
         partition: int | None = None,
     ) -> None:
-        self._clock = clock
-        self._plan = ScanPlan()
+        plan, of_partition = ScanPlan(), partition is not None
         if partition is not None:
-            self._plan = ScanPlan.of_partition()
-            calls = CallsAt(calls, partition)
+            plan, calls = ScanPlan.of_partition(), CallsAt(calls, partition)
         self._claims = claims = Claims(
-            calls,
-            worker_id,
-            queues,
-            unknown,
-            clock,
-            paused=paused,
-            makes_slots=partition is not None,
+            calls, worker_id, queues, unknown, clock, paused=paused, makes_slots=of_partition
         )
+        super().__init__(plan, claims.serves, clock)
         self._lost_answers = LostAnswers(calls, worker_id, delete_ended=delete_ended, keeps=keeps)
         self.left_none = False  # whether the last claim left no ready job behind
-        self.serves, self.is_anything_ready = claims.serves, claims.is_anything_ready
+        self.is_anything_ready = claims.is_anything_ready
         self.hand_back_lost = self._lost_answers.hand_back
         # Of these only `PartitionedFetcher` makes use.
         self.sweeper: Sweeper | None = None
         self.must_be_sure = False
-
-    def hear(self, queue: str) -> bool:
-        """Note that a job became ready in a queue, and return whether it is served."""
-        is_served = self.serves(queue)
-        if is_served:
-            self.heard_of(queue)
-        return is_served
-
-    def heard_of(self, queue: str) -> None:
-        """Note that a job of a queue that is served became ready."""
-        self._plan = self._plan.heard_of(queue)
-
-    def hear_of_schedule(self, queue: str = "") -> None:
-        """Note that a job was scheduled for the near future."""
-        self._plan = self._plan.schedule_changed()
-
-    def went_back(self, jobs: Sequence[Job], partition: int = 0) -> None:
-        """Note what was written: these jobs went back to their places, or a lock was freed."""
-        if jobs:
-            self._plan = self._plan.went_back(jobs)
-
-    def look_at(self, partition: int) -> None:
-        """Look at everything in the only partition."""
-        self.look_at_everything()
-
-    def poll(self) -> None:
-        """Look at everything, because nothing was heard for a polling interval."""
-        self.look_at_everything()
-
-    def look_at_everything(self) -> None:
-        """Make the next claim a full one, schedule included: after a gap in what was heard."""
-        self._plan = self._plan.gap_in_what_was_heard()
-
-    @property
-    def unsure(self) -> bool:
-        """Whether the last claim met jobs that another transaction was deciding about."""
-        return self._plan.undecided > 0
-
-    @property
-    def seconds_to_next_look(self) -> float:
-        """How long to wait at the most, if nothing is heard."""
-        return self._plan.seconds_to_next_look(self._clock())
 
     async def claim(self, limit: int, known: Container[int]) -> Claim:
         """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
