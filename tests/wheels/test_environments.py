@@ -24,6 +24,34 @@ print(json.dumps([name for name in {DRIVERS!r} if name in sys.modules]))
 """
 
 
+def assert_a_worker_runs(environment: Environment, made: str, dsn: str) -> None:
+    """Define a task, make the tables, defer a job and let a worker run it."""
+    (environment.work / "app.py").write_text(
+        f"""
+import os, procrastinate
+
+app = procrastinate.App(connector=procrastinate.{made})
+
+@app.task(name="add")
+async def add(a, b):
+    return a + b
+"""
+    )
+    for arguments in (
+        ["schema", "--apply"],
+        ["defer", "add", '{"a": 1, "b": 2}'],
+        ["worker", "--one-shot"],
+    ):
+        done = environment.run("procrastinate", "--app", "app.app", *arguments, DSN=dsn)
+        assert done.returncode == 0, done.stdout + done.stderr
+    code = """
+from app import app
+with app.open():
+    print([(job.task_name, job.status.value) for job in app.job_manager.list_jobs()])
+"""
+    assert environment.python(code, DSN=dsn) == "[('add', 'succeeded')]\n"
+
+
 class TestCoreAlone:
     INSTALL = ("procrastinate",)
 
@@ -193,31 +221,8 @@ class TestPsycopgAlone:
     def test_it_runs_a_worker_on_a_real_server(
         self, environment: Environment, procrastinate_dsn: str
     ):
-        (environment.work / "app.py").write_text(
-            """
-import os, procrastinate
-
-app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=os.environ["DSN"]))
-
-@app.task(name="add")
-async def add(a, b):
-    return a + b
-"""
-        )
-        env = {"DSN": procrastinate_dsn}
-        for arguments in (
-            ["schema", "--apply"],
-            ["defer", "add", '{"a": 1, "b": 2}'],
-            ["worker", "--one-shot"],
-        ):
-            done = environment.run("procrastinate", "--app", "app.app", *arguments, **env)
-            assert done.returncode == 0, done.stdout + done.stderr
-        code = """
-from app import app
-with app.open():
-    print([(job.task_name, job.status.value) for job in app.job_manager.list_jobs()])
-"""
-        assert environment.python(code, **env) == "[('add', 'succeeded')]\n"
+        made = "PsycopgConnector(conninfo=os.environ['DSN'])"
+        assert_a_worker_runs(environment, made, procrastinate_dsn)
 
     def test_without_libpq_it_says_what_to_install(self, environment: Environment):
         code = """
@@ -229,6 +234,25 @@ except procrastinate.ConfigurationError as error:
 """
         # No such implementation: what psycopg says is what it says where there is no libpq.
         assert environment.python(code, PSYCOPG_IMPL="c") == "True\n"
+
+
+class TestAsyncpgAlone:
+    INSTALL = ("procrastinate", "procrastinate-asyncpg")
+
+    def test_it_brings_its_own_driver_and_no_other(self, environment: Environment):
+        brought = CORE | {"procrastinate-asyncpg", "asyncpg"}
+        assert environment.installed() - {"async-timeout"} == brought
+
+    def test_it_runs_a_worker_on_a_real_server(
+        self, environment: Environment, procrastinate_dsn: str
+    ):
+        made = "AsyncpgConnector(dsn=os.environ['DSN'])"
+        assert_a_worker_runs(environment, made, procrastinate_dsn)
+
+    def test_it_explains_itself(self, environment: Environment):
+        done = environment.run("procrastinate", "connectors")
+        assert done.returncode == 0, done.stderr
+        assert "asyncpg" in done.stdout
 
 
 class TestSQLAlchemyAlone:
