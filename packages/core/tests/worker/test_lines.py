@@ -328,52 +328,6 @@ async def test_what_keeps_a_worker_from_going_on_with_a_line(
     assert lines.sent == []
 
 
-async def test_a_line_waits_for_the_answer_of_a_claim(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else each ending beside a claim would set going the next claim, and so on."""
-    monkeypatch.setattr(claiming, "LINES_WAIT", 60.0)
-    lines = Lines()
-    inner: Any = lines.claiming
-    inner._claims_now = True
-    ending = asyncio.create_task(lines.end_a_job())
-    await asyncio.sleep(0.01)
-    assert (lines.sent, ending.done()) == ([], False)
-    assert inner._hands_over, "the next claim may begin"
-    inner._claims_now = False
-    inner._claimed.set()
-    assert await ending == Settled({7: Status.SUCCEEDED})
-    assert (lines.sent, inner._hands_over) == ([1], False)
-    assert lines.wake.is_set()
-
-
-async def test_after_a_wait_in_vain_lines_do_not_wait_for_a_while(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """There is a backlog, in which a claim is always under way."""
-    lines = Lines()
-    inner: Any = lines.claiming
-    inner._claims_now = True
-    assert await lines.end_a_job() is None  # after LINES_WAIT
-    monkeypatch.setattr(claiming, "LINES_WAIT", 3600.0)
-    inner._waits_from += 3600.0
-    assert await asyncio.wait_for(lines.end_a_job(), 60) is None
-    assert lines.sent == []
-
-
-async def test_a_line_that_has_waited_in_vain_lets_the_claim_go_on() -> None:
-    lines = Lines()
-    inner: Any = lines.claiming
-    inner._claims_now = True
-    ending = asyncio.create_task(lines.end_a_job())
-    await asyncio.sleep(0)
-    lines.claiming.look_now()  # the claim was answered, and something was heard meanwhile
-    lines.wake.clear()
-    inner._claims_now = False
-    inner._claimed.set()
-    assert await ending is None
-    assert lines.sent == []
-    assert lines.wake.is_set()
-
-
 async def test_a_worker_looks_at_once_if_an_answer_was_lost() -> None:
     lines = Lines()
     lines.fails = True

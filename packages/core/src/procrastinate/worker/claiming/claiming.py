@@ -10,8 +10,8 @@ Rules
 4. The jobs that wait for a lock are its line. The statement that writes the end of jobs with locks
    may claim the next jobs of their lines. It does so only while the last look has left no ready job
    behind and nothing was heard since, so that no job is passed over that comes first. It never does
-   so beside a claim, which might take these jobs for a lost answer, but waits for the answer. Each
-   partition is looked at by itself: a line goes on beside claims from others.
+   so beside a claim, which might take these jobs for a lost answer. Each partition is looked at by
+   itself: a line goes on beside claims from others.
 5. What was asked for and not answered yet counts as room that is taken.
 6. No claim is about a paused queue (`procrastinate.worker.helpers.pausing`).
 """
@@ -54,8 +54,6 @@ MAX_HEARD = 10_000  # requests to abort that are kept while a claim is answered
 PROBE = Limit(server=1.0, client=2.0)  # to find silent connections while trust is lost
 PROBE_EVERY = 1.0  # seconds
 LINES_EXPECTED_FOR = 1.0  # seconds after a line was seen to go on
-LINES_WAIT = 0.05  # seconds for the answer of a claim
-WAITS_AGAIN_AFTER = 0.03  # seconds after such a wait that was in vain
 
 
 class Claiming:
@@ -96,9 +94,7 @@ class Claiming:
         self._aborts_heard: list[set[int]] = []  # one for each claim that is being answered
         self._claim_alarm = Alarm()  # when to claim next
         self._claims_now = False  # whether a claim was sent and is not answered yet
-        self._claimed = asyncio.Event()  # set whenever a claim is answered
-        self._waits_from = -math.inf  # when a line may wait for a claim again
-        self._hands_over = False  # whether lines go on, or wait for that (rule 4)
+        self._hands_over = False  # the same of a statement that goes on with lines (rule 4)
         self._asked = 0  # jobs that may come with what is being answered (rule 5)
         self._lines_until = -math.inf  # until then lines are expected to go on
         self._poll_due = -math.inf  # after waiting until then, the next claim looks at everything
@@ -175,7 +171,6 @@ class Claiming:
                     claim = await self._fetcher.claim(room, known=self._backlog)
         finally:
             self._claims_now = False
-            self._claimed.set()
         if claim.jobs:
             self._ahead.claim_took(time.monotonic() - began)
         if claim.parked:
@@ -209,25 +204,19 @@ class Claiming:
 
         Returns what was written: less than all, and None if there is something else to claim first.
         """
-        self._hands_over = True
-        try:
-            has_waited = await self._claim_answered()
-            if room := min(len(ended), self._room_for_lines(partition)):
-                return await self._handed_over(ended, room, partition)
-            if has_waited:
-                self._waits_from = time.monotonic() + WAITS_AGAIN_AFTER
+        room = min(len(ended), self._room_for_lines(partition))
+        if not room:
             return None
-        finally:
-            self._hands_over = False  # that the endings are written wakes the claims
-
-    async def _handed_over(self, ended: Sequence[Ended], room: int, partition: int) -> Settled:
         sent_at = since_boot()
+        self._hands_over = True
         try:
             with self._asking_for(room) as heard:
                 done = await self._fetcher.hand_over(ended, room, partition)
         except BaseException:
             self.look_now()  # and hand back what it has claimed
             raise
+        finally:
+            self._hands_over = False
         if done.claim.jobs:
             self._a_line_goes_on()
             if self._stop.gracefully.is_set():
@@ -236,17 +225,6 @@ class Claiming:
                 self._backlog.take_next(done.claim, sent_at=sent_at)
                 self._ask_after(heard, done.claim)
         return done.settled
-
-    async def _claim_answered(self) -> bool:
-        # In a backlog the next claim is due at once: 1,000 lines that always waited lost a fifth.
-        if self._fetcher.claims_beside_lines or not self._claims_now:
-            return False
-        if not self._waits_from <= time.monotonic() < self._lines_until:
-            return False
-        self._claimed.clear()
-        await woken_within(self._claimed, LINES_WAIT)
-        self._wake.set()  # the next claim: if no line goes on, it need not wait
-        return True
 
     def _room_for_lines(self, partition: int) -> int:
         now = time.monotonic()
