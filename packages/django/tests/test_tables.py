@@ -12,8 +12,7 @@ from django.test import override_settings
 
 from procrastinate import App
 from procrastinate.errors import SchemaForeign, SchemaNotApplied, SchemaOutdated
-from procrastinate_django import DjangoConnector
-from procrastinate_django.project import project_app, worker_connector
+from procrastinate_django import DjangoConnector, project
 
 from .databases import new_alias
 
@@ -84,17 +83,17 @@ def test_what_is_missing_is_told_in_djangos_words(
         assert "schema --apply" not in str(told.value)
 
 
-def test_a_worker_tells_what_is_missing_in_djangos_words(alias: str) -> None:
-    project_app.cache_clear()
-    try:
-        with override_settings(PROCRASTINATE={"DATABASE": alias}):
-            app = App(connector=worker_connector())
-            with pytest.raises(SchemaNotApplied) as of_worker:
-                app.run_worker(wait=False, install_signal_handlers=False)
-            with app.open(), pytest.raises(SchemaNotApplied) as of_call:
-                app.configure_task("task").defer()
-    finally:
-        project_app.cache_clear()
+def test_a_worker_tells_what_is_missing_in_djangos_words(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with override_settings(PROCRASTINATE={"DATABASE": alias}):
+        of_project = App(connector=DjangoConnector())
+        monkeypatch.setattr(project, "project_app", lambda: of_project)
+        app = App(connector=project.worker_connector())
+        with pytest.raises(SchemaNotApplied) as of_worker:
+            app.run_worker(wait=False, install_signal_handlers=False)
+        with app.open(), pytest.raises(SchemaNotApplied) as of_call:
+            app.configure_task("task").defer()
     for told in (of_worker, of_call):
         assert f"`python manage.py migrate --database={alias}`" in str(told.value)
         assert "schema --apply" not in str(told.value)
