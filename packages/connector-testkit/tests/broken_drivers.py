@@ -128,16 +128,24 @@ class LeavesListening(AiopgConnector):
 
 
 class TakesAnyLoop(AiopgConnector):
-    """Does not notice that it is used in another event loop."""
+    """Does not notice that it is used in another event loop, while the first one runs.
+
+    (With connections of a loop that has ended, aiopg sometimes works and sometimes waits.)
+    """
 
     async def open_async(self, pool: Any = None) -> None:
-        self._opened._loop = None
+        self._forget_a_loop_that_runs()
         await super().open_async(pool)
         self._opened._loop = asyncio.get_running_loop()
 
     async def close_async(self) -> None:
-        self._opened._loop = None
+        self._forget_a_loop_that_runs()
         await super().close_async()
+
+    def _forget_a_loop_that_runs(self) -> None:
+        loop = self._opened._loop
+        if loop is not None and loop.is_running():
+            self._opened._loop = None
 
     def session_async(self, **options: Any) -> Any:
         if self._opened._loop is not None:

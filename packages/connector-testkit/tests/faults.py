@@ -224,7 +224,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             "opening sessions",
             """
             sessions_after_close_are_an_error sessions_before_open_are_an_error
-            closing_once_is_enough
+            closing_once_is_enough objects_that_are_no_pools_are_refused
             """,
         ),
         "ForgetsOptions": fault(
@@ -282,7 +282,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
         "TakesAnyLoop": fault(
             "loops opening",
             """
-            loops_that_have_ended_do_not_matter loops_beside_the_one_that_runs_are_refused
+            loops_beside_the_one_that_runs_are_refused
             loops_of_a_forked_child_have_their_own_connections
             """,
         ),
