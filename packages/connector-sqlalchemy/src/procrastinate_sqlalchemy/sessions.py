@@ -46,7 +46,7 @@ class SessionLease(Lease):
     def __init__(self, engine: Engine, permission: Permission | None = None) -> None:
         super().__init__(engine)
         #: What the server keeps for the connection; None: nothing, because it is not ours alone, or
-        #: because somebody watches what is sent.
+        #: because an event of the engine looks at what is sent.
         self._plans = (
             None if permission is None or self.watched else _plans_of(self.connection, permission)
         )

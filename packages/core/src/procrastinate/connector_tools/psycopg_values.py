@@ -1,4 +1,4 @@
-"""Our values on somebody's psycopg connection, for connectors over psycopg 3.
+"""Our values on a caller's psycopg connection, for connectors over psycopg 3.
 
 The owner of a connection, and the application for all of psycopg, may register other loaders and
 dumpers for the types that we send and read. So a cursor of ours gets these loaders, and values go

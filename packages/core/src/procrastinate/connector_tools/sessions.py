@@ -21,7 +21,7 @@ Rules
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from procrastinate.connector import Query, Rows
 from procrastinate.connector_tools.failures import READ_ONLY, session_ended
@@ -106,7 +106,10 @@ class AsyncSource(_Taking[A], Protocol[A]):
         """
 
 
-class _State(Generic[C]):
+T = TypeVar("T", bound=_Taking[Any])
+
+
+class _State(Generic[C, T]):
     """What a session knows, and decides without waiting."""
 
     __slots__ = (
@@ -115,6 +118,7 @@ class _State(Generic[C]):
         "_on_loan",
         "_read_only",
         "_severed",
+        "_source",
         "_timeout",
         "_transaction",
     )
@@ -127,47 +131,9 @@ class _State(Generic[C]):
     _discard: bool
     _severed: bool
 
-    def _began(self) -> bool:
-        """Return whether there is something to commit. Raises `ConnectorException`."""
-        return self._transaction is not None and self._transaction.is_to_commit()
-
-    def sever(self) -> None:
-        """Shut the connection down while a statement waits on it; from any thread."""
-        lease = self._on_loan
-        if lease is not None:
-            self._severed = True
-            lease.sever()
-
-    def _failed(self, error: ConnectorException, source: _Taking[C]) -> None:
-        if isinstance(error, ConnectionLost):
-            self._discard = True
-            is_of_server = error.sqlstate == READ_ONLY and not self._read_only
-            if self._severed or is_of_server:
-                source.discard_idle()
-
-    def _give_back(self, lease: C, source: _Taking[C]) -> None:
-        self._on_loan = None
-        discard = self._discard or self._severed or not lease.reusable
-        source.release(lease, discard=discard)
-
-    def _is_clean(self, kind: type[BaseException] | None, lease: C) -> bool:
-        """Return whether a session has nothing to end: its connection can go back as it is."""
-        return (
-            kind is None
-            and self._transaction is None
-            and not (self._discard or self._severed)
-            and lease.reusable
-        )
-
-
-class Session(_State[L], Generic[L]):
-    """A synchronous session, also as its executor."""
-
-    __slots__ = ("_source",)
-
     def __init__(
         self,
-        source: Source[L],
+        source: T,
         *,
         transaction: bool = False,
         read_only: bool = False,
@@ -182,6 +148,44 @@ class Session(_State[L], Generic[L]):
         self._lease = self._on_loan = None
         self._discard = self._severed = False
         self._source = source
+
+    def _began(self) -> bool:
+        """Return whether there is something to commit. Raises `ConnectorException`."""
+        return self._transaction is not None and self._transaction.is_to_commit()
+
+    def sever(self) -> None:
+        """Shut the connection down while a statement waits on it; from any thread."""
+        lease = self._on_loan
+        if lease is not None:
+            self._severed = True
+            lease.sever()
+
+    def _failed(self, error: ConnectorException) -> None:
+        if isinstance(error, ConnectionLost):
+            self._discard = True
+            is_of_server = error.sqlstate == READ_ONLY and not self._read_only
+            if self._severed or is_of_server:
+                self._source.discard_idle()
+
+    def _give_back(self, lease: C) -> None:
+        self._on_loan = None
+        discard = self._discard or self._severed or not lease.reusable
+        self._source.release(lease, discard=discard)
+
+    def _is_clean(self, kind: type[BaseException] | None, lease: C) -> bool:
+        """Return whether a session has nothing to end: its connection can go back as it is."""
+        return (
+            kind is None
+            and self._transaction is None
+            and not (self._discard or self._severed)
+            and lease.reusable
+        )
+
+
+class Session(_State[L, Source[L]], Generic[L]):
+    """A synchronous session, also as its executor."""
+
+    __slots__ = ()
 
     def __enter__(self) -> Session[L]:
         self._lease = self._on_loan = self._source.acquire(self._timeout)
@@ -199,7 +203,7 @@ class Session(_State[L], Generic[L]):
             return lease.run(query, begin)
         except ConnectorException as exc:
             error = exc
-            self._failed(exc, self._source)
+            self._failed(exc)
             raise
         finally:
             if begin and transaction is not None:
@@ -223,13 +227,13 @@ class Session(_State[L], Generic[L]):
                 self._commit(lease)
         finally:
             self._roll_back(lease)
-            self._give_back(lease, self._source)
+            self._give_back(lease)
 
     def _commit(self, lease: L) -> None:
         try:
             ended = lease.end("COMMIT")
         except ConnectorException as exc:
-            self._failed(exc, self._source)
+            self._failed(exc)
             raise
         if ended == "ROLLBACK":
             raise aborted()
@@ -244,28 +248,10 @@ class Session(_State[L], Generic[L]):
             self._discard = True
 
 
-class AsyncSession(_State[A], Generic[A]):
+class AsyncSession(_State[A, AsyncSource[A]], Generic[A]):
     """An asynchronous session, also as its executor."""
 
-    __slots__ = ("_source",)
-
-    def __init__(
-        self,
-        source: AsyncSource[A],
-        *,
-        transaction: bool = False,
-        read_only: bool = False,
-        timeout: float | None = None,
-    ) -> None:
-        wanted = transaction or read_only
-        self._transaction = (
-            LazyTransaction(wanted=transaction, read_only=read_only) if wanted else None
-        )
-        self._read_only = read_only
-        self._timeout = timeout
-        self._lease = self._on_loan = None
-        self._discard = self._severed = False
-        self._source = source
+    __slots__ = ()
 
     async def __aenter__(self) -> AsyncSession[A]:
         self._lease = self._on_loan = await self._source.acquire(self._timeout)
@@ -283,7 +269,7 @@ class AsyncSession(_State[A], Generic[A]):
             return await lease.run(query, begin)
         except ConnectorException as exc:
             error = exc
-            self._failed(exc, self._source)
+            self._failed(exc)
             raise
         finally:
             if begin and transaction is not None:
@@ -311,13 +297,13 @@ class AsyncSession(_State[A], Generic[A]):
                 if not isinstance(exc, GeneratorExit):
                     await self._roll_back(lease)
             finally:
-                self._give_back(lease, self._source)
+                self._give_back(lease)
 
     async def _commit(self, lease: A) -> None:
         try:
             ended = await lease.end("COMMIT")
         except ConnectorException as exc:
-            self._failed(exc, self._source)
+            self._failed(exc)
             raise
         if ended == "ROLLBACK":
             raise aborted()
