@@ -456,6 +456,12 @@ class ForgetsOptions(TinyConnector):
         super().__init__(dsn)
 
 
+class TakesAnyOptions(TinyConnector):
+    def __init__(self, dsn: str = "", **options: Any) -> None:
+        super().__init__(dsn)
+        vars(self).update({name: value for name, value in options.items() if value is not None})
+
+
 class OtherContract(TinyConnector):
     contract = 3
 

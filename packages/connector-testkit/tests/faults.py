@@ -228,8 +228,13 @@ GROUPS: dict[str, dict[str, Fault]] = {
             """,
         ),
         "ForgetsOptions": fault(
-            "opening schema", "options_of_the_contract_are_kept schema_may_have_any_name"
+            "opening schema",
+            """
+            options_of_the_contract_are_kept options_that_cannot_be_are_refused_at_once
+            schema_may_have_any_name
+            """,
         ),
+        "TakesAnyOptions": fault("opening schema", "options_that_cannot_be_are_refused_at_once"),
         "OtherContract": fault("opening results", "type_names_the_version_of_the_contract"),
     },
     "bind": {

@@ -65,6 +65,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from procrastinate import json_codec
+from procrastinate.connector_options import check_function, check_schema
 from procrastinate.errors import SchemaError
 from procrastinate.former import HasFormerNames, missing_from
 from procrastinate.query import GENERIC as GENERIC
@@ -175,7 +176,7 @@ class Connector(HasFormerNames, abc.ABC):
 
     ``schema`` names the PostgreSQL schema of procrastinate's tables; None leaves it to the
     connection's ``search_path``. ``json_dumps`` and ``json_loads`` encode and decode task
-    arguments (object to str, str to object).
+    arguments (object to str, str to object). Raises `InvalidOption` if one of them cannot be that.
     """
 
     #: The contract version that this class was written for: a literal, not `CONTRACT_VERSION`.
@@ -192,9 +193,9 @@ class Connector(HasFormerNames, abc.ABC):
         json_loads: Callable[[str], Any] | None = None,
         schema: str | None = None,
     ) -> None:
-        self.json_dumps: Callable[[Any], str] = json_dumps or json_codec.dumps
-        self.json_loads: Callable[[str], Any] = json_loads or json_codec.loads
-        self.schema = schema
+        self.json_dumps = check_function("json_dumps", json_dumps, json_codec.dumps)
+        self.json_loads = check_function("json_loads", json_loads, json_codec.loads)
+        self.schema = None if schema is None else check_schema(schema)
 
     @classmethod
     @abc.abstractmethod

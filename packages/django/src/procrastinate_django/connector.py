@@ -61,7 +61,8 @@ class DjangoConnector(SyncConnector):
         schema: str | None = None,
     ) -> None:
         conf = read_conf()
-        super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema or conf.schema)
+        schema = conf.schema if schema is None else schema
+        super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
         self.alias = conf.database if alias is None else alias
 
     @classmethod

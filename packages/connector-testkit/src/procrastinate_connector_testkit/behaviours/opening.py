@@ -22,6 +22,11 @@ def fresh(db: Subject, **options: Any) -> Subject:
     return db.another(db.adapter.connector(db.dsn, **options))
 
 
+#: Values that options of the contract cannot have.
+NO_SCHEMAS: tuple[Any, ...] = ("", "s" * 64, "é" * 32, "a\0b", 'a"b', "\ud800", b"kit", 0)
+NO_FUNCTIONS: tuple[Any, ...] = ("json", 0, {})
+
+
 class Opening:
     """The life of a connector."""
 
@@ -61,6 +66,19 @@ class Opening:
         connector = fresh(db, schema="kit", json_dumps=dumps, json_loads=loads).connector
         kept = (connector.schema, connector.json_dumps, connector.json_loads)
         assert kept == ("kit", dumps, loads)
+
+    @behaviour("Connector.__init__", ways="own")
+    async def test_options_that_cannot_be_are_refused_at_once(self, db: Subject) -> None:
+        """When the connector is made: before there is an app, or anything is deferred."""
+        impossible = {
+            "schema": NO_SCHEMAS,
+            "json_dumps": NO_FUNCTIONS,
+            "json_loads": NO_FUNCTIONS,
+        }
+        for option, values in impossible.items():
+            for value in values:
+                with pytest.raises(errors.InvalidOption, match=f"^{option} must "):
+                    fresh(db, **{option: value})
 
     @behaviour("Connector.from_url", ways="own")
     async def test_urls_that_cannot_be_are_a_configuration_error(self, db: Subject) -> None:

@@ -26,13 +26,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from procrastinate.connector import GENERIC, Query, Value
+from procrastinate.connector_options import check_schema
 from procrastinate.drive import NO_SETTINGS, Prepare, Request, Script
-from procrastinate.errors import InvalidOption
-from procrastinate.model import checks
 from procrastinate.model.job import HELD
 from procrastinate.model.partitions import ONE, Partitions
 from procrastinate.model.queue_names import EVERY_QUEUE, SPARED
-from procrastinate.model.text.printable import shown
 from procrastinate.storage.statements import templates
 
 #: The statuses of a job that its worker holds: what `{held}` in a text stands for.
@@ -199,11 +197,7 @@ class Statements:
 
 def quoted(schema: str) -> str:
     """Return a schema's name as an SQL identifier. Raises `InvalidOption` if it cannot be one."""
-    if len(checks.check_name("schema", schema).encode()) > 63:
-        raise InvalidOption(f"schema must be a name of 1 to 63 bytes, not {shown(schema)}")
-    if set(schema) & set("\0'\"%\\{}"):
-        raise InvalidOption(f"schema must not contain quotes, percent signs or braces: {schema!r}")
-    return f'"{schema}"'
+    return f'"{check_schema(schema)}"'
 
 
 @functools.cache
