@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from typing import Any as Program  # of conftest.py, which cannot be imported by name
 
+import psycopg2
 import pytest
+from lock_waits import COUNT_WAITING
 
 import procrastinate_entry
 from procrastinate.cli.exit_codes import ExitCode
@@ -217,6 +220,29 @@ def test_a_server_that_says_nothing_does_not_hold_up_the_stop(
         assert ended_well(running, 10)
 
 
+@pytest.mark.parametrize("args", [[], ["--processes", "2"]], ids=["one", "two processes"])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_stop_while_a_worker_registers_leaves_no_row(
+    program: Program,
+    query: Query,
+    dsn: str,
+    wait_until: Callable[..., None],
+    args: list[str],
+    times: int,
+) -> None:
+    write_apps(program)
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("lock table procrastinate_workers in share mode")
+        running = start(program, "plain", *args)
+        wait_until(lambda: query(COUNT_WAITING) == [(len(args) or 1,)])
+        for _ in range(times):
+            running.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+        connection.rollback()
+        assert ended_well(running)
+    assert query("select count(*) from procrastinate_workers") == [(0,)]
+
+
 def test_a_stop_while_the_app_is_opened_closes_what_was_opened(program: Program) -> None:
     """Each unclosed connection would be told as a warning."""
     (program.folder / "opening.py").write_text(
@@ -344,6 +370,30 @@ async def fork():
     running.wait_for("child ended by 15", times=2)
     assert "stopping" not in running.output
     assert running.stop() == 0
+
+
+def test_a_supervisor_that_is_asked_again_while_it_leaves_has_removed_its_folder_first() -> None:
+    code = """
+import os, signal, sys, time
+from contextlib import contextmanager
+from procrastinate.cli.processes import Supervisor
+from procrastinate_entry.stopping import STOP
+
+class Port:
+    environment = {}
+    def ended(self, number): pass
+    @contextmanager
+    def answering(self, children):
+        yield
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+        print("closed", flush=True)
+
+STOP.listen()
+Supervisor([sys.executable, "-c", ""], 1, one_shot=True, port=Port()).run()
+"""
+    assert python("-c", code) == "closed\n"
 
 
 # --- Other commands, other programs ---------------------------------------------------------------

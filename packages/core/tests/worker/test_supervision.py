@@ -284,6 +284,26 @@ async def test_helpers_survive_a_task_that_cancels_all_others(until: Callable[..
     await asyncio.wait([running])
 
 
+async def test_a_sign_of_life_that_comes_late_does_not_enter_a_worker_that_has_left(
+    any_app: procrastinate.App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(companion, "STOP_MAY_TAKE", 0.1)
+    left, threads = threading.Event(), []
+    give = Heartbeat._give_sign_of_life
+
+    def late(self: Heartbeat, line: Any) -> None:
+        threads.append(threading.current_thread())
+        assert left.wait(30)
+        give(self, line)
+
+    monkeypatch.setattr(Heartbeat, "_give_sign_of_life", late)
+    await any_app.run_worker_async(wait=False, install_signal_handlers=False)
+    left.set()
+    await asyncio.to_thread(threads[0].join, 30)
+    assert not threads[0].is_alive()
+    assert await any_app.job_manager.list_workers_async() == []
+
+
 def test_the_watchdog_is_gone_when_it_was_stopped() -> None:
     class Slow(Watchdog):
         def _watch(self) -> None:

@@ -125,8 +125,9 @@ class Supervisor:
         """Return OK if all children ended well, the code of one that cannot start, else ERROR."""
         children = [Child(number, pause=self.first_pause) for number in range(1, self.count + 1)]
         with (
-            nullcontext() if self.port is None else self.port.answering(children),
             STOP.told(lambda number: self._events.put(Signalled(number))),
+            # Within it: once that block has ended, a further signal ends this process at once.
+            nullcontext() if self.port is None else self.port.answering(children),
         ):
             while not all(child.done for child in children):
                 self._start_due(children)

@@ -1,4 +1,13 @@
-"""Entering a worker into the database, where others see that it lives and what it can do."""
+"""Entering a worker into the database, where others see that it lives and what it can do.
+
+Rules
+
+1. A start that does not succeed leaves no row behind, whatever keeps it from succeeding: a stop, an
+   answer that was lost, a later step that failed. Others would take the row for a worker that
+   lives, until `stalled_worker_timeout` is over.
+2. So the row is written in a transaction. If the worker goes away before it knows its id, the
+   server undoes it. From then on the worker can remove the row, and does.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +17,8 @@ import socket
 from importlib import metadata
 from typing import NamedTuple
 
-from procrastinate.errors import ConnectionLost, QueryCanceled
+from procrastinate.drive import Flow, Limit
+from procrastinate.errors import ConnectionLost, ConnectorException, QueryCanceled
 from procrastinate.gateway import Gateway
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
@@ -16,11 +26,13 @@ from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
 from procrastinate.storage.workers import About
 from procrastinate.worker.clock import since_boot
-from procrastinate.worker.database.backoff import Backoff
+from procrastinate.worker.database.backoff import Backoff, reason_of
 from procrastinate.worker.database.line import CALL
 from procrastinate.worker.log import logger
 
 TRIES_TO_REGISTER = 3
+#: For taking a registration back, which a worker that has to stop waits for.
+TAKING_BACK = Limit(server=4.0, client=5.0, connects=True)
 
 
 class Registered(NamedTuple):
@@ -49,10 +61,35 @@ async def register(gateway: Gateway, name: str, about: About) -> Registered:
 async def _enter(gateway: Gateway, name: str, about: About) -> Registered:
     await gateway.run_async(check_schema(), limit=CALL)
     at = since_boot()
-    worker_id = await gateway.run_async(flows.register_worker(name, about), limit=CALL)
-    # After it: the database is distributed only while no worker is registered.
-    await gateway.partitions_async(limit=CALL, anew=True)
-    return Registered(worker_id, at)
+    ids: list[int] = []  # one, as soon as it is known
+    try:
+        flow = _noted(flows.register_worker(name, about), ids)
+        await gateway.run_async(flow, transaction=True, limit=CALL)
+        # After it: the database is distributed only while no worker is registered.
+        await gateway.partitions_async(limit=CALL, anew=True)
+    except BaseException:
+        for worker_id in ids:
+            await take_back(gateway, name, worker_id)
+        raise
+    return Registered(ids[0], at)
+
+
+def _noted(flow: Flow[int], ids: list[int]) -> Flow[None]:
+    """Note what a flow returns before its transaction is committed."""
+    ids.append((yield from flow))
+
+
+async def take_back(gateway: Gateway, name: str, worker_id: int) -> None:
+    """Remove the row of a worker that does not start after all."""
+    try:
+        await gateway.run_async(flows.unregister_worker(worker_id), limit=TAKING_BACK)
+    except (ConnectorException, TimeoutError) as exc:
+        logger.warning(
+            "worker %s, which does not start, may have left its row in procrastinate_workers; other"
+            " workers remove it: %s",
+            name,
+            reason_of(exc),
+        )
 
 
 def about_worker(options: WorkerOptions, registry: TaskRegistry) -> About:

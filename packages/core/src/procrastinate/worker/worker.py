@@ -32,7 +32,7 @@ from procrastinate.worker.process.keeping import Keeper, log_end
 from procrastinate.worker.process.last_resort import LastResort
 from procrastinate.worker.process.own_loop import own_task
 from procrastinate.worker.process.signals import Taking, asking, kept
-from procrastinate.worker.registration import Registered, about_worker, register
+from procrastinate.worker.registration import Registered, about_worker, register, take_back
 from procrastinate.worker.running.threads import TaskThreads
 from procrastinate.worker.shift.shift import Shift
 from procrastinate.worker.shift.terms import Terms
@@ -266,7 +266,7 @@ class Worker(HasFormerNames):
     ) -> None:
         if self._stop.gracefully.is_set():
             return
-        # Before a row is there that would be left behind.
+        # What may raise comes before there is a row.
         observers, about = self._observers(), about_worker(self.options, self._registry)
         try:
             async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
@@ -277,7 +277,11 @@ class Worker(HasFormerNames):
                 raise
             logger.warning("worker %s was stopped before it was heard by the database", self.name)
             return
-        self._shift = self._new_shift(registered, about, options, observers, on_listening)
+        try:
+            self._shift = self._new_shift(registered, about, options, observers, on_listening)
+        except BaseException:
+            await take_back(self._gateway, self.name, registered.worker_id)
+            raise
         try:
             await self._shift.run()
         finally:

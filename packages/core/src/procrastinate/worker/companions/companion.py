@@ -7,7 +7,9 @@ Rules
 2. While the database is away, it tries again: `ConnectorException` is no death.
 3. Whatever else a round raises is a death. It is logged, and the companion starts again after
    `REBORN_AFTER` seconds, with a new connection.
-4. `DEATHS` of them within `DEATHS_WITHIN` seconds are too many: the companion gives up, and the
+4. One that does not end in time sends nothing more. A sign of life that came after the worker has
+   left would enter it again.
+5. `DEATHS` of them within `DEATHS_WITHIN` seconds are too many: the companion gives up, and the
    shift ends because of it. It ends as well if the thread is gone without a word (`is_alive`).
 """
 
@@ -89,6 +91,7 @@ class Companion:
         self.let_go()
         if self._thread.ident is not None:
             self._thread.join(STOP_MAY_TAKE)
+        self._line.cut()  # rule 4
 
     def _run(self) -> None:
         wait = 0.0
@@ -106,7 +109,8 @@ class Companion:
         try:
             wait = self._duty.round(self._line)
         except ConnectorException as exc:
-            self._backoff.warn(self._duty.undone, exc)
+            if not self._ending.is_set():
+                self._backoff.warn(self._duty.undone, exc)
             self._duty.failed()
             return self._backoff.next_wait()
         self._backoff.reset()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from procrastinate import drive
-from procrastinate.connector import SessionExecutor, SyncConnector
-from procrastinate.drive import Flow, Limit
+from procrastinate.connector import Query, SessionExecutor, SyncConnector
+from procrastinate.drive import Flow, Limit, Prepare, Request
 from procrastinate.errors import ConnectionLost
 from procrastinate.model.partitions import Partitions
 from procrastinate.storage.statements import Statements
@@ -29,6 +29,7 @@ class Line:
         self._statements = statements
         self._watchdog = watchdog
         self._connector: SyncConnector | None = None
+        self._is_cut = False
 
     @property
     def partitions(self) -> Partitions:
@@ -55,11 +56,24 @@ class Line:
                 self._watchdog.watching(limit.client, bite),
                 connector.session(transaction=transaction) as executor,
             ):
-                return drive.run(flow, executor, self._statements.under(limit.settings))
+                prepare = self._statements.under(limit.settings)
+                return drive.run(flow, executor, self._unless_cut(prepare))
         except ConnectionLost as exc:
             if bitten:
                 raise drive.no_answer(limit, exc) from exc
             raise
+
+    def cut(self) -> None:
+        """Let no statement be sent from now on; from any thread."""
+        self._is_cut = True
+
+    def _unless_cut(self, prepare: Prepare) -> Prepare:
+        def prepared(request: Request) -> Query:
+            if self._is_cut:
+                raise ConnectionLost("nothing more is sent, because the worker has left")
+            return prepare(request)
+
+        return prepared
 
     def _opened(self) -> SyncConnector:
         if self._connector is None:

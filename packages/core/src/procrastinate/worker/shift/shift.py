@@ -81,14 +81,6 @@ class Shift:
 
         Raises `WorkerFailed` if a part of it died.
         """
-        logger.info(
-            "worker %s starts: queues %s, concurrency %d",
-            self._name,
-            ", ".join(self._options.queues or ["(all)"]),
-            self._options.concurrency,
-            extra=self._terms.log_fields("start_worker"),
-        )
-        self._crew.telling.worker_started(self._options.queues, self._options.concurrency)
         try:
             await self._work()
         finally:
@@ -96,6 +88,7 @@ class Shift:
 
     async def _work(self) -> None:
         try:
+            self._say_start()
             self._start_parts()
             await self._begin()
             await self._crew.claiming.until_stopped(
@@ -113,6 +106,16 @@ class Shift:
         await self._end()
         for name, cause in self._deaths.items():
             raise WorkerFailed(f"worker {self._name} ended because its {name} died") from cause
+
+    def _say_start(self) -> None:
+        logger.info(
+            "worker %s starts: queues %s, concurrency %d",
+            self._name,
+            ", ".join(self._options.queues or ["(all)"]),
+            self._options.concurrency,
+            extra=self._terms.log_fields("start_worker"),
+        )
+        self._crew.telling.worker_started(self._options.queues, self._options.concurrency)
 
     async def _end(self) -> None:
         """End in the order of rule 2."""
