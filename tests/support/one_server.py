@@ -8,6 +8,8 @@ by itself (`packages/core/tests/conftest.py`).
 from __future__ import annotations
 
 _SHARED = "the others' tests use the same database, and it would end their sessions"
+_HEARD = "it counts statements, and would hear of the jobs of the others' tests, too"
+_SQLSTATE = "a coordinator has lost the SQLSTATE of what a node refused"
 _PLACES = "each node has the same tables, so the tables of a connection are not compared"
 
 #: Tests, with the reason. With a bracket: those of their examples whose names hold what follows it.
@@ -36,9 +38,7 @@ ON_ONE_SERVER: dict[str, str] = {
         "its role has no right to use the schema of the tables either"
     ),
     "packages/core/tests/storage/test_schema.py::"
-    "test_other_languages_defer_jobs_that_are_alike_by_a_function": (
-        "a coordinator has lost the SQLSTATE of what a node refused"
-    ),
+    "test_other_languages_defer_jobs_that_are_alike_by_a_function": _SQLSTATE,
     "packages/core/tests/storage/test_schema.py::"
     "test_the_one_check_says_which_of_six_rules_is_violated": (
         "its search_path leads to public, where the tables are not"
@@ -54,8 +54,20 @@ ON_ONE_SERVER: dict[str, str] = {
     "packages/core/tests/worker/test_bad_rows.py::test_an_error_does_not_repeat_the_arguments": (
         "its own constraint has the name of a shard there"
     ),
+    **{
+        "packages/core/tests/worker/test_bad_rows.py::"
+        f"test_what_is_few_bytes_and_a_long_text_is_refused[args {of}": _SQLSTATE
+        for of in ("of a batch", "alike")
+    },
     "packages/core/tests/worker/test_crashing.py::"
     "test_results_wait_while_the_database_is_away": _SHARED,
+    **{
+        f"packages/core/tests/worker/test_partitions.py::{name}": _HEARD
+        for name in (
+            "test_an_idle_worker_asks_for_all_partitions_at_once",
+            "test_a_job_that_is_announced_takes_one_claim_in_its_partition",
+        )
+    },
     "packages/core/tests/worker/test_ticker.py::"
     "test_ticks_are_made_up_for_when_the_database_comes_back": _SHARED,
 }

@@ -119,11 +119,12 @@ class Schemas:
         found = self._run(
             "select relname, relkind::text from pg_class"
             " where relnamespace = %(name)s::regnamespace"
-            " union all select proname || prosrc, 'f' from pg_proc"
+            " union all select indexdef, 'd' from pg_indexes where schemaname = %(name)s"
+            " union all select pg_get_functiondef(oid), 'f' from pg_proc"
             " where pronamespace = %(name)s::regnamespace"
             " union all select tgname, 't' from pg_trigger join pg_class as of on of.oid = tgrelid"
             " where relnamespace = %(name)s::regnamespace"
-            " union all select conname, 'c' from pg_constraint"
+            " union all select conname || pg_get_constraintdef(oid), 'c' from pg_constraint"
             " where connamespace = %(name)s::regnamespace order by 1, 2"
         )
         if ("procrastinate_migrations", "r") in found:

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 from lock_waits import COUNT_WAITING
+from psycopg2.extensions import parse_dsn
 
 import procrastinate_embedded
 from procrastinate import App, drive, errors
@@ -28,7 +29,8 @@ Look = Callable[..., list[tuple[Any, ...]]]
 @pytest.fixture
 def app(dsn: str) -> Iterator[App]:
     """A deadlock shows at once, and a wait that never ends becomes an error."""
-    options = "-c deadlock_timeout=50ms -c lock_timeout=20s"
+    given = parse_dsn(dsn).get("options", "")  # on a cluster, the schema of the tables
+    options = f"{given} -c deadlock_timeout=50ms -c lock_timeout=20s"
     with App(connector=Psycopg2Connector(dsn=dsn, options=options)).open() as app:
         yield app
 

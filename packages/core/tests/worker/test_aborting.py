@@ -406,7 +406,7 @@ async def test_a_worker_without_jobs_does_not_look_for_requests(
     async with working(app, abort_job_polling_interval=0.05, fetch_job_polling_interval=0.05):
         await until(lambda: "abort_requests" in asked)  # the look that follows LISTEN
         del asked[:]
-        await until(lambda: len(asked) > 20)
+        await until(lambda: len(asked) > 10)
         idle = asked.count("abort_requests")
         job_id = await endless.defer_async()
         await until(lambda: asked.count("abort_requests") > 2)

@@ -17,6 +17,7 @@ from procrastinate import drive
 from procrastinate.connector import AsyncSessionExecutor, Query, Rows
 from procrastinate.errors import ConnectionLost, PartitionAway
 from procrastinate.model.partitions import VALUES, Partitions
+from procrastinate.storage.nodes import partitions_by_node
 from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.statements import Statements
 from procrastinate.worker.claiming import claiming
@@ -411,8 +412,19 @@ async def test_jobs_of_one_partition_are_not_forgotten_if_the_claim_of_the_next_
     assert set(ran.values()) == {1}
 
 
+@pytest.fixture
+def together(wide_dsn: str) -> set[int]:
+    """Partitions that can be away while others are not: on a cluster, all of one node."""
+    connector = procrastinate.Psycopg2Connector(dsn=wide_dsn)
+    connector.open()
+    with connector.session() as executor:
+        nodes = drive.run(partitions_by_node(), executor, Statements())
+    connector.close()
+    return set(nodes[0] if nodes else VALUES[:3])
+
+
 async def test_jobs_of_dead_workers_are_recovered_in_all_partitions_but_those_that_are_away(
-    app: procrastinate.App, connector: BreakingConnector, change: Any, until: Wait
+    app: procrastinate.App, connector: BreakingConnector, change: Any, together: set[int]
 ) -> None:
     @app.task(name="job")
     async def job(n: int) -> None: ...
@@ -429,7 +441,7 @@ async def test_jobs_of_dead_workers_are_recovered_in_all_partitions_but_those_th
         "insert into procrastinate_locks (lock, partition, job_id)"
         " select lock, partition, id from procrastinate_jobs"
     )
-    connector.away = set(VALUES[:3])
+    connector.away = together
     await app.run_worker_async(wait=False)
     left = change("select partition from procrastinate_jobs where status <> 'succeeded'")
     assert {partition for (partition,) in left} == connector.away
