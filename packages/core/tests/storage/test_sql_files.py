@@ -16,11 +16,13 @@ from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.storage.statements import (
     EVERYWHERE,
     KNOWN,
+    PATIENCE_MS,
     SETTINGS,
     UNPAUSED,
     UNPAUSED_ALIASES,
     Statements,
     load,
+    load_distributed,
     parsed,
     templates,
 )
@@ -239,6 +241,26 @@ def test_a_cluster_keeps_no_plans_and_a_plain_server_does_with_any_partitions() 
     on_cluster = Statements(None, Partitions(MANY, on_cluster=True))(Request("any_ready"))
     everywhere = {key: value for name in EVERYWHERE for key, value in SETTINGS[name].items()}
     assert on_cluster.settings == everywhere
+
+
+#: They change tables of the coordinator, or rows that only workers change, and not for long.
+WAITS_FOR_NO_USER = {
+    *("report_progress", "forget_progress", "prune_progress", "prune_minutes"),
+    *("add_to_hours", "add_to_minute", "take_old_minutes"),
+}
+
+
+def test_a_node_is_told_in_the_statement_how_long_it_may_wait() -> None:
+    """What is set in front of a statement stays with the coordinator."""
+    limited = {name for name, each in load().items() if "lock_timeout" in each.settings}
+    says = {name for name, each in load_distributed().items() if "%(lock_timeout)s" in each.text}
+    assert limited - says == WAITS_FOR_NO_USER
+    assert [name for name, each in load().items() if "%(lock_timeout)s" in each.text] == []
+    made = Statements(partitions=Partitions(MANY))
+    of_one = Request("delete_finished", ids=[1], leases=[1], worker_id=1)
+    assert made(of_one).params["lock_timeout"] == str(PATIENCE_MS)
+    assert made(of_one.under(lock_timeout="7")).params["lock_timeout"] == "7"
+    assert "lock_timeout" not in Statements()(of_one).params
 
 
 def test_every_statement_runs_without_jit_in_read_committed() -> None:

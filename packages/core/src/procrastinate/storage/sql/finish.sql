@@ -50,7 +50,7 @@ from (
         said.id, said.lease,
         statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
         statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended{>columns of="said"}
-    from unnest(
+    {>patiently from="from"} unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]{>arrays}
     ) as said(id, lease, began_us, ended_us{>names})
     offset 0
@@ -61,7 +61,7 @@ returning job.id
 
 -- fragment: deleted
 delete from {schema}.procrastinate_jobs as job
-using unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
+{>patiently from="using"} unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
 where job.partition = %(partition)s::smallint and job.id = ended.id and {>by_id}
     and {>is_held} and job.lease = ended.lease
 returning job.id
@@ -97,7 +97,7 @@ with leaving as materialized (
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces, job.errors,
         given.wanted, given.begun, given.unknown, given.due_at, given.delay_us,
         given.priority, given.queue_name, given.lock, given.began_us, given.ended_us, given.error{>columns of="given"}
-    from unnest(
+    {>patiently from="from"} unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(wanted)s::text[],
         %(begun)s::integer[]::boolean[], %(unknown)s::integer[]::boolean[],
         %(due_ats)s::text[]::timestamptz[], %(delays_us)s::bigint[],

@@ -216,7 +216,7 @@ with leaving as materialized (
         job.id, job.lock,
         statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
         statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended{>columns of="said"}
-    from unnest(
+    {>patiently from="from"} unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]{>arrays}
     ) as said(id, lease, began_us, ended_us{>names})
     join {schema}.procrastinate_jobs as job on job.id = said.id

@@ -11,6 +11,17 @@ job.partition = any(%(partitions)s::smallint[])
 -- What a notification of a distributed database says: the queue of a job, and its partition.
 queue_name || '@'::text || %(partition)s::smallint::text
 
+-- fragment: patiently
+{>from}
+
+-- distributed fragment: patiently
+-- What is set in front of a statement stays with the coordinator, and it is a node that waits here.
+-- So the limit is set in the statement: for the rest of the transaction, as the one in front of it.
+{>from} (
+    select pg_catalog.set_config('lock_timeout', %(lock_timeout)s::text, true)
+) as patience
+cross join
+
 -- fragment: readable
 -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
 -- single row from before it, or without it, would keep all others from being read.

@@ -147,10 +147,10 @@ with leaving as materialized (
                 then 'failed'
             else 'todo'
         end as wanted
-    from {schema}.procrastinate_jobs as job
+    {>patiently from="from"} {schema}.procrastinate_jobs as job
     where {>of_dead where="job.partition = %(partition)s::smallint"} and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
-    for update skip locked
+    for update of job skip locked
 ),
 -- judged: the same with their status, by the rule of settle_jobs.
 judged as materialized (

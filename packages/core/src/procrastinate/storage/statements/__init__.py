@@ -104,6 +104,7 @@ class _Made:
     takes_more: bool = True  # settings, where a call has some
     of_partition: bool = False
     of_several: bool = False
+    says_patience: bool = False
 
 
 class Statements:
@@ -149,6 +150,8 @@ class Statements:
             params = {**params, "partitions": self._named(params) or self._all}
         elif "partition" in params:
             params = {key: value for key, value in params.items() if key != "partition"}
+        if made.says_patience:
+            params = {**params, "lock_timeout": settings["lock_timeout"]}
         return Query(name, made.text, params, settings)
 
     @staticmethod
@@ -179,6 +182,7 @@ class Statements:
             takes_more=bool(statement.settings),
             of_partition="%(partition)s" in text,
             of_several="%(partitions)s" in text,
+            says_patience="%(lock_timeout)s" in text,
         )
         self._made[key] = made
         return made

@@ -6,7 +6,12 @@
 -- ended: the jobs. (A distributed database takes no other table in RETURNING.)
 with ended as (
     delete from procrastinate_jobs as job
-    using unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
+    -- What is set in front of a statement stays with the coordinator, and it is a node that waits here.
+    -- So the limit is set in the statement: for the rest of the transaction, as the one in front of it.
+    using (
+        select pg_catalog.set_config('lock_timeout', %(lock_timeout)s::text, true)
+    ) as patience
+    cross join unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)
     -- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
     -- uses the primary key. When it knew the number, it scanned small tables from end to end.
     where job.partition = %(partition)s::smallint and job.id = ended.id and job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))

@@ -12,7 +12,12 @@ with ended as (
             said.id, said.lease,
             statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
             statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended
-        from unnest(
+        -- What is set in front of a statement stays with the coordinator, and it is a node that waits here.
+        -- So the limit is set in the statement: for the rest of the transaction, as the one in front of it.
+        from (
+            select pg_catalog.set_config('lock_timeout', %(lock_timeout)s::text, true)
+        ) as patience
+        cross join unnest(
             %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]
         ) as said(id, lease, began_us, ended_us)
         offset 0

@@ -12,7 +12,12 @@ with leaving as materialized (
         job.id, job.lock,
         statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
         statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended, said.result::jsonb as result, said.result_error
-    from unnest(
+    -- What is set in front of a statement stays with the coordinator, and it is a node that waits here.
+    -- So the limit is set in the statement: for the rest of the transaction, as the one in front of it.
+    from (
+        select pg_catalog.set_config('lock_timeout', %(lock_timeout)s::text, true)
+    ) as patience
+    cross join unnest(
         -- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept. (A null
         -- array is filled up with nulls.)
         %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[], %(results)s::text[], %(result_errors)s::text[]

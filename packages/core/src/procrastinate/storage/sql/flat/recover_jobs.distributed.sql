@@ -20,12 +20,17 @@ with leaving as materialized (
                 then 'failed'
             else 'todo'
         end as wanted
-    from procrastinate_jobs as job
+    -- What is set in front of a statement stays with the coordinator, and it is a node that waits here.
+    -- So the limit is set in the statement: for the rest of the transaction, as the one in front of it.
+    from (
+        select pg_catalog.set_config('lock_timeout', %(lock_timeout)s::text, true)
+    ) as patience
+    cross join procrastinate_jobs as job
     -- True of a running job whose worker is one of these dead ones, or null.
     where job.partition = %(partition)s::smallint and job.status = 'doing'
         and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[])) and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
-    for update skip locked
+    for update of job skip locked
 ),
 -- judged: the same with their status, by the rule of settle_jobs.
 judged as materialized (

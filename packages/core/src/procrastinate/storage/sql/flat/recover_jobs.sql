@@ -25,7 +25,7 @@ with leaving as materialized (
     where job.partition = %(partition)s::smallint and job.status = 'doing'
         and (job.worker_id is null or job.worker_id = any(%(dead_ids)s::bigint[])) and (%(ids)s::bigint[] is null or job.id = any(%(ids)s::bigint[]))
     limit %(limit)s::integer
-    for update skip locked
+    for update of job skip locked
 ),
 -- judged: the same with their status, by the rule of settle_jobs.
 judged as materialized (

@@ -11,7 +11,12 @@ with leaving as materialized (
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces, job.errors,
         given.wanted, given.begun, given.unknown, given.due_at, given.delay_us,
         given.priority, given.queue_name, given.lock, given.began_us, given.ended_us, given.error, given.result::jsonb as result, given.result_error
-    from unnest(
+    -- What is set in front of a statement stays with the coordinator, and it is a node that waits here.
+    -- So the limit is set in the statement: for the rest of the transaction, as the one in front of it.
+    from (
+        select pg_catalog.set_config('lock_timeout', %(lock_timeout)s::text, true)
+    ) as patience
+    cross join unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(wanted)s::text[],
         %(begun)s::integer[]::boolean[], %(unknown)s::integer[]::boolean[],
         %(due_ats)s::text[]::timestamptz[], %(delays_us)s::bigint[],
