@@ -229,3 +229,20 @@ def test_adapted_leaves_scalars_alone() -> None:
     params = {"a": 1, "b": "x"}
     assert driver.adapted(Query("q", "sql", params)) == ("sql", params)
     assert driver.adapted(Query("q", "sql", {})) == ("sql", None)
+
+
+@pytest.mark.parametrize("conforming", ["on", "off"])
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1"])
+def test_a_text_beside_a_list_means_itself(
+    connect: Connect, conforming: str, encoding: str
+) -> None:
+    """Such a text, and the list, are quoted here if that is safe, and else by libpq."""
+    connection = connect()
+    connection.set_client_encoding(encoding)
+    run(bound(connection), f"set standard_conforming_strings = {conforming}")
+    texts = [*map(chr, range(1, 256)), "o'h", "\\'", "''", "%(x)s %s %%", "null", "x" * 10_000, ""]
+    for text in texts:
+        sql = "select %(a)s::text, %(b)s::text[]"
+        assert run(bound(connection), sql, a=text, b=[text, None]) == [(text, [text, None])]
+    with pytest.raises(ConnectorException, match="'a'"):
+        run(bound(connection), "select %(a)s::text, %(b)s::integer[]", a="\0", b=[1])

@@ -23,6 +23,7 @@ from procrastinate.connector_tools.sessions import AsyncSession
 from procrastinate.drive import Request
 from procrastinate.model.claiming.levels import BELOW_ALL
 from procrastinate.model.claiming.scan_steps import Kind, Scan
+from procrastinate.model.text import json_text
 from procrastinate.storage.claim import claim
 from procrastinate.storage.statements import Statements, load
 
@@ -94,7 +95,7 @@ def params_of(statement: str, batch: int) -> dict[str, Any]:
         "finish_jobs": held | {"began_us": ones, "ended_us": ones},
         "finish_jobs_that_returned_nothing": held | {"began_us": ones, "ended_us": ones},
         "finish_jobs_with_results": held
-        | {"began_us": ones, "ended_us": ones, "results": ["1"] * batch}
+        | {"began_us": ones, "ended_us": ones, "results": json_text.joined(["1"] * batch)}
         | {"result_errors": [None] * batch},
         "delete_finished": held,
         "settle_jobs": held

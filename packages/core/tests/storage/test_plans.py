@@ -22,6 +22,7 @@ from procrastinate.connector_tools.plans import Permission, Plans
 from procrastinate.drive import Request
 from procrastinate.model.claiming.levels import BELOW_ALL
 from procrastinate.model.partitions import MANY, Partitions
+from procrastinate.model.text import json_text
 from procrastinate.storage.statements import Statements
 
 pytestmark = pytest.mark.slow  # the plans are PostgreSQL's, whichever Python asks for them
@@ -152,7 +153,7 @@ def with_locks_of_one(queue: str, **which: Any) -> dict[str, Any]:
 AGES = {"began_us": ONES, "ended_us": ONES}
 NONES = [None] * LIMIT
 REPORTED = HELD | {"millionths": ONES, "messages": NONES, "data": NONES, "ages_us": ONES}
-RESULTS = {"results": ["{}"] * LIMIT, "result_errors": NONES}
+RESULTS = {"results": json_text.joined(["{}"] * LIMIT), "result_errors": NONES}
 SETTLED = (
     HELD
     | AGES

@@ -38,7 +38,9 @@ _QUOTED_COMMA = '","'
 
 
 def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+    if "\\" in text:  # to find out costs nothing, to replace none eight instructions a character
+        text = text.replace("\\", "\\\\")
+    return text.replace('"', '\\"') if '"' in text else text
 
 
 def _element_text(value: Any) -> str:

@@ -28,6 +28,7 @@ from procrastinate.model.endings.outcome import (
 )
 from procrastinate.model.endings.results import RETURNED_NOTHING
 from procrastinate.model.job import Job, Status, those_that_set_going
+from procrastinate.model.text import json_text
 from procrastinate.storage import locks
 from procrastinate.storage.news import tell
 from procrastinate.storage.statements import PATIENCE_MS
@@ -157,6 +158,8 @@ def have_succeeded(ended: Sequence[Ended]) -> bool:
 def only_outcome(ended: Sequence[Ended]) -> Outcome | None:
     """Return the outcome that all of these share, as one object; None if there is no such thing."""
     first = ended[0].outcome
+    if ended[-1].outcome is not first:  # as with results, of which each is an object
+        return None
     return None if [each for each in ended if each.outcome is not first] else first
 
 
@@ -308,16 +311,13 @@ def ages(ended: Sequence[Ended], now: float) -> dict[str, Value]:
 def results(ended: Sequence[Ended]) -> dict[str, Value]:
     """Return the parameters that say what tasks returned; none if nothing is to be kept.
 
-    A list of nulls is one null: the statement makes it as long as the others.
+    The results are one text. Nulls alone are one null, which the statement takes for as many as
+    there are jobs.
     """
-    texts = [each.outcome.result for each in ended]
+    texts = json_text.joined([each.outcome.result for each in ended])
     reasons = [each.outcome.result_error for each in ended]
-    said = (_none_if_empty(texts), _none_if_empty(reasons))
-    return {} if said == (None, None) else {"results": said[0], "result_errors": said[1]}
-
-
-def _none_if_empty(texts: list[str | None]) -> list[str | None] | None:
-    return None if texts.count(None) == len(texts) else texts
+    said = None if reasons.count(None) == len(reasons) else reasons
+    return {} if texts is None and said is None else {"results": texts, "result_errors": said}
 
 
 def with_results(statement: str, kept: Mapping[str, Value]) -> str:

@@ -81,6 +81,8 @@ def not_kept(kind: str, why: str) -> Finished:
         ("[" * 5_000, '"' + "[" * 5_000 + '"'),
         ("9" * 5_000, '"' + "9" * 5_000 + '"'),
         ("1e9999", '"1e9999"'),
+        ("a\x1eb", '"a\\u001eb"'),  # what separates results in a batch
+        ("a\x7fb", '"a\x7fb"'),
         ([[]] * 600, "[" + ",".join(["[]"] * 600) + "]"),
         ("x" * (LARGEST - 2), '"' + "x" * (LARGEST - 2) + '"'),
         ("é" * (LARGEST // 2 - 1), '"' + "é" * (LARGEST // 2 - 1) + '"'),
@@ -174,6 +176,9 @@ def test_a_value_that_answers_nothing_is_not_kept() -> None:
         ("", "json_dumps returned 0 characters that are not JSON"),
         ("{'secret': 1}", "json_dumps returned 13 characters that are not JSON"),
         ("1 2", "json_dumps returned 3 characters that are not JSON"),
+        ("1\x1e2", "json_dumps returned 3 characters that are not JSON"),
+        ("[1,\x1e2]", "json_dumps returned 6 characters that are not JSON"),
+        ('"1\x1e2"', "json_dumps returned 5 characters that are not JSON"),
         ("\ufeff1", "json_dumps returned 2 characters that are not JSON"),
         ('"a\0b"', "json_dumps returned 5 characters that are not JSON"),
         ('"\\u0000"', "it has a NUL character, which PostgreSQL cannot store"),

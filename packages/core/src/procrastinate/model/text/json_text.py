@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from procrastinate import json_codec
@@ -36,6 +36,22 @@ _HARMLESS = re.compile(
     r"|keys must be [a-zA-Z, ]+"
     r"|Exceeds the limit \([0-9]+ digits\)"
 )
+
+
+#: Stands in no JSON: a control character is neither white space there nor part of a string.
+SEPARATOR = "\x1e"
+
+
+def joined(texts: Sequence[str | None]) -> str | None:
+    """Return JSON texts as one text, in which none is an empty text; None if all are none."""
+    if None not in texts:
+        return SEPARATOR.join(texts)  # type: ignore[arg-type]
+    return SEPARATOR.join([text or "" for text in texts]) if any(texts) else None
+
+
+def parted(text: str) -> list[str | None]:
+    """Return what `joined` has made one text of."""
+    return [part or None for part in text.split(SEPARATOR)]
 
 
 class Unfit(Exception):

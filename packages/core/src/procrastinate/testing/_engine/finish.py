@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from procrastinate.connector import Rows
 from procrastinate.model.job import HELD, Status
+from procrastinate.model.text import json_text
 from procrastinate.testing._engine.defer import announce, changes, due_at, hold_until
 from procrastinate.testing._engine.values import (
     JobRow,
@@ -30,7 +31,7 @@ def finish_jobs(view: View, p: Params) -> Rows:
 
 
 def finish_jobs_that_returned_nothing(view: View, p: Params) -> Rows:
-    nulls = ["null"] * len(p["ids"])
+    nulls = json_text.joined(["null"] * len(p["ids"]))
     return finish_jobs(view, {**p, "results": nulls, "result_errors": None})
 
 
@@ -234,13 +235,17 @@ def held(view: View, p: Params, *columns: str) -> Iterator[tuple[Any, ...]]:
     A column that is null instead of an array is null for each job, as ``unnest`` makes it.
     """
     nulls = [None] * len(p["ids"])
-    arrays = (nulls if p[column] is None else p[column] for column in columns)
+    arrays = (nulls if p[column] is None else _array(p, column) for column in columns)
     for job_id, lease, *values in zip(p["ids"], p["leases"], *arrays, strict=True):
         job = view.job(job_id)
         if job is None or job.status not in HELD:
             continue
         if (job.lease, job.worker_id) == (lease, p["worker_id"]):
             yield (job, *values)
+
+
+def _array(p: Params, column: str) -> Sequence[Any]:
+    return json_text.parted(p[column]) if column == "results" else p[column]
 
 
 _FUNCTIONS: tuple[Function, ...] = (

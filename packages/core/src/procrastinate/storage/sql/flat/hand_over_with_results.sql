@@ -14,8 +14,10 @@ with leaving as materialized (
         statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended, said.result::jsonb as result, said.result_error
     from unnest(
         -- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept. (A null
-        -- array is filled up with nulls.)
-        %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[], %(results)s::text[], %(result_errors)s::text[]
+        -- array is filled up with nulls.) The results are one text, in which the control character 30 separates
+        -- them: it stands in no JSON. As the text of an array each would be quoted by the worker and read
+        -- character by character here, a fifth of what a result of 200 bytes costs both.
+        %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[], string_to_array(%(results)s::text, chr(30), ''::text), %(result_errors)s::text[]
     ) as said(id, lease, began_us, ended_us, result, result_error)
     join procrastinate_jobs as job on job.id = said.id
     -- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
