@@ -192,6 +192,16 @@ def test_what_makes_no_sense_is_refused(sections: list[str], message: str) -> No
         text_of(*sections)
 
 
+def test_a_statement_is_put_together_when_it_is_asked_for_and_once() -> None:
+    made = parsed(["-- name: it :many\n1\n-- name: other :many\n{>gone}"])
+    assert made["it"] is made["it"]
+    assert list(made) == ["it", "other"]
+    with pytest.raises(ValueError, match="other includes 'gone'"):
+        made["other"]
+    with pytest.raises(KeyError):
+        made["none"]
+
+
 # Queries
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from procrastinate.connector import GENERIC, Query, Value
@@ -223,7 +223,33 @@ def _texts() -> list[str]:
     return [file.read_text("utf-8") for file in sorted(folder.glob("*.sql"))]
 
 
-def parsed(texts: Sequence[str], *, distributed: bool = False) -> Mapping[str, Statement]:
+class Library(Mapping[str, Statement]):
+    """Statements by name. Each is put together when it is asked for: most programs need a few.
+
+    To ask for one that makes no sense raises ValueError.
+    """
+
+    def __init__(
+        self, sections: Mapping[str, templates.Section], fragments: Mapping[str, templates.Section]
+    ) -> None:
+        self._sections = sections
+        self._fragments = fragments
+        self._made: dict[str, Statement] = {}
+
+    def __getitem__(self, name: str) -> Statement:
+        made = self._made.get(name)
+        if made is None:
+            made = self._made[name] = _statement(self._sections[name], self._fragments)
+        return made
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sections)
+
+    def __len__(self) -> int:
+        return len(self._sections)
+
+
+def parsed(texts: Sequence[str], *, distributed: bool = False) -> Library:
     """Return the statements of these files. Raises ValueError for what makes no sense in them."""
     sections: dict[str, templates.Section] = {}
     instead: dict[str, templates.Section] = {}
@@ -238,7 +264,7 @@ def parsed(texts: Sequence[str], *, distributed: bool = False) -> Mapping[str, S
         raise ValueError(f"no fragments, or distributed ones only: {sorted(instead)}")
     if distributed:
         fragments |= instead
-    return {name: _statement(each, fragments) for name, each in sections.items() if each.kind}
+    return Library({name: each for name, each in sections.items() if each.kind}, fragments)
 
 
 def _statement(section: templates.Section, fragments: Mapping[str, templates.Section]) -> Statement:
