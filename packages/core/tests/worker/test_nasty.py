@@ -50,6 +50,7 @@ class Bench:
         self.connector = InMemoryConnector()
         self.app = procrastinate.App(connector=self.connector)
         self.innocent = self.app.task(name="innocent")(_innocent)
+        self.first: Any = None  # the task of the innocent job before the nasty one, if another
         self.options: dict[str, Any] = {}
         self.just_before: Callable[[], object] = lambda: None
 
@@ -66,7 +67,7 @@ class Bench:
     async def run(self, task: Any, **arguments: Any) -> Job:
         """Run the nasty job and an innocent one, stop the worker; return the nasty job's end."""
         async with self.app.open_async(), self.worker():
-            await self.ended(await self.innocent.defer_async())
+            await self.ended(await (self.first or self.innocent).defer_async())
             self.just_before()
             job = await self.ended(await task.defer_async(**arguments))
             innocent = await self.ended(await self.innocent.defer_async())
@@ -571,6 +572,30 @@ class Vandals:
         sys.excepthook = threading.excepthook = sys.unraisablehook = raising(nasty.Sly)
         raise ValueError("no")
 
+    def let_new_threads_die_of_a_trace_function(self) -> None:
+        threading.settrace(_raise_sly)
+        self.undo.append(lambda: threading.settrace(None))  # type: ignore[arg-type]
+
+    def let_new_threads_die_of_a_profile_function(self) -> None:
+        threading.setprofile(_raise_sly)
+        self.undo.append(lambda: threading.setprofile(None))
+
+    def let_new_threads_have_a_huge_stack(self) -> None:
+        size = threading.stack_size(1 << 46)
+        self.undo.append(lambda: threading.stack_size(size))
+
+    def let_no_thread_wait_for_its_turn(self) -> None:
+        interval = sys.getswitchinterval()
+        self.undo.append(lambda: sys.setswitchinterval(interval))
+        sys.setswitchinterval(1e-9)
+
+    def take_all_threads_of_the_default_executor(self) -> None:
+        executor, go_on = ThreadPoolExecutor(1), threading.Event()
+        executor.submit(go_on.wait, 3 * LIMIT)
+        self._on_loop(lambda: self.loop.set_default_executor(executor))
+        self.undo.append(go_on.set)
+        self.undo.append(lambda: self.loop.set_default_executor(ThreadPoolExecutor(1)))
+
     def disable_logging(self) -> None:
         logging.disable(logging.CRITICAL)
         self.undo.append(lambda: logging.disable(logging.NOTSET))
@@ -611,6 +636,10 @@ class Vandals:
         return type("Nasty", (), {"__class__": property(raising(nasty.Sly))})()
 
 
+def _raise_sly(*_: object) -> None:
+    raise nasty.Sly
+
+
 def _send_exception(ident: int) -> None:
     send = ctypes.pythonapi.PyThreadState_SetAsyncExc
     send(ctypes.c_ulong(ident), ctypes.py_object(nasty.Sly))
@@ -627,10 +656,15 @@ VANDALS = [
 
 
 @each_kind
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("name", VANDALS)
+@pytest.mark.parametrize("next_kind", KINDS)
 async def test_what_a_task_breaks_does_not_break_the_worker(
-    bench: Bench, kind: str, name: str
+    bench: Bench, kind: str, next_kind: str, name: str
 ) -> None:
+    on_loop = bench.app.task(name="on the loop")(_innocent_on_loop)
+    bench.first = on_loop if kind == "async def" else bench.innocent
+    bench.innocent = on_loop if next_kind == "async def" else bench.innocent
     vandals = Vandals(bench)
     try:
         job = await bench.run(bench.nasty(kind, getattr(vandals, name)))

@@ -27,6 +27,7 @@ from procrastinate.worker.companions.ticker import Ticker
 from procrastinate.worker.companions.vitals import Vitals
 from procrastinate.worker.helpers.housekeeping import Housekeeping
 from procrastinate.worker.helpers.listener import Listener
+from procrastinate.worker.shift import ending
 from procrastinate.worker.writing.writer import Writer
 
 QUICK = {
@@ -287,7 +288,7 @@ async def test_helpers_survive_a_task_that_cancels_all_others(until: Callable[..
 async def test_a_sign_of_life_that_comes_late_does_not_enter_a_worker_that_has_left(
     any_app: procrastinate.App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(companion, "STOP_MAY_TAKE", 0.1)
+    monkeypatch.setattr(ending, "COMPANIONS_MAY_TAKE", 0.1)
     left, threads = threading.Event(), []
     give = Heartbeat._give_sign_of_life
 

@@ -26,7 +26,6 @@ from procrastinate.worker.database.backoff import Backoff
 from procrastinate.worker.database.line import Line
 from procrastinate.worker.log import logger
 
-STOP_MAY_TAKE = 5.0  # seconds until a companion that does not end is left to itself
 REBORN_AFTER = 1.0  # seconds
 DEATHS = 3
 DEATHS_WITHIN = 60.0  # seconds
@@ -86,12 +85,14 @@ class Companion:
         """Let the thread end, without waiting for it."""
         self._ending.set()
 
-    def stop(self) -> None:
-        """End the thread and wait for it; no longer than `STOP_MAY_TAKE`, if the database hangs."""
-        self.let_go()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_MAY_TAKE)
-        self._line.cut()  # rule 4
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread has not ended yet."""
+        return self._thread.is_alive()
+
+    def leave_alone(self) -> None:
+        """Wait no longer for the end of the thread (rule 4)."""
+        self._line.cut()
 
     def _run(self) -> None:
         wait = 0.0

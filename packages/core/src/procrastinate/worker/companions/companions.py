@@ -69,11 +69,19 @@ class Companions:
         self._reported.update(dead)
         return dead
 
-    def stop(self) -> None:
-        """End all threads and wait for them, for a limited time."""
+    def let_go(self) -> None:
+        """Let all threads end, without waiting for them."""
         self._stopped = True
         for companion in self._companions:
             companion.let_go()
+
+    @property
+    def are_running(self) -> bool:
+        """Whether a thread has not ended yet."""
+        return any(companion.is_running for companion in self._companions)
+
+    def leave_alone(self) -> None:
+        """Wait no longer for threads that have not ended: they send nothing more."""
         for companion in self._companions:
-            companion.stop()
+            companion.leave_alone()
         self._watchdog.stop()

@@ -25,15 +25,16 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import queue
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from procrastinate.worker.process import forks
+from procrastinate.worker.running import births
 
 PAUSE = 0.001  # seconds until the loop hears of the next ends while threads go on by themselves
 
@@ -65,6 +66,7 @@ class _Seat:
     """What one thread is at: a call, its end, or nothing."""
 
     call: _Call | _End | None = None
+    is_taken: bool = False  # whether the thread has begun
 
 
 class TaskThreads:
@@ -182,22 +184,20 @@ class TaskThreads:
 
     def _start_thread(self) -> None:
         """Start one more thread. If the system has none left, the others do the work, if any."""
-        number = self._started + 1
-        thread = threading.Thread(
-            target=self._serve_always, name=f"{self._name}-task-{number}", daemon=True
-        )
+        number, seat = self._started + 1, _Seat()
+        serve, name = functools.partial(self._serve_always, seat), f"{self._name}-task-{number}"
         try:
-            thread.start()
+            births.start(serve, lambda: seat.is_taken, name=name)
         except RuntimeError as exc:
             if not self._started:
                 raise NoThread(str(exc)) from exc
         else:
             self._started = number
 
-    def _serve_always(self) -> None:
-        seat = _Seat()
+    def _serve_always(self, seat: _Seat) -> None:
         while True:
             try:
+                seat.is_taken = True
                 return self._serve(seat)
             except BaseException:
                 continue  # rule 3

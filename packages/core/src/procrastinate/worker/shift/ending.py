@@ -9,7 +9,6 @@ from typing import Any
 from procrastinate.errors import ConnectorException
 from procrastinate.model.text.printable import counted
 from procrastinate.storage import workers as flows
-from procrastinate.threads import in_thread
 from procrastinate.worker import job_log
 from procrastinate.worker.claiming.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.companions.companions import Companions
@@ -20,6 +19,8 @@ from procrastinate.worker.shift.crew import Crew
 from procrastinate.worker.shift.terms import Terms
 
 ABORTED_TASKS_MAY_TAKE = 2.0  # seconds to end once aborted by the worker's shutdown
+COMPANIONS_MAY_TAKE = 5.0  # seconds to end, until those that do not are left to themselves
+LOOK_AT_COMPANIONS_EVERY = 0.005  # seconds
 LAST_WRITES_MAY_TAKE = 10.0  # seconds, while the database is away, before a stopped worker gives up
 
 
@@ -84,10 +85,13 @@ class Ending:
             pass
 
     async def _stop_companions(self) -> None:
-        try:
-            await in_thread(self._companions.stop)
-        except RuntimeError:  # the system starts no thread any more
-            self._companions.stop()
+        """Wait for their threads here. A job may have taken all threads that could do so."""
+        self._companions.let_go()
+        for _ in range(round(COMPANIONS_MAY_TAKE / LOOK_AT_COMPANIONS_EVERY)):
+            if not self._companions.are_running:
+                break
+            await asyncio.sleep(LOOK_AT_COMPANIONS_EVERY)
+        self._companions.leave_alone()
 
     async def _leave(self) -> None:
         await self._write_the_rest()
