@@ -182,7 +182,7 @@ def _unawaited(row: Row) -> Row:
 #: moment as a time, and an ending without whether somebody waits for it.
 _SHOWN: dict[str, Callable[[Row], Row]] = {
     "promote_due": lambda row: (row[0], row[1] is None, row[2]),
-    "sweep": lambda row: (*row[:-1], row[-1] is None),
+    "sweep": lambda row: (*row[:3], row[3] is None, row[4]),
     "defer_jobs": lambda row: row[:1],
     **dict.fromkeys((name for name in STATEMENTS if name.startswith("claim_")), _with_its_moment),
     **{

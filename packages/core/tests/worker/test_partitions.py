@@ -235,6 +235,13 @@ async def test_what_nobody_announced_is_found_by_a_sweep(
             f" values ({64 * 10**6}, {VALUES[0]}, 'default', 'quiet', '{{\"n\": 7}}')"
         )
         await until(lambda: ran == [7])
+        assert connector.executed["ready_queues"] == 0  # the sweep said in which queue it is
+        change(
+            "insert into procrastinate_jobs (id, partition, queue_name, task_name, args) select"
+            f" {64 * (10**6 + 1)} + 64 * n, {VALUES[0]}, 'q' || n, 'quiet',"
+            " jsonb_build_object('n', n) from generate_series(0, 2) as n"
+        )
+        await until(lambda: sorted(ran) == [0, 1, 2, 7])
 
 
 async def test_a_scheduled_job_that_was_not_announced_starts_when_it_is_due(

@@ -63,6 +63,7 @@ class Bench:
         self.calls = Scripted()
         self.outages = Outages(self.calls, MANY)  # type: ignore[arg-type]
         self.found: list[int] = []
+        self.queues: dict[int, str | None] = {}
         self.rang = 0
         self.paused = Paused()
         self.sweeper = Sweeper(
@@ -73,12 +74,16 @@ class Bench:
             self.outages,
             self.paused,
             interval=INTERVAL,
-            on_found=self.found.append,
+            on_found=self._find,
             clock=lambda: self.now,
         )
         self.sweeper.on_hot = self._ring
         self.sweeper.room = lambda: 2
         self.sweeper.listens = True
+
+    def _find(self, partition: int, queue: str | None) -> None:
+        self.found.append(partition)
+        self.queues[partition] = queue
 
     def _ring(self) -> None:
         self.rang += 1
@@ -101,8 +106,10 @@ def bench() -> Bench:
 
 
 async def test_what_was_found_is_claimed_from_next(bench: Bench) -> None:
-    await bench.sweep(Waiting(ONE, 1, 0, None), Waiting(TWO, 0, 3, None), Waiting(THREE, 1, 0, 9.0))
+    found = Waiting(ONE, 1, 0, None, "q"), Waiting(TWO, 0, 3, None), Waiting(THREE, 1, 0, 9.0)
+    await bench.sweep(*found)
     assert set(bench.found) == set(bench.sweeper.turns.heard) == {ONE, THREE}
+    assert bench.queues == {ONE: "q", THREE: None}
     assert bench.rang == 1
 
 

@@ -77,6 +77,7 @@ class Waiting:
     ready: int  # jobs that the worker may claim
     elsewhere: int  # ready jobs for other workers: in other queues, or of tasks that it lacks
     seconds_to_next: float | None  # until the next scheduled job is due, if there is one
+    queue: str | None = None  # that of all the jobs that the worker may claim, if it is one
 
 
 def sweep(
@@ -89,8 +90,8 @@ def sweep(
     names = None if queues is None else list(queues)
     rows = yield Request("sweep", queue_names=names, **left_out(unknown_names), **unpaused(paused))
     return [
-        Waiting(partition, ready, elsewhere, None if due_us is None else due_us / 1e6)
-        for partition, ready, elsewhere, due_us in rows
+        Waiting(partition, ready, elsewhere, None if due_us is None else due_us / 1e6, queue)
+        for partition, ready, elsewhere, due_us, queue in rows
     ]
 
 

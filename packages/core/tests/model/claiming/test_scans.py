@@ -750,6 +750,18 @@ def test_rule_12_after_a_gap_a_partition_is_looked_at_everywhere_and_nothing_is_
     assert (seen.seconds_to_next_look(NOW), seen.everywhere_due) == (math.inf, math.inf)
 
 
+def test_rule_12_what_a_sweep_found_in_one_queue_is_looked_for_in_all_of_that_one() -> None:
+    """Also what stands below the mark, as a late commit does. A gap from before still counts."""
+    plan = OF_PARTITION.heard_of("q").begun()
+    plan = plan.saw(Scan(Kind.FULL, 2, ("q",), news=1), Found(jobs(1, 2)), TOOK, NOW)
+    assert plan.level is not None
+    found = plan.found_in("q").begun()
+    assert found.next(NOW, 7) == Scan(Kind.FULL, 7, ("q",), news=2)
+    step = OF_PARTITION.gap_in_what_was_heard().found_in("q").begun().next(NOW, 7)
+    assert isinstance(step, Scan)
+    assert step.everywhere is True
+
+
 @pytest.mark.parametrize(("is_swept", "waits"), [(True, math.inf), (False, 4)])
 def test_rule_12_a_short_scan_of_the_level_owes_no_full_one(is_swept: bool, waits: float) -> None:
     plan = replace(BUSY, is_swept=is_swept, schedule=Schedule(due=math.inf), brought=True)

@@ -49,7 +49,9 @@ Rules
 12. If jobs are spread over partitions, each has a plan of its own, and sweeps find in which of them
     jobs were not announced (`procrastinate.model.claiming.turns`). Such a plan looks everywhere
     only after a gap, promotes no jobs, and owes no full scan after a short one: what the marks of
-    the last jobs of a partition may hide is announced, or is found by the next sweep.
+    the last jobs of a partition may hide is announced, or is found by the next sweep. If all that
+    a sweep found is of one queue, a full scan of that one follows: to ask for the names of all
+    queues takes a coordinator as long as to claim 100 jobs.
 """
 
 from __future__ import annotations
@@ -135,6 +137,11 @@ class ScanPlan:
         news = self.news + 1
         level = self.level and self.level.heard_of(queue, news)
         return replace(self, news=news, level=level, heard={**self.heard, queue: news})
+
+    def found_in(self, queue: str) -> ScanPlan:
+        """Note that a look at all queues found jobs of this one alone, wherever they stand."""
+        plan = self.heard_of(queue)
+        return replace(plan, level=None, full=replace(plan.full, wanted=plan.news))
 
     def went_back(self, jobs: Sequence[Job]) -> ScanPlan:
         """Note that jobs which this worker had claimed went back to their places (rule 11)."""

@@ -542,14 +542,17 @@ select
 -- name: sweep :many
 -- Looks at all partitions for jobs that nobody announced. Returns (partition, how many jobs are
 -- ready in these queues (null: in all), how many in others, microseconds until the next scheduled
--- one is due or null) for each partition that has any.
+-- one is due or null, the queue of the former if they are all of one) for each partition that has any.
 select
     found.partition, sum(found.ready)::bigint, sum(found.elsewhere)::bigint,
-    min(found.due_us)::bigint
+    min(found.due_us)::bigint,
+    case when min(found.lowest) = max(found.highest) then min(found.lowest) end
 from (
     select
         job.partition, count(*) filter (where {>is_served}) as ready,
-        count(*) filter (where not ({>is_served})) as elsewhere, null::bigint as due_us
+        count(*) filter (where not ({>is_served})) as elsewhere, null::bigint as due_us,
+        min(job.queue_name) filter (where {>is_served}) as lowest,
+        max(job.queue_name) filter (where {>is_served}) as highest
     from {schema}.procrastinate_jobs as job
     where {>anywhere} and job.status = 'todo' and job.hold is null{unpaused job}
     group by job.partition
@@ -560,7 +563,7 @@ from (
                 epoch from least(min(job.scheduled_at), '9999-12-29 00:00+00')
                     - statement_timestamp()
             ) * 1000000.0
-        )::bigint
+        )::bigint, null::text, null::text
     from {schema}.procrastinate_jobs as job
     where {>anywhere} and job.status = 'todo' and job.hold = 'schedule'
     group by job.partition

@@ -184,7 +184,10 @@ def sweep(view: View, p: Params) -> Rows:
     if not ready and not waits:
         return []
     due = min(waits) // timedelta(microseconds=1) if waits else None
-    return [(0, len(served), len(ready) - len(served), due)]
+    queues = {job.queue_name for job in served}
+    return [
+        (0, len(served), len(ready) - len(served), due, min(queues) if len(queues) == 1 else None)
+    ]
 
 
 def _is_served(job: JobRow, p: Params) -> bool:

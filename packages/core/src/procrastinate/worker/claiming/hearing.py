@@ -53,6 +53,13 @@ class Hearing:
         """Make the next claim a full one, schedule included: after a gap in what was heard."""
         self._plan = self._plan.gap_in_what_was_heard()
 
+    def found(self, queue: str | None) -> None:
+        """Note that jobs which were not announced are ready, of one queue or of several (None)."""
+        if queue is None:
+            self.look_at_everything()
+        else:
+            self._plan = self._plan.found_in(queue)
+
     @property
     def unsure(self) -> bool:
         """Whether the last claim met jobs that another transaction was deciding about."""

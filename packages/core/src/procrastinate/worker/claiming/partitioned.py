@@ -78,7 +78,7 @@ class PartitionedFetcher:
             outages,
             paused,
             interval=interval,
-            on_found=lambda partition: self._at(partition).look_at_everything(),
+            on_found=lambda partition, queue: self._at(partition).found(queue),
             clock=clock,
         )
         self.left_none = False  # whether the last claim left no ready job behind

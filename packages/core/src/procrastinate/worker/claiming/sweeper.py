@@ -71,7 +71,7 @@ class Sweeper:
         paused: Paused,
         *,
         interval: float,
-        on_found: Callable[[int], None],
+        on_found: Callable[[int, str | None], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._calls = calls
@@ -80,7 +80,8 @@ class Sweeper:
         self._outages = outages
         self._paused = paused
         self._interval = interval
-        self._on_found = on_found  # is called with a partition that may have ready jobs
+        #: Is called with a partition that may have ready jobs, and their queue if it is one.
+        self._on_found = on_found
         self._clock = clock
         self.turns = Turns(interval=interval)
         #: Called if partitions became hot.
@@ -180,16 +181,17 @@ class Sweeper:
             if each.seconds_to_next is not None:
                 schedule = self._schedules[each.partition]
                 schedule.at = min(schedule.at, now + each.seconds_to_next)
-        ready = [each.partition for each in found if each.ready]
+        ready = [(each.partition, each.queue) for each in found if each.ready]
         random.shuffle(ready)  # other workers may be about to look at the same ones
         next_at = now + self._seconds_to_turn(now, has_swept=True)
-        self.turns = self.turns.swept(ready, began=began, now=now, next_at=next_at)
+        places = [partition for partition, _ in ready]
+        self.turns = self.turns.swept(places, began=began, now=now, next_at=next_at)
         self._found(ready)
 
-    def _found(self, partitions: Sequence[int]) -> None:
-        for partition in partitions:
-            self._on_found(partition)
-        if partitions:
+    def _found(self, ready: Sequence[tuple[int, str | None]]) -> None:
+        for partition, queue in ready:
+            self._on_found(partition, queue)
+        if ready:
             self.on_hot()
 
     async def _announce(self, found: Sequence[Waiting]) -> None:
@@ -263,4 +265,4 @@ class Sweeper:
         schedule.end(math.inf if wait is None else self._clock() + wait)
         if made.count:
             self.heard_of(partition)
-            self._found([partition])
+            self._found([(partition, None)])
