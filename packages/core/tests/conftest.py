@@ -69,6 +69,10 @@ from (select distinct pid from pg_locks
 """
 
 
+#: Else asyncpg's first look at the types of arrays takes seconds, on each connection.
+LETS_ASYNCPG_BEGIN = "citus.override_table_visibility"
+
+
 class Schemas:
     """A schema of the cluster that tests use one after the other, or a new one.
 
@@ -97,7 +101,7 @@ class Schemas:
         way = parse_dsn(CLUSTER)
         return (
             f"postgresql://{way['user']}@{way['host']}:{way['port']}/{way['dbname']}"
-            f"?options=-csearch_path%3D{self._name}"
+            f"?options=-csearch_path%3D{self._name}%20-c{LETS_ASYNCPG_BEGIN}%3Doff"
         )
 
     @property

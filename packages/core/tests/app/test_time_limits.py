@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import psycopg2
 import pytest
@@ -28,7 +29,9 @@ def _url(dsn: str) -> str:
     """A DSN of a proxy as an URL of SQLAlchemy."""
     parts = parse_dsn(dsn)
     user = ":".join(parts[key] for key in ("user", "password") if key in parts)
-    return f"postgresql+psycopg2://{user}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+    options = f"?options={quote(parts['options'])}" if "options" in parts else ""
+    place = f"{parts['host']}:{parts['port']}/{parts['dbname']}{options}"
+    return f"postgresql+psycopg2://{user}@{place}"
 
 
 CONNECTORS: dict[str, Callable[[str], Any]] = {
