@@ -1,4 +1,4 @@
-"""W18: W1 and W6 with the connectors that run workers; W4 with all, beside the driver's plain SQL.
+"""W18: W1 and W6 with the connectors that run workers; W4 with all, beside their users' plain SQL.
 
 The drivers are imported when they are used: an older version that is compared has none of them.
 """
@@ -17,7 +17,8 @@ from benchmarks.workloads import single_defers
 from benchmarks.workloads.drain import CONCURRENCY, ONE_STATEMENT, drain_rate, limit_rate
 
 DRAINED, DEFERRED, TOLD = 30_000, 2_000, 200
-_OWN = "insert and commit, same driver"
+_OWN = "insert and commit as its users write it"
+_BELOW = "insert and commit, driver below"
 
 
 class Drivers(Workload):
@@ -33,6 +34,8 @@ class Drivers(Workload):
           for name in of_workers),
         *(Measure(f"{name}: defer", "jobs/s", at_least(0.85), against=_OWN)
           for name in single_defers.ALL),
+        *(Measure(f"{name}: defer, driver below", "jobs/s", None, against=_BELOW)
+          for name in single_defers.ALL if single_defers.is_over_another(name)),
         *(Measure(f"{name}: defer to body, p50", "ms", at_most(2), against="insert + claim, p50")
           for name in of_workers),
     )  # fmt: skip
@@ -73,11 +76,12 @@ class Drivers(Workload):
 
     def _defers(self, bench: Bench) -> dict[str, Sample]:
         count = bench.scale.of(DEFERRED, at_least=single_defers.BLOCK)
-        samples = {}
+        samples: dict[str, Sample] = {}
         with bench.server.empty_database() as dsn, limits.table(dsn):
             for name in single_defers.ALL:
                 bench.say(f"{count:,} inserts and defers in turns with {name}")
                 with bench.server.database() as database:
-                    sample = single_defers.measured(name, dsn, database.dsn, count)
-                samples[f"{name}: defer"] = sample
+                    found = single_defers.measured(name, dsn, database.dsn, count)
+                names = (f"{name}: defer", f"{name}: defer, driver below")
+                samples |= dict(zip(names, found, strict=False))
         return samples

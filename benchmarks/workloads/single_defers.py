@@ -1,28 +1,42 @@
-"""Single defers with each connector, in turns with plain inserts by the same driver.
+"""Single defers with each connector, in turns with plain inserts as its users write them.
 
-Both go to one server from one process, a block of one and then a block of the other, so that what
-else the machine does meets both. The limit of SQLAlchemy's connectors is the driver below.
+All go to one server from one process, a block of one and then a block of the other, so that what
+else the machine does meets all of them. With SQLAlchemy there are three: its users pay for its pool
+and its transactions with each insert of their own (``engine.begin()``), and beside that the bare
+driver below shows what SQLAlchemy costs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeAlias
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import procrastinate
 from benchmarks import limits
 from benchmarks.measures import Sample
 from benchmarks.workloads.defer import noop_of, url_of
 
-BLOCK = 100
+BLOCK = 100  # calls of one kind in a row
+WARM = 10  # calls of each kind that are not timed
 _INSERT = "insert into jobs (args) values (%s::jsonb) returning id"
 _NUMBERED = "insert into jobs (args) values ($1::text::jsonb) returning id"
+_NAMED = "insert into jobs (args) values (cast(cast(:args as text) as jsonb)) returning id"
 
 Call: TypeAlias = Callable[[int], object]
 AsyncCall: TypeAlias = Callable[[int], Awaitable[object]]
+C = TypeVar("C")
 
 
 def _args(number: int) -> str:
@@ -90,6 +104,37 @@ async def _by_asyncpg(dsn: str) -> AsyncIterator[AsyncCall]:
     await connection.close()
 
 
+@contextmanager
+def _by_engine(dsn: str, driver: str) -> Iterator[Call]:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(url_of(dsn, driver))
+    statement = sqlalchemy.text(_NAMED)
+
+    def insert(number: int) -> object:
+        with engine.begin() as connection:
+            return connection.execute(statement, {"args": _args(number)}).scalar_one()
+
+    yield insert
+    engine.dispose()
+
+
+@asynccontextmanager
+async def _by_async_engine(dsn: str, driver: str) -> AsyncIterator[AsyncCall]:
+    import sqlalchemy
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    engine = create_async_engine(url_of(dsn, driver))
+    statement = sqlalchemy.text(_NAMED)
+
+    async def insert(number: int) -> object:
+        async with engine.begin() as connection:
+            return (await connection.execute(statement, {"args": _args(number)})).scalar_one()
+
+    yield insert
+    await engine.dispose()
+
+
 # --- the connectors -------------------------------------------------------------------------------
 
 
@@ -101,83 +146,131 @@ def _conninfo(dsn: str) -> dict[str, Any]:
     return {"conninfo": dsn}
 
 
-#: By the names of the measures: the class, its arguments for a DSN, and the limit.
-SYNC: dict[str, tuple[str, Callable[[str], dict[str, Any]], Any]] = {
-    "Psycopg2": ("Psycopg2Connector", _dsn, _by_psycopg2),
-    "SQLAlchemy, psycopg2": (
-        *("SQLAlchemyConnector", lambda dsn: _dsn(url_of(dsn)), _by_psycopg2),
-    ),
-    "SQLAlchemy, psycopg": (
-        *("SQLAlchemyConnector", lambda dsn: _dsn(url_of(dsn, "psycopg")), _by_psycopg),
-    ),
-    "SyncPsycopg": ("SyncPsycopgConnector", _conninfo, _by_psycopg),
+def _url(dsn: str, name: str, driver: str) -> dict[str, Any]:
+    return {name: url_of(dsn, driver)}
+
+
+@dataclass(frozen=True)
+class Case(Generic[C]):
+    """A connector: its class, its arguments for a DSN, and what its defers take turns with."""
+
+    connector: str
+    arguments: Callable[[str], dict[str, Any]]
+    #: Opens the insert of its users, with a DSN.
+    insert: Callable[[str], C]
+    #: Opens the insert by the driver below, if that is another one.
+    below: Callable[[str], C] | None = None
+
+    @property
+    def inserts(self) -> list[Callable[[str], C]]:
+        return [self.insert] if self.below is None else [self.insert, self.below]
+
+
+def _over_engine(driver: str, below: Any) -> Case[AbstractContextManager[Call]]:
+    return Case(
+        "SQLAlchemyConnector",
+        functools.partial(_url, name="dsn", driver=driver),
+        functools.partial(_by_engine, driver=driver),
+        below,
+    )
+
+
+def _over_async_engine(driver: str, below: Any) -> Case[AbstractAsyncContextManager[AsyncCall]]:
+    return Case(
+        "SQLAlchemyAsyncConnector",
+        functools.partial(_url, name="url", driver=driver),
+        functools.partial(_by_async_engine, driver=driver),
+        below,
+    )
+
+
+#: By the names of the measures.
+SYNC: dict[str, Case[AbstractContextManager[Call]]] = {
+    "Psycopg2": Case("Psycopg2Connector", _dsn, _by_psycopg2),
+    "SQLAlchemy, psycopg2": _over_engine("psycopg2", _by_psycopg2),
+    "SQLAlchemy, psycopg": _over_engine("psycopg", _by_psycopg),
+    "SyncPsycopg": Case("SyncPsycopgConnector", _conninfo, _by_psycopg),
 }
-ASYNC: dict[str, tuple[str, Callable[[str], dict[str, Any]], Any]] = {
-    "Aiopg": ("AiopgConnector", _dsn, _by_aiopg),
-    "Psycopg": ("PsycopgConnector", _conninfo, _by_psycopg_async),
-    "Asyncpg": ("AsyncpgConnector", limits.for_asyncpg, _by_asyncpg),
-    "SQLAlchemyAsync, asyncpg": (
-        "SQLAlchemyAsyncConnector",
-        lambda dsn: {"url": url_of(dsn, "asyncpg")},
-        _by_asyncpg,
-    ),
-    "SQLAlchemyAsync, psycopg": (
-        "SQLAlchemyAsyncConnector",
-        lambda dsn: {"url": url_of(dsn, "psycopg")},
-        _by_psycopg_async,
-    ),
+ASYNC: dict[str, Case[AbstractAsyncContextManager[AsyncCall]]] = {
+    "Aiopg": Case("AiopgConnector", _dsn, _by_aiopg),
+    "Psycopg": Case("PsycopgConnector", _conninfo, _by_psycopg_async),
+    "Asyncpg": Case("AsyncpgConnector", limits.for_asyncpg, _by_asyncpg),
+    "SQLAlchemyAsync, asyncpg": _over_async_engine("asyncpg", _by_asyncpg),
+    "SQLAlchemyAsync, psycopg": _over_async_engine("psycopg", _by_psycopg_async),
 }
 ALL = (*SYNC, *ASYNC)
 
 
-def measured(name: str, dsn_of_limit: str, dsn: str, count: int) -> Sample:
-    """Return the rates of defers with a connector and of its limit, in turns."""
+def is_over_another(name: str) -> bool:
+    """Whether a connector's driver stands on another one, which is a limit too."""
+    return (SYNC.get(name) or ASYNC[name]).below is not None
+
+
+def measured(name: str, dsn_of_limit: str, dsn: str, count: int) -> list[Sample]:
+    """Return the rate of defers with a connector, beside its users' insert and the driver's."""
     if name in SYNC:
-        return _measured(name, dsn_of_limit, dsn, count)
-    return asyncio.run(_measured_async(name, dsn_of_limit, dsn, count))
+        return _measured(SYNC[name], dsn_of_limit, dsn, count)
+    return asyncio.run(_measured_async(ASYNC[name], dsn_of_limit, dsn, count))
 
 
-def _measured(name: str, dsn_of_limit: str, dsn: str, count: int) -> Sample:
-    class_name, arguments, limit = SYNC[name]
-    app = procrastinate.App(connector=getattr(procrastinate, class_name)(**arguments(dsn)))
-    times = [0.0, 0.0]
-    with limit(dsn_of_limit) as insert, app.open():
+def _app(case: Case[Any], dsn: str) -> procrastinate.App:
+    connector = getattr(procrastinate, case.connector)(**case.arguments(dsn))
+    return procrastinate.App(connector=connector)
+
+
+def _measured(
+    case: Case[AbstractContextManager[Call]], dsn_of_limit: str, dsn: str, count: int
+) -> list[Sample]:
+    with ExitStack() as stack:
+        app = stack.enter_context(_app(case, dsn).open())
         task = noop_of(app)
-        calls: tuple[Call, Call] = (lambda number: task.defer(n=number), insert)
+        calls: list[Call] = [lambda number: task.defer(n=number)]
+        calls += [stack.enter_context(insert(dsn_of_limit)) for insert in case.inserts]
+        times = [0.0] * len(calls)
         for call in calls:
-            for number in range(10):
+            for number in range(WARM):
                 call(number)
-        for turn in range(max(1, count // BLOCK)):
-            for which in (0, 1) if turn % 2 else (1, 0):
-                call = calls[which]
-                began = time.perf_counter()
-                for number in range(BLOCK):
-                    call(number)
-                times[which] += time.perf_counter() - began
-    return _sample(count, times)
+        for which in _turns(len(calls), count):
+            call = calls[which]
+            began = time.perf_counter()
+            for number in range(BLOCK):
+                call(number)
+            times[which] += time.perf_counter() - began
+    return _samples(count, times)
 
 
-async def _measured_async(name: str, dsn_of_limit: str, dsn: str, count: int) -> Sample:
-    class_name, arguments, limit = ASYNC[name]
-    app = procrastinate.App(connector=getattr(procrastinate, class_name)(**arguments(dsn)))
-    times = [0.0, 0.0]
-    async with limit(dsn_of_limit) as insert, app.open_async():
+async def _measured_async(
+    case: Case[AbstractAsyncContextManager[AsyncCall]], dsn_of_limit: str, dsn: str, count: int
+) -> list[Sample]:
+    async with AsyncExitStack() as stack:
+        app = await stack.enter_async_context(_app(case, dsn).open_async())
         task = noop_of(app)
-        calls: tuple[AsyncCall, AsyncCall] = (lambda number: task.defer_async(n=number), insert)
+        calls: list[AsyncCall] = [lambda number: task.defer_async(n=number)]
+        for insert in case.inserts:
+            calls.append(await stack.enter_async_context(insert(dsn_of_limit)))
+        times = [0.0] * len(calls)
         for call in calls:
-            for number in range(10):
+            for number in range(WARM):
                 await call(number)
-        for turn in range(max(1, count // BLOCK)):
-            for which in (0, 1) if turn % 2 else (1, 0):
-                call = calls[which]
-                began = time.perf_counter()
-                for number in range(BLOCK):
-                    await call(number)
-                times[which] += time.perf_counter() - began
-    return _sample(count, times)
+        for which in _turns(len(calls), count):
+            call = calls[which]
+            began = time.perf_counter()
+            for number in range(BLOCK):
+                await call(number)
+            times[which] += time.perf_counter() - began
+    return _samples(count, times)
 
 
-def _sample(count: int, times: list[float]) -> Sample:
-    done = max(1, count // BLOCK) * BLOCK
-    ours, limit = times
-    return Sample(done / ours, done / limit)
+def _blocks(count: int) -> int:
+    return max(1, count // BLOCK)
+
+
+def _turns(kinds: int, count: int) -> Iterator[int]:
+    """Which kind of call has the next block; the order is turned round each time."""
+    for turn in range(_blocks(count)):
+        yield from range(kinds) if turn % 2 else reversed(range(kinds))
+
+
+def _samples(count: int, times: list[float]) -> list[Sample]:
+    ours, *limits_ = (_blocks(count) * BLOCK / seconds for seconds in times)
+    return [Sample(ours, limit) for limit in limits_]
