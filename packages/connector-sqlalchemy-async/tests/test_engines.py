@@ -185,6 +185,53 @@ async def test_only_plans_that_fit_all_values_are_kept(
     assert found == {(t, name): mode for t in (False, True) for name, mode in expected.items()}
 
 
+CALL_SETTINGS = {"jit": "off", "transaction_isolation": "read committed"}
+PREPARED = Query("prepared", "select name, current_setting('jit') from pg_prepared_statements")
+
+
+async def called(connector: SQLAlchemyAsyncConnector, number: int) -> list[Any]:
+    query = Query("call", "select abs(%(n)s::integer)", {"n": number}, CALL_SETTINGS)
+    async with connector.session_async() as session:
+        return list(await session.execute(query))
+
+
+async def prepared(connector: SQLAlchemyAsyncConnector) -> list[Any]:
+    async with connector.session_async() as session:
+        return list(await session.execute(PREPARED))
+
+
+@pytest.mark.parametrize("driver", ["psycopg"], indirect=True)
+async def test_a_call_of_a_function_is_prepared_on_our_own_engine_over_psycopg(
+    new_connector: Connectors,
+) -> None:
+    """When it comes for the second time; one that the server has forgotten costs no job."""
+    connector = new_connector(pool_size=1, max_overflow=0)
+    await connector.open_async()
+    assert await called(connector, -1) == [(1,)]
+    assert await prepared(connector) == []
+    for n in (2, 3):
+        assert await called(connector, -n) == [(n,)]
+    assert await prepared(connector) == [("procrastinate_call_1", "off")]
+    async with connector.session_async() as session:
+        await session.execute(Query("deallocate", "deallocate all"))
+    for n in (1, 2):
+        assert await called(connector, -n) == [(n,)]
+        assert await prepared(connector) == []
+    await connector.close_async()
+
+
+@pytest.mark.parametrize("driver", ["psycopg"], indirect=True)
+async def test_nothing_is_prepared_on_the_application_s_engine_over_psycopg(
+    new_engine: Engines, new_connector: Connectors
+) -> None:
+    connector = new_connector()
+    await connector.open_async(new_engine(pool_size=1, max_overflow=0))
+    for n in range(4):
+        assert await called(connector, -n) == [(n,)]
+    assert [row for row in await prepared(connector) if "procrastinate" in row[0]] == []
+    await connector.close_async()
+
+
 async def test_a_session_of_a_generator_that_is_closed_gives_its_place_back(
     new_connector: Connectors, caplog: pytest.LogCaptureFixture
 ) -> None:

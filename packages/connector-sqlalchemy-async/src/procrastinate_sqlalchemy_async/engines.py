@@ -19,6 +19,7 @@ from procrastinate.connector_tools import failures, forks
 from procrastinate.connector_tools.calls import to_its_end
 from procrastinate.connector_tools.limits import LIMITS
 from procrastinate.connector_tools.loops import is_elsewhere
+from procrastinate.connector_tools.plans import Permission, Plans
 from procrastinate.errors import (
     ConnectionFailed,
     InvalidOption,
@@ -27,6 +28,7 @@ from procrastinate.errors import (
 from procrastinate_sqlalchemy_async.drivers import driver_of
 from procrastinate_sqlalchemy_async.leases import Lease, driver_error, first_line
 
+#: Where SQLAlchemy keeps, with each connection to the server, what we know of it.
 _MEMORY = "procrastinate"
 _ASK_FOR_PID = Query("ask_for_pid", "SELECT pg_catalog.pg_backend_pid()")
 
@@ -69,6 +71,7 @@ class Source:
         self._shown = shown
         #: Whether nothing stands between a connection and one process of the server.
         self.direct = False
+        self._permission = Permission()
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
         self._in_use: set[int] = set()
 
@@ -80,6 +83,7 @@ class Source:
         lease = await self.acquire()
         try:
             self.direct = await is_direct(lease)
+            self._permission.learn(self.direct)
         finally:
             await self.give_back(lease)
 
@@ -109,13 +113,16 @@ class Source:
                 " loop: `await engine.dispose()` in that one, or make an engine for each event loop"
             )
         more: dict[str, Any] = {}
+        plans = None
         if self.driver.name == "asyncpg":
             more["memory"] = fairy.info.setdefault(_MEMORY, {})
         driver = self.driver(raw, own=self.own, direct=self.direct, **more)
+        if driver.ours_alone and driver.prepares_by_sql:
+            plans = fairy.info.setdefault(_MEMORY, Plans(self._permission))
         failures.check_encoding(driver.encoding, "the engine")
         if driver.in_transaction:  # begun by a listener of the engine's, which keeps its settings
             await driver.command("COMMIT")
-        return Lease(connection, fairy.dbapi_connection, driver)
+        return Lease(connection, fairy.dbapi_connection, driver, plans)
 
     async def _connect(self, timeout: float | None) -> AsyncConnection:
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout

@@ -24,7 +24,9 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from procrastinate.connector import Notification, Query, Row, Rows
+from procrastinate.connector_tools import plans
 from procrastinate.connector_tools.calls import to_its_end
+from procrastinate.connector_tools.plans import Plans
 from procrastinate.errors import ConnectionLost, ConnectorException
 
 T = TypeVar("T")
@@ -35,6 +37,8 @@ class Driver(abc.ABC):
 
     #: SQLAlchemy's name of it.
     name: ClassVar[str]
+    #: Whether queries are prepared by SQL, in one text with their values, on connections of ours.
+    prepares_by_sql: ClassVar[bool] = False
     #: The exceptions that `translate` knows.
     errors: ClassVar[tuple[type[Exception], ...]]
 
@@ -163,12 +167,17 @@ def _plain_row(row: Row) -> Row:
 class Lease:
     """A connection for one session; see `procrastinate.connector_tools.sessions`."""
 
-    def __init__(self, connection: AsyncConnection, adapter: Any, driver: Driver) -> None:
+    def __init__(
+        self, connection: AsyncConnection, adapter: Any, driver: Driver, plans: Plans | None = None
+    ) -> None:
         self.connection = connection
         self.driver = driver
         self.broken = False
         self._adapter = adapter
         self._watched = is_watched(connection)
+        #: What the server keeps for the connection; None: nothing, because it is not ours alone, or
+        #: because an event of the engine looks at what is sent.
+        self._plans = None if self._watched else plans
         self._ready = False
 
     async def take(self) -> None:
@@ -178,6 +187,25 @@ class Lease:
 
     async def run(self, query: Query, begin: str) -> Rows:
         """Execute a query; ``begin`` and the query's settings go in front of it."""
+        if self._plans is not None:
+            return await plans.run_async(self, self._plans, query, begin)
+        return await self._run(query, begin)
+
+    async def send(self, query: Query, front: str, sql: str) -> Rows:
+        """Send ``front`` and, in place of the query's text, ``sql`` with the query's values."""
+        try:
+            return await self._run(Query(query.name, sql, query.params), front)
+        except ConnectorException as exc:
+            if self._plans is not None and self._plans.refused(exc):
+                self.broken = True
+            raise
+
+    @property
+    def server_pid(self) -> int:
+        """The process id that the server, or a pooler, has told."""
+        return self.driver.server_pid
+
+    async def _run(self, query: Query, begin: str) -> Rows:
         if self.connection.invalidated:  # SQLAlchemy would connect again, in mid-session
             raise ConnectionLost(f"{query.name}: the connection broke during an earlier statement")
         send = self._through_sqlalchemy if self._watched else None

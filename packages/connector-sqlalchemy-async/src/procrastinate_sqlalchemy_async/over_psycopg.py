@@ -7,19 +7,21 @@ through SQLAlchemy, which would read the rows by them.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import psycopg
+from psycopg import adapt
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from procrastinate.connector import Notification, Query, Rows
 from procrastinate.connector_tools import failures, sockets
 from procrastinate.connector_tools.channels import listen_sql
+from procrastinate.connector_tools.literals import with_literals
 from procrastinate.connector_tools.psycopg_values import (
     ISO,
+    PlainRows,
     adapted,
     has_other_loaders,
     read_plain_values,
@@ -28,13 +30,14 @@ from procrastinate.errors import ConnectorException, database_error, why_read_on
 from procrastinate_sqlalchemy_async.leases import Driver, Heard, Send
 
 _IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-_CLIENT_SIDE: type[psycopg.AsyncClientCursor[Any]] = psycopg.AsyncClientCursor
+_rows = PlainRows(adapt, psycopg.adapters)
 
 
 class OverPsycopg(Driver):
     """A psycopg connection under SQLAlchemy."""
 
     name = "psycopg"
+    prepares_by_sql = True
     errors: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error,)
     raw: psycopg.AsyncConnection[Any]
 
@@ -63,20 +66,14 @@ class OverPsycopg(Driver):
         return "" if (self._reported("DateStyle") or "ISO").startswith("ISO") else ISO
 
     async def _run(self, query: Query, front: str) -> Rows:
-        cursor = self._cursor
-        if query.params:
-            await cursor.execute((front + query.sql).encode(), adapted(query.params))
-        else:
-            await cursor.execute((front + query.sql).encode())
+        return _rows.of((await self._sent(front + with_literals(query))).pgresult)
+
+    async def _sent(self, sql: str) -> psycopg.AsyncClientCursor[Any]:
+        """Send statements without values beside them, and return the cursor at the last one."""
+        cursor = psycopg.AsyncClientCursor(self.raw)
+        await cursor.execute(sql.encode())
         while cursor.nextset():
             pass
-        return [] if cursor.description is None else await cursor.fetchall()
-
-    @functools.cached_property
-    def _cursor(self) -> psycopg.AsyncClientCursor[Any]:
-        """A cursor that gives plain values, whatever the connection's owner has registered."""
-        cursor = _CLIENT_SIDE(self.raw, row_factory=tuple_row)
-        read_plain_values(cursor)
         return cursor
 
     async def run_bound(self, query: Query, send: Send) -> Rows:
@@ -84,17 +81,20 @@ class OverPsycopg(Driver):
             return await super().run_bound(query, send)
         if not self.in_transaction:
             await self.to_end(send("SELECT 1", None))  # SQLAlchemy begins with its own only
-        return await self.to_end(self._run(query, ""))
+        return await self.to_end(self._run_bound(query))
+
+    async def _run_bound(self, query: Query) -> Rows:
+        """Run a query on a caller's connection, which may have another encoding."""
+        cursor = psycopg.AsyncClientCursor(self.raw, row_factory=tuple_row)
+        read_plain_values(cursor)
+        await cursor.execute(query.sql.encode(), adapted(query.params) if query.params else None)
+        return [] if cursor.description is None else await cursor.fetchall()
 
     async def command(self, sql: str) -> str | None:
         return await self.to_end(self._command(sql))
 
     async def _command(self, sql: str) -> str | None:
-        cursor = self._cursor
-        await cursor.execute(sql.encode())
-        while cursor.nextset():
-            pass
-        return cursor.statusmessage
+        return (await self._sent(sql)).statusmessage
 
     @staticmethod
     def positional(query: Query) -> tuple[str, Any]:

@@ -2,8 +2,8 @@
 
 Rules
 
-1. Queries of a session run on a cursor that puts the values into the text: only then a query and
-   its settings are one message, and pass any pooler. The cursor has loaders of its own.
+1. Queries of a session have their values in the text: only then a query and its settings are one
+   message, and pass any pooler. Rows are read by loaders of our own.
 2. What goes through SQLAlchemy has its values beside the text, and so its settings in a message
    before it.
 3. On a connection whose owner has other loaders for the types that we read, a query does not go
@@ -16,13 +16,16 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import psycopg
+from psycopg import adapt
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from procrastinate.connector import Query, Row, Rows
 from procrastinate.connector_tools import failures, sockets
+from procrastinate.connector_tools.literals import with_literals
 from procrastinate.connector_tools.psycopg_values import (
     ISO,
+    PlainRows,
     adapted,
     has_other_loaders,
     read_plain_values,
@@ -32,6 +35,7 @@ from procrastinate_sqlalchemy.drivers import Driver, Send
 
 _IN_TRANSACTION = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _MAX_PROXIES = 20  # around one connection
+_rows = PlainRows(adapt, psycopg.adapters)
 
 Connection = psycopg.Connection[Any]
 
@@ -92,25 +96,25 @@ class OverPsycopg(Driver):
         if not (_reported(real, "DateStyle") or "ISO").startswith("ISO"):
             prefix += ISO
         if send is None or (prefix and not query.params) or has_other_loaders(real):
-            return _run(real, query, prefix)
+            return _run_in_session(real, query, prefix)
         alone = bool(prefix) and not (prefix.startswith("BEGIN") or self.in_transaction(real))
         if prefix:
-            _run(real, Query("settings", "BEGIN;" if alone else ""), prefix)
+            _run_in_session(real, Query("settings", "BEGIN;" if alone else ""), prefix)
         try:
             rows = self.run_bound(real, query, send)
         except BaseException:
             if alone and self.in_transaction(real):
-                _run(real, Query("rollback", "ROLLBACK"), "")
+                _run_in_session(real, Query("rollback", "ROLLBACK"), "")
             raise
         if alone:
-            _run(real, Query("commit", "COMMIT"), "")
+            _run_in_session(real, Query("commit", "COMMIT"), "")
         return rows
 
     def run_bound(self, real: Connection, query: Query, send: Send) -> Rows:
         if has_other_loaders(real):
             if not self.in_transaction(real):
                 send("SELECT 1", None)  # SQLAlchemy begins with a statement of its own only
-            return _run(real, query, "")
+            return _run_bound(real, query)
         rows = send(query.sql, adapted(query.params) if query.params else None)
         return [_plain(tuple(row)) for row in rows]
 
@@ -121,16 +125,25 @@ class OverPsycopg(Driver):
         return failures.cannot_connect(exc, sqlstate=exc.sqlstate)
 
 
-def _run(real: Connection, query: Query, prefix: str) -> Rows:
+def _run_in_session(real: Connection, query: Query, prefix: str) -> Rows:
+    try:
+        cursor = psycopg.ClientCursor(real)
+        cursor.execute((prefix + with_literals(query)).encode())
+        while cursor.nextset():
+            pass
+        return _rows.of(cursor.pgresult)
+    except failures.VALUE_ERRORS as exc:
+        raise failures.value_error(exc, query) from exc
+    except psycopg.Error as exc:
+        raise translate(exc, query, real) from exc
+
+
+def _run_bound(real: Connection, query: Query) -> Rows:
+    """Run a query on a caller's connection, which may have another encoding."""
     try:
         cursor = psycopg.ClientCursor(real, row_factory=tuple_row)
         read_plain_values(cursor)
-        if query.params:
-            cursor.execute((prefix + query.sql).encode(), adapted(query.params))
-        else:
-            cursor.execute((prefix + query.sql).encode())
-        while cursor.nextset():
-            pass
+        cursor.execute(query.sql.encode(), adapted(query.params) if query.params else None)
         return [] if cursor.description is None else cursor.fetchall()
     except failures.VALUE_ERRORS as exc:
         raise failures.value_error(exc, query) from exc

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from procrastinate.connector import Rows
 from procrastinate.connector_tools.arrays import array_text
 
 _TEXT_FORMAT = 0
@@ -91,10 +92,35 @@ _USUAL: Mapping[int, str] = {
 }
 
 
-def read_plain_values(cursor: Any) -> None:
-    """Have a cursor give plain values, whatever the connection's owner has registered."""
+def read_plain_values(context: Any) -> None:
+    """Have a cursor, or what has ``adapters``, give plain values, whatever is registered there."""
     for oid, loader in _LOADERS.items():
-        cursor.adapters.register_loader(oid, loader)
+        context.adapters.register_loader(oid, loader)
+
+
+class PlainRows:
+    """Reads results whose texts are in UTF8 as plain values.
+
+    The loaders are registered once. On each cursor that took longer than to send a query and to
+    read its rows. ``adapt`` is the module ``psycopg.adapt``, and ``adapters`` psycopg's own map.
+    """
+
+    #: As psycopg asks a context: without a connection, texts are in UTF8.
+    connection = None
+
+    def __init__(self, adapt: Any, adapters: Any) -> None:
+        self.adapters = adapt.AdaptersMap(adapters)
+        self._transformer = adapt.Transformer
+        read_plain_values(self)
+
+    def of(self, result: Any) -> Rows:
+        """Return all rows of psycopg's result, ``[]`` if it has none."""
+        if result is None or result.nfields == 0:
+            return []
+        transformer = self._transformer(self)
+        transformer.set_pgresult(result)
+        rows: Rows = transformer.load_rows(0, result.ntuples, tuple)
+        return rows
 
 
 def has_other_loaders(connection: Any) -> bool:
