@@ -309,6 +309,20 @@ async def test_a_closed_connection_is_refused(connector: Any, procrastinate_dsn:
         bound(connection)
 
 
+async def test_a_connection_given_back_to_its_pool_is_refused(pool: aiopg.Pool) -> None:
+    """The pool gives the same object to the next user, whose transaction it would join."""
+    connector = AiopgConnector()
+    await connector.open_async(pool)
+    async with pool.acquire() as connection:
+        assert await bound(connection).execute(Query("one", "select 1")) == [(1,)]
+    with pytest.raises(InvalidOption, match="was given back to its pool"):
+        bound(connection)
+    async with pool.acquire() as again:
+        assert again is connection
+        assert await bound(again).execute(Query("one", "select 1")) == [(1,)]
+    await connector.close_async()
+
+
 async def test_a_large_answer_takes_few_turns_of_a_busy_loop(connector: Any, observer: Any) -> None:
     """libpq takes 16 KiB at a time, and in each turn of a busy worker's loop much else is done."""
     large = Query("large", "select repeat('x', 1000) from generate_series(1, 150)")

@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from procrastinate.connector import Query
 from procrastinate.errors import ConfigurationError, ConnectionFailed, InvalidOption, PoolTimeout
 from procrastinate_psycopg import PsycopgConnector, SyncPsycopgConnector, borrowed
+from procrastinate_psycopg.binding import bind, bind_async
 from procrastinate_psycopg.leases import AsyncLease
 
 from .conftest import Observer, rows, sync_rows
@@ -54,6 +55,22 @@ async def test_the_other_kind_of_pool_is_refused_with_what_it_is_for(
         await PsycopgConnector().open_async(other)
     with pytest.raises(InvalidOption, match=r"not builtins\.int"):
         await PsycopgConnector().open_async(7)
+
+
+async def test_a_connection_given_back_to_its_pool_is_refused(
+    pool: Any, procrastinate_dsn: str
+) -> None:
+    """Whatever pool that is: the connector need not know it."""
+    one = Query("one", "select 1")
+    async with pool.connection() as connection:
+        assert await bind_async(connection).execute(one) == [(1,)]
+    with pytest.raises(InvalidOption, match="was given back to its pool"):
+        bind_async(connection)
+    with psycopg_pool.ConnectionPool(procrastinate_dsn, min_size=1) as plain:
+        with plain.connection() as theirs:
+            assert bind(theirs).execute(one) == [(1,)]
+        with pytest.raises(InvalidOption, match="was given back to its pool"):
+            bind(theirs)
 
 
 async def test_a_pool_of_another_event_loop_is_refused(pool: Any) -> None:

@@ -254,6 +254,19 @@ def test_a_pool_handed_in_is_used_and_left_open(
     assert pool.getconn().info.backend_pid == pid
 
 
+def test_a_connection_given_back_to_its_pool_is_refused(
+    pool: ThreadedConnectionPool, sharing: Psycopg2Connector
+) -> None:
+    """The pool gives the same object to the next user, whose transaction it would join."""
+    theirs = pool.getconn()
+    assert run(bound(theirs), "select 1") == [(1,)]
+    pool.putconn(theirs)
+    with pytest.raises(InvalidOption, match="was given back to its pool"):
+        bound(theirs)
+    assert pool.getconn() is theirs
+    assert run(bound(theirs), "select 1") == [(1,)]
+
+
 def test_connections_of_a_pool_handed_in_go_back_as_they_were(
     pool: ThreadedConnectionPool, sharing: Psycopg2Connector, admin: Connection
 ) -> None:

@@ -35,6 +35,7 @@ from procrastinate.errors import (
 )
 from procrastinate_aiopg.calls import server_s_cancellation
 from procrastinate_aiopg.held import Held, close_quietly, is_alive
+from procrastinate_aiopg.sessions import LENT
 from procrastinate_psycopg2.driver import check_encoding, connect_error, sever
 
 THEIRS = "the aiopg pool given to open_async()"  # in messages
@@ -123,6 +124,7 @@ class GivenPool:
 
     def __init__(self, pool: aiopg.Pool, *, timeout: float | None) -> None:
         self.pool = pool
+        LENT.note(pool)
         self._timeout = timeout
         #: Those that have answered since one was silent; None: none was.
         self._proven: weakref.WeakSet[aiopg.Connection] | None = None

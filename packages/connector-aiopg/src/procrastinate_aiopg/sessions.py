@@ -7,9 +7,13 @@ from typing import Any
 import aiopg
 
 from procrastinate.connector import Query, Rows
+from procrastinate.connector_tools.lent import LentPools
 from procrastinate.connector_tools.loops import check_loop
 from procrastinate.errors import InvalidOption
 from procrastinate_aiopg.held import Held
+
+#: The aiopg pools that were handed in; there is no public word for the connections in one.
+LENT = LentPools(lambda pool: getattr(pool, "_free", ()))
 
 
 class BoundExecutor:
@@ -37,5 +41,6 @@ def bound(connection: Any) -> BoundExecutor:
         )
     if connection.closed:
         raise InvalidOption("the aiopg connection given as connection= is closed")
+    LENT.check_in_use(connection, "aiopg connection")
     check_loop(getattr(connection, "_loop", None), "aiopg connection")  # no public word for it
     return BoundExecutor(connection)

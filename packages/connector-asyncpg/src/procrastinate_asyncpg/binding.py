@@ -8,6 +8,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from procrastinate.connector import Binder, Query, Rows
+from procrastinate.connector_tools.lent import given_back
 from procrastinate.connector_tools.loops import check_loop
 from procrastinate.errors import InvalidOption
 from procrastinate_asyncpg.calls import run_on
@@ -40,9 +41,7 @@ def bound(connection: Any) -> BoundExecutor:
     try:
         closed = connection.is_closed()
     except asyncpg.InterfaceError as exc:
-        raise InvalidOption(
-            "the asyncpg connection given as connection= was given back to its pool"
-        ) from exc
+        raise given_back("asyncpg connection") from exc
     if closed:
         raise InvalidOption("the asyncpg connection given as connection= is closed")
     check_loop(getattr(connection, "_loop", None), "asyncpg connection")  # no public word for it

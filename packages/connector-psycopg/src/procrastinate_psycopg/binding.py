@@ -19,6 +19,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.string import StrDumperUnknown
 
 from procrastinate.connector import Binder, Query, Rows
+from procrastinate.connector_tools.lent import given_back
 from procrastinate.errors import ConnectorException, InvalidOption
 from procrastinate_psycopg import driver
 from procrastinate_psycopg.literals import as_text
@@ -141,6 +142,9 @@ def _real(connection: Any, kind: type[C]) -> C:
         raise InvalidOption(f"{type(connection).__qualname__} is no psycopg {kind.__qualname__}")
     if real.closed:
         raise InvalidOption("the psycopg connection given as connection= is closed")
+    # psycopg_pool sets it to None on a connection that lies in a pool; others do not have it.
+    if getattr(real, "_pool", real) is None:
+        raise given_back("psycopg connection")
     found: C = real
     return found
 

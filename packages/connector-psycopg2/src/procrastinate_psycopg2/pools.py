@@ -29,7 +29,7 @@ from procrastinate.connector_tools.pools import WaitingPool
 from procrastinate.errors import ConnectionFailed, InvalidOption
 from procrastinate_psycopg2 import driver
 from procrastinate_psycopg2.driver import Connection
-from procrastinate_psycopg2.sessions import Lease
+from procrastinate_psycopg2.sessions import LENT, Lease
 
 THEIRS = "the psycopg2 pool given to open()"  # in messages
 #: Seconds between two looks at an application's pool that is exhausted.
@@ -70,6 +70,7 @@ class BorrowedPool:
 
     def __init__(self, pool: Any, *, timeout: float | None) -> None:
         self.pool = pool
+        LENT.note(pool)
         self._timeout = timeout
         self._slots = threading.Semaphore(max(1, pool.maxconn))
 

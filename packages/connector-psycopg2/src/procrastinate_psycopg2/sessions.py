@@ -13,6 +13,7 @@ from psycopg2 import extensions
 
 from procrastinate.connector import Query, Rows
 from procrastinate.connector_tools import plans
+from procrastinate.connector_tools.lent import LentPools
 from procrastinate.connector_tools.plans import Plans
 from procrastinate.errors import ConnectorException, InvalidOption
 from procrastinate_psycopg2 import driver
@@ -23,6 +24,9 @@ _IN_TRANSACTION = (
     extensions.TRANSACTION_STATUS_INTRANS,
     extensions.TRANSACTION_STATUS_INERROR,
 )
+
+#: The psycopg2 pools that were handed in; there is no public word for the connections in one.
+LENT = LentPools(lambda pool: getattr(pool, "_pool", ()))
 
 
 class Lease:
@@ -112,6 +116,7 @@ def bound(connection: Any) -> BoundExecutor:
         ) from exc
     if real.closed:
         raise InvalidOption("the psycopg2 connection given as connection= is closed")
+    LENT.check_in_use(real, "psycopg2 connection")
     if real.async_:
         raise InvalidOption("the psycopg2 connection given as connection= is an asynchronous one")
     return BoundExecutor(real)
