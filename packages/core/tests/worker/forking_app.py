@@ -1,8 +1,8 @@
 """A worker in memory whose one job forks: the program of `test_forking`.
 
 Arguments: where the job forks, and what the child does. Prints the child's exit code, runs one more
-job, and works until SIGTERM. The worker is a guest of this program, except where code forks that is
-around the job, or a thread that does not know of it: then the process is the worker's own.
+job, and works until SIGTERM. The worker is a guest of this program, unless the first argument
+begins with "own", or a thread forks that does not know of the job: then the process is its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from procrastinate.testing import InMemoryConnector
 
 warnings.simplefilter("ignore")  # newer Pythons warn of a fork beside threads
 KIND, DOES = sys.argv[1:]
-OWN = ("executor", "pool", "strategy", "observer")
+OWN = KIND in ("executor", "pool") or KIND.startswith("own ")
+KIND = KIND.removeprefix("own ")
 
 
 class Forks(procrastinate.BaseRetryStrategy, procrastinate.Observer):
@@ -38,7 +39,17 @@ class Forks(procrastinate.BaseRetryStrategy, procrastinate.Observer):
         if KIND == "observer" and event.attempts[0].job.task_name == "forks":
             fork_and_say()
 
+    def on_claimed(self, event: Any) -> None:
+        if KIND == "claim observer" and event.jobs[0].task_name == "forks":
+            fork_and_say()
 
+    def on_deferred(self, event: Any) -> None:
+        if KIND == "tick observer" and event.jobs[0].task_name == "tick" and not ticked:
+            ticked.append(event)
+            fork_and_say()
+
+
+ticked: list[Any] = []
 around = Forks()
 app = procrastinate.App(connector=InMemoryConnector(), observers=[around])
 PARENT = os.getpid()
@@ -127,12 +138,39 @@ if KIND == "thread":
     def forks() -> Any:
         return fork_and_say()
 
-elif KIND in ("strategy", "observer"):
+elif KIND in ("strategy", "observer", "claim observer"):
 
     @app.task(name="forks", retry=around)
     def forks() -> None:
         if KIND == "strategy":
             raise ValueError("no")
+
+elif KIND == "tick observer":
+
+    @app.periodic(cron="* * * * * *", seconds="first")
+    @app.task(name="tick")
+    def tick(timestamp: int) -> None: ...
+
+    @app.task(name="forks")
+    def forks() -> None: ...
+
+elif KIND == "middleware":
+
+    async def middle(call_next: Any, context: Any, worker: Any) -> Any:
+        fork_and_say()
+        return await call_next()
+
+    @app.task(name="forks", middleware=[middle])
+    async def forks() -> None: ...
+
+elif KIND == "plain middleware":
+
+    def middle(call_next: Any, context: Any, worker: Any) -> Any:
+        fork_and_say()
+        return call_next()
+
+    @app.task(name="forks", middleware=[middle])
+    def forks() -> None: ...
 
 elif KIND == "to_thread":
 
@@ -185,7 +223,7 @@ async def as_guest() -> None:
 
 
 if __name__ == "__main__":
-    if KIND in OWN:
+    if OWN:
         forks.defer()
         innocent.defer()
         app.run_worker(shutdown_graceful_timeout=5)

@@ -34,6 +34,7 @@ from procrastinate.storage.finish import Ended, Settled
 from procrastinate.storage.periodic import Outcome
 from procrastinate.storage.workers import Recovered
 from procrastinate.worker.log import logger
+from procrastinate.worker.process import forks
 
 _ALONE = {Status.SUCCEEDED}
 
@@ -142,7 +143,7 @@ class Telling:
         ]
         if found and self._users.sees_defers:
             jobs, ids = zip(*found, strict=True)
-            self._observers.tell("on_deferred", events.Deferred(jobs, ids, in_transaction=False))
+            self._call("on_deferred", events.Deferred(jobs, ids, in_transaction=False))
 
     def claimed(self, jobs: Sequence[Job]) -> None:
         """Tell that jobs were claimed."""
@@ -204,9 +205,14 @@ class Telling:
     def _tell(self, hook: str, kind: Callable[..., object], *about: object) -> None:
         try:
             own = (tuple(each) if type(each) is list else each for each in about)  # rule 3
-            self._observers.tell(hook, kind(*self._who, *own))
+            self._call(hook, kind(*self._who, *own))
         except BaseException:  # rule 1
             logger.exception("observers could not be told of an event")
+
+    def _call(self, hook: str, event: object) -> None:
+        generation = forks.Process.generation
+        self._observers.tell(hook, event)
+        forks.end_if_forked(generation)
 
 
 def as_written(entry: Ended, status: Status | None) -> Ended:

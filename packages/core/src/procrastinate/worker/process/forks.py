@@ -10,10 +10,13 @@ Rules
    descriptor is shared as well, and handlers that the loop or a worker has installed do nothing in
    the child, so `Process.terminate()` would not end it.
 4. Children that never come back are left alone, as those of `subprocess` and `multiprocessing`; so
-   is what the program forks outside of jobs. If the process is the worker's own, nothing in it is
-   outside: retry strategies, observers and threads of any kind are treated as jobs.
+   is what the program forks outside of jobs. What the worker's own code calls is not outside:
+   retry strategies and observers. If the process is the worker's own, nothing in it is: threads of
+   any kind are treated as jobs.
 5. A child that was forked in a thread of an executor (`asyncio.to_thread`) leaves when the call has
    ended, as by rule 1. Otherwise that thread would wait for its next call for ever.
+6. One that was forked by a retry strategy or an observer leaves with 1 as soon as that returns.
+   Until the loop's next turn it might start jobs, which the parent starts as well.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ from procrastinate.model.text import failure
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CODE = SystemExit.__dict__["code"].__get__  # as Python reads it, whatever a subclass says
-CAME_BACK = "procrastinate: a process that a job forked came back to the worker's event loop\n"
+CAME_BACK = "procrastinate: a forked process came back to the code of the worker\n"
+OURS = "procrastinate.worker."  # what modules' names begin with that call a user's code
 
 _runs_a_job: contextvars.ContextVar[asyncio.AbstractEventLoop | None] = contextvars.ContextVar(
     "procrastinate_loop_of_the_job", default=None
@@ -73,8 +77,26 @@ def mark(context: contextvars.Context, loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _loop_around() -> asyncio.AbstractEventLoop | None:
-    """Return the loop that a child must not come back to, if a job forks."""
-    return _runs_a_job.get() or Process.loop
+    """Return the loop that a child must not come back to, if this is inside of a job or of us."""
+    return _runs_a_job.get() or Process.loop or _loop_of_the_caller()
+
+
+def _loop_of_the_caller() -> asyncio.AbstractEventLoop | None:
+    """Return the loop of this thread if what forks was called by the worker's own code."""
+    loop = asyncio._get_running_loop()
+    frame: FrameType | None = sys._getframe() if loop is not None else None
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if isinstance(name, str) and name.startswith(OURS) and name != __name__:
+            return loop
+        frame = frame.f_back
+    return None
+
+
+def end_if_forked(since: int) -> None:
+    """End this process if it was forked since it had this generation (rule 6)."""
+    if Process.generation != since:
+        _came_back()
 
 
 def leave(exception: BaseException | None) -> NoReturn:
@@ -147,7 +169,7 @@ def _end_at_next_turn(loop: asyncio.AbstractEventLoop) -> None:
     loop.call_soon(_came_back)
 
 
-def _came_back() -> None:
+def _came_back() -> NoReturn:
     try:
         sys.stderr.write(CAME_BACK)
         sys.stderr.flush()

@@ -11,6 +11,7 @@ from procrastinate.model.job import Status
 from procrastinate.model.partitions import Partitions
 from procrastinate.model.text import failure
 from procrastinate.storage.finish import Ended
+from procrastinate.worker.process import forks
 from procrastinate.worker.running.attempt import Attempt, NotBegun
 
 
@@ -33,6 +34,7 @@ def after_exception(attempt: Attempt, exception: BaseException, partitions: Part
     job, ended, kept = attempt.job, time.monotonic(), bool(attempt.definition.result)
     if type(exception) is NotBegun:
         return Ended(job, exception.outcome, kept=kept)
+    generation = forks.Process.generation
     outcome = outcome_of(
         attempt.shown_job(),
         exception,
@@ -41,6 +43,7 @@ def after_exception(attempt: Attempt, exception: BaseException, partitions: Part
         now=datetime.now(UTC),
         partitions=partitions,
     )
+    forks.end_if_forked(generation)  # by the retry strategy
     return Ended(job, outcome, attempt.began, ended, kept)
 
 
