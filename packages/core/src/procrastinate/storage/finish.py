@@ -42,7 +42,7 @@ Keeps = Callable[[str], bool]
 #: for, with a plan that knows how many there are.
 FEW = 20
 ANEW = {"plan_cache_mode": "auto", "enable_seqscan": "on"}
-_SUCCESS = {SUCCEEDED.status}
+_SUCCEEDED = SUCCEEDED.status
 _ERROR = attrgetter("outcome.error")
 _LONGEST_BOUNCE_US = checks.microseconds(LONGEST_BOUNCE)
 #: The outcomes that most batches hold, each with the statement that writes nothing else.
@@ -152,7 +152,7 @@ def _statement_for_all(ended: Sequence[Ended]) -> str | None:
 
 def have_succeeded(ended: Sequence[Ended]) -> bool:
     """Whether all of these have succeeded, with a result or without."""
-    return {each.outcome.status for each in ended} <= _SUCCESS
+    return not [each for each in ended if each.outcome.status is not _SUCCEEDED]
 
 
 def only_outcome(ended: Sequence[Ended]) -> Outcome | None:

@@ -62,7 +62,9 @@ def checked_text(value: Any, dumps: Callable[[Any], str], *, largest: int) -> st
     """Return a value as JSON of at most ``largest`` bytes in UTF-8. Raises `Unfit`."""
     try:
         text = dumps(value)
-        if dumps is json_codec.dumps and is_surely_fit(text):
+        if dumps is json_codec.dumps and len(text) <= SHORT and "\\" not in text and text.isascii():
+            # Most are short and plain. There are neither brackets enough to be too deep nor digits
+            # enough to be too long a number.
             return text
         return _checked(text, largest)
     except (KeyboardInterrupt, Unfit):
@@ -75,14 +77,6 @@ def _told(exc: BaseException) -> str:
     name = printable.line(failure.type_name(exc))
     said = _HARMLESS.match(failure.message_of(exc))
     return f"{name}: {said[0]}" if said else name
-
-
-def is_surely_fit(text: str) -> bool:
-    """Whether a text of our own encoder needs no further look: most are short and plain.
-
-    It has neither brackets enough to be too deep nor digits enough to be too long a number.
-    """
-    return len(text) <= SHORT and "\\" not in text and text.isascii()
 
 
 def _checked(text: Any, largest: int) -> str:
