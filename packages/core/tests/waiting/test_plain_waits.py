@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from procrastinate.model.job import Job
 from procrastinate.storage.waits import Look
 from procrastinate.waiting import looking
 from procrastinate.waiting.hearing import ids_in
+from procrastinate.waiting.keeper import LASTING_US
 from procrastinate.waiting.looking import looks
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -103,6 +105,34 @@ def test_a_forked_child_waits_by_itself_and_the_parent_waits_on(
     end(ours)
     thread.join(LONG)
     assert [job.id for job in ended if job] == [ours]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_that_is_killed_while_it_waits_holds_up_no_other(
+    plain_app: procrastinate.App, end: End, waiting: Rows, query: Query
+) -> None:
+    """Its row stays until it expires: `test_pruning` shows that a worker removes it then."""
+    job_id = plain_app.configure_task("t").defer()
+    room = plain_app._gateway.waiting_room
+    child = os.fork()
+    if not child:
+        try:
+            room.until_ended(job_id, timeout=LONG)
+        finally:
+            os._exit(1)
+    soon(lambda: waiting() == [job_id])
+    ((its_waiter,),) = query("select waiter from procrastinate_waits")
+    os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+    ender = when(lambda: waiting() == [job_id] * 2, lambda: end(job_id))
+    job = room.until_ended(job_id, timeout=LONG)
+    ender.join()
+    assert job is not None
+    assert job.status == "succeeded"
+    soon(lambda: query("select waiter from procrastinate_waits") == [(its_waiter,)])
+    ((left,),) = query("select expires_at - now() from procrastinate_waits")
+    assert timedelta() < left <= timedelta(microseconds=LASTING_US)
 
 
 # Without notifications
