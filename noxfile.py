@@ -9,9 +9,9 @@ Rules
    repository is ever looked up on an index, where older releases live under the same name.
 3. The tests run on every Python of `SUPPORTED` that is found. A missing one is reported and
    skipped; with ``CI`` set it is an error.
-4. One Python runs everything, the primary one. The others leave out the coverage, the tests marked
-   slow, and those that would say the same on each (`tests/support/one_python.py`, with its rules).
-   Slow tests are not measured: what they run, the others run too, and more of it.
+4. One Python runs everything, the primary one. The others leave out the tests marked slow, and
+   those that would say the same on each (`tests/support/one_python.py`, with its rules). Coverage
+   is measured by hand: it makes the tests take a third longer.
 5. Connectors are an exception to that. Each runs whole on one Python, and a core of it on the
    others (`connector_core`). `matrix` runs all of them on all Pythons, before a release.
 6. A session sees nothing of the caller's taste: no PYTHONUNBUFFERED, no locale, no terminal. What
@@ -255,7 +255,7 @@ def tests(session: nox.Session) -> None:
         del session.env["PROCRASTINATE_TEST_WHOLE"], session.env["PROCRASTINATE_TEST_PYTHON"]
         session.run("pytest", *session.posargs)
     elif session.python == PRIMARY:
-        measured_tests(session)
+        with_a_second_look(session, *PYTEST, *IN_PARALLEL)
     else:
         with_a_second_look(session, *PYTEST, *IN_PARALLEL, "-m", "not slow")
         if session.python == PYTHONS[-1]:
@@ -287,8 +287,14 @@ def run_whole_on(python: str) -> list[str]:
     return [*whole, "connector-testkit"] if python == PRIMARY else whole  # its example is one too
 
 
-def measured_tests(session: nox.Session) -> None:
-    """Run all tests, those that are not slow under coverage, with the processes they start."""
+@nox.session(python=ONCE, requires=["build"])
+def coverage(session: nox.Session) -> None:
+    """Measure what the tests run, with the processes that they start; arguments are pytest's.
+
+    It runs by hand, before a release. Slow tests are left out: what they run, the others run too.
+    """
+    install(session, *EVERYTHING, group="test")
+    session.install(*tools("bench"))
     # Not the session's temporary folder: its path is too long for PostgreSQL's socket.
     folder = Path(session.virtualenv.location).resolve() / "measured"
     shutil.rmtree(folder, ignore_errors=True)
@@ -296,8 +302,7 @@ def measured_tests(session: nox.Session) -> None:
     data = folder / "coverage"
     env = {"COVERAGE_FILE": str(data), "COVERAGE_RCFILE": str(ROOT / "pyproject.toml")}
     measured = ("coverage", "run", "-m", "pytest", *IN_PARALLEL)
-    with_a_second_look(session, *measured, "-m", "not slow", env=env)
-    with_a_second_look(session, *PYTEST, *IN_PARALLEL, "-m", "slow")
+    with_a_second_look(session, *measured, "-m", "not slow", *session.posargs, env=env)
     session.run("coverage", "combine", "--quiet", env=env)
     session.run("coverage", "report", env=env)
 

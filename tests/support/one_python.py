@@ -64,6 +64,7 @@ ON_ONE_PYTHON: dict[str, str] = {
     "packages/prometheus/tests/test_database.py": _SQL,
     "packages/core/tests/app/test_counting.py": _SQL,
     "packages/core/tests/app/test_searching.py": _SQL,
+    "tests/test_transactions.py": "what drivers and PostgreSQL do; the kits run on each Python",
     "tests/test_sentry.py": "an example on a page, against another project's SDK",
     "tests/test_publishing.py": "what files say",
     "tests/test_second_look.py": "the test session's own program",
