@@ -500,6 +500,10 @@ class Counted(Companion):
         )
         self.flows = line.flows
 
+    def stop(self) -> None:
+        self.let_go()
+        self._thread.join()
+
 
 @pytest.fixture
 def memory() -> InMemoryConnector:
