@@ -317,6 +317,23 @@ async def test_it_does_on_an_app_that_is_open(
                 await scenario(case)
 
 
+def cells_of_plain_calls() -> list[Any]:
+    return [cell for cell in cells() if not KINDS[cell.values[0]].is_async]
+
+
+@pytest.mark.parametrize("connection, connector", cells_of_plain_calls())
+async def test_it_does_in_plain_calls_on_an_app_that_is_open(
+    database: str, observer: Observer, connection: str, connector: str
+) -> None:
+    async with case_of(database, observer, connection, connector) as case:
+        with case.app.open():
+            case.app.configure_task("task").defer(n=0)
+            for name, scenario in SCENARIOS.items():
+                if name != "batch":
+                    observer.empty()
+                    await scenario(case)
+
+
 @pytest.mark.parametrize("scenario", ["commit", "already_enqueued", "batch", "retry", "reading"])
 @pytest.mark.parametrize("connection", installed(OF_OTHER_TASTES))
 async def test_it_does_whatever_the_owner_has_set(

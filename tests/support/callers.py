@@ -254,6 +254,14 @@ def connect_in_autocommit(engine: Any) -> Any:
     return engine.execution_options(isolation_level="AUTOCOMMIT").connect()
 
 
+def session_in_autocommit(engine: Any) -> Any:
+    return OwnSession(engine.execution_options(isolation_level="AUTOCOMMIT"))
+
+
+def async_session_in_autocommit(engine: Any) -> Any:
+    return AsyncSession(engine.execution_options(isolation_level="AUTOCOMMIT"))
+
+
 #: Connections that are in no transaction: each statement is committed by itself.
 IN_AUTOCOMMIT: Mapping[str, Kind] = {
     "psycopg2": Kind("psycopg2.extensions.connection", psycopg2_in_autocommit),
@@ -262,12 +270,19 @@ IN_AUTOCOMMIT: Mapping[str, Kind] = {
     "psycopg async": Kind("psycopg.AsyncConnection", psycopg_async(autocommit=True), is_async=True),
     "asyncpg": Kind("asyncpg.connection.Connection", asyncpg_outside, is_async=True),
     "Connection": Kind(_CONNECTION, sqlalchemy_caller("psycopg2", connect_in_autocommit)),
+    "Connection over psycopg": Kind(
+        _CONNECTION, sqlalchemy_caller("psycopg", connect_in_autocommit)
+    ),
+    "Session": Kind(_SESSION, sqlalchemy_caller("psycopg2", session_in_autocommit)),
     "AsyncConnection over asyncpg": Kind(
-        _ASYNC_CONNECTION,
-        sqlalchemy_async_caller(
-            "asyncpg",
-            lambda engine: engine.execution_options(isolation_level="AUTOCOMMIT").connect(),
-        ),
+        _ASYNC_CONNECTION, sqlalchemy_async_caller("asyncpg", connect_in_autocommit), is_async=True
+    ),
+    "AsyncConnection over psycopg": Kind(
+        _ASYNC_CONNECTION, sqlalchemy_async_caller("psycopg", connect_in_autocommit), is_async=True
+    ),
+    "AsyncSession over asyncpg": Kind(
+        _ASYNC_SESSION,
+        sqlalchemy_async_caller("asyncpg", async_session_in_autocommit),
         is_async=True,
     ),
 }
@@ -423,12 +438,20 @@ KINDS: Mapping[str, Kind] = {
     "Connection, echo": Kind(
         _CONNECTION, sqlalchemy_caller("psycopg2", lambda engine: engine.connect(), echo=True)
     ),
+    "Connection over psycopg": Kind(
+        _CONNECTION, sqlalchemy_caller("psycopg", lambda engine: engine.connect())
+    ),
     "Session": Kind(_SESSION, sqlalchemy_caller("psycopg2", OwnSession)),
     "Session over psycopg": Kind(_SESSION, sqlalchemy_caller("psycopg", OwnSession)),
     "scoped_session": Kind(_SCOPED, sqlalchemy_caller("psycopg2", scoped)),
     "AsyncConnection over asyncpg": Kind(
         _ASYNC_CONNECTION,
         sqlalchemy_async_caller("asyncpg", lambda engine: engine.connect()),
+        is_async=True,
+    ),
+    "AsyncConnection over psycopg": Kind(
+        _ASYNC_CONNECTION,
+        sqlalchemy_async_caller("psycopg", lambda engine: engine.connect()),
         is_async=True,
     ),
     "AsyncSession over asyncpg": Kind(
