@@ -16,7 +16,7 @@ import procrastinate
 from procrastinate import JobContext, Status
 from procrastinate.connector import Query, Rows
 from procrastinate.connector_tools.sessions import AsyncSession
-from procrastinate.errors import ConnectionLost
+from procrastinate.errors import ConnectionLost, ConnectorException
 from procrastinate.model.claiming.scan_steps import Kind, Scan
 from procrastinate.model.endings.outcome import (
     RESULT_REFUSED,
@@ -278,6 +278,35 @@ async def test_an_error_that_cannot_be_stored_spoils_no_other(
     expected = ["fine"] * 20
     expected[7] = "the error of this attempt could not be stored"
     assert [message for (message,) in messages] == expected
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "53200", "53400"])
+async def test_a_server_that_is_short_of_something_is_told_of_once_and_gets_every_ending(
+    app: procrastinate.App,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sqlstate: str,
+) -> None:
+    caplog.set_level(logging.INFO, "procrastinate.worker")
+    those = await held(app, 8)
+    run_async, left = app._gateway.run_async, 9
+
+    async def short(flow: Any, **options: Any) -> Any:
+        nonlocal left
+        if flow.__name__ == "settle" and left:
+            left -= 1
+            raise ConnectorException("no space", sqlstate=sqlstate)
+        return await run_async(flow, **options)
+
+    monkeypatch.setattr(app._gateway, "run_async", short)
+    await those.write(*[SUCCEEDED] * 8)
+
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
+        ("WARNING", "waiting for the database with 8 results: no space"),
+        ("INFO", "the database takes results again"),
+    ]
+    statuses = [await app.job_manager.get_job_status_async(job.id) for job in those.jobs]
+    assert statuses == [Status.SUCCEEDED] * 8
 
 
 async def test_a_result_that_is_refused_spoils_no_other(

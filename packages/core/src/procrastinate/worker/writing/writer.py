@@ -5,7 +5,8 @@ Rules
 1. Whatever has ended while one write was under way goes into the next one. The first goes at once.
    The next one begins `PAUSE` later at the earliest, because a write of few outcomes costs almost
    as much as one of many. It does not wait if it has many, frees a lock, or hands a job back.
-2. Nothing is dropped: while the database is away, outcomes wait here until it is back.
+2. Nothing is dropped: while the database is away, or short of something such as disk space,
+   outcomes wait here until that is over. The log says so once, and not for each of them.
 3. A batch that the server refuses is written again by kind, then by halves, so that one bad outcome
    spoils no other (`procrastinate.worker.writing.halving`). The search takes one short step after
    each batch, so it holds up no other outcome. What is refused alone is tried again later.
@@ -60,6 +61,8 @@ SEARCH_PATIENCE_MS = 50  # milliseconds that a step of a search waits for anothe
 #: The server's codes if another transaction was in the way: the statement waited too long for a
 #: lock, was the victim of a deadlock, or met a serialization failure.
 IN_THE_WAY = ("55P03", "40P01", "40001")
+DISK_FULL = "53100"  # whatever is written
+SHORT = "53"  # the class of codes if the server is short of something: disk, memory, connections
 _AWAY = (ConnectionFailed, ConnectionLost, PartitionAway, PoolTimeout, TimeoutError)
 
 
@@ -120,6 +123,7 @@ class Writer:
         self._pausing = False
         self._urgent = asyncio.Event()
         self._backoff = Backoff()
+        self._short = False  # whether the server is short of something, as the log says
 
     def __len__(self) -> int:
         doubtful = sum(len(each.undecided) for each in self._doubts)
@@ -299,9 +303,22 @@ class Writer:
                 results = counted(len(group), "result")
                 self._backoff.warn(f"waiting for the database with {results}", exc)
                 return _Answer.AWAY
+            if _is_short(exc, alone=len(group) == 1):
+                self._say_short(exc)
+                return _Answer.AWAY
             self._refusal = exc
             return _Answer.REFUSED
+        self._say_short(None)
         return _Answer.WRITTEN
+
+    def _say_short(self, exc: Exception | None) -> None:
+        """Log once that the server is short of something, and once that it is not any more."""
+        was_short, self._short = self._short, exc is not None
+        if exc is not None and not was_short:
+            results = counted(len(self), "result")
+            logger.warning("waiting for the database with %s: %s", results, exc)
+        elif exc is None and was_short:
+            logger.info("the database takes results again")
 
     # Trying again
 
@@ -331,6 +348,12 @@ class Writer:
         self._waiting -= len(entries)
         self._doubts.append(Doubtful(entries, halving.whole_first(entries)))
         self._something.set()
+
+
+def _is_short(exc: Exception, *, alone: bool) -> bool:
+    """Whether the server is short of something, and that is not because of a batch's length."""
+    state = exc.sqlstate if isinstance(exc, ConnectorException) else None
+    return state is not None and (state == DISK_FULL or (alone and state.startswith(SHORT)))
 
 
 def _is_about_values(exc: Exception | None) -> bool:
