@@ -11,14 +11,18 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import procrastinate
 from procrastinate.model.claiming import holding
+from procrastinate.model.claiming.ahead import Ahead
+from procrastinate.model.job import Job
 from procrastinate.storage.claim import Claim
 from procrastinate.worker.backlog import backlog
+from procrastinate.worker.claimed import Asked
 
 USUAL, SELDOM = 0.005, 0.3  # seconds that a job takes
 JOBS = 160
@@ -202,3 +206,36 @@ async def test_a_backlog_of_lower_priority_is_not_taken_for_an_empty_queue(
     assert began == sorted(began)
     assert len(began) == 1_000
     assert set(known_when_short) == {1_000}
+
+
+class Unwritten(set[int]):
+    """A writer that writes nothing."""
+
+    def add(self, entry: Any) -> None:
+        super().add(entry.job.id)
+
+
+@pytest.mark.parametrize(("claims_take", "waits"), [(0.0, 0.1), (0.04, 0.1), (0.3, 0.6), (7, 1)])
+async def test_nothing_is_claimed_while_jobs_go_back_to_a_slow_database(
+    claims_take: float, waits: float
+) -> None:
+    """What is claimed meanwhile comes after them, and would run before them."""
+    slots = SimpleNamespace(by_id={}, offers=SimpleNamespace(take_back=lambda: None))
+    ahead = Ahead(random.Random(1))
+    ahead.claim_takes = claims_take
+    held = backlog.Backlog(
+        cast(Any, slots),
+        cast(Any, Unwritten()),
+        concurrency=1,
+        ahead=ahead,
+        trust=cast(Any, None),
+        on_change=lambda: None,
+        on_look=lambda: None,
+    )
+    job = Job(1, procrastinate.Status.DOING, "default", "task", {})
+    held._waiting.append((job, Asked(0.0, 0.0)))
+    before = time.monotonic()
+    held.give_back()
+
+    assert held.room() == 0
+    assert before + waits <= held.room_from <= time.monotonic() + waits

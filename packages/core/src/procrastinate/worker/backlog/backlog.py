@@ -13,7 +13,8 @@ Rules
    (`procrastinate.model.claiming.holding`).
 5. After that nothing is claimed ahead until an attempt ends, because it would be the same jobs. And
    nothing is claimed at all before they are back, because they come first: for at most
-   `GOING_BACK_MAY_TAKE`. They go back in order, so that the first of them are seen first.
+   `GOING_BACK_MAY_TAKE`, or two claims where the database is slow. They go back in order, so that
+   the first of them are seen first.
 6. A job starts only if the worker's signs of life were trusted without a break since its claim was
    sent. Else other workers may have taken it, and the claim counts as a lost answer.
 7. The first jobs that wait are on offer: a thread that ends a job goes on with the next one by
@@ -51,6 +52,7 @@ from procrastinate.worker.writing.writer import Writer
 TURN = 0.002  # seconds for which jobs are started, until the loop gets round to others
 MAX_CLAIM = 500  # jobs in one claim
 GOING_BACK_MAY_TAKE = 0.1  # seconds: a user's open transaction may be in the way of the write
+LONGEST_WAY_BACK = 1.0  # seconds, however slow the database is
 MAX_UNWRITTEN = 2_000  # endings that may wait for the database before no more jobs are claimed
 
 
@@ -293,11 +295,12 @@ class Backlog:
     def give_back(self) -> None:
         """Hand back all jobs that wait for a slot, or for an empty process."""
         self._offers.take_back()
+        two_claims = min(2 * self._ahead.claim_takes, LONGEST_WAY_BACK)
         while self._waiting:
             job, _ = self._waiting.popleft()
             self._writer.add(handed_back(job))
             self._last_back = job.id
-            self._back_until = time.monotonic() + GOING_BACK_MAY_TAKE
+            self._back_until = time.monotonic() + max(GOING_BACK_MAY_TAKE, two_claims)
         self._suspects.give_back()
 
     def give_back_paused(self) -> None:
