@@ -35,7 +35,7 @@ from procrastinate.storage import workers as flows
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import Ended, Keeps, Settled, keeps_none
 from procrastinate.worker.backlog.backlog import Backlog
-from procrastinate.worker.claiming.fetcher import Fetcher
+from procrastinate.worker.claiming.only_partition import OnlyFetcher
 from procrastinate.worker.claiming.partitioned import PartitionedFetcher
 from procrastinate.worker.clock import since_boot
 from procrastinate.worker.database.backoff import Backoff
@@ -350,10 +350,10 @@ def _fetcher_for(
     outages: Outages,
     paused: Paused,
     keeps: Keeps,
-) -> Fetcher | PartitionedFetcher:
+) -> OnlyFetcher | PartitionedFetcher:
     delete_ended = options.delete_jobs == "always"
     if not places.partitions.are_many:
-        return Fetcher(
+        return OnlyFetcher(
             calls,
             worker_id,
             options.queues,

@@ -1,17 +1,10 @@
-"""Getting jobs: ask the plan for a step, do it, tell the plan what came of it.
-
-The plan is `procrastinate.model.claiming.scans`.
-
-A `Fetcher` gets the jobs of a database with one partition, or of one of several. For all of these
-there is `procrastinate.worker.claiming.partitioned`.
-"""
+"""Getting jobs: ask the plan, a `ScanPlan`, for a step, do it, tell the plan what came of it."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING
 
 from procrastinate.errors import ConnectorException
 from procrastinate.model.claiming.scan_steps import Promote, Scan, Wait, left_none
@@ -26,17 +19,12 @@ from procrastinate.worker.claiming.lost_answers import LostAnswers
 from procrastinate.worker.database.calls import Calls, CallsAt
 from procrastinate.worker.helpers.pausing import Paused
 
-if TYPE_CHECKING:
-    from procrastinate.worker.claiming.sweeper import Sweeper
-
 
 class Fetcher(Hearing):
     """Claims jobs of some queues (None: of all) for one worker.
 
-    With a ``partition`` it claims only the jobs of this one of several.
+    It claims those of one of several partitions, or (None) of the only one.
     """
-
-    claims_beside_lines = False  # whether it can claim while the lines before locks go on
 
     def __init__(
         self,
@@ -62,9 +50,6 @@ class Fetcher(Hearing):
         self.left_none = False  # whether the last claim left no ready job behind
         self.is_anything_ready = claims.is_anything_ready
         self.hand_back_lost = self._lost_answers.hand_back
-        # Of these only `PartitionedFetcher` makes use.
-        self.sweeper: Sweeper | None = None
-        self.must_be_sure = False
 
     async def claim(self, limit: int, known: Container[int]) -> Claim:
         """Claim up to ``limit`` jobs. ``known`` holds the ids of the jobs that are here already."""
@@ -74,13 +59,6 @@ class Fetcher(Hearing):
         except (ConnectorException, asyncio.CancelledError):
             self.answer_was_lost()
             raise
-
-    def left_none_in(self, partition: int, is_claimed: bool) -> bool:
-        """Return whether the last look left no ready job behind, and nothing was heard since.
-
-        ``is_claimed`` says whether a claim is under way or due.
-        """
-        return not is_claimed
 
     async def hand_over(self, ended: Sequence[Ended], limit: int, partition: int = 0) -> HandedOver:
         """Write that jobs with locks have succeeded, and claim the next ones of their lines."""

@@ -41,10 +41,6 @@ class Hearing:
         if jobs:
             self._plan = self._plan.went_back(jobs)
 
-    def look_at(self, partition: int) -> None:
-        """Look at everything in the only partition."""
-        self.look_at_everything()
-
     def poll(self) -> None:
         """Look at everything, because nothing was heard for a polling interval."""
         self.look_at_everything()
