@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 from collections.abc import Callable
@@ -13,11 +14,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def in_thread(function: Callable[[], T]) -> T:
-    """Run a blocking function in a thread. A cancellation is delivered once it has ended."""
+async def in_thread(function: Callable[[], T], *, own: bool = False) -> T:
+    """Run a blocking function in a thread. A cancellation is delivered once it has ended.
+
+    It waits for a thread of the loop's default executor, which other calls may have taken for ever.
+    With ``own`` it has one that is made for it.
+    """
     import asyncio  # not at the top: synchronous code does without
 
-    running = asyncio.ensure_future(_begun_in_thread(function))
+    running = asyncio.ensure_future(_begun_in_thread(function, own=own))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
@@ -27,18 +32,18 @@ async def in_thread(function: Callable[[], T]) -> T:
         raise
 
 
-def _begun_in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
-    """Begin a call in the loop's default executor or, if a task has shut that down, in another."""
+def _begun_in_thread(function: Callable[[], T], *, own: bool) -> asyncio.Future[T]:
+    """Begin a call; also if a task has shut the loop's default executor down."""
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
     loop = asyncio.get_running_loop()
     call = functools.partial(contextvars.copy_context().run, function)
+    if not own:
+        with contextlib.suppress(RuntimeError):
+            return loop.run_in_executor(None, call)
+    spare = ThreadPoolExecutor(1)
     try:
-        return loop.run_in_executor(None, call)
-    except RuntimeError:
-        spare = ThreadPoolExecutor(1)
-        try:
-            return loop.run_in_executor(spare, call)
-        finally:
-            spare.shutdown(wait=False)
+        return loop.run_in_executor(spare, call)
+    finally:
+        spare.shutdown(wait=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -230,6 +232,25 @@ async def test_closing_the_app_ends_its_waits(
         await room.until_ended_async(job_id, timeout=1)
     with pytest.raises(AppNotOpen, match="not open"):
         room.until_ended(job_id, timeout=1)
+
+
+async def test_closing_the_app_does_not_wait_for_a_thread_that_others_have_taken(
+    app: procrastinate.App, room: WaitingRoom, until: Until, waiting: Rows
+) -> None:
+    (job_id,) = await deferred(app)
+    wait = asyncio.ensure_future(room.until_ended_async(job_id, timeout=None))
+    await until(lambda: waiting() == [job_id])
+    executor, go_on = ThreadPoolExecutor(1), threading.Event()
+    executor.submit(go_on.wait, 60)
+    asyncio.get_running_loop().set_default_executor(executor)
+    closing = asyncio.ensure_future(app.close_async())
+    in_time, _ = await asyncio.wait([closing], timeout=20)
+    go_on.set()
+    await closing
+
+    assert in_time
+    with pytest.raises(AppNotOpen, match="closed"):
+        await wait
 
 
 def others(query: Query) -> list[tuple[Any, ...]]:

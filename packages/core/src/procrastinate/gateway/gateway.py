@@ -57,7 +57,7 @@ class Gateway(Halves):
         if isinstance(self.connector, AsyncConnector):
             self._open_async = self.connector.always_open
             if (room := self._room_to_close()) is not None:
-                await in_thread(room.close)
+                await in_thread(room.close, own=True)  # jobs may have taken all others
         await super().close_async()
         self._place.forget()
 
