@@ -378,6 +378,36 @@ async def test_an_asynchronous_connection_in_a_plain_call_is_refused(
         assert observer.jobs() == []
 
 
+@pytest.mark.parametrize("connection", INSTALLED)
+async def test_a_connection_without_the_tables_is_refused(
+    database: str, observer: Observer, connection: str
+) -> None:
+    """Whatever reads first leaves the transaction usable; what defers says that it has failed."""
+    async with (
+        case_of(database, observer, connection, CONNECTORS[0], is_async=True) as case,
+        case.app.open_async(),
+    ):
+        await case.app.configure_task("task").defer_async(n=0)
+        await case.caller.sql("set search_path = pg_temp")
+        await case.caller.commit()
+        await case.caller.sql("insert into public.theirs values (1)")
+        for method in ("list_jobs", "cancel_jobs", "retry_jobs"):
+            with pytest.raises(InvalidOption, match=r"leads to other tables.*was done$"):
+                await case.manage(method, task="task")
+        await case.caller.commit()
+        assert observer.theirs() == [1]
+        for call in (
+            lambda: case.defer(1),
+            lambda: case.defer(1, schedule_in={"days": 1}),
+            lambda: case.call(case.configured(partition_key="k"), "batch_defer", {"n": 1}),
+            lambda: case.call(case.configured(), "batch_defer", {"n": 2}, {"n": 3}),
+        ):
+            with pytest.raises(InvalidOption, match=r"leads to other tables.*roll it back"):
+                await call()
+            await case.caller.rollback()
+        assert observer.jobs() == todo(0)
+
+
 # A session is not over when it is closed: the next statement opens it again.
 @pytest.mark.parametrize("connection", [name for name in INSTALLED if "ession" not in name])
 async def test_a_closed_connection_is_refused(

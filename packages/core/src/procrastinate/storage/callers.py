@@ -2,7 +2,9 @@
 
 Rules
 
-1. A refusal comes before anything is changed, and leaves the transaction usable.
+1. A refusal comes before anything is changed, and leaves the transaction usable. There is one
+   exception: if the schema has no such tables at all, the server refuses the statement that
+   defers a job, and the transaction has failed. (A look before it would cost a round trip.)
 2. What takes several statements needs a transaction, as it could otherwise be done by half.
 3. The connection has to lead to the tables that the app has seen, if it has seen any: another
    database, or another schema of the same name, is a mistake. To find that out takes no round trip
@@ -28,6 +30,16 @@ _GUARDED = frozenset(
 )
 #: An earlier statement of the transaction has failed: in_failed_sql_transaction.
 _FAILED = "25P02"
+#: There is no table of this name, or no schema of its name.
+_NO_TABLES = frozenset({"42P01", "3F000"})
+_ELSEWHERE = (
+    "the connection given as connection= leads to other tables than the app's own connector: to"
+    " another database, or to another schema by its search_path. Nothing was done"
+)
+_IT_HAS_FAILED = (
+    ". There are no tables of procrastinate at all, so the server has refused the statement, and"
+    " your transaction has failed: roll it back, or to a savepoint"
+)
 
 
 class LookAgain(Request):
@@ -49,7 +61,7 @@ class Place:
 
 
 def get_place() -> Flow[Place | None]:
-    """Return where the tables are; None if a cluster has them in several places."""
+    """Return where the tables are; None without tables, and if a cluster has several places."""
     return _place(*(yield Request("get_place"))[0])
 
 
@@ -93,7 +105,7 @@ class _Tables:
         """Send a request, once the tables are the right ones."""
         while self._seen is not None:
             if request.name in _GUARDED:
-                rows = yield _on_condition(request, self._seen)
+                rows = yield from self._guarded(request, self._seen)
                 if rows:
                     self._seen = None
                     return rows
@@ -103,16 +115,26 @@ class _Tables:
             yield from self._look_again()
         return (yield request)
 
+    def _guarded(self, request: Request, seen: Place) -> Flow[Rows]:
+        try:
+            return (yield _on_condition(request, seen))
+        except ConnectorException as exc:
+            if exc.sqlstate not in _NO_TABLES or (yield from _own_place()) is None:
+                raise
+            raise InvalidOption(_ELSEWHERE + _IT_HAS_FAILED) from exc
+
     def _look_again(self) -> Flow[None]:
         """The server may have been restarted since, or the tables made anew."""
-        ((place,),) = yield LookAgain()
+        place = yield from _own_place()
         if place == self._seen:
-            raise InvalidOption(
-                "the connection given as connection= leads to other tables than the app's own"
-                " connector: to another database, or to another schema by its search_path. Nothing"
-                " was done"
-            )
+            raise InvalidOption(_ELSEWHERE)
         self._seen = place
+
+
+def _own_place() -> Flow[Place | None]:
+    ((place,),) = yield LookAgain()
+    own: Place | None = place
+    return own
 
 
 def _on_condition(request: Request, seen: Place) -> Request:
