@@ -28,11 +28,15 @@ ON_ONE_PYTHON: dict[str, str] = {
             *("one_partition", "partitioning", "plans", "schema_state", "waking"),
         )
     },
+    "packages/core/tests/app/test_many_jobs.py": _SQL,
     "packages/core/tests/app/test_many_partitions.py": _SQL,
     "packages/core/tests/app/test_retention.py": _SQL,
     "packages/core/tests/app/test_role_settings.py": _SQL,
+    "packages/core/tests/app/test_throughput.py": _SQL,
     "packages/core/tests/waiting/test_pruning.py": _SQL,
     "packages/core/tests/worker/test_bad_rows.py": _SQL,
+    "packages/core/tests/worker/test_lines.py": _SQL,
+    "packages/core/tests/worker/test_order.py": _SQL,
     "packages/core/tests/worker/test_partitions.py": _SQL,
     **{
         f"packages/core/tests/cli/test_{name}.py": _OUTPUT
@@ -41,6 +45,7 @@ ON_ONE_PYTHON: dict[str, str] = {
             "defer",
             "fleet",
             "importing",
+            "jobs",
             "pausing",
             "results",
             "schema",
