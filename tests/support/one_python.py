@@ -45,7 +45,6 @@ ON_ONE_PYTHON: dict[str, str] = {
             "defer",
             "fleet",
             "importing",
-            "jobs",
             "pausing",
             "results",
             "schema",
