@@ -11,6 +11,7 @@ import pytest
 import procrastinate
 from procrastinate import drive, errors
 from procrastinate.testing import InMemoryConnector
+from procrastinate.worker import registration
 from procrastinate.worker import worker as worker_module
 from procrastinate.worker.registration import TRIES_TO_REGISTER
 
@@ -156,3 +157,129 @@ async def test_a_worker_that_cannot_say_that_it_starts_leaves_no_row(
     with pytest.raises(errors.WorkerFailed):
         await asyncio.wait_for(any_app.worker(install_signal_handlers=False).run(), 20)
     assert await any_app.job_manager.list_workers_async() == []
+
+
+# --- A row is taken back over a stop, and over a connection that breaks ---------------------------
+
+
+def once(app: procrastinate.App, name: str, do: Callable[[], Any]) -> Callable[[], int]:
+    """Await something before the first flow of this name; the function says how many there were."""
+    run, runs = app._gateway.run_async, 0
+
+    async def run_async(flow: Any, **options: Any) -> Any:
+        nonlocal runs
+        if flow.__name__ == name:
+            runs += 1
+            if runs == 1:
+                try:
+                    await do()
+                except BaseException:
+                    flow.close()
+                    raise
+        return await run(flow, **options)
+
+    app._gateway.run_async = run_async  # type: ignore[method-assign]
+    return lambda: runs
+
+
+def a_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a start fail when the worker has a row already."""
+
+    def fail() -> None:
+        raise errors.SchemaOutdated("old")
+
+    after(monkeypatch, STEPS[1], fail)
+
+
+@pytest.mark.parametrize("how", ["stop_now", "cancel", "stop"])
+async def test_a_row_is_taken_back_although_a_stop_comes(
+    any_app: procrastinate.App, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    worker = any_app.worker(install_signal_handlers=False)
+    a_start_fails(monkeypatch)
+
+    async def stopped_while_it_connects() -> None:
+        if how == "cancel":
+            running.cancel()
+            await asyncio.sleep(0)
+            running.cancel()
+        else:
+            worker.stop()
+            await asyncio.sleep(0)
+            if how == "stop_now":
+                worker.stop_now()
+        await asyncio.sleep(0.1)
+
+    once(any_app, "unregister_worker", stopped_while_it_connects)
+    running = asyncio.create_task(worker.run())
+    await asyncio.wait([running], timeout=20)
+    assert await any_app.job_manager.list_workers_async() == []
+    if how == "cancel":
+        assert running.cancelled()
+    elif how == "stop":
+        assert isinstance(running.exception(), errors.SchemaOutdated)
+    else:
+        assert running.exception() is None
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_a_row_that_cannot_be_taken_back_soon_is_told_of_when_the_worker_is_stopped_now(
+    any_app: procrastinate.App,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    when: str,
+) -> None:
+    monkeypatch.setattr(registration, "TAKING_BACK_NOW_MAY_TAKE", 0.1)
+    worker = any_app.worker(install_signal_handlers=False, name="w")
+    if when == "before":
+        after(monkeypatch, STEPS[0], worker.stop_now)
+    else:
+        a_start_fails(monkeypatch)
+
+    async def never_connects() -> None:
+        worker.stop_now()
+        await asyncio.Event().wait()
+
+    once(any_app, "unregister_worker", never_connects)
+    async with asyncio.timeout(registration.TAKING_BACK.client - 1.0):
+        await worker.run()
+    (said,) = (text for text in caplog.messages if "may have left its row" in text)
+    assert said == (
+        "worker w, which does not start, may have left its row in procrastinate_workers; other"
+        " workers remove it: the database does not answer"
+    )
+
+
+@pytest.mark.parametrize("kind", [errors.ConnectionLost, errors.QueryCanceled])
+async def test_a_row_is_taken_back_over_a_connection_that_breaks(
+    any_app: procrastinate.App,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[errors.ConnectorException],
+) -> None:
+    a_start_fails(monkeypatch)
+
+    async def broken() -> None:
+        raise kind("cut")
+
+    runs = once(any_app, "unregister_worker", broken)
+    with pytest.raises(errors.SchemaOutdated):
+        await any_app.worker(install_signal_handlers=False).run()
+    assert runs() == 2
+    assert await any_app.job_manager.list_workers_async() == []
+    assert "may have left its row" not in caplog.text
+
+
+async def test_a_row_that_the_database_refuses_to_remove_is_asked_for_once(
+    any_app: procrastinate.App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    a_start_fails(monkeypatch)
+
+    async def refused() -> None:
+        raise errors.InsufficientPrivilege("no right")
+
+    runs = once(any_app, "unregister_worker", refused)
+    with pytest.raises(errors.SchemaOutdated):
+        await any_app.worker(install_signal_handlers=False).run()
+    assert runs() == 1
+    assert "may have left its row in procrastinate_workers" in caplog.text

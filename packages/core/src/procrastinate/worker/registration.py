@@ -7,6 +7,8 @@ Rules
    lives, until `stalled_worker_timeout` is over.
 2. So the row is written in a transaction. If the worker goes away before it knows its id, the
    server undoes it. From then on the worker can remove the row, and does.
+3. A stop does not keep it from that. It only leaves less time, and a row that may be left is told
+   of in the log.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from procrastinate.drive import Flow, Limit
-from procrastinate.errors import ConnectionLost, ConnectorException, QueryCanceled
+from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway
 from procrastinate.model.task import TaskRegistry
 from procrastinate.model.worker_options import WorkerOptions
@@ -26,13 +28,19 @@ from procrastinate.storage import workers as flows
 from procrastinate.storage.schema import check_schema
 from procrastinate.storage.workers import About
 from procrastinate.worker.clock import since_boot
-from procrastinate.worker.database.backoff import Backoff, reason_of
+from procrastinate.worker.database.backoff import reason_of
 from procrastinate.worker.database.line import CALL
+from procrastinate.worker.database.tries import with_tries
 from procrastinate.worker.log import logger
+from procrastinate.worker.process.own_loop import own_task
+from procrastinate.worker.stopping import StopRequests
 
 TRIES_TO_REGISTER = 3
 #: For taking a registration back, which a worker that has to stop waits for.
 TAKING_BACK = Limit(server=4.0, client=5.0, connects=True)
+#: Seconds to take a registration back once an end now was asked for. A statement that is under way
+#: then ends first.
+TAKING_BACK_NOW_MAY_TAKE = 1.0
 
 
 class Registered(NamedTuple):
@@ -42,23 +50,16 @@ class Registered(NamedTuple):
     at: float
 
 
-async def register(gateway: Gateway, name: str, about: About) -> Registered:
-    """Enter a worker.
+async def register(gateway: Gateway, name: str, about: About, stop: StopRequests) -> Registered:
+    """Enter a worker, and try again over a connection that breaks meanwhile."""
 
-    A connection that breaks meanwhile, or a statement that is cancelled, says nothing about
-    whether it can work: then this tries again.
-    """
-    backoff = Backoff()
-    for _ in range(TRIES_TO_REGISTER - 1):
-        try:
-            return await _enter(gateway, name, about)
-        except (ConnectionLost, QueryCanceled) as exc:
-            logger.warning("worker %s tries again to register: %s", name, exc)
-            await asyncio.sleep(backoff.next_wait())
-    return await _enter(gateway, name, about)
+    def say(exc: ConnectorException) -> None:
+        logger.warning("worker %s tries again to register: %s", name, exc)
+
+    return await with_tries(lambda: _enter(gateway, name, about, stop), TRIES_TO_REGISTER, say)
 
 
-async def _enter(gateway: Gateway, name: str, about: About) -> Registered:
+async def _enter(gateway: Gateway, name: str, about: About, stop: StopRequests) -> Registered:
     await gateway.run_async(check_schema(), limit=CALL)
     at = since_boot()
     ids: list[int] = []  # one, as soon as it is known
@@ -69,7 +70,7 @@ async def _enter(gateway: Gateway, name: str, about: About) -> Registered:
         await gateway.partitions_async(limit=CALL, anew=True)
     except BaseException:
         for worker_id in ids:
-            await take_back(gateway, name, worker_id)
+            await take_back(gateway, name, worker_id, stop)
         raise
     return Registered(ids[0], at)
 
@@ -79,10 +80,31 @@ def _noted(flow: Flow[int], ids: list[int]) -> Flow[None]:
     ids.append((yield from flow))
 
 
-async def take_back(gateway: Gateway, name: str, worker_id: int) -> None:
-    """Remove the row of a worker that does not start after all."""
+async def take_back(gateway: Gateway, name: str, worker_id: int, stop: StopRequests) -> None:
+    """Remove the row of a worker that does not start after all.
+
+    A cancellation, such as that of a block's time limit, is raised when that is done (rule 3).
+    """
+    removing = own_task(_remove(gateway, name, worker_id, stop))
+    cancellation: asyncio.CancelledError | None = None
+    while not removing.done():
+        try:
+            await asyncio.wait([removing])
+        except asyncio.CancelledError as exc:
+            cancellation = exc
+    if cancellation is not None:
+        raise cancellation from removing.exception()
+    removing.result()
+
+
+async def _remove(gateway: Gateway, name: str, worker_id: int, stop: StopRequests) -> None:
     try:
-        await gateway.run_async(flows.unregister_worker(worker_id), limit=TAKING_BACK)
+        async with stop.limit(
+            TAKING_BACK.client, stopping=TAKING_BACK.client, now=TAKING_BACK_NOW_MAY_TAKE
+        ):
+            await with_tries(
+                lambda: gateway.run_async(flows.unregister_worker(worker_id), limit=TAKING_BACK)
+            )
     except (ConnectorException, TimeoutError) as exc:
         logger.warning(
             "worker %s, which does not start, may have left its row in procrastinate_workers; other"

@@ -19,7 +19,7 @@ class StopRequests:
         self._on_request = on_request
         self.gracefully = asyncio.Event()
         self.now = asyncio.Event()
-        self._limits: dict[asyncio.Timeout, float] = {}
+        self._limits: dict[asyncio.Timeout, tuple[float, float]] = {}  # stopping, and stopping now
 
     def request(self) -> None:
         """Ask for an end: gracefully, or now if that was asked for already."""
@@ -39,13 +39,15 @@ class StopRequests:
             self.request()
 
     @asynccontextmanager
-    async def limit(self, seconds: float | None, *, stopping: float) -> AsyncIterator[None]:
+    async def limit(
+        self, seconds: float | None, *, stopping: float, now: float = 0.0
+    ) -> AsyncIterator[None]:
         """A block that may take ``seconds`` (None: any time), and less once an end is asked for.
 
-        It gets no more time when an end now is asked for. Raises TimeoutError.
+        It gets ``now`` seconds more when an end now is asked for. Raises TimeoutError.
         """
         async with asyncio.timeout(seconds) as limit:
-            self._limits[limit] = stopping
+            self._limits[limit] = (stopping, now)
             self._tighten(limit)
             try:
                 yield
@@ -55,6 +57,7 @@ class StopRequests:
     def _tighten(self, limit: asyncio.Timeout) -> None:
         if not self.gracefully.is_set() or limit.expired():
             return
-        left = 0.0 if self.now.is_set() else self._limits[limit]
+        stopping, now = self._limits[limit]
+        left = now if self.now.is_set() else stopping
         deadline = asyncio.get_running_loop().time() + left
         limit.reschedule(min(deadline, limit.when() or deadline))

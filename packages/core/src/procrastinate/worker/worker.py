@@ -271,7 +271,7 @@ class Worker(HasFormerNames):
         try:
             async with self._stop.limit(None, stopping=LAST_CALL_MAY_TAKE):
                 self._connector.check_for_worker()
-                registered = await register(self._gateway, self.name, about)
+                registered = await register(self._gateway, self.name, about, self._stop)
         except TimeoutError:
             if not self._stop.gracefully.is_set():
                 raise
@@ -280,7 +280,7 @@ class Worker(HasFormerNames):
         try:
             self._shift = self._new_shift(registered, about, options, observers, on_listening)
         except BaseException:
-            await take_back(self._gateway, self.name, registered.worker_id)
+            await take_back(self._gateway, self.name, registered.worker_id, self._stop)
             raise
         try:
             await self._shift.run()
