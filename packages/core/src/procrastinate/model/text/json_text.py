@@ -116,14 +116,20 @@ def _check_content(text: str) -> None:
     if _LONG_NUMBER.search(text):
         hooks |= {"parse_int": _short_number, "parse_float": _short_number}
     try:
-        value = json.loads(text, **hooks)
+        json.loads(text, **hooks)
     except (ValueError, RecursionError):
         raise Unfit(f"json_dumps returned {len(text):,} characters that are not JSON") from None
     if _SURROGATE.search(text):
-        try:
-            json_codec.dumps(value).encode()
-        except UnicodeEncodeError:
-            raise _lone_surrogate() from None
+        _check_surrogates(text)
+
+
+def _check_surrogates(text: str) -> None:
+    """Look at each string of a text, because the value lacks what keys that come twice had."""
+    try:
+        for string in filter(_SURROGATE.search, _STRING.findall(text)):
+            json.loads(string).encode()
+    except UnicodeEncodeError:
+        raise _lone_surrogate() from None
 
 
 def _no_number(name: str) -> NoReturn:
@@ -132,7 +138,7 @@ def _no_number(name: str) -> NoReturn:
 
 def _short_number(text: str) -> int:
     mantissa, _, exponent = text.lower().partition("e")
-    zeros = abs(int(exponent[:20])) if exponent else 0
+    zeros = int(exponent.lstrip("+-0")[:20] or 0)  # it may begin with many zeros
     if len(mantissa) + zeros > DIGITS:
         raise Unfit(f"it has a number of more than {DIGITS:,} digits")
     return 0  # the value is not needed
