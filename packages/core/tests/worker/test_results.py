@@ -13,12 +13,14 @@ import pytest
 
 import procrastinate
 from procrastinate import AsyncCallNext, CallNext, JobContext, RunningWorker, Status, json_codec
-from procrastinate.model.endings.outcome import SUCCEEDED, Finished, Requeued
+from procrastinate.model.endings import results
+from procrastinate.model.endings.outcome import RESULT_REFUSED, SUCCEEDED, Finished, Requeued
 from procrastinate.model.endings.results import LARGEST
 from procrastinate.model.job import Job
 from procrastinate.model.text.json_text import DEEPEST, DIGITS
 from procrastinate.storage.finish import Ended
 from procrastinate.testing import InMemoryConnector, run_jobs
+from procrastinate.worker.writing import writer
 from procrastinate.worker.writing.parts import groups
 from procrastinate.worker.writing.writer import Writer
 
@@ -442,6 +444,85 @@ async def test_what_cannot_be_kept_spoils_nothing_beside_it(any_app: procrastina
     assert [job.status for job in jobs] == [Status.SUCCEEDED] * len(values)
     assert [job.result for job in jobs] == [1, *[None] * 6, 8]
     assert [job.result_error is None for job in jobs] == [True, *[False] * 6, True]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A value with a text that nothing but the database looks at, and that it refuses."""
+    value, checked_text = "refused", results.checked_text
+
+    def checked(given: Any, *args: Any, **options: Any) -> str:
+        return "{" if given == value else checked_text(given, *args, **options)
+
+    monkeypatch.setattr(results, "checked_text", checked)
+    monkeypatch.setattr(writer, "REFUSED_AGAIN_AFTER", 0.01)
+    return value
+
+
+class NoDecision(procrastinate.BaseRetryStrategy):
+    """A strategy that fails, and forgets which job it was asked about."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> Any:
+        job.lease = 17
+        raise SystemExit("no")
+
+
+@pytest.mark.parametrize(
+    ("result", "retry", "lock", "delete_jobs", "ends_as"),
+    [
+        (True, 1, None, "never", "succeeded"),
+        ("strict", 0, None, "never", "failed"),
+        ("strict", 0, None, "always", "failed"),
+        ("strict", 0, "one after the other", "never", "failed"),
+        ("strict", NoDecision(), None, "never", "failed"),
+        ("strict", 1, None, "never", "succeeded"),
+        ("strict", 1, "one after the other", "always", "succeeded"),
+    ],
+)
+async def test_a_result_that_the_database_refuses_fails_an_attempt_of_a_strict_task(
+    any_app: procrastinate.App,
+    refused: str,
+    result: Any,
+    retry: Any,
+    lock: str | None,
+    delete_jobs: str,
+    ends_as: str,
+) -> None:
+    @any_app.task(name="task", result=result, retry=retry, pass_context=True)
+    async def task(context: JobContext, n: int) -> Any:
+        return refused if n == 0 and context.job.attempts == 1 else n
+
+    for n in range(2):
+        await task.configure(lock=lock).defer_async(n=n)
+    async with asyncio.timeout(60):
+        await any_app.run_worker_async(wait=False, delete_jobs=delete_jobs)
+
+    jobs = await any_app.job_manager.list_jobs_async()
+    assert [job.status for job in jobs] == [ends_as, "succeeded"]
+    assert jobs[1].result == 1
+    strict = result == "strict"
+    errors = [(each["type"], each["message"]) for each in jobs[0].errors]
+    assert errors == [("procrastinate.errors.ResultNotKept", RESULT_REFUSED)] * strict
+    assert jobs[0].result_error == (None if strict else RESULT_REFUSED)
+    assert jobs[0].attempts == 1 + (strict and retry == 1)
+    assert jobs[0].result == (0 if jobs[0].attempts == 2 else None)
+
+
+def test_observers_and_tests_are_told_of_a_strict_task_s_refused_result(refused: str) -> None:
+    told: list[tuple[str, str]] = []
+
+    class Seeing(procrastinate.Observer):
+        def on_raised(self, event: Any) -> None:
+            told.append((type(event.exception).__name__, event.status))
+
+        def on_ended(self, event: Any) -> None:
+            told.extend(("ended", each.status) for each in event.attempts)
+
+    app = procrastinate.App(connector=InMemoryConnector(), observers=[Seeing()])
+    app.task(name="task", result="strict")(lambda: refused).defer()
+    with pytest.raises(procrastinate.errors.ResultNotKept, match="the database refused it"):
+        run_jobs(app)
+    assert told == [("ResultNotKept", "failed"), ("ended", "failed")]
 
 
 async def test_the_result_of_a_job_that_was_taken_away_is_not_written(

@@ -13,6 +13,7 @@ from procrastinate import json_codec
 from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.endings.outcome import (
     INTERRUPTED,
+    RESULT_REFUSED,
     SUCCEEDED,
     UNSTARTED,
     AbortReason,
@@ -27,6 +28,7 @@ from procrastinate.model.endings.outcome import (
     retried,
     stronger,
     was_written,
+    without_refused,
 )
 from procrastinate.model.endings.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 from procrastinate.model.job import HELD, Job, Status, may_become
@@ -312,3 +314,39 @@ def test_a_retry_cannot_take_a_job_to_the_lock_of_another_partition(job: Job) ->
     assert (moves.status, moves.error["type"]) == (Status.FAILED, "ValueError")
     assert "the lock 'k' belongs to partition 82" in moves.error["retry_error"]["message"]
     assert isinstance(ending(ValueError(), strategy=Moves("k")), Requeued)
+
+
+LOST = {
+    "attempt": 3,
+    "at": None,
+    "type": "",
+    "message": "the error of this attempt could not be stored",
+    "traceback": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, None),
+        ({"message": "\0", "attempt": 3}, LOST),
+        ({"message": "日…\ud800", "attempt": 3}, {"message": r"\u65e5\u2026\ud800", "attempt": 3}),
+        (
+            {"message": "a", "retry_error": {"message": "é"}},
+            {"message": "a", "retry_error": {"message": r"\xe9"}},
+        ),
+    ],
+)
+def test_an_error_that_is_refused_is_tried_in_ascii_before_it_is_given_up(
+    error: Any, expected: Any
+) -> None:
+    again = without_refused(Requeued(error=error), 3)
+    assert again == Requeued(error=expected)
+    assert without_refused(again, 3) == Requeued(error=None if error is None else LOST)
+
+
+def test_so_is_the_reason_why_a_result_is_not_kept() -> None:
+    reasons = [Finished(Status.SUCCEEDED, result_error=each) for each in ("…", r"\u2026")]
+    lost = Finished(Status.SUCCEEDED, result_error=RESULT_REFUSED)
+    assert [without_refused(each, 1) for each in reasons] == [reasons[1], lost]
+    assert without_refused(Finished(Status.SUCCEEDED, result="1"), 1) == lost

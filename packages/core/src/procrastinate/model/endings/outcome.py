@@ -35,6 +35,7 @@ from procrastinate.errors import JobAborted, TaskTimeout
 from procrastinate.model.endings.retry import BaseRetryStrategy, RetryDecision, RetryStrategy
 from procrastinate.model.job import Job, Status
 from procrastinate.model.partitions import ONE, Partitions
+from procrastinate.model.text import printable
 from procrastinate.model.text.failure import consists_of, describe, undescribed
 
 
@@ -131,14 +132,26 @@ def has_succeeded(outcome: Outcome) -> bool:
 
 
 def without_refused(outcome: Outcome, attempt: int) -> Outcome:
-    """Return what to write in place of an outcome of which the server refused a value."""
+    """Return what to write in place of an outcome of which the server refused a value.
+
+    A database that is not in UTF8 has not all characters. So texts are first tried in ASCII.
+    """
     if outcome.error is not None:
+        outcome = replace(outcome, error=_error_after_refusal(outcome.error, attempt))
+    if isinstance(outcome, Finished) and (outcome.result or outcome.result_error):
+        reason = printable.in_ascii(outcome.result_error)
+        if reason == outcome.result_error:
+            reason = RESULT_REFUSED
+        outcome = replace(outcome, result=None, result_error=reason)
+    return outcome
+
+
+def _error_after_refusal(refused: dict[str, Any], attempt: int) -> dict[str, Any]:
+    error: dict[str, Any] = printable.in_ascii(refused)
+    if error == refused:
         error = undescribed(attempt)
         error["message"] = "the error of this attempt could not be stored"
-        outcome = replace(outcome, error=error)
-    if isinstance(outcome, Finished) and (outcome.result or outcome.result_error):
-        outcome = replace(outcome, result=None, result_error=RESULT_REFUSED)
-    return outcome
+    return error
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ forge lines of a log, or hide some on a terminal. Messages also count things, se
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # C0, DEL and C1 controls, marks that change the direction of text, line separators, surrogates.
 _UNSAFE = (
@@ -66,6 +67,15 @@ def block(text: str, indent: str = "  ") -> str:
 def json_line(text: str) -> str:
     """Return JSON with every control character escaped as JSON escapes it."""
     return _UNSAFE_IN_LINE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def in_ascii(value: Any) -> Any:
+    """Return JSON data with escapes in place of what is not ASCII, in all texts but keys."""
+    if isinstance(value, str):
+        return value.encode("ascii", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: in_ascii(each) for key, each in value.items()}
+    return value
 
 
 def cut(text: str, limit: int, between: str = "\n") -> str:

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Container, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
+from procrastinate.errors import ResultNotKept
 from procrastinate.model.claiming.ahead import Ahead, Outlook
 from procrastinate.model.claiming.unknown_tasks import UnknownTasks
 from procrastinate.model.endings.outcome import (
     INTERRUPTED,
+    RESULT_REFUSED,
     SUCCEEDED,
     UNSTARTED,
     AbortReason,
@@ -76,6 +79,7 @@ class Slots:
         threads: TaskThreads | None = None,
         telling: Telling = UNSEEN,
     ) -> None:
+        self._registry = registry
         self._writer = writer
         self._partitions = partitions
         self._telling = telling
@@ -223,6 +227,26 @@ class Slots:
             self._ahead.ended.append((attempt.job.task_name, entry.ended - attempt.began))
         if self._on_ended is not None:
             self._on_ended(entry.job, exception)
+
+    def after_refused_result(self, entry: Ended) -> Ended | None:
+        """Return the failed attempt that this is if its task insists on its result; else None.
+
+        The database has refused the result of an attempt that returned. Never raises (rule 2).
+        """
+        definition = self._registry.get(entry.job.task_name)
+        if definition is None or definition.result != "strict":
+            return None
+        attempt = Attempt(entry.job, self._surroundings, definition)
+        exception = ResultNotKept(RESULT_REFUSED)
+        try:
+            outcome = endings.after_exception(attempt, exception, self._partitions).outcome
+            failed = replace(entry, outcome=outcome)
+            self._tell(attempt, failed, exception)
+        except BaseException as broken:
+            job_log.undescribed(entry.job, broken)
+            failed = replace(entry, outcome=endings.last_resort(attempt, exception).outcome)
+        attempt.restore_job()
+        return failed
 
     # Ending early
 

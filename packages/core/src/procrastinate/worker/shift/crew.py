@@ -89,6 +89,7 @@ class Crew:
             hand_over=self.claiming.hand_over,
             echoes=self.claiming.echoes,
             on_lost=lambda: self.housekeeping.look_for_losses(),
+            on_refused_result=lambda entry: self.slots.after_refused_result(entry),
             keeps=self._terms.registry.keeps_results,
             telling=self.telling,
         )

@@ -90,6 +90,7 @@ class Writer:
         hand_over: Callable[[Sequence[Ended], int], Awaitable[Settled | None]],
         echoes: Echoes,
         on_lost: Callable[[], None],
+        on_refused_result: Callable[[Ended], Ended | None] = lambda _: None,
         keeps: Keeps = keeps_none,
         telling: Telling = UNSEEN,
     ) -> None:
@@ -99,6 +100,7 @@ class Writer:
         self._are_many = self._parts.are_many
         self._on_written = on_written
         self._hand_over = hand_over
+        self._failed_without_result = on_refused_result
         self._entries: deque[Ended] = deque()
         self._writing: Sequence[Ended] = ()
         self._doubts: deque[Doubtful[Ended]] = deque()  # refused batches
@@ -331,7 +333,8 @@ class Writer:
         logger.error("the result of job %d could not be written: %r", job.id, exc)
         if not _is_about_values(exc):
             return entry
-        changed = replace(entry, outcome=without_refused(entry.outcome, job.attempts))
+        failed = self._failed_without_result(entry) if entry.outcome.result else None
+        changed = failed or replace(entry, outcome=without_refused(entry.outcome, job.attempts))
         if self.unwritten.get(job.id) is entry:
             self.unwritten[job.id] = changed
         return changed
