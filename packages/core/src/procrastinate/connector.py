@@ -250,9 +250,18 @@ class SyncConnector(Connector):
         """Whether a session would now be part of a transaction that the application has open.
 
         For a connector whose sessions are on the application's own connections: observers are told
-        then that the application may still roll back.
+        then that the application may still roll back, and waits for jobs go by `apart`.
         """
         return False
+
+    def apart(self) -> SyncConnector | None:
+        """Return a new, unopened connector whose sessions are part of no such transaction.
+
+        It leads to the same tables, on connections of its own. Core opens it for one wait for a job
+        inside of a transaction, and closes it afterwards. With None such a wait is refused: it sees
+        the transaction's own jobs, which no worker can end before the commit.
+        """
+        return None
 
     async def call_async(self, function: Callable[[], T]) -> T:
         """Run a function that uses this connector and blocks, for an asynchronous caller.

@@ -30,6 +30,7 @@ from procrastinate.errors import (
 )
 from procrastinate.model.job import Status
 from procrastinate.testing import InMemoryConnector, run_jobs
+from procrastinate.testing.connector import InMemorySyncConnector
 
 
 class Shop:
@@ -368,6 +369,31 @@ async def test_a_call_in_a_transaction_is_refused(shop: Shop) -> None:
         with pytest.raises(InvalidOption, match="not committed"):
             await configured.call_async(a=1)
     assert shop.count == 0
+
+
+class _Joining(InMemorySyncConnector):
+    """A connector whose sessions are in a transaction of the application's, as Django's may be."""
+
+    runs_sql = True
+
+    def is_in_transaction(self) -> bool:
+        return True
+
+
+async def test_nothing_is_waited_for_in_a_transaction_without_a_way_beside() -> None:
+    app = procrastinate.App(connector=_Joining())
+
+    @app.task(name="add", result=True)
+    def add() -> int:
+        return 1
+
+    for wait in (add.wait_for, app.wait_for, app.job_manager.wait_until_ended):
+        with pytest.raises(InvalidOption, match=r"inside of a transaction.*commit first"):
+            wait(1, timeout=0)
+    with pytest.raises(InvalidOption, match=r"inside of a transaction.*commit first"):
+        await add.wait_for_async(1)
+    with pytest.raises(InvalidOption, match="not committed"):
+        await add.call_async()
 
 
 def test_a_call_raises_as_a_defer_does(shop: Shop) -> None:

@@ -107,7 +107,7 @@ class DjangoConnector(SyncConnector):
         ``timeout`` has no meaning here: a pool of Django's has its own. Raises `ConnectionFailed`.
         """
         begin(transaction=transaction, read_only=read_only)  # or it raises
-        wrapper = connections[self.alias]
+        wrapper = self._wrapper
         check_database(wrapper)
         if is_in_transaction(wrapper):
             with _joined(wrapper, transaction=transaction, read_only=read_only) as joined:
@@ -128,11 +128,45 @@ class DjangoConnector(SyncConnector):
 
     def is_in_transaction(self) -> bool:
         """Whether this thread is inside of ``atomic``, or without autocommit."""
-        return is_in_transaction(connections[self.alias])
+        return is_in_transaction(self._wrapper)
+
+    def apart(self) -> SyncConnector:
+        """Return a connector on a connection of its own, in autocommit mode."""
+        return _Apart(self)
+
+    @property
+    def _wrapper(self) -> Any:
+        """Django's connection of this thread."""
+        return connections[self.alias]
 
     async def call_async(self, function: Callable[[], T]) -> T:
         """Run a function in the thread of Django's synchronous code."""
         return await sync_to_async(function, thread_sensitive=True)()
+
+
+class _Apart(DjangoConnector):
+    """On a connection beside that of the thread, for a wait inside of a transaction."""
+
+    def __init__(self, connector: DjangoConnector) -> None:
+        super().__init__(
+            alias=connector.alias,
+            json_dumps=connector.json_dumps,
+            json_loads=connector.json_loads,
+            schema=connector.schema,
+        )
+        self._beside: Any = None
+
+    @property
+    def _wrapper(self) -> Any:
+        if self._beside is None:  # made in the thread that will use it
+            self._beside = connections[self.alias].copy()
+            self._beside.settings_dict["AUTOCOMMIT"] = True  # of the copy
+        return self._beside
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._beside is not None:
+            self._beside.close()
 
 
 def _in_django(text: str, alias: str, schema: str | None) -> str:

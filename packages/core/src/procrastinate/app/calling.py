@@ -63,12 +63,14 @@ class Calling(Generic[P, R]):
         task's arguments. If the time is over the job stays, and the error names its id.
 
         Raises as `Task.wait_for` and `JobDeferrer.defer` do. Raises `InvalidOption` for a task that
-        has a parameter named like one of the two options, and with ``connection=``: a job that is
-        not committed cannot end.
+        has a parameter named like one of the two options, and with ``connection=`` or inside of a
+        transaction of Django's: a job that is not committed cannot end.
         """
         deferrer = self._deferrer()
         wait = _wait_of(deferrer, kwargs)
         wait.check_thread()
+        if deferrer._gateway.is_in_transaction(None):
+            raise _not_committed()
         job_id = deferrer.defer(*args, **kwargs)
         with _naming(job_id):
             job = until_ended(deferrer._gateway, job_id, wait)
@@ -102,6 +104,8 @@ class Calling(Generic[P, R]):
         """Defer one job, wait until it has ended, and return its result; see `call`."""
         deferrer = self._deferrer()
         wait = _wait_of(deferrer, kwargs)
+        if await deferrer._gateway.is_in_transaction_async(None):
+            raise _not_committed()
         job_id = await deferrer.defer_async(*args, **kwargs)
         with _naming(job_id):
             job = await until_ended_async(deferrer._gateway, job_id, wait)
@@ -125,14 +129,19 @@ def _wait_of(deferrer: JobDeferrer[..., Any], kwargs: dict[str, Any]) -> Wait:
         _check_own_names_are_free(options.definition)
         check_keeps_results(options.definition)
     if options.connection is not None:
-        raise InvalidOption(
-            "call() cannot wait for a job that is not committed: with connection=, defer(), commit,"
-            " and then wait with wait_for(id)"
-        )
+        raise _not_committed()
     given = {name: kwargs.pop(name) for name in _OWN if name in kwargs}
     wait = Wait.of(given.get("timeout"), given.get("allow_in_worker", False))
     wait.check_queue(options.queue)
     return Wait(wait.timeout, allow_in_worker=True)  # the queue is known to be another one
+
+
+def _not_committed() -> InvalidOption:
+    return InvalidOption(
+        "call() cannot wait for a job that is not committed: with connection=, or in a transaction"
+        " such as Django's atomic() and ATOMIC_REQUESTS, defer(), commit, and then wait with"
+        " wait_for(id)"
+    )
 
 
 def _check_own_names_are_free(definition: TaskDefinition) -> None:

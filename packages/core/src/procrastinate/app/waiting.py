@@ -10,6 +10,10 @@ Rules
 3. On a connector that runs no SQL no worker is there to wait for. The connector runs what is due.
 4. A plain wait in a coroutine would hold up the event loop, and for ever if that loop runs the
    worker. It is refused, but for a mere look (``timeout=0``).
+5. A wait never looks inside of a transaction that the application has open, as in Django. There it
+   would see the transaction's own jobs, which no worker can end before the commit, and under
+   REPEATABLE READ it would never see an end. It looks on a connection of its own, so a job that is
+   not committed does not exist.
 """
 
 from __future__ import annotations
@@ -92,24 +96,26 @@ def _is_on_loop() -> bool:
 def until_ended(gateway: Gateway, job_id: int, wait: Wait) -> Job:
     """Return a job once it has ended; see `WaitingForJobs.wait_until_ended`."""
     job_id = _checked_id(job_id)
-    worker = wait.worker_around
-    if worker is not None:
-        flow = _of_other_queue(job_id, worker)
-        wait.check_queue(_queue(job_id, gateway.run_by_hand(lambda at: found(job_id, at, flow))))
-    wait.check_thread()
-    job = _room(gateway).until_ended(job_id, timeout=wait.timeout)
+    with gateway.apart() as way:  # rule 5
+        worker = wait.worker_around
+        if worker is not None:
+            flow = _of_other_queue(job_id, worker)
+            wait.check_queue(_queue(job_id, way.run_by_hand(lambda at: found(job_id, at, flow))))
+        wait.check_thread()
+        job = _room(way).until_ended(job_id, timeout=wait.timeout)
     return _still_there(job_id, job)
 
 
 async def until_ended_async(gateway: Gateway, job_id: int, wait: Wait) -> Job:
     """Return a job once it has ended; see `until_ended`."""
     job_id = _checked_id(job_id)
-    worker = wait.worker_around
-    if worker is not None:
-        flow = _of_other_queue(job_id, worker)
-        job = await gateway.run_by_hand_async(lambda at: found(job_id, at, flow))
-        wait.check_queue(_queue(job_id, job))
-    job = await _room(gateway).until_ended_async(job_id, timeout=wait.timeout)
+    async with gateway.apart_async() as way:  # rule 5
+        worker = wait.worker_around
+        if worker is not None:
+            flow = _of_other_queue(job_id, worker)
+            job = await way.run_by_hand_async(lambda at: found(job_id, at, flow))
+            wait.check_queue(_queue(job_id, job))
+        job = await _room(way).until_ended_async(job_id, timeout=wait.timeout)
     return _still_there(job_id, job)
 
 

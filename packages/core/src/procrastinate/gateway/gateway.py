@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from procrastinate import drive, time_limits
 from procrastinate.connector import AsyncConnector, Connector, SyncConnector
 from procrastinate.drive import Flow, Limit
-from procrastinate.errors import AppNotOpen, ConnectionLost, ConnectorException, SchemaError
+from procrastinate.errors import (
+    AppNotOpen,
+    ConnectionLost,
+    ConnectorException,
+    InvalidOption,
+    SchemaError,
+)
 from procrastinate.gateway.callers import Callers
 from procrastinate.gateway.halves import Halves, not_open, runs_on_a_loop
 from procrastinate.gateway.place import OwnPlace
@@ -87,6 +93,44 @@ class Gateway(Halves):
             max_connections=max_connections, connect_timeout=connect_timeout
         )
         return Gateway(sibling)
+
+    @contextmanager
+    def apart(self) -> Iterator[Gateway]:
+        """A block with a gateway that is part of no transaction of the application's.
+
+        Raises `InvalidOption` if there is such a transaction, and the connector has no way beside.
+        """
+        if not self.is_in_transaction(None):
+            yield self
+            return
+        gateway = self._apart()
+        gateway.open()
+        try:
+            yield gateway
+        finally:
+            gateway.close()
+
+    @asynccontextmanager
+    async def apart_async(self) -> AsyncIterator[Gateway]:
+        """A block with a gateway that is part of no transaction; see `apart`."""
+        if not await self.is_in_transaction_async(None):
+            yield self
+            return
+        gateway = self._apart()
+        await gateway.open_async()
+        try:
+            yield gateway
+        finally:
+            await gateway.close_async()
+
+    def _apart(self) -> Gateway:
+        connector = None if self._sync is None else self._sync.apart()
+        if connector is None:
+            raise InvalidOption(
+                "a job cannot be waited for inside of a transaction on this connection: commit"
+                " first"
+            )
+        return Gateway(connector)
 
     def run(
         self,

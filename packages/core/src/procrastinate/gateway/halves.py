@@ -93,6 +93,12 @@ class Halves:
         """Whether a call with this ``connection=`` is part of a transaction of the caller's."""
         return connection is not None or (self._sync is not None and self._sync.is_in_transaction())
 
+    async def is_in_transaction_async(self, connection: Any) -> bool:
+        """Whether it is, asked in the thread where the connector's calls run."""
+        if connection is not None or self._sync is None or not self.connector.runs_sql:
+            return connection is not None
+        return await self._sync.call_async(self._sync.is_in_transaction)
+
     def async_connector(self) -> AsyncConnector:
         """Return the connector for a worker. Raises `SyncConnectorConfigurationError`."""
         if isinstance(self.connector, AsyncConnector):
