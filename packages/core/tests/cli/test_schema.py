@@ -65,6 +65,9 @@ def test_check_tells_an_outdated_schema_by_its_exit_code(
     done = program("schema", "--check")
     assert done.returncode == ExitCode.SCHEMA_OUTDATED
     assert "run `procrastinate schema --migrate`" in done.stderr
+    done = program("schema", "--migrate")
+    said = "wrote the missing records of migrations that the tables have\n"
+    assert (done.returncode, done.stdout) == (0, said)
 
 
 @pytest.mark.parametrize("command", [["schema", "--check"], ["schema", "--apply"], ["worker"]])

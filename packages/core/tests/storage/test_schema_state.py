@@ -15,6 +15,7 @@ import pytest
 import procrastinate
 from procrastinate import errors
 from procrastinate.storage import schema
+from procrastinate.storage.schema_parts import is_vital, parts
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -142,6 +143,21 @@ def test_applying_where_no_schema_of_the_path_exists_says_so(
     assert "--apply" not in str(caught.value)
 
 
+#: How to take from a table what is no thing of its own.
+TRAITS = {
+    "not": "alter {column} drop not null",
+    "logging": "set unlogged",
+    "visible": "enable row level security",
+}
+#: Columns of primary keys: these cannot be null.
+KEYS = [
+    f"not null of {each.split('.')[1].split()[0]}.{column}"
+    for part, each in parts().items()
+    if part.endswith("_pkey")
+    for column in each.rpartition("(")[2].rstrip(")").split(", ")
+]
+
+
 def drop_of(part: str) -> str:
     sort, _, name = part.removeprefix("unique ").partition(" ")
     if sort == "index":
@@ -150,6 +166,9 @@ def drop_of(part: str) -> str:
         table = re.match(r"procrastinate_[a-z]+", name)
         assert table is not None
         return f"alter table {table[0]} drop constraint {name} cascade"
+    if sort in TRAITS:
+        table_name, _, column = name.rpartition(" ")[2].partition(".")
+        return f"alter table {table_name} {TRAITS[sort].format(column=column)}"
     table_name, _, column = name.removeprefix("of ").partition(".")
     if sort == "default":
         return f"alter table {table_name} alter {column} drop default"
@@ -159,13 +178,15 @@ def drop_of(part: str) -> str:
 @pytest.mark.one_partition("schema.sql does not name the check of partitions")
 def test_all_parts_of_the_schema_are_known(sync_app: procrastinate.App, query: Query) -> None:
     """The text says as much as the catalog, but for what PostgreSQL makes by itself."""
-    ((columns, defaults, indexes),) = query(
-        "select (select count(*) from pg_attribute join pg_class on pg_class.oid = attrelid"
-        " where relnamespace = 'public'::regnamespace and relkind = 'r' and attnum > 0),"
+    ((columns, not_null, defaults, indexes),) = query(
+        "select count(*), count(*) filter (where attnotnull),"
         " (select count(*) from pg_attrdef), (select count(*) from pg_indexes"
         " where schemaname = 'public' and indexname not like '%_pkey')"
+        " from pg_attribute join pg_class on pg_class.oid = attrelid"
+        " where relnamespace = 'public'::regnamespace and relkind = 'r' and attnum > 0"
     )
-    counted = Counter(part.split()[0] for part in schema.parts())
+    counted = Counter(part.split()[0] for part in parts())
+    assert (counted["not"], counted["visible"]) == (not_null, len(schema.TABLES))
     assert (counted["column"], counted["default"], counted["index"] + counted["unique"]) == (
         columns,
         defaults,
@@ -202,6 +223,61 @@ def test_a_part_that_is_another_thing_of_its_name_is_missing(
         sync_app.schema_manager.check()
 
 
+def said_of(part: str) -> str:
+    table = part.rpartition(" ")[2]
+    if part.startswith("logging"):
+        return f"{table} is unlogged: a crash of the server would empty it"
+    if part.startswith("visible"):
+        return f"{table} has row level security and no policy: roles other than its owner see no"
+    return f"lack the {part}"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(
+            "index procrastinate_jobs_ready_idx",
+            "unique index procrastinate_jobs_queueing_lock_key",
+        ),
+        *("constraint procrastinate_workers_pkey", "constraint procrastinate_jobs_row_check"),
+        *("column procrastinate_jobs.meta", "default of procrastinate_jobs.status"),
+        *("not null of procrastinate_jobs.queue_name", "logging of procrastinate_jobs"),
+        "visible rows of procrastinate_locks",
+    ],
+)
+def test_a_missing_part_is_told_with_the_statement_that_makes_it(
+    sync_app: procrastinate.App, query: Query, part: str
+) -> None:
+    query(drop_of(part))
+    with pytest.raises(errors.SchemaError, match=re.escape(said_of(part))) as caught:
+        sync_app.schema_manager.check()
+    if is_vital(part):
+        with pytest.raises(errors.SchemaError, match=re.escape(said_of(part))):
+            sync_app.check_connection()
+    else:
+        assert sync_app.check_connection()
+    (statement,) = re.findall(r"run `(.*?)`", str(caught.value))
+    query(statement)
+    sync_app.schema_manager.check()
+
+
+def test_the_statements_of_many_missing_parts_are_in_the_script(
+    sync_app: procrastinate.App, query: Query
+) -> None:
+    for name in ("meta", "result", "bounces", "result_error"):
+        query(drop_of(f"column procrastinate_jobs.{name}"))
+    with pytest.raises(errors.SchemaError, match="make each by its part of the script"):
+        sync_app.schema_manager.check()
+
+
+def test_row_level_security_with_a_policy_is_the_owners_choice(
+    sync_app: procrastinate.App, query: Query
+) -> None:
+    query("alter table procrastinate_jobs enable row level security")
+    query("create policy theirs on procrastinate_jobs using (true)")
+    sync_app.schema_manager.check()
+
+
 #: Without these columns something else is missing as well, which is said.
 TELLING = (
     *("column procrastinate_jobs.id", "column procrastinate_jobs.partition"),
@@ -212,13 +288,13 @@ TELLING = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", schema.parts())
+@pytest.mark.parametrize("part", [each for each in parts() if each not in KEYS])
 def test_a_missing_part_is_found_by_every_look(
     sync_app: procrastinate.App, query: Query, part: str
 ) -> None:
     query(drop_of(part))
     for look in (sync_app.schema_manager.check, sync_app.schema_manager.migrate):
-        said = "procrastinate|column" if part in TELLING else re.escape(f"lack the {part}")
+        said = "procrastinate|column" if part in TELLING else re.escape(said_of(part))
         with pytest.raises(errors.SchemaError, match=said):
             look()
 
@@ -256,7 +332,7 @@ def test_a_schema_that_was_restored_without_its_data_is_told_what_to_do(
     for way in ("check", "check_connection", "list", "cancel"):
         with pytest.raises(errors.SchemaError, match=r"procrastinate schema --(migrate|check)"):
             WAYS[way](sync_app)
-    assert sync_app.schema_manager.migrate() == ["settings"]
+    assert sync_app.schema_manager.migrate() == ["records", "settings"]
     assert sync_app.schema_manager.migrate() == []
     assert query("select partitions, boundary_id from procrastinate_settings") == [(1, 0)]
     assert sync_app.configure_task("task").defer() > 0

@@ -23,6 +23,12 @@ _CHECK_CODES = (
     ExitCode.SCHEMA_OUTDATED,
     ExitCode.SCHEMA_TOO_NEW,
 )
+#: What is told of what is no migration.
+_DONE = {
+    "records": "wrote the missing records of migrations that the tables have",
+    "settings": "wrote the missing row of settings",
+    "functions": "made the functions anew",
+}
 
 
 @click.command("schema", epilog=exit_codes.table(_CHECK_CODES))
@@ -71,7 +77,7 @@ def _migrate(settings: Settings) -> None:
 
 def _tell_applied(names: list[str]) -> None:
     for name in names:
-        click.echo(f"applied {name}")
+        click.echo(_DONE.get(name) or f"applied {name}")
     if not names:
         click.echo(f"nothing to do: the schema is at version {flows.latest_version()}")
 

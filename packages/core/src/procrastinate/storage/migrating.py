@@ -39,7 +39,8 @@ TRIES = 60  # for the locks of a migration
 PAUSE = 1  # seconds between two of them
 IN_USE = ("55P03", "40P01")  # the server's lock_not_available and deadlock_detected
 SEQUENTIAL = "set local citus.multi_shard_modify_mode to 'sequential'"
-#: These stand for what is no migration, where nothing else was to be done.
+#: These stand for what is no migration: the last two only if nothing else was to be done.
+RECORDS = Migration(0, "records", 0, "")
 FUNCTIONS = Migration(0, "functions", 0, "")
 SETTINGS = Migration(0, "settings", 0, "")
 _SETTINGS_ROW = """
@@ -80,6 +81,7 @@ def begin(*, schema: str | None, create: bool) -> Flow[Begun]:
 def migrate() -> Steps[list[Migration]]:
     """Apply the migrations that existing tables lack, in order, and return them. Needs the lock.
 
+    Records that were missing are written, and come first.
     Raises `SchemaError` before anything is changed.
     """
     state: SchemaState = yield Step(schemas.schema_state())
@@ -87,7 +89,8 @@ def migrate() -> Steps[list[Migration]]:
     if problem is not None and not isinstance(problem, SchemaOutdated):
         raise problem
     done: Collection[int] = state.versions
-    if list(done) != list(range(1, max(done, default=0) + 1)) or not done:
+    lacks_records = not done or list(done) != list(range(1, max(done) + 1))
+    if lacks_records:
         done = yield Step(_adopt(done), transaction=True)
     if not state.rows_of_settings:
         yield Step(restore_settings(), transaction=True)
@@ -96,9 +99,11 @@ def migrate() -> Steps[list[Migration]]:
         yield from _apply(migration)
     if missing or state.stale_functions or not state.versions:
         yield Step(renew_functions(), transaction=True)
+    written = [RECORDS] * lacks_records
     if missing:
-        return missing
-    return [SETTINGS] * (not state.rows_of_settings) + [FUNCTIONS] * bool(state.stale_functions)
+        return written + missing
+    settings = [SETTINGS] * (not state.rows_of_settings)
+    return written + settings + [FUNCTIONS] * bool(state.stale_functions)
 
 
 def _create(schema: str | None) -> Flow[None]:

@@ -22,7 +22,7 @@ from procrastinate.errors import (
     SchemaTooNew,
 )
 from procrastinate.model.partitions import ONE, Partitions
-from procrastinate.storage.defer import QUEUEING_LOCK_KEY
+from procrastinate.storage.schema_parts import is_vital, lack_of, parts
 from procrastinate.storage.settings import settings_rows
 from procrastinate.storage.statements import Statements
 
@@ -36,12 +36,6 @@ _FUNCTION = re.compile(
 )
 _JOBS, _RECORDS = "procrastinate_jobs", "procrastinate_migrations"
 _SETTINGS = "procrastinate_settings"
-_TABLE = re.compile(
-    r"^create (?:unlogged )?table \{schema\}\.(\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL
-)
-_COLUMN = re.compile(r"^    (?!constraint\b)([a-z]\w*) (.*)$", re.MULTILINE)
-_CONSTRAINT = re.compile(r"^    constraint (\w+)", re.MULTILINE)
-_INDEX = re.compile(r"^create ((?:unique )?index \w+)", re.MULTILINE)
 _FITS = re.compile(
     r"^create function \{schema\}\.(procrastinate_job_fits\(.*?\$fits\$(.*?)\$fits\$);",
     re.DOTALL | re.MULTILINE,
@@ -189,20 +183,6 @@ def _functions(partitions: Partitions) -> dict[str, _Function]:
     return {**found, JOB_FITS: _Function(_job_fits()[2], "invoker i")}
 
 
-@functools.cache
-def parts() -> tuple[str, ...]:
-    """Return the columns, defaults, indexes and constraints that ``schema.sql`` makes."""
-    text = (FOLDER / "schema.sql").read_text("utf-8")
-    found = []
-    for table, body in _TABLE.findall(text):
-        for name, rest in _COLUMN.findall(body):
-            found.append(f"column {table}.{name}")
-            if " default " in rest:
-                found.append(f"default of {table}.{name}")
-        found += [f"constraint {name}" for name in _CONSTRAINT.findall(body)]
-    return (*found, *_INDEX.findall(text))
-
-
 def function_body(name: str, home: str, partitions: Partitions = ONE) -> str:
     """Return the text of a function for the tables of a schema, given as a quoted name."""
     text_of_home = home.replace("'", "''")
@@ -307,7 +287,10 @@ def _misplaced(state: SchemaState) -> SchemaError | None:
 def _wrong_version(state: SchemaState) -> SchemaError | None:
     missing = [m.version for m in migrations() if m.version not in state.versions]
     if missing:
-        return SchemaOutdated(f"the database lacks the migrations {_list(missing)}: {RENEW}")
+        numbers = ", ".join(map(str, missing))
+        return SchemaOutdated(
+            f"the database lacks {_plural('migration', missing)} {numbers}: {RENEW}"
+        )
     if state.compatible_from > latest_version():
         return SchemaTooNew(
             f"the database is at schema version {max(state.versions)}, which needs code for schema"
@@ -335,22 +318,10 @@ def _wrong_settings(state: SchemaState) -> SchemaError | None:
 
 def _missing_parts(state: SchemaState, whole: bool) -> SchemaError | None:
     """Newer code that this one fits may have dropped or renamed something."""
-    missing = [part for part in state.missing_parts if whole or _is_vital(part)]
+    missing = [part for part in state.missing_parts if whole or is_vital(part)]
     if not missing or max(state.versions) > latest_version():
         return None
-    return SchemaError(
-        f"procrastinate's tables lack the {', the '.join(missing)}: make it by"
-        " its part of the script that `procrastinate schema --read` prints (and drop what has its"
-        " name, if it is another one, or was never validated)"
-    )
-
-
-def _is_vital(part: str) -> bool:
-    """Whether statements fail without a part, or jobs are done twice."""
-    sort, name = part.rsplit(" ", 1)
-    if sort == "constraint":
-        return name.endswith("_pkey")
-    return not sort.endswith("index") or name == QUEUEING_LOCK_KEY
+    return SchemaError(lack_of(missing, dict(state.places)[_JOBS] or "public"))
 
 
 def _missing(state: SchemaState) -> SchemaError:
@@ -366,9 +337,10 @@ def _old_functions(state: SchemaState, whole: bool) -> SchemaError | None:
     stale = [name for name in state.stale_functions if whole or name != JOB_FITS]
     if not stale or max(state.versions) > latest_version():
         return None
+    is_not = "is not that" if len(stale) == 1 else "are not those"
     return SchemaOutdated(
-        f"the functions {', '.join(stale)} are not those of this code and these tables (were the"
-        f" tables moved or renamed, or given to another role?): {RENEW}"
+        f"{_plural('function', stale)} {', '.join(stale)} {is_not} of this code and these tables"
+        f" (were the tables moved or renamed, or given to another role?): {RENEW}"
     )
 
 
@@ -393,5 +365,5 @@ def explanation(exc: SchemaError) -> Flow[SchemaError]:
     return problem
 
 
-def _list(numbers: Sequence[int]) -> str:
-    return ", ".join(str(number) for number in numbers)
+def _plural(noun: str, things: Sequence[object]) -> str:
+    return f"the {noun}" if len(things) == 1 else f"the {noun}s"

@@ -57,8 +57,9 @@ select
 from (select to_regclass('{schema}.procrastinate_jobs')::oid as oid) as jobs
 
 -- name: schema_parts :many
--- What our tables have: names of columns and defaults (with that of their table), of indexes that are
--- finished, and of constraints that hold for all rows.
+-- What our tables have: names of columns, of their defaults, and of those that are never null (with that of
+-- their table), of indexes that are finished, of constraints that hold for all rows, and of tables that are
+-- logged, or whose rows row level security does not hide from all other roles.
 select 'column ' || class.relname::text || '.' || part.attname::text
 from pg_catalog.pg_class as class
 join pg_catalog.pg_attribute as part on part.attrelid = class.oid and not part.attisdropped
@@ -71,6 +72,29 @@ from pg_catalog.pg_class as class
 join pg_catalog.pg_attribute as part
     on part.attrelid = class.oid and not part.attisdropped and part.atthasdef
 where class.oid = any(array(
+    select to_regclass('{schema}.' || name)::oid from pg_catalog.unnest(%(names)s::text[]) as name
+))
+union all
+select 'not null of ' || class.relname::text || '.' || part.attname::text
+from pg_catalog.pg_class as class
+join pg_catalog.pg_attribute as part
+    on part.attrelid = class.oid and not part.attisdropped and part.attnotnull
+where class.oid = any(array(
+    select to_regclass('{schema}.' || name)::oid from pg_catalog.unnest(%(names)s::text[]) as name
+))
+union all
+select trait.name || class.relname::text
+from pg_catalog.pg_class as class
+cross join lateral (
+    values
+        ('logging of ', class.relpersistence <> 'u'),
+        (
+            'visible rows of ',
+            not class.relrowsecurity
+            or exists (select from pg_catalog.pg_policy as policy where policy.polrelid = class.oid)
+        )
+) as trait(name, is_there)
+where trait.is_there and class.oid = any(array(
     select to_regclass('{schema}.' || name)::oid from pg_catalog.unnest(%(names)s::text[]) as name
 ))
 union all
