@@ -210,6 +210,10 @@ def test_a_value_that_answers_nothing_is_not_kept() -> None:
         ),
         ("[" * 100_000, "its lists and objects are more than 200 levels deep"),
         (" " * LARGEST + "1", "it is 262,145 bytes of JSON, and 262,144 is the limit"),
+        (
+            "[" + ",".join(["1e308"] * 4_000) + "]",
+            "it is 1,256,001 characters without exponents, and 1,048,576 is the limit",
+        ),
         (Text("x" * 300_000), "it is 300,000 bytes of JSON, and 262,144 is the limit"),
     ],
 )
@@ -231,6 +235,10 @@ def test_an_encoder_that_gives_anything_else_costs_the_result_alone(text: Any, w
         '{"1": "\\ud83d\\ude00", "1": "\\\\ud800"}',
         '"' + "9" * 5_000 + '"',
         '"1e99999"',
+        '"1e' + "9" * 5_000 + '"',
+        "[" + ",".join(["1e308"] * 3_300) + "]",
+        "[" + ",".join(['"1e308"'] * 30_000) + ",1e300]",
+        "[" + ",".join(["1.25e-07"] * 20_000) + "]",
         "0." + "1" * 4_000,
     ],
 )

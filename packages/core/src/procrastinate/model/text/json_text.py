@@ -22,6 +22,7 @@ from procrastinate.model.text import failure, printable
 DEEPEST = 200  # lists and objects in each other: Python reads 1,000 less the caller's own frames
 SHORT = 2 * DEEPEST  # characters: half of them at most open something
 DIGITS = 4_300  # of a number, written out as PostgreSQL does it: what Python reads of an int
+GROWTH = 4  # times its largest size: what a text may have as PostgreSQL prints it
 
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -29,6 +30,7 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BRACKET = re.compile(r"[\[\]{}]")
 #: Without such a part, no number has more than `DIGITS` digits.
 _LONG_NUMBER = re.compile(r"[0-9]{1600}|[eE][+-]?[0-9]{4}")
+_EXPONENT = re.compile(r"[eE]([+-]?[0-9]+)")
 #: What Python's encoder says of a value without showing it.
 _HARMLESS = re.compile(
     r"Object of type \w+ is not JSON serializable"
@@ -88,7 +90,7 @@ def _checked(text: Any, largest: int) -> str:
     if "\\u0000" in plain and _NUL.search(plain):
         raise Unfit("it has a NUL character, which PostgreSQL cannot store")
     _check_depth(plain)
-    _check_content(plain)
+    _check_content(plain, largest)
     return plain
 
 
@@ -111,16 +113,33 @@ def _check_depth(text: str) -> None:
             raise Unfit(f"its lists and objects are more than {DEEPEST} levels deep")
 
 
-def _check_content(text: str) -> None:
-    hooks: dict[str, Any] = {"parse_constant": _no_number}
-    if _LONG_NUMBER.search(text):
-        hooks |= {"parse_int": _short_number, "parse_float": _short_number}
+def _check_content(text: str, largest: int) -> None:
+    is_long = _LONG_NUMBER.search(text)
+    found: list[str] = []  # the numbers that have a fraction or an exponent
+    hooks: dict[str, Any] = {"parse_constant": _no_number, "parse_float": found.append}
+    if is_long:
+        hooks["parse_int"] = _check_digits
     try:
         json.loads(text, **hooks)
     except (ValueError, RecursionError):
         raise Unfit(f"json_dumps returned {len(text):,} characters that are not JSON") from None
+    if is_long:
+        for number in found:
+            _check_digits(number)
+    _check_printed_size(text, found, largest * GROWTH)
     if _SURROGATE.search(text):
         _check_surrogates(text)
+
+
+def _check_printed_size(text: str, numbers: Sequence[str], largest: int) -> None:
+    """Look at what PostgreSQL prints, which is numbers without exponents: 309 digits of 1e308.
+
+    To read many of them takes seconds, and holds up what else the process waits for.
+    """
+    exponents = _EXPONENT.findall(" ".join(numbers))
+    size = len(text) + sum(map(_zeros, exponents))
+    if size > largest:
+        raise Unfit(f"it is {size:,} characters without exponents, and {largest:,} is the limit")
 
 
 def _check_surrogates(text: str) -> None:
@@ -136,12 +155,15 @@ def _no_number(name: str) -> NoReturn:
     raise Unfit(f"it has the number {name}, which is not JSON")
 
 
-def _short_number(text: str) -> int:
+def _check_digits(text: str) -> None:
     mantissa, _, exponent = text.lower().partition("e")
-    zeros = int(exponent.lstrip("+-0")[:20] or 0)  # it may begin with many zeros
-    if len(mantissa) + zeros > DIGITS:
+    if len(mantissa) + _zeros(exponent) > DIGITS:
         raise Unfit(f"it has a number of more than {DIGITS:,} digits")
-    return 0  # the value is not needed
+
+
+def _zeros(exponent: str) -> int:
+    """Return how many digits an exponent stands for. It may begin with many zeros itself."""
+    return int(exponent.lstrip("+-0")[:20] or 0)
 
 
 def _lone_surrogate() -> Unfit:
