@@ -278,6 +278,29 @@ def query(procrastinate_dsn: str) -> Iterator[Callable[..., list[tuple[Any, ...]
 
 
 @pytest.fixture
+def removals(query: Callable[..., list[tuple[Any, ...]]]) -> Callable[[str], Callable[[], int]]:
+    """Let the server end the connection that first removes a row of a table.
+
+    What is returned says how many rows were to be removed so far.
+    """
+
+    def counted_in(table: str) -> Callable[[], int]:
+        query("create sequence removals")
+        query(
+            "create function end_the_first() returns trigger language plpgsql as $$ begin"
+            " if nextval('removals') = 1 then perform pg_terminate_backend(pg_backend_pid());"
+            " end if; return old; end $$"
+        )
+        query(
+            f"create trigger end_the_first before delete on {table} for each row"
+            " execute function end_the_first()"
+        )
+        return lambda: int(query("select last_value from removals")[0][0])
+
+    return counted_in
+
+
+@pytest.fixture
 def until() -> Callable[..., Awaitable[None]]:
     """Wait until a condition holds, looking often; fail after ``seconds``."""
 

@@ -48,12 +48,13 @@ class Silent(ListeningConnector):
 
 
 class Cluster:
-    """A way to a database of two nodes, the jobs of which have ended."""
+    """A way to a database of two nodes, the jobs of which have ended by default."""
 
     def __init__(self) -> None:
         self.connector = Silent()
         self.away: set[int] = set()
         self.is_away = False
+        self.status = "failed"  # of each job
         self.asked: list[tuple[str, Any]] = []
 
     async def run_async(self, flow: Flow[T], *, limit: Limit | None = None) -> T:
@@ -75,9 +76,9 @@ class Cluster:
             case "the partitions of the nodes":
                 return [(1, HERE), (2, THERE)]
             case "look_at_jobs":
-                return [(each, "failed") for each in request.params["ids"]]  # type: ignore[union-attr]
+                return [(each, self.status) for each in request.params["ids"]]  # type: ignore[union-attr]
             case "read_jobs":
-                return [(each, "failed", each) for each in request.params["ids"]]  # type: ignore[union-attr]
+                return [(each, self.status, each) for each in request.params["ids"]]  # type: ignore[union-attr]
         return []
 
     def learn(self, partitions: Partitions) -> None: ...
@@ -273,3 +274,18 @@ async def test_closing_does_not_wait_for_a_database_that_is_away(cluster: Cluste
     for wait in those:
         outcome = await wait.outcome(30.0)
         assert isinstance(outcome, AppNotOpen)
+
+
+async def test_a_node_that_is_away_at_the_end_keeps_no_rows_at_others(cluster: Cluster) -> None:
+    cluster.status = "todo"
+    kept = Keeper(cluster, lambda: cluster, on_end=lambda *_: None)  # type: ignore[arg-type,return-value]
+    kept.start()
+    for job_id, partition in ((65, HERE), (66, THERE)):
+        assert kept.enter(AsyncWait(job_id))
+        async with asyncio.timeout(30):
+            while ("register_waits", partition) not in cluster.asked:
+                await asyncio.sleep(0.001)
+    cluster.away = {HERE}
+    await asyncio.to_thread(kept.close, 30.0)
+    removals = [partition for name, partition in cluster.asked if name == "remove_waits"]
+    assert removals == [HERE, THERE]

@@ -438,3 +438,20 @@ async def test_until_it_hears_itself_a_process_looks_every_second(
     await room_has_looked(room, until)
     end(job_id, quietly=True)
     assert await wait
+
+
+async def test_a_connection_that_breaks_at_the_end_leaves_no_row_of_those_who_waited(
+    app: procrastinate.App,
+    room: WaitingRoom,
+    until: Until,
+    waiting: Rows,
+    removals: Callable[[str], Callable[[], int]],
+) -> None:
+    (job_id,) = await deferred(app)
+    wait = asyncio.ensure_future(room.until_ended_async(job_id, timeout=LONG))
+    await until(lambda: waiting() == [job_id])
+    removed = removals("procrastinate_waits")
+    await app.close_async()
+    with pytest.raises(AppNotOpen):
+        await wait
+    assert (removed(), waiting()) == (2, [])

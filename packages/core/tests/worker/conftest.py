@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +48,33 @@ def start(dsn: str) -> Iterator[Any]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def once() -> Callable[[procrastinate.App, str, Callable[[], Awaitable[None]]], Callable[[], int]]:
+    """Await something before the first flow of a name; what is returned says how many there were.
+
+    If it raises, that flow fails with it.
+    """
+
+    def before_first(
+        app: procrastinate.App, name: str, do: Callable[[], Awaitable[None]]
+    ) -> Callable[[], int]:
+        run, runs = app._gateway.run_async, 0
+
+        async def run_async(flow: Any, **options: Any) -> Any:
+            nonlocal runs
+            if flow.__name__ == name:
+                runs += 1
+                if runs == 1:
+                    try:
+                        await do()
+                    except BaseException:
+                        flow.close()
+                        raise
+            return await run(flow, **options)
+
+        app._gateway.run_async = run_async  # type: ignore[method-assign]
+        return lambda: runs
+
+    return before_first

@@ -14,6 +14,7 @@ import pytest
 
 import procrastinate
 from procrastinate import Status
+from procrastinate.errors import ConnectionLost
 from procrastinate.model.claiming.scan_steps import Kind, Scan
 from procrastinate.model.endings.outcome import Requeued
 from procrastinate.model.job import Job
@@ -330,3 +331,74 @@ async def test_a_database_that_never_answers_does_not_keep_a_worker_from_ending(
 
     assert ended == {running}
     assert running.cancelled()
+
+
+# --- The last statements of a worker, over a connection that breaks -------------------------------
+
+
+async def _breaks() -> None:
+    raise ConnectionLost("cut")
+
+
+async def test_a_worker_that_leaves_removes_its_row_over_a_connection_that_breaks(
+    any_app: procrastinate.App, once: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = once(any_app, "unregister_worker", _breaks)
+    await any_app.run_worker_async(wait=False, install_signal_handlers=False)
+    assert runs() == 2
+    assert await any_app.job_manager.list_workers_async() == []
+    assert "could not remove its row" not in caplog.text
+
+
+async def test_a_row_that_a_worker_cannot_remove_at_its_second_try_either_is_told_of(
+    any_app: procrastinate.App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, runs = any_app._gateway.run_async, []
+
+    async def breaking(flow: Any, **options: Any) -> Any:
+        if flow.__name__ == "unregister_worker":
+            runs.append(flow.close())
+            await _breaks()
+        return await run(flow, **options)
+
+    monkeypatch.setattr(any_app._gateway, "run_async", breaking)
+    await any_app.run_worker_async(wait=False, install_signal_handlers=False)
+    assert len(runs) == 2
+    assert "could not remove its row from procrastinate_workers" in caplog.text
+
+
+async def test_jobs_of_a_lost_answer_are_handed_back_over_a_connection_that_breaks(
+    any_app: procrastinate.App, once: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = any_app.worker(install_signal_handlers=False)
+    job_id = await any_app.configure_task("noop").defer_async()
+    runs = once(any_app, "held_jobs", _breaks)
+    run = any_app._gateway.run_async
+
+    async def losing(flow: Any, **options: Any) -> Any:
+        answer = await run(flow, **options)
+        if flow.__name__ == "claim" and answer.jobs:
+            worker.stop()
+            await asyncio.sleep(0)
+            raise ConnectionLost("no answer")
+        return answer
+
+    monkeypatch.setattr(any_app._gateway, "run_async", losing)
+    await asyncio.wait_for(worker.run(), 20)
+    assert runs() == 2
+    job = await any_app.job_manager.get_job_async(job_id)
+    assert (job.status, job.attempts) == (Status.TODO, 0)
+    assert await any_app.job_manager.list_workers_async() == []
+
+
+async def test_a_last_statement_whose_connection_the_server_ends_is_sent_again(
+    app: procrastinate.App,
+    query: Callable[..., Any],
+    removals: Callable[[str], Callable[[], int]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    removed = removals("procrastinate_workers")
+    await app.run_worker_async(wait=False, install_signal_handlers=False)
+    assert removed() == 2
+    assert query("select id from procrastinate_workers") == []
+    assert "could not remove its row" not in caplog.text

@@ -11,7 +11,7 @@ import pytest
 
 from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Request
-from procrastinate.errors import ConnectionFailed, InsufficientPrivilege
+from procrastinate.errors import ConnectionFailed, ConnectionLost, InsufficientPrivilege
 from procrastinate.model.job import Job, Status
 from procrastinate.observing import events
 from procrastinate.storage.workers import Recovered
@@ -122,6 +122,24 @@ async def test_a_worker_that_stops_writes_also_what_ended_in_this_minute(scene: 
     scene.end("a", "a")
     await scene.minutes.leave()
     assert scene.calls.written() == [(61.0, {"a": 1}), (0.0, {"a": 2})]
+
+
+@pytest.mark.parametrize("at_commit", [False, True])
+async def test_a_worker_that_stops_tries_again_at_once_what_was_not_written(
+    scene: Scene, at_commit: bool
+) -> None:
+    scene.end("a")
+    run = scene.calls.run_async
+
+    async def failing_once(flow: Flow[Any], **options: Any) -> Any:
+        scene.calls.run_async = run  # type: ignore[method-assign]
+        if at_commit:
+            await run(flow, **options)
+        raise ConnectionLost("cut")
+
+    scene.calls.run_async = failing_once  # type: ignore[method-assign]
+    await scene.minutes.leave()
+    assert scene.calls.written() == [(0.0, {"a": 1})]
 
 
 async def test_while_the_database_is_away_minutes_are_kept_apart(scene: Scene) -> None:

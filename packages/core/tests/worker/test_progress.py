@@ -14,7 +14,7 @@ import pytest
 import procrastinate
 from procrastinate import JobContext, Progress, Status
 from procrastinate.drive import Flow, Request
-from procrastinate.errors import ConnectionFailed, InvalidData
+from procrastinate.errors import ConnectionFailed, ConnectionLost, InvalidData
 from procrastinate.model.job import Job
 from procrastinate.model.partitions import MANY, ONE, VALUES, Partitions
 from procrastinate.model.progress import Report
@@ -205,6 +205,22 @@ async def test_all_is_forgotten_when_the_worker_leaves() -> None:
     scene.say(attempt, 6)
     await scene.reports.leave()
     assert [name for name, _ in scene.calls.taken()] == ["forget_progress"]
+
+
+async def test_a_worker_that_leaves_tries_once_more_to_forget_all() -> None:
+    scene = Scene()
+    attempt = scene.begins(1)
+    scene.say(attempt, 5)
+    await scene.round()
+    scene.calls.fails = ConnectionLost("cut")
+    leaving = asyncio.create_task(scene.reports.leave())
+    scene.calls.asked.clear()
+    async with asyncio.timeout(60):
+        await scene.calls.asked.wait()
+    scene.calls.fails = None
+    await leaving
+    assert [name for name, _ in scene.calls.taken()] == ["forget_progress"] * 2
+    assert await scene.round() == {}
 
 
 async def test_the_first_report_of_a_thread_wakes_the_loop() -> None:

@@ -162,26 +162,6 @@ async def test_a_worker_that_cannot_say_that_it_starts_leaves_no_row(
 # --- A row is taken back over a stop, and over a connection that breaks ---------------------------
 
 
-def once(app: procrastinate.App, name: str, do: Callable[[], Any]) -> Callable[[], int]:
-    """Await something before the first flow of this name; the function says how many there were."""
-    run, runs = app._gateway.run_async, 0
-
-    async def run_async(flow: Any, **options: Any) -> Any:
-        nonlocal runs
-        if flow.__name__ == name:
-            runs += 1
-            if runs == 1:
-                try:
-                    await do()
-                except BaseException:
-                    flow.close()
-                    raise
-        return await run(flow, **options)
-
-    app._gateway.run_async = run_async  # type: ignore[method-assign]
-    return lambda: runs
-
-
 def a_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a start fail when the worker has a row already."""
 
@@ -193,7 +173,7 @@ def a_start_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("how", ["stop_now", "cancel", "stop"])
 async def test_a_row_is_taken_back_although_a_stop_comes(
-    any_app: procrastinate.App, monkeypatch: pytest.MonkeyPatch, how: str
+    any_app: procrastinate.App, monkeypatch: pytest.MonkeyPatch, once: Any, how: str
 ) -> None:
     worker = any_app.worker(install_signal_handlers=False)
     a_start_fails(monkeypatch)
@@ -227,6 +207,7 @@ async def test_a_row_that_cannot_be_taken_back_soon_is_told_of_when_the_worker_i
     any_app: procrastinate.App,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    once: Any,
     when: str,
 ) -> None:
     monkeypatch.setattr(registration, "TAKING_BACK_NOW_MAY_TAKE", 0.1)
@@ -255,6 +236,7 @@ async def test_a_row_is_taken_back_over_a_connection_that_breaks(
     any_app: procrastinate.App,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    once: Any,
     kind: type[errors.ConnectorException],
 ) -> None:
     a_start_fails(monkeypatch)
@@ -271,7 +253,10 @@ async def test_a_row_is_taken_back_over_a_connection_that_breaks(
 
 
 async def test_a_row_that_the_database_refuses_to_remove_is_asked_for_once(
-    any_app: procrastinate.App, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    any_app: procrastinate.App,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    once: Any,
 ) -> None:
     a_start_fails(monkeypatch)
 

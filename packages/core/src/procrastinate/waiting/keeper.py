@@ -326,7 +326,18 @@ class Keeper:
         async with asyncio.timeout(CLOSING_MAY_TAKE):
             waits.only_removals()
             while (step := waits.next(self._clock())) is not None:
+                await self._remove(step)
+
+    async def _remove(self, step: Step) -> None:
+        """Remove rows. Those at a node that is away are left, and keep no others."""
+        try:
+            try:
                 await self._take(step)
+            except ConnectionLost:
+                await self._take(step)  # on another connection
+        except ConnectorException as exc:
+            if not may_be_node(exc):
+                raise
 
 
 async def _ended(listening: asyncio.Task[None]) -> None:

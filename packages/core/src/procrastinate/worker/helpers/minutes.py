@@ -27,7 +27,7 @@ from procrastinate.model.monitoring.minutes import MINUTE, Kind, Tallies, Tally,
 from procrastinate.observing import events
 from procrastinate.observing.observer import Observer
 from procrastinate.storage import minutes as flows
-from procrastinate.worker.database.backoff import reason_of
+from procrastinate.worker.database.backoff import Backoff, reason_of
 from procrastinate.worker.database.calls import Calls
 from procrastinate.worker.log import logger
 
@@ -109,8 +109,14 @@ class Minutes(Observer):
             await self.write(before=self._minute())
 
     async def leave(self) -> None:
-        """Write all that was counted, because the worker stops."""
+        """Write all that was counted, because the worker stops.
+
+        What that leaves has no next minute, so it is tried again at once.
+        """
         await self.write(before=self._minute() + 1)
+        if self._tallies.by_minute:
+            await asyncio.sleep(Backoff().next_wait())
+            await self.write(before=self._minute() + 1)
 
     async def write(self, *, before: int) -> None:
         """Write what was counted before a minute, and tidy up if that is due. Never raises."""

@@ -121,9 +121,14 @@ class Reports:
         return True
 
     async def leave(self) -> None:
-        """Forget all that was reported, because the worker stops and no attempt runs."""
+        """Forget all that was reported, because the worker stops and no attempt runs.
+
+        If that fails, it is tried once more.
+        """
         self._running = dict
-        await self.round()
+        if not await self.round():
+            await asyncio.sleep(self._backoff.next_wait())
+            await self.round()
 
     def _look_for_ends(
         self, running: Mapping[int, Attempt], parts: defaultdict[int, _Part]

@@ -13,6 +13,7 @@ from procrastinate.worker import job_log
 from procrastinate.worker.claiming.claiming import LAST_CALL_MAY_TAKE
 from procrastinate.worker.companions.companions import Companions
 from procrastinate.worker.database.backoff import reason_of
+from procrastinate.worker.database.tries import with_tries
 from procrastinate.worker.helpers.helpers import Helpers
 from procrastinate.worker.log import logger
 from procrastinate.worker.shift.crew import Crew
@@ -100,9 +101,14 @@ class Ending:
         await self._stop_companions()
         try:
             async with asyncio.timeout(LAST_CALL_MAY_TAKE) as patience:
-                await self._crew.reports.leave()
-                await self._crew.claiming.hand_back_lost(known=self._crew.backlog)
-                await self._crew.calls.run_async(flows.unregister_worker(self._terms.worker_id))
+                await with_tries(
+                    lambda: self._crew.claiming.hand_back_lost(known=self._crew.backlog)
+                )
+                await with_tries(
+                    lambda: self._crew.calls.run_async(
+                        flows.unregister_worker(self._terms.worker_id)
+                    )
+                )
         except (ConnectorException, TimeoutError) as exc:
             reason = reason_of(exc)
             logger.warning(
@@ -112,22 +118,26 @@ class Ending:
                 reason,
             )
         else:
-            await self._add_up_the_rest(patience.when())
+            await self._tidy_up(patience.when())
         logger.info(
             "worker %s has stopped",
             self._terms.worker.name,
             extra=self._terms.log_fields("stop_worker"),
         )
 
-    async def _add_up_the_rest(self, until: float | None) -> None:
-        """Write the counts of this minute. It comes last, because nothing depends on it."""
-        if self._crew.minutes is None:
-            return
+    async def _tidy_up(self, until: float | None) -> None:
+        """Write the counts of this minute, and forget what jobs have reported.
+
+        It comes last, because nothing depends on it. Reports that are left others remove.
+        """
         try:
             async with asyncio.timeout_at(until):
-                await self._crew.minutes.leave()
+                if self._crew.minutes is not None:
+                    await self._crew.minutes.leave()
+                await self._crew.reports.leave()
         except TimeoutError:
-            logger.info("worker %s left before its counts were added up", self._terms.worker.name)
+            name = self._terms.worker.name
+            logger.info("worker %s left before its counts and reports were settled", name)
 
     async def _write_the_rest(self) -> None:
         try:
