@@ -140,6 +140,31 @@ def test_the_time_is_up_without_a_worker(program: Program, query: Query) -> None
     assert query("select status::text from procrastinate_jobs") == [("todo",)]
 
 
+MAY_NOT_WAIT = """
+import procrastinate
+from procrastinate.testing import InMemoryConnector
+
+class EnqueueOnly(InMemoryConnector):
+    def waiting_room(self, app):
+        raise procrastinate.errors.InsufficientPrivilege("permission denied")
+
+app = procrastinate.App(connector=EnqueueOnly())
+
+@app.task(name="forget")
+def forget(): pass
+"""
+
+
+def test_a_wait_that_fails_says_that_the_job_is_deferred(bare_program: Program) -> None:
+    bare_program.folder.joinpath("enqueue.py").write_text(MAY_NOT_WAIT)
+    done = bare_program("-a", "enqueue.app", "defer", "--wait", "forget")
+    assert (done.returncode, done.stdout) == (ExitCode.ERROR, "")
+    assert done.stderr.splitlines() == [
+        "waiting for job 1",
+        "error: job 1 is deferred, but the wait for it failed: permission denied",
+    ]
+
+
 RESULTS = """
 insert into procrastinate_jobs
     (id, status, queue_name, task_name, args, deferred_at, finished_at, result, result_error)

@@ -72,7 +72,7 @@ class Calling(Generic[P, R]):
         if deferrer._gateway.is_in_transaction(None):
             raise _not_committed()
         job_id = deferrer.defer(*args, **kwargs)
-        with _naming(job_id):
+        with naming(job_id):
             job = until_ended(deferrer._gateway, job_id, wait)
         return ended.value_of(job)
 
@@ -107,14 +107,14 @@ class Calling(Generic[P, R]):
         if await deferrer._gateway.is_in_transaction_async(None):
             raise _not_committed()
         job_id = await deferrer.defer_async(*args, **kwargs)
-        with _naming(job_id):
+        with naming(job_id):
             job = await until_ended_async(deferrer._gateway, job_id, wait)
         return ended.value_of(job)
 
 
 @contextmanager
-def _naming(job_id: int) -> Iterator[None]:
-    """Let an error of the database say that the job is there: another try would run it twice."""
+def naming(job_id: int) -> Iterator[None]:
+    """Let an error of a wait say that the job is there: to defer it again would run it twice."""
     try:
         yield
     except ConnectorException as exc:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import click
 
 from procrastinate.app.app import App
+from procrastinate.app.calling import naming
 from procrastinate.cli import records
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.model.endings import ended
@@ -16,11 +17,12 @@ from procrastinate.model.job import Job, Status
 def wait_and_print(app: App, job_id: int, timeout: timedelta | None) -> ExitCode:
     """Wait until a job has ended, and print its result as one line of JSON.
 
-    Raises a `JobUnsuccessful` if it did not succeed.
+    Raises a `JobUnsuccessful` if it did not succeed. An error of the database names the job.
     """
     try:
         click.echo(f"waiting for job {job_id}", err=True)
-        job = app.job_manager.wait_until_ended(job_id, timeout=timeout)
+        with naming(job_id):
+            job = app.job_manager.wait_until_ended(job_id, timeout=timeout)
     except TimeoutError as exc:
         click.echo(f"error: {exc}", err=True)
         return ExitCode.NOT_IN_TIME
