@@ -31,6 +31,7 @@ ENQUEUER = "enqueue-only role"
 WORKER = "worker role"
 READER = "reader role"
 FUNCTIONS = ("defer_alike", "defer_job", "defer_job_with_key", "defer_jobs")
+WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 #: The others say the schema of each name; tests/storage/test_name_resolution.py sees to that.
 PATHS = {name: ["search_path=pg_catalog, pg_temp"] for name in ("defer_alike", "defer_jobs")}
 
@@ -58,6 +59,23 @@ def test_the_page_lists_the_grants_of_three_roles_in_two_schemas():
     ]
     kinds = {each.split()[0] for text in grants().values() for each in statements(text)}
     assert kinds == {"DO", "GRANT"}
+
+
+def test_the_page_counts_what_there_is(sync_app: procrastinate.App, query: Any):
+    """Types and tables have others of their own: of arrays and rows, and for TOAST."""
+    ((tables, sequences, types, functions),) = query(
+        "select count(*) filter (where relkind = 'r'), count(*) filter (where relkind = 'S'),"
+        " (select count(*) from pg_type where typtype = 'e' and starts_with(typname, 'procras')),"
+        " (select count(*) from pg_proc where starts_with(proname, 'procras'))"
+        " from pg_class where starts_with(relname, 'procrastinate_')"
+    )
+    words = re.search(
+        r"in (\w+) tables, (\w+) sequences, (\w+) types and (\w+) functions",
+        PAGE.read_text("utf-8"),
+    )
+    assert words is not None
+    numbers = [WORDS.index(each) + 1 for each in words.groups()]
+    assert numbers == [tables, sequences, types, functions]
 
 
 @pytest.mark.parametrize("role", [ENQUEUER, WORKER, READER])
