@@ -13,7 +13,7 @@ from django.db import connections, transaction
 
 from procrastinate import App, JobNotFound, connectors
 from procrastinate.errors import InvalidOption
-from procrastinate_django import DjangoConnector
+from procrastinate_django import DjangoConnector, drivers
 
 from .databases import new_alias
 
@@ -117,6 +117,45 @@ def test_a_call_without_autocommit_is_refused(dsn: str, alias: str) -> None:
             app.tasks["twice"].call(n=1, timeout=1)
     finally:
         connections[manual].close()
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_wait_without_autocommit_sees_what_is_committed(
+    dsn: str, alias: str, elsewhere: App, name: str
+) -> None:
+    manual = new_alias(dsn, AUTOCOMMIT=False)
+    app = add_tasks(App(connector=DjangoConnector(alias=manual)))
+    with elsewhere.open():
+        committed = elsewhere.tasks["twice"].defer(n=1)
+    try:
+        job_id = app.tasks["twice"].defer(n=2)
+        with pytest.raises(JobNotFound):
+            waits(app)[name](job_id, timeout=PATIENCE)
+        with pytest.raises(TimeoutError):
+            waits(app)[name](committed, timeout=0.1)
+    finally:
+        connections[manual].close()
+
+
+def test_a_wait_takes_no_second_connection_of_a_pool(
+    dsn: str, alias: str, elsewhere: App, runs_soon: Callable[[], None]
+) -> None:
+    """If all threads hold one and wait for another, none would get it."""
+    pooled = new_alias(dsn)
+    if drivers.uses_psycopg3():  # Django has no pools for psycopg2
+        pool = {"min_size": 1, "max_size": 1, "timeout": 1}
+        connections.settings[pooled]["OPTIONS"]["pool"] = pool
+    app = add_tasks(App(connector=DjangoConnector(alias=pooled)))
+    with elsewhere.open():
+        job_id = elsewhere.tasks["twice"].defer(n=3)
+    try:
+        with transaction.atomic(using=pooled):
+            assert len(app.job_manager.list_jobs()) == 1
+            runs_soon()
+            assert app.wait_for(job_id, timeout=PATIENCE) == 6
+    finally:
+        connections[pooled].close()
+        connections[pooled].close_pool()
 
 
 def test_a_call_outside_of_atomic_gives_the_result(app: App, runs_soon: Callable[[], None]) -> None:

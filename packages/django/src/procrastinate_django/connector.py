@@ -159,8 +159,10 @@ class _Apart(DjangoConnector):
     @property
     def _wrapper(self) -> Any:
         if self._beside is None:  # made in the thread that will use it
-            self._beside = connections[self.alias].copy()
-            self._beside.settings_dict["AUTOCOMMIT"] = True  # of the copy
+            self._beside = connections[self.alias].copy()  # of its settings, too
+            self._beside.settings_dict["AUTOCOMMIT"] = True
+            # Threads that each hold a connection of a pool, and wait for another, would wait on.
+            self._beside.settings_dict["OPTIONS"].pop("pool", None)
         return self._beside
 
     def close(self) -> None:
