@@ -29,6 +29,7 @@ class Stage:
         self.app, self.query = app, query
         self.running: set[int] = set()
         self.together: list[frozenset[int]] = []
+        self.held: dict[int, list[int]] = {}  # when a job began: the crashes of all that are held
         self.let_go: set[int] = set()
         self.all_may_end = False
 
@@ -36,6 +37,8 @@ class Stage:
         async def scene(context: procrastinate.JobContext) -> None:
             self.running.add(context.job.id)
             self.together.append(frozenset(self.running))
+            held = query("select crashes from procrastinate_jobs where status = 'doing'")
+            self.held[context.job.id] = sorted(crashes or 0 for (crashes,) in held)
             try:
                 while not (self.all_may_end or context.job.id in self.let_go):
                     await asyncio.sleep(0.005)
@@ -123,6 +126,79 @@ async def test_in_an_empty_process_it_starts_at_once_and_others_keep_their_place
         await until(lambda: len(stage.together) == 3)
 
     assert [(await stage.job(each)).attempts for each in first] == [1, 1]
+
+
+async def test_a_job_before_its_last_crash_starts_when_the_database_knows_that_it_is_alone(
+    stage: Stage, working: Any, until: Any, short_delays: None
+) -> None:
+    """If it died before the others' hand-backs were written, the crash would count for them."""
+    last, *others = await stage.jobs(4, 4, 3, 2, 1, 0)
+    stage.all_may_end = True
+    async with working(stage.app, concurrency=6):
+        await until(lambda: len(stage.held) == 6)
+
+    assert stage.held[last] == [4]
+    assert stage.held[others[0]] == [4]
+    assert {(await stage.job(each)).attempts for each in [last, *others]} == {1}
+
+
+async def test_so_it_does_in_a_worker_that_does_not_wait(stage: Stage) -> None:
+    last, innocent = await stage.jobs(4, 0)
+    stage.all_may_end = True
+    await stage.app.run_worker_async(wait=False, concurrency=6, install_signal_handlers=False)
+
+    assert stage.held == {last: [4], innocent: [0]}
+
+
+async def test_a_suspect_starts_when_the_hand_backs_of_others_are_written(
+    stage: Stage, working: Any, until: Any, short_delays: None
+) -> None:
+    suspected = await stage.jobs(2, 3, 2)
+    await stage.jobs(0, 1)
+    stage.all_may_end = True
+    async with working(stage.app, concurrency=6):
+        await until(lambda: len(stage.held) == 5)
+
+    for each in suspected:
+        assert sum(map(blame.is_suspect, stage.held[each])) == 1
+
+
+@pytest.mark.parametrize("crashes", [blame.SUSPECTED, blame.CRASH_LIMIT - 1])
+async def test_a_suspect_starts_when_the_endings_before_it_are_written(
+    stage: Stage,
+    working: Any,
+    until: Any,
+    crashes: int,
+    app: procrastinate.App,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They would run again if it killed the process."""
+    may_write, run_async = asyncio.Event(), app._gateway.run_async
+
+    async def slow(flow: Any, **options: Any) -> Any:
+        if flow.__name__ == "settle":
+            await may_write.wait()
+        return await run_async(flow, **options)
+
+    monkeypatch.setattr(app._gateway, "run_async", slow)
+    ended = await stage.jobs(0, 0, 0)
+    stage.let_go.update(ended)
+    async with working(stage.app, concurrency=5):
+        await until(lambda: len(stage.held) == 3 and not stage.running)
+        (suspect,) = await stage.jobs(crashes)
+        await until(lambda: stage.column("status", suspect) == "doing")
+        (after,) = await stage.jobs(0)
+        await asyncio.sleep(0.1)
+        begun = set(stage.held)
+        may_write.set()
+        await until(lambda: suspect in stage.held)
+        stage.all_may_end = True
+        await until(lambda: after in stage.held)
+
+    assert suspect not in begun
+    # Beside a suspect others are claimed; beside one that must be alone they are not.
+    assert (after in begun) is (crashes == blame.SUSPECTED)
+    assert [stage.column("status", each) for each in ended] == ["succeeded"] * 3
 
 
 async def test_it_goes_back_with_a_delay_if_the_process_does_not_become_empty(
@@ -230,6 +306,29 @@ def test_only_the_jobs_that_kill_their_process_fail(
     assert {status for _, status, _ in rows} == {"failed", "succeeded"}
     reasons = query("select errors->-1->>'message' from procrastinate_jobs where status = 'failed'")
     assert all("while it held this job" in reason for (reason,) in reasons)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_job_that_kills_at_once_fails_after_five_crashes(
+    sync_app: procrastinate.App, dsn: str, query: Callable[..., Any]
+) -> None:
+    """What goes back because of it is written before it starts, so it is alone when it dies."""
+    nap = sync_app.configure_task("nap")
+    guilty = sync_app.configure_task("suicide").defer()
+    nap.batch_defer(*[{"seconds": 1.0}] * 9)
+    fleet = Fleet(dsn, 2, 5)
+    try:
+        unended = "select count(*) from procrastinate_jobs where status in ('todo', 'doing')"
+        fleet.run_until(lambda: query(unended) == [(0,)], 120)
+    finally:
+        fleet.stop()
+
+    rows = query("select id, status::text, crashes from procrastinate_jobs order by id")
+    crashes = {job_id: crashes or 0 for job_id, _, crashes in rows}
+    assert (crashes.pop(guilty), fleet.deaths) == (blame.CRASH_LIMIT, blame.CRASH_LIMIT)
+    assert max(crashes.values()) <= blame.SUSPECTED
+    assert [job_id for job_id, status, _ in rows if status == "failed"] == [guilty]
 
 
 @pytest.mark.slow

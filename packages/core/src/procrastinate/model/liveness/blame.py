@@ -17,6 +17,9 @@ Rules
 5. A job that its process cannot take now goes back, not begun, with a delay of about
    `SENT_BACK_FOR`. The delays differ because suspects come in herds: if all came back at the same
    moment, each process would take one of them and send the others away for twice as long.
+6. A job with `SUSPECTED` crashes or more starts only once the database has confirmed what ended or
+   went back here before. What is not written yet is still held by this process: if it died now,
+   the crash would count for those jobs, too, and they would run again.
 
 Statements that take jobs from dead workers follow rule 1, see `judge_workers` and `recover_jobs`.
 """
@@ -57,6 +60,11 @@ def may_wait(crashes: int) -> bool:
     return crashes == 0
 
 
+def is_suspect(crashes: int) -> bool:
+    """Whether a process holds at most one such job (rule 3), which waits for writes (rule 6)."""
+    return crashes >= SUSPECTED
+
+
 def must_be_alone(crashes: int) -> bool:
     """Whether one more crash would be fatal to a job (rule 4)."""
     return crashes >= CRASH_LIMIT - 1
@@ -72,6 +80,6 @@ def place(crashes: int, held: Iterable[int]) -> Place:
         return Place.ELSEWHERE  # rule 4
     if must_be_alone(crashes):
         return Place.ALONE if others else Place.HERE
-    if crashes >= SUSPECTED and any(each >= SUSPECTED for each in others):
+    if is_suspect(crashes) and any(map(is_suspect, others)):
         return Place.ELSEWHERE  # rule 3
     return Place.HERE

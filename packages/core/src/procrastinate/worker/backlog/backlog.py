@@ -7,8 +7,8 @@ Rules
    but not after a claim that came short: then there is no backlog, and another worker may be idle.
    (If jobs are short, a worker without a job asks for one more all the same. Else it would have to
    look again after each job that comes alone.)
-3. A job that has lost a worker before never waits claimed, and may not run beside some others
-   (`procrastinate.model.liveness.blame`).
+3. A job that has lost a worker before does not wait claimed for a slot, may not run beside some
+   others, and may have to wait for writes (`procrastinate.model.liveness.blame`).
 4. Jobs that wait too long are handed back, because another worker may have a free slot
    (`procrastinate.model.claiming.holding`).
 5. After that nothing is claimed ahead until an attempt ends, because it would be the same jobs. And
@@ -121,7 +121,11 @@ class Backlog:
 
     def free(self) -> int:
         """How many more jobs could start at once."""
-        return max(0, self._concurrency - len(self._running) - len(self._waiting))
+        return max(0, self._concurrency - self._taken())
+
+    def _taken(self) -> int:
+        """How many slots are taken, or will be soon, by jobs that wait."""
+        return len(self._running) + len(self._waiting) + self._suspects.is_waiting
 
     def room(self) -> int:
         """How many jobs to claim now; 0 while it is better to wait."""
@@ -131,9 +135,8 @@ class Backlog:
         if self._last_back in self._writer and time.monotonic() < self._back_until:  # rule 5
             self.room_from = self._back_until
             return 0
-        taken = len(self._running) + len(self._waiting)  # waiting jobs start soon
-        free = max(0, self._concurrency - taken)
-        waiting = max(0, taken - self._concurrency)
+        free = self.free()
+        waiting = max(0, self._taken() - self._concurrency)
         now = time.monotonic()
         if waiting > self._enough and now < self.room_from:
             return 0
@@ -186,7 +189,8 @@ class Backlog:
                     self._waiting.append((job, asked))
             self._fill_slots_now()
             self._give_back_suspects(claim.suspects)  # rule 3
-            self._start_alone()
+            self._suspects.wait_for_writes()
+            self._start_suspect()
         else:
             self._waiting.extend(zip(jobs, repeat(asked)))
             self._fill_slots_soon()
@@ -224,7 +228,6 @@ class Backlog:
         waiting = len(self._waiting)
         if not (waiting or self._running):
             self._note_pace(time.monotonic())
-            self._start_alone()
         if waiting <= self._enough:  # else the claim would find no room
             self._on_change()
 
@@ -261,12 +264,20 @@ class Backlog:
             if waiting and len(running) < concurrency:
                 self._fill_slots_soon()
 
-    def _start_alone(self) -> None:
-        """Start the job that must run alone, if this process holds nothing else now."""
-        if self._suspects.is_waiting and not (self._running or self._waiting):
-            waited = self._suspects.take()
-            assert waited is not None
-            self._waiting.append(waited)
+    def written(self) -> None:
+        """Note that outcomes are written: a suspect may have waited for that (rule 3)."""
+        if self._suspects.is_waiting:
+            self._loop.call_soon(self._start_suspect)  # an error must not reach the writer
+
+    def _start_suspect(self) -> None:
+        """Start the suspect that waits here, if it may start now."""
+        if not self._suspects.may_start(empty=not (self._running or self._waiting)):
+            return
+        self._offers.take_back()  # it comes before what is on offer
+        if len(self._running) >= self._concurrency:
+            self._suspects.give_back()
+        elif (waited := self._suspects.take()) is not None:
+            self._waiting.appendleft(waited)
             self._fill_slots()
 
     def _fill_slots_soon(self) -> None:
@@ -293,7 +304,7 @@ class Backlog:
     # Handing back
 
     def give_back(self) -> None:
-        """Hand back all jobs that wait for a slot, or for an empty process."""
+        """Hand back all jobs that wait for a slot, or to start as a suspect."""
         self._offers.take_back()
         two_claims = min(2 * self._ahead.claim_takes, LONGEST_WAY_BACK)
         while self._waiting:
@@ -380,10 +391,9 @@ class Backlog:
         The write that hands them back ends them as aborted, because that was asked for.
         """
         asked = self._forget(ids)
-        if any(job_id in self._suspects for job_id in ids):
-            asked_alone = self._suspects.give_back()
-            assert asked_alone is not None
-            job_log.aborting_unbegun(asked_alone)
+        if any(job.id in ids for job in self._suspects.waiting):
+            job_log.aborting_unbegun(self._suspects.waiting[0])
+            self._suspects.give_back()
         for job in asked:
             job_log.aborting_unbegun(job)
             self._writer.add(handed_back(job))

@@ -83,7 +83,7 @@ class Crew:
             self._terms.options.delete_jobs,
             self._places,
             self.outages,
-            on_written=self.claiming.something_ended,
+            on_written=self._written,
             on_requeued=self.claiming.look_at,
             on_released=self.claiming.went_back,
             hand_over=self.claiming.hand_over,
@@ -151,6 +151,10 @@ class Crew:
             on_lost=self.backlog.lose,
             telling=self.telling,
         )
+
+    def _written(self) -> None:
+        self.backlog.written()
+        self.claiming.something_ended()
 
     def abort(self, ids: set[int]) -> None:
         """Abort jobs, also those whose claim is being answered: they are not known here yet."""

@@ -134,6 +134,11 @@ class Writer:
     def __contains__(self, job_id: object) -> bool:
         return job_id in self.unwritten
 
+    def on_the_way(self) -> set[int]:
+        """The jobs whose outcomes are unwritten; not those of partitions that are away."""
+        entries = self.unwritten.values()
+        return {entry.job.id for entry in entries if not self._parts.is_away([entry])}
+
     def add(self, entry: Ended) -> None:
         """Take an outcome over; it will be written soon. If this raises, it can be called again."""
         if not self._entries:  # else they are being written, or it is set
