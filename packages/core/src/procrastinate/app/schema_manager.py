@@ -27,8 +27,9 @@ class SchemaManager:
     def apply_schema(self) -> list[str]:
         """Create the tables, or bring those that are there up to date.
 
-        Returns the names of the migrations that it ran, or "functions" if only these were made
-        anew: none where all was done. New tables are made in one transaction. Each migration has
+        Returns the names of the migrations that it ran: none if all was done. "records" comes first
+        if it wrote missing records of migrations. If it ran none, "settings" and "functions" say
+        that these were made anew. New tables are made in one transaction. Each migration has
         its own, and those that read many rows have none, so that jobs are deferred and run
         meanwhile. What was interrupted goes on the next time. Migrations take two connections.
         Raises `SchemaError`, `InsufficientPrivilege`.
