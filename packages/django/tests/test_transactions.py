@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections, transaction
 from django.utils.connection import ConnectionProxy
 
@@ -74,7 +74,8 @@ def test_jobs_are_there_when_atomic_commits(app: App, alias: str, dsn: str) -> N
     assert outside(dsn) == [1, 2, 3]
 
 
-def test_observers_are_told_that_atomic_may_still_roll_back(alias: str) -> None:
+@pytest.mark.parametrize("of", ["plain", "async"])
+def test_observers_are_told_that_atomic_may_still_roll_back(alias: str, of: str) -> None:
     told: list[tuple[str, bool]] = []
 
     class Watch(procrastinate.Observer):
@@ -85,11 +86,14 @@ def test_observers_are_told_that_atomic_may_still_roll_back(alias: str) -> None:
             told.append((event.change, event.in_transaction))
 
     app = App(connector=DjangoConnector(alias=alias), observers=[Watch()])
+    task, cancel = app.configure_task("t"), app.job_manager.cancel_job_by_id
+    defer: Callable[..., int] = task.defer
+    if of == "async":  # these run in this thread
+        defer = async_to_sync(task.defer_async)
+        cancel = async_to_sync(app.job_manager.cancel_job_by_id_async)
     with transaction.atomic(using=alias):
-        job_id = app.configure_task("t").defer(n=1)
-        app.job_manager.cancel_job_by_id(job_id)
-    job_id = app.configure_task("t").defer(n=2)
-    app.job_manager.cancel_job_by_id(job_id)
+        cancel(defer(n=1))
+    cancel(defer(n=2))
     assert told == [
         ("deferred", True),
         ("cancelled", True),

@@ -78,7 +78,7 @@ class ChangingJobs:
         connection: CallerConnection | None = None,
     ) -> bool:
         """Cancel a waiting job; see `cancel_job_by_id`."""
-        changes = self._changes(_undoing(delete_job), connection)
+        changes = await self._changes_async(_undoing(delete_job), connection)
         make = self._cancel([id], abort, delete_job, changes)
         changed = await self._gateway.run_by_hand_async(
             make, connection=connection, transaction=True
@@ -126,7 +126,8 @@ class ChangingJobs:
         changed = await self._gateway.run_by_hand_async(
             make, connection=connection, transaction=True
         )
-        self._changes("retried", connection).made(changed)
+        changes = await self._changes_async("retried", connection)
+        changes.made(changed)
         return bool(changed)
 
     def cancel_jobs(
@@ -159,7 +160,7 @@ class ChangingJobs:
         **filters: Unpack[JobFilters],
     ) -> list[int]:
         """Cancel the waiting jobs that match; see `cancel_jobs`."""
-        changes = self._changes(_undoing(delete_job), connection)
+        changes = await self._changes_async(_undoing(delete_job), connection)
         batches = self._cancelling(filters, abort, delete_job, limit, changes)
         return await run_batches_async(self._gateway, batches, connection=connection)
 
@@ -201,13 +202,19 @@ class ChangingJobs:
     ) -> list[int]:
         """Make the jobs that match due again; see `retry_jobs`."""
         change = _by_hand(retry_at, to_priority, to_queue, to_lock, prefix="to_")
-        changes = self._changes("retried", connection)
+        changes = await self._changes_async("retried", connection)
         batches = self._retrying(filters, change, limit, changes)
         return await run_batches_async(self._gateway, batches, connection=connection)
 
     def _changes(self, what: What, connection: Any) -> Changes:
         in_transaction = self._gateway.is_in_transaction(connection)
         return Changes(self._gateway.observers, what, in_transaction=in_transaction)
+
+    async def _changes_async(self, what: What, connection: Any) -> Changes:
+        observers, in_transaction = self._gateway.observers, False
+        if observers.sees("on_changed"):  # to ask takes a switch to a thread
+            in_transaction = await self._gateway.is_in_transaction_async(connection)
+        return Changes(observers, what, in_transaction=in_transaction)
 
     # The flows
 

@@ -261,7 +261,7 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
         run, connection = self._gateway.run_async, self.options.connection
         if not is_watched(self._gateway.observers):
             return await run(flows.defer_job(job), connection=connection)
-        with self._watched([job]) as watched:
+        with await self._watched_async([job]) as watched:
             job_id = await run(flows.defer_job(job), connection=connection)
             watched.inserted([job_id])
             return job_id
@@ -289,7 +289,7 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
             flow, transaction = self._batch(task_kwargs)
             return await run(flow, connection=connection, transaction=transaction)
         jobs = self._jobs([_arguments(self.options, each) for each in task_kwargs])
-        with self._watched(jobs) as watched:
+        with await self._watched_async(jobs) as watched:
             flow, transaction = self._batch_of(jobs)
             ids = await run(flow, connection=connection, transaction=transaction)
             watched.inserted(ids)
@@ -308,6 +308,10 @@ class JobDeferrer(HasFormerNames, Calling[P, R]):
 
     def _watched(self, jobs: Sequence[NewJob]) -> Watched:
         in_transaction = self._gateway.is_in_transaction(self.options.connection)
+        return Watched(self._gateway.observers, jobs, in_transaction=in_transaction)
+
+    async def _watched_async(self, jobs: Sequence[NewJob]) -> Watched:
+        in_transaction = await self._gateway.is_in_transaction_async(self.options.connection)
         return Watched(self._gateway.observers, jobs, in_transaction=in_transaction)
 
     def _deferrer(self) -> JobDeferrer[P, R]:
