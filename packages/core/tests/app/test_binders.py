@@ -364,6 +364,30 @@ def test_other_tables_than_the_app_has_seen_are_refused(
     assert manager.get_job_status(job_id) == "todo"
 
 
+@pytest.mark.parametrize("name", [None, "queue"])
+def test_another_database_without_tables_is_other_tables(
+    dsn: str, procrastinate_server: Any, name: str | None
+) -> None:
+    """Whether the tables are found by the search_path or by a schema's name."""
+    app = procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn, schema=name))
+    with (
+        procrastinate_server.database() as empty,
+        app.open(),
+        closing(psycopg2.connect(empty)) as connection,
+    ):
+        app.schema_manager.apply_schema()
+        task = app.task(name="add")(add)
+        task.defer()
+        with pytest.raises(InvalidOption, match=OTHER_TABLES):
+            app.job_manager.list_jobs(connection=connection)
+        with connection.cursor() as cursor:
+            cursor.execute("select 1")  # the transaction goes on
+        with pytest.raises(InvalidOption, match=rf"{OTHER_TABLES}.*roll it back"):
+            task.configure(connection=connection).defer()
+        connection.rollback()
+        assert len(app.job_manager.list_jobs()) == 1
+
+
 def test_an_app_that_has_seen_no_tables_takes_those_of_the_connection(dsn: str, other: Any) -> None:
     app = procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=dsn))
     with other:

@@ -30,13 +30,20 @@ class OwnPlace:
         """Note where a session of the app's own leads."""
         self.is_looked_for = False
         with contextlib.suppress(ConnectorException):
-            self.known = drive.run(get_place(), session, self._halves.statements)
+            self._note(drive.run(get_place(), session, self._halves.statements))
 
     async def look_async(self, session: AsyncExecutor) -> None:
         """Note where a session of the app's own leads."""
         self.is_looked_for = False
         with contextlib.suppress(ConnectorException):
-            self.known = await drive.run_async(get_place(), session, self._halves.statements)
+            self._note(await drive.run_async(get_place(), session, self._halves.statements))
+
+    def _note(self, place: Place | None) -> None:
+        """Note it, unless there are no tables yet: then the next session is asked again."""
+        if place is not None and not place.table:
+            self.is_looked_for = True
+        else:
+            self.known = place
 
     def forget(self) -> None:
         """Forget what was seen: the app may be opened on another database."""

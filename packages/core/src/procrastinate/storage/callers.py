@@ -55,13 +55,13 @@ class LookAgain(Request):
 class Place:
     """What tells tables from others: their number, the database, the time of the server's start."""
 
-    table: int
+    table: int  # 0 if there are none
     database: str
     start: datetime
 
 
 def get_place() -> Flow[Place | None]:
-    """Return where the tables are; None without tables, and if a cluster has several places."""
+    """Return where the tables are; None if a cluster has them in several places."""
     return _place(*(yield Request("get_place"))[0])
 
 
