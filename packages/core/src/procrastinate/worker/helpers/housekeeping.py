@@ -220,7 +220,8 @@ class Housekeeping:
         self._telling.given_up(failed)
         for name, count in Counter(each.task_name for each in failed).items():
             logger.error(
-                "%s of the task %s failed: no live worker has known it for %g seconds",
+                "%s of the task %s failed: no live worker knows it, and the patience of %g"
+                " seconds is over",
                 printable.counted(count, "job"),
                 printable.line(repr(name)),
                 self._options.unknown_task_patience,
