@@ -178,7 +178,7 @@ async def test_a_write_of_which_only_the_answer_was_lost_is_no_loss(
 
     about = [record for record in caplog.records if "attempt 1" in record.getMessage()]
     assert [(record.levelname, record.getMessage()) for record in about] == [
-        ("DEBUG", f"job {those.jobs[0].id}, attempt 1: its result was written already")
+        ("DEBUG", f"job {those.jobs[0].id}, attempt 1: its ending was written already")
     ]
     assert await app.job_manager.get_job_status_async(those.jobs[0].id) is outcome.status
 
@@ -196,7 +196,7 @@ async def test_a_hand_back_whose_answer_was_lost_leaves_the_next_claim_alone(
 
     job = await app.job_manager.get_job_async(those.jobs[0].id)
     assert (job.status, job.worker, job.attempts) == (Status.DOING, those.worker_id, 1)
-    assert "its result was written already" in caplog.text
+    assert "its ending was written already" in caplog.text
 
 
 async def test_a_job_that_was_taken_away_is_a_loss_and_says_where_it_is(
@@ -218,7 +218,7 @@ async def test_a_job_that_was_taken_away_is_a_loss_and_says_where_it_is(
     assert {
         (each.levelname, each.getMessage().partition(", attempt 1: ")[::2]) for each in lost
     } == {
-        ("WARNING", (f"job {job_id}", f"its result was not written, because {why}"))
+        ("WARNING", (f"job {job_id}", f"its ending was not written, because {why}"))
         for job_id, why in [
             (first, "this worker lost the job: it waits in the queue again"),
             (second, f"this worker lost the job: worker {other} runs it now"),
@@ -302,8 +302,8 @@ async def test_a_server_that_is_short_of_something_is_told_of_once_and_gets_ever
     await those.write(*[SUCCEEDED] * 8)
 
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [
-        ("WARNING", "waiting for the database with 8 results: no space"),
-        ("INFO", "the database takes results again"),
+        ("WARNING", "waiting for the database with 8 endings: no space"),
+        ("INFO", "the database takes endings again"),
     ]
     statuses = [await app.job_manager.get_job_status_async(job.id) for job in those.jobs]
     assert statuses == [Status.SUCCEEDED] * 8

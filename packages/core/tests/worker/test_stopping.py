@@ -17,6 +17,7 @@ import pytest
 import procrastinate
 from procrastinate import Status
 from procrastinate.worker.process import last_resort
+from procrastinate.worker.shift import ending
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 30) -> None:
@@ -71,9 +72,45 @@ def test_a_coroutine_that_swallows_every_cancellation_does_not_keep_the_process_
     said(worker, "began")
     worker.terminate()
 
-    assert worker.wait(20) == 0
+    _, errors = worker.communicate(timeout=20)
+    assert worker.returncode == 0
+    assert "which did not end" in errors
+    assert "was destroyed" not in errors
     job = sync_app.job_manager.get_job(job_id)
     assert (job.status, job.attempts) == (Status.TODO, 1)
+
+
+async def test_a_worker_that_stops_while_the_database_is_away_names_the_jobs_that_run_again(
+    app: procrastinate.App,
+    working: Any,
+    until: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run_async, ran = app._gateway.run_async, []
+
+    async def away(flow: Any, **options: Any) -> Any:
+        if flow.__name__ == "settle":
+            raise procrastinate.errors.ConnectionLost("away")
+        return await run_async(flow, **options)
+
+    @app.task(name="mail")
+    async def mail(n: int) -> None:
+        ran.append(n)
+
+    monkeypatch.setattr(app._gateway, "run_async", away)
+    monkeypatch.setattr(ending, "LAST_WRITES_MAY_TAKE", 0.2)
+    ids = await mail.batch_defer_async(*({"n": n} for n in range(7)))
+    async with working(app, concurrency=7):
+        await until(lambda: len(ran) == 7)
+
+    (line,) = (each for each in caplog.records if "could not write" in each.message)
+    first = ", ".join(f"mail[{job_id}](n={n})" for n, job_id in enumerate(ids[:5]))
+    assert line.message == (
+        f"could not write 7 endings: other workers will run these jobs again: {first} and 2 more"
+    )
+    assert line.job_ids == ids  # type: ignore[attr-defined]
+    assert "waiting for the database with 7 endings" in caplog.text
 
 
 def test_the_second_signal_ends_a_worker_whose_job_never_ends(

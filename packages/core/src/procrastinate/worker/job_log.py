@@ -22,14 +22,29 @@ def waited_too_long(count: int) -> None:
 
 def waiting_for(jobs: Sequence[Job]) -> None:
     """Say for which running jobs a worker waits that stops: the first ones by name."""
-    names = ", ".join(job.call_string for job in jobs[:NAMED])
     logger.info(
-        "waiting for %s: %s%s",
+        "waiting for %s: %s",
         printable.counted(len(jobs), "running job"),
-        names,
-        f" and {len(jobs) - NAMED} more" if len(jobs) > NAMED else "",
+        _named(jobs),
         extra={"action": "wait_for_jobs", "job_ids": [job.id for job in jobs]},
     )
+
+
+def unwritten(jobs: Sequence[Job]) -> None:
+    """Say which jobs a worker leaves behind as running, as their endings are unwritten."""
+    logger.error(
+        "could not write %s: other workers will run %s again: %s",
+        printable.counted(len(jobs), "ending"),
+        "this job" if len(jobs) == 1 else "these jobs",
+        _named(jobs),
+        extra={"action": "leave_unwritten", "job_ids": [job.id for job in jobs]},
+    )
+
+
+def _named(jobs: Sequence[Job]) -> str:
+    """Return the first ones of some jobs by name."""
+    names = ", ".join(job.call_string for job in jobs[:NAMED])
+    return f"{names} and {len(jobs) - NAMED} more" if len(jobs) > NAMED else names
 
 
 def undescribed(job: Job, broken: BaseException) -> None:
@@ -123,7 +138,7 @@ def aborting_unbegun(job: Job) -> None:
 def lost(job: Job) -> None:
     """Say that a running job is asked to end, because another worker has it."""
     logger.warning(
-        "%s is no longer this worker's: it is asked to end, and its result will not be written",
+        "%s is no longer this worker's: it is asked to end, and its ending will not be written",
         job.call_string,
         extra=about(job, "lost_lease"),
     )

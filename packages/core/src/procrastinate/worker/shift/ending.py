@@ -7,7 +7,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from procrastinate.errors import ConnectorException
-from procrastinate.model.text.printable import counted
 from procrastinate.storage import workers as flows
 from procrastinate.worker import job_log
 from procrastinate.worker.claiming.claiming import LAST_CALL_MAY_TAKE
@@ -147,6 +146,5 @@ class Ending:
                     await self._wake.wait()
         except TimeoutError:
             pass
-        if len(self._crew.writer):
-            unwritten = counted(len(self._crew.writer), "result")
-            logger.error("could not write %s: each such job will run again", unwritten)
+        if unwritten := self._crew.writer.unwritten:
+            job_log.unwritten([entry.job for entry in unwritten.values()])

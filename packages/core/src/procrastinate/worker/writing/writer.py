@@ -307,8 +307,8 @@ class Writer:
             if await self._outages.is_one(exc, self._parts.place_of(group)):
                 return _Answer.PARTITION_AWAY
             if isinstance(exc, _AWAY):
-                results = counted(len(group), "result")
-                self._backoff.warn(f"waiting for the database with {results}", exc)
+                endings = counted(len(group), "ending")
+                self._backoff.warn(f"waiting for the database with {endings}", exc)
                 return _Answer.AWAY
             if _is_short(exc, alone=len(group) == 1):
                 self._say_short(exc)
@@ -322,10 +322,10 @@ class Writer:
         """Log once that the server is short of something, and once that it is not any more."""
         was_short, self._short = self._short, exc is not None
         if exc is not None and not was_short:
-            results = counted(len(self), "result")
-            logger.warning("waiting for the database with %s: %s", results, exc)
+            endings = counted(len(self), "ending")
+            logger.warning("waiting for the database with %s: %s", endings, exc)
         elif exc is None and was_short:
-            logger.info("the database takes results again")
+            logger.info("the database takes endings again")
 
     # Trying again
 
@@ -333,9 +333,9 @@ class Writer:
         """Return what to write of an entry that was refused alone."""
         job, exc = entry.job, self._refusal
         if isinstance(exc, ConnectorException) and exc.sqlstate in IN_THE_WAY:
-            logger.info("the result of job %d waits for another transaction", job.id)
+            logger.info("the ending of job %d waits for another transaction", job.id)
             return entry
-        logger.error("the result of job %d could not be written: %r", job.id, exc)
+        logger.error("the ending of job %d could not be written: %r", job.id, exc)
         if not _is_about_values(exc):
             return entry
         failed = self._failed_without_result(entry) if entry.outcome.result else None

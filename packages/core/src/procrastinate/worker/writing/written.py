@@ -40,14 +40,14 @@ def _log_unchanged(entry: Ended, standing: Standing | None) -> None:
     job = entry.job
     if was_written(job, standing):
         logger.debug(
-            "job %d, attempt %d: its result was written already",
+            "job %d, attempt %d: its ending was written already",
             *(job.id, job.attempts),
             extra=about(job, "written_already"),
         )
         return
     assert standing is not None
     logger.warning(
-        "job %d, attempt %d: its result was not written, because this worker lost the job: %s",
+        "job %d, attempt %d: its ending was not written, because this worker lost the job: %s",
         job.id,
         job.attempts,
         _told(standing),
