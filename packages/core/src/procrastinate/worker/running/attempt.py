@@ -171,9 +171,9 @@ class Attempt:
         if self.task is None:
             return
         asyncio._unregister_task(self.task)  # type: ignore[arg-type]
-        if isinstance(self.task, asyncio.Task):  # else asyncio reports it once the loop is closed
-            vars_of: Any = self.task
-            vars_of._log_destroy_pending = False
+        if isinstance(self.task, asyncio.Task):
+            task: Any = self.task
+            task._log_destroy_pending = False  # else asyncio logs an error when the task is gone
         if not self.on_loop:
             self.task.cancel()
 
