@@ -479,6 +479,9 @@ def matrix(session: nox.Session) -> None:
     for connector in CONNECTORS:
         with_a_second_look(session, *PYTEST, *IN_PARALLEL, f"packages/{connector}/tests")
         said.append(f"{connector}: all tests")
+    example = "packages/connector-testkit/tests/test_pg8000.py"
+    with_a_second_look(session, *PYTEST, *IN_PARALLEL, example)
+    said.append("the documentation's example: the test kit")
     on_uvloop(session)
     said.append("uvloop: the test kit")
     for name in RUN_WORKERS:

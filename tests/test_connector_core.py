@@ -31,8 +31,14 @@ def test_tests_of_anything_else_all_run() -> None:
     assert left_out(others, []) == set()
 
 
-def test_the_kits_example_is_a_connector() -> None:
+def test_the_kits_small_example_is_a_connector() -> None:
     suite = "packages/connector-testkit/tests/test_tiny.py::"
     tests = [suite + CORE, suite + VARIANT, suite + OTHER]
     assert left_out(tests, []) == set(tests[1:])
     assert left_out(tests, ["connector-testkit"]) == set()
+
+
+def test_of_the_documentations_example_the_core_runs_on_each_python_that_runs_it() -> None:
+    suite = "packages/connector-testkit/tests/test_pg8000.py::"
+    tests = [suite + CORE, suite + VARIANT, suite + OTHER]
+    assert left_out(tests, ["connector-testkit"]) == set(tests[1:])

@@ -16,11 +16,13 @@ CORE = (
     *("pools", "sessions", "settings", "severing", "threads", "transactions"),
 )
 #: The modules that run the test kit.
-SUITES = ("test_conformance.py", "test_tiny.py")
+SUITES = ("test_conformance.py", "test_tiny.py", "test_pg8000.py")
 _OF_A_CONNECTOR = re.compile(
     r"packages/(connector-(?!testkit/)[^/]+)/tests/(\S+?)::(.*)"
-    # The test kit's example is one too, in a module of its own.
-    r"|packages/(connector-testkit)/tests/(test_tiny\.py)::(.*)",
+    # The test kit's examples are two more, in modules of their own.
+    r"|packages/(connector-testkit)/tests/(test_tiny\.py)::(.*)"
+    # That of the documentation runs whole in `matrix` only.
+    r"|packages/connector-testkit/tests/(?=(test_pg8000))(test_pg8000\.py)::(.*)",
     re.DOTALL,
 )
 _OF_THE_CORE = re.compile(rf"\w+::test_(?:{'|'.join(CORE)})_")
