@@ -175,6 +175,10 @@ def drop_of(part: str) -> str:
     return f"alter table {table_name} drop {column} cascade"
 
 
+def test_a_statement_that_makes_a_part_holds_no_comment() -> None:
+    assert [each for each in parts().values() if "--" in each] == []
+
+
 @pytest.mark.one_partition("schema.sql does not name the check of partitions")
 def test_all_parts_of_the_schema_are_known(sync_app: procrastinate.App, query: Query) -> None:
     """The text says as much as the catalog, but for what PostgreSQL makes by itself."""
@@ -240,6 +244,7 @@ def said_of(part: str) -> str:
             "unique index procrastinate_jobs_queueing_lock_key",
         ),
         *("constraint procrastinate_workers_pkey", "constraint procrastinate_jobs_row_check"),
+        "constraint procrastinate_jobs_pkey",
         *("column procrastinate_jobs.meta", "default of procrastinate_jobs.status"),
         *("not null of procrastinate_jobs.queue_name", "logging of procrastinate_jobs"),
         "visible rows of procrastinate_locks",

@@ -19,7 +19,7 @@ _TABLE = re.compile(
 )
 _COLUMN = re.compile(r"^    (?!constraint\b)([a-z]\w*) (.*)$", re.MULTILINE)
 _CONSTRAINT = re.compile(
-    r"^    (constraint (\w+)\s.*?)(?=,?\n    [a-z]|\n\Z)", re.MULTILINE | re.DOTALL
+    r"^    (constraint (\w+)\s.*?)(?=,?\n    (?:[a-z]|--)|\n\Z)", re.MULTILINE | re.DOTALL
 )
 _INDEX = re.compile(r"^create ((?:unique )?index) (\w+)(.*?);$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r",?(\s+--.*)?$", re.MULTILINE)
