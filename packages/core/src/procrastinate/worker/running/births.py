@@ -3,8 +3,8 @@
 Rules
 
 1. `threading.settrace` and `threading.setprofile` have a function called in each new thread before
-   its first step. If that raises, the thread has ended, and whoever has started it does not hear of
-   it. Debuggers and measurements of coverage set such functions, too. So a thread has them, and
+   its first step. If that raises, the thread has ended, and the code that started it does not hear
+   of it. Debuggers and measurements of coverage set such functions, too. So a thread has them, and
    only one that did not begin is started again, without them.
 2. `threading.stack_size` may ask for more than there is. Then a thread is started with the stack
    that is usual.
