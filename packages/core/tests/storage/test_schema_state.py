@@ -15,6 +15,8 @@ import pytest
 import procrastinate
 from procrastinate import errors
 from procrastinate.storage import schema
+from procrastinate.storage.defer import PARTITION_CHECK
+from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.schema_parts import is_vital, parts
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -236,6 +238,36 @@ def said_of(part: str) -> str:
     return f"lack the {part}"
 
 
+#: What a database with many partitions has instead, or beside the rest.
+OF_MANY = (
+    *("default of procrastinate_jobs.id", "default of procrastinate_jobs.partition"),
+    f"constraint {PARTITION_CHECK}",
+)
+
+
+@pytest.mark.parametrize("part", OF_MANY)
+def test_a_missing_part_of_many_partitions_is_made_as_they_have_it(
+    sync_app: procrastinate.App, query: Query, part: str
+) -> None:
+    def definitions() -> list[tuple[Any, ...]]:
+        return query(
+            "select pg_get_expr(adbin, adrelid) from pg_attrdef"
+            " where adrelid = 'procrastinate_jobs'::regclass"
+            " union all select pg_get_constraintdef(oid) from pg_constraint"
+            " where conrelid = 'procrastinate_jobs'::regclass order by 1"
+        )
+
+    sync_app._gateway.run(into_partitions(), transaction=True)
+    before = definitions()
+    query(drop_of(part))
+    with pytest.raises(errors.SchemaError, match=f"lack the {part}: ") as caught:
+        sync_app.schema_manager.check()
+    (statement,) = re.findall(r"run `(.*?)`", str(caught.value))
+    query(statement)
+    sync_app.schema_manager.check()
+    assert definitions() == before
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -352,9 +384,12 @@ def test_settings_that_no_migration_can_know_are_not_made_up(
     query("truncate procrastinate_settings")
     with pytest.raises(errors.SchemaError, match=r"has no rows.*restore it from a backup"):
         sync_app.schema_manager.migrate()
+    query("insert into procrastinate_settings values (1, 0)")
+    with pytest.raises(errors.SchemaError, match=r"one partition, but .* set partitions = 64"):
+        sync_app.schema_manager.check()
     query("alter sequence procrastinate_jobs_number_seq rename to procrastinate_jobs_id_seq")
     query("drop index procrastinate_settings_one_row_idx")
-    query("insert into procrastinate_settings values (1, 0), (64, 7)")
+    query("insert into procrastinate_settings values (64, 7)")
     for way in ("check", "migrate", "list"):
         with pytest.raises(errors.SchemaError, match="has 2 rows instead of one"):
             WAYS[way](sync_app)

@@ -175,11 +175,15 @@ def check_places() -> Flow[int]:
     """Return how many nodes have jobs of ours, as `nodes_in_use` does.
 
     Raises `SchemaError` if there is one partition, and jobs or locks are in another, as far as the
-    role may read them. It reads the ends of indexes, and some rows that no index tells apart.
+    role may read them. It reads the ends of indexes, and some rows that no index tells apart. With
+    many, it raises the error if nodes have jobs, and do not know all other tables.
     """
     partitions = yield from read_settings()
     if partitions.are_many:
-        return (yield from nodes_in_use())
+        nodes = yield from nodes_in_use()
+        if nodes:
+            yield from _refuse_tables_elsewhere()
+        return nodes
     try:
         ((are_astray,),) = yield Script("rows astray", _ASTRAY)
     except ConnectorException as exc:
@@ -244,6 +248,35 @@ join pg_catalog.pg_dist_placement as placement on placement.shardid = shard.shar
 join pg_catalog.pg_dist_partition as its_table
     on its_table.logicalrelid = shard.logicalrelid and its_table.partmethod = 'h'
 where shard.logicalrelid = to_regclass('{schema}.procrastinate_jobs')
+"""
+
+
+def _refuse_tables_elsewhere() -> Flow[None]:
+    names = [row[0] for row in (yield Script("tables elsewhere", _ELSEWHERE))]
+    if names:
+        beside = "'partition', colocate_with := 'procrastinate_jobs'"
+        makes = [
+            f"`select create_distributed_table('{name}', {beside})`"
+            if name in DISTRIBUTED
+            else f"`select citus_add_local_table_to_metadata('{name}')`"
+            for name in names
+        ]
+        raise SchemaError(
+            f"the jobs are distributed, and of the other tables the nodes do not know"
+            f" {', '.join(names)}: stop all workers and run {', '.join(makes)}"
+        )
+
+
+_ELSEWHERE = f"""
+select wanted.name
+from pg_catalog.unnest('{{{",".join(TABLES)}}}'::text[]) with ordinality as wanted(name, place)
+where not exists (
+    select from pg_catalog.pg_dist_partition as known
+    where known.logicalrelid = to_regclass('{{schema}}.' || wanted.name)
+        and (known.partmethod = 'h')
+            = (wanted.name = any('{{{",".join(DISTRIBUTED)}}}'::text[]))
+)
+order by wanted.place
 """
 
 

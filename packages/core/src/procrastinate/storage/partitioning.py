@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from procrastinate.drive import Flow, Script
 from procrastinate.model.partitions import MANY, VALUES, Partitions
-from procrastinate.storage.defer import PARTITION_CHECK
 from procrastinate.storage.migrating import renew_functions
-from procrastinate.storage.schema import NUMBERS
+from procrastinate.storage.schema_parts import JOB_ID, NO_PARTITION, NUMBERS, partition_check
 from procrastinate.storage.settings import read_settings
 
-NO_PARTITION = -1
-_HOME = VALUES.index(0)  # the place of the partition in which all jobs have been
 _VALUES = ",".join(map(str, VALUES))
 
 
@@ -67,12 +64,11 @@ begin
     perform setval('{{schema}}.procrastinate_jobs_id_seq', greatest(boundary, 1), boundary > 0);
     alter sequence {{schema}}.procrastinate_jobs_id_seq rename to {NUMBERS};
     alter table {{schema}}.procrastinate_jobs
-        alter column id set default nextval('{{schema}}.{NUMBERS}') * {MANY} + {_HOME},
+        alter column id set default {JOB_ID},
         alter column partition set default {NO_PARTITION};
-    execute format(
-        'alter table {{schema}}.procrastinate_jobs add constraint {PARTITION_CHECK}'
-            ' check (id <= %s or partition = (%L::smallint[])[id %% {MANY} + 1])',
-        boundary, partitions
+    execute replace(
+        $check$alter table {{schema}}.procrastinate_jobs add {partition_check("BOUNDARY")}$check$,
+        'BOUNDARY', boundary::text
     );
     update {{schema}}.procrastinate_settings set partitions = {MANY}, boundary_id = boundary;
 end

@@ -21,8 +21,9 @@ from procrastinate.errors import (
     SchemaOutdated,
     SchemaTooNew,
 )
-from procrastinate.model.partitions import ONE, Partitions
-from procrastinate.storage.schema_parts import is_vital, lack_of, parts
+from procrastinate.model.partitions import MANY, ONE, Partitions
+from procrastinate.storage.defer import PARTITION_CHECK
+from procrastinate.storage.schema_parts import IDS, NUMBERS, is_vital, lack_of, parts
 from procrastinate.storage.settings import settings_rows
 from procrastinate.storage.statements import Statements
 
@@ -59,11 +60,7 @@ _OLDER = {
     ("procrastinate_defer_job", 8),
     ("procrastinate_defer_job_with_key", 9),
 }
-_IDS = "procrastinate_jobs_id_seq"
-#: What the sequence is called on a distributed database, where an id says its partition: what would
-#: draw an id that does not fails.
-NUMBERS = "procrastinate_jobs_number_seq"
-SEQUENCES = (_IDS, "procrastinate_workers_id_seq")
+SEQUENCES = (IDS, "procrastinate_workers_id_seq")
 #: What the check of jobs calls: a worker goes on if it is not that of this code.
 JOB_FITS = "procrastinate_job_fits"
 RENEW = "run `procrastinate schema --migrate`"
@@ -201,8 +198,8 @@ def schema_state() -> Flow[SchemaState]:
     found = {name: schema for name, schema in places if schema is not None}
     settings = (yield from settings_rows()) if _SETTINGS in found else [ONE]
     partitions = settings[0] if settings else ONE
-    are_many = partitions.are_many or (not settings and NUMBERS in found)
-    other = _IDS if are_many else NUMBERS
+    are_many = partitions.are_many or (NUMBERS in found and IDS not in found)
+    other = IDS if are_many else NUMBERS
     where = tuple((name, schema) for name, schema in places if name != other)
     if _JOBS not in found:
         return SchemaState(bool(found), places=where)
@@ -210,7 +207,7 @@ def schema_state() -> Flow[SchemaState]:
     if not is_ours or _RECORDS not in found:
         return SchemaState(True, places=where, is_ours=bool(is_ours))
     rows = yield Request("list_migrations")
-    had = yield Request("schema_parts", names=list(TABLES))
+    had = {row[0] for row in (yield Request("schema_parts", names=list(TABLES)))}
     functions = yield Request("schema_functions", names=list(_functions(partitions)))
     return SchemaState(
         True,
@@ -219,7 +216,7 @@ def schema_state() -> Flow[SchemaState]:
         where,
         stale_functions=_stale(functions, partitions),
         rows_of_settings=len(settings),
-        missing_parts=tuple(each for each in parts() if each not in {row[0] for row in had}),
+        missing_parts=tuple(each for each in parts(partitions) if each not in had),
         partitions=partitions,
     )
 
@@ -306,14 +303,23 @@ def _missing_tables(state: SchemaState) -> SchemaError | None:
 
 def _wrong_settings(state: SchemaState) -> SchemaError | None:
     """Its one row is missing, for instance, after a restore of the schema without its data."""
+    are_many = any(name == NUMBERS for name, _ in state.places)
     if state.rows_of_settings == 1:
-        return None
+        return _wrong_count(state) if are_many and not state.partitions.are_many else None
     said = f"the table {_SETTINGS} has {state.rows_of_settings or 'no'} rows instead of one"
     if state.rows_of_settings:
         return SchemaError(f"{said}: delete those that are not true")
-    if any(name == NUMBERS for name, _ in state.places):
+    if are_many:
         return SchemaError(f"{said}, and the jobs are distributed: restore it from a backup")
     return SchemaOutdated(f"{said} (was the schema restored without its data?): {RENEW}")
+
+
+def _wrong_count(state: SchemaState) -> SchemaError:
+    return SchemaError(
+        f"the table {_SETTINGS} says that there is one partition, but ids of jobs are drawn from"
+        f" {NUMBERS}, as with {MANY}: run `update {_SETTINGS} set partitions = {MANY}`, with the"
+        f" boundary_id that the constraint {PARTITION_CHECK} of {_JOBS} compares ids with"
+    )
 
 
 def _missing_parts(state: SchemaState, whole: bool) -> SchemaError | None:
@@ -321,7 +327,7 @@ def _missing_parts(state: SchemaState, whole: bool) -> SchemaError | None:
     missing = [part for part in state.missing_parts if whole or is_vital(part)]
     if not missing or max(state.versions) > latest_version():
         return None
-    return SchemaError(lack_of(missing, dict(state.places)[_JOBS] or "public"))
+    return SchemaError(lack_of(missing, dict(state.places)[_JOBS] or "public", state.partitions))
 
 
 def _missing(state: SchemaState) -> SchemaError:

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from procrastinate.storage.defer import QUEUEING_LOCK_KEY
+from procrastinate.model.partitions import MANY, ONE, VALUES, Partitions
+from procrastinate.storage.defer import PARTITION_CHECK, QUEUEING_LOCK_KEY
 
 _TABLE = re.compile(
     r"^create (unlogged )?table \{schema\}\.(\w+) \((.*?)^\)", re.MULTILINE | re.DOTALL
@@ -28,11 +29,45 @@ _NOT_NULL = "not null of "
 _LOGGING = "logging of "
 _VISIBLE = "visible rows of "
 SHOWN = 3  # statements that a message has room for
+IDS = "procrastinate_jobs_id_seq"
+#: What the sequence is called in a database with many partitions, where an id says its partition:
+#: what would draw an id that does not fails.
+NUMBERS = "procrastinate_jobs_number_seq"
+#: What many partitions have as the default of a partition.
+NO_PARTITION = -1
+#: The default of an id there: it says the partition in which all jobs have been.
+JOB_ID = f"nextval('{{schema}}.{NUMBERS}') * {MANY} + {VALUES.index(0)}"
+
+
+def partition_check(boundary: int | str) -> str:
+    """Return the constraint that an id above the boundary says the partition of its job."""
+    values = ",".join(map(str, VALUES))
+    return (
+        f"constraint {PARTITION_CHECK} check (id <= {boundary}"
+        f" or partition = ('{{{values}}}'::smallint[])[id % {MANY} + 1])"
+    )
 
 
 @functools.cache
-def parts() -> Mapping[str, str]:
+def parts(partitions: Partitions = ONE) -> Mapping[str, str]:
     """Return the parts of all tables, and the SQL that makes each, with markers for the schema."""
+    return {**_of_script(), **dict(_of_many(partitions))} if partitions.are_many else _of_script()
+
+
+def _of_many(partitions: Partitions) -> Iterator[tuple[str, str]]:
+    """What many partitions have instead, or beside it."""
+    jobs = "alter table {schema}.procrastinate_jobs"
+    yield "default of procrastinate_jobs.id", f"{jobs} alter column id set default {JOB_ID}"
+    yield (
+        "default of procrastinate_jobs.partition",
+        f"{jobs} alter column partition set default {NO_PARTITION}",
+    )
+    check = partition_check(partitions.boundary_id)
+    yield f"constraint {PARTITION_CHECK}", f"{jobs} add {check}"
+
+
+@functools.cache
+def _of_script() -> Mapping[str, str]:
     text = (Path(__file__).parent / "schema.sql").read_text("utf-8")
     found: dict[str, str] = {}
     for unlogged, table, body in _TABLE.findall(text):
@@ -75,7 +110,7 @@ def is_vital(part: str) -> bool:
     return not sort.endswith("index") or name == QUEUEING_LOCK_KEY
 
 
-def lack_of(missing: Sequence[str], home: str) -> str:
+def lack_of(missing: Sequence[str], home: str, partitions: Partitions = ONE) -> str:
     """Return what to tell about parts that are missing in a schema, and how to make them."""
     gone = {part.partition(" ")[2] for part in missing if part.startswith("column ")}
     missing = [part for part in missing if part.rpartition(" of ")[2] not in gone]
@@ -91,11 +126,12 @@ def lack_of(missing: Sequence[str], home: str) -> str:
                 " rows, and get no error"
             )
     named = " (and drop what has its name, if it is another one, or was never validated)"
-    return f"{'; '.join(said)}: {_what_to_run(missing, home)}{named if things else ''}"
+    return f"{'; '.join(said)}: {_what_to_run(missing, home, partitions)}{named if things else ''}"
 
 
-def _what_to_run(missing: Sequence[str], home: str) -> str:
+def _what_to_run(missing: Sequence[str], home: str, partitions: Partitions) -> str:
     if len(missing) > SHOWN:
         return "make each by its part of the script that `procrastinate schema --read` prints"
     place = '"' + home.replace('"', '""') + '".'
-    return "run " + ", ".join(f"`{parts()[each].replace('{schema}.', place)}`" for each in missing)
+    make = parts(partitions)
+    return "run " + ", ".join(f"`{make[each].replace('{schema}.', place)}`" for each in missing)
