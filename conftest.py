@@ -8,8 +8,9 @@ some three hundred new files, which cost a file system on a disk ten times the p
 they cost in memory. A TMPDIR in the environment decides otherwise.
 
 A connector's tests may run in part: PROCRASTINATE_TEST_WHOLE names the folders of those that run
-whole, with commas between them. Of the others the core runs (`connector_core`). If it is not set,
-all run whole. With PROCRASTINATE_TEST_PYTHON=another, what runs on one Python only is left out
+whole, with commas between them; of those, variants that say the same twice are left out
+(`connector_variants`). Of the others the core runs (`connector_core`). If it is not set, everything
+runs. With PROCRASTINATE_TEST_PYTHON=another, what runs on one Python only is left out
 (`one_python`). With PROCRASTINATE_TEST_PARTITIONS=64 the suites run what is about the queue.
 
 Hypothesis does not judge by time how long an example takes, or is drawn: the machine may be busy.
@@ -23,6 +24,7 @@ import tempfile
 
 import pytest
 from connector_core import left_out
+from connector_variants import said_twice
 from hypothesis import HealthCheck, settings
 from one_python import runs_on_one_python
 from surroundings import not_inherited
@@ -60,10 +62,11 @@ settings.register_profile(
 settings.load_profile("patient")
 
 
-def run_elsewhere(tests: list[str]) -> set[str]:
-    """Return those of some tests (pytest's node ids) that another Python's session runs."""
+def run_elsewhere(items: list[pytest.Item]) -> set[str]:
+    """Return the node ids of those tests that another session runs, or that say nothing new."""
+    tests = [item.nodeid for item in items]
     whole = os.environ.get("PROCRASTINATE_TEST_WHOLE")
-    found = set() if whole is None else left_out(tests, whole.split(","))
+    found = set() if whole is None else left_out(tests, whole.split(",")) | said_twice(items)
     if os.environ.get("PROCRASTINATE_TEST_PYTHON") == "another":
         found |= set(filter(runs_on_one_python, tests))
     return found
@@ -79,7 +82,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Else all processes but one would wait for that at the end.
     """
-    others = run_elsewhere([item.nodeid for item in items])
+    others = run_elsewhere(items)
     if int(os.environ.get("PROCRASTINATE_TEST_PARTITIONS") or 1) > 1:
         others |= {each.nodeid for each in items if is_the_same_on_partitions(each)}
     if others:

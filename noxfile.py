@@ -12,8 +12,9 @@ Rules
 4. One Python runs everything, the primary one. The others leave out the tests marked slow, and
    those that would say the same on each (`tests/support/one_python.py`, with its rules). Coverage
    is measured by hand: it makes the tests take a third longer.
-5. Connectors are an exception to that. Each runs whole on one Python, and a core of it on the
-   others (`connector_core`). `matrix` runs all of them on all Pythons, before a release.
+5. Connectors are an exception to that. Each runs whole on one Python, but for variants that would
+   say the same twice (`connector_variants`), and a core of it on the others (`connector_core`).
+   `matrix` runs all of them on all Pythons, before a release.
 6. A session sees nothing of the caller's taste: no PYTHONUNBUFFERED, no locale, no terminal. What
    is green here is green under ``env -i``. The demo alone keeps the terminal, which it draws on.
 7. Thousands of tests run beside each other. Up to three that fail run once more, alone; what passes
