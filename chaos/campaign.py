@@ -189,6 +189,7 @@ class Runner:
                 "first": 1 + number * 1_000_000,
                 "count": share + (extra if number == 0 else 0),
                 "long_share": self._options.long_share,
+                "plant": self._options.plant,
             }
             log = (self.logs / f"deferrer-{connector}.log").open("w")
             self._deferrers.append(

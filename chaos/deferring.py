@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import procrastinate
-from chaos import connectors, jobs
+from chaos import jobs, plants
 from chaos.ledger import Ledger
 from chaos.records import Spec
 from procrastinate.connector import AsyncConnector
@@ -103,7 +103,9 @@ class Deferrer:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._ledger = Ledger(options["ledger"])
-        connector = connectors.for_deferrer(options["connector"], options["dsn"])
+        connector = plants.deferrer_s_connector(
+            options["connector"], options["dsn"], options["plant"]
+        )
         self._app = procrastinate.App(connector=connector)
         self._pause = PAUSE
         self._is_async = isinstance(connector, AsyncConnector)

@@ -1,7 +1,8 @@
 """Bugs to plant, so that it can be shown that the books complain. CHAOS_PLANT names one.
 
-A plant changes what a worker's connector sends and hears, and no code of the product's. One that
-finds nothing to change raises: then the product has changed, and the plant must follow.
+A plant changes what the connectors of workers and deferrers send, and what workers hear, and no
+code of the product's. One that finds nothing to change raises: then the product has changed, and
+the plant must follow.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 from chaos import connectors
-from procrastinate.connector import Notification, Query
+from procrastinate.connector import AsyncConnector, Notification, Query
 
 Change = Callable[[Query], Query]
 _NOTHING = "select 1 where false"
@@ -23,7 +24,7 @@ _NOTHING = "select 1 where false"
 
 def without_fence(query: Query) -> Query:
     """Let endings be written even if another worker holds the job."""
-    if query.name not in ("finish_jobs", "settle_jobs", "retry_job", "hand_back"):
+    if not query.name.startswith(("finish_jobs", "settle_jobs")):
         return query
     sql, workers = re.subn(
         r"job\.worker_id = (%\(worker_id\)s::bigint)", r"\1 is not null", query.sql
@@ -50,7 +51,7 @@ _endings = itertools.count(1)
 
 def without_some_endings(query: Query) -> Query:
     """Let every tenth write of endings find nothing to change."""
-    if query.name not in ("finish_jobs", "settle_jobs") or next(_endings) % 10:
+    if not query.name.startswith(("finish_jobs", "settle_jobs")) or next(_endings) % 10:
         return query
     sql, count = re.subn(
         r"job\.partition = %\(partition\)s::smallint and", "job.partition = -1 and", query.sql
@@ -67,6 +68,48 @@ def without_pauses(query: Query) -> Query:
     sql, count = re.subn(r"where pause\.partition = 0", "where pause.partition = -1", query.sql)
     if not count:
         raise RuntimeError("no pauses are found in list_pauses")
+    return replace(query, sql=sql)
+
+
+def with_other_results(query: Query) -> Query:
+    """Let a worker write results that no task has returned."""
+    if not query.name.endswith("_with_results"):
+        return query
+    sql, count = re.subn(
+        r"(\w+\.result)::jsonb as result",
+        r"""case when \1 is not null then '"another"'::jsonb end as result""",
+        query.sql,
+    )
+    if not count:
+        raise RuntimeError(f"no results are found in {query.name}")
+    return replace(query, sql=sql)
+
+
+def without_patience(query: Query) -> Query:
+    """Let a process that waits take a job that is to be tried again for one that has ended."""
+    if query.name not in ("look_at_jobs", "read_jobs"):
+        return query
+    sql, count = re.subn(
+        r"^select job\.id, job\.status::text",
+        "select job.id, case when job.status = 'todo' and job.attempts > 0 then 'failed'"
+        " else job.status::text end",
+        query.sql,
+        flags=re.MULTILINE,
+    )
+    if not count:
+        raise RuntimeError(f"no status is found in {query.name}")
+    return replace(query, sql=sql)
+
+
+def without_removing(query: Query) -> Query:
+    """Let a process that waits remove none of its rows."""
+    if query.name != "remove_waits":
+        return query
+    sql, count = re.subn(
+        r"where wait\.partition = %\(partition\)s", r"where wait.partition = -1", query.sql
+    )
+    if not count:
+        raise RuntimeError("no condition is found in remove_waits")
     return replace(query, sql=sql)
 
 
@@ -98,6 +141,9 @@ PLANTS: Mapping[str, Plant] = {
     "no-pause": Plant(
         without_pauses, frozenset({"began while paused"}), ("pause of a queue",), jobs=900
     ),
+    "other-results": Plant(with_other_results, frozenset({"wrong result"}), ("restart",)),
+    "hasty-waits": Plant(without_patience, frozenset({"told wrong"}), ("restart",), jobs=900),
+    "left-waits": Plant(without_removing, frozenset({"left behind"}), ("restart",)),
     "lost-notify": Plant(unchanged, frozenset({"late in calm"}), ("terminate",)),
 }
 
@@ -123,6 +169,20 @@ def connector(name: str, dsn: str, listen_dsn: str | None) -> Any:
     plant = os.environ.get("CHAOS_PLANT")
     if plant:
         made.__class__ = planted(type(made), PLANTS[plant].change, deaf=plant == "lost-notify")
+    return made
+
+
+def deferrer_s_connector(name: str, dsn: str, plant: str) -> Any:
+    """Return the connector of a process that defers and waits, with the planted bug if any."""
+    made = connectors.for_deferrer(name, dsn)
+    if plant:
+        change = PLANTS[plant].change
+        is_async = isinstance(made, AsyncConnector)
+        made.__class__ = (
+            planted(type(made), change, deaf=False)
+            if is_async
+            else planted_sync(type(made), change)
+        )
     return made
 
 

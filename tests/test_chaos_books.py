@@ -33,6 +33,7 @@ from chaos.records import (
     Wait,
 )
 from procrastinate.connector import Query
+from procrastinate.storage.statements import load
 from procrastinate.waiting import keeper
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -575,6 +576,14 @@ def test_a_plant_that_finds_nothing_to_change_says_so() -> None:
     query = Query("finish_jobs", "update jobs as job set status = 'succeeded'")
     with pytest.raises(RuntimeError, match="no fence is found in finish_jobs"):
         plants.without_fence(query)
+
+
+@pytest.mark.parametrize("name", sorted(plants.PLANTS.keys() - {"lost-notify"}))
+def test_a_plant_finds_what_it_changes_wherever_it_stands(name: str) -> None:
+    """It raises if it does not. `lost-endings` changes one write in ten."""
+    change = plants.PLANTS[name].change
+    queries = [Query(each.name, each.text) for _ in range(10) for each in load().values()]
+    assert [query.name for query in queries if change(query) != query]
 
 
 def test_other_statements_are_left_alone() -> None:
