@@ -34,6 +34,9 @@ ON_ONE_SERVER: dict[str, str] = {
     "test_a_log_handler_that_raises_ends_no_sign_of_life": _SHARED,
     "packages/core/tests/faults/test_liveness.py::"
     "test_the_first_worker_back_after_an_outage_takes_no_other_for_dead": _SHARED,
+    "packages/core/tests/storage/test_grants.py::test_the_page_counts_what_there_is": (
+        "it counts the tables of the whole database, and the shards of those on the coordinator"
+    ),
     "packages/core/tests/storage/test_schema.py::test_a_role_without_rights_is_told_so": (
         "its role has no right to use the schema of the tables either"
     ),

@@ -129,7 +129,13 @@ class Schemas:
             " union all select tgname, 't' from pg_trigger join pg_class as of on of.oid = tgrelid"
             " where relnamespace = %(name)s::regnamespace"
             " union all select conname || pg_get_constraintdef(oid), 'c' from pg_constraint"
-            " where connamespace = %(name)s::regnamespace order by 1, 2"
+            " where connamespace = %(name)s::regnamespace"
+            " union all select concat_ws(' ', relname, relpersistence, relrowsecurity, attname,"
+            " attnotnull, atthasdef), 'a'"
+            " from pg_attribute join pg_class as of on of.oid = attrelid"
+            " where relnamespace = %(name)s::regnamespace and relkind = 'r' and attnum > 0"
+            " union all select polname, 'p' from pg_policy join pg_class as of on of.oid = polrelid"
+            " where relnamespace = %(name)s::regnamespace order by 1, 2"
         )
         if ("procrastinate_migrations", "r") in found:
             found += self._run("select version::text, 'm' from procrastinate_migrations order by 1")

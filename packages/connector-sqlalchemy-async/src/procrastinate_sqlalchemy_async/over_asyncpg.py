@@ -241,7 +241,7 @@ _ROWS = re.compile(
 )
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=1024)  # a cluster has many texts
 def _returns_rows(sql: str) -> bool:
     """Return whether a text is one statement that may return rows."""
     start = _COMMENTS.match(sql)

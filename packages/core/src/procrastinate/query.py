@@ -40,7 +40,7 @@ def _is_for_the_planner(names: tuple[str, ...]) -> bool:
     return any(name.startswith(_OF_THE_PLANNER) for name in names)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=1024)  # a cluster has many texts
 def _numbered(sql: str) -> tuple[str, tuple[str, ...]]:
     numbers: dict[str, int] = {}
 

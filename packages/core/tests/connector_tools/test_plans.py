@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,19 @@ def test_a_call_is_prepared_the_second_time_and_brings_no_settings_from_then_on(
         EXECUTE.format(1),
         "BEGIN;" + EXECUTE.format(1),
     ]
+
+
+def test_of_many_texts_of_a_name_those_are_prepared_that_come_again_while_there_is_room(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a cluster, which name their partition."""
+    monkeypatch.setattr(plans, "AT_MOST", 2)
+    sender, kept = Sender(), Plans(Permission())
+    often = {"plan_cache_mode": GENERIC}
+    for number in (1, 2, 2, 3, 3, 3, 1):
+        run(sender, kept, Query("claim", f"select {number}, %(n)s::integer", {"n": 0}, often))
+    sent = [re.findall("PREPARE|EXECUTE", each)[:1] for each in sender.sent if each != ASK.sql]
+    assert sent == [["PREPARE"], [], ["PREPARE"], [], [], [], ["EXECUTE"]]
 
 
 @pytest.mark.parametrize(("begin", "in_transaction"), [("BEGIN;", False), ("", True)])

@@ -238,19 +238,30 @@ def test_a_statement_may_run_with_some_settings_only(line: str, settings: object
     assert made["it"].settings.keys() == set(settings)  # type: ignore[call-overload]
 
 
-def test_a_cluster_keeps_no_plans_and_a_plain_server_does_with_any_partitions() -> None:
-    """A cluster chooses the node by the values, which a kept plan does not know."""
+def test_a_cluster_keeps_plans_of_texts_that_name_the_partition() -> None:
+    """It chooses the node by the values, which a kept plan does not know."""
+    cluster = Partitions(MANY, on_cluster=True)
     kept = {
         partitions: {
             name for name in load() if Statements(None, partitions)(Request(name)).is_sent_often
         }
-        for partitions in [ONE, Partitions(MANY), Partitions(MANY, on_cluster=True)]
+        for partitions in [ONE, Partitions(MANY), cluster]
     }
     assert kept[ONE] == kept[Partitions(MANY)] >= {"hand_over", "make_slots_full"}
-    assert kept[Partitions(MANY, on_cluster=True)] == set()
-    on_cluster = Statements(None, Partitions(MANY, on_cluster=True))(Request("any_ready"))
-    everywhere = {key: value for name in EVERYWHERE for key, value in SETTINGS[name].items()}
-    assert on_cluster.settings == everywhere
+    for name in kept[ONE]:
+        plain = Statements(None, Partitions(MANY)).at(7)(Request(name))
+        query = Statements(None, cluster).at(7)(Request(name))
+        if name in kept[cluster]:
+            assert query.sql == plain.sql.replace("%(partition)s", "7")
+            assert "partition" not in query.params
+        else:
+            assert "%(partition)s" not in plain.sql
+            assert "plan_cache_mode" not in query.settings
+    statements = Statements(None, cluster)
+    first, again, other = (statements.at(n)(Request("any_ready")).sql for n in (7, 7, 8))
+    assert first is again  # it is found by its text, which is hashed once
+    assert other != first
+    assert statements.at(7)(Request("any_ready", partition=8)).sql == other
 
 
 #: They change tables of the coordinator, or rows that only workers change, and not for long.

@@ -42,7 +42,7 @@ _TYPES = {
 _usual: list[tuple[int, Any]] = []  # asyncpg's own codecs, which all connections share
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=1024)  # a cluster has many texts
 def with_json_as_text(sql: str) -> str:
     """Return a text with ``$1, $2, ...`` that takes JSON as text (rule 2)."""
     return _JSON.sub(r"\1::text::\2", sql)

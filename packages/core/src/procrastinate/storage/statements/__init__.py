@@ -80,8 +80,9 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
 #: What every statement has that does not say `only`, besides what it names. (It takes the server 4
 #: microseconds to set all this.)
 EVERYWHERE = ("jit", "isolation", "plans")
-#: A cluster chooses the node by the values, which a kept plan does not know.
+#: A cluster chooses the node by the partition, so a plan is kept only if its text names one.
 CLUSTER_WITHOUT = frozenset(SETTINGS["prepared"])
+_PARTITION = "%(partition)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class _Made:
     takes_more: bool = True  # settings, where a call has some
     of_partition: bool = False
     of_several: bool = False
+    names_partition: bool = False  # in its text, which differs from one to the next
     says_patience: bool = False
 
 
@@ -118,6 +120,7 @@ class Statements:
         self._all = list(partitions.values)
         self._prefix = "" if schema is None else f"{quoted(schema)}."
         self._made: dict[str, _Made] = {}
+        self._naming: dict[tuple[str, Value], str] = {}  # texts that name a partition
 
     def at(self, partition: int) -> Statements:
         """Return the same for the jobs and locks of another partition."""
@@ -144,15 +147,28 @@ class Statements:
         settings = made.settings
         if (more or request.settings) and made.takes_more:
             settings = {**settings, **request.settings, **more}
+        text = made.text
         if made.of_partition:
             params = {"partition": self.partition, **params}
+            if made.names_partition:
+                text, params = self._for_one(key, text, params)
         elif made.of_several:
             params = {**params, "partitions": self._named(params) or self._all}
         elif "partition" in params:
             params = {key: value for key, value in params.items() if key != "partition"}
         if made.says_patience:
             params = {**params, "lock_timeout": settings["lock_timeout"]}
-        return Query(name, made.text, params, settings)
+        return Query(name, text, params, settings)
+
+    def _for_one(
+        self, key: str, text: str, params: Mapping[str, Value]
+    ) -> tuple[str, dict[str, Value]]:
+        """Return the text with the partition in it, and the other parameters."""
+        place = key, params["partition"]
+        naming = self._naming.get(place)
+        if naming is None:
+            naming = self._naming[place] = text.replace(_PARTITION, str(place[1]))
+        return naming, {name: params[name] for name in params if name != "partition"}
 
     @staticmethod
     def _named(params: Mapping[str, Value]) -> list[int]:
@@ -176,20 +192,23 @@ class Statements:
         if "seen_table" in request.params:
             text += SEEN
         text = self.render(text)
+        of_partition = _PARTITION in text
+        settings = self._settings_of(statement, of_partition)
         made = _Made(
             text,
-            self._settings_of(statement),
+            settings,
             takes_more=bool(statement.settings),
-            of_partition="%(partition)s" in text,
+            of_partition=of_partition,
+            names_partition=self.partitions.on_cluster and settings.keys() >= CLUSTER_WITHOUT,
             of_several="%(partitions)s" in text,
             says_patience="%(lock_timeout)s" in text,
         )
         self._made[key] = made
         return made
 
-    def _settings_of(self, statement: Statement) -> Mapping[str, str]:
+    def _settings_of(self, statement: Statement, of_partition: bool) -> Mapping[str, str]:
         settings = statement.settings
-        if not self.partitions.on_cluster:
+        if of_partition or not self.partitions.on_cluster:
             return settings
         return {name: settings[name] for name in settings if name not in CLUSTER_WITHOUT}
 
