@@ -312,11 +312,14 @@ class QueueMachine(RuleBasedStateMachine):
 
     # Workers
 
-    @initialize(batch=st.lists(new_jobs, min_size=4, max_size=8))
-    def start(self, batch: list[New]) -> None:
+    @initialize(batch=st.lists(new_jobs, min_size=4, max_size=8), awaited=st.booleans())
+    def start(self, batch: list[New], awaited: bool) -> None:
+        """There are two workers and some jobs, of which a program may wait for each."""
         self.register()
         self.register()
         self.step("defer_batch", lambda now: defer.defer_jobs([new.at(now) for new in batch]))
+        if awaited:
+            self.wait_for_jobs(list(range(len(batch))))
 
     def register(self) -> None:
         outcome = self.step("register", lambda now: workers.register_worker("worker"))
@@ -627,13 +630,17 @@ class QueueMachine(RuleBasedStateMachine):
         given: Sequence[tuple[Job, Outcome]],
         *,
         delete: bool = False,
+        kept: Collection[int] = (),
     ) -> None:
-        """Write outcomes. A time stands for the one that is so far from the time of each side."""
+        """Write outcomes. A time stands for the one that is so far from the time of each side.
+
+        The tasks of the jobs in ``kept`` keep results, so that these jobs are never deleted.
+        """
         ids = [job.id for job, _ in given]
 
         def make(now: datetime) -> Flow[finish.Settled]:
             ended = [
-                finish.Ended(job, _at(outcome, now), began=-2.0, ended=-1.0)
+                finish.Ended(job, _at(outcome, now), -2.0, -1.0, kept=job.id in kept)
                 for job, outcome in given
             ]
             return finish.settle(
@@ -647,12 +654,12 @@ class QueueMachine(RuleBasedStateMachine):
         settled: finish.Settled = self.step(
             name,
             make,
-            deletable=ids if delete else (),
+            deletable=set(ids) - set(kept) if delete else (),
             unstarted={job.id for job, outcome in given if not _has_begun(outcome)},
         ).value
         assert not settled.changed.keys() & settled.standings.keys()
         assert settled.changed.keys() | (settled.standings.keys() & set(ids)) <= set(ids)
-        self._check_deleted(list(settled.changed), delete=delete)
+        self._check_deleted([each for each in settled.changed if each not in kept], delete=delete)
 
     @rule(
         n=nth,
@@ -719,12 +726,16 @@ class QueueMachine(RuleBasedStateMachine):
         which=some,
         outcomes=st.lists(outcomes, min_size=4, max_size=4),
         delete=st.booleans(),
+        keeps=st.lists(st.booleans(), min_size=4, max_size=4),
     )
-    def settle(self, n: int, which: list[int], outcomes: list[Outcome], delete: bool) -> None:
+    def settle(
+        self, n: int, which: list[int], outcomes: list[Outcome], delete: bool, keeps: list[bool]
+    ) -> None:
         """A batch in which everything may happen."""
         worker, held = self.held(n, which)
         given = list(zip(held, outcomes, strict=False))
-        self._settle("settle", worker, given, delete=delete)
+        kept = {job.id for job, keep in zip(held, keeps, strict=False) if keep}
+        self._settle("settle", worker, given, delete=delete, kept=kept)
 
     @rule(n=nth, which=some, outcomes=st.lists(outcomes, min_size=4, max_size=4))
     def settle_what_was_lost(self, n: int, which: list[int], outcomes: list[Outcome]) -> None:
