@@ -73,15 +73,15 @@ order by matching.id
 with {>grip sort=walk_any busy=" skip locked"}
 
 -- name: grip_ended :many
--- The same if only failed, cancelled and aborted jobs are wanted.
+-- The same as grip_any, if only failed, cancelled and aborted jobs are wanted.
 with {>grip sort=walk_ended busy=" skip locked"}
 
 -- name: grip_ids :many
--- The same among jobs known by id.
+-- The same as grip_any, among jobs known by id.
 with {>grip sort=walk_ids busy=" skip locked"}
 
 -- name: grip_ids_when_free :many
--- The same among jobs known by id, waiting for the transactions that have them in hand.
+-- The same as grip_any, among jobs known by id, waiting for the transactions that have them in hand.
 with {>grip sort=walk_ids busy=""}
 
 -- name: delete_old_jobs :one

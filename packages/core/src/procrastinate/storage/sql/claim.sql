@@ -185,7 +185,7 @@ candidate as materialized (
 )
 
 -- fragment: answer
--- One row about the claim, and then one for each job: the first has no priority, so it comes first.
+-- One row about the claim, and then one for each job: nulls come first in a descending order.
 -- What stands in every row is read for each job. (Two counts, the crashes and the time took the
 -- worker 1.7 microseconds.)
 select
@@ -254,9 +254,14 @@ cross join
 -- job. `met` counts the ready jobs that it met, `aside` those of them that it parked. The others
 -- that were not claimed stay as they are: another transaction was just deciding about them or their
 -- line, or there was no room. `moment_us` is the time of the claim, in microseconds since the epoch.
+--
+-- The jobs of one lock are its line, in order of (priority desc, id). A row of procrastinate_locks is
+-- the slot of a lock, and the job in it holds the lock. The first of the line, the head, may take a
+-- free slot. Jobs that may not start are parked (hold = 'lock'): no claim reads them until a release
+-- of the lock makes the next ones ready.
 {>chosen ready=ready},
 {>heads},
--- elsewhere: the heads that the scan did not come to, although it was about their queue.
+-- elsewhere: the ready heads in the scanned queues that the scan did not come to.
 elsewhere as materialized (
     select head.id, head.priority, head.lock
     from head
@@ -309,6 +314,11 @@ blocked as materialized (
 -- that were not claimed stay as they are: another transaction was just deciding about them or their
 -- line, or there was no room. `moment_us` is the time of the claim, in microseconds since the epoch.
 --
+-- The jobs of one lock are its line, in order of (priority desc, id). A row of procrastinate_locks is
+-- the slot of a lock, and the job in it holds the lock. The first of the line, the head, may take a
+-- free slot. Jobs that may not start are parked (hold = 'lock'): no claim reads them until a release
+-- of the lock makes the next ones ready.
+--
 -- chosen: the first ready jobs of the queue, in order, locked as they are read. The claim starts or
 -- parks each of them. A job stays ready only if a release has its lock in hand, or if another queue
 -- has the head of its line.
@@ -320,9 +330,9 @@ chosen as materialized (
     for update skip locked
 ),
 {>heads},
--- elsewhere: the heads that the scan did not come to, although it was about their queue, locked.
--- (num_nulls asks whether the hold is null in a way that the index of ready jobs does not answer: a
--- plan that looked for ids in that index read all of it.)
+-- elsewhere: the ready heads in the scanned queue that the scan did not come to. Their rows are
+-- locked, too. (num_nulls asks whether the hold is null in a way that the index of ready jobs does
+-- not answer: a plan that looked for ids in that index read all of it.)
 elsewhere as materialized (
     select job.id, job.priority, job.lock
     from {schema}.procrastinate_jobs as job
@@ -458,7 +468,7 @@ on conflict do nothing
 
 -- name: make_slots_level :exec
 -- settings: asynchronous, prepared
--- The same for a scan of one level.
+-- The same as make_slots_full, for a scan of one level.
 {>make_slots ready=ready_level}
 
 -- name: any_ready :one

@@ -23,8 +23,8 @@ select {schema}.procrastinate_defer_job(
 
 -- name: defer_job_in :one
 -- settings: only, jit, isolation
--- The same for a job that is due in so many microseconds. (The sum is a twelfth of the server's work, so
--- jobs without one do not ask for it.)
+-- The same as defer_job, for a job that is due in so many microseconds. (The sum is a twelfth of the
+-- server's work, so jobs without one do not ask for it.)
 select {schema}.procrastinate_defer_job(
     %(task_name)s::text, %(args)s::jsonb, %(queue_name)s::text, %(priority)s::integer,
     %(lock)s::text, %(queueing_lock)s::text,
@@ -35,7 +35,7 @@ select {schema}.procrastinate_defer_job(
 
 -- name: defer_job_with_key :one
 -- settings: only, jit, isolation
--- The same for a job with a partition key, which a server with one partition ignores.
+-- The same as defer_job, for a job with a partition key, which a server with one partition ignores.
 select {schema}.procrastinate_defer_job_with_key(
     %(task_name)s::text, %(partition_key)s::text, %(args)s::jsonb, %(queue_name)s::text,
     %(priority)s::integer, %(lock)s::text, %(queueing_lock)s::text,

@@ -16,13 +16,13 @@
 
 -- name: finish_jobs_with_results :many
 -- settings: patience, prepared, array_nulls
--- The same, and keeps what their tasks returned, or why that is not kept.
+-- The same as finish_jobs, and keeps what the tasks returned, or why that is not kept.
 {>ending change=finished
     arrays=result_arrays names=result_names columns=result_columns set=set_result}
 
 -- name: finish_jobs_that_returned_nothing :many
 -- settings: patience, prepared
--- The same for tasks that keep results, of which each returned None.
+-- The same as finish_jobs, for tasks that keep results and of which each returned None.
 {>ending change=finished arrays="" names="" columns="" set=", result = 'null'"}
 
 -- name: delete_finished :many
@@ -77,21 +77,22 @@ where job.partition = %(partition)s::smallint and {>by_id}
 -- name: settle_jobs :many
 -- settings: patience, array_nulls
 -- Writes what became of a batch of attempts: ended, to be tried again, or handed back. Wakes the
--- workers of what waits. Returns (id, new status, 1 if anybody may wait for one of the
--- batch, else null) of the jobs that it changed.
+-- workers of the queues in which jobs wait again. Returns (id, new status, 1 if anybody may wait for
+-- the end of one of the batch, else null) of the jobs that it changed.
 {>settle arrays="" names="" columns="" carried="" set=""}
 
 -- name: settle_jobs_with_results :many
 -- settings: patience, array_nulls
--- The same, and keeps what tasks of attempts that succeeded returned, or why that is not kept.
+-- The same as settle_jobs, and keeps what tasks of attempts that succeeded returned, or why that is not kept.
 {>settle arrays=result_arrays names=result_names columns=result_columns
     carried=", leaving.result, leaving.result_error" set=set_result}
 
 -- fragment: settle
 -- leaving: the jobs of the batch that this worker holds, locked, with what was said of each.
--- `begun` is false for an attempt whose task was not called: it is not counted. A job is due at a
--- time or after a delay; with neither it is ready again in its place. A null change leaves the
--- value.
+-- `wanted` is the status that the worker asks for. `begun` is false for an attempt whose task was not
+-- called: it is not counted. `unknown` is true if the worker does not know the task. A job that is to
+-- be tried again is due at a time or after a delay; with neither it is ready again in its place. A null
+-- priority, queue or lock leaves that of the job.
 with leaving as materialized (
     select
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces, job.errors,

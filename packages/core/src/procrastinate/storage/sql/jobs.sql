@@ -248,8 +248,8 @@ with before as materialized (
 {>retried}
 
 -- name: retry_unless_twin_waits :many
--- The same, but leaves jobs as they are whose twin with the same queueing lock waits already. Of
--- several with one queueing lock it takes the first by (priority, id).
+-- The same as retry_jobs_by_hand, but leaves jobs as they are whose twin with the same queueing lock
+-- waits already. Of several with one queueing lock it takes the first by (priority, id).
 with chosen as materialized (
     {>to_retry}
 ),

@@ -76,7 +76,7 @@ job.partition = %(partition)s::smallint and job.lock = {>lock} and {>by_line_ind
     or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
 
 -- fragment: is_taken
--- True of a slot that a job holds.
+-- True of a slot that a job holds: a slot without one has no row.
 held.partition = %(partition)s::smallint
 
 -- distributed fragment: is_taken
@@ -108,7 +108,8 @@ cross join lateral (
 ) as following
 
 -- fragment: ready_heads_elsewhere
--- (The next job of a released lock may stand below the mark of its queue.)
+-- (The next job of a released lock may stand where the scan does not look: of another priority, or with
+-- a smaller id than it begins at.)
 select head.id
 from head
 where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
@@ -162,8 +163,8 @@ acquired as (
 {>acquire},
 -- holder: the locks of chosen jobs that are held, and stay so until this claim commits: a release
 -- waits for it, and then sees what it has parked. If a release came first, the lock is left out:
--- its jobs are not parked, but stay ready and undecided. (The count: only after slots were taken,
--- which may wait.)
+-- its jobs are not parked, but stay ready and undecided. (The count makes this come after `acquired`,
+-- which may have waited for another claim.)
 holder as materialized (
     select held.lock
     from {schema}.procrastinate_locks as held
@@ -175,7 +176,8 @@ holder as materialized (
 )
 
 -- fragment: is_blocked
--- A job is blocked if another one holds its lock firmly, or has just taken it.
+-- A job is blocked if another one holds its lock and cannot release it now (`holder`), or has just
+-- taken it in this claim (`acquired`).
 chosen.lock is not null
     and chosen.id not in (select acquired.job_id from acquired)
     and (
@@ -206,7 +208,7 @@ parked as (
 
 -- name: hand_over_with_results :many
 -- settings: patience, prepared, array_nulls
--- The same, and keeps what tasks returned, or why that is not kept.
+-- The same as hand_over, and keeps what tasks returned, or why that is not kept.
 {>handing_over arrays=result_arrays names=result_names columns=result_columns set=set_result}
 
 -- fragment: handing_over
@@ -394,10 +396,10 @@ from passed
 group by passed.queue_name
 
 -- name: pass_on_locks :many
--- The same for locks that may be free already, after a change by hand. It passes over jobs that
--- another transaction has in hand: it holds some itself, so it may not wait. The other transaction
--- passes on in its turn. If it rolls back, or was a claim with an old snapshot, the line is left
--- for idle_lines.
+-- The same as release_locks, for locks that may be free already, after a change by hand: it gives up
+-- none. It passes over jobs that another transaction has in hand: it holds some itself, so it may not
+-- wait. The other transaction passes on in its turn. If that rolls back, or was a claim with an old
+-- snapshot, the line is left for idle_lines.
 with recursive {>pass_on busy=" skip locked"}
 select passed.queue_name, {>tell_passed}
 from passed

@@ -131,8 +131,8 @@ cross join lateral (
 group by 1, 2, 3, 4
 
 -- name: list_minutes :many
--- Returns the same by queue, by task, or by both: of all, or of one queue or task. By both or by one
--- of all, what ended of all of them comes too, with empty names.
+-- Returns the same as sum_minutes by queue, by task, or by both: of all, or of one queue or task. By
+-- both or by one of all, what ended of all of them comes too, with empty names.
 select
     {>of_steps}
 from {schema}.procrastinate_minutes as minute

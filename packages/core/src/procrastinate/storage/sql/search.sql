@@ -83,7 +83,7 @@ order by id desc
 limit %(scanned)s::integer
 
 -- name: search_newest_ended :many
--- The same among the jobs that failed, were cancelled or aborted.
+-- The same as search_newest, among the jobs that failed, were cancelled or aborted.
 with {>page_of walk=walk_newest_ended}
 
 -- fragment: walk_by_id
@@ -95,7 +95,7 @@ order by job.id desc
 limit %(scanned)s::integer
 
 -- name: search_ids :many
--- The same among the jobs with these ids.
+-- The same as search_newest, among the jobs with these ids.
 with {>page_of walk=walk_by_id}
 
 -- fragment: walk_running
@@ -108,7 +108,7 @@ order by coalesce(job.started_at, job.deferred_at), job.id
 limit %(scanned)s::integer
 
 -- name: search_running :many
--- The same among the jobs that run, from the one that has run longest on.
+-- The same as search_newest, among the jobs that run, from the one that has run longest on.
 with {>page_of walk=walk_running}
 
 -- fragment: walk_scheduled
@@ -121,7 +121,7 @@ order by job.scheduled_at, job.id
 limit %(scanned)s::integer
 
 -- name: search_scheduled :many
--- The same among the scheduled jobs, from the one that is due first on.
+-- The same as search_newest, among the scheduled jobs, from the one that is due first on.
 with {>page_of walk=walk_scheduled}
 
 -- fragment: ready_behind
@@ -149,7 +149,7 @@ union all (
 limit %(scanned)s::integer
 
 -- name: search_ready :many
--- The same among the ready jobs, queue by queue, in the order in which workers take them.
+-- The same as search_newest, among the ready jobs, queue by queue, in the order in which workers take them.
 with {>page_of walk=walk_ready}
 
 -- fragment: in_line
@@ -179,7 +179,7 @@ union all (
 limit %(scanned)s::integer
 
 -- name: search_behind_locks :many
--- The same among the jobs behind locks, line by line, in the order in which they come out.
+-- The same as search_newest, among the jobs behind locks, line by line, in the order in which they come out.
 with {>page_of walk=walk_lines}
 
 -- fragment: ready_before

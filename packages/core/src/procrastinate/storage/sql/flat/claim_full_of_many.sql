@@ -11,6 +11,11 @@
 -- that were not claimed stay as they are: another transaction was just deciding about them or their
 -- line, or there was no room. `moment_us` is the time of the claim, in microseconds since the epoch.
 --
+-- The jobs of one lock are its line, in order of (priority desc, id). A row of procrastinate_locks is
+-- the slot of a lock, and the job in it holds the lock. The first of the line, the head, may take a
+-- free slot. Jobs that may not start are parked (hold = 'lock'): no claim reads them until a release
+-- of the lock makes the next ones ready.
+--
 -- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first,
 -- and the rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)
 with share as materialized (
@@ -143,16 +148,17 @@ head as materialized (
     ) as first
     where not exists (
         select from procrastinate_locks as held
-        -- True of a slot that a job holds.
+        -- True of a slot that a job holds: a slot without one has no row.
         where held.lock = contended.lock and held.partition = %(partition)s::smallint
     )
 ),
--- elsewhere: the heads that the scan did not come to, although it was about their queue.
+-- elsewhere: the ready heads in the scanned queues that the scan did not come to.
 elsewhere as materialized (
     select head.id, head.priority, head.lock
     from head
     where head.id in (
-        -- (The next job of a released lock may stand below the mark of its queue.)
+        -- (The next job of a released lock may stand where the scan does not look: of another priority, or with
+        -- a smaller id than it begins at.)
         select head.id
         from head
         where head.is_ready and head.queue_name = any(%(queue_names)s::text[])
@@ -199,8 +205,8 @@ acquired as (
 ),
 -- holder: the locks of chosen jobs that are held, and stay so until this claim commits: a release
 -- waits for it, and then sees what it has parked. If a release came first, the lock is left out:
--- its jobs are not parked, but stay ready and undecided. (The count: only after slots were taken,
--- which may wait.)
+-- its jobs are not parked, but stay ready and undecided. (The count makes this come after `acquired`,
+-- which may have waited for another claim.)
 holder as materialized (
     select held.lock
     from procrastinate_locks as held
@@ -222,7 +228,8 @@ blocked as materialized (
             and job.lock = chosen.lock
         for update skip locked
     ) as got
-    -- A job is blocked if another one holds its lock firmly, or has just taken it.
+    -- A job is blocked if another one holds its lock and cannot release it now (`holder`), or has just
+    -- taken it in this claim (`acquired`).
     where chosen.lock is not null
         and chosen.id not in (select acquired.job_id from acquired)
         and (
@@ -266,7 +273,7 @@ claimed as (
         end as scheduled_at,
         job.lease, nullif(job.crashes, 0) as crashes, job.meta::text as meta
 )
--- One row about the claim, and then one for each job: the first has no priority, so it comes first.
+-- One row about the claim, and then one for each job: nulls come first in a descending order.
 -- What stands in every row is read for each job. (Two counts, the crashes and the time took the
 -- worker 1.7 microseconds.)
 select

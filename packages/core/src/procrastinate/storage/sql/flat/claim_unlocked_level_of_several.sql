@@ -78,7 +78,7 @@ claimed as (
         end as scheduled_at,
         job.lease, nullif(job.crashes, 0) as crashes, job.meta::text as meta
 )
--- One row about the claim, and then one for each job: the first has no priority, so it comes first.
+-- One row about the claim, and then one for each job: nulls come first in a descending order.
 -- What stands in every row is read for each job. (Two counts, the crashes and the time took the
 -- worker 1.7 microseconds.)
 select

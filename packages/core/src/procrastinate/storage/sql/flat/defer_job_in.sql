@@ -1,7 +1,7 @@
 -- name: defer_job_in :one
 -- settings: only, jit, isolation
--- The same for a job that is due in so many microseconds. (The sum is a twelfth of the server's work, so
--- jobs without one do not ask for it.)
+-- The same as defer_job, for a job that is due in so many microseconds. (The sum is a twelfth of the
+-- server's work, so jobs without one do not ask for it.)
 select procrastinate_defer_job(
     %(task_name)s::text, %(args)s::jsonb, %(queue_name)s::text, %(priority)s::integer,
     %(lock)s::text, %(queueing_lock)s::text,

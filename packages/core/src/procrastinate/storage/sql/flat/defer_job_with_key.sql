@@ -1,6 +1,6 @@
 -- name: defer_job_with_key :one
 -- settings: only, jit, isolation
--- The same for a job with a partition key, which a server with one partition ignores.
+-- The same as defer_job, for a job with a partition key, which a server with one partition ignores.
 select procrastinate_defer_job_with_key(
     %(task_name)s::text, %(partition_key)s::text, %(args)s::jsonb, %(queue_name)s::text,
     %(priority)s::integer, %(lock)s::text, %(queueing_lock)s::text,

@@ -1,6 +1,6 @@
 -- name: finish_jobs_that_returned_nothing :many
 -- settings: patience, prepared
--- The same for tasks that keep results, of which each returned None.
+-- The same as finish_jobs, for tasks that keep results and of which each returned None.
 --
 -- ended: the jobs. (A distributed database takes no other table in RETURNING.)
 with ended as (

@@ -1,6 +1,6 @@
 -- name: finish_jobs_that_returned_nothing :many
 -- settings: patience, prepared
--- The same for tasks that keep results, of which each returned None.
+-- The same as finish_jobs, for tasks that keep results and of which each returned None.
 update procrastinate_jobs as job
 set status = 'succeeded', started_at = ended.began, finished_at = ended.ended, result = 'null'
 from (

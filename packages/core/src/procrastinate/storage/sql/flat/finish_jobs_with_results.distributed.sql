@@ -1,6 +1,6 @@
 -- name: finish_jobs_with_results :many
 -- settings: patience, prepared, array_nulls
--- The same, and keeps what their tasks returned, or why that is not kept.
+-- The same as finish_jobs, and keeps what the tasks returned, or why that is not kept.
 --
 -- ended: the jobs. (A distributed database takes no other table in RETURNING.)
 with ended as (

@@ -1,6 +1,6 @@
 -- name: finish_jobs_with_results :many
 -- settings: patience, prepared, array_nulls
--- The same, and keeps what their tasks returned, or why that is not kept.
+-- The same as finish_jobs, and keeps what the tasks returned, or why that is not kept.
 update procrastinate_jobs as job
 set status = 'succeeded', started_at = ended.began, finished_at = ended.ended, result = ended.result, result_error = ended.result_error
 from (

@@ -1,5 +1,5 @@
 -- name: grip_ended :many
--- The same if only failed, cancelled and aborted jobs are wanted.
+-- The same as grip_any, if only failed, cancelled and aborted jobs are wanted.
 --
 -- walk: the next jobs after an id, as many as are looked at in one statement.
 with walk as materialized (

@@ -1,5 +1,5 @@
 -- name: grip_ids :many
--- The same among jobs known by id.
+-- The same as grip_any, among jobs known by id.
 --
 -- walk: the next jobs after an id, as many as are looked at in one statement.
 with walk as materialized (

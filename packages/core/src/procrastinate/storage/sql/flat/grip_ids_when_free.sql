@@ -1,5 +1,5 @@
 -- name: grip_ids_when_free :many
--- The same among jobs known by id, waiting for the transactions that have them in hand.
+-- The same as grip_any, among jobs known by id, waiting for the transactions that have them in hand.
 --
 -- walk: the next jobs after an id, as many as are looked at in one statement.
 with walk as materialized (

@@ -4,7 +4,7 @@
 --     and best.queue_name <> all(%(paused)s::text[])
 --     and (best.queue_name = 'builtin' or '*' <> all(%(paused)s::text[]))
 -- settings: patience, prepared, array_nulls
--- The same, and keeps what tasks returned, or why that is not kept.
+-- The same as hand_over, and keeps what tasks returned, or why that is not kept.
 --
 -- leaving: those of the jobs that this worker holds, locked.
 with leaving as materialized (

@@ -1,7 +1,7 @@
 -- name: make_slots_level :exec
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous, prepared
--- The same for a scan of one level.
+-- The same as make_slots_full, for a scan of one level.
 insert into procrastinate_locks as held (lock, partition, job_id)
 select distinct found.lock, found.partition, null::bigint
 from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)

@@ -1,8 +1,8 @@
 -- name: pass_on_locks :many
--- The same for locks that may be free already, after a change by hand. It passes over jobs that
--- another transaction has in hand: it holds some itself, so it may not wait. The other transaction
--- passes on in its turn. If it rolls back, or was a claim with an old snapshot, the line is left
--- for idle_lines.
+-- The same as release_locks, for locks that may be free already, after a change by hand: it gives up
+-- none. It passes over jobs that another transaction has in hand: it holds some itself, so it may not
+-- wait. The other transaction passes on in its turn. If that rolls back, or was a claim with an old
+-- snapshot, the line is left for idle_lines.
 --
 -- line: each queue that has parked jobs of these locks, from queue to queue, by one index probe for
 -- each.

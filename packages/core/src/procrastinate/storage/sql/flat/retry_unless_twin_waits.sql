@@ -1,6 +1,6 @@
 -- name: retry_unless_twin_waits :many
--- The same, but leaves jobs as they are whose twin with the same queueing lock waits already. Of
--- several with one queueing lock it takes the first by (priority, id).
+-- The same as retry_jobs_by_hand, but leaves jobs as they are whose twin with the same queueing lock
+-- waits already. Of several with one queueing lock it takes the first by (priority, id).
 with chosen as materialized (
     -- Those of the jobs that wait or did not succeed, locked in the order of their lines.
     select job.id, job.lock, job.queueing_lock, job.priority, job.status

@@ -1,5 +1,5 @@
 -- name: search_behind_locks :many
--- The same among the jobs behind locks, line by line, in the order in which they come out.
+-- The same as search_newest, among the jobs behind locks, line by line, in the order in which they come out.
 --
 -- walk: the next jobs, in their order, numbered. It is read only as far as the rest asks for it.
 with walk as materialized (

@@ -1,5 +1,5 @@
 -- name: search_ids :many
--- The same among the jobs with these ids.
+-- The same as search_newest, among the jobs with these ids.
 --
 -- walk: the next jobs, in their order, numbered. It is read only as far as the rest asks for it.
 with walk as materialized (

@@ -1,5 +1,5 @@
 -- name: search_newest_ended :many
--- The same among the jobs that failed, were cancelled or aborted.
+-- The same as search_newest, among the jobs that failed, were cancelled or aborted.
 --
 -- walk: the next jobs, in their order, numbered. It is read only as far as the rest asks for it.
 with walk as materialized (

@@ -1,5 +1,5 @@
 -- name: search_ready :many
--- The same among the ready jobs, queue by queue, in the order in which workers take them.
+-- The same as search_newest, among the ready jobs, queue by queue, in the order in which workers take them.
 --
 -- walk: the next jobs, in their order, numbered. It is read only as far as the rest asks for it.
 with walk as materialized (

@@ -1,5 +1,5 @@
 -- name: search_running :many
--- The same among the jobs that run, from the one that has run longest on.
+-- The same as search_newest, among the jobs that run, from the one that has run longest on.
 --
 -- walk: the next jobs, in their order, numbered. It is read only as far as the rest asks for it.
 with walk as materialized (

@@ -1,5 +1,5 @@
 -- name: search_scheduled :many
--- The same among the scheduled jobs, from the one that is due first on.
+-- The same as search_newest, among the scheduled jobs, from the one that is due first on.
 --
 -- walk: the next jobs, in their order, numbered. It is read only as far as the rest asks for it.
 with walk as materialized (

@@ -1,13 +1,14 @@
 -- name: settle_jobs :many
 -- settings: patience, array_nulls
 -- Writes what became of a batch of attempts: ended, to be tried again, or handed back. Wakes the
--- workers of what waits. Returns (id, new status, 1 if anybody may wait for one of the
--- batch, else null) of the jobs that it changed.
+-- workers of the queues in which jobs wait again. Returns (id, new status, 1 if anybody may wait for
+-- the end of one of the batch, else null) of the jobs that it changed.
 --
 -- leaving: the jobs of the batch that this worker holds, locked, with what was said of each.
--- `begun` is false for an attempt whose task was not called: it is not counted. A job is due at a
--- time or after a delay; with neither it is ready again in its place. A null change leaves the
--- value.
+-- `wanted` is the status that the worker asks for. `begun` is false for an attempt whose task was not
+-- called: it is not counted. `unknown` is true if the worker does not know the task. A job that is to
+-- be tried again is due at a time or after a delay; with neither it is ready again in its place. A null
+-- priority, queue or lock leaves that of the job.
 with leaving as materialized (
     select
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces, job.errors,

@@ -1,11 +1,12 @@
 -- name: settle_jobs_with_results :many
 -- settings: patience, array_nulls
--- The same, and keeps what tasks of attempts that succeeded returned, or why that is not kept.
+-- The same as settle_jobs, and keeps what tasks of attempts that succeeded returned, or why that is not kept.
 --
 -- leaving: the jobs of the batch that this worker holds, locked, with what was said of each.
--- `begun` is false for an attempt whose task was not called: it is not counted. A job is due at a
--- time or after a delay; with neither it is ready again in its place. A null change leaves the
--- value.
+-- `wanted` is the status that the worker asks for. `begun` is false for an attempt whose task was not
+-- called: it is not counted. `unknown` is true if the worker does not know the task. A job that is to
+-- be tried again is due at a time or after a delay; with neither it is ready again in its place. A null
+-- priority, queue or lock leaves that of the job.
 with leaving as materialized (
     select
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces, job.errors,
