@@ -13,6 +13,8 @@ import psycopg2
 import pytest
 
 import procrastinate
+from procrastinate.connector_tools.plans import Permission, Plans
+from procrastinate.drive import Request
 from procrastinate.errors import AlreadyEnqueued, ConnectorException, InvalidArguments, SchemaError
 from procrastinate.model.job import NewJob, Status
 from procrastinate.model.partitions import MANY, VALUES, Partitions
@@ -21,6 +23,7 @@ from procrastinate.storage.distributing import check_places
 from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.schema import migrations
 from procrastinate.storage.settings import read_settings
+from procrastinate.storage.statements import Statements
 
 Query = Callable[..., list[tuple[Any, ...]]]
 
@@ -244,6 +247,31 @@ def test_each_statement_is_one_task_without_subplans(app: procrastinate.App, emp
                 split[name] = [*tasks, *re.findall("Subplan", plan)]
     connection.close()
     assert split == {}
+
+
+def test_each_statement_whose_plan_is_kept_is_one_task_whatever_its_values(
+    app: procrastinate.App, empty: str
+) -> None:
+    statements = Statements(None, app._gateway.run(read_settings())).at(7)
+    connection = psycopg2.connect(empty)
+    planned = {}
+    with connection, connection.cursor() as cursor:
+        for name in every_statement.names(without=ELSEWHERE | NOT_SENT):
+            values = every_statement.query(name, partition=7).params
+            for more in ({}, {"unknown_names": ["t"]}, {"paused": ["q"]}):
+                query = statements(Request(name, **{**values, **more}))
+                plans = Plans(Permission())
+                if not (query.is_sent_often and plans.may_keep(query)):
+                    continue
+                prepare, execute = plans.sent(query)
+                cursor.execute(query.set_local() + prepare.replace("%%", "%"))
+                cursor.execute(f"explain {execute}", every_statement.literal(query))
+                plan = "\n".join(row[0] for row in cursor.fetchall())
+                cursor.execute("deallocate all")
+                planned[name, *more] = ("Task Count: 1" in plan, "Subplan" in plan)
+    connection.close()
+    assert len(planned) > 50
+    assert set(planned.values()) == {(True, False)}
 
 
 # The way of a job

@@ -90,6 +90,23 @@ def test_of_many_texts_of_a_name_those_are_prepared_that_come_again_while_there_
     assert sent == [["PREPARE"], [], ["PREPARE"], [], [], [], ["EXECUTE"]]
 
 
+def test_what_cannot_be_planned_without_its_values_is_sent_as_it_is_from_then_on(run: Run) -> None:
+    """On all connections of the pool. The server may be a coordinator of another version."""
+    sender, kept = Sender(), Plans(Permission())
+    often = Query("claim", SQL, {"text": "a", "number": 1}, {"plan_cache_mode": GENERIC})
+    sender.errors = [no_error := ConnectorException("no plan"), ConnectorException("no plan")]
+    for each in sender.errors:
+        each.sqlstate = "0A000"
+    kept.permission.learn(True)
+    with pytest.raises(ConnectorException):
+        run(sender, kept, often)
+    assert "PREPARE" in sender.sent[0]
+    assert kept.refused(no_error)  # nothing may be known of the connection
+    sender.errors.clear()
+    run(sender, Plans(kept.permission), often)
+    assert sender.sent[1:] == [often.set_local() + SQL]
+
+
 @pytest.mark.parametrize(("begin", "in_transaction"), [("BEGIN;", False), ("", True)])
 def test_nothing_is_set_for_the_session_in_a_transaction_that_may_be_rolled_back(
     run: Run, begin: str, in_transaction: bool

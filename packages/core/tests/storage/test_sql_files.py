@@ -255,7 +255,7 @@ def test_a_cluster_keeps_plans_of_texts_that_name_the_partition() -> None:
             assert query.sql == plain.sql.replace("%(partition)s", "7")
             assert "partition" not in query.params
         else:
-            assert "%(partition)s" not in plain.sql
+            assert "%(partition)s" not in plain.sql or "insert into" in plain.sql
             assert "plan_cache_mode" not in query.settings
     statements = Statements(None, cluster)
     first, again, other = (statements.at(n)(Request("any_ready")).sql for n in (7, 7, 8))

@@ -23,15 +23,18 @@ Rules
    of a name is prepared at once, the others when they come for the second time, and no more than
    `AT_MOST` on a connection. None makes room for another: with partitions in turn, each would be
    prepared just to be dropped.
-7. If a call is missing (rule 3) outside of a transaction, nothing was executed. So it is sent as it
+7. If the server cannot make a plan without the values, as a coordinator for an INSERT, the whole
+   pool prepares the query of that name no more. It is sent as it is from then on.
+8. If a call is missing (rule 3) outside of a transaction, nothing was executed. So it is sent as it
    is, and a pooler that was not found costs no job.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,7 +45,7 @@ AT_MOST = 200  # plans of a connection: one takes a coordinator 160 kB
 _PARAMETER = re.compile(r"%\((\w+)\)s(?:::(\w+(?:\[\])?))?")
 _NAME = re.compile(r"[a-z0-9_]{1,40}")  # PostgreSQL has room for 63 characters
 _MISSING, _IN_THE_WAY = "26000", "42P05"  # invalid_sql_statement_name, duplicate_prepared_statement
-_CHANGED = "0A000"  # the type of a result, since it was prepared; in other cases something else
+_CHANGED = "0A000"  # the type of a result, since it was prepared; at first, what rule 7 is about
 ASK = Query("ask_for_pid", "SELECT pg_catalog.pg_backend_pid()")
 #: Rule 5.
 USUAL: Mapping[str, str] = {"jit": "off", "transaction_isolation": "read committed"}
@@ -57,6 +60,7 @@ class Permission:
 
     def __init__(self, behind_pooler: Callable[[], object] = lambda: None) -> None:
         self.given: bool | None = None
+        self.refused: set[str] = set()  # names of queries (rule 7)
         self._behind_pooler = behind_pooler
 
     def learn(self, is_direct: bool) -> None:
@@ -125,6 +129,8 @@ class Plans:
         """Return whether a query is to be prepared here, as far as that is known."""
         if not query.keeps_plan or self.permission.given is False:
             return False
+        if query.name in self.permission.refused:
+            return False
         if len(self._prepared) >= AT_MOST and query.sql not in self._prepared:
             return False
         if not (query.params and _NAME.fullmatch(query.name)) or _parts(query.sql) is None:
@@ -167,6 +173,16 @@ class Plans:
         if front.startswith(_SET_USUAL):
             self._usual = True
 
+    @contextlib.contextmanager
+    def learning(self, query: Query) -> Iterator[None]:
+        """Note that a query cannot be prepared, if the server says so at first (rule 7)."""
+        try:
+            yield
+        except ConnectorException as exc:
+            if exc.sqlstate == _CHANGED and query.sql not in self._prepared:
+                self.permission.refused.add(query.name)
+            raise
+
     def refused(self, error: ConnectorException) -> bool:
         """Return whether the connection is of no use any more after an error of a query."""
         if error.sqlstate in (_MISSING, _IN_THE_WAY):
@@ -200,7 +216,7 @@ class AsyncSender(_Sender, Protocol):
 
 
 def was_missing(error: ConnectorException, sender: _Sender) -> bool:
-    """Return whether a call was not executed because the server did not know it (rule 7)."""
+    """Return whether a call was not executed because the server did not know it (rule 8)."""
     return error.sqlstate == _MISSING and not sender.in_transaction
 
 
@@ -221,7 +237,8 @@ def run(sender: Sender, plans: Plans, query: Query, begin: str) -> Rows:
         if plans.permission.given:
             alone = not (begin or sender.in_transaction)
             front, execute = plans.with_settings(query, alone=alone)
-            rows = sender.send(query, begin + front, execute)
+            with plans.learning(query):
+                rows = sender.send(query, begin + front, execute)
             plans.keep(query, execute, front)
             return rows
     return sender.send(query, begin + query.set_local(), query.sql)
@@ -244,7 +261,8 @@ async def run_async(sender: AsyncSender, plans: Plans, query: Query, begin: str)
         if plans.permission.given:
             alone = not (begin or sender.in_transaction)
             front, execute = plans.with_settings(query, alone=alone)
-            rows = await sender.send(query, begin + front, execute)
+            with plans.learning(query):
+                rows = await sender.send(query, begin + front, execute)
             plans.keep(query, execute, front)
             return rows
     return await sender.send(query, begin + query.set_local(), query.sql)

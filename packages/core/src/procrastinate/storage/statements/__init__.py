@@ -80,8 +80,10 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
 #: What every statement has that does not say `only`, besides what it names. (It takes the server 4
 #: microseconds to set all this.)
 EVERYWHERE = ("jit", "isolation", "plans")
-#: A cluster chooses the node by the partition, so a plan is kept only if its text names one.
+#: A cluster chooses the node by the partition, so a plan is kept only if its text names one. (It
+#: plans an INSERT by the other values, too, and refuses to do it without them.)
 CLUSTER_WITHOUT = frozenset(SETTINGS["prepared"])
+_INSERTS = "insert into"
 _PARTITION = "%(partition)s"
 
 
@@ -193,7 +195,7 @@ class Statements:
             text += SEEN
         text = self.render(text)
         of_partition = _PARTITION in text
-        settings = self._settings_of(statement, of_partition)
+        settings = self._settings_of(statement, may_keep=of_partition and _INSERTS not in text)
         made = _Made(
             text,
             settings,
@@ -206,9 +208,9 @@ class Statements:
         self._made[key] = made
         return made
 
-    def _settings_of(self, statement: Statement, of_partition: bool) -> Mapping[str, str]:
+    def _settings_of(self, statement: Statement, *, may_keep: bool) -> Mapping[str, str]:
         settings = statement.settings
-        if of_partition or not self.partitions.on_cluster:
+        if may_keep or not self.partitions.on_cluster:
             return settings
         return {name: settings[name] for name in settings if name not in CLUSTER_WITHOUT}
 
