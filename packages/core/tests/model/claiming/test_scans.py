@@ -35,6 +35,7 @@ class Found:
     parked: int = 0
     left: int = 0
     undecided: int = 0
+    none_ready: bool = False
 
 
 def job(id: int, queue: str = "q", priority: int = 0) -> Job:
@@ -767,3 +768,20 @@ def test_rule_12_a_short_scan_of_the_level_owes_no_full_one(is_swept: bool, wait
     plan = replace(BUSY, is_swept=is_swept, schedule=Schedule(due=math.inf), brought=True)
     seen = plan.saw(OF_LEVEL, Found(jobs(21)), TOOK, NOW)
     assert seen.seconds_to_next_look(NOW) == waits
+
+
+def test_rule_12_no_full_scan_follows_where_none_is_ready() -> None:
+    plan = OF_PARTITION.heard_of("q").begun()
+    plan = plan.saw(Scan(Kind.FULL, 2, ("q",), news=1), Found(jobs(1, 2)), TOOK, NOW).begun()
+    step = plan.next(NOW, 7)
+    assert isinstance(step, Scan)
+    assert (step.kind, step.queues) == (Kind.LEVEL, ("q",))
+    full = Scan(Kind.FULL, 7, ("q",), news=1)
+    assert plan.saw(step, Found(), TOOK, NOW).next(NOW, 7) == full
+    ended = plan.saw(step, Found(none_ready=True), TOOK, NOW)
+    assert ended.next(NOW, 7) == Wait(math.inf)
+    assert ended == plan.saw(full, Found(), TOOK, NOW)
+    # What is heard meanwhile is of queues that were not looked at.
+    assert plan.heard_of("r").saw(step, Found(none_ready=True), TOOK, NOW).next(NOW, 7) == replace(
+        full, queues=("q", "r"), news=2
+    )

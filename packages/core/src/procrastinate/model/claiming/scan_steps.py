@@ -32,6 +32,10 @@ class Found(Protocol):
     def undecided(self) -> int:
         """How many jobs another transaction was just deciding about."""
 
+    @property
+    def none_ready(self) -> bool:
+        """Whether a scan of the level showed that no job is ready in its queues, wherever."""
+
 
 class Kind(enum.Enum):
     """Which of the ready jobs a scan is about."""

@@ -51,7 +51,8 @@ Rules
     only after a gap, promotes no jobs, and owes no full scan after a short one: what the marks of
     the last jobs of a partition may hide is announced, or is found by the next sweep. If all that
     a sweep found is of one queue, a full scan of that one follows: to ask for the names of all
-    queues takes a coordinator as long as to claim 100 jobs.
+    queues takes a coordinator as long as to claim 100 jobs. If a scan of the level brings nothing,
+    no full one follows where the claim has asked whether any job is ready, and none is.
 """
 
 from __future__ import annotations
@@ -293,6 +294,9 @@ class ScanPlan:
         if self.brought:
             full = self.full if self.is_swept else self.full.owing()
             return replace(self, level=level, full=full)._ended(came)
+        if came.found.none_ready and self.quiet and came.scan.queues == tuple(sorted(self.heard)):
+            as_full = replace(came.scan, kind=Kind.FULL)
+            return self._saw_all(Came(as_full, came.found, came.jobs, came.took, came.now))
         return replace(self, look=Look.ALL, vain=Vain(came.took, came.now + WITHOUT_LEVEL))
 
     def _saw_all(self, came: Came) -> ScanPlan:
