@@ -42,6 +42,7 @@ def hand_over(
     left to `procrastinate.storage.finish.settle`. ``now`` is what the clock of the attempts' times
     says.
     """
+    ended = sorted(ended, key=lambda each: each.job.id)  # as requests to abort lock them
     kept = results(ended)
     rows = yield Request(
         with_results("hand_over", kept),

@@ -59,6 +59,9 @@ where job.partition = %(partition)s::smallint and job.id = ended.id and {>by_id}
     and {>is_held} and job.lease = ended.lease
 returning job.id
 
+-- fragment: set_result
+, result = {>of}.result, result_error = {>of}.result_error
+
 -- fragment: deleted
 delete from {schema}.procrastinate_jobs as job
 {>patiently from="using"} unnest(%(ids)s::bigint[], %(leases)s::integer[]) as ended(id, lease)

@@ -209,22 +209,28 @@ parked as (
 -- name: hand_over_with_results :many
 -- settings: patience, prepared, array_nulls
 -- The same as hand_over, and keeps what tasks returned, or why that is not kept.
-{>handing_over arrays=result_arrays names=result_names columns=result_columns set=set_result}
+{>handing_over
+    arrays=result_arrays names=result_names columns=result_columns set=set_what_it_returned}
 
 -- fragment: handing_over
--- leaving: those of the jobs that this worker holds, locked.
+-- leaving: those of the jobs that this worker holds, locked. (One by one. If the planner had never
+-- seen many jobs, it expected one, and compared each of 50 with each: here, and where `finished` and
+-- `handed` were joins, which took a quarter of the statement.)
 with leaving as materialized (
     select
-        job.id, job.lock,
+        held.id, held.lock,
         statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
         statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended{>columns of="said"}
     {>patiently from="from"} unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]{>arrays}
     ) as said(id, lease, began_us, ended_us{>names})
-    join {schema}.procrastinate_jobs as job on job.id = said.id
-    where job.partition = %(partition)s::smallint and {>by_id} and {>is_held}
-        and job.lease = said.lease
-    for update of job
+    cross join lateral (
+        select job.id, job.lock
+        from {schema}.procrastinate_jobs as job
+        where job.partition = %(partition)s::smallint and job.id = said.id and {>is_held}
+            and job.lease = said.lease
+        for update
+    ) as held
 ),
 -- slot: the slots that these jobs hold, locked.
 slot as materialized (
@@ -268,18 +274,13 @@ next as materialized (
 -- finished: the jobs whose slots go to others.
 finished as (
     update {schema}.procrastinate_jobs as job
-    set status = 'succeeded', started_at = leaving.began, finished_at = leaving.ended{>set of="leaving"}
-    from leaving
-    where job.partition = %(partition)s::smallint and job.id = leaving.id
-        and job.id = any(array(select next.job_id from next))
+    {>have_succeeded set=set}
     returning job.id
 ),
 -- handed: the same slots, which the next jobs hold now.
 handed as (
     update {schema}.procrastinate_locks as held
-    set job_id = next.id
-    from next
-    where held.partition = %(partition)s::smallint and held.lock = next.lock
+    {>to_the_next}
 ),
 -- claimed: the next jobs, which the worker holds now.
 claimed as (
@@ -298,6 +299,43 @@ select
     {>awaited}, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
 from finished
 order by priority desc, id
+
+-- fragment: have_succeeded
+set status = 'succeeded',
+    started_at = {>left what="began"},
+    finished_at = {>left what="ended"}{>set}
+where job.partition = %(partition)s::smallint
+    and job.id = any(array(select next.job_id from next))
+
+-- distributed fragment: have_succeeded
+set status = 'succeeded', started_at = leaving.began, finished_at = leaving.ended{>set}
+from leaving
+where job.partition = %(partition)s::smallint and job.id = leaving.id
+    and job.id = any(array(select next.job_id from next))
+
+-- fragment: left
+-- What `leaving` says of this job, without a join.
+(array(select leaving.{>what} from leaving))[
+    pg_catalog.array_position(array(select leaving.id from leaving), job.id)
+]
+
+-- distributed fragment: left
+leaving.{>what}
+
+-- fragment: to_the_next
+set job_id = (array(select next.id from next))[
+    pg_catalog.array_position(array(select next.job_id from next), held.job_id)
+]
+where held.partition = %(partition)s::smallint
+    and held.lock = any(array(select next.lock from next))
+
+-- distributed fragment: to_the_next
+set job_id = next.id
+from next
+where held.partition = %(partition)s::smallint and held.lock = next.lock
+
+-- fragment: set_what_it_returned
+, result = {>left what="result"}, result_error = {>left what="result_error"}
 
 -- name: grip_locks :many
 -- settings: prepared

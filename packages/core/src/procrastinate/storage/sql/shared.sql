@@ -131,9 +131,6 @@ end
 -- fragment: result_columns
 , {>of}.result::jsonb as result, {>of}.result_error
 
--- fragment: set_result
-, result = {>of}.result, result_error = {>of}.result_error
-
 -- fragment: verdict
 -- The status that a job gets which leaves its worker. An abortion that was asked for ends it,
 -- unless it has succeeded. If a twin with its queueing lock waits, or comes before it among those
