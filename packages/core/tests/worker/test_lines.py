@@ -20,9 +20,10 @@ from procrastinate.model.worker_options import worker_options
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import Ended, Settled
 from procrastinate.storage.handing_over import HandedOver
-from procrastinate.worker.claiming import claiming
+from procrastinate.worker.claiming import claiming, meeting
 from procrastinate.worker.claiming.claiming import Claiming
 from procrastinate.worker.claiming.claims import Claims
+from procrastinate.worker.claiming.meeting import IN_A_ROW, Meeting
 from procrastinate.worker.database.outages import Outages
 from procrastinate.worker.database.places import Places
 from procrastinate.worker.helpers.pausing import Paused
@@ -234,6 +235,7 @@ class Lines:
             paused=Paused(),
         )
         inner: Any = self.claiming
+        self.meeting: Meeting = inner._meeting
         inner._fetcher = SimpleNamespace(
             hand_over=self._hand_over,
             left_none_in=lambda partition, is_claimed: not is_claimed,
@@ -314,7 +316,7 @@ async def test_aborts_are_heard_for_each_answer_that_is_under_way() -> None:
         lambda lines: setattr(lines, "trusts", False),
         lambda lines: setattr(lines, "room", 0),
         lambda lines: setattr(lines.claiming, "_lines_until", 0.0),
-        lambda lines: setattr(lines.claiming, "_claims_now", True),
+        lambda lines: lines.meeting.sent(),
     ],
     ids=["look", "news", "stop", "no trust", "no room", "no line goes on", "beside a claim"],
 )
@@ -336,3 +338,40 @@ async def test_a_worker_looks_at_once_if_an_answer_was_lost() -> None:
     assert lines.wake.is_set()
     lines.fails = False
     assert await lines.end_a_job() is None, "the claim that looks comes first"
+
+
+async def meeting_claims(lines: Lines) -> asyncio.Task[Settled | None]:
+    """End jobs while claims are under way, as often as is borne, and then one more."""
+    lines.meeting.sent()
+    for _ in range(IN_A_ROW):
+        assert await lines.end_a_job() is None
+    last = asyncio.create_task(lines.end_a_job())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    return last
+
+
+async def test_endings_that_meet_claims_again_and_again_wait_for_the_answer() -> None:
+    """Else those of some lines would meet the claims for the others, to the end of all lines."""
+    lines = Lines()
+    last = await meeting_claims(lines)
+    assert not last.done()
+    lines.meeting.brought(full=False)
+    lines.meeting.ended()
+    assert await last == Settled({7: Status.SUCCEEDED})
+    assert lines.sent == [1]
+
+
+async def test_endings_do_not_wait_for_a_claim_that_leaves_a_backlog() -> None:
+    """The next one follows at once."""
+    lines = Lines()
+    last = await meeting_claims(lines)
+    lines.meeting.brought(full=True)
+    lines.meeting.ended()
+    lines.meeting.sent()
+    assert await last is None
+
+
+async def test_endings_do_not_wait_long_for_a_slow_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "MAY_TAKE", 0.01)
+    assert await (await meeting_claims(Lines())) is None

@@ -35,6 +35,7 @@ from procrastinate.storage import workers as flows
 from procrastinate.storage.claim import Claim
 from procrastinate.storage.finish import Ended, Keeps, Settled, keeps_none
 from procrastinate.worker.backlog.backlog import Backlog
+from procrastinate.worker.claiming.meeting import Meeting
 from procrastinate.worker.claiming.only_partition import OnlyFetcher
 from procrastinate.worker.claiming.partitioned import PartitionedFetcher
 from procrastinate.worker.clock import since_boot
@@ -93,7 +94,7 @@ class Claiming:
             self.sweeper.on_hot = self.look_now
         self._aborts_heard: list[set[int]] = []  # one for each claim that is being answered
         self._claim_alarm = Alarm()  # when to claim next
-        self._claims_now = False  # whether a claim was sent and is not answered yet
+        self._meeting = Meeting()  # of the endings of lines with claims
         self._hands_over = False  # the same of a statement that goes on with lines (rule 4)
         self._asked = 0  # jobs that may come with what is being answered (rule 5)
         self._lines_until = -math.inf  # until then lines are expected to go on
@@ -164,13 +165,14 @@ class Claiming:
 
     async def _fetch(self, room: int) -> int:
         began, sent_at = time.monotonic(), since_boot()
-        self._claims_now = True
+        self._meeting.sent()
         try:
             with self._asking_for(room) as heard:
                 async with self._stop.limit(CALL_MAY_TAKE, stopping=LAST_CALL_MAY_TAKE):
                     claim = await self._fetcher.claim(room, known=self._backlog)
+            self._meeting.brought(full=len(claim.jobs) == room)
         finally:
-            self._claims_now = False
+            self._meeting.ended()
         if claim.jobs:
             self._ahead.claim_took(time.monotonic() - began)
         if claim.parked:
@@ -204,9 +206,12 @@ class Claiming:
 
         Returns what was written: less than all, and None if there is something else to claim first.
         """
+        if self._claim_is_in_the_way():
+            await self._meeting.met(self._claim_is_in_the_way)
         room = min(len(ended), self._room_for_lines(partition))
         if not room:
             return None
+        self._meeting.missed()
         sent_at = since_boot()
         self._hands_over = True
         try:
@@ -226,9 +231,18 @@ class Claiming:
                 self._ask_after(heard, done.claim)
         return done.settled
 
+    def _claim_is_in_the_way(self) -> bool:
+        """Return whether lines could go on at once if no claim were under way, or sent now."""
+        now = time.monotonic()
+        if now >= self._lines_until or self._fetcher.claims_beside_lines:
+            return False
+        if self._meeting.claims_now:
+            return True
+        return self._claim_alarm.due(now) and self._backlog.room() > self._asked
+
     def _room_for_lines(self, partition: int) -> int:
         now = time.monotonic()
-        is_claimed = self._claims_now or self._claim_alarm.due(now)
+        is_claimed = self._meeting.claims_now or self._claim_alarm.due(now)
         if now >= self._lines_until or not self._fetcher.left_none_in(partition, is_claimed):
             return 0
         if self._stop.gracefully.is_set() or not self._trusted():
