@@ -15,6 +15,7 @@ from procrastinate.errors import (
     ConnectionLost,
     ConnectorException,
     InvalidData,
+    InvalidOption,
     QueryCanceled,
     SchemaNotApplied,
     UniqueViolation,
@@ -246,3 +247,26 @@ def test_a_text_beside_a_list_means_itself(
         assert run(bound(connection), sql, a=text, b=[text, None]) == [(text, [text, None])]
     with pytest.raises(ConnectorException, match="'a'"):
         run(bound(connection), "select %(a)s::text, %(b)s::integer[]", a="\0", b=[1])
+
+
+@pytest.mark.parametrize(
+    "named", ["LATIN1", "latin-1", "EUC_JP", "SQL_ASCII", "UNICODE", "WIN1252"]
+)
+def test_an_encoding_of_many_names_is_the_same(connect: Connect, named: str) -> None:
+    connection = connect()
+    connection.set_client_encoding(named)
+    driver.check_same_encoding(connection, "this one")
+
+
+@pytest.mark.parametrize("driver_s, server_s", [("UTF8", "LATIN1"), ("LATIN1", "UTF8")])
+def test_an_encoding_that_a_statement_has_changed_is_refused(
+    connect: Connect, driver_s: str, server_s: str
+) -> None:
+    connection = connect()
+    connection.set_client_encoding(driver_s)
+    with connection.cursor() as cursor:
+        cursor.execute(f"set client_encoding to {server_s}")
+    with pytest.raises(InvalidOption, match=f"given as connection= to {server_s}.* {driver_s}"):
+        bound(connection)
+    with pytest.raises(InvalidOption, match=server_s):
+        driver.check_encoding(connection, "the pool")

@@ -67,6 +67,15 @@ class PercentAlways(WithExecutor):
             return super().run(cursor, replace(query, params=query.params or {"unused": 1}))
 
 
+class RepeatsTexts(WithExecutor):
+    class broken_executor(TinyExecutor):
+        def execute(self, query: Query, /) -> Rows:
+            try:
+                return super().execute(query)
+            except errors.InvalidData as exc:
+                raise errors.InvalidData(f"cannot send {query.params}") from exc
+
+
 class CutsAtNul(WithExecutor):
     class broken_executor(TinyExecutor):
         def run(self, cursor: Any, query: Query) -> Rows:

@@ -90,6 +90,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             bind_needs_and_changes_no_row_factory bind_takes_the_same_values
             bind_survives_already_enqueued bind_survives_a_large_batch
             bind_keeps_nothing_of_a_large_batch_that_is_refused
+            bind_sends_no_other_text_in_another_encoding
             """,
         ),
         "NaiveMoments": fault(
@@ -120,6 +121,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             "values",
             "values_nul_is_invalid_data",
         ),
+        "RepeatsTexts": fault("values", "values_surrogates_are_invalid_data"),
         "ExecutesTwice": fault(
             "results opening",
             "statements_run_exactly_once results_none_where_there_are_none",
@@ -252,7 +254,7 @@ GROUPS: dict[str, dict[str, Fault]] = {
             bind_commit_and_rollback_are_the_caller_s bind_defers_with_the_caller_s_transaction
             bind_needs_and_changes_no_row_factory bind_survives_already_enqueued
             bind_survives_a_large_batch bind_keeps_nothing_of_a_large_batch_that_is_refused
-            bind_takes_the_same_values
+            bind_takes_the_same_values bind_sends_no_other_text_in_another_encoding
             """,
         ),
         "BindChangesRowFactory": fault(
@@ -263,7 +265,10 @@ GROUPS: dict[str, dict[str, Fault]] = {
             """,
         ),
         "BindCloses": fault("bind", "bind_does_not_close_the_connection"),
-        "BindTakesAnything": fault("bind", "bind_refuses_what_is_no_connection"),
+        "BindTakesAnything": fault(
+            "bind",
+            "bind_refuses_what_is_no_connection bind_sends_no_other_text_in_another_encoding",
+        ),
     },
     "pools": {
         "ClosesForeignPool": fault("pools", "foreign_pools_are_never_closed"),

@@ -96,6 +96,8 @@ class TinyConnector(SyncConnector):
     def bind(self, connection: Any) -> Executor:
         if not isinstance(connection, ext.connection):
             raise errors.InvalidOption(f"not a psycopg2 connection: {connection!r}")
+        if (said := connection.get_parameter_status("client_encoding")) != connection.encoding:
+            raise errors.InvalidOption(f"psycopg2 has not noticed a change to {said}")
         return self.executor(connection)
 
     def executor(self, connection: Any, *, of_session: bool = False) -> SessionExecutor:

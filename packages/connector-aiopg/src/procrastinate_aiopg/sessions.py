@@ -11,6 +11,7 @@ from procrastinate.connector_tools.lent import LentPools
 from procrastinate.connector_tools.loops import check_loop
 from procrastinate.errors import InvalidOption
 from procrastinate_aiopg.held import Held
+from procrastinate_psycopg2.driver import check_same_encoding
 
 #: The aiopg pools that were handed in; there is no public word for the connections in one.
 LENT = LentPools(lambda pool: getattr(pool, "_free", ()))
@@ -43,4 +44,5 @@ def bound(connection: Any) -> BoundExecutor:
         raise InvalidOption("the aiopg connection given as connection= is closed")
     LENT.check_in_use(connection, "aiopg connection")
     check_loop(getattr(connection, "_loop", None), "aiopg connection")  # no public word for it
+    check_same_encoding(connection.raw, "the aiopg connection given as connection=")
     return BoundExecutor(connection)

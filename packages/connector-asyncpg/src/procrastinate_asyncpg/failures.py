@@ -9,6 +9,7 @@ import asyncpg
 
 from procrastinate.connector import Query
 from procrastinate.connector_tools import failures
+from procrastinate.connector_tools.asyncpg_values import is_refused_value, without_value
 from procrastinate.errors import (
     ConnectionFailed,
     ConnectorException,
@@ -28,6 +29,8 @@ DRIVER_ERRORS = (
 
 def translated(exc: Exception, query: Query | None, connection: Connection) -> ConnectorException:
     """Return the error for what asyncpg raised on a connection."""
+    if query is not None and isinstance(exc, asyncpg.DataError) and is_refused_value(exc):
+        return failures.value_error(without_value(exc), query)
     if isinstance(exc, asyncpg.PostgresError):
         return _of_server(exc, connection)
     if query is not None and _is_about_values(exc):

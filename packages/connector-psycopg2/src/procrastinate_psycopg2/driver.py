@@ -25,6 +25,7 @@ from procrastinate.connector_tools import failures, sockets
 from procrastinate.errors import (
     ConnectionFailed,
     ConnectorException,
+    InvalidOption,
     database_error,
     why_read_only,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "PlainCursor",
     "adapted",
     "check_encoding",
+    "check_same_encoding",
     "connect_error",
     "looks_alive",
     "plain_cursor",
@@ -216,6 +218,30 @@ def sever(connection: Connection) -> None:
 def check_encoding(connection: Connection, owner: str) -> None:
     """Raise `InvalidOption` unless the texts of a connection that we are lent travel in UTF8."""
     failures.check_encoding(connection.get_parameter_status("client_encoding"), owner)
+    check_same_encoding(connection, f"a connection of {owner}")
+
+
+def check_same_encoding(connection: Connection, words: str) -> None:
+    """Raise `InvalidOption` if the server reads texts in another encoding than psycopg2 writes.
+
+    psycopg2 does not notice that a statement changes the encoding: its texts would be stored as
+    others.
+    """
+    said = connection.get_parameter_status("client_encoding")
+    ours = connection.encoding
+    if said is None or said == ours or _codec(said) == _codec(ours):
+        return
+    raise InvalidOption(
+        f"a statement has changed the encoding of {words} to {said}, and psycopg2, which does not"
+        f" notice that, sends {ours}: give client_encoding= where it connects, or call"
+        " connection.set_client_encoding()"
+    )
+
+
+def _codec(encoding: str) -> str:
+    """Return Python's name of an encoding: PostgreSQL and psycopg2 have several for one."""
+    plain = "".join(filter(str.isalnum, encoding)).upper()
+    return extensions.encodings.get(encoding) or extensions.encodings.get(plain, plain)
 
 
 # Running a query

@@ -119,4 +119,5 @@ def bound(connection: Any) -> BoundExecutor:
     LENT.check_in_use(real, "psycopg2 connection")
     if real.async_:
         raise InvalidOption("the psycopg2 connection given as connection= is an asynchronous one")
+    driver.check_same_encoding(real, "the psycopg2 connection given as connection=")
     return BoundExecutor(real)

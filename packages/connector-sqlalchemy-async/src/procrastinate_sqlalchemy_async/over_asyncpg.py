@@ -30,7 +30,9 @@ from procrastinate.connector_tools import failures, sockets
 from procrastinate.connector_tools.asyncpg_values import (
     fetch_by_usual_codecs,
     has_changed_codecs,
+    is_refused_value,
     with_json_as_text,
+    without_value,
 )
 from procrastinate.connector_tools.calls import Uninterrupted
 from procrastinate.errors import ConnectorException, database_error, why_read_only
@@ -269,7 +271,9 @@ def translate(exc: Exception, query: Query, raw: Any) -> ConnectorException | No
         )
     if isinstance(exc, _LOST):
         return failures.lost(exc)
-    if isinstance(exc, failures.VALUE_ERRORS):  # asyncpg.DataError is a ValueError
+    if isinstance(exc, asyncpg.DataError) and is_refused_value(exc):
+        return failures.value_error(without_value(exc), query)
+    if isinstance(exc, failures.VALUE_ERRORS):
         return failures.value_error(exc, query)
     if isinstance(exc, asyncpg.InterfaceError) and raw.is_closed():
         return failures.lost(exc)

@@ -41,6 +41,10 @@ class Driver(abc.ABC):
         """Raise `InvalidOption` unless texts travel in UTF8."""
 
     @abc.abstractmethod
+    def check_bound(self, real: Any) -> None:
+        """Raise `InvalidOption` if a caller's connection would store texts as others."""
+
+    @abc.abstractmethod
     def is_idle(self, real: Any) -> bool:
         """Whether a connection is open, and outside of any transaction."""
 

@@ -63,6 +63,9 @@ class OverPsycopg(Driver):
     def check_encoding(self, real: Connection, owner: str) -> None:
         failures.check_encoding(_reported(real, "client_encoding"), owner)
 
+    def check_bound(self, real: Connection) -> None:
+        """Nothing: psycopg notices what a statement changes."""
+
     def is_idle(self, real: Connection) -> bool:
         return real.pgconn.transaction_status == TransactionStatus.IDLE
 

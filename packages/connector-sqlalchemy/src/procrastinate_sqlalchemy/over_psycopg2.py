@@ -34,6 +34,9 @@ class OverPsycopg2(Driver):
     def check_encoding(self, real: driver.Connection, owner: str) -> None:
         driver.check_encoding(real, owner)
 
+    def check_bound(self, real: driver.Connection) -> None:
+        driver.check_same_encoding(real, "the connection or session given as connection=")
+
     def is_idle(self, real: driver.Connection) -> bool:
         return real.get_transaction_status() == _IDLE  # "unknown" for a closed one
 

@@ -210,6 +210,7 @@ class BoundExecutor:
         except sa_exc.SQLAlchemyError as exc:
             cause = engines.driver_error(exc, self._over)
             raise _unusable(exc, query, self._over) from (cause or exc)
+        self._over.check_bound(real)
         with engines.errors_of(query, self._over):
             return self._over.run_bound(real, query, sending(connection))
 

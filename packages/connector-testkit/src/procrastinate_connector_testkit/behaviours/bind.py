@@ -188,6 +188,25 @@ class Bind(BindQueue):
             assert await bound.value("select '%'::text") == "%"
             await called(owned.rollback)
 
+    @behaviour(2, 4, ways="own")
+    async def test_bind_sends_no_other_text_in_another_encoding(
+        self, db: Subject, connection_kind: str
+    ) -> None:
+        """A driver that does not notice that a statement changes the encoding is refused."""
+        change = "select set_config('client_encoding', '{}', false)"
+        async with caller(db, connection_kind) as owned:
+            await called(owned.query, change.format("LATIN1"))
+            said = "LATIN1"
+            try:
+                sent = await db.bind(owned.connection).value("select %(x)s::text = chr(233)", x="é")
+            except errors.InvalidOption as exc:
+                said, sent = str(exc), True
+            assert (sent, "LATIN1" in said) == (True, True)
+            await called(owned.query, change.format("UTF8"))
+            sent = await db.bind(owned.connection).value("select %(x)s::text = chr(38634)", x="雪")
+            assert sent is True
+            await called(owned.rollback)
+
     @behaviour(4, 6, ways="own")
     async def test_bind_raises_errors_of_the_tree(self, db: Subject, connection_kind: str) -> None:
         """And leaves the rollback to the caller: a savepoint of theirs saves the transaction."""

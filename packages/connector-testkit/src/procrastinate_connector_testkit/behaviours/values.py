@@ -252,9 +252,13 @@ class Values:
             assert await session.value("select 1") == 1
 
     @behaviour(6)
-    async def test_values_surrogates_are_an_error_of_the_connector(self, db: Subject) -> None:
-        """Half of a surrogate pair cannot be sent, and is refused as an error of the tree."""
+    async def test_values_surrogates_are_invalid_data(self, db: Subject) -> None:
+        """Half of a surrogate pair cannot be sent. Neither the error nor its cause repeats it."""
         async with entered(db.session()) as session:
-            with pytest.raises(errors.ConnectorException):
-                await session.sql("select %(x)s::text", x="\ud800")
+            with pytest.raises(errors.InvalidData) as caught:
+                await session.sql("select %(x)s::text", x="canary\ud800")
             assert await session.value("select 1") == 1
+        error: BaseException | None = caught.value
+        while error is not None:
+            assert "canary" not in str(error), f"{type(error)} repeats a value"
+            error = error.__cause__

@@ -58,6 +58,21 @@ def has_changed_codecs(connection: Any) -> bool:
     return any(codec_of(oid) is not usual for oid, usual in _usual)
 
 
+def is_refused_value(exc: Any) -> bool:
+    """Return whether asyncpg itself raised a DataError of its own: the server says how severe."""
+    return exc.__cause__ is not None and vars(exc).get("severity") is None
+
+
+def without_value(exc: Exception) -> Exception:
+    """Return what is wrong with a value that asyncpg refused, and take the value out of its error.
+
+    asyncpg's message repeats the value, and a traceback shows it as the cause of ours.
+    """
+    cause = exc.__cause__
+    exc.args = (f"a value cannot be sent: {cause}",)
+    return cause if isinstance(cause, Exception) else exc
+
+
 def _changed(connection: Any) -> str:
     codec_of = connection.get_settings().get_data_codec
     usual = dict(_usual)
