@@ -8,6 +8,8 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from procrastinate.cancellation import end_of
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -20,16 +22,11 @@ async def in_thread(function: Callable[[], T], *, own: bool = False) -> T:
     It waits for a thread of the loop's default executor, which other calls may have taken for ever.
     With ``own`` it has one that is made for it.
     """
-    import asyncio  # not at the top: synchronous code does without
-
-    running = asyncio.ensure_future(_begun_in_thread(function, own=own))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        if not running.cancelled():
-            running.exception()  # seen; the cancellation is what the caller gets
-        raise
+    running = _begun_in_thread(function, own=own)
+    cancellation = await end_of(running)
+    if cancellation is not None:
+        raise cancellation
+    return running.result()
 
 
 def _begun_in_thread(function: Callable[[], T], *, own: bool) -> asyncio.Future[T]:

@@ -28,6 +28,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any, ClassVar, Generic, TypeVar
 
+from procrastinate.cancellation import end_of
 from procrastinate.errors import ConnectionLost
 
 T = TypeVar("T")
@@ -170,7 +171,7 @@ async def to_its_end(call: Coroutine[Any, Any, T], hurry: Callable[[], object]) 
             raise
         timer = asyncio.get_running_loop().call_later(PATIENCE, hurry)
         try:
-            await _ended(task)
+            await end_of(task)
         finally:
             timer.cancel()
         error = None if task.cancelled() else task.exception()
@@ -185,12 +186,3 @@ def _is_cancelled() -> bool:
 
 def _given_up() -> ConnectionLost:
     return ConnectionLost("the driver gave the call up, and with it the connection")
-
-
-async def _ended(task: asyncio.Future[Any]) -> None:
-    """Wait for a task's end through any number of further cancellations."""
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            continue

@@ -13,12 +13,12 @@ Rules
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from importlib import metadata
 from typing import NamedTuple
 
+from procrastinate.cancellation import end_of
 from procrastinate.drive import Flow, Limit
 from procrastinate.errors import ConnectorException
 from procrastinate.gateway import Gateway
@@ -86,12 +86,7 @@ async def take_back(gateway: Gateway, name: str, worker_id: int, stop: StopReque
     A cancellation, such as that of a block's time limit, is raised when that is done (rule 3).
     """
     removing = own_task(_remove(gateway, name, worker_id, stop))
-    cancellation: asyncio.CancelledError | None = None
-    while not removing.done():
-        try:
-            await asyncio.wait([removing])
-        except asyncio.CancelledError as exc:
-            cancellation = exc
+    cancellation = await end_of(removing)
     if cancellation is not None:
         raise cancellation from removing.exception()
     removing.result()
