@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from psycopg.types.string import StrDumper
 
 from procrastinate.connector import Query
@@ -52,6 +54,24 @@ async def test_it_works_in_pipeline_mode_of_an_asynchronous_connection(
         assert list(await executor.execute(Query("none", "delete from things"))) == []
         await connection.rollback()
     assert observer.sql("select * from things") == []
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancellation_leaves_the_callers_transaction_usable(
+    procrastinate_dsn: str, observer: Observer, times: int
+) -> None:
+    slow = Query("slow", "insert into things select 'b' from pg_sleep(0.5)")
+    async with await psycopg.AsyncConnection.connect(procrastinate_dsn) as connection:
+        await connection.execute("insert into things values ('a')")
+        deferring = asyncio.create_task(bind_async(connection).execute(slow))
+        for _ in range(times):
+            await asyncio.sleep(0.1)
+            deferring.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await deferring
+        assert connection.info.transaction_status == TransactionStatus.INTRANS
+        await connection.commit()
+    assert observer.sql("select name from things order by 1") == [("a",), ("b",)]
 
 
 def test_adapters_of_the_owner_are_neither_used_nor_changed(

@@ -6,7 +6,9 @@ Rules
    waits in the connection's lock, and knows its pipeline mode.
 2. The cursor's row factory is ours, and values and rows are texts that we read (`rows`): what the
    connection's owner set up is neither used nor changed. Nothing is prepared.
-3. If dates do not come in ISO format, rows are read in the binary format, as no setting may change.
+3. A cancellation is raised when the statement has ended. psycopg would cancel that as well, which
+   spoils the caller's transaction: its next COMMIT is a rollback, without an error.
+4. If dates do not come in ISO format, rows are read in the binary format, as no setting may change.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.string import StrDumperUnknown
 
 from procrastinate.connector import Binder, Query, Rows
+from procrastinate.connector_tools.calls import to_its_end
 from procrastinate.connector_tools.lent import given_back
 from procrastinate.errors import ConnectorException, InvalidOption
 from procrastinate_psycopg import driver
@@ -92,17 +95,20 @@ class AsyncBoundExecutor(_Bound):
     async def execute(self, query: Query, /) -> Rows:
         """Execute one query, without its settings (rule 9). Raises `ConnectorException`."""
         try:
-            sql, values = self._statement(query)
-            async with psycopg.AsyncRawCursor(self._connection, row_factory=tuple_row) as cursor:
-                _prepared(cursor)
-                await cursor.execute(
-                    sql.encode(), values, prepare=False, binary=self._binary and values is not None
-                )
-                if self._in_pipeline:
-                    await _fetched_async(cursor)
-                return self._rows(cursor)
+            return await to_its_end(self._executed(query), lambda: driver.sever(self._pgconn))
         except _ERRORS as exc:
             raise self._translated(exc, query) from exc
+
+    async def _executed(self, query: Query) -> Rows:
+        sql, values = self._statement(query)
+        async with psycopg.AsyncRawCursor(self._connection, row_factory=tuple_row) as cursor:
+            _prepared(cursor)
+            await cursor.execute(
+                sql.encode(), values, prepare=False, binary=self._binary and values is not None
+            )
+            if self._in_pipeline:
+                await _fetched_async(cursor)
+            return self._rows(cursor)
 
 
 def _fetched(cursor: psycopg.RawCursor[Any]) -> None:
