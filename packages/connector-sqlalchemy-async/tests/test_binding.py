@@ -76,6 +76,34 @@ async def test_a_batch_that_is_refused_leaves_the_transaction_as_it_was(
     assert await jobs(engine) == [("work", {"n": 3})]
 
 
+async def test_a_detached_connection_is_the_owner_s_still(
+    app: procrastinate.App, new_engine: Engines
+) -> None:
+    engine = new_engine()
+    async with engine.connect() as connection:
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        await connection.run_sync(lambda inner: inner.detach())
+        await app.configure_task("work", connection=connection).defer_async(n=1)
+        await connection.commit()
+    await raw.close()
+    assert await jobs(engine) == [("work", {"n": 1})]
+
+
+@pytest.mark.parametrize("kind", [ValueError, ConnectionRefusedError])
+async def test_what_a_listener_raises_is_its_own_error(
+    app: procrastinate.App, new_engine: Engines, kind: type[Exception]
+) -> None:
+    """So nobody takes the arguments for refused, or the connection for lost."""
+
+    def listener(*_: Any) -> None:
+        raise kind("of the listener's own")
+
+    async with new_engine().connect() as connection:
+        sqlalchemy.event.listen(connection.sync_connection, "after_cursor_execute", listener)
+        with pytest.raises(kind, match="of the listener's own"):
+            await app.configure_task("work", connection=connection).defer_async(n=1)
+
+
 async def test_what_cannot_be_used_is_refused_with_a_reason(
     app: procrastinate.App, new_engine: Engines
 ) -> None:

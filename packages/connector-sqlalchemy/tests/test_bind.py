@@ -12,7 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 import procrastinate
-from procrastinate.errors import ConnectionLost, ConnectorException, InvalidOption, UniqueViolation
+from procrastinate.errors import (
+    ConnectionLost,
+    ConnectorException,
+    InvalidData,
+    InvalidOption,
+    UniqueViolation,
+)
 from procrastinate_sqlalchemy import SQLAlchemyPsycopg2Connector
 from procrastinate_sqlalchemy.sessions import bound
 
@@ -122,6 +128,37 @@ def test_a_bound_connection_that_broke_is_lost_and_not_replaced(
             with pytest.raises(ConnectionLost):
                 run(executor, INSERT, text="a")
     assert texts(admin) == []
+
+
+def test_a_detached_connection_is_the_callers_still(
+    new_engine: Callable[..., Engine], admin: RawConnection
+) -> None:
+    with new_engine().connect() as theirs:
+        theirs.detach()
+        run(bound(theirs), INSERT, text="detached")
+        theirs.commit()
+    assert texts(admin) == ["detached"]
+
+
+@pytest.mark.parametrize("name", ["before_cursor_execute", "after_cursor_execute"])
+def test_what_a_listener_raises_is_theirs(new_engine: Callable[..., Engine], name: str) -> None:
+    def listener(*_: Any) -> None:
+        raise ValueError("of the listener's own")
+
+    with new_engine().connect() as theirs:
+        sqlalchemy.event.listen(theirs, name, listener)
+        with pytest.raises(ValueError, match="of the listener's own"):
+            run(bound(theirs), INSERT, text="a")
+        with pytest.raises(InvalidData, match=r"'text' of test"):
+            run(bound(theirs), INSERT, text="\0")
+
+
+def test_a_row_that_cannot_be_read_says_so(new_engine: Callable[..., Engine]) -> None:
+    with (
+        new_engine().connect() as theirs,
+        pytest.raises(InvalidData, match=r"a row .* cannot be read"),
+    ):
+        run(bound(theirs), "select '12345-01-01 00:00 UTC'::timestamptz")
 
 
 def test_a_session_that_was_closed_for_good_says_so(new_engine: Callable[..., Engine]) -> None:

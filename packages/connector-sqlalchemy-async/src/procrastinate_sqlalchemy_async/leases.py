@@ -24,7 +24,7 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from procrastinate.connector import Notification, Query, Row, Rows
-from procrastinate.connector_tools import plans
+from procrastinate.connector_tools import failures, plans
 from procrastinate.connector_tools.calls import to_its_end
 from procrastinate.connector_tools.plans import Plans
 from procrastinate.errors import ConnectionLost, ConnectorException
@@ -212,7 +212,10 @@ class Lease:
         try:
             return await self.driver.run(query, begin, send)
         except Exception as exc:
-            raise self._judged(exc, query) from driver_error(exc, self.driver)
+            error = self._judged(exc, query)
+            if error is exc:
+                raise
+            raise error from driver_error(exc, self.driver)
 
     async def end(self, command: str) -> str | None:
         """Execute COMMIT or ROLLBACK and return the server's command tag for it."""
@@ -222,7 +225,7 @@ class Lease:
             raise self._judged(exc, Query(command.lower(), command)) from exc
 
     def _judged(self, exc: Exception, query: Query) -> Exception:
-        error = error_of(exc, query, self.driver)
+        error = error_of(exc, query, self.driver, watched=self._watched)
         if error is None:
             return exc
         if isinstance(error, ConnectionLost):
@@ -300,10 +303,18 @@ def driver_error(exc: BaseException, driver: Driver | type[Driver]) -> BaseExcep
     return found or exc
 
 
-def error_of(exc: Exception, query: Query, driver: Driver) -> ConnectorException | None:
-    """Return the error for what a query raised, None for a mistake in our code."""
+def error_of(
+    exc: Exception, query: Query, driver: Driver, *, watched: bool = False
+) -> ConnectorException | None:
+    """Return the error for what a query raised.
+
+    None for a mistake in our code, and for what a listener of the engine's has raised. ``watched``
+    says whether there may be one.
+    """
     if isinstance(exc, ConnectorException):
         return exc
+    if watched and _is_of_a_listener(exc, query, driver):
+        return None
     if isinstance(exc, sa_exc.StatementError):  # a cause of ours: it repeats no values
         exc.hide_parameters = True
         exc.args = (first_line(exc),)
@@ -313,6 +324,12 @@ def error_of(exc: Exception, query: Query, driver: Driver) -> ConnectorException
     if error is None and isinstance(exc, sa_exc.SQLAlchemyError):
         return ConnectorException(f"{query.name}: {first_line(exc)}")
     return error
+
+
+def _is_of_a_listener(exc: Exception, query: Query, driver: Driver) -> bool:
+    if isinstance(exc, OSError) and not isinstance(exc, TimeoutError):
+        return driver.is_open  # asyncpg raises it too, for a connection that has ended
+    return failures.is_of_a_listener(exc, query)
 
 
 def first_line(exc: BaseException) -> str:

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
+from typing import Any
 
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +24,7 @@ from procrastinate_sqlalchemy_async.leases import (
     error_of,
     executed,
     first_line,
+    is_watched,
 )
 
 
@@ -80,17 +82,19 @@ class BoundExecutor:
             connection = await self._connection()
             if connection.invalidated:
                 raise ConnectionLost(f"{query.name}: the connection given as connection= is broken")
-            fairy = await connection.get_raw_connection()
+            fairy: Any = await connection.get_raw_connection()
         except sa_exc.SQLAlchemyError as exc:
             raise _unusable(exc, query) from exc
-        check_loop(loop_of(fairy.driver_connection), "SQLAlchemy connection")
-        driver = driver_of(connection.dialect, "the connection given as connection=")(
-            fairy.driver_connection, own=False, direct=False
-        )
+        raw = fairy.driver_connection
+        if raw is None:  # it is detached
+            raw = connection.dialect.get_driver_connection(fairy.dbapi_connection)
+        check_loop(loop_of(raw), "SQLAlchemy connection")
+        kind = driver_of(connection.dialect, "the connection given as connection=")
+        driver = kind(raw, own=False, direct=False)
         try:
             return await driver.run_bound(query, functools.partial(executed, connection))
         except Exception as exc:
-            error = error_of(exc, query, driver)
+            error = error_of(exc, query, driver, watched=is_watched(connection))
             if error is None:
                 raise
             raise error from driver_error(exc, driver)

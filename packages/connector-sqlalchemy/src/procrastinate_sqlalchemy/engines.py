@@ -51,8 +51,15 @@ def checked_engine(engine: Any, drivers: Sequence[str]) -> Engine:
 
 def real_connection(connection: Connection) -> Any:
     """Return the driver's connection that an SQLAlchemy Connection stands on."""
-    over = driver_of(connection.dialect)
-    return over.real_connection(connection.connection.driver_connection)
+    return driver_of(connection.dialect).real_connection(_of_driver(connection))
+
+
+def _of_driver(connection: Connection) -> Any:
+    """Return the driver's connection; a detached one is known as its adapter only."""
+    pooled: Any = connection.connection
+    if pooled.driver_connection is not None:
+        return pooled.driver_connection
+    return connection.dialect.get_driver_connection(pooled.dbapi_connection)
 
 
 def is_watched(connection: Connection) -> bool:
@@ -197,7 +204,10 @@ def driver_error(exc: BaseException | None, over: Driver) -> Exception | None:
 
 
 def error_of(exc: Exception, query: Query, over: Driver) -> ConnectorException | None:
-    """Return the error for what a statement raised, None where it is a mistake in our code."""
+    """Return the error for what a statement raised.
+
+    None for a mistake in our code, and for what a listener of the engine's has raised.
+    """
     if isinstance(exc, ConnectorException):
         return exc
     cause = driver_error(exc, over)
@@ -205,6 +215,8 @@ def error_of(exc: Exception, query: Query, over: Driver) -> ConnectorException |
         _hide_values(exc)
         return over.translate(cause, query)
     if isinstance(exc, failures.VALUE_ERRORS):
+        if failures.is_of_a_listener(exc, query):
+            return None
         return failures.value_error(exc, query)
     if isinstance(exc, sa_exc.SQLAlchemyError):
         return database_error(f"{query.name}: {first_line(exc)}")

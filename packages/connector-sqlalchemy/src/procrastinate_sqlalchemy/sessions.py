@@ -26,6 +26,7 @@ from sqlalchemy.orm import scoped_session
 from procrastinate.connector import Query, Row, Rows
 from procrastinate.connector_tools import plans
 from procrastinate.connector_tools import sessions as connector_tools
+from procrastinate.connector_tools.failures import VALUE_ERRORS, unreadable
 from procrastinate.connector_tools.plans import Permission, Plans
 from procrastinate.errors import ConnectorException, InvalidOption
 from procrastinate_sqlalchemy import engines
@@ -186,7 +187,10 @@ def sending(connection: Connection) -> Send:
     def send(sql: str, values: Any) -> list[Row]:
         result = connection.exec_driver_sql(sql, values, _OPTIONS)
         # The rows as the cursor gives them: tuples, which SQLAlchemy's own rows need not be.
-        return cast(Any, result.cursor).fetchall() if result.returns_rows else []
+        try:
+            return cast(Any, result.cursor).fetchall() if result.returns_rows else []
+        except VALUE_ERRORS as exc:
+            raise unreadable(exc) from exc
 
     return send
 

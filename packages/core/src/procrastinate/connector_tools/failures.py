@@ -70,6 +70,23 @@ def hides_detail(sqlstate: str) -> bool:
     return sqlstate.startswith(ABOUT_VALUES)
 
 
+def is_of_a_listener(exc: Exception, query: Query) -> bool:
+    """Return whether one of `VALUE_ERRORS` is of a listener that saw the statement.
+
+    Such a listener is the application's code. It is told by the query's values: all can be sent.
+    """
+    return (
+        isinstance(exc, VALUE_ERRORS)
+        and not isinstance(exc, UnicodeError)
+        and all(map(_is_sendable, query.params.values()))
+    )
+
+
+def unreadable(exc: Exception) -> InvalidData:
+    """Return the error for a row that the server has sent, and that cannot be read."""
+    return InvalidData(f"a row of the answer cannot be read: {one_line(exc)}")
+
+
 def value_error(exc: Exception, query: Query) -> InvalidData:
     """Return the error for a value that was refused on the way, before or behind the server."""
     names = [name for name, value in query.params.items() if not _is_sendable(value)]
