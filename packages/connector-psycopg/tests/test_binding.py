@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.string import StrDumper
 
 from procrastinate.connector import Query
-from procrastinate.errors import InvalidOption, UniqueViolation
+from procrastinate.errors import ConnectorException, InvalidOption, UniqueViolation
 from procrastinate_psycopg.binding import bind, bind_async
 
 from .conftest import Observer
@@ -72,6 +73,70 @@ async def test_a_cancellation_leaves_the_callers_transaction_usable(
         assert connection.info.transaction_status == TransactionStatus.INTRANS
         await connection.commit()
     assert observer.sql("select name from things order by 1") == [("a",), ("b",)]
+
+
+SAVEPOINT = Query("set_savepoint", "savepoint a")
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_a_pipeline_without_a_transaction_keeps_what_was_done_before_a_refusal(
+    connection: psycopg.Connection, observer: Observer, awaited: bool
+) -> None:
+    """The server would undo it all if it had to refuse a SAVEPOINT there."""
+    connection.autocommit = True
+    with connection.pipeline():
+        executor = bind(connection)
+        theirs = connection.execute("insert into things values ('theirs') returning 1")
+        if awaited:
+            assert theirs.fetchone() == (1,)
+        with pytest.raises(ConnectorException) as caught:
+            executor.execute(SAVEPOINT)
+        executor.execute(insert("a"))
+        with connection.transaction():
+            connection.execute("select 1")
+            assert executor.execute(SAVEPOINT) == []
+    assert caught.value.sqlstate == "25P01"
+    assert observer.sql("select * from things") == [("theirs",), ("a",)]
+
+
+@pytest.mark.parametrize("has_arrived", [True, False])
+def test_a_failure_of_an_earlier_statement_in_a_pipeline_is_told_as_such(
+    connection: psycopg.Connection, observer: Observer, has_arrived: bool
+) -> None:
+    executor = bind(connection)
+    with connection.pipeline() as pipeline:
+        connection.execute("select 1 / 0")
+        if has_arrived:
+            connection.pgconn.send_flush_request()
+            connection.pgconn.flush()
+            assert select.select([connection], [], [], 30)[0]
+        with pytest.raises(ConnectorException, match=r"earlier statement .*\(division by zero\)"):
+            executor.execute(insert("a"))
+        with pytest.raises(ConnectorException, match="earlier statement") as caught:
+            executor.execute(insert("a"))
+        pipeline.sync()
+        connection.rollback()
+        assert executor.execute(insert("a")) == [("a", 7, [1, 2])]
+    assert type(caught.value) is ConnectorException
+
+
+async def test_pipelines_of_asynchronous_connections_are_treated_alike(
+    procrastinate_dsn: str, observer: Observer
+) -> None:
+    async with await psycopg.AsyncConnection.connect(procrastinate_dsn) as connection:
+        await connection.set_autocommit(True)
+        executor = bind_async(connection)
+        async with connection.pipeline():
+            await connection.execute("insert into things values ('theirs')")
+            with pytest.raises(ConnectorException) as caught:
+                await executor.execute(SAVEPOINT)
+        async with connection.pipeline() as pipeline:
+            await connection.execute("select 1 / 0")
+            with pytest.raises(ConnectorException, match="earlier statement"):
+                await executor.execute(insert("a"))
+            await pipeline.sync()
+    assert caught.value.sqlstate == "25P01"
+    assert observer.sql("select * from things") == [("theirs",)]
 
 
 def test_adapters_of_the_owner_are_neither_used_nor_changed(

@@ -32,6 +32,15 @@ def translate(exc: Exception, query: Query, pgconn: PGconn) -> ConnectorExceptio
     return database_error(failures.one_line(exc))
 
 
+def earlier_failure(exc: psycopg.Error) -> ConnectorException:
+    """Return the error for a pipeline in which a statement of its owner's has failed before."""
+    said = "" if exc.sqlstate is None else f" ({exc.diag.message_primary or exc.sqlstate})"
+    return ConnectorException(
+        f"an earlier statement in the pipeline of the connection given as connection= has failed"
+        f"{said}: end the pipeline, or call its sync(), and roll back. Nothing was done"
+    )
+
+
 def _server_error(exc: psycopg.Error, sqlstate: str, pgconn: PGconn) -> ConnectorException:
     diag = exc.diag
     primary = diag.message_primary or failures.one_line(exc)
