@@ -8,7 +8,6 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from procrastinate.connector import Binder, Query, Rows
-from procrastinate.connector_tools.lent import given_back
 from procrastinate.connector_tools.loops import check_loop
 from procrastinate.errors import InvalidOption
 from procrastinate_asyncpg.calls import run_on
@@ -41,7 +40,11 @@ def bound(connection: Any) -> BoundExecutor:
     try:
         closed = connection.is_closed()
     except asyncpg.InterfaceError as exc:
-        raise given_back("asyncpg connection") from exc
+        # A pool forgets a connection that broke as it forgets one that was given back.
+        raise InvalidOption(
+            "the asyncpg connection given as connection= is not its pool's any more: it was given"
+            " back to its pool, or it broke"
+        ) from exc
     if closed:
         raise InvalidOption("the asyncpg connection given as connection= is closed")
     check_loop(getattr(connection, "_loop", None), "asyncpg connection")  # no public word for it
