@@ -89,6 +89,16 @@ async def test_a_detached_connection_is_the_owner_s_still(
     assert await jobs(engine) == [("work", {"n": 1})]
 
 
+async def test_a_moment_is_read_in_the_style_of_its_owner_s(
+    app: procrastinate.App, new_engine: Engines
+) -> None:
+    async with new_engine().connect() as connection:
+        await connection.execute(sqlalchemy.text("set datestyle = 'German'"))
+        job_id = await app.configure_task("work", connection=connection).defer_async()
+        job = await app.job_manager.get_job_async(job_id, connection=connection)
+    assert job.deferred_at.tzinfo is not None
+
+
 @pytest.mark.parametrize("kind", [ValueError, ConnectionRefusedError])
 async def test_what_a_listener_raises_is_its_own_error(
     app: procrastinate.App, new_engine: Engines, kind: type[Exception]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import psycopg2.extras
 import pytest
 import sqlalchemy
@@ -151,6 +153,20 @@ def test_what_a_listener_raises_is_theirs(new_engine: Callable[..., Engine], nam
             run(bound(theirs), INSERT, text="a")
         with pytest.raises(InvalidData, match=r"'text' of test"):
             run(bound(theirs), INSERT, text="\0")
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_a_moment_is_read_in_the_style_of_its_owner_s(procrastinate_dsn: str, driver: str) -> None:
+    creator = {"psycopg2": psycopg2.connect, "psycopg": psycopg.connect}[driver]
+    engine = sqlalchemy.create_engine(
+        f"postgresql+{driver}://", creator=lambda: creator(procrastinate_dsn)
+    )
+    with engine.connect() as theirs:
+        theirs.exec_driver_sql("set datestyle = 'German'; set timezone = 'Europe/Amsterdam'")
+        sql = "select %(at)s::timestamptz"
+        ((moment,),) = run(bound(theirs), sql, at="2026-12-09 14:05:27.1+00")
+    engine.dispose()
+    assert moment == datetime.datetime(2026, 12, 9, 14, 5, 27, 100_000, datetime.UTC)
 
 
 def test_a_row_that_cannot_be_read_says_so(new_engine: Callable[..., Engine]) -> None:

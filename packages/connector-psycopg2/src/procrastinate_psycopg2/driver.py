@@ -22,6 +22,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from procrastinate.connector import Query, Rows
 from procrastinate.connector_tools import failures, sockets
+from procrastinate.connector_tools.moments import moment
 from procrastinate.errors import (
     ConnectionFailed,
     ConnectorException,
@@ -66,7 +67,11 @@ def _moment(value: str | None, cursor: Any) -> Any:
     try:
         return datetime.fromisoformat(value)
     except ValueError:  # infinity, years that Python does not know, another DateStyle
-        return extensions.PYDATETIMETZ(value, cursor)
+        said = cursor.connection.get_parameter_status
+        style = said("DateStyle") or "ISO"
+        if style.startswith("ISO") or value.endswith("infinity"):
+            return extensions.PYDATETIMETZ(value, cursor)
+        return moment(value, style=style, zone=said("TimeZone") or "")
 
 
 def _own_casters() -> dict[int, Any]:

@@ -1,7 +1,7 @@
 """Engines over psycopg 3: values travel within the text, so one message holds all of a query.
 
-On a connection whose owner has other loaders for the types that we read, a query does not go
-through SQLAlchemy, which would read the rows by them.
+On a connection whose owner has other loaders for the types that we read, or another DateStyle than
+ISO, a query does not go through SQLAlchemy, which would not read the rows as we do.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Rules
    message, and pass any pooler. Rows are read by loaders of our own.
 2. What goes through SQLAlchemy has its values beside the text, and so its settings in a message
    before it.
-3. On a connection whose owner has other loaders for the types that we read, a query does not go
-   through SQLAlchemy, which would read the rows by them.
+3. On a connection whose owner has other loaders for the types that we read, or another DateStyle
+   than ISO, a query does not go through SQLAlchemy, which would not read the rows as we do.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from procrastinate.connector_tools.psycopg_values import (
     adapted,
     has_other_loaders,
     read_plain_values,
+    reported,
 )
 from procrastinate.errors import ConnectorException, database_error, why_read_only
 from procrastinate_sqlalchemy.drivers import Driver, Send
@@ -61,7 +62,7 @@ class OverPsycopg(Driver):
         raise TypeError(f"{type(connection).__qualname__} is not a psycopg connection")
 
     def check_encoding(self, real: Connection, owner: str) -> None:
-        failures.check_encoding(_reported(real, "client_encoding"), owner)
+        failures.check_encoding(reported(real, "client_encoding"), owner)
 
     def check_bound(self, real: Connection) -> None:
         """Nothing: psycopg notices what a statement changes."""
@@ -96,7 +97,7 @@ class OverPsycopg(Driver):
         sockets.shut_down(fileno)
 
     def run(self, real: Connection, query: Query, prefix: str, send: Send | None) -> Rows:
-        if not (_reported(real, "DateStyle") or "ISO").startswith("ISO"):
+        if not (reported(real, "DateStyle") or "ISO").startswith("ISO"):
             prefix += ISO
         if send is None or (prefix and not query.params) or has_other_loaders(real):
             return _run_in_session(real, query, prefix)
@@ -154,11 +155,6 @@ def _run_bound(real: Connection, query: Query) -> Rows:
         raise translate(exc, query, real) from exc
 
 
-def _reported(real: Connection, setting: str) -> str | None:
-    value = None if real.closed else real.pgconn.parameter_status(setting.encode())
-    return None if value is None else value.decode()
-
-
 def _plain(row: Row) -> Row:
     if Decimal in map(type, row):
         return tuple(float(value) if type(value) is Decimal else value for value in row)
@@ -193,7 +189,7 @@ def translate(
 
 def _why_read_only(real: Connection) -> str:
     return why_read_only(
-        in_hot_standby=_reported(real, "in_hot_standby"),
-        by_default=_reported(real, "default_transaction_read_only"),
+        in_hot_standby=reported(real, "in_hot_standby"),
+        by_default=reported(real, "default_transaction_read_only"),
         by_client=None,
     )

@@ -11,6 +11,7 @@
 - `literals`: values as SQL, for drivers that send a statement and its values in one text.
 - `asyncpg_values`: JSON, and codecs that the owner of a connection has changed, over asyncpg.
 - `psycopg_values`: plain values, whatever the owner of a connection has registered, over psycopg 3.
+- `moments`: times that come as text, in each DateStyle that the owner of a connection may have set.
 - `lent`: whether a connection was given back to the application's pool that it came from.
 - `loops`: what an asynchronous connector has open, and in which event loop.
 - `forks`, `sockets`, `channels`, `arrays`: what their names say.

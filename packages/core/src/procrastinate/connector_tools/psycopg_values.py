@@ -15,6 +15,7 @@ from typing import Any
 
 from procrastinate.connector import Rows
 from procrastinate.connector_tools.arrays import array_text
+from procrastinate.connector_tools.moments import moment
 
 _TEXT_FORMAT = 0
 #: Has `_Moment` read timestamptz, whatever format its owner has chosen.
@@ -59,13 +60,19 @@ class _Text(_Loader):
 
 
 class _Moment(_Loader):
-    """Of a timestamptz in ISO format (`ISO`)."""
+    """Of a timestamptz; without a connection, in ISO format (`ISO`)."""
+
+    def __init__(self, oid: int, context: Any = None) -> None:
+        super().__init__(oid, context)
+        connection = getattr(context, "connection", None)
+        self._style = "ISO" if connection is None else reported(connection, "DateStyle") or "ISO"
+        self._zone = "" if connection is None else reported(connection, "TimeZone") or ""
 
     def load(self, data: Any) -> datetime:
         text = bytes(data).decode()
         if text.endswith("infinity"):
             return (datetime.min if text.startswith("-") else datetime.max).replace(tzinfo=UTC)
-        return datetime.fromisoformat(text)
+        return moment(text, style=self._style, zone=self._zone)
 
 
 #: Types by their numbers, which are the same in every database, and what reads them.
@@ -124,12 +131,23 @@ class PlainRows:
 
 
 def has_other_loaders(connection: Any) -> bool:
-    """Return whether the owner of a connection has changed how our rows would be read."""
+    """Return whether the owner of a connection has changed how our rows would be read.
+
+    psycopg's own loader of timestamptz cannot read what comes in another DateStyle than ISO.
+    """
+    if not (reported(connection, "DateStyle") or "ISO").startswith("ISO"):
+        return True
     get_loader = connection.adapters.get_loader
     return any(
         getattr(get_loader(oid, _TEXT_FORMAT), "__name__", None) != usual
         for oid, usual in _USUAL.items()
     )
+
+
+def reported(connection: Any, setting: str) -> str | None:
+    """Return what the server reports of one of its settings, None if it does not."""
+    value = None if connection.closed else connection.pgconn.parameter_status(setting.encode())
+    return None if value is None else value.decode()
 
 
 def adapted(params: Mapping[str, Any]) -> dict[str, Any]:
