@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import AssertionPool, Pool, StaticPool
 
 from procrastinate.errors import AppNotOpen, ConfigurationError, InvalidOption
 from procrastinate_sqlalchemy_async import SQLAlchemyAsyncConnector
@@ -60,6 +60,23 @@ def test_from_url_takes_the_driver_and_the_pool_s_size(driver: str) -> None:
     )
     shown = f"<SQLAlchemyAsyncConnector {driver} host=h port=1234 dbname=d user=me>"
     assert (repr(connector), connector.schema) == (shown, "s")
+
+
+@pytest.mark.parametrize("poolclass", [StaticPool, AssertionPool])
+def test_an_engine_of_one_connection_for_all_is_refused(driver: str, poolclass: type[Pool]) -> None:
+    with pytest.raises(InvalidOption, match=rf"{poolclass.__name__}, that is one connection"):
+        SQLAlchemyAsyncConnector(url=url_of(driver), poolclass=poolclass)
+
+
+async def test_a_worker_is_refused_on_a_pool_of_the_application_s_that_is_too_small(
+    new_engine: Callable[..., AsyncEngine],
+    new_connector: Callable[..., SQLAlchemyAsyncConnector],
+) -> None:
+    connector = new_connector(pool=new_engine(pool_size=2, max_overflow=0).pool)
+    await connector.open_async()
+    with pytest.raises(ConfigurationError, match=r"pool= may have 2 connections .* takes 3"):
+        connector.check_for_worker()
+    await connector.close_async()
 
 
 async def test_open_refuses_what_is_no_asynchronous_engine(driver: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 import procrastinate
 from procrastinate.connector import Notification, Query
@@ -77,18 +78,18 @@ async def test_connections_of_another_event_loop_are_refused(
         loop.close()
 
 
-async def test_a_worker_hears_of_a_job_deferred_by_a_plain_call(
-    new_engine: Engines, new_connector: Connectors
+async def test_a_worker_with_one_connection_hears_of_a_job_deferred_by_a_plain_call(
+    new_connector: Connectors,
 ) -> None:
     """With a polling interval that is longer than the test may last."""
-    app = procrastinate.App(connector=new_connector())
+    app = procrastinate.App(connector=new_connector(pool_size=1, max_overflow=0))
     ran = asyncio.Event()
 
     @app.task
     async def work() -> None:
         ran.set()
 
-    async with app.open_async(new_engine()):
+    async with app.open_async():
         await app.schema_manager.apply_schema_async()
         async with app.worker(fetch_job_polling_interval=300):
             await asyncio.to_thread(work.defer)
@@ -96,13 +97,18 @@ async def test_a_worker_hears_of_a_job_deferred_by_a_plain_call(
                 await ran.wait()
 
 
-async def test_listening_may_have_a_connection_of_its_own(
+async def test_listening_has_a_connection_of_its_own(
     new_connector: Connectors, procrastinate_dsn: str, driver: str
 ) -> None:
-    """Named as libpq does, or SQLAlchemy; the pool has none to spare."""
+    """Beside the pool, which has none to spare; also if it is named, as libpq or SQLAlchemy do."""
     sqlalchemy_url = url_of(driver) + procrastinate_dsn.partition("://")[2]
-    for dsn in (procrastinate_dsn, sqlalchemy_url):
-        connector = new_connector(listen_dsn=dsn, pool_size=1, max_overflow=0)
+    small = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 1, "pool_use_lifo": True}
+    for arguments in (
+        small,
+        {"poolclass": NullPool},
+        *({**small, "listen_dsn": dsn} for dsn in (procrastinate_dsn, sqlalchemy_url)),
+    ):
+        connector = new_connector(**arguments)
         await connector.open_async()
         async with (
             connector.session_async() as session,

@@ -74,7 +74,8 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         self._given_listen_dsn = listen_dsn
         self._listen = None if listen_dsn is None else _read_listen_dsn(listen_dsn, self._url)
         self._arguments = {**arguments, "connect_args": given}
-        self._new_engine(self._url, self._arguments)  # connects to nothing, and finds mistakes now
+        # Connects to nothing, and finds mistakes now.
+        engines.check_pool(self._new_engine(self._url, self._arguments), "this connector's engine")
         self._shown = _shown(self._url, given)
         self._opened: Opened[Source] = Opened(leave=Source.close)
         forks.call_after_fork(self)
@@ -133,7 +134,9 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         if self._opened.is_already(pool, "engine"):
             return
         if pool is None:
-            own = Source(self._first_engine(), own=True, shown=self._shown)
+            # A pool made by the application connects in its own way.
+            beside = None if self._arguments.get("pool") is not None else self._own_beside
+            own = Source(self._first_engine(), own=True, shown=self._shown, beside=beside)
             await self._opened.begin(own, self._look(own))
         else:
             borrowed = Source(engines.checked_engine(pool), own=False)
@@ -148,15 +151,28 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         more = _PREPARES_NOTHING if self._url.get_driver_name() == "asyncpg" else None
         return self._new_engine(self._url, self._arguments, more=more)
 
+    def _own_beside(self) -> AsyncEngine:
+        """Make an engine without a pool, for a connection of ours to LISTEN on."""
+        engine = self._new_engine_beside(self._url, self._arguments)
+        if (source := self._opened.source) is not None:
+            _watch_connects(source, engine)
+        return engine
+
+    def _new_engine_beside(self, url: URL, arguments: Mapping[str, Any]) -> AsyncEngine:
+        """Make an engine without a pool. It prepares nothing: it may be behind a pooler."""
+        more = _PREPARES_NOTHING if url.get_driver_name() == "asyncpg" else None
+        kept = {name: value for name, value in arguments.items() if name not in _OF_POOLS}
+        return self._new_engine(url, {**kept, "poolclass": NullPool}, more=more)
+
     async def _look(self, own: Source) -> None:
         """Find out where our own engine leads to, and have one that prepares if it may."""
         try:
-            _watch_connects(own)
+            _watch_connects(own, own.engine)
             await own.look()
             if own.direct and own.driver.name == "asyncpg":
                 await own.dispose()
                 own.engine = self._new_engine(self._url, self._arguments)
-                _watch_connects(own)
+                _watch_connects(own, own.engine)
                 await own.look()
         except BaseException:
             await own.dispose()
@@ -193,16 +209,14 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
     ) -> AbstractAsyncContextManager[AsyncIterator[Notification]]:
         """Return a block that LISTENs on a connection of its own.
 
-        That is a new one, to ``listen_dsn`` if that is given, else one of the engine's, closed
-        afterwards. Entering it raises `ConnectionFailed` or `PoolTimeout`, the iterator
-        `ConnectionLost`.
+        That is a new one, to ``listen_dsn`` if that is given, and beside the pool of an engine of
+        our own; else one of the engine's. It is closed afterwards. Entering it raises
+        `ConnectionFailed` or `PoolTimeout`, the iterator `ConnectionLost`.
         """
         source = self._opened.here()
         if self._listen is not None:
             url, connect_args = self._listen
-            arguments = {"poolclass": NullPool, "connect_args": connect_args}
-            more = _PREPARES_NOTHING if url.get_driver_name() == "asyncpg" else None
-            engine = self._new_engine(url, arguments, more=more)
+            engine = self._new_engine_beside(url, {"connect_args": connect_args})
             source = Source(engine, own=True, shown=_shown(url, connect_args))
         block = Listener(source, channels)
         return cast(AbstractAsyncContextManager[AsyncIterator[Notification]], block)
@@ -213,13 +227,14 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         """Raise `ConfigurationError` if a worker cannot run on the engine handed in.
 
         That is if its pool has fewer than three connections, or if neither the connector's
-        arguments nor the engine's URL say which database it leads to.
+        arguments nor the engine's URL say which database it leads to. A pool of an engine of our
+        own may be as small as it likes, unless it was made by the application (``pool=``).
         """
-        self._opened.here()
-        if (engine := self._opened.given) is not None:
+        source = self._opened.here()
+        if self._opened.given is not None or self._arguments.get("pool") is not None:
             check_room_for_worker(
-                engines.capacity(engine),
-                "the engine given to open_async()",
+                engines.capacity(source.engine),
+                "the connector's pool=" if source.own else "the engine given to open_async()",
                 option="pool_size and max_overflow",
                 listens=self._listen is None,
             )
@@ -233,7 +248,7 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         Raises `ConfigurationError` for an engine handed in that does not say where it leads to.
         """
         url, arguments = self._where_to()
-        unwanted = ("poolclass", "pool", "max_overflow", "pool_size", "echo", "echo_pool")
+        unwanted = (*_WHICH_POOL, "echo", "echo_pool")
         arguments = {k: v for k, v in arguments.items() if k not in unwanted}
         arguments |= {"pool_size": max_connections, "max_overflow": 0}
         if connect_timeout is not None:
@@ -261,6 +276,9 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         return url, {}
 
 
+#: create_async_engine()'s arguments that say which pool.
+_WHICH_POOL = ("pool", "poolclass", "pool_size", "max_overflow")
+_OF_POOLS = (*_WHICH_POOL, "pool_timeout", "pool_use_lifo")
 #: For asyncpg: neither it nor SQLAlchemy gives a statement a name.
 _PREPARES_NOTHING = {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
 
@@ -280,7 +298,7 @@ async def _look_at(borrowed: Source) -> None:
         await borrowed.look()
 
 
-def _watch_connects(source: Source) -> None:
+def _watch_connects(source: Source, engine: AsyncEngine) -> None:
     def connected(adapter: Any, record: Any) -> None:
         raw = adapter.driver_connection
         source.made(raw)
@@ -289,7 +307,7 @@ def _watch_connects(source: Source) -> None:
             if fileno >= 0:
                 engines.set_keepalive(fileno)
 
-    event.listen(source.engine.sync_engine, "connect", connected)
+    event.listen(engine.sync_engine, "connect", connected)
 
 
 def _read_url(url: str | URL, option: str) -> URL:

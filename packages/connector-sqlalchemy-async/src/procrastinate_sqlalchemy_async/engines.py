@@ -6,13 +6,14 @@ import asyncio
 import os
 import socket
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import NullPool, QueuePool, StaticPool
+from sqlalchemy.pool import AssertionPool, NullPool, QueuePool, StaticPool
 
 from procrastinate.connector import Query
 from procrastinate.connector_tools import failures, forks
@@ -47,12 +48,17 @@ def checked_engine(engine: Any) -> AsyncEngine:
             f" {kind.__module__}.{kind.__qualname__}"
         )
     driver_of(engine.dialect, "the engine given to open_async()")
-    if isinstance(engine.pool, StaticPool):
-        raise InvalidOption(
-            "the engine given to open_async() has a StaticPool, that is one connection for all:"
-            " make it with another pool class"
-        )
+    check_pool(engine, "the engine given to open_async()")
     return engine
+
+
+def check_pool(engine: AsyncEngine, owner: str) -> None:
+    """Refuse a pool of one connection that is not waited for. Raises `InvalidOption`."""
+    if isinstance(engine.pool, StaticPool | AssertionPool):
+        raise InvalidOption(
+            f"{owner} has a {type(engine.pool).__name__}, that is one connection for all: make it"
+            " with another pool class"
+        )
 
 
 async def is_direct(lease: Lease) -> bool:
@@ -62,10 +68,22 @@ async def is_direct(lease: Lease) -> bool:
 
 
 class Source:
-    """An engine, and whose it is."""
+    """An engine, and whose it is.
 
-    def __init__(self, engine: AsyncEngine, *, own: bool, shown: str = "") -> None:
+    ``beside`` makes an engine without a pool to the same database, for a connection to LISTEN on:
+    it would stay away from the pool, which may have no other.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        own: bool,
+        shown: str = "",
+        beside: Callable[[], AsyncEngine] | None = None,
+    ) -> None:
         self.engine = engine
+        self._beside = beside
         self.own = own
         self.driver = driver_of(engine.dialect, "the engine")
         self._shown = shown
@@ -89,8 +107,15 @@ class Source:
 
     async def acquire(self, timeout: float | None = None) -> Lease:
         """Return a live connection; ``timeout`` in seconds, None for the engine's own."""
+        return await self._acquire(self.engine, timeout)
+
+    async def acquire_to_listen(self) -> Lease:
+        """Return a live connection that is closed at the end: beside the pool, if it is ours."""
+        return await self._acquire(self.engine if self._beside is None else self._beside(), None)
+
+    async def _acquire(self, engine: AsyncEngine, timeout: float | None) -> Lease:
         while True:
-            connection = await self._connect(timeout)
+            connection = await self._connect(engine, timeout)
             try:
                 lease = await self._leased(connection)
                 if lease.driver.looks_alive():
@@ -124,14 +149,14 @@ class Source:
             await driver.command("COMMIT")
         return Lease(connection, fairy.dbapi_connection, driver, plans)
 
-    async def _connect(self, timeout: float | None) -> AsyncConnection:
+    async def _connect(self, engine: AsyncEngine, timeout: float | None) -> AsyncConnection:
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         while True:
-            waits = self._is_exhausted()
+            waits = _is_exhausted(engine)
             try:
                 # Only the wait for others has this limit: to connect has one of its own.
                 async with asyncio.timeout_at(deadline if waits else None):
-                    return await self.engine.connect()
+                    return await engine.connect()
             except sa_exc.TimeoutError as exc:
                 if deadline is None or asyncio.get_running_loop().time() >= deadline:
                     raise self._timed_out() from exc
@@ -162,12 +187,6 @@ class Source:
 
     def _where(self) -> str:
         return f" ({self._shown})" if self._shown else ""
-
-    def _is_exhausted(self) -> bool:
-        """Whether all connections that the pool may have are in use."""
-        pool = self.engine.pool
-        room = capacity(self.engine)
-        return isinstance(pool, QueuePool) and room is not None and pool.checkedout() >= room
 
     def release(self, lease: Lease, *, discard: bool = False) -> None:
         """Note what is to become of a connection; the session gives it back."""
@@ -216,6 +235,12 @@ def loop_of(raw: Any) -> asyncio.AbstractEventLoop | None:
     """Return the event loop that a driver's connection belongs to; None if it belongs to none."""
     loop: asyncio.AbstractEventLoop | None = getattr(raw, "_loop", None)  # no public word for it
     return loop
+
+
+def _is_exhausted(engine: AsyncEngine) -> bool:
+    """Return whether all connections that the pool may have are in use."""
+    pool, room = engine.pool, capacity(engine)
+    return isinstance(pool, QueuePool) and room is not None and pool.checkedout() >= room
 
 
 def capacity(engine: AsyncEngine) -> int | None:

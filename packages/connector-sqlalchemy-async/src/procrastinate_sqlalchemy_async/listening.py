@@ -28,7 +28,7 @@ class Listener:
         self._heard: asyncio.Queue[Notification | Exception | None] = asyncio.Queue()
 
     async def __aenter__(self) -> Listener:
-        lease = await self._source.acquire()
+        lease = await self._source.acquire_to_listen()
         try:
             if not await is_direct(lease):
                 raise not_listening("listen_dsn")
