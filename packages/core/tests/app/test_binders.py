@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import Any
 from unittest import mock
@@ -28,6 +28,7 @@ from procrastinate.errors import (
     ConnectorException,
     ConnectorNotInstalled,
     InvalidOption,
+    SchemaNotApplied,
 )
 from procrastinate.testing import InMemoryConnector
 
@@ -48,6 +49,8 @@ class Recorded:
         self.connection = connection
 
     def execute(self, query: Query, /) -> Rows:
+        if query.name == "get_place":  # the first look for the tables
+            return [(1, "database", datetime.now(UTC))]
         self.connection.queries.append((threading.get_ident(), query))
         return [(7,)]
 
@@ -395,6 +398,36 @@ def test_an_app_that_has_seen_no_tables_takes_those_of_the_connection(dsn: str, 
     with other.cursor() as cursor:
         cursor.execute("select count(*) from elsewhere.procrastinate_jobs")
         assert cursor.fetchone() == (1,)
+
+
+async def test_a_first_look_for_tables_that_are_missing_leaves_the_transaction_usable(
+    procrastinate_server: Any,
+) -> None:
+    """On an app that is not open, and that has seen no tables."""
+
+    def new_app() -> procrastinate.App:
+        return procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn="dbname=nowhere"))
+
+    def goes_on(connection: Any) -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("select true")
+            return cursor.fetchone() == (True,)
+
+    with (
+        procrastinate_server.database() as empty,
+        closing(psycopg2.connect(empty)) as connection,
+    ):
+        for app in (new_app(), new_app()):
+            task = app.task(name="add")(add).configure(connection=connection)
+            with pytest.raises(SchemaNotApplied, match=r"leads to no tables.*Nothing was done"):
+                task.defer()
+            assert goes_on(connection)
+            with pytest.raises(SchemaNotApplied, match="leads to no tables"):
+                await task.batch_defer_async({}, {})
+            assert goes_on(connection)
+            with pytest.raises(SchemaNotApplied, match="leads to no tables"):
+                app.job_manager.cancel_job_by_id(1, connection=connection)
+            assert goes_on(connection)
 
 
 def test_tables_made_anew_are_seen_anew(sync_app: procrastinate.App, dsn: str) -> None:

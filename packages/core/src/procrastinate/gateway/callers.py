@@ -21,6 +21,7 @@ class Callers:
     def __init__(self, halves: Halves, place: OwnPlace) -> None:
         self._halves = halves
         self._place = place
+        self._is_first = True
 
     def keeps_jobs_of(self, connection: Any) -> bool:
         """Whether the jobs of a foreign connection stay in a connector that runs no SQL."""
@@ -41,7 +42,12 @@ class Callers:
                 return [(self._place.anew(),)]
             return executor.execute(self._halves.statements(request))
 
-        return drive.run_steps(for_caller(flow, self._place.known, several=several), run)
+        value = drive.run_steps(self._steps(flow, several), run)
+        self._is_first = False
+        return value
+
+    def _steps(self, flow: Flow[T], several: bool) -> Flow[T]:
+        return for_caller(flow, self._place.known, several=several, is_first=self._is_first)
 
     async def run_async(self, flow: Flow[T], connection: Any, *, several: bool) -> T:
         """Run a flow on a caller's connection; see `run`. A synchronous one runs in a thread."""
@@ -58,5 +64,6 @@ class Callers:
                 return [(await self._place.anew_async(),)]
             return await bound.execute(self._halves.statements(request))
 
-        steps = for_caller(flow, self._place.known, several=several)
-        return await drive.run_steps_async(steps, run)
+        result = await drive.run_steps_async(self._steps(flow, several), run)
+        self._is_first = False
+        return result

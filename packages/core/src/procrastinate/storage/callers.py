@@ -4,7 +4,8 @@ Rules
 
 1. A refusal comes before anything is changed, and leaves the transaction usable. There is one
    exception: if the schema has no such tables at all, the server refuses the statement that
-   defers a job, and the transaction has failed. (A look before it would cost a round trip.)
+   defers a job, and the transaction has failed. (A look before each would cost a round trip. An
+   app that has seen no tables looks once, on the first connection.)
 2. What takes several statements needs a transaction, as it could otherwise be done by half.
 3. The connection has to lead to the tables that the app has seen, if it has seen any: another
    database, or another schema of the same name, is a mistake. To find that out takes no round trip
@@ -19,7 +20,7 @@ from typing import TypeVar
 
 from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Request
-from procrastinate.errors import ConnectorException, InvalidOption
+from procrastinate.errors import ConnectorException, InvalidOption, SchemaNotApplied
 from procrastinate.storage.savepoints import NO_TRANSACTION
 
 T = TypeVar("T")
@@ -32,6 +33,10 @@ _GUARDED = frozenset(
 _FAILED = "25P02"
 #: There is no table of this name, or no schema of its name.
 _NO_TABLES = frozenset({"42P01", "3F000"})
+_NOWHERE = (
+    "the connection given as connection= leads to no tables of procrastinate: run `procrastinate"
+    " schema --apply` on that database, or look at its search_path. Nothing was done"
+)
 _ELSEWHERE = (
     "the connection given as connection= leads to other tables than the app's own connector: to"
     " another database, or to another schema by its search_path. Nothing was done"
@@ -69,14 +74,17 @@ def _place(table: int | None, database: str, start: datetime) -> Place | None:
     return None if table is None else Place(table, database, start)
 
 
-def for_caller(flow: Flow[T], seen: Place | None, *, several: bool) -> Flow[T]:
+def for_caller(
+    flow: Flow[T], seen: Place | None, *, several: bool, is_first: bool = False
+) -> Flow[T]:
     """Return a flow as it runs on a caller's connection.
 
     ``seen`` is the `get_place` of the app's own tables, if it is known; ``several`` says whether
-    the flow takes several statements. Raises `InvalidOption` for a connection that the flow cannot
-    run on.
+    the flow takes several statements, and ``is_first`` whether the app has run none so far. Raises
+    `InvalidOption` for a connection that the flow cannot run on, and `SchemaNotApplied` if the
+    first one leads to no tables.
     """
-    tables = _Tables(seen)
+    tables = _Tables(seen, is_first=is_first)
     try:
         if several:
             yield from _in_transaction()
@@ -98,8 +106,9 @@ def for_caller(flow: Flow[T], seen: Place | None, *, several: bool) -> Flow[T]:
 class _Tables:
     """The tables that a connection leads to, until they are known to be the right ones."""
 
-    def __init__(self, seen: Place | None) -> None:
+    def __init__(self, seen: Place | None, *, is_first: bool) -> None:
         self._seen = seen
+        self._is_first = is_first and seen is None
 
     def checked(self, request: Request) -> Flow[Rows]:
         """Send a request, once the tables are the right ones."""
@@ -111,8 +120,13 @@ class _Tables:
                     return rows
             elif (yield from get_place()) == self._seen:
                 self._seen = None
-                break
+                return (yield request)
             yield from self._look_again()
+        if self._is_first:
+            self._is_first = False
+            place = yield from get_place()
+            if place is not None and not place.table:
+                raise SchemaNotApplied(_NOWHERE)
         return (yield request)
 
     def _guarded(self, request: Request, seen: Place) -> Flow[Rows]:
