@@ -111,7 +111,7 @@ def books(tmp_path: Path, empty: str, app: procrastinate.App) -> Iterator[list[P
 
 def run(variable: str) -> None:
     """Run the command of a variable. Raises if it fails."""
-    subprocess.run(os.environ[variable], shell=True, check=True, timeout=120)
+    subprocess.run(os.environ[variable], shell=True, check=True, timeout=PATIENCE)
 
 
 def wait_for(what: str, condition: Callable[[], object], within: float = PATIENCE) -> None:

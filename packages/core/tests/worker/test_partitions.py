@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
@@ -38,6 +39,12 @@ def wide_dsn(dsn: str) -> str:
     return dsn
 
 
+def partition_of(query: Query) -> Any:
+    """Return the partition that a query names, or None. On a cluster its text may name it."""
+    named = re.search(r"\bpartition = (\d+)::smallint", query.sql)
+    return int(named[1]) if named else query.params.get("partition")
+
+
 class Breaking:
     """An executor to which some partitions are away."""
 
@@ -47,7 +54,7 @@ class Breaking:
         self.sever = inner.sever
 
     async def execute(self, query: Query) -> Rows:
-        asked = {query.params.get("partition")}
+        asked = {partition_of(query)}
         whole = query.params.get("partitions")
         if whole is not None:
             asked = set(whole)  # type: ignore[arg-type]
@@ -56,7 +63,7 @@ class Breaking:
             raise PartitionAway("connection refused", sqlstate="08006")
         self._connector.executed[query.name] += 1
         kind = "claim" if query.name.startswith("claim") else query.name
-        if (kind, query.params.get("partition")) in self._connector.holds:
+        if (kind, partition_of(query)) in self._connector.holds:
             self._connector.is_holding = True
             await self._connector.go_on.wait()
         spoil = self._connector.spoil_claim_after_jobs
