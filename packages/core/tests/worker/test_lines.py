@@ -244,11 +244,13 @@ class Lines:
             claims_beside_lines=False,
         )
         inner._backlog = SimpleNamespace(
-            room=lambda: self.room,
+            room=lambda enough=None: self.room,
             free=lambda: self.room,
             take_next=lambda claim, sent_at: self.taken.extend(claim.jobs),
             refuse=self.refused.extend,
         )
+        self.unwritten = [7]
+        inner._writer = self.unwritten
         # A line goes on, and a claim has found nothing to do.
         self.claiming.went_back([], ["queue"], 0)
         inner._claim_alarm.set(float("inf"))
@@ -370,6 +372,12 @@ async def test_endings_do_not_wait_for_a_claim_that_leaves_a_backlog() -> None:
     lines.meeting.ended()
     lines.meeting.sent()
     assert await last is None
+
+
+async def test_endings_of_many_lines_do_not_wait() -> None:
+    lines = Lines()
+    lines.unwritten *= claiming.FEW_LINES + 1
+    assert await (await meeting_claims(lines)) is None
 
 
 async def test_endings_do_not_wait_long_for_a_slow_claim(monkeypatch: pytest.MonkeyPatch) -> None:

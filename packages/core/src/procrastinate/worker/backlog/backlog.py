@@ -127,8 +127,8 @@ class Backlog:
         """How many slots are taken, or will be soon, by jobs that wait."""
         return len(self._running) + len(self._waiting) + self._suspects.is_waiting
 
-    def room(self) -> int:
-        """How many jobs to claim now; 0 while it is better to wait."""
+    def room(self, enough: int | None = None) -> int:
+        """How many jobs to claim now, or ``enough`` if free; 0 while it is better to wait."""
         if len(self._writer) > MAX_UNWRITTEN or self._suspects.reserve(self._held):
             self.room_from = math.inf  # something ends before
             return 0
@@ -136,6 +136,8 @@ class Backlog:
             self.room_from = self._back_until
             return 0
         free = self.free()
+        if enough is not None and enough <= free:  # without an outlook, which is the most work
+            return enough
         waiting = max(0, self._taken() - self._concurrency)
         now = time.monotonic()
         if waiting > self._enough and now < self.room_from:
@@ -318,8 +320,7 @@ class Backlog:
         """Hand back the jobs of paused queues that wait (rule 8)."""
         waiting = [job for job, _ in self._waiting]
         paused = {job.id for job in waiting if self._paused.has(job.queue)}
-        for job in self._forget(paused):
-            self._writer.add(handed_back(job))
+        self.refuse(self._forget(paused))
         if any(self._paused.has(job.queue) for job in self._suspects.waiting):
             self._suspects.give_back()
 
@@ -329,7 +330,9 @@ class Backlog:
         if not self._waiting:
             return
         if len(self._running) < self._concurrency:  # they start at this turn or the next one
-            self._act(holding.Hold(holding.LEAST_PATIENCE))
+            now, due = self._loop.time(), self._decision_due
+            if due is None or not now < due.when() <= now + holding.LEAST_PATIENCE:
+                self._act(holding.Hold(holding.LEAST_PATIENCE))
             return
         takes = self._ahead.claim_takes
         self._act(holding.decide(self._waited(), claim_takes=takes, short=self._short))
@@ -367,10 +370,7 @@ class Backlog:
             self._on_look()
 
     def _give_back_suspects(self, suspects: Container[int]) -> None:
-        for job, _ in self._waiting:
-            if job.id in suspects:
-                self._writer.add(handed_back(job))
-        self._forget(suspects)
+        self.refuse(self._forget(suspects))
 
     def leases(self) -> dict[int, int]:
         """Return the leases of the jobs that run or wait here, by their ids."""

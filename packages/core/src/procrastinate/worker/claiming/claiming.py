@@ -54,6 +54,8 @@ LAST_CALL_MAY_TAKE = 5.0  # seconds for a call of a worker that has to stop
 MAX_HEARD = 10_000  # requests to abort that are kept while a claim is answered
 PROBE = Limit(server=1.0, client=2.0)  # to find silent connections while trust is lost
 PROBE_EVERY = 1.0  # seconds
+FEW_LINES = 128  # endings; the usual way, beside claims, is as good for more
+ALMOST = 0.001  # seconds by which a timer may be early
 LINES_EXPECTED_FOR = 1.0  # seconds after a line was seen to go on
 
 
@@ -83,8 +85,7 @@ class Claiming:
         self._wake = wake
         self._trusted = trusted
         self._ahead = ahead
-        #: What will be heard of this worker's own writes.
-        self.echoes = Echoes()
+        self.echoes = Echoes()  # what will be heard of this worker's own writes
         self._paused = paused
         self._fetcher = _fetcher_for(
             calls, worker_id, options, unknown, places, outages, paused, keeps
@@ -208,12 +209,11 @@ class Claiming:
         """
         if self._claim_is_in_the_way():
             await self._meeting.met(self._claim_is_in_the_way)
-        room = min(len(ended), self._room_for_lines(partition))
+        room = min(len(ended), self._room_for_lines(len(ended), partition))
         if not room:
             return None
         self._meeting.missed()
-        sent_at = since_boot()
-        self._hands_over = True
+        sent_at, self._hands_over = since_boot(), True
         try:
             with self._asking_for(room) as heard:
                 done = await self._fetcher.hand_over(ended, room, partition)
@@ -233,21 +233,20 @@ class Claiming:
 
     def _claim_is_in_the_way(self) -> bool:
         """Return whether lines could go on at once if no claim were under way, or sent now."""
-        now = time.monotonic()
-        if now >= self._lines_until or self._fetcher.claims_beside_lines:
+        now, are_few = time.monotonic(), len(self._writer) <= FEW_LINES
+        if now >= self._lines_until or not are_few or self._fetcher.claims_beside_lines:
             return False
-        if self._meeting.claims_now:
-            return True
-        return self._claim_alarm.due(now) and self._backlog.room() > self._asked
+        is_due = self._claim_alarm.due(now)
+        return self._meeting.claims_now or (is_due and self._backlog.room() > self._asked)
 
-    def _room_for_lines(self, partition: int) -> int:
+    def _room_for_lines(self, wanted: int, partition: int) -> int:
         now = time.monotonic()
         is_claimed = self._meeting.claims_now or self._claim_alarm.due(now)
         if now >= self._lines_until or not self._fetcher.left_none_in(partition, is_claimed):
             return 0
         if self._stop.gracefully.is_set() or not self._trusted():
             return 0
-        room = self._backlog.room()
+        room = self._backlog.room(enough=wanted + self._asked)
         # If more is claimed than can start, one more job that waits does no harm.
         return room if room > self._backlog.free() else max(0, room - self._asked)
 
@@ -264,12 +263,22 @@ class Claiming:
         )
         try:
             await self._wake.wait()
+            while self._sleeps_on(until):
+                self._wake.clear()
+                await self._wake.wait()
         finally:
             if alarm is not None:
                 alarm.cancel()
         # A wait that ended before, for a look that the plan asked for, is no reason to poll.
         if now < self._poll_due <= time.monotonic():
             self._fetcher.poll()
+
+    def _sleeps_on(self, until: float) -> bool:
+        """Return whether only the alarm is waited for: what ends is no reason to look before."""
+        if self._backlog.wants_look or self._stop.gracefully.is_set() or not self._trusted():
+            return False
+        is_for_alarm = self._claim_alarm.at == until and time.monotonic() < until - ALMOST
+        return is_for_alarm and self._paused.is_known
 
     async def _look_behind(self) -> None:
         """Ask whether more jobs are ready than were claimed."""

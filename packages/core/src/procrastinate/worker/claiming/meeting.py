@@ -9,7 +9,8 @@ Rules
 
 1. Endings that met a claim `IN_A_ROW` times wait until no claim is under way or due, once. After
    that all lines go on in one message.
-2. They do not wait during a backlog, because the next claim follows at once.
+2. They do not wait during a backlog, because the next claim follows at once, nor if they are
+   many: with 1,000 lines, claims and endings beside each other took two thirds of the CPU.
 """
 
 from __future__ import annotations

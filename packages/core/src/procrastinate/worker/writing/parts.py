@@ -102,7 +102,8 @@ def groups(entries: Sequence[Ended], delete_jobs: str) -> list[list[Ended]]:
 
 def _are_plain(entries: Sequence[Ended], delete_jobs: str) -> bool:
     """Return whether one statement writes all of these, as is soon seen of successes."""
-    if those_that_set_going([each.job for each in entries]) or not have_succeeded(entries):
+    going = those_that_set_going([each.job for each in entries])
+    if len(going) not in (0, len(entries)) or not have_succeeded(entries):
         return False
     if delete_jobs == "never" or only_outcome(entries) in (SUCCEEDED, RETURNED_NOTHING):
         return True

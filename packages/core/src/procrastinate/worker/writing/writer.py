@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Sequence
@@ -158,15 +159,16 @@ class Writer:
             self._writing = ()
         if self._entries or self._doubts:  # the run before may have cleared the event for these
             self._something.set()
+        not_before = -math.inf
         while True:
             await self._something.wait()
             self._something.clear()
             await asyncio.sleep(0)  # else the next job's first step would wait for this write
             while self._entries or self._doubts:
-                began = time.monotonic()
+                await self._pause(not_before - time.monotonic())
+                not_before = time.monotonic() + PAUSE
                 await self._write_next_batch()
                 self._on_written()
-                await self._pause(began + PAUSE - time.monotonic())
 
     async def _pause(self, seconds: float) -> None:
         """Wait for more outcomes (rule 1)."""
