@@ -10,8 +10,9 @@ Rules
 4. The jobs that wait for a lock are its line. The statement that writes the end of jobs with locks
    may claim the next jobs of their lines. It does so only while the last look has left no ready job
    behind and nothing was heard since, so that no job is passed over that comes first. It never does
-   so beside a claim, which might take these jobs for a lost answer. Each partition is looked at by
-   itself: a line goes on beside claims from others.
+   so beside a claim, which might take these jobs for a lost answer (endings that meet claims: see
+   `procrastinate.worker.claiming.meeting`). Each partition is looked at by itself: a line goes on
+   beside claims from others.
 5. What was asked for and not answered yet counts as room that is taken.
 6. No claim is about a paused queue (`procrastinate.worker.helpers.pausing`).
 """
