@@ -131,6 +131,8 @@ def test_a_node_that_stops_during_a_commit_or_a_copy_is_away(message: str, sqlst
         ("08P01", "FATAL", ConnectionLost),  # a pooler
         ("08P01", "ERROR", ConnectionLost),
         ("25006", "ERROR", ConnectionLost),
+        ("25P03", "FATAL", ConnectionLost),  # idle in a transaction for too long
+        ("25P04", "FATAL", ConnectionLost),  # a transaction that took too long
         ("XX000", "ERROR", ConnectorException),
     ],
 )

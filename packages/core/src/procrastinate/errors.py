@@ -308,6 +308,8 @@ _BY_SQLSTATE: tuple[tuple[str, type[ConnectorException], str], ...] = (
     ("3F000", SchemaNotApplied, _SCHEMA_HINT),  # invalid_schema_name
     ("PQS01", SchemaOutdated, "run `procrastinate schema --migrate`"),  # storage/functions.sql
     ("42703", SchemaOutdated, "run `procrastinate schema --migrate`"),  # undefined_column
+    ("25P03", ConnectionLost, ""),  # idle_in_transaction_session_timeout
+    ("25P04", ConnectionLost, ""),  # transaction_timeout
     ("57P", ConnectionLost, ""),  # admin_shutdown, crash_shutdown, cannot_connect_now
     ("25006", ConnectionLost, _READ_ONLY),  # read_only_sql_transaction
     ("08", ConnectionLost, ""),

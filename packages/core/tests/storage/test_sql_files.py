@@ -267,7 +267,7 @@ def test_a_cluster_keeps_plans_of_texts_that_name_the_partition() -> None:
 #: They change tables of the coordinator, or rows that only workers change, and not for long.
 WAITS_FOR_NO_USER = {
     *("report_progress", "forget_progress", "prune_progress", "prune_minutes"),
-    *("add_to_hours", "add_to_minute", "take_old_minutes"),
+    *("add_to_hours", "add_to_minute", "take_old_minutes", "register_worker"),
 }
 
 

@@ -1,6 +1,7 @@
 -- Workers: which are alive, and what becomes of the jobs of those that are not.
 
 -- name: register_worker :one
+-- settings: patience
 -- Enters a worker and returns its id.
 insert into {schema}.procrastinate_workers
     (name, host, concurrency, task_names, pid, version, queues)

@@ -1,4 +1,5 @@
 -- name: register_worker :one
+-- settings: patience
 -- Enters a worker and returns its id.
 insert into procrastinate_workers
     (name, host, concurrency, task_names, pid, version, queues)
