@@ -23,6 +23,7 @@ from procrastinate.errors import (
 )
 from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.storage.defer import PARTITION_CHECK
+from procrastinate.storage.schema_definitions import changed, is_vital_change, told
 from procrastinate.storage.schema_parts import IDS, NUMBERS, is_vital, lack_of, parts
 from procrastinate.storage.settings import settings_rows
 from procrastinate.storage.statements import Statements
@@ -98,6 +99,7 @@ class SchemaState:
     stale_functions: tuple[str, ...] = ()
     rows_of_settings: int = 1
     missing_parts: tuple[str, ...] = ()  # columns, defaults, indexes and constraints
+    changed_parts: tuple[tuple[str, str], ...] = ()  # and what each is instead
     partitions: Partitions = ONE
 
 
@@ -207,7 +209,7 @@ def schema_state() -> Flow[SchemaState]:
     if not is_ours or _RECORDS not in found:
         return SchemaState(True, places=where, is_ours=bool(is_ours))
     rows = yield Request("list_migrations")
-    had = {row[0] for row in (yield Request("schema_parts", names=list(TABLES)))}
+    had: dict[str, str] = dict((yield Request("schema_parts", names=list(TABLES))))
     functions = yield Request("schema_functions", names=list(_functions(partitions)))
     return SchemaState(
         True,
@@ -217,6 +219,7 @@ def schema_state() -> Flow[SchemaState]:
         stale_functions=_stale(functions, partitions),
         rows_of_settings=len(settings),
         missing_parts=tuple(each for each in parts(partitions) if each not in had),
+        changed_parts=tuple(changed(had, partitions).items()),
         partitions=partitions,
     )
 
@@ -251,7 +254,7 @@ def problem_with(state: SchemaState, *, whole: bool = True) -> SchemaError | Non
         )
     found = _misplaced(state) or _wrong_version(state)
     found = found or _missing_tables(state) or _wrong_settings(state)
-    return found or _missing_parts(state, whole) or _old_functions(state, whole)
+    return found or _wrong_parts(state, whole) or _old_functions(state, whole)
 
 
 def _misplaced(state: SchemaState) -> SchemaError | None:
@@ -322,12 +325,16 @@ def _wrong_count(state: SchemaState) -> SchemaError:
     )
 
 
-def _missing_parts(state: SchemaState, whole: bool) -> SchemaError | None:
-    """Newer code that this one fits may have dropped or renamed something."""
-    missing = [part for part in state.missing_parts if whole or is_vital(part)]
-    if not missing or max(state.versions) > latest_version():
+def _wrong_parts(state: SchemaState, whole: bool) -> SchemaError | None:
+    """Newer code that this one fits may have dropped, renamed or changed something."""
+    if state.versions and max(state.versions) > latest_version():
         return None
-    return SchemaError(lack_of(missing, dict(state.places)[_JOBS] or "public", state.partitions))
+    missing = [part for part in state.missing_parts if whole or is_vital(part)]
+    other = {part: found for part, found in state.changed_parts if whole or is_vital_change(part)}
+    home = dict(state.places).get(_JOBS) or "public"
+    said = [lack_of(missing, home, state.partitions)] if missing else []
+    said += [told(other, home, state.partitions)] if other else []
+    return SchemaError(". ".join(said)) if said else None
 
 
 def _missing(state: SchemaState) -> SchemaError:

@@ -13,6 +13,7 @@ from typing import Any
 from procrastinate.connector import Rows
 from procrastinate.model.job import Status
 from procrastinate.storage import schema
+from procrastinate.storage.schema_definitions import definitions, traits
 from procrastinate.storage.schema_parts import parts
 from procrastinate.testing._engine.finish import entry, verdicts
 from procrastinate.testing._engine.jobs import stalled_jobs
@@ -217,7 +218,7 @@ def schema_looks(view: View, p: Params) -> Rows:
 
 
 def schema_parts(view: View, p: Params) -> Rows:
-    return [(name,) for name in parts()]
+    return [(name, definitions().get(name, "")) for name in (*parts(), *traits())]
 
 
 def schema_functions(view: View, p: Params) -> Rows:
