@@ -430,6 +430,19 @@ async def test_a_first_look_for_tables_that_are_missing_leaves_the_transaction_u
             assert goes_on(connection)
 
 
+def test_without_tables_the_error_says_what_became_of_the_transaction(
+    app: procrastinate.App, dsn: str
+) -> None:
+    """At the first connection it has looked; later it does not."""
+    with closing(psycopg2.connect(dsn)) as connection:
+        app.job_manager.list_jobs(connection=connection)
+    with (
+        closing(psycopg2.connect(dsn, options="-c search_path=nowhere")) as connection,
+        pytest.raises(SchemaNotApplied, match=r"schema --apply.*has failed: roll it back"),
+    ):
+        app.task(add).configure(connection=connection).defer()
+
+
 def test_tables_made_anew_are_seen_anew(sync_app: procrastinate.App, dsn: str) -> None:
     task = sync_app.task(name="add")(add)
     task.defer()
@@ -458,6 +471,25 @@ def test_a_call_of_several_statements_needs_a_transaction(
             with pytest.raises(InvalidOption, match=r"autocommit.*connection\.transaction\(\)"):
                 call()
         assert manager.get_job_status(job_id, connection=connection) == "todo"
+
+
+def test_a_read_only_transaction_is_no_lost_connection(
+    sync_app: procrastinate.App, dsn: str
+) -> None:
+    task = sync_app.task(name="add")(add)
+    job_id = task.defer()
+    with closing(psycopg2.connect(dsn)) as connection:
+        connection.set_session(readonly=True)
+        for call in (
+            lambda: task.configure(connection=connection).defer(),
+            lambda: sync_app.job_manager.cancel_job_by_id(job_id, connection=connection),
+        ):
+            with pytest.raises(ConnectorException, match=r"may not write.*Roll") as caught:
+                call()
+            assert (type(caught.value), caught.value.sqlstate) == (ConnectorException, "25006")
+            assert isinstance(caught.value.__cause__, psycopg2.Error)
+            connection.rollback()
+        assert len(sync_app.job_manager.list_jobs(connection=connection)) == 1
 
 
 async def test_a_transaction_that_has_failed_is_told_apart(

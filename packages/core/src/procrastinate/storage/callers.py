@@ -3,9 +3,10 @@
 Rules
 
 1. A refusal comes before anything is changed, and leaves the transaction usable. There is one
-   exception: if the schema has no such tables at all, the server refuses the statement that
-   defers a job, and the transaction has failed. (A look before each would cost a round trip. An
-   app that has seen no tables looks once, on the first connection.)
+   exception: if the schema has no such tables at all, or the transaction is read-only, the server
+   refuses the statement that defers a job, and the transaction has failed. The error says so. (A
+   look before each would cost a round trip. An app that has seen no tables looks once, on the first
+   connection.)
 2. What takes several statements needs a transaction, as it could otherwise be done by half.
 3. The connection has to lead to the tables that the app has seen, if it has seen any: another
    database, or another schema of the same name, is a mistake. To find that out takes no round trip
@@ -20,7 +21,7 @@ from typing import TypeVar
 
 from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Request
-from procrastinate.errors import ConnectorException, InvalidOption, SchemaNotApplied
+from procrastinate.errors import ConnectorException, InvalidOption, SchemaError, SchemaNotApplied
 from procrastinate.storage.savepoints import NO_TRANSACTION
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ _GUARDED = frozenset(
 )
 #: An earlier statement of the transaction has failed: in_failed_sql_transaction.
 _FAILED = "25P02"
+#: It is read-only: read_only_sql_transaction.
+_READ_ONLY = "25006"
 #: There is no table of this name, or no schema of its name.
 _NO_TABLES = frozenset({"42P01", "3F000"})
 _NOWHERE = (
@@ -44,6 +47,11 @@ _ELSEWHERE = (
 _IT_HAS_FAILED = (
     ". There are no tables of procrastinate at all, so the server has refused the statement, and"
     " your transaction has failed: roll it back, or to a savepoint"
+)
+
+_IF_THERE_IS_ONE = (
+    ". Nothing was done. If you have begun a transaction on the connection given as connection=, it"
+    " has failed: roll it back, or to a savepoint"
 )
 
 
@@ -177,13 +185,23 @@ def _in_transaction() -> Flow[None]:
 
 
 def _clear(exc: ConnectorException) -> ConnectorException:
-    """Return an error that says what to do about a transaction that has failed before."""
-    if exc.sqlstate != _FAILED:
+    """Return an error that says what became of the caller's transaction, and what to do."""
+    kind = type(exc)
+    if exc.sqlstate == _FAILED:
+        words = (
+            "the transaction of the connection given as connection= has failed before: roll it"
+            " back, or to a savepoint, and try again. Nothing was done"
+        )
+    elif exc.sqlstate == _READ_ONLY:
+        kind = ConnectorException  # no connection was lost: this one, or its owner, is read-only
+        words = (
+            f"the connection given as connection= may not write: {exc}. Nothing was done. Roll the"
+            " transaction back, and begin one that may write"
+        )
+    elif isinstance(exc, SchemaError) and exc.sqlstate is not None:
+        words = f"{exc}{_IF_THERE_IS_ONE}"
+    else:
         return exc
-    clear = type(exc)(
-        "the transaction of the connection given as connection= has failed before: roll it back,"
-        " or to a savepoint, and try again. Nothing was done",
-        sqlstate=exc.sqlstate,
-    )
+    clear = kind(words, sqlstate=exc.sqlstate, constraint=exc.constraint)
     clear.__cause__ = exc.__cause__
     return clear
