@@ -430,6 +430,20 @@ async def test_a_first_look_for_tables_that_are_missing_leaves_the_transaction_u
             assert goes_on(connection)
 
 
+def test_what_the_app_saw_before_it_was_closed_is_compared_when_it_is_open_again(
+    sync_app: procrastinate.App, other: Any
+) -> None:
+    """Closed, it refuses nothing: it may be opened on that database next."""
+    task = sync_app.task(name="add")(add)
+    task.defer()
+    sync_app.close()
+    sync_app.open()
+    with pytest.raises(InvalidOption, match=OTHER_TABLES):
+        task.configure(connection=other).defer()
+    sync_app.close()
+    task.configure(connection=other).defer()
+
+
 def test_without_tables_the_error_says_what_became_of_the_transaction(
     app: procrastinate.App, dsn: str
 ) -> None:

@@ -56,7 +56,7 @@ class Gateway(Halves):
         if (room := self._room_to_close()) is not None:
             room.close()
         super().close()
-        self._place.forget()
+        self._place.closed()
 
     async def close_async(self) -> None:
         """Close the half for asynchronous calls; see `close`."""
@@ -65,7 +65,7 @@ class Gateway(Halves):
             if (room := self._room_to_close()) is not None:
                 await in_thread(room.close, own=True)  # jobs may have taken all others
         await super().close_async()
-        self._place.forget()
+        self._place.closed()
 
     def _room_to_close(self) -> WaitingRoom | None:
         """Return the waiting room, if it has a thread and the app is not open any more."""

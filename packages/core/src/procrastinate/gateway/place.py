@@ -45,10 +45,17 @@ class OwnPlace:
         else:
             self.known = place
 
-    def forget(self) -> None:
-        """Forget what was seen: the app may be opened on another database."""
-        self.known = None
+    def closed(self) -> None:
+        """Ask the next session again: the app may be opened on another database.
+
+        Until then, what was seen is still compared: a difference is looked at again.
+        """
         self.is_looked_for = self._halves.connector.runs_sql
+
+    def forget(self) -> None:
+        """Forget what was seen."""
+        self.known = None
+        self.closed()
 
     def anew(self) -> Place | None:
         """Read again which tables are the app's own; None if that cannot be said soon."""
