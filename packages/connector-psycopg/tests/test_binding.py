@@ -157,6 +157,8 @@ def test_dates_are_read_whatever_the_style_is(connection: psycopg.Connection, st
     connection.execute(f"set datestyle to {style}")
     ((moment,),) = bind(connection).execute(MOMENT)
     assert moment.timestamp() == 1772366400
+    without_values = Query("moment", "select '2026-03-01 12:00Z'::timestamptz")
+    assert bind(connection).execute(without_values) == [(moment,)]
     assert connection.execute("show datestyle").fetchone()[0].startswith(style.split(",")[0])  # type: ignore[index]
 
 
@@ -164,6 +166,16 @@ def test_texts_are_read_in_the_connections_encoding(connection: psycopg.Connecti
     connection.execute("set client_encoding to latin1")
     query = Query("text", "select %(x)s::text", {"x": "é"})
     assert bind(connection).execute(query) == [("é",)]
+
+
+@pytest.mark.parametrize("style", ["ISO", "German"])
+def test_without_an_encoding_texts_are_read_as_ours(
+    connection: psycopg.Connection, style: str
+) -> None:
+    """psycopg itself gives bytes then. In another date style, they come in the binary format."""
+    connection.execute(f"set datestyle to {style}; set client_encoding to sql_ascii")
+    query = Query("text", "select %(x)s::text, array[%(x)s::text], 'ß'::name", {"x": "é漢"})
+    assert bind(connection).execute(query) == [("é漢", ["é漢"], "ß")]
 
 
 def test_a_proxy_is_seen_through_and_anything_else_refused(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -89,14 +90,17 @@ async def test_a_detached_connection_is_the_owner_s_still(
     assert await jobs(engine) == [("work", {"n": 1})]
 
 
-async def test_a_moment_is_read_in_the_style_of_its_owner_s(
-    app: procrastinate.App, new_engine: Engines
+async def test_times_and_texts_are_read_as_the_owner_gets_them(
+    app: procrastinate.App, new_engine: Engines, driver: str
 ) -> None:
     async with new_engine().connect() as connection:
+        if driver == "psycopg":
+            await connection.execute(sqlalchemy.text("set client_encoding = 'SQL_ASCII'"))
         await connection.execute(sqlalchemy.text("set datestyle = 'German'"))
-        job_id = await app.configure_task("work", connection=connection).defer_async()
+        task = app.configure_task("work", connection=connection)
+        job_id = await task.defer_async(name="é漢")
         job = await app.job_manager.get_job_async(job_id, connection=connection)
-    assert job.deferred_at.tzinfo is not None
+    assert (job.task_kwargs, job.deferred_at.tzinfo) == ({"name": "é漢"}, datetime.UTC)
 
 
 @pytest.mark.parametrize("kind", [ValueError, ConnectionRefusedError])

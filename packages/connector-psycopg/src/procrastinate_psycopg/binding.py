@@ -9,6 +9,7 @@ Rules
 3. A cancellation is raised when the statement has ended. psycopg would cancel that as well, which
    spoils the caller's transaction: its next COMMIT is a rollback, without an error.
 4. If dates do not come in ISO format, rows are read in the binary format, as no setting may change.
+   Without values there may be several statements, which have none: then their text is read.
 5. In pipeline mode, an error may be of an earlier statement, whose result the owner has not yet
    fetched. So a mark is sent before ours: if it has no result, the error is not ours.
 6. In pipeline mode without a transaction block, a statement that is refused undoes all before it

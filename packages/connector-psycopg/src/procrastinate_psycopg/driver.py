@@ -10,6 +10,7 @@ import os
 import socket
 
 import psycopg
+from psycopg.abc import AdaptContext
 from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.pq.abc import PGconn
 
@@ -75,6 +76,12 @@ def reported(pgconn: PGconn, setting: str) -> str | None:
 def has_iso_dates(pgconn: PGconn) -> bool:
     """Return whether dates and times come in ISO format, as text."""
     return (reported(pgconn, "DateStyle") or "ISO").startswith("ISO")
+
+
+def is_ascii(context: AdaptContext | None) -> bool:
+    """Return whether a context's connection has the encoding SQL_ASCII: none at all."""
+    connection = None if context is None else context.connection
+    return connection is not None and connection.info.encoding == "ascii"
 
 
 def _means_lost(exc: Exception) -> bool:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
+from psycopg.abc import AdaptContext
 from psycopg.adapt import AdaptersMap, Loader, Transformer
 from psycopg.pq.abc import PGresult
 from psycopg.types.array import register_array
@@ -33,17 +34,40 @@ from psycopg.types.string import (
 )
 
 from procrastinate.connector import Rows
+from procrastinate.connector_tools.moments import moment
+from procrastinate_psycopg import driver
+
+
+class OurTextLoader(TextLoader):
+    """Reads a text. Under SQL_ASCII, for which psycopg gives bytes, it is in UTF8 as ours are."""
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, None if driver.is_ascii(context) else context)
+
+
+class OurTextBinaryLoader(TextBinaryLoader):
+    """The same in the binary format."""
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, None if driver.is_ascii(context) else context)
 
 
 class MomentLoader(Loader):
-    """Reads a timestamptz in ISO format."""
+    """Reads a timestamptz in the format of its connection; without one, in ISO format."""
 
     def load(self, data: bytes | bytearray | memoryview) -> datetime:
         """Return a timestamptz. Raises ValueError for a year that Python does not know."""
         text = str(data, "ascii")
         if text.endswith("infinity"):
             return (datetime.min if text.startswith("-") else datetime.max).replace(tzinfo=UTC)
-        return datetime.fromisoformat(text)
+        try:
+            return datetime.fromisoformat(text)
+        except ValueError:
+            if self.connection is None:
+                raise
+            pgconn = self.connection.pgconn
+            style = driver.reported(pgconn, "DateStyle") or "ISO"
+            return moment(text, style=style, zone=driver.reported(pgconn, "TimeZone") or "")
 
 
 _LOADERS: dict[str, type[Loader]] = {
@@ -55,7 +79,7 @@ _LOADERS: dict[str, type[Loader]] = {
     "float4": FloatLoader,
     "float8": FloatLoader,
     "numeric": FloatLoader,
-    "text": TextLoader,
+    "text": OurTextLoader,
     "bytea": ByteaLoader,
     "timestamptz": MomentLoader,
 }
@@ -67,7 +91,7 @@ _BINARY_LOADERS: dict[str, type[Loader]] = {
     "oid": OidBinaryLoader,
     "float4": Float4BinaryLoader,
     "float8": Float8BinaryLoader,
-    "text": TextBinaryLoader,
+    "text": OurTextBinaryLoader,
     "bytea": ByteaBinaryLoader,
     "timestamptz": TimestamptzBinaryLoader,
 }
@@ -78,8 +102,8 @@ _ARRAYS_OF_TEXTS = ("varchar", "bpchar", "name", "json", "jsonb", "uuid")
 
 def _own_adapters() -> AdaptersMap:
     adapters = AdaptersMap(types=psycopg.adapters.types)
-    adapters.register_loader(_ANYTHING_ELSE, TextLoader)
-    adapters.register_loader(_ANYTHING_ELSE, TextBinaryLoader)
+    adapters.register_loader(_ANYTHING_ELSE, OurTextLoader)
+    adapters.register_loader(_ANYTHING_ELSE, OurTextBinaryLoader)
     for name, loader in (*_LOADERS.items(), *_BINARY_LOADERS.items()):
         adapters.register_loader(name, loader)
     for name in (*_LOADERS, *_ARRAYS_OF_TEXTS):

@@ -54,6 +54,8 @@ class _Text(_Loader):
         super().__init__(oid, context)
         connection = getattr(context, "connection", None)
         self._encoding = "utf-8" if connection is None else connection.info.encoding
+        if self._encoding == "ascii":  # SQL_ASCII: nothing is converted, and our texts are in UTF8
+            self._encoding = "utf-8"
 
     def load(self, data: Any) -> str:
         return bytes(data).decode(self._encoding)
@@ -133,8 +135,10 @@ class PlainRows:
 def has_other_loaders(connection: Any) -> bool:
     """Return whether the owner of a connection has changed how our rows would be read.
 
-    psycopg's own loader of timestamptz cannot read what comes in another DateStyle than ISO.
+    psycopg's own loaders read no other DateStyle than ISO, and give bytes under SQL_ASCII.
     """
+    if reported(connection, "client_encoding") == "SQL_ASCII":
+        return True
     if not (reported(connection, "DateStyle") or "ISO").startswith("ISO"):
         return True
     get_loader = connection.adapters.get_loader
