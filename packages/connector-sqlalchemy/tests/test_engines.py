@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg2
@@ -365,6 +366,17 @@ def test_a_shared_single_connection_in_a_transaction_is_left_alone(
             connector.session().__enter__()
         theirs.rollback()
     assert texts(admin) == []
+
+
+def test_threads_take_turns_at_a_shared_single_connection(
+    new_engine: NewEngine, sharing: Share
+) -> None:
+    connector = sharing(new_engine(poolclass=sa_pool.StaticPool))
+    with ThreadPoolExecutor(10) as threads:
+        numbers = range(200)
+        query = "select %(n)s::integer"
+        seen = threads.map(lambda n: once(connector, query, n=n), numbers, timeout=60)
+        assert list(seen) == [[(n,)] for n in numbers]
 
 
 def test_an_engine_handed_in_that_cannot_connect_says_so(

@@ -220,5 +220,20 @@ def _raise_meaning(exc: ConnectorException, jobs: Sequence[NewJob]) -> NoReturn:
         raise InvalidOption(f"{exc}: give all jobs that share them the same partition_key") from exc
     if isinstance(exc, InvalidData):
         names = ", ".join(sorted({job.task_name for job in jobs}))
-        raise InvalidArguments(f"the database refused the arguments of {names}: {exc}") from exc
+        suspects = " or ".join(("the arguments", *_odd_texts(jobs)))
+        raise InvalidArguments(f"the database refused {suspects} of {names}: {exc}") from exc
     raise exc
+
+
+def _odd_texts(jobs: Sequence[NewJob]) -> list[str]:
+    """Return which texts beside the arguments a database in another encoding may refuse."""
+    named = (
+        ("the name", [job.task_name for job in jobs]),
+        ("the queue", [job.queue for job in jobs]),
+        ("the lock", [job.lock for job in jobs]),
+        ("the queueing lock", [job.queueing_lock for job in jobs]),
+        ("the partition key", [job.partition_key for job in jobs]),
+    )
+    return [
+        words for words, texts in named if not all(text is None or text.isascii() for text in texts)
+    ]

@@ -337,14 +337,23 @@ class Writer:
         if isinstance(exc, ConnectorException) and exc.sqlstate in IN_THE_WAY:
             logger.info("the ending of job %d waits for another transaction", job.id)
             return entry
-        logger.error("the ending of job %d could not be written: %r", job.id, exc)
-        if not _is_about_values(exc):
+        changed = self._without_refused(entry) if _is_about_values(exc) else entry
+        if changed.outcome == entry.outcome:
+            logger.error("the ending of job %d could not be written: %r", job.id, exc)
             return entry
-        failed = self._failed_without_result(entry) if entry.outcome.result else None
-        changed = failed or replace(entry, outcome=without_refused(entry.outcome, job.attempts))
+        logger.warning(
+            "the database refused a value in the ending of job %d, which is written without it or"
+            " in ASCII: %r",
+            *(job.id, exc),
+        )
         if self.unwritten.get(job.id) is entry:
             self.unwritten[job.id] = changed
         return changed
+
+    def _without_refused(self, entry: Ended) -> Ended:
+        failed = self._failed_without_result(entry) if entry.outcome.result else None
+        outcome = without_refused(entry.outcome, entry.job.attempts)
+        return failed or replace(entry, outcome=outcome)
 
     def _hold(self, entries: Sequence[Ended]) -> None:
         self._waiting += len(entries)
