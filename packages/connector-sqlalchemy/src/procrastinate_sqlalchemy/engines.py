@@ -14,14 +14,16 @@ Rules
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import Pool, QueuePool, SingletonThreadPool, StaticPool
 
 from procrastinate.connector import Query
 from procrastinate.connector_tools import failures
@@ -122,13 +124,43 @@ def _exhausted(engine: Engine) -> PoolTimeout:
     )
 
 
+TURN_MAY_TAKE = 30.0  # seconds until another thread's session has ended, as in QueuePool
+_turns: WeakKeyDictionary[Pool, threading.RLock] = WeakKeyDictionary()
+
+
+def _turn(engine: Engine) -> threading.RLock | None:
+    """Wait until no other thread has a session, if the pool has one connection for all of them.
+
+    Threads that send on one connection at once would be in each other's transactions, and psycopg2
+    then waits for ever. Raises `PoolTimeout`.
+    """
+    if not isinstance(engine.pool, StaticPool):
+        return None
+    turn = _turns.setdefault(engine.pool, threading.RLock())
+    if not turn.acquire(timeout=TURN_MAY_TAKE):
+        raise PoolTimeout(
+            "the engine's StaticPool shares one connection, and other threads were using it for"
+            f" {TURN_MAY_TAKE:g} s: use another pool class"
+        )
+    return turn
+
+
 class Lease:
     """A connection of an engine, made ready for a session, and given back as it was."""
 
-    __slots__ = ("_before", "connection", "over", "real", "watched")
+    __slots__ = ("_before", "_turn", "connection", "over", "real", "watched")
 
     def __init__(self, engine: Engine) -> None:
         self.over = driver_of(engine.dialect)
+        self._turn = _turn(engine)
+        try:
+            self._make_ready(engine)
+        except BaseException:
+            if self._turn is not None:
+                self._turn.release()
+            raise
+
+    def _make_ready(self, engine: Engine) -> None:
         self.connection, self.real = _live_connection(engine, self.over)
         self.watched = is_watched(self.connection)
         try:
@@ -155,7 +187,11 @@ class Lease:
         except self.over.error:
             self.connection.invalidate()
         finally:
-            self.connection.close()
+            try:
+                self.connection.close()
+            finally:
+                if self._turn is not None:
+                    self._turn.release()
 
 
 def _end_transaction(real: Any, engine: Engine) -> None:
