@@ -54,7 +54,10 @@ Of = Callable[[str], Any]
     ids=["psycopg", "aiopg", "asyncpg"],
 )
 async def test_what_the_encoding_lacks_costs_a_text_and_no_job(
-    latin1: str, connector_of: Of, monkeypatch: pytest.MonkeyPatch
+    latin1: str,
+    connector_of: Of,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(writer, "REFUSED_AGAIN_AFTER", 0.01)
     app = procrastinate.App(connector=connector_of(latin1))
@@ -78,8 +81,10 @@ async def test_what_the_encoding_lacks_costs_a_text_and_no_job(
             await keeps.defer_async(fine=False),
             await strict.defer_async(),
         ]
-        with pytest.raises(InvalidArguments):
+        with pytest.raises(InvalidArguments, match="refused the arguments of keeps"):
             await app.configure_task("keeps").defer_async(fine="日")
+        with pytest.raises(InvalidArguments, match="refused the arguments or the lock of keeps"):
+            await app.configure_task("keeps", lock="日").defer_async(fine=True)
         async with asyncio.timeout(60):
             await app.run_worker_async(wait=False, install_signal_handlers=False)
         jobs = [await app.job_manager.get_job_async(each) for each in ids]
@@ -93,3 +98,8 @@ async def test_what_the_encoding_lacks_costs_a_text_and_no_job(
     messages = [[each["message"] for each in job.errors] for job in jobs]
     assert [each[:10] for each in messages[0]] == [r"\u65e5\xe9"] * 2
     assert messages[3] == [RESULT_REFUSED] * 2
+    said = [each for each in caplog.records if " ending of job " in each.getMessage()]
+    assert all("the database refused a value" in each.getMessage() for each in said)
+    about = sorted((each.levelname, each.args[0]) for each in said if isinstance(each.args, tuple))
+    refused = [ids[0], ids[0], ids[2], ids[3], ids[3]]
+    assert about == [("WARNING", job_id) for job_id in refused]
