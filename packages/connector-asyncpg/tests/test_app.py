@@ -13,6 +13,7 @@ import uvloop
 
 import procrastinate
 from procrastinate import errors
+from procrastinate.connector import Query
 from procrastinate.loop_thread import LoopThread
 from procrastinate_asyncpg import AsyncpgConnector
 
@@ -268,6 +269,23 @@ async def test_a_connection_given_back_to_its_pool_is_refused(
         pass
     with pytest.raises(errors.InvalidOption, match="given back to its pool, or it broke"):
         await app.configure_task("add", connection=connection).defer_async(n=1)
+
+
+async def test_a_reset_of_the_owner_s_that_fails_is_logged(
+    procrastinate_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def failing(connection: object) -> None:
+        raise ValueError("of the owner's own")
+
+    connector = AsyncpgConnector(dsn=procrastinate_dsn)
+    async with asyncpg.create_pool(procrastinate_dsn, min_size=1, reset=failing) as pool:
+        await connector.open_async(pool)
+        async with connector.session_async() as session:
+            await session.execute(Query("one", "select 1"))
+        await connector.close_async()
+    told = [(r.levelname, r.exc_info and str(r.exc_info[1])) for r in caplog.records]
+    assert ("WARNING", "of the owner's own") in told
+    assert all(level != "ERROR" for level, _ in told)
 
 
 def test_it_runs_on_uvloop(procrastinate_dsn: str) -> None:

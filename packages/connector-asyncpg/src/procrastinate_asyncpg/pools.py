@@ -215,6 +215,8 @@ class GivenPool:
             await self.pool.release(connection)
         except DRIVER_ERRORS:  # the pool was closed, or the connection broke during its reset
             terminate(connection)
+        except Exception:  # of the owner's reset=; the pool has closed the connection
+            logger.warning("a callback of %s has failed", THEIRS, exc_info=True)
 
     async def acquire_for_listening(self) -> Connection:
         """Take one of the pool's connections, as only the pool knows how its owner connects."""
