@@ -179,7 +179,7 @@ def test_healthchecks_say_how_many_workers_are_alive(
 
     def last_line(*options: str) -> tuple[int, str]:
         done = program("healthchecks", *options)
-        return done.returncode, done.stdout.splitlines()[-1]
+        return done.returncode, (done.stderr or done.stdout).splitlines()[-1]
 
     well = "ok    workers: none is alive, no job held by lost workers"
     assert last_line() == last_line("--workers=0") == (0, well)
@@ -191,17 +191,17 @@ def test_healthchecks_say_how_many_workers_are_alive(
     assert last_line("--workers=1")[0] == 0
     code, said = last_line("--workers=2")
     assert code == ExitCode.ERROR
-    assert said.startswith("fail  workers: 1 worker alive, and 2 should be")
+    assert said.startswith("error: 1 worker alive, and 2 should be")
     query("delete from procrastinate_workers where name = 'alive'")
     code, said = last_line("--workers=1")
     assert code == ExitCode.ERROR
-    assert said.startswith("fail  workers: none is alive, and 1 should be")
+    assert said.startswith("error: none is alive, and 1 should be")
 
 
 def test_healthchecks_stop_at_what_fails_and_exit_with_its_code(empty: Program) -> None:
     done = empty("healthchecks")
     assert done.returncode == ExitCode.SCHEMA_NOT_APPLIED
-    assert done.stdout.splitlines()[-1].startswith("fail  schema: procrastinate's tables are not")
+    assert done.stdout.splitlines()[-1] == "fail  schema"
     assert done.stderr.startswith("error: procrastinate's tables are not")
 
 
@@ -225,6 +225,19 @@ def test_tasks_that_a_cluster_would_refuse_are_listed(program: Program) -> None:
     done = program(*ask)
     assert done.returncode == 0
     assert done.stdout.endswith("no task has locks that a distributed database refuses\n")
+
+
+@pytest.mark.one_partition("no jobs are looked at on a distributed database")
+def test_asking_for_distribution_says_which_right_it_takes(program: Program, query: Query) -> None:
+    query("create role procrastinate_asker login")
+    try:
+        query("grant select on procrastinate_migrations to procrastinate_asker")
+        options = {"PGOPTIONS": "-c role=procrastinate_asker"}
+        done = program("schema", "--check", "--for-distribution", env=options)
+        assert done.returncode == ExitCode.ERROR
+        assert "Ask as a role that has SELECT on procrastinate_jobs" in done.stderr
+    finally:
+        query("drop owned by procrastinate_asker; drop role procrastinate_asker")
 
 
 @pytest.mark.one_partition("a distributed database has stored the keys")

@@ -135,6 +135,32 @@ def test_a_missing_table_is_found(sync_app: procrastinate.App, query: Query, nam
             look()
 
 
+@pytest.mark.one_partition("a cluster does not move tables")
+def test_tables_that_were_moved_are_found_where_they_are(
+    sync_app: procrastinate.App, query: Query
+) -> None:
+    """And not in a schema that has a whole set of tables."""
+    query("create schema attic; create schema aaa")
+    query("create table aaa.procrastinate_periodic (); create table aaa.procrastinate_workers ()")
+    for name in ("procrastinate_periodic", "procrastinate_jobs"):
+        query(f"alter table {name} set schema attic")
+        with pytest.raises(errors.SchemaError, match=f"there is no .*{name}") as caught:
+            sync_app.schema_manager.check()
+        statement = f'alter table "attic".{name} set schema "public"'
+        assert re.findall(r"`(.*?)`", str(caught.value)) == [statement]
+        query(statement)
+        sync_app.schema_manager.check()
+
+
+def test_where_no_table_is_found_another_schema_that_has_them_is_named(
+    by_path: Callable[[str], procrastinate.App], query: Query
+) -> None:
+    query("create schema queue; create schema other")
+    by_path("queue").schema_manager.apply_schema()
+    with pytest.raises(errors.SchemaNotApplied, match='name it by `schema="queue"`'):
+        by_path("other").schema_manager.check()
+
+
 def test_applying_where_no_schema_of_the_path_exists_says_so(
     by_path: Callable[[str], procrastinate.App],
 ) -> None:

@@ -11,7 +11,7 @@ from procrastinate.cli import exit_codes
 from procrastinate.cli.exit_codes import ExitCode
 from procrastinate.cli.options import option
 from procrastinate.cli.settings import Settings, settings_of
-from procrastinate.errors import SchemaError
+from procrastinate.errors import InsufficientPrivilege, SchemaError
 from procrastinate.model.text.printable import counted
 from procrastinate.storage import schema as flows
 from procrastinate.storage.distributing import check_places
@@ -106,8 +106,15 @@ def _check_for_distribution(settings: Settings) -> None:
             f" queueing lock belong to different partitions: {', '.join(names)}. Give each a"
             " partition_key, and the same one to all tasks that share the lock or the queueing lock"
         )
-    with app.open():
-        to_drain = app._to_drain_before_distribution()
+    try:
+        with app.open():
+            to_drain = app._to_drain_before_distribution()
+    except InsufficientPrivilege as exc:
+        raise InsufficientPrivilege(
+            "this role may not read the jobs, so it is not known whether some must have ended"
+            " before they are distributed. Ask as a role that has SELECT on procrastinate_jobs,"
+            f" such as that of a worker, or the tables' owner ({exc})"
+        ) from exc
     if to_drain:
         counts = ", ".join(f"{name} ({counted(count, 'job')})" for name, count in to_drain.items())
         raise SchemaError(

@@ -24,6 +24,7 @@ from procrastinate.errors import (
 from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.storage.defer import PARTITION_CHECK
 from procrastinate.storage.schema_definitions import changed, is_vital_change, told
+from procrastinate.storage.schema_moves import moving_back, not_here
 from procrastinate.storage.schema_parts import IDS, NUMBERS, is_vital, lack_of, parts
 from procrastinate.storage.settings import settings_rows
 from procrastinate.storage.statements import Statements
@@ -88,13 +89,15 @@ class Migration:
 class SchemaState:
     """Which migrations a database has, the oldest code that fits it, and what is wrong with it.
 
-    ``places`` maps the name of each relation to the schema in which it was found, if it was.
+    ``places`` maps the name of each relation to the schema in which it was found, if it was, and
+    ``moved`` that of one that was not to another schema that has such a relation.
     """
 
     exists: bool
     versions: tuple[int, ...] = ()
     compatible_from: int = 0
     places: tuple[tuple[str, str | None], ...] = ()
+    moved: tuple[tuple[str, str], ...] = ()
     is_ours: bool = True  # not the tables of releases up to 3.x
     stale_functions: tuple[str, ...] = ()
     rows_of_settings: int = 1
@@ -196,18 +199,19 @@ def function_traits(name: str, partitions: Partitions = ONE) -> str:
 
 def schema_state() -> Flow[SchemaState]:
     """Return what the database says of its schema."""
-    places = yield Request("schema_objects", names=[*TABLES, *SEQUENCES, NUMBERS])
-    found = {name: schema for name, schema in places if schema is not None}
+    rows = yield Request("schema_objects", names=[*TABLES, *SEQUENCES, NUMBERS])
+    found = {name: schema for name, schema, _ in rows if schema is not None}
     settings = (yield from settings_rows()) if _SETTINGS in found else [ONE]
     partitions = settings[0] if settings else ONE
     are_many = partitions.are_many or (NUMBERS in found and IDS not in found)
     other = IDS if are_many else NUMBERS
-    where = tuple((name, schema) for name, schema in places if name != other)
+    where = tuple((name, schema) for name, schema, _ in rows if name != other)
+    moved = tuple((name, schema) for name, _, schema in rows if schema is not None)
     if _JOBS not in found:
-        return SchemaState(bool(found), places=where)
+        return SchemaState(bool(found), places=where, moved=moved)
     ((is_ours, _),) = yield Request("schema_looks")
     if not is_ours or _RECORDS not in found:
-        return SchemaState(True, places=where, is_ours=bool(is_ours))
+        return SchemaState(True, places=where, moved=moved, is_ours=bool(is_ours))
     rows = yield Request("list_migrations")
     had: dict[str, str] = dict((yield Request("schema_parts", names=list(TABLES))))
     functions = yield Request("schema_functions", names=list(_functions(partitions)))
@@ -216,6 +220,7 @@ def schema_state() -> Flow[SchemaState]:
         tuple(row[0] for row in rows),
         max((row[1] for row in rows), default=0),
         where,
+        moved,
         stale_functions=_stale(functions, partitions),
         rows_of_settings=len(settings),
         missing_parts=tuple(each for each in parts(partitions) if each not in had),
@@ -251,6 +256,7 @@ def problem_with(state: SchemaState, *, whole: bool = True) -> SchemaError | Non
     if not state.exists:
         return SchemaNotApplied(
             f"procrastinate's tables are not in this database (or not on the search path): {CREATE}"
+            + not_here(dict(state.moved).get(_JOBS))
         )
     found = _misplaced(state) or _wrong_version(state)
     found = found or _missing_tables(state) or _wrong_settings(state)
@@ -338,10 +344,18 @@ def _wrong_parts(state: SchemaState, whole: bool) -> SchemaError | None:
 
 
 def _missing(state: SchemaState) -> SchemaError:
-    names = ", ".join(name for name, schema in state.places if schema is None)
+    names = [name for name, schema in state.places if schema is None]
+    home = next((schema for _, schema in state.places if schema is not None), "public")
+    moved = {name: schema for name, schema in state.moved if name in names}
+    said = [*moving_back(moved, home)]
+    if len(moved) < len(names):
+        said.append(
+            f"restore {'the others' if moved else 'it'} from a backup, or make"
+            f" {'them by their' if moved else 'it by its'} part of the script that `procrastinate"
+            " schema --read` prints"
+        )
     return SchemaError(
-        f"of procrastinate's tables and sequences there is no {names}: restore it from a backup, or"
-        " make it by its part of the script that `procrastinate schema --read` prints"
+        f"of procrastinate's tables and sequences there is no {', '.join(names)}: {'; '.join(said)}"
     )
 
 

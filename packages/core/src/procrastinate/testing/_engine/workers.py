@@ -210,7 +210,7 @@ def held_jobs(view: View, p: Params) -> Rows:
 
 
 def schema_objects(view: View, p: Params) -> Rows:
-    return [(name, "memory") for name in p["names"]]
+    return [(name, "memory", None) for name in p["names"]]
 
 
 def schema_looks(view: View, p: Params) -> Rows:
