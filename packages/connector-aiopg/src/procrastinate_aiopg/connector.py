@@ -50,6 +50,7 @@ class AiopgConnector(ListeningConnector):
     """
 
     contract: ClassVar[int] = 2
+    chooses_plans: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -44,6 +44,7 @@ class PsycopgConnector(ListeningConnector):
     """
 
     contract: ClassVar[int] = 2
+    chooses_plans: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class SyncPsycopgConnector(SyncConnector):
     """
 
     contract: ClassVar[int] = 2
+    chooses_plans: ClassVar[bool] = True
 
     def __init__(
         self,

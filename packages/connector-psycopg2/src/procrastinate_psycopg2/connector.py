@@ -48,6 +48,7 @@ class Psycopg2Connector(SyncConnector):
     """
 
     contract: ClassVar[int] = 2
+    chooses_plans: ClassVar[bool] = True
 
     def __init__(
         self,

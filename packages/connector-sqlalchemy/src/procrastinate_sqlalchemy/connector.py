@@ -49,6 +49,7 @@ class SQLAlchemyConnector(SyncConnector):
     """
 
     contract: ClassVar[int] = 2
+    chooses_plans: ClassVar[bool] = True
     #: SQLAlchemy's names of the drivers that it takes.
     drivers: ClassVar[Sequence[str]] = drivers.ALL
 

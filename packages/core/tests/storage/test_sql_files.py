@@ -257,6 +257,9 @@ def test_a_cluster_keeps_plans_of_texts_that_name_the_partition() -> None:
         else:
             assert "%(partition)s" not in plain.sql or "insert into" in plain.sql
             assert "plan_cache_mode" not in query.settings
+    without = Statements(None, cluster, chooses_plans=False)
+    assert [name for name in load() if without(Request(name)).is_sent_often] == []
+    assert "partition" in without(Request("any_ready")).params
     statements = Statements(None, cluster)
     first, again, other = (statements.at(n)(Request("any_ready")).sql for n in (7, 7, 8))
     assert first is again  # it is found by its text, which is hashed once

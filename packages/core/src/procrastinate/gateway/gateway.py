@@ -285,7 +285,9 @@ class Gateway(Halves):
     def learn(self, partitions: Partitions) -> None:
         """Note what the database has said of its partitions."""
         if partitions != self.statements.partitions:
-            self.statements = Statements(self.connector.schema, partitions)
+            self.statements = Statements(
+                self.connector.schema, partitions, chooses_plans=self.connector.chooses_plans
+            )
         self._settings_until = time.monotonic() + SETTINGS_LAST
 
     def _explained(self, exc: SchemaError, connector: SyncConnector) -> SchemaError:

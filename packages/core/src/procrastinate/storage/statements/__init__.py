@@ -114,8 +114,16 @@ class _Made:
 class Statements:
     """Makes queries of requests, for a schema, its database's partitions, and one of them."""
 
-    def __init__(self, schema: str | None = None, partitions: Partitions = ONE) -> None:
+    def __init__(
+        self,
+        schema: str | None = None,
+        partitions: Partitions = ONE,
+        *,
+        chooses_plans: bool = True,
+    ) -> None:
+        """For ``chooses_plans`` see the connector."""
         self.schema = schema
+        self._chooses_plans = chooses_plans
         self.partitions = partitions
         self.distributed = partitions.are_many
         self.partition = 0
@@ -195,7 +203,9 @@ class Statements:
             text += SEEN
         text = self.render(text)
         of_partition = _PARTITION in text
-        settings = self._settings_of(statement, may_keep=of_partition and _INSERTS not in text)
+        settings = self._settings_of(
+            statement, may_keep=self._chooses_plans and of_partition and _INSERTS not in text
+        )
         made = _Made(
             text,
             settings,
