@@ -17,6 +17,8 @@ ON_ONE_SERVER: dict[str, str] = {
     "packages/core/tests/app/test_binders.py::"
     "test_other_tables_than_the_app_has_seen_are_refused": _PLACES,
     "packages/core/tests/app/test_binders.py::test_tables_made_anew_are_seen_anew": _PLACES,
+    "packages/core/tests/app/test_binders.py::"
+    "test_another_database_without_tables_is_other_tables": _PLACES,
     **{
         f"packages/core/tests/app/test_statement.py::{name}[App 5": (
             "Citus sends GRANT with the name of the schema not quoted"
