@@ -46,6 +46,8 @@ def test_a_malformed_url_is_refused_without_showing_its_password(url: str) -> No
 def test_unknown_arguments_are_named_before_anything_is_connected(driver: str) -> None:
     with pytest.raises(InvalidOption, match="pool_sise"):
         SQLAlchemyAsyncConnector(url=url_of(driver), pool_sise=5)
+    with pytest.raises(InvalidOption, match="takes the URL of the database as url="):
+        SQLAlchemyAsyncConnector(dsn=url_of(driver))
 
 
 def test_repr_names_the_database_and_never_the_password(driver: str) -> None:

@@ -33,7 +33,7 @@ import aiopg
 import psycopg2
 from psycopg2 import extensions
 
-from procrastinate.connector_tools import forks
+from procrastinate.connector_tools import failures, forks
 from procrastinate.connector_tools.sockets import readable
 from procrastinate.connector_tools.urls import shown
 from procrastinate.errors import ConnectionFailed
@@ -90,7 +90,7 @@ async def connect(options: ConnectOptions) -> aiopg.Connection:
                     await _prepared(connection, options.on_connect)
     except TimeoutError as exc:
         raise ConnectionFailed(
-            f"cannot connect to PostgreSQL{f' ({handshake.where})' if handshake.where else ''}:"
+            f"cannot connect to PostgreSQL{failures.in_brackets(handshake.where)}:"
             f" no answer within {options.timeout:g} seconds"
         ) from exc
     except psycopg2.Error as exc:

@@ -67,6 +67,8 @@ class SQLAlchemyAsyncConnector(ListeningConnector):
         **arguments: Any,
     ) -> None:
         super().__init__(json_dumps=json_dumps, json_loads=json_loads, schema=schema)
+        if "dsn" in arguments:
+            raise InvalidOption(f"{type(self).__name__} takes the URL of the database as url=")
         given = arguments.get("connect_args") or {}
         self._names_a_database = url is not None or bool(given)
         read = _read_url(drivers.default_url() if url is None else url, "url")

@@ -163,8 +163,9 @@ class Source:
             except TimeoutError as exc:
                 if waits:
                     raise self._timed_out() from exc
+                where = failures.in_brackets(self._shown)
                 raise ConnectionFailed(
-                    f"cannot connect to PostgreSQL{self._where()}: no answer in time"
+                    f"cannot connect to PostgreSQL{where}: no answer in time"
                 ) from exc
             except Exception as exc:
                 raise self._not_connected(exc) from driver_error(exc, self.driver)
@@ -184,9 +185,6 @@ class Source:
         if isinstance(exc, sa_exc.SQLAlchemyError):
             return ConnectionFailed(f"cannot connect to PostgreSQL: {first_line(exc)}")
         return exc
-
-    def _where(self) -> str:
-        return f" ({self._shown})" if self._shown else ""
 
     def release(self, lease: Lease, *, discard: bool = False) -> None:
         """Note what is to become of a connection; the session gives it back."""

@@ -170,4 +170,6 @@ def test_an_error_of_many_lines_is_shown_in_one() -> None:
     error = failures.cannot_connect(OSError("refused\n\tby all"), where="host=h", sqlstate="28P01")
     assert str(error) == "cannot connect to PostgreSQL (host=h): refused by all"
     assert error.sqlstate == "28P01"
+    where = [failures.in_brackets(each) for each in ("", "(libpq defaults)", "asyncpg (not shown)")]
+    assert where == ["", " (libpq defaults)", " (asyncpg, not shown)"]
     assert failures.one_line(OSError()) == "OSError"

@@ -112,10 +112,14 @@ def cannot_connect(
 
     The driver's text is shown: see `urls` for how to keep passwords out of it.
     """
-    place = f" ({where})" if where else ""
     return ConnectionFailed(
-        f"cannot connect to PostgreSQL{place}: {one_line(exc)}", sqlstate=sqlstate
+        f"cannot connect to PostgreSQL{in_brackets(where)}: {one_line(exc)}", sqlstate=sqlstate
     )
+
+
+def in_brackets(where: str) -> str:
+    """Return what `urls.shown` says of a place as a message shows it: in one pair of brackets."""
+    return f" ({where.replace(' (', ', ').strip('()')})" if where else ""
 
 
 def lost(exc: Exception) -> ConnectionLost:
