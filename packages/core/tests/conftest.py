@@ -19,6 +19,7 @@ from psycopg2.extensions import parse_dsn
 import procrastinate
 from procrastinate.drive import Flow, Script
 from procrastinate.model.partitions import MANY
+from procrastinate.storage import distributing
 from procrastinate.storage.partitioning import into_partitions
 from procrastinate_embedded import Server
 
@@ -177,8 +178,8 @@ def make_tables(dsn: str) -> None:
         app.schema_manager.apply_schema()
         if PARTITIONS > 1:
             app._gateway.run(like_a_distributed_one(), transaction=True)
-        if CLUSTER:
-            app.schema_manager.distribute()
+        if CLUSTER:  # without the check of the schema, which sees the other default
+            app._gateway.run(distributing._distribute(), transaction=True)
 
 
 def like_a_distributed_one() -> Flow[None]:
