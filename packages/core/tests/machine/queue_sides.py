@@ -7,7 +7,9 @@ Time. The memory's clock is virtual; the server's cannot be moved. So when time 
 clock goes forward, and every time in PostgreSQL's tables goes back by the same amount. Both then
 hold the same ages, and ages are what is compared. Before each step the memory's clock is set to the
 server's, plus all that has passed; delays and limits differ by minutes, so that the moments
-between two statements decide nothing.
+between two statements decide nothing but an order. For that, the memory's clock goes forward by a
+moment before each statement, as the server's does. Else a time that a step was given, and the same
+time reckoned by a statement, would be equal in memory only, and ids would decide there.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ CHANNELS = ("procrastinate_jobs", "procrastinate_schedule", "procrastinate_abort
 WAITER = 7  # the number of a program that waits for jobs
 ENDS = waits.CHANNEL.format(waiter=WAITER)
 TOLERANCE = timedelta(seconds=30)
+MOMENT = timedelta(microseconds=1)  # between two statements in memory; less than any takes
 
 #: A schedule: the name of a task, and the periodic_id.
 Key: TypeAlias = tuple[str, str]
@@ -157,11 +160,13 @@ def _without_times(text: str) -> str:
 class Recorder:
     """An executor that keeps what each statement returned, in an order of its own."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, before: Callable[[], None] = lambda: None) -> None:
         self.executor = executor
+        self.before = before
         self.seen: list[tuple[str, list[Any]]] = []
 
     def execute(self, query: Query, /) -> Rows:
+        self.before()
         rows = self.executor.execute(query)
         shown = sorted(map(_SHOWN.get(query.name, tuple), rows), key=_without_ages)
         self.seen.append((query.name, shown))
@@ -373,19 +378,25 @@ class Memory:
     def align(self, now: datetime, next_id: int) -> None:
         """Set the clock, and the next id: a refused insert has used one up over there."""
         self.now = now.astimezone(UTC) + self.ahead
-        self.connector.clock._frozen = self.now  # (freezing would promote due jobs)
+        self._set_clock(self.now)
         self.store._tables.job_ids = itertools.count(next_id)
 
     def run(self, make: Make) -> Shown:
         value, error, seen = None, None, []
         try:
             with self.connector.session(transaction=True) as executor:
-                recorder = Recorder(executor)
+                recorder = Recorder(executor, self._let_a_moment_pass)
                 seen = recorder.seen
                 value = drive.run(make(self.now), recorder, sql)
         except ProcrastinateException as exc:
             error = _error_of(exc)
         return self._outcome(_in_order(value), error, seen)
+
+    def _let_a_moment_pass(self) -> None:
+        self._set_clock(self.connector.clock.now() + MOMENT)
+
+    def _set_clock(self, now: datetime) -> None:
+        self.connector.clock._frozen = now  # (freezing would promote due jobs)
 
     def _outcome(self, value: Any, error: Any, seen: list[Any]) -> Shown:
         heard = sorted(self.heard)

@@ -13,6 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -20,11 +21,15 @@ import psycopg2
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
-from queue_machine import Tally
+from queue_machine import HOUR, New, Tally
 from queue_rules import WholeMachine
 from queue_sides import COMPARED, Sides
 
-from procrastinate.model.job import TRANSITIONS
+from procrastinate import json_codec
+from procrastinate.model.job import TRANSITIONS, Status
+from procrastinate.model.partitions import ONE
+from procrastinate.storage import defer, search
+from procrastinate.storage.jobs import JobFilter
 from procrastinate.storage.periodic import Outcome
 from procrastinate.testing._engine.store import STATEMENTS
 
@@ -82,6 +87,23 @@ def test_all_columns_of_all_tables_are_compared(
     for table in NOT_COMPARED:
         del columns[f"procrastinate_{table}"]
     assert columns == COMPARED
+
+
+@pytest.mark.one_partition("memory has one")
+def test_a_time_that_a_step_is_given_comes_before_one_that_a_statement_reckons(
+    sides: Sides,
+) -> None:
+    """The memory's clock must not stand still during a step: see `queue_sides`."""
+    reckoned = New("t1", "a", 0, None, None, "{}", due=HOUR, absolute=False)
+    both = (reckoned, replace(reckoned, absolute=True))
+    scheduled = JobFilter(statuses=[Status.TODO], holds=["schedule"])
+    one_page = {"limit": 3, "budget": 3, "partitions": ONE, "loads": json_codec.loads}
+    sides.reset()
+
+    sides.run(lambda now: defer.defer_jobs([each.at(now) for each in both]))
+    shown = sides.run(lambda now: search.search_jobs(scheduled, None, **one_page))
+
+    assert [job.id for job in shown.value.jobs] == [2, 1]
 
 
 @pytest.mark.slow
