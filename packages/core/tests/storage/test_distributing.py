@@ -55,7 +55,9 @@ def test_it_is_refused_without_tables(procrastinate_dsn: str) -> None:
 
 def test_it_is_refused_while_a_worker_lives(sync_app: procrastinate.App, query: Query) -> None:
     sync_app._gateway.run(workers.register_worker("the one"))
-    assert "workers are alive (the one)" in refusal(sync_app)
+    said = refusal(sync_app)
+    assert said.startswith("the extension citus is not in this database")
+    assert "Besides, workers are alive (the one)" in said
     query(
         "update procrastinate_workers set last_heartbeat = now() - %s * interval '1 s'",
         STALLED_AFTER + 1,

@@ -321,20 +321,28 @@ def _script(name: str, text: str) -> Any:
 # What is refused
 
 
+_NO_CITUS = (
+    "the extension citus is not in this database, so there is nothing to distribute over: let an"
+    " administrator of a Citus cluster run `create extension citus` in this database on every node,"
+    " and `select citus_add_node(HOST, PORT)` on the coordinator for each"
+)
+
+
 def _refuse() -> Flow[None]:
     ((is_ours, owner, is_citus),) = yield Script("the owner", _OWNER)
     if not is_ours:
         raise SchemaError(
             f"only the owner of procrastinate's tables can distribute them: connect as {owner}"
         )
-    yield from _refuse_while_workers_live()
-    yield from _refuse_split_locks()
+    try:
+        yield from _refuse_while_workers_live()
+        yield from _refuse_split_locks()
+    except SchemaError as exc:
+        if is_citus:
+            raise
+        raise SchemaError(f"{_NO_CITUS}. Besides, {exc}") from exc
     if not is_citus:
-        raise SchemaError(
-            "the extension citus is not in this database, so there is nothing to distribute over:"
-            " let an administrator of a Citus cluster run `create extension citus` in this database"
-            " on every node, and `select citus_add_node(HOST, PORT)` on the coordinator for each"
-        )
+        raise SchemaError(_NO_CITUS)
     _refuse_without_nodes((yield Script("the cluster", _CLUSTER)))
 
 
