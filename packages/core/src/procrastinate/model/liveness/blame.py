@@ -13,7 +13,9 @@ Rules
 3. A process holds at most one job with `SUSPECTED` crashes or more, beside any number of others. So
    suspects are told apart without an idle slot: the next crash counts for one of them only.
 4. A job to which one more crash would be fatal runs alone. Its process lets those that run come to
-   their end, at most `WAIT_TO_BE_ALONE`, and takes no other job until this one has ended.
+   their end, at most `WAIT_TO_BE_ALONE`, and takes no other job until this one has ended. The next
+   job does not wait until that end is written. If the next one kills the process before, the crash
+   counts for both, and fails neither by `CRASH_LIMIT`, because neither was alone.
 5. A job that its process cannot take now goes back, not begun, with a delay of about
    `SENT_BACK_FOR`. The delays differ because suspects come in herds: if all came back at the same
    moment, each process would take one of them and send the others away for twice as long.
