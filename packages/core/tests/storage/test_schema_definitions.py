@@ -40,15 +40,19 @@ def test_the_file_says_what_the_server_says_of_one_and_of_many_partitions(
         if partitions.are_many:
             break
         partitions = run(into_partitions(), transaction=True)
+    ((home,),) = query(
+        "select relnamespace::integer from pg_class where oid = 'procrastinate_jobs'::regclass"
+    )
     query("set timezone = 'Pacific/Apia'; set datestyle = 'German'; set search_path = ''")
     query("set quote_all_identifiers = on")
     text = (
         "select 'constraint ' || conname, pg_get_constraintdef(oid) from pg_constraint"
-        " where conname ~ '^procrastinate' and contype in ('c', 'p')"
+        f" where conname ~ '^procrastinate' and contype in ('c', 'p') and connamespace = {home}"
         " union all select 'index ' || relname, pg_get_indexdef(oid) from pg_class"
-        " where relname ~ '^procrastinate' and relkind = 'i'"
+        f" where relname ~ '^procrastinate' and relkind = 'i' and relnamespace = {home}"
     )
     found: dict[str, str] = dict(query(text))
+    query("reset all")
     assert len(found) > 20
     assert (
         changed({**had, **{name: found[name] for name in found if name in had}}, partitions) == {}
@@ -170,4 +174,5 @@ def test_a_role_that_writes_jobs_and_may_not_check_them_is_told(
             query(re.findall(r"`(.*?)`", str(caught.value))[0])
             assert app.check_connection()
     finally:
-        query("drop owned by procrastinate_unfit; drop role procrastinate_unfit")
+        query("drop owned by procrastinate_unfit")
+        query("drop role procrastinate_unfit")
