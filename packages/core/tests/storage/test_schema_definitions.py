@@ -35,7 +35,9 @@ def test_the_file_says_what_the_server_says_of_one_and_of_many_partitions(
     while True:
         had = run(rows())
         ours = definitions(partitions)
-        assert ours == {part: plain(had[part]) for part in parts(partitions) if had[part]}
+        theirs = {"default of procrastinate_jobs.partition"} if partitions.are_many else set()
+        defined = {part for part in parts(partitions) if had[part]} - theirs
+        assert ours == {part: plain(had[part]) for part in defined}
         assert set(traits()) <= had.keys()
         if partitions.are_many:
             break

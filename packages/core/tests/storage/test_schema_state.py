@@ -271,6 +271,7 @@ OF_MANY = (
 )
 
 
+@pytest.mark.one_partition("tests there have another default of a partition")
 @pytest.mark.parametrize("part", OF_MANY)
 def test_a_missing_part_of_many_partitions_is_made_as_they_have_it(
     sync_app: procrastinate.App, query: Query, part: str
