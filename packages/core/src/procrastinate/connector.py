@@ -183,7 +183,7 @@ class Connector(HasFormerNames, abc.ABC):
     contract: ClassVar[int]
     #: Whether ``execute`` runs any SQL, or (False) only core's named statements.
     runs_sql: ClassVar[bool] = True
-    #: Whether it prepares of many texts only those that come again, as `connector_tools.plans`
+    #: Whether it prepares of many texts only those that come again, as ``connector_tools.plans``
     #: does. Then what is sent often to a cluster names its partition, so that its plan can be kept.
     chooses_plans: ClassVar[bool] = False
     #: Whether it can be used without ``open``, having nothing to connect to.
