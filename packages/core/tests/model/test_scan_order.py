@@ -25,6 +25,7 @@ class Found:
     parked: int = 0
     left: int = 0
     undecided: int = 0
+    none_ready: bool = False
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Database:
     """What is ready, and a worker's claims."""
 
     full_takes: float
+    asks: bool = False  # whether anything is ready, as a distributed database is asked
     now: float = 1_000.0
     next_id: int = 1
     ready: dict[int, Job] = field(default_factory=dict)
@@ -89,9 +91,12 @@ class Database:
             jobs = self.run(step)
             self.now += took
             queues = QUEUES if step.everywhere else step.queues
-            if step.kind is Kind.FULL:
+            asked = self.asks and step.kind is Kind.LEVEL and not jobs
+            none_ready = asked and not any(job.queue in queues for job in self.ready.values())
+            if step.kind is Kind.FULL or none_ready:
                 self.news -= {job.id for job in before.values() if job.queue in queues}
-            self.plan = self.plan.saw(Scan(**as_dict(step, queues)), Found(jobs), took, self.now)
+            found = Found(jobs, none_ready=none_ready)
+            self.plan = self.plan.saw(Scan(**as_dict(step, queues)), found, took, self.now)
             got = sorted(got + jobs, key=place)  # as the fetcher does
         self.check(got, before, room)
         return got
@@ -127,11 +132,12 @@ actions = st.one_of(
     backlog=st.lists(st.tuples(queues, priorities), max_size=30),
     steps=st.lists(actions, max_size=40),
     full_takes=st.sampled_from([0.0, 0.003, 0.5]),
+    asks=st.booleans(),
 )
 def test_claims_pass_by_only_what_became_ready_since_the_last_full_scan(
-    backlog: list[tuple[str, int]], steps: list[Action], full_takes: float
+    backlog: list[tuple[str, int]], steps: list[Action], full_takes: float, asks: bool
 ) -> None:
-    database = Database(full_takes)
+    database = Database(full_takes, asks)
     for queue, priority in backlog:
         database.defer(queue, priority, True)
     for step in steps:
@@ -152,6 +158,7 @@ def test_claims_pass_by_only_what_became_ready_since_the_last_full_scan(
     full_takes=st.sampled_from([0.0, 0.003, 0.01, 0.1, 0.6, 1.1]),
     heard=st.booleans(),
     room=st.integers(1, 3),
+    asks=st.booleans(),
 )
 def test_what_became_ready_out_of_turn_is_seen_in_time(
     backlog: list[tuple[str, int]],
@@ -160,12 +167,13 @@ def test_what_became_ready_out_of_turn_is_seen_in_time(
     full_takes: float,
     heard: bool,
     room: int,
+    asks: bool,
 ) -> None:
     """Beside a backlog without end: within 0.1 s, or ten times what a full scan takes, or 10 s.
 
     A higher priority is seen within 0.1 s, and the time of a full scan that was just being made.
     """
-    database = Database(full_takes)
+    database = Database(full_takes, asks)
     database.open()
 
     def work() -> None:
