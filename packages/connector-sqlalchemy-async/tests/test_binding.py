@@ -107,7 +107,7 @@ async def test_times_and_texts_are_read_as_the_owner_gets_them(
 async def test_what_a_listener_raises_is_its_own_error(
     app: procrastinate.App, new_engine: Engines, kind: type[Exception]
 ) -> None:
-    """So nobody takes the arguments for refused, or the connection for lost."""
+    """Neither are the arguments taken for refused, nor the connection for lost."""
 
     def listener(*_: Any) -> None:
         raise kind("of the listener's own")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from procrastinate.model.partitions import ONE, Partitions
-from procrastinate.storage.schema_parts import SHOWN, is_vital, parts
+from procrastinate.storage.schema_parts import SHOWN, in_quotes, is_vital, parts
 
 _MANY = "many: "
 _SCHEMA = re.compile(r'(?:"(?:[^"]|"")*"|\w+)\.(?="?procrastinate_)')
@@ -62,8 +62,9 @@ def traits() -> tuple[str, ...]:
 def changed(had: Mapping[str, str], partitions: Partitions = ONE) -> dict[str, str]:
     """Return the parts that differ from ours, and what each is instead.
 
-    Among them are traits that are missing, and a column of others without which nobody can insert
-    a row. If types differ, it returns only these: what is made of the columns differs as well.
+    Among them are traits that are missing, and a required column of others, without which no row
+    can be inserted. If types differ, it returns only these: what is made of the columns differs as
+    well.
     """
     ours = definitions(partitions)
     found = {
@@ -93,7 +94,7 @@ def is_vital_change(part: str) -> bool:
 
 def told(differing: Mapping[str, str], home: str, partitions: Partitions = ONE) -> str:
     """Return what to tell about parts that differ, and what to do about them."""
-    place = '"' + home.replace('"', '""') + '".'
+    place = f"{in_quotes(home)}."
     said = [_what_it_is(part, found, partitions) for part, found in differing.items()]
     run = [
         f"`{statement.replace('{schema}.', place)}`"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from procrastinate.storage.schema_parts import in_quotes
+
 
 def moving_back(moved: Mapping[str, str], home: str) -> Iterator[str]:
     """Yield what to do about each relation that is in another schema than the rest.
@@ -16,7 +18,7 @@ def moving_back(moved: Mapping[str, str], home: str) -> Iterator[str]:
         kind = "sequence" if name.endswith("_seq") else "table"
         yield (
             f"{name} is in the schema {schema}: if it is the one that is missing, run"
-            f" `alter {kind} {_quoted(schema)}.{name} set schema {_quoted(home)}`"
+            f" `alter {kind} {in_quotes(schema)}.{name} set schema {in_quotes(home)}`"
         )
 
 
@@ -28,7 +30,3 @@ def not_here(schema: str | None) -> str:
         f". The schema {schema} has a table of jobs: if that is meant, name it by"
         f' `schema="{schema}"` for the connector, or put it on the search_path'
     )
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

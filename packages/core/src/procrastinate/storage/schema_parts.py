@@ -39,6 +39,11 @@ NO_PARTITION = -1
 JOB_ID = f"nextval('{{schema}}.{NUMBERS}') * {MANY} + {VALUES.index(0)}"
 
 
+def in_quotes(name: str) -> str:
+    """Return a name that the server has given as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def partition_check(boundary: int | str) -> str:
     """Return the constraint that an id above the boundary says the partition of its job."""
     values = ",".join(map(str, VALUES))
@@ -132,6 +137,6 @@ def lack_of(missing: Sequence[str], home: str, partitions: Partitions = ONE) -> 
 def _what_to_run(missing: Sequence[str], home: str, partitions: Partitions) -> str:
     if len(missing) > SHOWN:
         return "make each by its part of the script that `procrastinate schema --read` prints"
-    place = '"' + home.replace('"', '""') + '".'
+    place = f"{in_quotes(home)}."
     make = parts(partitions)
     return "run " + ", ".join(f"`{make[each].replace('{schema}.', place)}`" for each in missing)
