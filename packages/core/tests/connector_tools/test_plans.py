@@ -77,7 +77,7 @@ def test_a_call_is_prepared_the_second_time_and_brings_no_settings_from_then_on(
     ]
 
 
-def test_of_many_texts_of_a_name_those_are_prepared_that_come_again_while_there_is_room(
+def test_of_many_texts_of_a_name_the_first_are_prepared_while_there_is_room(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As those of a cluster, which name their partition."""
@@ -87,7 +87,7 @@ def test_of_many_texts_of_a_name_those_are_prepared_that_come_again_while_there_
     for number in (1, 2, 2, 3, 3, 3, 1):
         run(sender, kept, Query("claim", f"select {number}, %(n)s::integer", {"n": 0}, often))
     sent = [re.findall("PREPARE|EXECUTE", each)[:1] for each in sender.sent if each != ASK.sql]
-    assert sent == [["PREPARE"], [], ["PREPARE"], [], [], [], ["EXECUTE"]]
+    assert sent == [["PREPARE"], ["PREPARE"], ["EXECUTE"], [], [], [], ["EXECUTE"]]
 
 
 def test_what_cannot_be_planned_without_its_values_is_sent_as_it_is_from_then_on(run: Run) -> None:

@@ -12,7 +12,10 @@ import pytest
 
 from procrastinate.drive import Flow, Limit, Request, Script, at, run
 from procrastinate.errors import ConnectorException
+from procrastinate.model.endings.outcome import SUCCEEDED
+from procrastinate.model.job import Job, Status
 from procrastinate.model.partitions import MANY, ONE, Partitions
+from procrastinate.storage.finish import Ended, settle
 from procrastinate.storage.statements import (
     EVERYWHERE,
     KNOWN,
@@ -265,6 +268,32 @@ def test_a_cluster_keeps_plans_of_texts_that_name_the_partition() -> None:
     assert first is again  # it is found by its text, which is hashed once
     assert other != first
     assert statements.at(7)(Request("any_ready", partition=8)).sql == other
+
+
+@pytest.mark.parametrize("ended", [1, 500])
+def test_a_cluster_keeps_the_plan_of_an_ending_for_any_number_of_jobs(ended: int) -> None:
+    """What it keeps is which node to ask: that node plans for the number. Elsewhere 20 are few."""
+    jobs = [Job(n, Status.DOING, "default", "task", {}, attempts=1, lease=1) for n in range(ended)]
+    endings = [Ended(job, SUCCEEDED) for job in jobs]
+    request = next(settle(endings, now=0, worker_id=1, dumps=str))
+    cluster = Statements(None, Partitions(MANY, on_cluster=True)).at(7)(request)
+    assert cluster.is_sent_often
+    assert cluster.settings["lock_timeout"] == str(PATIENCE_MS)
+    for elsewhere in (Statements(), Statements(None, Partitions(MANY)).at(7)):
+        assert elsewhere(request).is_sent_often == (ended == 1)
+
+
+def test_what_reads_all_partitions_asks_each_node_over_one_connection() -> None:
+    """Of what workers send. Counts for people may have the nodes' processors."""
+    name = "citus.max_adaptive_executor_pool_size"
+    sparing = {each for each, statement in load().items() if name in statement.settings}
+    assert {"sweep", "running_workers", "held_jobs", "get_job"} <= sparing
+    assert all("%(partitions)s" in load_distributed()[each].text for each in sparing)
+    assert not [each for each in sparing if each.startswith("count_")]
+    for partitions in (ONE, Partitions(MANY)):
+        assert name not in Statements(None, partitions)(Request("sweep")).settings
+    of_cluster = Statements(None, Partitions(MANY, on_cluster=True))(Request("sweep"))
+    assert of_cluster.settings[name] == "1"
 
 
 #: They change tables of the coordinator, or rows that only workers change, and not for long.

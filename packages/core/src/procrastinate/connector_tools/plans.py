@@ -19,10 +19,10 @@ Rules
 5. Calls have the settings `USUAL` and no others. These are set for the session together with the
    first of them that is prepared, and then they need not travel. If that message fails, they are
    not set. What needs other settings brings all of its own, as ever.
-6. A cluster's statements name their partition, so there are many texts of each. Only the first text
-   of a name is prepared at once, the others when they come for the second time, and no more than
-   `AT_MOST` on a connection. None makes room for another: with partitions in turn, each would be
-   prepared just to be dropped.
+6. What a worker sends often is prepared when it comes first. A cluster's statements name their
+   partition, so there are many texts of each, and no more than `AT_MOST` are prepared on a
+   connection. None makes room for another: with partitions in turn, each would be prepared just to
+   be dropped.
 7. If the server cannot make a plan without the values, as a coordinator for an INSERT, the whole
    pool prepares the query of that name no more. It is sent as it is from then on.
 8. If a call is missing (rule 3) outside of a transaction, nothing was executed. So it is sent as it
@@ -41,7 +41,7 @@ from typing import Protocol
 from procrastinate.connector import Query, Rows
 from procrastinate.errors import ConnectorException
 
-AT_MOST = 200  # plans of a connection: one takes a coordinator 160 kB
+AT_MOST = 400  # plans of a connection, six for each partition: one takes a coordinator 160 kB
 _PARAMETER = re.compile(r"%\((\w+)\)s(?:::(\w+(?:\[\])?))?")
 _NAME = re.compile(r"[a-z0-9_]{1,40}")  # PostgreSQL has room for 63 characters
 _MISSING, _IN_THE_WAY = "26000", "42P05"  # invalid_sql_statement_name, duplicate_prepared_statement
@@ -99,14 +99,13 @@ def _parts(sql: str) -> _Parts | None:
 class Plans:
     """The statements that one connection has prepared, and whether it has the usual settings."""
 
-    __slots__ = ("_known", "_made", "_names", "_prepared", "_seen", "_usual", "permission")
+    __slots__ = ("_made", "_names", "_prepared", "_seen", "_usual", "permission")
 
     def __init__(self, permission: Permission) -> None:
         self.permission = permission
         self._prepared: dict[str, str] = {}  # EXECUTE by the query's text
         self._names: dict[str, str] = {}  # of the prepared statements, by the query's text
-        self._seen: set[str] = set()  # texts that came once (rules 4 and 6)
-        self._known: set[str] = set()  # names of queries that have a prepared text
+        self._seen: set[str] = set()  # texts of calls that came once (rule 4)
         self._usual = False  # whether the settings are set (rule 5)
         self._made = 0
 
@@ -135,9 +134,7 @@ class Plans:
             return False
         if not (query.params and _NAME.fullmatch(query.name)) or _parts(query.sql) is None:
             return False
-        if query.sql in self._prepared or query.sql in self._seen:
-            return True
-        if query.is_sent_often and query.name not in self._known:
+        if query.is_sent_often or query.sql in self._prepared or query.sql in self._seen:
             return True
         self._seen.add(query.sql)
         return False
@@ -168,7 +165,6 @@ class Plans:
     def keep(self, query: Query, execute: str, front: str = "") -> None:
         """Note that a query was prepared; ``front`` is what `with_settings` has put there."""
         self._prepared[query.sql] = execute
-        self._known.add(query.name)
         self._names[query.sql] = execute.removeprefix("EXECUTE ").partition("(")[0]
         if front.startswith(_SET_USUAL):
             self._usual = True

@@ -39,7 +39,7 @@ Dumps = Callable[[Any], str]
 Keeps = Callable[[str], bool]
 
 #: Endings that are written by a plan that is kept. It compares each with each: more are planned
-#: for, with a plan that knows how many there are.
+#: for, with a plan that knows how many there are. (On a cluster their node plans all of them.)
 FEW = 20
 ANEW = {"plan_cache_mode": "auto", "enable_seqscan": "on"}
 _SUCCEEDED = SUCCEEDED.status

@@ -560,6 +560,7 @@ select
     )
 
 -- name: sweep :many
+-- settings: one_connection
 -- Looks at all partitions for jobs that nobody announced. Returns (partition, how many jobs are
 -- ready in these queues (null: in all), how many in others, microseconds until the next scheduled
 -- one is due or null, the queue of the former if they are all of one) for each partition that has any.

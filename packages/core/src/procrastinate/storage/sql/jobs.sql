@@ -3,6 +3,7 @@
 -- a circle.
 
 -- name: get_job :many
+-- settings: one_connection
 -- Returns one job, or no row.
 select {>job_columns}
 from {schema}.procrastinate_jobs as job
@@ -16,6 +17,7 @@ from {schema}.procrastinate_jobs as job
 where job.partition = %(partition)s::smallint and {>by_id}
 
 -- name: get_errors :many
+-- settings: one_connection
 -- Returns the errors of a job. (Its worker does not get them with the claim.)
 select job.errors::text as errors
 from {schema}.procrastinate_jobs as job
@@ -116,6 +118,7 @@ group by job.lock
 order by job.lock
 
 -- name: locate_jobs :many
+-- settings: one_connection
 -- Returns (id, partition) of those of these jobs that there are.
 select job.id, job.partition
 from {schema}.procrastinate_jobs as job
@@ -282,6 +285,7 @@ before as materialized (
 {>retried}
 
 -- name: list_stalled :many
+-- settings: one_connection
 -- Returns the jobs that run on these dead workers, or on none.
 select {>job_columns}
 from {schema}.procrastinate_jobs as job

@@ -467,6 +467,7 @@ union all
 )
 
 -- name: parked_partitions :many
+-- settings: one_connection
 -- Returns the partitions that have parked jobs: where idle_lines may find something.
 {>where_parked}
 

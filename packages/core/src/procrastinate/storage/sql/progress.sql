@@ -59,6 +59,7 @@ where {>reported_anywhere}
     and progress.job_id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))
 
 -- name: reported_partitions :many
+-- settings: one_connection
 -- Returns the partitions that have reports. Mostly none has.
 select distinct progress.partition
 from {schema}.procrastinate_progress as progress

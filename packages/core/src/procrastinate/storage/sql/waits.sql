@@ -42,6 +42,7 @@ from {schema}.procrastinate_jobs as job
 where job.partition = %(partition)s::smallint and {>by_id}
 
 -- name: any_expired_waits :many
+-- settings: one_connection
 -- Returns the partitions that have rows of processes that went away without removing them.
 select distinct wait.partition
 from {schema}.procrastinate_waits as wait

@@ -67,6 +67,7 @@ delete from {schema}.procrastinate_workers as worker
 where worker.id = %(worker_id)s::bigint and worker.partition = 0
 
 -- name: running_workers :many
+-- settings: one_connection
 -- Returns (id, how many jobs, partition) for each worker that holds running jobs in a partition. The
 -- id is null for those that no worker holds, after a change by hand.
 select job.worker_id, count(*), job.partition
@@ -119,6 +120,7 @@ where worker.id is null
         < statement_timestamp() - %(timeout_us)s::bigint::float8 * interval '1 microsecond'
 
 -- name: stalled_ids :many
+-- settings: one_connection
 -- Returns (id, partition) of the running jobs of these dead workers, and of none.
 select job.id, job.partition
 from {schema}.procrastinate_jobs as job
@@ -217,6 +219,7 @@ select news.id, news.status, news.queue_name, news.task_name, news.channel, news
 from news
 
 -- name: any_unknown :many
+-- settings: one_connection
 -- Returns the partitions in which jobs wait whose task has been unknown to workers for longer than
 -- the patience.
 select distinct job.partition
@@ -292,6 +295,7 @@ select exists (
 )::integer
 
 -- name: abort_requests :many
+-- settings: one_connection
 -- Returns which of this worker's running jobs are to be aborted.
 select job.id
 from {schema}.procrastinate_jobs as job
@@ -300,6 +304,7 @@ where {>anywhere} and job.status = 'doing'
     and job.abort_requested
 
 -- name: held_jobs :many
+-- settings: one_connection
 -- Returns the jobs that this worker holds, as the database sees it: after a claim whose answer was
 -- lost.
 select {>claimed_columns}

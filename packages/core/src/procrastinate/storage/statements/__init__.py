@@ -76,13 +76,18 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     # keep its plan, which must not depend on the values, nor on what was in the tables at first.
     "prepared": {"plan_cache_mode": GENERIC, "enable_seqscan": "off"},
     "idle": {"idle_in_transaction_session_timeout": "0"},  # milliseconds: no limit
+    # For what reads all partitions, and little of each. A cluster would open up to 16 connections
+    # to each of its nodes for it, and keep them: a worker's start took 0.6 s of the nodes' CPU.
+    "one_connection": {"citus.max_adaptive_executor_pool_size": "1"},
 }
 #: What every statement has that does not say `only`, besides what it names. (It takes the server 4
 #: microseconds to set all this.)
 EVERYWHERE = ("jit", "isolation", "plans")
 #: A cluster chooses the node by the partition, so a plan is kept only if its text names one. (It
-#: plans an INSERT by the other values, too, and refuses to do it without them.)
-CLUSTER_WITHOUT = frozenset(SETTINGS["prepared"])
+#: plans an INSERT by the other values, too, and refuses to do it without them.) What is kept is the
+#: choice of the node, for any number of jobs: the node plans the rest, each time.
+OF_KEPT_PLANS = frozenset(SETTINGS["prepared"])
+ON_CLUSTERS_ONLY = frozenset(SETTINGS["one_connection"])
 _INSERTS = "insert into"
 _PARTITION = "%(partition)s"
 
@@ -156,7 +161,10 @@ class Statements:
         made = self._made.get(key) or self._make(key, request)
         settings = made.settings
         if (more or request.settings) and made.takes_more:
-            settings = {**settings, **request.settings, **more}
+            asked = request.settings
+            if made.names_partition:
+                asked = _without(OF_KEPT_PLANS, asked)
+            settings = {**settings, **asked, **more}
         text = made.text
         if made.of_partition:
             params = {"partition": self.partition, **params}
@@ -211,7 +219,7 @@ class Statements:
             settings,
             takes_more=bool(statement.settings),
             of_partition=of_partition,
-            names_partition=self.partitions.on_cluster and settings.keys() >= CLUSTER_WITHOUT,
+            names_partition=self.partitions.on_cluster and settings.keys() >= OF_KEPT_PLANS,
             of_several="%(partitions)s" in text,
             says_patience="%(lock_timeout)s" in text,
         )
@@ -219,15 +227,20 @@ class Statements:
         return made
 
     def _settings_of(self, statement: Statement, *, may_keep: bool) -> Mapping[str, str]:
-        settings = statement.settings
-        if may_keep or not self.partitions.on_cluster:
-            return settings
-        return {name: settings[name] for name in settings if name not in CLUSTER_WITHOUT}
+        if not self.partitions.on_cluster:
+            return _without(ON_CLUSTERS_ONLY, statement.settings)
+        return statement.settings if may_keep else _without(OF_KEPT_PLANS, statement.settings)
 
     def render(self, text: str) -> str:
         """Return SQL with this schema in the place of its markers."""
         text = text.replace("{schema}.", self._prefix)
         return text.replace("{schema_name}", self._prefix.rstrip("."))
+
+
+def _without(names: frozenset[str], settings: Mapping[str, str]) -> Mapping[str, str]:
+    if names.isdisjoint(settings):
+        return settings
+    return {name: settings[name] for name in settings if name not in names}
 
 
 def quoted(schema: str) -> str:

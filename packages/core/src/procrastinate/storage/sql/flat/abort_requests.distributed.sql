@@ -1,4 +1,5 @@
 -- name: abort_requests :many
+-- settings: one_connection
 -- Returns which of this worker's running jobs are to be aborted.
 select job.id
 from procrastinate_jobs as job

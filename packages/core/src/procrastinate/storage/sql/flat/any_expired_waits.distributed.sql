@@ -1,4 +1,5 @@
 -- name: any_expired_waits :many
+-- settings: one_connection
 -- Returns the partitions that have rows of processes that went away without removing them.
 select distinct wait.partition
 from procrastinate_waits as wait

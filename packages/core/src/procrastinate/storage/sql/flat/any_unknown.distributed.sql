@@ -1,4 +1,5 @@
 -- name: any_unknown :many
+-- settings: one_connection
 -- Returns the partitions in which jobs wait whose task has been unknown to workers for longer than
 -- the patience.
 select distinct job.partition

@@ -1,4 +1,5 @@
 -- name: get_errors :many
+-- settings: one_connection
 -- Returns the errors of a job. (Its worker does not get them with the claim.)
 select job.errors::text as errors
 from procrastinate_jobs as job

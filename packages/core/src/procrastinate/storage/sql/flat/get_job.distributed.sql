@@ -1,4 +1,5 @@
 -- name: get_job :many
+-- settings: one_connection
 -- Returns one job, or no row.
 --
 -- All that is shown of a job.

@@ -1,4 +1,5 @@
 -- name: held_jobs :many
+-- settings: one_connection
 -- Returns the jobs that this worker holds, as the database sees it: after a claim whose answer was
 -- lost.
 --

@@ -1,4 +1,5 @@
 -- name: list_stalled :many
+-- settings: one_connection
 -- Returns the jobs that run on these dead workers, or on none.
 --
 -- All that is shown of a job.

@@ -1,4 +1,5 @@
 -- name: parked_partitions :many
+-- settings: one_connection
 -- Returns the partitions that have parked jobs: where idle_lines may find something.
 select %(partition)s::smallint
 where exists (

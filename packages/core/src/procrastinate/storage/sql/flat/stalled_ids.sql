@@ -1,4 +1,5 @@
 -- name: stalled_ids :many
+-- settings: one_connection
 -- Returns (id, partition) of the running jobs of these dead workers, and of none.
 select job.id, job.partition
 from procrastinate_jobs as job

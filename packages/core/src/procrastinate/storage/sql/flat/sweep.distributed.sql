@@ -3,6 +3,7 @@
 -- {unpaused job} stands for nothing, or for:
 --     and job.queue_name <> all(%(paused)s::text[])
 --     and (job.queue_name = 'builtin' or '*' <> all(%(paused)s::text[]))
+-- settings: one_connection
 -- Looks at all partitions for jobs that nobody announced. Returns (partition, how many jobs are
 -- ready in these queues (null: in all), how many in others, microseconds until the next scheduled
 -- one is due or null, the queue of the former if they are all of one) for each partition that has any.
