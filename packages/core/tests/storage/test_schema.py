@@ -14,6 +14,7 @@ import pytest
 
 import procrastinate
 from procrastinate import errors
+from procrastinate.model.job import Status
 from procrastinate.storage import schema
 from procrastinate.storage.schema import SchemaState, problem_with
 from procrastinate.storage.statements import load
@@ -343,6 +344,22 @@ def test_the_one_check_says_which_of_six_rules_is_violated(
         with pytest.raises(psycopg2.errors.CheckViolation) as caught:
             query(f"update procrastinate_jobs set {column} = {value}{lock} where id = {job_id}")
         assert caught.value.diag.constraint_name == f"procrastinate_jobs_{name}_check"
+
+
+def test_the_one_check_asks_nothing_more_of_a_job_that_has_succeeded(
+    sync_app: procrastinate.App, query: Callable[..., Any]
+) -> None:
+    """A worker has read it, and has run it. To be tried again by hand, it has to fit."""
+    job_id = sync_app.configure_task("t").defer()
+    bad = f"update procrastinate_jobs set queue_name = '', status = %s where id = {job_id}"
+    for status in Status:
+        if status is Status.SUCCEEDED:
+            query(bad, status.value)
+            continue
+        with pytest.raises(psycopg2.errors.CheckViolation, match="names_check"):
+            query(bad, status.value)
+    with pytest.raises(psycopg2.errors.CheckViolation, match="names_check"):
+        query(f"update procrastinate_jobs set status = 'todo' where id = {job_id}")
 
 
 def test_the_one_check_lets_pass_what_is_at_the_limits(
