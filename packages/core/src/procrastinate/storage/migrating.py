@@ -73,7 +73,7 @@ def begin(*, schema: str | None, create: bool) -> Flow[Begun]:
     if not locked or not create:
         return Begun(bool(locked))
     state = yield from schemas.schema_state()
-    if state.exists:
+    if state.exists or state.coordinator is not None:  # `migrate` says what is wrong
         return Begun(True)
     yield from _create(schema)
     return Begun(True, list(migrations()))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from procrastinate.drive import Flow, Request
@@ -23,6 +23,7 @@ from procrastinate.errors import (
 )
 from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.storage.defer import PARTITION_CHECK
+from procrastinate.storage.nodes import coordinator_elsewhere
 from procrastinate.storage.schema_definitions import changed, is_vital_change, told
 from procrastinate.storage.schema_functions import (
     JOB_FITS,
@@ -93,6 +94,7 @@ class SchemaState:
     missing_parts: tuple[str, ...] = ()  # columns, defaults, indexes and constraints
     changed_parts: tuple[tuple[str, str], ...] = ()  # and what each is instead
     partitions: Partitions = ONE
+    coordinator: str | None = None  # where it is, if this server is a node
 
 
 @functools.cache
@@ -141,7 +143,18 @@ def current_schema_sql(schema: str | None) -> str:
 
 
 def schema_state() -> Flow[SchemaState]:
-    """Return what the database says of its schema."""
+    """Return what the database says of its schema.
+
+    Nodes of a cluster have no functions that defer jobs. So only if something is wrong, it asks
+    whether this server is a node.
+    """
+    state = yield from _state_here()
+    if problem_with(state) is None:
+        return state
+    return replace(state, coordinator=(yield from coordinator_elsewhere()))
+
+
+def _state_here() -> Flow[SchemaState]:
     rows = yield Request("schema_objects", names=[*TABLES, *SEQUENCES, NUMBERS])
     found = {name: schema for name, schema, _ in rows if schema is not None}
     settings = (yield from settings_rows()) if _SETTINGS in found else [ONE]
@@ -178,6 +191,12 @@ def problem_with(state: SchemaState, *, whole: bool = True) -> SchemaError | Non
     Unless it is to be ``whole``, checks and indexes may be missing that make rows safe and
     statements fast: a worker goes on without them.
     """
+    if state.coordinator is not None:
+        known = f", which this node knows as {state.coordinator}" * bool(state.coordinator)
+        return SchemaError(
+            "this server is a node of a Citus cluster, from which jobs are neither deferred nor"
+            f" run: connect to the cluster's coordinator{known}"
+        )
     if not state.exists:
         return SchemaNotApplied(
             f"procrastinate's tables are not in this database (or not on the search path): {CREATE}"
