@@ -14,6 +14,7 @@ from pathlib import Path
 from procrastinate.model.queue_names import EVERY_QUEUE, SPARED
 from procrastinate.storage.statements import (
     KNOWN,
+    ON_CLUSTERS_ONLY,
     UNPAUSED,
     UNPAUSED_ALIASES,
     Statement,
@@ -55,8 +56,12 @@ def _settings(statement: Statement) -> str:
     """Return with which settings a statement runs, in words, without a break in one of them."""
     if not statement.settings:
         return ""
-    each = (f"{name} = {value}".replace(" ", _TIED) for name, value in statement.settings.items())
-    words = f"It runs with {', '.join(each)}."
+    tied = {
+        name: f"{name} = {value}".replace(" ", _TIED) for name, value in statement.settings.items()
+    }
+    on_clusters = [text for name, text in tied.items() if name in ON_CLUSTERS_ONLY]
+    words = f"It runs with {', '.join(text for text in tied.values() if text not in on_clusters)}"
+    words += f", and on a Citus cluster with {', '.join(on_clusters)}." if on_clusters else "."
     lines = textwrap.wrap(words, 103, initial_indent="-- ", subsequent_indent="--     ")
     return "".join(f"{line}\n" for line in lines).replace(_TIED, " ")
 

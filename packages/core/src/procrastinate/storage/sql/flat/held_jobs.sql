@@ -1,6 +1,7 @@
 -- name: held_jobs :many
 -- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
---     enable_nestloop = on, enable_sort = on, citus.max_adaptive_executor_pool_size = 1.
+--     enable_nestloop = on, enable_sort = on, and on a Citus cluster with
+--     citus.max_adaptive_executor_pool_size = 1.
 -- settings: one_connection
 -- Returns the jobs that this worker holds, as the database sees it: after a claim whose answer was
 -- lost.

@@ -1,6 +1,7 @@
 -- name: sweep :many
 -- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
---     enable_nestloop = on, enable_sort = on, citus.max_adaptive_executor_pool_size = 1.
+--     enable_nestloop = on, enable_sort = on, and on a Citus cluster with
+--     citus.max_adaptive_executor_pool_size = 1.
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- {unpaused job} stands for nothing, or for:
 --     and job.queue_name <> all(%(paused)s::text[])
