@@ -11,9 +11,10 @@ import pytest
 import procrastinate
 from procrastinate import errors
 from procrastinate.drive import Flow, Request
+from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.schema import TABLES
-from procrastinate.storage.schema_definitions import changed, definitions, plain, traits
+from procrastinate.storage.schema_definitions import changed, definitions, plain, told, traits
 from procrastinate.storage.schema_parts import parts
 from procrastinate.storage.settings import read_settings
 
@@ -154,6 +155,19 @@ def test_what_has_the_name_of_a_part_is_told_with_what_undoes_it(
             query(statement)
         sync_app.schema_manager.check()
     assert vital == VITAL
+
+
+def test_a_constraint_is_renewed_by_one_change_at_a_time_on_a_cluster() -> None:
+    """It takes no statement with "drop constraint ..., add constraint ..."."""
+    part = "constraint procrastinate_locks_pkey"
+    locks = "alter table public.procrastinate_locks"
+    drop, add = f"drop constraint {part[11:]}", f"add {part} primary key (lock, partition)"
+    for partitions, statements in (
+        (ONE, [f"{locks} {drop}, {add}"]),
+        (Partitions(MANY), [f"{locks} {drop}", f"{locks} {add}"]),
+    ):
+        words = told({part: "PRIMARY KEY lock"}, "public", partitions).replace('"public"', "public")
+        assert re.findall(r"`(.*?)`", words) == statements
 
 
 def test_a_role_that_writes_jobs_and_may_not_check_them_is_told(
