@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
@@ -29,6 +31,7 @@ class Calls:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
+        self.meanwhile: Callable[[], None] = lambda: None  # while each is under way
         self.fails: Exception | None = None
         self.fails_to_commit: Exception | None = None
 
@@ -42,6 +45,7 @@ class Calls:
                 if self.fails is not None:
                     raise self.fails
                 self.requests.append(request)
+                self.meanwhile()
                 answer = []
         except StopIteration as stop:
             if self.fails_to_commit is not None:
@@ -122,6 +126,30 @@ async def test_a_worker_that_stops_writes_also_what_ended_in_this_minute(scene: 
     scene.end("a", "a")
     await scene.minutes.leave()
     assert scene.calls.written() == [(61.0, {"a": 1}), (0.0, {"a": 2})]
+
+
+async def test_what_ended_counts_in_its_minute_however_late_it_is_counted(scene: Scene) -> None:
+    scene.end("a")
+    scene.now += 61
+    telling = Telling(counting=scene.minutes)
+    telling.meanwhile()
+    scene.end("a", "a")
+    await asyncio.sleep(0)
+    scene.end("a")
+    await scene.write()
+    assert scene.calls.written() == [(61.0, {"a": 1})]
+    await scene.minutes.leave()
+    assert scene.calls.written() == [(0.0, {"a": 3})]
+
+
+async def test_what_ends_while_its_minute_is_written_is_written_later(scene: Scene) -> None:
+    scene.end("a")
+    scene.calls.meanwhile = lambda: scene.end("b")
+    await scene.minutes.leave()
+    scene.calls.meanwhile = lambda: None
+    scene.calls.written()
+    await scene.minutes.leave()
+    assert scene.calls.written() == [(0.0, {"b": 1})]
 
 
 @pytest.mark.parametrize("at_commit", [False, True])

@@ -6,10 +6,13 @@ Rules
 2. What becomes of a job is told once it is written, and as it was written. If only the answer to a
    write was lost, the next one shows it.
 3. An observer that empties a list would take jobs from the worker: it gets tuples.
+4. What ends is counted while the server works on the worker's next message (`meanwhile`). The jobs
+   behind a lock wait for nothing else. Without a message it is counted at the next `tick`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +42,13 @@ from procrastinate.worker.process import forks
 _ALONE = {Status.SUCCEEDED}
 
 
+class Counting(Observer):
+    """An observer that only notes what has ended, and counts it later (rule 4)."""
+
+    def count(self) -> None:
+        """Count what has ended since the last time."""
+
+
 class Telling:
     """Tells the observers of one worker, among them the log unless ``log_jobs`` is ``none``.
 
@@ -51,8 +61,9 @@ class Telling:
         worker_name: str = "",
         worker_id: int = 0,
         log_jobs: str = "none",
-        counting: Observer | None = None,
+        counting: Counting | None = None,
     ) -> None:
+        self._counting = counting
         self._who = worker_name, worker_id
         self._log: JobLog | None = None
         watching: list[Observer] = list(observers.given)
@@ -84,6 +95,19 @@ class Telling:
                 self._log.sum_up(time.monotonic(), at_once=last)
         except BaseException:  # rule 1
             logger.exception("the log of jobs failed")
+        self._count()
+
+    def meanwhile(self) -> None:
+        """Count at the loop's next turn: the caller sends a message before that (rule 4)."""
+        if self._counting is not None:
+            asyncio.get_running_loop().call_soon(self._count)
+
+    def _count(self) -> None:
+        try:
+            if self._counting is not None:
+                self._counting.count()
+        except BaseException:  # rule 1
+            logger.exception("what has ended could not be counted")
 
     # The worker
 

@@ -9,7 +9,8 @@ Rules
 4. Nothing is counted twice. What a statement could not add is tried again in the next minute. But
    if only the answer to its commit was lost, it is left alone, because it may have been added.
    Lost for good is what a worker that is killed has counted since its last write.
-5. While the database is away, `MOST_MINUTES` are kept apart, and older ones added to the oldest.
+5. What has ended is noted with its time, and counted when the worker has time (`count`).
+6. While the database is away, `MOST_MINUTES` are kept apart, and older ones added to the oldest.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from procrastinate.drive import Flow, Limit
 from procrastinate.errors import ConnectorException, InsufficientPrivilege
 from procrastinate.model.monitoring.minutes import MINUTE, Kind, Tallies, Tally, weights
 from procrastinate.observing import events
-from procrastinate.observing.observer import Observer
 from procrastinate.storage import minutes as flows
 from procrastinate.worker.database.backoff import Backoff, reason_of
 from procrastinate.worker.database.calls import Calls
 from procrastinate.worker.log import logger
+from procrastinate.worker.telling import Counting
 
 SPREAD = 5.0  # seconds
 LIMIT = Limit(server=4.0, client=5.0)
@@ -37,7 +38,7 @@ MOST_MINUTES = 60
 TIDY_EVERY = 600.0  # seconds
 
 
-class Minutes(Observer):
+class Minutes(Counting):
     """Counts what ends at one worker. ``keep`` is how many seconds all of it is kept."""
 
     def __init__(
@@ -47,6 +48,7 @@ class Minutes(Observer):
         self._keep = keep
         self._clock = clock
         self._ahead = time.time() - clock()  # of the clock, until the server has told its time
+        self._uncounted: list[tuple[float, Sequence[events.Attempted]]] = []  # and when they ended
         self._tallies = Tallies()
         self._counted_at: dict[int, float] = {}  # by the clock: the last ending of each minute
         self._refused = False
@@ -61,19 +63,28 @@ class Minutes(Observer):
         self._my_turn = self._my_turn or its_turn
 
     def on_ended(self, event: events.Ended) -> None:
-        """Count jobs that have ended, also those that were given up without an attempt."""
-        self._count(event.attempts)
+        """Note jobs that have ended, also those that were given up without an attempt."""
+        self._note(event.attempts)
 
     def on_requeued(self, event: events.Requeued) -> None:
-        """Count attempts that failed and are tried again."""
+        """Note attempts that failed and are tried again."""
         failed = [each for each in event.attempts if each.error is not None]
         if failed:
-            self._count(failed)
+            self._note(failed)
 
-    def _count(self, attempts: Sequence[events.Attempted]) -> None:
-        if self._refused:
-            return
-        minute = self._counting_in()
+    def _note(self, attempts: Sequence[events.Attempted]) -> None:
+        if not self._refused:
+            self._uncounted.append((self._clock(), attempts))
+
+    def count(self) -> None:
+        """Count what was noted (rule 5)."""
+        uncounted, self._uncounted = self._uncounted, []
+        for ended_at, attempts in uncounted:
+            minute = floor((ended_at + self._ahead) / MINUTE)
+            self._counted_at[minute] = ended_at
+            self._count(minute, attempts)
+
+    def _count(self, minute: int, attempts: Sequence[events.Attempted]) -> None:
         queues = {each.job.queue for each in attempts}
         tasks = {each.job.task_name for each in attempts}
         if len(queues) == len(tasks) == 1:
@@ -84,12 +95,6 @@ class Minutes(Observer):
             by_kind.setdefault((each.job.queue, each.job.task_name), []).append(each)
         for kind, some in by_kind.items():
             _count_all(self._tallies.tally(minute, kind), some)
-
-    def _counting_in(self) -> int:
-        now = self._clock()
-        minute = floor((now + self._ahead) / MINUTE)
-        self._counted_at[minute] = now
-        return minute
 
     def _minute(self) -> int:
         return floor((self._clock() + self._ahead) / MINUTE)
@@ -120,6 +125,7 @@ class Minutes(Observer):
 
     async def write(self, *, before: int) -> None:
         """Write what was counted before a minute, and tidy up if that is due. Never raises."""
+        self.count()
         while (minute := self._tallies.first()) is not None and minute < before:
             if not await self._write(minute):
                 break
@@ -168,6 +174,7 @@ class Minutes(Observer):
     def _failed(self, what: str, exc: Exception) -> None:
         if isinstance(exc, InsufficientPrivilege):
             self._refused = True
+            self._uncounted.clear()
             self._tallies.by_minute.clear()
             logger.warning("%s, and will not be: %s", what, reason_of(exc))
         elif isinstance(exc, ConnectorException | TimeoutError):

@@ -102,6 +102,7 @@ class Writer:
         self._on_written = on_written
         self._hand_over = hand_over
         self._failed_without_result = on_refused_result
+        self._telling = telling
         self._entries: deque[Ended] = deque()
         self._writing: Sequence[Ended] = ()
         self._doubts: deque[Doubtful[Ended]] = deque()  # refused batches
@@ -188,6 +189,7 @@ class Writer:
 
     async def _write_next_batch(self) -> None:
         self._writing = self._next_ones()
+        self._telling.meanwhile()
         unwritten: list[Ended] = []
         groups = await self._write_together(self._parts.of(self._writing))
         for group in await self._go_on_with_lines(groups):
