@@ -342,6 +342,29 @@ async def test_a_worker_looks_at_once_if_an_answer_was_lost() -> None:
     assert await lines.end_a_job() is None, "the claim that looks comes first"
 
 
+@pytest.mark.parametrize("change", ["nothing", "news", "look"])
+async def test_ends_wake_no_claiming_that_waits_for_the_time_of_its_next_look(change: str) -> None:
+    """In a step of ten lines it woke twice, in vain: a fortieth of the step."""
+    lines = Lines()
+    inner: Any = lines.claiming
+    inner._backlog.wants_look = False
+    lines.wake.clear()
+    sleep = asyncio.create_task(inner._sleep(float("inf")))
+    await asyncio.sleep(0)
+    lines.claiming.something_ended()
+    assert not lines.wake.is_set()
+    if change == "news":
+        lines.claiming.heard_of("queue")
+    elif change == "look":
+        lines.claiming.look_now()
+    woken = lines.wake.is_set()
+    sleep.cancel()
+    await asyncio.gather(sleep, return_exceptions=True)
+    assert woken is (change != "nothing")
+    lines.claiming.something_ended()
+    assert lines.wake.is_set(), "nothing waits for a time"
+
+
 async def meeting_claims(lines: Lines) -> asyncio.Task[Settled | None]:
     """End jobs while claims are under way, as often as is borne, and then one more."""
     lines.meeting.sent()

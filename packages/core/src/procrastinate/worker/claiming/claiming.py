@@ -101,6 +101,7 @@ class Claiming:
         self._asked = 0  # jobs that may come with what is being answered (rule 5)
         self._lines_until = -math.inf  # until then lines are expected to go on
         self._poll_due = -math.inf  # after waiting until then, the next claim looks at everything
+        self._asleep_until: float | None = None  # the time that the loop waits for
 
     async def until_stopped(
         self,
@@ -256,18 +257,16 @@ class Claiming:
 
     async def _sleep(self, until: float) -> None:
         """Wait for a slot, a notification, a written ending, or the time of the next look."""
-        now = time.monotonic()
-        alarm = (
-            None
-            if until == math.inf
-            else asyncio.get_running_loop().call_later(until - now, self._wake.set)
-        )
+        now, alarm, self._asleep_until = time.monotonic(), None, until
+        if until < math.inf:
+            alarm = asyncio.get_running_loop().call_later(until - now, self._wake.set)
         try:
             await self._wake.wait()
             while self._sleeps_on(until):
                 self._wake.clear()
                 await self._wake.wait()
         finally:
+            self._asleep_until = None
             if alarm is not None:
                 alarm.cancel()
         # A wait that ended before, for a look that the plan asked for, is no reason to poll.
@@ -356,7 +355,8 @@ class Claiming:
         """Note that there may be room, or that an ending was written."""
         if not (self._options.wait or self._backlog.busy or len(self._writer)):
             self._claim_alarm.ring()  # a worker that does not wait looks again before it ends
-        self._wake.set()
+        if self._asleep_until != self._claim_alarm.at:  # else it waits for the alarm alone
+            self._wake.set()
 
     def heard_of_aborts(self, ids: set[int]) -> None:
         """Note requests to abort jobs, which may come with a claim that is not answered yet."""
