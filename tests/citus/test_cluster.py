@@ -11,6 +11,7 @@ import every_statement
 import older_schemas
 import psycopg2
 import pytest
+from psycopg2.extensions import make_dsn
 
 import procrastinate
 from procrastinate.connector_tools.plans import Permission, Plans
@@ -158,6 +159,42 @@ def test_who_has_the_tables_in_use_is_named_and_nothing_is_changed(
     other.close()
     assert query("select partitions from procrastinate_settings") == [(1,)]
     assert plain_app.schema_manager.distribute().is_new
+
+
+NODE = (
+    "a node of a Citus cluster, .* connect to the cluster's coordinator, which this node knows as "
+)
+WAYS: dict[str, Callable[[procrastinate.App], Any]] = {
+    "apply": lambda app: app.schema_manager.apply_schema(),
+    "migrate": lambda app: app.schema_manager.migrate(),
+    "distribute": lambda app: app.schema_manager.distribute(),
+    "check": lambda app: app.schema_manager.check(),
+    "check_connection": lambda app: app.check_connection(),
+    "defer": lambda app: app.configure_task("t").defer(),
+    "batch": lambda app: app.configure_task("t").batch_defer({}, {}),
+}
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_a_node_says_which_server_to_connect_to(
+    plain_app: procrastinate.App, empty: str, query: Query, distributed: bool
+) -> None:
+    if distributed:
+        plain_app.schema_manager.distribute()
+    ((coordinator,),) = query(
+        "select concat_ws(':', nodename, nodeport) from pg_dist_node where groupid = 0"
+    )
+    (host, port), *_ = query("select nodename, nodeport from pg_dist_node where groupid <> 0")
+    there = make_dsn(empty, host=host, port=port)
+    with procrastinate.App(connector=procrastinate.Psycopg2Connector(dsn=there)).open() as app:
+        for way in WAYS.values():
+            with pytest.raises(SchemaError, match=NODE + re.escape(coordinator)):
+                way(app)
+    connection = psycopg2.connect(there)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("select to_regclass('procrastinate_jobs') is not null")
+        assert cursor.fetchone() == (distributed,)
+    connection.close()
 
 
 # Migrations

@@ -8,7 +8,7 @@ by itself (`packages/core/tests/conftest.py`).
 from __future__ import annotations
 
 _SHARED = "the others' tests use the same database, and it would end their sessions"
-_HEARD = "it counts statements, and would hear of the jobs of the others' tests, too"
+_HEARD = "it counts what is sent or heard, and would hear of the jobs of the others' tests, too"
 _SQLSTATE = "a coordinator has lost the SQLSTATE of what a node refused"
 _PLACES = "each node has the same tables, so the tables of a connection are not compared"
 
@@ -19,6 +19,8 @@ ON_ONE_SERVER: dict[str, str] = {
     "packages/core/tests/app/test_binders.py::test_tables_made_anew_are_seen_anew": _PLACES,
     "packages/core/tests/app/test_binders.py::"
     "test_another_database_without_tables_is_other_tables": _PLACES,
+    "packages/core/tests/app/test_binders.py::"
+    "test_what_the_app_saw_before_it_was_closed_is_compared_when_it_is_open_again": _PLACES,
     **{
         f"packages/core/tests/app/test_statement.py::{name}[App 5": (
             "Citus sends GRANT with the name of the schema not quoted"
@@ -66,6 +68,8 @@ ON_ONE_SERVER: dict[str, str] = {
     },
     "packages/core/tests/worker/test_crashing.py::"
     "test_results_wait_while_the_database_is_away": _SHARED,
+    "packages/core/tests/worker/test_echoes.py::"
+    "test_a_worker_takes_what_it_hears_of_its_own_releases_for_echoes": _HEARD,
     **{
         f"packages/core/tests/worker/test_partitions.py::{name}": _HEARD
         for name in (

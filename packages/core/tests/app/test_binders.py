@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
 import threading
@@ -334,13 +335,15 @@ OTHER_TABLES = "leads to other tables"
 @pytest.fixture
 def other(sync_app: procrastinate.App, dsn: str) -> Iterator[Any]:
     """A connection that leads to other tables: those of another schema."""
-    with closing(psycopg2.connect(dsn, options="-c search_path=elsewhere")) as connection:
-        with connection, connection.cursor() as cursor:
-            cursor.execute("create schema elsewhere")
-        theirs = procrastinate.Psycopg2Connector(dsn=dsn, schema="elsewhere")
-        with procrastinate.App(connector=theirs).open() as app:
-            app.schema_manager.apply_schema()
+    name = f"elsewhere_{secrets.token_hex(6)}"  # a cluster has one database for all tests
+    theirs = procrastinate.Psycopg2Connector(dsn=dsn, schema=name)
+    with procrastinate.App(connector=theirs).open() as app:
+        app.schema_manager.apply_schema()
+    with closing(psycopg2.connect(dsn, options=f"-c search_path={name}")) as connection:
         yield connection
+        connection.rollback()
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"drop schema {name} cascade")
 
 
 def test_other_tables_than_the_app_has_seen_are_refused(
@@ -396,7 +399,7 @@ def test_an_app_that_has_seen_no_tables_takes_those_of_the_connection(dsn: str, 
     with other:
         app.task(add).configure(connection=other).defer()
     with other.cursor() as cursor:
-        cursor.execute("select count(*) from elsewhere.procrastinate_jobs")
+        cursor.execute("select count(*) from procrastinate_jobs")
         assert cursor.fetchone() == (1,)
 
 

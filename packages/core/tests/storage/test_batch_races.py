@@ -19,7 +19,8 @@ import procrastinate_embedded
 from procrastinate import App, drive, errors
 from procrastinate.drive import Request
 from procrastinate.model.job import NewJob
-from procrastinate.storage import defer, schema
+from procrastinate.storage import defer
+from procrastinate.storage.schema_functions import functions_script
 from procrastinate.storage.statements import Statements, load
 from procrastinate_psycopg2 import Psycopg2Connector
 
@@ -178,7 +179,7 @@ class Ticking(Deferring):
 def test_whatever_inserts_several_queueing_locks_does_so_in_one_order() -> None:
     """That of their code points, as Python sorts them, whatever the database's collation is."""
     texts = {name: statement.text for name, statement in load().items()}
-    texts["functions"] = schema.functions_script()
+    texts["functions"] = functions_script()
     orders = {
         name: re.findall(r"order by [^()]*queueing_lock[^,\n]*", text)
         for name, text in texts.items()

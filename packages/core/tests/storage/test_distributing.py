@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +18,7 @@ from procrastinate import drive
 from procrastinate.errors import PartitionAway, SchemaError, SchemaNotApplied
 from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.storage import defer, workers
-from procrastinate.storage.distributing import STALLED_AFTER, let_be_logged, to_drain
+from procrastinate.storage.distributing import STALLED_AFTER, let_be_logged, script, to_drain
 from procrastinate.storage.partitioning import into_partitions
 
 Query = Callable[..., list[tuple[Any, ...]]]
@@ -45,6 +48,20 @@ def test_what_is_distributed_is_logged_first(sync_app: procrastinate.App, query:
     for _ in range(2):
         sync_app._gateway.run(let_be_logged(), transaction=True)
         assert query(unlogged) == []
+
+
+def test_ctrl_c_is_heard_although_the_cluster_sends_notices(sync_app: procrastinate.App) -> None:
+    """psycopg2 drops what is raised while it decodes a notice, and the jobs were distributed."""
+    noisy = "do $$ begin perform pg_sleep(0.5); raise notice 'copying'; end $$"
+
+    def distribute() -> drive.Flow[None]:
+        yield script("as the nodes", noisy)
+
+    interrupted = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    interrupted.start()
+    with pytest.raises(KeyboardInterrupt):
+        sync_app._gateway.run(distribute(), transaction=True)
+    interrupted.join()
 
 
 def test_it_is_refused_without_tables(procrastinate_dsn: str) -> None:

@@ -22,7 +22,7 @@ from psycopg2 import extensions
 from whole_queue import everything
 
 import procrastinate
-from procrastinate.storage.schema import functions_script
+from procrastinate.storage.schema_functions import functions_script
 from procrastinate.storage.statements import Statements
 
 pytestmark = pytest.mark.slow  # names are PostgreSQL's to resolve, whichever Python asks

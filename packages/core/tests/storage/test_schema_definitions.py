@@ -11,9 +11,10 @@ import pytest
 import procrastinate
 from procrastinate import errors
 from procrastinate.drive import Flow, Request
+from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.schema import TABLES
-from procrastinate.storage.schema_definitions import changed, definitions, plain, traits
+from procrastinate.storage.schema_definitions import changed, definitions, plain, told, traits
 from procrastinate.storage.schema_parts import parts
 from procrastinate.storage.settings import read_settings
 
@@ -156,14 +157,29 @@ def test_what_has_the_name_of_a_part_is_told_with_what_undoes_it(
     assert vital == VITAL
 
 
+def test_a_constraint_is_renewed_by_one_change_at_a_time_on_a_cluster() -> None:
+    """It takes no statement with "drop constraint ..., add constraint ..."."""
+    part = "constraint procrastinate_locks_pkey"
+    locks = "alter table public.procrastinate_locks"
+    drop, add = f"drop constraint {part[11:]}", f"add {part} primary key (lock, partition)"
+    for partitions, statements in (
+        (ONE, [f"{locks} {drop}, {add}"]),
+        (Partitions(MANY), [f"{locks} {drop}", f"{locks} {add}"]),
+    ):
+        words = told({part: "PRIMARY KEY lock"}, "public", partitions).replace('"public"', "public")
+        assert re.findall(r"`(.*?)`", words) == statements
+
+
 def test_a_role_that_writes_jobs_and_may_not_check_them_is_told(
     sync_app: procrastinate.App, procrastinate_dsn: str, query: Query
 ) -> None:
     """A worker refuses to start; a role that may only defer has no need of the right."""
     query("revoke execute on function procrastinate_job_fits from public")
     query("create role procrastinate_unfit login")
+    ((home,),) = query("select current_schema()")  # public, but not on a cluster
     connector = procrastinate.Psycopg2Connector(dsn=procrastinate_dsn, user="procrastinate_unfit")
     try:
+        query(f"grant usage on schema {home} to procrastinate_unfit")
         query("grant select on procrastinate_migrations to procrastinate_unfit")
         with procrastinate.App(connector=connector).open() as app:
             app.schema_manager.check()

@@ -14,8 +14,10 @@ import pytest
 
 import procrastinate
 from procrastinate import errors
+from procrastinate.drive import Script
 from procrastinate.storage import schema
 from procrastinate.storage.defer import PARTITION_CHECK
+from procrastinate.storage.nodes import coordinator_elsewhere
 from procrastinate.storage.partitioning import into_partitions
 from procrastinate.storage.schema_parts import is_vital, parts
 
@@ -94,6 +96,53 @@ def test_a_schema_of_its_own_beside_an_old_release_works(
         app.schema_manager.apply_schema()
         assert app.configure_task("task").defer() == 1
     assert query("select count(*) from public.procrastinate_jobs") == [(0,)]
+
+
+# --- A node of a cluster --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", ["c.example:5432", ""])
+def test_a_node_of_a_cluster_is_named_whatever_it_lacks(
+    dsn: str, query: Query, monkeypatch: pytest.MonkeyPatch, known: str
+) -> None:
+    """Nodes lack the functions of the tables. Tables that are whole are not asked about."""
+
+    def is_node() -> Any:
+        yield Script("the coordinator", "select 1")
+        return known
+
+    monkeypatch.setattr(schema, "coordinator_elsewhere", is_node)
+    told = (
+        f"coordinator, which this node knows as {known}" if known else "the cluster's coordinator$"
+    )
+    with app_of(dsn).open() as app:
+        app.schema_manager.check()
+        query("drop function procrastinate_defer_job")
+        for way in ("apply", "migrate", "check", "check_connection", "defer"):
+            with pytest.raises(errors.SchemaError, match=told):
+                WAYS[way](app)
+    with app_of(dsn, schema="other").open() as app:
+        for way in ("apply", "migrate", "check"):
+            with pytest.raises(errors.SchemaError, match=told):
+                WAYS[way](app)
+    assert query("select to_regnamespace('other')") == [(None,)]
+
+
+def test_a_server_is_asked_for_a_coordinator_only_if_it_has_citus() -> None:
+    def answered(*answers: list[Any]) -> tuple[str | None, int]:
+        flow = coordinator_elsewhere()
+        next(flow)
+        for count, rows in enumerate(answers, 1):
+            try:
+                flow.send(rows)
+            except StopIteration as end:
+                return end.value, count
+        raise AssertionError("it asks for more")
+
+    assert answered([(0,)]) == (None, 1)
+    assert answered([(1,)], []) == (None, 2)
+    assert answered([(1,)], [("c:5432",)]) == ("c:5432", 2)
+    assert answered([(1,)], [("",)]) == ("", 2)
 
 
 # --- In several schemas, or not whole -------------------------------------------------------------

@@ -133,8 +133,11 @@ where class.relpersistence = 'u'
 order by class.relname
 """
 
-#: Without a limit of the role's: jobs are copied to their nodes.
-_UNDER = {"transaction_isolation": "read committed", "statement_timeout": "0"}
+#: Without a limit of the role's: jobs are copied to their nodes. And without notices, which Citus
+#: sends: if psycopg2 decodes one after Ctrl-C, it drops the KeyboardInterrupt, and all goes on.
+_UNDER = {"transaction_isolation": "read committed", "statement_timeout": "0"} | {
+    "client_min_messages": "warning"
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,12 +298,12 @@ def to_drain() -> Flow[dict[str, int]]:
 
 
 def _distribute() -> Flow[Distribution]:
-    yield _script("the locks", _LOCK)
+    yield script("the locks", _LOCK)
     yield from _refuse_while_workers_live()  # one may have come before the lock
     yield from _refuse_split_locks()
     partitions = yield from into_partitions()
     yield from let_be_logged()
-    yield _script("the nodes", _SPREAD)
+    yield script("the nodes", _SPREAD)
     return Distribution(partitions, (yield from nodes_in_use()))
 
 
@@ -308,13 +311,13 @@ def let_be_logged() -> Flow[None]:
     """Let the tables that are distributed be logged (rule 6)."""
     names = [row[0] for row in (yield Script("unlogged tables", _UNLOGGED))]
     if names:
-        yield _script("one connection to each node", SEQUENTIAL)
+        yield script("one connection to each node", SEQUENTIAL)
     for name in names:
         # Without settings in its message: nodes get the text of all of it.
         yield Script("logged", f"alter table {{schema}}.{name} set logged")
 
 
-def _script(name: str, text: str) -> Any:
+def script(name: str, text: str) -> Any:
     return Script(name, text).under(**_UNDER)
 
 

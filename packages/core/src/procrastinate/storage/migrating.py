@@ -33,6 +33,7 @@ from procrastinate.errors import (
 )
 from procrastinate.storage import schema as schemas
 from procrastinate.storage.schema import TABLES, Migration, SchemaState, migrations, problem_with
+from procrastinate.storage.schema_functions import functions_script
 from procrastinate.storage.settings import read_settings
 
 TRIES = 60  # for the locks of a migration
@@ -72,7 +73,7 @@ def begin(*, schema: str | None, create: bool) -> Flow[Begun]:
     if not locked or not create:
         return Begun(bool(locked))
     state = yield from schemas.schema_state()
-    if state.exists:
+    if state.exists or state.coordinator is not None:  # `migrate` says what is wrong
         return Begun(True)
     yield from _create(schema)
     return Begun(True, list(migrations()))
@@ -139,7 +140,7 @@ def restore_settings() -> Flow[None]:
 def renew_functions() -> Flow[None]:
     """Make the functions anew, for the partitions that the settings say."""
     partitions = yield from read_settings()
-    yield Script("the functions", schemas.functions_script(partitions))
+    yield Script("the functions", functions_script(partitions))
 
 
 def _apply(migration: Migration) -> Steps[None]:

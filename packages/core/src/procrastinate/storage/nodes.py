@@ -35,6 +35,34 @@ where exists (
 """
 
 
+#: The coordinator as this node knows it. There is no row on a coordinator, and none on a node with
+#: plain tables of its own.
+_COORDINATOR = """
+select coalesce(coordinator.nodename::text || ':' || coordinator.nodeport, '')
+from pg_catalog.pg_dist_local_group as here
+left join pg_catalog.pg_dist_node as coordinator
+    on coordinator.groupid = 0 and coordinator.noderole::text = 'primary'
+where here.groupid <> 0 and (
+    to_regclass('{schema}.procrastinate_jobs') is null
+    or exists (
+        select from pg_catalog.pg_dist_partition as known
+        where known.logicalrelid = to_regclass('{schema}.procrastinate_jobs')
+    )
+)
+"""
+
+
+def coordinator_elsewhere() -> Flow[str | None]:
+    """Return where the coordinator is if this server is one of its nodes, or else None.
+
+    The text is empty if the node does not know. A node with plain tables of its own counts as a
+    server like any other.
+    """
+    ((is_cluster,),) = yield Script("whether it is a cluster", _IS_CLUSTER)
+    rows = (yield Script("the coordinator", _COORDINATOR)) if is_cluster else []
+    return rows[0][0] if rows else None
+
+
 def partitions_by_node() -> Flow[Sequence[Sequence[int]]]:
     """Return the partitions of each node; nothing if the partitions are in plain tables."""
     ((is_cluster,),) = yield Script("whether it is a cluster", _IS_CLUSTER)

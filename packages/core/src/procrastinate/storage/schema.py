@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from procrastinate.drive import Flow, Request
@@ -23,7 +23,14 @@ from procrastinate.errors import (
 )
 from procrastinate.model.partitions import MANY, ONE, Partitions
 from procrastinate.storage.defer import PARTITION_CHECK
+from procrastinate.storage.nodes import coordinator_elsewhere
 from procrastinate.storage.schema_definitions import changed, is_vital_change, told
+from procrastinate.storage.schema_functions import (
+    JOB_FITS,
+    function_names,
+    functions_script,
+    stale_functions,
+)
 from procrastinate.storage.schema_moves import moving_back, not_here
 from procrastinate.storage.schema_parts import IDS, NUMBERS, is_vital, lack_of, parts
 from procrastinate.storage.settings import settings_rows
@@ -33,16 +40,8 @@ FOLDER = Path(__file__).parent
 _FILE_NAME = re.compile(r"^(\d{4})_(\w+)\.sql$")
 _COMPATIBLE_FROM = re.compile(r"^-- compatible-from: (\d+)$", re.MULTILINE)
 _OUTSIDE = re.compile(r"^-- outside of a transaction:", re.MULTILINE)
-_FUNCTION = re.compile(
-    r"^create or replace function \{home\}\.(\w+)\((.*?)\$function\$(.*?)\$function\$",
-    re.DOTALL | re.MULTILINE,
-)
 _JOBS, _RECORDS = "procrastinate_jobs", "procrastinate_migrations"
 _SETTINGS = "procrastinate_settings"
-_FITS = re.compile(
-    r"^create function \{schema\}\.(procrastinate_job_fits\(.*?\$fits\$(.*?)\$fits\$);",
-    re.DOTALL | re.MULTILINE,
-)
 TABLES = (
     _JOBS,
     "procrastinate_locks",
@@ -55,16 +54,7 @@ TABLES = (
     _SETTINGS,
     _RECORDS,
 )
-_PINNED = "search_path=pg_catalog, pg_temp"
-#: Functions of older versions, and how many parameters they had.
-_OLDER = {
-    ("procrastinate_defer_job", 7),
-    ("procrastinate_defer_job", 8),
-    ("procrastinate_defer_job_with_key", 9),
-}
 SEQUENCES = (IDS, "procrastinate_workers_id_seq")
-#: What the check of jobs calls: a worker goes on if it is not that of this code.
-JOB_FITS = "procrastinate_job_fits"
 RENEW = "run `procrastinate schema --migrate`"
 CREATE = "run `procrastinate schema --apply`"
 
@@ -104,6 +94,7 @@ class SchemaState:
     missing_parts: tuple[str, ...] = ()  # columns, defaults, indexes and constraints
     changed_parts: tuple[tuple[str, str], ...] = ()  # and what each is instead
     partitions: Partitions = ONE
+    coordinator: str | None = None  # where it is, if this server is a node
 
 
 @functools.cache
@@ -139,25 +130,6 @@ def creation_script() -> str:
     )
 
 
-def functions_script(partitions: Partitions = ONE) -> str:
-    """Return the SQL that makes the functions anew, with markers for the schema's name."""
-    script = (FOLDER / "functions.sql").read_text("utf-8").replace("{job_fits}", _job_fits()[1])
-    if not partitions.are_many:
-        return script
-    values = ",".join(map(str, partitions.values))
-    text = (FOLDER / "functions.distributed.sql").read_text("utf-8").replace("{values}", values)
-    instead = {match[1]: match[0] for match in _FUNCTION.finditer(text)}
-    return _FUNCTION.sub(lambda match: instead[match[1]], script)
-
-
-def _job_fits() -> re.Match[str]:
-    """Return the function that the check of jobs calls: its definition, and in it its body."""
-    found = _FITS.search((FOLDER / "schema.sql").read_text("utf-8"))
-    if found is None:
-        raise ValueError(f"schema.sql lacks the function {JOB_FITS}")
-    return found
-
-
 def current_schema_sql(schema: str | None) -> str:
     """Return the whole schema as one SQL script, which `check_schema` is content with."""
     where = "the first schema of the search_path" if schema is None else f"the schema {schema}"
@@ -170,35 +142,19 @@ def current_schema_sql(schema: str | None) -> str:
     return Statements(schema).render(f"{head}\n{creation_script()}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Function:
-    body: str
-    traits: str  # as the statement schema_functions says them
-
-
-@functools.cache
-def _functions(partitions: Partitions) -> dict[str, _Function]:
-    found = {
-        name: _Function(body, f"definer v {_PINNED if 'set search_path' in head else ''}".strip())
-        for name, head, body in _FUNCTION.findall(functions_script(partitions))
-    }
-    return {**found, JOB_FITS: _Function(_job_fits()[2], "invoker i")}
-
-
-def function_body(name: str, home: str, partitions: Partitions = ONE) -> str:
-    """Return the text of a function for the tables of a schema, given as a quoted name."""
-    text_of_home = home.replace("'", "''")
-    body = _functions(partitions)[name].body
-    return body.replace("'{home}.", f"'{text_of_home}.").replace("{home}", home)
-
-
-def function_traits(name: str, partitions: Partitions = ONE) -> str:
-    """Return what the statement schema_functions says of a function that is as it should be."""
-    return _functions(partitions)[name].traits
-
-
 def schema_state() -> Flow[SchemaState]:
-    """Return what the database says of its schema."""
+    """Return what the database says of its schema.
+
+    Nodes of a cluster have no functions that defer jobs. So only if something is wrong, it asks
+    whether this server is a node.
+    """
+    state = yield from _state_here()
+    if problem_with(state) is None:
+        return state
+    return replace(state, coordinator=(yield from coordinator_elsewhere()))
+
+
+def _state_here() -> Flow[SchemaState]:
     rows = yield Request("schema_objects", names=[*TABLES, *SEQUENCES, NUMBERS])
     found = {name: schema for name, schema, _ in rows if schema is not None}
     settings = (yield from settings_rows()) if _SETTINGS in found else [ONE]
@@ -214,37 +170,19 @@ def schema_state() -> Flow[SchemaState]:
         return SchemaState(True, places=where, moved=moved, is_ours=bool(is_ours))
     rows = yield Request("list_migrations")
     had: dict[str, str] = dict((yield Request("schema_parts", names=list(TABLES))))
-    functions = yield Request("schema_functions", names=list(_functions(partitions)))
+    functions = yield Request("schema_functions", names=function_names(partitions))
     return SchemaState(
         True,
         tuple(row[0] for row in rows),
         max((row[1] for row in rows), default=0),
         where,
         moved,
-        stale_functions=_stale(functions, partitions),
+        stale_functions=stale_functions(functions, partitions),
         rows_of_settings=len(settings),
         missing_parts=tuple(each for each in parts(partitions) if each not in had),
         changed_parts=tuple(changed(had, partitions).items()),
         partitions=partitions,
     )
-
-
-def _stale(
-    rows: Sequence[tuple[str, str, str, str, int]], partitions: Partitions
-) -> tuple[str, ...]:
-    """Return the functions that are missing, or differ from the text of this code.
-
-    Others of the same name may be the owner's, but not the one of older versions: with both, a
-    call would be ambiguous.
-    """
-    ours = _functions(partitions)
-    right = {
-        name
-        for name, home, body, traits, _ in rows
-        if traits == ours[name].traits and body == function_body(name, home, partitions)
-    }
-    older = {name for name, *_, parameters in rows if (name, parameters) in _OLDER}
-    return tuple(name for name in ours if name not in right or name in older)
 
 
 def problem_with(state: SchemaState, *, whole: bool = True) -> SchemaError | None:
@@ -253,6 +191,12 @@ def problem_with(state: SchemaState, *, whole: bool = True) -> SchemaError | Non
     Unless it is to be ``whole``, checks and indexes may be missing that make rows safe and
     statements fast: a worker goes on without them.
     """
+    if state.coordinator is not None:
+        known = f", which this node knows as {state.coordinator}" * bool(state.coordinator)
+        return SchemaError(
+            "this server is a node of a Citus cluster, from which jobs are neither deferred nor"
+            f" run: connect to the cluster's coordinator{known}"
+        )
     if not state.exists:
         return SchemaNotApplied(
             f"procrastinate's tables are not in this database (or not on the search path): {CREATE}"

@@ -140,7 +140,12 @@ def _repairs(part: str, partitions: Partitions) -> Iterator[str]:
     elif part.startswith("default of "):
         yield parts(partitions)[part]
     elif part.startswith("constraint "):
-        yield parts(partitions)[part].replace(" add ", f" drop constraint {name}, add ", 1)
+        alter, _, added = parts(partitions)[part].partition(" add ")
+        if partitions.are_many:  # a cluster takes no other change beside that one
+            yield f"{alter} drop constraint {name}"
+            yield f"{alter} add {added}"
+        else:
+            yield f"{alter} drop constraint {name}, add {added}"
     elif "index " in part:
         yield f"drop index concurrently {{schema}}.{name}"
         yield parts(partitions)[part]

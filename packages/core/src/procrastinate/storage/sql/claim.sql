@@ -48,8 +48,8 @@ with recursive queue(name) as (
 select name from queue where name is not null
 
 -- fragment: ready_full
--- The ready jobs of a queue with a priority above `above`. A full scan passes a number below every
--- integer.
+-- The ready jobs of a queue with a priority above `above`: that of the jobs which the worker is busy
+-- with, or, to scan all, a number below every integer.
 from {schema}.procrastinate_jobs as job
 where job.partition = %(partition)s::smallint and job.queue_name = {>queue}
     and job.status = 'todo' and job.hold is null
@@ -66,7 +66,8 @@ where job.partition = %(partition)s::smallint and job.queue_name = {>queue}
 
 -- fragment: of_several
 -- chosen: the first jobs of all queues together, in order. It reads as many of each queue as may be
--- needed, which is the cheapest for a few jobs or queues.
+-- needed, which is the cheapest for a few jobs or queues. (`limit` is the worker's room. `scanned` is
+-- more than that, because others may be claiming the first ones at this moment.)
 chosen as materialized (
     select found.id, found.priority, found.queue_name, found.lock
     from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
@@ -82,7 +83,9 @@ chosen as materialized (
 
 -- fragment: of_many
 -- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first,
--- and the rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)
+-- and the rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18. `limit` is the
+-- worker's room. `scanned` is more than that, because others may be claiming the first ones at this
+-- moment.)
 share as materialized (
     select
         found.id, found.priority, found.queue_name, found.lock, scan.low,
@@ -320,8 +323,8 @@ blocked as materialized (
 -- of the lock makes the next ones ready.
 --
 -- chosen: the first ready jobs of the queue, in order, locked as they are read. The claim starts or
--- parks each of them. A job stays ready only if a release has its lock in hand, or if another queue
--- has the head of its line.
+-- parks each of them, with three exceptions, which stay ready: a release has the lock in hand, another
+-- queue has the head of the line, or heads from elsewhere have taken the room.
 chosen as materialized (
     select job.id, job.priority, job.lock
     {>ready queue="%(queue_name)s::text" low="%(low)s::bigint"}

@@ -95,7 +95,8 @@ where job.partition = %(partition)s::smallint and {>by_id}
 -- `wanted` is the status that the worker asks for. `begun` is false for an attempt whose task was not
 -- called: it is not counted. `unknown` is true if the worker does not know the task. A job that is to
 -- be tried again is due at a time or after a delay; with neither it is ready again in its place. A null
--- priority, queue or lock leaves that of the job.
+-- priority, queue or lock leaves that of the job. (A list that is sent has numbers or texts, so each
+-- truth comes as 0 or 1.)
 with leaving as materialized (
     select
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces, job.errors,
@@ -162,7 +163,7 @@ verdict as materialized (
                 end) as due
             from leaving
         ) as leaving
-        -- (Else `added` is planned, and computed, wherever it stands.)
+        -- (Without this, the planner copies the expression of `added` to each place that names it.)
         offset 0
     ) as leaving
 ),
@@ -219,7 +220,9 @@ from settled, (select count(*) from woken) as woken
 
 -- distributed fragment: tell_settled
 ,
--- news: what is to be told of each job that is ready or due within a minute.
+-- news: what is to be told of each job that is ready or due within a minute. (Workers listen on the
+-- coordinator, so a node cannot wake them: the channel and the payload are two more columns, which
+-- the worker sends on.)
 news as materialized (
     select
         settled.id, settled.status::text as status,
@@ -248,6 +251,7 @@ from (
 ) as news
 
 -- distributed fragment: waking
+-- Who waits listens on the coordinator, so a node cannot notify: it returns channels and payloads.
 select null::text, news.channel, news.payload
 from (
     {>news_for_waiters}

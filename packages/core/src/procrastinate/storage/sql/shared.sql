@@ -24,7 +24,8 @@ cross join
 
 -- fragment: readable
 -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
--- single row from before it, or without it, would keep all others from being read.
+-- single row from before it, or without it, would keep all others from being read. (CASE, because
+-- `greatest` passes over a null.)
 case when {>moment} is not null then
     least(greatest({>moment}, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
 end
@@ -94,20 +95,20 @@ status = 'doing',
 job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[])))
 
 -- fragment: is_held
--- True if this worker holds the job, in a status from which a job may end (TRANSITIONS). The CASE hides
--- this from the planner, for two reasons. The index of running jobs has a dead entry for each job
--- that its worker has ended: with an old snapshot open elsewhere, the ending of 20 jobs took 6.6 ms
--- at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And the planner takes a CASE to match
--- half of all rows: from the plain columns it expected one row, and chose a nested loop over
--- 250,000 pairs for 500 jobs.
+-- True if this worker holds the job, in a status from which a job may end (TRANSITIONS, a table of the
+-- code, lists them). The CASE hides this from the planner, for two reasons. The index of running jobs
+-- has a dead entry for each job that its worker has ended: with an old snapshot open elsewhere, the
+-- ending of 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And the
+-- planner takes a CASE to match half of all rows: from the plain columns it expected one row, and chose
+-- a nested loop over 250,000 pairs for 500 jobs.
 case
     when job.status in ({held}) and job.worker_id = %(worker_id)s::bigint then true
     else false
 end
 
 -- fragment: awaited
--- 1 if anybody waits for the end of a job between the first and the last of these ids, else null. Who
--- it is, and for which, is the matter of `wake_waiters`, which is sent then: most often nobody waits.
+-- 1 if anybody waits for the end of a job between the first and the last of these ids, else null. If so,
+-- the worker sends `wake_waiters`, which finds out who waits for which: most often nobody does.
 -- (It is one probe of an index, 3 % of what the ending of 100 jobs takes. To look for each id took
 -- 9 %, and to notify here 19 %, of which half was planning.)
 (

@@ -7,11 +7,14 @@ compares these files with what is sent. They are not in the installed package.
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from procrastinate.model.queue_names import EVERY_QUEUE, SPARED
 from procrastinate.storage.statements import (
     KNOWN,
+    ON_CLUSTERS_ONLY,
     UNPAUSED,
     UNPAUSED_ALIASES,
     Statement,
@@ -20,6 +23,7 @@ from procrastinate.storage.statements import (
 )
 
 FLAT = Path(__file__).parent.parent / "sql" / "flat"
+_TIED = "\x00"  # a space at which no line may end
 USAGE = "usage: python -m procrastinate.storage.statements [NAME | --renew]"
 
 
@@ -27,24 +31,39 @@ def files() -> dict[str, str]:
     """Return the flat files, by name; those of a distributed database only if they differ."""
     usual = {f"{name}.sql": flat(each) for name, each in load().items()}
     distributed = {
-        f"{name}.distributed.sql": flat(each)
+        f"{name}.distributed.sql": flat(each, "-- This is its text for a distributed database.\n")
         for name, each in load_distributed().items()
         if each.text != load()[name].text
     }
     return usual | distributed
 
 
-def flat(statement: Statement) -> str:
-    """Return a whole statement with its comments, for tables on the search path."""
+def flat(statement: Statement, note: str = "") -> str:
+    """Return a whole statement with its comments, and a note, for tables on the search path."""
     text = statement.commented.replace("{schema}.", "")
-    head = f"-- name: {statement.name} :{statement.kind}\n"
+    head = f"-- name: {statement.name} :{statement.kind}\n{note}{_settings(statement)}"
     if "{known}" in text:
         head += f"-- {{known}} stands for nothing, or for: {KNOWN.strip()}\n"
     for alias in UNPAUSED_ALIASES:
         if f"{{unpaused {alias}}}" in text:
             head += f"-- {{unpaused {alias}}} stands for nothing, or for:\n"
             head += "".join(f"--     {part}\n" for part in _parts(UNPAUSED.format(alias=alias)))
+            head += f"-- (A pause of all queues, '{EVERY_QUEUE}', spares the queue {SPARED}.)\n"
     return f"{head}{text}\n"
+
+
+def _settings(statement: Statement) -> str:
+    """Return with which settings a statement runs, in words, without a break in one of them."""
+    if not statement.settings:
+        return ""
+    tied = {
+        name: f"{name} = {value}".replace(" ", _TIED) for name, value in statement.settings.items()
+    }
+    on_clusters = [text for name, text in tied.items() if name in ON_CLUSTERS_ONLY]
+    words = f"It runs with {', '.join(text for text in tied.values() if text not in on_clusters)}"
+    words += f", and on a Citus cluster with {', '.join(on_clusters)}." if on_clusters else "."
+    lines = textwrap.wrap(words, 103, initial_indent="-- ", subsequent_indent="--     ")
+    return "".join(f"{line}\n" for line in lines).replace(_TIED, " ")
 
 
 def _parts(condition: str) -> list[str]:

@@ -14,6 +14,7 @@ from procrastinate.connector import Rows
 from procrastinate.model.job import Status
 from procrastinate.storage import schema
 from procrastinate.storage.schema_definitions import definitions, traits
+from procrastinate.storage.schema_functions import function_body, function_traits
 from procrastinate.storage.schema_parts import parts
 from procrastinate.testing._engine.finish import entry, verdicts
 from procrastinate.testing._engine.jobs import stalled_jobs
@@ -223,7 +224,7 @@ def schema_parts(view: View, p: Params) -> Rows:
 
 def schema_functions(view: View, p: Params) -> Rows:
     return [
-        (name, "memory", schema.function_body(name, "memory"), schema.function_traits(name), 10)
+        (name, "memory", function_body(name, "memory"), function_traits(name), 10)
         for name in p["names"]
     ]
 

@@ -1,4 +1,7 @@
 -- name: add_to_minute :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, lock_timeout = 500,
+--     idle_in_transaction_session_timeout = 10000, array_nulls = on, synchronous_commit = off.
 -- settings: patience, array_nulls, asynchronous
 -- Adds what a worker has counted in one minute: that of the server's clock this many microseconds
 -- ago.

@@ -1,4 +1,7 @@
 -- name: any_ready :one
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, plan_cache_mode = force_generic_plan,
+--     enable_seqscan = off.
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: prepared
 -- Returns whether a job is ready, after a claim that saw none: another transaction was just

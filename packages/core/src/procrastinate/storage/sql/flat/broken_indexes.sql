@@ -1,4 +1,6 @@
 -- name: broken_indexes :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Indexes that were left unfinished: (quoted schema and name).
 select quote_ident(schema.nspname::text) || '.' || quote_ident(broken.relname::text)
 from pg_catalog.pg_index as made

@@ -1,4 +1,6 @@
 -- name: cancel_todo :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Cancels jobs that wait. Returns (id, lock) of those that it cancelled.
 --
 -- chosen: the ids of those jobs that wait, locked in the order of their lines.

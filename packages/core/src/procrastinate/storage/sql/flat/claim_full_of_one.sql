@@ -1,8 +1,12 @@
 -- name: claim_full_of_one :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, synchronous_commit = off,
+--     plan_cache_mode = force_generic_plan, enable_seqscan = off.
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- {unpaused best} stands for nothing, or for:
 --     and best.queue_name <> all(%(paused)s::text[])
 --     and (best.queue_name = 'builtin' or '*' <> all(%(paused)s::text[]))
+-- (A pause of all queues, '*', spares the queue builtin.)
 -- settings: asynchronous, prepared
 -- Takes jobs with and without a lock, in a full scan of one queue.
 --
@@ -17,12 +21,12 @@
 -- of the lock makes the next ones ready.
 --
 -- chosen: the first ready jobs of the queue, in order, locked as they are read. The claim starts or
--- parks each of them. A job stays ready only if a release has its lock in hand, or if another queue
--- has the head of its line.
+-- parks each of them, with three exceptions, which stay ready: a release has the lock in hand, another
+-- queue has the head of the line, or heads from elsewhere have taken the room.
 with chosen as materialized (
     select job.id, job.priority, job.lock
-    -- The ready jobs of a queue with a priority above `above`. A full scan passes a number below every
-    -- integer.
+    -- The ready jobs of a queue with a priority above `above`: that of the jobs which the worker is busy
+    -- with, or, to scan all, a number below every integer.
     from procrastinate_jobs as job
     where job.partition = %(partition)s::smallint and job.queue_name = %(queue_name)s::text
         and job.status = 'todo' and job.hold is null
@@ -46,16 +50,18 @@ head as materialized (
         -- keep their places, and are passed on like all.
         with recursive ready as (
             -- The best job of the line in each queue, from queue to queue, by one index probe for each.
-            -- (Ordered by the hold as well, because the planner does not see that it is the same everywhere.)
+            -- (Ordered by the hold as well, because the planner does not see that it is the same everywhere. And
+            -- `distinct from 'schedule'` is in the condition of the index: without it, the planner cannot use that.)
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                -- True of the jobs in the line of a lock. A lock has its line in one partition.
+                -- True of the jobs in the line of a lock. (A plain server has one partition, which need not be named.)
                 --
-                -- True of every job with a lock: it is only there to make the planner take the index of lines. That
-                -- index's condition implies it, so with that index it costs nothing. With any other, to_tsvector looks dear.
-                -- (The planner expects a single row of each index that was never analyzed, and read all ready jobs for
-                -- each lock. A claim of 500 jobs of 20,000 took 700 ms instead of 9.)
+                -- The condition with to_tsvector is true of every job with a lock. It is only there to make the planner
+                -- take the index of lines: that index's own condition implies it, so with that index it costs nothing,
+                -- and with any other, to_tsvector looks dear. (The planner expects a single row of each index that was
+                -- never analyzed, and read all ready jobs for each lock. A claim of 500 jobs of 20,000 took 700 ms
+                -- instead of 9.)
                 where job.lock = contended.lock and (job.lock is not null
                     or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                     and job.status = 'todo'
@@ -216,7 +222,8 @@ claimed as (
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts,
         -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
-        -- single row from before it, or without it, would keep all others from being read.
+        -- single row from before it, or without it, would keep all others from being read. (CASE, because
+        -- `greatest` passes over a null.)
         case when job.deferred_at is not null then
             least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
         end as deferred_at,

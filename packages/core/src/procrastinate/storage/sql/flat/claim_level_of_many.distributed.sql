@@ -1,8 +1,12 @@
 -- name: claim_level_of_many :many
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, synchronous_commit = off.
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- {unpaused best} stands for nothing, or for:
 --     and best.queue_name <> all(%(paused)s::text[])
 --     and (best.queue_name = 'builtin' or '*' <> all(%(paused)s::text[]))
+-- (A pause of all queues, '*', spares the queue builtin.)
 -- settings: asynchronous
 -- Takes jobs with and without a lock, of one level of many queues.
 --
@@ -17,7 +21,9 @@
 -- of the lock makes the next ones ready.
 --
 -- share: the first jobs of each queue, a fair part of what is wanted. (Reading a share at first,
--- and the rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18.)
+-- and the rest of few queues, took 5 ms for 500 jobs of 100 queues instead of 18. `limit` is the
+-- worker's room. `scanned` is more than that, because others may be claiming the first ones at this
+-- moment.)
 with share as materialized (
     select
         found.id, found.priority, found.queue_name, found.lock, scan.low,
@@ -81,14 +87,16 @@ head as materialized (
         -- keep their places, and are passed on like all.
         with recursive ready as (
             -- The best job of the line in each queue, from queue to queue, by one index probe for each.
-            -- (Ordered by the hold as well, because the planner does not see that it is the same everywhere.)
+            -- (Ordered by the hold as well, because the planner does not see that it is the same everywhere. And
+            -- `distinct from 'schedule'` is in the condition of the index: without it, the planner cannot use that.)
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                -- True of every job with a lock: it is only there to make the planner take the index of lines. That
-                -- index's condition implies it, so with that index it costs nothing. With any other, to_tsvector looks dear.
-                -- (The planner expects a single row of each index that was never analyzed, and read all ready jobs for
-                -- each lock. A claim of 500 jobs of 20,000 took 700 ms instead of 9.)
+                -- The condition with to_tsvector is true of every job with a lock. It is only there to make the planner
+                -- take the index of lines: that index's own condition implies it, so with that index it costs nothing,
+                -- and with any other, to_tsvector looks dear. (The planner expects a single row of each index that was
+                -- never analyzed, and read all ready jobs for each lock. A claim of 500 jobs of 20,000 took 700 ms
+                -- instead of 9.)
                 where job.partition = %(partition)s::smallint and job.lock = contended.lock and (job.lock is not null
                     or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                     and job.status = 'todo'
@@ -270,7 +278,8 @@ claimed as (
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts,
         -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
-        -- single row from before it, or without it, would keep all others from being read.
+        -- single row from before it, or without it, would keep all others from being read. (CASE, because
+        -- `greatest` passes over a null.)
         case when job.deferred_at is not null then
             least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
         end as deferred_at,

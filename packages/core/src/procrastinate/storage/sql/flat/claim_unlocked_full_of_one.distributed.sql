@@ -1,4 +1,8 @@
 -- name: claim_unlocked_full_of_one :many
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, synchronous_commit = off,
+--     plan_cache_mode = force_generic_plan, enable_seqscan = off.
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous, prepared
 -- Takes jobs without a lock, in a full scan of one queue.
@@ -11,8 +15,8 @@
 -- candidate: the first ready jobs of the queue, locked as they are read, which costs the least.
 with candidate as materialized (
     select job.id, job.lock
-    -- The ready jobs of a queue with a priority above `above`. A full scan passes a number below every
-    -- integer.
+    -- The ready jobs of a queue with a priority above `above`: that of the jobs which the worker is busy
+    -- with, or, to scan all, a number below every integer.
     from procrastinate_jobs as job
     where job.partition = %(partition)s::smallint and job.queue_name = %(queue_name)s::text
         and job.status = 'todo' and job.hold is null
@@ -37,7 +41,8 @@ claimed as (
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts,
         -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
-        -- single row from before it, or without it, would keep all others from being read.
+        -- single row from before it, or without it, would keep all others from being read. (CASE, because
+        -- `greatest` passes over a null.)
         case when job.deferred_at is not null then
             least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
         end as deferred_at,

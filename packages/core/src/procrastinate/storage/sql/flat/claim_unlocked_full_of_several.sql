@@ -1,4 +1,6 @@
 -- name: claim_unlocked_full_of_several :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, synchronous_commit = off.
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous
 -- Takes jobs without a lock, in a full scan of a few queues.
@@ -9,14 +11,15 @@
 -- in microseconds since the epoch. `crashes` is null for most jobs.
 --
 -- chosen: the first jobs of all queues together, in order. It reads as many of each queue as may be
--- needed, which is the cheapest for a few jobs or queues.
+-- needed, which is the cheapest for a few jobs or queues. (`limit` is the worker's room. `scanned` is
+-- more than that, because others may be claiming the first ones at this moment.)
 with chosen as materialized (
     select found.id, found.priority, found.queue_name, found.lock
     from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
     cross join lateral (
         select job.id, job.priority, job.queue_name, job.lock
-        -- The ready jobs of a queue with a priority above `above`. A full scan passes a number below every
-        -- integer.
+        -- The ready jobs of a queue with a priority above `above`: that of the jobs which the worker is busy
+        -- with, or, to scan all, a number below every integer.
         from procrastinate_jobs as job
         where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
             and job.status = 'todo' and job.hold is null
@@ -68,7 +71,8 @@ claimed as (
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts,
         -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
-        -- single row from before it, or without it, would keep all others from being read.
+        -- single row from before it, or without it, would keep all others from being read. (CASE, because
+        -- `greatest` passes over a null.)
         case when job.deferred_at is not null then
             least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
         end as deferred_at,

@@ -1,4 +1,7 @@
 -- name: count_cancelled :many
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns (queue, number of cancelled jobs).
 select job.queue_name, count(*)::bigint
 from procrastinate_jobs as job

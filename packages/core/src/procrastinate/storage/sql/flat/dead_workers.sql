@@ -1,4 +1,6 @@
 -- name: dead_workers :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns (id, whether it was alone, as judge_workers has noted) for each of these workers that is
 -- dead: it has given no sign of life within the timeout.
 select given.id, coalesce(worker.alone, false)

@@ -1,4 +1,5 @@
 -- name: defer_job :one
+-- It runs with jit = off, transaction_isolation = read committed.
 -- settings: only, jit, isolation
 -- Inserts one job and wakes the workers: on procrastinate_jobs when it is ready, on
 -- procrastinate_schedule when it is due within a minute. (A worker looks at the schedule twice a

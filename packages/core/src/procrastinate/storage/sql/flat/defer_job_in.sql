@@ -1,4 +1,5 @@
 -- name: defer_job_in :one
+-- It runs with jit = off, transaction_isolation = read committed.
 -- settings: only, jit, isolation
 -- The same as defer_job, for a job that is due in so many microseconds. (The sum is a twelfth of the
 -- server's work, so jobs without one do not ask for it.)

@@ -1,4 +1,5 @@
 -- name: defer_job_with_key :one
+-- It runs with jit = off, transaction_isolation = read committed.
 -- settings: only, jit, isolation
 -- The same as defer_job, for a job with a partition key, which a server with one partition ignores.
 select procrastinate_defer_job_with_key(

@@ -1,4 +1,6 @@
 -- name: defer_ticks :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, array_nulls = on.
 -- settings: array_nulls
 -- Settles ticks that no worker has settled yet, inserts their jobs in the order of the ticks, and
 -- wakes the workers once for each queue. A tick whose args are null asks for no job: it is given

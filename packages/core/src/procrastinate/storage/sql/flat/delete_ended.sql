@@ -1,4 +1,6 @@
 -- name: delete_ended :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Removes jobs that an earlier statement of the same transaction has ended although they were to go
 -- back to the queue, for workers that keep nothing. (Such jobs are few: a statement of its own
 -- costs nothing if there are none.)

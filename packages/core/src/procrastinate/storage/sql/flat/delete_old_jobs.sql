@@ -1,4 +1,6 @@
 -- name: delete_old_jobs :one
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = off.
 -- settings: in_order
 -- Among the next jobs after an id, deletes those that ended longer ago than the age (microseconds)
 -- that belongs to their status. Returns (how many, the last id, or null at the end). The end is

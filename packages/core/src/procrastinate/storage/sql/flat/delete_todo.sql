@@ -1,4 +1,6 @@
 -- name: delete_todo :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Deletes jobs that wait. Returns (id, lock) of those that it deleted.
 --
 -- chosen: the ids of those jobs that wait, locked in the order of their lines.

@@ -1,4 +1,6 @@
 -- name: describe_worker :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Writes down again what a worker's registration had said, after its sign of life has made a new
 -- row.
 update procrastinate_workers as worker

@@ -1,4 +1,6 @@
 -- name: drop_ended_pauses :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Removes the pauses that have ended by themselves, but for rows that another transaction has locked.
 delete from procrastinate_queues as pause
 where pause.partition = 0 and pause.queue_name = any(array(

@@ -1,4 +1,6 @@
 -- name: drop_stale_locks :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Gives up those of these locks whose holder is not running, in order of the lock, as all others
 -- do.
 with stale as materialized (

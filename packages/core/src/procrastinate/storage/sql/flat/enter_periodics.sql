@@ -1,4 +1,6 @@
 -- name: enter_periodics :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Enters those of these schedules that are new. They start now.
 insert into procrastinate_periodic as periodic
     (task_name, periodic_id, partition, done_until, seen_at, cron, timezone, queue_name)

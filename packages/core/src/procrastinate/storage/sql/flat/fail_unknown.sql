@@ -1,4 +1,6 @@
 -- name: fail_unknown :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Fails waiting jobs whose task has been unknown to workers for longer than the patience. It spares
 -- tasks in `known_names`: live workers know them. Returns (id, status, queue, task, lock).
 --

@@ -1,4 +1,7 @@
 -- name: forget_progress :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, lock_timeout = 500,
+--     idle_in_transaction_session_timeout = 10000.
 -- settings: patience
 -- Removes what attempts have reported that are over. A later attempt's report stays.
 delete from procrastinate_progress as progress

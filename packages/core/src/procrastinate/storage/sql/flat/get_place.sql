@@ -1,4 +1,5 @@
 -- name: get_place :one
+-- It runs with jit = off, transaction_isolation = read committed.
 -- settings: only, jit, isolation
 -- What tells the tables that a connection leads to from others: the table, the database, and the server's
 -- start, as another server may have the same names and numbers. The first is 0 without the tables, and null on

@@ -1,4 +1,5 @@
 -- name: get_settings :one
+-- It runs with jit = off, transaction_isolation = read committed.
 -- settings: only, jit, isolation
 -- Returns (partitions, boundary_id, 1 if the database is the coordinator or a node of a cluster, else 0).
 select

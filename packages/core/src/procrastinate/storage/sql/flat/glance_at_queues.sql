@@ -1,4 +1,6 @@
 -- name: glance_at_queues :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = off.
 -- settings: in_order
 -- Returns (what, queue, how many, since when the oldest of them is ready) for what there is to see
 -- of queues: 'ready', 'scheduled', 'parked', 'running', 'failed'. It counts at most `share` ready jobs of
@@ -69,7 +71,8 @@ failed as materialized (
     limit %(each)s::integer
 )
 -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
--- single row from before it, or without it, would keep all others from being read.
+-- single row from before it, or without it, would keep all others from being read. (CASE, because
+-- `greatest` passes over a null.)
 select seen.what, seen.name, seen.jobs, case when seen.since is not null then
     least(greatest(seen.since, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
 end

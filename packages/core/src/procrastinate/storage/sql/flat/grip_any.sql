@@ -1,4 +1,6 @@
 -- name: grip_any :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = off.
 -- settings: in_order
 -- Locks the matching ones among the next jobs after an id. Returns (where to go on after or null at
 -- the end, id, 1 or 0 for one that another transaction has in hand) for each match, or one row

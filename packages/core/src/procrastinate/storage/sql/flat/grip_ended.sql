@@ -1,4 +1,6 @@
 -- name: grip_ended :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- The same as grip_any, if only failed, cancelled and aborted jobs are wanted.
 --
 -- walk: the next jobs after an id, as many as are looked at in one statement.

@@ -1,4 +1,6 @@
 -- name: grip_ids :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- The same as grip_any, among jobs known by id.
 --
 -- walk: the next jobs after an id, as many as are looked at in one statement.

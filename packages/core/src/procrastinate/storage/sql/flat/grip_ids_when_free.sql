@@ -1,4 +1,6 @@
 -- name: grip_ids_when_free :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- The same as grip_any, among jobs known by id, waiting for the transactions that have them in hand.
 --
 -- walk: the next jobs after an id, as many as are looked at in one statement.

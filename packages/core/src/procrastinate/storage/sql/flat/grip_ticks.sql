@@ -1,4 +1,6 @@
 -- name: grip_ticks :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Takes these schedules in hand until the end of the transaction, for a flow that settles ticks on
 -- a distributed database: there no statement can insert jobs and settle their ticks as well. (An
 -- INSERT in a CTE would be taken apart.) Returns (whether no worker has settled the tick, done_until,

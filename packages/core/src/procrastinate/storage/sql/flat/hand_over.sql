@@ -1,8 +1,13 @@
 -- name: hand_over :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, lock_timeout = 500,
+--     idle_in_transaction_session_timeout = 10000, plan_cache_mode = force_generic_plan,
+--     enable_seqscan = off.
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- {unpaused best} stands for nothing, or for:
 --     and best.queue_name <> all(%(paused)s::text[])
 --     and (best.queue_name = 'builtin' or '*' <> all(%(paused)s::text[]))
+-- (A pause of all queues, '*', spares the queue builtin.)
 -- settings: patience, prepared
 -- Writes that jobs have succeeded, and lets the first job of each one's line begin in its place, for
 -- the same worker. A job stays as it is if its line has no such job, or none that may be taken now.
@@ -14,8 +19,7 @@
 -- behind the job that has the slot now.
 --
 -- leaving: those of the jobs that this worker holds, locked. (One by one. If the planner had never
--- seen many jobs, it expected one, and compared each of 50 with each: here, and where `finished` and
--- `handed` were joins, which took a quarter of the statement.)
+-- seen many jobs, it expected one, and compared each of 50 with each.)
 with leaving as materialized (
     select
         held.id, held.lock,
@@ -27,12 +31,12 @@ with leaving as materialized (
     cross join lateral (
         select job.id, job.lock
         from procrastinate_jobs as job
-        -- True if this worker holds the job, in a status from which a job may end (TRANSITIONS). The CASE hides
-        -- this from the planner, for two reasons. The index of running jobs has a dead entry for each job
-        -- that its worker has ended: with an old snapshot open elsewhere, the ending of 20 jobs took 6.6 ms
-        -- at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And the planner takes a CASE to match
-        -- half of all rows: from the plain columns it expected one row, and chose a nested loop over
-        -- 250,000 pairs for 500 jobs.
+        -- True if this worker holds the job, in a status from which a job may end (TRANSITIONS, a table of the
+        -- code, lists them). The CASE hides this from the planner, for two reasons. The index of running jobs
+        -- has a dead entry for each job that its worker has ended: with an old snapshot open elsewhere, the
+        -- ending of 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And the
+        -- planner takes a CASE to match half of all rows: from the plain columns it expected one row, and chose
+        -- a nested loop over 250,000 pairs for 500 jobs.
         where job.partition = %(partition)s::smallint and job.id = said.id and case
             when job.status in ('doing') and job.worker_id = %(worker_id)s::bigint then true
             else false
@@ -60,16 +64,18 @@ head as materialized (
         -- keep their places, and are passed on like all.
         with recursive ready as (
             -- The best job of the line in each queue, from queue to queue, by one index probe for each.
-            -- (Ordered by the hold as well, because the planner does not see that it is the same everywhere.)
+            -- (Ordered by the hold as well, because the planner does not see that it is the same everywhere. And
+            -- `distinct from 'schedule'` is in the condition of the index: without it, the planner cannot use that.)
             (
                 select job.id, job.priority, job.queue_name
                 from procrastinate_jobs as job
-                -- True of the jobs in the line of a lock. A lock has its line in one partition.
+                -- True of the jobs in the line of a lock. (A plain server has one partition, which need not be named.)
                 --
-                -- True of every job with a lock: it is only there to make the planner take the index of lines. That
-                -- index's condition implies it, so with that index it costs nothing. With any other, to_tsvector looks dear.
-                -- (The planner expects a single row of each index that was never analyzed, and read all ready jobs for
-                -- each lock. A claim of 500 jobs of 20,000 took 700 ms instead of 9.)
+                -- The condition with to_tsvector is true of every job with a lock. It is only there to make the planner
+                -- take the index of lines: that index's own condition implies it, so with that index it costs nothing,
+                -- and with any other, to_tsvector looks dear. (The planner expects a single row of each index that was
+                -- never analyzed, and read all ready jobs for each lock. A claim of 500 jobs of 20,000 took 700 ms
+                -- instead of 9.)
                 where job.lock = contended.lock and (job.lock is not null
                     or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                     and job.status = 'todo'
@@ -152,7 +158,7 @@ next as materialized (
 finished as (
     update procrastinate_jobs as job
     set status = 'succeeded',
-        -- What `leaving` says of this job, without a join.
+        -- What `leaving` says of this job. (Joins, here and in `handed`, took a quarter of the statement.)
         started_at = (array(select leaving.began from leaving))[
             pg_catalog.array_position(array(select leaving.id from leaving), job.id)
         ],
@@ -190,7 +196,8 @@ claimed as (
     returning job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
         job.queueing_lock, job.attempts,
         -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
-        -- single row from before it, or without it, would keep all others from being read.
+        -- single row from before it, or without it, would keep all others from being read. (CASE, because
+        -- `greatest` passes over a null.)
         case when job.deferred_at is not null then
             least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
         end as deferred_at,
@@ -204,8 +211,8 @@ from claimed
 union all
 select
     finished.id, null, null, null, null, null, null, null, null, null, null, null, null,
-    -- 1 if anybody waits for the end of a job between the first and the last of these ids, else null. Who
-    -- it is, and for which, is the matter of `wake_waiters`, which is sent then: most often nobody waits.
+    -- 1 if anybody waits for the end of a job between the first and the last of these ids, else null. If so,
+    -- the worker sends `wake_waiters`, which finds out who waits for which: most often nobody does.
     -- (It is one probe of an index, 3 % of what the ending of 100 jobs takes. To look for each id took
     -- 9 %, and to notify here 19 %, of which half was planning.)
     (

@@ -1,4 +1,6 @@
 -- name: heartbeat :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Says that the worker is alive, and how it is. Returns (rank, live, now), or nothing if its row was removed,
 -- because it was taken for dead. `live` counts the live workers, this one included, and `rank` is
 -- the place of its id among theirs, from 0.

@@ -1,4 +1,7 @@
 -- name: held_jobs :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, and on a Citus cluster with
+--     citus.max_adaptive_executor_pool_size = 1.
 -- settings: one_connection
 -- Returns the jobs that this worker holds, as the database sees it: after a claim whose answer was
 -- lost.
@@ -8,7 +11,8 @@
 select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
     job.queueing_lock, job.attempts,
     -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
-    -- single row from before it, or without it, would keep all others from being read.
+    -- single row from before it, or without it, would keep all others from being read. (CASE, because
+    -- `greatest` passes over a null.)
     case when job.deferred_at is not null then
         least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end as deferred_at,

@@ -1,4 +1,6 @@
 -- name: job_standings :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns what the rows of these jobs say now, for jobs that a write did not change.
 select job.id, job.status::text, job.worker_id, job.lease, job.crashes
 from procrastinate_jobs as job

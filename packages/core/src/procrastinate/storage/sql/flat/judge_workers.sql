@@ -1,4 +1,6 @@
 -- name: judge_workers :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Notes of each of these workers, when it is first found dead, whether it was alone: it held one
 -- job, and no other worker of its host died in the same moment. (This is kept, because recover_jobs
 -- may take its jobs one by one. A live worker has given a sign of life since.) A worker that another

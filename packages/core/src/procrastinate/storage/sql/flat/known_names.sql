@@ -1,4 +1,6 @@
 -- name: known_names :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns the names of the tasks that live workers know, and null if one does not say what it
 -- knows.
 select distinct known.name

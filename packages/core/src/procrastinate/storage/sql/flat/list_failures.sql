@@ -1,4 +1,6 @@
 -- name: list_failures :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = off.
 -- settings: in_order
 -- Looks at the jobs that failed, from the newest on. Returns (how many were looked at, task, type
 -- and beginning of the last error, how many, when the first and the last ended, the last id) for
@@ -54,7 +56,8 @@ alike as materialized (
 select
     (select count(*) from walk), alike.task_name, alike.type, alike.message, alike.jobs,
     -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
-    -- single row from before it, or without it, would keep all others from being read.
+    -- single row from before it, or without it, would keep all others from being read. (CASE, because
+    -- `greatest` passes over a null.)
     case when alike.first_at is not null then
         least(greatest(alike.first_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end, case when alike.last_at is not null then

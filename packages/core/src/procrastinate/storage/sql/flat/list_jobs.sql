@@ -1,4 +1,6 @@
 -- name: list_jobs :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns a page of jobs between two ids, in order of id.
 --
 -- page: the ids of a page of each kind of job, one branch for each index that holds jobs of one
@@ -291,7 +293,8 @@ with page as materialized (
 select job.id, job.queue_name, job.task_name, job.args::text as args, job.priority, job.lock,
     job.queueing_lock, job.attempts,
     -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
-    -- single row from before it, or without it, would keep all others from being read.
+    -- single row from before it, or without it, would keep all others from being read. (CASE, because
+    -- `greatest` passes over a null.)
     case when job.deferred_at is not null then
         least(greatest(job.deferred_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end as deferred_at,

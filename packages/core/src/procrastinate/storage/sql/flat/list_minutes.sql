@@ -1,4 +1,6 @@
 -- name: list_minutes :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns the same as sum_minutes by queue, by task, or by both: of all, or of one queue or task. By
 -- both or by one of all, what ended of all of them comes too, with empty names.
 select

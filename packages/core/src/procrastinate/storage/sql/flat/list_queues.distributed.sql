@@ -1,4 +1,7 @@
 -- name: list_queues :many
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns (queue, jobs in all, and by status) for each queue.
 --
 -- How many jobs there are, in all and by status.

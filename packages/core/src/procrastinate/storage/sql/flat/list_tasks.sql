@@ -1,4 +1,6 @@
 -- name: list_tasks :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns (task, jobs in all, and by status) for each task.
 --
 -- How many jobs there are, in all and by status.

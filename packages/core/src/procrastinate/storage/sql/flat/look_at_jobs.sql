@@ -1,4 +1,7 @@
 -- name: look_at_jobs :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, plan_cache_mode = force_generic_plan,
+--     enable_seqscan = off.
 -- settings: prepared
 -- Returns (id, status) of those of these jobs that are there.
 select job.id, job.status::text

@@ -1,4 +1,6 @@
 -- name: look_at_periodics :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns (done_until, whether it is stale, the server's time) for each of these schedules, in the
 -- order given. done_until is null if the schedule is new. It is stale if it was not noted for a
 -- day, if what it says of itself has changed, or if it was settled by a clock that has been set back.

@@ -1,4 +1,7 @@
 -- name: make_slots_full :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, synchronous_commit = off,
+--     plan_cache_mode = force_generic_plan, enable_seqscan = off.
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous, prepared
 -- Makes the slots that are missing of the locks which a full scan is about to meet: free ones,
@@ -8,8 +11,8 @@ select distinct found.lock, found.partition, null::bigint
 from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
 cross join lateral (
     select job.lock, job.partition
-    -- The ready jobs of a queue with a priority above `above`. A full scan passes a number below every
-    -- integer.
+    -- The ready jobs of a queue with a priority above `above`: that of the jobs which the worker is busy
+    -- with, or, to scan all, a number below every integer.
     from procrastinate_jobs as job
     where job.partition = %(partition)s::smallint and job.queue_name = scan.queue_name
         and job.status = 'todo' and job.hold is null

@@ -1,4 +1,7 @@
 -- name: make_slots_level :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, synchronous_commit = off,
+--     plan_cache_mode = force_generic_plan, enable_seqscan = off.
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous, prepared
 -- The same as make_slots_full, for a scan of one level.

@@ -1,4 +1,6 @@
 -- name: note_periodics :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Notes of these schedules, which are stale, that they are still in use, and what they are. If the clock was set back
 -- by more than 3 hours, a schedule starts again from now. After less it waits, so that no tick
 -- comes twice. A schedule that another transaction has in hand is left to that one.

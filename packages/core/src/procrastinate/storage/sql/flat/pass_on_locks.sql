@@ -1,4 +1,6 @@
 -- name: pass_on_locks :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- The same as release_locks, for locks that may be free already, after a change by hand: it gives up
 -- none. It passes over jobs that another transaction has in hand: it holds some itself, so it may not
 -- wait. The other transaction passes on in its turn. If that rolls back, or was a claim with an old
@@ -12,12 +14,13 @@ with recursive line(lock, queue_name) as (
         (
             select job.queue_name
             from procrastinate_jobs as job
-            -- True of the jobs in the line of a lock. A lock has its line in one partition.
+            -- True of the jobs in the line of a lock. (A plain server has one partition, which need not be named.)
             --
-            -- True of every job with a lock: it is only there to make the planner take the index of lines. That
-            -- index's condition implies it, so with that index it costs nothing. With any other, to_tsvector looks dear.
-            -- (The planner expects a single row of each index that was never analyzed, and read all ready jobs for
-            -- each lock. A claim of 500 jobs of 20,000 took 700 ms instead of 9.)
+            -- The condition with to_tsvector is true of every job with a lock. It is only there to make the planner
+            -- take the index of lines: that index's own condition implies it, so with that index it costs nothing,
+            -- and with any other, to_tsvector looks dear. (The planner expects a single row of each index that was
+            -- never analyzed, and read all ready jobs for each lock. A claim of 500 jobs of 20,000 took 700 ms
+            -- instead of 9.)
             where job.lock = released.lock and (job.lock is not null
                 or pg_catalog.to_tsvector('pg_catalog.simple'::pg_catalog.regconfig, job.lock) is null)
                 and job.status = 'todo'

@@ -1,4 +1,6 @@
 -- name: pause_queue :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Pauses a queue, or changes its pause. Returns the pause; no row if its end is not in the future.
 -- (No function after "on conflict", because Citus refuses that: excluded.paused_at is the time now.)
 insert into procrastinate_queues as pause
@@ -16,7 +18,8 @@ set paused_at = case
     paused_by = excluded.paused_by,
     reason = excluded.reason
 -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
--- single row from before it, or without it, would keep all others from being read.
+-- single row from before it, or without it, would keep all others from being read. (CASE, because
+-- `greatest` passes over a null.)
 returning pause.queue_name, case when pause.paused_at is not null then
     least(greatest(pause.paused_at, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
 end, case when pause.paused_until is not null then

@@ -1,4 +1,6 @@
 -- name: place_of_job :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns, of a job whose queue, priority and lock are known: (the time, whether its abortion was
 -- asked for, since when no worker knows its task, how many ready jobs come before it, who holds its
 -- lock, the first ready job with its lock, how many jobs are before it in its line).
@@ -11,7 +13,8 @@ select
     statement_timestamp(),
     job.abort_requested::integer,
     -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
-    -- single row from before it, or without it, would keep all others from being read.
+    -- single row from before it, or without it, would keep all others from being read. (CASE, because
+    -- `greatest` passes over a null.)
     case when job.unknown_since is not null then
         least(greatest(job.unknown_since, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end,

@@ -1,4 +1,7 @@
 -- name: promote_due :one
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Makes scheduled jobs ready whose time has come, and wakes the workers of their queues. Returns
 -- (how many, microseconds until the next one or null, how many queues have been woken).
 --

@@ -1,4 +1,7 @@
 -- name: ready_queues :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, plan_cache_mode = force_generic_plan,
+--     enable_seqscan = off.
 -- settings: prepared
 -- Returns the names of all queues that have a ready job, by one index probe for each. (Not with
 -- min(): PostgreSQL 15 then read the whole index of a table that was never analyzed.)

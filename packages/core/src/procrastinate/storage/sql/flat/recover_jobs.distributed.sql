@@ -1,4 +1,8 @@
 -- name: recover_jobs :many
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, lock_timeout = 500,
+--     idle_in_transaction_session_timeout = 10000.
 -- settings: patience
 -- Takes running jobs (of these ids; null: all) from these dead workers and sends them back to the
 -- queue. A job fails after `crash_limit` crashes if its last worker was alone, and after

@@ -1,4 +1,8 @@
 -- name: register_waits :exec
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, plan_cache_mode = force_generic_plan,
+--     enable_seqscan = off.
 -- settings: prepared
 -- Enters that a process waits for these jobs, or that it still does.
 insert into procrastinate_waits as wait (job_id, partition, waiter, expires_at)

@@ -1,4 +1,7 @@
 -- name: register_worker :one
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, lock_timeout = 500,
+--     idle_in_transaction_session_timeout = 10000.
 -- settings: patience
 -- Enters a worker and returns its id.
 insert into procrastinate_workers

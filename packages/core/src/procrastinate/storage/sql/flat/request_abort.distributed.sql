@@ -1,4 +1,7 @@
 -- name: request_abort :many
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Asks the workers that run these jobs to abort them, and wakes those workers. Returns (id, empty
 -- text) of the jobs.
 --

@@ -1,4 +1,6 @@
 -- name: resume_queue :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Ends the pause of a queue. Returns whether it was still in force; no row if there was none.
 -- (Citus lets no function of the time stand after "returning".)
 with resumed as (

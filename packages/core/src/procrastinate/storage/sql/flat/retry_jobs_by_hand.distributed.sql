@@ -1,4 +1,7 @@
 -- name: retry_jobs_by_hand :many
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Makes ended or waiting jobs due at a time (null: at once), with as many attempts as new ones, and
 -- wakes the workers. Returns (id, lock it had before, empty text or null).
 with before as materialized (

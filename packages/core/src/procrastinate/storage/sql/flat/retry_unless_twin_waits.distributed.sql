@@ -1,4 +1,7 @@
 -- name: retry_unless_twin_waits :many
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- The same as retry_jobs_by_hand, but leaves jobs as they are whose twin with the same queueing lock
 -- waits already. Of several with one queueing lock it takes the first by (priority, id).
 with chosen as materialized (

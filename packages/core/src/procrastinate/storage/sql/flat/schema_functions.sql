@@ -1,4 +1,6 @@
 -- name: schema_functions :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- The functions in the schema of the tables that belong to the tables' owner: (name, quoted schema, text,
 -- traits, number of parameters). The traits are whose rights it has, how volatile it is, what it sets, and
 -- whether it is strict. Whatever others have made of these names is none of ours.

@@ -1,4 +1,6 @@
 -- name: schema_looks :one
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Whether the table of jobs is one of this design, and the schema version that the tables look like: what was
 -- made by hand has no records. Releases up to 3.x had a table of the same name.
 select

@@ -1,4 +1,6 @@
 -- name: schema_objects :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Where each of our relations is found by the schema or the search_path: (name, schema or null, another schema
 -- that it may have been moved to, or null). A schema that has what is found as well is another set of tables.
 with wanted as (

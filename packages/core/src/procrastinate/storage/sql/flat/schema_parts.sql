@@ -1,4 +1,6 @@
 -- name: schema_parts :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- What our tables have: (name, definition). Names are those of columns, of their defaults, and of those that are
 -- never null (with that of their table), of indexes that are finished, of constraints that hold for all rows, and
 -- of tables that are plain and logged, whose statements no rule replaces, and whose rows row level security does

@@ -1,4 +1,6 @@
 -- name: search_ready :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- The same as search_newest, among the ready jobs, queue by queue, in the order in which workers take them.
 --
 -- walk: the next jobs, in their order, numbered. It is read only as far as the rest asks for it.
@@ -127,7 +129,8 @@ select
     (reached.n < %(scanned)s::integer
         and not exists (select from walk where walk.n > reached.n))::integer as at_end,
     -- A time, or the nearest one that every driver can read. The table's check sees to that, but a
-    -- single row from before it, or without it, would keep all others from being read.
+    -- single row from before it, or without it, would keep all others from being read. (CASE, because
+    -- `greatest` passes over a null.)
     last.queue_name, last.priority, last.lock, case when last.moment is not null then
         least(greatest(last.moment, '0001-01-03 00:00+00'), '9999-12-29 00:00+00')
     end, last.id,

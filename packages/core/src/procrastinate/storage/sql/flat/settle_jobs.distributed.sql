@@ -1,4 +1,8 @@
 -- name: settle_jobs :many
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, lock_timeout = 500,
+--     idle_in_transaction_session_timeout = 10000, array_nulls = on.
 -- settings: patience, array_nulls
 -- Writes what became of a batch of attempts: ended, to be tried again, or handed back. Wakes the
 -- workers of the queues in which jobs wait again. Returns (id, new status, 1 if anybody may wait for
@@ -8,7 +12,8 @@
 -- `wanted` is the status that the worker asks for. `begun` is false for an attempt whose task was not
 -- called: it is not counted. `unknown` is true if the worker does not know the task. A job that is to
 -- be tried again is due at a time or after a delay; with neither it is ready again in its place. A null
--- priority, queue or lock leaves that of the job.
+-- priority, queue or lock leaves that of the job. (A list that is sent has numbers or texts, so each
+-- truth comes as 0 or 1.)
 with leaving as materialized (
     select
         job.id, job.queueing_lock, job.abort_requested, job.attempts, job.bounces, job.errors,
@@ -33,12 +38,12 @@ with leaving as materialized (
     -- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and
     -- uses the primary key. When it knew the number, it scanned small tables from end to end.
     --
-    -- True if this worker holds the job, in a status from which a job may end (TRANSITIONS). The CASE hides
-    -- this from the planner, for two reasons. The index of running jobs has a dead entry for each job
-    -- that its worker has ended: with an old snapshot open elsewhere, the ending of 20 jobs took 6.6 ms
-    -- at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And the planner takes a CASE to match
-    -- half of all rows: from the plain columns it expected one row, and chose a nested loop over
-    -- 250,000 pairs for 500 jobs.
+    -- True if this worker holds the job, in a status from which a job may end (TRANSITIONS, a table of the
+    -- code, lists them). The CASE hides this from the planner, for two reasons. The index of running jobs
+    -- has a dead entry for each job that its worker has ended: with an old snapshot open elsewhere, the
+    -- ending of 20 jobs took 6.6 ms at first and 15 ms after 16,000 others (by id: 6 to 7 ms). And the
+    -- planner takes a CASE to match half of all rows: from the plain columns it expected one row, and chose
+    -- a nested loop over 250,000 pairs for 500 jobs.
     where job.partition = %(partition)s::smallint and job.id = any(array(select pg_catalog.unnest(%(ids)s::bigint[]))) and case
         when job.status in ('doing') and job.worker_id = %(worker_id)s::bigint then true
         else false
@@ -152,7 +157,7 @@ verdict as materialized (
                 end) as due
             from leaving
         ) as leaving
-        -- (Else `added` is planned, and computed, wherever it stands.)
+        -- (Without this, the planner copies the expression of `added` to each place that names it.)
         offset 0
     ) as leaving
 ),
@@ -184,7 +189,9 @@ settled as (
     where job.partition = %(partition)s::smallint and job.id = verdict.id
     returning job.id, job.status, job.hold, job.queue_name, job.scheduled_at
 ),
--- news: what is to be told of each job that is ready or due within a minute.
+-- news: what is to be told of each job that is ready or due within a minute. (Workers listen on the
+-- coordinator, so a node cannot wake them: the channel and the payload are two more columns, which
+-- the worker sends on.)
 news as materialized (
     select
         settled.id, settled.status::text as status,
@@ -198,8 +205,8 @@ news as materialized (
         settled.queue_name || '@'::text || %(partition)s::smallint::text as payload
     from settled
 )
--- 1 if anybody waits for the end of a job between the first and the last of these ids, else null. Who
--- it is, and for which, is the matter of `wake_waiters`, which is sent then: most often nobody waits.
+-- 1 if anybody waits for the end of a job between the first and the last of these ids, else null. If so,
+-- the worker sends `wake_waiters`, which finds out who waits for which: most often nobody does.
 -- (It is one probe of an index, 3 % of what the ending of 100 jobs takes. To look for each id took
 -- 9 %, and to notify here 19 %, of which half was planning.)
 select news.id, news.status, (

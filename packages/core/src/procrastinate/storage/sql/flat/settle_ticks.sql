@@ -1,4 +1,6 @@
 -- name: settle_ticks :exec
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, array_nulls = on.
 -- settings: array_nulls
 -- Lets the schedules of these ticks, which this transaction has in hand, remember their last tick
 -- and its job. The id is null if no job was inserted for a tick. (The latest job need not have the

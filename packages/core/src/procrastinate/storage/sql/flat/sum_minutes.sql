@@ -1,4 +1,6 @@
 -- name: sum_minutes :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- Returns what ended of one queue, of one task, of a task in a queue, or (both names are empty) of
 -- all, in a time, in steps of some seconds. What is kept by the hour comes in hours if the steps are
 -- shorter. It goes from minute to minute by the index, and reads two entries of it for each, however

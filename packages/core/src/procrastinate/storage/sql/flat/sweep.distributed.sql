@@ -1,8 +1,13 @@
 -- name: sweep :many
+-- This is its text for a distributed database.
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, and on a Citus cluster with
+--     citus.max_adaptive_executor_pool_size = 1.
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- {unpaused job} stands for nothing, or for:
 --     and job.queue_name <> all(%(paused)s::text[])
 --     and (job.queue_name = 'builtin' or '*' <> all(%(paused)s::text[]))
+-- (A pause of all queues, '*', spares the queue builtin.)
 -- settings: one_connection
 -- Looks at all partitions for jobs that nobody announced. Returns (partition, how many jobs are
 -- ready in these queues (null: in all), how many in others, microseconds until the next scheduled

@@ -1,4 +1,6 @@
 -- name: table_users :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on.
 -- The sessions that have our tables in use: (pid, seconds since their transaction began), the oldest first.
 select held.pid, extract(epoch from clock_timestamp() - min(session.xact_start))::float8
 from pg_catalog.pg_locks as held

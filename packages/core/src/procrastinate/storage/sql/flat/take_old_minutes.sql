@@ -1,4 +1,7 @@
 -- name: take_old_minutes :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, lock_timeout = 500,
+--     idle_in_transaction_session_timeout = 10000, synchronous_commit = off.
 -- settings: patience, asynchronous
 -- Takes away rows of minutes that are a day old, some at a time, and returns their sums by the hour:
 -- `add_to_hours` in the same transaction keeps them. (A distributed database lets no INSERT stand

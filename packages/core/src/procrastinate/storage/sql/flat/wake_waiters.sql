@@ -1,4 +1,7 @@
 -- name: wake_waiters :many
+-- It runs with jit = off, transaction_isolation = read committed, enable_indexscan = on,
+--     enable_nestloop = on, enable_sort = on, plan_cache_mode = force_generic_plan,
+--     enable_seqscan = off.
 -- settings: prepared
 -- Notifies each process that waits for the end of any of these jobs, which have ended or are gone.
 -- The payload is their ids, in several notifications if it would be longer than 7,000 bytes.
