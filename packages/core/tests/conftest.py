@@ -74,6 +74,10 @@ from (select distinct pid from pg_locks
 LETS_ASYNCPG_BEGIN = "citus.override_table_visibility"
 
 
+#: Until the connection is closed.
+ALONE = "select pg_advisory_lock(7238463503)"
+
+
 class Schemas:
     """A schema of the cluster that tests use one after the other, or a new one.
 
@@ -118,7 +122,8 @@ class Schemas:
         """Drop the schema."""
         if self._name:
             self._run(END_OTHERS)
-            self._run(f"drop schema if exists {self._name} cascade")
+            # One process of a run after the other: two at once can be a deadlock in Citus.
+            self._run(ALONE, f"drop schema if exists {self._name} cascade")
 
     def _objects(self) -> list[Any]:
         found = self._run(
@@ -142,12 +147,13 @@ class Schemas:
             found += self._run("select version::text, 'm' from procrastinate_migrations order by 1")
         return found
 
-    def _run(self, sql: str) -> list[Any]:
+    def _run(self, *statements: str) -> list[Any]:
         connection = psycopg2.connect(CLUSTER, options=f"-c search_path={self._name or 'public'}")
         connection.autocommit = True
         try:
             with connection.cursor() as cursor:
-                cursor.execute(sql, {"name": self._name})
+                for each in statements:
+                    cursor.execute(each, {"name": self._name})
                 return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
