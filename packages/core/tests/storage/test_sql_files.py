@@ -299,7 +299,7 @@ def test_what_reads_all_partitions_asks_each_node_over_one_connection() -> None:
 #: They change tables of the coordinator, or rows that only workers change, and not for long.
 WAITS_FOR_NO_USER = {
     *("report_progress", "forget_progress", "prune_progress", "prune_minutes"),
-    *("add_to_hours", "add_to_minute", "take_old_minutes", "register_worker"),
+    *("add_to_hours", "add_to_minute", "take_old_minutes"),
 }
 
 

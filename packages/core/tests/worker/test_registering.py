@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
+import psycopg2
 import pytest
 
 import procrastinate
 from procrastinate import drive, errors
+from procrastinate.storage.statements import PATIENCE_MS
 from procrastinate.testing import InMemoryConnector
 from procrastinate.worker import registration
 from procrastinate.worker import worker as worker_module
 from procrastinate.worker.registration import TRIES_TO_REGISTER
+
+Query = Callable[..., list[tuple[Any, ...]]]
 
 
 def failing(app: procrastinate.App, failures: list[Exception]) -> Callable[[], int]:
@@ -276,3 +281,23 @@ async def test_a_row_that_the_database_refuses_to_remove_is_asked_for_once(
         await any_app.worker(install_signal_handlers=False).run()
     assert runs() == 1
     assert "may have left its row in procrastinate_workers" in caplog.text
+
+
+async def test_a_worker_waits_to_register_while_a_migration_has_its_table(
+    app: procrastinate.App, dsn: str, query: Query, until: Callable[..., Any]
+) -> None:
+    """Longer than an ending waits for a lock."""
+    longer = f"interval '{PATIENCE_MS + 200} milliseconds'"
+    waits = (
+        "select count(*) from pg_stat_activity where query like '%%into %%procrastinate_workers%%'"
+        f" and wait_event_type = 'Lock' and statement_timestamp() - query_start > {longer}"
+    )
+    with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+        cursor.execute("lock table procrastinate_workers in share mode")
+        worker = asyncio.create_task(app.run_worker_async(wait=False, name="w"))
+        try:
+            await until(lambda: worker.done() or query(waits) == [(1,)])
+        finally:
+            connection.rollback()
+        await worker
+    assert await app.job_manager.list_workers_async() == []

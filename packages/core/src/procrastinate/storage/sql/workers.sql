@@ -1,8 +1,8 @@
 -- Workers: which are alive, and what becomes of the jobs of those that are not.
 
 -- name: register_worker :one
--- settings: patience
--- Enters a worker and returns its id.
+-- settings: awake
+-- Enters a worker and returns its id. It waits for a lock on the table, as a migration takes it.
 insert into {schema}.procrastinate_workers
     (name, host, concurrency, task_names, pid, version, queues)
 values (

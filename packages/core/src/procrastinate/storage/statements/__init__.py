@@ -50,6 +50,7 @@ UNPAUSED = (
 _CHOOSING = frozenset({"unknown_names", "seen_table", "paused", "partition"})
 UNPAUSED_ALIASES = ("job", "best")
 PATIENCE_MS = 500  # milliseconds that an ending waits for another transaction
+AWAKE = {"idle_in_transaction_session_timeout": "10000"}  # milliseconds
 #: What a statement may need of a session that users have set up otherwise. A caller's own
 #: transaction keeps its settings: what may run there has to do without.
 SETTINGS: Mapping[str, Mapping[str, str]] = {
@@ -65,13 +66,11 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     # For a walk through jobs in order of id. The planner would begin it by sorting all of them: in
     # a table that was never analyzed, it takes one job in 200 to be of the partition.
     "in_order": {"enable_sort": "off"},
-    # In milliseconds. What a user's open transaction holds (a twin with the same queueing lock, a
-    # job about to be cancelled) is not waited for: others' endings would wait too. And a worker
-    # that freezes in the middle does not keep locks from all the others.
-    "patience": {
-        "lock_timeout": str(PATIENCE_MS),
-        "idle_in_transaction_session_timeout": "10000",
-    },
+    # In milliseconds. A worker that freezes in the middle does not keep locks from all the others.
+    "awake": AWAKE,
+    # Besides, what a user's open transaction holds (a twin with the same queueing lock, a job about
+    # to be cancelled) is not waited for: others' endings would wait too.
+    "patience": {"lock_timeout": str(PATIENCE_MS), **AWAKE},
     # For what is sent often and for few jobs, of which planning is half of the work: connectors may
     # keep its plan, which must not depend on the values, nor on what was in the tables at first.
     "prepared": {"plan_cache_mode": GENERIC, "enable_seqscan": "off"},
