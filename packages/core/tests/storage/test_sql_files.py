@@ -86,17 +86,20 @@ def test_only_statements_with_the_marker_know_of_unknown_names() -> None:
 
 def test_every_fragment_is_used_with_arguments_that_it_takes() -> None:
     texts = [file.read_text("utf-8") for file in FOLDER.glob("*.sql")]
-    sections = {each.name: each for text in texts for each in templates.sections(text)}
-    fragments = {name for name, each in sections.items() if not each.kind}
+    sections = [each for text in texts for each in templates.sections(text)]
+    fragments = {each.name for each in sections if not each.kind}
     assert len(fragments) > 20
+    taken: dict[str, set[str]] = {}  # by either text, the usual one or the distributed one
+    for each in sections:
+        taken.setdefault(each.name, set()).update(re.findall(r"(?:\{>|=)(\w+)", each.text))
     used = Counter[str]()
-    for each in sections.values():
+    for each in sections:
         for included, given in re.findall(r'\{>(\w+)((?:\s+\w+=(?:\w+|"[^"]*"))*)', each.text):
             values = dict(re.findall(r'(\w+)=(\w+|"[^"]*")', given))
             used.update({included, *values.values()} & fragments)
             if included in fragments:
-                taken = set(re.findall(r"(?:\{>|=)(\w+)", sections[included].text))
-                assert not values.keys() - taken, f"{each.name}: {included} takes no such argument"
+                wrong = values.keys() - taken[included]
+                assert not wrong, f"{each.name}: {included} takes no {wrong}"
     assert fragments == used.keys()
 
 

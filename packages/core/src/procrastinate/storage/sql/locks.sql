@@ -215,23 +215,9 @@ parked as (
     arrays=result_arrays names=result_names columns=result_columns set=set_what_it_returned}
 
 -- fragment: handing_over
--- leaving: those of the jobs that this worker holds, locked. (One by one. If the planner had never
--- seen many jobs, it expected one, and compared each of 50 with each.)
+-- leaving: those of the jobs that this worker holds, locked.
 with leaving as materialized (
-    select
-        held.id, held.lock,
-        statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
-        statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended{>columns of="said"}
-    {>patiently from="from"} unnest(
-        %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]{>arrays}
-    ) as said(id, lease, began_us, ended_us{>names})
-    cross join lateral (
-        select job.id, job.lock
-        from {schema}.procrastinate_jobs as job
-        where job.partition = %(partition)s::smallint and job.id = said.id and {>is_held}
-            and job.lease = said.lease
-        for update
-    ) as held
+    {>those_it_holds arrays=arrays names=names columns=columns}
 ),
 -- slot: the slots that these jobs hold, locked.
 slot as materialized (
@@ -301,10 +287,46 @@ select
 from finished
 order by priority desc, id
 
+-- fragment: those_it_holds
+-- What is said of each is read by its place in the lists. (By joins, here and in `handed`, each was
+-- compared with each if the planner had never seen many jobs: a quarter of the statement. To look for
+-- one job at a time instead took 2 % of it for ten jobs, and 7 % for 64.)
+select job.id, job.lock
+from {schema}.procrastinate_jobs as job
+where job.partition = %(partition)s::smallint and job.id = any(%(ids)s::bigint[]) and {>is_held}
+    and job.lease = {>said list="%(leases)s::integer[]"}
+order by job.id
+for update
+
+-- distributed fragment: those_it_holds
+-- (One by one: if the planner had never seen many jobs, it compared each of 50 with each.)
+select
+    held.id, held.lock,
+    statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
+    statement_timestamp() - said.ended_us::float8 * interval '1 microsecond' as ended{>columns of="said"}
+{>patiently from="from"} unnest(
+    %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[]{>arrays}
+) as said(id, lease, began_us, ended_us{>names})
+cross join lateral (
+    select job.id, job.lock
+    from {schema}.procrastinate_jobs as job
+    where job.partition = %(partition)s::smallint and job.id = said.id and {>is_held}
+        and job.lease = said.lease
+    for update
+) as held
+
+-- fragment: said
+({>list})[
+    pg_catalog.array_position(%(ids)s::bigint[], job.id)
+]
+
+-- fragment: ago
+statement_timestamp() - {>said list=list}::float8 * interval '1 microsecond'
+
 -- fragment: have_succeeded
 set status = 'succeeded',
-    started_at = {>left what="began"},
-    finished_at = {>left what="ended"}{>set}
+    started_at = {>ago list="%(began_us)s::bigint[]"},
+    finished_at = {>ago list="%(ended_us)s::bigint[]"}{>set}
 where job.partition = %(partition)s::smallint
     and job.id = any(array(select next.job_id from next))
 
@@ -313,15 +335,6 @@ set status = 'succeeded', started_at = leaving.began, finished_at = leaving.ende
 from leaving
 where job.partition = %(partition)s::smallint and job.id = leaving.id
     and job.id = any(array(select next.job_id from next))
-
--- fragment: left
--- What `leaving` says of this job. (Joins, here and in `handed`, took a quarter of the statement.)
-(array(select leaving.{>what} from leaving))[
-    pg_catalog.array_position(array(select leaving.id from leaving), job.id)
-]
-
--- distributed fragment: left
-leaving.{>what}
 
 -- fragment: to_the_next
 set job_id = (array(select next.id from next))[
@@ -336,7 +349,12 @@ from next
 where held.partition = %(partition)s::smallint and held.lock = next.lock
 
 -- fragment: set_what_it_returned
-, result = {>left what="result"}, result_error = {>left what="result_error"}
+-- (The results are divided once: in a plan for all values, a function is called for each row.)
+, result = {>said list="select string_to_array(%(results)s::text, chr(30), ''::text)"}::jsonb,
+    result_error = {>said list="%(result_errors)s::text[]"}
+
+-- distributed fragment: set_what_it_returned
+, result = leaving.result, result_error = leaving.result_error
 
 -- name: grip_locks :many
 -- settings: prepared

@@ -12,9 +12,9 @@
 -- settings: patience, prepared, array_nulls
 -- The same as hand_over, and keeps what tasks returned, or why that is not kept.
 --
--- leaving: those of the jobs that this worker holds, locked. (One by one. If the planner had never
--- seen many jobs, it expected one, and compared each of 50 with each.)
+-- leaving: those of the jobs that this worker holds, locked.
 with leaving as materialized (
+    -- (One by one: if the planner had never seen many jobs, it compared each of 50 with each.)
     select
         held.id, held.lock,
         statement_timestamp() - said.began_us::float8 * interval '1 microsecond' as began,
