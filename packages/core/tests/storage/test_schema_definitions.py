@@ -132,9 +132,24 @@ CHANGES: list[tuple[str, str, str]] = [
         "procrastinate_queues is not a plain table",
         "drop view procrastinate_queues; alter table theirs rename to procrastinate_queues",
     ),
+    (
+        "create table archive () inherits (procrastinate_jobs)",
+        "procrastinate_jobs has child tables, whose rows are taken for its own: run `alter table",
+        "drop table archive",
+    ),
+    (
+        "alter type procrastinate_hold rename value 'lock' to 'key'",
+        "the column procrastinate_jobs.hold is procrastinate_hold of schedule, key instead of",
+        "alter type procrastinate_hold rename value 'key' to 'lock'",
+    ),
+    (
+        "create schema types; alter type procrastinate_hold set schema types",
+        "is procrastinate_hold of schedule, lock in the schema types instead of",
+        "alter type types.procrastinate_hold set schema public",
+    ),
 ]
 #: What keeps a worker from its work, in their order.
-VITAL = [True, True, False, True, False, False, True, False, True]
+VITAL = [True, True, False, True, False, False, True, False, True, False, True, True]
 
 
 @pytest.mark.one_partition("a cluster does not do all of it")

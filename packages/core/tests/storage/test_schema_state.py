@@ -461,9 +461,13 @@ def test_settings_that_no_migration_can_know_are_not_made_up(
     with pytest.raises(errors.SchemaError, match=r"has no rows.*restore it from a backup"):
         sync_app.schema_manager.migrate()
     query("insert into procrastinate_settings values (1, 0)")
-    with pytest.raises(errors.SchemaError, match=r"one partition, but .* set partitions = 64"):
+    with pytest.raises(errors.SchemaError, match=r"says 1 as .* set partitions = 64"):
         sync_app.schema_manager.check()
     query("alter sequence procrastinate_jobs_number_seq rename to procrastinate_jobs_id_seq")
+    query("update procrastinate_settings set partitions = 64")
+    for look in (sync_app.schema_manager.check, sync_app.check_connection):
+        with pytest.raises(errors.SchemaError, match=r"says 64 as .* with 1: .* where B is 0"):
+            look()
     query("drop index procrastinate_settings_one_row_idx")
     query("insert into procrastinate_settings values (64, 7)")
     for way in ("check", "migrate", "list"):

@@ -15,6 +15,7 @@ from procrastinate.errors import InsufficientPrivilege, SchemaError
 from procrastinate.model.text.printable import counted
 from procrastinate.storage import schema as flows
 from procrastinate.storage.distributing import check_places
+from procrastinate.storage.sequences import check_sequences
 
 _CHECK_CODES = (
     ExitCode.OK,
@@ -87,6 +88,7 @@ def _check(settings: Settings) -> None:
     with app.open():
         state = app.schema_manager.check()
         nodes = app._gateway.run(check_places())
+        app._gateway.run(check_sequences())
     if not state.partitions.are_many:
         how = "not distributed"
     elif nodes:

@@ -25,6 +25,7 @@ ROWS_PER_STATEMENT = 5_000
 CONTRADICTION = "PQS02"
 #: At most one waiting job has a queueing lock.
 QUEUEING_LOCK_KEY = "procrastinate_jobs_queueing_lock_key"
+PRIMARY_KEY = "procrastinate_jobs_pkey"
 #: On a distributed database: a new job is in the partition that its id says.
 PARTITION_CHECK = "procrastinate_jobs_partition_check"
 TEXT_PER_STATEMENT = 64 * 1024 * 1024  # characters of arguments: a jsonb may have 256 MiB
@@ -216,6 +217,13 @@ def _raise_meaning(exc: ConnectorException, jobs: Sequence[NewJob]) -> NoReturn:
         queueing_locks = {job.queueing_lock for job in jobs if job.queueing_lock is not None}
         which = queueing_locks.pop() if len(queueing_locks) == 1 else None
         raise _already_enqueued(which) from exc
+    if isinstance(exc, UniqueViolation) and exc.constraint == PRIMARY_KEY:
+        raise UniqueViolation(
+            "the database drew the id of another job for a new one: `procrastinate schema --check`"
+            " says what to do. Nothing was deferred",
+            sqlstate=exc.sqlstate,
+            constraint=exc.constraint,
+        ) from exc
     if exc.sqlstate == CONTRADICTION:
         raise InvalidOption(f"{exc}: give all jobs that share them the same partition_key") from exc
     if isinstance(exc, InvalidData):

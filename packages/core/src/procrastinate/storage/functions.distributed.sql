@@ -92,6 +92,9 @@ begin
     )
     on conflict (queueing_lock, partition) where queueing_lock is not null and status = 'todo' do nothing;
     if not found then
+        if $7 is null then
+            raise exception using errcode = '09000', message = 'a trigger or a rule of procrastinate_jobs kept a job from being inserted';
+        end if;
         return null;
     end if;
     if channel is not null then
@@ -113,6 +116,7 @@ declare
     at_random constant integer := floor(random() * 64);  -- the place of jobs without a key among others
     has_queueing_locks constant boolean := jsonb_path_exists($1, '$[*].queueing_lock');
     clash text;
+    inserted_jobs integer;
     -- The jobs of each partition, in order of the partitions. A job's `n` is the number drawn for its id.
     places integer[];
     lots jsonb[];
@@ -277,6 +281,10 @@ begin
             ) as at
         ) as due
         order by given.queueing_lock collate "C", given.n;
+        get diagnostics inserted_jobs = row_count;
+        if inserted_jobs <> jsonb_array_length(lots[which]) then
+            raise exception using errcode = '09000', message = 'a trigger or a rule of procrastinate_jobs kept a job from being inserted';
+        end if;
         perform pg_notify(news.channel, news.queue_name || '@' || its_partition)
         from (
             select distinct
@@ -316,6 +324,7 @@ declare
     alike record;
     place integer;
     its_partition smallint;
+    inserted_jobs integer;
     ids bigint[];
 begin
     if $3 is distinct from to_regclass('{home}.procrastinate_jobs') then
@@ -382,6 +391,10 @@ begin
         end,
         alike.meta
     from rows from (jsonb_array_elements($1), unnest(ids)) with ordinality as given(args, id, place);
+    get diagnostics inserted_jobs = row_count;
+    if inserted_jobs <> cardinality(ids) then
+        raise exception using errcode = '09000', message = 'a trigger or a rule of procrastinate_jobs kept a job from being inserted';
+    end if;
     if alike.due is null or alike.due < statement_timestamp() + interval '60 seconds' then
         perform pg_notify(
             case when alike.due > statement_timestamp() then 'procrastinate_schedule'

@@ -77,6 +77,9 @@ begin
         insert into {home}.procrastinate_jobs as job (task_name, args, queue_name, priority, lock, meta)
         values ($1, coalesce($2, '{}'), $3, $4, $5, $9)
         returning job.id into new_id;
+        if new_id is null then
+            raise exception using errcode = '09000', message = 'a trigger or a rule of procrastinate_jobs kept a job from being inserted';
+        end if;
         perform pg_catalog.pg_notify('procrastinate_jobs', $3);
         return new_id;
     end if;
@@ -91,6 +94,9 @@ begin
     on conflict (queueing_lock, partition)
         where queueing_lock is not null and status operator(pg_catalog.=) 'todo' do nothing
     returning job.id into new_id;
+    if new_id is null and $6 is null then
+        raise exception using errcode = '09000', message = 'a trigger or a rule of procrastinate_jobs kept a job from being inserted';
+    end if;
     channel := case
         when $7 is null or $7 operator(pg_catalog.<=) pg_catalog.statement_timestamp()
             then 'procrastinate_jobs'
@@ -141,6 +147,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $func
 #variable_conflict use_column
 declare
     clash text;
+    inserted_jobs integer;
 begin
     if $3 is distinct from to_regclass('{home}.procrastinate_jobs') then
         raise exception using
@@ -206,6 +213,10 @@ begin
                 group by inserted.queue_name, inserted.hold
             )
             select inserted.id, null::text from inserted, (select count(*) from woken) as woken;
+        get diagnostics inserted_jobs = row_count;
+        if inserted_jobs <> jsonb_array_length($1) then
+            raise exception using errcode = '09000', message = 'a trigger or a rule of procrastinate_jobs kept a job from being inserted';
+        end if;
         return;
     end if;
     if jsonb_path_exists($1, '$[*].queueing_lock') then
@@ -311,6 +322,10 @@ begin
             group by inserted.queue_name, inserted.hold
         )
         select inserted.id, null::text from inserted, (select count(*) from woken) as woken;
+    get diagnostics inserted_jobs = row_count;
+    if inserted_jobs <> jsonb_array_length($1) then
+        raise exception using errcode = '09000', message = 'a trigger or a rule of procrastinate_jobs kept a job from being inserted';
+    end if;
 end
 $function$
 $sql$,
@@ -374,6 +389,9 @@ begin
         returning job.id
     )
     select array_agg(inserted.id) into ids from inserted;
+    if cardinality(ids) is distinct from nullif(jsonb_array_length($1), 0) then
+        raise exception using errcode = '09000', message = 'a trigger or a rule of procrastinate_jobs kept a job from being inserted';
+    end if;
     if ids is null or alike.due >= statement_timestamp() + interval '60 seconds' then
         return ids;
     end if;

@@ -32,7 +32,7 @@ from procrastinate.storage.schema_functions import (
     stale_functions,
 )
 from procrastinate.storage.schema_moves import moving_back, not_here
-from procrastinate.storage.schema_parts import IDS, NUMBERS, is_vital, lack_of, parts
+from procrastinate.storage.schema_parts import IDS, NUMBERS, WORKER_IDS, is_vital, lack_of, parts
 from procrastinate.storage.settings import settings_rows
 from procrastinate.storage.statements import Statements
 
@@ -54,7 +54,7 @@ TABLES = (
     _SETTINGS,
     _RECORDS,
 )
-SEQUENCES = (IDS, "procrastinate_workers_id_seq")
+SEQUENCES = (IDS, WORKER_IDS)
 RENEW = "run `procrastinate schema --migrate`"
 CREATE = "run `procrastinate schema --apply`"
 
@@ -159,7 +159,7 @@ def _state_here() -> Flow[SchemaState]:
     found = {name: schema for name, schema, _ in rows if schema is not None}
     settings = (yield from settings_rows()) if _SETTINGS in found else [ONE]
     partitions = settings[0] if settings else ONE
-    are_many = partitions.are_many or (NUMBERS in found and IDS not in found)
+    are_many = (NUMBERS in found) if (NUMBERS in found) != (IDS in found) else partitions.are_many
     other = IDS if are_many else NUMBERS
     where = tuple((name, schema) for name, schema, _ in rows if name != other)
     moved = tuple((name, schema) for name, _, schema in rows if schema is not None)
@@ -258,7 +258,7 @@ def _wrong_settings(state: SchemaState) -> SchemaError | None:
     """Its one row is missing, for instance, after a restore of the schema without its data."""
     are_many = any(name == NUMBERS for name, _ in state.places)
     if state.rows_of_settings == 1:
-        return _wrong_count(state) if are_many and not state.partitions.are_many else None
+        return None if are_many == state.partitions.are_many else _wrong_count(are_many)
     said = f"the table {_SETTINGS} has {state.rows_of_settings or 'no'} rows instead of one"
     if state.rows_of_settings:
         return SchemaError(f"{said}: delete those that are not true")
@@ -267,11 +267,13 @@ def _wrong_settings(state: SchemaState) -> SchemaError | None:
     return SchemaOutdated(f"{said} (was the schema restored without its data?): {RENEW}")
 
 
-def _wrong_count(state: SchemaState) -> SchemaError:
+def _wrong_count(are_many: bool) -> SchemaError:
+    said, true, drawn = (ONE.count, MANY, NUMBERS) if are_many else (MANY, ONE.count, IDS)
+    boundary = f"what {PARTITION_CHECK} of {_JOBS} compares ids with" if are_many else "0"
     return SchemaError(
-        f"the table {_SETTINGS} says that there is one partition, but ids of jobs are drawn from"
-        f" {NUMBERS}, as with {MANY}: run `update {_SETTINGS} set partitions = {MANY}`, with the"
-        f" boundary_id that the constraint {PARTITION_CHECK} of {_JOBS} compares ids with"
+        f"the table {_SETTINGS} says {said} as the number of partitions, but ids of jobs are drawn"
+        f" from {drawn}, as with {true}: stop all workers, and run `update {_SETTINGS} set"
+        f" partitions = {true}, boundary_id = B`, where B is {boundary}"
     )
 
 

@@ -28,6 +28,8 @@ _REQUIRED = "required column "
 _COLUMN = "column "
 _PLAIN = "plain table "
 _NO_RULE = "own statements of "
+_NO_CHILD = "own rows of "
+_TRAITS = (_PLAIN, _NO_RULE, _NO_CHILD)
 _RIGHT = "right to check jobs"
 _CALLED = "procrastinate_job_fits"
 
@@ -56,7 +58,7 @@ def traits() -> tuple[str, ...]:
     """Return what the tables have besides their parts; the statement schema_parts names it too."""
     columns = (name for name in definitions() if name.startswith(_COLUMN))
     tables = dict.fromkeys(name.removeprefix(_COLUMN).partition(".")[0] for name in columns)
-    return (*(f"{trait}{table}" for table in tables for trait in (_PLAIN, _NO_RULE)), _RIGHT)
+    return (*(f"{trait}{table}" for table in tables for trait in _TRAITS), _RIGHT)
 
 
 def changed(had: Mapping[str, str], partitions: Partitions = ONE) -> dict[str, str]:
@@ -87,7 +89,7 @@ def changed(had: Mapping[str, str], partitions: Partitions = ONE) -> dict[str, s
 
 def is_vital_change(part: str) -> bool:
     """Whether statements fail because a part is another thing, or jobs are done twice."""
-    if part.startswith(("default of ", _PLAIN, _NO_RULE)):
+    if part.startswith(("default of ", *_TRAITS)):
         return False
     return is_vital(part)
 
@@ -110,6 +112,8 @@ def told(differing: Mapping[str, str], home: str, partitions: Partitions = ONE) 
         todo.append("restore the tables from a backup, or undo that change by hand")
     if any(part.startswith(_NO_RULE) for part in differing):
         todo.append("drop the rules")
+    if any(part.startswith(_NO_CHILD) for part in differing):
+        todo.append("run `alter table CHILD no inherit` of that table for each of them")
     return f"{'; '.join(said)}: {', and '.join(todo)}"
 
 
@@ -124,6 +128,8 @@ def _what_it_is(part: str, found: str, partitions: Partitions) -> str:
         return f"{name} is not a plain table"
     if part.startswith(_NO_RULE):
         return f"{name} has a rule that replaces statements"
+    if part.startswith(_NO_CHILD):
+        return f"{name} has child tables, whose rows are taken for its own"
     if part == _RIGHT:
         return f"this role writes jobs, and has no EXECUTE on the function {_CALLED}"
     return f"the {part} is {found} instead of {definitions(partitions)[part]}"

@@ -30,6 +30,7 @@ _LOGGING = "logging of "
 _VISIBLE = "visible rows of "
 SHOWN = 3  # statements that a message has room for
 IDS = "procrastinate_jobs_id_seq"
+WORKER_IDS = "procrastinate_workers_id_seq"
 #: What the sequence is called in a database with many partitions, where an id says its partition:
 #: what would draw an id that does not fails.
 NUMBERS = "procrastinate_jobs_number_seq"

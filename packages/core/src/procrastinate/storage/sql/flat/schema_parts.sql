@@ -3,18 +3,34 @@
 --     enable_nestloop = on, enable_sort = on.
 -- What our tables have: (name, definition). Names are those of columns, of their defaults, and of those that are
 -- never null (with that of their table), of indexes that are finished, of constraints that hold for all rows, and
--- of tables that are plain and logged, whose statements no rule replaces, and whose rows row level security does
--- not hide from all other roles. A definition is the server's text of a type, a default, an index or a constraint.
--- The last part is there unless this role writes jobs and may not call what checks them.
+-- of tables that are plain and logged, that have no child tables, whose statements no rule replaces, and whose rows
+-- row level security does not hide from all other roles. A definition is the server's text of a type, a default, an
+-- index or a constraint. That of an enum has its values, and its schema if that is not the table's. The last part is
+-- there unless this role writes jobs and may not call what checks them.
 select
     'column ' || class.relname::text || '.' || part.attname::text,
     pg_catalog.concat(
         pg_catalog.format_type(part.atttypid, part.atttypmod),
-        case when part.attgenerated <> '' then ' generated' end
+        case when part.attgenerated <> '' then ' generated' end,
+        enum.what
     )
 from pg_catalog.pg_class as class
 join pg_catalog.pg_attribute as part
     on part.attrelid = class.oid and part.attnum > 0 and not part.attisdropped
+left join lateral (
+    select pg_catalog.concat(
+        ' of ',
+        (
+            select pg_catalog.string_agg(value.enumlabel::text, ', '::text order by value.enumsortorder)
+            from pg_catalog.pg_enum as value
+            where value.enumtypid = type.oid
+        ),
+        case when type.typnamespace <> class.relnamespace
+            then ' in the schema ' || type.typnamespace::regnamespace::text end
+    ) as what
+    from pg_catalog.pg_type as type
+    where type.oid = part.atttypid and type.typtype = 'e'
+) as enum on true
 where class.oid = any(array(
     select to_regclass('' || name)::oid from pg_catalog.unnest(%(names)s::text[]) as name
 ))
@@ -45,6 +61,10 @@ cross join lateral (
     values
         ('plain table ', class.relkind = 'r'),
         ('logging of ', class.relpersistence <> 'u'),
+        (
+            'own rows of ',
+            not exists (select from pg_catalog.pg_inherits as child where child.inhparent = class.oid)
+        ),
         (
             'own statements of ',
             not exists (
