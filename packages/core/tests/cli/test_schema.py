@@ -147,6 +147,25 @@ def test_check_says_that_jobs_are_where_no_worker_looks(
     assert program("schema", "--check").returncode == 0
 
 
+@pytest.mark.one_partition("a cluster has each partition in a shard of its own")
+def test_check_says_that_jobs_are_in_none_of_many_partitions(
+    program: Program, sync_app: procrastinate.App, query: Query
+) -> None:
+    """An id from before the boundary says no partition: by hand, any can be given."""
+    sync_app._gateway.run(into_partitions(), transaction=True)
+    for rest in ("-1, 7, null", "-2, 7000, null", "-3, -1, 'lock'"):
+        query(
+            "insert into procrastinate_jobs"
+            " (task_name, queue_name, lock, id, partition, hold)"
+            f" values ('task', 'default', 'lock', {rest})"
+        )
+    done = program("schema", "--check")
+    assert done.returncode == ExitCode.ERROR
+    assert "(ids: -3, -2)" in done.stderr
+    query("delete from procrastinate_jobs where id < -1")
+    assert program("schema", "--check").returncode == 0
+
+
 def test_read_prints_sql_that_makes_the_tables(
     bare_program: Program, query: Callable[..., Any]
 ) -> None:

@@ -25,10 +25,11 @@ from typing import Any
 
 from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Script, Step, Steps
-from procrastinate.errors import ConnectorException, InsufficientPrivilege, SchemaError
+from procrastinate.errors import ConnectorException, SchemaError
 from procrastinate.model.partitions import MANY, Partitions
 from procrastinate.model.text.printable import counted
 from procrastinate.model.worker_options import WorkerOptions
+from procrastinate.storage.astray import refuse_rows_astray
 from procrastinate.storage.migrating import IN_USE, SEQUENTIAL, table_users
 from procrastinate.storage.partitioning import into_partitions, place_of
 from procrastinate.storage.schema import TABLES, check_schema
@@ -38,9 +39,6 @@ from procrastinate.storage.statements import HELD_STATUSES
 LOCKS_WITHIN = 10  # seconds
 #: Names or ids in a message, at most.
 SHOWN = 5
-#: Rows of those that no index tells apart by their partition.
-LOOKED_AT = 1_000
-_NOT_SUPPORTED = "0A000"  # the SQLSTATE feature_not_supported
 #: Seconds without a sign of life after which a worker is dead, unless its options say otherwise.
 STALLED_AFTER = WorkerOptions().stalled_worker_timeout
 #: They have a partition and are as many as the jobs, or are read and written together with them.
@@ -177,62 +175,17 @@ def distribute() -> Steps[Distribution]:
 def check_places() -> Flow[int]:
     """Return how many nodes have jobs of ours, as `nodes_in_use` does.
 
-    Raises `SchemaError` if there is one partition, and jobs or locks are in another, as far as the
-    role may read them. It reads the ends of indexes, and some rows that no index tells apart. With
-    many, it raises the error if nodes have jobs, and do not know all other tables.
+    Raises `SchemaError` if rows are in none of the partitions, as far as the role may read them, or
+    if nodes have jobs, and do not know all other tables.
     """
     partitions = yield from read_settings()
+    nodes = 0
     if partitions.are_many:
         nodes = yield from nodes_in_use()
         if nodes:
             yield from _refuse_tables_elsewhere()
-        return nodes
-    try:
-        ((are_astray,),) = yield Script("rows astray", _ASTRAY)
-    except ConnectorException as exc:
-        # In memory there are no other partitions, and a role that may only defer reads no jobs.
-        if exc.sqlstate != _NOT_SUPPORTED and not isinstance(exc, InsufficientPrivilege):
-            raise
-        return 0
-    if are_astray:
-        raise SchemaError(_REPAIR)
-    return 0
-
-
-_ASTRAY = f"""
-with used as (
-    select min(partition) as least, max(partition) as greatest
-    from {{schema}}.procrastinate_jobs where status = 'todo' and hold is null
-    union all
-    select min(partition), max(partition)
-    from {{schema}}.procrastinate_jobs where status = 'todo' and hold = 'schedule'
-    union all
-    select min(partition), max(partition)
-    from {{schema}}.procrastinate_jobs where status = 'doing'
-    union all
-    select min(partition), max(partition)
-    from (
-        select partition
-        from {{schema}}.procrastinate_jobs
-        where status = 'todo' and hold = 'lock'
-            and lock is not null and hold is distinct from 'schedule'  -- as of its index
-        order by lock, queue_name, priority desc, id
-        limit {LOOKED_AT}
-    ) as parked
-    union all
-    select min(partition), max(partition)
-    from (select partition from {{schema}}.procrastinate_locks limit {LOOKED_AT}) as locks
-)
-select (count(*) filter (where least <> 0 or greatest <> 0) > 0)::integer from used
-"""
-
-_REPAIR = (
-    "this database has 1 partition, but some jobs or locks are in another than 0, where no worker"
-    " looks: they were probably copied from a distributed database. Stop all workers, run"
-    " `update procrastinate_jobs set partition = 0 where partition <> 0` and the same for"
-    " procrastinate_locks, and let new ids begin above the others:"
-    " `select setval('procrastinate_jobs_id_seq', max(id)) from procrastinate_jobs`"
-)
+    yield from refuse_rows_astray(partitions)
+    return nodes
 
 
 def nodes_in_use() -> Flow[int]:
