@@ -137,3 +137,16 @@ def test_nothing_to_show_is_said_beside_the_output(
     assert (done.returncode, done.stdout, done.stderr.strip()) == (0, "", words)
     done = program(command, "--json")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_worker_with_odd_arrays_is_shown_with_them(shop: Program, query: Query) -> None:
+    """Made by hand: a null, and an array of arrays. No other worker's row is spoiled."""
+    query(
+        "update procrastinate_workers set queues = '{mail,null}', task_names = '{{a},{b}}'"
+        " where id = 8"
+    )
+    rows = [json.loads(line) for line in shop("workers", "--json").stdout.splitlines()]
+    assert [row["id"] for row in rows] == [7, 8, 9, 10]
+    assert (rows[1]["queues"], rows[1]["task_names"]) == (["mail", "null"], ['["a"]', '["b"]'])
+    assert "mail,null" in shop("workers").stdout
+    assert shop("tasks").returncode == 0

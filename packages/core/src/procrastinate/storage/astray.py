@@ -37,8 +37,8 @@ def _refuse_of_many() -> Flow[None]:
     if ids:
         raise SchemaError(
             f"some jobs are in none of the {MANY} partitions, so no worker looks for them. They"
-            " were inserted by hand. Delete them, and defer them again by a function of procrastinate"
-            f" (ids: {', '.join(ids)})"
+            " were inserted by hand. Delete them, and defer them again by a function of"
+            f" procrastinate (ids: {', '.join(ids)})"
         )
 
 

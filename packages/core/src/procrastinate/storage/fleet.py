@@ -53,7 +53,10 @@ def list_schedules() -> Flow[list[ScheduleInfo]]:
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(json.loads(text))
+    """Return the names in an array; what is none, in a row made by hand, as its JSON."""
+    if text is None:
+        return None
+    return tuple(each if isinstance(each, str) else json.dumps(each) for each in json.loads(text))
 
 
 def _utc(moment: datetime | None) -> datetime | None:
