@@ -153,7 +153,7 @@ def test_whatever_is_common_to_a_batch_has_the_same_answer_in_one_partition_and_
     [
         (None, None, 0),
         ("[]", None, 0),
-        ("[{}]", None, "23502"),
+        ("[{}]", None, "23514"),
         ("[{}]", "[]", "22023"),
         ("[{}]", "null", "22023"),
         ("[{}]", '{"task_name": "w", "queueing_lock": "c"}', "22023"),

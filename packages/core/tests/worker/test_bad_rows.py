@@ -214,6 +214,33 @@ def test_an_error_does_not_repeat_the_arguments(sync_app: procrastinate.App, que
         assert [each for each in told if "4000" in each] == []
 
 
+#: A task's name that is missing, in each function.
+NAMELESS = (
+    "select procrastinate_defer_job(null, {card})",
+    "select procrastinate_defer_job(null, {card}, lock => 'a')",
+    "select procrastinate_defer_job_with_key(null, 'a', {card})",
+    "select procrastinate_defer_jobs(jsonb_build_array(jsonb_build_object('args', {card})))",
+    (
+        "select procrastinate_defer_jobs(jsonb_build_array(jsonb_build_object('args', {card})),"
+        " jsonb_build_object('lock', 'a'))"
+    ),
+    "select procrastinate_defer_alike(jsonb_build_array({card}), jsonb_build_object())",
+)
+
+
+@pytest.mark.usefixtures("sync_app")
+def test_a_call_from_sql_takes_null_for_a_default_and_repeats_no_arguments(query: Query) -> None:
+    """NOT NULL would show the whole row, here and in the server's log."""
+    for call in NAMELESS:
+        with pytest.raises(psycopg2.errors.CheckViolation, match="jobs_names_check") as caught:
+            query(call.format(card="jsonb_build_object('card', '4000 1234')"))
+        assert "4000" not in str(caught.value)
+    query("select procrastinate_defer_job('a', queue_name => null, priority => null, args => null)")
+    query("select procrastinate_defer_job('a', null, null, null, 'a')")
+    rows = query("select queue_name, priority, args from procrastinate_jobs order by id")
+    assert rows == [("default", 0, {})] * 2
+
+
 #: Values of few bytes that would be long texts, and the longest that are none.
 SWOLLEN = {
     "numbers of 131,001 digits": "('{\"x\": [' || repeat('1e131000,', 300) || '1]}')::jsonb",

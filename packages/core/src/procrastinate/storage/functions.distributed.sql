@@ -86,7 +86,8 @@ begin
     insert into {home}.procrastinate_jobs as job
         (id, partition, task_name, args, queue_name, priority, lock, queueing_lock, scheduled_at, hold, meta)
     values (
-        new_id, its_partition, $1, coalesce($3, '{}'), $4, $5, $6, $7, $8,
+        new_id, its_partition, coalesce($1, ''), coalesce($3, '{}'), coalesce($4, 'default'), coalesce($5, 0),
+        $6, $7, $8,
         case when $8 > statement_timestamp() then 'schedule'::{home}.procrastinate_hold end,
         $10
     )
@@ -98,7 +99,7 @@ begin
         return null;
     end if;
     if channel is not null then
-        perform pg_notify(channel, $4 || '@' || its_partition);
+        perform pg_notify(channel, coalesce($4, 'default') || '@' || its_partition);
     end if;
     return new_id;
 end
@@ -241,7 +242,7 @@ begin
             given.n * 64 + places[which],
             its_partition,
             coalesce(given.queue_name, common.queue_name, 'default'),
-            coalesce(given.task_name, common.task_name),
+            coalesce(given.task_name, common.task_name, ''),
             coalesce(given.priority, common.priority, 0),
             coalesce(given.lock, common.lock),
             given.queueing_lock,
@@ -342,7 +343,7 @@ begin
     end if;
     select
         coalesce(given.queue_name, 'default') as queue_name,
-        given.task_name,
+        coalesce(given.task_name, '') as task_name,
         coalesce(given.priority, 0) as priority,
         given.lock,
         coalesce(given.partition_key, given.lock) as key,
