@@ -137,6 +137,34 @@ async def test_a_pool_s_connections_keep_nothing_of_ours(pool: asyncpg.Pool) -> 
         assert tuple(await connection.fetchrow(SHOWN)) == ("0", "0")
 
 
+@pytest.mark.parametrize("command", ["DISCARD ALL", "DEALLOCATE ALL"])
+async def test_statements_that_the_owner_of_a_pool_takes_back_are_sent_again(
+    connector: AsyncpgConnector, pool: asyncpg.Pool, command: str
+) -> None:
+    """asyncpg knows them on: in a transaction one more fails, and none after that."""
+    borrowing = AsyncpgConnector()
+    await borrowing.open_async(pool)
+    for each in (connector, borrowing):
+        asked = query(f"{SHOWN}, %(n)s::integer", {"lock_timeout": "77s"}, n=1)
+        plain = query(f"{SHOWN}, %(n)s::integer", n=2)
+        for _ in range(3):
+            async with each.session_async() as session:
+                assert await session.execute(asked) == [("77s", "0", 1)]
+                await session.execute(query(command))
+                assert await session.execute(plain) == [("0", "0", 2)]
+                await session.execute(query(command))
+                assert await session.execute(asked) == [("77s", "0", 1)]
+                await session.execute(query(command))
+        with pytest.raises(ConnectorException, match="does not exist"):
+            async with each.session_async(transaction=True) as session:
+                await session.execute(asked)
+                await session.execute(query("DEALLOCATE ALL"))
+                await session.execute(asked)
+        async with each.session_async(transaction=True) as session:
+            assert await session.execute(asked) == [("77s", "0", 1)]
+    await borrowing.close_async()
+
+
 async def test_a_defer_keeps_the_plans_of_its_function(connector: AsyncpgConnector) -> None:
     """Other statements with parameters, which read tables, are planned anew for their values."""
     shown = "select current_setting('plan_cache_mode'), %(n)s::text"

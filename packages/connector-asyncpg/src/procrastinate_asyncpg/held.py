@@ -15,6 +15,9 @@ Rules
    made a defer take the server half as long again to plan those anew.
 5. Nothing is prepared behind a pooler, which is found by the server's process id: the protocol's is
    not the one that the server itself says.
+6. The owner of a pool may take back what was prepared (DISCARD ALL). asyncpg goes on to send the
+   names of such statements, and each would fail for ever. So all are forgotten at the first error;
+   outside of a transaction the statement, which was not executed, is sent again.
 """
 
 from __future__ import annotations
@@ -119,7 +122,20 @@ class Held:
                 self.broken = True
             if isinstance(exc.__cause__, TimeoutError):  # the server may still be at it
                 self.broken = True
-            raise
+            if exc.sqlstate != _MISSING:
+                raise
+            self._plans.clear()
+            await self.connection.reload_schema_state()
+            if begin or self.in_transaction:
+                raise
+        return await to_its_end(self.connection, self._run_again(query), query)
+
+    async def _run_again(self, query: Query) -> Rows:
+        if self._set:  # it may be what it was, or not
+            await self.connection.execute("RESET ALL")
+            self._set.clear()
+        self._settled = None
+        return await self._run(query, "")
 
     async def end(self, command: str) -> str | None:
         """Execute COMMIT or ROLLBACK, and return what the server says that it did."""
