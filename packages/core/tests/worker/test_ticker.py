@@ -313,6 +313,23 @@ async def test_two_deferrers_race_on_one_tick_and_one_inserts(
     ]
 
 
+@pytest.mark.parametrize("level", ["serializable", r"repeatable\ read"])
+async def test_one_by_one_ticks_are_deferred_whatever_the_role_s_isolation(
+    many: procrastinate.App, dsn: str, level: str
+) -> None:
+    """Their transaction begins with a savepoint, behind which the isolation cannot be set."""
+    which = job_of_t("* * * * * *")
+    connector = procrastinate.Psycopg2Connector(
+        dsn=dsn, options=f"-c default_transaction_isolation={level}"
+    )
+    with procrastinate.App(connector=connector).open() as app:
+        now = app._gateway.run(flows.look(Timetable([which])))
+        due = [DueTick(which, now + timedelta(microseconds=1), NewJob("t"))]
+        flow = flows.defer_ticks(Timetable([which]), due, Partitions(MANY))
+        (settled,) = app._gateway.run(flow, transaction=True).settled
+        assert [job.id for job in app.job_manager.list_jobs()] == [settled.job_id]
+
+
 async def test_one_by_one_as_at_once_a_paused_queue_gets_one_job_of_a_schedule(
     many: procrastinate.App,
 ) -> None:

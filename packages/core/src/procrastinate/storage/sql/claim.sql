@@ -466,7 +466,8 @@ on conflict do nothing
 -- name: make_slots_full :exec
 -- settings: asynchronous, prepared
 -- Makes the slots that are missing of the locks which a full scan is about to meet: free ones,
--- without a job. Only a distributed database needs this, in front of each claim with locks.
+-- without a job. Only a distributed database needs this, in front of each claim with locks: a claim that
+-- inserts and goes on would not stay on one node, so there it only takes slots that exist.
 {>make_slots ready=ready_full}
 
 -- name: make_slots_level :exec

@@ -141,8 +141,8 @@ acquired as (
 )
 
 -- distributed fragment: acquire
--- free: the slots of wanted jobs that no job holds, locked: another claim may have them in hand. (An
--- insert below the top of a statement is no matter of one node: see make_slots.)
+-- free: the slots of wanted jobs that no job holds, locked: another claim may have them in hand. (They
+-- exist: `make_slots_...` is sent before this, because no insert inside a statement stays on one node.)
 free as materialized (
     select held.lock
     from {schema}.procrastinate_locks as held

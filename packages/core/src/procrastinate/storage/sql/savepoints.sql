@@ -1,7 +1,8 @@
 -- Undoing a part of the caller's transaction. Plain SQL: no connector need know of it.
 
 -- name: set_savepoint :exec
--- settings: only
+-- (With the isolation: it may be the first statement of a transaction of ours, and behind it nothing can set that.)
+-- settings: only, jit, isolation
 savepoint what_can_be_undone
 
 -- name: drop_savepoint :exec

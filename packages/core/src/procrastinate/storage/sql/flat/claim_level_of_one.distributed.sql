@@ -157,8 +157,8 @@ wanted as materialized (
     order by startable.priority desc, startable.id
     limit %(limit)s::integer
 ),
--- free: the slots of wanted jobs that no job holds, locked: another claim may have them in hand. (An
--- insert below the top of a statement is no matter of one node: see make_slots.)
+-- free: the slots of wanted jobs that no job holds, locked: another claim may have them in hand. (They
+-- exist: `make_slots_...` is sent before this, because no insert inside a statement stays on one node.)
 free as materialized (
     select held.lock
     from procrastinate_locks as held

@@ -5,7 +5,8 @@
 -- {known} stands for nothing, or for: and job.task_name <> all(%(unknown_names)s::text[])
 -- settings: asynchronous, prepared
 -- Makes the slots that are missing of the locks which a full scan is about to meet: free ones,
--- without a job. Only a distributed database needs this, in front of each claim with locks.
+-- without a job. Only a distributed database needs this, in front of each claim with locks: a claim that
+-- inserts and goes on would not stay on one node, so there it only takes slots that exist.
 insert into procrastinate_locks as held (lock, partition, job_id)
 select distinct found.lock, found.partition, null::bigint
 from unnest(%(queue_names)s::text[], %(lows)s::bigint[]) as scan(queue_name, low)
