@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 import procrastinate
 from procrastinate.connector import Notification, Query
-from procrastinate.errors import InvalidOption
+from procrastinate.errors import ConnectorException, InvalidOption
 from procrastinate_sqlalchemy_async import SQLAlchemyAsyncConnector
 from procrastinate_sqlalchemy_async.over_asyncpg import OverAsyncpg
 
@@ -47,6 +47,30 @@ async def test_a_worker_runs_jobs_on_the_application_s_engine(
             "select count(*) from procrastinate_jobs where status = 'succeeded'"
         )
         assert await connection.scalar(query) == 20
+
+
+@pytest.mark.parametrize("command", ["DISCARD ALL", "DEALLOCATE ALL"])
+async def test_statements_that_the_owner_of_an_engine_takes_back_are_sent_again(
+    new_engine: Engines, new_connector: Connectors, command: str
+) -> None:
+    """In a transaction one fails, and its connection is not used again."""
+    connector = new_connector()
+    await connector.open_async(new_engine(pool_size=1, max_overflow=0))
+    asked = Query("any", "select %(n)s::integer", {"n": 1})
+    for _ in range(3):
+        async with connector.session_async() as session:
+            for _ in range(8):  # psycopg prepares what comes again
+                assert await session.execute(asked) == [(1,)]
+            await session.execute(Query("any", command))
+            assert await session.execute(asked) == [(1,)]
+    with suppress(ConnectorException):
+        async with connector.session_async(transaction=True) as session:
+            await session.execute(asked)
+            await session.execute(Query("any", "DEALLOCATE ALL"))
+            await session.execute(asked)
+    async with connector.session_async(transaction=True) as session:
+        assert await session.execute(asked) == [(1,)]
+    await connector.close_async()
 
 
 async def test_connections_of_another_event_loop_are_refused(

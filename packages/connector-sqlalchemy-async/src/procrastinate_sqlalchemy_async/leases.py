@@ -52,6 +52,10 @@ class Driver(abc.ABC):
         """Put the connection in autocommit mode. Sends nothing."""
 
     @abc.abstractmethod
+    async def forget_prepared(self) -> None:
+        """Prepare statements anew from now on, because the server has forgotten them."""
+
+    @abc.abstractmethod
     async def end_session(self, adapter: Any) -> None:
         """Put back what `begin_session` has changed. Sends nothing."""
 
@@ -189,7 +193,18 @@ class Lease:
         """Execute a query; ``begin`` and the query's settings go in front of it."""
         if self._plans is not None:
             return await plans.run_async(self, self._plans, query, begin)
-        return await self._run(query, begin)
+        try:
+            return await self._run(query, begin)
+        except ConnectorException as exc:
+            # The engine's owner took back what was prepared (DISCARD ALL): the driver would go on
+            # to send the names of such statements, and each would fail for ever.
+            if not plans.is_missing(exc):
+                raise
+            self.broken = True
+            if begin or self.in_transaction:
+                raise
+        await self.driver.forget_prepared()
+        return await self._run(query, "")
 
     async def send(self, query: Query, front: str, sql: str) -> Rows:
         """Send ``front`` and, in place of the query's text, ``sql`` with the query's values."""

@@ -72,6 +72,9 @@ class OverAsyncpg(Driver):
     async def begin_session(self, adapter: Any) -> None:
         self._isolation, adapter.isolation_level = adapter.isolation_level, "autocommit"
 
+    async def forget_prepared(self) -> None:
+        await self.raw.reload_schema_state()
+
     async def end_session(self, adapter: Any) -> None:
         adapter.isolation_level = self._isolation
 

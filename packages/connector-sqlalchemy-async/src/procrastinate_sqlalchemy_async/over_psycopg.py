@@ -51,6 +51,9 @@ class OverPsycopg(Driver):
         if not self._autocommit:
             await self.raw.set_autocommit(True)
 
+    async def forget_prepared(self) -> None:
+        pass  # psycopg does so by itself
+
     async def end_session(self, adapter: Any) -> None:
         if not self._autocommit:
             await self.raw.set_autocommit(False)

@@ -213,7 +213,12 @@ class AsyncSender(_Sender, Protocol):
 
 def was_missing(error: ConnectorException, sender: _Sender) -> bool:
     """Return whether a call was not executed because the server did not know it (rule 8)."""
-    return error.sqlstate == _MISSING and not sender.in_transaction
+    return is_missing(error) and not sender.in_transaction
+
+
+def is_missing(error: ConnectorException) -> bool:
+    """Return whether the server did not know a prepared statement."""
+    return error.sqlstate == _MISSING
 
 
 def run(sender: Sender, plans: Plans, query: Query, begin: str) -> Rows:
