@@ -311,3 +311,17 @@ def test_such_a_schema_is_found_right_and_its_functions_are_kept(
     assert app.schema_manager.check().partitions == P
     app.configure_task("task", lock="l").defer()
     assert set(_places(query).values()) == {P.of_key("l")}
+
+
+def test_a_batch_is_planned_each_time_whatever_plans_a_role_wants(
+    app: procrastinate.App, query: Query
+) -> None:
+    """Citus makes no other plan of these inserts: "could not create distributed plan"."""
+    rows = query(
+        "select proname::text from pg_proc"
+        " where pronamespace = (select relnamespace from pg_class"
+        " where oid = 'procrastinate_jobs'::regclass)"
+        " and proconfig @> '{plan_cache_mode=force_custom_plan}' order by 1"
+    )
+    assert rows == [("procrastinate_defer_alike",), ("procrastinate_defer_jobs",)]
+    assert app.schema_manager.check().partitions == P

@@ -110,7 +110,9 @@ create or replace function {home}.procrastinate_defer_jobs(
     common jsonb default '{}',
     home regclass default '{home}.procrastinate_jobs'
 ) returns table (id bigint, taken text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_custom_plan as $function$
+-- (Of a batch Citus makes no plan for any values. A role may have asked for such plans: hence the setting.)
 #variable_conflict use_column
 declare
     partitions constant smallint[] := '{{values}}';
@@ -319,7 +321,9 @@ create or replace function {home}.procrastinate_defer_alike(
     common jsonb,
     home regclass default '{home}.procrastinate_jobs'
 ) returns bigint[]
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $function$
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+    set plan_cache_mode = force_custom_plan as $function$
+-- (Of a batch Citus makes no plan for any values. A role may have asked for such plans: hence the setting.)
 #variable_conflict use_column
 declare
     alike record;

@@ -23,7 +23,11 @@ _FITS = re.compile(
     r"^create function \{schema\}\.(procrastinate_job_fits\(.*?\$fits\$(.*?)\$fits\$);",
     re.DOTALL | re.MULTILINE,
 )
-_PINNED = "search_path=pg_catalog, pg_temp"
+#: How a function's SET is written, and what the server says of it, in order.
+_PINNED = {
+    "set search_path =": "search_path=pg_catalog, pg_temp",
+    "set plan_cache_mode =": "plan_cache_mode=force_custom_plan",
+}
 #: Functions of older versions, and how many parameters they had.
 _OLDER = {
     ("procrastinate_defer_job", 7),
@@ -59,10 +63,14 @@ class _Function:
     traits: str  # as the statement schema_functions says them
 
 
+def _pinned(head: str) -> str:
+    return "; ".join(said for written, said in _PINNED.items() if written in head)
+
+
 @functools.cache
 def _functions(partitions: Partitions) -> dict[str, _Function]:
     found = {
-        name: _Function(body, f"definer v {_PINNED if 'set search_path' in head else ''}".strip())
+        name: _Function(body, f"definer v {_pinned(head)}".strip())
         for name, head, body in _FUNCTION.findall(functions_script(partitions))
     }
     return {**found, JOB_FITS: _Function(_job_fits()[2], "invoker i")}
