@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -286,6 +288,31 @@ def test_a_cluster_keeps_the_plan_of_an_ending_for_any_number_of_jobs(ended: int
         assert elsewhere(request).is_sent_often == (ended == 1)
 
 
+def test_no_node_gets_an_array_with_nulls() -> None:
+    """A role's array_nulls = off goes to the nodes, and what is set against it does not.
+
+    (Ticks are read by the coordinator, which sends a node rows.)
+    """
+    at_nodes = {
+        name: each.text
+        for name, each in load_distributed().items()
+        if "array_nulls" in each.settings and "%(partition)s" in each.text and name != "defer_ticks"
+    }
+    lists = {
+        name: set(re.findall(r"%\((\w+)\)s::(?:text|integer|bigint)\[\]", text))
+        for name, text in at_nodes.items()
+    }
+    never_null = {"ids", "leases", "began_us", "ended_us", "ages_us", "wanted", "begun", "unknown"}
+    assert {name: some for name, some in lists.items() if some - never_null - {"served"}} == {}
+    given: dict[str, Any] = {"priorities": [1, None], "queue_names": ['ä"', None], "errors": None}
+    query = Statements(None, Partitions(MANY))(
+        Request("settle_jobs", **dict.fromkeys(SETTLED), **given)
+    )
+    assert (query.params["priorities"], query.params["errors"]) == ("[1, null]", None)
+    assert json.loads(query.params["queue_names"]) == ['ä"', None]  # type: ignore[arg-type]
+    assert Statements()(Request("settle_jobs", **given)).params == {**given, "partition": 0}
+
+
 def test_what_reads_all_partitions_asks_each_node_over_one_connection() -> None:
     """Of what workers send. Counts for people may have the nodes' processors."""
     name = "citus.max_adaptive_executor_pool_size"
@@ -299,6 +326,8 @@ def test_what_reads_all_partitions_asks_each_node_over_one_connection() -> None:
     assert of_cluster.settings[name] == "1"
 
 
+#: The other lists of what became of jobs, in which some may be null.
+SETTLED = ("due_ats", "delays_us", "locks")
 #: They change tables of the coordinator, or rows that only workers change, and not for long.
 WAITS_FOR_NO_USER = {
     *("report_progress", "forget_progress", "prune_progress", "prune_minutes"),

@@ -105,9 +105,13 @@ with leaving as materialized (
     {>patiently from="from"} unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(wanted)s::text[],
         %(begun)s::integer[]::boolean[], %(unknown)s::integer[]::boolean[],
-        %(due_ats)s::text[]::timestamptz[], %(delays_us)s::bigint[],
-        %(priorities)s::integer[], %(queue_names)s::text[], %(locks)s::text[],
-        %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]{>arrays}
+        {>with_nulls list="%(due_ats)s" type="text"}::timestamptz[],
+        {>with_nulls list="%(delays_us)s" type="bigint"},
+        {>with_nulls list="%(priorities)s" type="integer"},
+        {>with_nulls list="%(queue_names)s" type="text"},
+        {>with_nulls list="%(locks)s" type="text"},
+        %(began_us)s::bigint[], %(ended_us)s::bigint[],
+        {>with_nulls list="%(errors)s" type="text"}{>arrays}
     ) as given(
         id, lease, wanted, begun, unknown, due_at, delay_us, priority, queue_name, lock,
         began_us, ended_us, error{>names}

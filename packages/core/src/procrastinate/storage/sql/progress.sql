@@ -20,8 +20,10 @@ select
     said.data::jsonb,
     statement_timestamp() - said.age_us::float8 * interval '1 microsecond'
 from unnest(
-    %(ids)s::bigint[], %(leases)s::integer[], %(millionths)s::integer[], %(messages)s::text[],
-    %(data)s::text[], %(ages_us)s::bigint[]
+    %(ids)s::bigint[], %(leases)s::integer[], {>with_nulls list="%(millionths)s" type="integer"},
+    {>with_nulls list="%(messages)s" type="text"},
+    {>with_nulls list="%(data)s" type="text"},
+    %(ages_us)s::bigint[]
 ) as said(id, lease, millionths, message, data, age_us)
 join {schema}.procrastinate_jobs as job on job.id = said.id
 where job.partition = %(partition)s::smallint and {>by_id} and {>is_held} and job.lease = said.lease

@@ -119,12 +119,20 @@ end
     limit 1
 )
 
+-- fragment: with_nulls
+{>list}::{>type}[]
+
+-- distributed fragment: with_nulls
+-- A list in which some are null comes as JSON. (As the text of an array, a null is another text where a role
+-- has array_nulls off. What is set in front of a statement stays with the coordinator.)
+array(select each::{>type} from pg_catalog.jsonb_array_elements_text({>list}::text::jsonb) as each)
+
 -- fragment: result_arrays
 -- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept. (A null
 -- array is filled up with nulls.) The results are one text, in which the control character 30 separates
 -- them: it stands in no JSON. As the text of an array each would be quoted by the worker and read
 -- character by character here, a fifth of what a result of 200 bytes costs both.
-, string_to_array(%(results)s::text, chr(30), ''::text), %(result_errors)s::text[]
+, string_to_array(%(results)s::text, chr(30), ''::text), {>with_nulls list="%(result_errors)s" type="text"}
 
 -- fragment: result_names
 , result, result_error

@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -89,6 +91,7 @@ OF_KEPT_PLANS = frozenset(SETTINGS["prepared"])
 ON_CLUSTERS_ONLY = frozenset(SETTINGS["one_connection"])
 _INSERTS = "insert into"
 _PARTITION = "%(partition)s"
+_AS_JSON = re.compile(r"jsonb_array_elements_text\(%\((\w+)\)s::text::jsonb\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ class _Made:
     of_several: bool = False
     names_partition: bool = False  # in its text, which differs from one to the next
     says_patience: bool = False
+    as_json: tuple[str, ...] = ()  # parameters with lists that come as JSON
 
 
 class Statements:
@@ -173,6 +177,9 @@ class Statements:
             params = {**params, "partitions": self._named(params) or self._all}
         elif "partition" in params:
             params = {key: value for key, value in params.items() if key != "partition"}
+        for list_name in made.as_json:
+            if params.get(list_name) is not None:
+                params = {**params, list_name: json.dumps(params[list_name])}
         if made.says_patience:
             params = {**params, "lock_timeout": settings["lock_timeout"]}
         return Query(name, text, params, settings)
@@ -221,6 +228,7 @@ class Statements:
             names_partition=self.partitions.on_cluster and settings.keys() >= OF_KEPT_PLANS,
             of_several="%(partitions)s" in text,
             says_patience="%(lock_timeout)s" in text,
+            as_json=tuple(_AS_JSON.findall(text)),
         )
         self._made[key] = made
         return made

@@ -27,7 +27,10 @@ with ended as (
             -- array is filled up with nulls.) The results are one text, in which the control character 30 separates
             -- them: it stands in no JSON. As the text of an array each would be quoted by the worker and read
             -- character by character here, a fifth of what a result of 200 bytes costs both.
-            %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[], string_to_array(%(results)s::text, chr(30), ''::text), %(result_errors)s::text[]
+            --
+            -- A list in which some are null comes as JSON. (As the text of an array, a null is another text where a role
+            -- has array_nulls off. What is set in front of a statement stays with the coordinator.)
+            %(ids)s::bigint[], %(leases)s::integer[], %(began_us)s::bigint[], %(ended_us)s::bigint[], string_to_array(%(results)s::text, chr(30), ''::text), array(select each::text from pg_catalog.jsonb_array_elements_text(%(result_errors)s::text::jsonb) as each)
         ) as said(id, lease, began_us, ended_us, result, result_error)
         offset 0
     ) as ended

@@ -13,8 +13,10 @@ select
     said.data::jsonb,
     statement_timestamp() - said.age_us::float8 * interval '1 microsecond'
 from unnest(
-    %(ids)s::bigint[], %(leases)s::integer[], %(millionths)s::integer[], %(messages)s::text[],
-    %(data)s::text[], %(ages_us)s::bigint[]
+    %(ids)s::bigint[], %(leases)s::integer[], %(millionths)s::integer[],
+    %(messages)s::text[],
+    %(data)s::text[],
+    %(ages_us)s::bigint[]
 ) as said(id, lease, millionths, message, data, age_us)
 join procrastinate_jobs as job on job.id = said.id
 -- Jobs are looked up by id. The array hides how many there are: the planner expects ten ids and

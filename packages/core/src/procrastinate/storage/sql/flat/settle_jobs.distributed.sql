@@ -27,9 +27,15 @@ with leaving as materialized (
     cross join unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(wanted)s::text[],
         %(begun)s::integer[]::boolean[], %(unknown)s::integer[]::boolean[],
-        %(due_ats)s::text[]::timestamptz[], %(delays_us)s::bigint[],
-        %(priorities)s::integer[], %(queue_names)s::text[], %(locks)s::text[],
-        %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]
+        -- A list in which some are null comes as JSON. (As the text of an array, a null is another text where a role
+        -- has array_nulls off. What is set in front of a statement stays with the coordinator.)
+        array(select each::text from pg_catalog.jsonb_array_elements_text(%(due_ats)s::text::jsonb) as each)::timestamptz[],
+        array(select each::bigint from pg_catalog.jsonb_array_elements_text(%(delays_us)s::text::jsonb) as each),
+        array(select each::integer from pg_catalog.jsonb_array_elements_text(%(priorities)s::text::jsonb) as each),
+        array(select each::text from pg_catalog.jsonb_array_elements_text(%(queue_names)s::text::jsonb) as each),
+        array(select each::text from pg_catalog.jsonb_array_elements_text(%(locks)s::text::jsonb) as each),
+        %(began_us)s::bigint[], %(ended_us)s::bigint[],
+        array(select each::text from pg_catalog.jsonb_array_elements_text(%(errors)s::text::jsonb) as each)
     ) as given(
         id, lease, wanted, begun, unknown, due_at, delay_us, priority, queue_name, lock,
         began_us, ended_us, error

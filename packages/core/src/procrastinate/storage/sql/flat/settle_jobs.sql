@@ -21,9 +21,13 @@ with leaving as materialized (
     from unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(wanted)s::text[],
         %(begun)s::integer[]::boolean[], %(unknown)s::integer[]::boolean[],
-        %(due_ats)s::text[]::timestamptz[], %(delays_us)s::bigint[],
-        %(priorities)s::integer[], %(queue_names)s::text[], %(locks)s::text[],
-        %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[]
+        %(due_ats)s::text[]::timestamptz[],
+        %(delays_us)s::bigint[],
+        %(priorities)s::integer[],
+        %(queue_names)s::text[],
+        %(locks)s::text[],
+        %(began_us)s::bigint[], %(ended_us)s::bigint[],
+        %(errors)s::text[]
     ) as given(
         id, lease, wanted, begun, unknown, due_at, delay_us, priority, queue_name, lock,
         began_us, ended_us, error

@@ -25,13 +25,19 @@ with leaving as materialized (
     cross join unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(wanted)s::text[],
         %(begun)s::integer[]::boolean[], %(unknown)s::integer[]::boolean[],
-        %(due_ats)s::text[]::timestamptz[], %(delays_us)s::bigint[],
-        %(priorities)s::integer[], %(queue_names)s::text[], %(locks)s::text[],
+        -- A list in which some are null comes as JSON. (As the text of an array, a null is another text where a role
+        -- has array_nulls off. What is set in front of a statement stays with the coordinator.)
+        array(select each::text from pg_catalog.jsonb_array_elements_text(%(due_ats)s::text::jsonb) as each)::timestamptz[],
+        array(select each::bigint from pg_catalog.jsonb_array_elements_text(%(delays_us)s::text::jsonb) as each),
+        array(select each::integer from pg_catalog.jsonb_array_elements_text(%(priorities)s::text::jsonb) as each),
+        array(select each::text from pg_catalog.jsonb_array_elements_text(%(queue_names)s::text::jsonb) as each),
+        array(select each::text from pg_catalog.jsonb_array_elements_text(%(locks)s::text::jsonb) as each),
+        %(began_us)s::bigint[], %(ended_us)s::bigint[],
         -- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept. (A null
         -- array is filled up with nulls.) The results are one text, in which the control character 30 separates
         -- them: it stands in no JSON. As the text of an array each would be quoted by the worker and read
         -- character by character here, a fifth of what a result of 200 bytes costs both.
-        %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[], string_to_array(%(results)s::text, chr(30), ''::text), %(result_errors)s::text[]
+        array(select each::text from pg_catalog.jsonb_array_elements_text(%(errors)s::text::jsonb) as each), string_to_array(%(results)s::text, chr(30), ''::text), array(select each::text from pg_catalog.jsonb_array_elements_text(%(result_errors)s::text::jsonb) as each)
     ) as given(
         id, lease, wanted, begun, unknown, due_at, delay_us, priority, queue_name, lock,
         began_us, ended_us, error, result, result_error

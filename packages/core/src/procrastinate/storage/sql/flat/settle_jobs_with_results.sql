@@ -19,13 +19,17 @@ with leaving as materialized (
     from unnest(
         %(ids)s::bigint[], %(leases)s::integer[], %(wanted)s::text[],
         %(begun)s::integer[]::boolean[], %(unknown)s::integer[]::boolean[],
-        %(due_ats)s::text[]::timestamptz[], %(delays_us)s::bigint[],
-        %(priorities)s::integer[], %(queue_names)s::text[], %(locks)s::text[],
+        %(due_ats)s::text[]::timestamptz[],
+        %(delays_us)s::bigint[],
+        %(priorities)s::integer[],
+        %(queue_names)s::text[],
+        %(locks)s::text[],
+        %(began_us)s::bigint[], %(ended_us)s::bigint[],
         -- What tasks returned, as JSON, and why that is not kept; both null if it was not to be kept. (A null
         -- array is filled up with nulls.) The results are one text, in which the control character 30 separates
         -- them: it stands in no JSON. As the text of an array each would be quoted by the worker and read
         -- character by character here, a fifth of what a result of 200 bytes costs both.
-        %(began_us)s::bigint[], %(ended_us)s::bigint[], %(errors)s::text[], string_to_array(%(results)s::text, chr(30), ''::text), %(result_errors)s::text[]
+        %(errors)s::text[], string_to_array(%(results)s::text, chr(30), ''::text), %(result_errors)s::text[]
     ) as given(
         id, lease, wanted, begun, unknown, due_at, delay_us, priority, queue_name, lock,
         began_us, ended_us, error, result, result_error
