@@ -75,14 +75,12 @@ def with_other_results(query: Query) -> Query:
     """Let a worker write results that no task has returned."""
     if not query.name.endswith("_with_results"):
         return query
-    sql, count = re.subn(
-        r"(\w+\.result)::jsonb as result",
-        r"""case when \1 is not null then '"another"'::jsonb end as result""",
-        query.sql,
-    )
-    if not count:
+    results = "string_to_array(%(results)s::text, chr(30), ''::text)"
+    if results not in query.sql:
         raise RuntimeError(f"no results are found in {query.name}")
-    return replace(query, sql=sql)
+    other = f"""array(select case when each is not null then '"another"'::text end
+        from unnest({results}) as each)"""
+    return replace(query, sql=query.sql.replace(results, other))
 
 
 def without_patience(query: Query) -> Query:

@@ -348,17 +348,12 @@ def test_a_node_is_told_in_the_statement_how_long_it_may_wait() -> None:
     assert "lock_timeout" not in Statements()(of_one).params
 
 
-def test_a_node_is_told_in_a_claim_that_it_need_not_wait_for_its_disk() -> None:
-    """With it, 200 claims waited 33 times for the disk, and without it 200 times."""
+def test_a_node_remembers_the_claims_before_it_crashes() -> None:
+    """What it forgot ran twice: 50 jobs of a node that was killed while workers went on."""
     undurable = {name for name, each in load().items() if "synchronous_commit" in each.settings}
-    says = {
-        name for name, each in load_distributed().items() if "'synchronous_commit'" in each.text
-    }
-    assert says == {name for name in load() if name.startswith("claim_")}
-    # Those of slots mostly write nothing. The others are rare, or write on the coordinator.
-    assert {each.rpartition("_")[0] for each in undurable - says} == {
-        *("make_slots", "report", "prune", "add_to", "take_old"),
-    }
+    assert {name for name in load() if name.startswith("claim_")} < undurable
+    texts = [each.text for each in load_distributed().values()]
+    assert [text for text in texts if "synchronous_commit" in text] == []
 
 
 def test_every_statement_runs_without_jit_in_read_committed() -> None:

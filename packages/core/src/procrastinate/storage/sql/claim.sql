@@ -198,7 +198,7 @@ union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null, null,
     met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
-{>undurably from="from"} {>met}
+from {>met}
 order by priority desc, id
 
 -- fragment: claim_unlocked
@@ -228,16 +228,6 @@ claimed as (
     ))
     returning {>claimed_columns}
 )
-
--- fragment: undurably
-{>from}
-
--- distributed fragment: undurably
--- What is set in front of a statement stays with the coordinator, and it is a node that commits.
-{>from} (
-    select pg_catalog.set_config('synchronous_commit', 'off', true)
-) as setting
-cross join
 
 -- fragment: met_by_candidates
 (

@@ -63,7 +63,8 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     # A role may have switched these off. Without them, statements read whole tables.
     "plans": {"enable_indexscan": "on", "enable_nestloop": "on", "enable_sort": "on"},
     "array_nulls": {"array_nulls": "on"},
-    # What a crash of the server loses is only that the jobs have been claimed: they still wait.
+    # What a crash of the server loses is only that the jobs have been claimed: they still wait. (It
+    # stays with a cluster's coordinator. A node, which may crash alone, forgets no claim.)
     "asynchronous": {"synchronous_commit": "off"},
     # For a walk through jobs in order of id. The planner would begin it by sorting all of them: in
     # a table that was never analyzed, it takes one job in 200 to be of the partition.

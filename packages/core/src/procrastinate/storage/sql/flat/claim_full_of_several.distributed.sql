@@ -266,11 +266,7 @@ union all
 select
     null, null, null, null, null, null, null, null, null, null, null, null, null,
     met.aside, met.met, (extract(epoch from statement_timestamp()) * 1000000.0)::bigint
--- What is set in front of a statement stays with the coordinator, and it is a node that commits.
 from (
-    select pg_catalog.set_config('synchronous_commit', 'off', true)
-) as setting
-cross join (
     select
         (select count(*) from parked)::integer as aside,
         ((select count(*) from chosen) + (select count(*) from elsewhere))::integer as met
