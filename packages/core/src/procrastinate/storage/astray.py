@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from procrastinate.drive import Flow, Script
-from procrastinate.errors import ConnectorException, InsufficientPrivilege, SchemaError
+from procrastinate.errors import SchemaError
 from procrastinate.model.partitions import MANY, VALUES, Partitions
+from procrastinate.storage.looking import as_far_as_possible
 
 #: Rows of those that no index tells apart by their partition.
 LOOKED_AT = 1_000
-_NOT_SUPPORTED = "0A000"  # the SQLSTATE feature_not_supported
 _SHOWN = 5  # ids in a message, at most
 
 
@@ -18,12 +18,9 @@ def refuse_rows_astray(partitions: Partitions) -> Flow[None]:
     With one partition it reads the ends of indexes, and some rows that no index tells apart. With
     many it reads an entry for each job that waits or runs.
     """
-    try:
+    # In memory there are no other partitions, and a role that may only defer reads no jobs.
+    with as_far_as_possible():
         yield from _refuse_of_many() if partitions.are_many else _refuse_of_one()
-    except ConnectorException as exc:
-        # In memory there are no other partitions, and a role that may only defer reads no jobs.
-        if exc.sqlstate != _NOT_SUPPORTED and not isinstance(exc, InsufficientPrivilege):
-            raise
 
 
 def _refuse_of_one() -> Flow[None]:

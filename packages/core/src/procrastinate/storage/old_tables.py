@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from procrastinate.connector import Rows
 from procrastinate.drive import Flow, Script
 from procrastinate.errors import ConnectorException, SchemaError
+from procrastinate.storage.looking import NOT_SUPPORTED
 from procrastinate.storage.schema import check_schema
 from procrastinate.storage.statements import quoted
-
-_NOT_SUPPORTED = "0A000"  # the SQLSTATE feature_not_supported
 
 #: The columns of the old tables that are read, in every release from 0.33 to 3.x.
 _READ: Mapping[str, Collection[str]] = {
@@ -94,7 +93,7 @@ def look(source: str) -> Flow[OldTables]:
     try:
         ((is_there, is_ours, own_schema),) = yield Script("the old schema", _text(_THERE, source))
     except ConnectorException as exc:
-        if exc.sqlstate != _NOT_SUPPORTED:
+        if exc.sqlstate != NOT_SUPPORTED:
             raise
         raise SchemaError("a connector in memory has no other schema to import from") from exc
     if not is_there:

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from procrastinate.drive import Flow, Script
-from procrastinate.errors import ConnectorException, InsufficientPrivilege, SchemaError
+from procrastinate.errors import SchemaError
 from procrastinate.model.partitions import MANY, Partitions
+from procrastinate.storage.looking import as_far_as_possible
 from procrastinate.storage.schema_parts import IDS, NUMBERS, WORKER_IDS
 from procrastinate.storage.settings import read_settings
 
-_NOT_SUPPORTED = "0A000"  # the SQLSTATE feature_not_supported
 _JOBS = "select max(job.id) from {schema}.procrastinate_jobs as job"
 #: Rows of dead workers are removed, and the jobs that they held may still say their ids.
 _WORKERS = """
@@ -40,11 +40,8 @@ def check_sequences() -> Flow[None]:
     """
     partitions = yield from read_settings()
     for drawn in _drawn(partitions):
-        try:
+        with as_far_as_possible():
             yield from _check(drawn, partitions)
-        except ConnectorException as exc:
-            if exc.sqlstate != _NOT_SUPPORTED and not isinstance(exc, InsufficientPrivilege):
-                raise
 
 
 def _drawn(partitions: Partitions) -> Iterator[_Drawn]:
